@@ -1,0 +1,58 @@
+"""A configuration file as plain data that remembers where it stood: what a source hands to rules.py.
+
+Sources make these from YAML or from xDS. A scalar keeps its raw text beside its kind, because an identifier written as
+`010` or `yes` means those characters where text is asked for, and a number or a truth value where one of them is.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Kind(enum.Enum):
+    """What a scalar is taken for by YAML 1.1, as upstream's parser reads it."""
+
+    STRING = "text"
+    INT = "a whole number"
+    FLOAT = "a number with a fraction"
+    BOOL = "true or false"
+    NULL = "nothing"
+
+
+@dataclass(slots=True)
+class Scalar:
+    """`text` as written; `value` as its kind has it (str, int, float, bool or None)."""
+
+    line: int
+    kind: Kind
+    text: str
+    value: Any = None
+
+
+@dataclass(slots=True)
+class Sequence:
+    line: int
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Mapping:
+    """`items` in the order of the file, each key once (the last one wins); `repeated` has the lines of keys given before."""
+
+    line: int
+    items: list[tuple[Scalar, Node]] = field(default_factory=list)
+    repeated: list[Scalar] = field(default_factory=list)
+
+
+Node = Scalar | Sequence | Mapping
+
+
+@dataclass(slots=True)
+class Document:
+    """One file. `root` is None where it is empty; `extra_documents` is the line of a second document in it, or 0."""
+
+    file: str
+    root: Node | None
+    extra_documents: int = 0

@@ -1,0 +1,71 @@
+"""Everything that this project raises.
+
+    RateLimitServiceError
+    ├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
+    ├── NotReady              no rules have been loaded yet: UNAVAILABLE
+    ├── StoreError            the counters cannot be reached, or one of them is not a counter: UNAVAILABLE
+    ├── Overloaded            more calls at once than the server takes on: RESOURCE_EXHAUSTED
+    ├── InternalError         a mistake of ours: INTERNAL; the log has the cause
+    ├── InvalidRules          a configuration that cannot be loaded; carries every problem found
+    └── StartError            the process cannot start as it is set up; one line says why
+        └── InvalidSetting    an environment variable or option with a value that it cannot have
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class RateLimitServiceError(Exception):
+    """The root of the tree."""
+
+
+class InvalidRequest(RateLimitServiceError):
+    """The request cannot be decided, whatever the rules and the counters are."""
+
+
+class NotReady(RateLimitServiceError):
+    """No configuration has been loaded yet."""
+
+
+class StoreError(RateLimitServiceError):
+    """The counters could not be read or written."""
+
+
+class Overloaded(RateLimitServiceError):
+    """The server has as many calls in hand as it takes on."""
+
+
+class InternalError(RateLimitServiceError):
+    """A mistake of ours. The cause is in the log, not in the answer."""
+
+
+class Problem(NamedTuple):
+    """Something wrong with a configuration: where (file, line, path in the file), what, and what would be right."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class InvalidRules(RateLimitServiceError):
+    """A configuration that cannot be loaded. `problems` has all that is wrong, `warnings` what else was noticed."""
+
+    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        self.warnings = tuple(warnings)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class StartError(RateLimitServiceError):
+    """The process cannot start as it is set up."""
+
+
+class InvalidSetting(StartError):
+    """A setting with a value that it cannot have."""

@@ -1,0 +1,53 @@
+"""The counter key: `<prefix>{<domain>|<key>=<value>|…}:<window>:<start>`.
+
+The grammar is public (docs/keys.md has it with test vectors): people read and reset these keys with redis-cli. Whatever
+a caller sends, two different descriptors never share a counter, and no byte of theirs can act as a separator, a glob, a
+quote, a space or a control character. The braces are Redis Cluster's hash tag: all windows of one bucket share a slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+LONGEST = 128
+"""Values of more bytes than this are replaced by their digest."""
+
+_ESCAPED = frozenset(b"%{}|=:*?[]\\~\"' ")
+_TEXT = [chr(byte) if 0x21 <= byte <= 0x7E and byte not in _ESCAPED else f"%{byte:02X}" for byte in range(256)]
+_plain = re.compile(rb"[^%{}|=:*?\[\]\\~\"' \x00-\x20\x7f-\xff]*").fullmatch
+
+
+def escape(value: bytes) -> str:
+    """`value` as it stands in a key. Different values have different texts."""
+    if len(value) > LONGEST:
+        return "~sha256:" + hashlib.sha256(value).hexdigest()
+    if _plain(value):
+        return value.decode("ascii")
+    return "".join([_TEXT[byte] for byte in value])
+
+
+def escape_pattern(pattern: bytes) -> str:
+    """A wildcard pattern that stands for all values that it matches: as `escape`, but its `*` stay as they are."""
+    if len(pattern) > LONGEST:
+        return "~sha256*:" + hashlib.sha256(pattern).hexdigest()
+    return "*".join(map(escape, pattern.split(b"*")))
+
+
+def part(key: bytes, value: bytes) -> str:
+    """One entry of a descriptor, as it stands in a bucket."""
+    return f"{escape(key)}={escape(value)}"
+
+
+def shared_part(key: bytes, pattern: bytes) -> str:
+    """One entry whose values share a bucket: the pattern stands in place of the value."""
+    return f"{escape(key)}={escape_pattern(pattern)}"
+
+
+def bucket(prefix: str, domain: str, parts: Iterable[str]) -> str:
+    """What all windows of one descriptor have in common; a counter's key is `<bucket>:<span label>`.
+
+    `prefix` is CACHE_KEY_PREFIX, as the operator wrote it.
+    """
+    return f"{prefix}{{{escape(domain.encode())}|{'|'.join(parts)}}}"

@@ -1,0 +1,137 @@
+"""From rules to the rule that a descriptor meets.
+
+The tree is upstream's. At each level the entry `(key, value)` is looked up by the joined `key_value`, then against the
+wildcards of that level in the order of the file, then by `key` alone. There is no way back: once a node is chosen, only
+what is below it counts. A rule holds only where the descriptor ends exactly at its node. Looking up costs what the depth
+of the descriptor costs, whatever the number of rules.
+
+Looking up joins with `_`, as upstream does; counters do not, so that `(a, b_c)` and `(a_b, c)` never share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from . import keys
+from .model import DescriptorRule, DomainRules, Entry, Rule, StatKey
+from .statkeys import stat_level
+
+
+class Match(NamedTuple):
+    """The rule that a descriptor meets, the bucket that it counts in, and what its statistics are kept under."""
+
+    rule: Rule
+    parts: tuple[str, ...]
+    stat: StatKey
+
+
+class Pattern:
+    """A text with `*` in it, each of which stands for any bytes, or none."""
+
+    __slots__ = ("_first", "_last", "_middle", "_shortest")
+
+    def __init__(self, text: bytes) -> None:
+        self._first, *self._middle, self._last = text.split(b"*")
+        self._shortest = len(text) - text.count(b"*")
+
+    def matches(self, value: bytes) -> bool:
+        """Whether the whole of `value` fits."""
+        if len(value) < self._shortest or not (value.startswith(self._first) and value.endswith(self._last)):
+            return False
+        at, end = len(self._first), len(value) - len(self._last)
+        for piece in self._middle:
+            found = value.find(piece, at, end)
+            if found < 0:
+                return False
+            at = found + len(piece)
+        return True
+
+
+class Node:
+    """One descriptor of the configuration, ready for look-ups."""
+
+    __slots__ = ("children", "composite", "level", "rule", "shares", "value_to_metric", "wildcards")
+
+    def __init__(self, source: DescriptorRule | None, below: Iterable[DescriptorRule]) -> None:
+        self.composite = source.composite if source else b""
+        self.level = stat_level(self.composite)
+        self.rule = source.rule if source else None
+        self.shares = bool(source and source.share_threshold)
+        self.value_to_metric = bool(source and source.value_to_metric)
+        self.children = {child.composite: Node(child, child.children) for child in below}
+        self.wildcards = tuple((Pattern(name), node) for name, node in self.children.items() if b"*" in name)
+
+    def next(self, entry: Entry) -> Node | None:
+        """The node that `entry` leads to from here."""
+        joined = entry.key + b"_" + entry.value
+        node = self.children.get(joined)
+        if node is not None:
+            return node
+        for pattern, node in self.wildcards:
+            if pattern.matches(joined):
+                return node
+        return self.children.get(entry.key)
+
+    def pattern_for(self, entry: Entry) -> bytes:
+        """What stands for the value of `entry` where all values that match this node share a bucket."""
+        return self.composite.removeprefix(entry.key + b"_")
+
+
+class RuleTree:
+    """The rules of every domain, compiled. Never mutated: a reload makes a new one."""
+
+    def __init__(self, domains: Iterable[DomainRules] = ()) -> None:
+        self.domains: Mapping[str, Node] = {domain.name: Node(None, domain.descriptors) for domain in domains}
+        self.rules: tuple[Rule, ...] = tuple(_rules_below(self.domains.values()))
+
+    def match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
+        """The rule that a descriptor with these entries meets, or None. `domain` must be one of `domains`."""
+        node = self.domains[domain]
+        path: list[Node] = []
+        for entry in entries:
+            following = node.next(entry)
+            if following is None:
+                return None
+            path.append(following)
+            node = following
+        rule = node.rule
+        if rule is None or not path:
+            return None
+        parts = tuple(
+            [
+                keys.shared_part(entry.key, node.pattern_for(entry)) if node.shares else keys.part(*entry)
+                for entry, node in zip(entries, path, strict=True)
+            ]
+        )
+        return Match(rule, parts, _stat(rule, entries, path))
+
+
+def bare_match_stat(domain: str, entries: tuple[Entry, ...]) -> StatKey:
+    """What the statistics of a limit that the request brought with it are kept under: every value as it came."""
+    return StatKey(domain, tuple([stat_level(entry.key + b"_" + entry.value) for entry in entries]))
+
+
+def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
+    if rule.detailed_metric:
+        levels = [
+            stat_level(entry.key + b"_" + (node.pattern_for(entry) if node.shares else entry.value))
+            for entry, node in zip(entries, path, strict=True)
+        ]
+    elif any(node.value_to_metric for node in path):
+        levels = [
+            stat_level(entry.key + b"_" + entry.value) if node.value_to_metric and not node.shares else node.level
+            for entry, node in zip(entries, path, strict=True)
+        ]
+    else:
+        return rule.path
+    return StatKey(rule.path.domain, tuple(levels))
+
+
+def _rules_below(nodes: Iterable[Node]) -> Iterable[Rule]:
+    pending = list(nodes)[::-1]
+    while pending:
+        node = pending.pop()
+        if node.rule is not None:
+            yield node.rule
+        pending.extend(list(node.children.values())[::-1])

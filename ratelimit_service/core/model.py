@@ -1,0 +1,214 @@
+"""The nouns of rate limiting, as Envoy's API names them.
+
+What a request carries is a NamedTuple (made for every call), what a rule says is a frozen dataclass (made once, at load).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+UINT32_MAX = 2**32 - 1
+"""The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
+
+COUNTER_MAX = 2**53 - 1
+"""Where hits and counters saturate: the largest integer that a Lua number holds exactly."""
+
+
+class Unit(enum.IntEnum):
+    """The unit of a window, with the numbers of `RateLimitResponse.RateLimit.Unit`."""
+
+    UNKNOWN = 0
+    SECOND = 1
+    MINUTE = 2
+    HOUR = 3
+    DAY = 4
+    MONTH = 5
+    YEAR = 6
+    WEEK = 7
+
+
+class Code(enum.IntEnum):
+    """The verdict on a descriptor or a request, with the numbers of `RateLimitResponse.Code`."""
+
+    OK = 1
+    OVER_LIMIT = 2
+
+
+class Window(NamedTuple):
+    """How long a limit counts before it begins anew: `multiplier` × `unit`."""
+
+    unit: Unit
+    multiplier: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So much in each window. `name` is fit for a response header (rules.py cleans it)."""
+
+    amount: int
+    window: Window
+    name: str = ""
+
+
+class StatKey(NamedTuple):
+    """What the statistics of a limit are kept under: the domain and the matched `key` or `key_value` of each level."""
+
+    domain: str
+    levels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ".".join((self.domain, *self.levels))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """What the configuration says about the descriptors that end at one node of the tree.
+
+    `limits` is empty where the rule is unlimited. `path` is where the rule stands (domain and levels), as upstream's
+    statistics and /rlconfig name it; `source` is its file and line.
+    """
+
+    path: StatKey
+    limits: tuple[Limit, ...] = ()
+    unlimited: bool = False
+    name: str = ""
+    replaces: frozenset[str] = frozenset()
+    shadow: bool = False
+    quota: bool = False
+    detailed_metric: bool = False
+    metadata: Mapping[str, Any] | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescriptorRule:
+    """One descriptor of a configuration file, with those nested in it, in the order of the file."""
+
+    key: bytes
+    value: bytes = b""
+    rule: Rule | None = None
+    children: tuple[DescriptorRule, ...] = ()
+    share_threshold: bool = False
+    value_to_metric: bool = False
+    source: str = ""
+
+    @property
+    def composite(self) -> bytes:
+        """The name that siblings are told apart by, as upstream joins it: `key`, or `key_value`."""
+        return self.key + b"_" + self.value if self.value else self.key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DomainRules:
+    """Everything that the configuration says about one domain."""
+
+    name: str
+    descriptors: tuple[DescriptorRule, ...] = ()
+    source: str = ""
+
+
+class Entry(NamedTuple):
+    """One key and value of a descriptor, as they came: any bytes."""
+
+    key: bytes
+    value: bytes
+
+
+class Override(NamedTuple):
+    """A limit that the request brings with it, in place of the configured one."""
+
+    amount: int
+    unit: int
+    multiplier: int = 1
+
+
+class Descriptor(NamedTuple):
+    """What is to be limited. `hits` is None where the descriptor does not say, and 0 for a check that counts nothing."""
+
+    entries: tuple[Entry, ...]
+    hits: int | None = None
+    override: Override | None = None
+    negative: bool = False
+
+
+class Request(NamedTuple):
+    """One call of ShouldRateLimit. `hits` is for descriptors without their own; 0 is unset, and means 1."""
+
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+    hits: int = 0
+
+
+class Gate(enum.IntFlag):
+    """How a hit takes part in the decision whether its request is counted at all.
+
+    A request whose hits carry none is counted in full, whatever its verdict.
+    """
+
+    NONE = 0
+    REFUSES = 1
+    """Where this hit would go over its limit, the request counts as refused."""
+    YIELDS = 2
+    """This hit is not counted where the request is refused by another of its hits, and itself has room."""
+
+
+class Hit(NamedTuple):
+    """One counter to touch: `amount` > 0 is added, 0 only reads, < 0 is given back and never leaves less than 0.
+
+    `ttl` (seconds, at least 1) is set when the counter is created, or has none. `limit` matters where `gate` does.
+    """
+
+    key: str
+    amount: int
+    ttl: int
+    limit: int = 0
+    gate: int = 0
+
+
+class Header(NamedTuple):
+    """A response header."""
+
+    name: str
+    value: str
+
+
+class Status(NamedTuple):
+    """The answer to one descriptor. Without `limit` nothing limits it; `reset` is whole seconds, at least 1 with a limit."""
+
+    code: Code
+    limit: Limit | None = None
+    remaining: int = 0
+    reset: int = 0
+
+
+OK_STATUS = Status(Code.OK)
+UNLIMITED_STATUS = Status(Code.OK, remaining=UINT32_MAX)
+
+
+class Tally(NamedTuple):
+    """What one descriptor of a decided request adds to the statistics of the limit that it matched."""
+
+    stat: StatKey
+    rule: Rule
+    limit: Limit
+    over: bool
+    within_limit: int = 0
+    near_limit: int = 0
+    over_limit: int = 0
+    shadow_mode: int = 0
+
+
+@dataclass(slots=True)
+class Decision:
+    """The answer to a request: one status for each of its descriptors, in their order."""
+
+    code: Code
+    statuses: list[Status]
+    tallies: list[Tally]
+    headers: list[Header] = field(default_factory=list)
+    dynamic_metadata: dict[str, Any] | None = None
+    shadowed: bool = False
+    """Global shadow mode turned a refusal into this OK."""

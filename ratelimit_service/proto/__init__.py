@@ -1,0 +1,1 @@
+"""The messages of the rate-limit service, built from proto/ratelimit.proto."""

@@ -1,0 +1,119 @@
+-- Applies a batch of hits, in one step and one round trip.
+--
+-- KEYS  the counter of each hit, in the order in which the hits are applied
+-- ARGV  for each hit: its amount, and the time to live of a new counter in seconds;
+--       then for each group of hits that may be held back: the place of its first hit, how many they are,
+--       and for each of them its gate (1 refuses, 2 yields, 3 both) and its limit
+-- Returns for each hit what the counter held before it; its bitwise complement (-before - 1) where the hit was held back;
+--       a text where this hit failed
+--
+-- It must be a script, because a request is refused or counted as a whole, because what a caller is told must be what
+-- the counter held at the moment of the hit, and because a refund must not leave less than nothing.
+--
+-- Amounts reach INCRBY and DECRBY as the argument's own text: Lua would write 2^53+1 as 9.007199254741e+15. Every command
+-- is a pcall, so that a key that is no counter fails its own hit and not the batch, half of which would be counted.
+-- The twin of this script is memory.py.
+
+local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that Lua has exactly; counters saturate there
+local MAX_TEXT = '9007199254740991'
+local REFUSES, YIELDS = 1, 2
+
+-- What a counter holds, as 0 ... MAX; or nil and why it cannot be told.
+local function read(key)
+    local value = redis.pcall('GET', key)
+    if not value then
+        return 0
+    elseif type(value) == 'table' then
+        return nil, value.err
+    elseif not string.find(value, '^%-?%d+$') then
+        return nil, 'ERR value is not an integer'
+    end
+    return math.max(0, math.min(MAX, tonumber(value)))
+end
+
+local function keep_for(key, ttl)
+    if redis.call('TTL', key) == -1 then
+        redis.call('EXPIRE', key, ttl)
+    end
+end
+
+local function add(key, amount, ttl)
+    local after = redis.pcall('INCRBY', key, amount)
+    if type(after) == 'table' then
+        return nil, after.err
+    end
+    local before = after - tonumber(amount)
+    if after > MAX then  -- not exact any more: step back to see what was there
+        redis.call('DECRBY', key, amount)
+        before = read(key)
+        redis.call('SET', key, MAX_TEXT, 'KEEPTTL')
+    end
+    keep_for(key, ttl)
+    return math.max(0, before)
+end
+
+local function give_back(key, amount, ttl)
+    local before, failure = read(key)
+    if not before or before == 0 then
+        return before, failure
+    end
+    local done
+    if tonumber(amount) < before then
+        done = redis.pcall('DECRBY', key, amount)
+    else
+        done = redis.pcall('SET', key, '0', 'KEEPTTL')
+    end
+    if type(done) == 'table' and done.err then
+        return nil, done.err
+    end
+    keep_for(key, ttl)
+    return before
+end
+
+-- The groups that may be held back, by the place of their first hit.
+local groups = {}
+local at = 2 * #KEYS + 1
+while at <= #ARGV do
+    groups[tonumber(ARGV[at])] = at + 1
+    at = at + 2 + 2 * tonumber(ARGV[at + 1])
+end
+
+local held = {}
+
+-- Marks the hits of a group that are held back: where one is refused, those that yield and have room.
+local function hold_back(first, at)
+    local refused, over = false, {}
+    for i = 0, tonumber(ARGV[at]) - 1 do
+        local amount, limit = tonumber(ARGV[2 * (first + i) - 1]), tonumber(ARGV[at + 2 + 2 * i])
+        local before = read(KEYS[first + i])
+        over[i] = before and amount >= 0 and before + amount > limit
+        local gate = tonumber(ARGV[at + 1 + 2 * i])
+        refused = refused or (over[i] and gate % YIELDS == REFUSES)
+    end
+    if refused then
+        for i = 0, tonumber(ARGV[at]) - 1 do
+            held[first + i] = tonumber(ARGV[at + 1 + 2 * i]) >= YIELDS and not over[i]
+        end
+    end
+end
+
+local counts = {}
+for i = 1, #KEYS do
+    if groups[i] then
+        hold_back(i, groups[i])
+    end
+    local key, amount, ttl = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i]
+    local before, failure
+    if amount == '0' then
+        before, failure = read(key)
+    elseif held[i] then
+        before, failure = read(key)
+        before = before and -before - 1
+    elseif string.sub(amount, 1, 1) == '-' then
+        before, failure = give_back(key, string.sub(amount, 2), ttl)
+    else
+        before, failure = add(key, amount, ttl)
+    end
+    counts[i] = before or failure
+end
+return counts

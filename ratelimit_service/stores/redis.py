@@ -1,0 +1,164 @@
+"""Counters in Redis (or Valkey): one script call, and so one round trip, for all hits of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from ..core.decision import Count
+from ..core.errors import StoreError
+from ..core.model import Hit
+from ..ports import Outcome, Then
+
+SCRIPT = resources.files(__package__).joinpath("hit.lua").read_bytes()
+SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+
+
+def connect(
+    url: str, *, username: str | None = None, password: str | None = None, pool_size: int = 10, timeout: float = 1.0
+) -> aioredis.Redis:
+    """A client for `redis://`, `rediss://` or `unix://`; credentials given apart win over those in the URL.
+
+    Its retries are off: a script call whose answer got lost may have been carried out, and a second one would count
+    its hits twice.
+    """
+    credentials: dict[str, Any] = {}
+    if username:
+        credentials["username"] = username
+    if password:
+        credentials["password"] = password
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=pool_size,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        **credentials,
+    )
+    return aioredis.Redis.from_pool(pool)
+
+
+class RedisStore:
+    """Counters behind one Redis client. Not to be used before `start`."""
+
+    def __init__(self, client: aioredis.Redis) -> None:
+        self._client = client
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit)."""
+        if not any(groups):
+            then([() for _ in groups])
+            return
+        task = asyncio.get_running_loop().create_task(self._hit(groups, then))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        outcomes: Sequence[Outcome]
+        try:
+            replies = await self._call(*_arguments(groups))
+            outcomes = _outcomes(groups, replies)
+        except Exception as error:
+            failure = _failure(error)
+            outcomes = [failure if group else () for group in groups]
+        then(outcomes)
+
+    async def _call(self, keys: list[str], arguments: list[str | int]) -> list[int | bytes]:
+        try:
+            return await self._client.evalsha(SHA, len(keys), *keys, *arguments)  # type: ignore[no-any-return, misc]
+        except NoScriptError:  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
+            return await self._client.eval(SCRIPT, len(keys), *keys, *arguments)  # type: ignore[no-any-return, misc, arg-type]
+
+    async def start(self) -> None:
+        """Load the script. Raises StoreError where Redis cannot be reached."""
+        try:
+            await self._client.script_load(SCRIPT)  # type: ignore[arg-type]
+        except (RedisError, OSError) as error:
+            raise _failure(error) from None
+
+    async def close(self) -> None:
+        """Wait for the hits under way, then close the connections."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """Raise StoreError unless Redis answers."""
+        try:
+            await self._client.ping()  # type: ignore[misc]
+        except (RedisError, OSError) as error:
+            raise _failure(error) from None
+
+    async def look(self, bucket: str) -> dict[str, int | None]:
+        """What the counters of a bucket hold, by key. Walks through all keys of the database, a thousand at a time."""
+        try:
+            return {key: _number(await self._client.get(key)) for key in await self._keys(bucket)}
+        except (RedisError, OSError) as error:
+            raise _failure(error) from None
+
+    async def forget(self, bucket: str) -> dict[str, int | None]:
+        """Delete the counters of a bucket; returns what they held, by key."""
+        try:
+            return {key: _number(await self._client.getdel(key)) for key in await self._keys(bucket)}
+        except (RedisError, OSError) as error:
+            raise _failure(error) from None
+
+    async def _keys(self, bucket: str) -> list[str]:
+        pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", f"{bucket}:") + "*"
+        return sorted([key.decode() async for key in self._client.scan_iter(match=pattern, count=1000)])
+
+
+def _arguments(groups: Sequence[Sequence[Hit]]) -> tuple[list[str], list[str | int]]:
+    """KEYS and ARGV of hit.lua."""
+    keys: list[str] = []
+    amounts: list[str | int] = []
+    gates: list[str | int] = []
+    for group in groups:
+        if any([hit.gate for hit in group]):
+            gates += (len(keys) + 1, len(group))
+            for hit in group:
+                gates += (int(hit.gate), hit.limit)
+        for hit in group:
+            keys.append(hit.key)
+            amounts += (hit.amount, hit.ttl)
+    return keys, amounts + gates
+
+
+def _outcomes(groups: Sequence[Sequence[Hit]], replies: Sequence[int | bytes]) -> list[Outcome]:
+    counts: list[Count] = [
+        reply if isinstance(reply, int) else StoreError(f"Redis refused a counter: {_text(reply)}")
+        for reply in replies
+    ]
+    outcomes: list[Outcome] = []
+    at = 0
+    for group in groups:
+        outcomes.append(counts[at : at + len(group)])
+        at += len(group)
+    return outcomes
+
+
+def _text(reply: object) -> str:
+    return reply.decode("utf-8", "backslashreplace") if isinstance(reply, bytes) else str(reply)
+
+
+def _number(value: bytes | None) -> int | None:
+    try:
+        return int(value) if value is not None else None
+    except ValueError:
+        return None
+
+
+def _failure(error: Exception) -> StoreError:
+    """The error as callers see it. redis-py's own texts name hosts and ports, never credentials."""
+    return StoreError(f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}")

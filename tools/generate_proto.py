@@ -1,0 +1,57 @@
+"""Generate ratelimit_service/proto from proto/ratelimit.proto; with --check, only say whether it is current."""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "ratelimit_service" / "proto"
+GENERATED = ("ratelimit.binpb", "ratelimit_pb2.pyi")
+
+
+def generate(out: Path) -> None:
+    """Write the descriptor set and its type stub into `out`; raise RuntimeError where protoc refuses."""
+    include = protoc.__file__.removesuffix("protoc.py") + "_proto"
+    code = protoc.main(
+        [
+            "protoc",
+            f"-I{ROOT / 'proto'}",
+            f"-I{include}",
+            "--include_imports",
+            f"--descriptor_set_out={out / 'ratelimit.binpb'}",
+            f"--pyi_out={out}",
+            "ratelimit.proto",
+        ]
+    )
+    if code != 0:
+        raise RuntimeError(f"protoc ended with {code}")
+
+
+def main() -> int:
+    check = "--check" in sys.argv[1:]
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        generate(out)
+        stale = [name for name in GENERATED if not _same(out / name, TARGET / name)]
+        if check:
+            for name in stale:
+                print(f"{TARGET.relative_to(ROOT) / name} is not what proto/ratelimit.proto says: run `make proto`")
+            return 1 if stale else 0
+        for name in stale:
+            shutil.copy(out / name, TARGET / name)
+            print(f"wrote {TARGET.relative_to(ROOT) / name}")
+    return 0
+
+
+def _same(a: Path, b: Path) -> bool:
+    return b.exists() and filecmp.cmp(a, b, shallow=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
