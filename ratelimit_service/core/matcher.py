@@ -107,9 +107,13 @@ class RuleTree:
         return Match(rule, parts, _stat(rule, entries, path))
 
 
-def bare_match_stat(domain: str, entries: tuple[Entry, ...]) -> StatKey:
+def stat_of_entries(domain: str, entries: tuple[Entry, ...]) -> StatKey:
     """What the statistics of a limit that the request brought with it are kept under: every value as it came."""
-    return StatKey(domain, tuple([stat_level(entry.key + b"_" + entry.value) for entry in entries]))
+    return StatKey(domain, tuple([_level(entry) for entry in entries]))
+
+
+def _level(entry: Entry) -> str:
+    return stat_level(entry.key + b"_" + entry.value if entry.value else entry.key)
 
 
 def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
@@ -120,7 +124,7 @@ def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
         ]
     elif any(node.value_to_metric for node in path):
         levels = [
-            stat_level(entry.key + b"_" + entry.value) if node.value_to_metric and not node.shares else node.level
+            _level(entry) if node.value_to_metric and not node.shares else node.level
             for entry, node in zip(entries, path, strict=True)
         ]
     else:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from . import keys
 from .errors import InvalidRequest, NotReady
-from .matcher import Match, RuleTree, bare_match_stat
+from .matcher import Match, RuleTree, stat_of_entries
 from .model import COUNTER_MAX, Descriptor, Gate, Hit, Limit, Override, Request, Rule, StatKey, Unit, Window
 from .windows import Span, Spans
 
@@ -123,7 +123,7 @@ def _meet(tree: RuleTree, domain: str, descriptor: Descriptor) -> Match | None:
     if descriptor.override is None:
         return tree.match(domain, descriptor.entries)
     limit = _override_limit(descriptor.override)
-    stat = bare_match_stat(domain, descriptor.entries)
+    stat = stat_of_entries(domain, descriptor.entries)
     parts = tuple([keys.part(*entry) for entry in descriptor.entries])
     return Match(Rule(stat, (limit,), source="the request"), parts, stat)
 

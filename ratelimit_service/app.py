@@ -1,0 +1,237 @@
+"""The whole service: everything is made and wired here, started in order and stopped in the reverse of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from .core.errors import RateLimitServiceError, StoreError
+from .core.model import Decision
+from .core.planning import Plan, Policy
+from .health import Health
+from .http.debug import debug_app
+from .http.main import main_app
+from .http.metrics import metrics_app
+from .http.server import HttpPort
+from .observe.metrics import Metrics
+from .observe.refusals import RefusalLog
+from .ports import CounterStore
+from .rulebook import Rulebook
+from .service import RateLimitService
+from .settings import Settings
+from .sources import files
+from .stores.memory import MemoryStore
+from .transports.grpcio import GrpcioServer, GrpcOptions
+
+_STORE_LOOK = 1.0
+"""Seconds between two looks at whether the store can be reached."""
+
+
+class Observers:
+    """Metrics, and a line in the log for each bucket that is refused, once in its window."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._refusals = RefusalLog()
+        self._log = structlog.get_logger("ratelimit_service.refusals")
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        """See ports.Observer."""
+        self._metrics.decided(plan, decision)
+        for item, tally in zip((item for item in plan.items if item.limit), decision.tallies, strict=True):
+            if tally.over and item.span is not None:
+                key = plan.hits[item.hit].key
+                if self._refusals.note(key, item.span.end, tally.rule.name, plan.now):
+                    self._log.info(
+                        "limit reached",
+                        bucket=key,
+                        rule=str(tally.rule.path),
+                        limit=tally.limit.amount,
+                        resets_in=item.span.end - plan.now,
+                    )
+
+    def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
+        """See ports.Observer."""
+        self._metrics.failed(plan, error)
+
+
+class App:
+    """One running service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = structlog.get_logger("ratelimit_service")
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.health = Health()
+        self.metrics = Metrics(max_series=settings.metrics_max_series)
+        self.store = make_store(settings)
+        self.service = RateLimitService(
+            self.store, Observers(self.metrics), time.time, policy_of(settings), jitter_of(settings)
+        )
+        self._find = find_files(settings)
+        self.rulebook = Rulebook(
+            self.service,
+            partial(files.read, self._find),
+            self.metrics,
+            merge_domains=settings.merge_domain_config,
+        )
+        self.grpc = GrpcioServer(
+            self.service,
+            self.health,
+            GrpcOptions(
+                address=f"unix:{settings.grpc_uds}" if settings.grpc_uds else f"{settings.grpc_host}:{settings.grpc_port}",
+                max_connection_age=settings.grpc_max_connection_age,
+                max_connection_age_grace=settings.grpc_max_connection_age_grace,
+                max_message_bytes=settings.grpc_max_message_bytes,
+                max_concurrent_calls=settings.grpc_max_concurrent_calls,
+            ),
+            self.metrics.requested,
+        )
+        main = main_app(self.service, self.health)
+        debug = debug_app(lambda: self.service.tree, lambda: self.rulebook.problems, self.metrics)
+        self.http = HttpPort(main, settings.host, settings.port)
+        self.debug = HttpPort(debug, settings.debug_host, settings.debug_port)
+        self._ports = [self.http, self.debug]
+        if settings.use_prometheus:
+            host, port = settings.prometheus_address
+            self.metrics_port = HttpPort(metrics_app(self.metrics, settings.prometheus_path), host, port)
+            self._ports.append(self.metrics_port)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError where a port cannot be opened."""
+        asyncio.get_running_loop().set_exception_handler(self._on_exception)
+        self._handle_signals()
+        try:
+            await self.start()
+            await self._stopping.wait()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Load the rules, open the ports, and go looking for the store and for changes of the files."""
+        self.health.set("config", self._settings.force_start_without_initial_config)
+        watcher = files.Watcher(self._find)
+        await self._load()
+        for port in self._ports:
+            await port.start()
+        await self.grpc.start()
+        self._tasks = [
+            asyncio.create_task(watcher.run(self._load)),
+            asyncio.create_task(self._look_after_the_store()),
+        ]
+        self._log.info(
+            "serving",
+            grpc=self.grpc.address,
+            http=self.http.address,
+            debug=self.debug.address,
+            metrics=self.metrics_port.address if self._settings.use_prometheus else "off",
+            store=self._settings.backend,
+        )
+
+    async def stop(self) -> None:
+        """NOT_SERVING first, then finish the calls in hand, then what they handed to the store, then close."""
+        self.health.set("running", False)
+        await self.grpc.drain()
+        for task in self._tasks:
+            task.cancel()
+        await self.grpc.stop(self._settings.shutdown_grace)
+        for port in self._ports:
+            await port.stop(self._settings.shutdown_grace)
+        await self.store.close()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            os._exit(128 + number)
+        self._log.info("stopping", signal=signal.Signals(number).name)
+        self._stopping.set()
+
+    async def _load(self) -> None:
+        if await self.rulebook.load():
+            tree = self.service.tree
+            needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
+            self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
+
+    async def _look_after_the_store(self) -> None:
+        reached: bool | None = None
+        while True:
+            try:
+                await (self.store.ping() if reached else self.store.start())
+            except StoreError as error:
+                if reached is not False:
+                    self._log.error("the store cannot be reached", error=str(error))
+                reached = False
+            else:
+                if not reached:
+                    self._log.info("the store is there")
+                reached = True
+            self.health.set(self._settings.backend, reached)
+            await asyncio.sleep(_STORE_LOOK)
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._log.error(context.get("message", "unexpected"), exc_info=context.get("exception"))
+
+
+def make_store(settings: Settings) -> CounterStore:
+    """The store that the settings ask for, not yet reached."""
+    if settings.backend == "memory":
+        return MemoryStore(time.time)
+    from .stores.redis import RedisStore, connect  # redis-py takes long to import, and the memory store has no use for it
+
+    username, password = settings.redis_credentials
+    client = connect(
+        settings.redis_address,
+        username=username,
+        password=password,
+        pool_size=settings.redis_pool_size,
+        timeout=settings.redis_timeout,
+    )
+    return RedisStore(client)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The settings that change an answer."""
+    headers = settings.limit_response_headers_enabled
+    return Policy(
+        near_limit_ratio=settings.near_limit_ratio,
+        shadow_mode=settings.shadow_mode,
+        quota_mode=settings.quota_mode,
+        stop_when_over=settings.stop_cache_key_increment_when_overlimit,
+        key_prefix=settings.cache_key_prefix,
+        limit_header=settings.limit_limit_header if headers else "",
+        remaining_header=settings.limit_remaining_header if headers else "",
+        reset_header=settings.limit_reset_header if headers else "",
+        dynamic_metadata=settings.response_dynamic_metadata,
+    )
+
+
+def jitter_of(settings: Settings) -> Any:
+    """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
+    most = settings.expiration_jitter_max_seconds
+    return partial(random.randrange, most) if most > 0 else lambda: 0
+
+
+def find_files(settings: Settings) -> files.Find:
+    """Where the configuration files are: CONFIG_PATH, or upstream's RUNTIME_* variables."""
+    if settings.config_path:
+        return files.named([Path(path) for path in settings.config_path])
+    return files.runtime(
+        Path(settings.runtime_root),
+        settings.runtime_subdirectory,
+        settings.runtime_appdirectory,
+        watch_root=settings.runtime_watch_root,
+        ignore_dot_files=settings.runtime_ignoredotfiles,
+    )

@@ -1,0 +1,75 @@
+"""Loading rules and putting them in force; a load that fails leaves those in force that were."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from .core.document import Document
+from .core.errors import InvalidRules, Problem
+from .core.matcher import RuleTree
+from .core.rules import load
+from .service import RateLimitService
+
+Read = Callable[[], list[Document]]
+
+
+class LoadObserver(Protocol):
+    """Told of every load."""
+
+    def config_loaded(self, rules: int, now: float) -> None:
+        """Rules came into force."""
+        ...
+
+    def config_failed(self) -> None:
+        """A load failed; the rules in force stay."""
+        ...
+
+
+class Rulebook:
+    """Reads documents, and gives the service the rules in them.
+
+    Reading and compiling are done in a thread, so that nobody waits for them; the rules then change at one stroke.
+    """
+
+    def __init__(
+        self, service: RateLimitService, read: Read, observer: LoadObserver, *, merge_domains: bool
+    ) -> None:
+        self._service = service
+        self._read = read
+        self._observer = observer
+        self._merge_domains = merge_domains
+        self._log = structlog.get_logger(__name__)
+        self.problems: Sequence[Problem] = ()
+        """What was wrong with the last load; empty where it went well."""
+
+    async def load(self) -> bool:
+        """Load once; whether new rules are in force. What is wrong is logged, counted and kept in `problems`."""
+        try:
+            tree, warnings = await asyncio.to_thread(self._compile)
+        except InvalidRules as error:
+            self.problems = error.problems
+            self._observer.config_failed()
+            for problem in error.problems:
+                self._log.error("configuration refused", problem=str(problem))
+            self._log.error(
+                "the configuration was not loaded",
+                problems=len(error.problems),
+                in_force="the rules before" if self._service.tree else "none",
+            )
+            return False
+        self.problems = ()
+        for warning in warnings:
+            self._log.warning("configuration", problem=str(warning))
+        self._service.use(tree)
+        self._observer.config_loaded(len(tree.rules), time.time())
+        self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
+        return True
+
+    def _compile(self) -> tuple[RuleTree, Sequence[Problem]]:
+        domains, warnings = load(self._read(), merge_domains=self._merge_domains)
+        return RuleTree(domains), warnings

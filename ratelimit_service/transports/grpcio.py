@@ -1,0 +1,150 @@
+"""gRPC by grpcio: the transport that runs everywhere, and the reference for how a transport behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ..core.errors import Overloaded, RateLimitServiceError, StartError
+from ..health import SERVICE_NAME, Health
+from ..proto.ratelimit_pb2 import POOL
+from ..service import RateLimitService
+from . import codec
+from .grpc_method import METHOD, SERVICE, status_of
+
+Requested = Callable[[str, float], None]
+"""Told of every call: its method, and the seconds that it took."""
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcOptions:
+    """How the server is set up. Ages are seconds."""
+
+    address: str = "127.0.0.1:0"
+    """host:port, or unix:path"""
+    max_connection_age: float = 86_400.0
+    max_connection_age_grace: float = 3_600.0
+    max_message_bytes: int = 4_194_304
+    max_concurrent_calls: int = 10_000
+
+
+class GrpcioServer:
+    """ShouldRateLimit, health and reflection on one address."""
+
+    def __init__(
+        self,
+        service: RateLimitService,
+        health_state: Health,
+        options: GrpcOptions,
+        requested: Requested = lambda method, seconds: None,
+    ) -> None:
+        self._service = service
+        self._options = options
+        self._requested = requested
+        self._in_hand = 0
+        self._server = aio.server(options=_channel_options(options))
+        self._health = health.aio.HealthServicer()
+        self._announcing: set[asyncio.Task[None]] = set()
+        self._health_state = health_state
+        self.address = options.address
+        """Where it listens, once started."""
+
+    async def start(self) -> None:
+        """Open the port. Raises StartError where it is taken."""
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {METHOD: self._handler()}),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _add_reflection(self._server)
+        try:
+            port = self._server.add_insecure_port(self._options.address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise StartError(f"cannot listen for gRPC on {self._options.address}: is the port taken?")
+        if not self._options.address.startswith("unix:"):
+            self.address = f"{self._options.address.rpartition(':')[0]}:{port}"
+        # "" is the process, and stays SERVING until it drains: a liveness probe must not restart it because Redis is down.
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        self._health_state.listen(self._announce)
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """Tell those who watch the health that this server is leaving; calls are still taken."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and give those in hand `grace` seconds."""
+        await self._server.stop(grace)
+
+    def _handler(self) -> Any:
+        # Bytes in, bytes out: codec.py decodes, so that a message that is none gets INVALID_ARGUMENT.
+        return grpc.unary_unary_rpc_method_handler(self._should_rate_limit)
+
+    async def _should_rate_limit(self, data: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
+        if self._in_hand >= self._options.max_concurrent_calls:
+            await _abort(context, Overloaded(f"{self._in_hand} calls are in hand already"))
+        self._in_hand += 1
+        started = time.perf_counter()
+        try:
+            # grpc.aio cancels this task at the caller's deadline. Only the waiting ends then: the hits were handed to
+            # the store before the first await, and are counted.
+            return codec.encode(await self._service.should_rate_limit(codec.decode(data)))
+        except RateLimitServiceError as error:
+            await _abort(context, error)
+            raise AssertionError("abort always raises") from error
+        finally:
+            self._in_hand -= 1
+            self._requested(METHOD, time.perf_counter() - started)
+
+    def _announce(self, healthy: bool) -> None:
+        serving = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        self._soon(self._health.set(SERVICE_NAME, serving))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+
+
+async def _abort(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> None:
+    status = status_of(error)
+    await context.abort(_CODES[status.number], status.message)
+
+
+def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
+    return [
+        # Without this two processes share a port, and a forgotten one takes half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        # grpc adds a jitter of a tenth of its own; ours keeps replicas apart that were started together.
+        ("grpc.max_connection_age_ms", _milliseconds(options.max_connection_age * random.uniform(0.95, 1.05))),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(options.max_connection_age_grace)),
+        # Gateways keep one connection for days; let them ask whether it is alive.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """As grpc's options want it: a positive 32-bit integer."""
+    return max(1, min(int(seconds * 1_000), 2**31 - 1))
+
+
+def _add_reflection(server: aio.Server) -> None:
+    """Reflection of all services; ours is described in a descriptor pool of its own, which then needs the others too."""
+    POOL.Add(descriptor_pb2.FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb))
+    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server, pool=POOL)

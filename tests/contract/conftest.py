@@ -1,0 +1,65 @@
+"""Every store, for the one suite that all of them pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis import RedisStore, connect
+from tests.servers import RedisServer
+
+NOW = 1_795_249_200.0
+
+
+@dataclass
+class Bench:
+    """A store on the test bench: `hit` waits for the outcomes, and insists that they come exactly once."""
+
+    store: CounterStore
+    name: str
+    set_raw: Callable[[str, str], None]
+    now: list[float] = field(default_factory=lambda: [NOW])
+
+    async def hit(self, *groups: Sequence[Hit]) -> list[Outcome]:
+        answers: list[list[Outcome]] = []
+        done = asyncio.Event()
+
+        def then(outcomes: Sequence[Outcome]) -> None:
+            answers.append(list(outcomes))
+            done.set()
+
+        self.store.hit(groups, then)
+        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.sleep(0)
+        assert len(answers) == 1
+        return answers[0]
+
+    async def counts(self, *hits: Hit) -> list[object]:
+        """The outcome of one group."""
+        (outcome,) = await self.hit(hits)
+        assert not isinstance(outcome, Exception), outcome
+        return list(outcome)
+
+
+@pytest.fixture(params=["memory", "memory, deferred", "redis"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    now = [NOW]
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        server.cli("FLUSHALL")
+        client = connect(server.url)
+        redis_store = RedisStore(client)
+        await redis_store.start()
+        yield Bench(redis_store, "redis", lambda key, value: server.cli("SET", key, value) and None, now)
+        await redis_store.close()
+        return
+    defer = asyncio.get_running_loop().call_soon if "deferred" in request.param else None
+    store = MemoryStore(lambda: now[0], defer=defer)
+    yield Bench(store, "memory", lambda key, value: store._counters.__setitem__(key, int(value)), now)
+    await store.close()

@@ -1,0 +1,136 @@
+"""What every store does with hits (ports.CounterStore)."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
+
+from .conftest import Bench
+
+A, B, C = "{d|k=a}:hour:2026-11-21T08Z", "{d|k=b}:hour:2026-11-21T08Z", "{d|k=c}:hour:2026-11-21T08Z"
+
+
+def add(key: str, amount: int) -> Hit:
+    return Hit(key, amount, 3600)
+
+
+def gated(key: str, amount: int, limit: int, gate: int = Gate.REFUSES | Gate.YIELDS) -> Hit:
+    return Hit(key, amount, 3600, limit, gate)
+
+
+async def test_a_count_is_what_was_there_before_the_hit(bench: Bench) -> None:
+    """Three charges see nothing, then the first, then both."""
+    assert await bench.counts(add(A, 40)) == [0]
+    assert await bench.counts(add(A, 2)) == [40]
+    assert await bench.counts(add(A, 1)) == [42]
+
+
+async def test_hits_of_a_batch_are_applied_one_after_another(bench: Bench) -> None:
+    """Each hit of a batch sees those before it, in its own group and in earlier ones."""
+    assert await bench.hit([add(A, 1), add(A, 2)], [add(A, 3), add(B, 5)], [add(B, 1)]) == [[0, 1], [3, 0], [5]]
+
+
+async def test_a_check_reads_and_writes_nothing(bench: Bench) -> None:
+    """A hit of 0 tells what is there and leaves no counter behind."""
+    assert await bench.counts(add(A, 0)) == [0]
+    assert await bench.store.look("{d|k=a}") == {}
+    await bench.counts(add(A, 7))
+    assert await bench.counts(add(A, 0), add(A, 0)) == [7, 7]
+
+
+async def test_a_refund_never_leaves_less_than_nothing(bench: Bench) -> None:
+    """Giving back more than was taken leaves 0, and nothing is owed afterwards."""
+    assert await bench.counts(add(A, 10), add(A, -4), add(A, -100), add(A, -1), add(A, 3)) == [0, 10, 6, 0, 0]
+    assert await bench.counts(add(A, 0)) == [3]
+
+
+async def test_a_refund_to_an_unused_bucket_leaves_no_counter(bench: Bench) -> None:
+    """Where nothing was taken there is nothing to give back."""
+    assert await bench.counts(add(A, -5)) == [0]
+    assert await bench.store.look("{d|k=a}") == {}
+
+
+async def test_counters_saturate(bench: Bench) -> None:
+    """2^53-1 is where a counter stops, whatever is added, and it stays exact up to there."""
+    assert await bench.counts(add(A, COUNTER_MAX - 1), add(A, 1), add(A, COUNTER_MAX), add(A, 0)) == [
+        0,
+        COUNTER_MAX - 1,
+        COUNTER_MAX,
+        COUNTER_MAX,
+    ]
+    assert await bench.counts(add(A, -1), add(A, 0)) == [COUNTER_MAX, COUNTER_MAX - 1]
+
+
+async def test_groups_without_hits_are_answered_too(bench: Bench) -> None:
+    """A request that nothing limits has no hits, alone and among others."""
+    assert [list(outcome) for outcome in await bench.hit([])] == [[]]
+    assert [list(outcome) for outcome in await bench.hit([], [add(A, 1)], [])] == [[], [0], []]
+
+
+GATES = [
+    ("both have room: both count", [gated(A, 1, 10), gated(B, 1, 10)], [0, 0], {A: 1, B: 1}),
+    ("one goes over: only it counts", [gated(A, 11, 10), gated(B, 1, 10)], [0, ~0], {A: 11}),
+    ("both go over: both count", [gated(A, 11, 10), gated(B, 11, 10)], [0, 0], {A: 11, B: 11}),
+    ("exactly full is not over", [gated(A, 10, 10), gated(B, 1, 10)], [0, 0], {A: 10, B: 1}),
+    ("one that only yields holds nobody back", [gated(A, 11, 10, Gate.YIELDS), gated(B, 1, 10)], [0, 0], {A: 11, B: 1}),
+    ("one that does not yield always counts", [gated(A, 11, 10), gated(B, 1, 10, Gate.REFUSES)], [0, 0], {A: 11, B: 1}),
+    ("one without a gate counts", [gated(A, 11, 10), add(B, 1), gated(C, 1, 10)], [0, 0, ~0], {A: 11, B: 1}),
+    ("a check that finds room holds nobody back", [gated(A, 0, 0), gated(B, 1, 10)], [0, 0], {B: 1}),
+    ("the same counter twice is judged as it was before", [gated(A, 6, 10), gated(A, 6, 10)], [0, 6], {A: 12}),
+]
+
+
+@pytest.mark.parametrize(("hits", "counts", "left"), [row[1:] for row in GATES], ids=[row[0] for row in GATES])
+async def test_a_refused_group_is_held_back(
+    bench: Bench, hits: list[Hit], counts: list[int], left: dict[str, int]
+) -> None:
+    """Whether a hit of a gated group is counted depends on the whole group, judged by what was there before it."""
+    assert await bench.counts(*hits) == counts
+    assert await bench.store.look("{d|k=a}") | await bench.store.look("{d|k=b}") | await bench.store.look("{d|k=c}") == left
+
+
+async def test_a_check_over_the_limit_holds_the_others_back(bench: Bench) -> None:
+    """A check refuses its request where the counter holds more than the limit already."""
+    await bench.counts(add(A, 11))
+    assert await bench.counts(gated(A, 0, 10), gated(B, 3, 10)) == [11, ~0]
+
+
+async def test_gated_and_plain_groups_keep_their_order_in_a_batch(bench: Bench) -> None:
+    """A group is judged when its turn comes: it sees what the groups before it have counted, and not those after."""
+    assert await bench.hit([add(A, 10)], [gated(A, 1, 10), gated(B, 1, 10)], [add(B, 5)]) == [[0], [10, ~0], [0]]
+
+
+async def test_forget_deletes_one_bucket_and_no_other(bench: Bench) -> None:
+    """All windows of the bucket go, and what they held is told; a bucket whose name begins alike stays."""
+    other = "{d|k=a*}:hour:2026-11-21T08Z"
+    await bench.counts(add(A, 4), add(A.replace("hour", "day"), 5), add(other, 6), add(B, 7))
+    assert await bench.store.forget("{d|k=a}") == {A: 4, A.replace("hour", "day"): 5}
+    assert await bench.counts(add(A, 0), add(A.replace("hour", "day"), 0), add(other, 0), add(B, 0)) == [0, 0, 6, 7]
+
+
+async def test_a_batch_of_many_hits_is_one_call(bench: Bench) -> None:
+    """Ten thousand hits in one batch are counted, each on its own."""
+    groups = [[add(f"{{d|k={place}}}:hour:2026-11-21T08Z", place + 1)] for place in range(10_000)]
+    assert await bench.hit(*groups) == [[0]] * 10_000
+    assert await bench.hit(*groups[:3]) == [[1], [2], [3]]
+
+
+async def test_a_key_that_is_no_counter_fails_its_own_hit(bench: Bench) -> None:
+    """Of three hits the one on a text fails, whichever way it is touched; the others are counted."""
+    if bench.name != "redis":
+        pytest.skip("the memory store holds nothing but integers")
+    bench.set_raw(B, "text")
+    for amount in (1, 0, -1):
+        before, failure, after = await bench.counts(add(A, 1), add(B, amount), add(C, 1))
+        assert isinstance(before, int) and isinstance(after, int)
+        assert isinstance(failure, StoreError)
+        assert "not an integer" in str(failure)
+    assert await bench.counts(add(A, 0), add(C, 0)) == [3, 3]
+
+
+async def test_a_counter_set_by_hand_is_taken_as_it_is(bench: Bench) -> None:
+    """What an operator writes with SET counts from then on."""
+    bench.set_raw(A, "4211")
+    assert await bench.counts(add(A, 1), add(A, 0)) == [4211, 4212]
