@@ -1,0 +1,389 @@
+"""YAML text -> a document that remembers its lines, read as upstream's parser reads it.
+
+The events of PyYAML's parser are composed here and not by PyYAML, because
+
+- kinds are those of Go's yaml.v2, which upstream uses: YAML 1.1 truth values, no dates, no base 60;
+- a scalar keeps its raw text, a node its line, a mapping what was written twice;
+- nothing a file says can construct an object, recurse without end, or grow beyond `MOST_NODES` by aliases.
+
+Only the first document of a file is read, as upstream does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..core.document import Document, Kind, Mapping, Node, Scalar, Sequence
+from ..core.errors import InvalidRules, Problem
+
+DEEPEST = 300
+"""How deep lists and mappings may be nested in each other: 150 levels of descriptors."""
+
+MOST_NODES = 1_000_000
+"""How many nodes a file may have when all its aliases are written out."""
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_STANDARD = "tag:yaml.org,2002:"
+_KIND_TAGS = {
+    "!": Kind.STRING,
+    _STANDARD + "str": Kind.STRING,
+    _STANDARD + "timestamp": Kind.STRING,
+    _STANDARD + "int": Kind.INT,
+    _STANDARD + "float": Kind.FLOAT,
+    _STANDARD + "bool": Kind.BOOL,
+    _STANDARD + "null": Kind.NULL,
+}
+_BINARY = _STANDARD + "binary"
+_MERGE = _STANDARD + "merge"
+_CONTAINER_TAGS = (None, "!", _STANDARD + "map", _STANDARD + "seq")
+
+_WORDS: dict[str, tuple[Kind, Any]] = {"": (Kind.NULL, None), "~": (Kind.NULL, None)}
+for _kind, _value, _words in (
+    (Kind.NULL, None, ("null",)),
+    (Kind.BOOL, True, ("y", "yes", "true", "on")),
+    (Kind.BOOL, False, ("n", "no", "false", "off")),
+):
+    for _word in _words:
+        _WORDS |= dict.fromkeys((_word, _word.capitalize(), _word.upper()), (_kind, _value))
+for _sign in ("", "+", "-"):
+    _WORDS |= dict.fromkeys(
+        [_sign + word for word in (".inf", ".Inf", ".INF")], (Kind.FLOAT, float(_sign + "inf"))
+    )
+_WORDS |= dict.fromkeys((".nan", ".NaN", ".NAN"), (Kind.FLOAT, math.nan))
+
+_number = re.compile(r"[-+.0-9]")
+_int = re.compile(
+    r"(?P<sign>[-+]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]{0,19}))"
+)
+_BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
+_float = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+def read(file: str, text: bytes | str) -> Document:
+    """The first YAML document of `text`; `file` is the name that problems carry. Raises InvalidRules."""
+    builder = _Builder()
+    try:
+        return builder.document(file, yaml.parse(text, Loader=_Loader))
+    except _Refused as refused:
+        line, message = refused.line, refused.message
+    except (yaml.YAMLError, UnicodeError) as error:
+        line, message = _explain(error, text)
+    raise InvalidRules([Problem(file, line, "", message)])
+
+
+def resolve(text: str) -> tuple[Kind, Any]:
+    """The kind and value of a plain scalar, by the rules of YAML 1.1 as yaml.v2 has them."""
+    word = _WORDS.get(text)
+    if word is not None:
+        return word
+    if not _number.match(text):
+        return Kind.STRING, text
+    digits = text if text[0] == "." else text.replace("_", "")
+    whole = _int.fullmatch(digits)
+    if whole and whole.lastgroup:
+        value = int(whole["sign"] + whole[whole.lastgroup], _BASES[whole.lastgroup])
+        if -(2**63) <= value < 2**63 or (not whole["sign"] and value < 2**64):
+            return Kind.INT, value
+    if _float.fullmatch(digits) and math.isfinite(fraction := float(digits)):
+        return Kind.FLOAT, fraction
+    return Kind.STRING, text
+
+
+class _Refused(Exception):
+    """What is valid YAML, but not for us."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+class _Built(NamedTuple):
+    """A finished node, and how many nodes and levels it is with all its aliases written out."""
+
+    node: Node
+    size: int
+    height: int
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping whose end has not come yet; of a mapping, `children` has keys and values in turn."""
+
+    node: Sequence | Mapping
+    anchor: str | None
+    children: list[Node] = field(default_factory=list)
+    merges: set[int] = field(default_factory=set)
+    size: int = 1
+    height: int = 1
+
+    @property
+    def expects_key(self) -> bool:
+        return isinstance(self.node, Mapping) and len(self.children) % 2 == 0
+
+
+class _Builder:
+    """Composes one document of events, with a stack of its own in place of recursion."""
+
+    def __init__(self) -> None:
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Built | None] = {}  # None while the node is still open
+        self._nodes = 0
+        self._root: Node | None = None
+
+    def document(self, file: str, events: Iterator[Any]) -> Document:
+        for event in events:
+            if isinstance(event, yaml.DocumentEndEvent):
+                return Document(file, self._root, _line_of_next_document(events))
+            self._take(event)
+        return Document(file, None)
+
+    def _take(self, event: Any) -> None:
+        match event:
+            case yaml.ScalarEvent():
+                self._scalar(event)
+            case yaml.AliasEvent():
+                self._add(self._anchored(event), event)
+            case yaml.SequenceStartEvent():
+                self._start(Sequence(_line(event)), event)
+            case yaml.MappingStartEvent():
+                self._start(Mapping(_line(event)), event)
+            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                self._end(event)
+
+    def _scalar(self, event: Any) -> None:
+        opened = self._open[-1] if self._open else None
+        if (
+            opened
+            and opened.expects_key
+            and event.value == "<<"
+            and (event.implicit[0] or event.tag == _MERGE)
+        ):
+            opened.merges.add(len(opened.children))
+            scalar = Scalar(_line(event), Kind.STRING, event.value, event.value)
+        else:
+            scalar = _typed(event)
+        built = _Built(scalar, 1, 1)
+        if event.anchor:
+            self._anchors[event.anchor] = built
+        self._add(built, event)
+
+    def _anchored(self, event: Any) -> _Built:
+        if event.anchor not in self._anchors:
+            raise _Refused(
+                _line(event), f"alias *{event.anchor} stands for nothing: define &{event.anchor} before it"
+            )
+        built = self._anchors[event.anchor]
+        if built is None:
+            raise _Refused(
+                _line(event), f"alias *{event.anchor} stands inside what it stands for: it would never end"
+            )
+        return built
+
+    def _start(self, node: Sequence | Mapping, event: Any) -> None:
+        if event.tag not in _CONTAINER_TAGS:
+            raise _Refused(_line(event), _unknown_tag(event.tag))
+        if len(self._open) >= DEEPEST:
+            raise _Refused(_line(event), f"lists and mappings are nested more than {DEEPEST} deep")
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        self._open.append(_Open(node, event.anchor))
+
+    def _end(self, event: Any) -> None:
+        opened = self._open.pop()
+        if isinstance(opened.node, Sequence):
+            opened.node.items = opened.children
+        else:
+            _fill(opened.node, opened.children, opened.merges)
+        built = _Built(opened.node, opened.size, opened.height)
+        if opened.anchor:
+            self._anchors[opened.anchor] = built
+        self._nodes -= built.size - 1  # its children were counted when they came
+        self._add(built, event)
+
+    def _add(self, built: _Built, event: Any) -> None:
+        self._nodes += built.size
+        if self._nodes > MOST_NODES:
+            raise _Refused(_line(event), f"more than {MOST_NODES:,} nodes, when all aliases are written out")
+        if not self._open:
+            self._root = built.node
+            return
+        if len(self._open) + built.height > DEEPEST + 1:
+            raise _Refused(
+                _line(event), f"lists and mappings are nested more than {DEEPEST} deep by this alias"
+            )
+        opened = self._open[-1]
+        if opened.expects_key and not isinstance(built.node, Scalar):
+            raise _Refused(
+                built.node.line,
+                "a list or mapping stands where a key must: quote it if it is text, such as '{{ name }}'",
+            )
+        opened.children.append(built.node)
+        opened.size += built.size
+        opened.height = max(opened.height, built.height + 1)
+
+
+def _typed(event: Any) -> Scalar:
+    """A scalar as its tag, its quotes or its text say."""
+    line, text, tag = _line(event), event.value, event.tag
+    if tag is None:
+        kind, value = resolve(text) if event.implicit[0] else (Kind.STRING, text)
+        return Scalar(line, kind, text, value)
+    if tag == _BINARY:
+        try:
+            data = base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
+        except (binascii.Error, ValueError):
+            raise _Refused(line, "tagged !!binary, but not valid base64") from None
+        decoded = data.decode("utf-8", "surrogateescape")
+        return Scalar(line, Kind.STRING, decoded, decoded)
+    wanted = _KIND_TAGS.get(tag)
+    if wanted is None:
+        raise _Refused(line, _unknown_tag(tag))
+    if wanted is Kind.STRING:
+        return Scalar(line, wanted, text, text)
+    kind, value = resolve(text)
+    if wanted is Kind.FLOAT and kind is Kind.INT:
+        kind, value = Kind.FLOAT, float(value)
+    if kind is not wanted:
+        raise _Refused(line, f"tagged {_short(tag)}, but {text!r} is not {wanted.value}")
+    return Scalar(line, kind, text, value)
+
+
+def _fill(mapping: Mapping, children: list[Node], merges: set[int]) -> None:
+    """Gives `mapping` its items. `<<` counts where it stands: what comes after it wins, what comes before it loses."""
+    found: dict[tuple[Kind, str], tuple[Scalar, Node]] = {}
+    written: set[tuple[Kind, str]] = set()
+
+    def put(key: Scalar, value: Node, *, merged: bool) -> None:
+        name = (key.kind, key.text)
+        before = found.get(name)
+        if before is not None:
+            if name in written:
+                mapping.repeated.append(before[0])
+            value = _overlaid(before[1], value)
+        if not merged:
+            written.add(name)
+        found[name] = (key, value)
+
+    for at in range(0, len(children), 2):
+        key, value = children[at], children[at + 1]
+        assert isinstance(key, Scalar)
+        if at in merges:
+            for other in _to_merge(key, value):
+                for item in other.items:
+                    put(*item, merged=True)
+        else:
+            put(key, value, merged=False)
+    mapping.items = list(found.values())
+
+
+def _to_merge(key: Scalar, value: Node) -> list[Mapping]:
+    """The mappings that `<<` brings in, the one that wins last: of a list, the first."""
+    if isinstance(value, Mapping):
+        return [value]
+    if isinstance(value, Sequence):
+        mappings = [item for item in value.items if isinstance(item, Mapping)]
+        if len(mappings) == len(value.items):
+            return mappings[::-1]
+    raise _Refused(key.line, "'<<' merges a mapping or a list of mappings, such as '<<: *name'")
+
+
+def _overlaid(before: Node, value: Node) -> Node:
+    """What a key means that had `before` and now gets `value`: upstream's parser fills a mapping that it has already."""
+    if not (isinstance(before, Mapping) and isinstance(value, Mapping)):
+        return value
+    items = {(key.kind, key.text): (key, item) for key, item in (*before.items, *value.items)}
+    return Mapping(value.line, list(items.values()), before.repeated + value.repeated)
+
+
+def _line_of_next_document(events: Iterator[Any]) -> int:
+    """The line of a second document, or of what is no YAML after the first, or 0: neither is read."""
+    try:
+        event = next(events, None)
+    except yaml.YAMLError as error:
+        return _mark_line(getattr(error, "problem_mark", None))
+    return _line(event) if isinstance(event, yaml.DocumentStartEvent) else 0
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _short(tag: str) -> str:
+    return "!!" + tag.removeprefix(_STANDARD) if tag.startswith(_STANDARD) else tag
+
+
+def _unknown_tag(tag: str) -> str:
+    return f"unknown tag {_short(tag)!r}: remove it; a configuration needs no tags"
+
+
+def _mark_line(mark: Any) -> int:
+    return int(mark.line) + 1 if mark is not None else 1
+
+
+_PLAIN_WORDS = (
+    (
+        "mapping values are not allowed",
+        "a ':' that the text before it does not allow: check the indentation, or quote",
+    ),
+    ("could not find expected ':'", "a key without its ':'"),
+    (
+        "did not find expected key",
+        "neither a key of this mapping nor its end: check the indentation, or quote the text",
+    ),
+    (
+        "did not find expected '-' indicator",
+        "neither '- ' for the next item of this list nor its end: check the indentation",
+    ),
+    ("did not find expected ',' or ']'", "expected ',' or ']'"),
+    ("did not find expected ',' or '}'", "expected ',' or '}'"),
+    ("found unexpected end of stream", "the file ends inside a quoted text: close the quote"),
+)
+_CONTEXTS = (
+    ("flow sequence", "list"),
+    ("flow mapping", "mapping"),
+    ("block collection", "list"),
+    ("block mapping", "mapping"),
+    ("quoted scalar", "quoted text"),
+    ("simple key", "key"),
+)
+
+
+def _explain(error: yaml.YAMLError | UnicodeError, text: bytes | str) -> tuple[int, str]:
+    """The line of a syntax error, and what is wrong there in plain words."""
+    if isinstance(error, yaml.reader.ReaderError):
+        if isinstance(error.character, int):
+            before = text[: error.position]
+            line = (before.count("\n") if isinstance(before, str) else before.count(b"\n")) + 1
+            return (
+                line,
+                f"a character that YAML does not allow (U+{error.character:04X}): remove or escape it",
+            )
+        return 0, "not UTF-8: save the file as UTF-8"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return 0, "not UTF-8: save the file as UTF-8"
+    line, problem = _mark_line(error.problem_mark), error.problem or "cannot be parsed"
+    if problem.startswith("found character") and "cannot start any token" in problem:
+        char = _char_at(error.problem_mark, text)
+        what = "a tab: indent with spaces" if char == "\t" else f"a text cannot begin with {char!r}: quote it"
+        return line, f"not valid YAML: {what}"
+    what = next((plain for start, plain in _PLAIN_WORDS if problem.startswith(start)), problem)
+    context = next((plain for words, plain in _CONTEXTS if words in (error.context or "")), "")
+    if context and error.context_mark is not None:
+        what += f" (in the {context} that begins at line {_mark_line(error.context_mark)})"
+    return line, f"not valid YAML: {what}"
+
+
+def _char_at(mark: Any, text: bytes | str) -> str:
+    lines = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text).splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    return line[mark.column : mark.column + 1]
