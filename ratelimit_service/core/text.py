@@ -1,11 +1,43 @@
-"""Descriptor bytes as people may see them."""
+"""Other people's text, made fit to be shown: in a log line, an error, an answer.
+
+What comes out is one line, and nothing in it acts on a terminal. Escaping what is escaped already changes nothing, so it
+does no harm to do it twice.
+"""
 
 from __future__ import annotations
 
+import re
+
+_HIDDEN = "***"
+_URL = re.compile(r"://(\S*)")
+_PARAMETER = re.compile(r"(?<=[?&]password=)[^&]*")
+
 
 def show(value: bytes) -> str:
-    """`value` as printable text on one line: UTF-8, with escapes for what is not, and for what cannot be printed."""
-    text = value.decode("utf-8", "backslashreplace")
+    """A descriptor's key or value for people: UTF-8 as it is, every other byte and control character escaped."""
+    return printable(value.decode(errors="backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """`text` with everything that is not printable escaped: newlines, ESC, bidirectional marks, lone surrogates."""
     if text.isprintable():
         return text
-    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text])
+    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
+
+
+def shorten(text: str, longest: int) -> str:
+    """The first `longest` characters of `text`, and a note of how many there were."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+
+
+def hide_credentials(text: str) -> str:
+    """`text` with the user and password of every URL in it replaced: `redis://***@host`, `?password=***`."""
+    if "://" not in text:
+        return text
+    return _URL.sub(_without_credentials, text)
+
+
+def _without_credentials(url: re.Match[str]) -> str:
+    # A password may hold an unescaped @ or /, so everything up to the last @ goes.
+    _, at, place = url[1].rpartition("@")
+    return f"://{_HIDDEN if at else ''}{at}{_PARAMETER.sub(_HIDDEN, place)}"

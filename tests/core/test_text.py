@@ -1,0 +1,71 @@
+"""Text of strangers, as people get to see it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.text import hide_credentials, printable, shorten, show
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"", ""),
+        (b"team-a", "team-a"),
+        ("Zürich 東京 🦊".encode(), "Zürich 東京 🦊"),
+        (b"a\nb\r\tc", r"a\nb\r\tc"),
+        (b"\x00\x1b[31mred\x7f", r"\x00\x1b[31mred\x7f"),
+        (b"\xff\xfe", r"\xff\xfe"),
+        (b"half \xe2\x82 euro", r"half \xe2\x82 euro"),
+        ("a\u2028b\u0085c".encode(), r"a\u2028b\x85c"),  # newlines to some readers
+        ("\u202egnp.exe".encode(), r"\u202egnp.exe"),  # turns the rest of the line around
+    ],
+)
+def test_a_descriptor_value_is_shown_with_what_is_not_printable_escaped(value: bytes, expected: str) -> None:
+    """Printable text of any script stays; control characters and bytes that are not UTF-8 are escaped."""
+    assert expected == show(value)
+
+
+@given(st.binary())
+def test_whatever_is_shown_is_one_printable_line(value: bytes) -> None:
+    """No byte of a stranger ends a line or acts on a terminal."""
+    assert show(value).isprintable()
+
+
+@given(st.text())
+def test_escaping_twice_is_escaping_once(text: str) -> None:
+    """A caller may escape a value that the log escapes again."""
+    assert printable(text) == printable(printable(text))
+
+
+def test_a_lone_surrogate_is_escaped() -> None:
+    """The environment holds bytes that are not UTF-8 as surrogates, which no stream can write."""
+    assert r"\udcff" == printable("\udcff")
+
+
+def test_a_long_text_is_cut_with_its_length() -> None:
+    """A reader sees that something is missing, and how much."""
+    assert ("abc", "abc… (4 characters)") == (shorten("abc", 3), shorten("abcd", 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no URL, me@example.org", "no URL, me@example.org"),
+        ("redis://host:6379/2", "redis://host:6379/2"),
+        ("redis://:secret@host:6379", "redis://***@host:6379"),
+        ("at redis://user:s@cr/t@host:6379 again", "at redis://***@host:6379 again"),
+        ("redis://:a@one,redis://:b@two", "redis://***@two"),
+        ("unix:///s.sock?password=secret&db=2", "unix:///s.sock?password=***&db=2"),
+    ],
+)
+def test_credentials_in_a_url_are_hidden(text: str, expected: str) -> None:
+    """What stands before the last @ of a URL, and a password among its parameters."""
+    assert expected == hide_credentials(text)
+
+
+def test_hiding_credentials_takes_no_longer_than_the_text_is_long() -> None:
+    """A text made of nothing but the beginnings of URLs is a stranger's way to make a log line cost a minute."""
+    assert "@" + "://" * 300_000 == hide_credentials("@" + "://" * 300_000)
