@@ -60,7 +60,8 @@ class Service:
     def _read(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as stderr:
-            self._lines.extend(iter(stderr.readline, ""))
+            for line in stderr:
+                self._lines.append(line)
 
     @property
     def log(self) -> str:
@@ -69,7 +70,7 @@ class Service:
 
     def events(self, message: str) -> list[dict[str, Any]]:
         """The logged events with this message, in their order."""
-        objects = [json.loads(line) for line in list(self._lines) if line.startswith("{")]
+        objects = [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
         return [event for event in objects if event.get("message") == message]
 
     def wait_for_event(self, message: str) -> dict[str, Any]:
@@ -78,13 +79,14 @@ class Service:
         def probe() -> list[dict[str, Any]]:
             found = self.events(message)
             ended = self._process.poll()
-            assert found or ended is None, f"the service ended with code {ended}:\n{self.log}"
+            assert found or ended is None, f"the service has ended with code {ended}"
             return found
 
         try:
             return wait_for(f"an event {message!r} in the log", probe)[0]
         except AssertionError as failure:
-            raise AssertionError(f"{failure}\n{self.log}") from None
+            failure.add_note(self.log)
+            raise
 
     def stop(self) -> int:
         """Ask it to end (SIGTERM), and return the code that it ends with."""

@@ -37,10 +37,9 @@ def within_one_minute(scene: Callable[[], object]) -> str:
 def test_a_namespace_is_refused_when_its_tokens_of_the_minute_are_used(
     gateway: Gateway, unique: Unique, stream: bool
 ) -> None:
-    """Replies of 40 tokens, a budget of 100: the one that crosses the line succeeds, the next request gets 429.
+    """Replies of 40 tokens, a budget of 100: the one that crosses the line succeeds, the next is refused.
 
-    Another namespace is not touched, and redis-cli shows what both have used, under keys that a person can
-    read.
+    Another namespace is not touched, and redis-cli shows what both have used, under keys that one can read.
     """
     namespace = other = ""
     codes: list[int] = []

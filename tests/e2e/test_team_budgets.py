@@ -77,7 +77,7 @@ def test_a_refund_opens_the_budget_again(gateway: Gateway, unique: Unique) -> No
 def test_a_limit_of_the_route_overrides_the_configured_one(
     gateway: Gateway, unique: Unique, route: str, limit: int
 ) -> None:
-    """A route can bring a limit of its own, in its configuration or metadata; the counter stays the team's."""
+    """A route can bring a limit of its own, in its configuration or metadata; the counter is the team's."""
     team = unique("dba")
     assert 200 == spend(gateway, route, team, limit, used=limit)
     assert 200 == spend(gateway, route, team, 1, used=limit + 1)
