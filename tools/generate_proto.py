@@ -14,6 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "ratelimit_service" / "proto"
 GENERATED = ("ratelimit.binpb", "ratelimit_pb2.pyi")
 
+POOL = """
+# What ratelimit_pb2.py has beside the messages.
+from google.protobuf import descriptor_pool as _descriptor_pool
+
+POOL: _descriptor_pool.DescriptorPool
+"""
+
 
 def generate(out: Path) -> None:
     """Write the descriptor set and its type stub into `out`; raise RuntimeError where protoc refuses."""
@@ -31,9 +38,12 @@ def generate(out: Path) -> None:
     )
     if code != 0:
         raise RuntimeError(f"protoc ended with {code}")
+    with (out / "ratelimit_pb2.pyi").open("a") as stub:
+        stub.write(POOL)
 
 
 def main() -> int:
+    """Generate, or check; the exit code."""
     check = "--check" in sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
@@ -41,7 +51,9 @@ def main() -> int:
         stale = [name for name in GENERATED if not _same(out / name, TARGET / name)]
         if check:
             for name in stale:
-                print(f"{TARGET.relative_to(ROOT) / name} is not what proto/ratelimit.proto says: run `make proto`")
+                print(
+                    f"{TARGET.relative_to(ROOT) / name} is not what proto/ratelimit.proto says: run `make proto`"
+                )
             return 1 if stale else 0
         for name in stale:
             shutil.copy(out / name, TARGET / name)

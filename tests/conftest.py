@@ -1,0 +1,35 @@
+"""What all tests share: how hard Hypothesis tries, and one real Redis."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from .servers import RedisServer
+
+# No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile("default", deadline=None)
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=50_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A running redis-server, the same one for all tests: use `redis_url`, or keys that no other test has."""
+    missing = [name for name in ("redis-server", "redis-cli") if shutil.which(name) is None]
+    if missing:
+        pytest.fail(f"{' and '.join(missing)} not found: `make test` installs what is missing", pytrace=False)
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of a Redis with nothing in it."""
+    redis_server.cli("FLUSHALL")
+    return redis_server.url

@@ -1,0 +1,160 @@
+"""Real servers for the tests: started on free ports, stopped by the process that was started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+PATIENCE = 15.0
+"""Seconds until a server that does not answer is given up; only a failing test ever waits for so long."""
+
+_ATTEMPTS = 10
+_BETWEEN_LOOKS = 0.01
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now. Somebody else may take it before its user does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """A redis-server of our own, which keeps nothing on disk.
+
+    It listens on 127.0.0.1:`port` and on `unixsocket`. `options` are redis-server's own ("--maxmemory", "1mb"). After
+    `stop`, `start` brings an empty one up at the same places.
+    """
+
+    def __init__(self, *options: str, password: str = "") -> None:
+        self._options = (*options, "--requirepass", password) if password else options
+        self._password = password
+        self._process: subprocess.Popen[bytes] | None = None
+        # Not pytest's tmp_path: the path of a socket is cut at 104 bytes on some systems.
+        self._directory = Path(tempfile.mkdtemp(prefix="redis-"))
+        self.unixsocket = self._directory / "redis.sock"
+        self.port = 0
+
+    def __enter__(self) -> RedisServer:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def address(self) -> str:
+        """ "127.0.0.1:43211", as in REDIS_URL."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """ "redis://127.0.0.1:43211", with the password where it has one."""
+        return f"redis://:{self._password}@{self.address}" if self._password else f"redis://{self.address}"
+
+    @property
+    def pid(self) -> int:
+        """Of the running server, for tests that pause it."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Return as soon as it answers. Raises RuntimeError, with the server's log, where it does not."""
+        again = self.port
+        for _ in range(1 if again else _ATTEMPTS):
+            # A free port may be taken by another process before redis-server has it: then this one ends, and we go on.
+            self.port = again or free_port()
+            self._process = self._launch()
+            if self._answers():
+                return
+            self.stop()
+        raise RuntimeError(f"redis-server does not start:\n{self._log.read_text(errors='backslashreplace')}")
+
+    def stop(self) -> None:
+        """End it; nothing where it does not run."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def cli(self, *arguments: str) -> str:
+        """What `redis-cli ARGUMENTS` prints; an error reply is printed, too."""
+        environment = {**os.environ, "REDISCLI_AUTH": self._password} if self._password else None
+        done = subprocess.run(
+            ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+        return done.stdout.removesuffix("\n")
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "redis.log"
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self.unixsocket.unlink(missing_ok=True)
+        settings = {
+            "--bind": "127.0.0.1",
+            "--port": str(self.port),
+            "--unixsocket": str(self.unixsocket),
+            "--dir": str(self._directory),
+            "--save": "",
+            "--appendonly": "no",
+        }
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                ["redis-server", *(word for pair in settings.items() for word in pair), *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _answers(self) -> bool:
+        """Whether it came up. Asks over its unix socket: who answers on the port may be somebody else."""
+        assert self._process is not None
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if self._ping():
+                return True
+            try:
+                self._process.wait(_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                continue
+            return False
+        return False
+
+    def _ping(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            try:
+                connection.connect(str(self.unixsocket))
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+            except OSError:
+                return False

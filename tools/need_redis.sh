@@ -1,0 +1,19 @@
+# Make sure that redis-server and redis-cli are installed: through apt-get where that is possible, else by saying how.
+set -eu
+
+present() { command -v redis-server >/dev/null && command -v redis-cli >/dev/null; }
+
+if present; then exit 0; fi
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo 'installing redis-server ...'
+    export DEBIAN_FRONTEND=noninteractive
+    if { apt-get -qq update && apt-get -qq install -y --no-install-recommends redis-server; } </dev/null >/dev/null && present
+    then exit 0; fi
+fi
+cat >&2 <<'END'
+The tests need redis-server and redis-cli, and they are not installed. One of these does it:
+    sudo apt-get install redis-server      Debian, Ubuntu
+    sudo dnf install redis                 Fedora
+    brew install redis                     macOS
+END
+exit 1
