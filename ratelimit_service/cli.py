@@ -4,36 +4,104 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+from pathlib import Path
+from typing import Annotated
 
-from .core.errors import StartError
+import typer
+
+from . import commands
+from .core.errors import RateLimitServiceError
+
+app = typer.Typer(
+    name="ratelimit-service",
+    help="A global rate-limit service for Envoy and agentgateway that knows what a token budget is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Domain = Annotated[str, typer.Argument(help="The domain, as in the configuration: token-budgets")]
+Descriptor = Annotated[str, typer.Argument(help="key=value,key=value; a comma in a value is written \\,")]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    context: typer.Context,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(help="A configuration file, or a directory of them; may be repeated.", envvar="CONFIG_PATH"),
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="memory or redis.", envvar="BACKEND_TYPE")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="host:port, redis:// or unix://.", envvar="REDIS_URL")] = None,
+    grpc_port: Annotated[str | None, typer.Option(help="ShouldRateLimit (8081).", envvar="GRPC_PORT")] = None,
+    port: Annotated[str | None, typer.Option(help="/healthcheck and /json (8080).", envvar="PORT")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warn or error.", envvar="LOG_LEVEL")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.", envvar="LOG_FORMAT")] = None,
+) -> None:
+    """Serve until SIGTERM. Everything can be set by environment variables; docs/settings.md lists them.
+
+    Arguments of envoyproxy/ratelimit's binary are accepted and ignored, as it ignores them.
+    """
+    options = {
+        "CONFIG_PATH": ",".join(map(str, config)) if config else None,
+        "BACKEND_TYPE": store,
+        "REDIS_URL": redis_url,
+        "GRPC_PORT": grpc_port,
+        "PORT": port,
+        "LOG_LEVEL": log_level,
+        "LOG_FORMAT": log_format,
+    }
+    given = {name: value for name, value in options.items() if value is not None and value != os.environ.get(name)}
+    commands.serve(os.environ, given, ignored=context.args)
+
+
+@app.command("check-config")
+def check_config(
+    paths: Annotated[list[Path], typer.Argument(help="Files, or directories of YAML files.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
+    merge_domains: Annotated[
+        bool, typer.Option("--merge-domains", help="Several files may be of one domain.", envvar="MERGE_DOMAIN_CONFIG")
+    ] = False,
+) -> None:
+    """Load configuration files as the service would, and say all that is wrong with them. Exits with 1 if anything is."""
+    raise typer.Exit(commands.check_config(paths, strict=strict, merge_domains=merge_domains))
+
+
+@app.command()
+def ask(
+    domain: Domain,
+    descriptors: Annotated[list[str], typer.Argument(help="key=value,key=value; several are asked about together.")],
+    hits: Annotated[int, typer.Option(help="0 only asks; more is charged; less is given back.")] = 0,
+    server: Annotated[str, typer.Option(help="The gRPC port of a running service.")] = "127.0.0.1:8081",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
+) -> None:
+    """Ask a running service, as a gateway would. Exits with 0 for OK, 3 for OVER_LIMIT, 1 where it could not be asked."""
+    from . import asking
+
+    try:
+        code = asking.ask(server, domain, descriptors, hits, as_json=as_json, timeout=timeout)
+    except RateLimitServiceError as error:
+        typer.echo(str(error), err=True)
+        code = 1
+    raise typer.Exit(code)
+
+
+@app.command()
+def reset(
+    domain: Domain,
+    descriptor: Descriptor,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+) -> None:
+    """Delete the counters of a bucket from the store that the environment's settings name, and say what they held."""
+    try:
+        asyncio.run(commands.reset(os.environ, domain, descriptor, dry_run=dry_run))
+    except RateLimitServiceError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 def main() -> None:
     """The console script."""
-    from .app import App
-    from .observe import logs
-    from .settings import load_settings, unsupported
-
-    try:
-        settings = load_settings(os.environ)
-    except StartError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from None
-    logs.configure(settings.log_level, settings.log_format)
-
-    async def serve() -> None:
-        await App(settings).run()
-
-    import structlog
-    import uvloop
-
-    log = structlog.get_logger("ratelimit_service")
-    for line in unsupported(os.environ):
-        log.warning(line)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
-    except StartError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from None
+    app()

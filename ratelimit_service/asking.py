@@ -1,0 +1,57 @@
+"""`ratelimit-service ask`: what a gateway would ask, asked by a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf import json_format
+
+from .commands import entries_of
+from .core.errors import StoreError
+from .proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from .transports.grpc_method import PATH
+
+_OVER = RateLimitResponse.OVER_LIMIT
+
+
+def ask(server: str, domain: str, descriptors: Sequence[str], hits: int, *, as_json: bool, timeout: float) -> int:
+    """Ask `server`, print its answer, and return the exit code: 0 for OK, 3 for OVER_LIMIT.
+
+    Raises InvalidRequest for a descriptor that is none, StoreError where the server gave no answer.
+    """
+    request = RateLimitRequest(domain=domain)
+    for text in descriptors:
+        descriptor = request.descriptors.add(is_negative_hits=hits < 0)
+        descriptor.hits_addend.value = abs(hits)
+        for key, value in entries_of(text):
+            descriptor.entries.add(key=key, value=value)
+    with grpc.insecure_channel(server) as channel:
+        method = channel.unary_unary(
+            PATH, request_serializer=RateLimitRequest.SerializeToString, response_deserializer=RateLimitResponse.FromString
+        )
+        try:
+            response = method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise StoreError(f"{server} answered {error.code().name}: {error.details()}") from None
+    if as_json:
+        print(json_format.MessageToJson(response, indent=2))
+    else:
+        print(RateLimitResponse.Code.Name(response.overall_code))
+        for text, status in zip(descriptors, response.statuses, strict=True):
+            print(f"  {text}: {_describe(status)}")
+    return 3 if response.overall_code == _OVER else 0
+
+
+def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
+    if not status.HasField("current_limit"):
+        return "unlimited" if status.limit_remaining else "nothing limits it"
+    limit = status.current_limit
+    unit = RateLimitResponse.RateLimit.Unit.Name(limit.unit).lower()
+    window = f"{limit.unit_multiplier.value} {unit}s" if limit.HasField("unit_multiplier") else unit
+    name = f" ({limit.name})" if limit.name else ""
+    verdict = "over the limit, " if status.code == _OVER else ""
+    return (
+        f"{verdict}{status.limit_remaining:,} of {limit.requests_per_unit:,} left for this {window}{name}, "
+        f"resets in {status.duration_until_reset.seconds:,} s"
+    )

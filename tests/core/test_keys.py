@@ -1,0 +1,82 @@
+"""The grammar of counter keys, which is public: docs/keys.md has these very examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.core import keys
+from ratelimit_service.core.model import Unit, Window
+from ratelimit_service.core.windows import span_at
+
+MOMENT = 1_795_225_445
+"""2026-11-21T01:44:05Z"""
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "keys.md"
+
+
+def key(domain: str, entries: list[tuple[bytes, bytes]], window: Window) -> str:
+    bucket = keys.bucket("", domain, [keys.part(*entry) for entry in entries])
+    return f"{bucket}:{span_at(window, MOMENT).label}"
+
+
+VECTORS = [
+    ("token-budgets", [(b"team", b"dba")], Window(Unit.HOUR), "{token-budgets|team=dba}:hour:2026-11-21T01Z"),
+    ("token-budgets", [(b"client_ns", b"a")], Window(Unit.MINUTE), "{token-budgets|client_ns=a}:minute:2026-11-21T01:44Z"),
+    ("d", [(b"k", b"v")], Window(Unit.SECOND), "{d|k=v}:second:2026-11-21T01:44:05Z"),
+    ("d", [(b"k", b"v")], Window(Unit.MINUTE, 15), "{d|k=v}:15minute:2026-11-21T01:30Z"),
+    ("d", [(b"k", b"v")], Window(Unit.DAY), "{d|k=v}:day:2026-11-21"),
+    ("d", [(b"k", b"v")], Window(Unit.WEEK), "{d|k=v}:week:2026-11-19"),
+    ("d", [(b"k", b"v")], Window(Unit.MONTH), "{d|k=v}:month:2026-11-03"),
+    ("d", [(b"k", b"v")], Window(Unit.YEAR), "{d|k=v}:year:2025-12-18"),
+    ("d", [(b"team", b"dba"), (b"model", b"gpt-4.1")], Window(Unit.DAY), "{d|team=dba|model=gpt-4.1}:day:2026-11-21"),
+    ("d", [(b"path", b"/v1/chat@x_y")], Window(Unit.DAY), "{d|path=/v1/chat@x_y}:day:2026-11-21"),
+    ("d", [(b"k", b"")], Window(Unit.DAY), "{d|k=}:day:2026-11-21"),
+    ("d", [(b"k", b"a=b|c:d")], Window(Unit.DAY), "{d|k=a%3Db%7Cc%3Ad}:day:2026-11-21"),
+    ("d", [(b"k", b"{a}*?[b]\\%~\"'")], Window(Unit.DAY), "{d|k=%7Ba%7D%2A%3F%5Bb%5D%5C%25%7E%22%27}:day:2026-11-21"),
+    ("d", [(b"k", b"two words\r\n")], Window(Unit.DAY), "{d|k=two%20words%0D%0A}:day:2026-11-21"),
+    ("d", [(b"k", "Ünï".encode())], Window(Unit.DAY), "{d|k=%C3%9Cn%C3%AF}:day:2026-11-21"),
+    ("d", [(b"k", b"te\xffam\x00")], Window(Unit.DAY), "{d|k=te%FFam%00}:day:2026-11-21"),
+    ("d", [(b"k", b"x" * 128)], Window(Unit.DAY), "{d|k=" + "x" * 128 + "}:day:2026-11-21"),
+    (
+        "d",
+        [(b"k", b"x" * 129)],
+        Window(Unit.DAY),
+        "{d|k=~sha256:0ec9eb33e74510bcdd1f2ea55206e82f21649c5c2becbf2b433eb475b34c01bd}:day:2026-11-21",
+    ),
+]
+
+
+@pytest.mark.parametrize(("domain", "entries", "window", "expected"), VECTORS)
+def test_a_descriptor_and_a_window_make_a_key(
+    domain: str, entries: list[tuple[bytes, bytes]], window: Window, expected: str
+) -> None:
+    """The key of a counter says in plain text which descriptor and which window it counts."""
+    assert expected == key(domain, entries, window)
+
+
+def test_the_documented_keys_are_these() -> None:
+    """docs/keys.md shows each of these keys but the very long ones."""
+    documented = DOCUMENTED.read_text()
+    assert [] == [vector[3] for vector in VECTORS if len(vector[1][0][1]) < 120 and f" {vector[3]}\n" not in documented]
+
+
+def test_a_pattern_that_values_share_keeps_its_stars() -> None:
+    """A shared bucket is told from the bucket of a value that happens to look like the pattern."""
+    assert "path=/api/*" == keys.shared_part(b"path", b"/api/*")
+    assert "path=/api/%2A" == keys.part(b"path", b"/api/*")
+
+
+def test_the_prefix_stands_before_the_hash_tag() -> None:
+    """CACHE_KEY_PREFIX is written as it is, and stays out of what decides the slot."""
+    assert "staging:{d|k=v}" == keys.bucket("staging:", "d", ["k=v"])
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_every_byte_can_be_told_from_every_other_and_is_printable(byte: int) -> None:
+    """No byte of a value can act as a separator, a glob, a quote, a space or a control character."""
+    text = keys.escape(bytes([byte]))
+    assert re.fullmatch(r"[!#$&()+,\-./0-9;<>@A-Z^_`a-z]|%[0-9A-F]{2}", text)
+    assert 1 == sum(keys.escape(bytes([other])) == text for other in range(256))

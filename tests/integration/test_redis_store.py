@@ -1,0 +1,123 @@
+"""What is Redis's own about the Redis store: times to live, scripts that are gone, a server that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.redis import RedisStore, connect
+from tests.servers import RedisServer
+
+KEY = "{d|k=v}:hour:2026-11-21T01Z"
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[RedisStore]:
+    store = RedisStore(connect(redis_url))
+    await store.start()
+    yield store
+    await store.close()
+
+
+async def hit(store: RedisStore, *groups: Sequence[Hit]) -> Sequence[Outcome]:
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.hit(groups, answer.set_result)
+    return await asyncio.wait_for(answer, 10)
+
+
+async def test_a_new_counter_gets_the_time_to_live_of_its_hit(store: RedisStore, redis_server: RedisServer) -> None:
+    """It is set once: a later hit does not put the end off."""
+    await hit(store, [Hit(KEY, 1, 500)])
+    await hit(store, [Hit(KEY, 1, 9_000)])
+    assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
+
+
+@pytest.mark.parametrize("amount", [1, -1])
+async def test_a_counter_set_by_hand_gets_a_time_to_live_again(
+    store: RedisStore, redis_server: RedisServer, amount: int
+) -> None:
+    """SET takes the time to live away; the next hit that writes brings it back, so that no counter stays for ever."""
+    redis_server.cli("SET", KEY, "10")
+    await hit(store, [Hit(KEY, amount, 500)])
+    assert str(10 + amount) == redis_server.cli("GET", KEY)
+    assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
+
+
+async def test_a_saturated_counter_keeps_its_time_to_live(store: RedisStore, redis_server: RedisServer) -> None:
+    """Writing the largest number does not make a counter immortal."""
+    await hit(store, [Hit(KEY, 2**53 - 1, 500)], [Hit(KEY, 1, 500)])
+    assert "9007199254740991" == redis_server.cli("GET", KEY)
+    assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
+
+
+async def test_a_check_and_a_held_hit_write_nothing(store: RedisStore, redis_server: RedisServer) -> None:
+    """Not even a time to live."""
+    both = Gate.REFUSES | Gate.YIELDS
+    await hit(store, [Hit("a", 0, 500)], [Hit("b", 5, 500, 1, both), Hit("c", 1, 500, 1, both)])
+    assert "b" == redis_server.cli("KEYS", "*")
+
+
+async def test_a_batch_is_one_command(store: RedisStore, redis_server: RedisServer) -> None:
+    """However many requests, descriptors and windows: one round trip."""
+    before = calls(redis_server)
+    await hit(store, *[[Hit(f"{request}{place}", 1, 60) for place in range(4)] for request in range(50)])
+    assert 1 == calls(redis_server) - before
+
+
+def calls(server: RedisServer) -> int:
+    lines = server.cli("INFO", "commandstats").splitlines()
+    return sum(int(line.split("calls=")[1].split(",")[0]) for line in lines if line.startswith("cmdstat_evalsha:"))
+
+
+async def test_a_redis_that_forgot_the_script_is_told_again(store: RedisStore, redis_server: RedisServer) -> None:
+    """SCRIPT FLUSH, or a server that is new: the hit is counted once all the same."""
+    redis_server.cli("SCRIPT", "FLUSH")
+    assert [[0]] == await hit(store, [Hit(KEY, 3, 500)])
+    assert [[3]] == await hit(store, [Hit(KEY, 0, 500)])
+
+
+async def test_a_redis_that_is_gone_fails_every_request_that_counts() -> None:
+    """Each gets a StoreError that says what happened; one that nothing limits does not need Redis."""
+    with RedisServer() as server:
+        store = RedisStore(connect(server.url))
+        await store.start()
+        server.stop()
+        outcomes = await hit(store, [Hit("a", 1, 60)], [], [Hit("b", 1, 60), Hit("c", 1, 60)])
+        assert [True, False, True] == [isinstance(outcome, StoreError) for outcome in outcomes]
+        assert "Redis" in str(outcomes[0])
+        with pytest.raises(StoreError):
+            await store.ping()
+        server.start()
+        assert [[0]] == await hit(store, [Hit("a", 1, 60)])
+        await store.close()
+
+
+async def test_closing_waits_for_the_hits_under_way(redis_url: str, redis_server: RedisServer) -> None:
+    """A charge that was handed over is written before the connections go."""
+    store = RedisStore(connect(redis_url))
+    await store.start()
+    answered: list[Sequence[Outcome]] = []
+    store.hit([[Hit(KEY, 7, 60)]], answered.append)
+    await store.close()
+    assert [[[0]]] == answered
+    assert "7" == redis_server.cli("GET", KEY)
+
+
+async def test_no_error_shows_the_password() -> None:
+    """Neither a refused login nor a connection that fails."""
+    with RedisServer(password="hush-hush") as server:
+        store = RedisStore(connect(f"redis://{server.address}", password="wrong-secret"))
+        with pytest.raises(StoreError) as refused:
+            await store.start()
+        await store.close()
+        server.stop()
+        store = RedisStore(connect(server.url))
+        with pytest.raises(StoreError) as gone:
+            await store.start()
+        await store.close()
+    assert not any(secret in str(error.value) for secret in ("hush-hush", "wrong-secret") for error in (refused, gone))
