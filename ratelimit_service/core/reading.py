@@ -14,9 +14,13 @@ from typing import Any
 from .document import Kind, Node, Scalar, Sequence
 from .document import Mapping as MappingNode
 from .errors import Problem
+from .text import printable, shorten
 
 MOST_PROBLEMS = 1000
 """How many errors, and how many warnings, are told of one load."""
+
+LONGEST_SHOWN = 80
+"""How many characters of a value a message repeats."""
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -61,6 +65,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
+        """Whether there are errors."""
         return bool(self._problems)
 
     @property
@@ -69,9 +74,11 @@ class Report:
         return len(self._problems) > MOST_PROBLEMS
 
     def error(self, problem: Problem) -> None:
+        """Adds an error."""
         _keep(self._problems, problem)
 
     def warn(self, problem: Problem) -> None:
+        """Adds a warning."""
         _keep(self._warnings, problem)
 
     def told(self, files: Iterable[str]) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
@@ -292,7 +299,7 @@ class Fields:
 
     def _warn_repeated(self, mapping: MappingNode, path: str) -> None:
         for key in mapping.repeated:
-            message = f"the key {quoted(key.text)} is given more than once: the last one counts"
+            message = f"the key {quoted(key.text)} is given more than once: what is given last counts"
             self._warn(key.line, path, message)
 
 
@@ -321,8 +328,7 @@ def _is_unicode(text: str) -> bool:
 
 def shown(text: str) -> str:
     """`text` as it can stand in a message: one line, printable, not long."""
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
+    return printable(shorten(text, LONGEST_SHOWN))
 
 
 def quoted(text: str) -> str:

@@ -95,7 +95,7 @@ class _Reader:
         """Adds what `document` says to `domains`."""
         if document.extra_documents:
             message = (
-                "only the first document of a file is read: move what follows '---' into a file of its own"
+                "only the first document of a file is read: move what begins here into a file of its own"
             )
             self._report.warn(Problem(self._file, document.extra_documents, "", message))
         root = document.root
@@ -137,10 +137,7 @@ class _Reader:
     def _descriptors(
         self, items: list[Fields], siblings: dict[bytes, str], above: tuple[str, ...]
     ) -> tuple[DescriptorRule, ...]:
-        rules = []
-        for fields in items:
-            rules.append(self._descriptor(fields, siblings, above))
-        return tuple(rules)
+        return tuple([self._descriptor(fields, siblings, above) for fields in items])
 
     def _descriptor(
         self, fields: Fields, siblings: dict[bytes, str], above: tuple[str, ...]

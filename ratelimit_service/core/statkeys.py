@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .text import show
+
 _to_underscore = str.maketrans(":|", "__")
 _ipv4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 
@@ -15,11 +17,4 @@ def stat_level(raw: bytes) -> str:
     What upstream passes on as it came and no log or scrape could show (control characters, bytes that are not UTF-8)
     stands here as a backslash escape.
     """
-    text = raw.decode("utf-8", "backslashreplace")
-    if not text.isprintable():
-        text = "".join([char if char.isprintable() else _escape(char) for char in text])
-    return _ipv4.sub(lambda address: address[0].replace(".", "_"), text.translate(_to_underscore))
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    return _ipv4.sub(lambda address: address[0].replace(".", "_"), show(raw).translate(_to_underscore))

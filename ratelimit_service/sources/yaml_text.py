@@ -70,13 +70,13 @@ _float = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 def read(file: str, text: bytes | str) -> Document:
     """The first YAML document of `text`; `file` is the name that problems carry. Raises InvalidRules."""
-    builder = _Builder()
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        return builder.document(file, yaml.parse(text, Loader=_Loader))
+        return _Builder().document(file, yaml.parse(data, Loader=_Loader))
     except _Refused as refused:
         line, message = refused.line, refused.message
-    except (yaml.YAMLError, UnicodeError) as error:
-        line, message = _explain(error, text)
+    except yaml.YAMLError as error:
+        line, message = _explain(error, data)
     raise InvalidRules([Problem(file, line, "", message)])
 
 
@@ -108,7 +108,7 @@ class _Refused(Exception):
 
 
 class _Built(NamedTuple):
-    """A finished node, and how many nodes and levels it is with all its aliases written out."""
+    """A finished node, and how many nodes and levels of nesting it is with all its aliases written out."""
 
     node: Node
     size: int
@@ -172,7 +172,7 @@ class _Builder:
             scalar = Scalar(_line(event), Kind.STRING, event.value, event.value)
         else:
             scalar = _typed(event)
-        built = _Built(scalar, 1, 1)
+        built = _Built(scalar, 1, 0)
         if event.anchor:
             self._anchors[event.anchor] = built
         self._add(built, event)
@@ -217,7 +217,7 @@ class _Builder:
         if not self._open:
             self._root = built.node
             return
-        if len(self._open) + built.height > DEEPEST + 1:
+        if len(self._open) + built.height > DEEPEST:
             raise _Refused(
                 _line(event), f"lists and mappings are nested more than {DEEPEST} deep by this alias"
             )
@@ -358,22 +358,18 @@ _CONTEXTS = (
 )
 
 
-def _explain(error: yaml.YAMLError | UnicodeError, text: bytes | str) -> tuple[int, str]:
+def _explain(error: yaml.YAMLError, data: bytes) -> tuple[int, str]:
     """The line of a syntax error, and what is wrong there in plain words."""
     if isinstance(error, yaml.reader.ReaderError):
-        if isinstance(error.character, int):
-            before = text[: error.position]
-            line = (before.count("\n") if isinstance(before, str) else before.count(b"\n")) + 1
-            return (
-                line,
-                f"a character that YAML does not allow (U+{error.character:04X}): remove or escape it",
-            )
-        return 0, "not UTF-8: save the file as UTF-8"
+        line = data.count(b"\n", 0, error.position) + 1
+        if "UTF" in error.reason or error.encoding == "utf-8":
+            return line, f"the byte 0x{error.character:02X} is not UTF-8 here: save the file as UTF-8"
+        return line, f"a character that YAML does not allow (U+{error.character:04X}): remove or escape it"
     if not isinstance(error, yaml.MarkedYAMLError):
-        return 0, "not UTF-8: save the file as UTF-8"
+        return 0, f"not valid YAML: {error}"
     line, problem = _mark_line(error.problem_mark), error.problem or "cannot be parsed"
     if problem.startswith("found character") and "cannot start any token" in problem:
-        char = _char_at(error.problem_mark, text)
+        char = _char_at(error.problem_mark, data)
         what = "a tab: indent with spaces" if char == "\t" else f"a text cannot begin with {char!r}: quote it"
         return line, f"not valid YAML: {what}"
     what = next((plain for start, plain in _PLAIN_WORDS if problem.startswith(start)), problem)
@@ -383,7 +379,7 @@ def _explain(error: yaml.YAMLError | UnicodeError, text: bytes | str) -> tuple[i
     return line, f"not valid YAML: {what}"
 
 
-def _char_at(mark: Any, text: bytes | str) -> str:
-    lines = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text).splitlines()
+def _char_at(mark: Any, data: bytes) -> str:
+    lines = data.decode("utf-8", "replace").splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     return line[mark.column : mark.column + 1]

@@ -1,0 +1,27 @@
+"""How keys and values are written in the names of statistics."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.core.statkeys import stat_level
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"team_dba", "team_dba"),
+        ("Ünï".encode(), "Ünï"),
+        (b"c:d|e", "c_d_e"),
+        (b"remote_address_10.0.0.1", "remote_address_10_0_0_1"),
+        (b"from 10.0.0.1 to 192.168.100.200", "from 10_0_0_1 to 192_168_100_200"),
+        (b"v1.2.3", "v1.2.3"),  # no address: its dots stay, as upstream's do
+        (b"/api/*/items", "/api/*/items"),
+        (b"a\nb\x00", r"a\nb\x00"),
+        (b"\xff", r"\xff"),
+        (b"", ""),
+    ],
+)
+def test_a_level_is_written_as_upstream_writes_it(raw: bytes, expected: str) -> None:
+    """Separators and the dots of addresses become underscores; what cannot be shown is escaped."""
+    assert expected == stat_level(raw)

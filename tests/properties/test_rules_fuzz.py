@@ -1,0 +1,128 @@
+"""Whatever stands in a file, it is loaded or refused with a problem; nothing else happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ratelimit_service.core.errors import InvalidRules
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.reading import KEYS, Level
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources.yaml_text import read
+
+bounded = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+keys = sorted({key for level in KEYS.values() for key in level})
+values = ["d", "day", "minute", "5", "010", "1.5", "yes", "~", "a*", "'", '"', "\t", "\x07", "\ufeff", "é"]
+marks = [
+    ": ",
+    "- ",
+    ", ",
+    "[",
+    "]",
+    "{",
+    "}",
+    "&a ",
+    "*a",
+    "<<: ",
+    "? ",
+    "|",
+    ">",
+    "! ",
+    "!!binary ",
+    "%",
+    "@",
+    "#",
+]
+words = st.sampled_from([*keys, *values, *marks, "---\n", "  ", "\n"])
+lines = st.lists(st.tuples(st.sampled_from(["", "  ", "    "]), st.lists(words, max_size=5)), max_size=12)
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
+shallow = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3)
+)
+sound: dict[str, st.SearchStrategy[Any]] = {
+    "key": st.text(min_size=1, max_size=2),
+    "value": st.text(max_size=2) | st.integers(0, 5),
+    "unit": st.sampled_from(["day", "HOUR"]),
+    "requests_per_unit": st.integers(0, 5),
+    "unlimited": st.just(False),
+    "replaces": st.just([{"name": "another"}]),
+    "unit_multiplier": st.integers(1, 5),
+    "rate_limit": st.none(),
+    "descriptors": st.none(),
+    "metadata": st.dictionaries(st.text(max_size=2), scalars, max_size=2),
+}
+
+
+def mappings(level: Level, required: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Mappings with some of the keys of a level; most of them are sound, some have one value of any kind."""
+    optional = {key: sound.get(key, st.booleans()) for key in KEYS[level] if key not in required}
+    well = st.fixed_dictionaries(required, optional=optional)
+    broken = st.builds(lambda one, key, value: {**one, key: value}, well, st.sampled_from(keys), shallow)
+    return st.one_of(well, well, well, broken)
+
+
+rate_limits = mappings(Level.RATE_LIMIT, {"unit": sound["unit"], "name": st.sampled_from("ab")})
+leaves = mappings(
+    Level.DESCRIPTOR, {"key": sound["key"], "share_threshold": st.just(False), "rate_limit": rate_limits}
+)
+levels = st.recursive(
+    leaves,
+    lambda inner: st.builds(
+        lambda one, below: {**one, "descriptors": below}, leaves, st.lists(inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+configurations = mappings(Level.FILE, {"domain": sound["key"], "descriptors": st.lists(levels, max_size=2)})
+
+
+def outcome(text: bytes | str) -> str:
+    """`loaded`, with every rule compiled, or `refused`, with a reason and a file."""
+    try:
+        loaded = load([read("f.yaml", text)])
+    except InvalidRules as error:
+        refusal = error
+    else:
+        RuleTree(loaded.domains)
+        return "loaded"
+    assert refusal.problems
+    for problem in refusal.problems:
+        assert problem.file == "f.yaml"
+        assert problem.message
+        assert str(problem).isprintable()
+    return "refused"
+
+
+@bounded
+@given(st.binary(max_size=200))
+def test_any_bytes_are_loaded_or_refused(text: bytes) -> None:
+    """No bytes make the loader fail in another way than by refusing them."""
+    assert outcome(text) in ("loaded", "refused")
+
+
+@bounded
+@given(lines)
+def test_any_text_that_looks_like_yaml_is_loaded_or_refused(text: list[tuple[str, list[str]]]) -> None:
+    """Nor does text made of pieces of YAML and of our keys."""
+    assert outcome("\n".join(indent + "".join(parts) for indent, parts in text)) in ("loaded", "refused")
+
+
+@bounded
+@given(configurations)
+def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
+    """Nor does any structure of our keys with values of any kind."""
+    assert outcome(yaml.safe_dump(structure, allow_unicode=True)) in ("loaded", "refused")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000, "? " * 50_000, "'" * 99_999]
+)
+def test_endless_nesting_is_refused_at_once(text: str) -> None:
+    """What would take a parser's time or stack is refused where it begins."""
+    assert outcome(text) == "refused"

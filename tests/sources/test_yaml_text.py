@@ -1,0 +1,253 @@
+"""YAML text, read as upstream's parser reads it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.document import Kind, Mapping, Node, Scalar, Sequence
+from ratelimit_service.core.errors import InvalidRules, Problem
+from ratelimit_service.sources.yaml_text import DEEPEST, MOST_NODES, read, resolve
+
+
+def root(text: bytes | str) -> Node:
+    node = read("f.yaml", text).root
+    assert node is not None
+    return node
+
+
+def plain(node: Node) -> Any:
+    """A node as Python data, scalars by their raw text."""
+    match node:
+        case Mapping():
+            return {key.text: plain(value) for key, value in node.items}
+        case Sequence():
+            return [plain(item) for item in node.items]
+        case Scalar():
+            return node.text
+
+
+def refusal(text: bytes | str) -> Problem:
+    with pytest.raises(InvalidRules) as caught:
+        read("f.yaml", text)
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "value"),
+    [
+        # YAML 1.1 truth values, in three spellings each
+        ("y Y yes Yes YES true True TRUE on On ON", Kind.BOOL, True),
+        ("n N no No NO false False FALSE off Off OFF", Kind.BOOL, False),
+        ("~ null Null NULL", Kind.NULL, None),
+        # whole numbers: underscores anywhere, a leading 0 is octal
+        ("10 1_0 1__0_ +10 0xa 0XA 0b1010 0B1010 0o12 0O12 012 0_12", Kind.INT, 10),
+        ("-10 -1_0 -0xa -0b1010 -0o12 -012 -_10", Kind.INT, -10),
+        ("0 -0 00 0x0", Kind.INT, 0),
+        ("18446744073709551615 0xffffffffffffffff", Kind.INT, 2**64 - 1),
+        ("-9223372036854775808", Kind.INT, -(2**63)),
+        # numbers with a fraction, and whole numbers that are too large for an integer
+        ("1.5 +1.5 15e-1 1_5e-1 0.15E1", Kind.FLOAT, 1.5),
+        ("1. 1.0 1e0", Kind.FLOAT, 1.0),
+        (".5 +.5", Kind.FLOAT, 0.5),
+        ("8 010", Kind.INT, 8),
+        ("08 8.", Kind.FLOAT, 8.0),  # 8 is no octal digit
+        ("18446744073709551616", Kind.FLOAT, 2.0**64),
+        ("-9223372036854775809", Kind.FLOAT, -(2.0**63)),
+        (".inf +.Inf .INF", Kind.FLOAT, math.inf),
+        ("-.inf", Kind.FLOAT, -math.inf),
+    ],
+)
+def test_a_plain_scalar_is_of_this_kind(texts: str, kind: Kind, value: Any) -> None:
+    """Each spelling has the kind and value that upstream's parser gives it."""
+    for text in texts.split():
+        assert (text, kind, value) == (text, *resolve(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "tRue",
+            "nUll",
+            "yES",
+            "N0",
+            "a",
+            "<<",
+            "=",
+            "2020-01-01",
+            "2020-01-01T00:00:00Z",
+            "12:30",
+            "1:2:3",
+        ),
+        *(
+            "0x",
+            "0xg",
+            "0b2",
+            "0o8",
+            "-",
+            "+",
+            ".",
+            "1.2.3",
+            "10.0.0.1",
+            "1e",
+            "1e999",
+            "._5",
+            "_1",
+            "0x" + "f" * 17,
+        ),
+        "9" * 5000,
+    ],
+)
+def test_what_only_looks_like_a_number_or_a_date_is_text(text: str) -> None:
+    """Dates, base 60, addresses and numbers beyond all range stay text."""
+    assert (Kind.STRING, text) == resolve(text)
+
+
+def test_not_a_number_is_a_number() -> None:
+    """`.nan` is of the kind of numbers with a fraction."""
+    kind, value = resolve(".nan")
+    assert kind is Kind.FLOAT
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'5'", (Kind.STRING, "5", "5")),
+        ('"yes"', (Kind.STRING, "yes", "yes")),
+        ("|\n  5\n", (Kind.STRING, "5\n", "5\n")),
+        ("!!str 5", (Kind.STRING, "5", "5")),
+        ("! 5", (Kind.STRING, "5", "5")),
+        ("!!int '0x10'", (Kind.INT, "0x10", 16)),
+        ("!!float 3", (Kind.FLOAT, "3", 3.0)),
+        ("!!bool 'on'", (Kind.BOOL, "on", True)),
+        ("!!null ''", (Kind.NULL, "", None)),
+        ("!!binary aGk=", (Kind.STRING, "hi", "hi")),
+        ("!!binary /w==", (Kind.STRING, "\udcff", "\udcff")),
+    ],
+)
+def test_quotes_and_tags_say_what_a_scalar_is(text: str, expected: tuple[Kind, str, Any]) -> None:
+    """Quoted scalars are text, and a tag decides where there is one; the raw text stays beside the value."""
+    scalar = root(text)
+    assert isinstance(scalar, Scalar)
+    assert expected == (scalar.kind, scalar.text, scalar.value)
+
+
+def test_nodes_know_their_lines() -> None:
+    """Keys, values, lists and mappings carry the line, from 1, on which they begin."""
+    mapping = root("# a comment\na: 1\nb:\n  - c: 2\n  - d\n")
+    assert isinstance(mapping, Mapping)
+    (a, one), (b, items) = mapping.items
+    assert isinstance(items, Sequence)
+    assert (2, 2, 2, 3, 4, [4, 5]) == (
+        mapping.line,
+        a.line,
+        one.line,
+        b.line,
+        items.line,
+        [item.line for item in items.items],
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n...\n# end"])
+def test_a_file_without_content_has_no_root_or_nothing_in_it(text: str) -> None:
+    """No document, or an empty one: both have nothing to say."""
+    document = read("f.yaml", text)
+    assert document.root is None or plain(document.root) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\n", 0),
+        ("---\na: 1\n...\n", 0),
+        ("a: 1\n---\nb: 2\n", 2),
+        ("a: 1\n---\n[", 2),
+        ("a: 1\n...\n]\n", 3),
+    ],
+)
+def test_only_the_first_document_is_read(text: str, line: int) -> None:
+    """What comes after it is not even checked, but its line is kept."""
+    document = read("f.yaml", text)
+    assert document.root is not None
+    assert ({"a": "1"}, line) == (plain(document.root), document.extra_documents)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "repeated"),
+    [
+        ("{a: 1, b: 2, a: 3}", {"a": "3", "b": "2"}, ["a"]),
+        ("{a: 1, a: 2, a: 3}", {"a": "3"}, ["a", "a"]),
+        ("{1: a, '1': b}", {"1": "b"}, []),  # a number and a text are two keys
+        # a mapping given again fills the one before, one level deep
+        ("{a: {x: 1, y: 1}, a: {x: 2}}", {"a": {"x": "2", "y": "1"}}, ["a"]),
+        ("{a: {x: {y: 1}}, a: {x: {z: 2}}}", {"a": {"x": {"z": "2"}}}, ["a"]),
+        ("{a: {x: 1}, a: [2]}", {"a": ["2"]}, ["a"]),
+    ],
+)
+def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: list[str]) -> None:
+    """Upstream's parser lets the last one win, and fills mappings that it has already; those before are kept track of."""
+    mapping = root(text)
+    assert isinstance(mapping, Mapping)
+    assert expected == plain(mapping)
+    assert repeated == [key.text for key in mapping.repeated]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "repeated"),
+    [
+        ("{x: &x {a: 1, b: 2}, y: {<<: *x, b: 3}}", {"a": "1", "b": "3"}, []),
+        ("{x: &x {a: 1, b: 2}, y: {b: 3, <<: *x}}", {"a": "1", "b": "2"}, ["b"]),  # counts where it stands
+        ("{x: [&x {a: 1}, &z {a: 2, c: 3}], y: {<<: [*x, *z]}}", {"a": "1", "c": "3"}, []),  # the first wins
+        ("{x: &x {a: {p: 1}}, y: {<<: *x, a: {q: 2}}}", {"a": {"p": "1", "q": "2"}}, []),
+        ("{y: {<<: {a: 1}}}", {"a": "1"}, []),
+        ("{y: {'<<': 1}}", {"<<": "1"}, []),  # in quotes it is a key like any other
+    ],
+)
+def test_a_merge_brings_in_the_keys_of_another_mapping(text: str, expected: Any, repeated: list[str]) -> None:
+    """`<<` gives way to what comes after it; what it overrides is kept track of."""
+    outer = root(text)
+    assert isinstance(outer, Mapping)
+    mapping = outer.items[-1][1]
+    assert isinstance(mapping, Mapping)
+    assert (expected, repeated) == (plain(mapping), [key.text for key in mapping.repeated])
+
+
+def test_a_merge_leaves_the_mapping_that_it_takes_from_alone() -> None:
+    """What is written beside `<<: *x` does not show where x was defined."""
+    assert {"x": {"a": {"p": "1"}}, "y": {"a": {"p": "1", "q": "2"}}} == plain(
+        root("{x: &x {a: {p: 1}}, y: {<<: *x, a: {q: 2}}}")
+    )
+
+
+def test_nesting_ends_at_a_limit() -> None:
+    """As deep as the limit is fine; one deeper is refused, also where an alias leads deeper."""
+    deepest = "[" * DEEPEST + "]" * DEEPEST
+    assert isinstance(root(deepest), Sequence)
+    expected = f"lists and mappings are nested more than {DEEPEST} deep"
+    assert expected == refusal(f"[{deepest}]").message
+    assert f"{expected} by this alias" == refusal(f"[&a {deepest[1:-1]}, [*a]]").message
+
+
+def test_aliases_cannot_make_a_file_explode() -> None:
+    """Ten lines that stand for more than a million nodes are refused."""
+    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    assert (
+        f"more than {MOST_NODES:,} nodes, when all aliases are written out"
+        == refusal("\n".join(lines)).message
+    )
+
+
+def test_aliases_may_repeat_what_is_small() -> None:
+    """A thousand aliases of one mapping are nothing to refuse."""
+    assert 1001 == len(plain(root("- &a {b: c}\n" + "- *a\n" * 1000)))
+
+
+@pytest.mark.parametrize("text", ["a: \udcff", b"\xed\xa0\x80: a"])
+def test_half_a_character_is_refused(text: bytes | str) -> None:
+    """Surrogates are no text, in whatever way they come."""
+    assert refusal(text).message.startswith("a character that YAML does not allow (U+D")
