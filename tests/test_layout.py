@@ -1,0 +1,202 @@
+"""Who may import whom: the arrows point towards core/ and ports.py, and every one of them is in a table."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "ratelimit_service"
+ROOT = Path(__file__).parents[1]
+LONGEST = 400
+"""Lines of a module: a longer one has a second subject, which wants a module of its own."""
+
+ALLOWED = {
+    "core": {},
+    "proto": {},
+    "health": {},
+    "settings": {
+        "core": "its errors are of the one tree of errors",
+    },
+    "ports": {
+        "core": "the ports speak the nouns of the core",
+    },
+    "service": {
+        "core": "plan and decide",
+        "ports": "the store and the observer that it is given",
+    },
+    "rulebook": {
+        "core": "data to rules",
+        "service": "gets the rules that were loaded",
+    },
+    "stores": {
+        "core": "hits and errors",
+        "ports": "what a store is",
+    },
+    "sources": {
+        "core": "files to data, and their problems",
+    },
+    "observe": {
+        "core": "what is observed: plans, decisions, rules",
+    },
+    "transports": {
+        "core": "requests and decisions",
+        "service": "answers the calls",
+        "proto": "what stands on the wire",
+        "health": "grpc.health.v1 tells it",
+    },
+    "http": {
+        "core": "requests and decisions",
+        "service": "answers /json",
+        "health": "/healthcheck tells it",
+        "proto": "/json speaks the protocol's own JSON",
+    },
+}
+"""For each room (a package or module of ours) the rooms that it may import, each with the reason."""
+
+WIRING = {"app", "cli", "commands", "asking", "__main__"}
+"""These make the others and put them together, and may import any of them."""
+
+IMPORTERS_OF_THE_WIRING = {"cli", "commands", "asking", "__main__"}
+"""Nobody else imports from WIRING."""
+
+NOT_IN_CORE = {
+    "asyncio",
+    "http",
+    "io",
+    "logging",
+    "os",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "urllib",
+    "uuid",
+}
+"""The standard library's clocks, dice and ways to the outside: what the core needs of these arrives as an argument."""
+
+
+class Module(NamedTuple):
+    """A module of ours, parsed: `name` is "ratelimit_service.core.model"."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def room(self) -> str:
+        """The package or module directly in ratelimit_service that it is or is in; "" for the package itself."""
+        return room_of(self.name)
+
+    def imports(self) -> Iterator[str]:
+        """The full names of what it imports, wherever in the file: "typing.Any", "ratelimit_service.core.model.Hit"."""
+        package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+                base = ".".join([*above, *filter(None, [node.module])])
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def room_of(name: str) -> str:
+    """For ratelimit_service.core.model.Hit, core; settings_redis.py and its like are of the room settings."""
+    room = name.split(".")[1] if "." in name else ""
+    return "settings" if room.startswith("settings_") else room
+
+
+def module(path: Path) -> Module:
+    """The module in a file."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return Module(name, path, ast.parse(path.read_bytes()))
+
+
+MODULES = [module(path) for path in sorted((ROOT / PACKAGE).rglob("*.py"))]
+
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+each_core_module = pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.room == "core"], ids=lambda module: module.name
+)
+
+
+def arrows(module: Module) -> set[str]:
+    """The rooms that it imports from, its own excepted."""
+    return {room_of(name) for name in module.imports() if name.startswith(f"{PACKAGE}.")} - {module.room}
+
+
+@each_module
+def test_a_module_imports_only_what_its_room_may(module: Module) -> None:
+    """An arrow that is missing from ALLOWED is either a mistake or a decision, and a decision comes with its reason."""
+    if module.room in WIRING:
+        allowed = set(ALLOWED) | (WIRING if module.room in IMPORTERS_OF_THE_WIRING else set())
+    else:
+        allowed = set(ALLOWED.get(module.room, {}))
+    assert set() == arrows(module) - allowed
+
+
+def test_the_table_has_every_room_and_every_arrow_that_there_is() -> None:
+    """And no others: a reader of ALLOWED sees how the program hangs together."""
+    rooms = {module.room for module in MODULES} - {""} - WIRING
+    drawn = {
+        room: sorted(set().union(*(arrows(module) for module in MODULES if module.room == room)))
+        for room in rooms
+    }
+    assert {room: sorted(allowed) for room, allowed in ALLOWED.items()} == drawn
+
+
+def test_arrows_go_one_way() -> None:
+    """No two rooms import each other, not even through others."""
+    order: list[str] = []
+    waiting = {room: set(arrows) for room, arrows in ALLOWED.items()}
+    while ready := sorted(room for room, arrows in waiting.items() if arrows <= set(order)):
+        order += ready
+        for room in ready:
+            del waiting[room]
+    assert {} == waiting
+
+
+@each_core_module
+def test_the_core_imports_the_standard_library_and_itself(module: Module) -> None:
+    """And of the standard library, nothing that tells the time, throws dice, waits or talks to the outside."""
+    roots = {name.split(".")[0] for name in module.imports()} - {PACKAGE}
+    assert set() == roots - (sys.stdlib_module_names - NOT_IN_CORE)
+
+
+@each_core_module
+def test_the_core_awaits_nothing_and_reads_no_clock(module: Module) -> None:
+    """`datetime` is for calendars; its clocks, and `open`, are for others."""
+    found = [
+        f"line {node.lineno}: {ast.unparse(node)[:60]}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+        or (
+            isinstance(node, ast.Attribute)
+            and node.attr in {"now", "utcnow", "today"}
+            and _is_date(node.value)
+        )
+        or (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"open", "print"}
+        )
+    ]
+    assert [] == found
+
+
+def _is_date(node: ast.expr) -> bool:
+    """Whether this names a class of `datetime`, as in `datetime.now` (and not `plan.now`)."""
+    return ast.unparse(node).rpartition(".")[2] in {"datetime", "date"}
+
+
+@each_module
+def test_a_module_has_one_subject(module: Module) -> None:
+    """Modules are short enough to be read in one go."""
+    lines = len(module.path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{lines} lines: is there a second subject that wants a module of its own?"
