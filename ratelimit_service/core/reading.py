@@ -265,13 +265,11 @@ class Fields:
 
     def _fits(self, node: Scalar, path: str, line: int) -> bool:
         """Whether upstream takes this scalar wherever nobody asks for a number with a fraction."""
-        if node.kind is Kind.FLOAT:
-            what = "a number with a fraction"
-        elif node.kind is Kind.INT and node.value not in _INT64:
-            what = "too large a number"
-        else:
+        if node.kind is not Kind.FLOAT and (node.kind is not Kind.INT or node.value in _INT64):
             return True
-        self._error(line, path, f"{shown(node.text)} is {what}: quote it if it is meant as text")
+        self._error(
+            line, path, f"{shown(node.text)} is read as a number, not as text: quote it if it is text"
+        )
         return False
 
     def _check_ignored(self, key: Scalar, node: Node, path: str) -> None:
