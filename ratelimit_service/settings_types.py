@@ -1,0 +1,199 @@
+"""The kinds of value that a setting can have: how its text is read, which is as Go reads it, and what it must be.
+
+Every reader takes the text of an environment variable and returns its value, or raises ValueError with the rest of a
+sentence that begins with the name and the value: "is not a port: give a whole number from 0 to 65535".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator, SecretStr
+
+_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "\u00b5s": 1_000,  # the micro sign
+    "\u03bcs": 1_000,  # the Greek letter
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_SPAN = re.compile(r"(?P<whole>[0-9]*)(?:\.(?P<fraction>[0-9]*))?(?P<unit>[^0-9.]+)")
+_LONGEST = 2**63 - 1
+"""Nanoseconds: the longest duration that Go has, 292 years."""
+
+_OCTAL = re.compile(r"^([+-]?)0(?=_?[0-7])")
+_HOST = re.compile(r"[A-Za-z0-9._-]*|\[[0-9A-Za-z:.%_-]+\]")
+_PORT = re.compile(r"[0-9]{1,9}")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+
+
+def read_text(text: str) -> str:
+    """Any text; raises ValueError where it holds bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8: give text without other bytes") from None
+    return text
+
+
+def read_bool(text: str) -> bool:
+    """Go's ParseBool."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(
+        "is not a truth value: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)"
+    )
+
+
+def read_duration(text: str) -> float:
+    """Seconds, from Go's ParseDuration: "24h", "1h30m", "1.5s", "150us", "0". Never negative."""
+    wrong = ValueError("is not a duration: give numbers with units, such as 24h, 1h30m, 1.5s, 150us, or 0")
+    rest = text.removeprefix("+")
+    if rest == "0":
+        return 0.0
+    total = position = 0
+    while position < len(rest):
+        span = _SPAN.match(rest, position)
+        if span is None or not (span["whole"] or span["fraction"]) or span["unit"] not in _NANOSECONDS:
+            raise wrong
+        digits = f"{span['whole']}{span['fraction'] or ''}"
+        if len(digits) > 40:
+            raise wrong
+        total += int(digits) * _NANOSECONDS[span["unit"]] // 10 ** len(span["fraction"] or "")
+        position = span.end()
+    if not rest or total > _LONGEST:
+        raise wrong
+    return total / 1e9
+
+
+def read_positive_duration(text: str) -> float:
+    """As `read_duration`, but more than 0."""
+    seconds = read_duration(text)
+    if not seconds:
+        raise ValueError("would not leave any time at all: give more than 0, such as 1s or 250ms")
+    return seconds
+
+
+def read_ratio(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        number = math.nan if "_" in text or text != text.strip() else float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError("is not a ratio: give a number from 0 to 1, such as 0.8")
+    return number
+
+
+def read_list(text: str) -> tuple[str, ...]:
+    """What stands between commas, without the space around it; nothing between two commas is no element."""
+    return tuple(part.strip() for part in read_text(text).split(",") if part.strip())
+
+
+def read_header(text: str) -> str:
+    """The name of a response header, or nothing."""
+    if not _HEADER.fullmatch(text):
+        raise ValueError(
+            "is not the name of a header: give letters, digits and dashes, such as RateLimit-Limit"
+        )
+    return text
+
+
+def read_path(text: str) -> str:
+    """The path of a URL."""
+    if not text.startswith("/") or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("is not a path: give one that begins with a slash, such as /metrics")
+    return text
+
+
+class HostPort(NamedTuple):
+    """Where to listen or connect. An empty `host` is every address of the machine; `port` 0 is any free one."""
+
+    host: str
+    port: int
+
+
+def host_port(text: str) -> HostPort:
+    """Go's way to write an address: ":9090", "localhost:9090", "[::1]:9090". Raises ValueError on anything else."""
+    host, colon, digits = text.rpartition(":")
+    if not colon or not _HOST.fullmatch(host) or not _PORT.fullmatch(digits) or int(digits) > 65535:
+        raise ValueError("is not an address: give host:port, such as :9090, 127.0.0.1:9090 or [::1]:9090")
+    return HostPort(host.strip("[]"), int(digits))
+
+
+def read_address(text: str) -> str:
+    """`text`, having made sure that `host_port` can read it."""
+    host_port(text)
+    return text
+
+
+def read_secret(text: str) -> SecretStr:
+    """Any text, not to be shown to anyone."""
+    return SecretStr(read_text(text))
+
+
+def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole number") -> BeforeValidator:
+    """Go's integers (decimal, 0x, 0o, 0b, and octal after a 0) from `lowest` to `highest`."""
+
+    def read(text: str) -> int:
+        try:
+            number = (
+                int(_OCTAL.sub(r"\g<1>0o", text), 0) if re.fullmatch(r"[+-]?[0-9A-Za-z_]+", text) else None
+            )
+        except ValueError:
+            number = None
+        if number is None or not lowest <= number <= highest:
+            raise ValueError(f"is not {noun}: give one from {lowest} to {highest}")
+        return number
+
+    return BeforeValidator(read)
+
+
+def choice(
+    *values: str, also: dict[str, str] | None = None, refused: dict[str, str] | None = None
+) -> BeforeValidator:
+    """One of `values`, in upper or lower case. `also` has other names of them, `refused` what is said to a known one."""
+    known = {value.lower(): value for value in values} | (also or {})
+
+    def read(text: str) -> str:
+        name = text.lower()
+        if name in (refused or {}):
+            raise ValueError((refused or {})[name])
+        if name not in known:
+            raise ValueError(f"is not known here: give {_either(values)}")
+        return known[name]
+
+    return BeforeValidator(read)
+
+
+def _either(values: tuple[str, ...]) -> str:
+    *first, last = values
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _kind(read: Callable[[str], object]) -> BeforeValidator:
+    return BeforeValidator(read)
+
+
+Text = Annotated[str, _kind(read_text)]
+Bool = Annotated[bool, _kind(read_bool)]
+Duration = Annotated[float, _kind(read_duration)]
+PositiveDuration = Annotated[float, _kind(read_positive_duration)]
+Ratio = Annotated[float, _kind(read_ratio)]
+TextList = Annotated[tuple[str, ...], _kind(read_list)]
+HeaderName = Annotated[str, _kind(read_header)]
+UrlPath = Annotated[str, _kind(read_path)]
+Address = Annotated[str, _kind(read_address)]
+Secret = Annotated[SecretStr, _kind(read_secret)]
+Port = Annotated[int, whole_number(0, 65535, "a port")]

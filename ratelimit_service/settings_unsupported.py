@@ -1,0 +1,186 @@
+"""The variables of envoyproxy/ratelimit that mean nothing here, and what happens in their stead.
+
+Whoever swaps the image finds out at the start, not from a missing metric: each of them that is set to something that
+would matter gets a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+
+class Unsupported(NamedTuple):
+    """Variables that belong together. `names` has the values that ask for nothing that we do not do, by name.
+
+    Nothing else matters where `switch`, a variable that turns the rest on, is off: it is off where it is not set,
+    unless `switched_on` says that upstream has it on.
+    """
+
+    instead: str
+    names: Mapping[str, tuple[str, ...]]
+    switch: str = ""
+    switched_on: bool = False
+
+
+_OFF = ("0", "f", "F", "FALSE", "false", "False")
+_ON = ("1", "t", "T", "TRUE", "true", "True")
+_NONE: tuple[str, ...] = ()
+
+UNSUPPORTED: tuple[Unsupported, ...] = (
+    Unsupported(
+        "the gRPC port is served without TLS",
+        {
+            "GRPC_SERVER_USE_TLS": _OFF,
+            "GRPC_SERVER_TLS_CERT": _NONE,
+            "GRPC_SERVER_TLS_KEY": _NONE,
+            "GRPC_CLIENT_TLS_CACERT": _NONE,
+            "GRPC_CLIENT_TLS_SAN": _NONE,
+        },
+        switch="GRPC_SERVER_USE_TLS",
+    ),
+    Unsupported(
+        "rules come from files",
+        {
+            "CONFIG_GRPC_XDS_NODE_ID": ("default",),
+            "CONFIG_GRPC_XDS_NODE_METADATA": _NONE,
+            "CONFIG_GRPC_XDS_SERVER_URL": ("localhost:18000",),
+            "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL": ("3s",),
+            "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": _NONE,
+            "CONFIG_GRPC_XDS_SERVER_USE_TLS": _OFF,
+            "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": _NONE,
+            "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": _NONE,
+            "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": _NONE,
+            "CONFIG_GRPC_XDS_SERVER_TLS_SAN": _NONE,
+            "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": ("10s",),
+            "XDS_CLIENT_BACKOFF_MAX_INTERVAL": ("60s", "1m"),
+            "XDS_CLIENT_BACKOFF_RANDOM_FACTOR": ("0.5",),
+            "XDS_CLIENT_BACKOFF_JITTER": _ON,
+            "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": ("0",),
+        },
+    ),
+    Unsupported(
+        "statistics are not pushed to statsd; they are served as Prometheus metrics",
+        {
+            "USE_STATSD": _OFF,
+            "STATSD_HOST": _NONE,
+            "STATSD_PORT": _NONE,
+            "STATSD_PROTOCOL": _NONE,
+            "STATS_FLUSH_INTERVAL": _NONE,
+        },
+        switch="USE_STATSD",
+        switched_on=True,
+    ),
+    Unsupported(
+        "statistics are not pushed to DogStatsD; they are served as Prometheus metrics",
+        {"USE_DOG_STATSD": _OFF, "USE_DOG_STATSD_MOGRIFIERS": _NONE},
+        switch="USE_DOG_STATSD",
+    ),
+    Unsupported(
+        "statistics are kept in any case; USE_PROMETHEUS=false closes the port they are served on",
+        {"DISABLE_STATS": _OFF},
+    ),
+    Unsupported("metrics have no further labels", {"EXTRA_TAGS": _NONE}),
+    Unsupported(
+        "metrics have the names of envoyproxy/ratelimit's own mapping, and times are in seconds",
+        {"PROMETHEUS_MAPPER_YAML": _NONE, "PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS": _OFF},
+    ),
+    Unsupported("every decision asks the store", {"LOCAL_CACHE_SIZE_IN_BYTES": ("0",)}),
+    Unsupported("a month is 30 days", {"USE_CALENDAR_MONTH_RATE_LIMIT": _OFF}),
+    Unsupported(
+        "connections to Redis are made without TLS",
+        {
+            "REDIS_TLS": _OFF,
+            "REDIS_TLS_CLIENT_CERT": _NONE,
+            "REDIS_TLS_CLIENT_KEY": _NONE,
+            "REDIS_TLS_CACERT": _NONE,
+            "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": _OFF,
+        },
+        switch="REDIS_TLS",
+    ),
+    Unsupported(
+        "limits per second are counted in the same Redis as all others",
+        {
+            "REDIS_PERSECOND": _OFF,
+            "REDIS_PERSECOND_SOCKET_TYPE": _NONE,
+            "REDIS_PERSECOND_TYPE": _NONE,
+            "REDIS_PERSECOND_URL": _NONE,
+            "REDIS_PERSECOND_POOL_SIZE": _NONE,
+            "REDIS_PERSECOND_AUTH": _NONE,
+            "REDIS_PERSECOND_TLS": _OFF,
+            "REDIS_PERSECOND_SENTINEL_AUTH": _NONE,
+            "REDIS_PERSECOND_TIMEOUT": _NONE,
+            "REDIS_PERSECOND_PIPELINE_WINDOW": ("0", "0s"),
+            "REDIS_PERSECOND_PIPELINE_LIMIT": ("0",),
+            "REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM": _NONE,
+            "REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR": _NONE,
+        },
+        switch="REDIS_PERSECOND",
+    ),
+    Unsupported("Redis is a single server", {"REDIS_SENTINEL_AUTH": _NONE}),
+    Unsupported(
+        "all hits of a batch travel in one script call, without waiting for more",
+        {
+            "REDIS_PIPELINE_WINDOW": ("0", "0s"),
+            "REDIS_PIPELINE_LIMIT": ("0",),
+            "REDIS_CLUSTER_PIPELINE_PARALLELISM": ("1",),
+        },
+    ),
+    Unsupported(
+        "a request waits for a connection, for at most REDIS_TIMEOUT",
+        {"REDIS_POOL_ON_EMPTY_BEHAVIOR": ("WAIT",)},
+    ),
+    Unsupported(
+        "health follows whether Redis answers",
+        {"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": _OFF},
+    ),
+    Unsupported(
+        "the ports open at once, and Redis is looked for every second until it answers",
+        {
+            "REDIS_STARTUP_INITIAL_INTERVAL": ("1s",),
+            "REDIS_STARTUP_MAX_INTERVAL": ("30s",),
+            "REDIS_STARTUP_MAX_ELAPSED_TIME": ("0", "0s"),
+        },
+    ),
+    Unsupported(
+        "counters are kept in Redis or in memory",
+        {
+            "MEMCACHE_HOST_PORT": _NONE,
+            "MEMCACHE_MAX_IDLE_CONNS": ("2",),
+            "MEMCACHE_SRV": _NONE,
+            "MEMCACHE_SRV_REFRESH": ("0", "0s"),
+            "MEMCACHE_TLS": _OFF,
+            "MEMCACHE_TLS_CLIENT_CERT": _NONE,
+            "MEMCACHE_TLS_CLIENT_KEY": _NONE,
+            "MEMCACHE_TLS_CACERT": _NONE,
+            "MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION": _OFF,
+        },
+    ),
+    Unsupported(
+        "nothing is traced",
+        {
+            "TRACING_ENABLED": _OFF,
+            "TRACING_SERVICE_NAME": _NONE,
+            "TRACING_SERVICE_NAMESPACE": _NONE,
+            "TRACING_SERVICE_INSTANCE_ID": _NONE,
+            "TRACING_EXPORTER_PROTOCOL": _NONE,
+            "TRACING_SAMPLING_RATE": _NONE,
+        },
+        switch="TRACING_ENABLED",
+    ),
+)
+
+
+def unsupported(environ: Mapping[str, str]) -> list[str]:
+    """One line for each variable in `environ` that asks for something that we do not do. Values are never shown."""
+    return [f"{name} is set, but not supported: {instead}" for name, instead in _asked_for(environ)]
+
+
+def _asked_for(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for variables in UNSUPPORTED:
+        switch = environ.get(variables.switch, "true" if variables.switched_on else "")
+        if variables.switch and (switch == "" or switch in _OFF):
+            continue
+        for name, harmless in variables.names.items():
+            if environ.get(name, "") not in ("", *harmless):
+                yield name, variables.instead
