@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import structlog
 
 from .core.errors import RateLimitServiceError, StoreError
 from .core.model import Decision
-from .core.planning import Plan, Policy
+from .core.planning import Jitter, Plan, Policy
 from .health import Health
 from .http.debug import debug_app
 from .http.main import main_app
@@ -29,6 +30,7 @@ from .service import RateLimitService
 from .settings import Settings
 from .sources import files
 from .stores.memory import MemoryStore
+from .transports import codec
 from .transports.grpcio import GrpcioServer, GrpcOptions
 
 _STORE_LOOK = 1.0
@@ -73,7 +75,7 @@ class App:
         self._tasks: list[asyncio.Task[None]] = []
         self.health = Health()
         self.metrics = Metrics(max_series=settings.metrics_max_series)
-        self.store = make_store(settings)
+        self.store = make_store(settings, self.metrics.observe_store)
         self.service = RateLimitService(
             self.store, Observers(self.metrics), time.time, policy_of(settings), jitter_of(settings)
         )
@@ -88,7 +90,9 @@ class App:
             self.service,
             self.health,
             GrpcOptions(
-                address=f"unix:{settings.grpc_uds}" if settings.grpc_uds else f"{settings.grpc_host}:{settings.grpc_port}",
+                address=f"unix:{settings.grpc_uds}"
+                if settings.grpc_uds
+                else f"{settings.grpc_host}:{settings.grpc_port}",
                 max_connection_age=settings.grpc_max_connection_age,
                 max_connection_age_grace=settings.grpc_max_connection_age_grace,
                 max_message_bytes=settings.grpc_max_message_bytes,
@@ -96,14 +100,18 @@ class App:
             ),
             self.metrics.requested,
         )
-        main = main_app(self.service, self.health)
+        self.metrics.watch("ratelimit_service_calls_in_hand", lambda: self.grpc.in_hand)
+        self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
+        main = main_app(self.service, self.health, codec)
         debug = debug_app(lambda: self.service.tree, lambda: self.rulebook.problems, self.metrics)
         self.http = HttpPort(main, settings.host, settings.port)
-        self.debug = HttpPort(debug, settings.debug_host, settings.debug_port)
+        self.debug = HttpPort(debug, settings.debug_host, settings.debug_port, "debug HTTP")
         self._ports = [self.http, self.debug]
         if settings.use_prometheus:
             host, port = settings.prometheus_address
-            self.metrics_port = HttpPort(metrics_app(self.metrics, settings.prometheus_path), host, port)
+            self.metrics_port = HttpPort(
+                metrics_app(self.metrics, settings.prometheus_path), host, port, "metrics"
+            )
             self._ports.append(self.metrics_port)
 
     async def run(self) -> None:
@@ -185,11 +193,14 @@ class App:
         self._log.error(context.get("message", "unexpected"), exc_info=context.get("exception"))
 
 
-def make_store(settings: Settings) -> CounterStore:
-    """The store that the settings ask for, not yet reached."""
+def make_store(settings: Settings, observe: Callable[[float], None] = lambda seconds: None) -> CounterStore:
+    """The store that the settings ask for, not yet reached. `observe` is told of the seconds of each round trip."""
     if settings.backend == "memory":
         return MemoryStore(time.time)
-    from .stores.redis import RedisStore, connect  # redis-py takes long to import, and the memory store has no use for it
+    from .stores.redis import (
+        RedisStore,
+        connect,
+    )  # redis-py takes long to import, and the memory store has no use for it
 
     username, password = settings.redis_credentials
     client = connect(
@@ -199,7 +210,7 @@ def make_store(settings: Settings) -> CounterStore:
         pool_size=settings.redis_pool_size,
         timeout=settings.redis_timeout,
     )
-    return RedisStore(client)
+    return RedisStore(client, observe)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -218,10 +229,10 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def jitter_of(settings: Settings) -> Any:
+def jitter_of(settings: Settings) -> Jitter:
     """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
     most = settings.expiration_jitter_max_seconds
-    return partial(random.randrange, most) if most > 0 else lambda: 0
+    return partial(random.randrange, most) if most > 0 else (lambda: 0)
 
 
 def find_files(settings: Settings) -> files.Find:

@@ -15,7 +15,9 @@ from .transports.grpc_method import PATH
 _OVER = RateLimitResponse.OVER_LIMIT
 
 
-def ask(server: str, domain: str, descriptors: Sequence[str], hits: int, *, as_json: bool, timeout: float) -> int:
+def ask(
+    server: str, domain: str, descriptors: Sequence[str], hits: int, *, as_json: bool, timeout: float
+) -> int:
     """Ask `server`, print its answer, and return the exit code: 0 for OK, 3 for OVER_LIMIT.
 
     Raises InvalidRequest for a descriptor that is none, StoreError where the server gave no answer.
@@ -28,7 +30,9 @@ def ask(server: str, domain: str, descriptors: Sequence[str], hits: int, *, as_j
             descriptor.entries.add(key=key, value=value)
     with grpc.insecure_channel(server) as channel:
         method = channel.unary_unary(
-            PATH, request_serializer=RateLimitRequest.SerializeToString, response_deserializer=RateLimitResponse.FromString
+            PATH,
+            request_serializer=RateLimitRequest.SerializeToString,
+            response_deserializer=RateLimitResponse.FromString,
         )
         try:
             response = method(request, timeout=timeout)

@@ -30,13 +30,19 @@ def serve(
     context: typer.Context,
     config: Annotated[
         list[Path] | None,
-        typer.Option(help="A configuration file, or a directory of them; may be repeated.", envvar="CONFIG_PATH"),
+        typer.Option(
+            help="A configuration file, or a directory of them; may be repeated.", envvar="CONFIG_PATH"
+        ),
     ] = None,
     store: Annotated[str | None, typer.Option(help="memory or redis.", envvar="BACKEND_TYPE")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="host:port, redis:// or unix://.", envvar="REDIS_URL")] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="host:port, redis:// or unix://.", envvar="REDIS_URL")
+    ] = None,
     grpc_port: Annotated[str | None, typer.Option(help="ShouldRateLimit (8081).", envvar="GRPC_PORT")] = None,
     port: Annotated[str | None, typer.Option(help="/healthcheck and /json (8080).", envvar="PORT")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warn or error.", envvar="LOG_LEVEL")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warn or error.", envvar="LOG_LEVEL")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.", envvar="LOG_FORMAT")] = None,
 ) -> None:
     """Serve until SIGTERM. Everything can be set by environment variables; docs/settings.md lists them.
@@ -52,7 +58,9 @@ def serve(
         "LOG_LEVEL": log_level,
         "LOG_FORMAT": log_format,
     }
-    given = {name: value for name, value in options.items() if value is not None and value != os.environ.get(name)}
+    given = {
+        name: value for name, value in options.items() if value is not None and value != os.environ.get(name)
+    }
     commands.serve(os.environ, given, ignored=context.args)
 
 
@@ -61,7 +69,10 @@ def check_config(
     paths: Annotated[list[Path], typer.Argument(help="Files, or directories of YAML files.")],
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
     merge_domains: Annotated[
-        bool, typer.Option("--merge-domains", help="Several files may be of one domain.", envvar="MERGE_DOMAIN_CONFIG")
+        bool,
+        typer.Option(
+            "--merge-domains", help="Several files may be of one domain.", envvar="MERGE_DOMAIN_CONFIG"
+        ),
     ] = False,
 ) -> None:
     """Load configuration files as the service would, and say all that is wrong with them. Exits with 1 if anything is."""
@@ -71,7 +82,9 @@ def check_config(
 @app.command()
 def ask(
     domain: Domain,
-    descriptors: Annotated[list[str], typer.Argument(help="key=value,key=value; several are asked about together.")],
+    descriptors: Annotated[
+        list[str], typer.Argument(help="key=value,key=value; several are asked about together.")
+    ],
     hits: Annotated[int, typer.Option(help="0 only asks; more is charged; less is given back.")] = 0,
     server: Annotated[str, typer.Option(help="The gRPC port of a running service.")] = "127.0.0.1:8081",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,

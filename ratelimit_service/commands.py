@@ -48,11 +48,11 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool) ->
     missing = [Problem(str(path), 0, "", "does not exist") for path in paths if not path.exists()]
     errors: Sequence[Problem] = missing
     warnings: Sequence[Problem] = ()
-    rules = 0
+    tree = RuleTree()
     if not missing:
         try:
             domains, warnings = load(files.read(files.named(paths)), merge_domains=merge_domains)
-            rules = len(RuleTree(domains).rules)
+            tree = RuleTree(domains)
         except InvalidRules as error:
             errors, warnings = error.problems, error.warnings
     for problem in errors:
@@ -61,7 +61,7 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool) ->
         print(f"{'error' if strict else 'warning'}: {problem}")
     if errors or (strict and warnings):
         return 1
-    print(f"ok: {_count(rules, 'rule')} in {_count(len(domains), 'domain')}")
+    print(f"ok: {_count(len(tree.rules), 'rule')} in {_count(len(tree.domains), 'domain')}")
     return 0
 
 
@@ -82,7 +82,9 @@ async def reset(environ: Mapping[str, str], domain: str, descriptor: str, *, dry
     if not held:
         print(f"nothing is counted for {bucket}")
     for key, value in held.items():
-        print(f"{'would delete' if dry_run else 'deleted'} {key}, which held {'no number' if value is None else value}")
+        print(
+            f"{'would delete' if dry_run else 'deleted'} {key}, which held {'no number' if value is None else value}"
+        )
 
 
 def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> str:
@@ -104,11 +106,11 @@ def entries_of(text: str) -> tuple[Entry, ...]:
         key, equals, value = pair.replace("\\,", ",").partition("=")
         if not key or not equals:
             raise InvalidRequest(f"a descriptor is key=value,key=value; {pair!r} is not key=value")
-        entries.append(Entry(key.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape")))
+        entries.append(
+            Entry(key.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        )
     return tuple(entries)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-

@@ -29,7 +29,9 @@ class Call(Protocol):
     """One call that a transport has read."""
 
     @property
-    def request(self) -> Request: ...
+    def request(self) -> Request:
+        """What is asked."""
+        ...
 
     def reply(self, answer: Answer) -> None:
         """Answer it. Called exactly once, on the event loop; the caller may be long gone by then."""

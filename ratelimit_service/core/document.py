@@ -33,6 +33,8 @@ class Scalar:
 
 @dataclass(slots=True)
 class Sequence:
+    """A list of nodes."""
+
     line: int
     items: list[Node] = field(default_factory=list)
 

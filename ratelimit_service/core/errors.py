@@ -1,14 +1,14 @@
 """Everything that this project raises.
 
-    RateLimitServiceError
-    ├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
-    ├── NotReady              no rules have been loaded yet: UNAVAILABLE
-    ├── StoreError            the counters cannot be reached, or one of them is not a counter: UNAVAILABLE
-    ├── Overloaded            more calls at once than the server takes on: RESOURCE_EXHAUSTED
-    ├── InternalError         a mistake of ours: INTERNAL; the log has the cause
-    ├── InvalidRules          a configuration that cannot be loaded; carries every problem found
-    └── StartError            the process cannot start as it is set up; one line says why
-        └── InvalidSetting    an environment variable or option with a value that it cannot have
+RateLimitServiceError
+├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
+├── NotReady              no rules have been loaded yet: UNAVAILABLE
+├── StoreError            the counters cannot be reached, or one of them is not a counter: UNAVAILABLE
+├── Overloaded            more calls at once than the server takes on: RESOURCE_EXHAUSTED
+├── InternalError         a mistake of ours: INTERNAL; the log has the cause
+├── InvalidRules          a configuration that cannot be loaded; carries every problem found
+└── StartError            the process cannot start as it is set up; one line says why
+    └── InvalidSetting    an environment variable or option with a value that it cannot have
 """
 
 from __future__ import annotations

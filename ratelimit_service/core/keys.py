@@ -15,7 +15,9 @@ LONGEST = 128
 """Values of more bytes than this are replaced by their digest."""
 
 _ESCAPED = frozenset(b"%{}|=:*?[]\\~\"' ")
-_TEXT = [chr(byte) if 0x21 <= byte <= 0x7E and byte not in _ESCAPED else f"%{byte:02X}" for byte in range(256)]
+_TEXT = [
+    chr(byte) if 0x21 <= byte <= 0x7E and byte not in _ESCAPED else f"%{byte:02X}" for byte in range(256)
+]
 _plain = re.compile(rb"[^%{}|=:*?\[\]\\~\"' \x00-\x20\x7f-\xff]*").fullmatch
 
 

@@ -1,6 +1,6 @@
 """From a request to the counters that it touches.
 
-    plan(tree, policy, request, now, spans, jitter) -> Plan        pure: nothing is counted yet
+plan(tree, policy, request, now, spans, jitter) -> Plan        pure: nothing is counted yet
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Item(NamedTuple):
 
 
 _UNLIMITED_BY_NOTHING = Item()
+
+OVERRIDE_SOURCE = "the request"
+"""The source of a rule that is no rule of the configuration, but made of a limit that the request brings with it."""
 
 
 class Plan(NamedTuple):
@@ -125,12 +128,14 @@ def _meet(tree: RuleTree, domain: str, descriptor: Descriptor) -> Match | None:
     limit = _override_limit(descriptor.override)
     stat = stat_of_entries(domain, descriptor.entries)
     parts = tuple([keys.part(*entry) for entry in descriptor.entries])
-    return Match(Rule(stat, (limit,), source="the request"), parts, stat)
+    return Match(Rule(stat, (limit,), source=OVERRIDE_SOURCE), parts, stat)
 
 
 def _override_limit(override: Override) -> Limit:
     if not Unit.SECOND <= override.unit <= Unit.WEEK:
-        raise InvalidRequest(f"a limit override has the unknown unit {override.unit}: use 1 (second) to 7 (week)")
+        raise InvalidRequest(
+            f"a limit override has the unknown unit {override.unit}: use 1 (second) to 7 (week)"
+        )
     return Limit(override.amount, Window(Unit(override.unit), max(1, override.multiplier)))
 
 

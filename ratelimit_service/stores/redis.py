@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -24,7 +25,12 @@ SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 
 def connect(
-    url: str, *, username: str | None = None, password: str | None = None, pool_size: int = 10, timeout: float = 1.0
+    url: str,
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    pool_size: int = 10,
+    timeout: float = 1.0,
 ) -> aioredis.Redis:
     """A client for `redis://`, `rediss://` or `unix://`; credentials given apart win over those in the URL.
 
@@ -49,10 +55,13 @@ def connect(
 
 
 class RedisStore:
-    """Counters behind one Redis client. Not to be used before `start`."""
+    """Counters behind one Redis client. `observe` is told of the seconds that each round trip took."""
 
-    def __init__(self, client: aioredis.Redis) -> None:
+    def __init__(
+        self, client: aioredis.Redis, observe: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self._client = client
+        self._observe = observe
         self._under_way: set[asyncio.Task[None]] = set()
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
@@ -66,24 +75,26 @@ class RedisStore:
 
     async def _hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         outcomes: Sequence[Outcome]
+        started = time.perf_counter()
         try:
             replies = await self._call(*_arguments(groups))
             outcomes = _outcomes(groups, replies)
         except Exception as error:
             failure = _failure(error)
             outcomes = [failure if group else () for group in groups]
+        self._observe(time.perf_counter() - started)
         then(outcomes)
 
     async def _call(self, keys: list[str], arguments: list[str | int]) -> list[int | bytes]:
         try:
-            return await self._client.evalsha(SHA, len(keys), *keys, *arguments)  # type: ignore[no-any-return, misc]
+            return await self._client.evalsha(SHA, len(keys), *keys, *arguments)  # type: ignore[no-any-return]
         except NoScriptError:  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
-            return await self._client.eval(SCRIPT, len(keys), *keys, *arguments)  # type: ignore[no-any-return, misc, arg-type]
+            return await self._client.eval(SCRIPT, len(keys), *keys, *arguments)  # type: ignore[no-any-return, arg-type]
 
     async def start(self) -> None:
         """Load the script. Raises StoreError where Redis cannot be reached."""
         try:
-            await self._client.script_load(SCRIPT)  # type: ignore[arg-type]
+            await self._client.script_load(SCRIPT)
         except (RedisError, OSError) as error:
             raise _failure(error) from None
 
@@ -96,7 +107,7 @@ class RedisStore:
     async def ping(self) -> None:
         """Raise StoreError unless Redis answers."""
         try:
-            await self._client.ping()  # type: ignore[misc]
+            await self._client.ping()
         except (RedisError, OSError) as error:
             raise _failure(error) from None
 
@@ -152,7 +163,7 @@ def _text(reply: object) -> str:
     return reply.decode("utf-8", "backslashreplace") if isinstance(reply, bytes) else str(reply)
 
 
-def _number(value: bytes | None) -> int | None:
+def _number(value: bytes | str | None) -> int | None:
     try:
         return int(value) if value is not None else None
     except ValueError:
@@ -161,4 +172,6 @@ def _number(value: bytes | None) -> int | None:
 
 def _failure(error: Exception) -> StoreError:
     """The error as callers see it. redis-py's own texts name hosts and ports, never credentials."""
-    return StoreError(f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}")
+    return StoreError(
+        f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}"
+    )

@@ -7,8 +7,10 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from ..core.errors import InvalidRequest
-from ..core.model import UINT32_MAX, Decision, Descriptor, Entry, Override, Request, Status
+from ..core.model import UINT32_MAX, Code, Decision, Descriptor, Entry, Override, Request, Status
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+
+_CODES: Any = {code: RateLimitResponse.Code.Value(code.name) for code in Code}
 
 
 def decode(data: bytes) -> Request:
@@ -23,7 +25,9 @@ def decode(data: bytes) -> Request:
 def request_of(message: RateLimitRequest) -> Request:
     """A RateLimitRequest as a Request."""
     return Request(
-        message.domain, tuple([_descriptor(descriptor) for descriptor in message.descriptors]), message.hits_addend
+        message.domain,
+        tuple([_descriptor(descriptor) for descriptor in message.descriptors]),
+        message.hits_addend,
     )
 
 
@@ -48,7 +52,8 @@ def encode(decision: Decision) -> bytes:
 
 def response_of(decision: Decision) -> RateLimitResponse:
     """A decision as a RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
-    response = RateLimitResponse(overall_code=int(decision.code))
+    response = RateLimitResponse()
+    response.overall_code = _CODES[decision.code]
     statuses = response.statuses
     for status in decision.statuses:
         _write_status(statuses.add(), status)
@@ -61,7 +66,7 @@ def response_of(decision: Decision) -> RateLimitResponse:
 
 
 def _write_status(message: Any, status: Status) -> None:
-    message.code = int(status.code)
+    message.code = _CODES[status.code]
     message.limit_remaining = min(status.remaining, UINT32_MAX)
     if status.limit is not None:
         limit = status.limit

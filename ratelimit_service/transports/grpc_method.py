@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..core.errors import InternalError, InvalidRequest, NotReady, Overloaded, RateLimitServiceError, StoreError
+from ..core.errors import (
+    InternalError,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    RateLimitServiceError,
+    StoreError,
+)
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 METHOD = "ShouldRateLimit"

@@ -53,7 +53,8 @@ class GrpcioServer:
         self._service = service
         self._options = options
         self._requested = requested
-        self._in_hand = 0
+        self.in_hand = 0
+        """Calls read and not yet answered."""
         self._server = aio.server(options=_channel_options(options))
         self._health = health.aio.HealthServicer()
         self._announcing: set[asyncio.Task[None]] = set()
@@ -94,9 +95,9 @@ class GrpcioServer:
         return grpc.unary_unary_rpc_method_handler(self._should_rate_limit)
 
     async def _should_rate_limit(self, data: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
-        if self._in_hand >= self._options.max_concurrent_calls:
-            await _abort(context, Overloaded(f"{self._in_hand} calls are in hand already"))
-        self._in_hand += 1
+        if self.in_hand >= self._options.max_concurrent_calls:
+            await _abort(context, Overloaded(f"{self.in_hand} calls are in hand already"))
+        self.in_hand += 1
         started = time.perf_counter()
         try:
             # grpc.aio cancels this task at the caller's deadline. Only the waiting ends then: the hits were handed to
@@ -106,11 +107,13 @@ class GrpcioServer:
             await _abort(context, error)
             raise AssertionError("abort always raises") from error
         finally:
-            self._in_hand -= 1
+            self.in_hand -= 1
             self._requested(METHOD, time.perf_counter() - started)
 
     def _announce(self, healthy: bool) -> None:
-        serving = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        serving = (
+            health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
         self._soon(self._health.set(SERVICE_NAME, serving))
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
@@ -130,7 +133,10 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         # grpc adds a jitter of a tenth of its own; ours keeps replicas apart that were started together.
-        ("grpc.max_connection_age_ms", _milliseconds(options.max_connection_age * random.uniform(0.95, 1.05))),
+        (
+            "grpc.max_connection_age_ms",
+            _milliseconds(options.max_connection_age * random.uniform(0.95, 1.05)),
+        ),
         ("grpc.max_connection_age_grace_ms", _milliseconds(options.max_connection_age_grace)),
         # Gateways keep one connection for days; let them ask whether it is alive.
         ("grpc.keepalive_permit_without_calls", 1),

@@ -56,7 +56,11 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         client = connect(server.url)
         redis_store = RedisStore(client)
         await redis_store.start()
-        yield Bench(redis_store, "redis", lambda key, value: server.cli("SET", key, value) and None, now)
+
+        def set_raw(key: str, value: str) -> None:
+            server.cli("SET", key, value)
+
+        yield Bench(redis_store, "redis", set_raw, now)
         await redis_store.close()
         return
     defer = asyncio.get_running_loop().call_soon if "deferred" in request.param else None

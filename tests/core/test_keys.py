@@ -24,18 +24,33 @@ def key(domain: str, entries: list[tuple[bytes, bytes]], window: Window) -> str:
 
 VECTORS = [
     ("token-budgets", [(b"team", b"dba")], Window(Unit.HOUR), "{token-budgets|team=dba}:hour:2026-11-21T01Z"),
-    ("token-budgets", [(b"client_ns", b"a")], Window(Unit.MINUTE), "{token-budgets|client_ns=a}:minute:2026-11-21T01:44Z"),
+    (
+        "token-budgets",
+        [(b"client_ns", b"a")],
+        Window(Unit.MINUTE),
+        "{token-budgets|client_ns=a}:minute:2026-11-21T01:44Z",
+    ),
     ("d", [(b"k", b"v")], Window(Unit.SECOND), "{d|k=v}:second:2026-11-21T01:44:05Z"),
     ("d", [(b"k", b"v")], Window(Unit.MINUTE, 15), "{d|k=v}:15minute:2026-11-21T01:30Z"),
     ("d", [(b"k", b"v")], Window(Unit.DAY), "{d|k=v}:day:2026-11-21"),
     ("d", [(b"k", b"v")], Window(Unit.WEEK), "{d|k=v}:week:2026-11-19"),
     ("d", [(b"k", b"v")], Window(Unit.MONTH), "{d|k=v}:month:2026-11-03"),
     ("d", [(b"k", b"v")], Window(Unit.YEAR), "{d|k=v}:year:2025-12-18"),
-    ("d", [(b"team", b"dba"), (b"model", b"gpt-4.1")], Window(Unit.DAY), "{d|team=dba|model=gpt-4.1}:day:2026-11-21"),
+    (
+        "d",
+        [(b"team", b"dba"), (b"model", b"gpt-4.1")],
+        Window(Unit.DAY),
+        "{d|team=dba|model=gpt-4.1}:day:2026-11-21",
+    ),
     ("d", [(b"path", b"/v1/chat@x_y")], Window(Unit.DAY), "{d|path=/v1/chat@x_y}:day:2026-11-21"),
     ("d", [(b"k", b"")], Window(Unit.DAY), "{d|k=}:day:2026-11-21"),
     ("d", [(b"k", b"a=b|c:d")], Window(Unit.DAY), "{d|k=a%3Db%7Cc%3Ad}:day:2026-11-21"),
-    ("d", [(b"k", b"{a}*?[b]\\%~\"'")], Window(Unit.DAY), "{d|k=%7Ba%7D%2A%3F%5Bb%5D%5C%25%7E%22%27}:day:2026-11-21"),
+    (
+        "d",
+        [(b"k", b"{a}*?[b]\\%~\"'")],
+        Window(Unit.DAY),
+        "{d|k=%7Ba%7D%2A%3F%5Bb%5D%5C%25%7E%22%27}:day:2026-11-21",
+    ),
     ("d", [(b"k", b"two words\r\n")], Window(Unit.DAY), "{d|k=two%20words%0D%0A}:day:2026-11-21"),
     ("d", [(b"k", "Ünï".encode())], Window(Unit.DAY), "{d|k=%C3%9Cn%C3%AF}:day:2026-11-21"),
     ("d", [(b"k", b"te\xffam\x00")], Window(Unit.DAY), "{d|k=te%FFam%00}:day:2026-11-21"),
@@ -60,7 +75,9 @@ def test_a_descriptor_and_a_window_make_a_key(
 def test_the_documented_keys_are_these() -> None:
     """docs/keys.md shows each of these keys but the very long ones."""
     documented = DOCUMENTED.read_text()
-    assert [] == [vector[3] for vector in VECTORS if len(vector[1][0][1]) < 120 and f" {vector[3]}\n" not in documented]
+    assert [] == [
+        vector[3] for vector in VECTORS if len(vector[1][0][1]) < 120 and f" {vector[3]}\n" not in documented
+    ]
 
 
 def test_a_pattern_that_values_share_keeps_its_stars() -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ratelimit_service.core.matcher import Match, Pattern, RuleTree
-from ratelimit_service.core.model import DescriptorRule, DomainRules, Entry, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.core.model import (
+    DescriptorRule,
+    DomainRules,
+    Entry,
+    Limit,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
 from ratelimit_service.core.statkeys import stat_level
 
 
-def rule(name: str, **more: bool) -> Rule:
+def rule(name: str, **more: Any) -> Rule:
     return Rule(StatKey("d", (name,)), (Limit(1, Window(Unit.DAY)),), name=name, **more)
 
 
-def node(key: str, value: str = "", met: Rule | None = None, *below: DescriptorRule, **more: bool) -> DescriptorRule:
+def node(
+    key: str, value: str = "", met: Rule | None = None, *below: DescriptorRule, **more: Any
+) -> DescriptorRule:
     return DescriptorRule(key.encode(), value.encode(), met, below, **more)
 
 
@@ -85,7 +98,8 @@ def test_a_rule_holds_only_for_descriptors_of_its_depth() -> None:
     """A descriptor that ends above a rule or goes on below it meets nothing."""
     tree = node("team", "", None, node("model", "", rule("model"), node("user", "", rule("user"))))
     assert [None, "model", "user", None] == [
-        met(tree, entries=entries) for entries in ("team=a", "team=a model=b", "team=a model=b user=c", "team=a model=b user=c x=d")
+        met(tree, entries=entries)
+        for entries in ("team=a", "team=a model=b", "team=a model=b user=c", "team=a model=b user=c x=d")
     ]
 
 
@@ -93,7 +107,9 @@ def test_there_is_no_way_back_from_a_chosen_branch() -> None:
     """The exact branch has no rule for the model, and the default branch is not tried: the whitelist idiom."""
     trusted = node("team", "trusted")
     others = node("team", "", None, node("model", "", rule("model")))
-    assert [None, "model"] == [met(trusted, others, entries=f"team={team} model=x") for team in ("trusted", "x")]
+    assert [None, "model"] == [
+        met(trusted, others, entries=f"team={team} model=x") for team in ("trusted", "x")
+    ]
 
 
 def test_looking_up_joins_key_and_value_as_upstream_does() -> None:

@@ -30,7 +30,9 @@ async def hit(store: RedisStore, *groups: Sequence[Hit]) -> Sequence[Outcome]:
     return await asyncio.wait_for(answer, 10)
 
 
-async def test_a_new_counter_gets_the_time_to_live_of_its_hit(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_a_new_counter_gets_the_time_to_live_of_its_hit(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     """It is set once: a later hit does not put the end off."""
     await hit(store, [Hit(KEY, 1, 500)])
     await hit(store, [Hit(KEY, 1, 9_000)])
@@ -48,7 +50,9 @@ async def test_a_counter_set_by_hand_gets_a_time_to_live_again(
     assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
 
 
-async def test_a_saturated_counter_keeps_its_time_to_live(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_a_saturated_counter_keeps_its_time_to_live(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     """Writing the largest number does not make a counter immortal."""
     await hit(store, [Hit(KEY, 2**53 - 1, 500)], [Hit(KEY, 1, 500)])
     assert "9007199254740991" == redis_server.cli("GET", KEY)
@@ -71,10 +75,14 @@ async def test_a_batch_is_one_command(store: RedisStore, redis_server: RedisServ
 
 def calls(server: RedisServer) -> int:
     lines = server.cli("INFO", "commandstats").splitlines()
-    return sum(int(line.split("calls=")[1].split(",")[0]) for line in lines if line.startswith("cmdstat_evalsha:"))
+    return sum(
+        int(line.split("calls=")[1].split(",")[0]) for line in lines if line.startswith("cmdstat_evalsha:")
+    )
 
 
-async def test_a_redis_that_forgot_the_script_is_told_again(store: RedisStore, redis_server: RedisServer) -> None:
+async def test_a_redis_that_forgot_the_script_is_told_again(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     """SCRIPT FLUSH, or a server that is new: the hit is counted once all the same."""
     redis_server.cli("SCRIPT", "FLUSH")
     assert [[0]] == await hit(store, [Hit(KEY, 3, 500)])
@@ -120,4 +128,6 @@ async def test_no_error_shows_the_password() -> None:
         with pytest.raises(StoreError) as gone:
             await store.start()
         await store.close()
-    assert not any(secret in str(error.value) for secret in ("hush-hush", "wrong-secret") for error in (refused, gone))
+    assert not any(
+        secret in str(error.value) for secret in ("hush-hush", "wrong-secret") for error in (refused, gone)
+    )

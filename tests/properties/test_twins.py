@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimit_service.core.decision import Count
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
@@ -17,15 +18,21 @@ from tests.servers import RedisServer
 
 KEYS = ["a", "b", "c"]
 AMOUNTS = st.one_of(
-    st.integers(-20, 20), st.sampled_from([COUNTER_MAX, COUNTER_MAX - 1, 1 - COUNTER_MAX, -COUNTER_MAX, 2**52])
+    st.integers(-20, 20),
+    st.sampled_from([COUNTER_MAX, COUNTER_MAX - 1, 1 - COUNTER_MAX, -COUNTER_MAX, 2**52]),
 )
 HITS = st.builds(
-    Hit, st.sampled_from(KEYS), AMOUNTS, st.just(600), st.one_of(st.integers(0, 30), st.just(COUNTER_MAX)), st.integers(0, 3)
+    Hit,
+    st.sampled_from(KEYS),
+    AMOUNTS,
+    st.just(600),
+    st.one_of(st.integers(0, 30), st.just(COUNTER_MAX)),
+    st.integers(0, 3),
 )
 BATCHES = st.lists(st.lists(st.lists(HITS, max_size=4), min_size=1, max_size=4), min_size=1, max_size=5)
 
 
-async def replay(store: CounterStore, batches: list[list[list[Hit]]]) -> list[list[list[object]]]:
+async def replay(store: CounterStore, batches: list[list[list[Hit]]]) -> list[list[list[Count]]]:
     answers = []
     for batch in batches:
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()

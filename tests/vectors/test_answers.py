@@ -112,7 +112,9 @@ def request_of(recorded: Mapping[str, Any]) -> Request:
             Descriptor(
                 tuple(Entry(key.encode(), value.encode()) for key, value in descriptor["entries"]),
                 descriptor.get("hits_addend"),
-                Override(descriptor["limit"][0], Unit[descriptor["limit"][1]]) if "limit" in descriptor else None,
+                Override(descriptor["limit"][0], Unit[descriptor["limit"][1]])
+                if "limit" in descriptor
+                else None,
             )
             for descriptor in recorded["descriptors"]
         ),
@@ -122,7 +124,10 @@ def request_of(recorded: Mapping[str, Any]) -> Request:
 
 def said(decision: Decision) -> dict[str, Any]:
     """A decision in the words of the recording."""
-    answer: dict[str, Any] = {"overall_code": decision.code.name, "statuses": list(map(status, decision.statuses))}
+    answer: dict[str, Any] = {
+        "overall_code": decision.code.name,
+        "statuses": list(map(status, decision.statuses)),
+    }
     if decision.headers:
         answer["response_headers_to_add"] = dict(decision.headers) | {"RateLimit-Reset": "(seconds)"}
     if decision.dynamic_metadata is not None:
