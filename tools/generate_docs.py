@@ -1,34 +1,85 @@
-"""Generate the pages of docs/ that are tables of the code; with --check, only say whether they are current."""
+"""Write the pages of docs/ that are made from tables in the code; with --check, only say whether they are current."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 from ratelimit_service.observe import catalogue
+from ratelimit_service.settings import documented
+from ratelimit_service.settings_unsupported import UNSUPPORTED
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PAGES: tuple[tuple[str, Callable[[], str]], ...] = (("docs/metrics.md", catalogue.markdown),)
-"""Each page, and what writes it."""
+SETTINGS_HEAD = """\
+# Settings
+
+Everything is set by environment variables, read once at the start. A variable that envoyproxy/ratelimit has too has its
+name and its meaning here; where our default differs, theirs is named. Those marked "Ours" are new.
+
+Durations are Go's (`24h`, `1m30s`, `200ms`), as upstream writes them. A value that a variable cannot have stops the
+start with a line that says what would be right.
+"""
+
+UNSUPPORTED_HEAD = """\
+## Upstream's variables that mean nothing here
+
+Where one of them asks for something, a warning at the start names it.
+
+| variable | instead |
+|---|---|
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    parts = [SETTINGS_HEAD]
+    for group, settings in groupby(documented(), lambda setting: setting.group):
+        rows = [
+            f"| `{setting.name}` | {_code(setting.default)} | {_cell(setting.meaning)} |"
+            for setting in settings
+        ]
+        parts.append(
+            "\n".join([f"## {group}\n", "| variable | default | meaning |", "|---|---|---|", *rows, ""])
+        )
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in variables.names)} | {_cell(variables.instead)} |"
+        for variables in UNSUPPORTED
+    ]
+    parts.append(UNSUPPORTED_HEAD + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page, by its file."""
+    return {
+        ROOT / "docs" / "metrics.md": catalogue.markdown(),
+        ROOT / "docs" / "settings.md": settings_page(),
+    }
 
 
 def main() -> int:
-    """Write what is not current; with --check, name it and return 1."""
+    """Write, or check; the exit code."""
     check = "--check" in sys.argv[1:]
-    behind = 0
-    for name, page in PAGES:
-        path, wanted = ROOT / name, page()
-        if path.exists() and path.read_text(encoding="utf-8") == wanted:
-            continue
-        behind += 1
+    stale = {
+        page: text for page, text in pages().items() if not page.exists() or page.read_text("utf-8") != text
+    }
+    for page, text in stale.items():
         if check:
-            print(f"{name} is not current: run `python -m tools.generate_docs`", file=sys.stderr)
+            print(f"{page.relative_to(ROOT)} is not what the code says: run `make docs`")
         else:
-            path.write_text(wanted, encoding="utf-8")
-            print(f"wrote {name}")
-    return 1 if check and behind else 0
+            page.write_text(text, "utf-8")
+            print(f"wrote {page.relative_to(ROOT)}")
+    return 1 if check and stale else 0
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 if __name__ == "__main__":
