@@ -145,8 +145,8 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
 
 
 def _milliseconds(seconds: float) -> int:
-    """As grpc's options want it: a positive 32-bit integer."""
-    return max(1, min(int(seconds * 1_000), 2**31 - 1))
+    """As grpc's options want it: a positive 32-bit integer. 0 is without end, as in Go; grpc has the largest for that."""
+    return max(1, min(int(seconds * 1_000), 2**31 - 1)) if seconds else 2**31 - 1
 
 
 def _add_reflection(server: aio.Server) -> None:
