@@ -1,0 +1,223 @@
+"""Every metric that a scrape shows: docs/metrics.md is made from it, and a test compares a scrape with it.
+
+Names are upstream's where upstream has the metric, so that dashboards made for it go on working: none ends in
+`_total`, and ours follow suit. The `process_*` metrics of prometheus-client are shown beside these.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """The type of a metric, as the exposition format names it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class MetricInfo(NamedTuple):
+    """One metric: `upstream` where envoyproxy/ratelimit has it too, under this name and with these labels."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+    upstream: bool = False
+
+
+_LIMIT = ("domain", "key1", "key2")
+_RULE = ("domain", "rule", "unit")
+
+CATALOGUE: tuple[MetricInfo, ...] = (
+    # What became of hits, by limit. key1 and key2 are the first two levels of the descriptor, `key` or
+    # `key_value` as the rule has them; deeper levels are summed into these, and key2 is not there where there
+    # is only one. A series begins with its first hit.
+    MetricInfo(
+        "ratelimit_service_rate_limit_total_hits",
+        Kind.COUNTER,
+        _LIMIT,
+        "Hits on a limit, whatever the verdict; also those that the store then failed to count.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_rate_limit_within_limit",
+        Kind.COUNTER,
+        _LIMIT,
+        "Hits of descriptors that were within their limit.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_rate_limit_near_limit",
+        Kind.COUNTER,
+        _LIMIT,
+        "Hits between NEAR_LIMIT_RATIO of the limit and the limit.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_rate_limit_over_limit",
+        Kind.COUNTER,
+        _LIMIT,
+        "Hits beyond the limit.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_rate_limit_shadow_mode",
+        Kind.COUNTER,
+        _LIMIT,
+        "Hits beyond a limit in shadow mode, which were let through.",
+        upstream=True,
+    ),
+    # What upstream does not count. Kept out of its five, so that their sums mean what they mean there.
+    MetricInfo(
+        "ratelimit_service_rate_limit_negative_hits", Kind.COUNTER, _LIMIT, "Hits that were given back."
+    ),
+    MetricInfo(
+        "ratelimit_service_rate_limit_unlimited_hits",
+        Kind.COUNTER,
+        _LIMIT,
+        "Hits on rules that are unlimited.",
+    ),
+    # The same by rule: the whole path of the rule, not the values that matched it. Limits that requests bring
+    # with them are all `override`, so that a stranger's values cannot crowd out the configuration's rules.
+    MetricInfo(
+        "ratelimit_service_rule_hits",
+        Kind.COUNTER,
+        _RULE,
+        "Hits on a rule: its path with the domain in front, and the unit of its window.",
+    ),
+    MetricInfo(
+        "ratelimit_service_rule_refused",
+        Kind.COUNTER,
+        _RULE,
+        "Descriptors that a rule answered with OVER_LIMIT.",
+    ),
+    # Requests.
+    MetricInfo(
+        "ratelimit_service_decisions",
+        Kind.COUNTER,
+        ("domain", "outcome"),
+        "Requests by outcome: ok, over_limit, error. Domains that no configuration has are `unknown`.",
+    ),
+    MetricInfo(
+        "ratelimit_service_should_rate_limit_error",
+        Kind.COUNTER,
+        ("err_type",),
+        "Requests answered with an error: redis_error for the store, whichever it is, else service_error.",
+        upstream=True,
+    ),
+    # Upstream writes these two with the value inside the name, or under a name of its internals.
+    MetricInfo(
+        "ratelimit_service_domain_not_found",
+        Kind.COUNTER,
+        ("domain",),
+        "Requests for a domain that no configuration has; they are answered OK.",
+    ),
+    MetricInfo(
+        "ratelimit_service_global_shadow_mode",
+        Kind.COUNTER,
+        (),
+        "Requests that only SHADOW_MODE let through.",
+    ),
+    # The gRPC server.
+    MetricInfo(
+        "ratelimit_service_total_requests",
+        Kind.COUNTER,
+        ("grpc_method",),
+        "Calls of a gRPC method.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_response_time_seconds",
+        Kind.HISTOGRAM,
+        ("grpc_method",),
+        "From reading a call to its answer: seconds, or as PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS says.",
+        upstream=True,
+    ),
+    MetricInfo("ratelimit_service_calls_in_hand", Kind.GAUGE, (), "Calls read and not yet answered."),
+    # The configuration.
+    MetricInfo(
+        "ratelimit_service_config_load_success",
+        Kind.COUNTER,
+        (),
+        "Configurations loaded.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_config_load_error",
+        Kind.COUNTER,
+        (),
+        "Configurations refused; the rules before stayed in force.",
+        upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_config_load_time_seconds",
+        Kind.GAUGE,
+        (),
+        "When the rules in force were loaded, in seconds since 1970; 0 before the first.",
+    ),
+    MetricInfo("ratelimit_service_config_rules", Kind.GAUGE, (), "Rules in force."),
+    # The process and its store.
+    MetricInfo(
+        "ratelimit_service_store_seconds",
+        Kind.HISTOGRAM,
+        (),
+        "One round trip to the store, in seconds; it may carry the hits of many requests.",
+    ),
+    MetricInfo("ratelimit_service_healthy", Kind.GAUGE, (), "1 while every component is healthy, else 0."),
+    MetricInfo(
+        "ratelimit_service_build_info", Kind.GAUGE, ("version",), "Always 1; the label is the version."
+    ),
+)
+
+BY_NAME = {info.name: info for info in CATALOGUE}
+
+
+def markdown() -> str:
+    """docs/metrics.md."""
+    rows = "\n".join(
+        f"| `{info.name}` | {info.kind} | {', '.join(f'`{label}`' for label in info.labels)} "
+        f"| {'yes' if info.upstream else ''} | {info.meaning} |"
+        for info in CATALOGUE
+    )
+    return _PAGE.format(rows=rows)
+
+
+_PAGE = """\
+# Metrics
+
+`GET /metrics` on port 9090 (`PROMETHEUS_ADDR`, `PROMETHEUS_PATH`), in the Prometheus text format. Values are
+those of the moment of the scrape.
+
+Metrics marked "upstream" have the name and the labels that envoyproxy/ratelimit gives them, so dashboards and
+alerts made for it go on working. No counter ends in `_total`, and there are no `_created` series.
+
+| metric | type | labels | upstream | meaning |
+|---|---|---|---|---|
+{rows}
+
+The `process_*` metrics (CPU, memory, open files) are shown as well.
+
+## Labels
+
+- `domain`, `key1`, `key2`: the domain and the first two levels of the statistics path of a limit. A level is
+  the `key`, or `key_value` where the rule names a value, or where `detailed_metric` or `value_to_metric` asks
+  for the one that came. Levels beyond the second are summed into these. `key2` is not there where a path has one
+  level.
+- As upstream does, `:` and `|` in a level become `_`, and so do the dots of an IPv4 address. Unlike upstream,
+  other dots stay within their level, and what cannot be printed is written as a backslash escape.
+- A label value of more than 200 characters is cut, and says how long it was.
+- `rule`: the path of the rule with its domain in front, as `/rlconfig` shows it; `override` for a limit that
+  came with the request.
+- `unit`: the window as counter keys name it: `minute`, `15minute`.
+
+## Bounds
+
+A metric has at most `METRICS_MAX_SERIES` series (10,000 by default), whatever strangers send. What would
+be one more is counted in a series whose labels are all `other`, so that sums stay right. Series are never
+dropped before the process ends. `detailed_metric`, `value_to_metric` and overrides are what makes many series.
+
+Hits on an unlimited rule, and hits that are given back, have metrics of their own.
+"""

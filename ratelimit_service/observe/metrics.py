@@ -1,0 +1,290 @@
+"""Counting what happens, for Prometheus and /stats.
+
+Plain integers in dictionaries, because they are touched for every descriptor of every request. They are
+turned into samples when somebody asks, possibly in another thread: the tables are copied first, which nothing
+can interrupt, and a row that moves on meanwhile does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from typing import Generic, NamedTuple, TypeVar
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ..core.errors import RateLimitServiceError, StoreError
+from ..core.model import Code, Decision, Limit, Rule, Window
+from ..core.planning import OVERRIDE_SOURCE, Plan
+from ..core.text import printable, shorten
+from ..core.windows import name as window_name
+from .catalogue import BY_NAME, CATALOGUE, Kind
+
+OTHER = "other"
+UNKNOWN_DOMAIN = "unknown"
+"""Stands for every domain that no configuration has, and for that of a request that could not be planned."""
+
+_LONGEST_LABEL = 200
+
+_BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds: those of Prometheus' clients, which upstream has, and some below them."""
+
+# prometheus-client writes these two lines of a counter with `_total` after its name; upstream's have none.
+_TOTAL = re.compile(rb"^(# (?:HELP|TYPE) ratelimit_service_\w+)_total ", re.MULTILINE)
+
+# The columns of a limit's row.
+_HITS, _WITHIN, _NEAR, _OVER, _SHADOW, _NEGATIVE, _UNLIMITED = range(7)
+_LIMIT_METRICS = tuple(
+    f"ratelimit_service_rate_limit_{name}"
+    for name in (
+        "total_hits",
+        "within_limit",
+        "near_limit",
+        "over_limit",
+        "shadow_mode",
+        "negative_hits",
+        "unlimited_hits",
+    )
+)
+
+# The columns of a rule's row.
+_RULE_HITS, _RULE_REFUSED = range(2)
+_RULE_METRICS = ("ratelimit_service_rule_hits", "ratelimit_service_rule_refused")
+
+
+class Sample(NamedTuple):
+    """One value of one series."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Histogram:
+    """How often a duration fell between two bounds, and the sum of them all."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(_BUCKETS, value)] += 1
+        self.sum += value
+
+    def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
+        """As Prometheus has it: the counts summed up from the lowest bound."""
+        below = 0
+        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
+            below += count
+            yield Sample(f"{name}_bucket", {**labels, "le": bound}, below)
+        yield Sample(f"{name}_count", labels, below)
+        yield Sample(f"{name}_sum", labels, self.sum)
+
+
+_Row = TypeVar("_Row")
+
+
+class _Table(Generic[_Row]):
+    """Rows by the values of their labels, `most` at most; the last of them is for all that come too late."""
+
+    def __init__(self, metrics: Sequence[str], new: Callable[[], _Row], most: int) -> None:
+        self.metrics = metrics
+        self.rows: dict[tuple[str, ...], _Row] = {}
+        self._labels = BY_NAME[metrics[0]].labels
+        self._other = (OTHER,) * len(self._labels)
+        self._new = new
+        self._most = most
+
+    def row(self, names: tuple[str, ...]) -> _Row:
+        """The row of these label values; of the first so many labels where they are fewer."""
+        row = self.rows.get(names)
+        return self._find(names) if row is None else row
+
+    def _find(self, names: tuple[str, ...]) -> _Row:
+        names = tuple([shorten(printable(name), _LONGEST_LABEL) for name in names])
+        if names not in self.rows:
+            if len(self.rows) >= self._most - 1:
+                names = self._other
+            self.rows.setdefault(names, self._new())
+        return self.rows[names]
+
+    def labelled(self) -> Iterator[tuple[dict[str, str], _Row]]:
+        """Every row with its labels."""
+        for names, row in self.rows.copy().items():
+            yield dict(zip(self._labels, names, strict=False)), row
+
+
+def _counters(metrics: Sequence[str], most: int) -> _Table[list[int]]:
+    """A table with one column for each of `metrics`."""
+    return _Table(metrics, lambda: [0] * len(metrics), most)
+
+
+class Metrics(Collector):
+    """Everything that is counted. An Observer (ports.py), also told of loads, calls and round trips.
+
+    `max_series` bounds the series of each metric. With `milliseconds`, response times are shown in that unit,
+    under the same name (PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS).
+    """
+
+    def __init__(self, max_series: int = 10_000, *, milliseconds: bool = False) -> None:
+        self._limits = _counters(_LIMIT_METRICS, max_series)
+        self._rules = _counters(_RULE_METRICS, max_series)
+        self._decisions = _counters(("ratelimit_service_decisions",), max_series)
+        self._errors = _counters(("ratelimit_service_should_rate_limit_error",), max_series)
+        self._lost_domains = _counters(("ratelimit_service_domain_not_found",), max_series)
+        self._calls = _counters(("ratelimit_service_total_requests",), max_series)
+        self._tables = (
+            self._limits,
+            self._rules,
+            self._decisions,
+            self._errors,
+            self._lost_domains,
+            self._calls,
+        )
+        self._times = _Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
+        self._store = Histogram()
+        self._scale = 1_000 if milliseconds else 1
+        self._version = _version()
+        self._row_of_rule: dict[tuple[Rule, Window], list[int]] = {}
+        self._shadowed = self._loads = self._failed_loads = self._rules_in_force = 0
+        self._loaded_at = 0.0
+        self._watched: dict[str, Callable[[], float]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    # What is told of.
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        """A request was decided (ports.Observer)."""
+        self._count_request(plan, "ok" if decision.code is Code.OK else "over_limit")
+        self._count_hits(plan)
+        if decision.shadowed:
+            self._shadowed += 1
+        for stat, rule, limit, over, within_limit, near_limit, over_limit, shadow_mode in decision.tallies:
+            if within_limit or near_limit or over_limit:
+                row = self._limits.row((stat.domain, *stat.levels[:2]))
+                row[_WITHIN] += within_limit
+                row[_NEAR] += near_limit
+                row[_OVER] += over_limit
+                row[_SHADOW] += shadow_mode
+            if over and not rule.shadow:
+                self._rule(rule, limit)[_RULE_REFUSED] += 1
+
+    def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
+        """A request was answered with an error (ports.Observer)."""
+        self._errors.row(("redis_error" if isinstance(error, StoreError) else "service_error",))[0] += 1
+        self._count_request(plan, "error")
+        if plan is not None:
+            self._count_hits(plan)
+
+    def requested(self, method: str, seconds: float) -> None:
+        """A call of a gRPC method was answered, after so many seconds."""
+        self._calls.row((method,))[0] += 1
+        self._times.row((method,)).observe(seconds * self._scale)
+
+    def observe_store(self, seconds: float) -> None:
+        """A round trip to the store took so many seconds."""
+        self._store.observe(seconds)
+
+    def config_loaded(self, rules: int, now: float) -> None:
+        """So many rules came into force at `now`, seconds since 1970."""
+        self._loads += 1
+        self._rules_in_force = rules
+        self._loaded_at = now
+        self._row_of_rule.clear()  # it is by rule, and those before are on their way out
+
+    def config_failed(self) -> None:
+        """A configuration was refused."""
+        self._failed_loads += 1
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """Show what `read` returns under `name`, a gauge of the catalogue that is not counted here."""
+        if BY_NAME[name].kind is not Kind.GAUGE:
+            raise ValueError(f"{name} is no gauge")
+        self._watched[name] = read
+
+    def _count_request(self, plan: Plan | None, outcome: str) -> None:
+        domain = UNKNOWN_DOMAIN
+        if plan is not None:
+            if plan.known_domain:
+                domain = plan.request.domain
+            else:
+                self._lost_domains.row((plan.request.domain,))[0] += 1
+        self._decisions.row((domain, outcome))[0] += 1
+
+    def _count_hits(self, plan: Plan) -> None:
+        for rule, limit, stat, _, hits, *_ in plan.items:
+            if not hits or stat is None or rule is None:
+                continue
+            row = self._limits.row((stat.domain, *stat.levels[:2]))
+            if limit is None:
+                row[_UNLIMITED] += abs(hits)
+            elif hits < 0:
+                row[_NEGATIVE] -= hits
+            else:
+                row[_HITS] += hits
+                self._rule(rule, limit)[_RULE_HITS] += hits
+
+    def _rule(self, rule: Rule, limit: Limit) -> list[int]:
+        row = self._row_of_rule.get((rule, limit.window))
+        if row is not None:
+            return row
+        domain = rule.path.domain
+        if rule.source == OVERRIDE_SOURCE:  # made for one request, so not worth remembering
+            return self._rules.row((domain, "override", limit.window.unit.name.lower()))
+        row = self._rules.row((domain, str(rule.path), window_name(limit.window)))
+        self._row_of_rule[rule, limit.window] = row
+        return row
+
+    # What is shown.
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format 0.0.4. Slow with many series: call it in a thread."""
+        return _TOTAL.sub(rb"\1 ", generate_latest(self._registry))
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families (prometheus_client's Collector)."""
+        families = {info.name: Metric(info.name, info.meaning, info.kind.value) for info in CATALOGUE}
+        for sample in self.counters():
+            families[sample.name].add_sample(*sample)
+        for name, histogram, labels in self._histograms():
+            for sample in histogram.samples(name, labels):
+                families[name].add_sample(*sample)
+        return [family for family in families.values() if family.samples]
+
+    def counters(self) -> Iterator[Sample]:
+        """Every counter and gauge. As with upstream, a labelled counter is there once it has counted."""
+        for table in self._tables:
+            rows = list(table.labelled())
+            for column, name in enumerate(table.metrics):
+                for labels, row in rows:
+                    if row[column]:
+                        yield Sample(name, labels, row[column])
+        yield Sample("ratelimit_service_global_shadow_mode", {}, self._shadowed)
+        yield Sample("ratelimit_service_config_load_success", {}, self._loads)
+        yield Sample("ratelimit_service_config_load_error", {}, self._failed_loads)
+        yield Sample("ratelimit_service_config_load_time_seconds", {}, self._loaded_at)
+        yield Sample("ratelimit_service_config_rules", {}, self._rules_in_force)
+        yield Sample("ratelimit_service_build_info", {"version": self._version}, 1)
+        for name, read in self._watched.items():
+            yield Sample(name, {}, float(read()))
+
+    def _histograms(self) -> Iterator[tuple[str, Histogram, dict[str, str]]]:
+        for labels, histogram in self._times.labelled():
+            yield self._times.metrics[0], histogram, labels
+        yield "ratelimit_service_store_seconds", self._store, {}
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ratelimit-service")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"

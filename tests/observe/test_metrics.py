@@ -1,0 +1,443 @@
+"""What a scrape shows after what has happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ratelimit_service.core.decision import decide
+from ratelimit_service.core.errors import InternalError, InvalidRequest, RateLimitServiceError, StoreError
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import (
+    Descriptor,
+    DescriptorRule,
+    DomainRules,
+    Entry,
+    Limit,
+    Override,
+    Request,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
+from ratelimit_service.core.planning import Plan, Policy, make_plan
+from ratelimit_service.core.windows import Spans
+from ratelimit_service.observe.catalogue import CATALOGUE, markdown
+from ratelimit_service.observe.metrics import Metrics
+
+UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+DAY = Window(Unit.DAY)
+POLICY = Policy()
+
+
+def rule(*levels: str, amount: int = 10, window: Window = DAY, **more: Any) -> Rule:
+    return Rule(StatKey("d", levels), () if more.get("unlimited") else (Limit(amount, window),), **more)
+
+
+TREE = RuleTree(
+    [
+        DomainRules(
+            "d",
+            (
+                DescriptorRule(
+                    b"team",
+                    rule=rule("team"),
+                    children=(
+                        DescriptorRule(
+                            b"user",
+                            b"al",
+                            rule("team", "user_al"),
+                            children=(
+                                DescriptorRule(b"model", b"a", rule("team", "user_al", "model_a")),
+                                DescriptorRule(b"model", b"b", rule("team", "user_al", "model_b")),
+                            ),
+                        ),
+                    ),
+                ),
+                DescriptorRule(b"quarter", rule=rule("quarter", window=Window(Unit.MINUTE, 15))),
+                DescriptorRule(
+                    b"free",
+                    rule=rule("free", unlimited=True),
+                    children=(DescriptorRule(b"user", rule=rule("free", "user", unlimited=True)),),
+                ),
+                DescriptorRule(
+                    b"tried",
+                    rule=rule("tried", shadow=True),
+                    children=(DescriptorRule(b"user", rule=rule("tried", "user", shadow=True)),),
+                ),
+                DescriptorRule(b"each", rule=rule("each", detailed_metric=True)),
+            ),
+        )
+    ]
+)
+
+
+def descriptor(
+    entries: str, hits: int | None = None, negative: bool = False, override: Override | None = None
+) -> Descriptor:
+    """`entries` as `key=value key=value`."""
+    pairs = [pair.partition("=") for pair in entries.split()]
+    found = tuple(Entry(key.encode(), value.encode()) for key, _, value in pairs)
+    return Descriptor(found, hits, override, negative)
+
+
+def planned(*descriptors: Descriptor, domain: str = "d", policy: Policy = POLICY) -> Plan:
+    return make_plan(TREE, policy, Request(domain, descriptors), 1_000_000, Spans(), lambda: 0)
+
+
+def count(
+    metrics: Metrics, *descriptors: Descriptor, before: int = 0, domain: str = "d", shadow_mode: bool = False
+) -> None:
+    """One request, all of whose counters held `before`."""
+    policy = Policy(shadow_mode=shadow_mode)
+    plan = planned(*descriptors, domain=domain, policy=policy)
+    metrics.decided(plan, decide(policy, plan, [before] * len(plan.hits)))
+
+
+def shown(metrics: Metrics, *names: str) -> dict[str, float]:
+    """What a scrape shows of these metrics, by name (without what all have in common) and labels."""
+    lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
+    values = dict(line.removeprefix("ratelimit_service_").rsplit(" ", 1) for line in lines)
+    return {series: float(value) for series, value in values.items() if series.startswith(names)}
+
+
+def test_limits_are_counted_under_upstreams_names_and_labels() -> None:
+    """To the letter, so that its dashboards go on working."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=dba", 3))
+    count(metrics, descriptor("team=dba", 2), before=9)
+    assert {
+        'rate_limit_total_hits{domain="d",key1="team"}': 5,
+        'rate_limit_within_limit{domain="d",key1="team"}': 3,
+        'rate_limit_near_limit{domain="d",key1="team"}': 1,
+        'rate_limit_over_limit{domain="d",key1="team"}': 1,
+    } == shown(metrics, "rate_limit")
+
+
+def test_levels_beyond_the_second_are_summed() -> None:
+    """key2 is there where a limit has two levels or more, and nothing tells those apart that differ below."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=x user=al", 1))
+    count(metrics, descriptor("team=x user=al model=a", 2), descriptor("team=x user=al model=b", 4))
+    assert {'rate_limit_total_hits{domain="d",key1="team",key2="user_al"}': 7} == shown(
+        metrics, "rate_limit_total"
+    )
+
+
+def test_hits_over_a_limit_in_shadow_mode_have_a_metric_more() -> None:
+    """And nobody was refused."""
+    metrics = Metrics()
+    count(metrics, descriptor("tried=x", 2), before=10)
+    assert {
+        'rate_limit_total_hits{domain="d",key1="tried"}': 2,
+        'rate_limit_over_limit{domain="d",key1="tried"}': 2,
+        'rate_limit_shadow_mode{domain="d",key1="tried"}': 2,
+        'rule_hits{domain="d",rule="d.tried",unit="day"}': 2,
+        'decisions{domain="d",outcome="ok"}': 1,
+    } == shown(metrics, "rate_limit", "rule", "decisions")
+
+
+def test_a_check_makes_no_series_of_a_limit() -> None:
+    """It counts nothing; that it was asked shows in the decisions, and its refusal with the rule."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=dba", 0), before=11)
+    assert {
+        'rule_refused{domain="d",rule="d.team",unit="day"}': 1,
+        'decisions{domain="d",outcome="over_limit"}': 1,
+    } == shown(metrics, "rate_limit", "rule", "decisions")
+
+
+def test_what_is_given_back_has_a_metric_of_its_own() -> None:
+    """Upstream's five never go down, and do not count refunds."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=dba", 3, negative=True), before=5)
+    assert {'rate_limit_negative_hits{domain="d",key1="team"}': 3} == shown(metrics, "rate_limit", "rule")
+
+
+def test_hits_on_an_unlimited_rule_have_a_metric_of_their_own() -> None:
+    """They are in none of upstream's five."""
+    metrics = Metrics()
+    count(metrics, descriptor("free=x", 7))
+    assert {'rate_limit_unlimited_hits{domain="d",key1="free"}': 7} == shown(metrics, "rate_limit", "rule")
+
+
+def test_rules_are_counted_with_their_whole_path_and_window() -> None:
+    """Also where a rule has more levels than upstream's labels."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=x user=al model=a", 20))
+    count(metrics, descriptor("quarter=x", 3))
+    assert {
+        'rule_hits{domain="d",rule="d.team.user_al.model_a",unit="day"}': 20,
+        'rule_refused{domain="d",rule="d.team.user_al.model_a",unit="day"}': 1,
+        'rule_hits{domain="d",rule="d.quarter",unit="15minute"}': 3,
+    } == shown(metrics, "rule")
+
+
+def test_limits_that_requests_bring_are_one_rule() -> None:
+    """Their values and windows are a stranger's; their statistics go by the values, as upstream's do."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=a", 1, override=Override(5, Unit.HOUR, 7)))
+    count(metrics, descriptor("team=b", 1, override=Override(5, Unit.HOUR, 8)))
+    assert {
+        'rule_hits{domain="d",rule="override",unit="hour"}': 2,
+        'rate_limit_total_hits{domain="d",key1="team_a"}': 1,
+        'rate_limit_total_hits{domain="d",key1="team_b"}': 1,
+    } == shown(metrics, "rule", "rate_limit_total")
+
+
+@pytest.mark.parametrize(
+    "error, err_type",
+    [
+        (StoreError("gone"), "redis_error"),
+        (InternalError("oops"), "service_error"),
+        (InvalidRequest("no"), "service_error"),
+    ],
+)
+def test_hits_are_counted_even_when_the_answer_is_an_error(
+    error: RateLimitServiceError, err_type: str
+) -> None:
+    """total_hits is what was asked for, as with upstream."""
+    metrics = Metrics()
+    metrics.failed(planned(descriptor("team=dba", 3), descriptor("free=x", 2)), error)
+    assert {
+        'rate_limit_total_hits{domain="d",key1="team"}': 3,
+        'rate_limit_unlimited_hits{domain="d",key1="free"}': 2,
+        f'should_rate_limit_error{{err_type="{err_type}"}}': 1,
+        'decisions{domain="d",outcome="error"}': 1,
+    } == shown(metrics, "rate_limit", "should", "decisions")
+
+
+def test_a_request_without_a_plan_is_an_error_of_no_known_domain() -> None:
+    """Whatever it called its domain."""
+    metrics = Metrics()
+    metrics.failed(None, InvalidRequest("no"))
+    assert {
+        'should_rate_limit_error{err_type="service_error"}': 1,
+        'decisions{domain="unknown",outcome="error"}': 1,
+    } == shown(metrics, "should", "decisions")
+
+
+def test_domains_without_configuration_do_not_crowd_the_decisions() -> None:
+    """They are named in a metric of their own, and nowhere else."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=dba"), domain="x")
+    count(metrics, descriptor("team=dba"), domain="y")
+    assert {
+        'decisions{domain="unknown",outcome="ok"}': 2,
+        'domain_not_found{domain="x"}': 1,
+        'domain_not_found{domain="y"}': 1,
+    } == shown(metrics, "decisions", "domain", "rate_limit")
+
+
+def test_global_shadow_mode_counts_whom_it_let_through() -> None:
+    """Requests within their limits are none of them."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=dba"), shadow_mode=True)
+    count(metrics, descriptor("team=dba"), before=10, shadow_mode=True)
+    assert {"global_shadow_mode": 1, 'decisions{domain="d",outcome="ok"}': 2} == shown(
+        metrics, "global", "decisions"
+    )
+
+
+def test_loads_are_counted_and_dated() -> None:
+    """A failed one changes neither the date nor the number of rules in force."""
+    metrics = Metrics()
+    metrics.config_loaded(3, 1_700_000_000.5)
+    metrics.config_failed()
+    metrics.config_failed()
+    assert {
+        "config_load_success": 1,
+        "config_load_error": 2,
+        "config_load_time_seconds": 1_700_000_000.5,
+        "config_rules": 3,
+    } == shown(metrics, "config")
+
+
+def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
+    """A series is of a path, not of a load."""
+    metrics = Metrics()
+    count(metrics, descriptor("team=dba", 1))
+    metrics.config_loaded(1, 1.0)
+    count(metrics, descriptor("team=dba", 1))
+    assert {'rule_hits{domain="d",rule="d.team",unit="day"}': 2} == shown(metrics, "rule")
+
+
+def buckets(metrics: Metrics) -> dict[float, float]:
+    """How many response times of ShouldRateLimit were at most so long."""
+    start = 'response_time_seconds_bucket{grpc_method="ShouldRateLimit",le="'
+    return {
+        float(series.removeprefix(start).removesuffix('"}')): count
+        for series, count in shown(metrics, start).items()
+    }
+
+
+def test_response_times_are_summed_up_bucket_by_bucket() -> None:
+    """A time on a bound belongs below it, and upstream's bounds are all there."""
+    metrics = Metrics()
+    for seconds in (0.001, 0.004, 0.005, 0.006, 60):
+        metrics.requested("ShouldRateLimit", seconds)
+    found = buckets(metrics)
+    assert [0, 1, 1, 3, 4, 4, 5] == [
+        found[le] for le in (0.0005, 0.001, 0.0025, 0.005, 0.01, 10, float("inf"))
+    ]
+    assert set() == set(UPSTREAMS_BOUNDS) - set(found)
+    assert {
+        'total_requests{grpc_method="ShouldRateLimit"}': 5,
+        'response_time_seconds_count{grpc_method="ShouldRateLimit"}': 5,
+        'response_time_seconds_sum{grpc_method="ShouldRateLimit"}': pytest.approx(60.016),
+    } == shown(metrics, "total_requests", "response_time_seconds_count", "response_time_seconds_sum")
+
+
+def test_response_times_can_be_milliseconds() -> None:
+    """PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS, which keeps the name."""
+    metrics = Metrics(milliseconds=True)
+    metrics.requested("Check", 0.002)
+    assert {'response_time_seconds_sum{grpc_method="Check"}': 2} == shown(
+        metrics, "response_time_seconds_sum"
+    )
+
+
+def test_round_trips_to_the_store_are_timed() -> None:
+    """One observation is one round trip."""
+    metrics = Metrics()
+    metrics.observe_store(0.25)
+    metrics.observe_store(0.5)
+    assert {"store_seconds_count": 2, "store_seconds_sum": 0.75} == shown(
+        metrics, "store_seconds_count", "store_seconds_sum"
+    )
+
+
+def test_gauges_are_read_when_somebody_looks() -> None:
+    """The value is the one of the moment."""
+    metrics = Metrics()
+    calls = [1, 2]
+    metrics.watch("ratelimit_service_calls_in_hand", lambda: len(calls))
+    before = shown(metrics, "calls")
+    calls.pop()
+    assert ({"calls_in_hand": 2}, {"calls_in_hand": 1}) == (before, shown(metrics, "calls"))
+
+
+def test_only_gauges_can_be_watched() -> None:
+    """A counter that others count would be two."""
+    with pytest.raises(ValueError) as raised:
+        Metrics().watch("ratelimit_service_config_load_success", lambda: 1)
+    assert "ratelimit_service_config_load_success is no gauge" == str(raised.value)
+
+
+def series_of(metrics: Metrics) -> dict[str, int]:
+    """The number of series of each metric."""
+    found: dict[str, int] = {}
+    for sample in metrics.counters():
+        found[sample.name] = found.get(sample.name, 0) + 1
+    return found
+
+
+def test_strangers_cannot_make_more_series_than_allowed() -> None:
+    """What comes too late is counted in one series whose labels are all `other`, and sums stay right."""
+    metrics = Metrics(max_series=5)
+    for number in range(20):
+        count(metrics, descriptor(f"each={number}", 2), descriptor(f"each={number} x=y", 1), domain="d")
+        count(metrics, descriptor("each=x"), domain=f"stranger{number}")
+        metrics.requested(f"Method{number}", 0.001)
+    found = shown(
+        metrics, "rate_limit_total", "domain_not_found", "total_requests", "response_time_seconds_c"
+    )
+    assert {
+        'rate_limit_total_hits{domain="other",key1="other",key2="other"}': 32,
+        'domain_not_found{domain="other"}': 16,
+        'total_requests{grpc_method="other"}': 16,
+        'response_time_seconds_count{grpc_method="other"}': 16,
+    } == {series: value for series, value in found.items() if '"other"' in series}
+    assert 40 == sum(value for series, value in found.items() if series.startswith("rate_limit"))
+    assert 5 == max(series_of(metrics).values())
+
+
+def test_a_series_made_in_time_goes_on_when_there_is_no_room_for_others() -> None:
+    """Only what is new goes to `other`."""
+    metrics = Metrics(max_series=2)
+    for value in ("a", "b", "a"):
+        count(metrics, descriptor(f"each={value}", 1))
+    assert {
+        'rate_limit_total_hits{domain="d",key1="each_a"}': 2,
+        'rate_limit_total_hits{domain="other",key1="other",key2="other"}': 1,
+    } == shown(metrics, "rate_limit_total")
+
+
+HOSTILE = ('quote"', "back\\slash", "new\nline", "\x00\x1b[31m", "\u202e", "x" * 100_000, "}", "", "Ünï")
+
+
+def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
+    """Labels are one printable line each and of bounded length, so that nothing is hidden, forged or swollen."""
+    metrics = Metrics()
+    for name in HOSTILE:
+        count(metrics, Descriptor((Entry(b"each", name.encode()),), 1))
+        count(metrics, descriptor("team=x"), domain=name or "-")
+    families = {family.name: family for family in text_string_to_metric_families(metrics.text().decode())}
+    samples = [sample for family in families.values() for sample in family.samples]
+    labels = [value for sample in samples for value in sample.labels.values()]
+    assert [] == [value for value in labels if not value.isprintable() or len(value) > 300]
+    assert len(HOSTILE) == len(families["ratelimit_service_domain_not_found"].samples)
+    assert {r"each_new\nline", 'each_quote"', r"each_back\slash", "each_Ünï"} <= set(labels)
+
+
+def test_counting_goes_on_while_somebody_reads() -> None:
+    """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
+    metrics = Metrics()
+    count(metrics, descriptor("each=1"))
+    reading = iter(metrics.counters())
+    names = [next(reading).name]
+    count(metrics, descriptor("each=2"))
+    names += [sample.name for sample in reading]
+    assert 1 == names.count("ratelimit_service_rate_limit_total_hits")
+
+
+def everything() -> Metrics:
+    """Metrics to which everything has happened."""
+    metrics = Metrics()
+    for before in (0, 9):
+        count(metrics, descriptor("team=x user=al", 5), descriptor("tried=x user=y", 5), before=before)
+    count(metrics, descriptor("team=x user=al", 1, negative=True), descriptor("free=x user=y", 1))
+    count(metrics, descriptor("team=x"), domain="nowhere")
+    metrics.failed(None, StoreError("gone"))
+    metrics.requested("ShouldRateLimit", 0.001)
+    metrics.observe_store(0.001)
+    for name in ("ratelimit_service_calls_in_hand", "ratelimit_service_healthy"):
+        metrics.watch(name, lambda: 1)
+    return metrics
+
+
+def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
+    """Names, types, texts and labels; prometheus-client's own process metrics aside."""
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(everything().text().decode())
+        if not family.name.startswith("process_")
+    }
+    assert [(info.name, info.kind.value, info.meaning) for info in CATALOGUE] == [
+        (family.name, family.type, family.documentation) for family in families.values()
+    ]
+    assert {info.name: set(info.labels) for info in CATALOGUE} == {
+        name: {label for sample in family.samples for label in sample.labels} - {"le"}
+        for name, family in families.items()
+    }
+
+
+def test_no_name_has_what_prometheus_client_puts_behind_it() -> None:
+    """Neither in the samples nor in the lines about them: upstream's names end neither in _total nor in _created."""
+    lines = [line for line in everything().text().decode().splitlines() if "ratelimit_service_" in line]
+    names = {
+        line.removeprefix("# HELP ").removeprefix("# TYPE ").split(" ")[0].split("{")[0] for line in lines
+    }
+    assert {info.name for info in CATALOGUE} <= names
+    assert set() == {name for name in names if name.endswith(("_total", "_created"))}
+
+
+def test_the_page_about_metrics_is_current() -> None:
+    """docs/metrics.md is the catalogue; `python -m tools.generate_docs` writes it."""
+    page = Path(__file__).parents[2] / "docs" / "metrics.md"
+    assert markdown() == page.read_text(encoding="utf-8")
