@@ -127,15 +127,20 @@ class App:
     async def start(self) -> None:
         """Load the rules, open the ports, and go looking for the store and for changes of the files."""
         self.health.set("config", self._settings.force_start_without_initial_config)
+        if self._settings.backend != "memory":
+            self.health.set(self._settings.backend, False)
         watcher = files.Watcher(self._find)
         await self._load()
         for port in self._ports:
             await port.start()
         await self.grpc.start()
-        self._tasks = [
-            asyncio.create_task(watcher.run(self._load)),
-            asyncio.create_task(self._look_after_the_store()),
-        ]
+        self._tasks = [asyncio.create_task(watcher.run(self._load))]
+        if self._settings.backend == "memory":
+            self._log.warning(
+                "counters are kept in memory: they are not shared between replicas, and end with the process"
+            )
+        else:
+            self._tasks.append(asyncio.create_task(self._look_after_the_store()))
         self._log.info(
             "serving",
             grpc=self.grpc.address,
@@ -184,7 +189,7 @@ class App:
                 reached = False
             else:
                 if not reached:
-                    self._log.info("the store is there")
+                    self._log.info("the store is reached")
                 reached = True
             self.health.set(self._settings.backend, reached)
             await asyncio.sleep(_STORE_LOOK)

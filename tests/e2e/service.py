@@ -71,7 +71,7 @@ class Service:
     def events(self, message: str) -> list[dict[str, Any]]:
         """The logged events with this message, in their order."""
         objects = [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
-        return [event for event in objects if event.get("message") == message]
+        return [event for event in objects if event.get("@message") == message]
 
     def wait_for_event(self, message: str) -> dict[str, Any]:
         """The first logged event with this message, which may be yet to come."""

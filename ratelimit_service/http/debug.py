@@ -1,0 +1,90 @@
+"""The debug port, for people: the rules in force and the counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from ..core.errors import Problem
+from ..core.matcher import RuleTree
+from ..core.model import Limit, Rule, Unit, Window
+from ..core.text import printable
+from .plain import text
+
+_UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
+"""What upstream shows for a rule that is unlimited."""
+
+
+class Counters(Protocol):
+    """What has been counted (observe/metrics.py)."""
+
+    def counters(self) -> Iterable[tuple[str, Mapping[str, str], float]]:
+        """The name, the labels and the value of each."""
+        ...
+
+
+def debug_app(
+    tree: Callable[[], RuleTree | None], problems: Callable[[], Sequence[Problem]], counters: Counters
+) -> ASGIApp:
+    """`/`, `/rlconfig` and `/stats`. `problems` are those of the last load, none where it went well."""
+
+    async def index(request: Request) -> Response:
+        return text(
+            "/rlconfig: the rules in force, and what was wrong with the last load\n/stats: the counters\n"
+        )
+
+    async def rlconfig(request: Request) -> Response:
+        return text("\n".join([*_problem_lines(problems()), *_rule_lines(tree())]))
+
+    async def stats(request: Request) -> Response:
+        return text("\n".join(sorted(_stat_lines(counters))))
+
+    routes = [Route("/", index), Route("/rlconfig", rlconfig), Route("/stats", stats)]
+    return Router(routes, redirect_slashes=False)
+
+
+def _problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+    if problems:
+        yield "# last load failed; the rules below, from the load before, are in force:"
+        for problem in problems:
+            yield f"#   {printable(str(problem))}"
+
+
+def _rule_lines(tree: RuleTree | None) -> Iterator[str]:
+    if tree is None:
+        yield "# no configuration has been loaded yet"
+    else:
+        for rule in tree.rules:
+            for limit in rule.limits or (_UNLIMITED,):
+                yield _rule_line(rule, limit)
+
+
+def _rule_line(rule: Rule, limit: Limit) -> str:
+    """Upstream's line, and behind it what upstream does not tell, where it is set."""
+    line = (
+        f"{rule.path}: unit={limit.window.unit.name} requests_per_unit={limit.amount}, "
+        f"shadow_mode: {_lower(rule.shadow)}, quota_mode: {_lower(rule.quota)}"
+    )
+    more = {
+        "unit_multiplier": limit.window.multiplier if limit.window.multiplier != 1 else "",
+        "unlimited": "true" if rule.unlimited else "",
+        "name": rule.name,
+        "replaces": " ".join(sorted(rule.replaces)),
+        "detailed_metric": "true" if rule.detailed_metric else "",
+    }
+    return printable(line + "".join(f", {name}: {value}" for name, value in more.items() if value))
+
+
+def _lower(flag: bool) -> str:
+    return "true" if flag else "false"
+
+
+def _stat_lines(counters: Counters) -> Iterator[str]:
+    for name, labels, value in counters.counters():
+        shown = ",".join(f'{label}="{printable(value)}"' for label, value in labels.items())
+        yield f"{name}{{{shown}}}: {value:.15g}" if shown else f"{name}: {value:.15g}"

@@ -1,0 +1,79 @@
+"""One HTTP port: an application, served by uvicorn in this event loop."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ..core.errors import StartError
+
+_MOST_CONNECTIONS = 1_000
+"""At once; one more is answered 503. These ports are for people, probes and scrapers, not for the traffic."""
+
+
+class HttpPort:
+    """An application on one address. `port` 0 takes a free one; `what` is what errors call it."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int, what: str = "HTTP") -> None:
+        self._host = host
+        self._port = port
+        self._what = what
+        self._config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+        )
+        self._server = uvicorn.Server(self._config)
+        self._socket: socket.socket | None = None
+        self.address = _joined(host, port)
+        """Where it listens, once started: host:port, or [host]:port."""
+
+    async def start(self) -> None:
+        """Open the port. Raises StartError where it cannot be had."""
+        self._socket = self._listen()
+        self.address = _joined(self._host, self._socket.getsockname()[1])
+        # Not Server.serve(): it takes over the signals of the process, which app.py handles, and wakes up ten
+        # times a second. What it does besides is these three lines.
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets=[self._socket])
+
+    async def stop(self, grace: float) -> None:
+        """Take no more requests, and give those in hand `grace` seconds. Does nothing before `start`."""
+        if self._socket is None:
+            return
+        # uvicorn has a whole number of seconds here, and passes it on to asyncio, which has not.
+        self._config.timeout_graceful_shutdown = grace  # type: ignore[assignment]
+        await self._server.shutdown(sockets=[self._socket])
+        self._socket = None
+
+    def _listen(self) -> socket.socket:
+        try:
+            if not self._host:  # every address, as Go understands ":9090"
+                dual = socket.has_dualstack_ipv6()
+                family = socket.AF_INET6 if dual else socket.AF_INET
+                return socket.create_server(("", self._port), family=family, dualstack_ipv6=dual)
+            family, *_, address = socket.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            return socket.create_server(address[:2], family=family)
+        except OSError as error:
+            where = f"cannot listen for {self._what} on {self.address}"
+            if error.errno == errno.EADDRINUSE:
+                raise StartError(f"{where}: is the port taken?") from None
+            raise StartError(f"{where}: {error.strerror or error}") from None
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
