@@ -74,7 +74,9 @@ class App:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.health = Health()
-        self.metrics = Metrics(max_series=settings.metrics_max_series)
+        self.metrics = Metrics(
+            settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
+        )
         self.store = make_store(settings, self.metrics.observe_store)
         self.service = RateLimitService(
             self.store, Observers(self.metrics), time.time, policy_of(settings), jitter_of(settings)

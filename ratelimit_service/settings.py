@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     )
     prometheus_addr: Address = _setting(METRICS, ":9090", "Where: host:port; without a host, every address.")
     prometheus_path: UrlPath = _setting(METRICS, "/metrics", "The path that metrics are served under.")
+    prometheus_response_time_as_milliseconds: Bool = _setting(
+        METRICS, "false", "Whether response times are in milliseconds, under the name that says seconds."
+    )
     metrics_max_series: Annotated[int, whole_number(1)] = _setting(
         METRICS,
         "10000",

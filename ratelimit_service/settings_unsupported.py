@@ -82,8 +82,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     Unsupported("metrics have no further labels", {"EXTRA_TAGS": _NONE}),
     Unsupported(
-        "metrics have the names of envoyproxy/ratelimit's own mapping, and times are in seconds",
-        {"PROMETHEUS_MAPPER_YAML": _NONE, "PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS": _OFF},
+        "metrics have the names of envoyproxy/ratelimit's own mapping",
+        {"PROMETHEUS_MAPPER_YAML": _NONE},
     ),
     Unsupported("every decision asks the store", {"LOCAL_CACHE_SIZE_IN_BYTES": ("0",)}),
     Unsupported("a month is 30 days", {"USE_CALENDAR_MONTH_RATE_LIMIT": _OFF}),

@@ -19,7 +19,8 @@ Everything is set by environment variables, read once at the start. A variable t
 name and its meaning here; where our default differs, theirs is named. Those marked "Ours" are new.
 
 Durations are Go's (`24h`, `1m30s`, `200ms`), as upstream writes them. A value that a variable cannot have stops the
-start with a line that says what would be right.
+start with a line that says what would be right. As upstream has it, a variable set to nothing is read as nothing, not as
+unset: fine for a text, wrong for a number. Truth values are `true` and `false`, and what else Go reads as such.
 """
 
 UNSUPPORTED_HEAD = """\

@@ -108,7 +108,7 @@ def _json() -> list[Processor]:
 
 def _text(*, colors: bool) -> list[Processor]:
     console = structlog.dev.ConsoleRenderer(
-        colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        colors=colors, sort_keys=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
     )
     return [_mark_traceback, console]
 

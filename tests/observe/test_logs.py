@@ -1,0 +1,297 @@
+"""The log: what an event looks like, what a stranger cannot do to it, and what never gets into it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.observe import logs
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Leave logging as it was found."""
+    root, own = logging.getLogger(), logging.getLogger(logs.OWN)
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+    structlog.reset_defaults()
+
+
+def logged(act: Callable[[Any], object], *, level: str = "debug", fmt: str = "text") -> str:
+    """What stands on the stream after `act` has logged, without the line's end."""
+    stream = io.StringIO()
+    logs.configure(level, fmt, stream)
+    act(structlog.get_logger())
+    return stream.getvalue().removesuffix("\n")
+
+
+def event(act: Callable[[Any], object], *, level: str = "debug") -> dict[str, Any]:
+    """The one event that `act` logs, as JSON has it."""
+    line = logged(act, level=level, fmt="json")
+    assert "\n" not in line
+    fields: dict[str, Any] = json.loads(line)
+    return fields
+
+
+class Terminal(io.StringIO):
+    """A stream that says of itself that a person looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_json_has_the_names_of_upstream_and_then_the_events_own() -> None:
+    """@timestamp, level and @message, so that what reads upstream's log reads ours."""
+    fields = event(lambda log: log.warning("limit reached", team="dba", limit=5, shadow=False, rest=None))
+    at = datetime.fromisoformat(fields["@timestamp"])
+    assert ["@timestamp", "level", "@message", "team", "limit", "shadow", "rest"] == list(fields)
+    assert ["warning", "limit reached", "dba", 5, False, None] == list(fields.values())[1:]
+    assert timedelta(0) == at.utcoffset()
+
+
+def test_text_is_one_readable_line() -> None:
+    """Time, level, message and values, without colour where no terminal is."""
+    line = logged(lambda log: log.info("serving", grpc="0.0.0.0:8081", team="Zürich"))
+    assert "[info     ] serving grpc=0.0.0.0:8081 team=Zürich" == line.partition(" ")[2]
+    assert "\x1b" not in line
+
+
+def test_a_terminal_gets_colours() -> None:
+    """And only a terminal."""
+    stream = Terminal()
+    logs.configure("info", "text", stream)
+    structlog.get_logger().info("serving")
+    assert "\x1b[" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ("trace", ["debug", "info", "warning", "error", "critical"]),
+        ("DEBUG", ["debug", "info", "warning", "error", "critical"]),
+        ("info", ["info", "warning", "error", "critical"]),
+        ("Warn", ["warning", "error", "critical"]),
+        ("warning", ["warning", "error", "critical"]),
+        ("error", ["error", "critical"]),
+        ("fatal", ["critical"]),
+        ("panic", ["critical"]),
+    ],
+)
+def test_the_level_says_what_is_logged(level: str, heard: list[str]) -> None:
+    """Under upstream's names, in any case."""
+
+    def act(log: Any) -> None:
+        for name in ("debug", "info", "warning", "error", "critical"):
+            getattr(log, name)(name)
+
+    lines = logged(act, level=level, fmt="json").splitlines()
+    assert heard == [json.loads(line)["@message"] for line in lines]
+
+
+def test_the_worst_level_has_upstreams_name() -> None:
+    """Which is fatal, where Python's is critical."""
+    assert "fatal" == event(lambda log: log.critical("no"))["level"]
+
+
+@pytest.mark.parametrize(("level", "heard"), [("debug", ["warned", "failed"]), ("error", ["failed"])])
+def test_libraries_are_heard_from_warning_on_in_the_same_pipeline(level: str, heard: list[str]) -> None:
+    """However much of our own is logged."""
+
+    def act(_: Any) -> None:
+        library = logging.getLogger("redis.connection")
+        library.debug("said")
+        library.info("said")
+        library.warning("warned")
+        library.error("failed")
+
+    fields = [json.loads(line) for line in logged(act, level=level, fmt="json").splitlines()]
+    assert (heard, {"redis.connection"}) == (
+        [field["@message"] for field in fields],
+        {field["logger"] for field in fields},
+    )
+
+
+def test_the_values_of_a_librarys_message_are_escaped_and_masked_too() -> None:
+    """They come from the same strangers."""
+    fields = event(lambda _: logging.getLogger("redis").error("no %s at %s", "a\nb", "redis://:hunter2@host"))
+    assert r"no a\nb at redis://***@host" == fields["@message"]
+
+
+STRANGER = "dba\n2026-01-01T00:00:00Z [info     ] all is well\r\x1b[2J\u2028\u202e\x00\udcff"
+ESCAPED = r"dba\n2026-01-01T00:00:00Z [info     ] all is well\r\x1b[2J\u2028\u202e\x00\udcff"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda log: log.info("refused", value=STRANGER),
+        lambda log: log.info("refused", value=STRANGER.encode(errors="surrogateescape")),
+        lambda log: log.info("refused", value=[STRANGER]),
+        lambda log: log.info("refused", value={STRANGER: 1}),
+        lambda log: log.info("refused", value=ValueError(STRANGER)),
+        lambda log: log.info(STRANGER),
+    ],
+    ids=["text", "bytes", "in a list", "as a key", "as an error", "as the message"],
+)
+@pytest.mark.parametrize("fmt", ["text", "json"])
+def test_a_value_cannot_write_a_line_of_its_own(act: Callable[[Any], object], fmt: str) -> None:
+    """Nor act on the terminal of the person who reads it, in whichever way it is logged."""
+    line = logged(act, fmt=fmt)
+    assert line.isprintable()
+
+
+def test_a_value_is_escaped_and_not_lost() -> None:
+    """A person can still see what it was."""
+    assert ESCAPED == event(lambda log: log.info("refused", value=STRANGER))["value"]
+
+
+def test_a_value_cannot_add_a_field_to_a_line_of_text() -> None:
+    """One with a space or an equals sign in it is quoted."""
+    line = logged(lambda log: log.info("refused", value="dba limit=0", limit=5))
+    assert line.endswith("refused value='dba limit=0' limit=5")
+
+
+@given(value=st.text() | st.binary() | st.floats() | st.integers() | st.dictionaries(st.text(), st.binary()))
+def test_whatever_is_logged_is_one_line_and_valid_json(value: object) -> None:
+    """Also numbers that JSON does not have."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    line = logged(lambda log: log.info("event", value=value), fmt="json")
+    json.loads(line, parse_constant=refuse)
+    assert line.isprintable()
+
+
+def test_a_traceback_is_marked_line_by_line() -> None:
+    """The message of an exception may hold a line that looks like an event."""
+
+    def act(log: Any) -> None:
+        try:
+            raise ValueError(f"bad {STRANGER} redis://:hunter2@host")
+        except ValueError:
+            log.exception("failed")
+
+    first, *rest = logged(act).split("\n")
+    assert first.endswith("failed")
+    assert rest[0] == "  | Traceback (most recent call last):"
+    assert all(line.startswith("  | ") and line.isprintable() for line in rest)
+    assert rest[-1].endswith("redis://***@host")
+
+
+def test_a_traceback_is_one_value_in_json() -> None:
+    """With its lines in it."""
+
+    def act(log: Any) -> None:
+        try:
+            raise ValueError("bad")
+        except ValueError as error:
+            log.error("failed", exc_info=error)
+
+    lines = event(act)["exception"].split("\n")
+    assert ("Traceback (most recent call last):", "ValueError: bad") == (lines[0], lines[-1])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "redis_password", "REDIS_AUTH", "client_secret", "authorization", "api_key", "credentials"],
+)
+def test_what_is_logged_under_the_name_of_a_secret_is_masked(name: str) -> None:
+    """Also deeper in a value."""
+    fields = event(lambda log: log.info("connecting", **{name: "hunter2"}, options={name: b"hunter2"}))
+    assert ("***", {name: "***"}) == (fields[name], fields["options"])
+
+
+@pytest.mark.parametrize("name", ["tokens", "tokens_left", "key", "bucket_key", "author", "authority"])
+def test_what_only_sounds_like_a_secret_is_shown(name: str) -> None:
+    """Tokens are what is counted here."""
+    assert "42" == event(lambda log: log.info("counted", **{name: "42"}))[name]
+
+
+@pytest.mark.parametrize("fmt", ["text", "json"])
+def test_credentials_in_urls_are_masked_wherever_they_stand(fmt: str) -> None:
+    """In the message, in values, and in what exceptions say."""
+    url = "redis://me:hunter2@redis:6379/0"
+    line = logged(
+        lambda log: log.error(f"no {url}", url=url, urls=[url], raw=url.encode(), error=OSError(f"at {url}")),
+        fmt=fmt,
+    )
+    assert (0, 5) == (line.count("hunter2"), line.count("redis://***@redis:6379/0"))
+
+
+def test_a_long_value_is_cut() -> None:
+    """A stranger can send four megabytes in one."""
+    value = event(lambda log: log.info("refused", value=b"x" * 4_000_000))["value"]
+    assert "x" * logs.LONGEST + "… (4000000 characters)" == value
+
+
+def test_the_last_configuration_holds() -> None:
+    """Nothing is logged twice, nor to where it went before."""
+    before, after = io.StringIO(), io.StringIO()
+    logs.configure("debug", "text", before)
+    logger = structlog.get_logger()
+    logs.configure("info", "json", after)
+    logger.debug("not this")
+    logger.info("this")
+    logging.getLogger("redis").warning("and this")
+    assert "" == before.getvalue()
+    assert ["this", "and this"] == [json.loads(line)["@message"] for line in after.getvalue().splitlines()]
+
+
+class Broken(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+class Hostile:
+    """Something that cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_a_line_that_cannot_be_written_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    """The request that it is about goes on, and nothing is said elsewhere."""
+    logs.configure("info", "text", Broken())
+    structlog.get_logger().info("gone")
+    assert ("", "") == tuple(capsys.readouterr())
+
+
+def test_a_value_that_cannot_be_shown_harms_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The event is dropped."""
+    assert "after" == event(lambda log: (log.info("before", value=Hostile()), log.info("after")))["@message"]
+    assert ("", "") == tuple(capsys.readouterr())
+
+
+def test_without_a_stream_the_log_is_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the process prints on stdout stays what was asked for."""
+    logs.configure("info", "json")
+    structlog.get_logger().info("serving")
+    out, err = capsys.readouterr()
+    assert ("", "serving") == (out, json.loads(err)["@message"])
+
+
+def test_tracebacks_are_rendered_without_a_warning() -> None:
+    """structlog warns of renderers that get one ready made."""
+
+    def act(log: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            log.error("failed", exc_info=ValueError("bad"))
+
+    assert logged(act).endswith("\n  | ValueError: bad")
