@@ -39,7 +39,7 @@ def debug_app(
         )
 
     async def rlconfig(request: Request) -> Response:
-        return text("\n".join([*_problem_lines(problems()), *_rule_lines(tree())]))
+        return text("\n".join(_config_lines(tree(), problems())))
 
     async def stats(request: Request) -> Response:
         return text("\n".join(sorted(_stat_lines(counters))))
@@ -48,20 +48,19 @@ def debug_app(
     return Router(routes, redirect_slashes=False)
 
 
-def _problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+def _config_lines(tree: RuleTree | None, problems: Sequence[Problem]) -> Iterator[str]:
+    in_force = "no configuration has been loaded yet"
+    if tree is not None:
+        in_force = "the rules below, from the load before, are in force"
     if problems:
-        yield "# last load failed; the rules below, from the load before, are in force:"
+        yield f"# last load failed; {in_force}:"
         for problem in problems:
             yield f"#   {printable(str(problem))}"
-
-
-def _rule_lines(tree: RuleTree | None) -> Iterator[str]:
-    if tree is None:
-        yield "# no configuration has been loaded yet"
-    else:
-        for rule in tree.rules:
-            for limit in rule.limits or (_UNLIMITED,):
-                yield _rule_line(rule, limit)
+    elif tree is None:
+        yield f"# {in_force}"
+    for rule in tree.rules if tree else ():
+        for limit in rule.limits or (_UNLIMITED,):
+            yield _rule_line(rule, limit)
 
 
 def _rule_line(rule: Rule, limit: Limit) -> str:

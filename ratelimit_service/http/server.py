@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 import uvicorn
@@ -72,7 +73,9 @@ class HttpPort:
             where = f"cannot listen for {self._what} on {self.address}"
             if error.errno == errno.EADDRINUSE:
                 raise StartError(f"{where}: is the port taken?") from None
-            raise StartError(f"{where}: {error.strerror or error}") from None
+            # Python's own text repeats the address, and a name that nobody knows has no errno of the system.
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            raise StartError(f"{where}: {reason}") from None
 
 
 def _joined(host: str, port: int) -> str:

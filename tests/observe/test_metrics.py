@@ -438,6 +438,6 @@ def test_no_name_has_what_prometheus_client_puts_behind_it() -> None:
 
 
 def test_the_page_about_metrics_is_current() -> None:
-    """docs/metrics.md is the catalogue; `python -m tools.generate_docs` writes it."""
+    """docs/metrics.md is the catalogue; `make docs` writes it."""
     page = Path(__file__).parents[2] / "docs" / "metrics.md"
     assert markdown() == page.read_text(encoding="utf-8")

@@ -1,0 +1,121 @@
+"""The debug port: rules and counters, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from ratelimit_service.core.errors import Problem
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.http.debug import debug_app
+from ratelimit_service.observe.metrics import Metrics
+
+from .serving import serving
+
+TREE = RuleTree(
+    [
+        DomainRules(
+            "d",
+            (
+                DescriptorRule(
+                    b"team",
+                    rule=Rule(StatKey("d", ("team",)), (Limit(5, Window(Unit.MINUTE)),)),
+                    children=(
+                        DescriptorRule(
+                            b"user",
+                            b"al",
+                            Rule(
+                                StatKey("d", ("team", "user_al")),
+                                (Limit(7, Window(Unit.HOUR, 6), "six"),),
+                                name="six",
+                                replaces=frozenset({"two", "one"}),
+                                shadow=True,
+                                quota=True,
+                                detailed_metric=True,
+                            ),
+                        ),
+                    ),
+                ),
+                DescriptorRule(b"free", rule=Rule(StatKey("d", ("free",)), unlimited=True)),
+            ),
+        )
+    ]
+)
+
+LINES = """\
+d.team: unit=MINUTE requests_per_unit=5, shadow_mode: false, quota_mode: false
+d.team.user_al: unit=HOUR requests_per_unit=7, shadow_mode: true, quota_mode: true, unit_multiplier: 6, \
+name: six, replaces: one two, detailed_metric: true
+d.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true
+"""
+
+PROBLEM = Problem("limits.yaml", 3, "descriptors[0].rate_limit.unit", "'fortnight' is no unit\x1b[31m")
+
+
+@pytest.mark.parametrize(
+    "tree, problems, expected",
+    [
+        (TREE, (), LINES),
+        (RuleTree(), (), "\n"),
+        (None, (), "# no configuration has been loaded yet\n"),
+        (
+            TREE,
+            (PROBLEM,),
+            "# last load failed; the rules below, from the load before, are in force:\n"
+            "#   limits.yaml:3: descriptors[0].rate_limit.unit: 'fortnight' is no unit\\x1b[31m\n" + LINES,
+        ),
+        (
+            None,
+            (PROBLEM,),
+            "# last load failed; no configuration has been loaded yet:\n"
+            "#   limits.yaml:3: descriptors[0].rate_limit.unit: 'fortnight' is no unit\\x1b[31m\n",
+        ),
+    ],
+)
+async def test_rlconfig_shows_the_rules_in_force(
+    tree: RuleTree | None, problems: Sequence[Problem], expected: str
+) -> None:
+    """In the order of the files, a line each, upstream's first; and above them what was wrong with the last load."""
+    async with serving(debug_app(lambda: tree, lambda: problems, Metrics())) as client:
+        response = await client.get("/rlconfig")
+    assert (200, expected) == (response.status_code, response.text)
+
+
+async def test_rlconfig_follows_a_reload() -> None:
+    """It shows what is in force when somebody looks."""
+    trees: list[RuleTree | None] = [None]
+    async with serving(debug_app(lambda: trees[0], lambda: (), Metrics())) as client:
+        before = (await client.get("/rlconfig")).text
+        trees[0] = TREE
+        assert ("# no configuration has been loaded yet\n", LINES) == (
+            before,
+            (await client.get("/rlconfig")).text,
+        )
+
+
+async def test_stats_shows_the_counters() -> None:
+    """A line each, in the order of their names; numbers in full."""
+    metrics = Metrics()
+    metrics.config_loaded(3, 1_700_000_000.25)
+    for _ in range(3):
+        metrics.requested("ShouldRateLimit", 0.001)
+    async with serving(debug_app(lambda: None, lambda: (), metrics)) as client:
+        lines = (await client.get("/stats")).text.splitlines()
+    assert sorted(lines) == lines
+    assert {
+        "ratelimit_service_config_load_success: 1",
+        "ratelimit_service_config_load_error: 0",
+        "ratelimit_service_config_load_time_seconds: 1700000000.25",
+        'ratelimit_service_total_requests{grpc_method="ShouldRateLimit"}: 3',
+    } <= set(lines)
+
+
+async def test_the_first_page_names_the_others() -> None:
+    """All that it names is there."""
+    async with serving(debug_app(lambda: TREE, lambda: (), Metrics())) as client:
+        paths = [line.split(":")[0] for line in (await client.get("/")).text.splitlines()]
+        codes = [(await client.get(path)).status_code for path in paths]
+        missing = (await client.get("/json")).status_code
+    assert (["/rlconfig", "/stats"], [200, 200], 404) == (paths, codes, missing)

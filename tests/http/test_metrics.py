@@ -1,0 +1,63 @@
+"""The metrics port."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from ratelimit_service.http.metrics import metrics_app
+from ratelimit_service.observe.metrics import Metrics
+
+from .serving import serving
+
+
+async def test_metrics_are_at_their_path() -> None:
+    """In Prometheus' text format, also for those who would take OpenMetrics, which has other names for counters."""
+    metrics = Metrics()
+    metrics.config_failed()
+    async with serving(metrics_app(metrics, "/prom")) as client:
+        response = await client.get(
+            "/prom", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+        )
+        elsewhere = await client.get("/metrics")
+    assert (200, "text/plain; version=0.0.4; charset=utf-8", 404) == (
+        response.status_code,
+        response.headers["content-type"],
+        elsewhere.status_code,
+    )
+    assert "ratelimit_service_config_load_error 1.0" in response.text.splitlines()
+
+
+async def test_every_scrape_shows_the_values_of_its_moment() -> None:
+    """Nothing is flushed, nothing lags."""
+    metrics = Metrics()
+    async with serving(metrics_app(metrics)) as client:
+        shown = []
+        for _ in range(2):
+            metrics.config_failed()
+            lines = (await client.get("/metrics")).text.splitlines()
+            shown += [line for line in lines if line.startswith("ratelimit_service_config_load_error")]
+    assert ["ratelimit_service_config_load_error 1.0", "ratelimit_service_config_load_error 2.0"] == shown
+
+
+async def test_a_slow_scrape_holds_nobody_up() -> None:
+    """It is rendered in a thread, one at a time, while the event loop goes on."""
+
+    class Slow:
+        rendered = 0
+
+        def __init__(self) -> None:
+            self.go_on = threading.Event()
+
+        def text(self) -> bytes:
+            assert self.go_on.wait(30)
+            self.rendered += 1
+            return b"done\n"
+
+    slow = Slow()
+    async with serving(metrics_app(slow)) as client:
+        scrapes = [asyncio.create_task(client.get("/metrics")) for _ in range(2)]
+        missing = await client.get("/nothing")
+        assert (404, 0) == (missing.status_code, slow.rendered)
+        slow.go_on.set()
+        assert ["done\n", "done\n"] == [(await scrape).text for scrape in scrapes]

@@ -1,0 +1,124 @@
+"""What a port does, whatever is served on it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.http.plain import text
+from ratelimit_service.http.server import HttpPort
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await text("hello")(scope, receive, send)
+
+
+async def get(address: str) -> str:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"http://{address}/")).text
+
+
+async def test_port_0_takes_a_free_port_and_says_which() -> None:
+    """The address is known once the port is open."""
+    port = HttpPort(hello, "127.0.0.1", 0)
+    assert "127.0.0.1:0" == port.address
+    await port.start()
+    try:
+        assert "hello\n" == await get(port.address)
+    finally:
+        await port.stop(1)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "localhost"])
+async def test_a_host_may_be_every_address_or_a_name(host: str) -> None:
+    """No host at all is every address, as in upstream's `:9090`."""
+    port = HttpPort(hello, host, 0)
+    await port.start()
+    try:
+        assert "hello\n" == await get(f"localhost:{port.address.rpartition(':')[2]}")
+    finally:
+        await port.stop(1)
+
+
+async def test_a_taken_port_is_said_in_one_line() -> None:
+    """With what was to be served there, and where."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(StartError) as raised:
+            await HttpPort(hello, "127.0.0.1", number, "metrics").start()
+    assert f"cannot listen for metrics on 127.0.0.1:{number}: is the port taken?" == str(raised.value)
+
+
+async def test_an_address_that_is_not_ours_is_said_in_one_line() -> None:
+    """With the system's own reason."""
+    with pytest.raises(StartError) as raised:
+        await HttpPort(hello, "192.0.2.1", 0).start()
+    assert "cannot listen for HTTP on 192.0.2.1:0: Cannot assign requested address" == str(raised.value)
+
+
+async def test_stopping_closes_the_port() -> None:
+    """And lets somebody else have it."""
+    port = HttpPort(hello, "127.0.0.1", 0)
+    await port.start()
+    await port.stop(1)
+    with pytest.raises(httpx.ConnectError):
+        await get(port.address)
+
+
+async def test_stopping_what_was_never_started_does_nothing() -> None:
+    """So that a start which failed half-way can be undone."""
+    port = HttpPort(hello, "127.0.0.1", 0)
+    await port.stop(1)
+    assert "127.0.0.1:0" == port.address
+
+
+async def test_a_request_in_hand_is_finished_before_the_port_stops() -> None:
+    """Within the grace that it is given."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await go_on.wait()
+        await text("done")(scope, receive, send)
+
+    port = HttpPort(slow, "127.0.0.1", 0)
+    await port.start()
+    asking = asyncio.create_task(get(port.address))
+    await begun.wait()
+    stopping = asyncio.create_task(port.stop(60))
+    go_on.set()
+    await stopping
+    assert "done\n" == await asking
+
+
+async def test_a_request_that_outlasts_the_grace_is_ended() -> None:
+    """A stop always comes to an end."""
+    begun = asyncio.Event()
+
+    async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    port = HttpPort(stuck, "127.0.0.1", 0)
+    await port.start()
+    asking = asyncio.create_task(get(port.address))
+    await begun.wait()
+    await port.stop(0.01)
+    assert "Internal Server Error" == await asking
+
+
+async def test_signals_are_left_to_the_process() -> None:
+    """uvicorn would take them over; app.py has an order in which things stop."""
+    before = signal.getsignal(signal.SIGTERM)
+    port = HttpPort(hello, "127.0.0.1", 0)
+    await port.start()
+    try:
+        assert before is signal.getsignal(signal.SIGTERM)
+    finally:
+        await port.stop(1)
