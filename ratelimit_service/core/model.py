@@ -37,11 +37,27 @@ class Code(enum.IntEnum):
     OVER_LIMIT = 2
 
 
+class Calendar(NamedTuple):
+    """The calendar that a window follows: an IANA time zone, and where its weeks, months and years begin.
+
+    `weekday` is 0 for Monday to 6; `day` of the month (clamped to its length) is for months and years; `month` for years.
+    """
+
+    zone: str = "UTC"
+    weekday: int = 0
+    day: int = 1
+    month: int = 1
+
+
 class Window(NamedTuple):
-    """How long a limit counts before it begins anew: `multiplier` × `unit`."""
+    """How long a limit counts before it begins anew: `multiplier` × `unit`.
+
+    Without a calendar these are upstream's: blocks of a fixed number of seconds since 1970 (windows.py).
+    """
 
     unit: Unit
     multiplier: int = 1
+    calendar: Calendar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +83,7 @@ class StatKey(NamedTuple):
 class Rule:
     """What the configuration says about the descriptors that end at one node of the tree.
 
-    `limits` is empty where the rule is unlimited. `path` is where the rule stands (domain and levels), as upstream's
+    `limits` is empty where the rule is unlimited; with several, all must have room. `path` is where the rule stands (domain and levels), as upstream's
     statistics and /rlconfig name it; `source` is its file and line.
     """
 
@@ -80,6 +96,16 @@ class Rule:
     quota: bool = False
     detailed_metric: bool = False
     metadata: Mapping[str, Any] | None = None
+    budget: bool = False
+    """Its limits are budgets of tokens: what is used up is refused, and the request that crosses the line succeeds."""
+    count_refused: bool = True
+    """Whether a request that any rule refuses consumes something from this one."""
+    warn_at: tuple[float, ...] = ()
+    """Shares of a limit whose crossing is told once in each window, ascending: 0.8 is 80 %."""
+    track: bool = False
+    """Whether the use of each bucket is shown as gauges."""
+    denial_message: str = ""
+    """What a refused caller is told, with the placeholders of denial.py; empty for the usual sentence."""
     source: str = ""
 
 
@@ -107,6 +133,14 @@ class DomainRules:
 
     name: str
     descriptors: tuple[DescriptorRule, ...] = ()
+    deny_unmatched: bool = False
+    """Whether a descriptor that meets no rule is refused."""
+    required_keys: tuple[bytes, ...] = ()
+    """A request is refused unless each of these keys is in one of its descriptors."""
+    budgets: bool = False
+    """Whether a limit that a request brings with it is a budget even where it meets no rule (BUDGET_DOMAINS)."""
+    zone: str = ""
+    """The time zone for calendar windows that do not say one; empty where the domain does not."""
     source: str = ""
 
 
@@ -145,7 +179,7 @@ class Request(NamedTuple):
 class Gate(enum.IntFlag):
     """How a hit takes part in the decision whether its request is counted at all.
 
-    A request whose hits carry none is counted in full, whatever its verdict.
+    A request none of whose hits yields or holds is counted in full, whatever its verdict.
     """
 
     NONE = 0
@@ -153,6 +187,10 @@ class Gate(enum.IntFlag):
     """Where this hit would go over its limit, the request counts as refused."""
     YIELDS = 2
     """This hit is not counted where the request is refused by another of its hits, and itself has room."""
+    HOLDS = 4
+    """This hit is not counted where the request is refused, by whichever of its hits."""
+    BUDGET = 8
+    """This hit goes over where the limit is used up already, not where it would be by this hit."""
 
 
 class Hit(NamedTuple):
