@@ -1,0 +1,220 @@
+"""What an answer carries beside its statuses: the headers of LIMIT_RESPONSE_HEADERS_*, and RESPONSE_DYNAMIC_METADATA."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.model import Descriptor, Entry, Override, Unit
+from tests.limiter import Limiter, descriptor
+
+RULES = """
+domain: d
+descriptors:
+  - {key: minute,   rate_limit: {requests_per_unit: 10, unit: minute}}
+  - {key: hour,     rate_limit: {requests_per_unit: 10, unit: hour}}
+  - {key: many,     rate_limit: {requests_per_unit: 100, unit: day}}
+  - {key: over,     rate_limit: {requests_per_unit: 0, unit: minute}}
+  - {key: over_too, rate_limit: {requests_per_unit: 0, unit: hour}}
+  - {key: shadow,   rate_limit: {requests_per_unit: 0, unit: second}, shadow_mode: true}
+  - {key: quota,    rate_limit: {requests_per_unit: 0, unit: day}, quota_mode: true}
+  - {key: free,     rate_limit: {unlimited: true}}
+"""
+
+
+def headers(keys: str, **settings: Any) -> str:
+    """The three headers of an answer, limit, remaining and reset, as `10 9 60`; empty where there are none."""
+    names: dict[str, Any] = {
+        "limit_header": "RateLimit-Limit",
+        "remaining_header": "x-left",
+        "reset_header": "X-RESET",
+    }
+    sent = Limiter(RULES, **names, **settings).ask(*keys.split()).headers
+    assert list(names.values()) == [header.name for header in sent] or not sent
+    return " ".join(header.value for header in sent)
+
+
+@pytest.mark.parametrize(
+    "keys, expected",
+    [
+        ("minute", "10 9 60"),
+        # the one with the least left
+        ("many minute", "10 9 60"),
+        ("minute many", "10 9 60"),
+        # of equals the first
+        ("minute hour", "10 9 60"),
+        ("hour minute", "10 9 3600"),
+        # what refuses before what has the least left, and the last of those that refuse
+        ("over many", "0 0 60"),
+        ("many over minute", "0 0 60"),
+        ("over over_too", "0 0 3600"),
+        ("over_too minute over many", "0 0 60"),
+        # a shadow rule over its limit has nothing left, but does not refuse
+        ("many shadow", "0 0 1"),
+        ("over shadow", "0 0 60"),
+        # nor does a quota by itself: what refuses comes before it
+        ("minute quota", "0 0 86400"),
+        ("quota over", "0 0 60"),
+        ("over quota", "0 0 60"),
+        ("quota shadow", "0 0 86400"),
+        # what has no limit has no headers
+        ("free", ""),
+        ("stranger", ""),
+        ("free stranger minute", "10 9 60"),
+    ],
+)
+def test_the_headers_are_those_of_one_descriptor(keys: str, expected: str) -> None:
+    """The last that refuses, or else the first with the least left."""
+    assert expected == headers(keys)
+
+
+def test_global_shadow_mode_leaves_the_headers_as_they_are() -> None:
+    """They say what would have been."""
+    assert "0 0 60" == headers("minute over", shadow_mode=True)
+
+
+def test_without_the_setting_there_are_no_headers() -> None:
+    """Nothing is added to an answer that was not asked for."""
+    decision = Limiter(RULES).ask("over")
+    assert ([], None) == (decision.headers, decision.dynamic_metadata)
+
+
+METADATA = """
+domain: d
+descriptors:
+  - key: gold
+    rate_limit: {requests_per_unit: 1, unit: hour}
+    metadata: {tier: gold, model: {name: large, limits: {tokens: 5}}, tags: [a]}
+  - key: silver
+    rate_limit: {requests_per_unit: 100, unit: hour}
+    metadata: {tier: silver, model: {name: small, limits: {tokens: 1, words: 2}, cheap: true}, tags: [b], extra: 1}
+  - key: free
+    rate_limit: {unlimited: true}
+    metadata: {tier: free}
+  - key: flat
+    rate_limit: {requests_per_unit: 100, unit: hour}
+    metadata: {model: flat}
+  - key: trial
+    shadow_mode: true
+    rate_limit: {requests_per_unit: 0, unit: hour}
+    metadata: {trial: true}
+  - {key: bare, rate_limit: {requests_per_unit: 0, unit: hour}}
+"""
+
+GOLD: dict[str, Any] = {"tier": "gold", "model": {"name": "large", "limits": {"tokens": 5}}, "tags": ["a"]}
+SILVER: dict[str, Any] = {
+    "tier": "silver",
+    "model": {"name": "small", "limits": {"tokens": 1, "words": 2}, "cheap": True},
+    "tags": ["b"],
+    "extra": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "keys, expected",
+    [
+        ("gold", GOLD),
+        # the first one's values stay, mappings are merged at every depth, lists are not
+        (
+            "gold silver",
+            {
+                "tier": "gold",
+                "model": {"name": "large", "limits": {"tokens": 5, "words": 2}, "cheap": True},
+                "tags": ["a"],
+                "extra": 1,
+            },
+        ),
+        ("silver gold", SILVER),
+        # a mapping and a value: the first one stays
+        ("flat gold", {"model": "flat", "tier": "gold", "tags": ["a"]}),
+        ("gold flat", GOLD),
+        # what is unlimited passes, what is over its limit does not, what is in shadow mode is let pass
+        ("free gold", {**GOLD, "tier": "free"}),
+        ("gold=a gold=a", None),
+        ("trial", {"trial": True}),
+        # a refusal of another descriptor takes nothing away
+        ("bare silver", SILVER),
+        # nothing to tell
+        ("bare", None),
+        ("stranger", None),
+    ],
+)
+def test_the_metadata_of_what_passes_is_merged(keys: str, expected: dict[str, Any] | None) -> None:
+    """The first value wins; nothing comes from descriptors over their limit."""
+    limiter = Limiter(METADATA, dynamic_metadata=True)
+    if keys == "gold=a gold=a":  # used up before, so that neither passes
+        limiter.ask("gold=a")
+    told = limiter.ask(*keys.split()).dynamic_metadata
+    assert told is not None
+    assert expected == told.get("metadata")
+
+
+def test_what_is_told_never_changes_the_rules() -> None:
+    """Merging into the metadata of a rule would tell one caller's values to the next."""
+    limiter = Limiter(METADATA, dynamic_metadata=True)
+    assert limiter.service.tree is not None
+    rules = limiter.service.tree.rules
+    before = copy.deepcopy([rule.metadata for rule in rules])
+    for keys in ("gold silver flat free", "silver gold", "flat gold silver", "gold=b silver"):
+        limiter.ask(*keys.split())
+    assert before == [rule.metadata for rule in rules]
+    assert SILVER == (limiter.ask("silver").dynamic_metadata or {}).get("metadata")
+
+
+@pytest.mark.parametrize(
+    "descriptors, hits, expected",
+    [
+        (
+            [descriptor("team=dba model=gpt-4.1")],
+            0,
+            {"domain": "d", "descriptors": [{"entries": ["team=dba", "model=gpt-4.1"]}]},
+        ),
+        # hits where they are given: the request's unless 0, the descriptor's even where 0
+        (
+            [descriptor("a=b", 0), descriptor("a=c", 7), descriptor("a=")],
+            5,
+            {
+                "domain": "d",
+                "descriptors": [
+                    {"entries": ["a=b"], "hitsAddend": 0},
+                    {"entries": ["a=c"], "hitsAddend": 7},
+                    {"entries": ["a="]},
+                ],
+                "hitsAddend": 5,
+            },
+        ),
+        # limits as protobuf writes them
+        (
+            [
+                descriptor("a=b", override=Override(5, Unit.HOUR)),
+                descriptor("a=b", override=Override(0, Unit.DAY, 3)),
+            ],
+            0,
+            {
+                "domain": "d",
+                "descriptors": [
+                    {"entries": ["a=b"], "limit": "requests_per_unit:5 unit:HOUR"},
+                    {"entries": ["a=b"], "limit": "unit:DAY unit_multiplier:{value:3}"},
+                ],
+            },
+        ),
+        ([Descriptor(())], 0, {"domain": "d", "descriptors": [{"entries": []}]}),
+    ],
+)
+def test_the_request_is_told_back(
+    descriptors: Sequence[Descriptor], hits: int, expected: dict[str, Any]
+) -> None:
+    """Later filters and access logs see what was asked."""
+    limiter = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True)
+    assert expected == limiter.ask(*descriptors, hits=hits).dynamic_metadata
+
+
+def test_bytes_that_are_no_text_are_told_as_text() -> None:
+    """A protobuf Struct holds text; what is not is escaped."""
+    entries = Descriptor((Entry(b"k\xff", b"\x00\xe2\x82"),))
+    told = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True).ask(entries).dynamic_metadata
+    assert told is not None
+    assert [{"entries": [r"k\xff=\x00\xe2\x82"]}] == told["descriptors"]

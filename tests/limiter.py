@@ -1,0 +1,119 @@
+"""The service as the tests of its answers use it: rules from YAML, counters in memory, a clock that stands until told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ratelimit_service.core import keys
+from ratelimit_service.core.errors import RateLimitServiceError
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import Decision, Descriptor, Entry, Override, Request, Status
+from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.core.rules import load
+from ratelimit_service.ports import Observer
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.stores.memory import MemoryStore
+
+MIDNIGHT = 1_795_219_200
+"""2026-11-21T00:00:00Z, a Saturday: the first second of a second, a minute, an hour and a day."""
+
+
+@dataclass
+class Asked:
+    """A call that keeps its answers."""
+
+    request: Request
+    answers: list[Decision | RateLimitServiceError] = field(default_factory=list)
+
+    def reply(self, answer: Decision | RateLimitServiceError) -> None:
+        self.answers.append(answer)
+
+
+class Unobserved:
+    """An observer that looks away."""
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        pass
+
+    def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
+        pass
+
+
+class Limiter:
+    """A RateLimitService for tests: `now` is its clock, `store` its counters, `policy` the settings of core.planning."""
+
+    def __init__(
+        self, *files: str, now: float = MIDNIGHT, observer: Observer | None = None, **policy: Any
+    ) -> None:
+        self.now = now
+        self.store = MemoryStore(lambda: self.now)
+        self.service = RateLimitService(
+            self.store, observer or Unobserved(), lambda: self.now, Policy(**policy)
+        )
+        documents = [read(f"{number}.yaml", text) for number, text in enumerate(files)]
+        self.service.use(RuleTree(load(documents).domains))
+
+    def answer(self, request: Request) -> Decision:
+        """The decision on `request`; raises the error that it is answered with instead."""
+        call = Asked(request)
+        self.service.submit([call])
+        (answer,) = call.answers
+        if not isinstance(answer, Decision):
+            raise answer
+        assert len(request.descriptors) == len(answer.statuses)
+        return answer
+
+    def ask(self, *descriptors: Descriptor | str, hits: int = 0, domain: str = "d") -> Decision:
+        """The decision on a request with these descriptors, which may be given as `key=value key=value`."""
+        asked = tuple([one if isinstance(one, Descriptor) else descriptor(one) for one in descriptors])
+        return self.answer(Request(domain, asked, hits))
+
+    def used(self, entries: str, domain: str = "d") -> int | None:
+        """What the one counter of a bucket holds; None where there is none."""
+        bucket = keys.bucket("", domain, [keys.part(*entry) for entry in entries_of(entries)])
+        held = asyncio.run(self.store.look(bucket))
+        assert len(held) <= 1
+        return next(iter(held.values()), None)
+
+
+def descriptor(entries: str, hits: int | None = None, override: Override | None = None) -> Descriptor:
+    """The descriptor with the entries `key=value key=value`; hits below 0 are given back."""
+    negative = hits is not None and hits < 0
+    return Descriptor(entries_of(entries), None if hits is None else abs(hits), override, negative)
+
+
+def entries_of(text: str) -> tuple[Entry, ...]:
+    pairs = [pair.partition("=") for pair in text.split()]
+    return tuple([Entry(key.encode(), value.encode()) for key, _, value in pairs])
+
+
+def said(decision: Decision) -> str:
+    """A decision in one line: `OVER_LIMIT: OK 9 3600, OVER_LIMIT 0 60`."""
+    return f"{decision.code.name}: {', '.join(map(told, decision.statuses))}"
+
+
+def told(status: Status) -> str:
+    """A status in one line: its code, what remains, and the seconds to the reset where there is a limit."""
+    if status.limit is not None:
+        return f"{status.code.name} {status.remaining} {status.reset}"
+    return f"{status.code.name} {status.remaining}" if status.remaining else status.code.name
+
+
+Row = tuple[int, int | None, str]
+"""Seconds later, the descriptor's hits, and what is told of it."""
+
+
+def replay(limiter: Limiter, rows: Iterable[Row], entries: str = "team=dba") -> list[Row]:
+    """The rows as they turn out, to be compared with themselves."""
+    turned_out: list[Row] = []
+    for later, hits, _ in rows:
+        limiter.now += later
+        decision = limiter.ask(descriptor(entries, hits))
+        (status,) = decision.statuses
+        assert decision.code is status.code
+        turned_out.append((later, hits, told(status)))
+    return turned_out
