@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import Problem
+
 
 class Kind(enum.Enum):
     """What a scalar is taken for by YAML 1.1, as upstream's parser reads it."""
@@ -23,12 +25,16 @@ class Kind(enum.Enum):
 
 @dataclass(slots=True)
 class Scalar:
-    """`text` as written; `value` as its kind has it (str, int, float, bool or None)."""
+    """`text` as written; `value` as its kind has it (str, int, float, bool or None).
+
+    Where it is a `block` (YAML's `|`), each line of the text is a line of the file; the first is the one after `line`.
+    """
 
     line: int
     kind: Kind
     text: str
     value: Any = None
+    block: bool = False
 
 
 @dataclass(slots=True)
@@ -53,8 +59,15 @@ Node = Scalar | Sequence | Mapping
 
 @dataclass(slots=True)
 class Document:
-    """One file. `root` is None where it is empty; `extra_documents` is the line of a second document in it, or 0."""
+    """One file, or what stands for one within a file, such as a key of a ConfigMap.
+
+    `root` is None where it is empty; `extra_documents` is the line of a second document in it, or 0. Of what stands within
+    a file, `path` and `line` say where. `warnings` are those of the source; rules.load tells them with its own.
+    """
 
     file: str
     root: Node | None
     extra_documents: int = 0
+    path: str = ""
+    line: int = 0
+    warnings: tuple[Problem, ...] = ()

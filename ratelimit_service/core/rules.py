@@ -40,6 +40,8 @@ def load(documents: Sequence[Document], *, merge_domains: bool = False) -> Loade
     report = Report()
     domains: dict[str, _Domain] = {}
     for document in documents:
+        for warning in document.warnings:
+            report.warn(warning)
         _Reader(document.file, report).file(document, domains, merge_domains)
     if not report.failed:
         for domain in domains.values():
@@ -50,7 +52,7 @@ def load(documents: Sequence[Document], *, merge_domains: bool = False) -> Loade
     return Loaded(
         tuple(
             [
-                DomainRules(domain.name, tuple(domain.descriptors), domain.source)
+                DomainRules(domain.name, tuple(domain.descriptors), source=domain.source)
                 for domain in domains.values()
             ]
         ),
@@ -97,18 +99,17 @@ class _Reader:
             message = (
                 "only the first document of a file is read: move what begins here into a file of its own"
             )
-            self._report.warn(Problem(self._file, document.extra_documents, "", message))
+            self._report.warn(Problem(self._file, document.extra_documents, document.path, message))
         root = document.root
         if isinstance(root, Mapping):
-            fields = Fields(self._report, self._file, Level.FILE, "", root)
+            fields = Fields(self._report, self._file, Level.FILE, document.path, root)
         elif root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL):
-            self._report.error(
-                Problem(self._file, 0, "", "the file is empty: it must have a domain and descriptors")
-            )
+            message = "the file is empty: it must have a domain and descriptors"
+            self._report.error(Problem(self._file, document.line, document.path, message))
             return
         else:
             message = f"must be a mapping with a domain and descriptors, not {describe(root)}"
-            self._report.error(Problem(self._file, root.line, "", message))
+            self._report.error(Problem(self._file, root.line, document.path, message))
             return
         self._domain = self._enter(fields, domains, merge_domains)
         descriptors = fields.mappings("descriptors", Level.DESCRIPTOR)
