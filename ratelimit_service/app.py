@@ -84,7 +84,7 @@ class App:
         self._find = find_files(settings)
         self.rulebook = Rulebook(
             self.service,
-            partial(files.read, self._find),
+            partial(files.read, self._find, places_of(settings)),
             self.metrics,
             merge_domains=settings.merge_domain_config,
         )
@@ -128,7 +128,7 @@ class App:
 
     async def start(self) -> None:
         """Load the rules, open the ports, and go looking for the store and for changes of the files."""
-        self.health.set("config", self._settings.force_start_without_initial_config)
+        self.health.set("config", self._ready_without_rules)
         if self._settings.backend != "memory":
             self.health.set(self._settings.backend, False)
         watcher = files.Watcher(self._find)
@@ -173,6 +173,14 @@ class App:
             os._exit(128 + number)
         self._log.info("stopping", signal=signal.Signals(number).name)
         self._stopping.set()
+
+    @property
+    def _ready_without_rules(self) -> bool:
+        settings = self._settings
+        return (
+            settings.force_start_without_initial_config
+            and not settings.healthy_with_at_least_one_config_loaded
+        )
 
     async def _load(self) -> None:
         if await self.rulebook.load():
@@ -240,6 +248,13 @@ def jitter_of(settings: Settings) -> Jitter:
     """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
     most = settings.expiration_jitter_max_seconds
     return partial(random.randrange, most) if most > 0 else (lambda: 0)
+
+
+def places_of(settings: Settings) -> str:
+    """Where configuration files are looked for, for people."""
+    if settings.config_path:
+        return ", ".join(settings.config_path)
+    return str(Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory))
 
 
 def find_files(settings: Settings) -> files.Find:

@@ -8,8 +8,10 @@ import grpc
 from google.protobuf import json_format
 
 from .commands import entries_of
-from .core.errors import StoreError
+from .core.errors import InvalidRequest, StoreError
+from .core.text import printable
 from .proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from .settings_types import host_port
 from .transports.grpc_method import PATH
 
 _OVER = RateLimitResponse.OVER_LIMIT
@@ -20,15 +22,16 @@ def ask(
 ) -> int:
     """Ask `server`, print its answer, and return the exit code: 0 for OK, 3 for OVER_LIMIT.
 
-    Raises InvalidRequest for a descriptor that is none, StoreError where the server gave no answer.
+    Raises InvalidRequest for a descriptor or a server that is none, StoreError where the server gave no answer.
     """
+    target = _target(server)
     request = RateLimitRequest(domain=domain)
     for text in descriptors:
         descriptor = request.descriptors.add(is_negative_hits=hits < 0)
         descriptor.hits_addend.value = abs(hits)
         for key, value in entries_of(text):
             descriptor.entries.add(key=key, value=value)
-    with grpc.insecure_channel(server) as channel:
+    with grpc.insecure_channel(target) as channel:
         method = channel.unary_unary(
             PATH,
             request_serializer=RateLimitRequest.SerializeToString,
@@ -37,14 +40,26 @@ def ask(
         try:
             response = method(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise StoreError(f"{server} answered {error.code().name}: {error.details()}") from None
+            details = printable(error.details() or "")
+            raise StoreError(f"no decision from {server}: {error.code().name}: {details}") from None
     if as_json:
         print(json_format.MessageToJson(response, indent=2))
     else:
         print(RateLimitResponse.Code.Name(response.overall_code))
         for text, status in zip(descriptors, response.statuses, strict=True):
-            print(f"  {text}: {_describe(status)}")
+            print(f"  {printable(text)}: {_describe(status)}")
     return 3 if response.overall_code == _OVER else 0
+
+
+def _target(server: str) -> str:
+    """`server` as grpc names it; without a host it is this one. Raises InvalidRequest."""
+    if server.startswith("unix:"):
+        return server
+    try:
+        host, _ = host_port(server)
+    except ValueError as error:
+        raise InvalidRequest(f'the server "{printable(server)}" {error}') from None
+    return server if host else f"127.0.0.1{server}"
 
 
 def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
@@ -53,7 +68,7 @@ def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
     limit = status.current_limit
     unit = RateLimitResponse.RateLimit.Unit.Name(limit.unit).lower()
     window = f"{limit.unit_multiplier.value} {unit}s" if limit.HasField("unit_multiplier") else unit
-    name = f" ({limit.name})" if limit.name else ""
+    name = f" ({printable(limit.name)})" if limit.name else ""
     verdict = "over the limit, " if status.code == _OVER else ""
     return (
         f"{verdict}{status.limit_remaining:,} of {limit.requests_per_unit:,} left for this {window}{name}, "

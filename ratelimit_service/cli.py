@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from . import commands
 from .core.errors import RateLimitServiceError
 
 app = typer.Typer(
@@ -21,36 +20,50 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Domain = Annotated[str, typer.Argument(help="The domain, as in the configuration: token-budgets")]
-Descriptor = Annotated[str, typer.Argument(help="key=value,key=value; a comma in a value is written \\,")]
+
+def _utf8(text: str) -> str:
+    """`text`, which the shell may have made of any bytes, where it is UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("is not UTF-8") from None
+    return text
+
+
+Domain = Annotated[
+    str, typer.Argument(help="The domain, as in the configuration: token-budgets", callback=_utf8)
+]
+Descriptor = Annotated[
+    str, typer.Argument(help="key=value,key=value; in a value, a comma is written \\, and a backslash \\\\.")
+]
+
+_MOST_HITS = 2**64 - 1
+"""What the protocol has room for."""
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
     config: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A configuration file, or a directory of them; may be repeated.", envvar="CONFIG_PATH"
-        ),
+        list[str] | None,
+        typer.Option(help="A configuration file, or a directory of them; may be repeated (CONFIG_PATH)."),
     ] = None,
-    store: Annotated[str | None, typer.Option(help="memory or redis.", envvar="BACKEND_TYPE")] = None,
-    redis_url: Annotated[
-        str | None, typer.Option(help="host:port, redis:// or unix://.", envvar="REDIS_URL")
-    ] = None,
-    grpc_port: Annotated[str | None, typer.Option(help="ShouldRateLimit (8081).", envvar="GRPC_PORT")] = None,
-    port: Annotated[str | None, typer.Option(help="/healthcheck and /json (8080).", envvar="PORT")] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warn or error.", envvar="LOG_LEVEL")
-    ] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json.", envvar="LOG_FORMAT")] = None,
+    store: Annotated[str | None, typer.Option(help="memory or redis (BACKEND_TYPE).")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="host:port, redis:// or unix:// (REDIS_URL).")] = None,
+    grpc_port: Annotated[str | None, typer.Option(help="The port of ShouldRateLimit (GRPC_PORT).")] = None,
+    port: Annotated[str | None, typer.Option(help="The port of /healthcheck and /json (PORT).")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warn or error (LOG_LEVEL).")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json (LOG_FORMAT).")] = None,
 ) -> None:
-    """Serve until SIGTERM. Everything can be set by environment variables; docs/settings.md lists them.
+    """Serve until SIGTERM. Everything can be set by environment variables, over which the options here win.
 
-    Arguments of envoyproxy/ratelimit's binary are accepted and ignored, as it ignores them.
+    docs/settings.md lists them. Arguments of envoyproxy/ratelimit's binary are accepted and ignored, as it ignores them.
     """
+    from . import commands
+
+    # Options are read here and not by typer, which would read them in other ways than load_settings.
     options = {
-        "CONFIG_PATH": ",".join(map(str, config)) if config else None,
+        "CONFIG_PATH": ",".join(config) if config else None,
         "BACKEND_TYPE": store,
         "REDIS_URL": redis_url,
         "GRPC_PORT": grpc_port,
@@ -58,9 +71,7 @@ def serve(
         "LOG_LEVEL": log_level,
         "LOG_FORMAT": log_format,
     }
-    given = {
-        name: value for name, value in options.items() if value is not None and value != os.environ.get(name)
-    }
+    given = {name: value for name, value in options.items() if value is not None}
     commands.serve(os.environ, given, ignored=context.args)
 
 
@@ -76,6 +87,8 @@ def check_config(
     ] = False,
 ) -> None:
     """Load configuration files as the service would, and say all that is wrong with them. Exits with 1 if anything is."""
+    from . import commands
+
     raise typer.Exit(commands.check_config(paths, strict=strict, merge_domains=merge_domains))
 
 
@@ -85,7 +98,12 @@ def ask(
     descriptors: Annotated[
         list[str], typer.Argument(help="key=value,key=value; several are asked about together.")
     ],
-    hits: Annotated[int, typer.Option(help="0 only asks; more is charged; less is given back.")] = 0,
+    hits: Annotated[
+        int,
+        typer.Option(
+            help="0 only asks; more is charged; less is given back.", min=-_MOST_HITS, max=_MOST_HITS
+        ),
+    ] = 0,
     server: Annotated[str, typer.Option(help="The gRPC port of a running service.")] = "127.0.0.1:8081",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
@@ -108,6 +126,8 @@ def reset(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the counters of a bucket from the store that the environment's settings name, and say what they held."""
+    from . import commands
+
     try:
         asyncio.run(commands.reset(os.environ, domain, descriptor, dry_run=dry_run))
     except RateLimitServiceError as error:
@@ -117,4 +137,7 @@ def reset(
 
 def main() -> None:
     """The console script."""
+    # Before grpc is imported, which then reads it. What its C library would write to stderr comes back as an error, and
+    # its lines would stand between ours, of which LOG_FORMAT=json promises that each is JSON.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()

@@ -1,4 +1,8 @@
-"""What the commands of the command line do."""
+"""What the commands of the command line do.
+
+What serves is imported where it is needed: gRPC, HTTP and Redis take a third of a second to import, and `check-config`,
+which runs in pipelines and hooks, has no use for them.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
-import uvloop
 
-from .app import App, find_files, make_store
 from .core import keys
 from .core.errors import InvalidRequest, InvalidRules, Problem, StartError
-from .core.matcher import RuleTree
 from .core.model import Entry
-from .core.rules import load
+from .core.text import printable
 from .observe import logs
+from .rulebook import compile_rules
 from .settings import Settings, load_settings, unsupported
 from .sources import files
 
@@ -29,9 +31,11 @@ def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Seque
         logs.configure(settings.log_level, settings.log_format)
         log = structlog.get_logger("ratelimit_service")
         if ignored:
-            log.info("arguments ignored", arguments=list(ignored))
+            log.warning("arguments ignored", arguments=list(ignored))
         for line in unsupported(environ):
             log.warning(line)
+        import uvloop
+
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
     except StartError as error:
@@ -40,70 +44,87 @@ def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Seque
 
 
 async def _serve(settings: Settings) -> None:
+    from .app import App
+
     await App(settings).run()
 
 
 def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool) -> int:
     """Load files as `serve` does, and print all that is wrong; the exit code."""
-    missing = [Problem(str(path), 0, "", "does not exist") for path in paths if not path.exists()]
-    errors: Sequence[Problem] = missing
-    warnings: Sequence[Problem] = ()
-    tree = RuleTree()
-    if not missing:
-        try:
-            domains, warnings = load(files.read(files.named(paths)), merge_domains=merge_domains)
-            tree = RuleTree(domains)
-        except InvalidRules as error:
-            errors, warnings = error.problems, error.warnings
+    errors: Sequence[Problem] = ()
+    rules = domains = 0
+    try:
+        contents = files.read(files.named(paths), ", ".join(map(str, paths)))
+        tree, warnings = compile_rules(*contents, merge_domains=merge_domains)
+        rules, domains = len(tree.rules), len(tree.domains)
+    except InvalidRules as error:
+        errors, warnings = error.problems, error.warnings
     for problem in errors:
-        print(f"error: {problem}")
+        print(f"error: {printable(str(problem))}")
     for problem in warnings:
-        print(f"{'error' if strict else 'warning'}: {problem}")
+        print(f"{'error' if strict else 'warning'}: {printable(str(problem))}")
     if errors or (strict and warnings):
         return 1
-    print(f"ok: {_count(len(tree.rules), 'rule')} in {_count(len(tree.domains), 'domain')}")
+    print(f"ok: {_count(rules, 'rule')} in {_count(domains, 'domain')}")
     return 0
 
 
 async def reset(environ: Mapping[str, str], domain: str, descriptor: str, *, dry_run: bool) -> None:
-    """Delete the counters of a bucket and print what they held. Raises StartError or StoreError."""
+    """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError."""
+    from .app import make_store
+
     settings = load_settings(environ)
     if settings.backend == "memory":
         raise StartError(
             "the memory store lives inside the serving process, and cannot be reached from here: "
             "set REDIS_URL to the store that the service counts in"
         )
-    bucket = bucket_of(settings, domain, entries_of(descriptor))
+    entries = entries_of(descriptor)
+    bucket, doubt = bucket_of(settings, domain, entries)
     store = make_store(settings)
     try:
         held = await (store.look(bucket) if dry_run else store.forget(bucket))
     finally:
         await store.close()
-    if not held:
-        print(f"nothing is counted for {bucket}")
+    verb = "would delete" if dry_run else "deleted"
     for key, value in held.items():
-        print(
-            f"{'would delete' if dry_run else 'deleted'} {key}, which held {'no number' if value is None else value}"
-        )
+        print(f"{verb} {printable(key)}, which held {'no number' if value is None else value}")
+    if not held:
+        print(f"nothing is counted for {printable(bucket)}")
+        if doubt:
+            print(f"note: {doubt}", file=sys.stderr)
 
 
-def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> str:
-    """The bucket in which the service counts a descriptor, by the rules that the settings name where they can be read."""
+def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tuple[str, str]:
+    """The bucket in which the service counts a descriptor; and why this may be another one, or nothing.
+
+    Where values share a bucket, only the rules can tell which: they are those that the settings name.
+    """
+    from .app import find_files, places_of
+
+    match, doubt = None, ""
     try:
-        domains, _ = load(files.read(find_files(settings)), merge_domains=settings.merge_domain_config)
-        tree = RuleTree(domains)
+        contents = files.read(find_files(settings), places_of(settings))
+        tree, _ = compile_rules(*contents, merge_domains=settings.merge_domain_config)
+    except InvalidRules as error:
+        doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
+    else:
         match = tree.match(domain, entries) if domain in tree.domains else None
-    except InvalidRules:
-        match = None
     parts = match.parts if match else tuple(keys.part(*entry) for entry in entries)
-    return keys.bucket(settings.cache_key_prefix, domain, parts)
+    return keys.bucket(settings.cache_key_prefix, domain, parts), doubt
 
 
 def entries_of(text: str) -> tuple[Entry, ...]:
-    """`team=dba,model=gpt-x` as entries; `\\,` is a comma in a value. Raises InvalidRequest."""
+    r"""`team=dba,model=gpt-x` as entries; `\,` is a comma in a value, `\\` a backslash. Raises InvalidRequest."""
+    pairs = [""]
+    for char in re.findall(r"\\[\\,]|.", text, re.DOTALL):
+        if char == ",":
+            pairs.append("")
+        else:
+            pairs[-1] += char[-1]
     entries = []
-    for pair in re.split(r"(?<!\\),", text):
-        key, equals, value = pair.replace("\\,", ",").partition("=")
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
         if not key or not equals:
             raise InvalidRequest(f"a descriptor is key=value,key=value; {pair!r} is not key=value")
         entries.append(

@@ -15,7 +15,24 @@ from .core.matcher import RuleTree
 from .core.rules import load
 from .service import RateLimitService
 
-Read = Callable[[], list[Document]]
+Read = Callable[[], tuple[Sequence[Document], Sequence[Problem]]]
+"""What there is to load, and what was wrong with what is therefore missing from it."""
+
+
+def compile_rules(
+    documents: Sequence[Document], problems: Sequence[Problem], *, merge_domains: bool
+) -> tuple[RuleTree, Sequence[Problem]]:
+    """The rules of `documents`, and the warnings about them.
+
+    Raises InvalidRules where anything is wrong with them, or `problems` says that some are missing; with all of it.
+    """
+    try:
+        domains, warnings = load(documents, merge_domains=merge_domains)
+    except InvalidRules as error:
+        raise InvalidRules((*problems, *error.problems), error.warnings) from None
+    if problems:
+        raise InvalidRules(problems, warnings)
+    return RuleTree(domains), warnings
 
 
 class LoadObserver(Protocol):
@@ -71,5 +88,5 @@ class Rulebook:
         return True
 
     def _compile(self) -> tuple[RuleTree, Sequence[Problem]]:
-        domains, warnings = load(self._read(), merge_domains=self._merge_domains)
-        return RuleTree(domains), warnings
+        documents, problems = self._read()
+        return compile_rules(documents, problems, merge_domains=self._merge_domains)

@@ -31,13 +31,17 @@ class Found(NamedTuple):
 
 
 Find = Callable[[], list[Found]]
-"""Lists the files, in the order of their names. A place that does not exist has none."""
+"""Lists the files, in the order of their names. Raises OSError where a directory cannot be read."""
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
 
 def named(paths: Sequence[Path]) -> Find:
-    """The files at `paths`; a directory there stands for the YAML files directly in it (CONFIG_PATH)."""
+    """The files at `paths`; a directory there stands for the YAML files directly in it (CONFIG_PATH).
+
+    A path at which there is nothing is a file that cannot be read: rules that have been asked for by name do not go
+    missing in silence.
+    """
 
     def find() -> list[Found]:
         found = []
@@ -47,7 +51,7 @@ def named(paths: Sequence[Path]) -> Find:
                     entry for entry in path.iterdir() if entry.suffix in _YAML and entry.is_file()
                 )
                 found += [Found(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
-            elif path.exists():
+            else:
                 found.append(Found(str(path), path))
         return found
 
@@ -99,23 +103,35 @@ def _is_kubernetes_own(name: str) -> bool:
     return name.startswith("..")
 
 
-def read(find: Find) -> list[Document]:
-    """Read and parse every file. Raises InvalidRules with the problems of all of them, or where there is none."""
+class Contents(NamedTuple):
+    """What the files say, and what is wrong with those that do not say anything."""
+
+    documents: list[Document]
+    problems: list[Problem]
+
+
+def read(find: Find, where: str = "configuration") -> Contents:
+    """Read and parse every file; that there is none is a problem too, of `where`."""
     documents: list[Document] = []
     problems: list[Problem] = []
-    files = find()
+    try:
+        files = find()
+    except OSError as error:
+        return Contents([], [Problem(str(error.filename or where), 0, "", _unreadable(error))])
     for name, path in files:
         try:
             documents.append(yaml_text.read(name, path.read_bytes()))
         except OSError as error:
-            problems.append(Problem(name, 0, "", f"cannot be read: {error.strerror or error}"))
+            problems.append(Problem(name, 0, "", _unreadable(error)))
         except InvalidRules as error:
             problems += error.problems
     if not files:
-        problems.append(Problem("configuration", 0, "", "there is no configuration file"))
-    if problems:
-        raise InvalidRules(problems)
-    return documents
+        problems.append(Problem(where, 0, "", "there is no configuration file"))
+    return Contents(documents, problems)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
 
 
 class Watcher:
@@ -128,7 +144,11 @@ class Watcher:
     def look(self) -> Fingerprint:
         """What tells this state of the files from another."""
         seen = []
-        for name, path in self._find():
+        try:
+            files = self._find()
+        except OSError as error:  # a state like any other: what is wrong comes out when it is loaded
+            return ((str(error), 0, 0, 0, 0, 0),)
+        for name, path in files:
             try:
                 status = path.stat()
             except OSError:  # gone between the two

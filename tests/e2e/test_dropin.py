@@ -14,9 +14,9 @@ import pytest
 from ratelimit_service.proto import ratelimit_pb2 as pb
 
 from ..servers import RedisServer
+from ..service import ConfigMapMount, Service
+from ..waiting import wait_for
 from .conftest import Unique
-from .service import ConfigMapMount, Service
-from .waiting import wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from .waiting import PATIENCE, wait_for
+from ..waiting import PATIENCE, wait_for
 
 DEFAULT_TOKENS = 40
 

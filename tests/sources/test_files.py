@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.sources import files
 
 
@@ -37,7 +35,9 @@ def names(find: files.Find) -> list[str]:
 
 
 def runtime(root: Path, *, watch_root: bool = True, ignore_dot_files: bool = False) -> files.Find:
-    return files.runtime(root, "ratelimit", "config", watch_root=watch_root, ignore_dot_files=ignore_dot_files)
+    return files.runtime(
+        root, "ratelimit", "config", watch_root=watch_root, ignore_dot_files=ignore_dot_files
+    )
 
 
 def test_a_directory_stands_for_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
@@ -48,16 +48,23 @@ def test_a_directory_stands_for_the_yaml_files_directly_in_it(tmp_path: Path) ->
 
 
 def test_files_and_directories_can_be_mixed(tmp_path: Path) -> None:
-    """A file is taken whatever it is called; one that does not exist is not there."""
+    """A file is taken whatever it is called, and even where it does not exist: reading it says so."""
     one = write(tmp_path / "one.conf")
     write(tmp_path / "more" / "two.yaml")
     found = names(files.named([one, tmp_path / "more", tmp_path / "gone.yaml"]))
-    assert [str(one), str(tmp_path / "more" / "two.yaml")] == found
+    assert [str(one), str(tmp_path / "more" / "two.yaml"), str(tmp_path / "gone.yaml")] == found
 
 
 def test_upstreams_directory_is_read_with_its_subdirectories(tmp_path: Path) -> None:
     """Every file whose path begins with RUNTIME_APPDIRECTORY, of whatever suffix, in the order of the names."""
-    for name in ("config/b.yaml", "config/a", "config/team/c.yaml", "config.extra.yaml", "other/d.yaml", "e.yaml"):
+    for name in (
+        "config/b.yaml",
+        "config/a",
+        "config/team/c.yaml",
+        "config.extra.yaml",
+        "other/d.yaml",
+        "e.yaml",
+    ):
         write(tmp_path / "ratelimit" / name)
     expected = ["config.extra.yaml", "config/a", "config/b.yaml", "config/team/c.yaml"]
     assert expected == names(runtime(tmp_path))
@@ -70,7 +77,9 @@ def test_without_watching_the_root_only_its_directory_is_read(tmp_path: Path) ->
     assert ["b.yaml", "team/c.yaml"] == names(runtime(tmp_path, watch_root=False))
 
 
-@pytest.mark.parametrize(("ignore", "expected"), [(False, ["config/.a.yaml", "config/b.yaml"]), (True, ["config/b.yaml"])])
+@pytest.mark.parametrize(
+    ("ignore", "expected"), [(False, ["config/.a.yaml", "config/b.yaml"]), (True, ["config/b.yaml"])]
+)
 def test_dot_files_can_be_left_out(tmp_path: Path, ignore: bool, expected: list[str]) -> None:
     """RUNTIME_IGNOREDOTFILES."""
     for name in ("config/.a.yaml", "config/b.yaml"):
@@ -82,7 +91,9 @@ def test_dot_files_can_be_left_out(tmp_path: Path, ignore: bool, expected: list[
 @pytest.mark.parametrize("ignore", [True, False])
 def test_a_mounted_configmap_is_read_once(tmp_path: Path, watch_root: bool, ignore: bool) -> None:
     """Whatever the settings: `..data` has the same files again. A path in the ConfigMap is a linked directory."""
-    mount(tmp_path / "ratelimit" / "config", "2026_1", {"config.yaml": "domain: a", "team/b.yaml": "domain: b"})
+    mount(
+        tmp_path / "ratelimit" / "config", "2026_1", {"config.yaml": "domain: a", "team/b.yaml": "domain: b"}
+    )
     prefix = "config/" if watch_root else ""
     found = names(runtime(tmp_path, watch_root=watch_root, ignore_dot_files=ignore))
     assert [f"{prefix}config.yaml", f"{prefix}team/b.yaml"] == found
@@ -100,15 +111,36 @@ def test_all_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     broken = write(tmp_path / "a.yaml", "domain: [")
     gone = tmp_path / "b.yaml"
     find = lambda: [files.Found("a.yaml", broken), files.Found("b.yaml", gone)]  # noqa: E731
-    with pytest.raises(InvalidRules) as error:
-        files.read(find)
-    assert ["a.yaml", "b.yaml"] == [problem.file for problem in error.value.problems]
+    assert ["a.yaml", "b.yaml"] == [problem.file for problem in files.read(find).problems]
 
 
-def test_no_file_at_all_is_an_error() -> None:
+def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
     """An empty directory must not wipe the rules out."""
-    with pytest.raises(InvalidRules, match="there is no configuration file"):
-        files.read(files.named([]))
+    empty = files.read(files.named([tmp_path]), str(tmp_path))
+    assert [f"{tmp_path}: there is no configuration file"] == list(map(str, empty.problems))
+
+
+def test_a_file_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
+    """Beside it, the others are read: what is wrong with them is told too."""
+    there, gone = write(tmp_path / "there.yaml"), tmp_path / "gone.yaml"
+    contents = files.read(files.named([gone, there]))
+    assert [str(there)] == [document.file for document in contents.documents]
+    assert [f"{gone}: cannot be read: No such file or directory"] == list(map(str, contents.problems))
+
+
+def test_a_directory_that_cannot_be_read_is_told_and_looked_at_again(tmp_path: Path) -> None:
+    """A link to itself, a file system that has gone: neither ends the looking for changes."""
+    config = tmp_path / "ratelimit" / "config"
+    config.parent.mkdir()
+    config.symlink_to(config)
+    find = runtime(tmp_path, watch_root=False)
+    assert [f"{config}: cannot be read: Too many levels of symbolic links"] == list(
+        map(str, files.read(find).problems)
+    )
+    watcher = files.Watcher(find)
+    config.unlink()
+    write(config / "a.yaml")
+    assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 
 def edit(path: Path) -> None:
@@ -178,7 +210,7 @@ def test_the_swap_of_the_root_itself_is_a_change(tmp_path: Path) -> None:
     root.symlink_to("v1")
     watcher = files.Watcher(runtime(root))
     (tmp_path / "next").symlink_to("v2")
-    os.replace(tmp_path / "next", root)
+    (tmp_path / "next").replace(root)
     assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from .waiting import wait_for
 
 COMMAND = (sys.executable, "-m", "ratelimit_service", "serve")
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 """What the process gets from the environment of the tests, where nothing may configure it by accident."""
