@@ -10,11 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from .servers import RedisServer
 
-# No deadline: how long an example takes depends on what else the machine does.
-settings.register_profile("default", deadline=None)
-settings.register_profile(
-    "fuzz", deadline=None, max_examples=50_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
+# No deadline, and nothing is too slow: how long an example takes depends on what else the machine does.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", settings.get_profile("default"), max_examples=50_000, print_blob=True)
 settings.load_profile("default")
 
 

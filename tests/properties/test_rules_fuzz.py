@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.errors import InvalidRules
@@ -15,7 +15,7 @@ from ratelimit_service.core.reading import KEYS, Level
 from ratelimit_service.core.rules import load
 from ratelimit_service.sources.yaml_text import read
 
-bounded = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+pytestmark = pytest.mark.fuzz
 
 keys = sorted({key for level in KEYS.values() for key in level})
 values = ["d", "day", "minute", "5", "010", "1.5", "yes", "~", "a*", "'", '"', "\t", "\x07", "\ufeff", "é"]
@@ -99,21 +99,18 @@ def outcome(text: bytes | str) -> str:
     return "refused"
 
 
-@bounded
 @given(st.binary(max_size=200))
 def test_any_bytes_are_loaded_or_refused(text: bytes) -> None:
     """No bytes make the loader fail in another way than by refusing them."""
     assert outcome(text) in ("loaded", "refused")
 
 
-@bounded
 @given(lines)
 def test_any_text_that_looks_like_yaml_is_loaded_or_refused(text: list[tuple[str, list[str]]]) -> None:
     """Nor does text made of pieces of YAML and of our keys."""
     assert outcome("\n".join(indent + "".join(parts) for indent, parts in text)) in ("loaded", "refused")
 
 
-@bounded
 @given(configurations)
 def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
     """Nor does any structure of our keys with values of any kind."""
