@@ -1,29 +1,27 @@
 """When a window starts and ends, and what it is called in a counter key.
 
-Windows of `requests_per_unit` are upstream's: blocks of a fixed number of seconds counted from 1970-01-01T00:00Z. So a
-week starts on a Thursday, a month has 30 days and a year 365.
+Windows without a calendar are upstream's: blocks of a fixed number of seconds counted from 1970-01-01T00:00Z. So a week
+starts on a Thursday, a month has 30 days and a year 365. Those with a calendar are in calendars.py.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 
+from . import calendars
+from .calendars import CLOCK_UNITS, DAY, LONGEST
 from .model import Unit, Window
 
-SECONDS = {
-    Unit.SECOND: 1,
-    Unit.MINUTE: 60,
-    Unit.HOUR: 3_600,
-    Unit.DAY: 86_400,
-    Unit.WEEK: 604_800,
-    Unit.MONTH: 2_592_000,
-    Unit.YEAR: 31_536_000,
-}
-"""The length of one unit, in seconds."""
+__all__ = ["LONGEST", "SECONDS", "Span", "Spans", "length", "name", "span_at"]
 
-LONGEST = 315_576_000_000
-"""The longest window in seconds: 10,000 years, which is the longest duration that protobuf can say."""
+SECONDS = {
+    **CLOCK_UNITS,
+    Unit.DAY: DAY,
+    Unit.WEEK: 7 * DAY,
+    Unit.MONTH: 30 * DAY,
+    Unit.YEAR: 365 * DAY,
+}
+"""The length of one unit without a calendar, in seconds."""
 
 _REMEMBERED = 1_000
 
@@ -37,15 +35,19 @@ class Span(NamedTuple):
 
 
 def length(window: Window) -> int:
-    """How long the window is, in seconds."""
+    """How long the window is without its calendar, in seconds."""
     return min(SECONDS[window.unit] * window.multiplier, LONGEST)
 
 
 def span_at(window: Window, now: int) -> Span:
     """The span of `window` that `now` (seconds since 1970) lies in."""
-    seconds = length(window)
-    start = now // seconds * seconds
-    return Span(start, start + seconds, f"{name(window)}:{_instant(start, window.unit)}")
+    if window.calendar is None:
+        seconds = length(window)
+        start = now // seconds * seconds
+        end = start + seconds
+    else:
+        start, end = calendars.bounds(window.unit, window.multiplier, window.calendar, now)
+    return Span(start, end, f"{name(window)}:{_instant(start, window.unit)}")
 
 
 def name(window: Window) -> str:
@@ -55,15 +57,18 @@ def name(window: Window) -> str:
 
 
 def _instant(start: int, unit: Unit) -> str:
-    """The start as a UTC instant, as short as the unit allows."""
-    moment = datetime.fromtimestamp(start, UTC)
-    if unit is Unit.SECOND:
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if unit is Unit.MINUTE:
-        return moment.strftime("%Y-%m-%dT%H:%MZ")
-    if unit is Unit.HOUR:
-        return moment.strftime("%Y-%m-%dT%HZ")
-    return moment.strftime("%Y-%m-%d")
+    """The start as a UTC instant: as short as the unit allows, and longer where it would not say all otherwise."""
+    day, second = divmod(start, DAY)
+    year, month, day_of_month = calendars.civil(day)
+    text = f"{year:04d}-{month:02d}-{day_of_month:02d}"
+    clock = f"{second // 3_600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
+    if second == 0 and unit not in CLOCK_UNITS:
+        return text
+    if second % 3_600 == 0 and unit not in (Unit.MINUTE, Unit.SECOND):
+        return f"{text}T{clock[:2]}Z"
+    if second % 60 == 0 and unit is not Unit.SECOND:
+        return f"{text}T{clock[:5]}Z"
+    return f"{text}T{clock}Z"
 
 
 class Spans:
