@@ -36,6 +36,9 @@ from .transports.grpcio import GrpcioServer, GrpcOptions
 _STORE_LOOK = 1.0
 """Seconds between two looks at whether the store can be reached."""
 
+_ONE_SIGNAL = 0.2
+"""Seconds within which two signals are one."""
+
 
 class Observers:
     """Metrics, and a line in the log for each bucket that is refused, once in its window."""
@@ -48,16 +51,18 @@ class Observers:
     def decided(self, plan: Plan, decision: Decision) -> None:
         """See ports.Observer."""
         self._metrics.decided(plan, decision)
-        for item, tally in zip((item for item in plan.items if item.limit), decision.tallies, strict=True):
-            if tally.over and item.span is not None:
-                key = plan.hits[item.hit].key
-                if self._refusals.note(key, item.span.end, tally.rule.name, plan.now):
+        for tally in decision.tallies:
+            if tally is None or not tally.over:
+                continue
+            for use in tally.uses:
+                if use.over and self._refusals.note(use.key, use.end, tally.rule.name, plan.now):
                     self._log.info(
                         "limit reached",
-                        bucket=key,
-                        rule=str(tally.rule.path),
-                        limit=tally.limit.amount,
-                        resets_in=item.span.end - plan.now,
+                        bucket=use.key,
+                        rule=use.limit.name or str(tally.rule.path),
+                        limit=use.limit.amount,
+                        used=use.after,
+                        resets_in=use.end - plan.now,
                     )
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
@@ -72,6 +77,7 @@ class App:
         self._settings = settings
         self._log = structlog.get_logger("ratelimit_service")
         self._stopping = asyncio.Event()
+        self._told_to_stop = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.health = Health()
         self.metrics = Metrics(
@@ -169,8 +175,13 @@ class App:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: int) -> None:
+        now = asyncio.get_running_loop().time()
         if self._stopping.is_set():
-            os._exit(128 + number)
+            # Sent to a whole process group, one signal may come twice: from the sender, and passed on by make or a shell.
+            if now - self._told_to_stop > _ONE_SIGNAL:
+                os._exit(128 + number)
+            return
+        self._told_to_stop = now
         self._log.info("stopping", signal=signal.Signals(number).name)
         self._stopping.set()
 
@@ -241,6 +252,8 @@ def policy_of(settings: Settings) -> Policy:
         remaining_header=settings.limit_remaining_header if headers else "",
         reset_header=settings.limit_reset_header if headers else "",
         dynamic_metadata=settings.response_dynamic_metadata,
+        refusal_headers=settings.refusal_headers,
+        refusal_body=settings.refusal_body == "openai",
     )
 
 

@@ -36,8 +36,10 @@ class CounterStore(Protocol):
           later: callers assume neither.
         - Hits are applied one after another, each seeing those before it. A group is one step: nothing comes between
           its hits, nor between deciding whether the group is refused (model.Gate) and counting it.
-        - A group is refused where any of its hits with Gate.REFUSES would leave more than its limit, by the counters
-          as they are before the group. In a refused group, hits with Gate.YIELDS that have room are not counted.
+        - A group is refused where any of its hits with Gate.REFUSES is over, by the counters as they are before the
+          group: where its counter and its amount make more than its limit, or with Gate.BUDGET, where the counter has
+          reached the limit already. A refund is never over.
+        - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that are not over.
         - amount > 0 adds, saturating at COUNTER_MAX; 0 reads and writes nothing; < 0 gives back, never below 0.
         - A counter that is created, or has no time to live, gets the hit's.
         - A counter that holds something else fails its own hit; the others are counted.

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .core import denial
 from .core.errors import InvalidSetting
 from .core.text import printable, shorten
 from .settings_redis import RedisTarget, RedisUrl, redis_target
@@ -31,6 +32,7 @@ from .settings_types import (
     UrlPath,
     choice,
     host_port,
+    some_of,
     whole_number,
 )
 from .settings_unsupported import unsupported
@@ -245,6 +247,18 @@ class Settings(BaseSettings):
     )
     response_dynamic_metadata: Bool = _setting(
         ANSWERS, "false", "Whether answers carry the request and the rules' metadata as dynamic metadata."
+    )
+
+    refusal_headers: Annotated[frozenset[str], some_of(*denial.HEADERS)] = _setting(
+        ANSWERS,
+        "retry-after,content-type",
+        "Which headers a refused caller gets: retry-after, content-type, x-envoy-ratelimited, x-ratelimit (limit, "
+        "remaining and reset of what refused). Envoy adds the last two itself, agentgateway does not. Ours.",
+    )
+    refusal_body: Annotated[Literal["openai", "none"], choice("openai", "none")] = _setting(
+        ANSWERS,
+        "openai",
+        "What a refused caller reads: an error in OpenAI's shape (openai), or nothing (none). Ours.",
     )
 
     @property

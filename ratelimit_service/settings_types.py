@@ -177,6 +177,18 @@ def choice(
     return BeforeValidator(read)
 
 
+def some_of(*values: str) -> BeforeValidator:
+    """A comma-separated list of `values`, in upper or lower case; empty for none of them."""
+
+    def read(text: str) -> frozenset[str]:
+        names = frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+        for name in sorted(names.difference(values)):
+            raise ValueError(f"has {name!r}, which is not known here: give some of {', '.join(values)}")
+        return names
+
+    return BeforeValidator(read)
+
+
 def _either(values: tuple[str, ...]) -> str:
     *first, last = values
     return f"{', '.join(first)} or {last}" if first else last

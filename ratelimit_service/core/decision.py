@@ -1,6 +1,6 @@
 """From counts to the answer.
 
-    decide(policy, plan, counts) -> Decision                       pure
+decide(policy, plan, counts) -> Decision                       pure
 
 A count is what a counter held before the hit, as the store saw it when it was the hit's turn. Where the store held the
 hit back (model.Gate), it is the bitwise complement, `~before`, and so below 0.
@@ -12,41 +12,37 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
+from .denial import limit_text, refuse
 from .errors import StoreError
 from .metadata import dynamic_metadata
-from .model import (
-    COUNTER_MAX,
-    OK_STATUS,
-    UNLIMITED_STATUS,
-    Code,
-    Decision,
-    Header,
-    Limit,
-    Status,
-    Tally,
-)
+from .model import COUNTER_MAX, OK_STATUS, UNLIMITED_STATUS, Code, Decision, Header, Status, Tally, Use
 from .planning import Item, Plan, Policy
+from .windows import length
 
 Count = int | StoreError
 """What the store says of one hit."""
+
+_DENIED_STATUS = Status(Code.OVER_LIMIT)
 
 
 def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     """The answer to a planned request. Raises the StoreError of the first hit that could not be counted."""
     statuses: list[Status] = []
-    tallies: list[Tally] = []
+    tallies: list[Tally | None] = []
     for item in plan.items:
-        if item.limit is None:
-            statuses.append(UNLIMITED_STATUS if item.rule is not None else OK_STATUS)
-            continue
-        count = counts[item.hit]
-        if isinstance(count, StoreError):
-            raise count
-        status, tally = _judge(policy, plan, item, item.limit, count)
-        statuses.append(status)
-        tallies.append(tally)
+        if item.charges:
+            status, tally = _judge(policy, plan, item, counts)
+            statuses.append(status)
+            tallies.append(tally)
+        else:
+            statuses.append(_unlimited(item))
+            tallies.append(None)
 
     code = _overall(plan.items, statuses)
+    if plan.denied:
+        code = Code.OVER_LIMIT
+        if not any([item.denied for item in plan.items]):  # it lacks a key, and so all of it is refused
+            statuses = [_DENIED_STATUS] * len(statuses)
     shadowed = policy.shadow_mode and code is Code.OVER_LIMIT
     if shadowed:
         code = Code.OK
@@ -55,39 +51,72 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
         decision.headers = _limit_headers(policy, plan.items, statuses)
     if policy.dynamic_metadata:
         decision.dynamic_metadata = dynamic_metadata(plan, statuses)
+    if code is Code.OVER_LIMIT:
+        refuse(policy, plan, decision)
     return decision
 
 
-def _judge(policy: Policy, plan: Plan, item: Item, limit: Limit, count: int) -> tuple[Status, Tally]:
-    """The status of one limited descriptor, by upstream's thresholds, and what it adds to the statistics.
+def _unlimited(item: Item) -> Status:
+    if item.denied:
+        return _DENIED_STATUS
+    return OK_STATUS if item.rule is None else UNLIMITED_STATUS
 
-    A descriptor is over its limit where the counter, with these hits in it, holds more than the limit. Hits that cross
-    the line are split: what still fitted is near the limit, what did not is over it.
+
+def _judge(policy: Policy, plan: Plan, item: Item, counts: Sequence[Count]) -> tuple[Status, Tally]:
+    """The status of one limited descriptor, and what it adds to the statistics.
+
+    A limit of requests is over where the counter, with these hits in it, would hold more than the limit; a budget,
+    where it was used up before: the request that crosses its line succeeds.
     """
     rule, stat, hits = item.rule, item.stat, item.hits
-    assert rule is not None and stat is not None and item.span is not None
-    before = count if count >= 0 else ~count
-    added = hits if count >= 0 else 0
-    after = min(max(0, before + added), COUNTER_MAX)
-    reset = item.span.end - plan.now
-    if hits < 0:  # a refund is never refused
-        status = Status(Code.OK, limit, max(0, limit.amount - after), reset)
-        return status, Tally(stat, rule, limit, over=False)
+    assert rule is not None and stat is not None
+    uses = []
+    for limit, span, place in item.charges:
+        count = counts[place]
+        if isinstance(count, StoreError):
+            raise count
+        hit = plan.hits[place]
+        before = count if count >= 0 else ~count
+        over = hits >= 0 and (before >= limit.amount if rule.budget else before + hits > limit.amount)
+        after = min(max(0, before + hit.amount), COUNTER_MAX) if count >= 0 else before
+        uses.append(Use(limit, hit.key, span.end, before, after, over))
+    told = uses[0] if len(uses) == 1 else _told(uses)
 
-    top = limit.amount
-    near = near_limit(top, policy.near_limit_ratio)
-    if after <= top:
-        near_hits = 0 if after <= near else added if before >= near else after - near
-        status = Status(Code.OK, limit, top - after, reset)
-        return status, Tally(stat, rule, limit, over=False, within_limit=hits, near_limit=near_hits)
-
-    if before >= top:
-        over_hits, near_hits = hits, 0
-    else:
-        over_hits, near_hits = after - top, top - max(near, before)
+    top, reset = told.limit.amount, told.end - plan.now
+    if not told.over:
+        status = Status(Code.OK, told.limit, max(0, top - told.after), reset)
+        near_hits = _near_hits(policy, told) if hits > 0 else 0
+        return status, Tally(stat, rule, told.limit, False, max(0, hits), near_hits, uses=tuple(uses))
+    status = Status(Code.OK if rule.shadow else Code.OVER_LIMIT, told.limit, 0, reset)
+    over_hits, near_hits = _over_hits(policy, told, hits)
     shadow_hits = over_hits if rule.shadow else 0
-    status = Status(Code.OK if rule.shadow else Code.OVER_LIMIT, limit, 0, reset)
-    return status, Tally(stat, rule, limit, True, 0, near_hits, over_hits, shadow_hits)
+    return status, Tally(stat, rule, told.limit, True, 0, near_hits, over_hits, shadow_hits, tuple(uses))
+
+
+def _told(uses: Sequence[Use]) -> Use:
+    """The window that the status tells of: of those without room the one that takes longest to reset (of two that
+    reset together, the longer unit), or else the one with the least left."""
+    over = [use for use in uses if use.over]
+    if over:
+        return max(over, key=lambda use: (use.end, length(use.limit.window)))
+    return min(uses, key=lambda use: use.limit.amount - use.after)
+
+
+def _near_hits(policy: Policy, use: Use) -> int:
+    """How many of the hits that were let through lie above the line where the limit is near."""
+    near = near_limit(use.limit.amount, policy.near_limit_ratio)
+    return 0 if use.after <= near else use.after - max(near, use.before)
+
+
+def _over_hits(policy: Policy, use: Use, hits: int) -> tuple[int, int]:
+    """How many of the hits count as over the limit, and how many as near it.
+
+    Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
+    """
+    top = use.limit.amount
+    if use.before >= top:
+        return hits, 0
+    return use.before + hits - top, top - max(near_limit(top, policy.near_limit_ratio), use.before)
 
 
 def _overall(items: Sequence[Item], statuses: Sequence[Status]) -> Code:
@@ -106,20 +135,21 @@ def _overall(items: Sequence[Item], statuses: Sequence[Status]) -> Code:
 
 def _limit_headers(policy: Policy, items: Sequence[Item], statuses: Sequence[Status]) -> list[Header]:
     """Limit, remaining and reset of the descriptor that refuses (the last one), or else of the one with the least left."""
-    chosen: Status | None = None
+    chosen: tuple[Item, Status] | None = None
     for item, status in zip(items, statuses, strict=True):
         if status.limit is None:
             continue
         if status.code is Code.OVER_LIMIT and not item.quota:
-            chosen = status
-        elif chosen is None or (chosen.code is Code.OK and status.remaining < chosen.remaining):
-            chosen = status
-    if chosen is None or chosen.limit is None:
+            chosen = item, status
+        elif chosen is None or (chosen[1].code is Code.OK and status.remaining < chosen[1].remaining):
+            chosen = item, status
+    if chosen is None:
         return []
+    item, status = chosen
     return [
-        Header(policy.limit_header, str(chosen.limit.amount)),
-        Header(policy.remaining_header, str(chosen.remaining)),
-        Header(policy.reset_header, str(chosen.reset)),
+        Header(policy.limit_header, limit_text(item, status)),
+        Header(policy.remaining_header, str(status.remaining)),
+        Header(policy.reset_header, str(status.reset)),
     ]
 
 

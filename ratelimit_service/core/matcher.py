@@ -78,16 +78,23 @@ class Node:
         return self.composite.removeprefix(entry.key + b"_")
 
 
-class RuleTree:
-    """The rules of every domain, compiled. Never mutated: a reload makes a new one."""
+class Domain:
+    """The rules of one domain, compiled, and what holds for all of them."""
 
-    def __init__(self, domains: Iterable[DomainRules] = ()) -> None:
-        self.domains: Mapping[str, Node] = {domain.name: Node(None, domain.descriptors) for domain in domains}
-        self.rules: tuple[Rule, ...] = tuple(_rules_below(self.domains.values()))
+    __slots__ = ("_root", "budgets", "deny_unmatched", "name", "required_keys", "rules", "zone")
 
-    def match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
-        """The rule that a descriptor with these entries meets, or None. `domain` must be one of `domains`."""
-        node = self.domains[domain]
+    def __init__(self, source: DomainRules) -> None:
+        self.name = source.name
+        self.deny_unmatched = source.deny_unmatched
+        self.required_keys = source.required_keys
+        self.budgets = source.budgets
+        self.zone = source.zone
+        self._root = Node(None, source.descriptors)
+        self.rules: tuple[Rule, ...] = tuple(_rules_below(self._root))
+
+    def match(self, entries: tuple[Entry, ...]) -> Match | None:
+        """The rule that a descriptor with these entries meets, or None."""
+        node = self._root
         path: list[Node] = []
         for entry in entries:
             following = node.next(entry)
@@ -105,6 +112,21 @@ class RuleTree:
             ]
         )
         return Match(rule, parts, _stat(rule, entries, path))
+
+
+class RuleTree:
+    """The rules of every domain, compiled. Never mutated: a reload makes a new one."""
+
+    def __init__(self, domains: Iterable[DomainRules] = ()) -> None:
+        self.domains: Mapping[str, Domain] = {source.name: Domain(source) for source in domains}
+        self.rules: tuple[Rule, ...] = tuple(
+            [rule for domain in self.domains.values() for rule in domain.rules]
+        )
+
+    def match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
+        """The rule that a descriptor with these entries meets in `domain`, or None."""
+        rules = self.domains.get(domain)
+        return rules.match(entries) if rules is not None else None
 
 
 def stat_of_entries(domain: str, entries: tuple[Entry, ...]) -> StatKey:
@@ -132,8 +154,8 @@ def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
     return StatKey(rule.path.domain, tuple(levels))
 
 
-def _rules_below(nodes: Iterable[Node]) -> Iterable[Rule]:
-    pending = list(nodes)[::-1]
+def _rules_below(root: Node) -> Iterable[Rule]:
+    pending = [root]
     while pending:
         node = pending.pop()
         if node.rule is not None:

@@ -193,6 +193,10 @@ class Gate(enum.IntFlag):
     """This hit goes over where the limit is used up already, not where it would be by this hit."""
 
 
+HELD_BACK = Gate.YIELDS | Gate.HOLDS
+"""The gates for which a store must look at the whole group first."""
+
+
 class Hit(NamedTuple):
     """One counter to touch: `amount` > 0 is added, 0 only reads, < 0 is given back and never leaves less than 0.
 
@@ -226,8 +230,22 @@ OK_STATUS = Status(Code.OK)
 UNLIMITED_STATUS = Status(Code.OK, remaining=UINT32_MAX)
 
 
+class Use(NamedTuple):
+    """What became of one window of one limit: what its counter (`key`) held before and after, and when it ends.
+
+    `over` is whether this window has no room, be it that it refuses or, on trial, would.
+    """
+
+    limit: Limit
+    key: str
+    end: int
+    before: int
+    after: int
+    over: bool
+
+
 class Tally(NamedTuple):
-    """What one descriptor of a decided request adds to the statistics of the limit that it matched."""
+    """What one limited descriptor of a decided request adds to the statistics, by the window that its status tells of."""
 
     stat: StatKey
     rule: Rule
@@ -237,6 +255,8 @@ class Tally(NamedTuple):
     near_limit: int = 0
     over_limit: int = 0
     shadow_mode: int = 0
+    uses: tuple[Use, ...] = ()
+    """Every window of it, in the order of the rule."""
 
 
 @dataclass(slots=True)
@@ -245,8 +265,11 @@ class Decision:
 
     code: Code
     statuses: list[Status]
-    tallies: list[Tally]
+    tallies: list[Tally | None]
+    """For each descriptor; None where nothing limits it."""
     headers: list[Header] = field(default_factory=list)
+    body: bytes = b""
+    """What a refused caller reads."""
     dynamic_metadata: dict[str, Any] | None = None
     shadowed: bool = False
     """Global shadow mode turned a refusal into this OK."""

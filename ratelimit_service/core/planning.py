@@ -1,22 +1,28 @@
 """From a request to the counters that it touches.
 
-plan(tree, policy, request, now, spans, jitter) -> Plan        pure: nothing is counted yet
+make_plan(tree, policy, request, now, spans, jitter) -> Plan        pure: nothing is counted yet
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import keys
 from .errors import InvalidRequest, NotReady
-from .matcher import Match, RuleTree, stat_of_entries
-from .model import COUNTER_MAX, Descriptor, Gate, Hit, Limit, Override, Request, Rule, StatKey, Unit, Window
+from .matcher import Domain, Match, RuleTree
+from .model import COUNTER_MAX, Descriptor, Gate, Hit, Limit, Request, Rule, StatKey
+from .overrides import override_limit, overridden
+from .text import show
 from .windows import Span, Spans
 
 Jitter = Callable[[], int]
 """How many seconds longer than its window a new counter is kept; spreads expiry over time."""
+
+MOST_DESCRIPTORS = 1_000
+MOST_ENTRIES = 100
+"""A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +40,35 @@ class Policy:
     reset_header: str = ""
     """The names of the three headers, lower-cased or not, as set; empty where they are off."""
     dynamic_metadata: bool = False
+    refusal_headers: frozenset[str] = frozenset()
+    """Which headers a refused caller gets (denial.HEADERS)."""
+    refusal_body: bool = False
+    """Whether a refused caller gets a body that says why."""
+
+
+class Charge(NamedTuple):
+    """One window of one limit that a descriptor counts in; `hit` is the place of its counter among the plan's hits."""
+
+    limit: Limit
+    span: Span
+    hit: int
 
 
 class Item(NamedTuple):
     """One descriptor of a planned request.
 
-    Without a `limit` nothing is counted for it. `hits` is its share of the request's hits, below 0 for a refund;
-    `hit` is the place of its counter among the plan's hits.
+    Without `charges` nothing is counted for it. `hits` is its share of the request's hits, below 0 for a refund;
+    `cost_missing` where the rule is a budget and the descriptor did not say what it costs.
     """
 
     rule: Rule | None = None
-    limit: Limit | None = None
     stat: StatKey | None = None
-    span: Span | None = None
     hits: int = 0
-    hit: int = -1
+    charges: tuple[Charge, ...] = ()
     quota: bool = False
-
-
-_UNLIMITED_BY_NOTHING = Item()
-
-OVERRIDE_SOURCE = "the request"
-"""The source of a rule that is no rule of the configuration, but made of a limit that the request brings with it."""
+    cost_missing: bool = False
+    denied: bool = False
+    """It meets no rule, and its domain refuses that."""
 
 
 class Plan(NamedTuple):
@@ -66,6 +79,11 @@ class Plan(NamedTuple):
     hits: list[Hit]
     now: int
     known_domain: bool = True
+    denied: str = ""
+    """Why the request is refused whatever the counters hold; empty where it is not."""
+
+
+_FREE, _FREE_QUOTA = Item(), Item(quota=True)
 
 
 def make_plan(
@@ -75,68 +93,95 @@ def make_plan(
 
     Raises NotReady where there are no rules yet, InvalidRequest for a request that cannot be decided.
     """
-    if not request.domain:
-        raise InvalidRequest("the domain of a request must not be empty")
-    if not request.descriptors:
-        raise InvalidRequest("a request needs at least one descriptor")
+    _check(request)
     if tree is None:
         raise NotReady("no configuration has been loaded yet")
-    if request.domain not in tree.domains:
-        for descriptor in request.descriptors:
-            if descriptor.override:
-                _override_limit(descriptor.override)
-        return Plan(request, [_UNLIMITED_BY_NOTHING] * len(request.descriptors), [], now, known_domain=False)
+    domain = tree.domains.get(request.domain)
+    if domain is None:
+        return Plan(request, [_FREE] * len(request.descriptors), [], now, known_domain=False)
 
-    matches = [_meet(tree, request.domain, descriptor) for descriptor in request.descriptors]
+    matches = [_meet(domain, descriptor) for descriptor in request.descriptors]
     replaced: set[str] = set()
     for match in matches:
         if match is not None and match.rule.replaces:
             replaced |= match.rule.replaces
 
+    free = _FREE_QUOTA if policy.quota_mode else _FREE
+    denied = _lacking(domain, request) if domain.required_keys else ""
     items: list[Item] = []
     hits: list[Hit] = []
     for descriptor, match in zip(request.descriptors, matches, strict=True):
-        if match is None or (replaced and match.rule.name in replaced):
-            items.append(Item(quota=policy.quota_mode))
+        if match is None:
+            if domain.deny_unmatched:
+                denied = denied or f"no rule is for {described(descriptor)}"
+                items.append(Item(denied=True))
+            else:
+                items.append(free)
             continue
         rule = match.rule
-        amount = _amount(descriptor, request)
-        if rule.unlimited:
-            items.append(Item(rule, stat=match.stat, hits=amount))
+        if replaced and rule.name in replaced:
+            items.append(free)
             continue
-        limit = rule.limits[0]
-        span = spans.at(limit.window, now)
-        bucket = keys.bucket(policy.key_prefix, request.domain, match.parts)
+        cost_missing = rule.budget and descriptor.hits is None and not request.hits
+        amount = 0 if cost_missing else _amount(descriptor, request)
+        if rule.unlimited:
+            items.append(Item(rule, match.stat, amount))
+            continue
         quota = rule.quota or policy.quota_mode
-        items.append(Item(rule, limit, match.stat, span, amount, len(hits), quota))
-        hits.append(
-            Hit(
-                f"{bucket}:{span.label}",
-                amount,
-                max(1, span.end - now) + jitter(),
-                limit.amount,
-                _gate(policy, rule, quota) if amount >= 0 else Gate.NONE,
-            )
-        )
-    return Plan(request, items, hits, now)
+        gate = _gate(policy, rule, quota) if amount >= 0 else Gate.NONE
+        bucket = keys.bucket(policy.key_prefix, request.domain, match.parts)
+        charges = []
+        for limit in rule.limits:
+            span = spans.at(limit.window, now)
+            charges.append(Charge(limit, span, len(hits)))
+            ttl = max(1, span.end - now) + jitter()
+            hits.append(Hit(f"{bucket}:{span.label}", amount, ttl, limit.amount, gate))
+        items.append(Item(rule, match.stat, amount, tuple(charges), quota, cost_missing))
+    if denied:
+        hits = [hit._replace(amount=0) if hit.gate & Gate.HOLDS else hit for hit in hits]
+    return Plan(request, items, hits, now, denied=denied)
 
 
-def _meet(tree: RuleTree, domain: str, descriptor: Descriptor) -> Match | None:
-    """The configured rule, or the one that the descriptor brings with it; that one needs no configured rule beside it."""
-    if descriptor.override is None:
-        return tree.match(domain, descriptor.entries)
-    limit = _override_limit(descriptor.override)
-    stat = stat_of_entries(domain, descriptor.entries)
-    parts = tuple([keys.part(*entry) for entry in descriptor.entries])
-    return Match(Rule(stat, (limit,), source=OVERRIDE_SOURCE), parts, stat)
+def described(descriptor: Descriptor) -> str:
+    """A descriptor as people may see it: `team=dba,model=gpt-x`."""
+    return ",".join([f"{show(key)}={show(value)}" for key, value in descriptor.entries])
 
 
-def _override_limit(override: Override) -> Limit:
-    if not Unit.SECOND <= override.unit <= Unit.WEEK:
+def _check(request: Request) -> None:
+    if not request.domain:
+        raise InvalidRequest("the domain of a request must not be empty")
+    if not request.descriptors:
+        raise InvalidRequest("a request needs at least one descriptor")
+    if len(request.descriptors) > MOST_DESCRIPTORS:
         raise InvalidRequest(
-            f"a limit override has the unknown unit {override.unit}: use 1 (second) to 7 (week)"
+            f"a request may have {MOST_DESCRIPTORS} descriptors, not {len(request.descriptors)}"
         )
-    return Limit(override.amount, Window(Unit(override.unit), max(1, override.multiplier)))
+    for descriptor in request.descriptors:
+        if len(descriptor.entries) > MOST_ENTRIES:
+            raise InvalidRequest(
+                f"a descriptor may have {MOST_ENTRIES} entries, not {len(descriptor.entries)}"
+            )
+        if descriptor.override is not None:
+            override_limit(descriptor.override)
+
+
+def _meet(domain: Domain, descriptor: Descriptor) -> Match | None:
+    """The configured rule, or what the limit that the descriptor brings with it makes of it."""
+    match = domain.match(descriptor.entries)
+    return (
+        match if descriptor.override is None else overridden(domain, descriptor, descriptor.override, match)
+    )
+
+
+def _lacking(domain: Domain, request: Request) -> str:
+    """Why the request is refused for a key that none of its descriptors has; empty where all are there."""
+    present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
+    missing = [show(key) for key in domain.required_keys if key not in present]
+    return f"no descriptor has the key {_listed(missing)}" if missing else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
 
 
 def _amount(descriptor: Descriptor, request: Request) -> int:
@@ -147,11 +192,17 @@ def _amount(descriptor: Descriptor, request: Request) -> int:
 
 
 def _gate(policy: Policy, rule: Rule, quota: bool) -> int:
-    """With STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT a refused request is held back from the counters that have room.
+    """How the hits of a rule take part in whether the request is counted.
 
-    Rules that refuse nobody, shadow and quota ones, do not hold others back: upstream lets them, and so one of them
-    freezes the counters of the rules that are enforced.
+    Rules that refuse nobody, shadow and quota ones, hold nothing back. With STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT
+    upstream lets them, and so one of them freezes the counters of the rules that are enforced. A charge on a budget is
+    counted whatever that setting says: what was used was used.
     """
-    if not policy.stop_when_over:
-        return Gate.NONE
-    return Gate.YIELDS if rule.shadow or quota else Gate.REFUSES | Gate.YIELDS
+    gate = Gate.BUDGET if rule.budget else Gate.NONE
+    if not (rule.shadow or quota):
+        gate |= Gate.REFUSES
+    if not rule.count_refused:
+        gate |= Gate.HOLDS
+    if policy.stop_when_over and not rule.budget:
+        gate |= Gate.YIELDS
+    return gate

@@ -92,7 +92,13 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "ratelimit_service_rule_refused",
         Kind.COUNTER,
         _RULE,
-        "Descriptors that a rule answered with OVER_LIMIT.",
+        "Descriptors that found no room in this window of a rule.",
+    ),
+    MetricInfo(
+        "ratelimit_service_rule_cost_missing",
+        Kind.COUNTER,
+        _RULE,
+        "Descriptors of a budget that came without hits_addend: what the request cost is not known, and 0 was charged.",
     ),
     # Requests.
     MetricInfo(

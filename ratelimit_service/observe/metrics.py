@@ -18,8 +18,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..core.errors import RateLimitServiceError, StoreError
-from ..core.model import Code, Decision, Limit, Rule, Window
-from ..core.planning import OVERRIDE_SOURCE, Plan
+from ..core.model import Code, Decision, Limit, Rule, Tally, Window
+from ..core.overrides import OVERRIDE_SOURCE
+from ..core.planning import Plan
 from ..core.text import printable, shorten
 from ..core.windows import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
@@ -52,8 +53,12 @@ _LIMIT_METRICS = tuple(
 )
 
 # The columns of a rule's row.
-_RULE_HITS, _RULE_REFUSED = range(2)
-_RULE_METRICS = ("ratelimit_service_rule_hits", "ratelimit_service_rule_refused")
+_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING = range(3)
+_RULE_METRICS = (
+    "ratelimit_service_rule_hits",
+    "ratelimit_service_rule_refused",
+    "ratelimit_service_rule_cost_missing",
+)
 
 
 class Sample(NamedTuple):
@@ -168,15 +173,9 @@ class Metrics(Collector):
         self._count_hits(plan)
         if decision.shadowed:
             self._shadowed += 1
-        for stat, rule, limit, over, within_limit, near_limit, over_limit, shadow_mode in decision.tallies:
-            if within_limit or near_limit or over_limit:
-                row = self._limits.row((stat.domain, *stat.levels[:2]))
-                row[_WITHIN] += within_limit
-                row[_NEAR] += near_limit
-                row[_OVER] += over_limit
-                row[_SHADOW] += shadow_mode
-            if over and not rule.shadow:
-                self._rule(rule, limit)[_RULE_REFUSED] += 1
+        for tally in decision.tallies:
+            if tally is not None:
+                self._count_tally(tally)
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """A request was answered with an error (ports.Observer)."""
@@ -220,18 +219,36 @@ class Metrics(Collector):
                 self._lost_domains.row((plan.request.domain,))[0] += 1
         self._decisions.row((domain, outcome))[0] += 1
 
+    def _count_tally(self, tally: Tally) -> None:
+        stat, rule, _, _, within_limit, near_limit, over_limit, shadow_mode, uses = tally
+        if within_limit or near_limit or over_limit:
+            row = self._limits.row((stat.domain, *stat.levels[:2]))
+            row[_WITHIN] += within_limit
+            row[_NEAR] += near_limit
+            row[_OVER] += over_limit
+            row[_SHADOW] += shadow_mode
+        if not rule.shadow:
+            for use in uses:
+                if use.over:
+                    self._rule(rule, use.limit)[_RULE_REFUSED] += 1
+
     def _count_hits(self, plan: Plan) -> None:
-        for rule, limit, stat, _, hits, *_ in plan.items:
-            if not hits or stat is None or rule is None:
+        for rule, stat, hits, charges, _, cost_missing, _ in plan.items:
+            if stat is None or rule is None:
+                continue
+            if cost_missing:
+                self._rule(rule, rule.limits[0])[_RULE_COST_MISSING] += 1
+            if not hits:
                 continue
             row = self._limits.row((stat.domain, *stat.levels[:2]))
-            if limit is None:
+            if not charges:
                 row[_UNLIMITED] += abs(hits)
             elif hits < 0:
                 row[_NEGATIVE] -= hits
             else:
                 row[_HITS] += hits
-                self._rule(rule, limit)[_RULE_HITS] += hits
+                for charge in charges:
+                    self._rule(rule, charge.limit)[_RULE_HITS] += hits
 
     def _rule(self, rule: Rule, limit: Limit) -> list[int]:
         row = self._row_of_rule.get((rule, limit.window))

@@ -3,7 +3,7 @@
 -- KEYS  the counter of each hit, in the order in which the hits are applied
 -- ARGV  for each hit: its amount, and the time to live of a new counter in seconds;
 --       then for each group of hits that may be held back: the place of its first hit, how many they are,
---       and for each of them its gate (1 refuses, 2 yields, 3 both) and its limit
+--       and for each of them its gate (1 refuses + 2 yields + 4 holds + 8 budget; see model.Gate) and its limit
 -- Returns for each hit what the counter held before it; its bitwise complement (-before - 1) where the hit was held back;
 --       a text where this hit failed
 --
@@ -16,7 +16,11 @@
 
 local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that Lua has exactly; counters saturate there
 local MAX_TEXT = '9007199254740991'
-local REFUSES, YIELDS = 1, 2
+local REFUSES, YIELDS, HOLDS, BUDGET = 1, 2, 4, 8
+
+local function has(gate, flag)
+    return bit.band(gate, flag) ~= 0
+end
 
 -- What a counter holds, as 0 ... MAX; or nil and why it cannot be told.
 local function read(key)
@@ -80,19 +84,27 @@ end
 
 local held = {}
 
--- Marks the hits of a group that are held back: where one is refused, those that yield and have room.
+-- Marks the hits of a group that are held back where one refuses: those that hold, and those that yield and have room.
 local function hold_back(first, at)
-    local refused, over = false, {}
-    for i = 0, tonumber(ARGV[at]) - 1 do
-        local amount, limit = tonumber(ARGV[2 * (first + i) - 1]), tonumber(ARGV[at + 2 + 2 * i])
+    local size = tonumber(ARGV[at])
+    local refused, gates, over = false, {}, {}
+    for i = 0, size - 1 do
+        local amount = tonumber(ARGV[2 * (first + i) - 1])
+        local gate, limit = tonumber(ARGV[at + 1 + 2 * i]), tonumber(ARGV[at + 2 + 2 * i])
         local before = read(KEYS[first + i])
-        over[i] = before and amount >= 0 and before + amount > limit
-        local gate = tonumber(ARGV[at + 1 + 2 * i])
-        refused = refused or (over[i] and gate % YIELDS == REFUSES)
+        gates[i] = gate
+        if not before or amount < 0 then
+            over[i] = false
+        elseif has(gate, BUDGET) then
+            over[i] = before >= limit
+        else
+            over[i] = before + amount > limit
+        end
+        refused = refused or (over[i] and has(gate, REFUSES))
     end
     if refused then
-        for i = 0, tonumber(ARGV[at]) - 1 do
-            held[first + i] = tonumber(ARGV[at + 1 + 2 * i]) >= YIELDS and not over[i]
+        for i = 0, size - 1 do
+            held[first + i] = has(gates[i], HOLDS) or (has(gates[i], YIELDS) and not over[i])
         end
     end
 end

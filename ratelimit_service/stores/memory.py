@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import COUNTER_MAX, Gate, Hit
+from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then
 
 Defer = Callable[[Callable[[], None]], object]
@@ -50,8 +50,7 @@ class MemoryStore:
             self._defer(lambda: then(outcomes))
 
     def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
-        gated = any([hit.gate for hit in group])
-        held = self._held_back(group) if gated else ()
+        held = self._held_back(group) if any([hit.gate & HELD_BACK for hit in group]) else ()
         counts: list[Count] = []
         for place, hit in enumerate(group):
             before = self._counters.get(hit.key, 0)
@@ -77,11 +76,21 @@ class MemoryStore:
         return before
 
     def _held_back(self, group: Sequence[Hit]) -> set[int]:
-        """The places of the hits that are held back: where one is refused, those that yield and have room."""
-        over = [hit.amount >= 0 and self._counters.get(hit.key, 0) + hit.amount > hit.limit for hit in group]
+        """The places of the hits that are held back where one refuses: those that hold, and those that yield and have room."""
+        over = [self._is_over(hit) for hit in group]
         if not any(is_over and hit.gate & Gate.REFUSES for hit, is_over in zip(group, over, strict=True)):
             return set()
-        return {place for place, hit in enumerate(group) if hit.gate & Gate.YIELDS and not over[place]}
+        return {
+            place
+            for place, hit in enumerate(group)
+            if hit.gate & Gate.HOLDS or (hit.gate & Gate.YIELDS and not over[place])
+        }
+
+    def _is_over(self, hit: Hit) -> bool:
+        before = self._counters.get(hit.key, 0)
+        if hit.gate & Gate.BUDGET:
+            return hit.amount >= 0 and before >= hit.limit
+        return hit.amount >= 0 and before + hit.amount > hit.limit
 
     def _sweep(self, now: float) -> None:
         """Forget counters whose time is over; a bounded number of them at a time, so that no caller waits for it."""

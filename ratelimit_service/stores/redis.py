@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import Hit
+from ..core.model import HELD_BACK, Hit
 from ..ports import Outcome, Then
 
 SCRIPT = resources.files(__package__).joinpath("hit.lua").read_bytes()
@@ -136,7 +136,7 @@ def _arguments(groups: Sequence[Sequence[Hit]]) -> tuple[list[str], list[str | i
     amounts: list[str | int] = []
     gates: list[str | int] = []
     for group in groups:
-        if any([hit.gate for hit in group]):
+        if any([hit.gate & HELD_BACK for hit in group]):
             gates += (len(keys) + 1, len(group))
             for hit in group:
                 gates += (int(hit.gate), hit.limit)

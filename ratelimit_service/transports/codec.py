@@ -60,6 +60,8 @@ def response_of(decision: Decision) -> RateLimitResponse:
     for name, value in decision.headers:
         # `value`, because Envoy does not read `raw_value` here.
         response.response_headers_to_add.add(key=name, value=value)
+    if decision.body:
+        response.raw_body = decision.body
     if decision.dynamic_metadata is not None:
         response.dynamic_metadata.update(decision.dynamic_metadata)
     return response

@@ -13,6 +13,10 @@ from .conftest import Bench
 A, B, C = "{d|k=a}:hour:2026-11-21T08Z", "{d|k=b}:hour:2026-11-21T08Z", "{d|k=c}:hour:2026-11-21T08Z"
 
 
+HOLDS = Gate.REFUSES | Gate.HOLDS
+SPENT = Gate.REFUSES | Gate.BUDGET
+
+
 def add(key: str, amount: int) -> Hit:
     return Hit(key, amount, 3600)
 
@@ -96,6 +100,31 @@ GATES = [
         {A: 11, B: 1},
     ),
     ("one without a gate counts", [gated(A, 11, 10), add(B, 1), gated(C, 1, 10)], [0, 0, ~0], {A: 11, B: 1}),
+    (
+        "one that holds is not counted even if it goes over",
+        [gated(A, 11, 10, HOLDS), gated(B, 1, 10)],
+        [~0, ~0],
+        {},
+    ),
+    (
+        "one that holds counts where nobody refuses",
+        [gated(A, 10, 10, HOLDS), gated(B, 1, 10)],
+        [0, 0],
+        {A: 10, B: 1},
+    ),
+    (
+        "one that holds is held by a budget that is used up",
+        [gated(A, 1, 10, HOLDS), gated(B, 1, 0, SPENT)],
+        [~0, 0],
+        {B: 1},
+    ),
+    (
+        "a budget goes over by what was there before",
+        [gated(A, 99, 10, SPENT), gated(B, 1, 10, HOLDS)],
+        [0, 0],
+        {A: 99, B: 1},
+    ),
+    ("a refund refuses nobody", [gated(A, -5, 0, SPENT), gated(B, 1, 10, HOLDS)], [0, 0], {B: 1}),
     ("a check that finds room holds nobody back", [gated(A, 0, 0), gated(B, 1, 10)], [0, 0], {B: 1}),
     (
         "the same counter twice is judged as it was before",

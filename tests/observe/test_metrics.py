@@ -71,6 +71,7 @@ TREE = RuleTree(
                     children=(DescriptorRule(b"user", rule=rule("tried", "user", shadow=True)),),
                 ),
                 DescriptorRule(b"each", rule=rule("each", detailed_metric=True)),
+                DescriptorRule(b"budget", rule=rule("budget", budget=True)),
             ),
         )
     ]
@@ -117,6 +118,18 @@ def test_limits_are_counted_under_upstreams_names_and_labels() -> None:
         'rate_limit_near_limit{domain="d",key1="team"}': 1,
         'rate_limit_over_limit{domain="d",key1="team"}': 1,
     } == shown(metrics, "rate_limit")
+
+
+def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
+    """Nothing is charged for them, and the operator sees that something is."""
+    metrics = Metrics()
+    count(metrics, descriptor("budget=x"))
+    count(metrics, descriptor("budget=x", 0), descriptor("budget=x", 3))
+    assert {
+        'rule_cost_missing{domain="d",rule="d.budget",unit="day"}': 1,
+        'rule_hits{domain="d",rule="d.budget",unit="day"}': 3,
+        'rule_refused{domain="d",rule="d.budget",unit="day"}': 0,
+    } == shown(metrics, "rule_")
 
 
 def test_levels_beyond_the_second_are_summed() -> None:
@@ -403,6 +416,7 @@ def everything() -> Metrics:
         count(metrics, descriptor("team=x user=al", 5), descriptor("tried=x user=y", 5), before=before)
     count(metrics, descriptor("team=x user=al", 1, negative=True), descriptor("free=x user=y", 1))
     count(metrics, descriptor("team=x"), domain="nowhere")
+    count(metrics, descriptor("budget=x"))
     metrics.failed(None, StoreError("gone"))
     metrics.requested("ShouldRateLimit", 0.001)
     metrics.observe_store(0.001)
