@@ -67,10 +67,11 @@ def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
         return "unlimited" if status.limit_remaining else "nothing limits it"
     limit = status.current_limit
     unit = RateLimitResponse.RateLimit.Unit.Name(limit.unit).lower()
-    window = f"{limit.unit_multiplier.value} {unit}s" if limit.HasField("unit_multiplier") else unit
+    many = limit.unit_multiplier.value
+    window = f"these {many} {unit}s" if many > 1 else f"this {unit}"
     name = f" ({printable(limit.name)})" if limit.name else ""
     verdict = "over the limit, " if status.code == _OVER else ""
     return (
-        f"{verdict}{status.limit_remaining:,} of {limit.requests_per_unit:,} left for this {window}{name}, "
+        f"{verdict}{status.limit_remaining:,} of {limit.requests_per_unit:,} left for {window}{name}, "
         f"resets in {status.duration_until_reset.seconds:,} s"
     )

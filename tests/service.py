@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
-from .waiting import wait_for
+import grpc
+import httpx
 
-COMMAND = (sys.executable, "-m", "ratelimit_service", "serve")
+from ratelimit_service.proto import ratelimit_pb2 as pb
+
+from .waiting import PATIENCE, wait_for
+
+COMMAND = (sys.executable, "-m", "ratelimit_service")
+METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 REPOSITORY = Path(__file__).parents[1]
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -28,19 +37,43 @@ def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-class Service:
-    """A running `ratelimit-service serve`, with `environment` beside what a process needs in any case.
+def inherited() -> dict[str, str]:
+    """What every process of ours gets from the environment."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
-    `grpc`, `http`, `debug` and `metrics` are the addresses ("127.0.0.1:43211") that it has opened.
-    """
+
+class Ended(NamedTuple):
+    """A command that has come to its end: its exit code, and what it has written."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
+    """`ratelimit-service ARGUMENTS`, with FREE_PORTS and `environment`, waited for until it ends by itself."""
+    done = subprocess.run(
+        (*COMMAND, *arguments),
+        cwd=REPOSITORY,
+        env={**inherited(), **FREE_PORTS, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+class Serving:
+    """A `ratelimit-service serve` that has been started, with `environment` beside what a process needs in any case."""
 
     def __init__(self, environment: Mapping[str, str], *, arguments: Sequence[str] = ()) -> None:
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            (*COMMAND, *arguments),
+            (*COMMAND, "serve", *arguments),
             cwd=REPOSITORY,
-            env={**inherited, **FREE_PORTS, "LOG_LEVEL": "info", "LOG_FORMAT": "json", **environment},
+            env={**inherited(), **FREE_PORTS, "LOG_LEVEL": "info", "LOG_FORMAT": "json", **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -48,14 +81,6 @@ class Service:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        try:
-            serving = self.wait_for_event("serving")
-        except BaseException:
-            self.kill()
-            raise
-        self.grpc, self.http, self.debug, self.metrics = (
-            str(serving[port]) for port in ("grpc", "http", "debug", "metrics")
-        )
 
     def _read(self) -> None:
         assert self._process.stderr is not None
@@ -88,19 +113,105 @@ class Service:
             failure.add_note(self.log)
             raise
 
-    def stop(self) -> int:
-        """Ask it to end (SIGTERM), and return the code that it ends with."""
-        self._process.terminate()
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait until it has ended, and return its exit code; that of a signal is negative."""
         try:
             return self._process.wait(timeout=30)
         finally:
             self.kill()
+
+    def stop(self) -> int:
+        """Ask it to end (SIGTERM), and return the code that it ends with."""
+        self.signal(signal.SIGTERM)
+        return self.ended()
 
     def kill(self) -> None:
         """End it in any case; nothing where it has ended already."""
         self._process.kill()
         self._process.wait()
         self._reader.join(timeout=5)
+
+
+class Service(Serving):
+    """One that serves. `grpc`, `http`, `debug` and `metrics` are the addresses ("127.0.0.1:43211") that it has opened.
+
+    `store` is where it counts.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, arguments: Sequence[str] = ()) -> None:
+        super().__init__(environment, arguments=arguments)
+        try:
+            serving = self.wait_for_event("serving")
+        except BaseException:
+            self.kill()
+            raise
+        self.grpc, self.http, self.debug, self.metrics, self.store = (
+            str(serving[name]) for name in ("grpc", "http", "debug", "metrics", "store")
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def health(self) -> tuple[int, str]:
+        """The status and the body of /healthcheck."""
+        answer = httpx.get(f"http://{self.http}/healthcheck", trust_env=False)
+        return answer.status_code, answer.text.strip()
+
+    def metric(self, name: str) -> float:
+        """The value of a metric that has no labels, as Prometheus would scrape it."""
+        lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+class Caller:
+    """A gateway, as far as the service can tell."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._call = channel.unary_unary(
+            METHOD,
+            request_serializer=pb.RateLimitRequest.SerializeToString,
+            response_deserializer=pb.RateLimitResponse.FromString,
+        )
+
+    def ask(
+        self, domain: str, key: str, value: str | bytes, *, hits: int | None = 0, timeout: float = 10
+    ) -> pb.RateLimitResponse:
+        """One call about one entry. Without hits (None) it brings no hits_addend, and counts 1."""
+        request = pb.RateLimitRequest(domain=domain)
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=key.encode(), value=value if isinstance(value, bytes) else value.encode())
+        if hits is not None:
+            descriptor.hits_addend.value = hits
+        answer: pb.RateLimitResponse = self._call(request, timeout=timeout)
+        return answer
+
+    def limit(self, domain: str, key: str, value: str) -> int:
+        """The limit that is in force, 0 for none; asking counts nothing."""
+        return self.ask(domain, key, value).statuses[0].current_limit.requests_per_unit
+
+    def status(self, domain: str, key: str, value: str) -> str:
+        """The name of the gRPC status that a check gets: "OK", "UNAVAILABLE"."""
+        try:
+            self.ask(domain, key, value)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+        return "OK"
+
+
+@contextmanager
+def calling(address: str) -> Iterator[Caller]:
+    """A caller of the service at an address ("127.0.0.1:43211", "unix:/run/ratelimit.sock")."""
+    with grpc.insecure_channel(address) as channel:
+        yield Caller(channel)
 
 
 class ConfigMapMount:

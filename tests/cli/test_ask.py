@@ -1,0 +1,140 @@
+"""`ask`: a real service is asked, and what it answers is shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from ..servers import free_port
+from ..service import Ended, Service
+from .conftest import DOMAIN, Command
+
+Unique = Callable[[str], str]
+
+
+@pytest.fixture
+def ask(command: Command, service: Service) -> Callable[..., Ended]:
+    """`ask` of the running service in its domain; seconds in what is printed are N."""
+
+    def run(*arguments: str) -> Ended:
+        code, out, err = command("ask", DOMAIN, *arguments, "--server", service.grpc)
+        return Ended(code, re.sub(r"[\d,]+ s$", "N s", out, flags=re.MULTILINE), err)
+
+    return run
+
+
+def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -> None:
+    """And counts nothing, as often as it is made."""
+    team = unique("dba")
+    shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in N s\n"
+    assert [(0, shown, "")] * 2 == [ask(f"team={team}"), ask(f"team={team}")]
+
+
+def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Unique) -> None:
+    """OVER_LIMIT has an exit code of its own, so that a script can tell it from trouble."""
+    team = unique("dba")
+    charged = f"OK\n  team={team}: 60 of 100 left for this year (team-budget), resets in N s\n"
+    assert (0, charged, "") == ask(f"team={team}", "--hits", "40")
+    refused = (
+        f"OVER_LIMIT\n"
+        f"  team={team}: over the limit, 0 of 100 left for this year (team-budget), resets in N s\n"
+    )
+    assert (3, refused, "") == ask(f"team={team}", "--hits", "61")
+
+
+def test_negative_hits_are_given_back(ask: Callable[..., Ended], unique: Unique) -> None:
+    """After which the next check has room again."""
+    team = unique("dba")
+    ask(f"team={team}", "--hits", "90")
+    assert 0 == ask(f"team={team}", "--hits", "-30").code
+    assert " 40 of 100 left " in ask(f"team={team}").out
+
+
+def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended], unique: Unique) -> None:
+    """In one request; each has its line, also those that nothing limits."""
+    team = unique("dba")
+    assert (
+        0,
+        "OK\n"
+        f"  team={team}: 100 of 100 left for this year (team-budget), resets in N s\n"
+        f"  team={team},model=gpt-x: 4,000 of 4,000 left for these 2 years, resets in N s\n"
+        "  internal=yes: unlimited\n"
+        "  user=ada: nothing limits it\n",
+        "",
+    ) == ask(f"team={team}", f"team={team},model=gpt-x", "internal=yes", "user=ada")
+
+
+def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique) -> None:
+    """As /json has it, with the same exit codes."""
+    code, out, _ = ask(f"team={unique('dba')}", "--hits", "101", "--json")
+    answer = json.loads(out)
+    assert (3, "OVER_LIMIT", "team-budget") == (
+        code,
+        answer["overallCode"],
+        answer["statuses"][0]["currentLimit"]["name"],
+    )
+
+
+def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
+    r"""`\,` is a comma and `\\` a backslash of the value; what was charged under one spelling is there under the other."""
+    name = unique("a")
+    assert 0 == ask(rf"team={name}\,b\\,model=c", "--hits", "4000").code
+    assert 3 == ask(rf"team={name}\,b\\,model=c", "--hits", "1").code
+    assert 0 == ask(rf"team={name}\,b,model=c", "--hits", "1").code
+
+
+def test_bytes_that_are_not_utf8_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
+    """What the shell hands over is what is asked; it is shown escaped."""
+    code, out, _ = ask(f"team={unique('x')}\udcff\x1b", "--hits", "101")
+    assert (3, True) == (code, out.replace("\n", "").isprintable())
+
+
+@pytest.mark.parametrize("descriptor", ["team", "", "=dba", "team=dba,", "team=dba,,model=x"])
+def test_a_descriptor_that_is_none_is_told(ask: Callable[..., Ended], descriptor: str) -> None:
+    """In one line, without asking the service."""
+    code, out, err = ask(descriptor)
+    assert (1, "", 1, True) == (
+        code,
+        out,
+        err.count("\n"),
+        err.startswith("a descriptor is key=value,key=value; "),
+    )
+
+
+def test_an_invalid_request_is_answered_by_the_service(command: Command, service: Service) -> None:
+    """Its reason is shown, with the status."""
+    code, out, err = command("ask", "", "team=dba", "--server", service.grpc)
+    assert (1, "", 1) == (code, out, err.count("\n"))
+    assert err.startswith(f"no decision from {service.grpc}: INVALID_ARGUMENT: ")
+
+
+def test_a_server_that_is_not_there_is_told(command: Command) -> None:
+    """In one line, that says where nobody was found."""
+    server = f"127.0.0.1:{free_port()}"
+    code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
+    assert (1, "", 1) == (code, out, err.count("\n"))
+    assert err.startswith(f"no decision from {server}: UNAVAILABLE: ")
+
+
+@pytest.mark.parametrize("server", ["", "localhost", "localhost:grpc", "http://localhost:8081"])
+def test_a_server_that_is_no_address_is_told(command: Command, server: str) -> None:
+    """Rather than looked up by a library that has its own idea of it."""
+    code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
+    assert (1, "", 1, True) == (
+        code,
+        out,
+        err.count("\n"),
+        err.startswith(f'the server "{server}" is not an address: give host:port'),
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["x\udcff", "team=dba"], [DOMAIN, "team=dba", "--hits", str(2**64)]], ids=["domain", "hits"]
+)
+def test_what_the_protocol_cannot_carry_is_refused(command: Command, arguments: list[str]) -> None:
+    """A domain that is no text, more hits than fit."""
+    code, _, err = command("ask", *arguments)
+    assert (2, True) == (code, "Error: Invalid value for " in err)

@@ -1,0 +1,124 @@
+"""`check-config`: what it says of files, and what a pipeline sees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ..service import REPOSITORY, run
+from .conftest import Command
+
+GOOD = """\
+domain: {domain}
+descriptors:
+  - key: team
+    rate_limit: {{unit: hour, requests_per_unit: 10}}
+"""
+WARNS = """\
+domain: warns
+descriptors:
+  - key: team
+    rate_limit: {unit: hour}
+"""
+TWO_ERRORS = """\
+domain: two
+descriptors:
+  - key: team
+    rate_limit: {unit: fortnight, requests_per_unit: 10}
+  - value: dba
+"""
+
+
+def write(directory: Path, **files: str) -> Path:
+    """Write these, each as NAME.yaml."""
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / f"{name}.yaml").write_text(text)
+    return directory
+
+
+def test_good_files_are_counted(command: Command, tmp_path: Path) -> None:
+    """One line says how much there is; a directory stands for its YAML files."""
+    write(tmp_path, a=GOOD.format(domain="a"), b=GOOD.format(domain="b"))
+    assert (0, "ok: 2 rules in 2 domains\n", "") == command("check-config", str(tmp_path))
+    assert (0, "ok: 1 rule in 1 domain\n", "") == command("check-config", str(tmp_path / "a.yaml"))
+
+
+def test_all_that_is_wrong_is_told_at_once(command: Command, tmp_path: Path) -> None:
+    """In every file, and of those that cannot even be read: nobody should have to come back for the next error."""
+    broken = write(tmp_path / "broken", two=TWO_ERRORS, warns=WARNS, yaml="domain: [}")
+    code, out, err = command("check-config", str(tmp_path / "gone.yaml"), str(broken))
+    assert (1, "") == (code, err)
+    errors = [line.split(": ")[1:] for line in out.splitlines() if line.startswith("error: ")]
+    assert [
+        str(tmp_path / "gone.yaml"),
+        f"{broken}/yaml.yaml:1",
+        f"{broken}/two.yaml:4",
+        f"{broken}/two.yaml:5",
+    ] == [where for where, *_ in errors]
+    assert "cannot be read" in out
+    assert [f"{broken}/warns.yaml:4"] == [
+        line.split(": ")[1] for line in out.splitlines() if line.startswith("warning: ")
+    ]
+
+
+def test_a_warning_is_an_error_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
+    """--strict, for pipelines: what the service accepts, because envoyproxy/ratelimit does, is still a mistake."""
+    path = str(write(tmp_path, warns=WARNS))
+    code, out, _ = command("check-config", path)
+    warning, ok = out.splitlines()
+    assert (0, True, "ok: 1 rule in 1 domain") == (code, warning.startswith("warning: "), ok)
+    assert (1, warning.replace("warning", "error", 1) + "\n", "") == command("check-config", path, "--strict")
+
+
+def test_files_of_one_domain_are_merged_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
+    """--merge-domains, or the variable by which the service is told the same."""
+    path = str(
+        write(tmp_path, a=GOOD.format(domain="d"), b=GOOD.format(domain="d").replace("team", "namespace"))
+    )
+    assert 1 == command("check-config", path).code
+    merged = (0, "ok: 2 rules in 1 domain\n", "")
+    assert merged == command("check-config", path, "--merge-domains")
+    assert merged == command("check-config", path, MERGE_DOMAIN_CONFIG="true")
+
+
+def test_a_directory_without_files_is_told_by_its_name(command: Command, tmp_path: Path) -> None:
+    """A pipeline that checks nothing should not pass."""
+    said = f"error: {tmp_path}: there is no configuration file\n"
+    assert (1, said, "") == command("check-config", str(tmp_path))
+
+
+def test_a_hostile_file_name_stays_on_its_line(command: Command, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, and an escape sequence."""
+    path = tmp_path / "evil\n\x1b[2J\udcff.yaml"
+    path.write_text("domain: [")
+    code, out, _ = command("check-config", str(path))
+    assert (1, 1, True) == (code, out.count("\n"), out.replace("\n", "").isprintable())
+
+
+def test_settings_of_the_service_do_not_matter(command: Command, tmp_path: Path) -> None:
+    """No store is asked for and none is needed, whatever the environment says."""
+    path = write(tmp_path, a=GOOD.format(domain="a"))
+    assert 0 == command("check-config", str(path), BACKEND_TYPE="memcache", REDIS_URL="nowhere").code
+
+
+def test_it_does_not_load_what_serves() -> None:
+    """It runs in hooks and pipelines, where a third of a second and a driver of Redis are worth nothing."""
+    script = (
+        "import sys; from ratelimit_service import commands; "
+        "commands.check_config([], strict=False, merge_domains=False); "
+        "print([name for name in ('grpc', 'redis', 'uvicorn', 'uvloop') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "[]" == done.stdout.splitlines()[-1]
+
+
+def test_a_shell_sees_the_exit_code(tmp_path: Path) -> None:
+    """As a process: 0 for good files, 1 for bad ones, 2 for a command that is none."""
+    write(tmp_path, good=GOOD.format(domain="a"))
+    assert (0, "ok: 1 rule in 1 domain\n", "") == run("check-config", str(tmp_path), environment={})
+    assert 1 == run("check-config", str(tmp_path / "gone"), environment={}).code
+    assert 2 == run("check-config", environment={}).code
