@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ratelimit_service.core import keys
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import Decision, Descriptor, Entry, Override, Request, Status
+from ratelimit_service.core.model import Decision, Descriptor, Entry, Hit, Override, Request, Status
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.core.rules import load
-from ratelimit_service.ports import Observer
+from ratelimit_service.ports import Observer, Then
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -41,6 +41,18 @@ class Unobserved:
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         pass
+
+
+class Recording(MemoryStore):
+    """A store that remembers what it was asked: for each hand-over its groups of hits."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: MIDNIGHT)
+        self.asked: list[list[list[Hit]]] = []
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self.asked.append([list(group) for group in groups])
+        super().hit(groups, then)
 
 
 class Limiter:

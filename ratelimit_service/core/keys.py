@@ -42,9 +42,16 @@ def part(key: bytes, value: bytes) -> str:
     return f"{escape(key)}={escape(value)}"
 
 
-def shared_part(key: bytes, pattern: bytes) -> str:
-    """One entry whose values share a bucket: the pattern stands in place of the value."""
-    return f"{escape(key)}={escape_pattern(pattern)}"
+def shared_part(key: bytes, joined: bytes) -> str:
+    """One entry whose values share a bucket: what `joined` (a pattern of `key_value`) says of the value stands in its place.
+
+    A pattern that reaches into the key stands there whole, behind a `~`: else `a_*` and `a__a_*`, which both leave `a_*`
+    of an entry with the key `a_`, would share one bucket.
+    """
+    before = key + b"_"
+    if joined.startswith(before):
+        return f"{escape(key)}={escape_pattern(joined[len(before) :])}"
+    return f"{escape(key)}=~{escape_pattern(joined)}"
 
 
 def bucket(prefix: str, domain: str, parts: Iterable[str]) -> str:

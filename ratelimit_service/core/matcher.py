@@ -107,7 +107,7 @@ class Domain:
             return None
         parts = tuple(
             [
-                keys.shared_part(entry.key, node.pattern_for(entry)) if node.shares else keys.part(*entry)
+                keys.shared_part(entry.key, node.composite) if node.shares else keys.part(*entry)
                 for entry, node in zip(entries, path, strict=True)
             ]
         )

@@ -82,8 +82,14 @@ def test_the_documented_keys_are_these() -> None:
 
 def test_a_pattern_that_values_share_keeps_its_stars() -> None:
     """A shared bucket is told from the bucket of a value that happens to look like the pattern."""
-    assert "path=/api/*" == keys.shared_part(b"path", b"/api/*")
+    assert "path=/api/*" == keys.shared_part(b"path", b"path_/api/*")
     assert "path=/api/%2A" == keys.part(b"path", b"/api/*")
+
+
+def test_a_pattern_that_reaches_into_the_key_stands_there_whole() -> None:
+    """It is told from the pattern of a value that reads the same."""
+    assert "path=~pa*" == keys.shared_part(b"path", b"pa*")
+    assert "path=pa*" == keys.shared_part(b"path", b"path_pa*")
 
 
 def test_the_prefix_stands_before_the_hash_tag() -> None:

@@ -12,11 +12,9 @@ from ratelimit_service.core.matcher import RuleTree
 from ratelimit_service.core.model import COUNTER_MAX, Descriptor, Hit, Override, Request, Unit
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules import load
-from ratelimit_service.ports import Then
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores.memory import MemoryStore
-from tests.limiter import MIDNIGHT, Asked, Limiter, Unobserved, descriptor, said
+from tests.limiter import MIDNIGHT, Asked, Limiter, Recording, Unobserved, descriptor, said
 
 RULES = """
 domain: d
@@ -29,18 +27,6 @@ descriptors:
   - {key: user, rate_limit: {requests_per_unit: 7, unit: second, name: user}}
   - {key: free, rate_limit: {unlimited: true, replaces: [{name: user}]}}
 """
-
-
-class Recording(MemoryStore):
-    """A store that remembers what it was asked, one list of groups for each hand-over."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: MIDNIGHT)
-        self.asked: list[list[list[Hit]]] = []
-
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        self.asked.append([list(group) for group in groups])
-        super().hit(groups, then)
 
 
 def hits(

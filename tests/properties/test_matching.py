@@ -1,0 +1,152 @@
+"""The compiled tree finds what a plain reading of the rules finds, and counts together what belongs together."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.matcher import Match, RuleTree
+from ratelimit_service.core.model import Entry
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources.yaml_text import read
+
+Described = dict[str, Any]
+"""A descriptor as in a file."""
+
+# Few letters and the two that mean something, so that rules and requests meet, nearly meet and run into each other.
+texts = st.text("ab_*", max_size=4)
+keys = st.text("ab_*", min_size=1, max_size=3)
+
+
+def composite(described: Described) -> str:
+    """The name of a descriptor among its siblings: `key`, or `key_value` where there is a value."""
+    value = described.get("value", "")
+    return f"{described['key']}_{value}" if value else str(described["key"])
+
+
+def siblings(level: st.SearchStrategy[Described]) -> st.SearchStrategy[list[Described]]:
+    return st.lists(level, max_size=5, unique_by=composite)
+
+
+def sharing(described: Described) -> Described:
+    """Only what has a wildcard can share a threshold."""
+    if "*" not in composite(described):
+        described.pop("share_threshold", None)
+    return described
+
+
+leaves = st.fixed_dictionaries(
+    {"key": keys, "rate_limit": st.just({"unit": "day", "requests_per_unit": 1})},
+    optional={"value": texts, "share_threshold": st.booleans()},
+).map(sharing)
+branches = st.fixed_dictionaries(
+    {"key": keys, "descriptors": siblings(leaves)},
+    optional={
+        "value": texts,
+        "share_threshold": st.booleans(),
+        "rate_limit": st.just({"unit": "day", "requests_per_unit": 1}),
+    },
+).map(sharing)
+levels = siblings(st.one_of(leaves, branches))
+entries = st.lists(st.tuples(keys, texts), max_size=3)
+
+
+def compiled(rules: list[Described]) -> RuleTree:
+    """The rules as they come into force, through a file."""
+    text = yaml.safe_dump({"domain": "d", "descriptors": rules})
+    return RuleTree(load([read("rules.yaml", text)]).domains)
+
+
+def met(tree: RuleTree, asked: list[tuple[str, str]]) -> Match | None:
+    return tree.match("d", tuple([Entry(key.encode(), value.encode()) for key, value in asked]))
+
+
+def walk(rules: list[Described], asked: list[tuple[str, str]]) -> list[Described] | None:
+    """The descriptors that a request comes by, as upstream's README and code have it; None where it ends outside."""
+    path = []
+    for key, value in asked:
+        found = (
+            # written out, or else the first pattern of the file that fits, or else the key alone
+            [one for one in rules if composite(one) == f"{key}_{value}"]
+            or [one for one in rules if "*" in composite(one) and fits(composite(one), f"{key}_{value}")]
+            or [one for one in rules if composite(one) == key]
+        )
+        if not found:
+            return None
+        path.append(found[0])
+        rules = found[0].get("descriptors", [])  # whatever else would have fitted is out
+    return path
+
+
+def fits(pattern: str, text: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+
+
+def paths(rules: list[Described], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where all rules stand, in the order of the file."""
+    found = []
+    for one in rules:
+        here = (*above, composite(one))
+        found += [here] if "rate_limit" in one else []
+        found += paths(one.get("descriptors", []), here)
+    return found
+
+
+@example([{"key": "a", "value": "*"}, {"key": "a", "rate_limit": {"unit": "day"}}], [("a", "b")])
+@example([{"key": "a_b", "rate_limit": {"unit": "day"}}], [("a", "b")])
+@example([{"key": "a_b", "rate_limit": {"unit": "day"}}], [("a_b", "b")])
+@given(levels, entries)
+def test_the_tree_finds_what_a_plain_reading_finds(
+    rules: list[Described], asked: list[tuple[str, str]]
+) -> None:
+    """The rule where the descriptor ends exactly, by the same precedence at each level, without a way back."""
+    path = walk(rules, asked)
+    there = path is not None and path != [] and "rate_limit" in path[-1]
+    expected = tuple(map(composite, path)) if path and there else None
+    found = met(compiled(rules), asked)
+    assert expected == (found.rule.path.levels if found else None)
+
+
+@given(levels)
+def test_the_tree_holds_every_rule_once(rules: list[Described]) -> None:
+    """In the order of the file, whatever is nested in what."""
+    tree = compiled(rules)
+    assert sorted(paths(rules)) == sorted(rule.path.levels for rule in tree.rules)
+
+
+def counted_as(rules: list[Described], asked: list[tuple[str, str]]) -> Any:
+    """What a descriptor is to be counted as: its entries, but for those that share a threshold what they share."""
+    path = walk(rules, asked)
+    if not path or "rate_limit" not in path[-1]:
+        return None
+    return [
+        (key, id(one)) if one.get("share_threshold") else (key, value)
+        for (key, value), one in zip(asked, path, strict=True)
+    ]
+
+
+BOTH_SHARE = {"share_threshold": True, "rate_limit": {"unit": "day"}}
+
+
+@example(
+    [{"key": "a__a", "value": "*", **BOTH_SHARE}, {"key": "a", "value": "*", **BOTH_SHARE}],
+    [[("a_", "a_b")], [("a_", "b")]],
+)
+@example([{"key": "a", "value": "*b", **BOTH_SHARE}], [[("a", "b")], [("a", "*b")], [("a", "ab")]])
+@example([{"key": "a*", **BOTH_SHARE}], [[("a", "a*")], [("a", "b")], [("a*", "b")], [("a*", "")]])
+@given(levels, st.lists(entries, min_size=2, max_size=6))
+def test_only_what_shares_a_threshold_counts_together(
+    rules: list[Described], requests: list[list[tuple[str, str]]]
+) -> None:
+    """Two descriptors that meet rules have one bucket exactly where they are the same, or share all that they differ in."""
+    tree = compiled(rules)
+    for one, other in itertools.combinations(requests, 2):
+        first, second = met(tree, one), met(tree, other)
+        if first is not None and second is not None:
+            together = counted_as(rules, one) == counted_as(rules, other)
+            assert together is (first.parts == second.parts), (one, other, first.parts, second.parts)
