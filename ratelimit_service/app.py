@@ -90,7 +90,7 @@ class App:
         self._find = find_files(settings)
         self.rulebook = Rulebook(
             self.service,
-            partial(files.read, self._find, places_of(settings)),
+            partial(files.read, self._find, places_of(settings), settings.manifest_domain),
             self.metrics,
             merge_domains=settings.merge_domain_config,
         )

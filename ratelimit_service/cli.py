@@ -37,6 +37,17 @@ Descriptor = Annotated[
     str, typer.Argument(help="key=value,key=value; in a value, a comma is written \\, and a backslash \\\\.")
 ]
 
+MergeDomains = Annotated[
+    bool,
+    typer.Option("--merge-domains", help="Several files may be of one domain.", envvar="MERGE_DOMAIN_CONFIG"),
+]
+ManifestDomain = Annotated[
+    str,
+    typer.Option(
+        "--domain", help="The domain of RateLimitConfig manifests, which name none.", envvar="MANIFEST_DOMAIN"
+    ),
+]
+
 _MOST_HITS = 2**64 - 1
 """What the protocol has room for."""
 
@@ -77,19 +88,30 @@ def serve(
 
 @app.command("check-config")
 def check_config(
-    paths: Annotated[list[Path], typer.Argument(help="Files, or directories of YAML files.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files and manifests, or directories of them in YAML.")],
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
-    merge_domains: Annotated[
-        bool,
-        typer.Option(
-            "--merge-domains", help="Several files may be of one domain.", envvar="MERGE_DOMAIN_CONFIG"
-        ),
-    ] = False,
+    merge_domains: MergeDomains = False,
+    domain: ManifestDomain = "",
 ) -> None:
     """Load configuration files as the service would, and say all that is wrong with them. Exits with 1 if anything is."""
     from . import commands
 
-    raise typer.Exit(commands.check_config(paths, strict=strict, merge_domains=merge_domains))
+    raise typer.Exit(commands.check_config(paths, strict=strict, merge_domains=merge_domains, domain=domain))
+
+
+@app.command()
+def convert(
+    path: Annotated[Path, typer.Argument(help="A file or a manifest, or a directory of them in YAML.")],
+    merge_domains: MergeDomains = False,
+    domain: ManifestDomain = "",
+) -> None:
+    """Print the rules in a manifest (ConfigMap, RateLimitConfig) as the configuration file that says the same.
+
+    Where there are several, they are several YAML documents: each belongs into a file of its own.
+    """
+    from . import commands
+
+    raise typer.Exit(commands.convert(path, merge_domains=merge_domains, domain=domain))
 
 
 @app.command()

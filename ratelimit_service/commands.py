@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
+import typer
 
 from .core import keys
 from .core.errors import InvalidRequest, InvalidRules, Problem, StartError
@@ -21,7 +22,7 @@ from .core.text import printable
 from .observe import logs
 from .rulebook import compile_rules
 from .settings import Settings, load_settings, unsupported
-from .sources import files
+from .sources import files, native
 
 
 def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Sequence[str] = ()) -> None:
@@ -49,12 +50,12 @@ async def _serve(settings: Settings) -> None:
     await App(settings).run()
 
 
-def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool) -> int:
+def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "") -> int:
     """Load files as `serve` does, and print all that is wrong; the exit code."""
     errors: Sequence[Problem] = ()
     rules = domains = 0
     try:
-        contents = files.read(files.named(paths), ", ".join(map(str, paths)))
+        contents = files.read(files.named(paths), ", ".join(map(str, paths)), domain)
         tree, warnings = compile_rules(*contents, merge_domains=merge_domains)
         rules, domains = len(tree.rules), len(tree.domains)
     except InvalidRules as error:
@@ -66,6 +67,24 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool) ->
     if errors or (strict and warnings):
         return 1
     print(f"ok: {_count(rules, 'rule')} in {_count(domains, 'domain')}")
+    return 0
+
+
+def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
+    """Print what `serve` would load from `path` as configuration files, a document for each; the exit code.
+
+    What is wrong, and what was noticed, goes to stderr.
+    """
+    contents = files.read(files.named([path]), str(path), domain)
+    try:
+        _, warnings = compile_rules(*contents, merge_domains=merge_domains)
+    except InvalidRules as error:
+        for problem in error.problems:
+            print(f"error: {printable(str(problem))}", file=sys.stderr)
+        return 1
+    for problem in warnings:
+        print(f"warning: {printable(str(problem))}", file=sys.stderr)
+    typer.echo("---\n".join(map(native.write, contents.documents)).encode(), nl=False)
     return 0
 
 
@@ -104,7 +123,7 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
 
     match, doubt = None, ""
     try:
-        contents = files.read(find_files(settings), places_of(settings))
+        contents = files.read(find_files(settings), places_of(settings), settings.manifest_domain)
         tree, _ = compile_rules(*contents, merge_domains=settings.merge_domain_config)
     except InvalidRules as error:
         doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"

@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     runtime_watch_root: Bool = _setting(
         RULES, "true", "Whether RUNTIME_ROOT is watched and searched, or only RUNTIME_APPDIRECTORY in it."
     )
+    manifest_domain: Text = _setting(
+        RULES, "", "The domain of the rules in a RateLimitConfig manifest, which names none. Ours."
+    )
     merge_domain_config: Bool = _setting(
         RULES, "false", "Whether several files may say something about one domain."
     )

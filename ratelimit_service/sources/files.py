@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.document import Document
-from ..core.errors import InvalidRules, Problem
-from . import yaml_text
+from ..core.errors import Problem
+from . import manifests, yaml_text
 
 INTERVAL = 0.2
 """Seconds between two looks. A change is loaded once two looks in a row have seen the same."""
@@ -110,8 +110,11 @@ class Contents(NamedTuple):
     problems: list[Problem]
 
 
-def read(find: Find, where: str = "configuration") -> Contents:
-    """Read and parse every file; that there is none is a problem too, of `where`."""
+def read(find: Find, where: str = "configuration", manifest_domain: str = "") -> Contents:
+    """Read and parse every file; that there is none is a problem too, of `where`.
+
+    `manifest_domain` is that of the rules in manifests that name none (MANIFEST_DOMAIN).
+    """
     documents: list[Document] = []
     problems: list[Problem] = []
     try:
@@ -120,11 +123,13 @@ def read(find: Find, where: str = "configuration") -> Contents:
         return Contents([], [Problem(str(error.filename or where), 0, "", _unreadable(error))])
     for name, path in files:
         try:
-            documents.append(yaml_text.read(name, path.read_bytes()))
+            text = path.read_bytes()
         except OSError as error:
             problems.append(Problem(name, 0, "", _unreadable(error)))
-        except InvalidRules as error:
-            problems += error.problems
+            continue
+        found, wrong = manifests.expand(yaml_text.read_all(name, text), manifest_domain)
+        documents += found
+        problems += wrong
     if not files:
         problems.append(Problem(where, 0, "", "there is no configuration file"))
     return Contents(documents, problems)

@@ -6,7 +6,7 @@ The events of PyYAML's parser are composed here and not by PyYAML, because
 - a scalar keeps its raw text, a node its line, a mapping what was written twice;
 - nothing a file says can construct an object, recurse without end, or grow beyond `MOST_NODES` by aliases.
 
-Only the first document of a file is read, as upstream does.
+Only the first document of a file is a configuration, as with upstream; manifests.py asks for those after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import yaml
 
 from ..core.document import Document, Kind, Mapping, Node, Scalar, Sequence
 from ..core.errors import InvalidRules, Problem
+from .yaml_errors import explain, line_of
 
 DEEPEST = 300
 """How deep lists and mappings may be nested in each other: 150 levels of descriptors."""
@@ -68,16 +69,51 @@ _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
 _float = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
-def read(file: str, text: bytes | str) -> Document:
-    """The first YAML document of `text`; `file` is the name that problems carry. Raises InvalidRules."""
+def read(file: str, text: bytes | str, at: Callable[[int], int] = int) -> Document:
+    """The first YAML document of `text`. Raises InvalidRules.
+
+    `file` is the name that problems carry, and `at` says what line of it a line of `text` is.
+    """
+    return next(read_all(file, text, at))
+
+
+def read_all(file: str, text: bytes | str, at: Callable[[int], int] = int) -> Iterator[Document]:
+    """The YAML documents of `text`, at least one, each parsed when it is asked for. Raises InvalidRules then."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        return _Builder().document(file, yaml.parse(data, Loader=_Loader))
+        yield from _documents(file, yaml.parse(data, Loader=_Loader), at)
     except _Refused as refused:
         line, message = refused.line, refused.message
     except yaml.YAMLError as error:
-        line, message = _explain(error, data)
+        line, message = explain(error, data, at)
+    else:
+        return
     raise InvalidRules([Problem(file, line, "", message)])
+
+
+def _documents(file: str, events: Iterator[Any], at: Callable[[int], int]) -> Iterator[Document]:
+    builder = _Builder(at)
+    ended = False
+    for event in events:
+        if not isinstance(event, yaml.DocumentEndEvent):
+            builder.take(event)
+            continue
+        following, broken = _look_ahead(events)
+        yield Document(file, builder.root, at(following) if following else 0)
+        if broken:
+            raise broken
+        builder, ended = _Builder(at), True
+    if not ended:
+        yield Document(file, None)
+
+
+def _look_ahead(events: Iterator[Any]) -> tuple[int, yaml.YAMLError | None]:
+    """The line of a further document, or of what is no YAML after this one, and what is wrong with it; or 0."""
+    try:
+        event = next(events, None)
+    except yaml.YAMLError as error:
+        return line_of(getattr(error, "problem_mark", None)), error
+    return (line_of(event.start_mark) if isinstance(event, yaml.DocumentStartEvent) else 0), None
 
 
 def resolve(text: str) -> tuple[Kind, Any]:
@@ -134,31 +170,29 @@ class _Open:
 class _Builder:
     """Composes one document of events, with a stack of its own in place of recursion."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: Callable[[int], int]) -> None:
+        self._at = at
         self._open: list[_Open] = []
         self._anchors: dict[str, _Built | None] = {}  # None while the node is still open
         self._nodes = 0
-        self._root: Node | None = None
+        self.root: Node | None = None
 
-    def document(self, file: str, events: Iterator[Any]) -> Document:
-        for event in events:
-            if isinstance(event, yaml.DocumentEndEvent):
-                return Document(file, self._root, _line_of_next_document(events))
-            self._take(event)
-        return Document(file, None)
-
-    def _take(self, event: Any) -> None:
+    def take(self, event: Any) -> None:
+        """Adds an event; those that begin and end streams and documents say nothing."""
         match event:
             case yaml.ScalarEvent():
                 self._scalar(event)
             case yaml.AliasEvent():
                 self._add(self._anchored(event), event)
             case yaml.SequenceStartEvent():
-                self._start(Sequence(_line(event)), event)
+                self._start(Sequence(self._line(event)), event)
             case yaml.MappingStartEvent():
-                self._start(Mapping(_line(event)), event)
+                self._start(Mapping(self._line(event)), event)
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._end(event)
+
+    def _line(self, event: Any) -> int:
+        return self._at(line_of(event.start_mark))
 
     def _scalar(self, event: Any) -> None:
         opened = self._open[-1] if self._open else None
@@ -169,9 +203,9 @@ class _Builder:
             and (event.implicit[0] or event.tag == _MERGE)
         ):
             opened.merges.add(len(opened.children))
-            scalar = Scalar(_line(event), Kind.STRING, event.value, event.value)
+            scalar = Scalar(self._line(event), Kind.STRING, event.value, event.value)
         else:
-            scalar = _typed(event)
+            scalar = _typed(event, self._line(event))
         built = _Built(scalar, 1, 0)
         if event.anchor:
             self._anchors[event.anchor] = built
@@ -180,20 +214,22 @@ class _Builder:
     def _anchored(self, event: Any) -> _Built:
         if event.anchor not in self._anchors:
             raise _Refused(
-                _line(event), f"alias *{event.anchor} stands for nothing: define &{event.anchor} before it"
+                self._line(event),
+                f"alias *{event.anchor} stands for nothing: define &{event.anchor} before it",
             )
         built = self._anchors[event.anchor]
         if built is None:
             raise _Refused(
-                _line(event), f"alias *{event.anchor} stands inside what it stands for: it would never end"
+                self._line(event),
+                f"alias *{event.anchor} stands inside what it stands for: it would never end",
             )
         return built
 
     def _start(self, node: Sequence | Mapping, event: Any) -> None:
         if event.tag not in _CONTAINER_TAGS:
-            raise _Refused(_line(event), _unknown_tag(event.tag))
+            raise _Refused(self._line(event), _unknown_tag(event.tag))
         if len(self._open) >= DEEPEST:
-            raise _Refused(_line(event), f"lists and mappings are nested more than {DEEPEST} deep")
+            raise _Refused(self._line(event), f"lists and mappings are nested more than {DEEPEST} deep")
         if event.anchor:
             self._anchors[event.anchor] = None
         self._open.append(_Open(node, event.anchor))
@@ -213,13 +249,15 @@ class _Builder:
     def _add(self, built: _Built, event: Any) -> None:
         self._nodes += built.size
         if self._nodes > MOST_NODES:
-            raise _Refused(_line(event), f"more than {MOST_NODES:,} nodes, when all aliases are written out")
+            raise _Refused(
+                self._line(event), f"more than {MOST_NODES:,} nodes, when all aliases are written out"
+            )
         if not self._open:
-            self._root = built.node
+            self.root = built.node
             return
         if len(self._open) + built.height > DEEPEST:
             raise _Refused(
-                _line(event), f"lists and mappings are nested more than {DEEPEST} deep by this alias"
+                self._line(event), f"lists and mappings are nested more than {DEEPEST} deep by this alias"
             )
         opened = self._open[-1]
         if opened.expects_key and not isinstance(built.node, Scalar):
@@ -232,12 +270,12 @@ class _Builder:
         opened.height = max(opened.height, built.height + 1)
 
 
-def _typed(event: Any) -> Scalar:
+def _typed(event: Any, line: int) -> Scalar:
     """A scalar as its tag, its quotes or its text say."""
-    line, text, tag = _line(event), event.value, event.tag
+    text, tag = event.value, event.tag
     if tag is None:
         kind, value = resolve(text) if event.implicit[0] else (Kind.STRING, text)
-        return Scalar(line, kind, text, value)
+        return Scalar(line, kind, text, value, event.style == "|")
     if tag == _BINARY:
         try:
             data = base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
@@ -249,7 +287,7 @@ def _typed(event: Any) -> Scalar:
     if wanted is None:
         raise _Refused(line, _unknown_tag(tag))
     if wanted is Kind.STRING:
-        return Scalar(line, wanted, text, text)
+        return Scalar(line, wanted, text, text, event.style == "|")
     kind, value = resolve(text)
     if wanted is Kind.FLOAT and kind is Kind.INT:
         kind, value = Kind.FLOAT, float(value)
@@ -305,81 +343,9 @@ def _overlaid(before: Node, value: Node) -> Node:
     return Mapping(value.line, list(items.values()), before.repeated + value.repeated)
 
 
-def _line_of_next_document(events: Iterator[Any]) -> int:
-    """The line of a second document, or of what is no YAML after the first, or 0: neither is read."""
-    try:
-        event = next(events, None)
-    except yaml.YAMLError as error:
-        return _mark_line(getattr(error, "problem_mark", None))
-    return _line(event) if isinstance(event, yaml.DocumentStartEvent) else 0
-
-
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
-
-
 def _short(tag: str) -> str:
     return "!!" + tag.removeprefix(_STANDARD) if tag.startswith(_STANDARD) else tag
 
 
 def _unknown_tag(tag: str) -> str:
     return f"unknown tag {_short(tag)!r}: remove it; a configuration needs no tags"
-
-
-def _mark_line(mark: Any) -> int:
-    return int(mark.line) + 1 if mark is not None else 1
-
-
-_PLAIN_WORDS = (
-    (
-        "mapping values are not allowed",
-        "a ':' that the text before it does not allow: check the indentation, or quote",
-    ),
-    ("could not find expected ':'", "a key without its ':'"),
-    (
-        "did not find expected key",
-        "neither a key of this mapping nor its end: check the indentation, or quote the text",
-    ),
-    (
-        "did not find expected '-' indicator",
-        "neither '- ' for the next item of this list nor its end: check the indentation",
-    ),
-    ("did not find expected ',' or ']'", "expected ',' or ']'"),
-    ("did not find expected ',' or '}'", "expected ',' or '}'"),
-    ("found unexpected end of stream", "the file ends inside a quoted text: close the quote"),
-)
-_CONTEXTS = (
-    ("flow sequence", "list"),
-    ("flow mapping", "mapping"),
-    ("block collection", "list"),
-    ("block mapping", "mapping"),
-    ("quoted scalar", "quoted text"),
-    ("simple key", "key"),
-)
-
-
-def _explain(error: yaml.YAMLError, data: bytes) -> tuple[int, str]:
-    """The line of a syntax error, and what is wrong there in plain words."""
-    if isinstance(error, yaml.reader.ReaderError):
-        line = data.count(b"\n", 0, error.position) + 1
-        if "UTF" in error.reason or error.encoding == "utf-8":
-            return line, f"the byte 0x{error.character:02X} is not UTF-8 here: save the file as UTF-8"
-        return line, f"a character that YAML does not allow (U+{error.character:04X}): remove or escape it"
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return 0, f"not valid YAML: {error}"
-    line, problem = _mark_line(error.problem_mark), error.problem or "cannot be parsed"
-    if problem.startswith("found character") and "cannot start any token" in problem:
-        char = _char_at(error.problem_mark, data)
-        what = "a tab: indent with spaces" if char == "\t" else f"a text cannot begin with {char!r}: quote it"
-        return line, f"not valid YAML: {what}"
-    what = next((plain for start, plain in _PLAIN_WORDS if problem.startswith(start)), problem)
-    context = next((plain for words, plain in _CONTEXTS if words in (error.context or "")), "")
-    if context and error.context_mark is not None:
-        what += f" (in the {context} that begins at line {_mark_line(error.context_mark)})"
-    return line, f"not valid YAML: {what}"
-
-
-def _char_at(mark: Any, data: bytes) -> str:
-    lines = data.decode("utf-8", "replace").splitlines()
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    return line[mark.column : mark.column + 1]

@@ -1,0 +1,155 @@
+"""Kubernetes manifests -> the configuration files that are in them.
+
+Rules often live in a manifest: a ConfigMap, each of whose `data` keys is a file, or Solo's RateLimitConfig. Both can be
+given in place of the files themselves, several in one file (`---`) or in a List (what `kubectl get -o yaml` prints), beside
+manifests of other kinds. What is wrong is told of the manifest: its lines, and the path from its top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..core.document import Document, Kind, Mapping, Node, Scalar
+from ..core.errors import InvalidRules, Problem
+from ..core.reading import Report, describe, quoted, shown
+from . import solo, yaml_text
+from .manifest_parts import Part
+
+MOST_TEXT = 16 * 2**20
+"""How many characters the files in the manifests of one file may have together, each time that an alias names them."""
+
+_API_VERSIONS = {"ConfigMap": "v1", "List": "v1", "RateLimitConfig": "ratelimit.solo.io/v1alpha1"}
+_CONFIG_MAP = ("apiVersion", "kind", "metadata", "data", "binaryData", "immutable")
+
+
+def expand(documents: Iterator[Document], domain: str = "") -> tuple[list[Document], list[Problem]]:
+    """The configuration files in the YAML documents of one file, and what is wrong with those that are missing from them.
+
+    A configuration is what it is, and the documents after it are not read. `domain` is that of the rules whose manifest
+    has none.
+    """
+    try:
+        first = document = next(documents)
+        while _is_empty(document) and document.extra_documents:
+            document = next(documents)
+    except InvalidRules as error:
+        return [], list(error.problems)
+    if not _is_manifest(document.root):
+        return [first], []
+    found = _Found(first.file, domain)
+    found.manifest(document.root, "")
+    try:
+        for document in documents:
+            found.manifest(document.root, "")
+    except InvalidRules as error:
+        found.problems += error.problems
+    return found.told()
+
+
+def _is_empty(document: Document) -> bool:
+    root = document.root
+    return root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL)
+
+
+def _is_manifest(root: Node | None) -> bool:
+    """Whether this says what kind of object it is, and not, as a configuration does, of what domain."""
+    keys = {key.text for key, _ in root.items} if isinstance(root, Mapping) else set()
+    return bool(keys & {"apiVersion", "kind"}) and not keys & {"domain", "descriptors"}
+
+
+class _Found:
+    """What has been found in the manifests of a file."""
+
+    def __init__(self, file: str, domain: str) -> None:
+        self._file = file
+        self._domain = domain
+        self._documents: list[Document] = []
+        self._report = Report()
+        self._skipped: dict[str, None] = {}
+        self._room = MOST_TEXT
+        self.problems: list[Problem] = []
+
+    def told(self) -> tuple[list[Document], list[Problem]]:
+        """See expand()."""
+        problems, warnings = self._report.told([self._file])
+        self.problems += problems
+        if self._documents:
+            self._documents[0].warnings = warnings
+        elif not self.problems:
+            there = ", ".join(self._skipped) or "an empty List"
+            message = f"has no rules, only {there}: there must be a ConfigMap or a RateLimitConfig"
+            self.problems.append(Problem(self._file, 0, "", message))
+        return self._documents, self.problems
+
+    def manifest(self, node: Node | None, path: str) -> None:
+        """Takes a manifest; `path` is that of the item of a List which it is, or empty."""
+        if node is None or (isinstance(node, Scalar) and node.kind is Kind.NULL):
+            return
+        if not isinstance(node, Mapping):
+            message = f"must be a manifest with apiVersion and kind, not {describe(node)}"
+            self._report.error(Problem(self._file, node.line, path, message))
+            return
+        part = Part(self._report, self._file, path, node)
+        kind, version = part.text("kind"), part.text("apiVersion")
+        for name, value in (("kind", kind), ("apiVersion", version)):
+            if value == "":
+                part.error(name, "is missing: beside manifests there can be only manifests")
+        if not kind or not version:
+            return
+        if kind not in _API_VERSIONS:
+            self._skip(part, kind)
+        elif version != _API_VERSIONS[kind]:
+            part.error(
+                "apiVersion", f"must be {_API_VERSIONS[kind]!r} for kind {kind}, not {quoted(version)}"
+            )
+        elif kind == "List":
+            for item_path, item in part.items("items"):
+                self.manifest(item, item_path)
+        elif kind == "ConfigMap":
+            self._config_map(part.only(_CONFIG_MAP))
+        else:
+            self._documents += solo.documents(part, self._file, self._domain)
+
+    def _skip(self, part: Part, kind: str) -> None:
+        metadata = part.part("metadata")
+        name = metadata.text("name") if metadata else None
+        what = f"{shown(kind)} {quoted(name)}" if name else f"a {shown(kind)}"
+        self._skipped[what] = None
+        part.warn("kind", f"{what} has no rules, and is skipped")
+
+    def _config_map(self, part: Part) -> None:
+        binary, files = part.entries("binaryData"), part.entries("data")
+        for key, path, _ in binary:
+            part.problem(key.line, path, "is binary, and a configuration is text: put it under data")
+        if not files and not binary and part.mapping("data") is part.node("data"):
+            part.error("data", "is missing or empty: each of its keys is a file, such as 'config.yaml: |'")
+        for key, path, value in files:
+            if not isinstance(value, Scalar) or value.kind is not Kind.STRING:
+                message = f"must be the text of a file, which begins after '|', not {describe(value)}"
+                part.problem(value.line, path, message)
+            elif self._take_room(len(value.text)):
+                self._read(key, path, value)
+            else:
+                message = f"the files in these manifests have more than {MOST_TEXT:,} characters together"
+                part.problem(key.line, path, message)
+
+    def _take_room(self, size: int) -> bool:
+        self._room -= size
+        return self._room >= 0
+
+    def _read(self, key: Scalar, path: str, value: Scalar) -> None:
+        try:
+            document = yaml_text.read(
+                self._file, value.text.encode("utf-8", "surrogateescape"), _lines_of(value)
+            )
+        except InvalidRules as error:
+            for problem in error.problems:
+                self._report.error(problem._replace(path=path))
+        else:
+            document.path, document.line = path, key.line
+            self._documents.append(document)
+
+
+def _lines_of(value: Scalar) -> Callable[[int], int]:
+    """What line of the manifest a line of this text is: of a block that very line, else the one where the text begins."""
+    return (lambda line: value.line + line) if value.block else (lambda line: value.line)
