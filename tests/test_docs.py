@@ -13,6 +13,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
+from ratelimit_service.app import policy_of
 from ratelimit_service.core import windows
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matcher import RuleTree
@@ -32,7 +33,7 @@ from ratelimit_service.http.json import parse
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
-from ratelimit_service.settings import documented
+from ratelimit_service.settings import documented, load_settings
 from ratelimit_service.settings_unsupported import UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -115,7 +116,8 @@ def entries_of(text: str) -> tuple[Entry, ...]:
 def service_of(rules: str) -> tuple[RateLimitService, MemoryStore]:
     """The service with these rules, counting from nothing at NOW."""
     store = MemoryStore(lambda: NOW)
-    service = RateLimitService(store, Metrics(), lambda: NOW)
+    settings = load_settings({"REFUSAL_HEADERS": "", "REFUSAL_BODY": "none"})
+    service = RateLimitService(store, Metrics(), lambda: NOW, policy_of(settings))
     service.use(RuleTree(load_text(rules).domains))
     return service, store
 
