@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 
 from ..core.errors import InvalidRequest
 from ..core.model import UINT32_MAX, Code, Decision, Descriptor, Entry, Override, Request, Status
+from ..core.planning import MOST_DESCRIPTORS, MOST_ENTRIES
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 
 _CODES: Any = {code: RateLimitResponse.Code.Value(code.name) for code in Code}
@@ -23,7 +24,14 @@ def decode(data: bytes) -> Request:
 
 
 def request_of(message: RateLimitRequest) -> Request:
-    """A RateLimitRequest as a Request."""
+    """A RateLimitRequest as a Request. Raises InvalidRequest where it is larger than a request may be.
+
+    The planning refuses those too, but to read two million descriptors for it takes seconds, in which nobody is served.
+    """
+    if len(message.descriptors) > MOST_DESCRIPTORS:
+        raise InvalidRequest(
+            f"a request may have {MOST_DESCRIPTORS} descriptors, not {len(message.descriptors)}"
+        )
     return Request(
         message.domain,
         tuple([_descriptor(descriptor) for descriptor in message.descriptors]),
@@ -32,6 +40,8 @@ def request_of(message: RateLimitRequest) -> Request:
 
 
 def _descriptor(message: RateLimitDescriptor) -> Descriptor:
+    if len(message.entries) > MOST_ENTRIES:
+        raise InvalidRequest(f"a descriptor may have {MOST_ENTRIES} entries, not {len(message.entries)}")
     # hits_addend is a presence field: there and 0 is a check, not there is the request's hits_addend.
     return Descriptor(
         tuple([Entry(entry.key, entry.value) for entry in message.entries]),
