@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.core import keys
-from ratelimit_service.core.model import Unit, Window
+from ratelimit_service.core.model import Calendar, Unit, Window
 from ratelimit_service.core.windows import span_at
 
 MOMENT = 1_795_225_445
@@ -36,6 +36,15 @@ VECTORS = [
     ("d", [(b"k", b"v")], Window(Unit.WEEK), "{d|k=v}:week:2026-11-19"),
     ("d", [(b"k", b"v")], Window(Unit.MONTH), "{d|k=v}:month:2026-11-03"),
     ("d", [(b"k", b"v")], Window(Unit.YEAR), "{d|k=v}:year:2025-12-18"),
+    ("d", [(b"k", b"v")], Window(Unit.WEEK, 1, Calendar()), "{d|k=v}:week:2026-11-16"),
+    ("d", [(b"k", b"v")], Window(Unit.MONTH, 1, Calendar()), "{d|k=v}:month:2026-11-01"),
+    ("d", [(b"k", b"v")], Window(Unit.MONTH, 3, Calendar()), "{d|k=v}:3month:2026-10-01"),
+    ("d", [(b"k", b"v")], Window(Unit.MONTH, 1, Calendar(day=15)), "{d|k=v}:month:2026-11-15"),
+    ("d", [(b"k", b"v")], Window(Unit.YEAR, 1, Calendar()), "{d|k=v}:year:2026-01-01"),
+    ("d", [(b"k", b"v")], Window(Unit.DAY, 1, Calendar("Europe/Berlin")), "{d|k=v}:day:2026-11-20T23Z"),
+    ("d", [(b"k", b"v")], Window(Unit.DAY, 1, Calendar("Asia/Kolkata")), "{d|k=v}:day:2026-11-20T18:30Z"),
+    ("d", [(b"k", b"v")], Window(Unit.HOUR, 6, Calendar("Europe/Berlin")), "{d|k=v}:6hour:2026-11-20T23Z"),
+    ("d", [(b"k", b"v")], Window(Unit.HOUR, 1, Calendar("Asia/Kathmandu")), "{d|k=v}:hour:2026-11-21T01:15Z"),
     (
         "d",
         [(b"team", b"dba"), (b"model", b"gpt-4.1")],

@@ -1,4 +1,4 @@
-"""When windows of `requests_per_unit` start and end."""
+"""When windows without a calendar start and end, and what the start of any window is called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ratelimit_service.core.model import Unit, Window
+from ratelimit_service.core.model import Calendar, Unit, Window
 from ratelimit_service.core.windows import LONGEST, Spans, span_at
 
 
@@ -41,12 +41,57 @@ def test_no_window_is_longer_than_a_duration_can_say() -> None:
     assert LONGEST == span_at(Window(Unit.YEAR, 2**32 - 1), 0).end
 
 
+@pytest.mark.parametrize(
+    ("window", "now", "label"),
+    [
+        # in UTC, and without a calendar, as short as the unit allows
+        (Window(Unit.SECOND), "2026-11-21T01:44:05", "second:2026-11-21T01:44:05Z"),
+        (Window(Unit.MINUTE, 15), "2026-11-21T01:44:05", "15minute:2026-11-21T01:30Z"),
+        (Window(Unit.HOUR, 6), "2026-11-21T01:44:05", "6hour:2026-11-21T00Z"),
+        (Window(Unit.DAY), "2026-11-21T01:44:05", "day:2026-11-21"),
+        (Window(Unit.DAY, 1, Calendar()), "2026-11-21T01:44:05", "day:2026-11-21"),
+        (Window(Unit.WEEK, 1, Calendar()), "2026-11-21T01:44:05", "week:2026-11-16"),
+        (Window(Unit.MONTH, 3, Calendar()), "2026-11-21T01:44:05", "3month:2026-10-01"),
+        (Window(Unit.YEAR, 1, Calendar(month=4)), "2026-11-21T01:44:05", "year:2026-04-01"),
+        # and as long as the offset demands: whole hours, minutes, seconds
+        (Window(Unit.DAY, 1, Calendar("Europe/Berlin")), "2026-11-21T01:44:05", "day:2026-11-20T23Z"),
+        (Window(Unit.MONTH, 1, Calendar("Asia/Kolkata")), "2026-11-21T01:44:05", "month:2026-10-31T18:30Z"),
+        (Window(Unit.HOUR, 1, Calendar("Asia/Kolkata")), "2026-11-21T01:44:05", "hour:2026-11-21T01:30Z"),
+        (Window(Unit.HOUR, 1, Calendar("Europe/Berlin")), "2026-11-21T01:44:05", "hour:2026-11-21T01Z"),
+        (Window(Unit.DAY, 1, Calendar("Africa/Monrovia")), "1971-11-21", "day:1971-11-20T00:44:30Z"),
+        (Window(Unit.MINUTE, 1, Calendar("Africa/Monrovia")), "1971-11-21", "minute:1971-11-20T23:59:30Z"),
+        # Samoa is at +13:00 and a midnight there is at 11:00Z, but when it had summer time it was at 10:00Z
+        (Window(Unit.YEAR, 1, Calendar("Pacific/Apia")), "2020-06-01", "year:2019-12-31T10Z"),
+        (Window(Unit.YEAR, 1, Calendar("Pacific/Apia")), "2026-06-01", "year:2025-12-31T11Z"),
+    ],
+)
+def test_a_label_says_which_window_and_when_it_starts(window: Window, now: str, label: str) -> None:
+    """In UTC, whatever the time zone of the window."""
+    assert label == span_at(window, instant(now)).label
+
+
 def test_remembered_spans_are_those_worked_out_anew() -> None:
     """At the last second of an hour, the first of the next, and back again."""
     spans, hour = Spans(), Window(Unit.HOUR)
     edge = instant("2026-11-21T02:00")
     for now in (edge - 1, edge, edge + 1, edge - 1):
         assert span_at(hour, now) == spans.at(hour, now)
+
+
+def test_remembered_spans_end_when_the_calendar_says() -> None:
+    """At the last second of a day of 23 hours, and of the one of 24 that follows."""
+    spans, day = Spans(), Window(Unit.DAY, 1, Calendar("Europe/Berlin"))
+    start = instant("2026-03-28T23:00")
+    ends = [spans.at(day, start + hours * 3_600 - 1).end for hours in (1, 23, 24, 47, 48)]
+    first, second, third = start + 23 * 3_600, start + 47 * 3_600, start + 71 * 3_600
+    assert [first, first, second, second, third] == ends
+
+
+def test_the_days_of_two_calendars_are_remembered_apart() -> None:
+    """A window is told from another by its calendar too."""
+    spans, now = Spans(), instant("2026-11-21T01:44:05")
+    windows = [Window(Unit.DAY, 1, calendar) for calendar in (None, Calendar("Asia/Tokyo"), Calendar())]
+    assert [span_at(window, now) for window in windows] == [spans.at(window, now) for window in windows]
 
 
 def test_remembering_is_bounded() -> None:

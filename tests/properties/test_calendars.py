@@ -1,0 +1,208 @@
+"""Windows of a calendar against a clock on the wall that is read minute by minute, in any time zone.
+
+The oracle does not know what an offset, a gap or a repeated hour is. It reads a local clock, remembers the latest date
+that this has shown, and walks from date to date.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.calendars import LONGEST, bounds
+from ratelimit_service.core.model import Calendar, Unit, Window
+from ratelimit_service.core.windows import span_at
+
+pytestmark = pytest.mark.fuzz
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+FIRST, LAST = 10 * DAY, int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+"""The oracle looks at the days before as well, and at no date before 1970."""
+
+SECONDS = {Unit.SECOND: 1, Unit.MINUTE: MINUTE, Unit.HOUR: HOUR}
+ZONES = sorted(files("tzdata").joinpath("zones").read_text().split())
+
+ODD_ZONES = [
+    "Africa/Casablanca",  # an hour back for Ramadan
+    "Africa/Monrovia",  # 44 minutes and 30 seconds, until 1972
+    "America/Havana",  # midnight twice
+    "America/Sao_Paulo",  # no midnight, until 2018
+    "America/St_Johns",  # changes at 00:01, until 2011
+    "Antarctica/Troll",  # two hours
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",  # half an hour
+    "Europe/Berlin",
+    "Pacific/Apia",  # no 2011-12-30
+    "Pacific/Kwajalein",  # no 1993-08-21
+]
+
+LONGEST_SETBACK = 4 * HOUR
+"""No clock was set back by more than this since 1970 (Casey in Antarctica: three hours)."""
+
+SLOW_CLOCK = "Africa/Monrovia"
+"""The one whose midnight was not on a whole minute of UTC, until 1972."""
+
+
+def wall(zone: str, now: int) -> datetime:
+    return datetime.fromtimestamp(now, ZoneInfo(zone))
+
+
+def latest_date(zone: str, now: int) -> date:
+    """The latest date that the clock has shown until now: where it is set back over midnight, that is not today's."""
+    return max(
+        wall(zone, then).date() for then in (now, *range(now - now % MINUTE, now - LONGEST_SETBACK, -MINUTE))
+    )
+
+
+def first_instant(zone: str, day: date, near: int) -> int:
+    """When the clock first showed `day` or a later date, which must be within two days of `near`."""
+    then = near - near % MINUTE - 2 * DAY
+    while wall(zone, then).date() < day:
+        then += HOUR if wall(zone, then + HOUR + LONGEST_SETBACK).date() < day else MINUTE
+    while zone == SLOW_CLOCK and wall(zone, then - 1).date() >= day:
+        then -= 1
+    return then
+
+
+def begins(unit: Unit, calendar: Calendar, day: date) -> bool:
+    """Whether a day, week, month or year begins on `day`."""
+    if unit is Unit.DAY:
+        return True
+    if unit is Unit.WEEK:
+        return day.weekday() == calendar.weekday
+    if unit is Unit.YEAR and day.month != calendar.month:
+        return False
+    last_of_month = (day + timedelta(days=1)).day == 1
+    return day.day == calendar.day or (last_of_month and day.day < calendar.day)
+
+
+def last_beginning(unit: Unit, calendar: Calendar, day: date) -> date:
+    while not begins(unit, calendar, day):
+        day -= timedelta(days=1)
+    return day
+
+
+def block(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> int:
+    """The number of the window that `now` lies in, where 0 is the first since 1970."""
+    begun = last_beginning(unit, calendar, latest_date(calendar.zone, now))
+    if unit is Unit.YEAR:
+        number = begun.year - 1970
+    elif unit is Unit.MONTH:
+        number = 12 * (begun.year - 1970) + begun.month - 1
+    else:
+        days = (begun - last_beginning(unit, calendar, date(1970, 1, 1))).days
+        number = days // 7 if unit is Unit.WEEK else days
+    return number // multiplier
+
+
+@st.composite
+def moments(draw: st.DrawFn, zone: str) -> int:
+    """An instant, and often one close to where the clock of `zone` is changed."""
+    now = draw(st.integers(FIRST, LAST))
+    if draw(st.booleans()):
+        before = after = now
+        while after < now + 400 * DAY and wall(zone, after).utcoffset() == wall(zone, now).utcoffset():
+            before, after = after, after + 20 * DAY
+        while after - before > 1:
+            middle = (before + after) // 2
+            same = wall(zone, middle).utcoffset() == wall(zone, now).utcoffset()
+            before, after = (middle, after) if same else (before, middle)
+        now = after + draw(st.one_of(st.sampled_from([-1, 0]), st.integers(-3 * HOUR, 26 * HOUR)))
+    return min(now, LAST)
+
+
+zones = st.one_of(st.sampled_from(ZONES), st.sampled_from(ODD_ZONES))
+calendars = st.builds(Calendar, zones, st.integers(0, 6), st.integers(1, 31), st.integers(1, 12))
+multipliers = st.one_of(st.integers(1, 31), st.sampled_from([1, 6, 8, 12, 24, 60, 90, 360, 720, 1_440]))
+huge = st.one_of(multipliers, st.integers(1, 2**32 - 1), st.just(2**32 - 1))
+anywhen = st.one_of(st.integers(0, LAST), st.integers(-(10**15), 10**15))
+units = st.sampled_from([unit for unit in Unit if unit is not Unit.UNKNOWN])
+
+
+@given(
+    st.data(), st.sampled_from([Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR]), st.integers(1, 12), calendars
+)
+def test_dates_are_those_that_the_clock_on_the_wall_shows(
+    data: st.DataObject, unit: Unit, multiplier: int, calendar: Calendar
+) -> None:
+    """A window begins and ends with the very second at which a date first shows on which it may."""
+    now = data.draw(moments(calendar.zone))
+    start, end = bounds(unit, multiplier, calendar, now)
+    assert start <= now < end
+    number = block(unit, multiplier, calendar, now)
+    if start > FIRST:
+        assert (number - 1, number) == tuple(
+            block(unit, multiplier, calendar, then) for then in (start - 1, start)
+        )
+    if end < LAST:
+        assert (number, number + 1) == tuple(
+            block(unit, multiplier, calendar, then) for then in (end - 1, end)
+        )
+
+
+@given(st.data(), st.sampled_from(list(SECONDS)), multipliers, zones)
+def test_hours_and_shorter_are_counted_from_the_first_second_of_a_date(
+    data: st.DataObject, unit: Unit, multiplier: int, zone: str
+) -> None:
+    """Those that divide 24 hours; the others from 1970."""
+    now, seconds = data.draw(moments(zone)), SECONDS[unit] * multiplier
+    if 24 * HOUR % seconds:
+        start, day_end = now - now % seconds, now + seconds
+    else:
+        today = latest_date(zone, now)
+        start, day_end = (first_instant(zone, today + timedelta(days=more), now) for more in (0, 1))
+        start += (now - start) // seconds * seconds
+    assert (start, min(start + seconds, day_end)) == bounds(unit, multiplier, Calendar(zone), now)
+
+
+@given(units, huge, calendars, anywhen)
+def test_windows_leave_no_gap_and_do_not_overlap(
+    unit: Unit, multiplier: int, calendar: Calendar, now: int
+) -> None:
+    """Whatever a request brings and whatever the clock says: there is one window, between two others."""
+    start, end = bounds(unit, multiplier, calendar, now)
+    assert start <= now < end <= start + LONGEST
+    assert (
+        (start, end)
+        == bounds(unit, multiplier, calendar, start)
+        == bounds(unit, multiplier, calendar, end - 1)
+    )
+    assert start == bounds(unit, multiplier, calendar, start - 1)[1]
+    assert end == bounds(unit, multiplier, calendar, end)[0]
+
+
+@given(units, multipliers, st.one_of(st.none(), calendars), st.integers(FIRST, LAST))
+def test_a_label_says_when_its_window_starts(
+    unit: Unit, multiplier: int, calendar: Calendar | None, now: int
+) -> None:
+    """To the second: so two windows that start at different times never share a counter."""
+    span = span_at(Window(unit, multiplier, calendar), now)
+    name, _, text = span.label.partition(":")
+    moment = datetime.fromisoformat(text)
+    start = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    assert (f"{multiplier if multiplier > 1 else ''}{unit.name.lower()}", span.start) == (
+        name,
+        start.timestamp(),
+    )
+
+
+@given(units, huge, calendars, anywhen)
+def test_the_next_window_has_another_label(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> None:
+    """Before the year 1 and after 9999 too, which no parser of dates reads."""
+    window = Window(unit, multiplier, calendar)
+    span = span_at(window, now)
+    assert span.label != span_at(window, span.end).label
+    assert span.label == span_at(window, span.end - 1).label
+
+
+@given(st.sampled_from([*SECONDS, Unit.DAY]), st.integers(1, 100), st.integers(FIRST, LAST))
+def test_in_utc_days_and_shorter_are_what_they_are_without_a_calendar(
+    unit: Unit, multiplier: int, now: int
+) -> None:
+    """So a limit of these keeps what was used when it is given the calendar of UTC."""
+    assert span_at(Window(unit, multiplier), now) == span_at(Window(unit, multiplier, Calendar()), now)
