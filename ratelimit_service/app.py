@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
 
+from .assembly import find_files, jitter_of, make_store, places_of, policy_of
 from .core.errors import RateLimitServiceError, StoreError
 from .core.model import Decision
-from .core.planning import Jitter, Plan, Policy
+from .core.planning import Plan
 from .health import Health
 from .http.debug import debug_app
 from .http.main import main_app
@@ -24,12 +22,10 @@ from .http.metrics import metrics_app
 from .http.server import HttpPort
 from .observe.metrics import Metrics
 from .observe.refusals import RefusalLog
-from .ports import CounterStore
 from .rulebook import Rulebook
 from .service import RateLimitService
 from .settings import Settings
 from .sources import files
-from .stores.memory import MemoryStore
 from .transports import codec
 from .transports.grpcio import GrpcioServer, GrpcOptions
 
@@ -217,67 +213,3 @@ class App:
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._log.error(context.get("message", "unexpected"), exc_info=context.get("exception"))
-
-
-def make_store(settings: Settings, observe: Callable[[float], None] = lambda seconds: None) -> CounterStore:
-    """The store that the settings ask for, not yet reached. `observe` is told of the seconds of each round trip."""
-    if settings.backend == "memory":
-        return MemoryStore(time.time)
-    from .stores.redis import (
-        RedisStore,
-        connect,
-    )  # redis-py takes long to import, and the memory store has no use for it
-
-    username, password = settings.redis_credentials
-    client = connect(
-        settings.redis_address,
-        username=username,
-        password=password,
-        pool_size=settings.redis_pool_size,
-        timeout=settings.redis_timeout,
-    )
-    return RedisStore(client, observe)
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The settings that change an answer."""
-    headers = settings.limit_response_headers_enabled
-    return Policy(
-        near_limit_ratio=settings.near_limit_ratio,
-        shadow_mode=settings.shadow_mode,
-        quota_mode=settings.quota_mode,
-        stop_when_over=settings.stop_cache_key_increment_when_overlimit,
-        key_prefix=settings.cache_key_prefix,
-        limit_header=settings.limit_limit_header if headers else "",
-        remaining_header=settings.limit_remaining_header if headers else "",
-        reset_header=settings.limit_reset_header if headers else "",
-        dynamic_metadata=settings.response_dynamic_metadata,
-        refusal_headers=settings.refusal_headers,
-        refusal_body=settings.refusal_body == "openai",
-    )
-
-
-def jitter_of(settings: Settings) -> Jitter:
-    """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
-    most = settings.expiration_jitter_max_seconds
-    return partial(random.randrange, most) if most > 0 else (lambda: 0)
-
-
-def places_of(settings: Settings) -> str:
-    """Where configuration files are looked for, for people."""
-    if settings.config_path:
-        return ", ".join(settings.config_path)
-    return str(Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory))
-
-
-def find_files(settings: Settings) -> files.Find:
-    """Where the configuration files are: CONFIG_PATH, or upstream's RUNTIME_* variables."""
-    if settings.config_path:
-        return files.named([Path(path) for path in settings.config_path])
-    return files.runtime(
-        Path(settings.runtime_root),
-        settings.runtime_subdirectory,
-        settings.runtime_appdirectory,
-        watch_root=settings.runtime_watch_root,
-        ignore_dot_files=settings.runtime_ignoredotfiles,
-    )

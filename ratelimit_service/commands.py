@@ -85,12 +85,15 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
     for problem in warnings:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
     typer.echo("---\n".join(map(native.write, contents.documents)).encode(), nl=False)
+    if len(contents.documents) > 1:
+        note = "each document is a configuration, and belongs into a file of its own: of a file, only the first is read"
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 
 async def reset(environ: Mapping[str, str], domain: str, descriptor: str, *, dry_run: bool) -> None:
     """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError."""
-    from .app import make_store
+    from .assembly import make_store
 
     settings = load_settings(environ)
     if settings.backend == "memory":
@@ -119,7 +122,7 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
 
     Where values share a bucket, only the rules can tell which: they are those that the settings name.
     """
-    from .app import find_files, places_of
+    from .assembly import find_files, places_of
 
     match, doubt = None, ""
     try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
-from .core.decision import decide
+from .core.decision import decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.matcher import RuleTree
 from .core.model import Decision, Request
@@ -119,7 +119,10 @@ class RateLimitService:
             self._observer.failed(plan, error)
         except Exception:
             _report("observing an error failed")
-        self._reply(call, error)
+        answer: Answer = error
+        if isinstance(error, StoreError) and plan is not None:
+            answer = decide_without_counts(self.policy, plan) or error
+        self._reply(call, answer)
 
     def _reply(self, call: Call, answer: Answer) -> None:
         try:

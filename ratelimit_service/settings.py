@@ -27,6 +27,7 @@ from .settings_types import (
     PositiveDuration,
     Ratio,
     Secret,
+    Share,
     Text,
     TextList,
     UrlPath,
@@ -147,6 +148,12 @@ class Settings(BaseSettings):
         "The most series that one metric has; what is beyond them is counted as `other`. Ours.",
     )
 
+    track_max_buckets: Annotated[int, whole_number(1, 10_000)] = _setting(
+        METRICS,
+        "1000",
+        "The most buckets of rules with `track` that metrics show, by share used; others are summed. Ours.",
+    )
+
     log_level: Annotated[LogLevel, _LEVEL] = _setting(
         LOGGING,
         "info",
@@ -155,6 +162,16 @@ class Settings(BaseSettings):
     )
     log_format: Annotated[Literal["text", "json"], _FORMAT] = _setting(
         LOGGING, "text", "text, or json for an object on each line with `@timestamp`, `level` and `@message`."
+    )
+    decision_log: Annotated[Literal["off", "refused", "all"], choice("off", "refused", "all")] = _setting(
+        LOGGING,
+        "off",
+        "Which requests are written to stdout, as a JSON object for each descriptor: off, refused or all. Ours.",
+    )
+    decision_log_sample: Share = _setting(
+        LOGGING,
+        "1.0",
+        "The part of these that is written: a request at random, with all its descriptors. Ours.",
     )
 
     config_path: TextList = _setting(
@@ -224,6 +241,26 @@ class Settings(BaseSettings):
         REDIS,
         "1s",
         "How long Redis may take to connect or to answer. envoyproxy/ratelimit: 10s, and to connect only.",
+    )
+
+    store_answer_deadline: PositiveDuration = _setting(
+        REDIS,
+        "10ms",
+        "How long a caller waits for Redis; then it gets the answer of STORE_FAILURE_MODE, and its hits are counted all "
+        "the same. Gateways wait 20 ms by default. Ours.",
+    )
+    store_failure_mode: Annotated[Literal["error", "allow", "deny"], choice("error", "allow", "deny")] = (
+        _setting(
+            REDIS,
+            "error",
+            "The answer where counters cannot be reached: UNAVAILABLE, on which the gateway's own failure mode decides (error), "
+            "OK (allow) or OVER_LIMIT (deny). Ours.",
+        )
+    )
+    store_journal_size: Annotated[int, whole_number(0)] = _setting(
+        REDIS,
+        "100000",
+        "How many hits are kept in memory while Redis is away, and written when it is back. Ours.",
     )
 
     shadow_mode: Bool = _setting(

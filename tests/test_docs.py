@@ -13,7 +13,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from ratelimit_service.app import policy_of
+from ratelimit_service.assembly import policy_of
 from ratelimit_service.core import windows
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matcher import RuleTree

@@ -58,10 +58,10 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "cli", "commands", "asking", "__main__"}
+WIRING = {"app", "assembly", "cli", "commands", "asking", "__main__"}
 """These make the others and put them together, and may import any of them."""
 
-IMPORTERS_OF_THE_WIRING = {"cli", "commands", "asking", "__main__"}
+IMPORTERS_OF_THE_WIRING = {"app", "cli", "commands", "asking", "__main__"}
 """Nobody else imports from WIRING."""
 
 NOT_IN_CORE = {

@@ -16,7 +16,7 @@ from .denial import limit_text, refuse
 from .errors import StoreError
 from .metadata import dynamic_metadata
 from .model import COUNTER_MAX, OK_STATUS, UNLIMITED_STATUS, Code, Decision, Header, Status, Tally, Use
-from .planning import Item, Plan, Policy
+from .planning import FailureMode, Item, Plan, Policy
 from .windows import length
 
 Count = int | StoreError
@@ -53,6 +53,28 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
         decision.dynamic_metadata = dynamic_metadata(plan, statuses)
     if code is Code.OVER_LIMIT:
         refuse(policy, plan, decision)
+    return decision
+
+
+def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
+    """The answer to a request whose counters cannot be reached, by the failure mode; None where that is an error.
+
+    A status has no limit then, as nothing is known of it, and a refusal nothing to wait for.
+    """
+    if policy.failure_mode is FailureMode.ERROR:
+        return None
+    failed = _DENIED_STATUS if policy.failure_mode is FailureMode.DENY else OK_STATUS
+    statuses = [failed if item.charges else _unlimited(item) for item in plan.items]
+    code = Code.OVER_LIMIT if plan.denied else _overall(plan.items, statuses)
+    decision = Decision(code, statuses, [None] * len(statuses))
+    if policy.shadow_mode and code is Code.OVER_LIMIT:
+        decision.code, decision.shadowed = Code.OK, True
+    elif code is Code.OVER_LIMIT:
+        refuse(
+            policy,
+            plan._replace(denied=plan.denied or "the store of its counters cannot be reached"),
+            decision,
+        )
     return decision
 
 

@@ -5,6 +5,7 @@ make_plan(tree, policy, request, now, spans, jitter) -> Plan        pure: nothin
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from . import keys
 from .errors import InvalidRequest, NotReady
 from .matcher import Domain, Match, RuleTree
 from .model import COUNTER_MAX, Descriptor, Gate, Hit, Limit, Request, Rule, StatKey
-from .overrides import override_limit, overridden
+from .overrides import overridden, override_limit
 from .text import show
 from .windows import Span, Spans
 
@@ -23,6 +24,15 @@ Jitter = Callable[[], int]
 MOST_DESCRIPTORS = 1_000
 MOST_ENTRIES = 100
 """A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
+
+
+class FailureMode(enum.Enum):
+    """What a request is answered with where its counters cannot be reached: an error, on which the gateway's own failure
+    mode decides; OK; or OVER_LIMIT."""
+
+    ERROR = "error"
+    ALLOW = "allow"
+    DENY = "deny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,8 @@ class Policy:
     """Which headers a refused caller gets (denial.HEADERS)."""
     refusal_body: bool = False
     """Whether a refused caller gets a body that says why."""
+    failure_mode: FailureMode = FailureMode.ERROR
+    """What a request is answered with where its counters cannot be reached."""
 
 
 class Charge(NamedTuple):

@@ -1,11 +1,17 @@
 -- Applies a batch of hits, in one step and one round trip.
 --
--- KEYS  the counter of each hit, in the order in which the hits are applied
--- ARGV  for each hit: its amount, and the time to live of a new counter in seconds;
+-- KEYS  the counter of each hit, in the order in which the hits are applied; last the register of the lane
+-- ARGV  the number of this batch, and for how many seconds the register is kept;
+--       for each hit: its amount, and the time to live of a new counter in seconds;
 --       then for each group of hits that may be held back: the place of its first hit, how many they are,
 --       and for each of them its gate (1 refuses + 2 yields + 4 holds + 8 budget; see model.Gate) and its limit
 -- Returns for each hit what the counter held before it; its bitwise complement (-before - 1) where the hit was held back;
 --       a text where this hit failed
+--
+-- The register holds the number of the last batch that came by its lane. A batch that is sent again, because nobody knows
+-- whether it was applied, finds its own number there and only reads (settling.py). Writing the register first also makes
+-- sure that a Redis which cannot be written to (read-only, out of memory) applies nothing of the batch: the call fails
+-- as a whole. An empty number is for batches that write nothing, and leaves the register alone.
 --
 -- It must be a script, because a request is refused or counted as a whole, because what a caller is told must be what
 -- the counter held at the moment of the hit, and because a refund must not leave less than nothing.
@@ -20,6 +26,17 @@ local REFUSES, YIELDS, HOLDS, BUDGET = 1, 2, 4, 8
 
 local function has(gate, flag)
     return bit.band(gate, flag) ~= 0
+end
+
+local HITS = #KEYS - 1
+
+local replayed = false
+if ARGV[1] ~= '' then
+    local last = redis.pcall('SET', KEYS[#KEYS], ARGV[1], 'EX', ARGV[2], 'GET')
+    if type(last) == 'table' then
+        return last
+    end
+    replayed = last == ARGV[1]
 end
 
 -- What a counter holds, as 0 ... MAX; or nil and why it cannot be told.
@@ -76,7 +93,7 @@ end
 
 -- The groups that may be held back, by the place of their first hit.
 local groups = {}
-local at = 2 * #KEYS + 1
+local at = 2 * HITS + 3
 while at <= #ARGV do
     groups[tonumber(ARGV[at])] = at + 1
     at = at + 2 + 2 * tonumber(ARGV[at + 1])
@@ -89,7 +106,7 @@ local function hold_back(first, at)
     local size = tonumber(ARGV[at])
     local refused, gates, over = false, {}, {}
     for i = 0, size - 1 do
-        local amount = tonumber(ARGV[2 * (first + i) - 1])
+        local amount = tonumber(ARGV[2 * (first + i) + 1])
         local gate, limit = tonumber(ARGV[at + 1 + 2 * i]), tonumber(ARGV[at + 2 + 2 * i])
         local before = read(KEYS[first + i])
         gates[i] = gate
@@ -110,13 +127,13 @@ local function hold_back(first, at)
 end
 
 local counts = {}
-for i = 1, #KEYS do
+for i = 1, HITS do
     if groups[i] then
         hold_back(i, groups[i])
     end
-    local key, amount, ttl = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i]
+    local key, amount, ttl = KEYS[i], ARGV[2 * i + 1], ARGV[2 * i + 2]
     local before, failure
-    if amount == '0' then
+    if amount == '0' or replayed then
         before, failure = read(key)
     elseif held[i] then
         before, failure = read(key)

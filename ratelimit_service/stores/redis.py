@@ -19,6 +19,7 @@ from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import HELD_BACK, Hit
 from ..ports import Outcome, Then
+from .settling import REGISTER_TTL, Batch
 
 SCRIPT = resources.files(__package__).joinpath("hit.lua").read_bytes()
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
@@ -55,7 +56,10 @@ def connect(
 
 
 class RedisStore:
-    """Counters behind one Redis client. `observe` is told of the seconds that each round trip took."""
+    """Counters behind one Redis client. `observe` is told of the seconds that each round trip took.
+
+    `hit` tries once; settling.py uses `parts` and `apply`, and makes sure that what fails is written in the end.
+    """
 
     def __init__(
         self, client: aioredis.Redis, observe: Callable[[float], None] = lambda seconds: None
@@ -75,15 +79,25 @@ class RedisStore:
 
     async def _hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         outcomes: Sequence[Outcome]
+        try:
+            outcomes = await self.apply(Batch(groups, "", ""))
+        except StoreError as failure:
+            outcomes = [failure if group else () for group in groups]
+        then(outcomes)
+
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> None:
+        """One call reaches everything."""
+
+    async def apply(self, batch: Batch) -> list[list[Count]]:
+        """Apply a batch, unless it was applied before (settling.py). Raises StoreError where that is not certain."""
         started = time.perf_counter()
         try:
-            replies = await self._call(*_arguments(groups))
-            outcomes = _outcomes(groups, replies)
+            replies = await self._call(*_arguments(batch))
+            return _counts(batch.groups, replies)
         except Exception as error:
-            failure = _failure(error)
-            outcomes = [failure if group else () for group in groups]
-        self._observe(time.perf_counter() - started)
-        then(outcomes)
+            raise _failure(error) from None
+        finally:
+            self._observe(time.perf_counter() - started)
 
     async def _call(self, keys: list[str], arguments: list[str | int]) -> list[int | bytes]:
         try:
@@ -130,12 +144,13 @@ class RedisStore:
         return sorted([key.decode() async for key in self._client.scan_iter(match=pattern, count=1000)])
 
 
-def _arguments(groups: Sequence[Sequence[Hit]]) -> tuple[list[str], list[str | int]]:
+def _arguments(batch: Batch) -> tuple[list[str], list[str | int]]:
     """KEYS and ARGV of hit.lua."""
     keys: list[str] = []
-    amounts: list[str | int] = []
+    amounts: list[str | int] = [batch.number, REGISTER_TTL]
     gates: list[str | int] = []
-    for group in groups:
+    writes = False
+    for group in batch.groups:
         if any([hit.gate & HELD_BACK for hit in group]):
             gates += (len(keys) + 1, len(group))
             for hit in group:
@@ -143,20 +158,30 @@ def _arguments(groups: Sequence[Sequence[Hit]]) -> tuple[list[str], list[str | i
         for hit in group:
             keys.append(hit.key)
             amounts += (hit.amount, hit.ttl)
+            writes = writes or hit.amount != 0
+    if not writes:
+        amounts[0] = ""
+    keys.append(_register(batch.lane, keys[0]))
     return keys, amounts + gates
 
 
-def _outcomes(groups: Sequence[Sequence[Hit]], replies: Sequence[int | bytes]) -> list[Outcome]:
+def _register(lane: str, key: str) -> str:
+    """The register of a lane in the slot of `key`: `<prefix>lane:<lane>{<hash tag of key>}`."""
+    prefix, brace, rest = key.partition("{")
+    return f"{prefix}lane:{lane}{brace}{rest.partition('}')[0]}}}" if brace else f"lane:{lane}"
+
+
+def _counts(groups: Sequence[Sequence[Hit]], replies: Sequence[int | bytes]) -> list[list[Count]]:
     counts: list[Count] = [
         reply if isinstance(reply, int) else StoreError(f"Redis refused a counter: {_text(reply)}")
         for reply in replies
     ]
-    outcomes: list[Outcome] = []
+    split: list[list[Count]] = []
     at = 0
     for group in groups:
-        outcomes.append(counts[at : at + len(group)])
+        split.append(counts[at : at + len(group)])
         at += len(group)
-    return outcomes
+    return split
 
 
 def _text(reply: object) -> str:

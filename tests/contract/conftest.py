@@ -10,8 +10,10 @@ import pytest
 
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis import RedisStore, connect
+from ratelimit_service.stores.settling import SettlingStore
 from tests.servers import RedisServer
 
 NOW = 1_795_249_200.0
@@ -47,14 +49,15 @@ class Bench:
         return list(outcome)
 
 
-@pytest.fixture(params=["memory", "memory, deferred", "redis"])
+@pytest.fixture(params=["memory", "memory, deferred", "memory, coalesced", "redis", "redis, as it is served"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     now = [NOW]
-    if request.param == "redis":
+    if "redis" in request.param:
         server: RedisServer = request.getfixturevalue("redis_server")
         server.cli("FLUSHALL")
-        client = connect(server.url)
-        redis_store = RedisStore(client)
+        redis_store: CounterStore = RedisStore(connect(server.url))
+        if "served" in request.param:
+            redis_store = DeadlineStore(CoalescingStore(SettlingStore(redis_store)), 10)  # type: ignore[arg-type]
         await redis_store.start()
 
         def set_raw(key: str, value: str) -> None:
@@ -63,7 +66,8 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield Bench(redis_store, "redis", set_raw, now)
         await redis_store.close()
         return
-    defer = asyncio.get_running_loop().call_soon if "deferred" in request.param else None
-    store = MemoryStore(lambda: now[0], defer=defer)
-    yield Bench(store, "memory", lambda key, value: store._counters.__setitem__(key, int(value)), now)
+    defer = None if request.param == "memory" else asyncio.get_running_loop().call_soon
+    memory = MemoryStore(lambda: now[0], defer=defer)
+    store: CounterStore = CoalescingStore(memory) if "coalesced" in request.param else memory
+    yield Bench(store, "memory", lambda key, value: memory._counters.__setitem__(key, int(value)), now)
     await store.close()

@@ -1,0 +1,81 @@
+"""From settings to the parts that they describe."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from .core.planning import FailureMode, Jitter, Policy
+from .ports import CounterStore
+from .settings import Settings
+from .sources import files
+from .stores.layers import CoalescingStore, DeadlineStore
+from .stores.memory import MemoryStore
+
+
+def make_store(settings: Settings, observe: Callable[[float], None] = lambda seconds: None) -> CounterStore:
+    """The store that the settings ask for, not yet reached. `observe` is told of the seconds of each round trip."""
+    if settings.backend == "memory":
+        return MemoryStore(time.time)
+    # redis-py takes long to import, and the memory store has no use for it.
+    from .stores.redis import RedisStore, connect
+    from .stores.settling import SettlingStore
+
+    username, password = settings.redis_credentials
+    client = connect(
+        settings.redis_address,
+        username=username,
+        password=password,
+        pool_size=settings.redis_pool_size,
+        timeout=settings.redis_timeout,
+    )
+    settling = SettlingStore(RedisStore(client, observe), settings.store_journal_size)
+    return DeadlineStore(CoalescingStore(settling), settings.store_answer_deadline)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The settings that change an answer."""
+    headers = settings.limit_response_headers_enabled
+    return Policy(
+        near_limit_ratio=settings.near_limit_ratio,
+        shadow_mode=settings.shadow_mode,
+        quota_mode=settings.quota_mode,
+        stop_when_over=settings.stop_cache_key_increment_when_overlimit,
+        key_prefix=settings.cache_key_prefix,
+        limit_header=settings.limit_limit_header if headers else "",
+        remaining_header=settings.limit_remaining_header if headers else "",
+        reset_header=settings.limit_reset_header if headers else "",
+        dynamic_metadata=settings.response_dynamic_metadata,
+        failure_mode=FailureMode(settings.store_failure_mode),
+        refusal_headers=settings.refusal_headers,
+        refusal_body=settings.refusal_body == "openai",
+    )
+
+
+def jitter_of(settings: Settings) -> Jitter:
+    """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
+    most = settings.expiration_jitter_max_seconds
+    return partial(random.randrange, most) if most > 0 else (lambda: 0)
+
+
+def places_of(settings: Settings) -> str:
+    """Where configuration files are looked for, for people."""
+    if settings.config_path:
+        return ", ".join(settings.config_path)
+    return str(Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory))
+
+
+def find_files(settings: Settings) -> files.Find:
+    """Where the configuration files are: CONFIG_PATH, or upstream's RUNTIME_* variables."""
+    if settings.config_path:
+        return files.named([Path(path) for path in settings.config_path])
+    return files.runtime(
+        Path(settings.runtime_root),
+        settings.runtime_subdirectory,
+        settings.runtime_appdirectory,
+        watch_root=settings.runtime_watch_root,
+        ignore_dot_files=settings.runtime_ignoredotfiles,
+    )

@@ -1,0 +1,172 @@
+"""What stands between the service and a store: group commit, and the deadline of an answer.
+
+Each layer is a CounterStore over another one, and knows nothing of what is below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ..core.errors import StoreError
+from ..core.model import Hit
+from ..ports import CounterStore, Outcome, Then
+
+
+class Layer:
+    """A CounterStore that leaves everything to the one below; layers override what they are for."""
+
+    def __init__(self, below: CounterStore) -> None:
+        self._below = below
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit)."""
+        self._below.hit(groups, then)
+
+    async def start(self) -> None:
+        """Reach the store below."""
+        await self._below.start()
+
+    async def close(self) -> None:
+        """Close the store below."""
+        await self._below.close()
+
+    async def ping(self) -> None:
+        """Ask the store below whether it can be reached."""
+        await self._below.ping()
+
+    async def look(self, bucket: str) -> dict[str, int | None]:
+        """What the counters of a bucket hold."""
+        return await self._below.look(bucket)
+
+    async def forget(self, bucket: str) -> dict[str, int | None]:
+        """Delete the counters of a bucket."""
+        return await self._below.forget(bucket)
+
+
+class CoalescingStore(Layer):
+    """Group commit without timers: what arrives while a batch is in flight makes the next one.
+
+    The first goes out at once, so an idle service answers as fast as without this layer; the busier it is, the larger the
+    batches become. Hits are put together, never added up: every caller sees its own count. Once `most_waiting` hits wait
+    (the store is slow then), requests go down at once, each by itself: what becomes of them is for the store to say.
+    """
+
+    def __init__(
+        self, below: CounterStore, *, most_in_batch: int = 2_000, most_waiting: int = 20_000
+    ) -> None:
+        super().__init__(below)
+        self._most_in_batch = most_in_batch
+        self._most_waiting = most_waiting
+        self._in_flight = False
+        self._waiting: deque[tuple[Sequence[Sequence[Hit]], Then]] = deque()
+        self._waiting_hits = 0
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit)."""
+        if not self._in_flight:
+            self._send([(groups, then)])
+            return
+        hits = sum(map(len, groups))
+        if self._waiting_hits + hits > self._most_waiting:
+            self._below.hit(groups, then)
+            return
+        self._waiting.append((groups, then))
+        self._waiting_hits += hits
+
+    async def close(self) -> None:
+        """Hand down what waits, then close the store below."""
+        while self._waiting:
+            groups, then = self._waiting.popleft()
+            self._below.hit(groups, then)
+        await super().close()
+
+    def _send(self, calls: Sequence[tuple[Sequence[Sequence[Hit]], Then]]) -> None:
+        self._in_flight = True
+
+        def answer(outcomes: Sequence[Outcome]) -> None:
+            self._in_flight = False
+            at = 0
+            for groups, then in calls:
+                then(outcomes[at : at + len(groups)])
+                at += len(groups)
+            self._send_next()
+
+        self._below.hit([group for groups, _ in calls for group in groups], answer)
+
+    def _send_next(self) -> None:
+        if self._in_flight or not self._waiting:
+            return
+        calls: list[tuple[Sequence[Sequence[Hit]], Then]] = []
+        size = 0
+        while self._waiting and (not calls or size < self._most_in_batch):
+            groups, then = self._waiting.popleft()
+            calls.append((groups, then))
+            size += sum(map(len, groups))
+        self._waiting_hits -= size
+        self._send(calls)
+
+
+class _Awaited:
+    """A call whose answer is due at `due`; `then` is None once it has been answered."""
+
+    __slots__ = ("due", "size", "then")
+
+    def __init__(self, then: Then, size: int, due: float) -> None:
+        self.then: Then | None = then
+        self.size = size
+        self.due = due
+
+    def answer(self, outcomes: Sequence[Outcome]) -> None:
+        then, self.then = self.then, None
+        if then is not None:
+            then(outcomes)
+
+
+class DeadlineStore(Layer):
+    """Answers within `seconds`, whatever the store below does.
+
+    The deadline bounds the answer alone: the hits stay with the store below, and are counted there. All calls have the
+    same time, so they fall due in the order in which they came, and one timer is enough for all.
+    """
+
+    def __init__(
+        self, below: CounterStore, seconds: float, missed: Callable[[int], None] = lambda requests: None
+    ) -> None:
+        super().__init__(below)
+        self._seconds = seconds
+        self._missed = missed
+        self._awaited: deque[_Awaited] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit)."""
+        loop = asyncio.get_running_loop()
+        call = _Awaited(then, len(groups), loop.time() + self._seconds)
+        self._below.hit(groups, call.answer)
+        if call.then is None:
+            return
+        self._awaited.append(call)
+        if self._timer is None:
+            self._timer = loop.call_at(call.due, self._look)
+
+    def _look(self) -> None:
+        """Answer what is due, and come back for what is not."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._awaited and (self._awaited[0].then is None or self._awaited[0].due <= loop.time()):
+            call = self._awaited.popleft()
+            if call.then is not None:
+                self._missed(call.size)
+                call.answer(
+                    [StoreError(f"the store did not answer within {self._seconds * 1000:g} ms")] * call.size
+                )
+        if self._awaited:
+            self._timer = loop.call_at(self._awaited[0].due, self._look)
+
+    async def close(self) -> None:
+        """Close the store below; what it still answers is passed on."""
+        await super().close()
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,145 @@
+"""Group commit and the deadline of an answer, over a store that answers when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
+from ratelimit_service.stores.memory import MemoryStore
+
+
+class SlowStore(MemoryStore):
+    """A memory store that counts at once, and answers when `answer` is called; `batches` has what it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.pending: list[Then] = []
+        super().__init__(lambda: 0.0)
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self.batches.append(["".join(hit.key for hit in group) for group in groups])
+
+        def hold(outcomes: Sequence[Outcome]) -> None:
+            self.pending.append(lambda _: then(outcomes))
+
+        super().hit(groups, hold)
+
+    def answer(self) -> None:
+        self.pending.pop(0)([])
+
+
+def one(key: str, amount: int = 1) -> list[list[Hit]]:
+    return [[Hit(key, amount, 60)]]
+
+
+def test_what_arrives_in_flight_makes_the_next_batch() -> None:
+    """The first goes out at once, alone; the next three together, when it is answered."""
+    slow = SlowStore()
+    store = CoalescingStore(slow)
+    answers: list[tuple[str, Sequence[Outcome]]] = []
+    for key in "abcd":
+        store.hit(one(key), lambda outcomes, key=key: answers.append((key, list(outcomes))))  # type: ignore[misc]
+    assert [["a"]] == slow.batches
+    slow.answer()
+    assert [["a"], ["b", "c", "d"]] == slow.batches
+    assert [("a", [[0]])] == answers
+    slow.answer()
+    assert [("a", [[0]]), ("b", [[0]]), ("c", [[0]]), ("d", [[0]])] == answers
+
+
+def test_every_caller_sees_its_own_count() -> None:
+    """Three charges of one bucket in one batch are three hits, one after another, and are not added up."""
+    slow = SlowStore()
+    store = CoalescingStore(slow)
+    seen: list[object] = []
+    for _ in range(4):
+        store.hit(one("a", 10), lambda outcomes: seen.extend(outcomes))
+    slow.answer()
+    slow.answer()
+    assert [[0], [10], [20], [30]] == seen
+
+
+def test_a_batch_is_bounded() -> None:
+    """What does not fit waits for the one after."""
+    slow = SlowStore()
+    store = CoalescingStore(slow, most_in_batch=2)
+    for key in "abcde":
+        store.hit(one(key), lambda outcomes: None)
+    slow.answer()
+    slow.answer()
+    assert [["a"], ["b", "c"], ["d", "e"]] == slow.batches
+
+
+def test_what_waits_is_bounded() -> None:
+    """At the bound a request goes down by itself: the store says what becomes of it, and no hit is lost here."""
+    slow = SlowStore()
+    store = CoalescingStore(slow, most_waiting=2)
+    for key in "abcd":
+        store.hit(one(key), lambda outcomes: None)
+    assert [["a"], ["d"]] == slow.batches
+    slow.answer()
+    assert [["a"], ["d"], ["b", "c"]] == slow.batches
+
+
+async def test_closing_hands_down_what_waits() -> None:
+    """A stop loses no charge that was handed over."""
+    slow = SlowStore()
+    store = CoalescingStore(slow)
+    for key in "abc":
+        store.hit(one(key), lambda outcomes: None)
+    await store.close()
+    assert {"a": 1, "b": 1, "c": 1} == slow._counters
+
+
+def test_a_caller_may_ask_again_from_within_its_answer() -> None:
+    """Its next request joins those that wait, and none is forgotten."""
+    slow = SlowStore()
+    store = CoalescingStore(slow)
+    store.hit(one("a"), lambda outcomes: store.hit(one("again"), lambda outcomes: None))
+    store.hit(one("b"), lambda outcomes: None)
+    slow.answer()
+    slow.answer()
+    assert {"a", "b", "again"} == {key for batch in slow.batches for key in batch}
+
+
+async def test_a_store_that_is_late_is_not_waited_for() -> None:
+    """Every call gets an error at its deadline, once; the late answer is dropped, and the hits were counted."""
+    slow = SlowStore()
+    missed: list[int] = []
+    store = DeadlineStore(slow, 0.01, missed.append)
+    answered = asyncio.Event()
+    seen: list[Outcome] = []
+
+    def then(outcomes: Sequence[Outcome]) -> None:
+        seen.extend(outcomes)
+        if len(seen) == 3:
+            answered.set()
+
+    store.hit([*one("a"), *one("b")], then)
+    store.hit(one("c"), then)
+    await asyncio.wait_for(answered.wait(), 10)
+    assert [StoreError] * 3 == [type(outcome) for outcome in seen]
+    assert "within 10 ms" in str(seen[0])
+    assert [2, 1] == missed
+    slow.answer()
+    slow.answer()
+    assert 3 == len(seen)
+    assert {"a": 1, "b": 1, "c": 1} == slow._counters
+
+
+async def test_an_answer_in_time_is_passed_on_and_the_deadline_forgotten() -> None:
+    """Of two calls the second is answered first; the first still falls due."""
+    slow = SlowStore()
+    store = DeadlineStore(slow, 0.01)
+    first: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    second: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.hit(one("a"), first.set_result)
+    store.hit(one("b"), second.set_result)
+    slow.pending.pop()([])
+    assert [[0]] == list(await second)
+    (outcome,) = await asyncio.wait_for(first, 10)
+    assert isinstance(outcome, StoreError)

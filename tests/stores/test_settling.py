@@ -1,0 +1,210 @@
+"""What becomes of hits when calls to Redis fail: the settling layer over a backend that fails as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ratelimit_service.core.decision import Count
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.settling import Batch, Entry, Journal, Part, SettlingStore
+
+
+class Backend(MemoryStore):
+    """Applies batches as hit.lua does, registers included; fails before or after applying, as `faults` says."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(lambda: 0.0)
+        self.faults = list(faults)
+        self.registers: dict[str, str] = {}
+        self.batches: list[Batch] = []
+        self.away = False
+
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
+        return None
+
+    async def start(self) -> None:
+        if self.away:
+            raise StoreError("away")
+
+    async def apply(self, batch: Batch) -> list[list[Count]]:
+        self.batches.append(batch)
+        await asyncio.sleep(0)
+        fault = self.faults.pop(0) if self.faults else ""
+        if self.away or fault == "before":
+            raise StoreError("not sent")
+        outcomes: list[Outcome] = []
+        if self.registers.get(batch.lane) != batch.number:
+            self.registers[batch.lane] = batch.number
+            self.hit(batch.groups, outcomes.extend)
+        else:
+            self.hit([[hit._replace(amount=0) for hit in group] for group in batch.groups], outcomes.extend)
+        if fault == "after":
+            raise StoreError("the answer was lost")
+        return [list(outcome) for outcome in outcomes if not isinstance(outcome, StoreError)]
+
+
+class TwoSlots(Backend):
+    """A backend that reaches keys that begin with `a` and others in calls of their own."""
+
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
+        def part(mine: Callable[[Hit], bool]) -> Part:
+            places = [[place for place, hit in enumerate(group) if mine(hit)] for group in groups]
+            return Part(
+                [[group[place] for place in chosen] for group, chosen in zip(groups, places, strict=True)],
+                places,
+            )
+
+        return [part(lambda hit: hit.key.startswith("a")), part(lambda hit: not hit.key.startswith("a"))]
+
+
+async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outcome]:
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.hit([[Hit(key, amount, 60) for key in keys]], answer.set_result)
+    return list(await asyncio.wait_for(answer, 10))
+
+
+async def settled(store: SettlingStore) -> None:
+    """Wait until the journal is empty and the circuit closed."""
+    async with asyncio.timeout(10):
+        while store._recovering is not None:
+            await asyncio.wait([store._recovering])
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+async def test_a_charge_whose_outcome_is_unknown_is_counted_once(fault: str) -> None:
+    """Whether the call was lost on its way there or on its way back: the caller gets an error, the charge is counted."""
+    backend = Backend("", fault)
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    assert [[0]] == await charge(store, "a", amount=40)
+    (outcome,) = await charge(store, "a", amount=2)
+    assert isinstance(outcome, StoreError)
+    await settled(store)
+    assert {"a": 42} == backend._counters
+    assert [[42]] == await charge(store, "a", amount=0)
+    await store.close()
+
+
+async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
+    """The lost call may still arrive: its lane's register must go on holding its number."""
+    backend = Backend("after")
+    store = SettlingStore(backend)
+    await charge(store, "a")
+    await settled(store)
+    await charge(store, "b")
+    lanes = [batch.lane for batch in backend.batches]
+    assert lanes[0] == lanes[1] != lanes[2]
+    late = backend.batches[0]
+    await backend.apply(late)
+    assert {"a": 1, "b": 1} == backend._counters
+
+
+async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
+    """One after another they share a lane; at the same time each has its own."""
+    backend = Backend()
+    store = SettlingStore(backend)
+    await charge(store, "a")
+    await charge(store, "a")
+    assert 1 == len({batch.lane for batch in backend.batches})
+    await asyncio.gather(*[charge(store, "a") for _ in range(3)])
+    assert 3 == len({batch.lane for batch in backend.batches[2:]})
+
+
+async def test_three_failures_open_the_circuit_and_nothing_is_sent_then() -> None:
+    """Charges are answered at once and kept, checks are answered and forgotten; all are written when Redis is back."""
+    backend = Backend()
+    store = SettlingStore(backend)
+    backend.away = True
+    for _ in range(3):
+        await charge(store, "a", amount=10)
+    assert store.open
+    sent = len(backend.batches)
+    for amount in (5, 0, -2):
+        (outcome,) = await charge(store, "a", amount=amount)
+        assert "Redis is away" == str(outcome)
+    assert sent == len(backend.batches)
+    assert 5 == store.journal.hits  # the check is not kept
+    backend.away = False
+    await settled(store)
+    assert not store.open
+    assert {"a": 33} == backend._counters
+    assert 0 == store.journal.hits
+
+
+async def test_writing_the_journal_goes_on_where_it_failed() -> None:
+    """The connection breaks again and again while the journal is written: once each, all the same."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    backend.away = True
+    for number in range(10):
+        await charge(store, f"k{number}", amount=number + 1)
+    backend.away = False
+    backend.faults = ["before", "after", "after", "before", "after", "", "after"]
+    await settled(store)
+    assert {f"k{number}": number + 1 for number in range(10)} == backend._counters
+    assert 0 == store.journal.dropped
+
+
+async def test_the_parts_of_a_batch_fail_apart() -> None:
+    """In a Cluster one slot may fail: its hits get the error and are kept, the others are counted and answered."""
+    backend = TwoSlots("before")
+    store = SettlingStore(backend)
+    (outcome,) = await charge(store, "b1", "a1", "b2", "a2")
+    assert not isinstance(outcome, StoreError)
+    assert [False, True, False, True] == [isinstance(count, StoreError) for count in outcome]
+    await settled(store)
+    assert {"a1": 1, "a2": 1, "b1": 1, "b2": 1} == backend._counters
+
+
+async def test_what_the_journal_has_no_room_for_is_counted() -> None:
+    """The bound drops new charges; what was kept is written."""
+    backend = Backend()
+    store = SettlingStore(backend, journal_size=4)
+    backend.away = True
+    for number in range(6):
+        await charge(store, f"k{number}")
+    assert (4, 2) == (store.journal.hits, store.journal.dropped)
+    backend.away = False
+    await settled(store)
+    assert 4 == len(backend._counters)
+
+
+async def test_closing_writes_what_is_left() -> None:
+    """A stop while Redis is just back loses nothing."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 0.0)
+    backend.away = True
+    for _ in range(4):
+        await charge(store, "a")
+    backend.away = False
+    await store.close()
+    assert {"a": 4} == backend._counters
+
+
+async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
+    """Its bucket is gone; the window that still counts gets its part."""
+    backend = Backend()
+    store = SettlingStore(backend)
+    backend.away = True
+    for _ in range(3):
+        await charge(store, "x")
+    backend.away = False
+    store.journal.add(Entry([[Hit("minute", 5, 60), Hit("day", 5, 86_400)]], store._now() - 100))
+    await settled(store)
+    assert {"x": 3, "day": 5} == backend._counters
+
+
+def test_charges_that_were_never_sent_are_put_together() -> None:
+    """With the time that each has left; one that was sent stays as it was sent."""
+    journal = Journal(100)
+    journal.add(Entry([[Hit("a", 1, 60)]], 10.0))
+    journal.add(Entry([[Hit("b", 1, 60)]], 15.0))
+    journal.add(Entry([[Hit("c", 1, 60)], [Hit("d", 0, 60)]], 16.0, "lane", "7"))
+    assert Entry([[Hit("a", 1, 60)], [Hit("b", 1, 65)]], 10.0) == journal.take()
+    assert Entry([[Hit("c", 1, 60)], [Hit("d", 0, 60)]], 16.0, "lane", "7") == journal.take()
+    assert (None, 0) == (journal.take(), journal.hits)
