@@ -1,0 +1,78 @@
+"""Nothing that people get to see lets a stranger's text act: not on a terminal, a log, a header or a statistic's name."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.rules import header_text
+from ratelimit_service.core.statkeys import stat_level
+from ratelimit_service.core.text import printable, show
+
+# Bytes of any kind, among them those that end lines, begin escapes, turn text around and look like addresses.
+pieces = st.sampled_from(
+    [
+        b"\n",
+        b"\r",
+        b"\x1b[2J",
+        b"\x9b",
+        b"\xc2\x9b",
+        b"\x00",
+        b"\x7f",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"|",
+        b":",
+        b".",
+        b"1",
+    ]
+    + [
+        text.encode()
+        for text in ("\u2028", "\u202e", "\u200b", "\ufeff", "é", "10.0.0.1", "\U000e0001", "\\")
+    ]
+)
+raw = st.one_of(st.binary(max_size=20), st.lists(pieces, max_size=8).map(b"".join))
+
+
+def acts(text: str) -> bool:
+    """Whether anything in it is not plainly seen: controls, formats, surrogates, and separators but the space."""
+    return any(unicodedata.category(char)[0] in "CZ" and char != " " for char in text)
+
+
+@given(raw)
+def test_a_value_is_shown_as_what_can_be_seen(value: bytes) -> None:
+    """In one line, and bytes that are such text already are shown as they are."""
+    assert not acts(show(value))
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return
+    assert acts(text) or text == show(value)
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_any_text_is_shown_as_what_can_be_seen(text: str) -> None:
+    """Lone surrogates included, which no stream can write."""
+    assert not acts(printable(text))
+    assert printable(text).encode().decode() == printable(text)
+
+
+@given(raw)
+def test_a_level_is_one_level(value: bytes) -> None:
+    """It has none of the separators of statsd, no address that would be taken for levels, and nothing that acts."""
+    level = stat_level(value)
+    assert not acts(level)
+    assert not set(level) & set(":|")
+    assert not re.search(r"(?<![0-9])[0-9]{1,3}(\.[0-9]{1,3}){3}(?![0-9])", level)
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_a_name_stands_in_a_header_as_one_quoted_word(name: str) -> None:
+    """Envoy writes it between quotes, unescaped; what could end them or the header is an underscore, one for one."""
+    text = header_text(name)
+    assert re.fullmatch(r"[ !#-\[\]-~]*", text)
+    assert len(name) == len(text)
+    assert all(old == new or new == "_" for old, new in zip(name, text, strict=True))
