@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from ipaddress import IPv4Address
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,11 +63,18 @@ def test_any_text_is_shown_as_what_can_be_seen(text: str) -> None:
 
 @given(raw)
 def test_a_level_is_one_level(value: bytes) -> None:
-    """It has none of the separators of statsd, no address that would be taken for levels, and nothing that acts."""
+    """It has none of the separators of statsd, and nothing that acts."""
     level = stat_level(value)
     assert not acts(level)
     assert not set(level) & set(":|")
-    assert not re.search(r"(?<![0-9])[0-9]{1,3}(\.[0-9]{1,3}){3}(?![0-9])", level)
+
+
+@given(
+    st.ip_addresses(v=4), st.sampled_from(["ip_", "", "é ", "a.b."]), st.sampled_from(["", "/24", ".", "x"])
+)
+def test_an_address_is_one_level(address: IPv4Address, before: str, after: str) -> None:
+    """The dots within it part no levels; those around it stay."""
+    assert before + str(address).replace(".", "_") + after == stat_level(f"{before}{address}{after}".encode())
 
 
 @given(st.text(st.characters(), max_size=20))
