@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 from functools import partial
@@ -12,58 +13,34 @@ from typing import Any
 import structlog
 
 from .assembly import find_files, jitter_of, make_store, places_of, policy_of
-from .core.errors import RateLimitServiceError, StoreError
-from .core.model import Decision
-from .core.planning import Plan
+from .core.errors import StoreError
 from .health import Health
 from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
 from .http.server import HttpPort
+from .observe.decision_log import DecisionLog
+from .observe.line_writer import LineWriter, to_stdout
 from .observe.metrics import Metrics
-from .observe.refusals import RefusalLog
+from .observe.observers import Observers
+from .observe.thresholds import Thresholds
+from .observe.tracking import Tracker
 from .rulebook import Rulebook
 from .service import RateLimitService
 from .settings import Settings
 from .sources import files
+from .stores.memory import MemoryStore
 from .transports import codec
 from .transports.grpcio import GrpcioServer, GrpcOptions
 
 _STORE_LOOK = 1.0
 """Seconds between two looks at whether the store can be reached."""
 
+_LAST_LINES = 2.0
+"""Seconds that whoever reads the decision log has, at the end, to take what is left of it."""
+
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals are one."""
-
-
-class Observers:
-    """Metrics, and a line in the log for each bucket that is refused, once in its window."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._refusals = RefusalLog()
-        self._log = structlog.get_logger("ratelimit_service.refusals")
-
-    def decided(self, plan: Plan, decision: Decision) -> None:
-        """See ports.Observer."""
-        self._metrics.decided(plan, decision)
-        for tally in decision.tallies:
-            if tally is None or not tally.over:
-                continue
-            for use in tally.uses:
-                if use.over and self._refusals.note(use.key, use.end, tally.rule.name, plan.now):
-                    self._log.info(
-                        "limit reached",
-                        bucket=use.key,
-                        rule=use.limit.name or str(tally.rule.path),
-                        limit=use.limit.amount,
-                        used=use.after,
-                        resets_in=use.end - plan.now,
-                    )
-
-    def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
-        """See ports.Observer."""
-        self._metrics.failed(plan, error)
 
 
 class App:
@@ -80,8 +57,19 @@ class App:
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
         )
         self.store = make_store(settings, self.metrics.observe_store)
+        if isinstance(self.store, MemoryStore):
+            self.metrics.watch(
+                "ratelimit_service_memory_store_refused", partial(getattr, self.store, "refused")
+            )
+        self._decision_log = decision_log_of(settings)
+        observers = Observers(
+            self.metrics,
+            Thresholds(self.store, self.metrics.crossed),
+            Tracker(time.time, settings.track_max_buckets),
+            self._decision_log,
+        )
         self.service = RateLimitService(
-            self.store, Observers(self.metrics), time.time, policy_of(settings), jitter_of(settings)
+            self.store, observers, time.time, policy_of(settings), jitter_of(settings)
         )
         self._find = find_files(settings)
         self.rulebook = Rulebook(
@@ -135,6 +123,8 @@ class App:
             self.health.set(self._settings.backend, False)
         watcher = files.Watcher(self._find)
         await self._load()
+        if self._decision_log is not None:
+            self._decision_log.start()
         for port in self._ports:
             await port.start()
         await self.grpc.start()
@@ -164,6 +154,8 @@ class App:
         for port in self._ports:
             await port.stop(self._settings.shutdown_grace)
         await self.store.close()
+        if self._decision_log is not None:
+            await asyncio.to_thread(self._decision_log.close, _LAST_LINES)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -213,3 +205,15 @@ class App:
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._log.error(context.get("message", "unexpected"), exc_info=context.get("exception"))
+
+
+def decision_log_of(settings: Settings) -> DecisionLog | None:
+    """The decision log that the settings ask for; None where it is off."""
+    if settings.decision_log == "off":
+        return None
+    return DecisionLog(
+        LineWriter(to_stdout()),
+        refused_only=settings.decision_log == "refused",
+        sample=settings.decision_log_sample,
+        random=random.random,
+    )

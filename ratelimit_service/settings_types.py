@@ -96,6 +96,14 @@ def read_ratio(text: str) -> float:
     return number
 
 
+def read_share(text: str) -> float:
+    """A number from 0 to 1."""
+    number = read_ratio(text)
+    if number > 1:
+        raise ValueError("is more than all: give a number from 0 to 1, such as 0.1 for a tenth")
+    return number
+
+
 def read_list(text: str) -> tuple[str, ...]:
     """What stands between commas, without the space around it; nothing between two commas is no element."""
     return tuple(part.strip() for part in read_text(text).split(",") if part.strip())
@@ -203,6 +211,7 @@ Bool = Annotated[bool, _kind(read_bool)]
 Duration = Annotated[float, _kind(read_duration)]
 PositiveDuration = Annotated[float, _kind(read_positive_duration)]
 Ratio = Annotated[float, _kind(read_ratio)]
+Share = Annotated[float, _kind(read_share)]
 TextList = Annotated[tuple[str, ...], _kind(read_list)]
 HeaderName = Annotated[str, _kind(read_header)]
 UrlPath = Annotated[str, _kind(read_path)]

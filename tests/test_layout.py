@@ -42,6 +42,7 @@ ALLOWED = {
     },
     "observe": {
         "core": "what is observed: plans, decisions, rules",
+        "ports": "the store, where replicas agree on who tells of a threshold",
     },
     "transports": {
         "core": "requests and decisions",

@@ -1,4 +1,4 @@
-"""The counter key: `<prefix>{<domain>|<key>=<value>|…}:<window>:<start>`.
+"""The counter key: `<prefix>{<domain>|<key>=<value>|…}:<window>:<start>`, and that of a marker beside it.
 
 The grammar is public (docs/keys.md has it with test vectors): people read and reset these keys with redis-cli. Whatever
 a caller sends, two different descriptors never share a counter, and no byte of theirs can act as a separator, a glob, a
@@ -60,3 +60,8 @@ def bucket(prefix: str, domain: str, parts: Iterable[str]) -> str:
     `prefix` is CACHE_KEY_PREFIX, as the operator wrote it.
     """
     return f"{prefix}{{{escape(domain.encode())}|{'|'.join(parts)}}}"
+
+
+def warned(counter: str, percent: str) -> str:
+    """The key of the marker that somebody has told of a threshold of a counter: `percent` is `80`, or `12.5`."""
+    return f"{counter}:warned-{percent}"

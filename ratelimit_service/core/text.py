@@ -18,6 +18,13 @@ def show(value: bytes) -> str:
     return printable(value.decode(errors="backslashreplace"))
 
 
+def excerpt(value: bytes, longest: int) -> str:
+    """As `show`, of the first `longest` bytes, and a note of how many there were: a value may be megabytes long."""
+    if len(value) <= longest:
+        return show(value)
+    return f"{show(value[:longest])}… ({len(value)} bytes)"
+
+
 def printable(text: str) -> str:
     """`text` with everything that is not printable escaped: newlines, ESC, bidirectional marks, lone surrogates."""
     if text.isprintable():

@@ -30,6 +30,7 @@ class MetricInfo(NamedTuple):
 
 _LIMIT = ("domain", "key1", "key2")
 _RULE = ("domain", "rule", "unit")
+_TRACKED = ("domain", "rule", "bucket", "window")
 
 CATALOGUE: tuple[MetricInfo, ...] = (
     # What became of hits, by limit. key1 and key2 are the first two levels of the descriptor, `key` or
@@ -100,6 +101,32 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _RULE,
         "Descriptors of a budget that came without hits_addend: what the request cost is not known, and 0 was charged.",
     ),
+    # What `warn_at` and `track` of a rule ask for. `rule` is the name of the limit, or else the path of its rule.
+    MetricInfo(
+        "ratelimit_service_budget_threshold_crossed",
+        Kind.COUNTER,
+        ("domain", "rule", "share"),
+        "Times that a share named in warn_at was used up: once for each bucket and window, in all replicas together.",
+    ),
+    MetricInfo(
+        "ratelimit_service_budget_threshold_lost",
+        Kind.COUNTER,
+        (),
+        "Times that this could not be told, because the store failed or was too slow.",
+    ),
+    MetricInfo(
+        "ratelimit_service_budget_used",
+        Kind.GAUGE,
+        _TRACKED,
+        "What is used of a bucket of a rule with track, as this process has seen it last.",
+    ),
+    MetricInfo("ratelimit_service_budget_limit", Kind.GAUGE, _TRACKED, "The limit that it counts against."),
+    MetricInfo(
+        "ratelimit_service_budget_seconds_to_reset",
+        Kind.GAUGE,
+        _TRACKED,
+        "Seconds until its window ends; not there for `other`.",
+    ),
     # Requests.
     MetricInfo(
         "ratelimit_service_decisions",
@@ -126,6 +153,19 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         Kind.COUNTER,
         (),
         "Requests that only SHADOW_MODE let through.",
+    ),
+    # The logs.
+    MetricInfo(
+        "ratelimit_service_refusals_unlogged",
+        Kind.COUNTER,
+        (),
+        "Refusals of buckets for which the log has no room: it tells of 10,000 at a time, each once in its window.",
+    ),
+    MetricInfo(
+        "ratelimit_service_decision_log_dropped",
+        Kind.COUNTER,
+        (),
+        "Lines of the decision log that could not be written, or not as fast as they came. There with DECISION_LOG.",
     ),
     # The gRPC server.
     MetricInfo(
@@ -172,6 +212,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "One round trip to the store, in seconds; it may carry the hits of many requests.",
     ),
+    MetricInfo(
+        "ratelimit_service_memory_store_refused",
+        Kind.COUNTER,
+        (),
+        "Hits on new counters that met a full memory store. There with BACKEND_TYPE=memory.",
+    ),
     MetricInfo("ratelimit_service_healthy", Kind.GAUGE, (), "1 while every component is healthy, else 0."),
     MetricInfo(
         "ratelimit_service_build_info", Kind.GAUGE, ("version",), "Always 1; the label is the version."
@@ -216,14 +262,23 @@ The `process_*` metrics (CPU, memory, open files) are shown as well.
   other dots stay within their level, and what cannot be printed is written as a backslash escape.
 - A label value of more than 200 characters is cut, and says how long it was.
 - `rule`: the path of the rule with its domain in front, as `/rlconfig` shows it; `override` for a limit that
-  came with the request.
-- `unit`: the window as counter keys name it: `minute`, `15minute`.
+  came with the request. With `budget_` metrics it is the name of the limit, where it has one.
+- `unit`, `window`: the window as counter keys name it: `minute`, `15minute`.
+- `share`: the part of the limit, as a number: `0.8`.
+- `bucket`: the descriptor, as `key=value,key=value`; for values that share a bucket (`share_threshold`), what
+  they have in common, as the counter key has it.
 
 ## Bounds
 
 A metric has at most `METRICS_MAX_SERIES` series (10,000 by default), whatever strangers send. What would
 be one more is counted in a series whose labels are all `other`, so that sums stay right. Series are never
 dropped before the process ends. `detailed_metric`, `value_to_metric` and overrides are what makes many series.
+
+Tracked buckets come and go. Those with the largest share used are shown, `TRACK_MAX_BUCKETS` of them (1,000 by
+default; a bucket with two windows is two); as many again are summed into `bucket="other"`, by domain, rule and
+window; what has an even smaller share is forgotten until it is asked for again. A window that is over is not
+shown. Replicas that share a store each show what they have seen last, so the truth is the largest of it:
+`max by (domain, rule, bucket, window) (ratelimit_service_budget_used)`.
 
 Hits on an unlimited rule, and hits that are given back, have metrics of their own.
 """

@@ -28,8 +28,10 @@ from .catalogue import BY_NAME, CATALOGUE, Kind
 OTHER = "other"
 UNKNOWN_DOMAIN = "unknown"
 """Stands for every domain that no configuration has, and for that of a request that could not be planned."""
+OVERRIDE = "override"
+"""Stands for every rule that a request brings with it."""
 
-_LONGEST_LABEL = 200
+LONGEST_LABEL = 200
 
 _BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds: those of Prometheus' clients, which upstream has, and some below them."""
@@ -67,6 +69,18 @@ class Sample(NamedTuple):
     name: str
     labels: dict[str, str]
     value: float
+
+
+def label(text: str) -> str:
+    """`text` as the value of a label: one printable line of bounded length."""
+    return shorten(printable(text), LONGEST_LABEL)
+
+
+def rule_label(rule: Rule, limit: Limit) -> str:
+    """What a limit is called: its name, or else the path of its rule."""
+    if limit.name:
+        return label(limit.name)
+    return OVERRIDE if rule.source == OVERRIDE_SOURCE else label(str(rule.path))
 
 
 class Histogram:
@@ -113,7 +127,7 @@ class _Table(Generic[_Row]):
         return self._find(names) if row is None else row
 
     def _find(self, names: tuple[str, ...]) -> _Row:
-        names = tuple([shorten(printable(name), _LONGEST_LABEL) for name in names])
+        names = tuple([label(name) for name in names])
         if names not in self.rows:
             if len(self.rows) >= self._most - 1:
                 names = self._other
@@ -145,6 +159,7 @@ class Metrics(Collector):
         self._errors = _counters(("ratelimit_service_should_rate_limit_error",), max_series)
         self._lost_domains = _counters(("ratelimit_service_domain_not_found",), max_series)
         self._calls = _counters(("ratelimit_service_total_requests",), max_series)
+        self._crossings = _counters(("ratelimit_service_budget_threshold_crossed",), max_series)
         self._tables = (
             self._limits,
             self._rules,
@@ -152,6 +167,7 @@ class Metrics(Collector):
             self._errors,
             self._lost_domains,
             self._calls,
+            self._crossings,
         )
         self._times = _Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
         self._store = Histogram()
@@ -161,6 +177,7 @@ class Metrics(Collector):
         self._shadowed = self._loads = self._failed_loads = self._rules_in_force = 0
         self._loaded_at = 0.0
         self._watched: dict[str, Callable[[], float]] = {}
+        self._gauges: list[Callable[[], Iterable[Sample]]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -204,11 +221,20 @@ class Metrics(Collector):
         """A configuration was refused."""
         self._failed_loads += 1
 
+    def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
+        """Somebody was told that this share of a budget is used (thresholds.py)."""
+        self._crossings.row((rule.path.domain, rule_label(rule, limit), share))[0] += 1
+
     def watch(self, name: str, read: Callable[[], float]) -> None:
-        """Show what `read` returns under `name`, a gauge of the catalogue that is not counted here."""
-        if BY_NAME[name].kind is not Kind.GAUGE:
-            raise ValueError(f"{name} is no gauge")
+        """Show what `read` returns under `name`: a metric of the catalogue, without labels, that is not shown yet."""
+        info = BY_NAME[name]
+        if info.labels or info.kind is Kind.HISTOGRAM or name in [sample.name for sample in self.counters()]:
+            raise ValueError(f"{name} cannot be watched: it is shown already")
         self._watched[name] = read
+
+    def show(self, gauges: Callable[[], Iterable[Sample]]) -> None:
+        """Show what `gauges` returns: samples of labelled gauges of the catalogue, each series once."""
+        self._gauges.append(gauges)
 
     def _count_request(self, plan: Plan | None, outcome: str) -> None:
         domain = UNKNOWN_DOMAIN
@@ -256,7 +282,7 @@ class Metrics(Collector):
             return row
         domain = rule.path.domain
         if rule.source == OVERRIDE_SOURCE:  # made for one request, so not worth remembering
-            return self._rules.row((domain, "override", limit.window.unit.name.lower()))
+            return self._rules.row((domain, OVERRIDE, limit.window.unit.name.lower()))
         row = self._rules.row((domain, str(rule.path), window_name(limit.window)))
         self._row_of_rule[rule, limit.window] = row
         return row
@@ -293,6 +319,8 @@ class Metrics(Collector):
         yield Sample("ratelimit_service_build_info", {"version": self._version}, 1)
         for name, read in self._watched.items():
             yield Sample(name, {}, float(read()))
+        for gauges in self._gauges:
+            yield from gauges()
 
     def _histograms(self) -> Iterator[tuple[str, Histogram, dict[str, str]]]:
         for labels, histogram in self._times.labelled():

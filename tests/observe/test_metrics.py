@@ -24,10 +24,11 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
+from ratelimit_service.core.overrides import OVERRIDE_SOURCE
 from ratelimit_service.core.planning import Plan, Policy, make_plan
 from ratelimit_service.core.windows import Spans
 from ratelimit_service.observe.catalogue import CATALOGUE, markdown
-from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.observe.metrics import Metrics, Sample
 
 UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -128,7 +129,6 @@ def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
     assert {
         'rule_cost_missing{domain="d",rule="d.budget",unit="day"}': 1,
         'rule_hits{domain="d",rule="d.budget",unit="day"}': 3,
-        'rule_refused{domain="d",rule="d.budget",unit="day"}': 0,
     } == shown(metrics, "rule_")
 
 
@@ -335,11 +335,31 @@ def test_gauges_are_read_when_somebody_looks() -> None:
     assert ({"calls_in_hand": 2}, {"calls_in_hand": 1}) == (before, shown(metrics, "calls"))
 
 
-def test_only_gauges_can_be_watched() -> None:
-    """A counter that others count would be two."""
+@pytest.mark.parametrize("name", ["config_load_success", "healthy", "decisions", "store_seconds"])
+def test_what_is_shown_already_cannot_be_watched(name: str) -> None:
+    """Neither what is counted here nor what is watched: a series that is there twice makes a scrape unreadable."""
+    metrics = Metrics()
+    metrics.watch("ratelimit_service_healthy", lambda: 1)
     with pytest.raises(ValueError) as raised:
-        Metrics().watch("ratelimit_service_config_load_success", lambda: 1)
-    assert "ratelimit_service_config_load_success is no gauge" == str(raised.value)
+        metrics.watch(f"ratelimit_service_{name}", lambda: 1)
+    assert f"ratelimit_service_{name} cannot be watched: it is shown already" == str(raised.value)
+
+
+def test_thresholds_are_counted_by_limit_and_share() -> None:
+    """By the name of the limit, or else the path of the rule; those of requests are one rule."""
+    metrics = Metrics()
+    named = rule("team", name="x")
+    metrics.crossed(named, Limit(10, DAY, "daily"), "0.8")
+    metrics.crossed(named, Limit(10, DAY), "0.8")
+    metrics.crossed(named, Limit(10, DAY), "1")
+    for value in ("a", "b"):
+        metrics.crossed(rule(f"team_{value}", source=OVERRIDE_SOURCE), Limit(10, DAY), "1")
+    assert {
+        'budget_threshold_crossed{domain="d",rule="daily",share="0.8"}': 1,
+        'budget_threshold_crossed{domain="d",rule="d.team",share="0.8"}': 1,
+        'budget_threshold_crossed{domain="d",rule="d.team",share="1"}': 1,
+        'budget_threshold_crossed{domain="d",rule="override",share="1"}': 2,
+    } == shown(metrics, "budget")
 
 
 def series_of(metrics: Metrics) -> dict[str, int]:
@@ -409,6 +429,17 @@ def test_counting_goes_on_while_somebody_reads() -> None:
     assert 1 == names.count("ratelimit_service_rate_limit_total_hits")
 
 
+WATCHED = (
+    "budget_threshold_lost",
+    "calls_in_hand",
+    "decision_log_dropped",
+    "healthy",
+    "memory_store_refused",
+    "refusals_unlogged",
+)
+"""What others count."""
+
+
 def everything() -> Metrics:
     """Metrics to which everything has happened."""
     metrics = Metrics()
@@ -420,8 +451,12 @@ def everything() -> Metrics:
     metrics.failed(None, StoreError("gone"))
     metrics.requested("ShouldRateLimit", 0.001)
     metrics.observe_store(0.001)
-    for name in ("ratelimit_service_calls_in_hand", "ratelimit_service_healthy"):
-        metrics.watch(name, lambda: 1)
+    metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
+    bucket = {"domain": "d", "rule": "d.team", "bucket": "team=x", "window": "day"}
+    for name in ("used", "limit", "seconds_to_reset"):
+        metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
+    for name in WATCHED:
+        metrics.watch(f"ratelimit_service_{name}", lambda: 1)
     return metrics
 
 

@@ -1,13 +1,13 @@
-"""Which refusals are logged."""
+"""What is told once in a window, such as refusals."""
 
 from __future__ import annotations
 
-from ratelimit_service.observe.refusals import RefusalLog
+from ratelimit_service.observe.once import OncePerWindow
 
 
 def test_a_refused_bucket_is_logged_once_in_its_window() -> None:
     """And again when the next window refuses it too."""
-    log = RefusalLog()
+    log = OncePerWindow()
     noted = [
         log.note("team=dba", end, "", now)
         for end, now in [(60, 10), (60, 11), (60, 59), (120, 60), (120, 61)]
@@ -17,7 +17,7 @@ def test_a_refused_bucket_is_logged_once_in_its_window() -> None:
 
 def test_another_bucket_and_another_limit_of_the_same_bucket_are_logged_too() -> None:
     """The hour and the day of a bucket may end at the same moment."""
-    log = RefusalLog()
+    log = OncePerWindow()
     noted = [
         log.note(bucket, 60, name, 0)
         for bucket, name in [("a", ""), ("b", ""), ("a", "daily"), ("a", "daily")]
@@ -27,27 +27,27 @@ def test_another_bucket_and_another_limit_of_the_same_bucket_are_logged_too() ->
 
 def test_a_window_that_is_over_is_not_logged() -> None:
     """It would be forgotten at once, and so logged as often as it came."""
-    log = RefusalLog()
+    log = OncePerWindow()
     assert [False, False] == [log.note("a", 60, "", 60), log.note("a", 60, "", 61)]
 
 
 def test_at_the_bound_new_buckets_are_counted_and_known_ones_stay_known() -> None:
     """No stranger makes the log or the memory grow without end by making up buckets."""
-    log = RefusalLog(most=2)
+    log = OncePerWindow(most=2)
     noted = [log.note(bucket, 60, "", 0) for bucket in ("a", "b", "c", "c", "a")]
-    assert ([True, True, False, False, False], 2) == (noted, log.unlogged)
+    assert ([True, True, False, False, False], 2) == (noted, log.untold)
 
 
 def test_a_window_that_ends_makes_room() -> None:
     """Also where it is not the first that came in."""
-    log = RefusalLog(most=2)
+    log = OncePerWindow(most=2)
     noted = [
         log.note(*call) for call in [("day", 86400, "", 0), ("minute", 60, "", 0), ("late", 120, "", 60)]
     ]
-    assert ([True, True, True], 0) == (noted, log.unlogged)
+    assert ([True, True, True], 0) == (noted, log.untold)
 
 
 def test_a_clock_that_goes_back_logs_nothing_twice() -> None:
     """As long as the window has not been forgotten."""
-    log = RefusalLog()
+    log = OncePerWindow()
     assert [True, False] == [log.note("a", 120, "", 61), log.note("a", 120, "", 59)]

@@ -1,0 +1,114 @@
+"""The decision log: a JSON object on a line for each descriptor of a decided request (DECISION_LOG).
+
+    {"time": "2026-11-21T01:44:05Z", "domain": "token-budgets", "descriptor": [["team", "dba"]], "hits": 300,
+     "verdict": "OK", "overall_verdict": "OK", "rule": "dba-hourly", "window": "hour", "limit": 5000, "used": 4211,
+     "remaining": 789, "resets_in": 955}
+
+This is where an account of who used how much belongs: metrics have room for a bounded number of buckets only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..core.model import Code, Decision, Descriptor, Request, Tally
+from ..core.planning import Item, Plan
+from ..core.text import excerpt, printable, shorten
+from ..core.windows import name as window_name
+from .line_writer import LineWriter
+
+_LONGEST = 256
+"""Of a name or a value: longer ones are cut."""
+
+Random = Callable[[], float]
+"""A number from 0 to below 1, another one each time."""
+
+
+class DecisionLog:
+    """Gives `writer` the lines of decisions.
+
+    Of all requests, or with `refused_only` of those answered OVER_LIMIT, a request is logged with the probability
+    `sample`: with all of its descriptors or not at all.
+    """
+
+    def __init__(self, writer: LineWriter, *, refused_only: bool, sample: float, random: Random) -> None:
+        self._writer = writer
+        self._refused_only = refused_only
+        self._sample = sample
+        self._random = random
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._writer.start()
+
+    def close(self, patience: float) -> None:
+        """Write what is left, for `patience` seconds at most."""
+        self._writer.close(patience)
+
+    @property
+    def dropped(self) -> int:
+        """Lines, since the start, that could not be written."""
+        return self._writer.dropped
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        """A request was decided."""
+        if self._refused_only and decision.code is not Code.OVER_LIMIT:
+            return
+        if self._sample < 1 and self._random() >= self._sample:
+            return
+        time = datetime.fromtimestamp(plan.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        domain = _fit(plan.request.domain)
+        parts = zip(plan.request.descriptors, plan.items, decision.statuses, decision.tallies, strict=True)
+        self._writer.put(
+            [
+                _line(
+                    {
+                        "time": time,
+                        "domain": domain,
+                        "descriptor": [
+                            [excerpt(key, _LONGEST), excerpt(value, _LONGEST)]
+                            for key, value in descriptor.entries
+                        ],
+                        "hits": _hits(plan.request, descriptor),
+                        "verdict": status.code.name,
+                        "overall_verdict": decision.code.name,
+                        **_limit(plan, item, tally),
+                    }
+                )
+                for descriptor, item, status, tally in parts
+            ]
+        )
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _hits(request: Request, descriptor: Descriptor) -> int | None:
+    """What the request says that it costs, below 0 for a refund; None where it does not say."""
+    hits = descriptor.hits if descriptor.hits is not None else request.hits or None
+    return -hits if hits is not None and descriptor.negative else hits
+
+
+def _limit(plan: Plan, item: Item, tally: Tally | None) -> dict[str, Any]:
+    """The limit that the status tells of, all None where nothing limits the descriptor; `rule` also where it is free."""
+    if tally is None:
+        rule = _fit(item.rule.name or str(item.rule.path)) if item.rule else None
+        return {"rule": rule, **dict.fromkeys(("window", "limit", "used", "remaining", "resets_in"))}
+    limit = tally.limit
+    use = next(use for use in tally.uses if use.limit is limit)
+    return {
+        "rule": _fit(limit.name or str(tally.rule.path)),
+        "window": window_name(limit.window),
+        "limit": limit.amount,
+        "used": use.after,
+        "remaining": max(0, limit.amount - use.after) if not use.over else 0,
+        "resets_in": use.end - plan.now,
+    }
+
+
+def _fit(text: str) -> str:
+    return shorten(printable(text), _LONGEST)

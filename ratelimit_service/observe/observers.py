@@ -1,0 +1,68 @@
+"""Everybody who is told of a decision, in one place: metrics, logs, thresholds and tracked buckets."""
+
+from __future__ import annotations
+
+import structlog
+
+from ..core.errors import RateLimitServiceError
+from ..core.model import Decision, Tally
+from ..core.planning import Plan
+from .decision_log import DecisionLog
+from .metrics import Metrics
+from .once import OncePerWindow
+from .thresholds import Thresholds
+from .tracking import Tracker
+
+
+class Observers:
+    """The service's Observer (ports.py). A bucket that is refused is a line in the log, once in its window."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        thresholds: Thresholds,
+        tracker: Tracker,
+        decision_log: DecisionLog | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._thresholds = thresholds
+        self._tracker = tracker
+        self._decision_log = decision_log
+        self._refusals = OncePerWindow()
+        self._log = structlog.get_logger("ratelimit_service.refusals")
+        metrics.watch("ratelimit_service_refusals_unlogged", lambda: self._refusals.untold)
+        metrics.watch("ratelimit_service_budget_threshold_lost", lambda: thresholds.lost)
+        metrics.show(tracker.samples)
+        if decision_log is not None:
+            metrics.watch("ratelimit_service_decision_log_dropped", lambda: decision_log.dropped)
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        """See ports.Observer."""
+        self._metrics.decided(plan, decision)
+        for place, tally in enumerate(decision.tallies):
+            if tally is None:
+                continue
+            if tally.over:
+                self._log_refusal(tally, plan.now)
+            if tally.rule.warn_at:
+                self._thresholds.note(tally, plan.now)
+            if tally.rule.track:
+                self._tracker.note(plan.request.descriptors[place], tally)
+        if self._decision_log is not None:
+            self._decision_log.decided(plan, decision)
+
+    def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
+        """See ports.Observer."""
+        self._metrics.failed(plan, error)
+
+    def _log_refusal(self, tally: Tally, now: int) -> None:
+        for use in tally.uses:
+            if use.over and self._refusals.note(use.key, use.end, tally.rule.name, now):
+                self._log.info(
+                    "limit reached",
+                    bucket=use.key,
+                    rule=use.limit.name or str(tally.rule.path),
+                    limit=use.limit.amount,
+                    used=use.after,
+                    resets_in=use.end - now,
+                )
