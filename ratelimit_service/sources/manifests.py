@@ -121,7 +121,7 @@ class _Found:
         binary, files = part.entries("binaryData"), part.entries("data")
         for key, path, _ in binary:
             part.problem(key.line, path, "is binary, and a configuration is text: put it under data")
-        if not files and not binary and part.mapping("data") is part.node("data"):
+        if not files and not binary and isinstance(part.node("data"), Mapping | None):
             part.error("data", "is missing or empty: each of its keys is a file, such as 'config.yaml: |'")
         for key, path, value in files:
             if not isinstance(value, Scalar) or value.kind is not Kind.STRING:
@@ -152,4 +152,5 @@ class _Found:
 
 def _lines_of(value: Scalar) -> Callable[[int], int]:
     """What line of the manifest a line of this text is: of a block that very line, else the one where the text begins."""
-    return (lambda line: value.line + line) if value.block else (lambda line: value.line)
+    last = len(value.text.rstrip().splitlines())
+    return (lambda line: value.line + min(line, last)) if value.block else (lambda line: value.line)

@@ -1,0 +1,67 @@
+"""`convert`, and manifests in the other commands: the files that people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import Command
+
+MANIFESTS = Path(__file__).parents[1] / "manifests"
+CONFIGMAP = MANIFESTS / "ok" / "as_json.yaml"
+SOLO = MANIFESTS / "ok" / "kubectl_list.yaml"
+
+PRINTED = f"""\
+# From {CONFIGMAP}:6: data[config.yaml]
+domain: token-budgets
+descriptors:
+  - key: client_ns
+    rate_limit:
+      unit: minute
+      requests_per_unit: 100
+"""
+
+
+def test_a_manifest_is_printed_as_the_file_that_says_the_same(command: Command) -> None:
+    """On stdout, so that it can be written to that file."""
+    assert (0, PRINTED, "") == command("convert", str(CONFIGMAP))
+
+
+def test_what_is_printed_can_be_printed_again(command: Command, tmp_path: Path) -> None:
+    """A configuration is converted into itself."""
+    file = tmp_path / "config.yaml"
+    file.write_text(command("convert", str(CONFIGMAP)).out)
+    code, out, err = command("convert", str(file))
+    assert (0, "") == (code, err)
+    assert PRINTED.splitlines()[1:] == out.splitlines()[1:]
+
+
+def test_several_configurations_are_several_documents(command: Command) -> None:
+    """Warnings go to stderr, with the advice to give each document a file."""
+    code, out, err = command("convert", str(SOLO), "--domain", "llm")
+    assert (0, ["domain: llm", "domain: edge"]) == (
+        code,
+        [line for line in out.splitlines() if line.startswith("domain")],
+    )
+    assert 1 == out.splitlines().count("---")
+    assert [
+        "note: each document is a configuration, and belongs into a file of its own: of a file, only the first is read"
+    ] == [line for line in err.splitlines() if not line.startswith("warning: ")]
+
+
+def test_what_cannot_be_served_is_not_printed(command: Command) -> None:
+    """What is wrong is told on stderr, so that no file comes of it."""
+    bad = MANIFESTS / "bad" / "no_data.yaml"
+    code, out, err = command("convert", str(bad))
+    assert (1, "") == (code, out)
+    assert f"error: {bad}:1: data: is missing or empty" in err
+
+
+def test_check_config_takes_manifests_and_their_domain(command: Command) -> None:
+    """From the option or from the environment; without one it says so."""
+    code, out, _ = command("check-config", str(SOLO))
+    assert (1, True) == (code, "a RateLimitConfig has no domain" in out)
+    for ended in (
+        command("check-config", str(SOLO), "--domain", "llm"),
+        command("check-config", str(SOLO), MANIFEST_DOMAIN="llm"),
+    ):
+        assert (0, "ok: 3 rules in 2 domains") == (ended.code, ended.out.splitlines()[-1])

@@ -1,0 +1,181 @@
+"""Documents, written as configuration files: what is read again is what there was."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.document import Document, Kind, Mapping, Node, Scalar, Sequence
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources import manifests, native
+from ratelimit_service.sources.yaml_text import DEEPEST, read, read_all, resolve
+
+TESTS = Path(__file__).parents[1]
+FILES = sorted([*TESTS.glob("config_corpus/ok/*.yaml"), *TESTS.glob("manifests/ok/*.yaml")])
+
+
+def text(written: str) -> Scalar:
+    return Scalar(1, Kind.STRING, written, written)
+
+
+def plain(written: str) -> Scalar:
+    return Scalar(1, resolve(written)[0], written, resolve(written)[1])
+
+
+def says(node: Node | None) -> Any:
+    """What a node says, without the lines where it does: the kind of a scalar, its text and its value."""
+    match node:
+        case Mapping():
+            return [(says(key), says(value)) for key, value in node.items]
+        case Sequence():
+            return [says(item) for item in node.items]
+        case Scalar(kind=Kind.NULL):
+            return Kind.NULL
+        case Scalar():
+            return node.kind, node.text, repr(node.value)
+    return None
+
+
+def without_places(rules: Any) -> Any:
+    """The rules as plain data, without the lines where they stand."""
+    match rules:
+        case dict():
+            return {key: without_places(value) for key, value in rules.items() if key != "source"}
+        case list() | tuple():
+            return [without_places(value) for value in rules]
+    return rules
+
+
+@pytest.mark.parametrize("file", FILES, ids=[f"{file.parts[-3]}/{file.stem}" for file in FILES])
+def test_what_is_written_has_the_same_rules(file: Path) -> None:
+    """For every file of the corpora."""
+    documents, problems = manifests.expand(read_all(file.name, file.read_bytes()), "given")
+    again = [read("again.yaml", native.write(document)) for document in documents]
+    assert [] == problems
+    expected, found = ([asdict(domain) for domain in load(rules).domains] for rules in (documents, again))
+    assert without_places(expected) == without_places(found)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("gold items", "team", "_", "/api/*/items", "gpt-5.1", "user@example.com", "a+b"),
+        *("'yes'", "'Off'", "'n'", "'null'", "'~'", "'True'"),  # truth values, and nothing
+        *("'010'", "'0x1F'", "'1.5'", "'.inf'", "'1_000'", "'5'", "'-1'", "'+.5'", "'1e3'"),  # numbers
+        *(
+            "'2024-01-01'",
+            "'12:30'",
+            "'08'",
+            "'1.5.2'",
+        ),  # what other readers of YAML take for dates and numbers
+        *("''", "' a'", "'a '", "'a: b'", "'a #b'", "'it''s'", "'\"'", "'<<'", "'='", "'---'", "'{{ a }}'"),
+        *("'é'", "'日本'", "'100 %'", "'%a'", "'@a'", "'!a'", "'&a'", "'*a'", "'- a'", "'?'", "'a  b'"),
+        *(r'"a\nb"', r'"\x00\"\\\x85"', r'"\U0000feff"', r'"\U0010ffff"', r'"\x09"'),
+        '!!binary "/2E="',
+    ],
+)
+def test_text_is_quoted_where_it_must_be(written: str) -> None:
+    """And stays plain where people would write it so."""
+    document = read("f.yaml", f"- {written}")
+    assert f"# From f.yaml\n- {written}\n" == native.write(document)
+
+
+@pytest.mark.parametrize(
+    "written", "yes OFF 010 0x1F 1_000 1.5 1e3 -.inf .NaN null ~ 18446744073709551615".split()
+)
+def test_what_is_no_text_is_written_as_it_was(written: str) -> None:
+    """`010` may be asked for as text, and is 8 where a number is."""
+    assert f"# From f.yaml\n- {written}\n" == native.write(read("f.yaml", f"- {written}"))
+
+
+def test_an_empty_value_is_null() -> None:
+    """Nothing is written as a word, so that nobody looks for what is missing."""
+    assert "# From f.yaml\na: null\n" == native.write(read("f.yaml", "a:"))
+
+
+def test_a_whole_number_that_was_tagged_keeps_its_tag() -> None:
+    """It would be another kind of number without it."""
+    assert "# From f.yaml\n- !!float '5'\n" == native.write(read("f.yaml", "- !!float 5"))
+
+
+def test_a_file_says_where_it_comes_from() -> None:
+    """In a comment of one line, whatever characters the names have."""
+    document = Document("a\nb.yaml", Mapping(3, [(text("domain"), text("d"))]), path="data[x\x07]", line=3)
+    first, *rest = native.write(document).splitlines()
+    assert ["domain: d"] == rest
+    assert first.startswith("# From ")
+    assert first.isprintable()
+
+
+def test_lists_and_mappings_are_nested_by_two_spaces() -> None:
+    """An item of a list begins beside its dash; what is empty is written in one line."""
+    written = """\
+# From f.yaml
+descriptors:
+  - key: a
+    rate_limit:
+      unit: day
+      replaces: []
+    metadata:
+      nested:
+        - - 1
+          - - 2
+        - {}
+    descriptors:
+      - key: b
+"""
+    assert written == native.write(read("f.yaml", written))
+
+
+def test_a_long_key_is_written_so_that_yaml_takes_it() -> None:
+    """YAML wants the colon of a plain key within 1024 characters."""
+    key = "k" * 5000
+    root = Mapping(
+        1, [(text(key), Sequence(1, [text("a")])), (text(key + "2"), text("b")), (text("c"), text("d"))]
+    )
+    again = read("again.yaml", native.write(Document("f.yaml", root)))
+    assert says(root) == says(again.root)
+
+
+@pytest.mark.parametrize("opening, closing", [("[", "]"), ("{a: ", "}")])
+def test_the_deepest_document_can_be_written(opening: str, closing: str) -> None:
+    """What can be read can be written, and then be read again."""
+    document = read("f.yaml", opening * DEEPEST + closing * DEEPEST)
+    assert says(document.root) == says(read("again.yaml", native.write(document)).root)
+
+
+awkward = "yes,<<,=,a: b,- a,#,a #b, a,a ,\n,a\nb,---,...,%a,!a,&a,*a,?,? a,{},[,|,>,',\",\ufeff,\x85,\u2028,~,-,:,,1_0"
+texts = (
+    st.text()
+    | st.sampled_from(awkward.split(","))
+    | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape"))
+)
+scalars = texts.map(text) | st.sampled_from(
+    [
+        Scalar(1, Kind.FLOAT, "5", 5.0),
+        *map(plain, "yes OFF 010 0x1F 1.5 -.inf .nan ~ null 1_0 +1".split()),
+        plain(""),
+    ]
+)
+nodes = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: Sequence(1, items))
+        | st.dictionaries(texts, inner, max_size=4).map(
+            lambda items: Mapping(1, [(text(key), value) for key, value in items.items()])
+        )
+    ),
+)
+
+
+@pytest.mark.fuzz
+@given(nodes)
+def test_whatever_is_written_is_read_as_it_was(root: Node) -> None:
+    """Every kind, text and value, in the same order, whatever bytes are in them."""
+    again = read("again.yaml", native.write(Document("f.yaml", root)))
+    assert (says(root), 0) == (says(again.root), again.extra_documents)
