@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..service import Service
 from .conftest import Command
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
@@ -65,3 +66,11 @@ def test_check_config_takes_manifests_and_their_domain(command: Command) -> None
         command("check-config", str(SOLO), MANIFEST_DOMAIN="llm"),
     ):
         assert (0, "ok: 3 rules in 2 domains") == (ended.code, ended.out.splitlines()[-1])
+
+
+def test_serve_takes_manifests_and_their_domain(command: Command) -> None:
+    """The rules in them are in force, as if they had been written into files."""
+    environment = {"CONFIG_PATH": str(SOLO), "MANIFEST_DOMAIN": "llm", "BACKEND_TYPE": "memory"}
+    with Service(environment) as service:
+        code, out, _ = command("ask", "llm", "user=ada,model=large", "--hits", "1", "--server", service.grpc)
+    assert (3, "OVER_LIMIT") == (code, out.splitlines()[0])
