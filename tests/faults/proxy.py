@@ -1,0 +1,89 @@
+"""A TCP proxy of ours, which can cut connections at any byte, and hold back what passes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+
+class Proxy:
+    """Passes connections on to 127.0.0.1:`target`, from 127.0.0.1:`port`.
+
+    `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections; `cut_requests_after`
+    likewise on the way there. `delay` seconds pass before bytes go on in either direction.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._passing: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.cut_replies_after: int | None = None
+        self.cut_requests_after: int | None = None
+        self.cuts = 0
+        self.delay = 0.0
+
+    async def start(self) -> None:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Cut every connection, and listen no more."""
+        assert self._server is not None
+        self._server.close()
+        self.cut_all()
+        if self._passing:
+            await asyncio.wait(self._passing)
+
+    def cut_all(self) -> None:
+        """Cut every connection that there is now."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        ends = {writer, back}
+        self._writers |= ends
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(
+                self._pump(reader, back, ends, reply=False), self._pump(there, writer, ends, reply=True)
+            )
+        for end in ends:
+            end.transport.abort()
+        self._writers -= ends
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        ends: set[asyncio.StreamWriter],
+        *,
+        reply: bool,
+    ) -> None:
+        while data := await reader.read(65_536):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            after = self.cut_replies_after if reply else self.cut_requests_after
+            if after is not None and self.cuts > 0:
+                self.cuts -= 1
+                writer.write(data[:after])
+                with contextlib.suppress(ConnectionError):
+                    await writer.drain()
+                for end in ends:
+                    end.close()
+                return
+            writer.write(data)
+            await writer.drain()
+        for end in ends:
+            end.close()

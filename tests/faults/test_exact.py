@@ -1,0 +1,176 @@
+"""Faults that lose nothing and count nothing twice: each run ends with exact books."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.ledger import Bench, Outcome
+from tests.faults.proxy import Proxy
+from tests.servers import RedisServer
+
+SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
+"""How long a fault goes on; `make faults` takes longer ones."""
+
+
+async def exact(bench: Bench, outcome: Outcome) -> None:
+    """Every charge is in the store, once."""
+    await bench.balance(outcome)
+    assert (0, 0) == (outcome.lost, outcome.doubled), outcome
+    assert sum(outcome.answered.values()) > 20
+
+
+@pytest.fixture
+async def bench(redis_url: str) -> AsyncIterator[Bench]:
+    bench = Bench(redis_url)
+    await bench.start()
+    yield bench
+    await bench.close()
+
+
+async def for_a_while(seconds: float = SECONDS) -> None:
+    """Let the load go on for so long: a fault takes time, and there is nothing else to wait for."""
+    await asyncio.sleep(seconds)
+
+
+async def test_scripts_are_forgotten_again_and_again(bench: Bench, redis_server: RedisServer) -> None:
+    """SCRIPT FLUSH under load."""
+
+    async def fault() -> None:
+        for _ in range(20):
+            await asyncio.to_thread(redis_server.cli, "SCRIPT", "FLUSH")
+            await for_a_while(SECONDS / 20)
+
+    await exact(bench, await bench.run(fault))
+
+
+@pytest.mark.parametrize("stall", [0.03, 0.3, 1.2])
+async def test_redis_stands_still(bench: Bench, redis_server: RedisServer, stall: float) -> None:
+    """SIGSTOP for less than the deadline, for more, and for longer than a connection is waited for."""
+
+    async def fault() -> None:
+        await for_a_while(0.1)
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
+            await for_a_while(stall)
+        finally:
+            os.kill(redis_server.pid, signal.SIGCONT)
+        await for_a_while(0.3)
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome)
+    if stall > 0.1:
+        assert outcome.answered["UNAVAILABLE"] > 0
+
+
+@pytest.mark.parametrize("direction", ["replies", "requests"])
+async def test_connections_are_cut_at_every_byte(
+    redis_server: RedisServer, redis_url: str, direction: str
+) -> None:
+    """A reply, or a request, ends after 0, 1, 2 … bytes, and the connection with it."""
+    proxy = Proxy(redis_server.port)
+    await proxy.start()
+    bench = Bench(f"redis://127.0.0.1:{proxy.port}")
+    await bench.start()
+
+    async def fault() -> None:
+        for after in [*range(24), 40, 80, 160, 320]:
+            setattr(proxy, f"cut_{direction}_after", after)
+            proxy.cuts = 1
+            async with asyncio.timeout(20):
+                while proxy.cuts or bench.settling.journal.hits:  # noqa: ASYNC110 - the load brings it about
+                    await asyncio.sleep(0.001)
+
+    await exact(bench, await bench.run(fault))
+    await bench.close()
+    await proxy.stop()
+
+
+async def test_all_connections_are_cut_at_once_again_and_again(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """As a load balancer does that is restarted."""
+    proxy = Proxy(redis_server.port)
+    await proxy.start()
+    bench = Bench(f"redis://127.0.0.1:{proxy.port}")
+    await bench.start()
+
+    async def fault() -> None:
+        for _ in range(10):
+            proxy.cut_all()
+            await for_a_while(SECONDS / 10)
+
+    await exact(bench, await bench.run(fault))
+    await bench.close()
+    await proxy.stop()
+
+
+async def test_redis_is_killed_and_comes_back_with_what_it_had_acknowledged(tmp_path: Path) -> None:
+    """kill -9, with appendfsync always."""
+    options = ("--appendonly", "yes", "--appendfsync", "always", "--dir", str(tmp_path))
+    with RedisServer(*options) as server:
+        bench = Bench(server.url)
+        await bench.start()
+
+        async def fault() -> None:
+            await for_a_while(0.2)
+            os.kill(server.pid, signal.SIGKILL)
+            await for_a_while(SECONDS)
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)
+            await for_a_while(0.2)
+
+        outcome = await bench.run(fault)
+        await exact(bench, outcome)
+        assert outcome.answered["UNAVAILABLE"] > 0
+        assert outcome.recovered_in < 5
+        await bench.close()
+
+
+async def test_redis_has_no_memory_left(bench: Bench, redis_server: RedisServer) -> None:
+    """Nothing of a batch is applied then; all of it is when there is memory again."""
+
+    async def fault() -> None:
+        await for_a_while(0.1)
+        await asyncio.to_thread(redis_server.cli, "CONFIG", "SET", "maxmemory", "1")
+        try:
+            await for_a_while(SECONDS)
+        finally:
+            await asyncio.to_thread(redis_server.cli, "CONFIG", "SET", "maxmemory", "0")
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome)
+    assert outcome.answered["UNAVAILABLE"] > 0
+
+
+async def test_redis_is_read_only_for_a_while(bench: Bench, redis_server: RedisServer) -> None:
+    """A primary that became a replica answers READONLY."""
+
+    async def fault() -> None:
+        await for_a_while(0.1)
+        await asyncio.to_thread(redis_server.cli, "REPLICAOF", "127.0.0.1", "1")
+        try:
+            await for_a_while(SECONDS)
+        finally:
+            await asyncio.to_thread(redis_server.cli, "REPLICAOF", "NO", "ONE")
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome)
+    assert outcome.answered["UNAVAILABLE"] > 0
+
+
+async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_url: str) -> None:
+    """With 50 ms on the way in each direction every caller has its answer by the deadline, and is charged."""
+    proxy = Proxy(redis_server.port)
+    await proxy.start()
+    bench = Bench(f"redis://127.0.0.1:{proxy.port}")
+    await bench.start()
+    proxy.delay = 0.05
+    await exact(bench, await bench.run(for_a_while))
+    await bench.close()
+    await proxy.stop()
