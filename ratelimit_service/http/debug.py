@@ -16,6 +16,8 @@ from ..core.model import Limit, Rule, Unit, Window
 from ..core.text import printable
 from .plain import text
 
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
 """What upstream shows for a rule that is unlimited."""
 
@@ -65,18 +67,40 @@ def _config_lines(tree: RuleTree | None, problems: Sequence[Problem]) -> Iterato
 
 def _rule_line(rule: Rule, limit: Limit) -> str:
     """Upstream's line, and behind it what upstream does not tell, where it is set."""
+    amount = "tokens_per_unit" if rule.budget else "requests_per_unit"
     line = (
-        f"{rule.path}: unit={limit.window.unit.name} requests_per_unit={limit.amount}, "
+        f"{rule.path}: unit={limit.window.unit.name} {amount}={limit.amount}, "
         f"shadow_mode: {_lower(rule.shadow)}, quota_mode: {_lower(rule.quota)}"
     )
+    calendar = limit.window.calendar
     more = {
         "unit_multiplier": limit.window.multiplier if limit.window.multiplier != 1 else "",
+        "time_zone": calendar.zone if calendar else "",
+        "starts_on": _starts_on(limit.window),
         "unlimited": "true" if rule.unlimited else "",
-        "name": rule.name,
+        "name": limit.name or rule.name,
         "replaces": " ".join(sorted(rule.replaces)),
         "detailed_metric": "true" if rule.detailed_metric else "",
+        "count_refused": "" if rule.count_refused else "false",
+        "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
+        "track": "true" if rule.track else "",
+        "source": rule.source,
     }
     return printable(line + "".join(f", {name}: {value}" for name, value in more.items() if value))
+
+
+def _starts_on(window: Window) -> str:
+    """Where the windows of a calendar begin, where that is not where one expects it."""
+    calendar = window.calendar
+    if calendar is None:
+        return ""
+    if window.unit is Unit.WEEK and calendar.weekday:
+        return _WEEKDAYS[calendar.weekday]
+    if window.unit is Unit.MONTH and calendar.day != 1:
+        return str(calendar.day)
+    if window.unit is Unit.YEAR and (calendar.month, calendar.day) != (1, 1):
+        return f"{calendar.month:02}-{calendar.day:02}"
+    return ""
 
 
 def _lower(flag: bool) -> str:
