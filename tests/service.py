@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import grpc
 import httpx
@@ -20,6 +21,8 @@ import httpx
 from ratelimit_service.proto import ratelimit_pb2 as pb
 
 from .waiting import PATIENCE, wait_for
+
+T = TypeVar("T")
 
 COMMAND = (sys.executable, "-m", "ratelimit_service")
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
@@ -30,6 +33,13 @@ INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 
 FREE_PORTS = {"GRPC_PORT": "0", "PORT": "0", "DEBUG_PORT": "0", "PROMETHEUS_ADDR": "127.0.0.1:0"}
 """Ports that the system chooses; the log line "serving" says which."""
+
+
+LOG = {"LOG_LEVEL": "info", "LOG_FORMAT": "json"}
+"""How the service logs, so that tests can read it."""
+
+PATIENT = {"REDIS_TIMEOUT": "10s", "STORE_ANSWER_DEADLINE": "10s"}
+"""Redis is waited for, so that a slow machine fails no test that is about something else."""
 
 
 def port_of(address: str) -> int:
@@ -73,7 +83,7 @@ class Serving:
         self._process = subprocess.Popen(
             (*COMMAND, "serve", *arguments),
             cwd=REPOSITORY,
-            env={**inherited(), **FREE_PORTS, "LOG_LEVEL": "info", "LOG_FORMAT": "json", **environment},
+            env={**inherited(), **FREE_PORTS, **PATIENT, **LOG, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -93,25 +103,40 @@ class Serving:
         """Everything that it has logged, as it was written."""
         return "".join(self._lines)
 
+    def everything(self) -> list[dict[str, Any]]:
+        """All logged events, where LOG_FORMAT is json."""
+        return [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
+
     def events(self, message: str) -> list[dict[str, Any]]:
         """The logged events with this message, in their order."""
-        objects = [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
-        return [event for event in objects if event.get("@message") == message]
+        return [event for event in self.everything() if event.get("@message") == message]
 
     def wait_for_event(self, message: str) -> dict[str, Any]:
         """The first logged event with this message, which may be yet to come."""
+        return self._wait_for(f"an event {message!r} in the log", lambda: self.events(message))[0]
 
-        def probe() -> list[dict[str, Any]]:
-            found = self.events(message)
+    def wait_for_text(self, pattern: str) -> str:
+        """What the first group of a pattern matches in the log, at once or later."""
+        found: list[str] = self._wait_for(f"{pattern!r} in the log", lambda: re.findall(pattern, self.log))
+        return found[0]
+
+    def _wait_for(self, what: str, look: Callable[[], list[T]]) -> list[T]:
+        def probe() -> list[T]:
             ended = self._process.poll()
+            found = look()
             assert found or ended is None, f"the service has ended with code {ended}"
             return found
 
         try:
-            return wait_for(f"an event {message!r} in the log", probe)[0]
+            return wait_for(what, probe)
         except AssertionError as failure:
             failure.add_note(self.log)
             raise
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -25,6 +25,9 @@ from .grpc_method import METHOD, SERVICE, status_of
 Requested = Callable[[str, float], None]
 """Told of every call: its method, and the seconds that it took."""
 
+_LAST_WORD = 0.1
+"""Seconds that a watch of the health has to say that the server leaves."""
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -56,7 +59,7 @@ class GrpcioServer:
         self.in_hand = 0
         """Calls read and not yet answered."""
         self._server = aio.server(options=_channel_options(options))
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._announcing: set[asyncio.Task[None]] = set()
         self._health_state = health_state
         self.address = options.address
@@ -88,6 +91,7 @@ class GrpcioServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those in hand `grace` seconds."""
+        self._health.leave()
         await self._server.stop(grace)
 
     def _handler(self) -> Any:
@@ -120,6 +124,33 @@ class GrpcioServer:
         task = asyncio.get_running_loop().create_task(work)
         self._announcing.add(task)
         task.add_done_callback(self._announcing.discard)
+
+
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are skipped (pyproject.toml)
+    """grpc.health.v1, whose watchers are let go when the server leaves.
+
+    A watch has no end of its own: each would keep the server for the whole of the grace that is meant for calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """End all watches, once they have said NOT_SERVING (`enter_graceful_shutdown`)."""
+        self._leaving.set()
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """See grpc.health.v1."""
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        leaving = asyncio.ensure_future(self._leaving.wait())
+        try:
+            await asyncio.wait((watching, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((watching,), timeout=_LAST_WORD)
+        finally:
+            leaving.cancel()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 async def _abort(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> None:

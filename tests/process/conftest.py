@@ -1,0 +1,49 @@
+"""What the tests of the whole process share: rules to serve, and how to ask about health over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ..service import Service
+
+
+def rules(domain: str, limit: int = 10) -> str:
+    """Any team has so much in a year, which does not end while a test runs."""
+    return f"""\
+domain: {domain}
+descriptors:
+  - key: team
+    rate_limit: {{unit: year, requests_per_unit: {limit}}}
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file, and the directories that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """The path of a file with rules for the domain "d"."""
+    return str(write(tmp_path / "d.yaml", rules("d")))
+
+
+@contextmanager
+def probing(service: Service) -> Iterator[health_pb2_grpc.HealthStub]:
+    """A client of grpc.health.v1."""
+    with grpc.insecure_channel(service.grpc) as channel:
+        yield health_pb2_grpc.HealthStub(channel)
+
+
+def serving(probe: health_pb2_grpc.HealthStub, name: str) -> str:
+    """The health of a service by its name: "SERVING", "NOT_SERVING"."""
+    status = probe.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(status))

@@ -1,0 +1,133 @@
+"""What a running service logs: refusals once, requests never, strangers' bytes on one line, and no secrets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ratelimit_service.proto import ratelimit_pb2 as pb
+
+from ..servers import RedisServer
+from ..service import Caller, Service, Serving, calling
+from ..waiting import wait_for
+from .conftest import rules, write
+
+OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
+HOSTILE = 'dba\n{"level": "error", "@message": "forged"}\r\x1b[2J\u202e'
+Unique = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def unique() -> Unique:
+    """Names that no other test has."""
+    numbers = itertools.count(1)
+    return lambda name: f"{name}-{next(numbers)}"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that logs JSON from INFO on. Every team has two requests."""
+    config = write(tmp_path_factory.mktemp("logs") / "d.yaml", rules("d", 2))
+    with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def caller(service: Service) -> Iterator[Caller]:
+    """Somebody who asks it."""
+    with calling(service.grpc) as somebody:
+        yield somebody
+
+
+def refusals(service: Service, team: str) -> list[str]:
+    """The buckets in the refusals that have been logged of a team."""
+    return [
+        event["bucket"] for event in service.events("limit reached") if f"|team={team}}}" in event["bucket"]
+    ]
+
+
+def spend(caller: Caller, team: str, times: int) -> list[int]:
+    """So many requests of a team."""
+    return [caller.ask("d", "team", team, hits=None).overall_code for _ in range(times)]
+
+
+def test_a_refused_bucket_is_logged_once(service: Service, caller: Caller, unique: Unique) -> None:
+    """However often it is refused in its window. What is logged later comes later: the other team proves the silence."""
+    dba, other = unique("dba"), unique("other")
+    assert [OK, OK, OVER, OVER, OVER] == spend(caller, dba, 5)
+    assert [OK, OK, OVER] == spend(caller, other, 3)
+    wait_for("the other's refusal", lambda: refusals(service, other))
+    assert 1 == len(refusals(service, dba))
+    event = next(event for event in service.events("limit reached") if dba in event["bucket"])
+    assert ("info", 2, True) == (event["level"], event["limit"], 0 < event["resets_in"] <= 366 * 86400)
+
+
+def test_requests_are_not_logged(service: Service, caller: Caller, unique: Unique) -> None:
+    """Two hundred of them, allowed, checked and refused: the one new line is another bucket's refusal."""
+    dba, other = unique("dba"), unique("other")
+    spend(caller, dba, 3)
+    wait_for("the refusal", lambda: refusals(service, dba))
+    lines = len(service.everything())
+    for number in range(100):
+        caller.ask("d", "team", f"{dba}-{number}", hits=1)
+        caller.ask("d", "team", dba, hits=number % 2)
+    spend(caller, other, 3)
+    wait_for("the other's refusal", lambda: refusals(service, other))
+    assert lines + 1 == len(service.everything())
+
+
+def test_every_line_is_json_whatever_strangers_send(service: Service, caller: Caller, unique: Unique) -> None:
+    """A value with a newline, an event of its own and an escape sequence is one escaped value of one event."""
+    before = len(service.events("limit reached"))
+    assert [OK, OK, OVER] == spend(caller, unique(HOSTILE), 3)
+    wait_for("the refusal", lambda: len(service.events("limit reached")) == before + 1)
+    lines = service.log.splitlines()
+    assert all({"@timestamp", "level", "@message"} <= json.loads(line).keys() for line in lines)
+    assert [] == service.events("forged")
+    assert service.log.replace("\n", "").isprintable()
+
+
+def test_text_is_one_line_for_an_event_whatever_strangers_send(tmp_path: Path) -> None:
+    """The same for people."""
+    config = write(tmp_path / "d.yaml", rules("d", 2))
+    serving = Serving({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config), "LOG_FORMAT": "text"})
+    try:
+        address = serving.wait_for_text(r"] serving .*\bgrpc=(\S+)")
+        before = serving.log.count("\n")
+        with calling(address) as caller:
+            assert [OK, OK, OVER] == spend(caller, HOSTILE, 3)
+        serving.wait_for_text("limit reached")
+        assert 0 == serving.stop()
+    finally:
+        serving.kill()
+    refused, stopping = serving.log.splitlines()[before:]
+    assert "] limit reached " in refused
+    assert "] stopping " in stopping
+    assert serving.log.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("where", "right"), [("REDIS_URL", False), ("REDIS_AUTH", True)], ids=["url-wrong", "auth-right"]
+)
+def test_a_password_is_never_told(tmp_path: Path, where: str, right: bool) -> None:
+    """Neither in the log, with everything in it, nor over HTTP; whether Redis takes it or not."""
+    config = write(tmp_path / "d.yaml", rules("d"))
+    with RedisServer(password="hunter2" if right else "other") as redis:
+        places = {"REDIS_URL": f"redis://default:hunter2@{redis.address}"}
+        if where == "REDIS_AUTH":
+            places = {"REDIS_URL": redis.address, "REDIS_AUTH": "default:hunter2"}
+        with Service({**places, "CONFIG_PATH": str(config), "LOG_LEVEL": "debug"}) as service:
+            said = "the store is reached" if right else "the store cannot be reached"
+            service.wait_for_event(said)
+            with calling(service.grpc) as caller:
+                assert ("OK" if right else "UNAVAILABLE") == caller.status("d", "team", "dba")
+            status, body = service.health()
+            assert (200 if right else 500) == status
+            told = [body, httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text]
+            assert 0 == service.stop()
+    assert not any("hunter2" in text for text in (service.log, *told))

@@ -1,0 +1,101 @@
+"""What the process does while there is nothing to serve, and when that ends or comes about."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ..service import Service, calling
+from ..waiting import wait_for
+from .conftest import probing, rules, serving, write
+
+LOAD_ERRORS = "ratelimit_service_config_load_error"
+NOT_READY = (500, "unhealthy: config")
+READY = (200, "OK")
+
+
+def runtime(root: Path, **settings: str) -> dict[str, str]:
+    """The environment of a service whose rules are in root/ratelimit/config."""
+    return {
+        "BACKEND_TYPE": "memory",
+        "RUNTIME_ROOT": str(root),
+        "RUNTIME_SUBDIRECTORY": "ratelimit",
+        **settings,
+    }
+
+
+@pytest.mark.parametrize(
+    ("watch_root", "there"),
+    [("true", False), ("false", True)],
+    ids=["watch-root-missing", "watch-directory-empty"],
+)
+def test_rules_may_come_later_and_stay_when_their_files_go(
+    tmp_path: Path, watch_root: str, there: bool
+) -> None:
+    """Not ready until there are any; from then on a volume that goes takes no limit away, and is counted."""
+    directory = tmp_path / "ratelimit" / "config"
+    if there:
+        directory.mkdir(parents=True)
+    with (
+        Service(runtime(tmp_path, RUNTIME_WATCH_ROOT=watch_root)) as service,
+        calling(service.grpc) as caller,
+        probing(service) as probe,
+    ):
+        assert (NOT_READY, "UNAVAILABLE") == (service.health(), caller.status("d", "team", "dba"))
+        assert ("NOT_SERVING", "SERVING") == (serving(probe, "ratelimit"), serving(probe, ""))
+        assert (
+            f"{directory}: there is no configuration file"
+            == (service.wait_for_event("configuration refused")["problem"])
+        )
+        write(directory / "a.yaml", rules("d", 7))
+        wait_for("ready", lambda: service.health() == READY)
+        wait_for("SERVING", lambda: serving(probe, "ratelimit") == "SERVING")
+        assert 7 == caller.limit("d", "team", "dba")
+
+        errors = service.metric(LOAD_ERRORS)
+        shutil.rmtree(tmp_path / "ratelimit")
+        wait_for("a load that fails", lambda: service.metric(LOAD_ERRORS) == errors + 1)
+        assert (READY, 7) == (service.health(), caller.limit("d", "team", "dba"))
+
+        write(directory / "a.yaml", rules("d", 8))
+        wait_for("the files that came again", lambda: caller.limit("d", "team", "dba") == 8)
+
+
+def test_a_service_can_be_ready_without_rules(tmp_path: Path) -> None:
+    """FORCE_START_WITHOUT_INITIAL_CONFIG: it is sent calls, and fails them until there are rules."""
+    environment = runtime(tmp_path, FORCE_START_WITHOUT_INITIAL_CONFIG="true")
+    with Service(environment) as service, calling(service.grpc) as caller:
+        assert (READY, "UNAVAILABLE") == (service.health(), caller.status("d", "team", "dba"))
+        write(tmp_path / "ratelimit" / "config" / "a.yaml", rules("d", 7))
+        wait_for("the rules", lambda: caller.status("d", "team", "dba") == "OK")
+        assert (READY, 7) == (service.health(), caller.limit("d", "team", "dba"))
+
+
+def test_a_service_that_needs_a_domain_is_not_ready_without_one(tmp_path: Path) -> None:
+    """HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED holds whatever FORCE_START_WITHOUT_INITIAL_CONFIG says."""
+    environment = runtime(
+        tmp_path,
+        FORCE_START_WITHOUT_INITIAL_CONFIG="true",
+        HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED="true",
+    )
+    with Service(environment) as service:
+        assert NOT_READY == service.health()
+        write(tmp_path / "ratelimit" / "config" / "a.yaml", rules("d"))
+        wait_for("ready", lambda: service.health() == READY)
+
+
+def test_a_path_that_is_named_and_missing_is_not_passed_over(tmp_path: Path) -> None:
+    """Of CONFIG_PATH=a,b both are served or, until they are both there, neither: no limit is left out in silence."""
+    here, gone = write(tmp_path / "here.yaml", rules("here")), tmp_path / "gone"
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": f"{here},{gone}"}
+    with Service(environment) as service, calling(service.grpc) as caller:
+        assert NOT_READY == service.health()
+        assert (
+            f"{gone}: cannot be read: No such file or directory"
+            == (service.wait_for_event("configuration refused")["problem"])
+        )
+        write(gone / "later.yaml", rules("later"))
+        wait_for("ready", lambda: service.health() == READY)
+        assert [10, 10] == [caller.limit(domain, "team", "dba") for domain in ("here", "later")]

@@ -1,0 +1,149 @@
+"""Rules change while callers go on: every way in which files change, and files that cannot be loaded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from ..service import Caller, ConfigMapMount, Service, calling
+from ..waiting import wait_for
+from .conftest import rules, write
+
+LOAD_ERRORS = "ratelimit_service_config_load_error"
+FILES = ("edited", "renamed", "removed", "broken", "steady")
+
+
+class Live:
+    """A service with a file for each test, and a caller. A domain is called as its file."""
+
+    def __init__(self, service: Service, caller: Caller, directory: Path, mount: ConfigMapMount) -> None:
+        self.service = service
+        self.directory = directory
+        self.mount = mount
+        self.caller = caller
+
+    def limit(self, domain: str) -> int:
+        """The limit that is in force, 0 for none."""
+        return self.caller.limit(domain, "team", "dba")
+
+    def wait_for_limit(self, domain: str, limit: int) -> None:
+        """Return when it is in force."""
+        wait_for(f"{limit} in {domain}", lambda: self.limit(domain) == limit)
+
+    @property
+    def loads(self) -> int:
+        """How often rules have come into force."""
+        return len(self.service.events("configuration loaded"))
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Calls all the time, of which none fails, and one change of the rules."""
+        failures: list[grpc.RpcError] = []
+        calls = 0
+        over = threading.Event()
+
+        def call() -> None:
+            nonlocal calls
+            while not over.is_set():
+                try:
+                    self.limit("steady")
+                except grpc.RpcError as error:
+                    failures.append(error)
+                calls += 1
+
+        loads = self.loads
+        thread = threading.Thread(target=call)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        assert [] == failures
+        assert calls > 1
+        wait_for("the log of the load", lambda: self.loads == loads + 1)
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["watch-root", "watch-directory"])
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """RUNTIME_WATCH_ROOT either way, and beside plain files a mounted ConfigMap."""
+    root = tmp_path_factory.mktemp("runtime")
+    directory = root / "ratelimit" / "config"
+    for name in FILES:
+        write(directory / f"{name}.yaml", rules(name))
+    mount = ConfigMapMount(directory / "mounted", {"mounted.yaml": rules("mounted")})
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "RUNTIME_ROOT": str(root),
+        "RUNTIME_SUBDIRECTORY": "ratelimit",
+        "RUNTIME_WATCH_ROOT": request.param,
+    }
+    with Service(environment) as service, calling(service.grpc) as caller:
+        yield Live(service, caller, directory, mount)
+
+
+def test_an_edited_file_is_loaded(live: Live) -> None:
+    """By an editor that writes in place."""
+    with live.going_on():
+        write(live.directory / "edited.yaml", rules("edited", 11))
+        live.wait_for_limit("edited", 11)
+
+
+def test_a_file_that_is_renamed_over_another_is_loaded(live: Live) -> None:
+    """By whoever takes care that nobody sees half a file."""
+    with live.going_on():
+        write(live.directory.parent / "next", rules("renamed", 11)).rename(live.directory / "renamed.yaml")
+        live.wait_for_limit("renamed", 11)
+
+
+def test_a_file_that_is_added_is_loaded(live: Live) -> None:
+    """And its domain is limited."""
+    assert 0 == live.limit("added")
+    with live.going_on():
+        write(live.directory / "added.yaml", rules("added", 11))
+        live.wait_for_limit("added", 11)
+
+
+def test_a_file_that_is_removed_takes_its_rules_along(live: Live) -> None:
+    """The others stay."""
+    assert 10 == live.limit("removed")
+    with live.going_on():
+        (live.directory / "removed.yaml").unlink()
+        live.wait_for_limit("removed", 0)
+    assert 10 == live.limit("steady")
+
+
+def test_a_configmap_that_kubelet_swaps_is_loaded(live: Live) -> None:
+    """`..data` points elsewhere, and no file has been touched."""
+    with live.going_on():
+        live.mount.update({"mounted.yaml": rules("mounted", 11)})
+        live.wait_for_limit("mounted", 11)
+
+
+def test_a_broken_file_changes_nothing_until_it_is_repaired(live: Live) -> None:
+    """It is counted once, each of its errors is logged once and shown on the debug port, and no call fails."""
+    service, path = live.service, live.directory / "broken.yaml"
+    errors, logged = service.metric(LOAD_ERRORS), len(service.events("configuration refused"))
+
+    def rlconfig() -> str:
+        return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text
+
+    with live.going_on():
+        write(path, rules("broken", 12).replace("year", "fortnight") + "  - value: dba\n")
+        wait_for("a load that fails", lambda: service.metric(LOAD_ERRORS) == errors + 1)
+        assert 10 == live.limit("broken")
+        shown = [line.removeprefix("#   ") for line in rlconfig().splitlines() if line.startswith("#   ")]
+        assert [4, 5] == [int(line.split(":")[1]) for line in shown]
+        assert "broken.team: unit=YEAR requests_per_unit=10, " in rlconfig()
+
+        write(path, rules("broken", 11))
+        live.wait_for_limit("broken", 11)
+    assert shown == [event["problem"] for event in service.events("configuration refused")[logged:]]
+    assert errors + 1 == service.metric(LOAD_ERRORS)
+    assert "#" not in rlconfig()

@@ -1,0 +1,165 @@
+"""How the process starts: what stops it, what it warns of, and what it does without a Redis."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ..servers import RedisServer, free_port
+from ..service import Service, calling, run
+from ..waiting import wait_for
+from .conftest import probing, serving
+
+
+def test_each_bad_value_is_told_in_a_line(config: str) -> None:
+    """All of them at once, and nothing is started."""
+    bad = {"GRPC_PORT": "http", "BACKEND_TYPE": "memcache", "LOG_FORMAT": "xml", "SHADOW_MODE": ""}
+    code, out, err = run("serve", environment={"CONFIG_PATH": config, **bad})
+    assert (1, "") == (code, out)
+    assert [
+        'BACKEND_TYPE="memcache" is not supported: give redis or memory',
+        'GRPC_PORT="http" is not a port: give one from 0 to 65535',
+        'LOG_FORMAT="xml" is not known here: give text or json',
+        'SHADOW_MODE="" is not a truth value: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False), '
+        "or leave SHADOW_MODE unset",
+    ] == sorted(err.splitlines())
+
+
+def test_an_option_is_told_like_the_variable_it_stands_for() -> None:
+    """There is one table of settings."""
+    said = 'GRPC_PORT="eighty" is not a port: give one from 0 to 65535\n'
+    assert (1, "", said) == run("serve", "--grpc-port", "eighty", environment={})
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "what"),
+    [
+        ("GRPC_PORT", "{}", "gRPC"),
+        ("PORT", "{}", "HTTP"),
+        ("DEBUG_PORT", "{}", "debug HTTP"),
+        ("PROMETHEUS_ADDR", "127.0.0.1:{}", "metrics"),
+    ],
+    ids=["gRPC", "HTTP", "debug", "metrics"],
+)
+def test_a_taken_port_is_told_in_a_line(
+    config: str, taken: int, variable: str, value: str, what: str
+) -> None:
+    """Whichever it is, the others that were open already are closed again, and the process ends."""
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_PATH": config,
+        "GRPC_HOST": "127.0.0.1",
+        "HOST": "127.0.0.1",
+        "LOG_LEVEL": "error",
+        variable: value.format(taken),
+    }
+    said = f"cannot listen for {what} on 127.0.0.1:{taken}: is the port taken?\n"
+    assert (1, "", said) == run("serve", environment=environment)
+
+
+def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path: Path) -> None:
+    """Upstream's arguments, variables that we do not support, counters that end with the process: warnings."""
+    environment = {
+        "BACKEND_TYPE": "redis",
+        "CONFIG_PATH": str(tmp_path / "gone"),
+        "GRPC_PORT": "http",
+        "LOG_FORMAT": "text",
+        "LOG_LEVEL": "panic",
+        "PORT": "http",
+        "REDIS_URL": "nowhere",
+        "LOCAL_CACHE_SIZE_IN_BYTES": "1048576",
+        "USE_STATSD": "false",
+    }
+    options = {
+        "--config": config,
+        "--grpc-port": "0",
+        "--log-format": "json",
+        "--log-level": "info",
+        "--port": "0",
+        "--redis-url": "127.0.0.1:1",
+        "--store": "memory",
+    }
+    arguments = [
+        "-config",
+        "/data/ratelimit.yaml",
+        *(word for pair in options.items() for word in pair),
+        "-v",
+    ]
+    with Service(environment, arguments=arguments) as service:
+        assert ("memory", (200, "OK")) == (service.store, service.health())
+        assert [
+            ("arguments ignored", ["-config", "/data/ratelimit.yaml", "-v"]),
+            (
+                "LOCAL_CACHE_SIZE_IN_BYTES is set, but not supported: every decision asks the store",
+                None,
+            ),
+            (
+                "counters are kept in memory: they are not shared between replicas, and end with the process",
+                None,
+            ),
+        ] == [
+            (event["@message"], event.get("arguments"))
+            for event in service.everything()
+            if event["level"] == "warning"
+        ]
+
+
+def test_several_places_can_be_given(tmp_path: Path, config: str) -> None:
+    """--config may be repeated; and of two stores, nothing said, it is memory."""
+    other = tmp_path / "other.yaml"
+    other.write_text(Path(config).read_text().replace("domain: d", "domain: e"))
+    with (
+        Service({}, arguments=["--config", config, "--config", str(other)]) as service,
+        calling(service.grpc) as caller,
+    ):
+        assert "memory" == service.store
+        assert [10, 10, 0] == [caller.limit(domain, "team", "dba") for domain in ("d", "e", "f")]
+
+
+def away(redis: RedisServer) -> int:
+    """The port on which it will be."""
+    redis.port = free_port()
+    return redis.port
+
+
+def test_it_starts_without_redis_and_finds_it_by_itself(config: str) -> None:
+    """A Redis that is away is no reason to restart the pod: all ports are open, and say how it is."""
+    with (
+        closing(RedisServer()) as redis,
+        Service({"REDIS_URL": f"127.0.0.1:{away(redis)}", "CONFIG_PATH": config}) as service,
+        calling(service.grpc) as caller,
+        probing(service) as probe,
+    ):
+
+        def assert_unreachable() -> None:
+            wait_for("unhealthy", lambda: service.health() == (500, "unhealthy: redis"))
+            wait_for("NOT_SERVING", lambda: serving(probe, "ratelimit") == "NOT_SERVING")
+            assert "SERVING" == serving(probe, "")
+            assert "UNAVAILABLE" == caller.status("d", "team", "dba")
+
+        assert "redis" == service.store
+        assert_unreachable()
+        redis.start()
+        wait_for("healthy", lambda: service.health() == (200, "OK"))
+        wait_for("SERVING", lambda: serving(probe, "ratelimit") == "SERVING")
+        assert 10 == caller.limit("d", "team", "dba")
+        redis.stop()
+        assert_unreachable()
+        wait_for(
+            "a line in the log for each change",
+            lambda: (
+                [len(service.events(f"the store {what}")) for what in ("cannot be reached", "is reached")]
+                == [2, 1]
+            ),
+        )

@@ -1,0 +1,112 @@
+"""How the process ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from ratelimit_service.proto import ratelimit_pb2 as pb
+
+from ..servers import RedisServer
+from ..service import Service, calling
+from ..waiting import wait_for
+from .conftest import probing
+
+TERM = signal.SIGTERM
+
+
+class Held(NamedTuple):
+    """A service with a call in hand, because its Redis does not answer, and what becomes of the call."""
+
+    service: Service
+    redis: RedisServer
+    call: Future[pb.RateLimitResponse]
+
+    def release(self) -> None:
+        """Let Redis go on."""
+        os.kill(self.redis.pid, signal.SIGCONT)
+
+
+@contextmanager
+def held(config: str) -> Iterator[Held]:
+    """A call of 7 hits is held until `release`."""
+    with (
+        RedisServer() as redis,
+        Service(
+            {
+                "REDIS_URL": redis.address,
+                "REDIS_TIMEOUT": "60s",
+                "SHUTDOWN_GRACE": "60s",
+                "STORE_ANSWER_DEADLINE": "60s",
+                "CONFIG_PATH": config,
+            }
+        ) as service,
+        calling(service.grpc) as caller,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        wait_for("healthy", lambda: service.health() == (200, "OK"))
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            call = thread.submit(caller.ask, "d", "team", "dba", hits=7, timeout=60)
+            wait_for("a call in hand", lambda: service.metric("ratelimit_service_calls_in_hand") == 1)
+            yield Held(service, redis, call)
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+
+
+def test_a_call_in_hand_is_finished_before_the_process_ends(config: str) -> None:
+    """NOT_SERVING at once, for all who ask; then the answer, its hits in Redis, and exit code 0."""
+    with held(config) as now, probing(now.service) as probe:
+        watches = [probe.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "ratelimit")]
+        assert [health_pb2.HealthCheckResponse.SERVING] * 2 == [next(watch).status for watch in watches]
+        now.service.signal(TERM)
+        assert [health_pb2.HealthCheckResponse.NOT_SERVING] * 2 == [next(watch).status for watch in watches]
+        assert (500, "unhealthy: running") == now.service.health()
+        assert not now.call.done()
+        now.release()
+        assert pb.RateLimitResponse.OK == now.call.result().overall_code
+        assert 0 == now.service.ended()
+        assert ["7"] == [now.redis.cli("GET", key) for key in now.redis.cli("KEYS", "{d|*").split()]
+
+
+def test_a_second_signal_ends_it_at_once(config: str) -> None:
+    """Whoever is not willing to wait says so again; the code is that of a process which the signal has ended."""
+    with held(config) as now:
+        now.service.signal(TERM)
+        now.service.wait_for_event("stopping")
+
+        def told_again() -> bool:
+            now.service.signal(TERM)  # once more would do, but for a moment two signals are taken for one
+            return now.service.running
+
+        wait_for("its end", lambda: not told_again())
+        assert 128 + TERM == now.service.ended()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_end_it_in_the_same_order(config: str, number: signal.Signals) -> None:
+    """Ctrl-C, and a terminal that goes."""
+    with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}) as service:
+        service.signal(number)
+        assert (0, number.name) == (service.ended(), service.events("stopping")[0]["signal"])
+
+
+def test_a_unix_socket_is_served_and_taken_over_from_one_that_was_killed(config: str, tmp_path: Path) -> None:
+    """GRPC_UDS. A socket file that a crash left behind does not stop the next start; a stop leaves none."""
+    path = tmp_path / "grpc.sock"
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_UDS": str(path)}
+    Service(environment).kill()
+    assert path.is_socket()
+    with Service(environment) as service, calling(f"unix:{path}") as caller:
+        assert f"unix:{path}" == service.grpc
+        assert 10 == caller.limit("d", "team", "dba")
+        assert 0 == service.stop()
+    assert not path.exists()
