@@ -29,7 +29,9 @@ from .rulebook import Rulebook
 from .service import RateLimitService
 from .settings import Settings
 from .sources import files
+from .stores.layers import without_deadline
 from .stores.memory import MemoryStore
+from .stores.snapshot import KeptMemoryStore
 from .transports import codec
 from .transports.grpcio import GrpcioServer, GrpcOptions
 
@@ -61,10 +63,14 @@ class App:
             self.metrics.watch(
                 "ratelimit_service_memory_store_refused", partial(getattr, self.store, "refused")
             )
+        if isinstance(self.store, KeptMemoryStore):
+            self.metrics.watch(
+                "ratelimit_service_memory_snapshot_failures", partial(getattr, self.store, "failures")
+            )
         self._decision_log = decision_log_of(settings)
         observers = Observers(
             self.metrics,
-            Thresholds(self.store, self.metrics.crossed),
+            Thresholds(without_deadline(self.store), self.metrics.crossed),
             Tracker(time.time, settings.track_max_buckets),
             self._decision_log,
         )
@@ -77,6 +83,7 @@ class App:
             partial(files.read, self._find, places_of(settings), settings.manifest_domain),
             self.metrics,
             merge_domains=settings.merge_domain_config,
+            budget_domains=frozenset(settings.budget_domains),
         )
         self.grpc = GrpcioServer(
             self.service,
@@ -119,7 +126,9 @@ class App:
     async def start(self) -> None:
         """Load the rules, open the ports, and go looking for the store and for changes of the files."""
         self.health.set("config", self._ready_without_rules)
-        if self._settings.backend != "memory":
+        if self._settings.backend == "memory":
+            await self.store.start()
+        else:
             self.health.set(self._settings.backend, False)
         watcher = files.Watcher(self._find)
         await self._load()
@@ -130,9 +139,8 @@ class App:
         await self.grpc.start()
         self._tasks = [asyncio.create_task(watcher.run(self._load))]
         if self._settings.backend == "memory":
-            self._log.warning(
-                "counters are kept in memory: they are not shared between replicas, and end with the process"
-            )
+            end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
+            self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
         else:
             self._tasks.append(asyncio.create_task(self._look_after_the_store()))
         self._log.info(

@@ -127,7 +127,11 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
     match, doubt = None, ""
     try:
         contents = files.read(find_files(settings), places_of(settings), settings.manifest_domain)
-        tree, _ = compile_rules(*contents, merge_domains=settings.merge_domain_config)
+        tree, _ = compile_rules(
+            *contents,
+            merge_domains=settings.merge_domain_config,
+            budget_domains=frozenset(settings.budget_domains),
+        )
     except InvalidRules as error:
         doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
     else:

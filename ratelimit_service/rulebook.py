@@ -20,14 +20,18 @@ Read = Callable[[], tuple[Sequence[Document], Sequence[Problem]]]
 
 
 def compile_rules(
-    documents: Sequence[Document], problems: Sequence[Problem], *, merge_domains: bool
+    documents: Sequence[Document],
+    problems: Sequence[Problem],
+    *,
+    merge_domains: bool,
+    budget_domains: frozenset[str] = frozenset(),
 ) -> tuple[RuleTree, Sequence[Problem]]:
     """The rules of `documents`, and the warnings about them.
 
     Raises InvalidRules where anything is wrong with them, or `problems` says that some are missing; with all of it.
     """
     try:
-        domains, warnings = load(documents, merge_domains=merge_domains)
+        domains, warnings = load(documents, merge_domains=merge_domains, budget_domains=budget_domains)
     except InvalidRules as error:
         raise InvalidRules((*problems, *error.problems), error.warnings) from None
     if problems:
@@ -54,12 +58,19 @@ class Rulebook:
     """
 
     def __init__(
-        self, service: RateLimitService, read: Read, observer: LoadObserver, *, merge_domains: bool
+        self,
+        service: RateLimitService,
+        read: Read,
+        observer: LoadObserver,
+        *,
+        merge_domains: bool,
+        budget_domains: frozenset[str] = frozenset(),
     ) -> None:
         self._service = service
         self._read = read
         self._observer = observer
         self._merge_domains = merge_domains
+        self._budget_domains = budget_domains
         self._log = structlog.get_logger(__name__)
         self.problems: Sequence[Problem] = ()
         """What was wrong with the last load; empty where it went well."""
@@ -89,4 +100,6 @@ class Rulebook:
 
     def _compile(self) -> tuple[RuleTree, Sequence[Problem]]:
         documents, problems = self._read()
-        return compile_rules(documents, problems, merge_domains=self._merge_domains)
+        return compile_rules(
+            documents, problems, merge_domains=self._merge_domains, budget_domains=self._budget_domains
+        )

@@ -200,6 +200,11 @@ class Settings(BaseSettings):
     merge_domain_config: Bool = _setting(
         RULES, "false", "Whether several files may say something about one domain."
     )
+    budget_domains: TextList = _setting(
+        RULES,
+        "",
+        "Domains, separated by commas, in which every requests_per_unit is a budget, as tokens_per_unit is. Ours.",
+    )
     force_start_without_initial_config: Bool = _setting(
         RULES, "false", "Whether the service is ready before any configuration has been loaded."
     )
@@ -222,6 +227,15 @@ class Settings(BaseSettings):
     )
     stop_cache_key_increment_when_overlimit: Bool = _setting(
         COUNTERS, "false", "Whether a request that one limit refuses is left uncounted by its other limits."
+    )
+
+    memory_snapshot_path: Text = _setting(
+        COUNTERS,
+        "",
+        "The file that the memory store's counters are kept in, so that a start finds them again; empty: none. Ours.",
+    )
+    memory_snapshot_interval: PositiveDuration = _setting(
+        COUNTERS, "1s", "How often that file is written, where something has changed. Ours."
     )
 
     redis_url: RedisUrl = _setting(

@@ -6,15 +6,16 @@ and nothing (`key:`) means empty text; a number with a fraction is never text, a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from typing import Any
 
 from .document import Kind, Node, Scalar, Sequence
 from .document import Mapping as MappingNode
 from .errors import Problem
 from .text import printable, shorten
+from .vocabulary import KEYS, Level, harmless, known, misplaced, nearest
+
+__all__ = ["KEYS", "MOST_PROBLEMS", "Fields", "Level", "Report", "describe", "quoted", "shown"]
 
 MOST_PROBLEMS = 1000
 """How many errors, and how many warnings, are told of one load."""
@@ -23,37 +24,6 @@ LONGEST_SHOWN = 80
 """How many characters of a value a message repeats."""
 
 _INT64 = range(-(2**63), 2**63)
-
-
-class Level(Enum):
-    """Where in a configuration a mapping stands; its value is how messages name that."""
-
-    FILE = "the top of a file"
-    DESCRIPTOR = "a descriptor"
-    RATE_LIMIT = "rate_limit"
-    REPLACES = "an entry of replaces"
-
-
-KEYS: Mapping[Level, tuple[str, ...]] = {
-    Level.FILE: ("domain", "descriptors"),
-    Level.DESCRIPTOR: (
-        "key",
-        "value",
-        "rate_limit",
-        "descriptors",
-        "shadow_mode",
-        "quota_mode",
-        "detailed_metric",
-        "value_to_metric",
-        "share_threshold",
-        "metadata",
-    ),
-    Level.RATE_LIMIT: ("requests_per_unit", "unit", "unit_multiplier", "unlimited", "name", "replaces"),
-    Level.REPLACES: ("name",),
-}
-"""Every key, and the levels where it means something. Like upstream, any of them may stand anywhere; elsewhere we warn."""
-
-_ALL_KEYS = {key: [level for level in Level if key in KEYS[level]] for keys in KEYS.values() for key in keys}
 
 
 class Report:
@@ -120,12 +90,11 @@ class Fields:
             if key.text in KEYS[level]:
                 self._nodes[key.text] = node
                 self._lines[key.text] = key.line
-            else:
-                homes = " or ".join(home.value for home in _ALL_KEYS[key.text])
-                self._warn(
-                    key.line, self.at(key.text), f"has no effect at {level.value}: it belongs to {homes}"
-                )
+            elif harmless(key.text, level):
+                self._warn(key.line, self.at(key.text), misplaced(key.text, level))
                 self._check_ignored(key, node, self.at(key.text))
+            else:
+                self._error(key.line, self.at(key.text), misplaced(key.text, level))
         self._warn_repeated(mapping, path)
 
     def at(self, name: str) -> str:
@@ -149,6 +118,11 @@ class Fields:
         node = self._nodes.get(name)
         return node is not None and not _is_null(node)
 
+    @property
+    def hushed(self) -> bool:
+        """Whether there are so many errors that no further ones will be told."""
+        return self._report.full
+
     def text(self, name: str) -> str | None:
         """Text that is UTF-8; empty where there is none."""
         text = self.raw_text(name)
@@ -166,6 +140,15 @@ class Fields:
             self.error(name, f"must be text, not {describe(node)}")
             return None
         return node.text if self._fits(node, self.at(name), self._lines[name]) else None
+
+    def scalar(self, name: str, wanted: str) -> Scalar | None:
+        """What stands there, as it was written and of whatever kind; None where it is a list or a mapping, or nothing."""
+        node = self._nodes.get(name)
+        if isinstance(node, Scalar):
+            return node
+        if node is not None:
+            self.error(name, f"must be {wanted}, not {describe(node)}")
+        return None
 
     def flag(self, name: str) -> bool | None:
         """A truth value; False where there is none."""
@@ -199,23 +182,54 @@ class Fields:
         self.error(name, f"must be a mapping with keys such as {KEYS[level][0]!r}, not {describe(node)}")
         return None
 
-    def mappings(self, name: str, level: Level) -> list[Fields]:
-        """The mappings of the list under `name`, without those that are something else."""
-        node = self._nodes.get(name)
-        if node is None or _is_null(node):
-            return []
-        if not isinstance(node, Sequence):
-            self.error(name, f"must be a list, each item beginning with '- ', not {describe(node)}")
-            return []
+    def mappings(self, name: str, level: Level, most: int | None = None) -> list[Fields]:
+        """The mappings of the list under `name`, without those that are something else.
+
+        With `most` the list, where there is one, has 1 to so many.
+        """
         found = []
-        for index, item in enumerate(node.items):
-            path = f"{self.at(name)}[{index}]"
+        for path, item in self._list(name, "each item beginning with '- '", most):
             if isinstance(item, MappingNode):
                 found.append(Fields(self._report, self._file, level, path, item))
             else:
                 wanted = f"must be a mapping such as '{KEYS[level][0]}: …', not {describe(item)}"
                 self._error(item.line, path, wanted)
         return found
+
+    def raw_texts(self, name: str, most: int, example: str) -> tuple[str, ...]:
+        """The texts of the list under `name`, none of them empty or there twice; any bytes, as surrogate escapes."""
+        found: dict[str, None] = {}
+        for path, item in self._list(name, f"such as {example}", most):
+            if not isinstance(item, Scalar) or item.kind is Kind.NULL or not item.text:
+                self._error(item.line, path, f"must be text, not {describe(item)}")
+            elif self._fits(item, path, item.line):
+                if item.text in found:
+                    self._error(item.line, path, f"{quoted(item.text)} stands in the list already: remove it")
+                found[item.text] = None
+        return tuple(found)
+
+    def shares(self, name: str, most: int) -> tuple[float, ...]:
+        """The numbers of the list under `name`, each above 0 and at most 1; ascending, and each once."""
+        found = set()
+        for path, item in self._list(name, "such as [0.5, 0.8, 1]", most):
+            if isinstance(item, Scalar) and item.kind in (Kind.INT, Kind.FLOAT) and 0 < item.value <= 1:
+                found.add(float(item.value))
+            else:
+                wanted = "must be a number above 0 and at most 1, such as 0.8 for 80 %"
+                self._error(item.line, path, f"{wanted}, not {describe(item)}")
+        return tuple(sorted(found))
+
+    def _list(self, name: str, example: str, most: int | None) -> list[tuple[str, Node]]:
+        """The items of the list under `name`, each with its path."""
+        node = self._nodes.get(name)
+        if node is None or _is_null(node):
+            return []
+        if not isinstance(node, Sequence):
+            self.error(name, f"must be a list, {example}, not {describe(node)}")
+            return []
+        if most is not None and not 1 <= len(node.items) <= most:
+            self.error(name, f"must have 1 to {most} items, not {len(node.items)}")
+        return list(_items(node, self.at(name)))
 
     def struct(self, name: str) -> dict[str, Any] | None:
         """A mapping of anything that a protobuf Struct can hold, as plain data; None also where there is none."""
@@ -251,14 +265,14 @@ class Fields:
         self._report.warn(Problem(self._file, line, path, message))
 
     def _known(self, key: Scalar, level: Level, path: str) -> bool:
-        if key.kind is Kind.STRING and key.text in _ALL_KEYS:
+        if key.kind is Kind.STRING and known(key.text):
             return True
-        known = ", ".join(KEYS[level])
+        keys = ", ".join(KEYS[level])
         if key.kind is not Kind.STRING:
-            message = f"the key {_named(key)} is not text: the keys here are {known}"
+            message = f"the key {_named(key)} is not text: the keys here are {keys}"
         else:
-            near = [] if self._report.full else _nearest(key.text.lower(), level)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys here are {known}"
+            near = None if self._report.full else nearest(key.text, level)
+            hint = f"did you mean {near!r}?" if near else f"the keys here are {keys}"
             message = f"unknown key {quoted(key.text)}: {hint}"
         self._error(key.line, path, message)
         return False
@@ -299,11 +313,6 @@ class Fields:
         for key in mapping.repeated:
             message = f"the key {quoted(key.text)} is given more than once: what is given last counts"
             self._warn(key.line, path, message)
-
-
-def _nearest(text: str, level: Level) -> list[str]:
-    """The known key that `text` is likely meant to be: one of this level, if any is near."""
-    return difflib.get_close_matches(text, KEYS[level], 1) or difflib.get_close_matches(text, _ALL_KEYS, 1)
 
 
 def _items(node: Node, path: str) -> Iterable[tuple[str, Node]]:

@@ -4,24 +4,37 @@ The language is upstream's, exactly: what it accepts is accepted here, and means
 surely a mistake is a warning. All errors of all files are found and told together; one mistake is one message, so what
 cannot be judged because of another error is left alone.
 
-Ours beyond upstream: `unit_multiplier` in a rate_limit, so that `unit: minute, unit_multiplier: 15` is a quarter of an hour.
+Ours beyond upstream: budgets (`tokens_per_unit`), several limits on one descriptor (`rate_limits`), windows of N units and
+by the calendar of a place, and what stands beside a limit or at the top of a file (vocabulary.py has every key).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .document import Document, Kind, Mapping, Scalar
 from .errors import InvalidRules, Problem
-from .model import UINT32_MAX, DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
+from .limits import UNITS, Defaults, LimitText, header_text, read_limit, read_zone
+from .model import DescriptorRule, DomainRules, Rule, StatKey
 from .reading import Fields, Level, Report, describe, quoted
 from .statkeys import stat_level
+from .templates import wrong_with
 
-UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR)
+__all__ = ["UNITS", "Loaded", "header_text", "load"]
 
-_UNIT_NAMES = ", ".join(unit.name.lower() for unit in UNITS)
-_LIMIT_ONLY = ("shadow_mode", "quota_mode", "detailed_metric")
+MOST_LIMITS = 16
+"""How many limits one descriptor may have."""
+
+_MOST_KEYS = 16
+_MOST_THRESHOLDS = 10
+
+_FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
+_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message")
+"""What a descriptor says of its limits, and has no effect without any."""
+
+_UNMATCHED = {"allow": False, "deny": True}
+_BUDGET_DOMAINS = "BUDGET_DOMAINS"
 
 
 class Loaded(NamedTuple):
@@ -31,50 +44,101 @@ class Loaded(NamedTuple):
     warnings: tuple[Problem, ...]
 
 
-def load(documents: Sequence[Document], *, merge_domains: bool = False) -> Loaded:
+def load(
+    documents: Sequence[Document],
+    *,
+    merge_domains: bool = False,
+    budget_domains: frozenset[str] = frozenset(),
+) -> Loaded:
     """The rules that `documents` say, in their order; raises InvalidRules with every error of all of them.
 
     With `merge_domains` (MERGE_DOMAIN_CONFIG) several documents may name one domain: their descriptors are siblings, those
-    of an earlier document first.
+    of an earlier document first, and what any of them says of the domain holds for all. In `budget_domains`
+    (BUDGET_DOMAINS) every limit is a budget.
     """
     report = Report()
     domains: dict[str, _Domain] = {}
+    readers = []
     for document in documents:
         for warning in document.warnings:
             report.warn(warning)
-        _Reader(document.file, report).file(document, domains, merge_domains)
+        fields = _root(document, report)
+        if fields is not None:
+            domain = _enter(document.file, fields, domains, merge_domains, budget_domains)
+            readers.append(_Reader(document.file, fields, domain))
+    for reader in readers:  # by now each domain is complete but for its descriptors
+        reader.descriptors()
     if not report.failed:
         for domain in domains.values():
             domain.warn_of_strangers()
-    problems, warnings = report.told(document.file for document in documents)
+        for name in sorted(budget_domains - domains.keys()):
+            message = f"no file is of the domain {quoted(name)}: name one of those that are in the files"
+            report.warn(Problem(_BUDGET_DOMAINS, 0, "", message))
+    problems, warnings = report.told([*(document.file for document in documents), _BUDGET_DOMAINS])
     if problems:
         raise InvalidRules(problems, warnings)
-    return Loaded(
-        tuple(
-            [
-                DomainRules(domain.name, tuple(domain.descriptors), source=domain.source)
-                for domain in domains.values()
-            ]
-        ),
-        warnings,
-    )
+    return Loaded(tuple([domain.rules() for domain in domains.values()]), warnings)
 
 
-def header_text(name: str) -> str:
-    """`name` as it can stand between the quotes of Envoy's x-ratelimit headers, which nobody else escapes."""
-    return "".join([char if " " <= char <= "~" and char not in '"\\' else "_" for char in name])
+def _root(document: Document, report: Report) -> Fields | None:
+    """The keys at the top of a document; None where there are none to read."""
+    if document.extra_documents:
+        message = "only the first document of a file is read: move what begins here into a file of its own"
+        report.warn(Problem(document.file, document.extra_documents, document.path, message))
+    root = document.root
+    if isinstance(root, Mapping):
+        return Fields(report, document.file, Level.FILE, document.path, root)
+    if root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL):
+        message = "the file is empty: it must have a domain and descriptors"
+        report.error(Problem(document.file, document.line, document.path, message))
+    else:
+        message = f"must be a mapping with a domain and descriptors, not {describe(root)}"
+        report.error(Problem(document.file, root.line, document.path, message))
+    return None
 
 
 class _Domain:
     """A domain while its documents are read."""
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, source: str, *, budgets: bool) -> None:
         self.name = name
         self.source = source
+        self.budgets = budgets
+        self.zone = ""
+        self.deny_unmatched = False
+        self.required_keys: tuple[str, ...] = ()
         self.descriptors: list[DescriptorRule] = []
         self.siblings: dict[bytes, str] = {}
         self.names: set[str] = set()
         self.replaced: list[tuple[str, Fields]] = []
+        self._said: dict[str, tuple[object, str]] = {}
+
+    def take_settings(self, file: str, fields: Fields) -> None:
+        """What a document says of the domain as a whole; several documents must not contradict each other."""
+        zone = read_zone(fields)
+        if self._agrees(file, fields, "time_zone", zone):
+            self.zone = zone
+        unmatched = fields.scalar("unmatched", "allow or deny") if fields.given("unmatched") else None
+        if unmatched is not None:
+            deny = _UNMATCHED.get(unmatched.text.lower())
+            if deny is None:
+                fields.error("unmatched", f"must be allow or deny, not {describe(unmatched)}")
+            elif self._agrees(file, fields, "unmatched", unmatched.text.lower()):
+                self.deny_unmatched = deny
+        required = fields.raw_texts("required_keys", _MOST_KEYS, "[team]")
+        if self._agrees(file, fields, "required_keys", frozenset(required)):
+            self.required_keys = required
+
+    def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
+        """Whether `value` is something new, or at least nothing else than what another document says."""
+        if not value or not fields.given(name):
+            return False
+        said, where = self._said.setdefault(name, (value, _source(file, fields.line_of(name))))
+        if said != value:
+            fields.error(
+                name, f"is another one at {where}: give it once, or the same in every file of the domain"
+            )
+        return said == value
 
     def warn_of_strangers(self) -> None:
         """Warns where a `replaces` names what no rate_limit of the domain is called."""
@@ -84,56 +148,59 @@ class _Domain:
                     "name", f"no rate_limit of domain {quoted(self.name)} has the name {quoted(name)}"
                 )
 
+    def rules(self) -> DomainRules:
+        """What was read."""
+        return DomainRules(
+            name=self.name,
+            descriptors=tuple(self.descriptors),
+            deny_unmatched=self.deny_unmatched,
+            required_keys=tuple(map(_bytes, self.required_keys)),
+            budgets=self.budgets,
+            zone=self.zone,
+            source=self.source,
+        )
+
+
+def _enter(
+    file: str,
+    fields: Fields,
+    domains: dict[str, _Domain],
+    merge_domains: bool,
+    budget_domains: frozenset[str],
+) -> _Domain:
+    """The domain that a document is about; one that nobody will see where its name is wrong."""
+    name = fields.text("domain")
+    if name == "":
+        fields.error(
+            "domain",
+            "is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'",
+        )
+    domain = _Domain(name or "", _source(file, fields.line_of("domain")), budgets=name in budget_domains)
+    if name and name not in domains:
+        domains[name] = domain
+    elif name and merge_domains:
+        domain = domains[name]
+    elif name:
+        message = (
+            f"{quoted(name)} has its rules at {domains[name].source} already: put them together into one file"
+        )
+        fields.error("domain", message + ", or set MERGE_DOMAIN_CONFIG=true")
+    domain.take_settings(file, fields)
+    return domain
+
 
 class _Reader:
-    """Reads one document."""
+    """Reads the descriptors of one document."""
 
-    def __init__(self, file: str, report: Report) -> None:
+    def __init__(self, file: str, root: Fields, domain: _Domain) -> None:
         self._file = file
-        self._report = report
-        self._domain = _Domain("", "")
+        self._root = root
+        self._domain = domain
 
-    def file(self, document: Document, domains: dict[str, _Domain], merge_domains: bool) -> None:
-        """Adds what `document` says to `domains`."""
-        if document.extra_documents:
-            message = (
-                "only the first document of a file is read: move what begins here into a file of its own"
-            )
-            self._report.warn(Problem(self._file, document.extra_documents, document.path, message))
-        root = document.root
-        if isinstance(root, Mapping):
-            fields = Fields(self._report, self._file, Level.FILE, document.path, root)
-        elif root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL):
-            message = "the file is empty: it must have a domain and descriptors"
-            self._report.error(Problem(self._file, document.line, document.path, message))
-            return
-        else:
-            message = f"must be a mapping with a domain and descriptors, not {describe(root)}"
-            self._report.error(Problem(self._file, root.line, document.path, message))
-            return
-        self._domain = self._enter(fields, domains, merge_domains)
-        descriptors = fields.mappings("descriptors", Level.DESCRIPTOR)
-        self._domain.descriptors += self._descriptors(descriptors, self._domain.siblings, ())
-
-    def _enter(self, fields: Fields, domains: dict[str, _Domain], merge_domains: bool) -> _Domain:
-        """The domain that the document is about; one that nobody will see where its name is wrong."""
-        name = fields.text("domain")
-        if name == "":
-            fields.error(
-                "domain",
-                "is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'",
-            )
-        here = self._source(fields.line_of("domain"))
-        fresh = _Domain(name or "", here)
-        if not name:
-            return fresh
-        if name not in domains:
-            domains[name] = fresh
-        elif not merge_domains:
-            message = f"{quoted(name)} has its rules at {domains[name].source} already: put them together into one file"
-            fields.error("domain", message + ", or set MERGE_DOMAIN_CONFIG=true")
-            return fresh
-        return domains[name]
+    def descriptors(self) -> None:
+        """Adds them to those of the domain."""
+        items = self._root.mappings("descriptors", Level.DESCRIPTOR)
+        self._domain.descriptors += self._descriptors(items, self._domain.siblings, ())
 
     def _descriptors(
         self, items: list[Fields], siblings: dict[bytes, str], above: tuple[str, ...]
@@ -143,7 +210,7 @@ class _Reader:
     def _descriptor(
         self, fields: Fields, siblings: dict[bytes, str], above: tuple[str, ...]
     ) -> DescriptorRule:
-        source = self._source(fields.line)
+        source = _source(self._file, fields.line)
         key, value = fields.raw_text("key"), fields.raw_text("value")
         if key == "":
             fields.error(
@@ -183,74 +250,57 @@ class _Reader:
         )
 
     def _rule(self, fields: Fields, path: tuple[str, ...], source: str) -> Rule | None:
-        flags = {name: bool(fields.flag(name)) for name in _LIMIT_ONLY}
+        flags = {name: bool(fields.flag(name)) for name in (*_FLAGS, "count_refused", "track")}
         metadata = fields.struct("metadata")
-        limit = fields.mapping("rate_limit", Level.RATE_LIMIT)
-        if limit is None:
-            if not fields.given("rate_limit"):
-                for name in (
-                    *(name for name, on in flags.items() if on),
-                    *(["metadata"] if metadata else []),
-                ):
+        warn_at = fields.shares("warn_at", _MOST_THRESHOLDS)
+        denial_message = _template(fields)
+        said = self._limits(fields)
+        if not said:
+            if not fields.given("rate_limit") and not fields.given("rate_limits"):
+                without_effect = [name for name in _FLAGS if flags[name]]
+                without_effect += ["metadata"] if metadata else []
+                without_effect += [name for name in _BESIDE_LIMITS if fields.given(name)]
+                for name in without_effect:
                     fields.warn(name, "has no effect: this descriptor has no rate_limit")
             return None
-        return self._limited(limit, path, source, flags, metadata)
-
-    def _limited(
-        self,
-        limit: Fields,
-        path: tuple[str, ...],
-        source: str,
-        flags: dict[str, bool],
-        metadata: dict[str, Any] | None,
-    ) -> Rule:
-        name = limit.text("name")
-        unlimited = limit.flag("unlimited")
-        amount = limit.whole("requests_per_unit", 0, UINT32_MAX, absent=0)
-        multiplier = limit.whole("unit_multiplier", 1, UINT32_MAX, absent=1)
-        unit = self._unit(limit, unlimited)
-        if unlimited is False and not limit.given("requests_per_unit"):
-            limit.warn("requests_per_unit", "is missing and read as 0: every request is over the limit")
-        limits: tuple[Limit, ...] = ()
-        if unit and amount is not None and multiplier is not None:
-            limits = (Limit(amount, Window(unit, multiplier), header_text(name or "")),)
+        unlimited = said[0].unlimited
+        if unlimited:
+            for name in filter(fields.given, _BESIDE_LIMITS):
+                fields.warn(name, "has no effect beside unlimited: remove one of them")
+        name = next((limit.name for limit in said if limit.name), "")
         if name:
             self._domain.names.add(name)
+        budget = not unlimited and (self._domain.budgets or said[0].amount_key == "tokens_per_unit")
+        # A minute that refuses must not burn the day; a charge on a budget always counts.
+        count_by_default = budget or not fields.given("rate_limits")
         return Rule(
             path=StatKey(self._domain.name, path),
-            limits=limits,
-            unlimited=bool(unlimited),
-            name=name or "",
-            replaces=self._replaces(limit, name),
+            limits=tuple([limit.limit for limit in said if limit.limit is not None]),
+            unlimited=unlimited,
+            name=name,
+            replaces=self._replaces(said[0].fields, name),
             shadow=flags["shadow_mode"],
             quota=flags["quota_mode"],
             detailed_metric=flags["detailed_metric"],
             metadata=metadata,
+            budget=budget,
+            count_refused=flags["count_refused"] if fields.given("count_refused") else count_by_default,
+            warn_at=warn_at,
+            track=flags["track"],
+            denial_message=denial_message,
             source=source,
         )
 
-    def _unit(self, limit: Fields, unlimited: bool | None) -> Unit | None:
-        """The unit of the window, or None where there is none to count in."""
-        text = limit.text("unit")
-        if text is None or unlimited is None:
-            return None
-        unit = Unit.__members__.get(text.upper(), Unit.UNKNOWN)
-        if unlimited:
-            if unit:
-                limit.error("unit", "must not stand beside unlimited: remove one of them")
-            elif text:
-                limit.warn(
-                    "unit", f"{quoted(text)} is no unit, and has no effect beside unlimited: remove it"
-                )
-            if limit.given("unit_multiplier"):
-                limit.error("unit_multiplier", "must not stand beside unlimited: remove one of them")
-            if limit.given("requests_per_unit"):
-                limit.warn("requests_per_unit", "has no effect beside unlimited: remove one of them")
-        elif not text:
-            limit.error("unit", f"is missing: use one of {_UNIT_NAMES}")
-        elif not unit:
-            limit.error("unit", f"unknown unit {quoted(text)}: use one of {_UNIT_NAMES}")
-        return None if unlimited else unit or None
+    def _limits(self, fields: Fields) -> list[LimitText]:
+        """What stands under `rate_limit` or `rate_limits`; empty where there is nothing that could be read."""
+        defaults = Defaults(self._domain.zone, self._domain.budgets)
+        limit = fields.mapping("rate_limit", Level.RATE_LIMIT)
+        items = fields.mappings("rate_limits", Level.RATE_LIMITS, MOST_LIMITS)
+        if fields.given("rate_limit") and fields.given("rate_limits"):
+            fields.error("rate_limits", "must not stand beside rate_limit: move that one into the list")
+        said = [read_limit(item, defaults, in_list=True) for item in items]
+        _check_together(said)
+        return said if limit is None else [read_limit(limit, defaults, in_list=False)]
 
     def _replaces(self, limit: Fields, own: str | None) -> frozenset[str]:
         names = set()
@@ -267,8 +317,40 @@ class _Reader:
                 self._domain.replaced.append((name, fields))
         return frozenset(names)
 
-    def _source(self, line: int) -> str:
-        return f"{self._file}:{line}" if line else self._file
+
+def _check_together(said: Sequence[LimitText]) -> None:
+    """Reports what limits of one list must not have alike, or otherwise.
+
+    Windows are told apart by unit and multiplier alone: those of two time zones often begin at one instant, and would
+    share a counter.
+    """
+    kinds: dict[str, str] = {}
+    windows: dict[object, str] = {}
+    for each in said:
+        path = each.fields.path
+        if each.amount_key:
+            kinds.setdefault(each.amount_key, path)
+            key, first = next(iter(kinds.items()))
+            if key != each.amount_key:
+                each.fields.error(each.amount_key, f"must be {key}, as in {first}: a list is of one kind")
+        if each.limit:
+            first = windows.setdefault(each.limit.window[:2], path)
+            if first != path:
+                each.fields.error(
+                    "unit", f"{first} has this window already: give each another unit or unit_multiplier"
+                )
+
+
+def _template(fields: Fields) -> str:
+    text = fields.text("denial_message") or ""
+    wrong = wrong_with(text)
+    if wrong:
+        fields.error("denial_message", wrong)
+    return text
+
+
+def _source(file: str, line: int) -> str:
+    return f"{file}:{line}" if line else file
 
 
 def _bytes(text: str) -> bytes:
