@@ -218,6 +218,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Hits on new counters that met a full memory store. There with BACKEND_TYPE=memory.",
     ),
+    MetricInfo(
+        "ratelimit_service_memory_snapshot_failures",
+        Kind.COUNTER,
+        (),
+        "Times that the memory store's counters could not be written to their file. There with MEMORY_SNAPSHOT_PATH.",
+    ),
     MetricInfo("ratelimit_service_healthy", Kind.GAUGE, (), "1 while every component is healthy, else 0."),
     MetricInfo(
         "ratelimit_service_build_info", Kind.GAUGE, ("version",), "Always 1; the label is the version."

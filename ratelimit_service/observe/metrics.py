@@ -31,7 +31,7 @@ UNKNOWN_DOMAIN = "unknown"
 OVERRIDE = "override"
 """Stands for every rule that a request brings with it."""
 
-LONGEST_LABEL = 200
+_LONGEST_LABEL = 200
 
 _BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds: those of Prometheus' clients, which upstream has, and some below them."""
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
 
 def label(text: str) -> str:
     """`text` as the value of a label: one printable line of bounded length."""
-    return shorten(printable(text), LONGEST_LABEL)
+    return shorten(printable(text), _LONGEST_LABEL)
 
 
 def rule_label(rule: Rule, limit: Limit) -> str:

@@ -24,7 +24,7 @@ from ..ports import CounterStore, Outcome
 from .once import OncePerWindow
 
 MOST_UNDER_WAY = 1_000
-"""Markers that the store has not answered for; crossings beyond them are lost."""
+"""Crossings that the store has not answered for; those beyond them are lost."""
 
 _MOST_SEEN = 100_000
 """Thresholds that are known to be passed; beyond them, only those are told of that are seen being crossed."""
@@ -74,7 +74,8 @@ class Thresholds:
         self._crossed = crossed
         self._log = structlog.get_logger("ratelimit_service.thresholds")
         self._seen = OncePerWindow(_MOST_SEEN)
-        self._under_way = 0
+        self.under_way = 0
+        """Crossings that the store has not answered for."""
         self.lost = 0
         """Crossings, since the start, that nobody was told of: the store failed, or had too many of them in hand."""
 
@@ -88,10 +89,10 @@ class Thresholds:
         ]
         if not crossings:
             return
-        if self._under_way + len(crossings) > MOST_UNDER_WAY:
+        if self.under_way + len(crossings) > MOST_UNDER_WAY:
             self.lost += len(crossings)
             return
-        self._under_way += len(crossings)
+        self.under_way += len(crossings)
         self._store.hit([[crossing.marker] for crossing in crossings], partial(self._claimed, crossings))
 
     def _is_news(self, use: Use, threshold: Threshold, now: int) -> bool:
@@ -99,7 +100,7 @@ class Thresholds:
         return first or use.before < threshold.line
 
     def _claimed(self, crossings: Sequence[_Crossing], outcomes: Sequence[Outcome]) -> None:
-        self._under_way -= len(crossings)
+        self.under_way -= len(crossings)
         for crossing, outcome in zip(crossings, outcomes, strict=True):
             before = outcome if isinstance(outcome, StoreError) else outcome[0]
             if isinstance(before, StoreError):

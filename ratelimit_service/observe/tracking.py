@@ -14,7 +14,7 @@ from ..core import keys
 from ..core.model import Descriptor, Limit, Tally, Use
 from ..core.text import excerpt
 from ..core.windows import name as window_name
-from .metrics import LONGEST_LABEL, OTHER, Sample, label, rule_label
+from .metrics import OTHER, Sample, label, rule_label
 
 _USED = "ratelimit_service_budget_used"
 _LIMIT = "ratelimit_service_budget_limit"
@@ -117,8 +117,5 @@ def bucket_text(key: str, descriptor: Descriptor) -> str:
     if bucket != "|".join([keys.part(*entry) for entry in descriptor.entries]):
         return bucket.replace("|", ",")
     return ",".join(
-        [
-            f"{excerpt(key, LONGEST_LABEL)}={excerpt(value, LONGEST_LABEL)}"
-            for key, value in descriptor.entries
-        ]
+        [f"{excerpt(key, keys.LONGEST)}={excerpt(value, keys.LONGEST)}" for key, value in descriptor.entries]
     )

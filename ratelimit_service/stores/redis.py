@@ -114,7 +114,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Wait for the hits under way, then close the connections."""
-        if self._under_way:
+        while self._under_way:  # an answer may hand over more
             await asyncio.wait(self._under_way)
         await self._client.aclose()
 

@@ -275,7 +275,7 @@ class SettlingStore(Layer):
 
     async def close(self) -> None:
         """Finish what is under way, try once more to write what is left, and close."""
-        if self._under_way:
+        while self._under_way:  # an answer may hand over more
             await asyncio.wait(self._under_way)
         if self._recovering is not None:
             self._recovering.cancel()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome, Then
-from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
+from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore, without_deadline
 from ratelimit_service.stores.memory import MemoryStore
 
 
@@ -143,3 +143,11 @@ async def test_an_answer_in_time_is_passed_on_and_the_deadline_forgotten() -> No
     assert [[0]] == list(await second)
     (outcome,) = await asyncio.wait_for(first, 10)
     assert isinstance(outcome, StoreError)
+
+
+async def test_who_can_wait_hears_of_what_comes_late() -> None:
+    """It is the same store, with group commit and all, but for the deadline; one without a deadline is itself."""
+    slow = SlowStore()
+    grouped = CoalescingStore(slow)
+    store = without_deadline(DeadlineStore(grouped, 0.0))
+    assert (grouped, slow) == (store, without_deadline(slow))

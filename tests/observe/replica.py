@@ -1,0 +1,112 @@
+"""A replica of the service for tests of what it observes: rules as they are, a store that it may share, a clock that stands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import (
+    Decision,
+    DescriptorRule,
+    DomainRules,
+    Hit,
+    Limit,
+    Request,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
+from ratelimit_service.core.planning import Policy
+from ratelimit_service.observe.decision_log import DecisionLog
+from ratelimit_service.observe.metrics import Metrics, Sample
+from ratelimit_service.observe.observers import Observers
+from ratelimit_service.observe.thresholds import Thresholds
+from ratelimit_service.observe.tracking import Tracker
+from ratelimit_service.ports import CounterStore, Outcome, Then
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.memory import MemoryStore
+from tests.limiter import MIDNIGHT, descriptor
+
+HOUR, DAY = Window(Unit.HOUR), Window(Unit.DAY)
+
+PATIENCE = 10.0
+
+
+def budget(key: str, *limits: Limit, **more: Any) -> DescriptorRule:
+    """A budget for each value of a key."""
+    return DescriptorRule(key.encode(), rule=Rule(StatKey("d", (key,)), limits, **{"budget": True, **more}))
+
+
+class Replica:
+    """One of the services that share `store`; `now` is the clock of its windows and of its scrapes."""
+
+    def __init__(
+        self,
+        *rules: DescriptorRule,
+        store: CounterStore | None = None,
+        most_tracked: int = 1_000,
+        decision_log: DecisionLog | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.now: float = MIDNIGHT
+        self.store = MemoryStore(lambda: self.now) if store is None else store
+        self.metrics = Metrics()
+        self.thresholds = Thresholds(self.store, self.metrics.crossed)
+        self.tracker = Tracker(lambda: self.now, most_tracked)
+        observers = Observers(self.metrics, self.thresholds, self.tracker, decision_log)
+        self.service = RateLimitService(self.store, observers, lambda: self.now, policy)
+        self.use(*rules)
+
+    def use(self, *rules: DescriptorRule) -> None:
+        """Put other rules in force."""
+        self.service.use(RuleTree([DomainRules("d", rules)]))
+
+    async def ask(self, entries: str = "team=dba", hits: int | None = None) -> Decision:
+        """The decision on `key=value key=value`; hits below 0 are given back."""
+        return await self.service.should_rate_limit(Request("d", (descriptor(entries, hits),)))
+
+    async def told(self) -> None:
+        """Return once the store has answered for every crossing."""
+        deadline = time.monotonic() + PATIENCE
+        while self.thresholds.under_way:
+            assert time.monotonic() < deadline, "the store does not answer"
+            await asyncio.sleep(0)
+
+    def samples(self, *names: str) -> list[Sample]:
+        """What a scrape shows of these metrics."""
+        return [
+            sample
+            for sample in self.metrics.counters()
+            if sample.name.removeprefix("ratelimit_service_").startswith(names)
+        ]
+
+
+class FailsMarkers(MemoryStore):
+    """A store that counts, and fails everything that has to do with thresholds: groups, or single hits in them."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__(lambda: MIDNIGHT)
+        self._alone = alone
+        self.tried: list[str] = []
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        markers = [hit.key for group in groups for hit in group if ":warned-" in hit.key]
+        if not markers:
+            super().hit(groups, then)
+            return
+        self.tried += markers
+        error = StoreError("gone")
+        outcomes: list[Outcome] = [[error] * len(group) if self._alone else error for group in groups]
+        then(outcomes)
+
+
+def crossings(events: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, float]]:
+    """The bucket and the share of each crossing that was logged."""
+    return [
+        (event["bucket"], event["share"]) for event in events if event["event"] == "budget threshold crossed"
+    ]

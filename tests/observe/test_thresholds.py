@@ -1,0 +1,333 @@
+"""Shares of a budget whose crossing is told once, whoever sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import (
+    COUNTER_MAX,
+    DescriptorRule,
+    Hit,
+    Limit,
+    Override,
+    Request,
+    Unit,
+)
+from ratelimit_service.observe import thresholds as module
+from ratelimit_service.observe.thresholds import thresholds
+from ratelimit_service.ports import CounterStore, Then
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis import RedisStore, connect
+from tests.limiter import MIDNIGHT, descriptor
+from tests.servers import RedisServer
+
+from .replica import DAY, HOUR, FailsMarkers, Replica, budget, crossings
+
+KEY = "{d|team=dba}:hour:2026-11-21T00Z"
+HOURLY = Limit(100, HOUR, "hourly")
+TEAM = budget("team", HOURLY, warn_at=(0.5, 0.8, 1.0))
+
+NewStore = Callable[[], CounterStore]
+
+
+@pytest.fixture(params=["memory", "memory, deferred", "redis"])
+async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
+    """Makes stores for replicas that share their counters."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        server.cli("FLUSHALL")
+        stores: list[RedisStore] = []
+
+        def connected() -> RedisStore:
+            stores.append(RedisStore(connect(server.url)))
+            return stores[-1]
+
+        yield connected
+        for store in stores:
+            await store.close()
+    else:
+        defer = asyncio.get_running_loop().call_soon if "deferred" in request.param else None
+        shared = MemoryStore(lambda: MIDNIGHT, defer=defer)
+        yield lambda: shared
+
+
+# Where a threshold is.
+
+
+@pytest.mark.parametrize(
+    "shares, amount, expected",
+    [
+        ((0.5, 0.8, 1.0), 100, [("0.5", "50", 50), ("0.8", "80", 80), ("1", "100", 100)]),
+        ((0.125,), 100, [("0.125", "12.5", 13)]),
+        ((0.5,), 5, [("0.5", "50", 3)]),
+        ((0.5,), 1, [("0.5", "50", 1)]),
+        ((0.07, 0.29), 100, [("0.07", "7", 7), ("0.29", "29", 29)]),  # 0.07 * 100 is a little more than 7
+        ((0.1,), 3, [("0.1", "10", 1)]),
+        ((1e-05,), 1_000_000, [("0.00001", "0.001", 10)]),
+        ((1.0,), COUNTER_MAX, [("1", "100", COUNTER_MAX)]),
+        ((0.5, 1.0), 0, []),
+    ],
+)
+def test_a_threshold_is_a_share_of_the_limit_rounded_up(
+    shares: tuple[float, ...], amount: int, expected: list[tuple[str, str, int]]
+) -> None:
+    """As people reckon, in decimal; a limit of 0 has none."""
+    assert expected == [(one.text, one.percent, one.line) for one in thresholds(shares, amount)]
+
+
+@given(st.integers(1, 1_000), st.integers(1, COUNTER_MAX))
+def test_a_threshold_is_the_least_that_is_such_a_share(thousandths: int, amount: int) -> None:
+    """However large the limit is."""
+    (threshold,) = thresholds((thousandths / 1_000,), amount)
+    share = Fraction(thousandths, 1_000)
+    assert threshold.line - 1 < share * amount <= threshold.line
+
+
+# When it is told.
+
+
+async def test_each_threshold_is_told_by_the_charge_that_crosses_it() -> None:
+    """Once, and those that one charge crosses together are told together."""
+    replica = Replica(TEAM)
+    told = []
+    for hits in (49, 1, 1, 28, 0, 1, 19, 1, 500):
+        with capture_logs() as events:
+            await replica.ask(hits=hits)
+        told.append([share for _, share in crossings(events)])
+    assert [[], [0.5], [], [], [], [0.8], [], [1.0], []] == told
+    with capture_logs() as events:
+        await replica.ask("team=other", 100)
+    assert [0.5, 0.8, 1.0] == [share for _, share in crossings(events)]
+
+
+async def test_an_event_says_which_budget_how_far_and_until_when() -> None:
+    """At the level of a warning."""
+    replica = Replica(TEAM)
+    replica.now += 600
+    with capture_logs() as events:
+        await replica.ask(hits=51)
+    assert [
+        {
+            "event": "budget threshold crossed",
+            "log_level": "warning",
+            "bucket": KEY,
+            "rule": "hourly",
+            "share": 0.5,
+            "used": 51,
+            "limit": 100,
+            "resets_in": 3000,
+        }
+    ] == events
+    assert [({"domain": "d", "rule": "hourly", "share": "0.5"}, 1)] == [
+        (sample.labels, sample.value) for sample in replica.samples("budget_threshold_crossed")
+    ]
+
+
+async def test_every_window_has_its_own_thresholds() -> None:
+    """The hour may be used up while the day has hardly begun."""
+    replica = Replica(budget("team", Limit(100, HOUR), Limit(400, DAY), warn_at=(0.5, 1.0)))
+    with capture_logs() as events:
+        await replica.ask(hits=200)
+    day = "{d|team=dba}:day:2026-11-21"
+    assert [(KEY, 0.5), (KEY, 1.0), (day, 0.5)] == crossings(events)
+
+
+async def test_the_next_window_begins_anew() -> None:
+    """Its counter is another one, and so are its markers."""
+    replica = Replica(TEAM)
+    with capture_logs() as events:
+        await replica.ask(hits=50)
+        replica.now += 3600
+        await replica.ask(hits=49)
+        await replica.ask(hits=1)
+    assert [(KEY, 0.5), ("{d|team=dba}:hour:2026-11-21T01Z", 0.5)] == crossings(events)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        budget("team", HOURLY, warn_at=(0.5,), shadow=True),
+        budget("team", HOURLY, warn_at=(0.5,), quota=True),
+        budget("team", HOURLY, warn_at=(0.5,), budget=False),
+    ],
+    ids=["shadow", "quota", "requests"],
+)
+async def test_rules_that_are_no_enforced_budgets_warn_too(rule: DescriptorRule) -> None:
+    """A rule on trial is there to show what it would do."""
+    replica = Replica(rule)
+    with capture_logs() as events:
+        await replica.ask(hits=50)
+    assert [(KEY, 0.5)] == crossings(events)
+
+
+async def test_checks_and_what_was_not_counted_cross_nothing() -> None:
+    """Neither asking nor being refused uses anything."""
+    replica = Replica(budget("team", HOURLY, warn_at=(0.5,), budget=False, count_refused=False))
+    with capture_logs() as events:
+        await replica.ask(hits=49)
+        await replica.ask(hits=0)
+        await replica.ask(hits=52)
+    assert [] == crossings(events)
+
+
+async def test_a_limit_that_a_request_brings_warns_as_the_rule_that_it_overrides() -> None:
+    """At shares of its own amount."""
+    replica = Replica(TEAM)
+    with capture_logs() as events:
+        await replica.service.should_rate_limit(
+            Request("d", (descriptor("team=dba", 500, Override(1_000, Unit.HOUR)),))
+        )
+    assert [(KEY, 0.5)] == crossings(events)
+
+
+# Once in all replicas.
+
+
+async def test_replicas_that_share_a_store_tell_of_each_crossing_once(new_store: NewStore) -> None:
+    """Whichever of them took part, and however their charges met."""
+    replicas = [Replica(TEAM, store=new_store()) for _ in range(2)]
+    with capture_logs() as events:
+        charges = [replica.ask(f"team={team}", 1) for team in "ab" for _ in range(60) for replica in replicas]
+        await asyncio.gather(*charges)
+        for replica in replicas:
+            await replica.told()
+    told = [(f"{{d|team={team}}}:hour:2026-11-21T00Z", share) for team in "ab" for share in (0.5, 0.8, 1.0)]
+    assert told == sorted(crossings(events))
+    counted = [sample.value for replica in replicas for sample in replica.samples("budget_threshold_cr")]
+    assert 6 == sum(counted)
+    assert [0, 0] == [replica.thresholds.lost for replica in replicas]
+
+
+async def test_what_is_given_back_and_used_again_is_not_told_again(new_store: NewStore) -> None:
+    """Not by the replica that told of it, and not by another one."""
+    one, other = (Replica(TEAM, store=new_store()) for _ in range(2))
+    told = []
+    for replica, hits in [
+        (one, 60),
+        (other, -30),
+        (other, 30),
+        (one, -60),
+        (one, 60),
+        (other, 0),
+        (other, 20),
+    ]:
+        with capture_logs() as events:
+            await replica.ask(hits=hits)
+            await replica.told()
+        told.append([share for _, share in crossings(events)])
+    assert [[0.5], [], [], [], [], [], [0.8]] == told
+
+
+async def test_a_crossing_that_nobody_saw_is_told_by_the_next_who_sees_what_lies_beyond(
+    new_store: NewStore,
+) -> None:
+    """The store may count a charge and answer too late; a check is enough to find out."""
+    store = new_store()
+    replicas = [Replica(TEAM, store=store) for _ in range(2)]
+    counted = asyncio.Event()
+    store.hit([[Hit(KEY, 60, 3600)]], lambda outcomes: counted.set())
+    await asyncio.wait_for(counted.wait(), 10)
+    with capture_logs() as events:
+        for replica in (*replicas, *replicas):
+            await replica.ask(hits=0)
+            await replica.told()
+    assert [(KEY, 0.5)] == crossings(events)
+
+
+async def test_a_bucket_that_is_reset_is_told_of_again(new_store: NewStore) -> None:
+    """Its markers are counters of the bucket, and go with them."""
+    replica = Replica(TEAM, store=new_store())
+    with capture_logs() as events:
+        await replica.ask(hits=80)
+        await replica.told()
+        held = await replica.store.forget("{d|team=dba}")
+        await replica.ask(hits=60)
+        await replica.told()
+    assert {KEY: 80, f"{KEY}:warned-50": 1, f"{KEY}:warned-80": 1} == held
+    assert [(KEY, 0.5), (KEY, 0.8), (KEY, 0.5)] == crossings(events)
+
+
+async def test_a_marker_outlives_its_window_by_a_minute(redis_server: RedisServer, redis_url: str) -> None:
+    """So that a replica whose clock is behind finds it."""
+    replica = Replica(TEAM, store=RedisStore(connect(redis_url)))
+    replica.now += 600
+    with capture_logs():
+        await replica.ask(hits=50)
+        await replica.told()
+    await replica.store.close()
+    assert 3055 <= int(redis_server.cli("TTL", f"{KEY}:warned-50")) <= 3060
+
+
+async def test_closing_a_store_waits_for_crossings(redis_url: str) -> None:
+    """The last charge of a process may be the one that crosses the line."""
+    replica = Replica(TEAM, store=RedisStore(connect(redis_url)))
+    with capture_logs() as events:
+        asking = asyncio.create_task(replica.ask(hits=50))
+        await asyncio.sleep(0)  # it has been handed over, and no more
+        await replica.store.close()
+        await asking
+    assert [(KEY, 0.5)] == crossings(events)
+
+
+# Where the store fails.
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_crossing_that_cannot_be_claimed_is_counted_and_dropped(alone: bool) -> None:
+    """Whoever may have told of it, the caller has its answer."""
+    store = FailsMarkers(alone=alone)
+    replica = Replica(TEAM, store=store)
+    with capture_logs() as events:
+        decision = await replica.ask(hits=80)
+        await replica.ask(hits=0)
+    assert [20] == [status.remaining for status in decision.statuses]
+    assert ([], [f"{KEY}:warned-50", f"{KEY}:warned-80"]) == (crossings(events), store.tried)
+    assert [2] == [sample.value for sample in replica.samples("budget_threshold_lost")]
+
+
+async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too much is lost and counted; when the store answers there is room again."""
+    monkeypatch.setattr(module, "MOST_UNDER_WAY", 3)
+
+    class Holds(MemoryStore):
+        """Keeps what it would say about markers to itself until it is told to speak."""
+
+        def __init__(self) -> None:
+            super().__init__(lambda: MIDNIGHT)
+            self.held: list[Callable[[], None]] = []
+
+        def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+            if any([":warned-" in hit.key for group in groups for hit in group]):
+                self.held.append(lambda: MemoryStore.hit(self, groups, then))
+            else:
+                super().hit(groups, then)
+
+    store = Holds()
+    replica = Replica(TEAM, store=store)
+    with capture_logs() as events:
+        for team in ("a", "b", "c"):
+            await replica.ask(f"team={team}", 80)
+        assert (2, 4) == (replica.thresholds.under_way, replica.thresholds.lost)
+        for speak in store.held:
+            speak()
+        await replica.ask("team=d", 80)
+    assert (2, 4) == (replica.thresholds.under_way, replica.thresholds.lost)
+    assert [("{d|team=a}:hour:2026-11-21T00Z", share) for share in (0.5, 0.8)] == crossings(events)
+
+
+async def test_a_full_memory_store_costs_the_event_and_nothing_else() -> None:
+    """There is room for the counter, and none for a marker."""
+    replica = Replica(TEAM, store=MemoryStore(lambda: MIDNIGHT, capacity=1))
+    with capture_logs() as events:
+        decision = await replica.ask(hits=50)
+    assert (50, [], 1) == (decision.statuses[0].remaining, crossings(events), replica.thresholds.lost)
+    with pytest.raises(StoreError):
+        await replica.ask("team=other", 1)

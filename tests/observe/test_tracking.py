@@ -1,0 +1,225 @@
+"""The use of buckets as gauges."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ratelimit_service.core import keys
+from ratelimit_service.core.model import (
+    Descriptor,
+    DescriptorRule,
+    Entry,
+    Limit,
+    Override,
+    Request,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
+from ratelimit_service.observe.tracking import bucket_text
+
+from .replica import DAY, HOUR, Replica, budget
+
+HOURLY = Limit(100, HOUR, "hourly")
+TEAM = budget("team", HOURLY, track=True)
+
+Gauges = dict[str, tuple[float, float, float | None]]
+"""By bucket and window: used, limit and seconds to the reset."""
+
+
+def gauges(replica: Replica) -> Gauges:
+    """What a scrape shows."""
+    found: dict[str, dict[str, float]] = {}
+    for sample in replica.samples("budget_used", "budget_limit", "budget_seconds"):
+        series = found.setdefault(f"{sample.labels['bucket']} {sample.labels['window']}", {})
+        assert sample.name not in series, f"{sample} is there twice"
+        series[sample.name.removeprefix("ratelimit_service_budget_")] = sample.value
+    return {
+        name: (series["used"], series["limit"], series.get("seconds_to_reset"))
+        for name, series in found.items()
+    }
+
+
+async def test_a_bucket_shows_what_is_used_of_what_and_for_how_long() -> None:
+    """As it is at the moment of the scrape; a check tells as well as a charge."""
+    replica = Replica(TEAM)
+    await replica.ask(hits=30)
+    seen = [gauges(replica)]
+    replica.now += 600.5
+    await replica.ask(hits=-10)
+    seen.append(gauges(replica))
+    await replica.ask(hits=0)
+    await replica.ask("team=other", 0)
+    seen.append(gauges(replica))
+    assert [
+        {"team=dba hour": (30, 100, 3600)},
+        {"team=dba hour": (20, 100, 2999.5)},
+        {"team=dba hour": (20, 100, 2999.5), "team=other hour": (0, 100, 2999.5)},
+    ] == seen
+
+
+async def test_a_series_names_domain_rule_bucket_and_window() -> None:
+    """The rule by the name of its limit, or else by its path."""
+    replica = Replica(budget("team", HOURLY, Limit(400, Window(Unit.MINUTE, 15)), track=True))
+    await replica.ask(hits=1)
+    assert [
+        {"domain": "d", "rule": "hourly", "bucket": "team=dba", "window": "hour"},
+        {"domain": "d", "rule": "d.team", "bucket": "team=dba", "window": "15minute"},
+    ] == [sample.labels for sample in replica.samples("budget_used")]
+
+
+async def test_only_rules_that_say_so_are_tracked() -> None:
+    """And the others cost no memory."""
+    replica = Replica(budget("team", HOURLY))
+    await replica.ask(hits=1)
+    assert ({}, 0) == (gauges(replica), len(replica.tracker))
+
+
+async def test_a_window_that_is_over_is_not_shown() -> None:
+    """Its bucket is shown again when somebody asks for it."""
+    replica = Replica(budget("team", HOURLY, Limit(400, DAY, "daily"), track=True))
+    await replica.ask(hits=30)
+    replica.now += 3600
+    over = gauges(replica)
+    await replica.ask(hits=5)
+    assert {"team=dba day": (30, 400, 82800)} == over
+    assert {"team=dba day": (35, 400, 82800), "team=dba hour": (5, 100, 3600)} == gauges(replica)
+
+
+async def test_the_largest_shares_are_shown_and_the_others_summed() -> None:
+    """By share and not by amount; the sum has no one moment of reset."""
+    replica = Replica(TEAM, budget("user", Limit(1_000, HOUR), track=True), most_tracked=2)
+    for entries, hits in [("user=big", 300), ("team=a", 40), ("team=b", 50), ("team=c", 10)]:
+        await replica.ask(entries, hits)
+    found = [(*sample.labels.values(), sample.value) for sample in replica.samples("budget_used")]
+    assert [
+        ("d", "hourly", "team=b", "hour", 50),
+        ("d", "hourly", "team=a", "hour", 40),
+        ("d", "d.user", "other", "hour", 300),
+        ("d", "hourly", "other", "hour", 10),
+    ] == found
+    assert {
+        "team=b hour": (50, 100, 3600),
+        "team=a hour": (40, 100, 3600),
+    } == {name: values for name, values in gauges_of("hourly", replica).items() if "other" not in name}
+    assert (10, 100, None) == gauges_of("hourly", replica)["other hour"]
+
+
+def gauges_of(rule: str, replica: Replica) -> Gauges:
+    """The gauges of one rule."""
+    found: dict[str, list[float]] = {}
+    for sample in replica.samples("budget_used", "budget_limit", "budget_seconds"):
+        if sample.labels["rule"] == rule:
+            found.setdefault(f"{sample.labels['bucket']} {sample.labels['window']}", []).append(sample.value)
+    return {name: (used, limit, rest[0] if rest else None) for name, (used, limit, *rest) in found.items()}
+
+
+async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
+    """Strangers who make up buckets push out each other, and not those that are nearly used up."""
+    replica = Replica(TEAM, most_tracked=5)
+    await replica.ask("team=dba", 90)
+    largest = 0
+    for number in range(100):
+        await replica.ask(f"team=made-up-{number}", 1)
+        largest = max(largest, len(replica.tracker))
+    assert 10 == largest
+    found = gauges(replica)
+    assert (6, (90, 100, 3600)) == (len(found), found["team=dba hour"])
+
+
+async def test_windows_that_are_over_make_room_first() -> None:
+    """Whatever share of them was used."""
+    replica = Replica(TEAM, most_tracked=2)
+    for number in range(4):
+        await replica.ask(f"team=old-{number}", 90)
+    replica.now += 3600
+    await replica.ask("team=new", 1)
+    assert ({"team=new hour": (1, 100, 3600)}, 1) == (gauges(replica), len(replica.tracker))
+
+
+async def test_a_limit_of_nothing_is_used_up() -> None:
+    """It comes first, and divides nothing by 0."""
+    replica = Replica(TEAM, budget("user", Limit(0, HOUR), track=True), most_tracked=1)
+    await replica.ask("team=a", 99)
+    await replica.ask("user=x", 0)
+    assert ["user=x", "other"] == [sample.labels["bucket"] for sample in replica.samples("budget_used")]
+
+
+async def test_a_load_of_rules_changes_limits_and_names() -> None:
+    """At the next decision on the bucket; what is used stays, and the series before is gone."""
+    replica = Replica(TEAM)
+    await replica.ask(hits=30)
+    replica.use(budget("team", Limit(200, HOUR, "new"), track=True))
+    await replica.ask(hits=0)
+    assert {"team=dba hour": (30, 200, 3600)} == gauges(replica)
+    assert ["new"] == [sample.labels["rule"] for sample in replica.samples("budget_used")]
+
+
+async def test_limits_that_requests_bring_are_one_rule() -> None:
+    """What it is called does not depend on a stranger's values."""
+    replica = Replica(TEAM)
+    asked = Descriptor((Entry(b"team", b"dba"),), 5, Override(50, Unit.DAY))
+    await replica.service.should_rate_limit(Request("d", (asked,)))
+    assert [("override", "day")] == [
+        (sample.labels["rule"], sample.labels["window"]) for sample in replica.samples("budget_used")
+    ]
+
+
+async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> None:
+    """And not whichever value came first."""
+    rule = Rule(StatKey("d", ("path",)), (HOURLY,), budget=True, track=True)
+    replica = Replica(DescriptorRule(b"path", b"/api/*", rule, share_threshold=True))
+    for entries in ("path=/api/x", "path=/api/y"):
+        await replica.ask(entries, 10)
+    assert {"path=/api/* hour": (20, 100, 3600)} == gauges(replica)
+
+
+@pytest.mark.parametrize(
+    "prefix, entries, expected",
+    [
+        ("", ((b"team", b"dba"), (b"model", b"gpt-4.1")), "team=dba,model=gpt-4.1"),
+        ("a{b|c}:", ((b"k", b"{x|y}:="),), "k={x|y}:="),
+        ("", ((b"k", b"\x1b[31m\xff"),), r"k=\x1b[31m\xff"),
+        ("", ((b"k", b"x" * 300),), f"k={'x' * 128}… (300 bytes)"),
+    ],
+)
+def test_a_bucket_is_called_what_its_descriptor_says(
+    prefix: str, entries: tuple[tuple[bytes, bytes], ...], expected: str
+) -> None:
+    """For people, whatever the key must look like."""
+    parts = [keys.part(*entry) for entry in entries]
+    key = keys.bucket(prefix, "d|}", parts) + ":hour:2026-11-21T01Z"
+    assert expected == bucket_text(key, Descriptor(tuple([Entry(*entry) for entry in entries])))
+
+
+HOSTILE = [b'quote"', b"back\\slash", b"new\nline", b"\x00\xff", "\u202e".encode(), b"x" * 100_000, b"}", b""]
+
+
+async def test_a_scrape_can_be_read_whatever_strangers_call_themselves() -> None:
+    """Each series once, and labels of one printable line of bounded length; two that look the same are one and `other`."""
+    replica = Replica(TEAM)
+    for value in (*HOSTILE, rb"new\nline", b"x" * 100_000 + b"y"):
+        descriptor = Descriptor((Entry(b"team", value),), 1)
+        await replica.service.should_rate_limit(Request("d", (descriptor,)))
+    families = {
+        family.name: family for family in text_string_to_metric_families(replica.metrics.text().decode())
+    }
+    used = families["ratelimit_service_budget_used"].samples
+    shown = [sample.labels["bucket"] for sample in used]
+    assert [] == [bucket for bucket in shown if not bucket.isprintable() or len(bucket) > 300]
+    assert len(HOSTILE) + 2 == len(shown) == len(set(shown))
+    assert {r"team=new\nline", 'team=quote"', "other"} <= set(shown)
+    assert len(HOSTILE) + 2 == sum(sample.value for sample in used)
+
+
+async def test_noting_goes_on_while_somebody_reads() -> None:
+    """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
+    replica = Replica(TEAM)
+    await replica.ask("team=a", 1)
+    reading = replica.tracker.samples()
+    found = [next(reading)]
+    await replica.ask("team=b", 1)
+    found += reading
+    assert {"team=a"} == {sample.labels["bucket"] for sample in found}
