@@ -105,7 +105,7 @@ class Bench:
                 outcome.charged[team] += hits
                 started = time.perf_counter()
                 try:
-                    decision = await self.service.should_rate_limit(_charge(team, hits))
+                    decision = await self.service.should_rate_limit(charge(team, hits))
                     assert isinstance(decision, Decision)
                     outcome.answered[decision.code.name] += 1
                 except StoreError:
@@ -147,5 +147,5 @@ class Bench:
         return outcome
 
 
-def _charge(team: str, hits: int) -> Request:
+def charge(team: str, hits: int) -> Request:
     return Request("ledger", (Descriptor((Entry(b"team", team.encode()),), hits),))

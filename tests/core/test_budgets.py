@@ -1,0 +1,355 @@
+"""Budgets of tokens: checks, charges, refunds, several windows, and requests that are held back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.model import Code, Descriptor, Entry, Override, Request, Unit
+from tests.limiter import MIDNIGHT, Limiter
+
+TEAM = """
+domain: llm
+descriptors:
+  - key: team
+    rate_limit: {unit: hour, tokens_per_unit: 100}
+"""
+
+DBA = """
+domain: llm
+descriptors:
+  - key: team
+    rate_limits:
+      - {name: hourly, unit: hour, tokens_per_unit: 100}
+      - {name: daily, unit: day, tokens_per_unit: 250}
+"""
+
+
+def team(hits: int | None = None, *, name: str = "dba", negative: bool = False) -> Descriptor:
+    return Descriptor((Entry(b"team", name.encode()),), hits, negative=negative)
+
+
+def ask(limiter: Limiter, *descriptors: Descriptor, hits: int = 0) -> tuple[str, list[tuple[str, int]]]:
+    """Overall verdict, and code and remaining of each status."""
+    decision = limiter.answer(Request("llm", descriptors, hits))
+    return decision.code.name, [(status.code.name, status.remaining) for status in decision.statuses]
+
+
+def test_a_budget_is_checked_charged_and_refused() -> None:
+    """The sequence of a gateway: what is used up is refused, and what crosses the line succeeds."""
+    limiter = Limiter(TEAM)
+    rows = [
+        # a check counts nothing
+        (0, "OK", 100),
+        (0, "OK", 100),
+        # a charge is answered by what was there before it
+        (40, "OK", 60),
+        (59, "OK", 1),
+        (0, "OK", 1),
+        # the request that crosses the line succeeds, and is counted in full
+        (80, "OK", 0),
+        # from then on everything is refused, and charges are counted all the same
+        (0, "OVER_LIMIT", 0),
+        (20, "OVER_LIMIT", 0),
+        # 199 were used: giving back 99 leaves exactly the limit, which is used up; one more, and one is left
+        (-99, "OK", 0),
+        (0, "OVER_LIMIT", 0),
+        (-1, "OK", 1),
+        (0, "OK", 1),
+    ]
+    for hits, code, remaining in rows:
+        assert (code, [(code, remaining)]) == ask(limiter, team(abs(hits), negative=hits < 0)), hits
+
+
+def test_a_call_that_does_not_say_its_cost_is_a_check() -> None:
+    """Upstream would count 1, and turn the budget into a limit of requests without telling anybody."""
+    limiter = Limiter(TEAM)
+    assert [("OK", 100)] * 3 == [ask(limiter, team())[1][0] for _ in range(3)]
+    ask(limiter, team(100))
+    assert "OVER_LIMIT" == ask(limiter, team())[0]
+
+
+def test_the_cost_may_be_the_requests() -> None:
+    """hits_addend of the request is the cost of every descriptor that has none; there 0 is unset."""
+    limiter = Limiter(TEAM)
+    assert [("OK", 70)] == ask(limiter, team(), hits=30)[1]
+    assert [("OK", 70)] == ask(limiter, team(), hits=0)[1]
+
+
+def test_an_empty_budget_lets_nothing_through() -> None:
+    """A limit of 0 refuses the very first check."""
+    limiter = Limiter(TEAM.replace("100", "0"))
+    assert ("OVER_LIMIT", [("OVER_LIMIT", 0)]) == ask(limiter, team(0))
+
+
+def test_a_budget_may_be_larger_than_the_protocol_can_say() -> None:
+    """30,000,000,000 are counted exactly; what is left saturates only on the wire."""
+    limiter = Limiter(TEAM.replace("100", "30_000_000_000"))
+    assert [("OK", 20_000_000_000)] == ask(limiter, team(10_000_000_000))[1]
+    assert [("OK", 0)] == ask(limiter, team(20_000_000_000))[1]
+    assert "OVER_LIMIT" == ask(limiter, team(0))[0]
+
+
+def test_all_windows_are_charged_and_the_fullest_is_told() -> None:
+    """An hour of 100 and a day of 250 on one bucket, hour after hour."""
+    limiter = Limiter(DBA)
+    rows = [
+        # seconds since midnight, hits, code, remaining, name, reset
+        (0, 0, "OK", 100, "hourly", 3_600),
+        (10, 120, "OK", 0, "hourly", 3_590),
+        (20, 0, "OVER_LIMIT", 0, "hourly", 3_580),
+        # the hour is new, and the day has 130 left
+        (3_600, 0, "OK", 100, "hourly", 3_600),
+        (3_600, 40, "OK", 60, "hourly", 3_600),
+        (3_600, 50, "OK", 10, "hourly", 3_600),
+        # a new hour again, of whose 100 the day leaves 40
+        (7_200, 0, "OK", 40, "daily", 79_200),
+        (7_200, 60, "OK", 0, "daily", 79_200),
+        # the hour has 40 left, the day nothing: the day refuses
+        (7_300, 0, "OVER_LIMIT", 0, "daily", 79_100),
+        # both refuse: the one that takes longest is told
+        (7_300, 50, "OVER_LIMIT", 0, "daily", 79_100),
+        (7_300, 0, "OVER_LIMIT", 0, "daily", 79_100),
+        # the next day
+        (86_400, 0, "OK", 100, "hourly", 3_600),
+    ]
+    for later, hits, code, remaining, name, reset in rows:
+        limiter.now = MIDNIGHT + later
+        (status,) = limiter.answer(Request("llm", (team(hits),))).statuses
+        assert status.limit is not None
+        assert (code, remaining, name, reset) == (
+            status.code.name,
+            status.remaining,
+            status.limit.name,
+            status.reset,
+        ), later
+
+
+def test_of_windows_that_reset_together_the_longer_is_told() -> None:
+    """In the last hour of the day both the hour and the day are used up until midnight."""
+    limiter = Limiter(DBA, now=MIDNIGHT + 86_399)
+    ask(limiter, team(250))
+    (status,) = limiter.answer(Request("llm", (team(0),))).statuses
+    assert status.limit is not None
+    assert ("daily", 1) == (status.limit.name, status.reset)
+
+
+REQUESTS = """
+domain: llm
+descriptors:
+  - key: team
+    rate_limits:
+      - {unit: minute, requests_per_unit: 2}
+      - {unit: day, requests_per_unit: 5}
+"""
+
+
+def test_a_minute_that_refuses_does_not_burn_the_day() -> None:
+    """In a list of requests_per_unit a refused request consumes nothing."""
+    limiter = Limiter(REQUESTS)
+    assert ["OK", "OK", *["OVER_LIMIT"] * 10] == [ask(limiter, team())[0] for _ in range(12)]
+    limiter.now += 60
+    assert ["OK", "OK", "OVER_LIMIT"] == [ask(limiter, team())[0] for _ in range(3)]
+    limiter.now += 60
+    assert ["OK", "OVER_LIMIT"] == [ask(limiter, team())[0] for _ in range(2)]
+
+
+MIXED = """
+domain: llm
+descriptors:
+  - key: gate
+    rate_limit: {unit: hour, requests_per_unit: 1}
+  - key: kept
+    count_refused: false
+    rate_limit: {unit: hour, requests_per_unit: 10}
+  - key: estimate
+    count_refused: false
+    rate_limit: {unit: hour, tokens_per_unit: 100}
+  - key: tokens
+    rate_limit: {unit: hour, tokens_per_unit: 100}
+  - key: tried
+    shadow_mode: true
+    rate_limit: {unit: hour, requests_per_unit: 0}
+"""
+
+
+def of(*keys: str, hits: int = 1) -> tuple[Descriptor, ...]:
+    return tuple(Descriptor((Entry(key.encode(), b""),), hits) for key in keys)
+
+
+def left(limiter: Limiter, key: str) -> int:
+    return limiter.answer(Request("llm", of(key, hits=0))).statuses[0].remaining
+
+
+def test_what_another_rule_refuses_consumes_nothing_where_a_rule_says_so() -> None:
+    """The gate opens once; then `kept` and the estimate keep what they have, and the budget is charged as ever."""
+    limiter = Limiter(MIXED)
+    keys = ("kept", "gate", "estimate", "tokens")
+    assert Code.OK is limiter.answer(Request("llm", of(*keys))).code
+    for _ in range(3):
+        assert Code.OVER_LIMIT is limiter.answer(Request("llm", of(*keys))).code
+    assert [9, 99, 96] == [left(limiter, key) for key in ("kept", "estimate", "tokens")]
+
+
+def test_a_rule_on_trial_holds_nothing_back() -> None:
+    """A shadow rule refuses nobody, so nobody's request is refused by it."""
+    limiter = Limiter(MIXED)
+    assert Code.OK is limiter.answer(Request("llm", of("tried", "kept"))).code
+    assert 9 == left(limiter, "kept")
+
+
+def test_a_charge_on_a_budget_is_counted_whatever_stop_when_over_says() -> None:
+    """STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT is for requests: tokens that were used were used."""
+    limiter = Limiter(MIXED, stop_when_over=True)
+    for _ in range(3):
+        limiter.answer(Request("llm", of("gate", "tokens")))
+    assert 97 == left(limiter, "tokens")
+
+
+STRICT = """
+domain: llm
+unmatched: deny
+required_keys: [team]
+descriptors:
+  - key: team
+    value: dba
+    rate_limit: {unit: hour, tokens_per_unit: 100}
+  - key: user
+    rate_limit: {unit: hour, tokens_per_unit: 100}
+"""
+
+
+def test_what_meets_no_rule_can_be_refused() -> None:
+    """The descriptor's status has no limit, the others are as ever, and there is nothing to wait for."""
+    limiter = Limiter(STRICT, refusal_headers=frozenset(("retry-after", "content-type")), refusal_body=True)
+    decision = limiter.answer(Request("llm", (team(0), team(0, name="x"))))
+    assert Code.OVER_LIMIT is decision.code
+    assert [("OK", True), ("OVER_LIMIT", False)] == [
+        (status.code.name, status.limit is not None) for status in decision.statuses
+    ]
+    assert ["content-type"] == [header.name for header in decision.headers]
+    assert "no rule is for team=x" in json.loads(decision.body)["error"]["message"]
+
+
+def test_a_request_that_lacks_a_key_is_refused() -> None:
+    """A gateway drops a descriptor whose expression fails; without the key the quota would be bypassed."""
+    limiter = Limiter(STRICT, refusal_body=True)
+    decision = limiter.answer(Request("llm", of("user")))
+    assert Code.OVER_LIMIT is decision.code
+    assert [("OVER_LIMIT", None)] == [(status.code.name, status.limit) for status in decision.statuses]
+    assert "no descriptor has the key 'team'" in json.loads(decision.body)["error"]["message"]
+    assert Code.OK is limiter.answer(Request("llm", (team(0), *of("user")))).code
+    # the refused one was charged as well: what was used was used
+    assert 97 == limiter.answer(Request("llm", (team(0), *of("user")))).statuses[1].remaining
+
+
+def test_an_override_keeps_the_kind_of_what_it_overrides() -> None:
+    """It takes the place of the window of its unit; the day goes on beside it."""
+    limiter = Limiter(DBA)
+
+    def charge(hits: int, amount: int, unit: Unit) -> tuple[str, int]:
+        descriptor = team(hits)._replace(override=Override(amount, unit))
+        (status,) = limiter.answer(Request("llm", (descriptor,))).statuses
+        return status.code.name, status.remaining
+
+    assert ("OK", 60) == charge(140, 200, Unit.HOUR)  # crosses 100, which is overridden
+    assert ("OK", 0) == charge(
+        110, 200, Unit.HOUR
+    )  # a budget: crosses 200 and succeeds; uses the day up, too
+    assert ("OVER_LIMIT", 0) == charge(0, 1_000, Unit.HOUR)  # the day refuses
+    assert ("OK", 5) == charge(0, 5, Unit.MINUTE)  # another unit stands alone
+
+
+def test_an_override_in_a_domain_of_budgets_is_a_budget() -> None:
+    """Even where it meets no rule."""
+    limiter = Limiter(TEAM)
+    descriptor = Descriptor((Entry(b"new", b"x"),), 10, Override(5, Unit.HOUR))
+    assert "OVER_LIMIT" == ask(limiter, descriptor)[0]  # a limit of requests: 10 do not fit into 5
+
+
+HEADERS = frozenset(("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit"))
+
+
+def test_a_refusal_says_what_refused_and_when_to_come_back() -> None:
+    """Headers and body of the limit that refused, not of one that passed."""
+    limiter = Limiter(DBA, now=MIDNIGHT + 3_572, refusal_headers=HEADERS, refusal_body=True)
+    ask(limiter, team(120))
+    decision = limiter.answer(Request("llm", (team(0, name="other"), team(0))))
+    assert [
+        ("retry-after", "28"),
+        ("x-ratelimit-limit", '100, 100;w=3600;name="hourly", 250;w=86400;name="daily"'),
+        ("x-ratelimit-remaining", "0"),
+        ("x-ratelimit-reset", "28"),
+        ("content-type", "application/json"),
+        ("x-envoy-ratelimited", "true"),
+    ] == decision.headers
+    assert {
+        "error": {
+            "message": "Token limit is exceeded. Try again in 28 seconds.",
+            "type": "tokens",
+            "param": None,
+            "code": "rate_limit_exceeded",
+            "rate_limit": {
+                "domain": "llm",
+                "descriptor": "team=dba",
+                "rule": "hourly",
+                "used": 120,
+                "limit": 100,
+                "unit": "hour",
+                "resets_in_seconds": 28,
+                "resets_at": "2026-11-21T01:00:00Z",
+            },
+        }
+    } == json.loads(decision.body)
+
+
+def test_of_several_that_refuse_the_one_that_takes_longest_is_told() -> None:
+    """A caller who waits for the first would be refused again."""
+    rules = """
+domain: llm
+descriptors:
+  - {key: a, rate_limit: {unit: minute, tokens_per_unit: 0}}
+  - {key: b, rate_limit: {unit: day, tokens_per_unit: 0}}
+  - {key: c, rate_limit: {unit: hour, tokens_per_unit: 0}}
+"""
+    limiter = Limiter(rules, refusal_headers=frozenset(("retry-after",)))
+    assert [("retry-after", "86400")] == limiter.answer(Request("llm", of("a", "b", "c"))).headers
+
+
+def test_of_quota_rules_the_one_that_resets_first_is_told() -> None:
+    """They refuse only all together, so the first that has room again lets the caller through."""
+    rules = """
+domain: llm
+descriptors:
+  - {key: a, quota_mode: true, rate_limit: {unit: hour, tokens_per_unit: 0}}
+  - {key: b, quota_mode: true, rate_limit: {unit: minute, tokens_per_unit: 0}}
+"""
+    limiter = Limiter(rules, refusal_headers=frozenset(("retry-after",)))
+    assert [("retry-after", "60")] == limiter.answer(Request("llm", of("a", "b"))).headers
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, {"shadow_mode": True, "refusal_headers": HEADERS, "refusal_body": True}]
+)
+def test_what_is_not_refused_or_not_asked_for_is_not_told(policy: dict[str, Any]) -> None:
+    """Without the settings, and in global shadow mode, a request over its limit is answered without them."""
+    limiter = Limiter(TEAM.replace("100", "0"), **policy)
+    decision = limiter.answer(Request("llm", (team(0),)))
+    assert ([], b"") == (decision.headers, decision.body)
+
+
+def test_a_rule_has_its_own_words() -> None:
+    """denial_message, with its placeholders filled in; a stranger's value in it is text on one line, not a template."""
+    rules = """
+domain: llm
+descriptors:
+  - key: team
+    denial_message: "{descriptor}: {used} of {limit} a {unit} used ({rule}), {{wait}} {reset_seconds} s, {resets_at}"
+    rate_limit: {name: hourly, unit: hour, tokens_per_unit: 0}
+"""
+    limiter = Limiter(rules, refusal_body=True)
+    decision = limiter.answer(Request("llm", (team(0, name='{used}\n"x'),)))
+    expected = 'team={used}\\n"x: 0 of 0 a hour used (hourly), {wait} 3600 s, 2026-11-21T01:00:00Z'
+    assert expected == json.loads(decision.body)["error"]["message"]
