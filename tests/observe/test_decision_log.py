@@ -1,0 +1,235 @@
+"""Decisions as JSON, for those who keep accounts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import (
+    Descriptor,
+    DescriptorRule,
+    DomainRules,
+    Entry,
+    Limit,
+    Override,
+    Request,
+    Rule,
+    StatKey,
+    Unit,
+)
+from ratelimit_service.core.planning import Policy
+from ratelimit_service.observe.decision_log import DecisionLog
+from ratelimit_service.observe.line_writer import LineWriter
+from ratelimit_service.stores.memory import MemoryStore
+from tests.limiter import MIDNIGHT, descriptor
+
+from .replica import DAY, HOUR, Replica, budget
+
+RULES = (
+    budget("team", Limit(100, HOUR, "hourly"), Limit(400, DAY, "daily")),
+    budget("user", Limit(10, HOUR)),
+    DescriptorRule(b"free", rule=Rule(StatKey("d", ("free",)), unlimited=True)),
+)
+
+
+class Logged(Replica):
+    """A replica with a decision log. `lines` are those that it has written since they were last asked for."""
+
+    def __init__(
+        self, *, refused_only: bool = False, sample: float = 1.0, dice: tuple[float, ...] = (), **more: Any
+    ) -> None:
+        self._written: list[bytes] = []
+        self._refused_only, self._sample = refused_only, sample
+        self.dice = list(dice)
+        self.writer = LineWriter(self._written.append)
+        super().__init__(*RULES, decision_log=self._log(), **more)
+
+    def _log(self) -> DecisionLog:
+        return DecisionLog(
+            self.writer,
+            refused_only=self._refused_only,
+            sample=self._sample,
+            random=lambda: self.dice.pop(0),
+        )
+
+    async def request(self, *descriptors: Descriptor | str, hits: int = 0) -> None:
+        asked = tuple([one if isinstance(one, Descriptor) else descriptor(one) for one in descriptors])
+        await self.service.should_rate_limit(Request("d", asked, hits))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line, read; the log is at its end then."""
+        self.writer.start()
+        self.writer.close(10)
+        return [json.loads(line) for line in b"".join(self._written).splitlines()]
+
+
+async def test_a_line_says_who_asked_for_how_much_and_what_came_of_it() -> None:
+    """With the window that the status tells of: that with the least left, or that refuses."""
+    replica = Logged()
+    replica.now += 845.9
+    await replica.request(descriptor("team=dba", 60))
+    await replica.request(descriptor("team=dba", 60))
+    await replica.request(descriptor("team=dba", 0))
+    told = {
+        "time": "2026-11-21T00:14:05Z",
+        "domain": "d",
+        "descriptor": [["team", "dba"]],
+        "rule": "hourly",
+        "window": "hour",
+        "limit": 100,
+        "resets_in": 2755,
+    }
+    ok = {"verdict": "OK", "overall_verdict": "OK"}
+    over = {"verdict": "OVER_LIMIT", "overall_verdict": "OVER_LIMIT"}
+    lines = replica.lines()
+    assert [
+        {**told, **ok, "hits": 60, "used": 60, "remaining": 40},
+        {**told, **ok, "hits": 60, "used": 120, "remaining": 0},
+        {**told, **over, "hits": 0, "used": 120, "remaining": 0},
+    ] == lines
+    assert [
+        "time domain descriptor hits verdict overall_verdict rule window limit used remaining resets_in".split()
+    ] * 3 == [list(line) for line in lines]
+
+
+async def test_every_descriptor_has_a_line_limited_or_not() -> None:
+    """With the verdict on itself and the one on its request."""
+    replica = Logged()
+    await replica.request(descriptor("user=al", 10))
+    await replica.request("user=al", "free=x", "nowhere=x", descriptor("team=dba", 5))
+    assert [
+        ("user", "OK", "OK", "d.user", 0),
+        ("user", "OVER_LIMIT", "OVER_LIMIT", "d.user", 0),
+        ("free", "OK", "OVER_LIMIT", "d.free", None),
+        ("nowhere", "OK", "OVER_LIMIT", None, None),
+        ("team", "OK", "OVER_LIMIT", "hourly", 95),
+    ] == [
+        (
+            line["descriptor"][0][0],
+            line["verdict"],
+            line["overall_verdict"],
+            line["rule"],
+            line["remaining"],
+        )
+        for line in replica.lines()
+    ]
+
+
+async def test_hits_are_those_that_the_request_names() -> None:
+    """Its own where the descriptor has none, below 0 where they are given back, and null where nobody says."""
+    replica = Logged()
+    await replica.request("team=a", descriptor("team=a", 3), descriptor("team=a", 0), hits=7)
+    await replica.request("team=a", descriptor("team=a", -3))
+    assert [7, 3, 0, None, -3] == [line["hits"] for line in replica.lines()]
+
+
+async def test_the_log_of_refusals_has_the_requests_that_were_refused() -> None:
+    """With all their descriptors; and not those that only a rule or the service on trial would refuse."""
+    replica = Logged(refused_only=True)
+    await replica.request(descriptor("user=al", 10), descriptor("user=bo", 1))
+    await replica.request(descriptor("user=al", 1), descriptor("user=bo", 1))
+    assert [[["user", "al"]], [["user", "bo"]]] == [line["descriptor"] for line in replica.lines()]
+
+
+async def test_what_global_shadow_mode_lets_through_is_not_refused() -> None:
+    """In the log of all, the verdicts differ."""
+    shadowed = Policy(shadow_mode=True)
+    refused, everything = Logged(refused_only=True, policy=shadowed), Logged(policy=shadowed)
+    for replica in (refused, everything):
+        await replica.request(descriptor("user=al", 10))
+        await replica.request(descriptor("user=al", 1))
+    assert [] == refused.lines()
+    assert [("OK", "OK"), ("OVER_LIMIT", "OK")] == [
+        (line["verdict"], line["overall_verdict"]) for line in everything.lines()
+    ]
+
+
+async def test_a_sample_has_requests_whole_or_not_at_all() -> None:
+    """One throw of the dice for each request, and none for those that would not be logged anyway."""
+    replica = Logged(sample=0.25, dice=(0.1, 0.25, 0.9, 0.2499))
+    for number in range(4):
+        await replica.request(f"team={number}", f"user={number}")
+    assert ["0", "0", "3", "3"] == [line["descriptor"][0][1] for line in replica.lines()]
+    refused = Logged(refused_only=True, sample=0.5)
+    await refused.request("team=a")
+    assert [] == refused.lines()
+
+
+async def test_a_sample_of_nothing_is_empty_and_one_of_all_throws_no_dice() -> None:
+    """Both ends of the range."""
+    nothing, everything = Logged(sample=0.0, dice=(0.0,)), Logged(sample=1.0)
+    for replica in (nothing, everything):
+        await replica.request("team=a")
+    assert (0, 1) == (len(nothing.lines()), len(everything.lines()))
+
+
+async def test_a_limit_that_a_request_brings_is_called_by_the_path_that_it_makes() -> None:
+    """It has no name, and no rule of the configuration."""
+    replica = Logged()
+    await replica.request(Descriptor((Entry(b"x", b"y"),), 5, Override(50, Unit.DAY)))
+    (line,) = replica.lines()
+    assert ("d.x_y", "day", 50, 5, 45) == tuple(
+        line[name] for name in ("rule", "window", "limit", "used", "remaining")
+    )
+
+
+async def test_what_no_rule_is_for_may_be_refused_without_a_limit() -> None:
+    """`unmatched: deny`: the verdict says so, and there is nothing to say of a limit."""
+    replica = Logged(refused_only=True)
+    replica.service.use(RuleTree([DomainRules("d", RULES, deny_unmatched=True)]))
+    await replica.request("nowhere=x")
+    (line,) = replica.lines()
+    assert ("OVER_LIMIT", None, None, None) == tuple(
+        line[name] for name in ("verdict", "rule", "limit", "remaining")
+    )
+
+
+async def test_requests_that_are_answered_with_an_error_are_not_logged() -> None:
+    """Nothing was decided; metrics count them."""
+    replica = Logged(store=MemoryStore(lambda: MIDNIGHT, capacity=0))
+    with pytest.raises(StoreError):
+        await replica.request(descriptor("team=a", 1))
+    assert [] == replica.lines()
+
+
+HOSTILE = [
+    b'quote"',
+    b"new\nline",
+    b"\x00\xff\x1b[31m",
+    "\u202e\u2028".encode(),
+    "Zürich 🦊".encode(),
+    b"x" * 100_000,
+]
+
+
+async def test_a_stranger_cannot_break_a_line() -> None:
+    """Each is one line of bounded length, and valid JSON, whatever the values are."""
+    replica = Logged()
+    await replica.request(*[Descriptor((Entry(value, value),)) for value in HOSTILE])
+    lines = replica.lines()
+    assert [
+        'quote"',
+        r"new\nline",
+        r"\x00\xff\x1b[31m",
+        r"\u202e\u2028",
+        "Zürich 🦊",
+        f"{'x' * 256}… (100000 bytes)",
+    ] == [line["descriptor"][0][1] for line in lines]
+
+
+async def test_what_was_dropped_is_a_metric() -> None:
+    """An account with holes says so."""
+    replica = Logged()
+    replica.writer.dropped = 3
+    assert [3] == [sample.value for sample in replica.samples("decision_log_dropped")]
+
+
+async def test_without_a_decision_log_there_is_no_such_metric() -> None:
+    """Off is off."""
+    replica = Replica(*RULES)
+    await replica.ask(hits=1)
+    assert [] == replica.samples("decision_log")

@@ -1,0 +1,174 @@
+"""Lines that are written by a thread, to a reader that may be slow, or gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from ratelimit_service.observe.line_writer import LineWriter, to_descriptor, to_stdout
+
+PATIENCE = 10.0
+
+
+class Reader:
+    """Takes what is written, when `ready` is set; `asked` is set as soon as somebody writes."""
+
+    def __init__(self) -> None:
+        self.ready, self.asked = threading.Event(), threading.Event()
+        self.read: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.asked.set()
+        assert self.ready.wait(PATIENCE)
+        self.read.append(data)
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    """A reader who is not ready; in the end it is, so that no thread is left behind."""
+    reader = Reader()
+    yield reader
+    reader.ready.set()
+
+
+def test_lines_arrive_in_their_order(reader: Reader) -> None:
+    """All that wait are written together."""
+    writer = LineWriter(reader.write)
+    reader.ready.set()
+    writer.put([b"1\n", b"2\n"])
+    writer.put([b"3\n"])
+    writer.start()
+    writer.close(PATIENCE)
+    assert ([b"1\n2\n3\n"], 0) == (reader.read, writer.dropped)
+
+
+def test_what_does_not_fit_is_dropped_whole(reader: Reader) -> None:
+    """Half a request would be a wrong account; what fits behind it is taken."""
+    writer = LineWriter(reader.write, most_lines=3, most_bytes=100)
+    for lines in ([b"1\n", b"2\n"], [b"3\n", b"4\n"], [b"5\n"], [b"6\n"]):
+        writer.put(lines)
+    reader.ready.set()
+    writer.start()
+    writer.close(PATIENCE)
+    assert ([b"1\n2\n5\n"], 3) == (reader.read, writer.dropped)
+
+
+def test_bytes_are_bounded_too(reader: Reader) -> None:
+    """A line is as long as a stranger makes it."""
+    writer = LineWriter(reader.write, most_lines=100, most_bytes=10)
+    for line in (b"123456789\n", b"\n"):
+        writer.put([line])
+    assert 1 == writer.dropped
+
+
+def test_a_reader_that_is_stuck_delays_nobody_and_costs_bounded_memory(reader: Reader) -> None:
+    """What is being written counts as held; when the reader goes on, there is room again."""
+    writer = LineWriter(reader.write, most_lines=2)
+    writer.start()
+    writer.put([b"1\n"])
+    assert reader.asked.wait(PATIENCE)
+    for line in (b"2\n", b"3\n", b"4\n"):
+        writer.put([line])
+    assert 2 == writer.dropped
+    writer.close(0)  # does not wait for the reader either
+    assert [] == reader.read
+    reader.ready.set()
+    writer.close(PATIENCE)
+    assert [b"1\n", b"2\n"] == reader.read
+
+
+def test_there_is_room_again_when_lines_have_been_written() -> None:
+    """The bound is on what is held, not on what has been."""
+    written = threading.Semaphore(0)
+    read: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        read.append(data)
+        written.release()
+
+    writer = LineWriter(write, most_lines=2)
+    writer.start()
+    for number in range(20):
+        writer.put([b"%d\n" % number])
+        assert written.acquire(timeout=PATIENCE)  # of these, at most one is still held
+    writer.close(PATIENCE)
+    assert ([b"%d\n" % number for number in range(20)], 0) == (read, writer.dropped)
+
+
+def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
+    """It is said once, in the log, however often it fails in a row."""
+    outcomes = [True, False, False, True, False]
+    tried = threading.Semaphore(0)
+    read: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        works = outcomes.pop(0)
+        tried.release()
+        if not works:
+            raise OSError("broken pipe")
+        read.append(data)
+
+    writer = LineWriter(write)
+    with capture_logs() as events:
+        writer.start()
+        for line in (b"1\n", b"2\n", b"3\n", b"4\n", b"5\n"):
+            writer.put([line])
+            assert tried.acquire(timeout=PATIENCE)
+        writer.close(PATIENCE)
+    assert ([b"1\n", b"4\n"], 3) == (read, writer.dropped)
+    failure = {"event": "the decision log cannot be written", "error": "broken pipe", "log_level": "warning"}
+    assert [failure, failure] == events
+
+
+def test_nothing_is_taken_after_the_end(reader: Reader) -> None:
+    """It could not be written any more."""
+    writer = LineWriter(reader.write)
+    reader.ready.set()
+    writer.start()
+    writer.close(PATIENCE)
+    writer.put([b"1\n"])
+    assert ([], 1) == (reader.read, writer.dropped)
+
+
+def test_a_writer_that_was_never_started_can_be_closed(reader: Reader) -> None:
+    """The service may fail to start."""
+    writer = LineWriter(reader.write)
+    writer.close(PATIENCE)
+    assert [] == reader.read
+
+
+def test_a_pipe_that_does_not_block_gets_everything() -> None:
+    """Whoever shares stdout with us may have set it so; what does not fit in has to wait."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    data = b"x" * 1_000_000
+    writing = threading.Thread(target=to_descriptor(write_end), args=(data,))
+    writing.start()
+    read = b""
+    while len(read) < len(data):
+        read += os.read(read_end, 65_536)
+    writing.join(PATIENCE)
+    os.close(read_end)
+    os.close(write_end)
+    assert data == read
+
+
+def test_a_pipe_without_a_reader_is_an_error_and_not_the_end() -> None:
+    """Python ignores SIGPIPE."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with pytest.raises(BrokenPipeError):
+        to_descriptor(write_end)(b"x")
+    os.close(write_end)
+
+
+def test_a_process_without_stdout_writes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its descriptor 1 may be a connection to Redis."""
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="the process has no standard output"):
+        to_stdout()(b"x")
