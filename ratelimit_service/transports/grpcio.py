@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -77,7 +79,8 @@ class GrpcioServer:
         except RuntimeError:
             port = 0
         if port == 0:
-            raise StartError(f"cannot listen for gRPC on {self._options.address}: is the port taken?")
+            address = self._options.address
+            raise StartError(f"cannot listen for gRPC on {address}: {_why_not(address)}")
         if not self._options.address.startswith("unix:"):
             self.address = f"{self._options.address.rpartition(':')[0]}:{port}"
         # "" is the process, and stays SERVING until it drains: a liveness probe must not restart it because Redis is down.
@@ -156,6 +159,23 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are
 async def _abort(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> None:
     status = status_of(error)
     await context.abort(_CODES[status.number], status.message)
+
+
+def _why_not(address: str) -> str:
+    """Why nobody can listen on `address`, which grpc does not tell."""
+    place: Any
+    try:
+        if address.startswith("unix:"):
+            family, place = socket.AF_UNIX, address.removeprefix("unix:")
+        else:
+            host, _, port = address.rpartition(":")
+            family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.bind(place)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return error.strerror or str(error)
+    return "is the port taken?"
 
 
 def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:

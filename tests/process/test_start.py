@@ -68,6 +68,23 @@ def test_a_taken_port_is_told_in_a_line(
     assert (1, "", said) == run("serve", environment=environment)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "where", "reason"),
+    [
+        ("GRPC_HOST", "192.0.2.1", "192.0.2.1:0", "Cannot assign requested address"),
+        ("GRPC_UDS", "/nowhere/grpc.sock", "unix:/nowhere/grpc.sock", "No such file or directory"),
+    ],
+    ids=["host", "socket"],
+)
+def test_an_address_that_cannot_be_had_is_told_with_the_reason(
+    config: str, variable: str, value: str, where: str, reason: str
+) -> None:
+    """Another machine's, or in a directory that is not there."""
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "LOG_LEVEL": "error", variable: value}
+    said = f"cannot listen for gRPC on {where}: {reason}\n"
+    assert (1, "", said) == run("serve", environment=environment)
+
+
 def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path: Path) -> None:
     """Upstream's arguments, variables that we do not support, counters that end with the process: warnings."""
     environment = {
