@@ -76,15 +76,24 @@ def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
 
 
 class Serving:
-    """A `ratelimit-service serve` that has been started, with `environment` beside what a process needs in any case."""
+    """A `ratelimit-service serve` that has been started, with `environment` beside what a process needs in any case.
 
-    def __init__(self, environment: Mapping[str, str], *, arguments: Sequence[str] = ()) -> None:
+    `stdout` is an open file descriptor.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        arguments: Sequence[str] = (),
+        stdout: int = subprocess.DEVNULL,
+    ) -> None:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
             (*COMMAND, "serve", *arguments),
             cwd=REPOSITORY,
             env={**inherited(), **FREE_PORTS, **PATIENT, **LOG, **environment},
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             errors="backslashreplace",
@@ -167,8 +176,14 @@ class Service(Serving):
     `store` is where it counts.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, arguments: Sequence[str] = ()) -> None:
-        super().__init__(environment, arguments=arguments)
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        arguments: Sequence[str] = (),
+        stdout: int = subprocess.DEVNULL,
+    ) -> None:
+        super().__init__(environment, arguments=arguments, stdout=stdout)
         try:
             serving = self.wait_for_event("serving")
         except BaseException:

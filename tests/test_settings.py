@@ -50,6 +50,11 @@ def test_an_empty_environment_has_the_defaults() -> None:
         settings.log_format,
         settings.config_path,
     )
+    assert ("off", 1.0, 1_000) == (
+        settings.decision_log,
+        settings.decision_log_sample,
+        settings.track_max_buckets,
+    )
     assert (300, 0.8, "RateLimit-Limit") == (
         settings.expiration_jitter_max_seconds,
         settings.near_limit_ratio,
@@ -180,6 +185,18 @@ def test_a_port_is_a_port(text: str, port: int) -> None:
             "-1",
             'NEAR_LIMIT_RATIO="-1" is not a ratio: give a number from 0 to 1, such as 0.8',
         ),
+        (
+            "DECISION_LOG_SAMPLE",
+            "10%",
+            'DECISION_LOG_SAMPLE="10%" is not a ratio: give a number from 0 to 1, such as 0.8',
+        ),
+        (
+            "DECISION_LOG_SAMPLE",
+            "1.5",
+            'DECISION_LOG_SAMPLE="1.5" is more than all: give a number from 0 to 1, such as 0.1 for a tenth',
+        ),
+        ("DECISION_LOG", "on", 'DECISION_LOG="on" is not known here: give off, refused or all'),
+        ("TRACK_MAX_BUCKETS", "0", 'TRACK_MAX_BUCKETS="0" is not a whole number: give one from 1 to 10000'),
         (
             "LOG_LEVEL",
             "loud",

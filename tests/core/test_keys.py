@@ -89,6 +89,14 @@ def test_the_documented_keys_are_these() -> None:
     ]
 
 
+@pytest.mark.parametrize("percent", ["80", "12.5"])
+def test_a_marker_stands_beside_its_counter(percent: str) -> None:
+    """In the same slot, and within what `reset` and a scan for the bucket find; docs/keys.md shows it."""
+    marker = keys.warned(key("token-budgets", [(b"team", b"dba")], Window(Unit.HOUR)), percent)
+    assert f"{{token-budgets|team=dba}}:hour:2026-11-21T01Z:warned-{percent}" == marker
+    assert f"\n{marker}\n" in DOCUMENTED.read_text()
+
+
 def test_a_pattern_that_values_share_keeps_its_stars() -> None:
     """A shared bucket is told from the bucket of a value that happens to look like the pattern."""
     assert "path=/api/*" == keys.shared_part(b"path", b"path_/api/*")

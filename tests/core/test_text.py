@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.text import hide_credentials, printable, shorten, show
+from ratelimit_service.core.text import excerpt, hide_credentials, printable, shorten, show
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,20 @@ from ratelimit_service.core.text import hide_credentials, printable, shorten, sh
 def test_a_descriptor_value_is_shown_with_what_is_not_printable_escaped(value: bytes, expected: str) -> None:
     """Printable text of any script stays; control characters and bytes that are not UTF-8 are escaped."""
     assert expected == show(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"12345", "12345"),
+        (b"123456", "12345… (6 bytes)"),
+        (b"1234\xe2\x82\xac", r"1234\xe2… (7 bytes)"),
+        (b"\n" * 6, r"\n\n\n\n\n… (6 bytes)"),
+    ],
+)
+def test_of_a_long_value_the_beginning_is_shown(value: bytes, expected: str) -> None:
+    """Cut before it is escaped: a value may be megabytes long, and escaping those takes a second."""
+    assert expected == excerpt(value, 5)
 
 
 @given(st.binary())

@@ -1,0 +1,88 @@
+"""DECISION_LOG in a running service: who reads stdout decides when, and whether, and the service goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..service import Service, calling
+from ..waiting import wait_for
+
+DROPPED = "ratelimit_service_decision_log_dropped"
+
+
+@pytest.fixture
+def environment(config: str) -> dict[str, str]:
+    """A service that logs every decision."""
+    return {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "DECISION_LOG": "all"}
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The end to read from and the end to write to."""
+    read_end, write_end = os.pipe()
+    yield read_end, write_end
+    for end in (read_end, write_end):
+        try:
+            os.close(end)
+        except OSError:  # the test has closed it
+            continue
+
+
+def ask(service: Service, times: int, hits: int = 1) -> None:
+    """So many answered requests."""
+    with calling(service.grpc) as caller:
+        for _ in range(times):
+            caller.ask("d", "team", "dba", hits=hits)
+
+
+def test_decisions_are_on_stdout_and_nothing_else_is(environment: dict[str, str], tmp_path: Path) -> None:
+    """The log of the service goes to stderr; what is left when it is told to stop is written before it ends."""
+    path = tmp_path / "decisions"
+    with path.open("wb") as file, Service(environment, stdout=file.fileno()) as service:
+        ask(service, 11)
+        assert (0, 0) == (service.metric(DROPPED), service.stop())
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [("OK", 10 - used) for used in range(1, 11)] + [("OVER_LIMIT", 0)] == [
+        (line["verdict"], line["remaining"]) for line in lines
+    ]
+
+
+def test_of_all_requests_the_refused_can_be_logged(environment: dict[str, str], tmp_path: Path) -> None:
+    """And by default, none is."""
+    found = []
+    for mode in ("refused", "off"):
+        path = tmp_path / mode
+        with (
+            path.open("wb") as file,
+            Service({**environment, "DECISION_LOG": mode}, stdout=file.fileno()) as service,
+        ):
+            ask(service, 12)
+            assert 0 == service.stop()
+        found.append([json.loads(line)["verdict"] for line in path.read_text().splitlines()])
+    assert [["OVER_LIMIT", "OVER_LIMIT"], []] == found
+
+
+def test_a_reader_that_is_gone_harms_nobody(environment: dict[str, str], pipe: tuple[int, int]) -> None:
+    """Callers are answered, and the operator is told."""
+    read_end, write_end = pipe
+    os.close(read_end)
+    with Service(environment, stdout=write_end) as service:
+        ask(service, 5)
+        wait_for("lines that were dropped", lambda: service.metric(DROPPED) == 5)
+        assert 1 == len(service.events("the decision log cannot be written"))
+        assert 0 == service.stop()
+
+
+def test_a_reader_that_is_stuck_delays_neither_callers_nor_the_end(
+    environment: dict[str, str], pipe: tuple[int, int]
+) -> None:
+    """A full pipe holds up the thread that writes, and nobody else; nor does the process fail to exit."""
+    with Service(environment, stdout=pipe[1]) as service:
+        ask(service, 600)  # a pipe has room for 300 of these lines
+        assert (0, 0) == (service.metric(DROPPED), service.stop())
+    assert "Fatal" not in service.log
