@@ -14,12 +14,17 @@ from .settings import Settings
 from .sources import files
 from .stores.layers import CoalescingStore, DeadlineStore
 from .stores.memory import MemoryStore
+from .stores.snapshot import KeptMemoryStore
 
 
 def make_store(settings: Settings, observe: Callable[[float], None] = lambda seconds: None) -> CounterStore:
     """The store that the settings ask for, not yet reached. `observe` is told of the seconds of each round trip."""
     if settings.backend == "memory":
-        return MemoryStore(time.time)
+        if not settings.memory_snapshot_path:
+            return MemoryStore(time.time)
+        return KeptMemoryStore(
+            time.time, Path(settings.memory_snapshot_path), settings.memory_snapshot_interval
+        )
     # redis-py takes long to import, and the memory store has no use for it.
     from .stores.redis import RedisStore, connect
     from .stores.settling import SettlingStore

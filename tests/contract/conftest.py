@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis import RedisStore, connect
 from ratelimit_service.stores.settling import SettlingStore
+from ratelimit_service.stores.snapshot import KeptMemoryStore
 from tests.servers import RedisServer
 
 NOW = 1_795_249_200.0
@@ -49,8 +51,17 @@ class Bench:
         return list(outcome)
 
 
-@pytest.fixture(params=["memory", "memory, deferred", "memory, coalesced", "redis", "redis, as it is served"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+@pytest.fixture(
+    params=[
+        "memory",
+        "memory, deferred",
+        "memory, coalesced",
+        "memory, with snapshots",
+        "redis",
+        "redis, as it is served",
+    ]
+)
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     now = [NOW]
     if "redis" in request.param:
         server: RedisServer = request.getfixturevalue("redis_server")
@@ -66,8 +77,11 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield Bench(redis_store, "redis", set_raw, now)
         await redis_store.close()
         return
-    defer = None if request.param == "memory" else asyncio.get_running_loop().call_soon
+    defer = asyncio.get_running_loop().call_soon if "deferred" in request.param else None
     memory = MemoryStore(lambda: now[0], defer=defer)
+    if "snapshots" in request.param:
+        memory = KeptMemoryStore(lambda: now[0], tmp_path / "counters", 0.001)
+        await memory.start()
     store: CounterStore = CoalescingStore(memory) if "coalesced" in request.param else memory
     yield Bench(store, "memory", lambda key, value: memory._counters.__setitem__(key, int(value)), now)
     await store.close()

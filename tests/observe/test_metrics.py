@@ -434,6 +434,7 @@ WATCHED = (
     "calls_in_hand",
     "decision_log_dropped",
     "healthy",
+    "memory_snapshot_failures",
     "memory_store_refused",
     "refusals_unlogged",
 )

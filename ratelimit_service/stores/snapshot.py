@@ -1,0 +1,227 @@
+"""The memory store kept: its counters in a file, written while they change and at the end, and read at the start.
+
+The file:
+
+    ratelimit-service counters 1
+    {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>1795230000
+    end 1 <SHA-256 of all lines before this one, in hex>
+
+A line for each counter: its key, what it holds, and the second since 1970 at which its time is over. The file is
+replaced in one rename, so that whoever reads it finds the counters of one moment, all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import structlog
+
+from ..core.errors import RateLimitServiceError, StartError
+from ..core.model import COUNTER_MAX
+from ..ports import Clock
+from .memory import Counter, MemoryStore
+
+VERSION = 1
+"""Of the file. A change of the counter keys' grammar is a change of it, too."""
+
+_HEADER = re.compile(rb"ratelimit-service counters ([0-9]{1,9})\n")
+_END = re.compile(rb"end ([0-9]{1,12}) ([0-9a-f]{64})\n")
+_LINES_AT_ONCE = 500
+"""Between two system calls, at which Python lets the event loop's thread have its turn."""
+
+
+class Unusable(RateLimitServiceError):
+    """What is in the file is not a snapshot that this version can load; the message ends a sentence on the file."""
+
+
+def write(path: Path, counters: Iterable[Counter]) -> None:
+    """Replace the file by one with these counters, which only this user can read. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            digest, count, counters = hashlib.sha256(), 0, iter(counters)
+            chunk = f"ratelimit-service counters {VERSION}\n".encode()
+            while chunk:
+                digest.update(chunk)
+                file.write(chunk)
+                lines = [
+                    f"{_escaped(key)}\t{value}\t{end}\n"
+                    for key, value, end in islice(counters, _LINES_AT_ONCE)
+                ]
+                count += len(lines)
+                chunk = "".join(lines).encode("ascii")
+            file.write(f"end {count} {digest.hexdigest()}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The rename itself is on the disk once the directory is.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read(path: Path) -> list[Counter]:
+    """The counters in the file. Raises FileNotFoundError or another OSError, or Unusable."""
+    data = path.read_bytes()
+    header = _HEADER.match(data)
+    if header is None:
+        raise Unusable("is not a snapshot of counters")
+    if int(header[1]) != VERSION:
+        raise Unusable(f"is of version {int(header[1])}, and this is a service that reads version {VERSION}")
+    end = _END.fullmatch(data, data.rfind(b"\n", 0, -1) + 1)
+    if end is None:
+        raise Unusable("is cut off: its last line is not there")
+    if hashlib.sha256(data[: end.start()]).hexdigest().encode() != end[2]:
+        raise Unusable("is damaged: its checksum is not that of what is in it")
+    try:
+        counters = list(_parsed(data[header.end() : end.start()].decode("ascii").split("\n")[:-1]))
+    except ValueError as error:
+        raise Unusable(f"is damaged: {error}") from None
+    if len(counters) != int(end[1]):
+        raise Unusable(f"is damaged: it has {len(counters)} counters in place of {int(end[1])}")
+    return counters
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[Counter]:
+    for line in lines:
+        key, value, end = line.split("\t")
+        counter = Counter(_unescaped(key), int(value), int(end))
+        if not 0 <= counter.value <= COUNTER_MAX:
+            raise ValueError("a counter holds what no counter can hold")
+        yield counter
+
+
+def _escaped(key: str) -> str:
+    """Keys are plain text by their grammar, but for CACHE_KEY_PREFIX, which is whatever an operator has written."""
+    plain = key.isascii() and key.isprintable() and "\\" not in key
+    return key if plain else key.encode("unicode_escape").decode("ascii")
+
+
+def _unescaped(text: str) -> str:
+    return text.encode("ascii").decode("unicode_escape") if "\\" in text else text
+
+
+class KeptMemoryStore(MemoryStore):
+    """A MemoryStore whose counters outlast the process: they are in the file `path`, as of some moment.
+
+    `start` loads them; from then on they are written every `interval` seconds in which some have changed, and by
+    `close`. What a process that is killed loses is what it counted since the last file was begun: at most `interval`,
+    and the time that writing takes. A file that cannot be used is set aside, under another name beside it.
+    """
+
+    def __init__(self, clock: Clock, path: Path, interval: float) -> None:
+        super().__init__(clock)
+        self._path = path
+        self._interval = interval
+        self._lock = -1
+        self._stopping = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._failing = False
+        self._log = structlog.get_logger("ratelimit_service.snapshot")
+        self.failures = 0
+        """How many times the counters could not be written."""
+
+    async def start(self) -> None:
+        """Load the counters, and begin to keep them. Raises StartError where the file cannot be read and written."""
+        try:
+            self._lock = _locked(self._path.with_name(f"{self._path.name}.lock"))
+            self.load(await asyncio.to_thread(self._read))
+            await asyncio.to_thread(write, self._path, self.dump())
+        except BlockingIOError:
+            raise StartError(
+                f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {self._path}: give each a file of its own"
+            ) from None
+        except OSError as error:
+            raise StartError(
+                f"MEMORY_SNAPSHOT_PATH: counters cannot be kept in {self._path}: {error.strerror or error}: "
+                "give a file in a directory in which this user may create files"
+            ) from None
+        self.changed = False
+        self._writer = asyncio.create_task(self._write_again_and_again())
+
+    async def close(self) -> None:
+        """Write what has changed since the last time, and let go of the file."""
+        if self._writer is not None:
+            self._stopping.set()
+            await self._writer
+            self._writer = None
+            if self.changed:
+                await self._write()
+            if self.changed:
+                self._log.error("counters since the last snapshot are lost", path=str(self._path))
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _read(self) -> list[Counter]:
+        started = time.perf_counter()
+        try:
+            counters = read(self._path)
+        except FileNotFoundError:
+            self._log.info("no counters have been kept yet", path=str(self._path))
+            return []
+        except Unusable as error:
+            aside = self._path.with_name(f"{self._path.name}.unusable-{int(self._clock())}")
+            self._path.replace(aside)
+            self._log.error(
+                f"the snapshot {error}: it is set aside, and all counters begin at 0",
+                path=str(self._path),
+                set_aside=str(aside),
+            )
+            return []
+        seconds = round(time.perf_counter() - started, 3)
+        self._log.info("counters loaded", path=str(self._path), counters=len(counters), seconds=seconds)
+        return counters
+
+    async def _write_again_and_again(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._interval)
+                return
+            if self.changed:
+                await self._write()
+
+    async def _write(self) -> None:
+        self.changed = False
+        counters = self.dump()
+        try:
+            await asyncio.to_thread(write, self._path, counters)
+        except Exception as error:  # whatever it is, the service goes on, and the next time may go well
+            self.changed = True
+            self.failures += 1
+            if not self._failing:
+                self._log.error("the counters cannot be written", path=str(self._path), error=str(error))
+            self._failing = True
+        else:
+            if self._failing:
+                self._log.info("the counters are written again", path=str(self._path))
+            self._failing = False
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of a file that is locked until the descriptor is closed. Raises BlockingIOError where it is already.
+
+    It is not the snapshot itself, which is another file after each rename.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

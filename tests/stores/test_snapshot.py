@@ -1,0 +1,339 @@
+"""The memory store kept: what a start finds of the counters, whatever has become of the file they were written to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.core.model import COUNTER_MAX, Hit
+from ratelimit_service.stores.memory import Counter
+from ratelimit_service.stores.snapshot import KeptMemoryStore, Unusable, read, write
+
+NOW = 1_795_249_200.0
+LONG, SOON = 3_600.0, 0.001
+"""Intervals: one that no test lives to see the end of, and one that is over at once."""
+
+DBA, OPS = "{d|team=dba}:hour:2026-11-21T08Z", "{d|team=ops}:day:2026-11-21"
+
+
+class Kept:
+    """Stores over one file, one after another, as the processes that keep their counters in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = NOW
+        self.stores: list[KeptMemoryStore] = []
+
+    async def start(self, interval: float = LONG) -> KeptMemoryStore:
+        """Another process."""
+        store = KeptMemoryStore(lambda: self.now, self.path, interval)
+        self.stores.append(store)
+        await store.start()
+        return store
+
+    async def restart(self) -> KeptMemoryStore:
+        """The process is stopped, and another one started."""
+        await self.stores[-1].close()
+        return await self.start()
+
+    @property
+    def on_disk(self) -> dict[str, int]:
+        """What a process would find that is started now."""
+        return {counter.key: counter.value for counter in read(self.path)}
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files beside the snapshot, itself included."""
+        return sorted(file.name for file in self.path.parent.iterdir())
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    """A file that is not there yet."""
+    directory = tmp_path / "kept"
+    directory.mkdir()
+    kept = Kept(directory / "counters")
+    yield kept
+    for store in kept.stores:
+        await store.close()
+
+
+def charge(store: KeptMemoryStore, key: str, amount: int, ttl: int = 3600) -> Any:
+    """What the counter held before."""
+    before: list[Any] = []
+    store.hit([[Hit(key, amount, ttl)]], before.extend)
+    ((count,),) = before
+    return count
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds; fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+# What is kept.
+
+
+async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
+    """Charges, refunds, and what was set to nothing by hand."""
+    store = await kept.start()
+    charge(store, DBA, 42)
+    charge(store, DBA, -2)
+    charge(store, OPS, 7)
+    await store.forget("{d|team=ops}")
+    again = await kept.restart()
+    assert [40, 0] == [charge(again, DBA, 0), charge(again, OPS, 0)]
+
+
+async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
+    """However often the process is started, it is forgotten when it would have been."""
+    store = await kept.start()
+    charge(store, DBA, 40, ttl=100)
+    charge(store, OPS, 7, ttl=50)
+    kept.now += 60
+    store = await kept.restart()
+    assert 1 == len(store)
+    assert [40, 0] == [charge(store, DBA, 0), charge(store, OPS, 0)]
+    kept.now += 60
+    assert 0 == charge(store, DBA, 0)
+    assert 0 == len(store)
+
+
+async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
+    """So that one which is killed has lost only what it counted since."""
+    store = await kept.start(SOON)
+    charge(store, DBA, 40)
+    await until(lambda: kept.on_disk == {DBA: 40})
+    charge(store, DBA, 2)
+    await until(lambda: kept.on_disk == {DBA: 42})
+
+
+async def test_nothing_is_written_where_nothing_has_changed(kept: Kept) -> None:
+    """Checks, and refunds where there is nothing to give back, change nothing."""
+    await kept.start()
+    began = kept.path.stat()
+    store = kept.stores[-1]
+    assert [0, 0] == [charge(store, DBA, 0), charge(store, DBA, -1)]
+    await store.close()
+    assert began == kept.path.stat()
+
+
+async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
+    """Two counters that are always charged together are never apart in it, however often it is read meanwhile."""
+    store = await kept.start(SOON)
+    for _ in range(2_000):
+        store.hit([[Hit(DBA, 1, 3600), Hit(OPS, 1, 3600)]], lambda outcomes: None)
+        await asyncio.sleep(0)
+        held = kept.on_disk
+        assert held.get(DBA) == held.get(OPS)
+    await store.close()
+    assert {DBA: 2_000, OPS: 2_000} == kept.on_disk
+
+
+async def test_what_is_being_written_does_not_change(kept: Kept) -> None:
+    """Going through a dump takes a while; what is counted meanwhile is for the next one."""
+    store = await kept.start()
+    charge(store, DBA, 40, ttl=100)
+    dumped = store.dump()
+    charge(store, DBA, 2)
+    charge(store, OPS, 7)
+    kept.now += 200
+    charge(store, OPS, 1)
+    assert [Counter(DBA, 40, int(NOW) + 100)] == list(dumped)
+
+
+async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
+    """And nobody else can read what teams have used."""
+    store = await kept.start()
+    charge(store, DBA, 1)
+    await store.close()
+    assert ["counters", "counters.lock"] == kept.files
+    assert [0o600, 0o600] == [file.stat().st_mode & 0o777 for file in kept.path.parent.iterdir()]
+
+
+async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) -> None:
+    """It is written anew, and is not read."""
+    kept.path.with_name("counters.new").write_text("ratelimit-service counters 1\n{d|te")
+    store = await kept.start()
+    charge(store, DBA, 1)
+    await store.close()
+    assert (["counters", "counters.lock"], {DBA: 1}) == (kept.files, kept.on_disk)
+
+
+@given(
+    st.lists(
+        st.builds(Counter, st.text(), st.integers(0, COUNTER_MAX), st.integers(0, 2**40)),
+        unique_by=lambda counter: counter.key,
+        max_size=20,
+    )
+)
+def test_what_is_written_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, counters: list[Counter]
+) -> None:
+    """Whatever an operator's prefix has put into the keys."""
+    path = tmp_path_factory.getbasetemp() / "any-counters"
+    write(path, counters)
+    assert counters == read(path)
+
+
+def test_more_counters_than_are_written_at_once(tmp_path: Path) -> None:
+    """All of them arrive."""
+    counters = [Counter(f"{{d|team={number}}}:hour:x", number, 2**31) for number in range(2_345)]
+    write(tmp_path / "counters", iter(counters))
+    assert counters == read(tmp_path / "counters")
+
+
+def test_the_file_is_as_it_is_documented(tmp_path: Path) -> None:
+    """A person can read it."""
+    write(tmp_path / "counters", [Counter(DBA, 40, 1_795_252_800), Counter("a b\t{d|x=y}:hour:z", 0, 1)])
+    lines = f"ratelimit-service counters 1\n{DBA}\t40\t1795252800\na b\\t{{d|x=y}}:hour:z\t0\t1\n"
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    assert f"{lines}end 2 {digest}\n" == (tmp_path / "counters").read_text()
+
+
+# What cannot be used.
+
+
+def sealed(body: str, count: int) -> bytes:
+    """A file with a checksum that is right."""
+    return f"{body}end {count} {hashlib.sha256(body.encode()).hexdigest()}\n".encode()
+
+
+HEADER = "ratelimit-service counters 1\n"
+GOOD = sealed(f"{HEADER}{DBA}\t40\t1795252800\n", 1)
+
+UNUSABLE = [
+    ("empty", b"", "is not a snapshot of counters"),
+    ("something else", b"hello\n", "is not a snapshot of counters"),
+    (
+        "of another version",
+        GOOD.replace(b"counters 1", b"counters 2"),
+        "is of version 2, and this is a service that reads version 1",
+    ),
+    ("of which only the beginning is there", HEADER.encode(), "is cut off: its last line is not there"),
+    ("cut off in a line", GOOD[:50], "is cut off: its last line is not there"),
+    ("cut off in the last line", GOOD[:-1], "is cut off: its last line is not there"),
+    (
+        "with a bit that has turned over",
+        GOOD.replace(b"\t40\t", b"\t41\t"),
+        "is damaged: its checksum is not that of what is in it",
+    ),
+    ("with too few counters", sealed(HEADER, 1), "is damaged: it has 0 counters in place of 1"),
+    (
+        "with a counter below 0",
+        sealed(f"{HEADER}k\t-1\t2\n", 1),
+        "is damaged: a counter holds what no counter can hold",
+    ),
+    (
+        "with a line of another form",
+        sealed(f"{HEADER}k\t1\n", 1),
+        "is damaged: not enough values to unpack (expected 3, got 2)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), [row[1:] for row in UNUSABLE], ids=[row[0] for row in UNUSABLE])
+async def test_a_file_that_cannot_be_used_is_set_aside(kept: Kept, data: bytes, reason: str) -> None:
+    """Under another name, with a line that says why; and the process starts with nothing counted."""
+    kept.path.write_bytes(data)
+    with capture_logs() as logged:
+        store = await kept.start()
+    aside = f"{kept.path}.unusable-{int(NOW)}"
+    assert [
+        {
+            "event": f"the snapshot {reason}: it is set aside, and all counters begin at 0",
+            "log_level": "error",
+            "path": str(kept.path),
+            "set_aside": aside,
+        }
+    ] == logged
+    assert (0, data) == (len(store), kept.path.with_name(Path(aside).name).read_bytes())
+    charge(store, DBA, 1)
+    assert 1 == charge(await kept.restart(), DBA, 0)
+
+
+@given(st.data())
+def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Any one byte that is another one, and any end that is missing."""
+    path = tmp_path_factory.getbasetemp() / "damaged-counters"
+    place = data.draw(st.integers(0, len(GOOD) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != GOOD[place]))
+    path.write_bytes(
+        data.draw(st.sampled_from([GOOD[:place], GOOD[:place] + bytes([other]) + GOOD[place + 1 :]]))
+    )
+    with pytest.raises(Unusable):
+        read(path)
+
+
+async def test_a_place_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
+    """In one line that says what would be right."""
+    path = tmp_path / "missing" / "counters"
+    store = KeptMemoryStore(lambda: NOW, path, LONG)
+    with pytest.raises(StartError) as error:
+        await store.start()
+    await store.close()
+    assert (
+        f"MEMORY_SNAPSHOT_PATH: counters cannot be kept in {path}: No such file or directory: "
+        "give a file in a directory in which this user may create files"
+    ) == str(error.value)
+
+
+async def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    """It is not set aside either: somebody has meant something else."""
+    with pytest.raises(StartError, match="Is a directory: give a file"):
+        await KeptMemoryStore(lambda: NOW, tmp_path, LONG).start()
+
+
+async def test_two_processes_do_not_share_a_file(kept: Kept) -> None:
+    """Each would overwrite what the other has counted; the second is told so, and the first goes on."""
+    store = await kept.start()
+    charge(store, DBA, 1)
+    with pytest.raises(StartError) as error:
+        await kept.start()
+    assert (
+        f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {kept.path}: give each a file of its own"
+    ) == str(error.value)
+    await store.close()
+    assert {DBA: 1} == kept.on_disk
+
+
+# What fails later.
+
+
+async def test_a_failing_disk_is_told_once_counted_and_survived(kept: Kept) -> None:
+    """The counting goes on, and what could not be written is written when that is possible again."""
+    store = await kept.start(SOON)
+    obstacle = kept.path.with_name("counters.new")
+    obstacle.mkdir()
+    with capture_logs() as logged:
+        charge(store, DBA, 40)
+        await until(lambda: store.failures >= 3)
+        assert (40, {}) == (charge(store, DBA, 2), kept.on_disk)
+        obstacle.rmdir()
+        await until(lambda: kept.on_disk == {DBA: 42})
+        await until(lambda: len(logged) == 2)
+    assert ["the counters cannot be written", "the counters are written again"] == [
+        line["event"] for line in logged
+    ]
+
+
+async def test_what_is_lost_at_the_stop_is_told(kept: Kept) -> None:
+    """Where the last write fails, too."""
+    store = await kept.start()
+    charge(store, DBA, 40)
+    kept.path.with_name("counters.new").mkdir()
+    with capture_logs() as logged:
+        await store.close()
+    assert "counters since the last snapshot are lost" == logged[-1]["event"]
+    assert 1 == store.failures
