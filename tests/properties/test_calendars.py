@@ -6,7 +6,7 @@ that this has shown, and walks from date to date.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
@@ -27,19 +27,20 @@ FIRST, LAST = 10 * DAY, int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 SECONDS = {Unit.SECOND: 1, Unit.MINUTE: MINUTE, Unit.HOUR: HOUR}
 ZONES = sorted(files("tzdata").joinpath("zones").read_text().split())
 
-ODD_ZONES = [
-    "Africa/Casablanca",  # an hour back for Ramadan
-    "Africa/Monrovia",  # 44 minutes and 30 seconds, until 1972
-    "America/Havana",  # midnight twice
-    "America/Sao_Paulo",  # no midnight, until 2018
-    "America/St_Johns",  # changes at 00:01, until 2011
-    "Antarctica/Troll",  # two hours
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",  # half an hour
-    "Europe/Berlin",
-    "Pacific/Apia",  # no 2011-12-30
-    "Pacific/Kwajalein",  # no 1993-08-21
-]
+ODD_DATES = {
+    "Africa/Casablanca": date(2026, 2, 15),  # back for Ramadan
+    "Africa/Monrovia": date(1972, 1, 7),  # from an offset with seconds to UTC, over midnight
+    "America/Havana": date(2026, 11, 1),  # midnight twice
+    "America/Sao_Paulo": date(2018, 11, 4),  # no midnight
+    "America/St_Johns": date(2010, 11, 7),  # midnight and one minute, and then the day before again
+    "Antarctica/Troll": date(2026, 3, 29),  # two hours
+    "Asia/Kathmandu": date(1986, 1, 1),  # a quarter of an hour, over midnight
+    "Australia/Lord_Howe": date(2026, 10, 4),  # half an hour
+    "Europe/Berlin": date(2026, 10, 25),
+    "Pacific/Apia": date(2011, 12, 30),  # not there
+    "Pacific/Kwajalein": date(1993, 8, 21),  # not there
+}
+"""Zones, and a date on which their clocks were changed in an unusual way."""
 
 LONGEST_SETBACK = 4 * HOUR
 """No clock was set back by more than this since 1970 (Casey in Antarctica: three hours)."""
@@ -100,23 +101,37 @@ def block(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> int:
     return number // multiplier
 
 
+def next_change(zone: str, now: int) -> int:
+    """The first second with another offset from UTC, or one after 400 days without."""
+
+    def same(then: int) -> bool:
+        return wall(zone, then).utcoffset() == wall(zone, now).utcoffset()
+
+    before = after = now
+    while after < now + 400 * DAY and same(after):
+        before, after = after, after + 20 * DAY
+    while after - before > 1:
+        middle = (before + after) // 2
+        before, after = (middle, after) if same(middle) else (before, middle)
+    return after
+
+
 @st.composite
 def moments(draw: st.DrawFn, zone: str) -> int:
-    """An instant, and often one close to where the clock of `zone` is changed."""
+    """Any instant; or one close to where the clock of `zone` is changed; or one close to its odd date."""
+    kind = draw(st.integers(0, 2))
+    if kind == 2 and zone in ODD_DATES:
+        odd = datetime.combine(ODD_DATES[zone], time(), UTC)
+        return int(odd.timestamp()) + draw(st.integers(-40 * HOUR, 40 * HOUR))
     now = draw(st.integers(FIRST, LAST))
-    if draw(st.booleans()):
-        before = after = now
-        while after < now + 400 * DAY and wall(zone, after).utcoffset() == wall(zone, now).utcoffset():
-            before, after = after, after + 20 * DAY
-        while after - before > 1:
-            middle = (before + after) // 2
-            same = wall(zone, middle).utcoffset() == wall(zone, now).utcoffset()
-            before, after = (middle, after) if same else (before, middle)
-        now = after + draw(st.one_of(st.sampled_from([-1, 0]), st.integers(-3 * HOUR, 26 * HOUR)))
+    if kind > 0:
+        now = next_change(zone, now) + draw(
+            st.one_of(st.sampled_from([-1, 0]), st.integers(-26 * HOUR, 26 * HOUR))
+        )
     return min(now, LAST)
 
 
-zones = st.one_of(st.sampled_from(ZONES), st.sampled_from(ODD_ZONES))
+zones = st.one_of(st.sampled_from(ZONES), st.sampled_from(sorted(ODD_DATES)))
 calendars = st.builds(Calendar, zones, st.integers(0, 6), st.integers(1, 31), st.integers(1, 12))
 multipliers = st.one_of(st.integers(1, 31), st.sampled_from([1, 6, 8, 12, 24, 60, 90, 360, 720, 1_440]))
 huge = st.one_of(multipliers, st.integers(1, 2**32 - 1), st.just(2**32 - 1))
@@ -152,12 +167,13 @@ def test_hours_and_shorter_are_counted_from_the_first_second_of_a_date(
     """Those that divide 24 hours; the others from 1970."""
     now, seconds = data.draw(moments(zone)), SECONDS[unit] * multiplier
     if 24 * HOUR % seconds:
-        start, day_end = now - now % seconds, now + seconds
+        day, day_end = 0, LAST + LONGEST
     else:
         today = latest_date(zone, now)
-        start, day_end = (first_instant(zone, today + timedelta(days=more), now) for more in (0, 1))
-        start += (now - start) // seconds * seconds
-    assert (start, min(start + seconds, day_end)) == bounds(unit, multiplier, Calendar(zone), now)
+        day, day_end = (first_instant(zone, today + timedelta(days=more), now) for more in (0, 1))
+    for then in (now, day, day_end - 1) if day else (now,):
+        start = then - (then - day) % seconds
+        assert (start, min(start + seconds, day_end)) == bounds(unit, multiplier, Calendar(zone), then)
 
 
 @given(units, huge, calendars, anywhen)
