@@ -1,0 +1,87 @@
+"""Two replicas, one Redis: who tells that so much of a budget is used, and what is shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import cycle
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ..servers import RedisServer
+from ..service import Service, calling, run
+from ..waiting import wait_for
+from .conftest import write
+
+RULES = """\
+domain: d
+descriptors:
+  - key: team
+    rate_limit: {name: yearly, unit: year, tokens_per_unit: 1000}
+    warn_at: [0.5, 0.8, 1.0]
+    track: true
+"""
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, redis_url: str) -> Iterator[list[Service]]:
+    """Two services that count in one Redis."""
+    environment = {"REDIS_URL": redis_url, "CONFIG_PATH": str(write(tmp_path / "d.yaml", RULES))}
+    with ExitStack() as stack:
+        yield [stack.enter_context(Service(environment)) for _ in range(2)]
+
+
+def crossings(replicas: list[Service]) -> list[tuple[float, int]]:
+    """The share and what was used, of every crossing that any of them has logged."""
+    events = [event for replica in replicas for event in replica.events("budget threshold crossed")]
+    return sorted((event["share"], event["used"]) for event in events)
+
+
+def spend(replicas: list[Service], hits: Iterable[int]) -> None:
+    """Charges on one bucket, of one replica after the other."""
+    with ExitStack() as stack:
+        callers = [stack.enter_context(calling(replica.grpc)) for replica in replicas]
+        for caller, amount in zip(cycle(callers), hits, strict=False):
+            caller.ask("d", "team", "dba", hits=amount)
+
+
+def test_two_replicas_tell_of_a_crossing_once(replicas: list[Service], redis_server: RedisServer) -> None:
+    """Whichever of them sees it; the markers are in Redis."""
+    spend(replicas, [10] * 84)
+    wait_for("two crossings", lambda: crossings(replicas) == [(0.5, 500), (0.8, 800)])
+    found = [key.rpartition(":warned-") for key in redis_server.cli("--scan").split() if ":warned-" in key]
+    assert ["50", "80"] == sorted(percent for _, _, percent in found)
+    assert ["840", "840"] == [redis_server.cli("GET", counter) for counter, _, _ in found]
+
+
+def test_a_reset_lets_a_crossing_be_told_again(replicas: list[Service], redis_url: str) -> None:
+    """It deletes the markers with the counter."""
+    spend(replicas, [500])
+    wait_for("a crossing", lambda: crossings(replicas) == [(0.5, 500)])
+    reset = run("reset", "d", "team=dba", environment={"REDIS_URL": redis_url})
+    assert (0, 2) == (reset.code, len(reset.out.splitlines())), reset
+    spend(replicas, [600])
+    wait_for("another", lambda: crossings(replicas) == [(0.5, 500), (0.5, 600)])
+
+
+def test_each_replica_shows_what_it_has_seen_of_a_bucket(replicas: list[Service]) -> None:
+    """The largest of it is the truth, as long as nothing is given back."""
+    spend(replicas, [10] * 84)
+    bucket = {"domain": "d", "rule": "yearly", "bucket": "team=dba", "window": "year"}
+    seen = [
+        {
+            sample.name.removeprefix("ratelimit_service_budget_"): sample.value
+            for family in text_string_to_metric_families(
+                httpx.get(f"http://{replica.metrics}/metrics", trust_env=False).text
+            )
+            for sample in family.samples
+            if sample.labels == bucket
+        }
+        for replica in replicas
+    ]
+    resets = [shown.pop("seconds_to_reset") for shown in seen]
+    assert [{"used": 830, "limit": 1000}, {"used": 840, "limit": 1000}] == seen
+    assert all(0 < seconds <= 366 * 86400 for seconds in resets), resets
