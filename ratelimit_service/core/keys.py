@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 LONGEST = 128
 """Values of more bytes than this are replaced by their digest."""
@@ -54,12 +55,18 @@ def shared_part(key: bytes, joined: bytes) -> str:
     return f"{escape(key)}=~{escape_pattern(joined)}"
 
 
+@lru_cache(maxsize=1_000)
+def _domain(name: str) -> str:
+    # Only domains of the configuration come here, so what is remembered is theirs.
+    return escape(name.encode())
+
+
 def bucket(prefix: str, domain: str, parts: Iterable[str]) -> str:
     """What all windows of one descriptor have in common; a counter's key is `<bucket>:<span label>`.
 
     `prefix` is CACHE_KEY_PREFIX, as the operator wrote it.
     """
-    return f"{prefix}{{{escape(domain.encode())}|{'|'.join(parts)}}}"
+    return f"{prefix}{{{_domain(domain)}|{'|'.join(parts)}}}"
 
 
 def warned(counter: str, percent: str) -> str:

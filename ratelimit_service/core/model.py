@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 UINT32_MAX = 2**32 - 1
 """The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
@@ -176,24 +176,25 @@ class Request(NamedTuple):
     hits: int = 0
 
 
-class Gate(enum.IntFlag):
-    """How a hit takes part in the decision whether its request is counted at all.
+class Gate:
+    """How a hit takes part in the decision whether its request is counted at all: flags that are added up.
 
-    A request none of whose hits yields or holds is counted in full, whatever its verdict.
+    A request none of whose hits yields or holds is counted in full, whatever its verdict. Plain integers, because every hit
+    of every request has them, and the flags of `enum` are many times slower.
     """
 
-    NONE = 0
-    REFUSES = 1
+    NONE: Final = 0
+    REFUSES: Final = 1
     """Where this hit would go over its limit, the request counts as refused."""
-    YIELDS = 2
+    YIELDS: Final = 2
     """This hit is not counted where the request is refused by another of its hits, and itself has room."""
-    HOLDS = 4
+    HOLDS: Final = 4
     """This hit is not counted where the request is refused, by whichever of its hits."""
-    BUDGET = 8
+    BUDGET: Final = 8
     """This hit goes over where the limit is used up already, not where it would be by this hit."""
 
 
-HELD_BACK = Gate.YIELDS | Gate.HOLDS
+HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS
 """The gates for which a store must look at the whole group first."""
 
 
