@@ -48,6 +48,8 @@ def header_text(name: str) -> str:
 def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitText:
     """The limit that `fields` says, checked by itself. Without an amount upstream's rate_limit means 0; a list's is an error."""
     name = fields.text("name") or ""
+    if "unlimited" in fields.misplaced:
+        return LimitText(fields, name, False, "", None)
     unlimited = fields.flag("unlimited")
     amounts = {
         "requests_per_unit": fields.whole("requests_per_unit", 0, UINT32_MAX, absent=0),
@@ -132,7 +134,7 @@ def _start(fields: Fields, unit: Unit) -> Calendar | None:
     if unit not in _STARTS:
         name = unit.name.lower()
         fields.error(
-            "starts_on", f"is for weeks, months and years: remove it, a {name} has no other place to start"
+            "starts_on", f"is for weeks, months and years, and has no meaning for unit {name}: remove it"
         )
         return None
     wanted, read = _STARTS[unit]

@@ -80,6 +80,8 @@ class Fields:
     def __init__(self, report: Report, file: str, level: Level, path: str, mapping: MappingNode) -> None:
         self.path = path
         self.line = mapping.line
+        self.misplaced: set[str] = set()
+        """The keys that cannot stand here, which has been reported."""
         self._report = report
         self._file = file
         self._nodes: dict[str, Node] = {}
@@ -95,6 +97,7 @@ class Fields:
                 self._check_ignored(key, node, self.at(key.text))
             else:
                 self._error(key.line, self.at(key.text), misplaced(key.text, level))
+                self.misplaced.add(key.text)
         self._warn_repeated(mapping, path)
 
     def at(self, name: str) -> str:
@@ -200,8 +203,10 @@ class Fields:
         """The texts of the list under `name`, none of them empty or there twice; any bytes, as surrogate escapes."""
         found: dict[str, None] = {}
         for path, item in self._list(name, f"such as {example}", most):
-            if not isinstance(item, Scalar) or item.kind is Kind.NULL or not item.text:
+            if not isinstance(item, Scalar) or item.kind is Kind.NULL:
                 self._error(item.line, path, f"must be text, not {describe(item)}")
+            elif not item.text:
+                self._error(item.line, path, f"must not be empty: remove it, or write a text as in {example}")
             elif self._fits(item, path, item.line):
                 if item.text in found:
                     self._error(item.line, path, f"{quoted(item.text)} stands in the list already: remove it")

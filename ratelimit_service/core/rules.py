@@ -127,7 +127,7 @@ class _Domain:
                 self.deny_unmatched = deny
         required = fields.raw_texts("required_keys", _MOST_KEYS, "[team]")
         if self._agrees(file, fields, "required_keys", frozenset(required)):
-            self.required_keys = required
+            self.required_keys = self.required_keys or required
 
     def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
         """Whether `value` is something new, or at least nothing else than what another document says."""

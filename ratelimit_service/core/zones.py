@@ -23,7 +23,7 @@ def nearest_zone(text: str) -> str | None:
     if len(wanted) > _LONGEST_NAME:
         return None
     spellings = _spellings()
-    near = difflib.get_close_matches(wanted, spellings, 1, cutoff=0.7)
+    near = difflib.get_close_matches(wanted, spellings, 1, cutoff=0.8)
     return spellings[near[0]] if near else None
 
 

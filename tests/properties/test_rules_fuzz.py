@@ -18,7 +18,29 @@ from ratelimit_service.sources.yaml_text import read
 pytestmark = pytest.mark.fuzz
 
 keys = sorted({key for level in KEYS.values() for key in level})
-values = ["d", "day", "minute", "5", "010", "1.5", "yes", "~", "a*", "'", '"', "\t", "\x07", "\ufeff", "é"]
+values = [
+    "d",
+    "day",
+    "week",
+    "mon",
+    "04-01",
+    "UTC",
+    "deny",
+    "[0.5]",
+    "{used}",
+    "5",
+    "010",
+    "1.5",
+    "yes",
+    "~",
+    "a*",
+    "'",
+    '"',
+    "\t",
+    "\x07",
+    "\ufeff",
+    "é",
+]
 marks = [
     ": ",
     "- ",
@@ -50,27 +72,63 @@ sound: dict[str, st.SearchStrategy[Any]] = {
     "key": st.text(min_size=1, max_size=2),
     "value": st.text(max_size=2) | st.integers(0, 5),
     "unit": st.sampled_from(["day", "HOUR"]),
-    "requests_per_unit": st.integers(0, 5),
+    "requests_per_unit": st.none(),
     "unlimited": st.just(False),
     "replaces": st.just([{"name": "another"}]),
     "unit_multiplier": st.integers(1, 5),
+    "tokens_per_unit": st.none(),
+    "time_zone": st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+    "starts_on": st.none(),
     "rate_limit": st.none(),
+    "rate_limits": st.none(),
+    "count_refused": st.booleans(),
+    "warn_at": st.lists(st.floats(0.01, 1), min_size=1, max_size=3),
+    "track": st.booleans(),
+    "denial_message": st.sampled_from(["wait", "{used} of {limit}", "{{}}"]),
+    "unmatched": st.sampled_from(["allow", "DENY"]),
+    "required_keys": st.lists(st.text("ab", min_size=1), min_size=1, max_size=3, unique=True),
     "descriptors": st.none(),
     "metadata": st.dictionaries(st.text(max_size=2), scalars, max_size=2),
 }
 
 
 def mappings(level: Level, required: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Mappings with some of the keys of a level; most of them are sound, some have one value of any kind."""
+    """Mappings with some of the keys of a level; nine of ten are sound, one has a value of any kind."""
     optional = {key: sound.get(key, st.booleans()) for key in KEYS[level] if key not in required}
     well = st.fixed_dictionaries(required, optional=optional)
     broken = st.builds(lambda one, key, value: {**one, key: value}, well, st.sampled_from(keys), shallow)
-    return st.one_of(well, well, well, broken)
+    return st.integers(0, 9).flatmap(lambda number: broken if number == 9 else well)
 
 
-rate_limits = mappings(Level.RATE_LIMIT, {"unit": sound["unit"], "name": st.sampled_from("ab")})
-leaves = mappings(
-    Level.DESCRIPTOR, {"key": sound["key"], "share_threshold": st.just(False), "rate_limit": rate_limits}
+amounts = {"requests_per_unit": st.integers(0, 5), "tokens_per_unit": st.integers(0, 2**53 - 1)}
+starts = st.sampled_from(
+    [
+        {"unit": "day"},
+        {"unit": "HOUR"},
+        {"unit": "week", "starts_on": "sun"},
+        {"unit": "month", "starts_on": 31},
+        {"unit": "year", "starts_on": "02-29"},
+    ]
+)
+
+
+def limits(level: Level, kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Limits with an amount of one kind, whose unit goes with where it starts."""
+    others = mappings(level, {"name": st.sampled_from("ab"), kind: amounts[kind]})
+    return st.builds(lambda one, start: {**one, **start}, others, starts)
+
+
+def descriptors(limit: str, value: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Descriptors with something under `rate_limit` or `rate_limits`."""
+    return mappings(Level.DESCRIPTOR, {"key": sound["key"], "share_threshold": st.just(False), limit: value})
+
+
+leaves = st.one_of(
+    [descriptors("rate_limit", limits(Level.RATE_LIMIT, kind)) for kind in amounts]
+    + [
+        descriptors("rate_limits", st.lists(limits(Level.RATE_LIMITS, kind), min_size=1, max_size=3))
+        for kind in amounts
+    ]
 )
 levels = st.recursive(
     leaves,
@@ -85,7 +143,7 @@ configurations = mappings(Level.FILE, {"domain": sound["key"], "descriptors": st
 def outcome(text: bytes | str) -> str:
     """`loaded`, with every rule compiled, or `refused`, with a reason and a file."""
     try:
-        loaded = load([read("f.yaml", text)])
+        loaded = load([read("f.yaml", text)], budget_domains=frozenset("ab"))
     except InvalidRules as error:
         refusal = error
     else:

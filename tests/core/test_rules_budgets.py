@@ -1,0 +1,289 @@
+"""Documents -> rules, where the language goes beyond upstream's: budgets, several limits, calendars, settings of a domain."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from ratelimit_service.core.document import Document
+from ratelimit_service.core.errors import InvalidRules
+from ratelimit_service.core.model import (
+    COUNTER_MAX,
+    Calendar,
+    DomainRules,
+    Limit,
+    Rule,
+    Unit,
+    Window,
+)
+from ratelimit_service.core.rules import Loaded, load
+from ratelimit_service.core.templates import LONGEST, wrong_with
+from ratelimit_service.core.zones import is_zone, nearest_zone
+from ratelimit_service.sources.yaml_text import read
+
+UTC = Calendar()
+BERLIN = Calendar("Europe/Berlin")
+TOKENS = "{unit: day, tokens_per_unit: 1}"
+REQUESTS = "{unit: day, requests_per_unit: 1}"
+
+
+def loaded(*texts: str, merge: bool = False, budgets: str = "") -> Loaded:
+    documents: list[Document] = [
+        read(f"{number}.yaml", textwrap.dedent(text)) for number, text in enumerate(texts, 1)
+    ]
+    return load(documents, merge_domains=merge, budget_domains=frozenset(budgets.split()))
+
+
+def domain(*texts: str, budgets: str = "") -> DomainRules:
+    (found,) = loaded(*texts, merge=True, budgets=budgets).domains
+    return found
+
+
+def rule(text: str, top: str = "", budgets: str = "") -> Rule:
+    """The rule of the one descriptor of domain `d` that `text`, the inside of a flow mapping, says."""
+    (descriptor,) = domain(
+        f"{{domain: d, {top + ', ' if top else ''}descriptors: [{{key: a, {text}}}]}}", budgets=budgets
+    ).descriptors
+    assert descriptor.rule is not None
+    return descriptor.rule
+
+
+def window(text: str, top: str = "", budgets: str = "") -> Window:
+    """The window of a `rate_limit` with `text` in it."""
+    (limit,) = rule(f"rate_limit: {{{text}}}", top, budgets).limits
+    return limit.window
+
+
+def errors(*texts: str) -> list[str]:
+    with pytest.raises(InvalidRules) as caught:
+        loaded(*texts, merge=True)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_tokens_per_unit_is_a_budget_by_the_calendar() -> None:
+    """It may be as large as a counter, and its windows follow the calendar of UTC where nothing else is said."""
+    found = rule(f"rate_limit: {{unit: month, tokens_per_unit: {COUNTER_MAX}, name: big}}")
+    assert (Limit(COUNTER_MAX, Window(Unit.MONTH, 1, UTC), "big"),) == found.limits
+    assert (True, True, "big") == (found.budget, found.count_refused, found.name)
+
+
+def test_requests_per_unit_stays_what_it_is_upstream() -> None:
+    """No budget, no calendar, and refused requests are counted."""
+    found = rule("rate_limit: {unit: month, requests_per_unit: 5}")
+    assert (Limit(5, Window(Unit.MONTH)),) == found.limits
+    assert (False, True) == (found.budget, found.count_refused)
+    assert ((), False, "") == (found.warn_at, found.track, found.denial_message)
+
+
+@pytest.mark.parametrize(
+    ("text", "top", "expected"),
+    [
+        # a calendar where a time zone or a start is given, by the limit or by its domain; the limit's zone wins
+        ("unit: day, requests_per_unit: 1", "", None),
+        ("unit: day, requests_per_unit: 1, time_zone: UTC", "", UTC),
+        ("unit: day, requests_per_unit: 1", "time_zone: Europe/Berlin", BERLIN),
+        ("unit: day, requests_per_unit: 1, time_zone: UTC", "time_zone: Europe/Berlin", UTC),
+        ("unit: week, requests_per_unit: 1, starts_on: monday", "", UTC),
+        ("unit: hour, tokens_per_unit: 1", "time_zone: Europe/Berlin", BERLIN),
+        # weeks
+        ("unit: week, tokens_per_unit: 1", "", UTC),
+        ("unit: week, tokens_per_unit: 1, starts_on: mon", "", UTC),
+        ("unit: week, tokens_per_unit: 1, starts_on: Thursday", "", Calendar(weekday=3)),
+        ("unit: week, tokens_per_unit: 1, starts_on: SUN", "time_zone: Europe/Berlin", BERLIN._replace(weekday=6)),
+        # months
+        ("unit: month, tokens_per_unit: 1, starts_on: 1", "", UTC),
+        ("unit: month, tokens_per_unit: 1, starts_on: 31", "", Calendar(day=31)),
+        ("unit: month, tokens_per_unit: 1, starts_on: '15'", "", Calendar(day=15)),
+        ("unit: month, tokens_per_unit: 1, starts_on: 08", "", Calendar(day=8)),
+        # years
+        ("unit: year, tokens_per_unit: 1, starts_on: 01-01", "", UTC),
+        ("unit: year, tokens_per_unit: 1, starts_on: 04-01", "", Calendar(month=4)),
+        ("unit: year, tokens_per_unit: 1, starts_on: 02-29", "", Calendar(month=2, day=29)),
+        ("unit: year, tokens_per_unit: 1, starts_on: 10-15", "", Calendar(month=10, day=15)),
+    ],
+)  # fmt: skip
+def test_a_window_has_the_calendar_that_the_file_asks_for(
+    text: str, top: str, expected: Calendar | None
+) -> None:
+    """Windows that are the same are equal: what has no meaning for a unit, and the usual start, leave no trace."""
+    assert expected == window(text, top).calendar
+
+
+def test_a_list_has_its_limits_in_the_order_of_the_file() -> None:
+    """Each with its own name, cleaned; the rule has the first there is, as it was written."""
+    found = rule(
+        "rate_limits: [{unit: hour, unit_multiplier: 5, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 50, name: 'a \"b\"'},"
+        " {unit: week, tokens_per_unit: 100, name: c}]"
+    )
+    assert (
+        Limit(5, Window(Unit.HOUR, 5, UTC)),
+        Limit(50, Window(Unit.DAY, 1, UTC), "a _b_"),
+        Limit(100, Window(Unit.WEEK, 1, UTC), "c"),
+    ) == found.limits
+    assert ('a "b"', True) == (found.name, found.budget)
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets", "expected"),
+    [
+        (f"rate_limit: {TOKENS}", "", True),
+        (f"rate_limits: [{TOKENS}]", "", True),
+        (f"rate_limit: {REQUESTS}", "", True),
+        (f"rate_limits: [{REQUESTS}]", "", False),
+        (f"rate_limits: [{REQUESTS}]", "d", True),
+        # what the file says holds for each of them
+        (f"rate_limit: {TOKENS}, count_refused: false", "", False),
+        (f"rate_limits: [{TOKENS}], count_refused: false", "", False),
+        (f"rate_limit: {REQUESTS}, count_refused: false", "", False),
+        (f"rate_limits: [{REQUESTS}], count_refused: true", "", True),
+        (f"rate_limit: {REQUESTS}, count_refused: ", "", True),
+    ],
+)
+def test_refused_requests_are_counted_but_in_a_list_of_requests(
+    text: str, budgets: str, expected: bool
+) -> None:
+    """A minute that refuses must not burn the day; all others count what they refuse, unless the file says otherwise."""
+    assert expected is rule(text, budgets=budgets).count_refused
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[0.8]", (0.8,)),
+        ("[1, 0.5]", (0.5, 1.0)),
+        ("[1.0, 0.50, 1, .5]", (0.5, 1.0)),
+        ("[1e-3]", (0.001,)),
+        ("~", ()),
+    ],
+)
+def test_thresholds_ascend_and_are_there_once(text: str, expected: tuple[float, ...]) -> None:
+    """However the file has them."""
+    assert expected == rule(f"rate_limit: {TOKENS}, warn_at: {text}").warn_at
+
+
+def test_what_stands_beside_a_limit_is_in_its_rule() -> None:
+    """Whether its use is shown, and what a refused caller is told."""
+    found = rule(f"rate_limits: [{REQUESTS}], track: yes, denial_message: 'Wait {{reset_seconds}} s.'")
+    assert (True, "Wait {reset_seconds} s.") == (found.track, found.denial_message)
+
+
+def test_in_budget_domains_every_limit_is_a_budget() -> None:
+    """With the windows of a budget, in the zone of the domain; other domains stay as they are."""
+    text = """
+        domain: d
+        time_zone: Europe/Berlin
+        descriptors:
+          - {key: a, rate_limit: {unit: week, requests_per_unit: 5}}
+          - {key: b, rate_limits: [{unit: week, requests_per_unit: 5}]}
+          - {key: c, rate_limit: {unit: week, tokens_per_unit: 5}}
+          - {key: d, rate_limit: {unlimited: true}}
+    """
+    rules = [each.rule for each in domain(text, budgets="d").descriptors if each.rule]
+    assert [True, True, True, False] == [each.budget for each in rules]
+    assert [(Limit(5, Window(Unit.WEEK, 1, BERLIN)),)] * 3 == [each.limits for each in rules[:3]]
+    assert ((), True) == (rules[3].limits, rules[3].unlimited)
+
+    assert UTC == window("unit: week, requests_per_unit: 1", budgets="d").calendar
+    assert None is window("unit: week, requests_per_unit: 1", budgets="e d.e").calendar
+
+
+def test_a_domain_of_budgets_says_so() -> None:
+    """So that a limit which a request brings with it is one, too."""
+    assert [True, False] == [each.budgets for each in loaded("domain: d", "domain: e", budgets="d").domains]
+
+
+def test_a_budget_domain_that_no_file_has_is_told() -> None:
+    """A misspelt name would leave request limits where budgets were wanted."""
+    assert ["BUDGET_DOMAINS: no file is of the domain 'D': name one of those that are in the files"] == [
+        str(warning) for warning in loaded("domain: d", budgets="d D").warnings
+    ]
+
+
+def test_a_domain_has_its_settings() -> None:
+    """The time zone as text, the keys as bytes; without them everything is as upstream has it."""
+    found = domain(
+        "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [team, 010, !!binary /w==]}"
+    )
+    assert ("Europe/Berlin", True, (b"team", b"010", b"\xff")) == (
+        found.zone,
+        found.deny_unmatched,
+        found.required_keys,
+    )
+    plain = domain("domain: d")
+    assert ("", False, (), False) == (plain.zone, plain.deny_unmatched, plain.required_keys, plain.budgets)
+
+
+def test_settings_of_one_file_hold_for_all_files_of_the_domain() -> None:
+    """Also for the limits of a file that was read before."""
+    found = domain(
+        "{domain: d, descriptors: [{key: a, rate_limit: {unit: day, tokens_per_unit: 1}}]}",
+        "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [a, b]}",
+        "{domain: d, time_zone: Europe/Berlin, unmatched: DENY, required_keys: [b, a]}",
+    )
+    (descriptor,) = found.descriptors
+    assert descriptor.rule is not None
+    assert BERLIN == descriptor.rule.limits[0].window.calendar
+    assert ("Europe/Berlin", True, (b"a", b"b")) == (found.zone, found.deny_unmatched, found.required_keys)
+
+
+def test_files_of_one_domain_must_not_contradict_each_other() -> None:
+    """The error names the place where the other value stands."""
+    advice = "give it once, or the same in every file of the domain"
+    assert [
+        f"2.yaml:2: time_zone: is another one at 1.yaml:3: {advice}",
+        f"2.yaml:3: unmatched: is another one at 1.yaml:4: {advice}",
+        f"2.yaml:4: required_keys: is another one at 1.yaml:5: {advice}",
+    ] == errors(
+        "\ndomain: d\ntime_zone: UTC\nunmatched: allow\nrequired_keys: [a]",
+        "domain: d\ntime_zone: Europe/Berlin\nunmatched: deny\nrequired_keys: [a, b]",
+    )
+
+
+def test_the_settings_of_one_domain_are_not_those_of_another() -> None:
+    """Nor do the descriptors of one take the time zone of the other."""
+    (_, other) = loaded(
+        "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [a]}",
+        f"{{domain: e, descriptors: [{{key: a, rate_limit: {REQUESTS}}}]}}",
+    ).domains
+    assert ("", False, ()) == (other.zone, other.deny_unmatched, other.required_keys)
+    assert other.descriptors[0].rule is not None
+    assert None is other.descriptors[0].rule.limits[0].window.calendar
+
+
+def test_a_rule_with_several_limits_can_be_replaced_by_its_first_name() -> None:
+    """The names of its further limits are for people: to replace by one of them would have no effect."""
+    text = """
+        domain: d
+        descriptors:
+          - {key: a, rate_limits: [{name: x, unit: day, tokens_per_unit: 1}, {name: y, unit: hour, tokens_per_unit: 1}]}
+          - {key: b, rate_limit: {unlimited: true, replaces: [{name: x}, {name: y}]}}
+    """
+    assert ["no rate_limit of domain 'd' has the name 'y'"] == [
+        warning.message for warning in loaded(text).warnings
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("europe/berlin", "Europe/Berlin"),
+        ("Europe/Berlni", "Europe/Berlin"),
+        ("berlin", "Europe/Berlin"),
+        ("new york", "America/New_York"),
+        ("utc", "UTC"),
+        # no suggestion is better than one that is hours off
+        ("CEST", None),
+        ("GMT+2", None),
+        ("x" * 1_000_000, None),
+    ],
+)
+def test_the_zone_that_was_likely_meant_is_found(text: str, expected: str | None) -> None:
+    """By its whole name or by its city."""
+    assert (False, expected) == (is_zone(text), nearest_zone(text))
+
+
+@pytest.mark.parametrize("text", ["", "Ask {{us}}.", "{used}{limit}", "é" * LONGEST])
+def test_a_sound_template_has_nothing_wrong_with_it(text: str) -> None:
+    """Plain text, braces written twice, placeholders side by side."""
+    assert "" == wrong_with(text)
