@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core test-e2e fuzz check format proto docs lock clean
+.PHONY: help run test test-core test-e2e fuzz faults check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test-e2e: .venv/dev.stamp redis ## Run just the tests with a real Envoy in front
 
 fuzz: .venv/dev.stamp ## Run the fuzz tests for long, with hundreds of times the input that `make test` gives them.
 	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0
+
+faults: .venv/dev.stamp redis ## Run the fault suite for long, and write its figures into docs/reliability.md.
+	@FAULT_SECONDS=5 HOSTILE_REQUESTS=250000 FAULT_REPORT=docs/reliability.md .venv/bin/python -m pytest tests/faults
 
 check: .venv/dev.stamp ## Check format, lint, types, and that what is generated is current.
 	@.venv/bin/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }

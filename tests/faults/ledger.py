@@ -68,6 +68,26 @@ class Outcome:
         return sorted(self.latencies)[int(len(self.latencies) * 0.99)] if self.latencies else 0.0
 
 
+REPORT: list[tuple[str, Outcome]] = []
+"""What the runs of this session came to, by fault; conftest.py writes them down."""
+
+
+def table(report: list[tuple[str, Outcome]]) -> str:
+    """The report as a Markdown table."""
+    lines = [
+        "| fault | requests | answered with an error | charges lost | counted twice | p99 of an answer | settled after |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for what, outcome in report:
+        requests = sum(outcome.answered.values())
+        errors = outcome.answered["UNAVAILABLE"]
+        lines.append(
+            f"| {what} | {requests:,} | {errors:,} | {outcome.lost} | {outcome.doubled} "
+            f"| {outcome.p99() * 1000:.0f} ms | {outcome.recovered_in:.2f} s |"
+        )
+    return "\n".join(lines)
+
+
 class Bench:
     """The service as it counts in one Redis, all layers included, without a transport."""
 

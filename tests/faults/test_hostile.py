@@ -1,0 +1,151 @@
+"""Strangers who mean harm: the process stays up, keeps its size, frees no exhausted bucket, and serves the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from grpc import aio
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import Outcome
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.grpc_method import PATH
+from tests.service import Service, port_of
+
+REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "30000"))
+"""Each has four descriptors that nobody has sent before; `make faults` sends a quarter of a million."""
+
+
+def test_a_flood_of_new_names_does_not_grow_the_process() -> None:
+    """Metrics, tracked buckets, thresholds, logs of refusals, caches: each has its bound, and stays within it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.hostile_keys", str(REQUESTS)],
+        capture_output=True,
+        check=True,
+        timeout=600,
+        cwd=Path(__file__).parents[2],
+    )
+    assert json.loads(done.stdout)["grown_mib"] <= 30
+
+
+def test_a_full_memory_store_refuses_new_buckets_and_frees_none() -> None:
+    """At the bound a new bucket gets an error; the exhausted one stays exhausted, whatever floods in."""
+    store = MemoryStore(lambda: 0.0, capacity=100)
+    answers: list[Outcome] = []
+    store.hit([[Hit("exhausted", 1_000, 3_600)]], answers.extend)
+    for number in range(1_000):
+        store.hit([[Hit(f"stranger-{number}", 1, 3_600)]], answers.extend)
+    store.hit([[Hit("exhausted", 0, 3_600)]], answers.extend)
+    assert [1_000] == answers[-1]
+    refused = [
+        outcome
+        for outcome in answers
+        if not isinstance(outcome, StoreError) and isinstance(outcome[0], StoreError)
+    ]
+    assert 901 == len(refused) == store.refused
+    assert 100 == len(store)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    rules = tmp_path_factory.mktemp("rules") / "rules.yaml"
+    rules.write_text(
+        "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 1000000}}]\n"
+    )
+    with Service({"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory"}) as served:
+        yield served
+
+
+def message(descriptors: int = 1, value: bytes = b"dba", unit: int = 0) -> bytes:
+    request = RateLimitRequest(domain="d")
+    for _ in range(descriptors):
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=b"team", value=value)
+        descriptor.hits_addend.value = 0
+        if unit:
+            descriptor.limit.unit = unit  # type: ignore[assignment]
+    return request.SerializeToString()
+
+
+async def served(address: str) -> bool:
+    """Whether an honest caller is answered."""
+    async with aio.insecure_channel(address) as channel:
+        method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
+        response: RateLimitResponse = await method(message(), timeout=20)
+        return response.overall_code == RateLimitResponse.OK
+
+
+HOSTILE = [
+    message(10_000),
+    message(1_000, b"x" * 3_000),
+    message(1, b"\x00\xff\r\n" * 16_384),
+    message(1, unit=99),
+    message()[:-3],
+    b"\x0a" * 100_000,
+    b"\x12\xff\xff\xff\xff\x0f",
+    b"\x13" * 10_000,  # groups in groups in groups
+    os.urandom(50_000),
+]
+
+
+async def test_hostile_messages_harm_nobody_else(service: Service) -> None:
+    """Each is answered, with a decision or an error of its own, and an honest caller is served in between."""
+    async with aio.insecure_channel(service.grpc) as channel:
+        method = channel.unary_unary(PATH, bytes, bytes)
+        for data in HOSTILE:
+            try:
+                await method(data, timeout=20)
+            except aio.AioRpcError as error:
+                assert error.code().name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"), error
+            assert await served(service.grpc)
+
+
+async def test_calls_that_are_taken_back_at_once_harm_nobody_else(service: Service) -> None:
+    """Two thousand streams are opened and reset."""
+    async with aio.insecure_channel(service.grpc) as channel:
+        method = channel.unary_unary(PATH, bytes, bytes)
+        for _ in range(20):
+            calls = [method(message(), timeout=20) for _ in range(100)]
+            await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+    assert await served(service.grpc)
+
+
+GREETINGS = [
+    b"",
+    b"PRI * HTTP/2.0\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    b"GET / HTTP/1.1\r\nHost: x\r\n",
+    b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{",
+    b"\x16\x03\x01\x02\x00\x01\x00",
+    os.urandom(500),
+]
+
+
+async def test_connections_that_say_little_harm_nobody_else(service: Service) -> None:
+    """Two hundred half-open ones on the gRPC port and on the HTTP port each: silent, cut short, or in another tongue."""
+    with ExitStack() as open_ones:
+        for address in (service.grpc, service.http):
+            for number in range(200):
+                connection = open_ones.enter_context(
+                    socket.create_connection(("127.0.0.1", port_of(address)))
+                )
+                try:
+                    connection.sendall(GREETINGS[number % len(GREETINGS)])
+                except OSError:  # it has been shown the door already
+                    continue
+        assert await served(service.grpc)
+        assert (200, "OK") == await asyncio.to_thread(service.health)
+    assert service.running
