@@ -10,6 +10,7 @@ and script calls a decision; the counters are compared with what was charged aft
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
 import uvloop
@@ -26,6 +27,12 @@ from tests.servers import RedisServer
 
 CALLERS = 50
 SECONDS = 3.0
+
+
+def say(line: str) -> None:
+    """A line of the table, now."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 async def measure(server: RedisServer, round_trip: float, *, grouped: bool) -> tuple[float, float]:
@@ -69,11 +76,11 @@ async def measure(server: RedisServer, round_trip: float, *, grouped: bool) -> t
 async def main() -> None:
     """Print the table."""
     with RedisServer() as server:
-        print("round trip   grouped   decisions/s   script calls a decision")
+        say("round trip   grouped   decisions/s   script calls a decision")
         for round_trip in (0.0, 0.001, 0.005):
             for grouped in (False, True):
                 rate, calls = await measure(server, round_trip, grouped=grouped)
-                print(f"{round_trip * 1000:7.0f} ms   {grouped!s:7}   {rate:11,.0f}   {calls:.3f}")
+                say(f"{round_trip * 1000:7.0f} ms   {grouped!s:7}   {rate:11,.0f}   {calls:.3f}")
 
 
 if __name__ == "__main__":

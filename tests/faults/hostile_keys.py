@@ -120,7 +120,7 @@ async def flood(requests: int) -> dict[str, float]:
 def main() -> None:
     """Flood, and print."""
     logs.configure("error", "json")
-    print(json.dumps(asyncio.run(flood(int(sys.argv[1])))))
+    sys.stdout.write(json.dumps(asyncio.run(flood(int(sys.argv[1])))) + "\n")
 
 
 if __name__ == "__main__":
