@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from ratelimit_service.core.model import Descriptor, DomainRules, Entry, Overrid
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.service import RateLimitService
 from tests.limiter import Asked, Recording, Unobserved
+
+pytestmark = pytest.mark.fuzz
 
 Entries = list[tuple[bytes, bytes]]
 

@@ -6,14 +6,18 @@ import itertools
 import re
 from typing import Any
 
+import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example as trying
+from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.matcher import Match, RuleTree
+from ratelimit_service.core.matcher import Match, Pattern, RuleTree
 from ratelimit_service.core.model import Entry
 from ratelimit_service.core.rules import load
 from ratelimit_service.sources.yaml_text import read
+
+pytestmark = pytest.mark.fuzz
 
 Described = dict[str, Any]
 """A descriptor as in a file."""
@@ -54,6 +58,34 @@ branches = st.fixed_dictionaries(
 ).map(sharing)
 levels = siblings(st.one_of(leaves, branches))
 entries = st.lists(st.tuples(keys, texts), max_size=3)
+
+
+@st.composite
+def requests(draw: st.DrawFn, rules: list[Described]) -> list[tuple[str, str]]:
+    """Entries made after the rules, so that most of them meet one: stars filled in, parts of what they join exchanged."""
+    asked = []
+    for _ in range(draw(st.integers(1, 3))):
+        if not rules or draw(st.integers(0, 5)) == 0:
+            break
+        one = draw(st.sampled_from(rules))
+        filled = [
+            part + draw(st.sampled_from(["", "", "a", "b", "_", "*"])) for part in composite(one).split("*")
+        ]
+        joined = "".join(filled) if draw(st.booleans()) else composite(one)
+        if "value" not in one and draw(st.booleans()):
+            joined += "_" + draw(texts)
+        cuts = [place for place, char in enumerate(joined) if char == "_" and place > 0]
+        cut = draw(st.sampled_from(cuts)) if cuts else len(joined)
+        asked.append((joined[:cut] or "a", joined[cut + 1 :]))
+        rules = one.get("descriptors", [])
+    return asked + draw(entries if draw(st.integers(0, 3)) == 0 else st.just([]))
+
+
+@st.composite
+def asked_of_rules(draw: st.DrawFn) -> tuple[list[Described], list[list[tuple[str, str]]]]:
+    """Rules, and some requests made after them."""
+    rules = draw(levels)
+    return rules, draw(st.lists(requests(rules), min_size=3, max_size=8))
 
 
 def compiled(rules: list[Described]) -> RuleTree:
@@ -97,19 +129,33 @@ def paths(rules: list[Described], above: tuple[str, ...] = ()) -> list[tuple[str
     return found
 
 
-@example([{"key": "a", "value": "*"}, {"key": "a", "rate_limit": {"unit": "day"}}], [("a", "b")])
-@example([{"key": "a_b", "rate_limit": {"unit": "day"}}], [("a", "b")])
-@example([{"key": "a_b", "rate_limit": {"unit": "day"}}], [("a_b", "b")])
-@given(levels, entries)
+@trying(([{"key": "a", "value": "*"}, {"key": "a", "rate_limit": {"unit": "day"}}], [[("a", "b")]]))
+@trying(([{"key": "a_b", "rate_limit": {"unit": "day"}}], [[("a", "b")], [("a_b", "b")]]))
+@trying(([{"key": "*b", "rate_limit": {"unit": "day"}}], [[("ab", "a")], [("ab", "")], [("a", "b")]]))
+@given(asked_of_rules())
 def test_the_tree_finds_what_a_plain_reading_finds(
-    rules: list[Described], asked: list[tuple[str, str]]
+    example: tuple[list[Described], list[list[tuple[str, str]]]],
 ) -> None:
     """The rule where the descriptor ends exactly, by the same precedence at each level, without a way back."""
-    path = walk(rules, asked)
-    there = path is not None and path != [] and "rate_limit" in path[-1]
-    expected = tuple(map(composite, path)) if path and there else None
-    found = met(compiled(rules), asked)
-    assert expected == (found.rule.path.levels if found else None)
+    rules, several = example
+    tree = compiled(rules)
+    for asked in several:
+        path = walk(rules, asked)
+        there = path is not None and path != [] and "rate_limit" in path[-1]
+        expected = tuple(map(composite, path)) if path and there else None
+        found = met(tree, asked)
+        assert expected == (found.rule.path.levels if found else None)
+
+
+def test_a_pattern_matches_what_its_pieces_are_found_in() -> None:
+    """In their order, without overlapping, from the first byte to the last: every short pattern, on every short text."""
+    texts = ["".join(text) for size in range(6) for text in itertools.product("ab", repeat=size)]
+    for size in range(1, 8):
+        for pattern in map("".join, itertools.product("ab*", repeat=size)):
+            if "*" in pattern:
+                compiled, plain = Pattern(pattern.encode()), re.compile(pattern.replace("*", ".*"))
+                expected = [text for text in texts if plain.fullmatch(text)]
+                assert expected == [text for text in texts if compiled.matches(text.encode())], pattern
 
 
 @given(levels)
@@ -130,22 +176,32 @@ def counted_as(rules: list[Described], asked: list[tuple[str, str]]) -> Any:
     ]
 
 
-BOTH_SHARE = {"share_threshold": True, "rate_limit": {"unit": "day"}}
+LIMITED: Described = {"rate_limit": {"unit": "day"}}
+BOTH_SHARE = {"share_threshold": True, **LIMITED}
 
 
-@example(
-    [{"key": "a__a", "value": "*", **BOTH_SHARE}, {"key": "a", "value": "*", **BOTH_SHARE}],
-    [[("a_", "a_b")], [("a_", "b")]],
+@trying(
+    (
+        [{"key": "a__a", "value": "*", **BOTH_SHARE}, {"key": "a", "value": "*", **BOTH_SHARE}],
+        [[("a_", "a_b")], [("a_", "b")]],
+    )
 )
-@example([{"key": "a", "value": "*b", **BOTH_SHARE}], [[("a", "b")], [("a", "*b")], [("a", "ab")]])
-@example([{"key": "a*", **BOTH_SHARE}], [[("a", "a*")], [("a", "b")], [("a*", "b")], [("a*", "")]])
-@given(levels, st.lists(entries, min_size=2, max_size=6))
+@trying(([{"key": "a", "value": "*b", **BOTH_SHARE}], [[("a", "b")], [("a", "*b")], [("a", "ab")]]))
+@trying(([{"key": "a*", **BOTH_SHARE}], [[("a", "a*")], [("a", "b")], [("a*", "b")], [("a*", "")]]))
+@trying(
+    (
+        [{"key": "a", "value": "*", "share_threshold": True, "descriptors": [{"key": "b", **LIMITED}]}],
+        [[("a", "a"), ("b", "a")], [("a", "b"), ("b", "a")], [("a", "b"), ("b", "b")]],
+    )
+)
+@given(asked_of_rules())
 def test_only_what_shares_a_threshold_counts_together(
-    rules: list[Described], requests: list[list[tuple[str, str]]]
+    example: tuple[list[Described], list[list[tuple[str, str]]]],
 ) -> None:
     """Two descriptors that meet rules have one bucket exactly where they are the same, or share all that they differ in."""
+    rules, several = example
     tree = compiled(rules)
-    for one, other in itertools.combinations(requests, 2):
+    for one, other in itertools.combinations(several, 2):
         first, second = met(tree, one), met(tree, other)
         if first is not None and second is not None:
             together = counted_as(rules, one) == counted_as(rules, other)

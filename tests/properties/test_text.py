@@ -6,12 +6,15 @@ import re
 import unicodedata
 from ipaddress import IPv4Address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.rules import header_text
 from ratelimit_service.core.statkeys import stat_level
 from ratelimit_service.core.text import printable, show
+
+pytestmark = pytest.mark.fuzz
 
 # Bytes of any kind, among them those that end lines, begin escapes, turn text around and look like addresses.
 pieces = st.sampled_from(
