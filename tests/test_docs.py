@@ -42,9 +42,10 @@ from tools import generate_docs
 from tools.generate_docs import pages
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES_PAGE = ROOT / "config" / "examples" / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), EXAMPLES_PAGE]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
-EXAMPLES = sorted((ROOT / "config" / "examples").iterdir())
+EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 NOW = 1_795_256_400.0
 """2026-11-21T10:20:00Z, the moment at which docs/configuration.md plays."""
@@ -255,6 +256,12 @@ def test_the_examples_can_be_served_together() -> None:
     """Each has a domain of its own."""
     loaded = load([read(file.name, file.read_bytes()) for file in EXAMPLES])
     assert len(EXAMPLES) == len(loaded.domains)
+
+
+def test_every_example_is_listed() -> None:
+    """With one line that says what it shows."""
+    listed = re.findall(r"^\| \[(\S+)\]\(\1\) \| .+ \|$", EXAMPLES_PAGE.read_text("utf-8"), re.MULTILINE)
+    assert [file.name for file in EXAMPLES] == sorted(listed)
 
 
 # All pages
