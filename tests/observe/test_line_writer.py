@@ -91,7 +91,7 @@ def test_there_is_room_again_when_lines_have_been_written() -> None:
         read.append(data)
         written.release()
 
-    writer = LineWriter(write, most_lines=2)
+    writer = LineWriter(write, most_lines=2, most_bytes=8)
     writer.start()
     for number in range(20):
         writer.put([b"%d\n" % number])
