@@ -19,7 +19,7 @@ from typing import Any
 
 from .model import Code, Decision, Header, Status, Tally, Use, Window
 from .planning import Item, Plan, Policy, described
-from .text import printable, shorten
+from .text import printable
 from .windows import length
 
 HEADERS = ("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit")
@@ -28,7 +28,6 @@ HEADERS = ("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit")
 PLACEHOLDERS = ("rule", "descriptor", "used", "limit", "unit", "reset_seconds", "resets_at")
 """What a denial_message may have in braces."""
 
-_LONGEST_DESCRIPTOR = 500
 _LAST_INSTANT = 253_402_300_799
 """9999-12-31T23:59:59Z: no calendar of Python's goes further."""
 
@@ -79,7 +78,7 @@ def _details(plan: Plan, decision: Decision) -> _Details:
     use = _told(tally)
     facts = {
         "rule": printable(tally.rule.name or str(tally.rule.path)) if not use.limit.name else use.limit.name,
-        "descriptor": shorten(described(plan.request.descriptors[place]), _LONGEST_DESCRIPTOR),
+        "descriptor": described(plan.request.descriptors[place]),
         "used": use.after,
         "limit": use.limit.amount,
         "unit": unit_text(use.limit.window),

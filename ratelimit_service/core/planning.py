@@ -15,7 +15,7 @@ from .errors import InvalidRequest, NotReady
 from .matcher import Domain, Match, RuleTree
 from .model import COUNTER_MAX, Descriptor, Gate, Hit, Limit, Request, Rule, StatKey
 from .overrides import overridden, override_limit
-from .text import show
+from .text import excerpt, show
 from .windows import Span, Spans
 
 Jitter = Callable[[], int]
@@ -33,6 +33,10 @@ class FailureMode(enum.Enum):
     ERROR = "error"
     ALLOW = "allow"
     DENY = "deny"
+
+
+_LONGEST_SHOWN, _MOST_SHOWN = 200, 20
+"""Bytes of a text, and entries of a descriptor, that people are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,11 @@ def make_plan(
 
 def described(descriptor: Descriptor) -> str:
     """A descriptor as people may see it: `team=dba,model=gpt-x`."""
-    return ",".join([f"{show(key)}={show(value)}" for key, value in descriptor.entries])
+    shown = [
+        f"{excerpt(key, _LONGEST_SHOWN)}={excerpt(value, _LONGEST_SHOWN)}"
+        for key, value in descriptor.entries[:_MOST_SHOWN]
+    ]
+    return ",".join(shown)
 
 
 def _check(request: Request) -> None:
