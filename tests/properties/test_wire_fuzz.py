@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimit_service.core.denial import HEADERS
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.matcher import RuleTree
 from ratelimit_service.core.model import (
@@ -36,29 +38,43 @@ from tests.limiter import MIDNIGHT, Asked, Recording
 
 from .wire import field, messages, requests
 
-TREE = RuleTree(
-    load(
-        [
-            read(
-                "rules.yaml",
-                """
-                domain: d
-                descriptors:
-                  - key: team
-                    rate_limit: {requests_per_unit: 10, unit: hour, name: 'h"é'}
-                    metadata: {tier: gold, deep: {a: [1, null, 2.5], b: {}}}
-                    descriptors: [{key: path, rate_limit: {requests_per_unit: 0, unit: day}}]
-                  - {key: team, value: dba, detailed_metric: true, rate_limit: {requests_per_unit: 4294967295, unit: year}}
-                  - {key: path, value: /api/*, share_threshold: true, rate_limit: {requests_per_unit: 1, unit: second}}
-                  - {key: user, value_to_metric: true, rate_limit: {requests_per_unit: 3, unit: minute, unit_multiplier: 7}}
-                  - {key: free, rate_limit: {unlimited: true, replaces: [{name: 'h"é'}]}, metadata: {tier: free, deep: {b: {c: 1}}}}
-                  - {key: trial, rate_limit: {requests_per_unit: 2, unit: week}, shadow_mode: true, metadata: {deep: 1}}
-                  - {key: quota, rate_limit: {requests_per_unit: 2, unit: month}, quota_mode: true}
-                """,
-            )
-        ]
-    ).domains
+RULES = (
+    """
+    domain: d
+    descriptors:
+      - key: team
+        rate_limit: {requests_per_unit: 10, unit: hour, name: 'h"é'}
+        metadata: {tier: gold, deep: {a: [1, null, 2.5], b: {}}}
+        descriptors: [{key: path, rate_limit: {requests_per_unit: 0, unit: day}}]
+      - {key: team, value: dba, detailed_metric: true, rate_limit: {requests_per_unit: 4294967295, unit: year}}
+      - {key: path, value: /api/*, share_threshold: true, rate_limit: {requests_per_unit: 1, unit: second}}
+      - {key: user, value_to_metric: true, rate_limit: {requests_per_unit: 3, unit: minute, unit_multiplier: 7}}
+      - key: free
+        rate_limit: {unlimited: true, replaces: [{name: 'h"é'}]}
+        metadata: {tier: free, deep: {b: {c: 1}}}
+      - {key: trial, rate_limit: {requests_per_unit: 2, unit: week}, shadow_mode: true, metadata: {deep: 1}}
+      - {key: quota, rate_limit: {requests_per_unit: 2, unit: month}, quota_mode: true}
+    """,
+    """
+    domain: budgets
+    time_zone: Europe/Berlin
+    unmatched: deny
+    required_keys: [team]
+    descriptors:
+      - key: team
+        rate_limits:
+          - {name: hourly, unit: hour, tokens_per_unit: 10}
+          - {name: monthly, unit: month, starts_on: 15, tokens_per_unit: 9007199254740991}
+        denial_message: "{rule} of {descriptor}: {used} of {limit} in this {unit}, back in {reset_seconds} s, at {resets_at}"
+        descriptors: [{key: path, rate_limit: {unit: day, tokens_per_unit: 0}, quota_mode: true}]
+      - {key: user, rate_limit: {unit: week, tokens_per_unit: 2}, count_refused: false, shadow_mode: true}
+      - key: path
+        rate_limits:
+          - {unit: minute, requests_per_unit: 1}
+          - {unit: minute, unit_multiplier: 2, requests_per_unit: 9}
+    """,
 )
+TREE = RuleTree(load([read(f"{number}.yaml", text) for number, text in enumerate(RULES)]).domains)
 
 policies = st.builds(
     Policy,
@@ -69,6 +85,8 @@ policies = st.builds(
     limit_header=st.sampled_from(["", "RateLimit-Limit"]),
     remaining_header=st.just("RateLimit-Remaining"),
     reset_header=st.just("RateLimit-Reset"),
+    refusal_headers=st.sampled_from([frozenset(), frozenset(HEADERS)]),
+    refusal_body=st.booleans(),
 )
 
 OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
@@ -108,10 +126,13 @@ def check_answer(call: Asked) -> str:
             assert re.fullmatch(r"[ -~]*", status.current_limit.name)
             assert status.limit_remaining <= status.current_limit.requests_per_unit
         else:
-            assert OK == status.code
+            assert OK == status.code or "budgets" == call.request.domain  # which refuses what no rule is for
             assert status.limit_remaining in (0, UINT32_MAX)
     for header in response.response_headers_to_add:
-        assert re.fullmatch(r"[0-9]+", header.value)
+        assert re.fullmatch(r"[-A-Za-z]+: [ -~]+", f"{header.key}: {header.value}")
+    if response.raw_body:
+        assert OVER_LIMIT == response.overall_code
+        assert json.loads(response.raw_body)["error"]["message"].isprintable()
     return RateLimitResponse.Code.Name(response.overall_code)
 
 

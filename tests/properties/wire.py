@@ -27,7 +27,9 @@ VALUES = [
 texts = st.one_of(
     st.sampled_from(VALUES), st.binary(max_size=6), st.sampled_from([b"x" * 128, b"y" * 129, b"z" * 3000])
 )
-domains = st.sampled_from(["d", "d", "d", "d", "", "unknown", "d\x00", "é\n", "x" * 5000])
+domains = st.sampled_from(
+    ["d", "d", "d", "budgets", "budgets", "budgets", "", "unknown", "d\x00", "é\n", "x" * 5000]
+)
 
 
 @st.composite
