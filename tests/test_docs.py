@@ -1,54 +1,31 @@
-"""What the docs say is so: their YAML loads, their tables are asked, their requests are answered, their links lead somewhere."""
+"""What the docs say is so: their YAML loads, their links lead somewhere, what they name exists.
+
+What they say of rules is asked in test_docs_rules.py.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from google.protobuf import json_format
 
-from ratelimit_service.assembly import policy_of
-from ratelimit_service.core import windows
-from ratelimit_service.core.errors import InvalidRules
-from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import (
-    UNLIMITED_STATUS,
-    Code,
-    Decision,
-    Descriptor,
-    Entry,
-    Request,
-    Status,
-    Unit,
-)
-from ratelimit_service.core.reading import KEYS
-from ratelimit_service.core.rules import Loaded, load
-from ratelimit_service.http.json import parse
+from ratelimit_service.core.rules import load
 from ratelimit_service.observe.catalogue import CATALOGUE
-from ratelimit_service.observe.metrics import Metrics
-from ratelimit_service.service import RateLimitService
-from ratelimit_service.settings import documented, load_settings
+from ratelimit_service.settings import documented
 from ratelimit_service.settings_unsupported import UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.transports import codec
 from tools import generate_docs
 from tools.generate_docs import pages
 
-ROOT = Path(__file__).resolve().parents[1]
+from .documents import ROOT, blocks, loaded
+
 EXAMPLES_PAGE = ROOT / "config" / "examples" / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), EXAMPLES_PAGE]
-CONFIGURATION = ROOT / "docs" / "configuration.md"
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
-
-NOW = 1_795_256_400.0
-"""2026-11-21T10:20:00Z, the moment at which docs/configuration.md plays."""
 
 NO_SETTINGS = {
     "OVER_LIMIT INVALID_ARGUMENT RESOURCE_EXHAUSTED NOT_SERVING NOT_FOUND DEADLINE_EXCEEDED DYNAMIC_METADATA",
@@ -57,190 +34,6 @@ NO_SETTINGS = {
 """What is written as settings are, but is none: names of the protocol and of the code."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-class Block(NamedTuple):
-    """A fenced block: what stands behind the opening fence, the text, and the line where that begins."""
-
-    info: str
-    text: str
-    line: int
-
-
-class Table(NamedTuple):
-    """A table: its head, its rows, and the YAML that stands last before it."""
-
-    head: list[str]
-    rows: list[list[str]]
-    line: int
-    rules: str
-
-
-def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in their order."""
-    text = page.read_text("utf-8")
-    return [
-        Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
-        for found in re.finditer(r"^```(.*)\n((?:(?!```).*\n)*)```$", text, re.MULTILINE)
-    ]
-
-
-def tables(page: Path, *head: str) -> list[Table]:
-    """The tables of a page whose head begins with these cells."""
-    text = page.read_text("utf-8")
-    yaml_blocks = [block for block in blocks(page) if block.info == "yaml"]
-    wanted = []
-    for found in re.finditer(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
-        rows = [_cells(line) for line in found[0].splitlines()]
-        if rows[0][: len(head)] == list(head):
-            line = text.count("\n", 0, found.start()) + 1
-            rules = [block.text for block in yaml_blocks if block.line < line]
-            wanted.append(Table(rows[0], rows[2:], line, rules[-1] if rules else ""))
-    return wanted
-
-
-def _cells(line: str) -> list[str]:
-    cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
-    return [cell.strip().replace(r"\|", "|").replace("`", "") for cell in cells]
-
-
-def load_text(text: str) -> Loaded:
-    return load([read("example.yaml", text)])
-
-
-def entries_of(text: str) -> tuple[Entry, ...]:
-    """`team=dba, model=gpt-x` as entries."""
-    pairs = [pair.partition("=") for pair in text.split(", ")]
-    return tuple(Entry(key.encode(), value.encode()) for key, _, value in pairs)
-
-
-def service_of(rules: str) -> tuple[RateLimitService, MemoryStore]:
-    """The service with these rules, counting from nothing at NOW."""
-    store = MemoryStore(lambda: NOW)
-    settings = load_settings({"REFUSAL_HEADERS": "", "REFUSAL_BODY": "none"})
-    service = RateLimitService(store, Metrics(), lambda: NOW, policy_of(settings))
-    service.use(RuleTree(load_text(rules).domains))
-    return service, store
-
-
-# docs/configuration.md
-
-
-async def test_the_worked_request_is_answered_as_the_page_says() -> None:
-    """Its YAML, its requests one after another, its answers, and what the store holds in the end."""
-    section = [block for block in blocks(CONFIGURATION) if block.line < _line_of("## Every key")]
-    rules, held = section[0].text, section[-1].text
-    steps = [json.loads(block.text) for block in section[1:-1]]
-    service, store = service_of(rules)
-
-    answers = [
-        json_format.MessageToDict(
-            codec.response_of(
-                await service.should_rate_limit(codec.request_of(parse(json.dumps(asked).encode())))
-            )
-        )
-        for asked in steps[::2]
-    ]
-
-    assert ["yaml", *["json"] * 6, "text"] == [block.info for block in section]
-    assert steps[1::2] == answers
-    key, count = held.split()
-    assert {key: int(count)} == await store.look("{token-budgets|team=dba}")
-
-
-@pytest.mark.parametrize("table", tables(CONFIGURATION, "descriptor"), ids=lambda table: f"line {table.line}")
-def test_descriptors_meet_the_rules_of_the_table(table: Table) -> None:
-    """Rule, bucket, counter and path of the statistics, as far as the table has them."""
-    (domain,) = load_text(table.rules).domains
-    tree = RuleTree([domain])
-
-    def told(descriptor: str) -> dict[str, str]:
-        match = tree.match(domain.name, entries_of(descriptor))
-        if match is None:
-            return {"rule": "none"}
-        bucket = f"{{{domain.name}|{'|'.join(match.parts)}}}"
-        (limit,) = match.rule.limits
-        return {
-            "rule": str(match.rule.path),
-            "bucket": bucket,
-            "counter at 2026-11-21T10:20:00Z": f"{bucket}:{windows.span_at(limit.window, int(NOW)).label}",
-            "statistics": str(match.stat),
-        }
-
-    expected = [dict(zip(table.head, row, strict=True)) for row in table.rows]
-    actual = [
-        {name: told(row["descriptor"]).get(name, text) for name, text in row.items()} for row in expected
-    ]
-    assert expected == actual
-
-
-@pytest.mark.parametrize(
-    "table", tables(CONFIGURATION, "asked, one after another"), ids=lambda table: f"line {table.line}"
-)
-async def test_requests_are_answered_as_the_table_says(table: Table) -> None:
-    """One after another, from empty counters."""
-    service, _ = service_of(table.rules)
-    (domain,) = load_text(table.rules).domains
-    actual = []
-    for asked, hits, _ in table.rows:
-        descriptors = [
-            Descriptor(entries_of(text), abs(int(hits)), negative=int(hits) < 0)
-            for text in asked.split(" + ")
-        ]
-        decision = await service.should_rate_limit(Request(domain.name, tuple(descriptors)))
-        actual.append([asked, hits, in_words(decision)])
-    assert table.rows == actual
-
-
-def in_words(decision: Decision) -> str:
-    """A decision as the tables write it: `OVER_LIMIT: 8 of 10 left, over 0 of 0 left`; "over" where it is not plain."""
-    alone = len(decision.statuses) == 1
-    return (
-        f"{decision.code.name}: {', '.join(_status_in_words(status, alone) for status in decision.statuses)}"
-    )
-
-
-def _status_in_words(status: Status, alone: bool) -> str:
-    if status.limit is None:
-        return "unlimited" if status == UNLIMITED_STATUS else "not limited"
-    over = "over " if status.code is Code.OVER_LIMIT and not alone else ""
-    return f"{over}{status.remaining} of {status.limit.amount} left"
-
-
-def test_the_page_has_every_key_and_every_unit() -> None:
-    """A key of the language that the table does not explain is a secret; one that is not in the language, a lie."""
-    (table,) = tables(CONFIGURATION, "key", "where")
-    spoken = {key for keys in KEYS.values() for key in keys}
-    assert spoken == {row[0] for row in table.rows}
-    units = {unit.name.lower() for unit in Unit} - {"unknown"}
-    said = {row[0]: row[2] for row in table.rows}["unit"]
-    assert units == set(re.findall(r"[a-z]+", said)) & units
-
-
-@pytest.mark.parametrize(
-    "text",
-    [block.text for block in blocks(CONFIGURATION) if block.info == "yaml"],
-    ids=lambda text: text.split()[1],
-)
-def test_yaml_of_the_page_is_loaded_without_a_warning(text: str) -> None:
-    """What is shown as right is right."""
-    assert () == load_text(text).warnings
-
-
-@pytest.mark.parametrize("kind", ["broken", "warned"])
-def test_mistakes_of_the_page_are_told_in_its_words(kind: str) -> None:
-    """The messages below the YAML are all that is said about it."""
-    shown = blocks(CONFIGURATION)
-    (place,) = [place for place, block in enumerate(shown) if block.info == f"yaml {kind}"]
-    try:
-        problems: Sequence[object] = load_text(shown[place].text).warnings
-    except InvalidRules as error:
-        problems = error.problems
-    assert shown[place + 1].text.splitlines() == list(map(str, problems))
-
-
-def _line_of(heading: str) -> int:
-    return CONFIGURATION.read_text("utf-8").splitlines().index(heading) + 1
 
 
 # Examples
@@ -254,8 +47,8 @@ def test_an_example_is_loaded_without_a_warning(file: Path) -> None:
 
 def test_the_examples_can_be_served_together() -> None:
     """Each has a domain of its own."""
-    loaded = load([read(file.name, file.read_bytes()) for file in EXAMPLES])
-    assert len(EXAMPLES) == len(loaded.domains)
+    domains = load([read(file.name, file.read_bytes()) for file in EXAMPLES]).domains
+    assert len(EXAMPLES) == len(domains)
 
 
 def test_every_example_is_listed() -> None:
@@ -273,9 +66,9 @@ def test_every_yaml_with_a_domain_is_loaded() -> None:
         (page.name, block)
         for page in PAGES
         for block in blocks(page)
-        if block.info == "yaml" and re.search(r"^domain:", block.text, re.MULTILINE)
+        if block.is_rules and re.search(r"^domain:", block.text, re.MULTILINE)
     ]
-    assert [] == [f"{name}:{block.line}" for name, block in rules if load_text(block.text).warnings]
+    assert [] == [f"{name}:{block.line}" for name, block in rules if loaded(block).warnings]
 
 
 @each_page
