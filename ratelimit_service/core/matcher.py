@@ -103,7 +103,7 @@ class Domain:
             path.append(following)
             node = following
         rule = node.rule
-        if rule is None or not path:
+        if rule is None:  # the root has none, so no entries meet nothing
             return None
         parts = tuple(
             [

@@ -89,7 +89,7 @@ def table(report: list[tuple[str, Outcome]]) -> str:
 
 
 class Bench:
-    """The service as it counts in one Redis, all layers included, without a transport."""
+    """The service as it counts in one Redis, all layers included, without a transport. `books`: see balance."""
 
     def __init__(
         self, url: str, *, deadline: float = 0.01, timeout: float = 0.5, journal: int = 100_000
@@ -156,14 +156,19 @@ class Bench:
                 await asyncio.sleep(0)
 
     async def balance(self, outcome: Outcome) -> Outcome:
-        """Compare the counters with what was handed over: what is missing was lost, what is too much counted twice."""
+        """Compare the counters with what was handed over: what is missing was lost, what is too much counted twice.
+
+        The counters are read at `books`, which is Redis itself where a proxy stands before it.
+        """
+        books = RedisStore(connect(self._books))
         for team, charged in outcome.charged.items():
-            counters = await self.store.look(f"{{ledger|team={team}}}")
+            counters = await books.look(f"{{ledger|team={team}}}")
             held = [counters.get(key) or 0 for key in counters]
             assert len(held) == 2 or not held, f"the hour of the test is the edge of a window: {counters}"
             for count in held or [0, 0]:
                 outcome.lost += max(0, charged - count)
                 outcome.doubled += max(0, count - charged)
+        await books.close()
         return outcome
 
 

@@ -76,7 +76,7 @@ async def test_connections_are_cut_at_every_byte(
     """A reply, or a request, ends after 0, 1, 2 … bytes, and the connection with it."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
-    bench = Bench(f"redis://127.0.0.1:{proxy.port}")
+    bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)
     await bench.start()
 
     async def fault() -> None:
@@ -98,7 +98,7 @@ async def test_all_connections_are_cut_at_once_again_and_again(
     """As a load balancer does that is restarted."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
-    bench = Bench(f"redis://127.0.0.1:{proxy.port}")
+    bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)
     await bench.start()
 
     async def fault() -> None:
@@ -169,7 +169,7 @@ async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_u
     """With 50 ms on the way in each direction every caller has its answer by the deadline, and is charged."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
-    bench = Bench(f"redis://127.0.0.1:{proxy.port}")
+    bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)
     await bench.start()
     proxy.delay = 0.05
     await exact(bench, await bench.run(for_a_while), "100 ms of round trip to Redis")

@@ -27,8 +27,8 @@ from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis import RedisStore, connect
 from tests.servers import RedisServer
 
-NOW = 1_795_257_600.0 + 1_200
-"""Well inside an hour, 2026-11-21T10:20Z: a recorded group never crossed the edge of a window."""
+NOW = 1_795_256_400.0
+"""2026-11-21T10:20:00Z, well inside an hour: a recorded group never crossed the edge of a window."""
 
 ANSWERS_THAT_DIFFER = {
     # STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT: upstream lets a shadow or quota rule that goes over freeze the counters of
