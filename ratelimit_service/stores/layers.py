@@ -65,6 +65,9 @@ class CoalescingStore(Layer):
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
+        if not any(groups):  # nothing to ask, so nothing to wait for
+            then([() for _ in groups])
+            return
         if not self._in_flight:
             self._send([(groups, then)])
             return

@@ -85,6 +85,17 @@ def test_what_waits_is_bounded() -> None:
     assert [["a"], ["d"], ["b", "c"]] == slow.batches
 
 
+def test_what_counts_nothing_waits_for_nothing() -> None:
+    """A request that no rule limits is answered at once, however long the store takes with others."""
+    slow = SlowStore()
+    store = CoalescingStore(slow)
+    store.hit(one("a"), lambda outcomes: None)
+    answers: list[Sequence[Outcome]] = []
+    store.hit([[], []], answers.append)
+    assert [[(), ()]] == answers
+    assert [["a"]] == slow.batches
+
+
 async def test_closing_hands_down_what_waits() -> None:
     """A stop loses no charge that was handed over."""
     slow = SlowStore()
