@@ -110,7 +110,10 @@ async def reset(environ: Mapping[str, str], domain: str, descriptor: str, *, dry
         await store.close()
     verb = "would delete" if dry_run else "deleted"
     for key, value in held.items():
-        print(f"{verb} {printable(key)}, which held {'no number' if value is None else value}")
+        what = f"which held {'no number' if value is None else value}"
+        if keys.is_marker(key):
+            what = "the marker of a threshold, which will be told again"
+        print(f"{verb} {printable(key)}, {what}")
     if not held:
         print(f"nothing is counted for {printable(bucket)}")
         if doubt:

@@ -72,3 +72,8 @@ def bucket(prefix: str, domain: str, parts: Iterable[str]) -> str:
 def warned(counter: str, percent: str) -> str:
     """The key of the marker that somebody has told of a threshold of a counter: `percent` is `80`, or `12.5`."""
     return f"{counter}:warned-{percent}"
+
+
+def is_marker(key: str) -> bool:
+    """Whether a key of a bucket is a marker, and no counter."""
+    return ":warned-" in key.rpartition("}")[2]

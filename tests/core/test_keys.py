@@ -120,3 +120,10 @@ def test_every_byte_can_be_told_from_every_other_and_is_printable(byte: int) -> 
     text = keys.escape(bytes([byte]))
     assert re.fullmatch(r"[!#$&()+,\-./0-9;<>@A-Z^_`a-z]|%[0-9A-F]{2}", text)
     assert 1 == sum(keys.escape(bytes([other])) == text for other in range(256))
+
+
+def test_a_marker_is_told_from_a_counter() -> None:
+    """Also where the name of a bucket looks like one."""
+    counter = key("d", [(b"k", b":warned-80")], Window(Unit.DAY))
+    assert not keys.is_marker(counter)
+    assert keys.is_marker(keys.warned(counter, "80"))
