@@ -3,70 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
-from importlib import resources
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio as aioredis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+import structlog
+from redis.exceptions import ClusterCrossSlotError, NoScriptError, ReadOnlyError, RedisError
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import HELD_BACK, Hit
+from ..core.model import Hit
 from ..ports import Outcome, Then
-from .settling import REGISTER_TTL, Batch
+from .pipe import Pipe, Reply
+from .redis_client import PrimaryPool, address_of, connect
+from .script import SCRIPT, SHA, Arguments, arguments, counts, failure
+from .settling import Batch, Part, joined
+from .slots import by_slot, tags
 
-SCRIPT = resources.files(__package__).joinpath("hit.lua").read_bytes()
-SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
-
-
-def connect(
-    url: str,
-    *,
-    username: str | None = None,
-    password: str | None = None,
-    pool_size: int = 10,
-    timeout: float = 1.0,
-) -> aioredis.Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; credentials given apart win over those in the URL.
-
-    Its retries are off: a script call whose answer got lost may have been carried out, and a second one would count
-    its hits twice.
-    """
-    credentials: dict[str, Any] = {}
-    if username:
-        credentials["username"] = username
-    if password:
-        credentials["password"] = password
-    pool = aioredis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=pool_size,
-        timeout=timeout,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        **credentials,
-    )
-    return aioredis.Redis.from_pool(pool)
+__all__ = ["RedisStore", "ScriptStore", "connect"]
 
 
-class RedisStore:
-    """Counters behind one Redis client. `observe` is told of the seconds that each round trip took.
+class ScriptStore:
+    """What all stores have in common that count by hit.lua. `observe` is told of the seconds of each round trip.
 
     `hit` tries once; settling.py uses `parts` and `apply`, and makes sure that what fails is written in the end.
     """
 
-    def __init__(
-        self, client: aioredis.Redis, observe: Callable[[float], None] = lambda seconds: None
-    ) -> None:
-        self._client = client
+    def __init__(self, observe: Callable[[float], None] = lambda seconds: None) -> None:
         self._observe = observe
         self._under_way: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("ratelimit_service.store")
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
@@ -81,111 +48,143 @@ class RedisStore:
         outcomes: Sequence[Outcome]
         try:
             outcomes = await self.apply(Batch(groups, "", ""))
-        except StoreError as failure:
-            outcomes = [failure if group else () for group in groups]
+        except StoreError as error:
+            outcomes = [error if group else () for group in groups]
         then(outcomes)
-
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> None:
-        """One call reaches everything."""
 
     async def apply(self, batch: Batch) -> list[list[Count]]:
         """Apply a batch, unless it was applied before (settling.py). Raises StoreError where that is not certain."""
         started = time.perf_counter()
         try:
-            replies = await self._call(*_arguments(batch))
-            return _counts(batch.groups, replies)
+            return await self._apply(batch)
         except Exception as error:
-            raise _failure(error) from None
+            raise self._failure(error) from None
         finally:
             self._observe(time.perf_counter() - started)
 
-    async def _call(self, keys: list[str], arguments: list[str | int]) -> list[int | bytes]:
+    async def _apply(self, batch: Batch) -> list[list[Count]]:
+        raise NotImplementedError
+
+    def _failure(self, error: Exception) -> StoreError:
+        return failure(error)
+
+    async def _finish(self) -> None:
+        """Wait for the hits under way."""
+        while self._under_way:  # an answer may hand over more
+            await asyncio.wait(self._under_way)
+
+
+class RedisStore(ScriptStore):
+    """Counters behind one client: of a server, or of the primary that sentinels name.
+
+    Where the server turns out to stand for several, which do not take keys of different slots in one call, there is one
+    call for each slot from then on.
+    """
+
+    def __init__(
+        self, client: aioredis.Redis, observe: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        super().__init__(observe)
+        self._client = client
+        self._pipe = Pipe(client)
+        self._sharded = False
+
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
+        """One call reaches everything, unless it turned out otherwise."""
+        return by_slot(groups) if self._sharded else None
+
+    async def _apply(self, batch: Batch) -> list[list[Count]]:
+        if not self._sharded:
+            try:
+                return counts(batch.groups, await self._call(arguments(batch)))
+            except ClusterCrossSlotError:  # nothing was applied
+                self._shard()
+        return await apply_by_slot(batch, lambda slot, call: self._pipe.evaluate(call))
+
+    def _shard(self) -> None:
+        if not self._sharded:
+            self._sharded = True
+            self._log.warning(
+                "this Redis is sharded behind its address: requests are atomic within a slot, one script call for each"
+            )
+
+    async def _call(self, call: Arguments) -> Reply:
+        keys, rest = call
         try:
-            return await self._client.evalsha(SHA, len(keys), *keys, *arguments)  # type: ignore[no-any-return]
-        except NoScriptError:  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
-            return await self._client.eval(SCRIPT, len(keys), *keys, *arguments)  # type: ignore[no-any-return, arg-type]
+            try:
+                return await self._client.evalsha(SHA, len(keys), *keys, *rest)  # type: ignore[no-any-return]
+            except NoScriptError:  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
+                return await self._client.eval(SCRIPT, len(keys), *keys, *rest)  # type: ignore[no-any-return, arg-type]
+        except ReadOnlyError:
+            # A primary that has become a replica: the name may lead to another one by now.
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+            raise
 
     async def start(self) -> None:
         """Load the script. Raises StoreError where Redis cannot be reached."""
         try:
             await self._client.script_load(SCRIPT)
         except (RedisError, OSError) as error:
-            raise _failure(error) from None
+            raise failure(error) from None
 
     async def close(self) -> None:
         """Wait for the hits under way, then close the connections."""
-        while self._under_way:  # an answer may hand over more
-            await asyncio.wait(self._under_way)
-        await self._client.aclose()
+        await self._finish()
+        await self._pipe.close()
 
     async def ping(self) -> None:
-        """Raise StoreError unless Redis answers."""
+        """Raise StoreError unless Redis answers. Where there are sentinels, hear from them who the primary is."""
+        pool = self._client.connection_pool
         try:
+            if isinstance(pool, PrimaryPool):
+                await pool.get_master_address()
             await self._client.ping()
         except (RedisError, OSError) as error:
-            raise _failure(error) from None
+            raise failure(error) from None
+
+    def servers(self) -> dict[str, aioredis.Redis]:
+        """A client of the server, by its address."""
+        return {address_of(self._client): self._client}
 
     async def look(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all keys of the database, a thousand at a time."""
-        try:
-            return {key: _number(await self._client.get(key)) for key in await self._keys(bucket)}
-        except (RedisError, OSError) as error:
-            raise _failure(error) from None
+        return await held(self._client, bucket, self._client.get)
 
     async def forget(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket; returns what they held, by key."""
-        try:
-            return {key: _number(await self._client.getdel(key)) for key in await self._keys(bucket)}
-        except (RedisError, OSError) as error:
-            raise _failure(error) from None
-
-    async def _keys(self, bucket: str) -> list[str]:
-        pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", f"{bucket}:") + "*"
-        return sorted([key.decode() async for key in self._client.scan_iter(match=pattern, count=1000)])
+        return await held(self._client, bucket, self._client.getdel)
 
 
-def _arguments(batch: Batch) -> tuple[list[str], list[str | int]]:
-    """KEYS and ARGV of hit.lua."""
-    keys: list[str] = []
-    amounts: list[str | int] = [batch.number, REGISTER_TTL]
-    gates: list[str | int] = []
-    writes = False
-    for group in batch.groups:
-        if any([hit.gate & HELD_BACK for hit in group]):
-            gates += (len(keys) + 1, len(group))
-            for hit in group:
-                gates += (int(hit.gate), hit.limit)
-        for hit in group:
-            keys.append(hit.key)
-            amounts += (hit.amount, hit.ttl)
-            writes = writes or hit.amount != 0
-    if not writes:
-        amounts[0] = ""
-    keys.append(_register(batch.lane, keys[0]))
-    return keys, amounts + gates
+async def apply_by_slot(
+    batch: Batch, evaluate: Callable[[int, Arguments], Awaitable[Reply]]
+) -> list[list[Count]]:
+    """Apply a batch by one call for each slot. Raises the first error where one fails; then the others were applied."""
+    parts = by_slot(batch.groups)
+    replies = await asyncio.gather(
+        *[
+            evaluate(part.where, arguments(batch._replace(groups=part.groups), tags()[part.where]))
+            for part in parts
+        ],
+        return_exceptions=True,
+    )
+    outcomes = []
+    for part, reply in zip(parts, replies, strict=True):
+        if isinstance(reply, BaseException):
+            raise reply
+        outcomes.append(counts(part.groups, reply))
+    return joined(batch.groups, parts, outcomes)
 
 
-def _register(lane: str, key: str) -> str:
-    """The register of a lane in the slot of `key`: `<prefix>lane:<lane>{<hash tag of key>}`."""
-    prefix, brace, rest = key.partition("{")
-    return f"{prefix}lane:{lane}{brace}{rest.partition('}')[0]}}}" if brace else f"lane:{lane}"
-
-
-def _counts(groups: Sequence[Sequence[Hit]], replies: Sequence[int | bytes]) -> list[list[Count]]:
-    counts: list[Count] = [
-        reply if isinstance(reply, int) else StoreError(f"Redis refused a counter: {_text(reply)}")
-        for reply in replies
-    ]
-    split: list[list[Count]] = []
-    at = 0
-    for group in groups:
-        split.append(counts[at : at + len(group)])
-        at += len(group)
-    return split
-
-
-def _text(reply: object) -> str:
-    return reply.decode("utf-8", "backslashreplace") if isinstance(reply, bytes) else str(reply)
+async def held(
+    client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
+) -> dict[str, int | None]:
+    """What `get` says of the counters of a bucket, by key. Raises StoreError."""
+    pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", f"{bucket}:") + "*"
+    try:
+        keys = sorted([key.decode() async for key in client.scan_iter(match=pattern, count=1000)])
+        return {key: _number(await get(key)) for key in keys}
+    except (RedisError, OSError) as error:
+        raise failure(error) from None
 
 
 def _number(value: bytes | str | None) -> int | None:
@@ -193,10 +192,3 @@ def _number(value: bytes | str | None) -> int | None:
         return int(value) if value is not None else None
     except ValueError:
         return None
-
-
-def _failure(error: Exception) -> StoreError:
-    """The error as callers see it. redis-py's own texts name hosts and ports, never credentials."""
-    return StoreError(
-        f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}"
-    )

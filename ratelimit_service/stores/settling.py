@@ -51,10 +51,20 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one call of the script can apply: hits of all groups, and the places that they have in them."""
+    """What one call of the script can apply: some hits of some groups.
+
+    `places` says for each group of the part which one of all groups it is of, and which of its hits these are; `where`
+    is the slot that they are in. A lane has a register in each slot: where lanes are used again in the same slot,
+    there are few registers.
+    """
 
     groups: Sequence[Sequence[Hit]]
-    places: Sequence[Sequence[int]]
+    places: Sequence[tuple[int, Sequence[int]]]
+    where: int = 0
+
+
+class PartlyAway(StoreError):
+    """A part of Redis cannot be reached, a server of a Cluster; that is no reason to give up the rest of it."""
 
 
 class Backend(CounterStore, Protocol):
@@ -159,7 +169,7 @@ class SettlingStore(Layer):
         """How many calls failed."""
         self._in_a_row = 0
         self._name = uuid.uuid4().hex[:12]
-        self._lanes: list[str] = []
+        self._lanes: dict[int, list[str]] = {}
         self._lanes_made = 0
         self._batches = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -186,10 +196,12 @@ class SettlingStore(Layer):
         parts = self._below.parts(groups)
         if parts is None:
             return await self._send(groups)
-        return _joined(groups, parts, await asyncio.gather(*[self._send(part.groups) for part in parts]))
+        sent = [self._send(part.groups, part.where) for part in parts]
+        return list(joined(groups, parts, await asyncio.gather(*sent)))
 
-    async def _send(self, groups: Sequence[Sequence[Hit]]) -> list[Outcome]:
-        lane = self._lanes.pop() if self._lanes else self._new_lane()
+    async def _send(self, groups: Sequence[Sequence[Hit]], where: int = 0) -> list[Outcome]:
+        lanes = self._lanes.setdefault(where, [])
+        lane = lanes.pop() if lanes else self._new_lane()
         self._batches += 1
         batch = Batch(groups, lane, str(self._batches))
         try:
@@ -202,7 +214,7 @@ class SettlingStore(Layer):
             self._keep(Entry(groups, self._now(), lane, batch.number))
             raise
         self._in_a_row = 0
-        self._lanes.append(lane)
+        lanes.append(lane)
         return list(counts)
 
     def _new_lane(self) -> str:
@@ -211,6 +223,8 @@ class SettlingStore(Layer):
 
     def _failed(self, error: StoreError) -> None:
         self.failures += 1
+        if isinstance(error, PartlyAway):
+            return
         self._in_a_row += 1
         if self._in_a_row >= _OPENS_AFTER and not self.open:
             self.open = True
@@ -296,13 +310,13 @@ def _errors(groups: Sequence[Sequence[Hit]], error: StoreError) -> list[Outcome]
     return [error if group else () for group in groups]
 
 
-def _joined(
+def joined(
     groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
-) -> list[Outcome]:
+) -> list[list[Count]]:
     """The outcomes of the parts, put together again in the order of the hits of each group."""
-    joined: list[list[Count]] = [[0] * len(group) for group in groups]
+    whole: list[list[Count]] = [[0] * len(group) for group in groups]
     for part, of_part in zip(parts, outcomes, strict=True):
-        for counts, places, outcome in zip(joined, part.places, of_part, strict=True):
+        for (group, places), outcome in zip(part.places, of_part, strict=True):
             for number, place in enumerate(places):
-                counts[place] = outcome if isinstance(outcome, StoreError) else outcome[number]
-    return list(joined)
+                whole[group][place] = outcome if isinstance(outcome, StoreError) else outcome[number]
+    return whole

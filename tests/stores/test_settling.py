@@ -54,11 +54,11 @@ class TwoSlots(Backend):
 
     def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
         def part(mine: Callable[[Hit], bool]) -> Part:
-            places = [[place for place, hit in enumerate(group) if mine(hit)] for group in groups]
-            return Part(
-                [[group[place] for place in chosen] for group, chosen in zip(groups, places, strict=True)],
-                places,
-            )
+            places = [
+                (number, [place for place, hit in enumerate(group) if mine(hit)])
+                for number, group in enumerate(groups)
+            ]
+            return Part([[groups[number][place] for place in chosen] for number, chosen in places], places)
 
         return [part(lambda hit: hit.key.startswith("a")), part(lambda hit: not hit.key.startswith("a"))]
 

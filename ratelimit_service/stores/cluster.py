@@ -1,0 +1,290 @@
+"""Counters in a Redis Cluster: one script call for each slot, all of a server in one write, the servers in parallel.
+
+redis-py has a client for this, which sends a command again after an error that does not say whether it was carried out,
+and closes every connection when a slot has moved. So only its connections are used. A call is sent again only where the
+reply says that it was not carried out: MOVED, ASK, TRYAGAIN and NOSCRIPT. What else fails is for settling.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import redis.asyncio as aioredis
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ..core.decision import Count
+from ..core.errors import StoreError
+from ..core.model import Hit
+from .pipe import Pipe, Reply
+from .redis import ScriptStore, apply_by_slot, held
+from .redis_client import Address, close
+from .script import SCRIPT, Arguments, failure
+from .settling import Batch, Part, PartlyAway
+from .slots import SLOTS, by_slot, slot_of, tags
+
+Connect = Callable[[Address], aioredis.Redis]
+T = TypeVar("T")
+
+_MOST_REDIRECTS = 8
+"""How often a call is sent on before it is given up (and settled later)."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.5
+"""Seconds between two tries: from, to."""
+
+_KEPT = 30.0
+"""Seconds after its last call until the connections to a server that has no slots are closed."""
+
+
+class Node:
+    """A server that has slots, or had, or is just being given one.
+
+    While it is `away`, no calls are sent to it. `used` is when one was sent last, in the loop's time.
+    """
+
+    def __init__(self, address: Address, client: aioredis.Redis) -> None:
+        self.address = address
+        self.pipe = Pipe(client)
+        self.away = False
+        self.used = 0.0
+
+    def __str__(self) -> str:
+        return "{}:{}".format(*self.address)
+
+
+class ClusterStore(ScriptStore):
+    """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        seeds: Sequence[Address],
+        observe: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        super().__init__(observe)
+        self._connect = connect
+        self._seeds = tuple(seeds)
+        self._nodes: dict[Address, Node] = {}
+        self._primaries: frozenset[Node] = frozenset()
+        self._replicas: tuple[Address, ...] = ()
+        self._owners: list[Node | None] = [None] * SLOTS
+        self._mending: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
+        """A part for each slot."""
+        return by_slot(groups)
+
+    async def _apply(self, batch: Batch) -> list[list[Count]]:
+        return await apply_by_slot(batch, self._evaluate)
+
+    def _failure(self, error: Exception) -> StoreError:
+        wrong = failure(error)
+        return wrong if self._all_away() else PartlyAway(str(wrong))
+
+    def _all_away(self) -> bool:
+        return all(node.away for node in self._primaries)
+
+    async def _evaluate(self, slot: int, call: Arguments) -> Reply:
+        """Run the script on the server that has the slot."""
+
+        def send(node: Node, asking: bool) -> Awaitable[Reply]:
+            return node.pipe.evaluate(call, asking=asking)
+
+        return await self._redirected(slot, send)
+
+    async def _redirected(self, slot: int, send: Callable[[Node, bool], Awaitable[T]]) -> T:
+        node, asking, pause = self._owners[slot], False, _FIRST_PAUSE
+        for _ in range(_MOST_REDIRECTS):
+            if node is None:
+                self._mend()
+                raise RedisConnectionError(f"no server of the Cluster has slot {slot}")
+            if node.away:
+                raise RedisConnectionError(f"{node} is away")
+            node.used = asyncio.get_running_loop().time()
+            try:
+                return await send(node, asking)
+            except MovedError as moved:
+                node, asking = self._node((moved.host or node.address[0], moved.port)), False
+                self._owners[slot] = node
+                self._mend()  # where one slot has moved, others will have
+            except AskError as ask:
+                node, asking = self._node((ask.host or node.address[0], ask.port)), True
+            except TryAgainError:  # some of the keys have moved, and some have not yet
+                await asyncio.sleep(pause)
+                pause *= 2
+                node, asking = self._owners[slot], False
+            except ClusterDownError:
+                self._mend()
+                raise
+            except (RedisConnectionError, RedisTimeoutError, OSError):
+                node.away = True
+                self._mend()
+                raise
+        raise RedisConnectionError(f"slot {slot} is on its way between servers")
+
+    async def start(self) -> None:
+        """Learn who has which slot, and load the script everywhere. Raises StoreError where no server answers."""
+        tags()
+        try:
+            await self._learn()
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+        await asyncio.gather(*[self._load(node) for node in self._primaries])
+        self._insist()
+
+    async def _load(self, node: Node) -> None:
+        """Load the script, and see whether the server answers at all."""
+        try:
+            await node.pipe.client.script_load(SCRIPT)
+        except ResponseError:
+            node.away = False  # it may not be loaded; EVAL does without
+        except (RedisError, OSError):
+            node.away = True
+            self._mend()
+        else:
+            node.away = False
+
+    def _insist(self) -> None:
+        if self._all_away():
+            self._mend()
+            raise StoreError("Redis: no primary of the Cluster can be reached")
+
+    async def ping(self) -> None:
+        """Learn anew who has which slot. Raises StoreError where no server says so, or no primary can be reached."""
+        try:
+            await self._learn()
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+        self._insist()
+
+    async def close(self) -> None:
+        """Wait for the hits under way, then close the connections."""
+        await self._finish()
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.wait([self._mending])
+        if self._closing:
+            await asyncio.wait(self._closing)
+        for node in self._nodes.values():
+            await node.pipe.close()
+
+    def servers(self) -> dict[str, aioredis.Redis]:
+        """A client of each primary that answers, by its address."""
+        return {str(node): node.pipe.client for node in self._primaries if not node.away}
+
+    async def look(self, bucket: str) -> dict[str, int | None]:
+        """What the counters of a bucket hold, by key. Walks through all keys of the server that has its slot."""
+        return await self._held(bucket, "GET")
+
+    async def forget(self, bucket: str) -> dict[str, int | None]:
+        """Delete the counters of a bucket; returns what they held, by key."""
+        return await self._held(bucket, "GETDEL")
+
+    async def _held(self, bucket: str, command: str) -> dict[str, int | None]:
+        if not self._nodes:
+            await self.ping()
+        slot = slot_of(bucket)
+        node = self._owners[slot]
+        if node is None or node.away:
+            raise StoreError(f"Redis: the server that has slot {slot} is away")
+
+        async def get(key: str) -> Any:
+            async def send(node: Node, asking: bool) -> Any:
+                pipeline = node.pipe.client.pipeline(transaction=False)
+                if asking:
+                    pipeline.execute_command("ASKING")
+                pipeline.execute_command(command, key)
+                return (await pipeline.execute())[-1]
+
+            return await self._redirected(slot, send)
+
+        return await held(node.pipe.client, bucket, get)
+
+    # Who has which slot.
+
+    def _node(self, address: Address) -> Node:
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes[address] = Node(address, self._connect(address))
+        return node
+
+    def _mend(self) -> None:
+        """Go on asking who has which slot, until all primaries answer."""
+        if self._mending is None:
+            self._mending = asyncio.get_running_loop().create_task(self._go_on_asking())
+
+    async def _go_on_asking(self) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while True:
+                try:
+                    await self._learn()
+                except (RedisError, OSError) as error:
+                    self._log.debug("no server of the Cluster answers", error=str(error))
+                await asyncio.gather(*[self._load(node) for node in self._primaries if node.away])
+                await asyncio.sleep(pause)
+                if not any(node.away for node in self._primaries):
+                    return
+                pause = min(2 * pause, _LAST_PAUSE)
+        finally:
+            self._mending = None
+
+    async def _learn(self) -> None:
+        wrong: Exception = RedisConnectionError("no server of the Cluster is known")
+        for address in self._to_ask():
+            node = self._nodes.get(address)
+            client = self._connect(address) if node is None else node.pipe.client
+            try:
+                slots = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+            except (RedisError, OSError) as error:
+                wrong = error
+                continue
+            finally:
+                if node is None:
+                    await close(client)
+            if slots:
+                self._use(address, slots)
+                return
+        raise wrong
+
+    def _to_ask(self) -> Iterator[Address]:
+        """Those who are likely to answer first, and each once."""
+        well = [node.address for node in self._primaries if not node.away]
+        ill = [node.address for node in self._nodes.values() if node.away]
+        yield from dict.fromkeys((*well, *self._replicas, *self._seeds, *ill))
+
+    def _use(self, asked: Address, slots: Sequence[Any]) -> None:
+        """Take over what CLUSTER SLOTS replied: first slot, last slot, the primary, its replicas."""
+        owners: list[Node | None] = [None] * SLOTS
+        replicas: list[Address] = []
+        for first, last, primary, *others in slots:
+            node = self._node(_address(primary, asked))
+            owners[first : last + 1] = [node] * (last + 1 - first)
+            replicas += [_address(other, asked) for other in others]
+        self._owners = owners
+        self._primaries = frozenset(node for node in owners if node is not None)
+        self._replicas = tuple(dict.fromkeys(replicas))
+        loop = asyncio.get_running_loop()
+        for address, node in list(self._nodes.items()):
+            if node not in self._primaries and node.used + _KEPT < loop.time():
+                del self._nodes[address]
+                task = loop.create_task(node.pipe.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+
+def _address(server: Sequence[Any], asked: Address) -> Address:
+    """Of a server in CLUSTER SLOTS; one that does not say its host has that of the one that was asked."""
+    host = server[0].decode() if server[0] else ""
+    return (host if host not in ("", "?") else asked[0], int(server[1]))

@@ -1,0 +1,85 @@
+"""Script calls to one server: all that come in one turn of the loop travel in one write."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import redis.asyncio as aioredis
+from redis.exceptions import NoScriptError
+
+from .redis_client import close
+from .script import SCRIPT, SHA, Arguments
+
+Reply = list[int | bytes]
+
+
+class _Call(NamedTuple):
+    command: tuple[object, ...]
+    asking: bool
+    reply: asyncio.Future[Reply]
+
+
+class Pipe:
+    """Calls through one client. Whatever goes wrong with a connection, calls are not sent a second time."""
+
+    def __init__(self, client: aioredis.Redis) -> None:
+        self.client = client
+        self._calls: list[_Call] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def evaluate(self, arguments: Arguments, *, asking: bool = False) -> Reply:
+        """Run the script; with `asking`, on a server that is just being given the slot. Raises what redis-py does."""
+        keys, rest = arguments
+        try:
+            return await self._call(("EVALSHA", SHA, len(keys), *keys, *rest), asking)
+        except NoScriptError:  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
+            return await self._call(("EVAL", SCRIPT, len(keys), *keys, *rest), asking)
+
+    async def close(self) -> None:
+        """Wait for the calls under way, then close the connections."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await close(self.client)
+
+    async def _call(self, command: tuple[object, ...], asking: bool) -> Reply:
+        loop = asyncio.get_running_loop()
+        call = _Call(command, asking, loop.create_future())
+        self._calls.append(call)
+        if len(self._calls) == 1:
+            loop.call_soon(self._flush)
+        return await call.reply
+
+    def _flush(self) -> None:
+        calls, self._calls = self._calls, []
+        task = asyncio.get_running_loop().create_task(self._send(calls))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _send(self, calls: list[_Call]) -> None:
+        pipeline = self.client.pipeline(transaction=False)
+        for call in calls:
+            if call.asking:
+                pipeline.execute_command("ASKING")
+            pipeline.execute_command(*call.command)
+        try:
+            replies = iter(await pipeline.execute(raise_on_error=False))
+        except Exception as error:
+            for call in calls:
+                if not call.reply.done():
+                    call.reply.set_exception(error)
+            return
+        except BaseException:
+            for call in calls:
+                call.reply.cancel()
+            raise
+        for call in calls:
+            asked = next(replies) if call.asking else None
+            reply = next(replies)
+            wrong = asked if isinstance(asked, Exception) else reply
+            if call.reply.done():
+                continue
+            if isinstance(wrong, Exception):
+                call.reply.set_exception(wrong)
+            else:
+                call.reply.set_result(reply)
