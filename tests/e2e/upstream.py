@@ -23,10 +23,11 @@ DEFAULT_TOKENS = 40
 class MockLlm:
     """A provider on a port of its own (`port`), served by a thread.
 
-    A request's header `x-mock-tokens` says what the reply costs in total (default 40). `x-mock-together: N`
-    holds the reply back until N such requests have arrived, so that all of them have been checked before any
-    is charged. A body with `"stream": true` is answered with server-sent events; where its `stream_options`
-    ask to `include_usage`, the last one before `[DONE]` has it.
+    A request's header `x-mock-tokens` says what the reply costs in total (default 40), and `x-mock-prompt-tokens`
+    how much of that is the prompt (default a quarter). `x-mock-together: N` holds the reply back until N such
+    requests have arrived, so that all of them have been checked before any is charged. A body with
+    `"stream": true` is answered with server-sent events; where its `stream_options` ask to `include_usage`, the
+    last one before `[DONE]` has it.
     """
 
     def __init__(self) -> None:
@@ -41,14 +42,15 @@ class MockLlm:
 
     async def _complete(self, request: Request) -> Response:
         body = await request.json()
-        usage = _usage(int(request.headers.get("x-mock-tokens", DEFAULT_TOKENS)))
+        total = int(request.headers.get("x-mock-tokens", DEFAULT_TOKENS))
+        usage = _usage(total, int(request.headers.get("x-mock-prompt-tokens", total // 4)))
         if together := int(request.headers.get("x-mock-together", 0)):
             barrier = self._together.setdefault(together, asyncio.Barrier(together))
             await asyncio.wait_for(barrier.wait(), PATIENCE)
         if body.get("stream"):
             told = body.get("stream_options", {}).get("include_usage", False)
             return StreamingResponse(_events(usage if told else None), media_type="text/event-stream")
-        choice = {"index": 0, "message": {"role": "assistant", "content": "Hello!"}}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
         return JSONResponse({"object": "chat.completion", "choices": [choice], "usage": usage})
 
     def stop(self) -> None:
@@ -59,8 +61,7 @@ class MockLlm:
         self._socket.close()
 
 
-def _usage(total: int) -> dict[str, int]:
-    prompt = total // 4
+def _usage(total: int, prompt: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": total - prompt, "total_tokens": total}
 
 

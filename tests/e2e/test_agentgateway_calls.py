@@ -1,0 +1,211 @@
+"""The calls that agentgateway makes, as it makes them: kinds of limits in calls of their own, and charges afterwards.
+
+The calls are written as agentgateway sends them, in protobuf's text format. Its gateway takes from an answer the verdict,
+the headers and the body; where a refusal brings no x-ratelimit headers, it shows those of a limit that passed. So
+REFUSAL_HEADERS has all of them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import grpc
+import pytest
+from google.protobuf import text_format
+
+from ratelimit_service.proto import ratelimit_pb2 as pb
+
+from ..servers import RedisServer
+from ..service import METHOD, Service
+from .conftest import EXAMPLES, Counters, Unique, in_one_minute
+
+pytestmark = pytest.mark.e2e
+
+OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
+
+Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[pb.RateLimitRequest, pb.RateLimitResponse]"
+Send = Callable[[str], pb.RateLimitResponse]
+
+
+@pytest.fixture(scope="module")
+def service(redis_server: RedisServer) -> Iterator[Service]:
+    """One that has config/examples, set up for agentgateway."""
+    environment = {
+        "CONFIG_PATH": str(EXAMPLES),
+        "REDIS_URL": redis_server.url,
+        "REFUSAL_HEADERS": "retry-after,content-type,x-envoy-ratelimited,x-ratelimit",
+    }
+    with Service(environment) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def call(service: Service) -> Iterator[Call]:
+    """The method, on the one connection that the gateway has."""
+    with grpc.insecure_channel(service.grpc) as channel:
+        yield channel.unary_unary(
+            METHOD,
+            request_serializer=pb.RateLimitRequest.SerializeToString,
+            response_deserializer=pb.RateLimitResponse.FromString,
+        )
+
+
+@pytest.fixture
+def send(call: Call) -> Send:
+    """Makes one call, without a deadline, as the gateway does."""
+    return lambda text: call(request(text))
+
+
+@pytest.fixture
+def counters(redis_server: RedisServer) -> Counters:
+    return Counters(redis_server)
+
+
+def request(text: str) -> pb.RateLimitRequest:
+    return text_format.Parse(text, pb.RateLimitRequest())
+
+
+def tokens(namespace: str, hits: str, *, limit: str = "") -> str:
+    """A call about the tokens of a namespace; `hits` is what stands in the braces of hits_addend."""
+    return (
+        f'domain: "token-budgets" descriptors {{ entries {{ key: "client_ns" value: "{namespace}" }} '
+        f"{limit} hits_addend {{ {hits} }} }}"
+    )
+
+
+def one_request(user: str, hits: str = "") -> str:
+    """A call about a request of a user, which has no hits_addend unless the descriptor has a cost."""
+    return f'domain: "requests-and-tokens" descriptors {{ entries {{ key: "user-requests" value: "{user}" }} {hits} }}'
+
+
+def tokens_of_user(user: str, hits: str) -> str:
+    return (
+        f'domain: "requests-and-tokens" descriptors {{ entries {{ key: "user-tokens" value: "{user}" }} '
+        f"hits_addend {{ {hits} }} }}"
+    )
+
+
+@in_one_minute
+def test_a_check_is_free_and_a_charge_is_counted_in_full(
+    send: Send, counters: Counters, unique: Unique
+) -> None:
+    """hits_addend {} asks whether anything is left; what the model has cost follows in a call of its own."""
+    namespace = unique("team-a")
+    bucket = f"token-budgets|client_ns={namespace}"
+    assert OK == send(tokens(namespace, "")).overall_code
+    assert {} == counters.of(bucket)
+    assert OK == send(tokens(namespace, "value: 23017")).overall_code
+    assert [23017] == list(counters.of(bucket).values())
+    assert OVER == send(tokens(namespace, "")).overall_code
+    # A request that was checked before is charged after it: nobody reads the answer, and it counts all the same.
+    assert OVER == send(tokens(namespace, "value: 40")).overall_code
+    assert [23057] == list(counters.of(bucket).values())
+
+
+@in_one_minute
+def test_requests_and_tokens_are_asked_for_in_calls_of_their_own(
+    send: Send, counters: Counters, unique: Unique
+) -> None:
+    """A request without a cost counts 1 and is refused alone; the tokens of the same user are another matter."""
+    user = unique("ann")
+    seen = []
+    for _ in range(5):
+        seen.append(send(one_request(user)).overall_code)
+        seen.append(send(tokens_of_user(user, "")).overall_code)
+        send(tokens_of_user(user, "value: 7"))
+    assert [OK] * 10 == seen
+    assert [OVER, OK] == [send(one_request(user)).overall_code, send(tokens_of_user(user, "")).overall_code]
+    used = [counters.of(f"requests-and-tokens|{key}={user}") for key in ("user-requests", "user-tokens")]
+    assert [[5], [35]] == [list(each.values()) for each in used]
+
+
+@in_one_minute
+def test_a_request_may_have_a_cost(send: Send, counters: Counters, unique: Unique) -> None:
+    """With `cost` the descriptor of a request has a hits_addend: three, and three more are one too many."""
+    user = unique("bob")
+    codes = [send(one_request(user, "hits_addend { value: 3 }")).overall_code for _ in range(2)]
+    assert [OK, OVER] == codes
+    assert [3] == list(counters.of(f"requests-and-tokens|user-requests={user}").values())
+
+
+@in_one_minute
+def test_an_estimate_is_counted_at_once_and_the_rest_afterwards(
+    send: Send, counters: Counters, unique: Unique
+) -> None:
+    """With `tokenize` the check has the tokens of the prompt, and the charge what is missing from the whole."""
+    namespace = unique("team-a")
+    assert OK == send(tokens(namespace, "value: 60")).overall_code
+    assert OK == send(tokens(namespace, "value: 50")).overall_code  # it crosses the line, and succeeds
+    assert OVER == send(tokens(namespace, "value: 8")).overall_code
+    assert [118] == list(counters.of(f"token-budgets|client_ns={namespace}").values())
+
+
+@in_one_minute
+def test_a_call_about_nothing_is_an_error_and_no_harm(
+    service: Service, send: Send, call: Call, unique: Unique
+) -> None:
+    """Where no cost could be worked out, a charge comes without descriptors. It is not worth a line in the log."""
+    logged = len(service.everything())
+    with pytest.raises(grpc.RpcError) as raised:
+        call(request('domain: "token-budgets"'))
+    assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
+    assert OK == send(tokens(unique("team-a"), "")).overall_code
+    assert logged == len(service.everything())
+
+
+LIMIT_50_A_MINUTE = "limit { requests_per_unit: 50 unit: MINUTE }"
+
+
+@in_one_minute
+def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
+    send: Send, counters: Counters, unique: Unique
+) -> None:
+    """limitOverride: it is in the check and, again, in the charge. Who has more than that left without it goes on."""
+    namespace = unique("team-a")
+    assert OK == send(tokens(namespace, "", limit=LIMIT_50_A_MINUTE)).overall_code
+    assert OK == send(tokens(namespace, "value: 50", limit=LIMIT_50_A_MINUTE)).overall_code
+    refused = send(tokens(namespace, "", limit=LIMIT_50_A_MINUTE))
+    assert (OVER, 50) == (refused.overall_code, refused.statuses[0].current_limit.requests_per_unit)
+    usual = send(tokens(namespace, ""))
+    assert (OK, 50) == (usual.overall_code, usual.statuses[0].limit_remaining)
+    assert [50] == list(counters.of(f"token-budgets|client_ns={namespace}").values())
+
+
+@in_one_minute
+def test_a_refusal_brings_all_its_headers(send: Send, unique: Unique) -> None:
+    """The gateway adds none, and would show those of the request limit, which passed, where the tokens refuse.
+
+    It is the other way round for a call that passes: from its statuses the gateway makes the headers itself.
+    """
+    user = unique("ann")
+    send(tokens_of_user(user, "value: 10000"))
+    passed, refused = send(one_request(user)), send(tokens_of_user(user, ""))
+    assert (OK, [], b"") == (passed.overall_code, list(passed.response_headers_to_add), passed.raw_body)
+    assert (5, 4) == (passed.statuses[0].current_limit.requests_per_unit, passed.statuses[0].limit_remaining)
+
+    seconds = refused.statuses[0].duration_until_reset.seconds
+    assert 1 <= seconds <= 3600
+    assert [
+        ("retry-after", str(seconds)),
+        ("x-ratelimit-limit", "10000"),
+        ("x-ratelimit-remaining", "0"),
+        ("x-ratelimit-reset", str(seconds)),
+        ("content-type", "application/json"),
+        ("x-envoy-ratelimited", "true"),
+    ] == [(header.key, header.value) for header in refused.response_headers_to_add]
+    assert f"Token limit is exceeded. Try again in {seconds} second" in refused.raw_body.decode()
+
+
+@in_one_minute
+def test_forty_requests_at_once_are_all_charged(
+    send: Send, call: Call, counters: Counters, unique: Unique
+) -> None:
+    """They share one connection; each is checked and charged, and not a token is lost or counted twice."""
+    namespace = unique("team-a")
+    checks = [call.future(request(tokens(namespace, ""))) for _ in range(40)]
+    assert {OK} == {check.result().overall_code for check in checks}
+    charges = [call.future(request(tokens(namespace, "value: 7"))) for _ in range(40)]
+    assert {OK, OVER} == {charge.result().overall_code for charge in charges}
+    assert [280] == list(counters.of(f"token-budgets|client_ns={namespace}").values())
+    assert OVER == send(tokens(namespace, "")).overall_code

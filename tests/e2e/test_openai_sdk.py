@@ -1,0 +1,104 @@
+"""OpenAI's own SDK in front of an exhausted budget: it says why it was refused, and waits for as long as it is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+
+from .conftest import Gateway, Unique, in_one_minute
+
+pytestmark = pytest.mark.e2e
+
+
+def client(
+    gateway: Gateway, namespace: str, *, max_retries: int = 0, seen: Callable[[Any], None] | None = None
+) -> openai.OpenAI:
+    """An SDK that is pointed at Envoy, of an application in this namespace.
+
+    `seen` is told of every response, also of those that the SDK keeps to itself and tries again.
+    """
+    return openai.OpenAI(
+        api_key="none",
+        base_url=f"{str(gateway.client.base_url).rstrip('/')}/v1",
+        max_retries=max_retries,
+        default_headers={"x-client-ns": namespace},
+        http_client=openai.DefaultHttpxClient(event_hooks={"response": [seen] if seen else []}),
+    )
+
+
+def ask(client: openai.OpenAI, *, tokens: int = 40, stream: bool = False) -> None:
+    """One completion that costs so many tokens."""
+    client.chat.completions.create(
+        model="gpt-x",
+        messages=[{"role": "user", "content": "Hello?"}],
+        stream=stream,
+        extra_headers={"x-mock-tokens": str(tokens)},
+    )
+
+
+def use_up(gateway: Gateway, namespace: str) -> str:
+    """The bucket of an application that has used its 100 tokens of the minute."""
+    bucket = f"token-budgets|client_ns={namespace}"
+    with client(gateway, namespace) as sdk:
+        ask(sdk, tokens=120)
+    gateway.counters.wait_until(bucket, 120)
+    return bucket
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+@in_one_minute
+def test_a_refusal_is_a_rate_limit_error_that_says_why(
+    examples: Gateway, unique: Unique, stream: bool
+) -> None:
+    """Its text has our sentence, its body the budget, and its response the Retry-After."""
+    namespace = unique("app")
+    use_up(examples, namespace)
+    with (
+        client(examples, namespace) as sdk,
+        pytest.raises(openai.RateLimitError) as raised,
+    ):
+        ask(sdk, stream=stream)
+    error = raised.value
+    seconds = int(error.response.headers["retry-after"])
+    assert 1 <= seconds <= 60
+    assert f"Token limit is exceeded. Try again in {seconds} second" in error.message
+    assert ("rate_limit_exceeded", "tokens") == (error.code, error.type)
+    assert isinstance(error.body, dict)
+    limit = error.body["rate_limit"]
+    assert (f"client_ns={namespace}", 120, 100, seconds) == (
+        limit["descriptor"],
+        limit["used"],
+        limit["limit"],
+        limit["resets_in_seconds"],
+    )
+
+
+@in_one_minute
+def test_it_waits_for_as_long_as_it_is_told_and_then_goes_on(
+    examples: Gateway, unique: Unique, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself, without a word from the application: here the minute is over as soon as the SDK goes to sleep."""
+    namespace = unique("app")
+    bucket = use_up(examples, namespace)
+    told: list[str | None] = []
+    asked: list[float] = []
+
+    def hear(response: Any) -> None:
+        told.append(response.headers.get("retry-after"))
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        examples.counters.reset(bucket)
+
+    with client(examples, namespace, max_retries=1, seen=hear) as sdk, monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", sleep)
+        ask(sdk)
+    refused, served = told
+    assert refused is not None and served is None
+    assert [float(refused)] == asked
+    assert 1 <= float(refused) <= 60
+    examples.counters.wait_until(bucket, 40)

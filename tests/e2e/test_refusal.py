@@ -1,0 +1,194 @@
+"""What a refused caller gets through the real Envoy: which budget it was and when it is back, and no header twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from ..servers import RedisServer
+from ..service import Service, calling
+from .conftest import EXAMPLES, Gateway, Unique, gateway_before, in_one_minute, this_minute
+from .upstream import MockLlm
+
+pytestmark = pytest.mark.e2e
+
+OURS = ("retry-after", "content-type")
+ENVOYS = ("x-envoy-ratelimited", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+
+
+@pytest.fixture(scope="module")
+def envoy_with_retry_after(
+    examples: Gateway, redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """One that asks the same service, and adds a Retry-After of its own (enable_retry_after_header)."""
+    directory = tmp_path_factory.mktemp("retry-after")
+    with gateway_before(examples.service, redis_server, llm, directory, retry_after=True) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def without_body(
+    redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """One whose service has REFUSAL_BODY=none."""
+    environment = {"CONFIG_PATH": str(EXAMPLES), "REDIS_URL": redis_server.url, "REFUSAL_BODY": "none"}
+    with (
+        Service(environment) as service,
+        gateway_before(service, redis_server, llm, tmp_path_factory.mktemp("without-body")) as gateway,
+    ):
+        yield gateway
+
+
+@pytest.fixture(params=["examples", "envoy_with_retry_after"], ids=["default", "enable_retry_after_header"])
+def either(request: pytest.FixtureRequest) -> Gateway:
+    """An Envoy as most people have it, and one that adds a Retry-After of its own."""
+    gateway: Gateway = request.getfixturevalue(request.param)
+    return gateway
+
+
+def refused(gateway: Gateway, team: str) -> httpx.Response:
+    """What a team gets whose 1,000 tokens of the hour are used up."""
+    with calling(gateway.service.grpc) as other_gateway:
+        other_gateway.ask("team-budgets", "team", team, hits=1200)
+    return gateway.complete("/team", {"x-team-id": team})
+
+
+def times(answer: httpx.Response, *names: str) -> dict[str, int]:
+    """How often an answer has each of these headers."""
+    return {name: len(answer.headers.get_list(name)) for name in names}
+
+
+def seconds_until(moment: datetime) -> range:
+    """What may be left until then: an answer is a moment old."""
+    left = int((moment - datetime.now(UTC)).total_seconds())
+    return range(left, left + 10)
+
+
+def next_hour() -> datetime:
+    return this_minute().replace(minute=0) + timedelta(hours=1)
+
+
+@in_one_minute
+def test_a_refused_caller_learns_which_budget_it_was_and_when_it_is_back(
+    either: Gateway, unique: Unique
+) -> None:
+    """In an error of OpenAI's shape, which SDKs show to people."""
+    team = unique("ops")
+    answer = refused(either, team)
+    seconds = int(answer.headers["retry-after"])
+    assert seconds in seconds_until(next_hour())
+    assert (429, "application/json") == (answer.status_code, answer.headers["content-type"])
+    assert {
+        "error": {
+            "message": f"Token limit is exceeded. Try again in {seconds} second{'s' if seconds > 1 else ''}.",
+            "type": "tokens",
+            "param": None,
+            "code": "rate_limit_exceeded",
+            "rate_limit": {
+                "domain": "team-budgets",
+                "descriptor": f"team={team}",
+                "rule": "other-teams-hourly",
+                "used": 1200,
+                "limit": 1000,
+                "unit": "hour",
+                "resets_in_seconds": seconds,
+                "resets_at": f"{next_hour():%Y-%m-%dT%H:%M:%SZ}",
+            },
+        }
+    } == answer.json()
+
+
+@in_one_minute
+def test_no_header_is_there_twice(either: Gateway, unique: Unique) -> None:
+    """What we send and what Envoy adds are each there once, and agree."""
+    answer = refused(either, unique("ops"))
+    assert dict.fromkeys(OURS + ENVOYS, 1) == times(answer, *OURS, *ENVOYS)
+    assert ("true", "0", answer.headers["retry-after"]) == (
+        answer.headers["x-envoy-ratelimited"],
+        answer.headers["x-ratelimit-remaining"],
+        answer.headers["x-ratelimit-reset"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("stream", "content"), [(False, "application/json"), (True, "text/event-stream; charset=utf-8")]
+)
+@in_one_minute
+def test_a_caller_that_is_served_gets_none_of_it(
+    either: Gateway, unique: Unique, stream: bool, content: str
+) -> None:
+    """The reply is the provider's, its content type too."""
+    answer = either.complete("/team", {"x-team-id": unique("ops")}, stream=stream)
+    assert (200, [content]) == (answer.status_code, answer.headers.get_list("content-type"))
+    assert {"retry-after": 0, "x-envoy-ratelimited": 0} == times(answer, "retry-after", "x-envoy-ratelimited")
+    assert "Hel" in answer.text and "error" not in answer.text
+
+
+@in_one_minute
+def test_a_refusal_without_a_body(without_body: Gateway, unique: Unique) -> None:
+    """REFUSAL_BODY=none: the caller still learns when to come back, and is not told of JSON that is not there."""
+    answer = refused(without_body, unique("ops"))
+    assert (429, b"") == (answer.status_code, answer.content)
+    assert int(answer.headers["retry-after"]) in seconds_until(next_hour())
+    assert "content-type" not in answer.headers
+
+
+def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
+    """A user of requests-and-tokens.yaml has made so many of 5 requests and used so many of 10,000 tokens."""
+    with calling(gateway.service.grpc) as other_gateway:
+        for key, hits in (("user-requests", requests), ("user-tokens", tokens)):
+            other_gateway.ask("requests-and-tokens", key, name, hits=hits)
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens", "rule"),
+    [(3, 10_000, "tokens"), (5, 9_999, "requests"), (5, 10_000, "tokens")],
+    ids=["tokens", "requests", "both"],
+)
+@in_one_minute
+def test_a_refusal_tells_of_the_limit_that_refused(
+    either: Gateway, unique: Unique, requests: int, tokens: int, rule: str
+) -> None:
+    """Not of one that had room, however little of it was left; where both refuse, of the one that takes longer."""
+    name = unique("ann")
+    use(either, name, requests=requests, tokens=tokens)
+    answer = either.complete("/requests-and-tokens", {"x-user-id": name})
+    unit, end = (
+        ("hour", next_hour()) if rule == "tokens" else ("minute", this_minute() + timedelta(minutes=1))
+    )
+    error = answer.json()["error"]
+    assert (429, rule, rule, unit) == (
+        answer.status_code,
+        error["type"],
+        error["rate_limit"]["rule"],
+        error["rate_limit"]["unit"],
+    )
+    assert int(answer.headers["retry-after"]) in seconds_until(end)
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "no descriptor has the key 'team'"),
+        ({"x-team-id": "nobody"}, "no rule is for team=nobody"),
+        ({"x-team-id": ""}, "no rule is for team="),
+    ],
+    ids=["required_keys", "unmatched", "empty"],
+)
+def test_who_has_no_budget_is_refused_and_told_why(
+    examples: Gateway, headers: dict[str, str], reason: str
+) -> None:
+    """Envoy leaves out the descriptor of a header that is missing; closed.yaml lets nobody through for that.
+
+    There is nothing to wait for, and so no Retry-After.
+    """
+    answer = examples.complete("/closed", headers)
+    assert (429, f"The request is refused: {reason}.") == (
+        answer.status_code,
+        answer.json()["error"]["message"],
+    )
+    present = {"retry-after": 0, "content-type": 1, "x-envoy-ratelimited": 1, "x-ratelimit-limit": 0}
+    assert present == times(answer, *present)
