@@ -12,7 +12,15 @@ from typing import Any
 
 import structlog
 
-from .assembly import find_files, jitter_of, make_store, places_of, policy_of
+from .assembly import (
+    find_files,
+    grpc_certificates,
+    http_certificates,
+    jitter_of,
+    make_store,
+    places_of,
+    policy_of,
+)
 from .core.errors import StoreError
 from .health import Health
 from .http.debug import debug_app
@@ -96,6 +104,8 @@ class App:
                 max_connection_age_grace=settings.grpc_max_connection_age_grace,
                 max_message_bytes=settings.grpc_max_message_bytes,
                 max_concurrent_calls=settings.grpc_max_concurrent_calls,
+                certificates=grpc_certificates(settings),
+                client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
             ),
             self.metrics.requested,
         )
@@ -103,14 +113,14 @@ class App:
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
         main = main_app(self.service, self.health, codec)
         debug = debug_app(lambda: self.service.tree, lambda: self.rulebook.problems, self.metrics)
-        self.http = HttpPort(main, settings.host, settings.port)
-        self.debug = HttpPort(debug, settings.debug_host, settings.debug_port, "debug HTTP")
+        certificates = http_certificates(settings)
+        self.http = HttpPort(main, settings.host, settings.port, certificates=certificates)
+        self.debug = HttpPort(debug, settings.debug_host, settings.debug_port, "debug HTTP", certificates)
         self._ports = [self.http, self.debug]
         if settings.use_prometheus:
             host, port = settings.prometheus_address
-            self.metrics_port = HttpPort(
-                metrics_app(self.metrics, settings.prometheus_path), host, port, "metrics"
-            )
+            shown = metrics_app(self.metrics, settings.prometheus_path)
+            self.metrics_port = HttpPort(shown, host, port, "metrics", certificates)
             self._ports.append(self.metrics_port)
 
     async def run(self) -> None:

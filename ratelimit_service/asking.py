@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 from google.protobuf import json_format
@@ -17,12 +19,27 @@ from .transports.grpc_method import PATH
 _OVER = RateLimitResponse.OVER_LIMIT
 
 
+class Tls(NamedTuple):
+    """How to speak TLS: the CA to trust (none: those that grpc brings along), and a certificate of one's own."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
 def ask(
-    server: str, domain: str, descriptors: Sequence[str], hits: int, *, as_json: bool, timeout: float
+    server: str,
+    domain: str,
+    descriptors: Sequence[str],
+    hits: int,
+    *,
+    as_json: bool,
+    timeout: float,
+    tls: Tls | None = None,
 ) -> int:
     """Ask `server`, print its answer, and return the exit code: 0 for OK, 3 for OVER_LIMIT.
 
-    Raises InvalidRequest for a descriptor or a server that is none, StoreError where the server gave no answer.
+    Raises InvalidRequest for a descriptor, a server or a file that is none, StoreError where the server gave no answer.
     """
     target = _target(server)
     request = RateLimitRequest(domain=domain)
@@ -31,7 +48,7 @@ def ask(
         descriptor.hits_addend.value = abs(hits)
         for key, value in entries_of(text):
             descriptor.entries.add(key=key, value=value)
-    with grpc.insecure_channel(target) as channel:
+    with _channel(target, tls) as channel:
         method = channel.unary_unary(
             PATH,
             request_serializer=RateLimitRequest.SerializeToString,
@@ -49,6 +66,22 @@ def ask(
         for text, status in zip(descriptors, response.statuses, strict=True):
             print(f"  {printable(text)}: {_describe(status)}")
     return 3 if response.overall_code == _OVER else 0
+
+
+def _channel(target: str, tls: Tls | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(target)
+    if (tls.certificate is None) != (tls.key is None):
+        raise InvalidRequest("--cert and --key belong together: give both, or none")
+    ca, certificate, key = map(_content, tls)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(ca, key, certificate))
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _target(server: str) -> str:

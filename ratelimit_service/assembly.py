@@ -8,6 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import structlog
+
+from .core.errors import StartError
 from .core.planning import FailureMode, Jitter, Policy
 from .ports import CounterStore
 from .settings import Settings
@@ -15,6 +18,7 @@ from .sources import files
 from .stores.layers import CoalescingStore, DeadlineStore
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
+from .tls import Certificates
 
 
 def make_store(settings: Settings, observe: Callable[[float], None] = lambda seconds: None) -> CounterStore:
@@ -58,6 +62,40 @@ def policy_of(settings: Settings) -> Policy:
         refusal_headers=settings.refusal_headers,
         refusal_body=settings.refusal_body == "openai",
     )
+
+
+def grpc_certificates(settings: Settings) -> Certificates | None:
+    """What the gRPC port is served with; None: without TLS. Raises StartError."""
+    given = {
+        "GRPC_SERVER_TLS_CERT": settings.grpc_server_tls_cert,
+        "GRPC_SERVER_TLS_KEY": settings.grpc_server_tls_key,
+        "GRPC_CLIENT_TLS_CACERT": settings.grpc_client_tls_cacert,
+        "GRPC_CLIENT_TLS_SAN": settings.grpc_client_tls_san,
+    }
+    if not settings.grpc_server_use_tls:
+        if idle := [name for name, value in given.items() if value]:
+            structlog.get_logger("ratelimit_service").warning(
+                f"the gRPC port is served without TLS: set GRPC_SERVER_USE_TLS=true for {', '.join(idle)} to mean anything"
+            )
+        return None
+    certificate, key, clients, name = given.values()
+    if not (certificate and key):
+        raise StartError(
+            "GRPC_SERVER_USE_TLS needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY: give the paths of two PEM files"
+        )
+    if name and not clients:
+        raise StartError(
+            "GRPC_CLIENT_TLS_SAN needs GRPC_CLIENT_TLS_CACERT: without it, no client is asked for a certificate"
+        )
+    return Certificates("gRPC", certificate, key, clients)
+
+
+def http_certificates(settings: Settings) -> Certificates | None:
+    """What the HTTP ports are served with; None: without TLS. Raises StartError."""
+    certificate, key = settings.http_tls_cert, settings.http_tls_key
+    if bool(certificate) != bool(key):
+        raise StartError("HTTP_TLS_CERT and HTTP_TLS_KEY belong together: give both, or none")
+    return Certificates("HTTP", certificate, key) if certificate else None
 
 
 def jitter_of(settings: Settings) -> Jitter:

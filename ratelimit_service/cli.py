@@ -127,6 +127,10 @@ def ask(
         ),
     ] = 0,
     server: Annotated[str, typer.Option(help="The gRPC port of a running service.")] = "127.0.0.1:8081",
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS; so do the three options below.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="The CA that signed the server's certificate.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="A certificate to show to the server, in PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
 ) -> None:
@@ -134,7 +138,8 @@ def ask(
     from . import asking
 
     try:
-        code = asking.ask(server, domain, descriptors, hits, as_json=as_json, timeout=timeout)
+        secure = asking.Tls(ca, cert, key) if tls or ca or cert or key else None
+        code = asking.ask(server, domain, descriptors, hits, as_json=as_json, timeout=timeout, tls=secure)
     except RateLimitServiceError as error:
         typer.echo(str(error), err=True)
         code = 1

@@ -8,15 +8,17 @@ from this table. The environment is read once, by `load_settings`, from the mapp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .core import denial
 from .core.errors import InvalidSetting
 from .core.text import printable, shorten
+from .settings_field import setting as _setting
 from .settings_redis import RedisTarget, RedisUrl, redis_target
+from .settings_tls import TLS, TlsSettings
 from .settings_types import (
     Address,
     Bool,
@@ -48,6 +50,7 @@ RULES = "Configuration files"
 COUNTERS = "Counters"
 REDIS = "Redis"
 ANSWERS = "Answers"
+_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -71,12 +74,7 @@ _MAY_HOLD_SECRET = frozenset(("REDIS_URL",))
 _LONGEST_SHOWN = 200
 
 
-def _setting(group: str, default: str, meaning: str) -> Any:
-    """A field whose default is what one would write into the environment; it is read in the same way."""
-    return Field(default=default, description=meaning, json_schema_extra={"group": group})
-
-
-class Settings(BaseSettings):
+class Settings(TlsSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
 
     model_config = SettingsConfigDict(
@@ -352,10 +350,12 @@ class SettingDoc(NamedTuple):
 
 def documented() -> Iterator[SettingDoc]:
     """Every supported variable, in the order of the groups."""
+    lines = []
     for name, info in Settings.model_fields.items():
         extra = info.json_schema_extra
         group = str(extra["group"]) if isinstance(extra, dict) else ""
-        yield SettingDoc(name.upper(), str(info.default), str(info.description), group)
+        lines.append(SettingDoc(name.upper(), str(info.default), str(info.description), group))
+    yield from sorted(lines, key=lambda line: _GROUPS.index(line.group))
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:

@@ -29,17 +29,6 @@ _NONE: tuple[str, ...] = ()
 
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported(
-        "the gRPC port is served without TLS",
-        {
-            "GRPC_SERVER_USE_TLS": _OFF,
-            "GRPC_SERVER_TLS_CERT": _NONE,
-            "GRPC_SERVER_TLS_KEY": _NONE,
-            "GRPC_CLIENT_TLS_CACERT": _NONE,
-            "GRPC_CLIENT_TLS_SAN": _NONE,
-        },
-        switch="GRPC_SERVER_USE_TLS",
-    ),
-    Unsupported(
         "rules come from files",
         {
             "CONFIG_GRPC_XDS_NODE_ID": ("default",),

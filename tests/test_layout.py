@@ -22,6 +22,9 @@ ALLOWED = {
     "settings": {
         "core": "its errors are of the one tree of errors",
     },
+    "tls": {
+        "core": "its errors are of the one tree of errors",
+    },
     "ports": {
         "core": "the ports speak the nouns of the core",
     },
@@ -49,12 +52,14 @@ ALLOWED = {
         "service": "answers the calls",
         "proto": "what stands on the wire",
         "health": "grpc.health.v1 tells it",
+        "tls": "the certificate of a new connection",
     },
     "http": {
         "core": "requests and decisions",
         "service": "answers /json",
         "health": "/healthcheck tells it",
         "proto": "/json speaks the protocol's own JSON",
+        "tls": "the certificate of a new connection",
     },
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""

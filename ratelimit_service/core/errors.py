@@ -2,6 +2,7 @@
 
 RateLimitServiceError
 ├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
+├── Forbidden             somebody who may not ask: PERMISSION_DENIED
 ├── NotReady              no rules have been loaded yet: UNAVAILABLE
 ├── StoreError            the counters cannot be reached, or one of them is not a counter: UNAVAILABLE
 ├── Overloaded            more calls at once than the server takes on: RESOURCE_EXHAUSTED
@@ -23,6 +24,10 @@ class RateLimitServiceError(Exception):
 
 class InvalidRequest(RateLimitServiceError):
     """The request cannot be decided, whatever the rules and the counters are."""
+
+
+class Forbidden(RateLimitServiceError):
+    """The caller is not one that may ask."""
 
 
 class NotReady(RateLimitServiceError):

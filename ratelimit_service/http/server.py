@@ -10,15 +10,27 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..core.errors import StartError
+from ..tls import Certificates
 
 _MOST_CONNECTIONS = 1_000
 """At once; one more is answered 503. These ports are for people, probes and scrapers, not for the traffic."""
 
 
 class HttpPort:
-    """An application on one address. `port` 0 takes a free one; `what` is what errors call it."""
+    """An application on one address. `port` 0 takes a free one; `what` is what errors call it.
 
-    def __init__(self, app: ASGIApp, host: str, port: int, what: str = "HTTP") -> None:
+    With `certificates` it is served with TLS.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        what: str = "HTTP",
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._certificates = certificates
         self._host = host
         self._port = port
         self._what = what
@@ -47,6 +59,8 @@ class HttpPort:
         # Not Server.serve(): it takes over the signals of the process, which app.py handles, and wakes up ten
         # times a second. What it does besides is these three lines.
         self._config.load()
+        if self._certificates is not None:
+            self._config.ssl = self._certificates.server_context()
         self._server.lifespan = self._config.lifespan_class(self._config)
         await self._server.startup(sockets=[self._socket])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..core.errors import (
+    Forbidden,
     InternalError,
     InvalidRequest,
     NotReady,
@@ -29,6 +30,8 @@ class GrpcStatus(NamedTuple):
 _STATUS: dict[type[RateLimitServiceError], tuple[int, str]] = {
     # The caller must change the request; asking again is of no use.
     InvalidRequest: (3, "INVALID_ARGUMENT"),
+    # The certificate is valid, and not of those who may ask: another one is needed, so not UNAUTHENTICATED.
+    Forbidden: (7, "PERMISSION_DENIED"),
     # The same request may succeed in a moment. Gateways take any error for "the service failed" and go by their own
     # failure mode, so the code is for people and for clients that retry.
     NotReady: (14, "UNAVAILABLE"),

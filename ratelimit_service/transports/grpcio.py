@@ -17,10 +17,11 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ..core.errors import Overloaded, RateLimitServiceError, StartError
+from ..core.errors import Forbidden, Overloaded, RateLimitServiceError, StartError
 from ..health import SERVICE_NAME, Health
 from ..proto.ratelimit_pb2 import POOL
 from ..service import RateLimitService
+from ..tls import Certificates, is_for
 from . import codec
 from .grpc_method import METHOD, SERVICE, status_of
 
@@ -43,6 +44,10 @@ class GrpcOptions:
     max_connection_age_grace: float = 3_600.0
     max_message_bytes: int = 4_194_304
     max_concurrent_calls: int = 10_000
+    certificates: Certificates | None = None
+    """What to serve TLS with; without, connections are plain."""
+    client_name: str = ""
+    """The DNS name that a caller's certificate must have; empty: any will do that `certificates` accepts."""
 
 
 class GrpcioServer:
@@ -75,7 +80,7 @@ class GrpcioServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(self._server)
         try:
-            port = self._server.add_insecure_port(self._options.address)
+            port = self._open()
         except RuntimeError:
             port = 0
         if port == 0:
@@ -87,6 +92,12 @@ class GrpcioServer:
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         self._health_state.listen(self._announce)
         await self._server.start()
+
+    def _open(self) -> int:
+        certificates = self._options.certificates
+        if certificates is None:
+            return self._server.add_insecure_port(self._options.address)
+        return self._server.add_secure_port(self._options.address, _credentials(certificates))
 
     async def drain(self) -> None:
         """Tell those who watch the health that this server is leaving; calls are still taken."""
@@ -107,6 +118,8 @@ class GrpcioServer:
         self.in_hand += 1
         started = time.perf_counter()
         try:
+            if self._options.client_name:
+                _check_client(context, self._options.client_name)
             # grpc.aio cancels this task at the caller's deadline. Only the waiting ends then: the hits were handed to
             # the store before the first await, and are counted.
             return codec.encode(await self._service.should_rate_limit(codec.decode(data)))
@@ -159,6 +172,27 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are
 async def _abort(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> None:
     status = status_of(error)
     await context.abort(_CODES[status.number], status.message)
+
+
+def _check_client(context: aio.ServicerContext[Any, Any], wanted: str) -> None:
+    """Raise Forbidden unless the caller's certificate, which grpc has verified, is for `wanted`."""
+    if not is_for(context.auth_context().get("peer_dns", ()), wanted):
+        raise Forbidden(f"the client's certificate does not have the DNS name {wanted}")
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """TLS 1.2 and up, which is what grpc does; before each handshake it asks for what has changed, in a thread of its own."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        material = certificates.material
+        pair = material.key, material.certificate
+        return grpc.ssl_server_certificate_configuration([pair], material.clients or None)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        lambda: configuration() if certificates.renewed() else None,  # type: ignore[arg-type, return-value]  # None: keep it
+        require_client_authentication=bool(certificates.material.clients),
+    )
 
 
 def _why_not(address: str) -> str:

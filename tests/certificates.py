@@ -1,0 +1,92 @@
+"""Certificates for the tests, as an operator has them: in files, signed by a CA that is made on the spot."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+import trustme
+
+PATIENCE = 10.0
+"""Seconds for a handshake."""
+
+
+class Pair(NamedTuple):
+    """A certificate with its chain, and its key, both in PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def write(self, directory: Path, name: str = "tls") -> tuple[str, str]:
+        """The paths of the two files that it now is in."""
+        certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+        certificate.write_bytes(self.certificate)
+        key.write_bytes(self.key)
+        return str(certificate), str(key)
+
+    @property
+    def der(self) -> bytes:
+        """The certificate itself, as a client gets to see it."""
+        first, end, _ = self.certificate.partition(b"-----END CERTIFICATE-----\n")
+        return ssl.PEM_cert_to_DER_cert((first + end).decode())
+
+
+class Authority:
+    """A CA of our own."""
+
+    def __init__(self) -> None:
+        self._ca = trustme.CA()
+        self.pem = self._ca.cert_pem.bytes()
+
+    def issue(self, *names: str) -> Pair:
+        """A new certificate for these names and addresses."""
+        issued = self._ca.issue_cert(*names)
+        return Pair(b"".join(pem.bytes() for pem in issued.cert_chain_pems), issued.private_key_pem.bytes())
+
+    def server(self) -> Pair:
+        """A new certificate for whatever serves on this machine."""
+        return self.issue("localhost", "127.0.0.1")
+
+    def write(self, directory: Path, name: str = "ca") -> str:
+        """The path of the file that its own certificate now is in."""
+        path = directory / f"{name}.crt"
+        path.write_bytes(self.pem)
+        return str(path)
+
+    def channel(self, client: Pair | None = None) -> grpc.ChannelCredentials:
+        """What a gRPC client needs that trusts this CA, and maybe shows a certificate."""
+        certificate, key = client or (None, None)
+        return grpc.ssl_channel_credentials(self.pem, key, certificate)
+
+    def context(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+        """The same for other clients; with `version`, they speak no other."""
+        context = ssl.create_default_context(cadata=self.pem.decode())
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        if version is not None:
+            context.set_ciphers(
+                "DEFAULT:@SECLEVEL=0"
+            )  # else OpenSSL itself would not even ask for an old version
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = version
+        return context
+
+
+def handshake(address: str, context: ssl.SSLContext, called: str = "localhost") -> tuple[bytes, str]:
+    """The certificate that a server shows to a new connection, and the version of TLS. Raises OSError. Blocks.
+
+    `called` is what the client calls the server; it tells the server so where that is a name, and not an address.
+    """
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname=called) as connection,
+    ):
+        certificate, version = connection.getpeercert(binary_form=True), connection.version()
+        assert certificate is not None
+        assert version is not None
+        return certificate, version

@@ -1,0 +1,138 @@
+"""The HTTP ports served with TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from ratelimit_service.http.plain import text
+from ratelimit_service.http.server import HttpPort
+from ratelimit_service.tls import Certificates
+
+from ..certificates import Authority, handshake
+from ..service import ConfigMapMount, port_of
+
+Start = Callable[..., Awaitable[HttpPort]]
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await text("hello")(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Opens ports with certificates, and closes them when the test is over."""
+    ports: list[HttpPort] = []
+
+    async def begin(certificate: str, key: str) -> HttpPort:
+        certificates = Certificates("HTTP", certificate, key)
+        ports.append(HttpPort(hello, "127.0.0.1", 0, certificates=certificates))
+        await ports[-1].start()
+        return ports[-1]
+
+    yield begin
+    for port in ports:
+        await port.stop(1)
+
+
+async def seen(port: HttpPort, context: ssl.SSLContext, host: str = "localhost") -> bytes:
+    """The certificate that a new connection is shown."""
+    return (await asyncio.to_thread(handshake, port.address, context, host))[0]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_a_client_that_trusts_the_ca_is_answered(
+    start: Start, authority: Authority, tmp_path: Path, host: str
+) -> None:
+    """Whether it calls us by a name, which it then sends, or by an address."""
+    port = await start(*authority.server().write(tmp_path))
+    async with httpx.AsyncClient(verify=authority.context(), trust_env=False) as client:
+        assert "hello\n" == (await client.get(f"https://{host}:{port_of(port.address)}/")).text
+
+
+async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """There is no way round TLS."""
+    port = await start(*authority.server().write(tmp_path))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"http://{port.address}/")
+
+
+async def test_a_client_that_trusts_another_ca_does_not_talk(
+    start: Start, authority: Authority, tmp_path: Path
+) -> None:
+    """It cannot know who we are."""
+    port = await start(*authority.server().write(tmp_path))
+    async with httpx.AsyncClient(verify=Authority().context(), trust_env=False) as client:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await client.get(f"https://{port.address}/")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_old_versions_of_tls_are_refused(
+    start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """By the server: the client would speak them."""
+    port = await start(*authority.server().write(tmp_path))
+    with pytest.raises(OSError) as error:
+        await seen(port, authority.context(version))
+    assert "NO_PROTOCOLS_AVAILABLE" != getattr(error.value, "reason", None)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_new_versions_of_tls_are_spoken(
+    start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """With the certificate in the file."""
+    pair = authority.server()
+    port = await start(*pair.write(tmp_path))
+    assert pair.der == await seen(port, authority.context(version))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_certificates_are_renewed_while_requests_go_on(
+    start: Start, authority: Authority, tmp_path: Path, host: str, version: ssl.TLSVersion
+) -> None:
+    """A connection that is there stays, and each new one sees the newest certificate."""
+    pair = authority.server()
+    mount = ConfigMapMount(tmp_path / "secret", {"c": pair.certificate.decode(), "k": pair.key.decode()})
+    port = await start(str(mount.directory / "c"), str(mount.directory / "k"))
+    context = authority.context(version)
+    async with httpx.AsyncClient(verify=authority.context(), trust_env=False) as client:
+        first = await client.get(f"https://{port.address}/")
+        for _ in range(5):
+            pair = authority.server()
+            mount.update({"c": pair.certificate.decode(), "k": pair.key.decode()})
+            assert pair.der == await seen(port, context, host)
+            answer = await client.get(f"https://{port.address}/")
+            assert ("hello\n", _connection(first)) == (answer.text, _connection(answer))
+
+
+def _connection(answer: httpx.Response) -> object:
+    """The client's end of the connection that an answer came over."""
+    return answer.extensions["network_stream"].get_extra_info("client_addr")
+
+
+async def test_a_broken_renewal_disturbs_nobody(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """The certificate that was there stays in use, the log says so once, and what is mended is taken."""
+    before, after = authority.server(), authority.server()
+    port = await start(*before.write(tmp_path))
+    with capture_logs() as logged:
+        after._replace(key=before.key).write(tmp_path)
+        assert [before.der] * 3 == [await seen(port, authority.context()) for _ in range(3)]
+        after.write(tmp_path)
+        assert after.der == await seen(port, authority.context())
+    assert ["error", "info"] == [line["log_level"] for line in logged]

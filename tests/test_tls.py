@@ -1,0 +1,223 @@
+"""Certificates in files: what can be served with, what is said about the rest, and what is noticed of a change."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.tls import Certificates, is_for
+
+from .certificates import Authority, Pair
+from .service import ConfigMapMount
+
+ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIC\n-----END ENCRYPTED PRIVATE KEY-----\n"
+NONSENSE = b"-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def pair(authority: Authority) -> Pair:
+    return authority.server()
+
+
+def test_what_the_files_hold_is_served(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """As it stands there."""
+    material = Certificates("gRPC", *pair.write(tmp_path), authority.write(tmp_path)).material
+    assert (pair.certificate, pair.key, authority.pem) == material[:3]
+    assert (ssl.TLSVersion.TLSv1_2, ssl.CERT_REQUIRED) == (
+        material.context.minimum_version,
+        material.context.verify_mode,
+    )
+
+
+def test_without_a_ca_no_client_needs_a_certificate(tmp_path: Path, pair: Pair) -> None:
+    """Nothing is asked for that nobody could judge."""
+    material = Certificates("gRPC", *pair.write(tmp_path)).material
+    assert (b"", ssl.CERT_NONE) == (material.clients, material.context.verify_mode)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("tls.crt", None, "{}/tls.crt cannot be read: No such file or directory"),
+        ("tls.key", None, "{}/tls.key cannot be read: No such file or directory"),
+        ("ca.crt", None, "{}/ca.crt cannot be read: No such file or directory"),
+        ("tls.crt", b"", "{}/tls.crt has no certificate in it: give a file in PEM form"),
+        ("tls.key", b"\x30\x82\x01", "{}/tls.key has no private key in it: give a file in PEM form"),
+        ("ca.crt", b"hello\n", "{}/ca.crt has no certificate in it: give a file in PEM form"),
+        ("tls.key", ENCRYPTED, "the key in {}/tls.key is encrypted: give one without a passphrase"),
+    ],
+)
+def test_files_that_cannot_be_used_are_told_in_a_line(
+    tmp_path: Path, authority: Authority, pair: Pair, file: str, content: bytes | None, reason: str
+) -> None:
+    """Which file it is, and what is wrong with it."""
+    files = (*pair.write(tmp_path), authority.write(tmp_path))
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(StartError) as error:
+        Certificates("gRPC", *files)
+    assert f"gRPC cannot be served with TLS: {reason.format(tmp_path)}" == str(error.value)
+
+
+@pytest.mark.parametrize("file", ["tls.crt", "ca.crt"])
+def test_what_only_looks_like_a_certificate_is_told_too(
+    tmp_path: Path, authority: Authority, pair: Pair, file: str
+) -> None:
+    """With what OpenSSL makes of it."""
+    files = (*pair.write(tmp_path), authority.write(tmp_path))
+    (tmp_path / file).write_bytes(NONSENSE)
+    with pytest.raises(StartError, match=f"{file}.* cannot be used: ") as error:
+        Certificates("gRPC", *files)
+    assert 1 == len(str(error.value).splitlines())
+
+
+def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """In words that say which of the two does not fit."""
+    certificate, _ = pair.write(tmp_path)
+    _, key = authority.server().write(tmp_path, "other")
+    with pytest.raises(StartError) as error:
+        Certificates("HTTP", certificate, key)
+    said = f"the key in {key} is not that of the certificate in {certificate}"
+    assert f"HTTP cannot be served with TLS: {said}" == str(error.value)
+
+
+def test_files_that_stay_as_they_are_are_not_read_again(tmp_path: Path, pair: Pair) -> None:
+    """Nor is anything new where they are only touched."""
+    certificate, key = pair.write(tmp_path)
+    certificates = Certificates("gRPC", certificate, key)
+    before = certificates.material
+    assert not certificates.renewed()
+    os.utime(certificate, ns=(0, 0))
+    assert not certificates.renewed()
+    assert before is certificates.material
+
+
+def test_a_file_that_is_written_anew_is_noticed(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """Once."""
+    certificates = Certificates("gRPC", *pair.write(tmp_path))
+    other = authority.server()
+    other.write(tmp_path)
+    with capture_logs() as logged:
+        assert [True, False] == [certificates.renewed(), certificates.renewed()]
+    assert (other.certificate, other.key) == certificates.material[:2]
+    assert ["certificate renewed"] == [line["event"] for line in logged]
+
+
+def test_a_mounted_secret_that_is_updated_is_noticed(tmp_path: Path, authority: Authority) -> None:
+    """kubelet swaps the directory that the paths lead through; the paths stay the same."""
+
+    def files(pair: Pair) -> dict[str, str]:
+        return {"tls.crt": pair.certificate.decode(), "tls.key": pair.key.decode()}
+
+    mount = ConfigMapMount(tmp_path / "secret", files(authority.server()))
+    directory = mount.directory
+    certificates = Certificates("gRPC", str(directory / "tls.crt"), str(directory / "tls.key"))
+    for _ in range(3):
+        other = authority.server()
+        mount.update(files(other))
+        assert certificates.renewed()
+        assert (other.certificate, other.key) == certificates.material[:2]
+
+
+def test_a_ca_that_is_exchanged_is_noticed(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """Clients are renewed like servers."""
+    certificates = Certificates("gRPC", *pair.write(tmp_path), authority.write(tmp_path))
+    other = Authority()
+    other.write(tmp_path)
+    assert certificates.renewed()
+    assert other.pem == certificates.material.clients
+
+
+def test_a_broken_renewal_keeps_what_was_there(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """It is told once however often it is looked at, and what is mended is taken."""
+    certificate, key = pair.write(tmp_path)
+    certificates = Certificates("gRPC", certificate, key)
+    before, other = certificates.material, authority.server()
+    with capture_logs() as logged:
+        Path(certificate).write_bytes(other.certificate)
+        assert [False] * 3 == [certificates.renewed() for _ in range(3)]
+        assert before is certificates.material
+        Path(key).write_bytes(other.key)
+        assert certificates.renewed()
+    assert (other.certificate, other.key) == certificates.material[:2]
+    said = f"the key in {key} is not that of the certificate in {certificate}"
+    assert [
+        ("error", f"the certificate before stays in use: {said}"),
+        ("info", "certificate renewed"),
+    ] == [(line["log_level"], line["event"]) for line in logged]
+
+
+def test_files_that_are_gone_are_like_broken_ones(tmp_path: Path, pair: Pair) -> None:
+    """They may come back."""
+    certificate, key = pair.write(tmp_path)
+    certificates = Certificates("gRPC", certificate, key)
+    before = certificates.material
+    with capture_logs() as logged:
+        Path(key).unlink()
+        assert [False] * 3 == [certificates.renewed() for _ in range(3)]
+    said = f"{key} cannot be read: No such file or directory"
+    assert [f"the certificate before stays in use: {said}"] == [line["event"] for line in logged]
+    assert before is certificates.material
+
+
+def test_files_that_change_while_they_are_read_are_read_again(
+    tmp_path: Path, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the old certificate could be served with the new key."""
+    certificate, key = pair.write(tmp_path)
+    certificates = Certificates("gRPC", certificate, key)
+    before, other, another = certificates.material, authority.server(), authority.server()
+    other.write(tmp_path)
+    reading = Path.read_bytes
+
+    def overtaken(path: Path) -> bytes:
+        data = reading(path)
+        monkeypatch.setattr(Path, "read_bytes", reading)
+        another.write(tmp_path)
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", overtaken)
+    assert not certificates.renewed()
+    assert before is certificates.material
+    assert certificates.renewed()
+    assert (another.certificate, another.key) == certificates.material[:2]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "expected"),
+    [
+        ([b"envoy.mesh"], "envoy.mesh", True),
+        ([b"a.mesh", b"envoy.mesh"], "envoy.mesh", True),
+        ([b"Envoy.MESH"], "envoy.mesh", True),
+        ([b"envoy.mesh"], "ENVOY.mesh", True),
+        ([b"*.mesh"], "envoy.mesh", True),
+        ([b"localhost"], "localhost", True),
+        ([], "envoy.mesh", False),
+        ([b"other.mesh"], "envoy.mesh", False),
+        ([b"envoy.mesh.evil"], "envoy.mesh", False),
+        ([b"xenvoy.mesh"], "envoy.mesh", False),
+        ([b"mesh"], "envoy.mesh", False),
+        ([b"*.mesh"], "a.envoy.mesh", False),
+        ([b"*.mesh"], "mesh", False),
+        ([b"*"], "envoy.mesh", False),
+        ([b"*"], "localhost", False),
+        ([b"*."], "localhost", False),
+        ([b"*.*"], "envoy.mesh", False),
+        ([b"\xff.mesh"], "envoy.mesh", False),
+    ],
+)
+def test_a_certificate_is_for_its_names(names: list[bytes], wanted: str, expected: bool) -> None:
+    """In upper and lower case; a star stands for the first label, and for nothing else."""
+    assert expected == is_for(names, wanted)
