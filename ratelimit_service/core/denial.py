@@ -106,14 +106,19 @@ def _details(plan: Plan, decision: Decision) -> _Details:
 def _refusing(items: Sequence[Item], statuses: Sequence[Status]) -> int:
     """The place of the descriptor that the caller has to wait for.
 
-    Of those that refuse the one that takes longest to reset; but of quota rules, which refuse only all together, the one
-    that resets first.
+    Of those that refuse the one that takes longest to reset (of two that reset together, the longer unit, as among the
+    windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
     """
     over = [place for place, status in enumerate(statuses) if status.code is Code.OVER_LIMIT]
     strict = [place for place in over if not items[place].quota]
     if strict:
-        return max(strict, key=lambda place: statuses[place].reset)
+        return max(strict, key=lambda place: _wait(statuses[place]))
     return min(over, key=lambda place: statuses[place].reset)
+
+
+def _wait(status: Status) -> tuple[int, int]:
+    assert status.limit is not None
+    return status.reset, length(status.limit.window)
 
 
 def _told(tally: Tally) -> Use:

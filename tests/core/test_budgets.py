@@ -318,6 +318,21 @@ descriptors:
     assert [("retry-after", "86400")] == limiter.answer(Request("llm", of("a", "b", "c"))).headers
 
 
+@pytest.mark.parametrize("keys", ["a b c", "c b a", "b c a"])
+def test_of_several_that_reset_together_the_longer_unit_is_told(keys: str) -> None:
+    """In the last minute of a day; whatever the order in which the gateway asks for them."""
+    rules = """
+domain: llm
+descriptors:
+  - {key: a, rate_limit: {name: minutely, unit: minute, tokens_per_unit: 0}}
+  - {key: b, rate_limit: {name: daily, unit: day, tokens_per_unit: 0}}
+  - {key: c, rate_limit: {name: hourly, unit: hour, tokens_per_unit: 0}}
+"""
+    limiter = Limiter(rules, now=MIDNIGHT + 86_370, refusal_body=True)
+    decision = limiter.answer(Request("llm", of(*keys.split())))
+    assert "daily" == json.loads(decision.body)["error"]["rate_limit"]["rule"]
+
+
 def test_of_quota_rules_the_one_that_resets_first_is_told() -> None:
     """They refuse only all together, so the first that has room again lets the caller through."""
     rules = """
