@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.settings import documented
 from ratelimit_service.settings_unsupported import UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.stores import settling
+from ratelimit_service.stores.layers import CoalescingStore
+from ratelimit_service.stores.memory import MemoryStore
 from tools import generate_docs
 from tools.generate_docs import pages
 
-from .documents import ROOT, blocks, loaded
+from .documents import ROOT, blocks, loaded, tables
 
+RELIABILITY = ROOT / "docs" / "reliability.md"
 EXAMPLES_PAGE = ROOT / "config" / "examples" / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), EXAMPLES_PAGE]
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
@@ -215,6 +220,41 @@ def test_the_layout_is_the_real_one() -> None:
         if path.is_dir() or path.suffix == ".py"
     }
     assert set() == rooms - shown
+
+
+# docs/reliability.md
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    """A number on the page is one that holds."""
+    (table,) = tables(RELIABILITY, "bound", "value")
+    defaults = {setting.name: setting.default for setting in documented()}
+    grouped = signature(CoalescingStore).parameters
+    bounds = {
+        "STORE_ANSWER_DEADLINE": defaults["STORE_ANSWER_DEADLINE"],
+        "REDIS_TIMEOUT": defaults["REDIS_TIMEOUT"],
+        "STORE_JOURNAL_SIZE": f"{defaults['STORE_JOURNAL_SIZE']} hits",
+        "failures in a row": f"{settling._OPENS_AFTER}",
+        "calls to Redis at a time": f"{settling._MOST_UNDER_WAY}",
+        "hits in a batch": f"{grouped['most_in_batch'].default}",
+        "hits that wait for a batch": f"{grouped['most_waiting'].default}",
+        "a register is kept": f"{settling.REGISTER_TTL} s",
+        "a batch of unknown outcome is settled within": f"{settling.REGISTER_TTL // 2} s",
+        "counters of the memory store": f"{signature(MemoryStore).parameters['capacity'].default}",
+    }
+    assert bounds == {row[0]: row[1] for row in table.rows}
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    """What is said to be shown is shown somewhere under tests/."""
+    named = set(re.findall(r"`(test_\w+)`", RELIABILITY.read_text("utf-8")))
+    written = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)
+    }
+    assert set() == named - written
+    assert named
 
 
 # Generated pages
