@@ -346,6 +346,7 @@ def test_a_request_is_refused_only_where_both_backends_are_used_up(examples: Gat
 
     reserved.next_window("minute")
     assert "reserved" == reserved.complete().headers["x-backend"]
+    examples.counters.wait_until(reserved.bucket, 40)
 
 
 # closed.yaml
