@@ -18,6 +18,7 @@ from .assembly import (
     http_certificates,
     jitter_of,
     make_store,
+    make_watch,
     places_of,
     policy_of,
 )
@@ -66,7 +67,12 @@ class App:
         self.metrics = Metrics(
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
         )
-        self.store = make_store(settings, self.metrics.observe_store)
+        self.watch = make_watch(settings, lambda: self.service.tree)
+        self.store = make_store(settings, self.metrics.observe_store, self.watch)
+        if self.watch is not None:
+            self.metrics.watch(
+                "ratelimit_service_redis_clock_offset_seconds", partial(getattr, self.watch, "clock_offset")
+            )
         if isinstance(self.store, MemoryStore):
             self.metrics.watch(
                 "ratelimit_service_memory_store_refused", partial(getattr, self.store, "refused")
@@ -153,6 +159,8 @@ class App:
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
         else:
             self._tasks.append(asyncio.create_task(self._look_after_the_store()))
+        if self.watch is not None:
+            self._tasks.append(asyncio.create_task(self.watch.run()))
         self._log.info(
             "serving",
             grpc=self.grpc.address,

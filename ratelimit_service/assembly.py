@@ -7,42 +7,152 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from .core.errors import StartError
+from .core.matcher import RuleTree
 from .core.planning import FailureMode, Jitter, Policy
-from .ports import CounterStore
+from .core.windows import length
+from .ports import Clock, CounterStore
 from .settings import Settings
+from .settings_redis_target import RedisTarget, RedisType, credentials
 from .sources import files
 from .stores.layers import CoalescingStore, DeadlineStore
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .tls import Certificates
 
+if TYPE_CHECKING:
+    from .stores.cluster import ClusterStore
+    from .stores.redis import RedisStore
+    from .stores.redis_watch import RedisWatch
 
-def make_store(settings: Settings, observe: Callable[[float], None] = lambda seconds: None) -> CounterStore:
-    """The store that the settings ask for, not yet reached. `observe` is told of the seconds of each round trip."""
+_DAY = 86_400
+
+
+def make_store(
+    settings: Settings,
+    observe: Callable[[float], None] = lambda seconds: None,
+    watch: RedisWatch | None = None,
+) -> CounterStore:
+    """The store that the settings ask for, not yet reached.
+
+    `observe` is told of the seconds of each round trip, `watch` of each Redis that counters are in.
+    """
     if settings.backend == "memory":
         if not settings.memory_snapshot_path:
-            return MemoryStore(time.time)
+            return MemoryStore(steady_clock())
         return KeptMemoryStore(
-            time.time, Path(settings.memory_snapshot_path), settings.memory_snapshot_interval
+            steady_clock(), Path(settings.memory_snapshot_path), settings.memory_snapshot_interval
         )
     # redis-py takes long to import, and the memory store has no use for it.
-    from .stores.redis import RedisStore, connect
+    from .stores.seconds import SecondsApart
     from .stores.settling import SettlingStore
 
-    username, password = settings.redis_credentials
-    client = connect(
-        settings.redis_address,
-        username=username,
-        password=password,
+    def settled(store: RedisStore | ClusterStore) -> CounterStore:
+        if watch is not None:
+            watch.add(store)
+        return CoalescingStore(SettlingStore(store, settings.store_journal_size))
+
+    store = settled(redis_store(settings, observe))
+    if settings.redis_persecond:
+        store = SecondsApart(store, settled(redis_store_for_seconds(settings, observe)))
+    return DeadlineStore(store, settings.store_answer_deadline)
+
+
+def redis_store(settings: Settings, observe: Callable[[float], None]) -> RedisStore | ClusterStore:
+    """The store that the REDIS_ settings describe."""
+    return _redis_store(
+        settings,
+        settings.redis,
+        observe,
+        auth_file=settings.redis_auth_file,
+        sentinel_auth=settings.redis_sentinel_auth.get_secret_value(),
+        tls=settings.redis_tls,
         pool_size=settings.redis_pool_size,
         timeout=settings.redis_timeout,
     )
-    settling = SettlingStore(RedisStore(client, observe), settings.store_journal_size)
-    return DeadlineStore(CoalescingStore(settling), settings.store_answer_deadline)
+
+
+def redis_store_for_seconds(
+    settings: Settings, observe: Callable[[float], None]
+) -> RedisStore | ClusterStore:
+    """The store that the REDIS_PERSECOND_ settings describe."""
+    return _redis_store(
+        settings,
+        settings.redis_for_seconds,
+        observe,
+        auth_file=settings.redis_persecond_auth_file,
+        sentinel_auth=settings.redis_persecond_sentinel_auth.get_secret_value(),
+        tls=settings.redis_persecond_tls,
+        pool_size=settings.redis_persecond_pool_size,
+        timeout=settings.redis_persecond_timeout,
+    )
+
+
+def _redis_store(
+    settings: Settings,
+    target: RedisTarget,
+    observe: Callable[[float], None],
+    *,
+    auth_file: str,
+    sentinel_auth: str,
+    tls: bool,
+    pool_size: int,
+    timeout: float,
+) -> RedisStore | ClusterStore:
+    from .stores.cluster import ClusterStore
+    from .stores.redis import RedisStore
+    from .stores.redis_client import Link, Login, Tls, at_address, at_socket, through_sentinels
+
+    certificates = Tls(
+        settings.redis_tls_cacert,
+        settings.redis_tls_client_cert,
+        settings.redis_tls_client_key,
+        not settings.redis_tls_skip_hostname_verification,
+        settings.redis_tls_server_name,
+    )
+    link = Link(
+        Login(target.username, target.password, auth_file),
+        target.database,
+        certificates if tls or target.tls else None,
+        pool_size,
+        timeout,
+        settings.redis_connect_timeout,
+    )
+    match target.kind:
+        case RedisType.CLUSTER:
+            return ClusterStore(lambda address: at_address(address, link), target.servers, observe)
+        case RedisType.SENTINEL:
+            login = Login(*credentials(sentinel_auth))
+            return RedisStore(through_sentinels(target.master, target.servers, link, login), observe)
+        case RedisType.SINGLE:
+            at = at_socket(target.path, link) if target.path else at_address(target.servers[0], link)
+            return RedisStore(at, observe)
+
+
+def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> RedisWatch | None:
+    """Who looks after Redis, where counters are there. `tree` has the rules in force."""
+    if settings.backend == "memory":
+        return None
+    from .stores.redis_watch import RedisWatch
+
+    return RedisWatch(time.time, lambda: counts_for_days(tree()))
+
+
+def counts_for_days(tree: RuleTree | None) -> bool:
+    """Whether a rule counts for a day or longer."""
+    return tree is not None and any(
+        length(limit.window) >= _DAY for rule in tree.rules for limit in rule.limits
+    )
+
+
+def steady_clock() -> Clock:
+    """The time of day as it was at the start, and what has passed since: a step of the clock expires no counter."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
 
 
 def policy_of(settings: Settings) -> Policy:

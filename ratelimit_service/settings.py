@@ -17,7 +17,7 @@ from .core import denial
 from .core.errors import InvalidSetting
 from .core.text import printable, shorten
 from .settings_field import setting as _setting
-from .settings_redis import RedisTarget, RedisUrl, redis_target
+from .settings_redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .settings_tls import TLS, TlsSettings
 from .settings_types import (
     Address,
@@ -28,7 +28,6 @@ from .settings_types import (
     Port,
     PositiveDuration,
     Ratio,
-    Secret,
     Share,
     Text,
     TextList,
@@ -48,7 +47,6 @@ METRICS = "Metrics"
 LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
-REDIS = "Redis"
 ANSWERS = "Answers"
 _GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS)
 
@@ -63,18 +61,11 @@ _STORE = choice(
     also={"": "redis"},
     refused={"memcache": "is not supported: give redis or memory"},
 )
-_TOPOLOGY = choice(
-    "SINGLE",
-    refused=dict.fromkeys(("sentinel", "cluster"), "is not supported yet: give SINGLE, for one Redis server"),
-)
-
 _MEANS_REDIS = ("REDIS_URL", "REDIS_TYPE", "REDIS_SOCKET_TYPE")
-_SECRET = frozenset(("REDIS_AUTH",))
-_MAY_HOLD_SECRET = frozenset(("REDIS_URL",))
 _LONGEST_SHOWN = 200
 
 
-class Settings(TlsSettings):
+class Settings(TlsSettings, RedisSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
 
     model_config = SettingsConfigDict(
@@ -236,25 +227,6 @@ class Settings(TlsSettings):
         COUNTERS, "1s", "How often that file is written, where something has changed. Ours."
     )
 
-    redis_url: RedisUrl = _setting(
-        REDIS,
-        "/var/run/nutcracker/ratelimit.sock",
-        "Where Redis is: host:port, redis://user:password@host:port/database, unix:///path, or the path of a socket.",
-    )
-    redis_auth: Secret = _setting(REDIS, "", "The password, or user:password; wins over what REDIS_URL has.")
-    redis_socket_type: Annotated[Literal["unix", "tcp"], choice("unix", "tcp")] = _setting(
-        REDIS, "unix", "unix or tcp; what REDIS_URL looks like decides, so that it need not be set."
-    )
-    redis_type: Annotated[Literal["SINGLE"], _TOPOLOGY] = _setting(
-        REDIS, "SINGLE", "SINGLE: one Redis server."
-    )
-    redis_pool_size: Annotated[int, whole_number(1)] = _setting(REDIS, "10", "The most connections to Redis.")
-    redis_timeout: PositiveDuration = _setting(
-        REDIS,
-        "1s",
-        "How long Redis may take to connect or to answer. envoyproxy/ratelimit: 10s, and to connect only.",
-    )
-
     store_answer_deadline: PositiveDuration = _setting(
         REDIS,
         "10ms",
@@ -323,21 +295,6 @@ class Settings(TlsSettings):
         """Where metrics are served; an empty host is every address of the machine."""
         return host_port(self.prometheus_addr)
 
-    @property
-    def redis(self) -> RedisTarget:
-        """Where Redis is, and who we are to it."""
-        return redis_target(self.redis_url.get_secret_value(), self.redis_auth.get_secret_value())
-
-    @property
-    def redis_address(self) -> str:
-        """A `redis://` or `unix://` URL without credentials."""
-        return self.redis.address
-
-    @property
-    def redis_credentials(self) -> tuple[str, str]:
-        """User and password for Redis; either may be empty."""
-        return self.redis.username, self.redis.password
-
 
 class SettingDoc(NamedTuple):
     """A line of the table: `name` of the variable, `default` as one would write it, `meaning`, and its `group`."""
@@ -370,8 +327,12 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, str] | Non
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        lines = [_line(str(problem["loc"][0]), values, problem["ctx"]["error"]) for problem in error.errors()]
-    raise InvalidSetting("\n".join(lines))
+        problems = {str(problem["loc"][0]): problem["ctx"]["error"] for problem in error.errors()}
+    raise InvalidSetting(
+        "\n".join(
+            [_line(doc.name, values, problems[doc.name]) for doc in documented() if doc.name in problems]
+        )
+    )
 
 
 def _line(name: str, values: Mapping[str, str], problem: object) -> str:
@@ -381,6 +342,6 @@ def _line(name: str, values: Mapping[str, str], problem: object) -> str:
 
 
 def _shown(name: str, value: str) -> str:
-    if name in _SECRET or (name in _MAY_HOLD_SECRET and any(char in value for char in "@?")):
+    if name in SECRET or (name in MAY_HOLD_SECRET and any(char in value for char in "@?")):
         return " (not shown)"
     return f'="{printable(shorten(value, _LONGEST_SHOWN))}"'

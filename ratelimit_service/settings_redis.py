@@ -1,85 +1,146 @@
-"""Where Redis is, and who we are to it: REDIS_URL and REDIS_AUTH.
-
-REDIS_URL may hold a password. So no message here repeats any of it, and what the rest of the program gets to see is an
-address without credentials, and the credentials apart.
-"""
+"""The settings of Redis: the part of the table of settings whose names begin with REDIS_."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import Annotated
-from urllib.parse import quote, unquote
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, SecretStr, ValidationInfo
+from pydantic_settings import BaseSettings
 
-from .settings_types import host_port, read_text
+from .settings_field import setting
+from .settings_redis_target import RedisTarget, RedisType, redis_target
+from .settings_types import Bool, PositiveDuration, Secret, Text, choice, read_text, whole_number
 
-_FORMS = "give host:port, redis://host:6379/0, unix:///path or the path of a socket"
-_DATABASE = re.compile(r"[0-9]{0,9}")
+REDIS = "Redis"
 
-
-@dataclass(frozen=True)
-class RedisTarget:
-    """`address` is a `redis://` or `unix://` URL, with the database if one was given, and without credentials."""
-
-    address: str
-    username: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
+SECRET = frozenset(
+    ("REDIS_AUTH", "REDIS_SENTINEL_AUTH", "REDIS_PERSECOND_AUTH", "REDIS_PERSECOND_SENTINEL_AUTH")
+)
+MAY_HOLD_SECRET = frozenset(("REDIS_URL", "REDIS_PERSECOND_URL"))
 
 
-def redis_target(url: str, auth: str = "") -> RedisTarget:
-    """What REDIS_URL and REDIS_AUTH (`password` or `user:password`, which win) say together.
-
-    Raises ValueError where the URL is none, with the rest of a sentence as in settings_types.
-    """
-    scheme, is_url, rest = url.partition("://")
-    if not is_url:
-        scheme, rest = ("unix", quote(url)) if "/" in url and "@" not in url else ("redis", url)
-    if scheme == "rediss":
-        raise ValueError("asks for TLS, which is not supported for Redis yet: give redis://host:6379")
-    credentials, _, place = rest.rpartition("@")
-    if credentials and not is_url:
-        raise ValueError("has credentials but is no URL: give redis://user:password@host:6379, or REDIS_AUTH")
-    if scheme == "unix":
-        path, _, query = place.partition("?")
-        address, database = f"unix://{path}", query.removeprefix("db=")
-        wrong = not path
-    else:
-        server, _, database = place.partition("/")
-        address = f"redis://{server}"
-        wrong = scheme != "redis" or not _is_server(server, port_needed=not is_url)
-    if wrong and "," in place:
-        raise ValueError(
-            "names several servers, and one is supported so far: give host:port, such as redis:6379"
-        )
-    if wrong:
-        raise ValueError(f"is not where a Redis can be: {_FORMS}")
-    if not _DATABASE.fullmatch(database):
-        raise ValueError(
-            "has more than a database behind its address: give redis://host:6379/0 or unix:///path?db=0"
-        )
-    if database:
-        address += f"?db={database}"
-    if auth:
-        username, _, password = auth.partition(":") if ":" in auth else ("", "", auth)
-    else:
-        username, _, password = map(unquote, credentials.partition(":"))
-    return RedisTarget(address, username, password)
-
-
-def _is_server(text: str, *, port_needed: bool) -> bool:
-    has_port = ":" in text.rpartition("]")[2]
-    try:
-        host, port = host_port(text if has_port else f"{text}:6379")
-    except ValueError:
-        return False
-    return bool(host) and port > 0 and (has_port or not port_needed)
-
-
-def _read_redis_url(text: str) -> SecretStr:
-    redis_target(read_text(text))
+def _read_url(text: str, info: ValidationInfo) -> SecretStr:
+    second = "persecond_" if info.field_name == "redis_persecond_url" else ""
+    needed = not second or info.data.get("redis_persecond", True)
+    kind = info.data.get(f"redis_{second}type")
+    if needed and kind is not None:  # where the type is wrong, that is said, and the URL cannot be judged
+        redis_target(read_text(text), kind=kind)
     return SecretStr(text)
 
 
-RedisUrl = Annotated[SecretStr, BeforeValidator(_read_redis_url)]
+def _read_auth_file(text: str, info: ValidationInfo) -> str:
+    auth = str(info.field_name).removesuffix("_file")
+    given = info.data.get(auth)
+    if text and given is not None and given.get_secret_value():
+        raise ValueError(f"is given beside {auth.upper()}: give one of them")
+    return read_text(text)
+
+
+def _read_client_key(text: str, info: ValidationInfo) -> str:
+    if text and not info.data.get("redis_tls_client_cert", "x"):
+        raise ValueError("is the key of no certificate: give REDIS_TLS_CLIENT_CERT, too")
+    return read_text(text)
+
+
+_type = choice(*RedisType)
+_pool_size = whole_number(1)
+
+RedisUrl = Annotated[SecretStr, BeforeValidator(_read_url)]
+AuthFile = Annotated[str, BeforeValidator(_read_auth_file)]
+ClientKey = Annotated[str, BeforeValidator(_read_client_key)]
+SocketType = Annotated[Literal["unix", "tcp"], choice("unix", "tcp")]
+
+
+class RedisSettings(BaseSettings):
+    """Where counters are, where they are in Redis. Durations are seconds."""
+
+    redis_type: Annotated[RedisType, _type] = setting(
+        REDIS, "SINGLE", "SINGLE (one server), SENTINEL (a primary that sentinels watch) or CLUSTER."
+    )
+    redis_url: RedisUrl = setting(
+        REDIS,
+        "/var/run/nutcracker/ratelimit.sock",
+        "Where Redis is. SINGLE: host:port, redis://user:password@host:port/database, rediss:// for TLS, unix:///path, or the "
+        "path of a socket. SENTINEL: the name of the master and then the sentinels, mymaster,host:port,host:port. "
+        "CLUSTER: some of its servers, host:port,host:port. Each server may be a URL.",
+    )
+    redis_auth: Secret = setting(REDIS, "", "The password, or user:password; wins over what REDIS_URL has.")
+    redis_auth_file: AuthFile = setting(
+        REDIS,
+        "",
+        "A file with that, in place of REDIS_AUTH; it is read whenever a connection is made. Ours.",
+    )
+    redis_sentinel_auth: Secret = setting(
+        REDIS, "", "The password of the sentinels, or user:password, where they ask for one."
+    )
+    redis_socket_type: SocketType = setting(
+        REDIS, "unix", "unix or tcp; what REDIS_URL looks like decides, so that it need not be set."
+    )
+    redis_tls: Bool = setting(
+        REDIS,
+        "false",
+        "Whether connections are made with TLS, as with rediss://. Not those to a Unix socket.",
+    )
+    redis_tls_cacert: Text = setting(
+        REDIS, "", "The file with the certificates of those who may vouch for Redis; empty: the system's."
+    )
+    redis_tls_client_cert: Text = setting(
+        REDIS, "", "The file with the certificate that we show; it may hold the key, too."
+    )
+    redis_tls_client_key: ClientKey = setting(REDIS, "", "The file with its key.")
+    redis_tls_skip_hostname_verification: Bool = setting(
+        REDIS,
+        "false",
+        "Whether a certificate may be for another host than the one connected to. It is verified all the same.",
+    )
+    redis_tls_server_name: Text = setting(
+        REDIS,
+        "",
+        "The name that certificates must be for, and that the server is asked for; empty: its host. Ours.",
+    )
+    redis_pool_size: Annotated[int, _pool_size] = setting(
+        REDIS, "10", "The most connections to Redis; in a Cluster, to each of its servers."
+    )
+    redis_timeout: PositiveDuration = setting(
+        REDIS,
+        "1s",
+        "How long Redis may take to answer before the connection is given up. envoyproxy/ratelimit: 10s, and to "
+        "connect only.",
+    )
+    redis_connect_timeout: PositiveDuration = setting(REDIS, "1s", "How long connecting may take. Ours.")
+
+    redis_persecond: Bool = setting(
+        REDIS,
+        "false",
+        "Whether windows of seconds are counted in a Redis of their own, which the variables below describe. "
+        "REDIS_TLS_ and REDIS_CONNECT_TIMEOUT hold for both.",
+    )
+    redis_persecond_type: Annotated[RedisType, _type] = setting(REDIS, "SINGLE", "As REDIS_TYPE.")
+    redis_persecond_url: RedisUrl = setting(
+        REDIS, "/var/run/nutcracker/ratelimitpersecond.sock", "As REDIS_URL."
+    )
+    redis_persecond_auth: Secret = setting(REDIS, "", "As REDIS_AUTH.")
+    redis_persecond_auth_file: AuthFile = setting(REDIS, "", "As REDIS_AUTH_FILE. Ours.")
+    redis_persecond_sentinel_auth: Secret = setting(REDIS, "", "As REDIS_SENTINEL_AUTH.")
+    redis_persecond_socket_type: SocketType = setting(REDIS, "unix", "As REDIS_SOCKET_TYPE.")
+    redis_persecond_tls: Bool = setting(REDIS, "false", "As REDIS_TLS.")
+    redis_persecond_pool_size: Annotated[int, _pool_size] = setting(REDIS, "10", "As REDIS_POOL_SIZE.")
+    redis_persecond_timeout: PositiveDuration = setting(
+        REDIS, "1s", "As REDIS_TIMEOUT. envoyproxy/ratelimit: 10s."
+    )
+
+    @property
+    def redis(self) -> RedisTarget:
+        """Where Redis is, and who we are to it."""
+        return redis_target(
+            self.redis_url.get_secret_value(), self.redis_auth.get_secret_value(), self.redis_type
+        )
+
+    @property
+    def redis_for_seconds(self) -> RedisTarget:
+        """The same of the Redis for windows of seconds, where `redis_persecond` says that there is one."""
+        return redis_target(
+            self.redis_persecond_url.get_secret_value(),
+            self.redis_persecond_auth.get_secret_value(),
+            self.redis_persecond_type,
+        )

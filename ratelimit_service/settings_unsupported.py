@@ -77,59 +77,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported("every decision asks the store", {"LOCAL_CACHE_SIZE_IN_BYTES": ("0",)}),
     Unsupported("a month is 30 days", {"USE_CALENDAR_MONTH_RATE_LIMIT": _OFF}),
     Unsupported(
-        "connections to Redis are made without TLS",
-        {
-            "REDIS_TLS": _OFF,
-            "REDIS_TLS_CLIENT_CERT": _NONE,
-            "REDIS_TLS_CLIENT_KEY": _NONE,
-            "REDIS_TLS_CACERT": _NONE,
-            "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": _OFF,
-        },
-        switch="REDIS_TLS",
-    ),
-    Unsupported(
-        "limits per second are counted in the same Redis as all others",
-        {
-            "REDIS_PERSECOND": _OFF,
-            "REDIS_PERSECOND_SOCKET_TYPE": _NONE,
-            "REDIS_PERSECOND_TYPE": _NONE,
-            "REDIS_PERSECOND_URL": _NONE,
-            "REDIS_PERSECOND_POOL_SIZE": _NONE,
-            "REDIS_PERSECOND_AUTH": _NONE,
-            "REDIS_PERSECOND_TLS": _OFF,
-            "REDIS_PERSECOND_SENTINEL_AUTH": _NONE,
-            "REDIS_PERSECOND_TIMEOUT": _NONE,
-            "REDIS_PERSECOND_PIPELINE_WINDOW": ("0", "0s"),
-            "REDIS_PERSECOND_PIPELINE_LIMIT": ("0",),
-            "REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM": _NONE,
-            "REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR": _NONE,
-        },
-        switch="REDIS_PERSECOND",
-    ),
-    Unsupported("Redis is a single server", {"REDIS_SENTINEL_AUTH": _NONE}),
-    Unsupported(
-        "all hits of a batch travel in one script call, without waiting for more",
-        {
-            "REDIS_PIPELINE_WINDOW": ("0", "0s"),
-            "REDIS_PIPELINE_LIMIT": ("0",),
-            "REDIS_CLUSTER_PIPELINE_PARALLELISM": ("1",),
-        },
-    ),
-    Unsupported(
-        "a request waits for a connection, for at most REDIS_TIMEOUT",
-        {"REDIS_POOL_ON_EMPTY_BEHAVIOR": ("WAIT",)},
-    ),
-    Unsupported(
-        "health follows whether Redis answers",
-        {"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": _OFF},
-    ),
-    Unsupported(
-        "the ports open at once, and Redis is looked for every second until it answers",
-        {
-            "REDIS_STARTUP_INITIAL_INTERVAL": ("1s",),
-            "REDIS_STARTUP_MAX_INTERVAL": ("30s",),
-            "REDIS_STARTUP_MAX_ELAPSED_TIME": ("0", "0s"),
-        },
+        "the ports open at once, and Redis is looked for until it answers; who asks for health is told that it does not",
+        {"REDIS_STARTUP_MAX_ELAPSED_TIME": ("0", "0s")},
     ),
     Unsupported(
         "counters are kept in Redis or in memory",
@@ -156,6 +105,40 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
             "TRACING_SAMPLING_RATE": _NONE,
         },
         switch="TRACING_ENABLED",
+    ),
+)
+
+
+class Unneeded(NamedTuple):
+    """Variables whose purpose is met in another way, whatever they are set to."""
+
+    instead: str
+    names: tuple[str, ...]
+
+
+UNNEEDED: tuple[Unneeded, ...] = (
+    Unneeded(
+        "what arrives while Redis is being asked is put together and asked at once, without waiting for more",
+        (
+            "REDIS_PIPELINE_WINDOW",
+            "REDIS_PIPELINE_LIMIT",
+            "REDIS_CLUSTER_PIPELINE_PARALLELISM",
+            "REDIS_PERSECOND_PIPELINE_WINDOW",
+            "REDIS_PERSECOND_PIPELINE_LIMIT",
+            "REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM",
+        ),
+    ),
+    Unneeded(
+        "calls wait for a connection, as upstream's WAIT has it, for at most REDIS_TIMEOUT",
+        ("REDIS_POOL_ON_EMPTY_BEHAVIOR", "REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR"),
+    ),
+    Unneeded(
+        "health always follows whether Redis answers",
+        ("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",),
+    ),
+    Unneeded(
+        "the ports open at once, and Redis is looked for every second until it answers",
+        ("REDIS_STARTUP_INITIAL_INTERVAL", "REDIS_STARTUP_MAX_INTERVAL"),
     ),
 )
 

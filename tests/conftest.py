@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .fleets import RedisCluster
 from .servers import RedisServer
 
 # No deadline, and nothing is too slow: how long an example takes depends on what else the machine does.
@@ -24,6 +25,20 @@ def redis_server() -> Iterator[RedisServer]:
         pytest.fail(f"{' and '.join(missing)} not found: `make test` installs what is missing", pytrace=False)
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_of_all(redis_server: RedisServer) -> Iterator[RedisCluster]:
+    """A running Redis Cluster, the same one for all tests: use `redis_cluster`."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(redis_cluster_of_all: RedisCluster) -> RedisCluster:
+    """A Redis Cluster with nothing in it. Who breaks it puts it together again."""
+    redis_cluster_of_all.flush()
+    return redis_cluster_of_all
 
 
 @pytest.fixture

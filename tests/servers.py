@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 PATIENCE = 15.0
 """Seconds until a server that does not answer is given up; only a failing test ever waits for so long."""
@@ -26,16 +27,25 @@ def free_port() -> int:
         return port
 
 
+class TlsFiles(NamedTuple):
+    """The paths of a server's certificate, its key, and the CA that its clients must have a certificate of, if any."""
+
+    certificate: str
+    key: str
+    clients: str = ""
+
+
 class RedisServer:
     """A redis-server of our own, which keeps nothing on disk.
 
-    It listens on 127.0.0.1:`port` and on `unixsocket`. `options` are redis-server's own ("--maxmemory", "1mb"). After
-    `stop`, `start` brings an empty one up at the same places.
+    It listens on 127.0.0.1:`port`, with TLS where there is `tls`, and on `unixsocket`. `options` are redis-server's own
+    ("--maxmemory", "1mb"). After `stop`, `start` brings an empty one up at the same places.
     """
 
-    def __init__(self, *options: str, password: str = "") -> None:
+    def __init__(self, *options: str, password: str = "", tls: TlsFiles | None = None) -> None:
         self._options = (*options, "--requirepass", password) if password else options
         self._password = password
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         # Not pytest's tmp_path: the path of a socket is cut at 104 bytes on some systems.
         self._directory = Path(tempfile.mkdtemp(prefix="redis-"))
@@ -63,7 +73,10 @@ class RedisServer:
     @property
     def url(self) -> str:
         """ "redis://127.0.0.1:43211", with the password where it has one."""
-        return f"redis://:{self._password}@{self.address}" if self._password else f"redis://{self.address}"
+        scheme = "rediss" if self._tls else "redis"
+        return (
+            f"{scheme}://:{self._password}@{self.address}" if self._password else f"{scheme}://{self.address}"
+        )
 
     @property
     def pid(self) -> int:
@@ -76,12 +89,19 @@ class RedisServer:
         again = self.port
         for _ in range(1 if again else _ATTEMPTS):
             # A free port may be taken by another process before redis-server has it: then this one ends, and we go on.
-            self.port = again or free_port()
+            self.port = again or self._choose_port()
             self._process = self._launch()
             if self._answers():
                 return
             self.stop()
         raise RuntimeError(f"redis-server does not start:\n{self._log.read_text(errors='backslashreplace')}")
+
+    def kill(self) -> None:
+        """End it at once, without a chance to do anything about it."""
+        assert self._process is not None, "the server is not running"
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def stop(self) -> None:
         """End it; nothing where it does not run."""
@@ -104,7 +124,7 @@ class RedisServer:
         """What `redis-cli ARGUMENTS` prints; an error reply is printed, too."""
         environment = {**os.environ, "REDISCLI_AUTH": self._password} if self._password else None
         done = subprocess.run(
-            ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *arguments],
+            ["redis-cli", "-s", str(self.unixsocket), *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -117,8 +137,17 @@ class RedisServer:
     def _log(self) -> Path:
         return self._directory / "redis.log"
 
+    def _choose_port(self) -> int:
+        return free_port()
+
     def _launch(self) -> subprocess.Popen[bytes]:
         self.unixsocket.unlink(missing_ok=True)
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                ["redis-server", *self._arguments()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def _arguments(self) -> list[str]:
         settings = {
             "--bind": "127.0.0.1",
             "--port": str(self.port),
@@ -127,13 +156,16 @@ class RedisServer:
             "--save": "",
             "--appendonly": "no",
         }
-        with self._log.open("wb") as log:
-            return subprocess.Popen(
-                ["redis-server", *(word for pair in settings.items() for word in pair), *self._options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        if self._tls is not None:
+            settings |= {
+                "--port": "0",
+                "--tls-port": str(self.port),
+                "--tls-cert-file": self._tls.certificate,
+                "--tls-key-file": self._tls.key,
+                "--tls-ca-cert-file": self._tls.clients or self._tls.certificate,
+                "--tls-auth-clients": "yes" if self._tls.clients else "no",
+            }
+        return [*(word for pair in settings.items() for word in pair), *self._options]
 
     def _answers(self) -> bool:
         """Whether it came up. Asks over its unix socket: who answers on the port may be somebody else."""

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from ratelimit_service.core.errors import InvalidSetting
 from ratelimit_service.observe.logs import LEVELS
 from ratelimit_service.settings import Settings, documented, load_settings, unsupported
-from ratelimit_service.settings_redis import redis_target
+from ratelimit_service.settings_redis_target import RedisType, redis_target
 from ratelimit_service.settings_types import host_port, read_duration
-from ratelimit_service.settings_unsupported import UNSUPPORTED
+from ratelimit_service.settings_unsupported import UNNEEDED, UNSUPPORTED
 
 
 def problem(name: str, value: str) -> str:
@@ -21,11 +21,18 @@ def problem(name: str, value: str) -> str:
     return str(refused.value)
 
 
-def test_every_default_of_envoyproxy_ratelimit_is_ours_but_five() -> None:
+def test_every_default_of_envoyproxy_ratelimit_is_ours_but_six() -> None:
     """An image can be swapped without setting anything; where the default is ours, the table says theirs."""
     ours = {doc.name: doc.meaning for doc in documented()}
     differing = {name for name, meaning in ours.items() if "envoyproxy/ratelimit: " in meaning}
-    assert {"DEBUG_HOST", "USE_PROMETHEUS", "LOG_LEVEL", "BACKEND_TYPE", "REDIS_TIMEOUT"} == differing
+    assert {
+        "DEBUG_HOST",
+        "USE_PROMETHEUS",
+        "LOG_LEVEL",
+        "BACKEND_TYPE",
+        "REDIS_TIMEOUT",
+        "REDIS_PERSECOND_TIMEOUT",
+    } == differing
 
 
 def test_an_empty_environment_has_the_defaults() -> None:
@@ -212,8 +219,8 @@ def test_a_port_is_a_port(text: str, port: int) -> None:
         ("BACKEND_TYPE", "etcd", 'BACKEND_TYPE="etcd" is not known here: give memory or redis'),
         (
             "REDIS_TYPE",
-            "cluster",
-            'REDIS_TYPE="cluster" is not supported yet: give SINGLE, for one Redis server',
+            "sharded",
+            'REDIS_TYPE="sharded" is not known here: give SINGLE, SENTINEL or CLUSTER',
         ),
         (
             "REDIS_TIMEOUT",
@@ -347,9 +354,10 @@ def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, 
         ("[::1]:6379", "", "redis://[::1]:6379", ("", "")),
         ("/run/redis.sock", "", "unix:///run/redis.sock", ("", "")),
         ("./redis sock", "", "unix://./redis%20sock", ("", "")),
-        ("redis://redis", "", "redis://redis", ("", "")),
-        ("redis://redis:6379/2", "", "redis://redis:6379?db=2", ("", "")),
+        ("redis://redis", "", "redis://redis:6379", ("", "")),
+        ("redis://redis:6379/2", "", "redis://redis:6379/2", ("", "")),
         ("redis://redis:6379/", "", "redis://redis:6379", ("", "")),
+        ("rediss://redis:6380/1", "", "rediss://redis:6380/1", ("", "")),
         ("unix:///run/redis.sock?db=3", "", "unix:///run/redis.sock?db=3", ("", "")),
         ("redis://:p%40ss@redis:6379", "", "redis://redis:6379", ("", "p@ss")),
         ("redis://me:p@s/s@redis:6379", "", "redis://redis:6379", ("me", "p@s/s")),
@@ -363,33 +371,98 @@ def test_redis_url_and_redis_auth_say_where_redis_is_and_who_we_are(
     url: str, auth: str, address: str, credentials: tuple[str, str]
 ) -> None:
     """The address never has the credentials in it, so that it can be logged."""
-    settings = load_settings({"REDIS_URL": url, "REDIS_AUTH": auth})
-    assert (address, credentials) == (settings.redis_address, settings.redis_credentials)
+    target = load_settings({"REDIS_URL": url, "REDIS_AUTH": auth}).redis
+    assert (address, credentials) == (target.address, (target.username, target.password))
 
 
 @pytest.mark.parametrize(
-    ("url", "reason"),
+    ("kind", "url", "address", "password"),
     [
-        ("", "is not where a Redis can be"),
-        ("redis", "is not where a Redis can be"),
-        ("redis.sock", "is not where a Redis can be"),
-        ("redis:0", "is not where a Redis can be"),
-        ("redis:99999", "is not where a Redis can be"),
-        ("redis://", "is not where a Redis can be"),
-        ("http://redis:6379", "is not where a Redis can be"),
-        ("unix://", "is not where a Redis can be"),
-        ("rediss://redis:6379", "asks for TLS"),
-        ("one:6379,two:6379", "names several servers"),
-        ("mymaster,one:26379,two:26379", "names several servers"),
-        ("redis://redis:6379/two", "has more than a database behind its address"),
-        ("unix:///run/redis.sock?timeout=2", "has more than a database behind its address"),
-        ("me:secret@redis:6379", "has credentials but is no URL"),
-        (":se/cret@redis:6379", "has credentials but is no URL"),
+        ("sentinel", "mymaster,one:26379,two:26380", "mymaster,redis://one:26379,redis://two:26380", ""),
+        ("Sentinel", "m, redis://one:1/2 ,two:2", "m,redis://one:1/2,redis://two:2/2", ""),
+        ("SENTINEL", "m,rediss://:p@one:1,two:2", "m,rediss://one:1,rediss://two:2", "p"),
+        ("cluster", "one:1", "redis://one:1", ""),
+        ("CLUSTER", "one:1,[::1]:2", "redis://one:1,redis://[::1]:2", ""),
+        ("CLUSTER", "redis://:p@one:1,redis://:p@two", "redis://one:1,redis://two:6379", "p"),
     ],
 )
-def test_what_is_not_where_a_redis_can_be_is_refused(url: str, reason: str) -> None:
-    """With what is wrong with it."""
-    assert reason in problem("REDIS_URL", url)
+def test_redis_type_says_what_the_servers_in_redis_url_are(
+    kind: str, url: str, address: str, password: str
+) -> None:
+    """In upstream's way: the name of the master and its sentinels, or some servers of the Cluster."""
+    target = load_settings({"REDIS_TYPE": kind, "REDIS_URL": url}).redis
+    assert (RedisType(kind.upper()), address, password) == (target.kind, target.address, target.password)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "reason"),
+    [
+        ("SINGLE", "", "is not where a Redis can be"),
+        ("SINGLE", "redis", "is not where a Redis can be"),
+        ("SINGLE", "redis.sock", "is not where a Redis can be"),
+        ("SINGLE", "redis:0", "is not where a Redis can be"),
+        ("SINGLE", "redis:99999", "is not where a Redis can be"),
+        ("SINGLE", "redis://", "is not where a Redis can be"),
+        ("SINGLE", "http://redis:6379", "is not where a Redis can be"),
+        ("SINGLE", "unix://", "is not where a Redis can be"),
+        ("SINGLE", "one:6379,two:6379", "names several servers: set REDIS_TYPE"),
+        ("SINGLE", "mymaster,one:26379,two:26379", "names several servers: set REDIS_TYPE"),
+        ("SINGLE", "redis://redis:6379/two", "has more than a database behind its address"),
+        ("SINGLE", "unix:///run/redis.sock?timeout=2", "has more than a database behind its address"),
+        ("SINGLE", "me:secret@redis:6379", "has credentials but is no URL"),
+        ("SINGLE", ":se/cret@redis:6379", "has credentials but is no URL"),
+        ("SENTINEL", "mymaster", "is not a master and its sentinels: give mymaster,host:26379"),
+        ("SENTINEL", "one:26379,two:26379", "is not a master and its sentinels: give mymaster,host:26379"),
+        ("SENTINEL", "mymaster,one", "is not where a Redis can be: give host:port"),
+        ("SENTINEL", "mymaster,/run/redis.sock", "has a Unix socket, where SENTINEL needs servers"),
+        ("CLUSTER", "/run/redis.sock", "has a Unix socket, where CLUSTER needs servers"),
+        ("CLUSTER", "one:1,,two:2", "is not where a Redis can be: give host:port"),
+        ("CLUSTER", "redis://one:1/2", "has a database, and a Cluster has none but 0"),
+    ],
+)
+def test_what_is_not_where_a_redis_can_be_is_refused(kind: str, url: str, reason: str) -> None:
+    """With what is wrong with it, whichever of the two it is."""
+    for name in ("REDIS", "REDIS_PERSECOND"):
+        with pytest.raises(InvalidSetting) as refused:
+            load_settings({f"{name}_TYPE": kind, f"{name}_URL": url, "REDIS_PERSECOND": "true"})
+        assert str(refused.value).startswith(f"{name}_URL")
+        assert reason in str(refused.value)
+
+
+def test_a_redis_for_seconds_that_is_switched_off_may_be_anywhere() -> None:
+    """As upstream has it."""
+    assert not load_settings({"REDIS_PERSECOND_URL": "nowhere"}).redis_persecond
+
+
+def test_where_the_type_is_wrong_nothing_is_said_about_the_url() -> None:
+    """One mistake is one line."""
+    with pytest.raises(InvalidSetting) as refused:
+        load_settings({"REDIS_TYPE": "clustre", "REDIS_URL": "one:1,two:2"})
+    assert 1 == len(str(refused.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        (
+            {"REDIS_AUTH": "x", "REDIS_AUTH_FILE": "/run/password"},
+            'REDIS_AUTH_FILE="/run/password" is given beside REDIS_AUTH: give one of them',
+        ),
+        (
+            {"REDIS_PERSECOND_AUTH": "x", "REDIS_PERSECOND_AUTH_FILE": "/run/password"},
+            'REDIS_PERSECOND_AUTH_FILE="/run/password" is given beside REDIS_PERSECOND_AUTH: give one of them',
+        ),
+        (
+            {"REDIS_TLS_CLIENT_KEY": "/key.pem"},
+            'REDIS_TLS_CLIENT_KEY="/key.pem" is the key of no certificate: give REDIS_TLS_CLIENT_CERT, too',
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(environ: dict[str, str], line: str) -> None:
+    """Rather than one of them winning unseen."""
+    with pytest.raises(InvalidSetting) as refused:
+        load_settings(environ)
+    assert line == str(refused.value)
 
 
 SECRETS = [
@@ -400,6 +473,11 @@ SECRETS = [
     {"REDIS_URL": "redis://x@hunter2"} | {"PORT": "x"},
     {"REDIS_AUTH": "hunter2\udcff"},
     {"REDIS_AUTH": "hunter2", "PORT": "x"},
+    {"REDIS_TYPE": "CLUSTER", "REDIS_URL": "redis://one:1,redis://:hunter2@two:0"},
+    {"REDIS_TYPE": "SENTINEL", "REDIS_URL": "hunter2@one:1"},
+    {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "redis://:hunter2@redis:99999"},
+    {"REDIS_SENTINEL_AUTH": "hunter2\udcff"},
+    {"REDIS_PERSECOND_AUTH": "hunter2\udcff", "REDIS_PERSECOND_SENTINEL_AUTH": "hunter2\udcff"},
 ]
 
 
@@ -415,7 +493,7 @@ def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
 def test_settings_do_not_show_secrets() -> None:
     """Not when they are printed, and not when they are dumped."""
     settings = load_settings({"REDIS_URL": "redis://:hunter2@redis:6379", "REDIS_AUTH": "hunter3"})
-    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.redis!r} {settings.redis_address}"
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.redis!r} {settings.redis.address}"
     assert "hunter" not in shown
 
 
@@ -443,7 +521,7 @@ def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
     settings = load_settings(environ)
     assert ("redis", "redis://redis:6379", "debug") == (
         settings.backend,
-        settings.redis_address,
+        settings.redis.address,
         settings.log_level,
     )
     assert [] == unsupported(environ)
@@ -455,9 +533,9 @@ def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
         {},
         {"USE_STATSD": "false", "STATSD_HOST": "statsd", "STATSD_PORT": "8125"},
         {"TRACING_ENABLED": "0", "TRACING_SERVICE_NAME": "limits"},
-        {"REDIS_TLS": "false", "REDIS_TLS_CACERT": "/ca.pem"},
-        {"REDIS_PERSECOND": "F", "REDIS_PERSECOND_URL": "redis:6380"},
-        {"LOCAL_CACHE_SIZE_IN_BYTES": "0", "REDIS_PIPELINE_WINDOW": "0s", "DISABLE_STATS": "false"},
+        {"LOCAL_CACHE_SIZE_IN_BYTES": "0", "DISABLE_STATS": "false"},
+        {"REDIS_PIPELINE_WINDOW": "150us", "REDIS_PIPELINE_LIMIT": "8", "REDIS_STARTUP_MAX_INTERVAL": "5s"},
+        {"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true", "REDIS_STARTUP_MAX_ELAPSED_TIME": "0s"},
         {"MEMCACHE_HOST_PORT": "", "EXTRA_TAGS": ""},
         {"PATH": "/bin", "HOSTNAME": "pod-1"},
     ],
@@ -477,11 +555,7 @@ def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: d
             ["TRACING_ENABLED", "TRACING_SERVICE_NAME"],
         ),
         ({"LOCAL_CACHE_SIZE_IN_BYTES": "1048576"}, ["LOCAL_CACHE_SIZE_IN_BYTES"]),
-        (
-            {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_AUTH": "s3"},
-            ["REDIS_PERSECOND", "REDIS_PERSECOND_AUTH"],
-        ),
-        ({"REDIS_TLS": "maybe"}, ["REDIS_TLS"]),
+        ({"REDIS_STARTUP_MAX_ELAPSED_TIME": "1m"}, ["REDIS_STARTUP_MAX_ELAPSED_TIME"]),
         ({"MEMCACHE_HOST_PORT": "memcached:11211"}, ["MEMCACHE_HOST_PORT"]),
         ({"CONFIG_GRPC_XDS_NODE_ID": "node"}, ["CONFIG_GRPC_XDS_NODE_ID"]),
     ],
@@ -492,7 +566,7 @@ def test_a_variable_that_asks_for_more_is_named_in_a_warning(
     """One line for each, with what happens in its stead, and without its value."""
     lines = unsupported(environ)
     assert names == [line.partition(" is set, but not supported: ")[0] for line in lines]
-    assert not any("s3" in line for line in lines)
+    assert not any(f"={value}" in line for line in lines for value in environ.values())
 
 
 UPSTREAM = [
@@ -613,11 +687,12 @@ UPSTREAM = [
 ]
 
 
-def test_every_variable_of_upstream_is_either_supported_or_warned_about() -> None:
-    """None is ignored, and none is both."""
+def test_every_variable_of_upstream_is_supported_or_not_needed_or_warned_about() -> None:
+    """None is ignored, and none is two of these."""
     supported = [doc.name for doc in documented()]
+    unneeded = [name for variables in UNNEEDED for name in variables.names]
     warned = [name for variables in UNSUPPORTED for name in variables.names]
-    assert [] == [name for name in UPSTREAM if [*supported, *warned].count(name) != 1]
+    assert [] == [name for name in UPSTREAM if [*supported, *unneeded, *warned].count(name) != 1]
 
 
 def test_what_is_neither_upstreams_nor_warned_about_says_that_it_is_ours() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ratelimit_service.observe import catalogue
 from ratelimit_service.settings import documented
-from ratelimit_service.settings_unsupported import UNSUPPORTED
+from ratelimit_service.settings_unsupported import UNNEEDED, UNSUPPORTED
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +32,15 @@ Where one of them asks for something, a warning at the start names it.
 |---|---|
 """
 
+UNNEEDED_HEAD = """\
+## Upstream's variables that need not be set
+
+They may be; what they are for is done anyway.
+
+| variable | how |
+|---|---|
+"""
+
 
 def settings_page() -> str:
     """docs/settings.md."""
@@ -49,6 +58,11 @@ def settings_page() -> str:
         for variables in UNSUPPORTED
     ]
     parts.append(UNSUPPORTED_HEAD + "\n".join(rows) + "\n")
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in variables.names)} | {_cell(variables.instead)} |"
+        for variables in UNNEEDED
+    ]
+    parts.append(UNNEEDED_HEAD + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 

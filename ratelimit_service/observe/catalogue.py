@@ -224,6 +224,13 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Times that the memory store's counters could not be written to their file. There with MEMORY_SNAPSHOT_PATH.",
     ),
+    MetricInfo(
+        "ratelimit_service_redis_clock_offset_seconds",
+        Kind.GAUGE,
+        (),
+        "Seconds by which the clock of Redis is ahead of ours; of several servers, that of the one that is off the most. "
+        "There with BACKEND_TYPE=redis.",
+    ),
     MetricInfo("ratelimit_service_healthy", Kind.GAUGE, (), "1 while every component is healthy, else 0."),
     MetricInfo(
         "ratelimit_service_build_info", Kind.GAUGE, ("version",), "Always 1; the label is the version."

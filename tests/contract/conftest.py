@@ -11,11 +11,15 @@ import pytest
 
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.stores.cluster import ClusterStore
 from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis import RedisStore, connect
+from ratelimit_service.stores.redis import RedisStore
+from ratelimit_service.stores.redis_client import Link, at_address, connect
 from ratelimit_service.stores.settling import SettlingStore
+from ratelimit_service.stores.slots import slot_of
 from ratelimit_service.stores.snapshot import KeptMemoryStore
+from tests.fleets import RedisCluster
 from tests.servers import RedisServer
 
 NOW = 1_795_249_200.0
@@ -29,6 +33,8 @@ class Bench:
     name: str
     set_raw: Callable[[str, str], None]
     now: list[float] = field(default_factory=lambda: [NOW])
+    slotted: bool = False
+    """Whether groups are one step only as far as they are in one slot."""
 
     async def hit(self, *groups: Sequence[Hit]) -> list[Outcome]:
         answers: list[list[Outcome]] = []
@@ -51,6 +57,28 @@ class Bench:
         return list(outcome)
 
 
+SetRaw = Callable[[str, str], None]
+
+
+def in_redis(request: pytest.FixtureRequest) -> tuple[RedisStore, SetRaw]:
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.cli("FLUSHALL")
+
+    def set_raw(key: str, value: str) -> None:
+        server.cli("SET", key, value)
+
+    return RedisStore(connect(server.url)), set_raw
+
+
+def in_cluster(request: pytest.FixtureRequest) -> tuple[ClusterStore, SetRaw]:
+    cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+
+    def set_raw(key: str, value: str) -> None:
+        assert cluster.owner(slot_of(key)).cli("SET", key, value) == "OK"
+
+    return ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses()), set_raw
+
+
 @pytest.fixture(
     params=[
         "memory",
@@ -59,22 +87,19 @@ class Bench:
         "memory, with snapshots",
         "redis",
         "redis, as it is served",
+        "cluster",
+        "cluster, as it is served",
     ]
 )
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     now = [NOW]
-    if "redis" in request.param:
-        server: RedisServer = request.getfixturevalue("redis_server")
-        server.cli("FLUSHALL")
-        redis_store: CounterStore = RedisStore(connect(server.url))
-        if "served" in request.param:
-            redis_store = DeadlineStore(CoalescingStore(SettlingStore(redis_store)), 10)  # type: ignore[arg-type]
+    if "redis" in request.param or "cluster" in request.param:
+        slotted = "cluster" in request.param
+        below, set_raw = in_cluster(request) if slotted else in_redis(request)
+        served = "served" in request.param
+        redis_store = DeadlineStore(CoalescingStore(SettlingStore(below)), 10) if served else below
         await redis_store.start()
-
-        def set_raw(key: str, value: str) -> None:
-            server.cli("SET", key, value)
-
-        yield Bench(redis_store, "redis", set_raw, now)
+        yield Bench(redis_store, "redis", set_raw, now, slotted)
         await redis_store.close()
         return
     defer = asyncio.get_running_loop().call_soon if "deferred" in request.param else None
