@@ -130,10 +130,15 @@ def test_a_caller_that_is_served_gets_none_of_it(
 @in_one_minute
 def test_a_refusal_without_a_body(without_body: Gateway, unique: Unique) -> None:
     """REFUSAL_BODY=none: the caller still learns when to come back, and is not told of JSON that is not there."""
-    answer = refused(without_body, unique("ops"))
+    team = unique("ops")
+    answer = refused(without_body, team)
     assert (429, b"") == (answer.status_code, answer.content)
     assert int(answer.headers["retry-after"]) in seconds_until(next_hour())
     assert "content-type" not in answer.headers
+    # Envoy would drop a content type that nothing comes with, other gateways would not.
+    with calling(without_body.service.grpc) as other_gateway:
+        told = other_gateway.ask("team-budgets", "team", team)
+    assert (["retry-after"], b"") == ([header.key for header in told.response_headers_to_add], told.raw_body)
 
 
 def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
