@@ -92,8 +92,15 @@ class Bench:
     """The service as it counts in one Redis, all layers included, without a transport. `books`: see balance."""
 
     def __init__(
-        self, url: str, *, deadline: float = 0.01, timeout: float = 0.5, journal: int = 100_000
+        self,
+        url: str,
+        *,
+        books: str = "",
+        deadline: float = 0.01,
+        timeout: float = 0.5,
+        journal: int = 100_000,
     ) -> None:
+        self._books = books or url
         self.redis = RedisStore(connect(url, timeout=timeout, pool_size=20))
         self.settling = SettlingStore(self.redis, journal)
         store = DeadlineStore(CoalescingStore(self.settling), deadline)
