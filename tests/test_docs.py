@@ -17,7 +17,7 @@ import yaml
 from ratelimit_service.core.rules import load
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.settings import documented
-from ratelimit_service.settings_unsupported import UNSUPPORTED
+from ratelimit_service.settings_unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores import settling
 from ratelimit_service.stores.layers import CoalescingStore
@@ -107,7 +107,7 @@ def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
     """A variable that is misspelt here would be misspelt in somebody's deployment."""
     text = page.read_text("utf-8")
     known = {setting.name for setting in documented()} | {
-        name for variables in UNSUPPORTED for name in variables.names
+        name for variables in (*UNSUPPORTED, *UNNEEDED) for name in variables.names
     }
     known |= {name for line in NO_SETTINGS for name in line.split()}
     named = set(re.findall(r"\b[A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+\b", text))
