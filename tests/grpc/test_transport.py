@@ -24,17 +24,25 @@ from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.grpcio import GrpcioServer, GrpcOptions
+from ratelimit_service.transports.native import NativeServer
 
 NOW = 1_795_249_200.0
 TEAM_RULE = Rule(StatKey("llm", ("team",)), (Limit(100, Window(Unit.HOUR), "team-budget"),))
 TREE = RuleTree([DomainRules("llm", (DescriptorRule(b"team", rule=TEAM_RULE),))])
 
 
+Server = GrpcioServer | NativeServer
+TRANSPORTS: dict[str, type[GrpcioServer] | type[NativeServer]] = {
+    "grpcio": GrpcioServer,
+    "native": NativeServer,
+}
+
+
 @dataclass
 class Served:
     """A server, what is behind it, and a channel to it. `held` gathers answers of the store while `hold` is set."""
 
-    server: GrpcioServer
+    server: Server
     service: RateLimitService
     store: MemoryStore
     health: Health
@@ -56,25 +64,33 @@ class Served:
 Start = Callable[..., Awaitable[Served]]
 
 
-async def serve(options: GrpcOptions, *, hold: bool = False, rules: bool = True) -> Served:
+async def serve(
+    options: GrpcOptions, transport: str = "grpcio", *, hold: bool = False, rules: bool = True
+) -> Served:
     held: list[Callable[[], None]] = []
     store = MemoryStore(lambda: NOW, defer=held.append if hold else None)
     service = RateLimitService(store, Metrics(), lambda: NOW)
     if rules:
         service.use(TREE)
     health = Health()
-    server = GrpcioServer(service, health, options)
+    server = TRANSPORTS[transport](service, health, options)
     await server.start()
     return Served(server, service, store, health, aio.insecure_channel(server.address), held)
 
 
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+async def start(transport: str) -> AsyncIterator[Start]:
     """Starts servers, and stops them when the test is over."""
     started: list[Served] = []
 
     async def begin(options: GrpcOptions | None = None, **more: bool) -> Served:
-        served = await serve(options or GrpcOptions(), **more)
+        served = await serve(options or GrpcOptions(), transport, **more)
         started.append(served)
         return served
 
@@ -183,11 +199,10 @@ async def test_more_calls_than_the_server_takes_on_are_shed(start: Start) -> Non
     """The third call of two is told so at once; the two are answered when the store answers."""
     served = await start(GrpcOptions(max_concurrent_calls=2), hold=True)
     waiting = [asyncio.ensure_future(served.call(CHARGE_40)) for _ in range(2)]
-    held = served.held
-    await until(lambda: len(held) == 2)
+    await until(lambda: served.server.in_hand == 2)
     code, _ = await served.code(CHARGE_40)
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == code
-    for answer in held:
+    for answer in served.held:
         answer()
     assert [RateLimitResponse.OK] * 2 == [(await call).overall_code for call in waiting]
 
@@ -243,6 +258,7 @@ async def test_a_call_in_hand_is_finished_before_the_server_stops(start: Start) 
     await stopping
 
 
+@pytest.mark.parametrize("transport", ["grpcio"])
 async def test_reflection_names_the_services(served: Served) -> None:
     """grpcurl needs no proto file; and the service is described."""
     stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
@@ -267,12 +283,12 @@ async def test_a_unix_socket_serves_as_well(start: Start, tmp_path: Path) -> Non
     assert RateLimitResponse.OK == (await served.call(CHECK)).overall_code
 
 
-async def test_a_taken_port_is_one_clear_line() -> None:
+async def test_a_taken_port_is_one_clear_line(transport: str) -> None:
     """The server does not share a port with whoever has it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StartError, match=f"cannot listen for gRPC on {address}: is the port taken"):
-            await serve(GrpcOptions(address=address))
+            await serve(GrpcOptions(address=address), transport)
 
 
 async def test_a_connection_is_closed_at_its_age_without_a_failed_call(start: Start) -> None:
@@ -289,5 +305,5 @@ async def test_a_connection_is_closed_at_its_age_without_a_failed_call(start: St
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop run until the condition holds; fails after ten seconds."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():
             await asyncio.sleep(0.001)

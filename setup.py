@@ -1,0 +1,23 @@
+"""The one part of the package that is compiled: the native gRPC transport's HTTP/2.
+
+It is optional: without Cython, a compiler or libnghttp2's headers, the package is installed without it. pyproject.toml
+says everything else.
+"""
+
+from setuptools import setup
+
+try:
+    from Cython.Build import cythonize
+    from setuptools import Extension
+except ImportError:
+    modules = []
+else:
+    http2 = Extension(
+        "ratelimit_service.transports._http2",
+        ["ratelimit_service/transports/_http2.pyx"],
+        libraries=["nghttp2"],
+        optional=True,
+    )
+    modules = cythonize([http2], build_dir="build", quiet=True)
+
+setup(ext_modules=modules)

@@ -1,0 +1,129 @@
+"""Frames of HTTP/2 by hand, for what no client would send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from ratelimit_service.transports.grpc_method import PATH
+
+MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    range(10)
+)
+END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
+INITIAL_WINDOW_SIZE = 4
+NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0, 1, 11
+
+Header = tuple[bytes, bytes]
+
+CALL: tuple[Header, ...] = (
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", PATH.encode()),
+    (b":authority", b"limiter"),
+    (b"content-type", b"application/grpc"),
+    (b"te", b"trailers"),
+)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def settings(**values: int) -> bytes:
+    """SETTINGS with `initial_window_size`, or with nothing."""
+    size = values.get("initial_window_size")
+    payload = b"" if size is None else INITIAL_WINDOW_SIZE.to_bytes(2, "big") + size.to_bytes(4, "big")
+    return frame(SETTINGS, 0, 0, payload)
+
+
+def block(headers: Iterable[Header]) -> bytes:
+    """Headers in HPACK, each spelt out and put in no table."""
+    return b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers)
+
+
+def _text(text: bytes) -> bytes:
+    if len(text) < 127:
+        return bytes((len(text),)) + text
+    rest, size = len(text) - 127, b"\x7f"
+    while rest > 127:
+        size += bytes((0x80 | rest & 0x7F,))
+        rest >>= 7
+    return size + bytes((rest,)) + text
+
+
+def replaced(**values: bytes) -> tuple[Header, ...]:
+    """The headers of a CALL, some with other values: `path`, `method`, `content_type`."""
+    other = {name.replace("_", "-").encode(): value for name, value in values.items()}
+    return tuple((name, other.get(name.lstrip(b":"), value)) for name, value in CALL)
+
+
+def message(body: bytes, compressed: int = 0) -> bytes:
+    """A message as gRPC frames it."""
+    return bytes((compressed,)) + len(body).to_bytes(4, "big") + body
+
+
+def call(stream: int, body: bytes, headers: Iterable[Header] = CALL) -> bytes:
+    """A whole call."""
+    return frame(HEADERS, END_HEADERS, stream, block(headers)) + frame(
+        DATA, END_STREAM, stream, message(body)
+    )
+
+
+class Frame(NamedTuple):
+    """A frame that was received."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+class Peer:
+    """A connection that sends what it is told, and reads frames."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def connect(cls, address: str, hello: bytes = MAGIC + settings()) -> Self:
+        """A new connection to host:port, which begins with `hello`."""
+        host, _, port = address.rpartition(":")
+        peer = cls(*await asyncio.open_connection(host, int(port)))
+        peer.send(hello)
+        return peer
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, sooner or later."""
+        self._writer.write(data)
+
+    async def frame(self) -> Frame:
+        """The next frame. Raises EOFError or ConnectionError where the connection is closed."""
+        head = await self._reader.readexactly(9)
+        size = int.from_bytes(head[:3], "big")
+        return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), await self._reader.readexactly(size))
+
+    async def until(self, kind: int, stream: int | None = None) -> Frame:
+        """The next frame of a kind."""
+        async with asyncio.timeout(20):
+            while True:
+                found = await self.frame()
+                if found.kind == kind and stream in (None, found.stream):
+                    return found
+
+    async def rest(self) -> list[Frame]:
+        """Everything until the connection is closed."""
+        frames = []
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    frames.append(await self.frame())
+                except (EOFError, ConnectionError):
+                    return frames
+
+    def close(self) -> None:
+        """Close it."""
+        self._writer.close()
