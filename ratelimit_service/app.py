@@ -68,7 +68,7 @@ class App:
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
         )
         self.watch = make_watch(settings, lambda: self.service.tree)
-        self.store = make_store(settings, self.metrics.observe_store, self.watch)
+        self.store = make_store(settings, self.metrics.observe_store, self.watch, self.metrics.watch)
         if self.watch is not None:
             self.metrics.watch(
                 "ratelimit_service_redis_clock_offset_seconds", partial(getattr, self.watch, "clock_offset")

@@ -36,10 +36,12 @@ def make_store(
     settings: Settings,
     observe: Callable[[float], None] = lambda seconds: None,
     watch: RedisWatch | None = None,
+    show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
 ) -> CounterStore:
     """The store that the settings ask for, not yet reached.
 
-    `observe` is told of the seconds of each round trip, `watch` of each Redis that counters are in.
+    `observe` is told of the seconds of each round trip, `watch` of each Redis that counters are in, `show` of the metrics of
+    the layers above them.
     """
     if settings.backend == "memory":
         if not settings.memory_snapshot_path:
@@ -51,15 +53,25 @@ def make_store(
     from .stores.seconds import SecondsApart
     from .stores.settling import SettlingStore
 
+    layers: list[SettlingStore] = []
+
     def settled(store: RedisStore | ClusterStore) -> CounterStore:
         if watch is not None:
             watch.add(store)
-        return CoalescingStore(SettlingStore(store, settings.store_journal_size))
+        layers.append(SettlingStore(store, settings.store_journal_size))
+        return CoalescingStore(layers[-1])
 
     store = settled(redis_store(settings, observe))
     if settings.redis_persecond:
         store = SecondsApart(store, settled(redis_store_for_seconds(settings, observe)))
-    return DeadlineStore(store, settings.store_answer_deadline)
+    bounded = DeadlineStore(store, settings.store_answer_deadline)
+    metric = "ratelimit_service_store_"
+    show(f"{metric}deadline_missed", lambda: bounded.missed)
+    show(f"{metric}failures", lambda: sum(layer.failures for layer in layers))
+    show(f"{metric}circuit_open", lambda: any(layer.open for layer in layers))
+    show(f"{metric}journal_hits", lambda: sum(layer.journal.hits for layer in layers))
+    show(f"{metric}journal_dropped", lambda: sum(layer.journal.dropped for layer in layers))
+    return bounded
 
 
 def redis_store(settings: Settings, observe: Callable[[float], None]) -> RedisStore | ClusterStore:

@@ -32,7 +32,7 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.planning import Plan
+from ratelimit_service.core.planning import FailureMode, Plan, Policy
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
@@ -225,3 +225,31 @@ async def test_all_calls_of_a_batch_reach_the_store_together() -> None:
 
     service(Counting(lambda: NOW)).submit(hundred())
     assert [100] == batches
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (FailureMode.ERROR, None),
+        (FailureMode.ALLOW, (Code.OK, [(Code.OK, None)])),
+        (FailureMode.DENY, (Code.OVER_LIMIT, [(Code.OVER_LIMIT, None)])),
+    ],
+)
+async def test_without_the_store_the_failure_mode_decides(
+    mode: FailureMode, expected: tuple[Code, list[tuple[Code, None]]] | None
+) -> None:
+    """STORE_FAILURE_MODE: an error, OK or OVER_LIMIT; in each case it is observed as the failure that it is."""
+    observer = Observed()
+    store = FaultyStore(lambda hits: True, lambda: StoreError("gone"))
+    made = RateLimitService(store, observer, lambda: NOW, Policy(failure_mode=mode, refusal_body=True))
+    made.use(TREE)
+    call = Call(request())
+    made.submit([call])
+    (answer,) = call.answers
+    if expected is None:
+        assert isinstance(answer, StoreError)
+    else:
+        assert isinstance(answer, Decision)
+        assert expected == (answer.code, [(status.code, status.limit) for status in answer.statuses])
+        assert (b"server_error" in answer.body) == (mode is FailureMode.DENY)
+    assert [True] == [isinstance(error, StoreError) for _, error in observer.failures]

@@ -23,6 +23,7 @@ Count = int | StoreError
 """What the store says of one hit."""
 
 _DENIED_STATUS = Status(Code.OVER_LIMIT)
+_NOT_REACHED = "the store of its counters cannot be reached"
 
 
 def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
@@ -69,12 +70,10 @@ def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
     decision = Decision(code, statuses, [None] * len(statuses))
     if policy.shadow_mode and code is Code.OVER_LIMIT:
         decision.code, decision.shadowed = Code.OK, True
+    elif code is Code.OVER_LIMIT and plan.denied:
+        refuse(policy, plan, decision)
     elif code is Code.OVER_LIMIT:
-        refuse(
-            policy,
-            plan._replace(denied=plan.denied or "the store of its counters cannot be reached"),
-            decision,
-        )
+        refuse(policy, plan._replace(denied=_NOT_REACHED), decision, "server_error")
     return decision
 
 

@@ -32,12 +32,15 @@ _LAST_INSTANT = 253_402_300_799
 """9999-12-31T23:59:59Z: no calendar of Python's goes further."""
 
 
-def refuse(policy: Policy, plan: Plan, decision: Decision) -> None:
-    """Put headers and body of a refusal into `decision`, as far as `policy` wants them."""
+def refuse(policy: Policy, plan: Plan, decision: Decision, fault: str = "invalid_request_error") -> None:
+    """Put headers and body of a refusal into `decision`, as far as `policy` wants them.
+
+    `fault` is the type of the error where `plan.denied` is why, and no counter.
+    """
     if not (policy.refusal_headers or policy.refusal_body):
         return
     if plan.denied:
-        details = _Details(f"The request is refused: {plan.denied}.", "invalid_request", None)
+        details = _Details(f"The request is refused: {plan.denied}.", fault, None)
     else:
         details = _details(plan, decision)
     decision.headers = decision.headers + _headers(policy.refusal_headers, policy.refusal_body, details)

@@ -213,6 +213,29 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "One round trip to the store, in seconds; it may carry the hits of many requests.",
     ),
     MetricInfo(
+        "ratelimit_service_store_deadline_missed",
+        Kind.COUNTER,
+        (),
+        "Requests that got the failure mode's answer because Redis took longer than STORE_ANSWER_DEADLINE. "
+        "There with BACKEND_TYPE=redis, as the next four.",
+    ),
+    MetricInfo("ratelimit_service_store_failures", Kind.COUNTER, (), "Calls to Redis that failed."),
+    MetricInfo(
+        "ratelimit_service_store_circuit_open",
+        Kind.GAUGE,
+        (),
+        "1 while Redis is away and nothing but a probe is sent to it, else 0.",
+    ),
+    MetricInfo(
+        "ratelimit_service_store_journal_hits", Kind.GAUGE, (), "Hits that are still to be written to Redis."
+    ),
+    MetricInfo(
+        "ratelimit_service_store_journal_dropped",
+        Kind.COUNTER,
+        (),
+        "Hits that were lost: the journal was full, or they could not be settled in time.",
+    ),
+    MetricInfo(
         "ratelimit_service_memory_store_refused",
         Kind.COUNTER,
         (),

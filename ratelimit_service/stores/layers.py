@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..core.errors import StoreError
 from ..core.model import Hit
@@ -114,11 +114,11 @@ class CoalescingStore(Layer):
 class _Awaited:
     """A call whose answer is due at `due`; `then` is None once it has been answered."""
 
-    __slots__ = ("due", "size", "then")
+    __slots__ = ("due", "groups", "then")
 
-    def __init__(self, then: Then, size: int, due: float) -> None:
+    def __init__(self, groups: Sequence[Sequence[Hit]], then: Then, due: float) -> None:
+        self.groups = groups
         self.then: Then | None = then
-        self.size = size
         self.due = due
 
     def answer(self, outcomes: Sequence[Outcome]) -> None:
@@ -134,19 +134,18 @@ class DeadlineStore(Layer):
     same time, so they fall due in the order in which they came, and one timer is enough for all.
     """
 
-    def __init__(
-        self, below: CounterStore, seconds: float, missed: Callable[[int], None] = lambda requests: None
-    ) -> None:
+    def __init__(self, below: CounterStore, seconds: float) -> None:
         super().__init__(below)
+        self.missed = 0
+        """How many requests had to be answered without the store."""
         self._seconds = seconds
-        self._missed = missed
         self._awaited: deque[_Awaited] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         loop = asyncio.get_running_loop()
-        call = _Awaited(then, len(groups), loop.time() + self._seconds)
+        call = _Awaited(groups, then, loop.time() + self._seconds)
         self._below.hit(groups, call.answer)
         if call.then is None:
             return
@@ -161,10 +160,9 @@ class DeadlineStore(Layer):
         while self._awaited and (self._awaited[0].then is None or self._awaited[0].due <= loop.time()):
             call = self._awaited.popleft()
             if call.then is not None:
-                self._missed(call.size)
-                call.answer(
-                    [StoreError(f"the store did not answer within {self._seconds * 1000:g} ms")] * call.size
-                )
+                late = StoreError(f"the store did not answer within {self._seconds * 1000:g} ms")
+                self.missed += sum(map(bool, call.groups))
+                call.answer([late if group else () for group in call.groups])
         if self._awaited:
             self._timer = loop.call_at(self._awaited[0].due, self._look)
 

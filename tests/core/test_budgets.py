@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from ratelimit_service.core.matcher import RuleTree
 from ratelimit_service.core.model import Code, Descriptor, Entry, Override, Request, Unit
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Limiter
 
 TEAM = """
@@ -262,11 +265,17 @@ def test_an_override_keeps_the_kind_of_what_it_overrides() -> None:
     assert ("OK", 5) == charge(0, 5, Unit.MINUTE)  # another unit stands alone
 
 
-def test_an_override_in_a_domain_of_budgets_is_a_budget() -> None:
-    """Even where it meets no rule."""
+@pytest.mark.parametrize(("budget_domains", "expected"), [((), "OVER_LIMIT"), (("llm",), "OK")])
+def test_an_override_in_a_domain_of_budgets_is_a_budget(
+    budget_domains: tuple[str, ...], expected: str
+) -> None:
+    """Even where it meets no rule: 10 hits do not fit into a limit of 5 requests, and cross the line of a budget of 5."""
     limiter = Limiter(TEAM)
+    limiter.service.use(
+        RuleTree(load([read("rules", TEAM)], budget_domains=frozenset(budget_domains)).domains)
+    )
     descriptor = Descriptor((Entry(b"new", b"x"),), 10, Override(5, Unit.HOUR))
-    assert "OVER_LIMIT" == ask(limiter, descriptor)[0]  # a limit of requests: 10 do not fit into 5
+    assert expected == ask(limiter, descriptor)[0]
 
 
 HEADERS = frozenset(("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit"))

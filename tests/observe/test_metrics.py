@@ -430,6 +430,12 @@ def test_counting_goes_on_while_somebody_reads() -> None:
 
 
 WATCHED = (
+    "redis_clock_offset_seconds",
+    "store_deadline_missed",
+    "store_failures",
+    "store_circuit_open",
+    "store_journal_hits",
+    "store_journal_dropped",
     "budget_threshold_lost",
     "calls_in_hand",
     "decision_log_dropped",
