@@ -16,8 +16,9 @@ else:
         "ratelimit_service.transports._http2",
         ["ratelimit_service/transports/_http2.pyx"],
         libraries=["nghttp2"],
-        optional=True,
     )
     modules = cythonize([http2], build_dir="build", quiet=True)
+    for module in modules:
+        module.optional = True  # here, because cythonize does not pass it on
 
 setup(ext_modules=modules)
