@@ -14,9 +14,9 @@ import structlog
 
 from .assembly import (
     find_files,
-    grpc_certificates,
     http_certificates,
     jitter_of,
+    make_grpc_server,
     make_store,
     make_watch,
     places_of,
@@ -42,7 +42,6 @@ from .stores.layers import without_deadline
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .transports import codec
-from .transports.grpcio import GrpcioServer, GrpcOptions
 
 _STORE_LOOK = 1.0
 """Seconds between two looks at whether the store can be reached."""
@@ -99,22 +98,7 @@ class App:
             merge_domains=settings.merge_domain_config,
             budget_domains=frozenset(settings.budget_domains),
         )
-        self.grpc = GrpcioServer(
-            self.service,
-            self.health,
-            GrpcOptions(
-                address=f"unix:{settings.grpc_uds}"
-                if settings.grpc_uds
-                else f"{settings.grpc_host}:{settings.grpc_port}",
-                max_connection_age=settings.grpc_max_connection_age,
-                max_connection_age_grace=settings.grpc_max_connection_age_grace,
-                max_message_bytes=settings.grpc_max_message_bytes,
-                max_concurrent_calls=settings.grpc_max_concurrent_calls,
-                certificates=grpc_certificates(settings),
-                client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
-            ),
-            self.metrics.requested,
-        )
+        self.grpc = make_grpc_server(settings, self.service, self.health, self.metrics.requested)
         self.metrics.watch("ratelimit_service_calls_in_hand", lambda: self.grpc.in_hand)
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
         main = main_app(self.service, self.health, codec)
@@ -164,6 +148,7 @@ class App:
         self._log.info(
             "serving",
             grpc=self.grpc.address,
+            transport=self._settings.grpc_transport,
             http=self.http.address,
             debug=self.debug.address,
             metrics=self.metrics_port.address if self._settings.use_prometheus else "off",

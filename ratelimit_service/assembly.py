@@ -15,7 +15,9 @@ from .core.errors import StartError
 from .core.matcher import RuleTree
 from .core.planning import FailureMode, Jitter, Policy
 from .core.windows import length
+from .health import Health
 from .ports import Clock, CounterStore
+from .service import RateLimitService
 from .settings import Settings
 from .settings_redis_target import RedisTarget, RedisType, credentials
 from .sources import files
@@ -23,11 +25,14 @@ from .stores.layers import CoalescingStore, DeadlineStore
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .tls import Certificates
+from .transports.options import GrpcOptions, Requested
 
 if TYPE_CHECKING:
     from .stores.cluster import ClusterStore
     from .stores.redis import RedisStore
     from .stores.redis_watch import RedisWatch
+    from .transports.grpcio import GrpcioServer
+    from .transports.native import NativeServer
 
 _DAY = 86_400
 
@@ -136,7 +141,9 @@ def _redis_store(
     )
     match target.kind:
         case RedisType.CLUSTER:
-            return ClusterStore(lambda address: at_address(address, link), target.servers, observe)
+            return ClusterStore(
+                lambda address: at_address(address, link), target.servers, observe, patience=timeout / 4
+            )
         case RedisType.SENTINEL:
             login = Login(*credentials(sentinel_auth))
             return RedisStore(through_sentinels(target.master, target.servers, link, login), observe)
@@ -184,6 +191,36 @@ def policy_of(settings: Settings) -> Policy:
         refusal_headers=settings.refusal_headers,
         refusal_body=settings.refusal_body == "openai",
     )
+
+
+def make_grpc_server(
+    settings: Settings, service: RateLimitService, health: Health, requested: Requested
+) -> GrpcioServer | NativeServer:
+    """The gRPC port on the transport that the settings ask for, not yet open. Raises StartError."""
+    options = GrpcOptions(
+        address=f"unix:{settings.grpc_uds}"
+        if settings.grpc_uds
+        else f"{settings.grpc_host}:{settings.grpc_port}",
+        max_connection_age=settings.grpc_max_connection_age,
+        max_connection_age_grace=settings.grpc_max_connection_age_grace,
+        max_message_bytes=settings.grpc_max_message_bytes,
+        max_concurrent_calls=settings.grpc_max_concurrent_calls,
+        certificates=grpc_certificates(settings),
+        client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
+    )
+    # Each takes memory that the other one's process can do without.
+    if settings.grpc_transport == "grpcio":
+        from .transports.grpcio import GrpcioServer
+
+        return GrpcioServer(service, health, options, requested)
+    try:
+        from .transports.native import NativeServer
+    except ImportError as error:
+        raise StartError(
+            f"GRPC_TRANSPORT=native is not built here ({error}): install the package where a C compiler and libnghttp2-dev "
+            "are, or run `make native`, or give grpcio"
+        ) from None
+    return NativeServer(service, health, options, requested)
 
 
 def grpc_certificates(settings: Settings) -> Certificates | None:

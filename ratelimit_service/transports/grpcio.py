@@ -7,8 +7,7 @@ import errno
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
@@ -24,30 +23,12 @@ from ..service import RateLimitService
 from ..tls import Certificates, is_for
 from . import codec
 from .grpc_method import METHOD, SERVICE, status_of
-
-Requested = Callable[[str, float], None]
-"""Told of every call: its method, and the seconds that it took."""
+from .options import GrpcOptions, Requested
 
 _LAST_WORD = 0.1
 """Seconds that a watch of the health has to say that the server leaves."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-@dataclass(frozen=True, slots=True)
-class GrpcOptions:
-    """How the server is set up. Ages are seconds."""
-
-    address: str = "127.0.0.1:0"
-    """host:port, or unix:path"""
-    max_connection_age: float = 86_400.0
-    max_connection_age_grace: float = 3_600.0
-    max_message_bytes: int = 4_194_304
-    max_concurrent_calls: int = 10_000
-    certificates: Certificates | None = None
-    """What to serve TLS with; without, connections are plain."""
-    client_name: str = ""
-    """The DNS name that a caller's certificate must have; empty: any will do that `certificates` accepts."""
 
 
 class GrpcioServer:

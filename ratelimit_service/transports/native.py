@@ -21,7 +21,7 @@ from .native_health import HealthService
 
 if TYPE_CHECKING:
     from ..service import RateLimitService
-    from .grpcio import GrpcOptions, Requested
+    from .options import GrpcOptions, Requested
 
 _BACKLOG = 1_024
 _LOOK = 1.0
@@ -49,9 +49,11 @@ class NativeServer:
         """Calls read and not yet answered."""
         self.address = options.address
         """Where it listens, once started."""
-        self._health_state = health_state
+        self._health = HealthService(health_state)
         self._most_connections = most_connections
         self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -69,7 +71,6 @@ class NativeServer:
             raise StartError(f"cannot listen for gRPC on {address}: {why}") from None
         if listening.family != socket.AF_UNIX:
             self.address = f"{address.rpartition(':')[0]}:{listening.getsockname()[1]}"
-        self._health = HealthService(self._health_state)
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(self._connection, sock=listening, backlog=_BACKLOG)
@@ -83,6 +84,8 @@ class NativeServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those in hand `grace` seconds."""
+        if self._server is None:
+            return
         self._server.close()
         if self.address.startswith("unix:"):
             _unlink(Path(self.address.removeprefix("unix:")))
@@ -99,7 +102,8 @@ class NativeServer:
         for connection in tuple(self._connections):
             connection.abort()
         await self._empty.wait()
-        self._looking.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
 
     # What connections call: native_connection.Host.
 

@@ -14,7 +14,7 @@ from .grpc_method import METHOD, PATH, status_of
 
 if TYPE_CHECKING:
     from ..service import Answer, RateLimitService
-    from .grpcio import GrpcOptions, Requested
+    from .options import GrpcOptions, Requested
 
 CHECK, WATCH = 1, 2
 PATHS = (PATH.encode(), b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch")

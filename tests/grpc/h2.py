@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
+import hpack
+
 from ratelimit_service.transports.grpc_method import PATH
 
 MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -82,11 +84,24 @@ class Frame(NamedTuple):
     payload: bytes
 
 
+class Answer(NamedTuple):
+    """Headers and trailers together, and the message with its frame."""
+
+    headers: dict[str, str]
+    body: bytearray
+
+    @property
+    def status(self) -> int:
+        """Of gRPC."""
+        return int(self.headers["grpc-status"])
+
+
 class Peer:
     """A connection that sends what it is told, and reads frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self._decoder = hpack.Decoder()
 
     @classmethod
     async def connect(cls, address: str, hello: bytes = MAGIC + settings()) -> Self:
@@ -113,6 +128,29 @@ class Peer:
                 found = await self.frame()
                 if found.kind == kind and stream in (None, found.stream):
                     return found
+
+    async def answer(self, stream: int) -> Answer:
+        """What a stream is answered with, to its end."""
+        return (await self.answers({stream}))[stream]
+
+    async def answers(self, streams: set[int]) -> dict[int, Answer]:
+        """What several streams are answered with, whatever the order in which it comes."""
+        answers: dict[int, Answer] = {}
+        waiting = set(streams)
+        async with asyncio.timeout(20):
+            while waiting:
+                found = await self.frame()
+                answer = answers.setdefault(found.stream, Answer({}, bytearray()))
+                if found.kind == HEADERS:
+                    decoded = self._decoder.decode(found.payload)
+                    answer.headers.update((str(name), str(value)) for name, value in decoded)
+                elif found.kind == DATA:
+                    answer.body.extend(found.payload)
+                elif found.kind == RST_STREAM and found.stream in waiting:
+                    raise ConnectionError(f"{found.stream} is reset: {int.from_bytes(found.payload, 'big')}")
+                if found.kind in (HEADERS, DATA) and found.flags & END_STREAM:
+                    waiting.discard(found.stream)
+        return answers
 
     async def rest(self) -> list[Frame]:
         """Everything until the connection is closed."""

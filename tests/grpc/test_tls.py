@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.tls import Certificates
 from ratelimit_service.transports.grpc_method import PATH
-from ratelimit_service.transports.grpcio import GrpcOptions
+from ratelimit_service.transports.options import GrpcOptions
 
 from ..certificates import Authority, Pair, handshake
 from ..service import ConfigMapMount

@@ -23,8 +23,9 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitRes
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.grpc_method import PATH
-from ratelimit_service.transports.grpcio import GrpcioServer, GrpcOptions
+from ratelimit_service.transports.grpcio import GrpcioServer
 from ratelimit_service.transports.native import NativeServer
+from ratelimit_service.transports.options import GrpcOptions
 
 NOW = 1_795_249_200.0
 TEAM_RULE = Rule(StatKey("llm", ("team",)), (Limit(100, Window(Unit.HOUR), "team-budget"),))

@@ -1,0 +1,352 @@
+"""What strangers can do to the native transport: too much of everything, and nothing at all. Over raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from ratelimit_service.health import Health
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports import native, native_connection
+from ratelimit_service.transports.native import NativeServer
+from ratelimit_service.transports.options import GrpcOptions
+
+from . import h2
+from .h2 import Answer, Peer
+from .test_transport import CHARGE_40, CHECK, NOW, TREE, message, until
+
+OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 4, 8, 12, 13
+INVALID_ARGUMENT = 3
+
+Connect = Callable[..., Awaitable[Peer]]
+
+
+class Limiter:
+    """A server with a memory store; while `hold` is set, answers of the store wait in `held`."""
+
+    def __init__(
+        self, options: GrpcOptions | None = None, most_connections: int = 100, hold: bool = False
+    ) -> None:
+        self.held: list[Callable[[], None]] = []
+        self.store = MemoryStore(lambda: NOW, defer=self.held.append if hold else None)
+        service = RateLimitService(self.store, Metrics(), lambda: NOW)
+        service.use(TREE)
+        self.server = NativeServer(
+            service, Health(), options or GrpcOptions(), most_connections=most_connections
+        )
+        self.peers: list[Peer] = []
+
+    async def connect(self, hello: bytes = h2.MAGIC + h2.settings()) -> Peer:
+        peer = await Peer.connect(self.server.address, hello)
+        self.peers.append(peer)
+        return peer
+
+    async def counted(self, team: str = "json") -> int:
+        return sum(count or 0 for count in (await self.store.look(f"{{llm|team={team}}}")).values())
+
+    async def still_serves(self) -> bool:
+        """Whether somebody else gets an answer."""
+        peer = await self.connect()
+        peer.send(h2.call(1, CHECK))
+        return (await peer.answer(1)).status == OK
+
+
+Begin = Callable[..., Awaitable[Limiter]]
+
+
+@pytest.fixture
+async def begin() -> AsyncIterator[Begin]:
+    """Starts servers, and stops them when the test is over."""
+    begun: list[Limiter] = []
+
+    async def start(*arguments: object, **more: object) -> Limiter:
+        limiter = Limiter(*arguments, **more)  # type: ignore[arg-type]
+        begun.append(limiter)
+        await limiter.server.start()
+        return limiter
+
+    yield start
+    for limiter in begun:
+        for peer in limiter.peers:
+            peer.close()
+        await limiter.server.stop(0)
+
+
+@pytest.fixture
+async def limiter(begin: Begin) -> Limiter:
+    return await begin()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps the server waiting is cut off within a moment."""
+    monkeypatch.setattr(native, "_LOOK", 0.02)
+    monkeypatch.setattr(native_connection, "_PATIENCE", 0.2)
+
+
+def goaway_error(frames: list[h2.Frame]) -> int:
+    """Why the server went."""
+    reasons = [int.from_bytes(frame.payload[4:8], "big") for frame in frames if frame.kind == h2.GOAWAY]
+    assert reasons, "no GOAWAY"
+    return reasons[-1]
+
+
+def opening(stream: int, headers: tuple[h2.Header, ...] = h2.CALL) -> bytes:
+    """A call that has only begun."""
+    return h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.block(headers))
+
+
+def reset(stream: int) -> bytes:
+    """The caller has no more interest in a stream."""
+    return h2.frame(h2.RST_STREAM, 0, stream, (8).to_bytes(4, "big"))
+
+
+FLOODS = {
+    "calls that are reset before they are whole": b"".join(opening(n) + reset(n) for n in range(1, 4001, 2)),
+    "pings": h2.frame(h2.PING, 0, 0, bytes(8)) * 3000,
+    "settings": h2.settings() * 3000,
+    "priorities": h2.frame(h2.PRIORITY, 0, 1, bytes(5)) * 3000,
+    "empty data": opening(1) + h2.frame(h2.DATA, 0, 1) * 3000,
+    "streams that break the rules": b"".join(
+        opening(n) + h2.frame(h2.WINDOW_UPDATE, 0, n, bytes(4)) for n in range(1, 4001, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+async def test_who_does_nothing_but_flood_is_sent_away(limiter: Limiter, flood: bytes) -> None:
+    """The connection is closed, and others are served."""
+    peer = await limiter.connect()
+    peer.send(flood)
+    frames = await peer.rest()
+    assert not [frame for frame in frames if frame.kind == h2.DATA]
+    assert await limiter.still_serves()
+
+
+async def test_a_rapid_reset_is_told_to_calm_down(limiter: Limiter) -> None:
+    """The GOAWAY says why."""
+    peer = await limiter.connect()
+    peer.send(FLOODS["calls that are reset before they are whole"])
+    assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
+
+
+async def test_a_block_of_headers_without_end_ends_the_connection(limiter: Limiter) -> None:
+    """CONTINUATION after CONTINUATION is not waited for."""
+    peer = await limiter.connect()
+    peer.send(h2.frame(h2.HEADERS, 0, 1, h2.block(h2.CALL)))
+    peer.send(h2.frame(h2.CONTINUATION, 0, 1, h2.block([(b"x", b"y" * 100)])) * 100)
+    await peer.rest()
+    assert await limiter.still_serves()
+
+
+async def test_a_caller_that_no_longer_waits_is_charged_all_the_same(limiter: Limiter) -> None:
+    """Each call is whole before it is reset: nothing else is wrong with that, however many there are."""
+    peer = await limiter.connect()
+    charge = message("gone", 1)
+    peer.send(b"".join(h2.call(number, charge) + reset(number) for number in range(1, 6001, 2)))
+    peer.send(h2.call(6001, CHECK))
+    assert OK == (await peer.answer(6001)).status
+    assert 3000 == await limiter.counted("gone")
+
+
+async def test_a_call_that_is_reset_while_the_store_is_asked_is_charged(begin: Begin) -> None:
+    """Its reply is dropped; the connection goes on."""
+    limiter = await begin(hold=True)
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHARGE_40))
+    await until(lambda: bool(limiter.held))
+    peer.send(reset(1) + h2.call(3, CHECK))
+    await until(lambda: len(limiter.held) == 2)
+    for answer in limiter.held:
+        answer()
+    assert OK == (await peer.answer(3)).status
+    assert (0, 40) == (limiter.server.in_hand, await limiter.counted())
+
+
+async def test_a_caller_whose_connection_is_gone_is_charged(begin: Begin) -> None:
+    """And is in hand no more."""
+    limiter = await begin(hold=True)
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHARGE_40))
+    await until(lambda: bool(limiter.held))
+    peer.close()
+    await until(lambda: not limiter.server._connections)
+    limiter.held[0]()
+    assert (0, 40) == (limiter.server.in_hand, await limiter.counted())
+
+
+MALFORMED = {
+    "no protobuf": (h2.call(3, b"\xff\xff\xff"), INVALID_ARGUMENT),
+    "no message": (h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 3, h2.block(h2.CALL)), UNIMPLEMENTED),
+    "half a message": (opening(3) + h2.frame(h2.DATA, h2.END_STREAM, 3, h2.message(CHECK)[:-1]), INTERNAL),
+    "half a prefix": (opening(3) + h2.frame(h2.DATA, h2.END_STREAM, 3, b"\0\0"), INTERNAL),
+    "two messages": (opening(3) + h2.frame(h2.DATA, h2.END_STREAM, 3, h2.message(CHECK) * 2), UNIMPLEMENTED),
+    "a compressed message": (
+        opening(3) + h2.frame(h2.DATA, h2.END_STREAM, 3, h2.message(CHECK, compressed=1)),
+        UNIMPLEMENTED,
+    ),
+    "another method": (h2.call(3, CHECK, h2.replaced(path=b"/limits.Limiter/Limit")), UNIMPLEMENTED),
+    "four gigabytes": (opening(3) + h2.frame(h2.DATA, 0, 3, b"\0\xff\xff\xff\xff"), RESOURCE_EXHAUSTED),
+    "large headers": (
+        h2.frame(h2.HEADERS, 0, 3, h2.block([*h2.CALL, (b"x-cookie", b"x" * 9000)]))
+        + h2.frame(h2.CONTINUATION, h2.END_HEADERS, 3, h2.block([(b"x-cookie", b"y" * 9000)]))
+        + h2.frame(h2.DATA, h2.END_STREAM, 3, h2.message(CHECK)),
+        RESOURCE_EXHAUSTED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("bad", "status"), MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_call_of_a_batch_fails_alone(limiter: Limiter, bad: bytes, status: int) -> None:
+    """Those before and after it, in the same read, are answered, and so is what comes later."""
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHARGE_40) + bad + h2.call(5, CHARGE_40))
+    answers = await answers_of(peer, 1, 3, 5)
+    assert [OK, status, OK] == [answer.status for answer in answers]
+    assert "identity" == answers[1].headers["grpc-accept-encoding"]
+    assert 80 == await limiter.counted()
+    peer.send(h2.call(7, CHECK))
+    assert (
+        20 == RateLimitResponse.FromString(bytes((await peer.answer(7)).body[5:])).statuses[0].limit_remaining
+    )
+
+
+async def answers_of(peer: Peer, *streams: int) -> list[Answer]:
+    """Of several streams, whatever the order in which they come."""
+    answers = await peer.answers(set(streams))
+    return [answers[stream] for stream in streams]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (h2.replaced(content_type=b"application/json"), "415"),
+        (h2.replaced(content_type=b"application/grpcish"), "415"),
+        (h2.replaced(method=b"PUT"), "405"),
+    ],
+)
+async def test_what_is_no_grpc_is_answered_as_http_does(
+    limiter: Limiter, headers: tuple[h2.Header, ...], status: str
+) -> None:
+    """With a status of HTTP."""
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHECK, headers))
+    assert {":status": status} == (await peer.answer(1)).headers
+
+
+@pytest.mark.parametrize("kind", [b"application/grpc+proto", b"application/grpc;charset=utf-8"])
+async def test_grpc_may_say_how_it_is_encoded(limiter: Limiter, kind: bytes) -> None:
+    """As the specification allows."""
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHECK, h2.replaced(content_type=kind)))
+    assert OK == (await peer.answer(1)).status
+
+
+async def test_a_message_in_small_pieces_is_one_message(limiter: Limiter) -> None:
+    """A byte a frame, and a read for each."""
+    peer = await limiter.connect()
+    peer.send(opening(1))
+    for byte in h2.message(CHECK):
+        peer.send(h2.frame(h2.DATA, 0, 1, bytes((byte,))))
+        await asyncio.sleep(0)
+    peer.send(h2.frame(h2.DATA, h2.END_STREAM, 1))
+    assert OK == (await peer.answer(1)).status
+
+
+async def test_messages_that_never_arrive_in_full_are_not_kept_without_end(begin: Begin) -> None:
+    """Each is within the limit of one; together they are not, and the last of them are refused."""
+    limiter = await begin(GrpcOptions(max_message_bytes=100_000))
+    peer = await limiter.connect()
+    begun = b"\0" + (100_000).to_bytes(3 + 1, "big") + bytes(15_000)
+    for number in range(1, 201, 2):
+        peer.send(opening(number) + h2.frame(h2.DATA, 0, number, begun))
+    refused = await peer.until(h2.HEADERS)
+    assert refused.flags & h2.END_STREAM
+    assert await limiter.still_serves()
+
+
+async def test_more_streams_than_agreed_are_refused_one_by_one(begin: Begin) -> None:
+    """The client may try again: REFUSED_STREAM says that nothing was done."""
+    limiter = await begin(hold=True)
+    peer = await limiter.connect()
+    peer.send(b"".join(h2.call(number, CHARGE_40) for number in range(1, 2201, 2)))
+    frame = await peer.until(h2.RST_STREAM)
+    assert (2001, 7) == (frame.stream, int.from_bytes(frame.payload, "big"))
+    assert 1000 == limiter.server.in_hand
+
+
+async def test_an_answer_that_comes_after_the_deadline_is_dropped(begin: Begin) -> None:
+    """The caller is told so, and is charged all the same."""
+    limiter = await begin(hold=True)
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHARGE_40, [*h2.CALL, (b"grpc-timeout", b"1n")]))
+    await until(lambda: bool(limiter.held))
+    await asyncio.sleep(0.002)
+    limiter.held[0]()
+    assert DEADLINE_EXCEEDED == (await peer.answer(1)).status
+    assert 40 == await limiter.counted()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_gives_no_room_for_answers_is_cut_off(limiter: Limiter) -> None:
+    """With a window of nothing the answers stay here; not for ever."""
+    peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
+    peer.send(b"".join(h2.call(number, CHECK) for number in range(1, 201, 2)))
+    frames = await peer.rest()
+    assert not [frame for frame in frames if frame.kind == h2.DATA]
+    await until(lambda: not limiter.server._connections)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_does_not_read_is_not_read_from_and_cut_off(limiter: Limiter) -> None:
+    """However much it sends, what we keep for it is bounded."""
+    host, _, port = limiter.server.address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1)
+    writer.write(h2.MAGIC + h2.settings() + h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")))
+    with pytest.raises(ConnectionError):
+        await call_for_ever(writer)
+    await until(lambda: not limiter.server._connections)
+    assert await limiter.still_serves()
+
+
+async def call_for_ever(writer: asyncio.StreamWriter) -> None:
+    async with asyncio.timeout(20):
+        for first in itertools.count(1, 200):
+            writer.write(b"".join(h2.call(number, CHECK) for number in range(first, first + 200, 2)))
+            await writer.drain()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("hello", [b"", h2.MAGIC, h2.MAGIC[:10]])
+async def test_who_does_not_introduce_itself_is_cut_off(limiter: Limiter, hello: bytes) -> None:
+    """Connections are not kept for those who say nothing."""
+    peer = await limiter.connect(hello)
+    await peer.rest()
+    assert await limiter.still_serves()
+
+
+@pytest.mark.parametrize(
+    "hello", [b"GET / HTTP/1.1\r\nHost: limiter\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03"]
+)
+async def test_who_speaks_something_else_is_hung_up_on(limiter: Limiter, hello: bytes) -> None:
+    """HTTP/1.1 and TLS, for example."""
+    peer = await limiter.connect(hello)
+    assert {h2.SETTINGS, h2.WINDOW_UPDATE} >= {frame.kind for frame in await peer.rest()}
+    assert await limiter.still_serves()
+
+
+async def test_one_connection_too_many_is_closed(begin: Begin) -> None:
+    """Those that are there go on."""
+    limiter = await begin(most_connections=1)
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHECK))
+    assert OK == (await peer.answer(1)).status
+    assert [] == await (await limiter.connect()).rest()
+    peer.send(h2.call(3, CHECK))
+    assert OK == (await peer.answer(3)).status
