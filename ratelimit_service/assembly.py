@@ -60,15 +60,16 @@ def make_store(
 
     layers: list[SettlingStore] = []
 
-    def settled(store: RedisStore | ClusterStore) -> CounterStore:
+    def settled(store: RedisStore | ClusterStore, *, keeps_days: bool = True) -> CounterStore:
         if watch is not None:
-            watch.add(store)
+            watch.add(store, keeps_days=keeps_days)
         layers.append(SettlingStore(store, settings.store_journal_size))
         return CoalescingStore(layers[-1])
 
     store = settled(redis_store(settings, observe))
     if settings.redis_persecond:
-        store = SecondsApart(store, settled(redis_store_for_seconds(settings, observe)))
+        seconds = settled(redis_store_for_seconds(settings, observe), keeps_days=False)
+        store = SecondsApart(store, seconds)
     bounded = DeadlineStore(store, settings.store_answer_deadline)
     metric = "ratelimit_service_store_"
     show(f"{metric}deadline_missed", lambda: bounded.missed)

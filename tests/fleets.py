@@ -117,6 +117,7 @@ class _ClusterServer(RedisServer):
             *super()._arguments(),
             *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
             *("--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"),
+            *("--cluster-require-full-coverage", "no"),  # the others go on while one is away
             # A replica does not ask how long it was cut off: these servers live for a minute, under load.
             *("--cluster-replica-validity-factor", "0"),
         ]

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 PATIENCE = 15.0
 """Seconds until a server that does not answer is given up; only a failing test ever waits for so long."""
@@ -52,7 +52,7 @@ class RedisServer:
         self.unixsocket = self._directory / "redis.sock"
         self.port = 0
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:

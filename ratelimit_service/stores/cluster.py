@@ -36,11 +36,14 @@ from .slots import SLOTS, by_slot, slot_of, tags
 Connect = Callable[[Address], aioredis.Redis]
 T = TypeVar("T")
 
-_MOST_REDIRECTS = 8
+_MOST_REDIRECTS = 6
 """How often a call is sent on before it is given up (and settled later)."""
 
+_TRY_AGAIN = 0.002
+"""Seconds until a slot that is half way is tried once more. Others wait for the answer, so there is no third time."""
+
 _FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.5
-"""Seconds between two tries: from, to."""
+"""Seconds between two looks at a Cluster that is not well: from, to."""
 
 _KEPT = 30.0
 """Seconds after its last call until the connections to a server that has no slots are closed."""
@@ -63,15 +66,21 @@ class Node:
 
 
 class ClusterStore(ScriptStore):
-    """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server."""
+    """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server.
+
+    A server that does not answer within `patience` seconds holds nobody up any longer: its calls count as lost (though
+    they may still be carried out, which settling.py allows for), and it gets no others until it answers.
+    """
 
     def __init__(
         self,
         connect: Connect,
         seeds: Sequence[Address],
         observe: Callable[[float], None] = lambda seconds: None,
+        patience: float = 0.25,
     ) -> None:
         super().__init__(observe)
+        self._patience = patience
         self._connect = connect
         self._seeds = tuple(seeds)
         self._nodes: dict[Address, Node] = {}
@@ -104,7 +113,7 @@ class ClusterStore(ScriptStore):
         return await self._redirected(slot, send)
 
     async def _redirected(self, slot: int, send: Callable[[Node, bool], Awaitable[T]]) -> T:
-        node, asking, pause = self._owners[slot], False, _FIRST_PAUSE
+        node, asking, half_way = self._owners[slot], False, False
         for _ in range(_MOST_REDIRECTS):
             if node is None:
                 self._mend()
@@ -113,7 +122,8 @@ class ClusterStore(ScriptStore):
                 raise RedisConnectionError(f"{node} is away")
             node.used = asyncio.get_running_loop().time()
             try:
-                return await send(node, asking)
+                async with asyncio.timeout(self._patience):
+                    return await send(node, asking)
             except MovedError as moved:
                 node, asking = self._node((moved.host or node.address[0], moved.port)), False
                 self._owners[slot] = node
@@ -121,16 +131,21 @@ class ClusterStore(ScriptStore):
             except AskError as ask:
                 node, asking = self._node((ask.host or node.address[0], ask.port)), True
             except TryAgainError:  # some of the keys have moved, and some have not yet
-                await asyncio.sleep(pause)
-                pause *= 2
-                node, asking = self._owners[slot], False
+                if half_way:
+                    raise
+                await asyncio.sleep(_TRY_AGAIN)
+                node, asking, half_way = self._owners[slot], False, True
             except ClusterDownError:
                 self._mend()
                 raise
-            except (RedisConnectionError, RedisTimeoutError, OSError):
+            except (
+                RedisConnectionError,
+                RedisTimeoutError,
+                OSError,
+            ) as error:  # asyncio's TimeoutError is an OSError
                 node.away = True
                 self._mend()
-                raise
+                raise RedisConnectionError(str(error) or f"{node} does not answer") from None
         raise RedisConnectionError(f"slot {slot} is on its way between servers")
 
     async def start(self) -> None:

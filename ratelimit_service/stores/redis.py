@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import ClusterCrossSlotError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+)
 
 from ..core.decision import Count
 from ..core.errors import StoreError
@@ -18,7 +24,7 @@ from ..ports import Outcome, Then
 from .pipe import Pipe, Reply
 from .redis_client import PrimaryPool, address_of, connect
 from .script import SCRIPT, SHA, Arguments, arguments, counts, failure
-from .settling import Batch, Part, joined
+from .settling import EVERYWHERE, Batch, Part, joined
 from .slots import by_slot, tags
 
 __all__ = ["RedisStore", "ScriptStore", "connect"]
@@ -124,6 +130,8 @@ class RedisStore(ScriptStore):
         """Load the script. Raises StoreError where Redis cannot be reached."""
         try:
             await self._client.script_load(SCRIPT)
+        except NoPermissionError:  # EVAL does without
+            pass
         except (RedisError, OSError) as error:
             raise failure(error) from None
 
@@ -159,6 +167,8 @@ async def apply_by_slot(
     batch: Batch, evaluate: Callable[[int, Arguments], Awaitable[Reply]]
 ) -> list[list[Count]]:
     """Apply a batch by one call for each slot. Raises the first error where one fails; then the others were applied."""
+    if batch.where != EVERYWHERE:
+        return counts(batch.groups, await evaluate(batch.where, arguments(batch, tags()[batch.where])))
     parts = by_slot(batch.groups)
     replies = await asyncio.gather(
         *[

@@ -18,15 +18,11 @@ from typing import Any, NamedTuple
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import (
-    MasterNotFoundError,
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-)
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 Address = tuple[str, int]
 """Host and port."""
@@ -42,9 +38,13 @@ class Tls(NamedTuple):
     server_name: str = ""
 
     def context(self) -> ssl.SSLContext:
-        """What is in the files now. Raises OSError where one cannot be read."""
-        files = (self.ca, self.certificate, self.key)
-        return _context(self, tuple(Path(file).stat().st_mtime_ns for file in files if file))
+        """What is in the files now. Raises ConnectionError, with their names, where that is of no use."""
+        files = [file for file in (self.ca, self.certificate, self.key) if file]
+        try:
+            return _context(self, tuple(Path(file).stat().st_mtime_ns for file in files))
+        except OSError as error:
+            which = error.filename or " or ".join(files)
+            raise RedisConnectionError(f"{which} cannot be used: {error.strerror or error}") from None
 
 
 @lru_cache(maxsize=8)
@@ -145,12 +145,32 @@ class _ToPrimaryOverTls(SentinelManagedConnection, TlsConnection):
 class PrimaryPool(SentinelConnectionPool, aioredis.BlockingConnectionPool):
     """Connections to the primary that sentinels name. Callers wait for a connection, as with a single server."""
 
-    async def get_master_address(self) -> Any:
-        """Ask the sentinels; connections to another primary that are idle are closed."""
-        try:
-            return await super().get_master_address()  # type: ignore[no-untyped-call]
-        except MasterNotFoundError:  # its text repeats how redis-py has set up its clients
-            raise RedisConnectionError(f"no sentinel knows a primary of {self.service_name}") from None
+    async def get_master_address(self) -> Address:
+        """Ask the sentinels; connections to another primary that are idle are closed.
+
+        They are asked as clients are meant to ask them. redis-py looks at their own list (SENTINEL MASTERS), which has
+        the old primary for as long as it takes to tell all others of the new one.
+        """
+        sentinels: list[aioredis.Redis] = self.sentinel_manager.sentinels
+        wrong = ""
+        for sentinel in list(sentinels):
+            try:
+                reply = await sentinel.execute_command(  # type: ignore[no-untyped-call]
+                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service_name
+                )
+            except (RedisError, OSError) as error:
+                wrong = f"; {address_of(sentinel)} said: {error}"
+                continue
+            if reply is None:
+                continue
+            sentinels.remove(sentinel)
+            sentinels.insert(0, sentinel)  # who has answered is asked first the next time
+            address = (reply[0].decode(), int(reply[1]))
+            if self.master_address != address:
+                self.master_address = address
+                await self.disconnect(inuse_connections=False)
+            return address
+        raise RedisConnectionError(f"no sentinel knows a primary of {self.service_name}{wrong}")
 
 
 def at_address(address: Address, link: Link) -> aioredis.Redis:

@@ -47,14 +47,14 @@ class RedisWatch:
     def __init__(self, clock: Clock, long_windows: Callable[[], bool]) -> None:
         self._clock = clock
         self._long_windows = long_windows
-        self._stores: list[Watched] = []
+        self._stores: list[tuple[Watched, bool]] = []
         self._said: dict[tuple[str, str], str] = {}
         self._offsets: dict[str, float] = {}
         self._log = structlog.get_logger("ratelimit_service.store")
 
-    def add(self, store: Watched) -> None:
-        """Watch this one, too."""
-        self._stores.append(store)
+    def add(self, store: Watched, *, keeps_days: bool = True) -> None:
+        """Watch this one, too. `keeps_days` is whether windows of a day or longer are counted there."""
+        self._stores.append((store, keeps_days))
 
     @property
     def clock_offset(self) -> float:
@@ -68,13 +68,17 @@ class RedisWatch:
             await asyncio.sleep(EVERY if reached else 1.0)
 
     async def look(self) -> bool:
-        """Look once, at every server that can be reached; whether there was one."""
-        servers = {name: client for store in self._stores for name, client in store.servers().items()}
-        self._offsets = {name: offset for name, offset in self._offsets.items() if name in servers}
+        """Look once at every server; whether there was one of each store that could be looked at."""
+        offsets, self._offsets = self._offsets, {}
+        return all([await self._look_at(store, keeps_days, offsets) for store, keeps_days in self._stores])
+
+    async def _look_at(self, store: Watched, keeps_days: bool, offsets: Mapping[str, float]) -> bool:
         reached = False
-        for name, client in servers.items():
+        for name, client in store.servers().items():
+            if name in offsets:
+                self._offsets[name] = offsets[name]
             try:
-                for finding in await self._findings(name, client):
+                for finding in await self._findings(name, client, keeps_days):
                     self._say(name, finding)
                 reached = True
             except (RedisError, OSError) as error:
@@ -89,24 +93,33 @@ class RedisWatch:
             text = message or f"Redis is well again: {topic}"
             getattr(self._log, level if message else "info")(text, server=server, **details)
 
-    async def _findings(self, name: str, client: aioredis.Redis) -> list[Finding]:
+    async def _findings(self, name: str, client: aioredis.Redis, keeps_days: bool) -> list[Finding]:
         clock = await self._clock_of(name, client)
         try:
             info = await client.info()
         except ResponseError as error:
             message = "Redis does not tell its version, nor whether it evicts (INFO)"
             return [clock, Finding("INFO", "info", message, {"error": str(error)})]
-        return [clock, version(info), eviction(info), await self._persistence(info, client)]
+        found = [clock, version(info), eviction(info)]
+        if keeps_days:
+            found.append(await self._persistence(info, client))
+        return found
 
     async def _clock_of(self, name: str, client: aioredis.Redis) -> Finding:
-        before = self._clock()
         try:
-            seconds, microseconds = await client.time()
+            # Connecting may be a part of the first time; the quicker of the two is the truer one.
+            _, offset = min([await self._time_of(client) for _ in range(2)])
         except ResponseError as error:
             return Finding("clock", "info", "Redis does not tell the time (TIME)", {"error": str(error)})
-        offset = seconds + microseconds / 1e6 - (before + self._clock()) / 2
         self._offsets[name] = offset
         return clock(offset)
+
+    async def _time_of(self, client: aioredis.Redis) -> tuple[float, float]:
+        """How long it took to ask for the time, and how far that is ahead of ours."""
+        before = self._clock()
+        seconds, microseconds = await client.time()
+        after = self._clock()
+        return after - before, seconds + microseconds / 1e6 - (before + after) / 2
 
     async def _persistence(self, info: Mapping[str, Any], client: aioredis.Redis) -> Finding:
         if info.get("aof_enabled") or not self._long_windows():

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from importlib import resources
 
+from redis.exceptions import AskError
+
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import HELD_BACK, Hit
@@ -64,6 +66,10 @@ def failure(error: Exception) -> StoreError:
     """An error of redis-py as callers see it. Its own texts name hosts and ports, never credentials."""
     if isinstance(error, StoreError):
         return error
+    if isinstance(error, AskError):  # or MOVED, which is one
+        return StoreError(
+            "Redis: this is a server of a Cluster, which has others beside it: set REDIS_TYPE=CLUSTER"
+        )
     return StoreError(
         f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}"
     )

@@ -42,12 +42,17 @@ _MOST_AT_ONCE = 1_000
 """Hits of the journal in one call."""
 
 
+EVERYWHERE = -1
+"""In place of a slot: all of Redis."""
+
+
 class Batch(NamedTuple):
-    """One call of the script: hits that one Redis node applies in one step."""
+    """One call of the script: hits that one Redis node applies in one step; `where` is the slot of them all, if known."""
 
     groups: Sequence[Sequence[Hit]]
     lane: str
     number: str
+    where: int = EVERYWHERE
 
 
 class Part(NamedTuple):
@@ -60,7 +65,7 @@ class Part(NamedTuple):
 
     groups: Sequence[Sequence[Hit]]
     places: Sequence[tuple[int, Sequence[int]]]
-    where: int = 0
+    where: int = EVERYWHERE
 
 
 class PartlyAway(StoreError):
@@ -199,11 +204,11 @@ class SettlingStore(Layer):
         sent = [self._send(part.groups, part.where) for part in parts]
         return list(joined(groups, parts, await asyncio.gather(*sent)))
 
-    async def _send(self, groups: Sequence[Sequence[Hit]], where: int = 0) -> list[Outcome]:
+    async def _send(self, groups: Sequence[Sequence[Hit]], where: int = EVERYWHERE) -> list[Outcome]:
         lanes = self._lanes.setdefault(where, [])
         lane = lanes.pop() if lanes else self._new_lane()
         self._batches += 1
-        batch = Batch(groups, lane, str(self._batches))
+        batch = Batch(groups, lane, str(self._batches), where)
         try:
             counts = await self._below.apply(batch)
         except StoreError as error:

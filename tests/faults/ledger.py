@@ -26,6 +26,7 @@ from ratelimit_service.core.model import (
 )
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.cluster import ClusterStore
 from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
 from ratelimit_service.stores.redis import RedisStore, connect
 from ratelimit_service.stores.settling import SettlingStore
@@ -89,19 +90,26 @@ def table(report: list[tuple[str, Outcome]]) -> str:
 
 
 class Bench:
-    """The service as it counts in one Redis, all layers included, without a transport. `books`: see balance."""
+    """The service as it counts in a Redis, all layers included, without a transport.
+
+    Redis is at a URL, or behind a store. `books`: see balance. As many `teams` are charged.
+    """
 
     def __init__(
         self,
-        url: str,
+        redis: str | RedisStore | ClusterStore,
         *,
         books: str = "",
         deadline: float = 0.01,
         timeout: float = 0.5,
         journal: int = 100_000,
+        teams: int = 5,
     ) -> None:
-        self._books = books or url
-        self.redis = RedisStore(connect(url, timeout=timeout, pool_size=20))
+        self._books = books
+        self._teams = teams
+        self.redis = (
+            RedisStore(connect(redis, timeout=timeout, pool_size=20)) if isinstance(redis, str) else redis
+        )
         self.settling = SettlingStore(self.redis, journal)
         store = DeadlineStore(CoalescingStore(self.settling), deadline)
         self.store = store
@@ -124,7 +132,7 @@ class Bench:
         stop = asyncio.Event()
 
         async def call(number: int) -> None:
-            team = f"t{number % 5}"
+            team = f"t{number % self._teams}"
             turn = 0
             while not stop.is_set() or turn < least:
                 turn += 1
@@ -167,7 +175,7 @@ class Bench:
 
         The counters are read at `books`, which is Redis itself where a proxy stands before it.
         """
-        books = RedisStore(connect(self._books))
+        books = RedisStore(connect(self._books)) if self._books else self.redis
         for team, charged in outcome.charged.items():
             counters = await books.look(f"{{ledger|team={team}}}")
             held = [counters.get(key) or 0 for key in counters]
@@ -175,7 +183,8 @@ class Bench:
             for count in held or [0, 0]:
                 outcome.lost += max(0, charged - count)
                 outcome.doubled += max(0, count - charged)
-        await books.close()
+        if books is not self.redis:
+            await books.close()
         return outcome
 
 

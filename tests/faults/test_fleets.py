@@ -1,0 +1,214 @@
+"""Servers that belong together, while slots move between them and primaries are lost.
+
+Where a slot moves, the books are exact. Where a primary is lost, what it had answered and not yet passed on to its replica
+is lost with it; nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from ratelimit_service.stores.cluster import ClusterStore
+from ratelimit_service.stores.redis import RedisStore
+from ratelimit_service.stores.redis_client import Link, at_address, through_sentinels
+from ratelimit_service.stores.slots import slot_of
+from tests.faults.ledger import REPORT, Bench, Outcome
+from tests.fleets import RedisCluster, RedisSentinels
+from tests.servers import RedisServer
+
+TEAMS = 20
+SLOTS = sorted({slot_of(f"{{ledger|team=t{number}}}") for number in range(TEAMS)})
+
+LOST_AT_MOST = 200
+"""Hits: what a primary may have answered in the moment before it is killed; the load is some thousands a second."""
+
+
+@pytest.fixture
+async def bench(redis_cluster: RedisCluster) -> AsyncIterator[Bench]:
+    link = Link(timeout=0.5, connect_timeout=0.5)
+    store = ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses())
+    bench = Bench(store, teams=TEAMS)
+    await bench.start()
+    yield bench
+    await bench.close()
+
+
+async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
+    """Every charge is there, once."""
+    await bench.balance(outcome)
+    REPORT.append((what, outcome))
+    assert (0, 0) == (outcome.lost, outcome.doubled), outcome
+    assert sum(outcome.answered.values()) > TEAMS
+
+
+async def bounded(bench: Bench, outcome: Outcome, what: str) -> None:
+    """No charge is there twice, and few are lost."""
+    await bench.balance(outcome)
+    REPORT.append((what, outcome))
+    assert outcome.doubled == 0, outcome
+    assert outcome.lost <= LOST_AT_MOST, outcome
+
+
+async def until(what: str, condition: Callable[[], bool], patience: float = 30) -> float:
+    """Seconds until it holds; it is looked at in another thread, so that the load goes on."""
+    began = time.monotonic()
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < began + patience, what
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisCluster) -> None:
+    """Every slot that is charged, one after another, key by key: ASK while it moves, MOVED once it has."""
+
+    async def fault() -> None:
+        for slot in SLOTS:
+            await asyncio.to_thread(redis_cluster.move, slot)
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome, f"{len(SLOTS)} slots of a Cluster move to another server")
+    assert outcome.answered["OK"] > 100
+
+
+async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) -> None:
+    """Buckets that are there are answered by who has them; those that are new are kept until the move has ended."""
+    slot = SLOTS[0]
+    (moving, *_) = [f"t{number}" for number in range(TEAMS) if slot_of(f"{{ledger|team=t{number}}}") == slot]
+    seen: Counter[str] = Counter()
+
+    async def fault() -> None:
+        await until(
+            "the bucket is charged",
+            lambda: redis_cluster.owner(slot).cli("CLUSTER", "COUNTKEYSINSLOT", str(slot)) >= "3",
+        )
+        source, target = await asyncio.to_thread(redis_cluster.begin_to_move, slot)
+        # One of its keys is over there, the others are not: nobody can be asked for all of them (TRYAGAIN).
+        await asyncio.to_thread(redis_cluster.move_keys, slot, source, target, 1)
+        await until("there are charges to keep", lambda: bench.settling.journal.hits > 0)
+        seen["kept"] = bench.settling.journal.hits
+        while await asyncio.to_thread(redis_cluster.move_keys, slot, source, target):
+            pass
+        await asyncio.to_thread(redis_cluster.end_move, slot, target)
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome, "a slot of a Cluster that is half way to another server")
+    assert seen["kept"] > 0
+    assert outcome.answered["OK"] > outcome.answered["UNAVAILABLE"]
+    assert moving in outcome.charged
+
+
+async def test_scripts_are_forgotten_by_all_servers(bench: Bench, redis_cluster: RedisCluster) -> None:
+    """SCRIPT FLUSH under load."""
+
+    async def fault() -> None:
+        for _ in range(5):
+            for server in redis_cluster.servers:
+                await asyncio.to_thread(server.cli, "SCRIPT", "FLUSH")
+
+    await exact(bench, await bench.run(fault), "SCRIPT FLUSH on all servers of a Cluster")
+
+
+async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster) -> None:
+    """For longer than an answer is waited for, and shorter than the Cluster waits: the others go on answering."""
+    still = redis_cluster.owner(SLOTS[0])
+
+    async def fault() -> None:
+        os.kill(still.pid, signal.SIGSTOP)
+        try:
+            await until("the server is given up for now", lambda: bench.settling.journal.hits > 0)
+            await until_answered(bench)
+        finally:
+            os.kill(still.pid, signal.SIGCONT)
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome, "one of three servers of a Cluster stands still")
+    assert outcome.answered["OK"] > TEAMS
+    assert not bench.settling.open
+
+
+async def until_answered(bench: Bench, batches: int = 100) -> None:
+    """Until so many more have come back, which is not from a server that is away."""
+    before = answered(bench)
+    await until("charges are answered", lambda: answered(bench) > before + batches)
+
+
+def answered(bench: Bench) -> int:
+    """How many batches came back."""
+    return bench.settling._batches - bench.settling.failures
+
+
+async def test_a_primary_of_a_cluster_is_killed(bench: Bench, redis_cluster: RedisCluster) -> None:
+    """Its replica takes over, without anybody doing anything; buckets of the other servers are answered meanwhile."""
+    slot = SLOTS[0]
+    killed = redis_cluster.owner(slot)
+    port = killed.port
+    redis_cluster.configure("cluster-node-timeout", "1000")
+
+    async def fault() -> None:
+        await until_answered(bench)
+        killed.kill()
+        await until_answered(bench)
+        alive = next(server for server in redis_cluster.servers if server is not killed)
+        await until("the replica has taken over", lambda: owner_port(alive, slot) not in (0, port))
+        await until("all servers are back", lambda: not any(node.away for node in store_of(bench)._primaries))
+
+    try:
+        outcome = await bench.run(fault)
+        await bounded(bench, outcome, "a primary of a Cluster is killed, its replica takes over")
+        assert outcome.answered["OK"] > 0
+        assert not bench.settling.open
+    finally:
+        await asyncio.to_thread(killed.start)
+        redis_cluster.configure("cluster-node-timeout", "5000")
+        await asyncio.to_thread(redis_cluster.wait_until_whole)
+
+
+def store_of(bench: Bench) -> ClusterStore:
+    assert isinstance(bench.redis, ClusterStore)
+    return bench.redis
+
+
+def owner_port(server: RedisServer, slot: int) -> int:
+    """The port of the primary that has a slot, as `server` has it; 0 where it does not know."""
+    for line in server.cli("CLUSTER", "NODES").splitlines():
+        _, address, flags, _, _, _, _, _, *slots = line.split()
+        for first, _, last in [part.partition("-") for part in slots if not part.startswith("[")]:
+            if int(first) <= slot <= int(last or first) and "fail" not in flags:
+                return int(address.partition("@")[0].rpartition(":")[2])
+    return 0
+
+
+@pytest.fixture
+async def behind_sentinels() -> AsyncIterator[tuple[Bench, RedisSentinels]]:
+    with RedisSentinels() as sentinels:
+        link = Link(timeout=0.5, connect_timeout=0.5)
+        bench = Bench(RedisStore(through_sentinels("mymaster", sentinels.addresses(), link)))
+        await bench.start()
+        yield bench, sentinels
+        await bench.close()
+
+
+async def test_a_primary_behind_sentinels_is_killed(behind_sentinels: tuple[Bench, RedisSentinels]) -> None:
+    """They make its replica the primary, and charges go on there."""
+    bench, sentinels = behind_sentinels
+
+    async def fault() -> None:
+        await until_answered(bench)
+        sentinels.primary.kill()
+        await until(
+            "the replica has taken over",
+            lambda: "role:master" in sentinels.replica.cli("INFO", "replication"),
+        )
+        await until_answered(bench)
+
+    await bounded(
+        bench, await bench.run(fault), "a primary behind sentinels is killed, its replica takes over"
+    )
+    assert not bench.settling.open

@@ -1,0 +1,298 @@
+"""Redis in every shape that the settings can describe: each is reached, counts, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.assembly import make_store
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.settings import load_settings
+from ratelimit_service.stores.redis_client import Tls
+from tests.certificates import Authority
+from tests.fleets import RedisCluster, RedisSentinels
+from tests.servers import RedisServer, TlsFiles
+
+BUCKET = "{d|k=v}"
+KEY = f"{BUCKET}:hour:2026-11-21T01Z"
+SECOND = f"{BUCKET}:15second:2026-11-21T01:44:05Z"
+
+COMMANDS = "+evalsha +eval +ping +get +set +incrby +decrby +ttl +expire"
+"""What a user must be allowed, for keys that begin with the prefix."""
+
+
+@asynccontextmanager
+async def store_of(**environ: str) -> AsyncIterator[CounterStore]:
+    """The store of these settings, with time to answer even on a machine that is busy."""
+    store = make_store(load_settings({"STORE_ANSWER_DEADLINE": "10s", **environ}))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def charge(store: CounterStore, *keys: str, amount: int = 1) -> list[object]:
+    """The counts of one request."""
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.hit([[Hit(key, amount, 60) for key in keys]], answer.set_result)
+    (outcome,) = await asyncio.wait_for(answer, 15)
+    return [outcome] if isinstance(outcome, StoreError) else list(outcome)
+
+
+async def test_a_database_behind_a_unix_socket(redis_server: RedisServer, redis_url: str) -> None:
+    """unix:///path?db=3."""
+    async with store_of(REDIS_URL=f"unix://{redis_server.unixsocket}?db=3") as store:
+        await store.start()
+        assert [[0], [7]] == [await charge(store, KEY, amount=7), await charge(store, KEY)]
+        assert {KEY: 8} == await store.look(BUCKET)
+    assert ("8", "") == (redis_server.cli("-n", "3", "GET", KEY), redis_server.cli("GET", KEY))
+
+
+async def test_a_user_who_may_do_little(redis_server: RedisServer, redis_url: str) -> None:
+    """A dozen commands on keys with a prefix are enough: not even SCRIPT LOAD is asked for."""
+    redis_server.cli("ACL", "SETUSER", "limiter", "reset", "on", ">se:cret", "~rl:*", *COMMANDS.split())
+    key = f"rl:{KEY}"
+    async with store_of(REDIS_URL=redis_server.address, REDIS_AUTH="limiter:se:cret") as store:
+        await store.start()
+        await store.ping()
+        assert [[0], [5], [3], [0]] == [await charge(store, key, amount=amount) for amount in (5, -2, -9, 0)]
+        (refused,) = await charge(store, KEY)
+    assert "NoPermission" in str(refused) and "se:cret" not in str(refused)
+
+
+async def test_a_password_in_a_file_may_change(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """New connections are made with what is in the file then."""
+    file = tmp_path / "password"
+    redis_server.cli("ACL", "SETUSER", "rotating", "reset", "on", ">first", "~*", "+@all")
+    file.write_text("rotating:first\n")
+    async with store_of(REDIS_URL=redis_server.address, REDIS_AUTH_FILE=str(file)) as store:
+        await store.start()
+        assert [0] == await charge(store, KEY)
+        file.write_text("rotating:second\n")
+        redis_server.cli("ACL", "SETUSER", "rotating", "resetpass", ">second")
+        redis_server.cli("CLIENT", "KILL", "USER", "rotating")
+        await charge(store, KEY)  # whatever becomes of it: the connection is gone
+        await store.ping()
+        file.write_text("rotating:first\n")
+        redis_server.cli("CLIENT", "KILL", "USER", "rotating")
+        with suppress(StoreError):  # the connection that was
+            await store.ping()
+        with pytest.raises(StoreError, match="invalid username-password pair") as refused:
+            await store.ping()
+        assert "first" not in str(refused.value)
+        redis_server.cli("ACL", "SETUSER", "rotating", ">first")
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"\n", "is empty"),
+        (b"\xff\xfe", "cannot be read: it is not UTF-8"),
+    ],
+)
+async def test_a_password_file_that_says_nothing_is_named(
+    redis_server: RedisServer, tmp_path: Path, contents: bytes | None, reason: str
+) -> None:
+    """With what is wrong with it."""
+    file = tmp_path / "password"
+    if contents is not None:
+        file.write_bytes(contents)
+    async with store_of(REDIS_URL=redis_server.address, REDIS_AUTH_FILE=str(file)) as store:
+        with pytest.raises(StoreError) as refused:
+            await store.start()
+    assert f"the password file {file} {reason}" in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def tls_server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis with a certificate for 127.0.0.1 and redis.test, which asks its clients for one of the same CA."""
+    directory = tmp_path_factory.mktemp("redis-tls")
+    certificate, key = authority.issue("127.0.0.1", "redis.test").write(directory)
+    with RedisServer(password="hush", tls=TlsFiles(certificate, key, authority.write(directory))) as server:
+        yield server
+
+
+@pytest.fixture
+def tls_settings(tls_server: RedisServer, authority: Authority, tmp_path: Path) -> dict[str, str]:
+    certificate, key = authority.issue("limiter").write(tmp_path, "client")
+    return {
+        "REDIS_URL": tls_server.url,
+        "REDIS_TLS_CACERT": authority.write(tmp_path),
+        "REDIS_TLS_CLIENT_CERT": certificate,
+        "REDIS_TLS_CLIENT_KEY": key,
+    }
+
+
+async def test_a_redis_that_asks_for_a_certificate(
+    tls_server: RedisServer, tls_settings: dict[str, str]
+) -> None:
+    """rediss:// and REDIS_TLS are the same."""
+    tls_server.cli("FLUSHALL")
+    for count, changes in enumerate(
+        [{}, {"REDIS_URL": tls_server.address, "REDIS_TLS": "true", "REDIS_AUTH": "hush"}]
+    ):
+        async with store_of(**{**tls_settings, **changes}) as store:
+            await store.start()
+            assert [count] == await charge(store, KEY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"REDIS_TLS_CACERT": ""}, "certificate verify failed"),
+        ({"REDIS_TLS_SERVER_NAME": "other.test"}, "certificate is not valid for 'other.test'"),
+        ({"REDIS_TLS_CLIENT_CERT": "", "REDIS_TLS_CLIENT_KEY": ""}, ""),
+        (
+            {"REDIS_TLS_CACERT": "/nowhere/ca.pem"},
+            "/nowhere/ca.pem cannot be used: No such file or directory",
+        ),
+        ({"REDIS_TLS_CACERT": __file__}, f"{__file__} or "),
+    ],
+)
+async def test_a_certificate_that_does_not_fit(
+    tls_settings: dict[str, str], changes: dict[str, str], reason: str
+) -> None:
+    """Of a CA that is not known, for another name, not there at all, or in a file that is not there."""
+    async with store_of(**{**tls_settings, **changes}) as store:
+        with pytest.raises(StoreError) as refused:
+            await store.start()
+    assert reason in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"REDIS_TLS_SERVER_NAME": "redis.test"},
+        {"REDIS_TLS_SERVER_NAME": "other.test", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true"},
+    ],
+)
+async def test_the_name_of_the_certificate_can_be_said_or_skipped(
+    tls_settings: dict[str, str], changes: dict[str, str]
+) -> None:
+    """Where Redis is reached under another name than the one it is certified for."""
+    async with store_of(**{**tls_settings, **changes}) as store:
+        await store.ping()
+
+
+async def test_a_skipped_name_is_not_a_skipped_certificate(tls_settings: dict[str, str]) -> None:
+    """It must be of the CA all the same."""
+    changes = {"REDIS_TLS_CACERT": "", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true"}
+    async with store_of(**{**tls_settings, **changes}) as store:
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            await store.ping()
+
+
+def test_certificates_are_read_again_when_they_have_changed(authority: Authority, tmp_path: Path) -> None:
+    """And only then, since that takes time."""
+    certificate, key = authority.issue("first").write(tmp_path)
+    tls = Tls(authority.write(tmp_path), certificate, key)
+    before = tls.context()
+    assert before is tls.context()
+    authority.issue("second").write(tmp_path)
+    assert before is not tls.context()
+
+
+async def test_windows_of_seconds_in_a_redis_of_their_own(redis_server: RedisServer, redis_url: str) -> None:
+    """REDIS_PERSECOND: with a password of its own; each Redis has its own windows and nothing else's."""
+    with RedisServer(password="hush") as seconds:
+        async with store_of(
+            REDIS_URL=redis_server.address,
+            REDIS_PERSECOND="true",
+            REDIS_PERSECOND_URL=seconds.address,
+            REDIS_PERSECOND_AUTH="hush",
+        ) as store:
+            await store.start()
+            await store.ping()
+            assert [0, 0] == await charge(store, KEY, SECOND, amount=3)
+            assert [3, 3] == await charge(store, SECOND, KEY)
+            assert {KEY: 4, SECOND: 4} == await store.look(BUCKET)
+            assert ("4", "") == (redis_server.cli("GET", KEY), redis_server.cli("GET", SECOND))
+            assert ("", "4") == (seconds.cli("GET", KEY), seconds.cli("GET", SECOND))
+            seconds.stop()
+            gone, counted = await charge(store, SECOND, KEY)
+            assert (True, 4) == (isinstance(gone, StoreError), counted)
+            with pytest.raises(StoreError, match="for windows of seconds: Redis: "):
+                await store.ping()
+            seconds.start()
+
+
+async def test_a_cluster_named_by_one_of_its_servers(redis_cluster: RedisCluster) -> None:
+    """The others are learnt from it, and one that does not answer is passed over."""
+    dead = "127.0.0.1:1"
+    async with store_of(
+        REDIS_TYPE="CLUSTER", REDIS_URL=f"{dead},{redis_cluster.servers[-1].address}"
+    ) as store:
+        await store.start()
+        await store.ping()
+        keys = [f"{{d|k={number}}}:day:2026-11-21" for number in range(30)]
+        assert [0] * 30 == await charge(store, *keys)
+        assert [1] * 30 == await charge(store, *keys)
+        assert {keys[7]: 2} == await store.forget("{d|k=7}")
+        assert {} == await store.look("{d|k=7}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "reason"),
+    [
+        ("CLUSTER", "", "cluster support disabled"),
+        ("SENTINEL", "mymaster,", "no sentinel knows a primary of mymaster"),
+    ],
+)
+async def test_a_single_server_taken_for_more(
+    redis_server: RedisServer, kind: str, prefix: str, reason: str
+) -> None:
+    """The error leads to REDIS_TYPE."""
+    async with store_of(REDIS_TYPE=kind, REDIS_URL=prefix + redis_server.address) as store:
+        with pytest.raises(StoreError, match=reason):
+            await store.start()
+
+
+async def test_a_cluster_taken_for_a_single_server(redis_cluster: RedisCluster) -> None:
+    """What to set is said."""
+    slots = {server: number for number, server in enumerate(redis_cluster.primaries())}
+    async with store_of(REDIS_URL=next(iter(slots)).address) as store:
+        outcomes = [await charge(store, f"{{d|k={number}}}:day:2026-11-21") for number in range(12)]
+    assert any("set REDIS_TYPE=CLUSTER" in str(outcome) for (outcome,) in outcomes)
+
+
+@pytest.fixture
+def sentinels() -> Iterator[RedisSentinels]:
+    with RedisSentinels() as sentinels:
+        yield sentinels
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Until it holds; looked at from another thread, so that the loop goes on."""
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_primary_that_becomes_a_replica(sentinels: RedisSentinels) -> None:
+    """Who asks the sentinels hears of the new one; what is charged from then on is there, and is read there."""
+    before = sentinels.master_port()
+    async with store_of(REDIS_TYPE="sentinel", REDIS_URL=sentinels.url, REDIS_TIMEOUT="500ms") as store:
+        await store.start()
+        assert [0] == await charge(store, KEY)
+        assert "1" == sentinels.primary.cli("WAIT", "1", "5000")
+        assert "OK" == sentinels.sentinels[0].cli("SENTINEL", "FAILOVER", "mymaster")
+        await until(lambda: sentinels.master_port() != before)
+        await store.ping()
+        await charge(store, KEY, amount=10)
+        await until(lambda: "11" == sentinels.replica.cli("GET", KEY))
+        assert [11] == await charge(store, KEY, amount=0)

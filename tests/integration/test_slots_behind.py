@@ -1,0 +1,80 @@
+"""One address that stands for several servers: it takes a call only where all keys are in one slot (CROSSSLOT)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import pytest
+import structlog
+
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.stores.redis import RedisStore
+from ratelimit_service.stores.redis_client import connect
+from ratelimit_service.stores.settling import Batch, SettlingStore
+from ratelimit_service.stores.slots import SLOTS
+from tests.servers import RedisServer
+from tests.waiting import wait_for
+
+KEYS = [f"{{d|k={number}}}:hour:2026-11-21T08Z" for number in range(30)]
+
+
+@pytest.fixture(scope="module")
+def sharded() -> Iterator[RedisServer]:
+    """A server that has all slots, and so is all of a Cluster."""
+    with RedisServer("--cluster-enabled", "yes") as server:
+        server.cli("CLUSTER", "ADDSLOTS", *map(str, range(SLOTS)))
+        wait_for("the Cluster is up", lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
+        yield server
+
+
+async def charge(store: CounterStore, *keys: str) -> list[object]:
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.hit([[Hit(key, 1, 60)] for key in keys], answer.set_result)
+    return [
+        outcome if isinstance(outcome, Exception) else list(outcome)
+        for outcome in await asyncio.wait_for(answer, 15)
+    ]
+
+
+async def test_the_first_call_finds_out_and_all_are_counted_once(sharded: RedisServer) -> None:
+    """What was refused is sent again by slot, in the same breath; that is said once."""
+    sharded.cli("FLUSHALL")
+    redis = RedisStore(connect(sharded.url))
+    store = SettlingStore(redis)
+    with structlog.testing.capture_logs() as logs:
+        await store.start()
+        for turn in range(3):
+            assert [[turn]] * len(KEYS) == await charge(store, *KEYS)
+    assert ["this Redis is sharded behind its address"] == [line["event"].partition(":")[0] for line in logs]
+    assert {KEYS[0]: 3} == await store.look("{d|k=0}")
+    assert 0 == store.failures
+    await store.close()
+
+
+async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: RedisServer) -> None:
+    """Its number is in a register of each slot, whether it is sent in one piece or not."""
+    sharded.cli("FLUSHALL")
+    store = RedisStore(connect(sharded.url))
+    batch = Batch([[Hit(key, 5, 60)] for key in KEYS], "lane", "1")
+    assert [[0]] * len(KEYS) == await store.apply(batch)
+    assert [[5]] * len(KEYS) == await store.apply(batch)
+    (part, *_) = store.parts(batch.groups) or ()
+    assert [[5]] == await store.apply(Batch(part.groups, "lane", "1", part.where))
+    await store.close()
+
+
+async def test_all_calls_of_a_batch_travel_together(sharded: RedisServer) -> None:
+    """Thirty calls take no more connections than one."""
+    store = RedisStore(connect(sharded.url, pool_size=20))
+    await store.apply(Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
+    await store.apply(Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
+    assert 1 == len(
+        [
+            line
+            for line in sharded.cli("CLIENT", "LIST").splitlines()
+            if "cmd=evalsha" in line or "cmd=eval" in line
+        ]
+    )
+    await store.close()

@@ -1,0 +1,88 @@
+"""What a Cluster says of its servers, and what is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.stores.cluster import ClusterStore
+from ratelimit_service.stores.redis_client import Link, at_address
+from ratelimit_service.stores.settling import PartlyAway
+from ratelimit_service.stores.slots import SLOTS
+
+ASKED = ("10.0.0.1", 7000)
+
+
+def store() -> ClusterStore:
+    return ClusterStore(lambda address: at_address(address, Link()), [ASKED])
+
+
+def owners(store: ClusterStore, *slots: int) -> list[str]:
+    return [str(store._owners[slot]) for slot in slots]
+
+
+async def test_slots_are_where_the_cluster_says() -> None:
+    """A range of them each; what nobody has is known to be nobody's."""
+    cluster = store()
+    cluster._use(
+        ASKED,
+        [
+            [0, 99, [b"10.0.0.1", 7000, b"id"], [b"10.0.0.2", 7001, b"id"]],
+            [100, 100, [b"10.0.0.3", 7002, b"id", []]],
+            [200, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]],
+        ],
+    )
+    expected = ["10.0.0.1:7000", "10.0.0.1:7000", "10.0.0.3:7002", "None", "10.0.0.1:7000"]
+    assert expected == owners(cluster, 0, 99, 100, 150, SLOTS - 1)
+    assert {"10.0.0.1:7000", "10.0.0.3:7002"} == set(cluster.servers())
+    assert {("10.0.0.1", 7000), ("10.0.0.3", 7002), ("10.0.0.2", 7001)} == set(cluster._to_ask())
+    await cluster.close()
+
+
+@pytest.mark.parametrize("host", [b"", b"?", None])
+async def test_a_server_that_does_not_say_its_host_is_where_we_asked(host: bytes | None) -> None:
+    """As servers do whose preferred endpoint is not known."""
+    cluster = store()
+    cluster._use(ASKED, [[0, SLOTS - 1, [host, 7005, b"id"]]])
+    assert ["10.0.0.1:7005"] == owners(cluster, 0)
+    await cluster.close()
+
+
+async def test_connections_are_kept_as_long_as_their_server_has_slots() -> None:
+    """And for a while longer, for it may be given one at any time; then they are closed."""
+    cluster = store()
+    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
+    before = cluster._owners[0]
+    assert before is not None
+    before.used = asyncio.get_running_loop().time()
+    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    assert before in cluster._nodes.values()
+    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
+    assert before is cluster._owners[0]
+    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    before.used -= 60
+    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    assert before not in cluster._nodes.values()
+    await cluster.close()
+
+
+async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
+    """That is no reason to open the circuit; all of them are."""
+    cluster = store()
+    cluster._use(ASKED, [[0, 99, [b"10.0.0.1", 7000, b"id"]], [100, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    first, second = cluster._primaries
+    first.away = True
+    assert isinstance(cluster._failure(OSError("gone")), PartlyAway)
+    second.away = True
+    assert StoreError is type(cluster._failure(OSError("gone")))
+    assert {} == cluster.servers()
+    await cluster.close()
+
+
+async def test_a_cluster_without_servers_is_away() -> None:
+    """Nothing is known of it before it was asked."""
+    cluster = store()
+    assert StoreError is type(cluster._failure(OSError("gone")))
+    await cluster.close()

@@ -1,0 +1,109 @@
+"""Windows of seconds in a store of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.seconds import SecondsApart, is_of_seconds
+
+SECOND, MINUTE = "{d|k=v}:second:2026-11-21T01:44:05Z", "{d|k=v}:minute:2026-11-21T01:44Z"
+
+
+class Store(MemoryStore):
+    """Answers at once, later, or with an error."""
+
+    def __init__(self, *, later: bool = False, broken: bool = False) -> None:
+        super().__init__(lambda: 0.0, defer=asyncio.get_running_loop().call_soon if later else None)
+        self.broken = broken
+        self.closed = False
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        if self.broken:
+            then([StoreError("broken") if group else () for group in groups])
+        else:
+            super().hit(groups, then)
+
+    async def ping(self) -> None:
+        if self.broken:
+            raise StoreError("broken")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def hit(store: SecondsApart, *groups: Sequence[str]) -> list[object]:
+    answers: list[Sequence[Outcome]] = []
+    store.hit([[Hit(key, 1, 60) for key in group] for group in groups], answers.append)
+    async with asyncio.timeout(10):
+        while not answers:
+            await asyncio.sleep(0)
+    (outcomes,) = answers
+    return [str(outcome) if isinstance(outcome, StoreError) else list(outcome) for outcome in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (SECOND, True),
+        ("x{y}{d|k=v}:second:2026-11-21T01:44:05Z", True),
+        ("{d|k=v}:15second:2026-11-21T01:44:15Z", True),
+        (f"{SECOND}:warned-80", True),
+        (MINUTE, False),
+        ("{d|second=second}:day:2026-11-20T18:30Z", False),
+        ("{d|k=v}", False),
+        ("second", False),
+    ],
+)
+def test_the_window_is_told_from_the_key(key: str, expected: bool) -> None:
+    """Whatever stands in the descriptor and in the prefix."""
+    assert expected is is_of_seconds(key)
+
+
+@pytest.mark.parametrize("later", [(False, False), (True, False), (False, True), (True, True)])
+async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: tuple[bool, bool]) -> None:
+    """Whichever of the two answers first."""
+    others, seconds = Store(later=later[0]), Store(later=later[1])
+    store = SecondsApart(others, seconds)
+    assert [[0, 0, 1], [], [2], [1]] == await hit(store, (MINUTE, SECOND, MINUTE), (), (MINUTE,), (SECOND,))
+    assert ({MINUTE: 3}, {SECOND: 2}) == (others._counters, seconds._counters)
+    assert {MINUTE: 3, SECOND: 2} == await store.look("{d|k=v}")
+
+
+async def test_what_fails_in_one_store_is_counted_in_the_other() -> None:
+    """A request is an error where nothing of it could be counted."""
+    store = SecondsApart(Store(), Store(broken=True))
+    mixed, only_seconds, none, only_minutes = await hit(store, (SECOND, MINUTE), (SECOND,), (), (MINUTE,))
+    assert isinstance(mixed, list)
+    assert [True, False] == [isinstance(count, StoreError) for count in mixed]
+    assert ("broken", [], [1]) == (only_seconds, none, only_minutes)
+
+
+async def test_both_are_needed_to_be_well() -> None:
+    """And the error says which of them is not; closing closes both."""
+    others, seconds = Store(), Store()
+    store = SecondsApart(others, seconds)
+    await store.start()
+    await store.ping()
+    seconds.broken = True
+    with pytest.raises(StoreError, match="for windows of seconds: broken"):
+        await store.ping()
+    others.broken = True
+    with pytest.raises(StoreError, match=r"^broken"):
+        await store.ping()
+    await store.close()
+    assert (True, True) == (others.closed, seconds.closed)
+
+
+async def test_a_bucket_is_forgotten_in_both() -> None:
+    """What they held is told."""
+    store = SecondsApart(Store(), Store())
+    await hit(store, (MINUTE, SECOND, SECOND))
+    assert {MINUTE: 1, SECOND: 2} == await store.forget("{d|k=v}")
+    assert [[0, 0]] == await hit(store, (MINUTE, SECOND))
