@@ -36,7 +36,7 @@ class Held(NamedTuple):
 
 
 @contextmanager
-def held(config: str) -> Iterator[Held]:
+def held(config: str, transport: str = "grpcio") -> Iterator[Held]:
     """A call of 7 hits is held until `release`."""
     with (
         RedisServer() as redis,
@@ -47,6 +47,7 @@ def held(config: str) -> Iterator[Held]:
                 "SHUTDOWN_GRACE": "60s",
                 "STORE_ANSWER_DEADLINE": "60s",
                 "CONFIG_PATH": config,
+                "GRPC_TRANSPORT": transport,
             }
         ) as service,
         calling(service.grpc) as caller,
@@ -62,9 +63,10 @@ def held(config: str) -> Iterator[Held]:
             os.kill(redis.pid, signal.SIGCONT)
 
 
-def test_a_call_in_hand_is_finished_before_the_process_ends(config: str) -> None:
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_a_call_in_hand_is_finished_before_the_process_ends(config: str, transport: str) -> None:
     """NOT_SERVING at once, for all who ask; then the answer, its hits in Redis, and exit code 0."""
-    with held(config) as now, probing(now.service) as probe:
+    with held(config, transport) as now, probing(now.service) as probe:
         watches = [probe.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "ratelimit")]
         assert [health_pb2.HealthCheckResponse.SERVING] * 2 == [next(watch).status for watch in watches]
         now.service.signal(TERM)
