@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run native test test-core test-e2e fuzz faults check format proto docs lock clean
+.PHONY: help run native test test-core test-e2e fuzz faults bench check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests for long, with hu
 
 faults: .venv/dev.stamp redis ## Run the fault suite for long, and write its figures into docs/reliability.md.
 	@FAULT_SECONDS=5 HOSTILE_REQUESTS=250000 FAULT_REPORT=docs/reliability.md .venv/bin/python -m pytest tests/faults
+
+bench: .venv/dev.stamp redis ## Measure decisions a second, and write the table into docs/performance.md. Wants h2load and taskset.
+	@command -v h2load >/dev/null || { echo 'h2load is missing: apt-get install nghttp2-client'; exit 1; }
+	@.venv/bin/python -m bench.run --write
 
 check: .venv/dev.stamp ## Check format, lint, types, and that what is generated is current.
 	@.venv/bin/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }

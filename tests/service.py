@@ -211,6 +211,16 @@ class Service(Serving):
         lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
+    def metric_sum(self, name: str) -> float:
+        """The sum of all series of a metric."""
+        lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
 
 class Caller:
     """A gateway, as far as the service can tell."""

@@ -49,17 +49,27 @@ class CoalescingStore(Layer):
     """Group commit without timers: what arrives while a batch is in flight makes the next one.
 
     The first goes out at once, so an idle service answers as fast as without this layer; the busier it is, the larger the
-    batches become. Hits are put together, never added up: every caller sees its own count. Once `most_waiting` hits wait
-    (the store is slow then), requests go down at once, each by itself: what becomes of them is for the store to say.
+    batches become. Hits are put together, never added up: every caller sees its own count. Where the store is far away, up
+    to `most_in_flight` batches are on their way at once, each of `enough` hits: nobody then waits for two round trips. Once
+    `most_waiting` hits wait (the store is slow then), requests go down at once, each by itself: what becomes of them is for
+    the store to say.
     """
 
     def __init__(
-        self, below: CounterStore, *, most_in_batch: int = 2_000, most_waiting: int = 20_000
+        self,
+        below: CounterStore,
+        *,
+        most_in_batch: int = 2_000,
+        most_waiting: int = 20_000,
+        most_in_flight: int = 4,
+        enough: int = 16,
     ) -> None:
         super().__init__(below)
+        self._most_in_flight = most_in_flight
+        self._enough = enough
         self._most_in_batch = most_in_batch
         self._most_waiting = most_waiting
-        self._in_flight = False
+        self._in_flight = 0
         self._waiting: deque[tuple[Sequence[Sequence[Hit]], Then]] = deque()
         self._waiting_hits = 0
 
@@ -77,6 +87,7 @@ class CoalescingStore(Layer):
             return
         self._waiting.append((groups, then))
         self._waiting_hits += hits
+        self._send_next()
 
     async def close(self) -> None:
         """Hand down what waits, then close the store below."""
@@ -86,10 +97,10 @@ class CoalescingStore(Layer):
         await super().close()
 
     def _send(self, calls: Sequence[tuple[Sequence[Sequence[Hit]], Then]]) -> None:
-        self._in_flight = True
+        self._in_flight += 1
 
         def answer(outcomes: Sequence[Outcome]) -> None:
-            self._in_flight = False
+            self._in_flight -= 1
             at = 0
             for groups, then in calls:
                 then(outcomes[at : at + len(groups)])
@@ -99,7 +110,7 @@ class CoalescingStore(Layer):
         self._below.hit([group for groups, _ in calls for group in groups], answer)
 
     def _send_next(self) -> None:
-        if self._in_flight or not self._waiting:
+        if not self._waiting or (self._in_flight and not self._may_send_another()):
             return
         calls: list[tuple[Sequence[Sequence[Hit]], Then]] = []
         size = 0
@@ -109,6 +120,9 @@ class CoalescingStore(Layer):
             size += sum(map(len, groups))
         self._waiting_hits -= size
         self._send(calls)
+
+    def _may_send_another(self) -> bool:
+        return self._waiting_hits >= self._enough and self._in_flight < self._most_in_flight
 
 
 class _Awaited:

@@ -96,6 +96,17 @@ def test_what_counts_nothing_waits_for_nothing() -> None:
     assert [["a"]] == slow.batches
 
 
+def test_a_store_that_is_far_away_gets_several_batches_at_once() -> None:
+    """As soon as enough hits wait for another one, up to a bound; the rest goes when one of them is answered."""
+    slow = SlowStore()
+    store = CoalescingStore(slow, enough=2, most_in_flight=3)
+    for key in "abcdefgh":
+        store.hit(one(key), lambda outcomes: None)
+    assert [["a"], ["b", "c"], ["d", "e"]] == slow.batches
+    slow.answer()
+    assert [["a"], ["b", "c"], ["d", "e"], ["f", "g", "h"]] == slow.batches
+
+
 async def test_closing_hands_down_what_waits() -> None:
     """A stop loses no charge that was handed over."""
     slow = SlowStore()
