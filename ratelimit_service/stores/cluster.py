@@ -55,9 +55,9 @@ class Node:
     While it is `away`, no calls are sent to it. `used` is when one was sent last, in the loop's time.
     """
 
-    def __init__(self, address: Address, client: aioredis.Redis) -> None:
+    def __init__(self, address: Address, client: aioredis.Redis, patience: float) -> None:
         self.address = address
-        self.pipe = Pipe(client)
+        self.pipe = Pipe(client, patience)
         self.away = False
         self.used = 0.0
 
@@ -68,8 +68,9 @@ class Node:
 class ClusterStore(ScriptStore):
     """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server.
 
-    A server that does not answer within `patience` seconds holds nobody up any longer: its calls count as lost (though
-    they may still be carried out, which settling.py allows for), and it gets no others until it answers.
+    A server that does not answer within `patience` seconds (and some more for each call) holds nobody up any longer: its
+    calls count as lost, though they may still be carried out, which settling.py allows for; and it gets no others until
+    it answers.
     """
 
     def __init__(
@@ -122,8 +123,7 @@ class ClusterStore(ScriptStore):
                 raise RedisConnectionError(f"{node} is away")
             node.used = asyncio.get_running_loop().time()
             try:
-                async with asyncio.timeout(self._patience):
-                    return await send(node, asking)
+                return await send(node, asking)
             except MovedError as moved:
                 node, asking = self._node((moved.host or node.address[0], moved.port)), False
                 self._owners[slot] = node
@@ -231,7 +231,7 @@ class ClusterStore(ScriptStore):
     def _node(self, address: Address) -> Node:
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = Node(address, self._connect(address))
+            node = self._nodes[address] = Node(address, self._connect(address), self._patience)
         return node
 
     def _mend(self) -> None:
