@@ -5,16 +5,19 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run native test test-core test-e2e fuzz faults bench check format proto docs lock clean
+.PHONY: help run native native-sanitize test test-core test-e2e fuzz faults bench check format proto docs lock clean
 
 help: ## Say what each target does.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/run.stamp ## Serve config/ with the counters in memory; builds what is missing. Ctrl-C ends it.
 	@sh tools/try_next.sh
 	@BACKEND_TYPE=memory CONFIG_PATH=config exec .venv/bin/ratelimit-service serve
 
 native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as root, what it is built with is installed.
+
+native-sanitize: .venv/native.stamp ## Run the native transport's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+	@sh tools/sanitize_native.sh
 
 test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis ## Run all tests; sets up what they need, redis-server included.
 	@.venv/bin/python -m pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 
 import pytest
 from grpc import aio
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.fuzz
 CALLS = 6
 MAX_MESSAGE = 4_096
 MOST_STREAMS = 1_000
+MALLINFO = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
 
 
 def by_hand() -> bytes:
@@ -151,3 +153,36 @@ def test_any_bytes_at_all_harm_nobody(chunks: list[bytes], greeted: bool) -> Non
         answer(session, chunk)
         session.drain()
     assert session.streams <= MOST_STREAMS
+
+
+class _Mallinfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO]
+
+
+def allocated() -> int:
+    """Bytes that malloc has given out."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _Mallinfo
+    used: int = libc.mallinfo2().uordblks
+    return used
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts with glibc's mallinfo2")
+def test_a_connection_leaves_nothing_behind(recorded: list[bytes]) -> None:
+    """Wherever it ends: with calls that are not whole, not answered, or not read."""
+
+    def connections() -> None:
+        for traffic in recorded:
+            for end in range(1, len(traffic), 5):
+                session = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
+                answer(session, traffic[:end])
+                if end % 2:
+                    session.drain()
+
+    connections()
+    before = allocated()
+    for _ in range(10):
+        connections()
+    assert allocated() - before < 10_000
