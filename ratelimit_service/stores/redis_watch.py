@@ -50,6 +50,7 @@ class RedisWatch:
         self._stores: list[tuple[Watched, bool]] = []
         self._said: dict[tuple[str, str], str] = {}
         self._offsets: dict[str, float] = {}
+        self._runs: dict[str, str] = {}
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def add(self, store: Watched, *, keeps_days: bool = True) -> None:
@@ -102,8 +103,20 @@ class RedisWatch:
             return [clock, Finding("INFO", "info", message, {"error": str(error)})]
         found = [clock, version(info), eviction(info)]
         if keeps_days:
-            found.append(await self._persistence(info, client))
+            found += [self._emptied(name, info), await self._persistence(info, client)]
         return found
+
+    def _emptied(self, name: str, info: Mapping[str, Any]) -> Finding:
+        """Whether the server was started again since the last look, and found nothing on its disk."""
+        run = str(info.get("run_id", ""))
+        before, self._runs[name] = self._runs.get(name, run), run
+        if run == before or info.get("aof_enabled") or info.get("rdb_last_load_keys_loaded"):
+            return Finding("what was used", "error")
+        return Finding(
+            "what was used",
+            "error",
+            "Redis was started again and came back empty: what was used before is forgotten, and limits begin anew",
+        )
 
     async def _clock_of(self, name: str, client: aioredis.Redis) -> Finding:
         try:

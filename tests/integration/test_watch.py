@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -105,6 +106,29 @@ async def test_a_clock_that_is_off_is_measured_and_said(watching: Watching) -> N
         assert all(line["ahead"].startswith(text[:2]) for line in said)
     watching.ahead = 0.0
     assert ["Redis is well again: clock"] == [line["event"] for line in await watching.said()]
+
+
+async def test_a_redis_that_came_back_empty_is_said(tmp_path: Path) -> None:
+    """What was used is gone, and nobody else would tell; one that came back with its counters is well."""
+    with RedisServer("--dir", str(tmp_path)) as server:
+        watching = Watching(server.url)
+        assert [] == await watching.said()
+        server.cli("SET", "counter", "1")
+        server.cli("SAVE")
+        server.stop()
+        server.start()
+        # the first look meets the connection that broke
+        assert [[], []] == [await watching.said(), await watching.said()]
+        server.cli("FLUSHALL")
+        (tmp_path / "dump.rdb").unlink(missing_ok=True)
+        server.stop()
+        server.start()
+        assert [] == await watching.said()
+        (line,) = await watching.said()
+        assert "error" == line["log_level"]
+        assert "came back empty" in line["event"]
+        assert ["info"] == [line["log_level"] for line in await watching.said()]
+        await watching.store.close()
 
 
 async def test_what_redis_does_not_tell_is_said_once(server: RedisServer) -> None:
