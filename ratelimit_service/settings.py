@@ -93,8 +93,8 @@ class Settings(TlsSettings, RedisSettings):
     grpc_transport: Annotated[Literal["grpcio", "native"], choice("grpcio", "native")] = _setting(
         SERVER,
         "grpcio",
-        "What speaks gRPC: grpcio, or native, which takes a fraction of the CPU, has no TLS and no reflection yet, and is "
-        "there where the package was installed with a C compiler and libnghttp2-dev. Ours.",
+        "What speaks gRPC: grpcio, or native, which takes a fraction of the CPU, has no reflection, and is there "
+        "where the package was installed with a C compiler and libnghttp2-dev. Ours.",
     )
     grpc_uds: Text = _setting(SERVER, "", "The path of a Unix socket to serve gRPC on, in place of the port.")
     grpc_max_connection_age: Duration = _setting(

@@ -77,16 +77,24 @@ class Certificates:
             self._log.info("certificate renewed", port=self._what, certificate=str(self._certificate))
             return True
 
-    def server_context(self) -> ssl.SSLContext:
-        """For a server whose every connection has the certificate that is in the files when it is made."""
+    def server_context(self, *protocols: str) -> ssl.SSLContext:
+        """For a server whose every connection has the certificate that is in the files when it is made.
+
+        `protocols` are those that it agrees on with its clients (ALPN), "h2" for example.
+        """
 
         def choose(
             connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
         ) -> None:
             self.renewed()
-            connection.context = self._material.context
+            connection.context = agreeing(self._material.context)
 
-        context = self._material.context
+        def agreeing(context: ssl.SSLContext) -> ssl.SSLContext:
+            if protocols:
+                context.set_alpn_protocols(protocols)
+            return context
+
+        context = agreeing(self._material.context)
         context.sni_callback = choose  # called for every handshake, with or without a name
         return context
 

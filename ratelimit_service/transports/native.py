@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import StartError
 from ..health import Health
-from .native_connection import NOTICE, Connection
+from .native_connection import NOTICE, PATIENCE, Connection
 from .native_health import HealthService
 
 if TYPE_CHECKING:
@@ -59,10 +59,6 @@ class NativeServer:
 
     async def start(self) -> None:
         """Open the port. Raises StartError where it is taken."""
-        if self.options.certificates is not None:
-            raise StartError(
-                "GRPC_TRANSPORT=native serves no TLS yet: give grpcio, or GRPC_SERVER_USE_TLS=false"
-            )
         address = self.options.address
         try:
             listening = _listen(address)
@@ -72,10 +68,13 @@ class NativeServer:
         if listening.family != socket.AF_UNIX:
             self.address = f"{address.rpartition(':')[0]}:{listening.getsockname()[1]}"
         loop = asyncio.get_running_loop()
-        if listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(self._connection, sock=listening, backlog=_BACKLOG)
-        else:
-            self._server = await loop.create_server(self._connection, sock=listening, backlog=_BACKLOG)
+        certificates = self.options.certificates
+        tls = certificates.server_context("h2") if certificates is not None else None
+        patience = PATIENCE if tls is not None else None
+        open_server = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        self._server = await open_server(
+            self._connection, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=patience
+        )
         self._looking = loop.call_later(_LOOK, self._look)
 
     async def drain(self) -> None:

@@ -6,8 +6,9 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..core.errors import InternalError, Overloaded, RateLimitServiceError
+from ..core.errors import Forbidden, InternalError, Overloaded, RateLimitServiceError
 from ..core.model import Decision, Request
+from ..tls import is_for
 from . import codec
 from ._http2 import Session
 from .grpc_method import METHOD, PATH, status_of
@@ -23,7 +24,7 @@ PATHS = (PATH.encode(), b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Healt
 _MOST_UNWRITTEN = 262_144
 """Bytes that the socket has not taken after which a connection is no longer read from, until it has."""
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds that a peer has for introducing itself, and for reading replies, before it is cut off."""
 
 _MOST_IDLE = 3_600.0
@@ -86,6 +87,8 @@ class Connection(asyncio.Protocol):
         self._payloads: list[bytes] = []
         self._awake = True
         """Whether `flush` is going to be called without being asked for."""
+        self._forbidden: Forbidden | None = None
+        """Why none of its calls is answered; whoever asks for the health is."""
         self._paused = False
         self._gone = False
         self._timer: asyncio.TimerHandle | None = None
@@ -101,6 +104,11 @@ class Connection(asyncio.Protocol):
             self._gone = True
             self._transport.abort()
             return
+        if wanted := self._host.options.client_name:
+            certificate = self._transport.get_extra_info("peercert") or {}
+            names = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
+            if not is_for(names, wanted):
+                self._forbidden = Forbidden(f"the client's certificate does not have the DNS name {wanted}")
         self._transport.set_write_buffer_limits(_MOST_UNWRITTEN)
         if self._maximum_age:
             self._timer = self._loop.call_later(self._maximum_age, self._retire)
@@ -183,13 +191,13 @@ class Connection(asyncio.Protocol):
         if session.streams:
             self._busy_at = now
         if self._gone:  # and yet here: what is left to write is not read
-            if now - self._stuck_since > _PATIENCE:
+            if now - self._stuck_since > PATIENCE:
                 self.abort()
             return
         if not self._paused and (not session.unread or session.sent != self._sent):
             self._stuck_since = now
         self._sent = session.sent
-        if now - self._stuck_since > _PATIENCE or (not session.opened and now - self._made_at > _PATIENCE):
+        if now - self._stuck_since > PATIENCE or (not session.opened and now - self._made_at > PATIENCE):
             self.abort()
         elif now - self._busy_at > _MOST_IDLE:
             self.leave()
@@ -221,6 +229,9 @@ class Connection(asyncio.Protocol):
         for number, body, timeout in zip(numbers, bodies, timeouts, strict=True):
             if host.in_hand >= most:
                 self._refuse(number, Overloaded(f"{host.in_hand} calls are in hand already"), started)
+                continue
+            if self._forbidden is not None:
+                self._refuse(number, self._forbidden, started)
                 continue
             try:
                 request = codec.decode(body)

@@ -87,7 +87,7 @@ async def limiter(begin: Begin) -> Limiter:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever keeps the server waiting is cut off within a moment."""
     monkeypatch.setattr(native, "_LOOK", 0.02)
-    monkeypatch.setattr(native_connection, "_PATIENCE", 0.2)
+    monkeypatch.setattr(native_connection, "PATIENCE", 0.2)
 
 
 def goaway_error(frames: list[h2.Frame]) -> int:

@@ -21,7 +21,7 @@ from ratelimit_service.transports.options import GrpcOptions
 
 from ..certificates import Authority, Pair, handshake
 from ..service import ConfigMapMount
-from .test_transport import CHARGE_40, CHECK, Served, serve, until
+from .test_transport import CHARGE_40, CHECK, TRANSPORTS, Served, serve, until
 
 Start = Callable[..., Awaitable[Served]]
 
@@ -34,15 +34,15 @@ def authority() -> Authority:
     return Authority()
 
 
-@pytest.fixture
-async def start() -> AsyncIterator[Start]:
+@pytest.fixture(params=TRANSPORTS)
+async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
     """Starts servers with certificates, and stops them when the test is over."""
     started: list[Served] = []
 
     async def begin(*files: str, client_name: str = "") -> Served:
         certificates = Certificates("gRPC", *files)
         options = GrpcOptions("localhost:0", certificates=certificates, client_name=client_name)
-        started.append(await serve(options))
+        started.append(await serve(options, request.param))
         return started[-1]
 
     yield begin

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import grpc
 import pytest
 
 from ratelimit_service.assembly import make_grpc_server
@@ -14,7 +16,8 @@ from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings import load_settings
 from ratelimit_service.stores.memory import MemoryStore
 
-from ..service import Service, calling
+from ..certificates import Authority
+from ..service import Caller, Service, calling, port_of
 from .conftest import probing, serving
 
 
@@ -27,6 +30,33 @@ def test_either_transport_serves(config: str, transport: str) -> None:
         caller.ask("d", "team", "dba", hits=4)
         assert 6 == caller.ask("d", "team", "dba").statuses[0].limit_remaining
         assert "SERVING" == serving(probe, "ratelimit")
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_either_transport_serves_with_tls(config: str, transport: str, tmp_path: Path) -> None:
+    """And answers nobody but the gateway, by the name in its certificate."""
+    authority = Authority()
+    certificate, key = authority.server().write(tmp_path)
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_PATH": config,
+        "GRPC_TRANSPORT": transport,
+        "GRPC_SERVER_USE_TLS": "true",
+        "GRPC_SERVER_TLS_CERT": certificate,
+        "GRPC_SERVER_TLS_KEY": key,
+        "GRPC_CLIENT_TLS_CACERT": authority.write(tmp_path),
+        "GRPC_CLIENT_TLS_SAN": "gateway.mesh",
+    }
+    with Service(environment) as service:
+        address = f"127.0.0.1:{port_of(service.grpc)}"
+        with grpc.secure_channel(address, authority.channel(authority.issue("gateway.mesh"))) as channel:
+            assert 10 == Caller(channel).ask("d", "team", "dba").statuses[0].limit_remaining
+        with (
+            grpc.secure_channel(address, authority.channel(authority.issue("other.mesh"))) as channel,
+            pytest.raises(grpc.RpcError) as error,
+        ):
+            Caller(channel).ask("d", "team", "dba")
+        assert grpc.StatusCode.PERMISSION_DENIED == error.value.code()
 
 
 def test_what_is_not_built_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
