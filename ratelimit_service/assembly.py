@@ -22,6 +22,7 @@ from .settings import Settings
 from .settings_redis_target import RedisTarget, RedisType, credentials
 from .sources import files
 from .stores.layers import CoalescingStore, DeadlineStore
+from .stores.local_cache import LocalCache
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .tls import Certificates
@@ -77,7 +78,11 @@ def make_store(
     show(f"{metric}circuit_open", lambda: any(layer.open for layer in layers))
     show(f"{metric}journal_hits", lambda: sum(layer.journal.hits for layer in layers))
     show(f"{metric}journal_dropped", lambda: sum(layer.journal.dropped for layer in layers))
-    return bounded
+    if not settings.local_cache_size_in_bytes:
+        return bounded
+    cache = LocalCache(bounded, settings.local_cache_size_in_bytes, time.monotonic)
+    show("ratelimit_service_local_cache_refusals", lambda: cache.answered)
+    return cache
 
 
 def redis_store(settings: Settings, observe: Callable[[float], None]) -> RedisStore | ClusterStore:

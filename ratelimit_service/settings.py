@@ -217,6 +217,12 @@ class Settings(TlsSettings, RedisSettings):
         "300",
         "A counter is kept for a random time below this longer than its window; 0: no longer.",
     )
+    local_cache_size_in_bytes: Annotated[int, whole_number(0)] = _setting(
+        COUNTERS,
+        "0",
+        "With Redis: memory for counts of buckets that are used up; requests that meet one are refused without asking, for at "
+        "most a second, and charges are counted all the same. 0: every decision asks Redis.",
+    )
     near_limit_ratio: Ratio = _setting(
         COUNTERS, "0.8", "The part of a limit from which on hits are counted as near the limit."
     )

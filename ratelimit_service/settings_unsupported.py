@@ -74,7 +74,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "metrics have the names of envoyproxy/ratelimit's own mapping",
         {"PROMETHEUS_MAPPER_YAML": _NONE},
     ),
-    Unsupported("every decision asks the store", {"LOCAL_CACHE_SIZE_IN_BYTES": ("0",)}),
     Unsupported("a month is 30 days", {"USE_CALENDAR_MONTH_RATE_LIMIT": _OFF}),
     Unsupported(
         "the ports open at once, and Redis is looked for until it answers; who asks for health is told that it does not",

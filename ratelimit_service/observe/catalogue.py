@@ -236,6 +236,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Hits that were lost: the journal was full, or they could not be settled in time.",
     ),
     MetricInfo(
+        "ratelimit_service_local_cache_refusals",
+        Kind.COUNTER,
+        (),
+        "Requests that were refused without asking Redis. There with LOCAL_CACHE_SIZE_IN_BYTES.",
+    ),
+    MetricInfo(
         "ratelimit_service_memory_store_refused",
         Kind.COUNTER,
         (),

@@ -17,6 +17,9 @@ from ..ports import CounterStore, Outcome, Then
 class Layer:
     """A CounterStore that leaves everything to the one below; layers override what they are for."""
 
+    for_callers = False
+    """Whether it is there for callers who cannot wait: their answers may be early, or without a count."""
+
     def __init__(self, below: CounterStore) -> None:
         self._below = below
 
@@ -148,6 +151,8 @@ class DeadlineStore(Layer):
     same time, so they fall due in the order in which they came, and one timer is enough for all.
     """
 
+    for_callers = True
+
     def __init__(self, below: CounterStore, seconds: float) -> None:
         super().__init__(below)
         self.missed = 0
@@ -189,4 +194,6 @@ class DeadlineStore(Layer):
 
 def without_deadline(store: CounterStore) -> CounterStore:
     """The same counters for somebody who can wait, and would lose what an answer that comes late has to say."""
-    return store._below if isinstance(store, DeadlineStore) else store
+    while isinstance(store, Layer) and store.for_callers:
+        store = store._below
+    return store

@@ -110,7 +110,10 @@ class RedisWatch:
         """Whether the server was started again since the last look, and found nothing on its disk."""
         run = str(info.get("run_id", ""))
         before, self._runs[name] = self._runs.get(name, run), run
-        if run == before or info.get("aof_enabled") or info.get("rdb_last_load_keys_loaded"):
+        loaded = info.get(
+            "rdb_last_load_keys_loaded", "db0" in info
+        )  # Redis 6.2 does not tell; has it something now?
+        if run == before or info.get("aof_enabled") or loaded:
             return Finding("what was used", "error")
         return Finding(
             "what was used",

@@ -430,6 +430,7 @@ def test_counting_goes_on_while_somebody_reads() -> None:
 
 
 WATCHED = (
+    "local_cache_refusals",
     "redis_clock_offset_seconds",
     "store_deadline_missed",
     "store_failures",

@@ -95,7 +95,7 @@ def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path:
         "LOG_LEVEL": "panic",
         "PORT": "http",
         "REDIS_URL": "nowhere",
-        "LOCAL_CACHE_SIZE_IN_BYTES": "1048576",
+        "EXTRA_TAGS": "env:test",
         "USE_STATSD": "false",
     }
     options = {
@@ -118,7 +118,7 @@ def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path:
         assert [
             ("arguments ignored", ["-config", "/data/ratelimit.yaml", "-v"]),
             (
-                "LOCAL_CACHE_SIZE_IN_BYTES is set, but not supported: every decision asks the store",
+                "EXTRA_TAGS is set, but not supported: metrics have no further labels",
                 None,
             ),
             (

@@ -1,0 +1,137 @@
+"""What is known to be used up is refused at once, for a second, and charged all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.stores.local_cache import FRESH, LocalCache
+from ratelimit_service.stores.memory import MemoryStore
+
+BUDGET = Gate.BUDGET | Gate.REFUSES
+
+
+class Asked(MemoryStore):
+    """A memory store that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.hits: list[tuple[str, int]] = []
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self.hits += [(hit.key, hit.amount) for group in groups for hit in group]
+        super().hit(groups, then)
+
+
+class Bench:
+    """A cache over a store, with a clock that stands."""
+
+    def __init__(self, size: int = 100_000) -> None:
+        self.now = 0.0
+        self.store = Asked()
+        self.cache = LocalCache(self.store, size, lambda: self.now)
+
+    def ask(self, *groups: Sequence[Hit]) -> list[Outcome]:
+        answers: list[Outcome] = []
+        self.cache.hit(groups, answers.extend)
+        return answers
+
+
+def check(key: str = "a", limit: int = 10) -> list[Hit]:
+    return [Hit(key, 0, 60, limit, BUDGET)]
+
+
+def charge(amount: int, key: str = "a", limit: int = 10) -> list[Hit]:
+    return [Hit(key, amount, 60, limit, BUDGET)]
+
+
+def test_a_bucket_that_is_used_up_is_asked_about_once_a_second() -> None:
+    """The second question is answered from memory; after a second the store is asked again."""
+    bench = Bench()
+    bench.ask(charge(12))
+    assert [[12]] == bench.ask(check())
+    asked = len(bench.store.hits)
+    assert [[[12]]] * 3 == [bench.ask(check()) for _ in range(3)]
+    assert asked == len(bench.store.hits)
+    assert 3 == bench.cache.answered
+    bench.now += FRESH + 0.01
+    assert [[12]] == bench.ask(check())
+    assert asked + 1 == len(bench.store.hits)
+
+
+def test_a_bucket_with_room_is_asked_about_every_time() -> None:
+    """Only what is used up is known."""
+    bench = Bench()
+    bench.ask(charge(9))
+    assert [[[9]], [[9]]] == [bench.ask(check()), bench.ask(check())]
+    assert 3 == len(bench.store.hits)
+
+
+def test_a_charge_is_counted_all_the_same() -> None:
+    """Its answer does not wait."""
+    bench = Bench()
+    bench.ask(charge(12))
+    bench.ask(check())
+    assert [[12]] == bench.ask(charge(5))
+    assert {"a": 17} == bench.store._counters
+
+
+def test_a_refund_is_no_question_for_the_cache_and_opens_the_bucket_at_once() -> None:
+    """What the store says of it is what is known afterwards."""
+    bench = Bench()
+    bench.ask(charge(12))
+    bench.ask(check())
+    assert [[12]] == bench.ask([Hit("a", -5, 60, 10, BUDGET)])
+    assert [[7]] == bench.ask(check())
+
+
+def test_a_raised_limit_takes_effect_at_once() -> None:
+    """The count is remembered, not the verdict."""
+    bench = Bench()
+    bench.ask(charge(12))
+    bench.ask(check())
+    asked = len(bench.store.hits)
+    bench.ask(check(limit=20))
+    assert asked + 1 == len(bench.store.hits)
+
+
+def test_a_counter_that_is_deleted_by_hand_is_seen_within_the_second() -> None:
+    """Nothing has to be told to the cache."""
+    bench = Bench()
+    bench.ask(charge(12))
+    bench.ask(check())
+    bench.store._counters.clear()
+    bench.now += FRESH + 0.01
+    assert [[0]] == bench.ask(check())
+
+
+def test_several_windows_are_known_together() -> None:
+    """The hour is used up and the day is not: both counts are answered."""
+    bench = Bench()
+    both = [Hit("hour", 0, 60, 10, BUDGET), Hit("day", 0, 60, 100, BUDGET)]
+    bench.ask([hit._replace(amount=12) for hit in both])
+    bench.ask(both)
+    asked = len(bench.store.hits)
+    assert [[12, 12]] == bench.ask(both)
+    assert asked == len(bench.store.hits)
+
+
+def test_a_batch_is_answered_in_its_order() -> None:
+    """From memory, from the store, and nothing to ask."""
+    bench = Bench()
+    bench.ask(charge(12))
+    bench.ask(check())
+    assert [[12], [0], [], [12]] == [
+        list(o) for o in bench.ask(check(), check("b"), [], charge(1)) if not isinstance(o, Exception)
+    ]
+    assert {"a": 13} == bench.store._counters
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """By the size in bytes that was given."""
+    bench = Bench(size=4_000)
+    for number in range(100):
+        bench.ask(charge(12, f"k{number}"))
+        bench.ask(check(f"k{number}"))
+    assert 10 == len(bench.cache._known)
