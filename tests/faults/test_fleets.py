@@ -78,9 +78,8 @@ async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisClu
 
 
 async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Buckets that are there are answered by who has them; those that are new are kept until the move has ended."""
+    """Charges of which nobody has all keys are kept until somebody has; the buckets of other slots are answered."""
     slot = SLOTS[0]
-    (moving, *_) = [f"t{number}" for number in range(TEAMS) if slot_of(f"{{ledger|team=t{number}}}") == slot]
     seen: Counter[str] = Counter()
 
     async def fault() -> None:
@@ -93,6 +92,7 @@ async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) 
         await asyncio.to_thread(redis_cluster.move_keys, slot, source, target, 1)
         await until("there are charges to keep", lambda: bench.settling.journal.hits > 0)
         seen["kept"] = bench.settling.journal.hits
+        await until_answered(bench)  # the buckets of other slots
         while await asyncio.to_thread(redis_cluster.move_keys, slot, source, target):
             pass
         await asyncio.to_thread(redis_cluster.end_move, slot, target)
@@ -100,8 +100,7 @@ async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) 
     outcome = await bench.run(fault)
     await exact(bench, outcome, "a slot of a Cluster that is half way to another server")
     assert seen["kept"] > 0
-    assert outcome.answered["OK"] > outcome.answered["UNAVAILABLE"]
-    assert moving in outcome.charged
+    assert outcome.answered["OK"] > TEAMS
 
 
 async def test_scripts_are_forgotten_by_all_servers(bench: Bench, redis_cluster: RedisCluster) -> None:
