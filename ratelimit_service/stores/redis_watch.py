@@ -110,9 +110,8 @@ class RedisWatch:
         """Whether the server was started again since the last look, and found nothing on its disk."""
         run = str(info.get("run_id", ""))
         before, self._runs[name] = self._runs.get(name, run), run
-        loaded = info.get(
-            "rdb_last_load_keys_loaded", "db0" in info
-        )  # Redis 6.2 does not tell; has it something now?
+        # Redis 6.2 does not tell what it has loaded: then what counts is whether it has something now.
+        loaded = info.get("rdb_last_load_keys_loaded", "db0" in info)
         if run == before or info.get("aof_enabled") or loaded:
             return Finding("what was used", "error")
         return Finding(

@@ -18,8 +18,10 @@ import pytest
 from ratelimit_service.stores.cluster import ClusterStore
 from ratelimit_service.stores.redis import RedisStore
 from ratelimit_service.stores.redis_client import Link, at_address, through_sentinels
+from ratelimit_service.stores.slots import SLOTS as ALL_SLOTS
 from ratelimit_service.stores.slots import slot_of
 from tests.faults.ledger import REPORT, Bench, Outcome
+from tests.faults.proxy import Proxy
 from tests.fleets import RedisCluster, RedisSentinels
 from tests.servers import RedisServer
 
@@ -182,6 +184,31 @@ def owner_port(server: RedisServer, slot: int) -> int:
             if int(first) <= slot <= int(last or first) and "fail" not in flags:
                 return int(address.partition("@")[0].rpartition(":")[2])
     return 0
+
+
+async def test_connections_are_cut_between_the_replies_of_many_slots() -> None:
+    """Of the calls that travel together some are answered, some were carried out, and some never came: all are settled."""
+    with RedisServer("--cluster-enabled", "yes") as server:
+        server.cli("CLUSTER", "ADDSLOTS", *map(str, range(ALL_SLOTS)))
+        await until("the Cluster is up", lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
+        proxy = Proxy(server.port)
+        await proxy.start()
+        bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=server.url, teams=TEAMS)
+        await bench.start()
+
+        async def fault() -> None:
+            for after in range(0, 400, 20):
+                proxy.cut_replies_after, proxy.cut_requests_after = (
+                    (after, None) if after % 40 else (None, after * 10)
+                )
+                proxy.cuts = 1
+                async with asyncio.timeout(20):
+                    while proxy.cuts or bench.settling.journal.hits:
+                        await asyncio.sleep(0.001)
+
+        await exact(bench, await bench.run(fault), "connections cut between the replies of many slots")
+        await bench.close()
+        await proxy.stop()
 
 
 @pytest.fixture
