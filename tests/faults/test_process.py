@@ -3,65 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
-from grpc import aio
-
-from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit_service.transports.grpc_method import PATH
+from tests.faults.callers import CALLERS, charge_until, counted_in, counting_in
 from tests.servers import RedisServer
-from tests.service import Service
-
-RULES = (
-    "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
-)
-
-
-def charge(team: str, hits: int) -> bytes:
-    request = RateLimitRequest(domain="ledger")
-    descriptor = request.descriptors.add()
-    descriptor.entries.add(key=b"team", value=team.encode())
-    descriptor.hits_addend.value = hits
-    return request.SerializeToString()
 
 
 async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
     """SIGTERM while twenty callers charge: each call is either answered and counted, or refused and not counted."""
-    (tmp_path / "rules.yaml").write_text(RULES)
-    service = Service(
-        {"CONFIG_PATH": str(tmp_path), "BACKEND_TYPE": "redis", "REDIS_URL": redis_server.address}
-    )
-    acknowledged: Counter[str] = Counter()
-    refused = 0
-    enough = asyncio.Event()
+    service = counting_in(redis_server, tmp_path)
+    codes: list[int] = []
 
-    async def caller(number: int) -> None:
-        nonlocal refused
-        team = f"t{number % 4}"
-        async with aio.insecure_channel(service.grpc) as channel:
-            method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
-            for turn in range(100_000):
-                hits = turn % 5 + 1
-                try:
-                    await method(charge(team, hits), timeout=20)
-                except aio.AioRpcError:
-                    refused += 1
-                    return
-                acknowledged[team] += hits
-                if acknowledged.total() > 2_000:
-                    enough.set()
+    async def stop() -> None:
+        codes.append(await asyncio.to_thread(service.stop))
 
-    callers = [asyncio.create_task(caller(number)) for number in range(20)]
-    await asyncio.wait_for(enough.wait(), 60)
-    code = await asyncio.to_thread(service.stop)
-    await asyncio.wait_for(asyncio.gather(*callers), 30)
+    told = await charge_until(service, stop)
+    assert [0] == codes
+    assert told.failed == CALLERS
+    assert told.acknowledged == counted_in(redis_server)
 
-    assert 0 == code
-    assert 20 == refused
-    counted = Counter[str]()
-    for key in redis_server.cli("--scan", "--pattern", "{ledger|*").splitlines():
-        counted[key.partition("team=")[2].partition("}")[0]] += int(redis_server.cli("GET", key))
-    assert acknowledged == counted
+
+async def test_a_killed_service_loses_what_it_had_not_acknowledged(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """SIGKILL under load: every charge that was answered is in the store, and beyond it at most what was in hand."""
+    service = counting_in(redis_server, tmp_path)
+    told = await charge_until(service, partial(asyncio.to_thread, service.kill))
+    counted = counted_in(redis_server)
+    for team, acknowledged in told.acknowledged.items():
+        assert acknowledged <= counted[team] <= acknowledged + told.unanswered[team]

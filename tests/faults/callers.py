@@ -1,0 +1,82 @@
+"""Twenty callers who charge a running service over gRPC until it goes away, and what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grpc import aio
+
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.transports.grpc_method import PATH
+from tests.servers import RedisServer
+from tests.service import Service
+
+RULES = (
+    "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
+)
+CALLERS = 20
+
+
+@dataclass
+class Told:
+    """Hits by team: those that were answered, and those of each caller's last call, which was not."""
+
+    acknowledged: Counter[str] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    """How many calls got an error."""
+
+
+def charge(team: str, hits: int) -> bytes:
+    """A serialized request that charges `team`."""
+    request = RateLimitRequest(domain="ledger")
+    descriptor = request.descriptors.add()
+    descriptor.entries.add(key=b"team", value=team.encode())
+    descriptor.hits_addend.value = hits
+    return request.SerializeToString()
+
+
+def counting_in(server: RedisServer, directory: Path) -> Service:
+    """A service that counts in `server`, with its rules in `directory`."""
+    (directory / "rules.yaml").write_text(RULES)
+    return Service({"CONFIG_PATH": str(directory), "BACKEND_TYPE": "redis", "REDIS_URL": server.address})
+
+
+async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -> Told:
+    """Charge from all callers at once; `end` the service when they are at it; each stops at its first error."""
+    told = Told()
+    enough = asyncio.Event()
+
+    async def caller(number: int) -> None:
+        team = f"t{number % 4}"
+        async with aio.insecure_channel(service.grpc) as channel:
+            method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
+            for turn in range(100_000):
+                hits = turn % 5 + 1
+                try:
+                    await method(charge(team, hits), timeout=20)
+                except aio.AioRpcError:
+                    told.unanswered[team] += hits
+                    told.failed += 1
+                    return
+                told.acknowledged[team] += hits
+                if told.acknowledged.total() > 2_000:
+                    enough.set()
+
+    callers = [asyncio.create_task(caller(number)) for number in range(CALLERS)]
+    await asyncio.wait_for(enough.wait(), 60)
+    await end()
+    await asyncio.wait_for(asyncio.gather(*callers), 30)
+    return told
+
+
+def counted_in(server: RedisServer) -> Counter[str]:
+    """What the store holds, by team."""
+    counted = Counter[str]()
+    for key in server.cli("--scan", "--pattern", "{ledger|*").splitlines():
+        counted[key.partition("team=")[2].partition("}")[0]] += int(server.cli("GET", key))
+    return counted
