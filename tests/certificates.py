@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import ssl
 import warnings
@@ -10,6 +11,10 @@ from typing import NamedTuple
 
 import grpc
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 PATIENCE = 10.0
 """Seconds for a handshake."""
@@ -50,6 +55,39 @@ class Authority:
     def server(self) -> Pair:
         """A new certificate for whatever serves on this machine."""
         return self.issue("localhost", "127.0.0.1")
+
+    def workload(self, uri: str) -> Pair:
+        """A new certificate for a workload, as a mesh issues them: its identity is a URI, and it has no other name."""
+        # trustme knows names, addresses and mailboxes, and no URIs.
+        issuer = x509.load_pem_x509_certificate(self.pem)
+        signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(issuer.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            # An empty subject makes it critical (RFC 5280).
+            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+            )
+            .sign(signer, hashes.SHA256())
+        )
+        return Pair(
+            certificate.public_bytes(serialization.Encoding.PEM),
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
 
     def write(self, directory: Path, name: str = "ca") -> str:
         """The path of the file that its own certificate now is in."""

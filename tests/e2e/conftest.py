@@ -119,8 +119,8 @@ def unique() -> Unique:
 
 @pytest.fixture(scope="session")
 def configmap() -> dict[str, str]:
-    """The files in the data of configmap.yaml."""
-    manifest = yaml.safe_load((HERE / "configmap.yaml").read_text())
+    """The files in the data of demo/configmap.yaml."""
+    manifest = yaml.safe_load((REPOSITORY / "demo" / "configmap.yaml").read_text())
     data: dict[str, str] = manifest["data"]
     return data
 

@@ -15,34 +15,18 @@ from ..waiting import wait_for
 TEMPLATE = Path(__file__).with_name("envoy.yaml")
 
 
-class Envoy:
-    """A running Envoy in front of the provider at `llm_port`, which asks the service at `ratelimit_port`.
+class EnvoyProcess:
+    """A running Envoy with the bootstrap configuration `text`, whose ports may all be 0.
 
-    With `retry_after` it adds a Retry-After of its own to a refusal. `transport_socket` is how it connects to the service,
-    where that is not in the clear. `url` is where callers reach it. Its configuration
-    and its log are files in `directory`.
+    `admin` and the values of `listeners`, by their names, are the addresses ("127.0.0.1:43211") that it has opened. Its
+    configuration and its log are files in `directory`.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        ratelimit_port: int,
-        llm_port: int,
-        retry_after: bool = False,
-        transport_socket: object = None,
-    ) -> None:
+    def __init__(self, directory: Path, text: str) -> None:
         config, admin = directory / "envoy.yaml", directory / "admin-address"
         self._log = directory / "envoy.log"
-        text = string.Template(TEMPLATE.read_text()).substitute(
-            ratelimit_port=ratelimit_port, llm_port=llm_port, retry_after=str(retry_after).lower()
-        )
-        if transport_socket is not None:
-            bootstrap = yaml.safe_load(text)
-            clusters = {cluster["name"]: cluster for cluster in bootstrap["static_resources"]["clusters"]}
-            clusters["ratelimit"]["transport_socket"] = transport_socket
-            text = yaml.safe_dump(bootstrap)
         config.write_text(text)
+        admin.unlink(missing_ok=True)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [
@@ -50,13 +34,14 @@ class Envoy:
                     # Hot restart would have two Envoys on one machine fight over the same shared memory.
                     *("--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
                 ],
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         try:
-            self._admin = f"http://{wait_for('the address of the admin port', lambda: self._read(admin))}"
+            self.admin = wait_for("the address of the admin port", lambda: self._read(admin))
             wait_for("Envoy's /ready", self._ready)
-            self.url = f"http://127.0.0.1:{self._listener_port()}"
+            self.listeners = self._listeners()
         except BaseException as failure:
             self.stop()
             failure.add_note(self._log.read_text())
@@ -69,13 +54,21 @@ class Envoy:
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(f"{self._admin}/ready").status_code == httpx.codes.OK
+            return httpx.get(f"http://{self.admin}/ready", trust_env=False).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
-    def _listener_port(self) -> int:
-        listeners = httpx.get(f"{self._admin}/listeners?format=json").json()["listener_statuses"]
-        return int(listeners[0]["local_address"]["socket_address"]["port_value"])
+    def _listeners(self) -> dict[str, str]:
+        told = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False).json()
+        sockets = {
+            each["name"]: each["local_address"]["socket_address"] for each in told["listener_statuses"]
+        }
+        return {name: f"{at['address']}:{at['port_value']}" for name, at in sockets.items()}
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def stop(self) -> None:
         """End it, and wait until it is gone."""
@@ -85,3 +78,31 @@ class Envoy:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+class Envoy(EnvoyProcess):
+    """The Envoy of the tests, in front of the provider at `llm_port`, which asks the service at `ratelimit_port`.
+
+    With `retry_after` it adds a Retry-After of its own to a refusal. `transport_socket` is how it connects to the service,
+    where that is not in the clear. `url` is where callers reach it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        ratelimit_port: int,
+        llm_port: int,
+        retry_after: bool = False,
+        transport_socket: object = None,
+    ) -> None:
+        text = string.Template(TEMPLATE.read_text()).substitute(
+            ratelimit_port=ratelimit_port, llm_port=llm_port, retry_after=str(retry_after).lower()
+        )
+        if transport_socket is not None:
+            bootstrap = yaml.safe_load(text)
+            clusters = {cluster["name"]: cluster for cluster in bootstrap["static_resources"]["clusters"]}
+            clusters["ratelimit"]["transport_socket"] = transport_socket
+            text = yaml.safe_dump(bootstrap)
+        super().__init__(directory, text)
+        self.url = f"http://{self.listeners['gateway']}"

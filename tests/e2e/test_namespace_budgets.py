@@ -1,4 +1,4 @@
-"""Tokens per application: the budgets of configmap.yaml, and a gateway that knows the caller's namespace."""
+"""Tokens per application: the budgets of demo/configmap.yaml, and a gateway that knows the caller's namespace."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -23,14 +23,15 @@ DEFAULT_TOKENS = 40
 class MockLlm:
     """A provider on a port of its own (`port`), served by a thread.
 
-    A request's header `x-mock-tokens` says what the reply costs in total (default 40), and `x-mock-prompt-tokens`
-    how much of that is the prompt (default a quarter). `x-mock-together: N` holds the reply back until N such
+    `cost` says, by the body of a request, what the reply costs in total (default: always 40); a header `x-mock-tokens`
+    says it for that request, and `x-mock-prompt-tokens` how much of it is the prompt (default a quarter). `x-mock-together: N` holds the reply back until N such
     requests have arrived, so that all of them have been checked before any is charged. A body with
     `"stream": true` is answered with server-sent events; where its `stream_options` ask to `include_usage`, the
     last one before `[DONE]` has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cost: Callable[[Any], int] = lambda body: DEFAULT_TOKENS) -> None:
+        self._cost = cost
         self._together: dict[int, asyncio.Barrier] = {}
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -42,7 +43,7 @@ class MockLlm:
 
     async def _complete(self, request: Request) -> Response:
         body = await request.json()
-        total = int(request.headers.get("x-mock-tokens", DEFAULT_TOKENS))
+        total = int(request.headers.get("x-mock-tokens") or self._cost(body))
         usage = _usage(total, int(request.headers.get("x-mock-prompt-tokens", total // 4)))
         if together := int(request.headers.get("x-mock-together", 0)):
             barrier = self._together.setdefault(together, asyncio.Barrier(together))
