@@ -32,6 +32,7 @@ from .observe.decision_log import DecisionLog
 from .observe.line_writer import LineWriter, to_stdout
 from .observe.metrics import Metrics
 from .observe.observers import Observers
+from .observe.standing import StandingBuckets
 from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
 from .rulebook import Rulebook
@@ -81,15 +82,15 @@ class App:
                 "ratelimit_service_memory_snapshot_failures", partial(getattr, self.store, "failures")
             )
         self._decision_log = decision_log_of(settings)
+        patient = without_deadline(self.store)
+        tracker = Tracker(time.time, settings.track_max_buckets)
         observers = Observers(
-            self.metrics,
-            Thresholds(without_deadline(self.store), self.metrics.crossed),
-            Tracker(time.time, settings.track_max_buckets),
-            self._decision_log,
+            self.metrics, Thresholds(patient, self.metrics.crossed), tracker, self._decision_log
         )
-        self.service = RateLimitService(
-            self.store, observers, time.time, policy_of(settings), jitter_of(settings)
-        )
+        policy = policy_of(settings)
+        self.service = RateLimitService(self.store, observers, time.time, policy, jitter_of(settings))
+        self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets)
+        self._unobserved = RateLimitService(patient, self._standing, time.time, policy)
         self._find = find_files(settings)
         self.rulebook = Rulebook(
             self.service,
@@ -137,7 +138,10 @@ class App:
         for port in self._ports:
             await port.start()
         await self.grpc.start()
-        self._tasks = [asyncio.create_task(watcher.run(self._load))]
+        self._tasks = [
+            asyncio.create_task(watcher.run(self._load)),
+            asyncio.create_task(self._standing.run(self._unobserved.submit)),
+        ]
         if self._settings.backend == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
@@ -195,6 +199,9 @@ class App:
     async def _load(self) -> None:
         if await self.rulebook.load():
             tree = self.service.tree
+            if tree is not None:
+                self._unobserved.use(tree)
+            self._standing.follow(self.rulebook.domains)
             needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
             self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
 

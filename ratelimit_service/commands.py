@@ -56,7 +56,7 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, do
     rules = domains = 0
     try:
         contents = files.read(files.named(paths), ", ".join(map(str, paths)), domain)
-        tree, warnings = compile_rules(*contents, merge_domains=merge_domains)
+        tree, warnings, _ = compile_rules(*contents, merge_domains=merge_domains)
         rules, domains = len(tree.rules), len(tree.domains)
     except InvalidRules as error:
         errors, warnings = error.problems, error.warnings
@@ -77,7 +77,7 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
     """
     contents = files.read(files.named([path]), str(path), domain)
     try:
-        _, warnings = compile_rules(*contents, merge_domains=merge_domains)
+        warnings = compile_rules(*contents, merge_domains=merge_domains).warnings
     except InvalidRules as error:
         for problem in error.problems:
             print(f"error: {printable(str(problem))}", file=sys.stderr)
@@ -130,7 +130,7 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
     match, doubt = None, ""
     try:
         contents = files.read(find_files(settings), places_of(settings), settings.manifest_domain)
-        tree, _ = compile_rules(
+        tree, *_ = compile_rules(
             *contents,
             merge_domains=settings.merge_domain_config,
             budget_domains=frozenset(settings.budget_domains),

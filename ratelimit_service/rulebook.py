@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from .core.document import Document
 from .core.errors import InvalidRules, Problem
 from .core.matcher import RuleTree
+from .core.model import DomainRules
 from .core.rules import load
 from .service import RateLimitService
 
 Read = Callable[[], tuple[Sequence[Document], Sequence[Problem]]]
 """What there is to load, and what was wrong with what is therefore missing from it."""
+
+
+class Compiled(NamedTuple):
+    """The rules of documents, ready for look-ups; the warnings about them; and the rules as they were written."""
+
+    tree: RuleTree
+    warnings: Sequence[Problem]
+    domains: Sequence[DomainRules]
 
 
 def compile_rules(
@@ -25,7 +34,7 @@ def compile_rules(
     *,
     merge_domains: bool,
     budget_domains: frozenset[str] = frozenset(),
-) -> tuple[RuleTree, Sequence[Problem]]:
+) -> Compiled:
     """The rules of `documents`, and the warnings about them.
 
     Raises InvalidRules where anything is wrong with them, or `problems` says that some are missing; with all of it.
@@ -36,14 +45,14 @@ def compile_rules(
         raise InvalidRules((*problems, *error.problems), error.warnings) from None
     if problems:
         raise InvalidRules(problems, warnings)
-    return RuleTree(domains), warnings
+    return Compiled(RuleTree(domains), warnings, domains)
 
 
 class LoadObserver(Protocol):
     """Told of every load."""
 
-    def config_loaded(self, rules: int, now: float) -> None:
-        """Rules came into force."""
+    def config_loaded(self, tree: RuleTree, now: float) -> None:
+        """Rules came into force at `now`, seconds since 1970."""
         ...
 
     def config_failed(self) -> None:
@@ -74,11 +83,13 @@ class Rulebook:
         self._log = structlog.get_logger(__name__)
         self.problems: Sequence[Problem] = ()
         """What was wrong with the last load; empty where it went well."""
+        self.domains: Sequence[DomainRules] = ()
+        """The rules in force, as they were written."""
 
     async def load(self) -> bool:
         """Load once; whether new rules are in force. What is wrong is logged, counted and kept in `problems`."""
         try:
-            tree, warnings = await asyncio.to_thread(self._compile)
+            tree, warnings, domains = await asyncio.to_thread(self._compile)
         except InvalidRules as error:
             self.problems = error.problems
             self._observer.config_failed()
@@ -94,11 +105,12 @@ class Rulebook:
         for warning in warnings:
             self._log.warning("configuration", problem=str(warning))
         self._service.use(tree)
-        self._observer.config_loaded(len(tree.rules), time.time())
+        self.domains = domains
+        self._observer.config_loaded(tree, time.time())
         self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
         return True
 
-    def _compile(self) -> tuple[RuleTree, Sequence[Problem]]:
+    def _compile(self) -> Compiled:
         documents, problems = self._read()
         return compile_rules(
             documents, problems, merge_domains=self._merge_domains, budget_domains=self._budget_domains

@@ -35,7 +35,7 @@ _TRACKED = ("domain", "rule", "bucket", "window")
 CATALOGUE: tuple[MetricInfo, ...] = (
     # What became of hits, by limit. key1 and key2 are the first two levels of the descriptor, `key` or
     # `key_value` as the rule has them; deeper levels are summed into these, and key2 is not there where there
-    # is only one. A series begins with its first hit.
+    # is only one.
     MetricInfo(
         "ratelimit_service_rate_limit_total_hits",
         Kind.COUNTER,
@@ -127,6 +127,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _TRACKED,
         "Seconds until its window ends; not there for `other`.",
     ),
+    MetricInfo(
+        "ratelimit_service_budget_window_seconds",
+        Kind.GAUGE,
+        _TRACKED,
+        "Seconds from the beginning of its window to the end; not there for `other`.",
+    ),
     # Requests.
     MetricInfo(
         "ratelimit_service_decisions",
@@ -197,6 +203,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Configurations refused; the rules before stayed in force.",
         upstream=True,
+    ),
+    MetricInfo(
+        "ratelimit_service_config_rejected",
+        Kind.GAUGE,
+        (),
+        "1 while what was read last was refused, and the rules before it are in force; else 0.",
     ),
     MetricInfo(
         "ratelimit_service_config_load_time_seconds",
@@ -310,6 +322,16 @@ The `process_*` metrics (CPU, memory, open files) are shown as well.
 - `bucket`: the descriptor, as `key=value,key=value`; for values that share a bucket (`share_threshold`), what
   they have in common, as the counter key has it.
 
+## Beginnings
+
+What the rules name is there from their load on, at 0: hits, what was within and over the limit, refusals and missing
+costs of a rule, its thresholds, decisions of a domain, errors. So `increase()` sees the first of each. Whatever else is
+counted begins with its first: series of values that come with requests (`detailed_metric`, `value_to_metric`, overrides),
+and those of the other metrics with labels.
+
+The gauges of a rule with `track` whose keys all have a `value` are there from the load on as well: its counter is read every
+five seconds, and when its window is new. So they are right in each replica, whoever has charged, given back or reset it.
+
 ## Bounds
 
 A metric has at most `METRICS_MAX_SERIES` series (10,000 by default), whatever strangers send. What would
@@ -319,8 +341,8 @@ dropped before the process ends. `detailed_metric`, `value_to_metric` and overri
 Tracked buckets come and go. Those with the largest share used are shown, `TRACK_MAX_BUCKETS` of them (1,000 by
 default; a bucket with two windows is two); as many again are summed into `bucket="other"`, by domain, rule and
 window; what has an even smaller share is forgotten until it is asked for again. A window that is over is not
-shown. Replicas that share a store each show what they have seen last, so the truth is the largest of it:
-`max by (domain, rule, bucket, window) (ratelimit_service_budget_used)`.
+shown. Replicas that share a store each show what they have seen last, so the truth is the largest of it, but for what was
+given back elsewhere: `max by (domain, rule, bucket, window) (ratelimit_service_budget_used)`.
 
 Hits on an unlimited rule, and hits that are given back, have metrics of their own.
 """

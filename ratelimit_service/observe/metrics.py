@@ -18,18 +18,23 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..core.errors import RateLimitServiceError, StoreError
+from ..core.matcher import RuleTree
 from ..core.model import Code, Decision, Limit, Rule, Tally, Window
 from ..core.overrides import OVERRIDE_SOURCE
 from ..core.planning import Plan
 from ..core.text import printable, shorten
 from ..core.windows import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
+from .thresholds import thresholds
 
 OTHER = "other"
 UNKNOWN_DOMAIN = "unknown"
 """Stands for every domain that no configuration has, and for that of a request that could not be planned."""
 OVERRIDE = "override"
 """Stands for every rule that a request brings with it."""
+
+_OUTCOMES = ("ok", "over_limit", "error")
+_ERRORS = ("redis_error", "service_error")
 
 _LONGEST_LABEL = 200
 
@@ -54,13 +59,20 @@ _LIMIT_METRICS = tuple(
     )
 )
 
+_EXPECTED_OF_A_LIMIT = (_HITS, _WITHIN, _OVER)
+
 # The columns of a rule's row.
 _RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING = range(3)
+_EXPECTED_OF_A_RULE = (_RULE_HITS, _RULE_REFUSED)
+_EXPECTED_OF_A_BUDGET = (_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING)
 _RULE_METRICS = (
     "ratelimit_service_rule_hits",
     "ratelimit_service_rule_refused",
     "ratelimit_service_rule_cost_missing",
 )
+
+
+_NO_COLUMNS: frozenset[int] = frozenset()
 
 
 class Sample(NamedTuple):
@@ -116,10 +128,18 @@ class _Table(Generic[_Row]):
     def __init__(self, metrics: Sequence[str], new: Callable[[], _Row], most: int) -> None:
         self.metrics = metrics
         self.rows: dict[tuple[str, ...], _Row] = {}
+        self._expected: dict[tuple[str, ...], frozenset[int]] = {}
         self._labels = BY_NAME[metrics[0]].labels
         self._other = (OTHER,) * len(self._labels)
         self._new = new
         self._most = most
+
+    def expect(self, names: tuple[str, ...], columns: Sequence[int] = (0,)) -> None:
+        """Show these columns of a row from now on, while they are 0 too; nothing where there is no room for it."""
+        names = tuple([label(name) for name in names])
+        if names in self.rows or len(self.rows) < self._most - 1:
+            self._find(names)
+            self._expected[names] = frozenset(columns)
 
     def row(self, names: tuple[str, ...]) -> _Row:
         """The row of these label values; of the first so many labels where they are fewer."""
@@ -134,10 +154,10 @@ class _Table(Generic[_Row]):
             self.rows.setdefault(names, self._new())
         return self.rows[names]
 
-    def labelled(self) -> Iterator[tuple[dict[str, str], _Row]]:
-        """Every row with its labels."""
+    def labelled(self) -> Iterator[tuple[dict[str, str], _Row, frozenset[int]]]:
+        """Every row with its labels, and the columns of it that are shown while they are 0."""
         for names, row in self.rows.copy().items():
-            yield dict(zip(self._labels, names, strict=False)), row
+            yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, _NO_COLUMNS)
 
 
 def _counters(metrics: Sequence[str], most: int) -> _Table[list[int]]:
@@ -175,6 +195,7 @@ class Metrics(Collector):
         self._version = _version()
         self._row_of_rule: dict[tuple[Rule, Window], list[int]] = {}
         self._shadowed = self._loads = self._failed_loads = self._rules_in_force = 0
+        self._rejected = False
         self._loaded_at = 0.0
         self._watched: dict[str, Callable[[], float]] = {}
         self._gauges: list[Callable[[], Iterable[Sample]]] = []
@@ -210,16 +231,19 @@ class Metrics(Collector):
         """A round trip to the store took so many seconds."""
         self._store.observe(seconds)
 
-    def config_loaded(self, rules: int, now: float) -> None:
-        """So many rules came into force at `now`, seconds since 1970."""
+    def config_loaded(self, tree: RuleTree, now: float) -> None:
+        """Rules came into force at `now`, seconds since 1970."""
         self._loads += 1
-        self._rules_in_force = rules
+        self._rules_in_force = len(tree.rules)
         self._loaded_at = now
+        self._rejected = False
         self._row_of_rule.clear()  # it is by rule, and those before are on their way out
+        self._expect(tree)
 
     def config_failed(self) -> None:
         """A configuration was refused."""
         self._failed_loads += 1
+        self._rejected = True
 
     def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
         """Somebody was told that this share of a budget is used (thresholds.py)."""
@@ -235,6 +259,26 @@ class Metrics(Collector):
     def show(self, gauges: Callable[[], Iterable[Sample]]) -> None:
         """Show what `gauges` returns: samples of labelled gauges of the catalogue, each series once."""
         self._gauges.append(gauges)
+
+    def _expect(self, tree: RuleTree) -> None:
+        """Show from the load on what is known by then, at 0: of a series that begins with 1, `increase` never sees the 1."""
+        for domain in (*tree.domains, UNKNOWN_DOMAIN):
+            for outcome in _OUTCOMES:
+                self._decisions.expect((domain, outcome))
+        for error in _ERRORS:
+            self._errors.expect((error,))
+        for rule in tree.rules:
+            domain = rule.path.domain
+            if (
+                not rule.detailed_metric
+            ):  # else its series have values in their names, which only callers know
+                columns = _EXPECTED_OF_A_LIMIT if rule.limits else (_UNLIMITED,)
+                self._limits.expect((domain, *rule.path.levels[:2]), columns)
+            for limit in rule.limits:
+                names = (domain, str(rule.path), window_name(limit.window))
+                self._rules.expect(names, _EXPECTED_OF_A_BUDGET if rule.budget else _EXPECTED_OF_A_RULE)
+                for threshold in thresholds(rule.warn_at, limit.amount):
+                    self._crossings.expect((domain, rule_label(rule, limit), threshold.text))
 
     def _count_request(self, plan: Plan | None, outcome: str) -> None:
         domain = UNKNOWN_DOMAIN
@@ -308,12 +352,13 @@ class Metrics(Collector):
         for table in self._tables:
             rows = list(table.labelled())
             for column, name in enumerate(table.metrics):
-                for labels, row in rows:
-                    if row[column]:
+                for labels, row, expected in rows:
+                    if row[column] or column in expected:
                         yield Sample(name, labels, row[column])
         yield Sample("ratelimit_service_global_shadow_mode", {}, self._shadowed)
         yield Sample("ratelimit_service_config_load_success", {}, self._loads)
         yield Sample("ratelimit_service_config_load_error", {}, self._failed_loads)
+        yield Sample("ratelimit_service_config_rejected", {}, self._rejected)
         yield Sample("ratelimit_service_config_load_time_seconds", {}, self._loaded_at)
         yield Sample("ratelimit_service_config_rules", {}, self._rules_in_force)
         yield Sample("ratelimit_service_build_info", {"version": self._version}, 1)
@@ -323,7 +368,7 @@ class Metrics(Collector):
             yield from gauges()
 
     def _histograms(self) -> Iterator[tuple[str, Histogram, dict[str, str]]]:
-        for labels, histogram in self._times.labelled():
+        for labels, histogram, _ in self._times.labelled():
             yield self._times.metrics[0], histogram, labels
         yield "ratelimit_service_store_seconds", self._store, {}
 

@@ -11,14 +11,16 @@ from math import inf
 from typing import NamedTuple
 
 from ..core import keys
-from ..core.model import Descriptor, Limit, Tally, Use
+from ..core.model import Descriptor, Limit, Tally, Use, Window
 from ..core.text import excerpt
 from ..core.windows import name as window_name
+from ..core.windows import span_at
 from .metrics import OTHER, Sample, label, rule_label
 
 _USED = "ratelimit_service_budget_used"
 _LIMIT = "ratelimit_service_budget_limit"
 _RESET = "ratelimit_service_budget_seconds_to_reset"
+_LENGTH = "ratelimit_service_budget_window_seconds"
 
 
 class _Labels(NamedTuple):
@@ -92,6 +94,7 @@ class Tracker:
         twice would make a scrape unreadable.
         """
         now = self._clock()
+        lengths: dict[tuple[Window, int], int] = {}
         shown: set[_Labels] = set()
         others: dict[_Labels, list[int]] = {}
         for _, row in self._by_share():
@@ -101,6 +104,10 @@ class Tracker:
                 yield Sample(_USED, labels, row.used)
                 yield Sample(_LIMIT, labels, row.limit.amount)
                 yield Sample(_RESET, labels, max(0.0, row.end - now))
+                window = row.limit.window, row.end
+                if window not in lengths:
+                    lengths[window] = row.end - span_at(row.limit.window, row.end - 1).start
+                yield Sample(_LENGTH, labels, lengths[window])
             else:
                 sums = others.setdefault(row.labels._replace(bucket=OTHER), [0, 0])
                 sums[0] += row.used

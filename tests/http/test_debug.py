@@ -98,7 +98,7 @@ async def test_rlconfig_follows_a_reload() -> None:
 async def test_stats_shows_the_counters() -> None:
     """A line each, in the order of their names; numbers in full."""
     metrics = Metrics()
-    metrics.config_loaded(3, 1_700_000_000.25)
+    metrics.config_loaded(TREE, 1_700_000_000.25)
     for _ in range(3):
         metrics.requested("ShouldRateLimit", 0.001)
     async with serving(debug_app(lambda: None, lambda: (), metrics)) as client:

@@ -260,24 +260,83 @@ def test_global_shadow_mode_counts_whom_it_let_through() -> None:
 def test_loads_are_counted_and_dated() -> None:
     """A failed one changes neither the date nor the number of rules in force."""
     metrics = Metrics()
-    metrics.config_loaded(3, 1_700_000_000.5)
+    metrics.config_loaded(TREE, 1_700_000_000.5)
     metrics.config_failed()
     metrics.config_failed()
     assert {
         "config_load_success": 1,
         "config_load_error": 2,
+        "config_rejected": 1,
         "config_load_time_seconds": 1_700_000_000.5,
-        "config_rules": 3,
+        "config_rules": len(TREE.rules),
     } == shown(metrics, "config")
+
+
+def test_a_load_that_succeeds_ends_a_rejection() -> None:
+    """Whoever put a file right sees it."""
+    metrics = Metrics()
+    seen = []
+    for outcome in ("never read", "refused", "loaded"):
+        if outcome == "refused":
+            metrics.config_failed()
+        elif outcome == "loaded":
+            metrics.config_loaded(TREE, 1.0)
+        seen.append(shown(metrics, "config_rejected")["config_rejected"])
+    assert [0, 1, 0] == seen
 
 
 def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
     """A series is of a path, not of a load."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 1))
-    metrics.config_loaded(1, 1.0)
+    metrics.config_loaded(TREE, 1.0)
     count(metrics, descriptor("team=dba", 1))
-    assert {'rule_hits{domain="d",rule="d.team",unit="day"}': 2} == shown(metrics, "rule")
+    assert {'rule_hits{domain="d",rule="d.team",unit="day"}': 2} == shown(
+        metrics, 'rule_hits{domain="d",rule="d.team",'
+    )
+
+
+def loaded(*descriptors: DescriptorRule, most: int = 100) -> Metrics:
+    """Metrics that were told of these rules of the domain d, and of nothing else."""
+    metrics = Metrics(most)
+    metrics.config_loaded(RuleTree([DomainRules("d", descriptors)]), 1.0)
+    return metrics
+
+
+def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
+    """A series that begins with its first hit has no increase for it, and an alert would not see it."""
+    metrics = loaded(
+        DescriptorRule(b"team", b"dba", rule("team_dba", budget=True, warn_at=(0.8, 1.0))),
+        DescriptorRule(b"user", rule=rule("user")),
+        DescriptorRule(b"ops", rule=rule("ops", unlimited=True)),
+    )
+    expected = [
+        *(f'rate_limit_{name}{{domain="d",key1="team_dba"}}' for name in ("total_hits", "within_limit", "over_limit")),
+        *(f'rate_limit_{name}{{domain="d",key1="user"}}' for name in ("total_hits", "within_limit", "over_limit")),
+        'rate_limit_unlimited_hits{domain="d",key1="ops"}',
+        *(f'rule_{name}{{domain="d",rule="d.team_dba",unit="day"}}' for name in ("hits", "refused", "cost_missing")),
+        *(f'rule_{name}{{domain="d",rule="d.user",unit="day"}}' for name in ("hits", "refused")),
+        *(f'budget_threshold_crossed{{domain="d",rule="d.team_dba",share="{share}"}}' for share in ("0.8", "1")),
+        *(f'decisions{{domain="{name}",outcome="{outcome}"}}' for name in ("d", "unknown") for outcome in ("ok", "over_limit", "error")),
+        *(f'should_rate_limit_error{{err_type="{kind}"}}' for kind in ("redis_error", "service_error")),
+    ]  # fmt: skip
+    assert dict.fromkeys(expected, 0) == shown(
+        metrics, "rate_limit", "rule", "budget", "decisions", "should_rate_limit"
+    )
+
+
+def test_a_path_with_strangers_values_in_it_begins_with_its_first_hit() -> None:
+    """Nobody else knows what it will be called."""
+    metrics = loaded(DescriptorRule(b"each", rule=rule("each", detailed_metric=True)))
+    assert {} == shown(metrics, "rate_limit")
+
+
+def test_rules_beyond_the_bound_make_no_series_before_they_are_hit() -> None:
+    """And none of those that strangers share is shown at 0."""
+    metrics = loaded(*[DescriptorRule(b"k", b"%d" % n, rule(f"k_{n}")) for n in range(10)], most=4)
+    assert [f'rate_limit_total_hits{{domain="d",key1="k_{n}"}}' for n in range(3)] == sorted(
+        shown(metrics, "rate_limit_total")
+    )
 
 
 def buckets(metrics: Metrics) -> dict[float, float]:
@@ -461,7 +520,7 @@ def everything() -> Metrics:
     metrics.observe_store(0.001)
     metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
     bucket = {"domain": "d", "rule": "d.team", "bucket": "team=x", "window": "day"}
-    for name in ("used", "limit", "seconds_to_reset"):
+    for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
     for name in WATCHED:
         metrics.watch(f"ratelimit_service_{name}", lambda: 1)

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ratelimit_service.core import keys
 from ratelimit_service.core.model import (
+    Calendar,
     Descriptor,
     DescriptorRule,
     Entry,
@@ -68,6 +69,18 @@ async def test_a_series_names_domain_rule_bucket_and_window() -> None:
         {"domain": "d", "rule": "hourly", "bucket": "team=dba", "window": "hour"},
         {"domain": "d", "rule": "d.team", "bucket": "team=dba", "window": "15minute"},
     ] == [sample.labels for sample in replica.samples("budget_used")]
+
+
+async def test_a_window_shows_how_long_it_is() -> None:
+    """By its calendar: what is left of it says how much of it has passed."""
+    berlin = Calendar("Europe/Berlin")
+    windows = [HOUR, Window(Unit.DAY, 1, berlin), Window(Unit.MONTH, 1, berlin)]
+    replica = Replica(budget("team", *[Limit(10, window) for window in windows], track=True))
+    replica.now = 1_792_886_400  # 2026-10-25T00:00Z, a day of 25 hours in a month of 31 days and an hour
+    await replica.ask(hits=1)
+    assert {"hour": 3600, "day": 25 * 3600, "month": 31 * 86400 + 3600} == {
+        sample.labels["window"]: sample.value for sample in replica.samples("budget_window_seconds")
+    }
 
 
 async def test_only_rules_that_say_so_are_tracked() -> None:

@@ -20,6 +20,10 @@ RULES = """\
 domain: d
 descriptors:
   - key: team
+    value: named
+    rate_limit: {name: named-yearly, unit: year, tokens_per_unit: 1000}
+    track: true
+  - key: team
     rate_limit: {name: yearly, unit: year, tokens_per_unit: 1000}
     warn_at: [0.5, 0.8, 1.0]
     track: true
@@ -67,6 +71,25 @@ def test_a_reset_lets_a_crossing_be_told_again(replicas: list[Service], redis_ur
     wait_for("another", lambda: crossings(replicas) == [(0.5, 500), (0.5, 600)])
 
 
+def test_a_bucket_that_a_rule_names_is_right_in_every_replica(replicas: list[Service]) -> None:
+    """At 0 before anybody asks, and then what all of them have charged."""
+
+    def used() -> list[float]:
+        return [replica.metric_sum("ratelimit_service_budget_used") for replica in replicas]
+
+    wait_for("a bucket at 0", lambda: all("budget_used{" in scrape(replica) for replica in replicas))
+    before = used()
+    with calling(replicas[0].grpc) as caller:
+        caller.ask("d", "team", "named", hits=840)
+    wait_for("what the other one has charged", lambda: used() == [840, 840])
+    assert [0, 0] == before
+
+
+def scrape(replica: Service) -> str:
+    """What Prometheus reads."""
+    return httpx.get(f"http://{replica.metrics}/metrics", trust_env=False).text
+
+
 def test_each_replica_shows_what_it_has_seen_of_a_bucket(replicas: list[Service]) -> None:
     """The largest of it is the truth, as long as nothing is given back."""
     spend(replicas, [10] * 84)
@@ -74,14 +97,14 @@ def test_each_replica_shows_what_it_has_seen_of_a_bucket(replicas: list[Service]
     seen = [
         {
             sample.name.removeprefix("ratelimit_service_budget_"): sample.value
-            for family in text_string_to_metric_families(
-                httpx.get(f"http://{replica.metrics}/metrics", trust_env=False).text
-            )
+            for family in text_string_to_metric_families(scrape(replica))
             for sample in family.samples
             if sample.labels == bucket
         }
         for replica in replicas
     ]
     resets = [shown.pop("seconds_to_reset") for shown in seen]
+    lengths = {shown.pop("window_seconds") for shown in seen}
     assert [{"used": 830, "limit": 1000}, {"used": 840, "limit": 1000}] == seen
     assert all(0 < seconds <= 366 * 86400 for seconds in resets), resets
+    assert lengths <= {365 * 86400, 366 * 86400}, lengths

@@ -1,0 +1,117 @@
+"""Buckets that are known before anybody asks for them.
+
+A rule with `track` all of whose keys have a value (`team: dba`) is about one bucket. Its counters are read every few
+seconds, so that its gauges are there from the load of the rules on, are 0 as soon as a window begins, and are right in each
+replica, whoever has charged, given back or reset it meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+from ..core.errors import RateLimitServiceError
+from ..core.model import Decision, Descriptor, DescriptorRule, DomainRules, Entry, Request, Window
+from ..core.planning import Plan
+from ..core.windows import Spans
+from .tracking import Tracker
+
+_BETWEEN_LOOKS = 5.0
+"""Seconds between two looks at the counters, but for windows that begin meanwhile."""
+
+_SOONEST = 1.0
+"""Seconds that there are at least between two looks."""
+
+
+class Check:
+    """A call about one bucket, which counts nothing and whose answer nobody waits for."""
+
+    __slots__ = ("_answered", "request")
+
+    def __init__(self, request: Request, answered: Callable[[], None]) -> None:
+        self.request = request
+        self._answered = answered
+
+    def reply(self, answer: Decision | RateLimitServiceError) -> None:
+        """It has been decided, and the observer told, or it could not be."""
+        self._answered()
+
+
+class StandingBuckets:
+    """Asks about such buckets: the first `most` of them, in the order of the rules.
+
+    `clock` tells which windows they are in. It is the Observer (ports.py) of the service that it asks, and shows `tracker`
+    what it is told; so metrics and logs are not about these checks.
+    """
+
+    def __init__(self, tracker: Tracker, clock: Callable[[], float], most: int) -> None:
+        self._tracker = tracker
+        self._clock = clock
+        self._most = most
+        self._spans = Spans()
+        self._requests: tuple[Request, ...] = ()
+        self._windows: frozenset[Window] = frozenset()
+        self._changed = asyncio.Event()
+        self._under_way = 0
+
+    def follow(self, domains: Sequence[DomainRules]) -> None:
+        """From now on ask about the buckets that these rules name."""
+        standing = list(islice(_standing(domains), self._most))
+        self._requests = tuple([request for request, _ in standing])
+        self._windows = frozenset([window for _, windows in standing for window in windows])
+        self._changed.set()
+
+    async def run(self, ask: Callable[[Sequence[Check]], None]) -> None:
+        """Ask again and again: at once when the rules change, and soon after a window has begun."""
+        while True:
+            self._changed.clear()
+            self.look(ask)
+            try:
+                await asyncio.wait_for(self._changed.wait(), self.pause())
+            except TimeoutError:
+                continue
+
+    def look(self, ask: Callable[[Sequence[Check]], None]) -> None:
+        """Ask about all of them once; nothing while there are answers to come from the time before."""
+        if self._requests and not self._under_way:
+            self._under_way = len(self._requests)
+            ask([Check(request, self._answered) for request in self._requests])
+
+    def pause(self) -> float:
+        """Seconds until it is worth asking again."""
+        now = self._clock()
+        ends = [self._spans.at(window, int(now)).end for window in self._windows]
+        return max(_SOONEST, min([_BETWEEN_LOOKS, *[end - now for end in ends]]))
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        """See ports.Observer."""
+        for descriptor, tally in zip(plan.request.descriptors, decision.tallies, strict=True):
+            if tally is not None and tally.rule.track:
+                self._tracker.note(descriptor, tally)
+
+    def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
+        """See ports.Observer. What was seen before stays; the store has metrics of its own."""
+
+    def _answered(self) -> None:
+        self._under_way -= 1
+
+
+def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Window]]]:
+    """A check of each bucket that a rule with `track` is about alone, and the windows of it."""
+    for domain in domains:
+        for entries, descriptor in _with_values(domain.descriptors, ()):
+            if descriptor.rule is not None and descriptor.rule.track:
+                check = Request(domain.name, (Descriptor(entries, hits=0),))
+                yield check, [limit.window for limit in descriptor.rule.limits]
+
+
+def _with_values(
+    descriptors: Sequence[DescriptorRule], above: tuple[Entry, ...]
+) -> Iterator[tuple[tuple[Entry, ...], DescriptorRule]]:
+    """The descriptors that only one list of entries leads to; below a key without a value there are as many as values."""
+    for descriptor in descriptors:
+        if descriptor.value and b"*" not in descriptor.composite:
+            entries = (*above, Entry(descriptor.key, descriptor.value))
+            yield entries, descriptor
+            yield from _with_values(descriptor.children, entries)

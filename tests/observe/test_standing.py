@@ -1,0 +1,195 @@
+"""Buckets that are looked at though nobody asks about them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import DescriptorRule, DomainRules, Hit, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.observe.standing import Check, StandingBuckets
+from ratelimit_service.ports import CounterStore, Then
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.memory import MemoryStore
+from tests.limiter import MIDNIGHT
+
+from .replica import DAY, HOUR, Replica
+
+HOURLY, DAILY = Limit(100, HOUR, "hourly"), Limit(400, DAY, "daily")
+
+
+def team(
+    value: str, *limits: Limit, below: Sequence[DescriptorRule] = (), track: bool = True
+) -> DescriptorRule:
+    """A budget of one team, or for "" of each."""
+    path = StatKey("d", (f"team_{value}" if value else "team",))
+    rule = Rule(path, limits, budget=True, track=track) if limits else None
+    return DescriptorRule(b"team", value.encode(), rule, tuple(below))
+
+
+class Looking:
+    """A replica, and what looks after its standing buckets. `store` is where it looks."""
+
+    def __init__(self, *rules: DescriptorRule, store: CounterStore | None = None, most: int = 1_000) -> None:
+        self.replica = Replica(*rules, store=store)
+        self.standing = StandingBuckets(self.replica.tracker, lambda: self.replica.now, most)
+        self._service = RateLimitService(self.replica.store, self.standing, lambda: self.replica.now)
+        self.follow(*rules)
+
+    def follow(self, *rules: DescriptorRule) -> None:
+        """Put other rules in force."""
+        domains = [DomainRules("d", rules)]
+        self._service.use(RuleTree(domains))
+        self.standing.follow(domains)
+
+    @property
+    def ask(self) -> Callable[[Sequence[Check]], None]:
+        return self._service.submit
+
+    def look(self) -> None:
+        """One look."""
+        self.standing.look(self.ask)
+
+    @property
+    def used(self) -> dict[str, float]:
+        """What a scrape shows, by bucket and window."""
+        return {
+            f"{sample.labels['bucket']} {sample.labels['window']}": sample.value
+            for sample in self.replica.samples("budget_used")
+        }
+
+
+async def test_a_bucket_that_a_rule_names_is_shown_before_anybody_asks() -> None:
+    """All its windows, at 0; one that is for each value is not, nor one that is not tracked."""
+    looking = Looking(
+        team("dba", HOURLY, DAILY), team("", HOURLY), team("quiet", HOURLY, track=False), team("a*", HOURLY)
+    )
+    before = looking.used
+    looking.look()
+    assert ({}, {"team=dba hour": 0, "team=dba day": 0}) == (before, looking.used)
+
+
+async def test_a_bucket_of_several_keys_is_shown_where_each_has_a_value() -> None:
+    """Below a key without one, there are as many buckets as values."""
+    model = DescriptorRule(
+        b"model", b"x", Rule(StatKey("d", ("model_x",)), (HOURLY,), budget=True, track=True)
+    )
+    looking = Looking(team("dba", below=[model]), team("", below=[model]))
+    looking.look()
+    assert {"team=dba,model=x hour": 0} == looking.used
+
+
+async def test_what_another_replica_has_charged_is_seen() -> None:
+    """Also what it gave back, of which the largest of what replicas show knows nothing."""
+    store = MemoryStore(lambda: MIDNIGHT)
+    other = Replica(team("dba", HOURLY), store=store)
+    looking = Looking(team("dba", HOURLY), store=store)
+    seen = []
+    for hits in (90, -50):
+        await other.ask(hits=hits)
+        looking.look()
+        seen.append(looking.used)
+    assert [{"team=dba hour": 90}, {"team=dba hour": 40}] == seen
+
+
+async def test_a_look_counts_nothing_and_is_not_counted() -> None:
+    """No decision, no hit, no line in the log: nobody has asked."""
+    looking = Looking(team("dba", HOURLY))
+    await looking.replica.ask(hits=100)
+    before = looking.replica.samples("rule", "rate_limit", "decisions")
+    looking.look()
+    assert before == looking.replica.samples("rule", "rate_limit", "decisions")
+    assert {"team=dba hour": 100} == looking.used
+
+
+async def test_a_window_that_has_begun_is_shown_at_0() -> None:
+    """As soon as it is looked at, which is when it begins."""
+    looking = Looking(team("dba", HOURLY))
+    await looking.replica.ask(hits=90)
+    looking.replica.now += 3600
+    gone = looking.used
+    looking.look()
+    assert ({}, {"team=dba hour": 0}) == (gone, looking.used)
+
+
+@pytest.mark.parametrize("passed, expected", [(0, 5), (3594, 5), (3595.5, 4.5), (3598, 2), (3599.5, 1)])
+async def test_the_next_look_is_in_five_seconds_or_when_a_window_begins(
+    passed: float, expected: float
+) -> None:
+    """But never sooner than in a second."""
+    looking = Looking(team("dba", HOURLY, DAILY))
+    looking.replica.now += passed
+    assert expected == looking.standing.pause()
+
+
+async def test_windows_of_seconds_are_looked_at_once_a_second() -> None:
+    """They are over before anybody scrapes them."""
+    looking = Looking(team("dba", Limit(10, Window(Unit.SECOND))))
+    looking.replica.now += 0.75
+    assert 1 == looking.standing.pause()
+
+
+async def test_so_many_buckets_are_looked_at() -> None:
+    """The first of the file, so that it stays the same ones."""
+    looking = Looking(*[team(name, HOURLY) for name in "abc"], most=2)
+    looking.look()
+    assert {"team=a hour": 0, "team=b hour": 0} == looking.used
+
+
+class Waiting(MemoryStore):
+    """A store that answers when it is told to, or says that it failed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: MIDNIGHT)
+        self.asked: list[tuple[Sequence[Sequence[Hit]], Then]] = []
+
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self.asked.append((groups, then))
+
+    def answer(self, error: StoreError | None = None) -> None:
+        groups, then = self.asked.pop()
+        if error is not None:
+            then([error] * len(groups))
+        else:
+            super().hit(groups, then)
+
+
+async def test_a_store_that_is_slow_is_asked_once() -> None:
+    """The next question waits for the answer; else they would pile up."""
+    store = Waiting()
+    looking = Looking(team("dba", HOURLY), store=store)
+    for _ in range(3):
+        looking.look()
+    assert 1 == len(store.asked)
+    store.answer()
+    looking.look()
+    assert (1, {"team=dba hour": 0}) == (len(store.asked), looking.used)
+
+
+async def test_a_store_that_fails_leaves_what_was_seen() -> None:
+    """And is asked again."""
+    store = Waiting()
+    looking = Looking(team("dba", HOURLY), store=store)
+    looking.look()
+    store.answer()
+    looking.look()
+    store.answer(StoreError("gone"))
+    looking.look()
+    assert (1, {"team=dba hour": 0}) == (len(store.asked), looking.used)
+
+
+async def test_rules_that_are_loaded_are_looked_at_at_once() -> None:
+    """Nobody waits five seconds for the buckets of a new team."""
+    looking = Looking(team("dba", HOURLY))
+    running = asyncio.create_task(looking.standing.run(looking.ask))
+    await asyncio.sleep(0)
+    first = looking.used
+    looking.follow(team("support", DAILY))
+    async with asyncio.timeout(2):  # less than until the next look
+        while "team=support day" not in looking.used:
+            await asyncio.sleep(0)
+    running.cancel()
+    assert {"team=dba hour": 0} == first
