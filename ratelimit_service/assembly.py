@@ -13,7 +13,8 @@ import structlog
 
 from .core.errors import StartError
 from .core.matcher import RuleTree
-from .core.planning import FailureMode, Jitter, Policy
+from .core.planner import Jitter
+from .core.planning import FailureMode, Policy
 from .core.windows import length
 from .health import Health
 from .ports import Clock, CounterStore
@@ -266,7 +267,7 @@ def http_certificates(settings: Settings) -> Certificates | None:
 def jitter_of(settings: Settings) -> Jitter:
     """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
     most = settings.expiration_jitter_max_seconds
-    return partial(random.randrange, most) if most > 0 else (lambda: 0)
+    return (lambda: int(random.random() * most)) if most > 0 else (lambda: 0)
 
 
 def places_of(settings: Settings) -> str:

@@ -18,8 +18,8 @@ from .core.decision import decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.matcher import RuleTree
 from .core.model import Decision, Request
-from .core.planning import Jitter, Plan, Policy, make_plan
-from .core.windows import Spans
+from .core.planner import Jitter, Planner
+from .core.planning import Plan, Policy
 from .ports import Clock, CounterStore, Observer, Outcome
 
 Answer = Decision | RateLimitServiceError
@@ -58,8 +58,8 @@ class RateLimitService:
         self._observer = observer
         self._clock = clock
         self._jitter = jitter
-        self._spans = Spans()
         self._tree: RuleTree | None = None
+        self._planner = Planner(None, self.policy, jitter)
 
     @property
     def tree(self) -> RuleTree | None:
@@ -69,14 +69,15 @@ class RateLimitService:
     def use(self, tree: RuleTree) -> None:
         """Put rules in force for every call from now on. Those under way keep the rules that they began with."""
         self._tree = tree
+        self._planner = Planner(tree, self.policy, self._jitter)
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Decide on calls and answer each of them, now or when the store has answered."""
-        tree, now = self._tree, int(self._clock())
+        plan_of, now = self._planner.plan, int(self._clock())
         planned: list[tuple[Call, Plan]] = []
         for call in calls:
             try:
-                plan = make_plan(tree, self.policy, call.request, now, self._spans, self._jitter)
+                plan = plan_of(call.request, now)
             except Exception as error:
                 self._fail(call, None, error)
             else:
@@ -102,14 +103,11 @@ class RateLimitService:
             except Exception as error:
                 self._fail(call, plan, error)
             else:
-                self._observe(plan, decision)
+                try:
+                    self._observer.decided(plan, decision)
+                except Exception:
+                    _report("observing a decision failed")
                 self._reply(call, decision)
-
-    def _observe(self, plan: Plan, decision: Decision) -> None:
-        try:
-            self._observer.decided(plan, decision)
-        except Exception:
-            _report("observing a decision failed")
 
     def _fail(self, call: Call, plan: Plan | None, error: Exception) -> None:
         if not isinstance(error, RateLimitServiceError):

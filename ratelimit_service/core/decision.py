@@ -8,21 +8,31 @@ hit back (model.Gate), it is the bitwise complement, `~before`, and so below 0.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from functools import lru_cache
 
-from .denial import limit_text, refuse
+from .denial import limit_text, refusal, refusal_without_limit
 from .errors import StoreError
 from .metadata import dynamic_metadata
-from .model import COUNTER_MAX, OK_STATUS, UNLIMITED_STATUS, Code, Decision, Header, Status, Tally, Use
+from .model import (
+    COUNTER_MAX,
+    OK,
+    OK_STATUS,
+    OVER_LIMIT,
+    UNLIMITED_STATUS,
+    Code,
+    Decision,
+    Header,
+    Status,
+    Tally,
+    Use,
+)
 from .planning import FailureMode, Item, Plan, Policy
 from .windows import length
 
 Count = int | StoreError
 """What the store says of one hit."""
 
-_DENIED_STATUS = Status(Code.OVER_LIMIT)
+_DENIED_STATUS = Status(OVER_LIMIT)
 _NOT_REACHED = "the store of its counters cannot be reached"
 
 
@@ -30,31 +40,34 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     """The answer to a planned request. Raises the StoreError of the first hit that could not be counted."""
     statuses: list[Status] = []
     tallies: list[Tally | None] = []
-    for item in plan.items:
+    over = False
+    for item, cost in zip(plan.items, plan.costs, strict=True):
         if item.charges:
-            status, tally = _judge(policy, plan, item, counts)
-            statuses.append(status)
+            tally, status = _judge(plan, item, cost, counts)
             tallies.append(tally)
         else:
-            statuses.append(_unlimited(item))
+            status = _unlimited(item)
             tallies.append(None)
+        statuses.append(status)
+        over = over or status.code is OVER_LIMIT
 
-    code = _overall(plan.items, statuses)
+    code = _overall(plan.items, statuses) if over else OK
     if plan.denied:
-        code = Code.OVER_LIMIT
+        code = OVER_LIMIT
         if not any([item.denied for item in plan.items]):  # it lacks a key, and so all of it is refused
             statuses = [_DENIED_STATUS] * len(statuses)
-    shadowed = policy.shadow_mode and code is Code.OVER_LIMIT
+    shadowed = policy.shadow_mode and code is OVER_LIMIT
     if shadowed:
-        code = Code.OK
-    decision = Decision(code, statuses, tallies, shadowed=shadowed)
-    if policy.limit_header:
-        decision.headers = _limit_headers(policy, plan.items, statuses)
-    if policy.dynamic_metadata:
-        decision.dynamic_metadata = dynamic_metadata(plan, statuses)
-    if code is Code.OVER_LIMIT:
-        refuse(policy, plan, decision)
-    return decision
+        code = OK
+    headers = _limit_headers(policy, plan.items, statuses) if policy.limit_header else ()
+    metadata = dynamic_metadata(plan, statuses) if policy.dynamic_metadata else None
+    if code is OK:
+        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed)
+    if plan.denied:
+        told = refusal_without_limit(policy, plan.denied)
+    else:
+        told = refusal(policy, plan, statuses, tallies)
+    return Decision(code, statuses, tallies, (*headers, *told.headers), told.body, metadata)
 
 
 def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
@@ -66,15 +79,17 @@ def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
         return None
     failed = _DENIED_STATUS if policy.failure_mode is FailureMode.DENY else OK_STATUS
     statuses = [failed if item.charges else _unlimited(item) for item in plan.items]
-    code = Code.OVER_LIMIT if plan.denied else _overall(plan.items, statuses)
-    decision = Decision(code, statuses, [None] * len(statuses))
-    if policy.shadow_mode and code is Code.OVER_LIMIT:
-        decision.code, decision.shadowed = Code.OK, True
-    elif code is Code.OVER_LIMIT and plan.denied:
-        refuse(policy, plan, decision)
-    elif code is Code.OVER_LIMIT:
-        refuse(policy, plan._replace(denied=_NOT_REACHED), decision, "server_error")
-    return decision
+    code = OVER_LIMIT if plan.denied else _overall(plan.items, statuses)
+    tallies = [None] * len(statuses)
+    if code is OK:
+        return Decision(OK, statuses, tallies)
+    if policy.shadow_mode:
+        return Decision(OK, statuses, tallies, shadowed=True)
+    if plan.denied:
+        told = refusal_without_limit(policy, plan.denied)
+    else:
+        told = refusal_without_limit(policy, _NOT_REACHED, "server_error")
+    return Decision(OVER_LIMIT, statuses, tallies, told.headers, told.body)
 
 
 def _unlimited(item: Item) -> Status:
@@ -83,35 +98,40 @@ def _unlimited(item: Item) -> Status:
     return OK_STATUS if item.rule is None else UNLIMITED_STATUS
 
 
-def _judge(policy: Policy, plan: Plan, item: Item, counts: Sequence[Count]) -> tuple[Status, Tally]:
+def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[Tally, Status]:
     """The status of one limited descriptor, and what it adds to the statistics.
 
     A limit of requests is over where the counter, with these hits in it, would hold more than the limit; a budget,
     where it was used up before: the request that crosses its line succeeds.
     """
-    rule, stat, hits = item.rule, item.stat, item.hits
+    rule, stat = item.rule, item.stat
     assert rule is not None and stat is not None
-    uses = []
-    for limit, span, place in item.charges:
-        count = counts[place]
-        if isinstance(count, StoreError):
-            raise count
-        hit = plan.hits[place]
-        before = count if count >= 0 else ~count
-        over = hits >= 0 and (before >= limit.amount if rule.budget else before + hits > limit.amount)
-        after = min(max(0, before + hit.amount), COUNTER_MAX) if count >= 0 else before
-        uses.append(Use(limit, hit.key, span.end, before, after, over))
-    told = uses[0] if len(uses) == 1 else _told(uses)
+    uses: list[Use] = []
+    for limit, span, place, near in item.charges:
+        before = counts[place]
+        if isinstance(before, StoreError):
+            raise before
+        key, amount, *_ = plan.hits[place]
+        if before < 0:
+            after = before = ~before
+        elif amount:
+            after = before + amount
+            after = 0 if after < 0 else after if after < COUNTER_MAX else COUNTER_MAX
+        else:
+            after = before
+        over = cost >= 0 and (before >= limit.amount if rule.budget else before + cost > limit.amount)
+        uses.append(Use(limit, key, span.end, before, after, over, near))
+    limit, _, end, before, after, over, near = uses[0] if len(uses) == 1 else _told(uses)
 
-    top, reset = told.limit.amount, told.end - plan.now
-    if not told.over:
-        status = Status(Code.OK, told.limit, max(0, top - told.after), reset)
-        near_hits = _near_hits(policy, told) if hits > 0 else 0
-        return status, Tally(stat, rule, told.limit, False, max(0, hits), near_hits, uses=tuple(uses))
-    status = Status(Code.OK if rule.shadow else Code.OVER_LIMIT, told.limit, 0, reset)
-    over_hits, near_hits = _over_hits(policy, told, hits)
-    shadow_hits = over_hits if rule.shadow else 0
-    return status, Tally(stat, rule, told.limit, True, 0, near_hits, over_hits, shadow_hits, tuple(uses))
+    top, reset = limit.amount, end - plan.now
+    if not over:
+        near_hits = after - max(near, before) if after > near and cost > 0 else 0
+        tally = Tally(stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, uses)
+        return tally, Status(OK, limit, top - after if after < top else 0, reset)
+    # Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
+    over_hits, near_hits = (cost, 0) if before >= top else (before + cost - top, top - max(near, before))
+    tally = Tally(stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, uses)
+    return tally, Status(OK if rule.shadow else OVER_LIMIT, limit, 0, reset)
 
 
 def _told(uses: Sequence[Use]) -> Use:
@@ -123,66 +143,36 @@ def _told(uses: Sequence[Use]) -> Use:
     return min(uses, key=lambda use: use.limit.amount - use.after)
 
 
-def _near_hits(policy: Policy, use: Use) -> int:
-    """How many of the hits that were let through lie above the line where the limit is near."""
-    near = near_limit(use.limit.amount, policy.near_limit_ratio)
-    return 0 if use.after <= near else use.after - max(near, use.before)
-
-
-def _over_hits(policy: Policy, use: Use, hits: int) -> tuple[int, int]:
-    """How many of the hits count as over the limit, and how many as near it.
-
-    Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
-    """
-    top = use.limit.amount
-    if use.before >= top:
-        return hits, 0
-    return use.before + hits - top, top - max(near_limit(top, policy.near_limit_ratio), use.before)
-
-
 def _overall(items: Sequence[Item], statuses: Sequence[Status]) -> Code:
     """OVER_LIMIT where any descriptor is, but those of quota rules only where every one of them is."""
     quotas_left = quotas = 0
     for item, status in zip(items, statuses, strict=True):
-        over = status.code is Code.OVER_LIMIT
+        over = status.code is OVER_LIMIT
         if not item.quota:
             if over:
-                return Code.OVER_LIMIT
+                return OVER_LIMIT
         else:
             quotas += 1
             quotas_left += not over
-    return Code.OVER_LIMIT if quotas and not quotas_left else Code.OK
+    return OVER_LIMIT if quotas and not quotas_left else OK
 
 
-def _limit_headers(policy: Policy, items: Sequence[Item], statuses: Sequence[Status]) -> list[Header]:
+def _limit_headers(policy: Policy, items: Sequence[Item], statuses: Sequence[Status]) -> tuple[Header, ...]:
     """Limit, remaining and reset of the descriptor that refuses (the last one), or else of the one with the least left."""
     chosen: tuple[Item, Status] | None = None
     for item, status in zip(items, statuses, strict=True):
         if status.limit is None:
             continue
-        if status.code is Code.OVER_LIMIT and not item.quota:
+        if status.code is OVER_LIMIT and not item.quota:
             chosen = item, status
-        elif chosen is None or (chosen[1].code is Code.OK and status.remaining < chosen[1].remaining):
+        elif chosen is None or (chosen[1].code is OK and status.remaining < chosen[1].remaining):
             chosen = item, status
     if chosen is None:
-        return []
+        return ()
     item, status = chosen
-    return [
-        Header(policy.limit_header, limit_text(item, status)),
+    assert status.limit is not None
+    return (
+        Header(policy.limit_header, limit_text(item.charges, status.limit)),
         Header(policy.remaining_header, str(status.remaining)),
         Header(policy.reset_header, str(status.reset)),
-    ]
-
-
-@lru_cache(maxsize=4096)
-def near_limit(amount: int, ratio: float) -> int:
-    """How much may be used before the use is near the limit: `amount` × `ratio`, rounded down.
-
-    In single precision, as upstream reckons, so that both put the line at the same hit.
-    """
-    return int(_single(_single(amount) * _single(ratio)))
-
-
-def _single(number: float) -> float:
-    rounded: float = struct.unpack("f", struct.pack("f", number))[0]
-    return rounded
+    )

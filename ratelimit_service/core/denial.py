@@ -15,10 +15,11 @@ import json
 import string
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from .model import Code, Decision, Header, Status, Tally, Use, Window
-from .planning import Item, Plan, Policy, described
+from .model import OVER_LIMIT, Entry, Header, Limit, Rule, Status, Tally, Window
+from .planning import Charge, Item, Plan, Policy, described
 from .text import printable
 from .windows import length
 
@@ -32,78 +33,115 @@ _LAST_INSTANT = 253_402_300_799
 """9999-12-31T23:59:59Z: no calendar of Python's goes further."""
 
 
-def refuse(policy: Policy, plan: Plan, decision: Decision, fault: str = "invalid_request_error") -> None:
-    """Put headers and body of a refusal into `decision`, as far as `policy` wants them.
+class Refusal(NamedTuple):
+    """What is sent beside the verdict; empty where the policy wants none of it."""
 
-    `fault` is the type of the error where `plan.denied` is why, and no counter.
-    """
+    headers: tuple[Header, ...]
+    body: bytes
+
+
+def refusal(
+    policy: Policy, plan: Plan, statuses: Sequence[Status], tallies: Sequence[Tally | None]
+) -> Refusal:
+    """What a caller is told whom a counter refuses."""
     if not (policy.refusal_headers or policy.refusal_body):
-        return
-    if plan.denied:
-        details = _Details(f"The request is refused: {plan.denied}.", fault, None)
-    else:
-        details = _details(plan, decision)
-    decision.headers = decision.headers + _headers(policy.refusal_headers, policy.refusal_body, details)
-    if policy.refusal_body:
-        error: dict[str, Any] = {
-            "message": details.message,
-            "type": details.kind,
-            "param": None,
-            "code": "rate_limit_exceeded",
-        }
-        if details.limit is not None:
-            error["rate_limit"] = details.limit
-        decision.body = json.dumps({"error": error}).encode("ascii")
+        return _SILENCE
+    place = _refusing(plan.items, statuses)
+    tally = tallies[place]
+    assert tally is not None
+    told = next(use for use in tally.uses if use.limit is tally.limit)
+    return _refusal(
+        policy.refusal_headers,
+        policy.refusal_body,
+        plan.request.domain,
+        plan.request.descriptors[place].entries,
+        tally.rule,
+        plan.items[place].charges,
+        statuses[place],
+        told.after,
+        told.end,
+    )
 
 
-class _Details:
-    """What is to be told. `limit` is None where no counter refused; then there is nothing to wait for either."""
-
-    def __init__(
-        self,
-        message: str,
-        kind: str,
-        limit: dict[str, Any] | None,
-        item: Item | None = None,
-        status: Status | None = None,
-    ) -> None:
-        self.message = message
-        self.kind = kind
-        self.limit = limit
-        self.item = item
-        self.status = status
+@lru_cache(maxsize=1_000)
+def refusal_without_limit(policy: Policy, why: str, fault: str = "invalid_request_error") -> Refusal:
+    """What a caller is told whom no counter refuses: there is nothing to wait for. `fault` is the type of the error."""
+    if not (policy.refusal_headers or policy.refusal_body):
+        return _SILENCE
+    message = f"The request is refused: {why}."
+    headers = _headers(policy.refusal_headers, policy.refusal_body)
+    return Refusal(tuple(headers), _body(message, fault) if policy.refusal_body else b"")
 
 
-def _details(plan: Plan, decision: Decision) -> _Details:
-    place = _refusing(plan.items, decision.statuses)
-    item, status, tally = plan.items[place], decision.statuses[place], decision.tallies[place]
-    assert tally is not None and status.limit is not None
-    use = _told(tally)
-    facts = {
-        "rule": printable(tally.rule.name or str(tally.rule.path)) if not use.limit.name else use.limit.name,
-        "descriptor": described(plan.request.descriptors[place]),
-        "used": use.after,
-        "limit": use.limit.amount,
-        "unit": unit_text(use.limit.window),
+_SILENCE = Refusal((), b"")
+
+
+# Who is refused asks again and again, and is told the same until a second has passed: to write it costs several times
+# what the decision does.
+@lru_cache(maxsize=1_000)
+def _refusal(
+    headers: frozenset[str],
+    has_body: bool,
+    domain: str,
+    entries: tuple[Entry, ...],
+    rule: Rule,
+    charges: tuple[Charge, ...],
+    status: Status,
+    used: int,
+    end: int,
+) -> Refusal:
+    limit = status.limit
+    assert limit is not None
+    waiting = [Header("retry-after", str(status.reset))] if "retry-after" in headers else []
+    if "x-ratelimit" in headers:
+        waiting.append(Header("x-ratelimit-limit", limit_text(charges, limit)))
+        waiting.append(Header("x-ratelimit-remaining", str(status.remaining)))
+        waiting.append(Header("x-ratelimit-reset", str(status.reset)))
+    told = (*waiting, *_headers(headers, has_body))
+    if not has_body:
+        return Refusal(told, b"")
+    facts: dict[str, Any] = {
+        "rule": limit.name or printable(rule.name or str(rule.path)),
+        "descriptor": described(entries),
+        "used": used,
+        "limit": limit.amount,
+        "unit": unit_text(limit.window),
         "reset_seconds": status.reset,
-        "resets_at": _instant(use.end),
+        "resets_at": _instant(end),
     }
-    what = "Token" if tally.rule.budget else "Rate"
+    what = "Token" if rule.budget else "Rate"
     message = (
-        tally.rule.denial_message
+        rule.denial_message
         or f"{what} limit is exceeded. Try again in {{reset_seconds}} {_seconds(status.reset)}."
     )
-    limit = {
-        "domain": plan.request.domain,
+    details = {
+        "domain": domain,
         "descriptor": facts["descriptor"],
         "rule": facts["rule"],
-        "used": use.after,
-        "limit": use.limit.amount,
+        "used": used,
+        "limit": limit.amount,
         "unit": facts["unit"],
         "resets_in_seconds": status.reset,
         "resets_at": facts["resets_at"],
     }
-    return _Details(fill(message, facts), "tokens" if tally.rule.budget else "requests", limit, item, status)
+    return Refusal(told, _body(fill(message, facts), "tokens" if rule.budget else "requests", details))
+
+
+def _headers(wanted: frozenset[str], has_body: bool) -> list[Header]:
+    """Those that every refusal has."""
+    headers = []
+    if "content-type" in wanted and has_body:
+        headers.append(Header("content-type", "application/json"))
+    if "x-envoy-ratelimited" in wanted:
+        headers.append(Header("x-envoy-ratelimited", "true"))
+    return headers
+
+
+def _body(message: str, kind: str, limit: dict[str, Any] | None = None) -> bytes:
+    error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
+    if limit is not None:
+        error["rate_limit"] = limit
+    return json.dumps({"error": error}).encode("ascii")
 
 
 def _refusing(items: Sequence[Item], statuses: Sequence[Status]) -> int:
@@ -112,7 +150,7 @@ def _refusing(items: Sequence[Item], statuses: Sequence[Status]) -> int:
     Of those that refuse the one that takes longest to reset (of two that reset together, the longer unit, as among the
     windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
     """
-    over = [place for place, status in enumerate(statuses) if status.code is Code.OVER_LIMIT]
+    over = [place for place, status in enumerate(statuses) if status.code is OVER_LIMIT]
     strict = [place for place in over if not items[place].quota]
     if strict:
         return max(strict, key=lambda place: _wait(statuses[place]))
@@ -124,40 +162,18 @@ def _wait(status: Status) -> tuple[int, int]:
     return status.reset, length(status.limit.window)
 
 
-def _told(tally: Tally) -> Use:
-    return next(use for use in tally.uses if use.limit is tally.limit)
-
-
-def _headers(wanted: frozenset[str], has_body: bool, details: _Details) -> list[Header]:
-    headers = []
-    item, status = details.item, details.status
-    if item is not None and status is not None:
-        if "retry-after" in wanted:
-            headers.append(Header("retry-after", str(status.reset)))
-        if "x-ratelimit" in wanted:
-            headers.append(Header("x-ratelimit-limit", limit_text(item, status)))
-            headers.append(Header("x-ratelimit-remaining", str(status.remaining)))
-            headers.append(Header("x-ratelimit-reset", str(status.reset)))
-    if "content-type" in wanted and has_body:
-        headers.append(Header("content-type", "application/json"))
-    if "x-envoy-ratelimited" in wanted:
-        headers.append(Header("x-envoy-ratelimited", "true"))
-    return headers
-
-
-def limit_text(item: Item, status: Status) -> str:
-    """The limit that a status tells of; where the rule has several windows, all of them behind it.
+def limit_text(charges: Sequence[Charge], told: Limit) -> str:
+    """The limit that a status tells of; where the descriptor counts in several windows, all of them behind it.
 
     `5000`, or `5000, 5000;w=3600;name="dba-hourly", 50000;w=86400;name="dba-daily"`, as Envoy writes them.
     """
-    assert status.limit is not None
-    if len(item.charges) < 2:
-        return str(status.limit.amount)
+    if len(charges) < 2:
+        return str(told.amount)
     policies = [
         f"{limit.amount};w={length(limit.window)}" + (f';name="{limit.name}"' if limit.name else "")
-        for limit, _, _ in item.charges
+        for limit, *_ in charges
     ]
-    return ", ".join([str(status.limit.amount), *policies])
+    return ", ".join([str(told.amount), *policies])
 
 
 def unit_text(window: Window) -> str:

@@ -6,8 +6,8 @@ What a request carries is a NamedTuple (made for every call), what a rule says i
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 UINT32_MAX = 2**32 - 1
@@ -35,6 +35,10 @@ class Code(enum.IntEnum):
 
     OK = 1
     OVER_LIMIT = 2
+
+
+# By name, because Python 3.11 looks members of an enum up slowly, and these are in the way of every request.
+OK, OVER_LIMIT = Code.OK, Code.OVER_LIMIT
 
 
 class Calendar(NamedTuple):
@@ -169,11 +173,15 @@ class Descriptor(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One call of ShouldRateLimit. `hits` is for descriptors without their own; 0 is unset, and means 1."""
+    """One call of ShouldRateLimit. `hits` is for descriptors without their own; 0 is unset, and means 1.
+
+    Requests with the same `key` are the same but for their numbers of hits; without one nothing is known of that.
+    """
 
     domain: str
     descriptors: tuple[Descriptor, ...]
     hits: int = 0
+    key: bytes = b""
 
 
 class Gate:
@@ -234,7 +242,8 @@ UNLIMITED_STATUS = Status(Code.OK, remaining=UINT32_MAX)
 class Use(NamedTuple):
     """What became of one window of one limit: what its counter (`key`) held before and after, and when it ends.
 
-    `over` is whether this window has no room, be it that it refuses or, on trial, would.
+    `over` is whether this window has no room, be it that it refuses or, on trial, would. Beyond `near` the use is near
+    the limit.
     """
 
     limit: Limit
@@ -243,6 +252,7 @@ class Use(NamedTuple):
     before: int
     after: int
     over: bool
+    near: int
 
 
 class Tally(NamedTuple):
@@ -256,21 +266,20 @@ class Tally(NamedTuple):
     near_limit: int = 0
     over_limit: int = 0
     shadow_mode: int = 0
-    uses: tuple[Use, ...] = ()
+    uses: Sequence[Use] = ()
     """Every window of it, in the order of the rule."""
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to a request: one status for each of its descriptors, in their order."""
 
     code: Code
-    statuses: list[Status]
-    tallies: list[Tally | None]
+    statuses: Sequence[Status]
+    tallies: Sequence[Tally | None]
     """For each descriptor; None where nothing limits it."""
-    headers: list[Header] = field(default_factory=list)
+    headers: tuple[Header, ...] = ()
     body: bytes = b""
     """What a refused caller reads."""
-    dynamic_metadata: dict[str, Any] | None = None
+    dynamic_metadata: Mapping[str, Any] | None = None
     shadowed: bool = False
     """Global shadow mode turned a refusal into this OK."""

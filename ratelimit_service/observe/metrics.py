@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 
 from ..core.errors import RateLimitServiceError, StoreError
 from ..core.matcher import RuleTree
-from ..core.model import Code, Decision, Limit, Rule, Tally, Window
+from ..core.model import OK, Decision, Limit, Rule, Window
 from ..core.overrides import OVERRIDE_SOURCE
-from ..core.planning import Plan
+from ..core.planning import Item, Plan
 from ..core.text import printable, shorten
 from ..core.windows import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
@@ -73,6 +73,13 @@ _RULE_METRICS = (
 
 
 _NO_COLUMNS: frozenset[int] = frozenset()
+
+
+class _Rows(NamedTuple):
+    """Where an item of a plan counts: the row of its statistics, and that of its rule for each of its windows."""
+
+    limit: list[int]
+    windows: list[list[int]]
 
 
 class Sample(NamedTuple):
@@ -207,13 +214,27 @@ class Metrics(Collector):
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """A request was decided (ports.Observer)."""
-        self._count_request(plan, "ok" if decision.code is Code.OK else "over_limit")
+        self._count_request(plan, "ok" if decision.code is OK else "over_limit")
         self._count_hits(plan)
         if decision.shadowed:
             self._shadowed += 1
-        for tally in decision.tallies:
-            if tally is not None:
-                self._count_tally(tally)
+        for item, tally in zip(plan.items, decision.tallies, strict=True):
+            if tally is None:
+                continue
+            _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, uses = tally
+            if not (over or within_limit or near_limit):
+                continue
+            limit_row, rule_rows = item.memo or self._rows(item)
+            limit_row[_WITHIN] += within_limit
+            limit_row[_NEAR] += near_limit
+            if not over:
+                continue
+            limit_row[_OVER] += over_limit
+            limit_row[_SHADOW] += shadow_mode
+            if not rule.shadow:
+                for use, row in zip(uses, rule_rows, strict=True):
+                    if use.over:
+                        row[_RULE_REFUSED] += 1
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """A request was answered with an error (ports.Observer)."""
@@ -289,36 +310,34 @@ class Metrics(Collector):
                 self._lost_domains.row((plan.request.domain,))[0] += 1
         self._decisions.row((domain, outcome))[0] += 1
 
-    def _count_tally(self, tally: Tally) -> None:
-        stat, rule, _, _, within_limit, near_limit, over_limit, shadow_mode, uses = tally
-        if within_limit or near_limit or over_limit:
-            row = self._limits.row((stat.domain, *stat.levels[:2]))
-            row[_WITHIN] += within_limit
-            row[_NEAR] += near_limit
-            row[_OVER] += over_limit
-            row[_SHADOW] += shadow_mode
-        if not rule.shadow:
-            for use in uses:
-                if use.over:
-                    self._rule(rule, use.limit)[_RULE_REFUSED] += 1
-
     def _count_hits(self, plan: Plan) -> None:
-        for rule, stat, hits, charges, _, cost_missing, _ in plan.items:
-            if stat is None or rule is None:
+        """What was asked for, whatever the answer is."""
+        for item, cost in zip(plan.items, plan.costs, strict=True):
+            if not cost or item.rule is None:
                 continue
-            if cost_missing:
-                self._rule(rule, rule.limits[0])[_RULE_COST_MISSING] += 1
-            if not hits:
-                continue
-            row = self._limits.row((stat.domain, *stat.levels[:2]))
-            if not charges:
-                row[_UNLIMITED] += abs(hits)
-            elif hits < 0:
-                row[_NEGATIVE] -= hits
+            limit_row, rule_rows = item.memo or self._rows(item)
+            if not item.charges:
+                limit_row[_UNLIMITED] += abs(cost)
+            elif cost < 0:
+                limit_row[_NEGATIVE] -= cost
             else:
-                row[_HITS] += hits
-                for charge in charges:
-                    self._rule(rule, charge.limit)[_RULE_HITS] += hits
+                limit_row[_HITS] += cost
+                for row in rule_rows:
+                    row[_RULE_HITS] += cost
+        for place in plan.unpriced:
+            item = plan.items[place]
+            if item.charges:
+                (item.memo or self._rows(item)).windows[0][_RULE_COST_MISSING] += 1
+
+    def _rows(self, item: Item) -> _Rows:
+        """The rows that an item counts in; looked up once for all requests that share it."""
+        rule, stat = item.rule, item.stat
+        assert rule is not None and stat is not None
+        limits = [charge.limit for charge in item.charges]
+        rows = item.memo = _Rows(
+            self._limits.row((stat.domain, *stat.levels[:2])), [self._rule(rule, limit) for limit in limits]
+        )
+        return rows
 
     def _rule(self, rule: Rule, limit: Limit) -> list[int]:
         row = self._row_of_rule.get((rule, limit.window))

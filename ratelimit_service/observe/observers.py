@@ -42,11 +42,12 @@ class Observers:
         for place, tally in enumerate(decision.tallies):
             if tally is None:
                 continue
+            rule = tally.rule
             if tally.over:
                 self._log_refusal(tally, plan.now)
-            if tally.rule.warn_at:
+            if rule.warn_at:
                 self._thresholds.note(tally, plan.now)
-            if tally.rule.track:
+            if rule.track:
                 self._tracker.note(plan.request.descriptors[place], tally)
         if self._decision_log is not None:
             self._decision_log.decided(plan, decision)

@@ -6,7 +6,7 @@ The twin of hit.lua: what a hit does is the same, step by step.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..core.decision import Count
@@ -41,7 +41,9 @@ class MemoryStore:
         self._capacity = capacity
         self._defer = defer
         self._counters: dict[str, int] = {}
-        self._expiry: list[tuple[int, str]] = []
+        # The keys of each second at which some are over: a tuple for each key would take as much again as the counter.
+        self._ending: dict[int, list[str]] = {}
+        self._ends: list[int] = []
         self.refused = 0
         """How many hits met a full store."""
         self.changed = False
@@ -61,32 +63,45 @@ class MemoryStore:
             self._defer(lambda: then(outcomes))
 
     def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
-        held = self._held_back(group) if any([hit.gate & HELD_BACK for hit in group]) else ()
+        held: Collection[int] = ()
+        for hit in group:
+            if hit.gate & HELD_BACK:
+                held = self._held_back(group)
+                break
+        counters = self._counters
         counts: list[Count] = []
-        for place, hit in enumerate(group):
-            before = self._counters.get(hit.key, 0)
-            if hit.amount == 0:
+        for key, amount, ttl, _, _ in group:
+            before = counters.get(key, 0)
+            if amount == 0:
                 counts.append(before)
-            elif place in held:
+            elif held and len(counts) in held:
                 counts.append(~before)
-            elif hit.amount < 0:
-                if before:
-                    self._counters[hit.key] = max(0, before + hit.amount)
-                    self.changed = True
+            elif amount > 0:
+                if not before and key not in counters and not self._begin(key, int(now) + ttl):
+                    counts.append(StoreError(f"the memory store is full ({self._capacity} counters)"))
+                    continue
+                after = before + amount
+                counters[key] = after if after < COUNTER_MAX else COUNTER_MAX
+                self.changed = True
                 counts.append(before)
             else:
-                counts.append(self._add(hit, before, now))
+                if before:
+                    counters[key] = max(0, before + amount)
+                    self.changed = True
+                counts.append(before)
         return counts
 
-    def _add(self, hit: Hit, before: int, now: float) -> Count:
-        if not before and hit.key not in self._counters:
-            if len(self._counters) >= self._capacity:
-                self.refused += 1
-                return StoreError(f"the memory store is full ({self._capacity} counters)")
-            heapq.heappush(self._expiry, (int(now) + hit.ttl, hit.key))
-        self._counters[hit.key] = min(before + hit.amount, COUNTER_MAX)
-        self.changed = True
-        return before
+    def _begin(self, key: str, end: int) -> bool:
+        """Make room for a counter whose time is over at `end`; False where there is none."""
+        if len(self._counters) >= self._capacity:
+            self.refused += 1
+            return False
+        ending = self._ending.get(end)
+        if ending is None:
+            ending = self._ending[end] = []
+            heapq.heappush(self._ends, end)
+        ending.append(key)
+        return True
 
     def _held_back(self, group: Sequence[Hit]) -> set[int]:
         """The places of the hits that are held back where one refuses: those that hold, and those that yield and have room."""
@@ -107,10 +122,16 @@ class MemoryStore:
 
     def _sweep(self, now: float) -> None:
         """Forget counters whose time is over; a bounded number of them at a time, so that no caller waits for it."""
-        for _ in range(_SWEPT_AT_ONCE):
-            if not self._expiry or self._expiry[0][0] > now:
-                return
-            del self._counters[heapq.heappop(self._expiry)[1]]
+        left = _SWEPT_AT_ONCE
+        while left and self._ends and self._ends[0] <= now:
+            ending = self._ending[self._ends[0]]
+            over = ending[-left:]
+            del ending[-left:]
+            for key in over:
+                del self._counters[key]
+            left -= len(over)
+            if not ending:
+                del self._ending[heapq.heappop(self._ends)]
 
     async def start(self) -> None:
         """Nothing has to be reached."""
@@ -139,13 +160,16 @@ class MemoryStore:
         Copied at once, which takes some 50 ms for a million. Going through them takes longer, and may be done in
         another thread.
         """
-        values, expiry = self._counters.copy(), self._expiry.copy()
-        return (Counter(key, values[key], end) for end, key in expiry)
+        values = self._counters.copy()
+        ending = [(end, keys.copy()) for end, keys in self._ending.items()]
+        return (Counter(key, values[key], end) for end, keys in ending for key in keys)
 
     def load(self, counters: Iterable[Counter]) -> None:
         """Take over counters in place of those that are here, without those whose time is over."""
         now = self._clock()
         kept = {counter.key: counter for counter in counters if counter.expiry > now}
         self._counters = {key: counter.value for key, counter in kept.items()}
-        self._expiry = [(counter.expiry, key) for key, counter in kept.items()]
-        heapq.heapify(self._expiry)
+        self._ending = {}
+        for key, counter in kept.items():
+            self._ending.setdefault(counter.expiry, []).append(key)
+        self._ends = sorted(self._ending)

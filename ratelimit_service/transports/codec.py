@@ -1,21 +1,115 @@
-"""Between the messages of the protocol and the nouns of core."""
+"""Between the messages of the protocol and the nouns of core.
+
+protobuf reads and writes them, but for two short cuts, whose worth docs/performance.md shows:
+
+- A request of nothing but entries and hits is like the one before it with the same bytes, but for the numbers of hits. So
+  its other bytes are looked up, and only the numbers are read (`part`). Whatever is not plainly of this form goes to protobuf.
+- The frame of a status is written here; the parts of an answer that stay the same are protobuf's, and remembered.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import UInt64Value
 
 from ..core.errors import InvalidRequest
-from ..core.model import UINT32_MAX, Code, Decision, Descriptor, Entry, Override, Request, Status
-from ..core.planning import MOST_DESCRIPTORS, MOST_ENTRIES
+from ..core.model import OK, UINT32_MAX, Code, Decision, Descriptor, Entry, Header, Limit, Override, Request
+from ..core.planner import MOST_DESCRIPTORS, MOST_ENTRIES
+from ..core.recent import Recent
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
-
-_CODES: Any = {code: RateLimitResponse.Code.Value(code.name) for code in Code}
 
 
 def decode(data: bytes) -> Request:
     """A serialized RateLimitRequest as a Request. Raises InvalidRequest where it is none."""
+    parted = part(data)
+    if parted is None:
+        return _read(data)
+    key, hits, addend = parted
+    form = _forms.get(key)
+    if form is None:
+        request = _read(data)._replace(key=key)
+        _forms.put(key, _Form(request.domain, [descriptor.entries for descriptor in request.descriptors]))
+        return request
+    return Request(form.domain, tuple(map(Descriptor, form.entries, hits)), addend, key)
+
+
+class _Form(NamedTuple):
+    """A request without its numbers of hits."""
+
+    domain: str
+    entries: list[tuple[Entry, ...]]
+
+
+_forms: Recent[bytes, _Form] = Recent(2_000)
+
+_LONGEST = 1_000
+"""Bytes of a request that is worth remembering."""
+
+# The tags of fields: their number, and how their value is written.
+_DOMAIN, _DESCRIPTOR = 0x0A, 0x12
+_ENTRY, _HITS = 0x0A, 0x1A
+_MORE = 0x80
+
+
+def part(data: bytes) -> tuple[bytes, list[int | None], int] | None:
+    """A serialized request in parts: all that is not a number of hits, the hits of each descriptor, and its hits_addend.
+
+    None where it has anything but one domain, descriptors of entries and hits, and a hits_addend, in this order, with texts
+    of at most 127 bytes. Whether the domain and the entries are well formed is for protobuf to say: requests with the same
+    first part are all good or all bad, and mean the same but for their hits.
+    """
+    try:
+        if data[0] != _DOMAIN or data[1] & _MORE or len(data) > _LONGEST:
+            return None
+        begin, at, whole = 0, 2 + data[1], len(data)
+        kept: list[bytes] = []
+        hits: list[int | None] = []
+        while at < whole and data[at] == _DESCRIPTOR:
+            size = data[at + 1]
+            at += 2
+            if size & _MORE:
+                if data[at] & _MORE:
+                    return None
+                size = size & 0x7F | data[at] << 7
+                at += 1
+            end = at + size
+            while at < end and data[at] == _ENTRY:
+                if data[at + 1] & _MORE:
+                    return None
+                at += 2 + data[at + 1]
+            if at == end:
+                hits.append(None)
+            elif at < end <= whole and data[at] == _HITS and at + 2 + data[at + 1] == end:
+                kept.append(data[begin:at])
+                hits.append(_value(data[at + 2 : end]))
+                at = begin = end
+            else:
+                return None
+        kept.append(data[begin:at])
+        addend = _addend(data[at:]) if at != whole else 0
+    except (IndexError, DecodeError):
+        return None
+    return (b"".join(kept), hits, addend) if addend is not None else None
+
+
+@lru_cache(maxsize=10_000)
+def _value(data: bytes) -> int:
+    value: int = UInt64Value.FromString(data).value
+    return value
+
+
+@lru_cache(maxsize=10_000)
+def _addend(data: bytes) -> int | None:
+    """The hits_addend of a request of which this is the end; None where there is something else in it."""
+    request = RateLimitRequest.FromString(data)
+    alone = RateLimitRequest(hits_addend=request.hits_addend)
+    return request.hits_addend if alone.SerializeToString() == data else None
+
+
+def _read(data: bytes) -> Request:
     try:
         message = RateLimitRequest.FromString(data)
     except DecodeError as error:
@@ -56,36 +150,83 @@ def _override(limit: Any) -> Override:
 
 
 def encode(decision: Decision) -> bytes:
-    """A decision as a serialized RateLimitResponse."""
-    return response_of(decision).SerializeToString()
+    """A decision as a serialized RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
+    parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
+    for code, limit, remaining, reset in decision.statuses:
+        # Field by field, in the order of their numbers.
+        if limit is None:
+            status = _FREE if code is OK else _REFUSED
+        else:
+            status = _limited(limit)[code is not OK]
+        if remaining:
+            status += b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
+        if limit is not None:
+            status += _reset(reset)
+        parts.append(b"\x12" + _varint(len(status)) + status)
+    if decision.headers or decision.body:
+        parts.append(_refusal(tuple(decision.headers), decision.body))
+    if decision.dynamic_metadata is not None:
+        response = RateLimitResponse()
+        response.dynamic_metadata.update(decision.dynamic_metadata)
+        parts.append(response.SerializeToString())
+    return b"".join(parts)
 
 
 def response_of(decision: Decision) -> RateLimitResponse:
-    """A decision as a RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
-    response = RateLimitResponse()
-    response.overall_code = _CODES[decision.code]
-    statuses = response.statuses
-    for status in decision.statuses:
-        _write_status(statuses.add(), status)
-    for name, value in decision.headers:
-        # `value`, because Envoy does not read `raw_value` here.
-        response.response_headers_to_add.add(key=name, value=value)
-    if decision.body:
-        response.raw_body = decision.body
-    if decision.dynamic_metadata is not None:
-        response.dynamic_metadata.update(decision.dynamic_metadata)
-    return response
+    """A decision as a RateLimitResponse."""
+    return RateLimitResponse.FromString(encode(decision))
 
 
-def _write_status(message: Any, status: Status) -> None:
-    message.code = _CODES[status.code]
-    message.limit_remaining = min(status.remaining, UINT32_MAX)
-    if status.limit is not None:
-        limit = status.limit
-        current = message.current_limit
+_ONE_BYTE = [bytes([value]) for value in range(_MORE)]
+
+
+def _varint(value: int) -> bytes:
+    if value < _MORE:
+        return _ONE_BYTE[value]
+    groups = []
+    while value >= _MORE:
+        groups.append(value & 0x7F | _MORE)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+# What follows is protobuf's own output, remembered.
+
+
+def _status(code: int) -> RateLimitResponse.DescriptorStatus:
+    return RateLimitResponse.DescriptorStatus(code=code)  # type: ignore[arg-type]
+
+
+_OVERALL_OK, _OVERALL_REFUSED = (RateLimitResponse(overall_code=code).SerializeToString() for code in Code)  # type: ignore[arg-type]
+_FREE, _REFUSED = (_status(code).SerializeToString() for code in Code)
+
+
+@lru_cache(maxsize=10_000)
+def _limited(limit: Limit) -> tuple[bytes, bytes]:
+    """The status of a limit, but for what is left of it and its reset: where it is OK, and where it is OVER_LIMIT."""
+    ok, refused = (_status(code) for code in Code)
+    for status in (ok, refused):
+        current = status.current_limit
         current.requests_per_unit = min(limit.amount, UINT32_MAX)
-        current.unit = int(limit.window.unit)
+        current.unit = int(limit.window.unit)  # type: ignore[assignment]
         current.name = limit.name
         if limit.window.multiplier != 1:
             current.unit_multiplier.value = limit.window.multiplier
-        message.duration_until_reset.seconds = status.reset
+    return ok.SerializeToString(), refused.SerializeToString()
+
+
+@lru_cache(maxsize=10_000)
+def _reset(seconds: int) -> bytes:
+    status = RateLimitResponse.DescriptorStatus()
+    status.duration_until_reset.seconds = seconds
+    return status.SerializeToString()
+
+
+@lru_cache(maxsize=1_000)
+def _refusal(headers: tuple[Header, ...], body: bytes) -> bytes:
+    response = RateLimitResponse(raw_body=body)
+    for name, value in headers:
+        # `value`, because Envoy does not read `raw_value` here.
+        response.response_headers_to_add.add(key=name, value=value)
+    return response.SerializeToString()

@@ -286,14 +286,14 @@ def test_a_refusal_says_what_refused_and_when_to_come_back() -> None:
     limiter = Limiter(DBA, now=MIDNIGHT + 3_572, refusal_headers=HEADERS, refusal_body=True)
     ask(limiter, team(120))
     decision = limiter.answer(Request("llm", (team(0, name="other"), team(0))))
-    assert [
+    assert (
         ("retry-after", "28"),
         ("x-ratelimit-limit", '100, 100;w=3600;name="hourly", 250;w=86400;name="daily"'),
         ("x-ratelimit-remaining", "0"),
         ("x-ratelimit-reset", "28"),
         ("content-type", "application/json"),
         ("x-envoy-ratelimited", "true"),
-    ] == decision.headers
+    ) == decision.headers
     assert {
         "error": {
             "message": "Token limit is exceeded. Try again in 28 seconds.",
@@ -324,7 +324,7 @@ descriptors:
   - {key: c, rate_limit: {unit: hour, tokens_per_unit: 0}}
 """
     limiter = Limiter(rules, refusal_headers=frozenset(("retry-after",)))
-    assert [("retry-after", "86400")] == limiter.answer(Request("llm", of("a", "b", "c"))).headers
+    assert (("retry-after", "86400"),) == limiter.answer(Request("llm", of("a", "b", "c"))).headers
 
 
 @pytest.mark.parametrize("keys", ["a b c", "c b a", "b c a"])
@@ -351,7 +351,7 @@ descriptors:
   - {key: b, quota_mode: true, rate_limit: {unit: minute, tokens_per_unit: 0}}
 """
     limiter = Limiter(rules, refusal_headers=frozenset(("retry-after",)))
-    assert [("retry-after", "60")] == limiter.answer(Request("llm", of("a", "b"))).headers
+    assert (("retry-after", "60"),) == limiter.answer(Request("llm", of("a", "b"))).headers
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_what_is_not_refused_or_not_asked_for_is_not_told(policy: dict[str, Any]
     """Without the settings, and in global shadow mode, a request over its limit is answered without them."""
     limiter = Limiter(TEAM.replace("100", "0"), **policy)
     decision = limiter.answer(Request("llm", (team(0),)))
-    assert ([], b"") == (decision.headers, decision.body)
+    assert ((), b"") == (decision.headers, decision.body)
 
 
 def test_a_rule_has_its_own_words() -> None:

@@ -79,7 +79,7 @@ def test_global_shadow_mode_leaves_the_headers_as_they_are() -> None:
 def test_without_the_setting_there_are_no_headers() -> None:
     """Nothing is added to an answer that was not asked for."""
     decision = Limiter(RULES).ask("over")
-    assert ([], None) == (decision.headers, decision.dynamic_metadata)
+    assert ((), None) == (decision.headers, decision.dynamic_metadata)
 
 
 METADATA = """

@@ -18,8 +18,8 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.planning import Policy, make_plan
-from ratelimit_service.core.windows import Spans
+from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planning import Policy
 from ratelimit_service.observe.metrics import Metrics
 
 POLICY = Policy(near_limit_ratio=0.8)
@@ -30,7 +30,7 @@ def counted(limit: int, hits: int, after: int, shadow: bool = False) -> dict[str
     rule = Rule(StatKey("d", ("k",)), (Limit(limit, Window(Unit.HOUR)),), shadow=shadow)
     tree = RuleTree([DomainRules("d", (DescriptorRule(b"k", rule=rule),))])
     request = Request("d", (Descriptor((Entry(b"k", b"v"),), hits),))
-    plan = make_plan(tree, POLICY, request, 1_000_000, Spans(), lambda: 0)
+    plan = Planner(tree, POLICY, lambda: 0).plan(request, 1_000_000)
     metrics = Metrics()
     metrics.decided(plan, decide(POLICY, plan, [after - hits]))
     prefix = "ratelimit_service_rate_limit_"

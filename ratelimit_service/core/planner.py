@@ -1,0 +1,271 @@
+"""From a request to the counters that it touches.
+
+    Planner(tree, policy, jitter).plan(request, now) -> Plan        pure: nothing is counted yet
+
+What depends on neither the hits of a request nor the time is worked out once (Outline): which rules it meets, its buckets,
+who may be refused. Requests that are known to be alike (model.Request.key) share it. A reload makes a new planner, and so
+nothing of the rules before is remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from . import keys
+from .errors import InvalidRequest, NotReady
+from .matcher import Domain, Match, RuleTree
+from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey
+from .overrides import overridden, override_limit
+from .planning import Charge, Item, Plan, Policy, described, near_limit
+from .recent import Recent
+from .text import show
+from .windows import Spans
+
+Jitter = Callable[[], int]
+"""How many seconds longer than its window a new counter is kept; spreads expiry over time."""
+
+MOST_DESCRIPTORS = 1_000
+MOST_ENTRIES = 100
+"""A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
+
+_REMEMBERED = 2_000
+_FREE, _FREE_QUOTA = Item(), Item(quota=True)
+
+
+class Planner:
+    """Plans requests by one set of rules; `tree` is None as long as there are none."""
+
+    def __init__(self, tree: RuleTree | None, policy: Policy, jitter: Jitter) -> None:
+        self._tree = tree
+        self._policy = policy
+        self._jitter = jitter
+        self._spans = Spans()
+        self._outlines: Recent[bytes, Outline] = Recent(_REMEMBERED)
+
+    def plan(self, request: Request, now: int) -> Plan:
+        """Match every descriptor of `request` and list the counters that it touches at `now`, seconds since 1970.
+
+        Raises NotReady where there are no rules yet, InvalidRequest for a request that cannot be decided.
+        """
+        key = request.key
+        if not key:
+            return self._outline(request).plan(request, now, self._jitter)
+        outline = self._outlines.get(key)
+        if outline is None:
+            outline = self._outline(request)
+            self._outlines.put(key, outline)
+        return outline.plan(request, now, self._jitter)
+
+    def _outline(self, request: Request) -> Outline:
+        _check(request)
+        if self._tree is None:
+            raise NotReady("no configuration has been loaded yet")
+        domain = self._tree.domains.get(request.domain)
+        if domain is None:
+            return Outline(self._policy, self._spans, [_FREE] * len(request.descriptors), known_domain=False)
+        parts, denied = _parts(self._policy, domain, request)
+        return Outline(self._policy, self._spans, parts, denied)
+
+
+class _Limited(NamedTuple):
+    """What one descriptor comes to that a rule limits."""
+
+    rule: Rule
+    stat: StatKey
+    bucket: str
+    gate: int
+    quota: bool
+
+
+class _Slot(NamedTuple):
+    """One counter of a request: `place` is that of the descriptor, `read` the hit that counts nothing."""
+
+    key: str
+    end: int
+    place: int
+    limit: int
+    gate: int
+    read: Hit
+
+
+class Outline:
+    """What a request comes to, whatever it costs and whenever it comes; with the windows that it was last planned in."""
+
+    __slots__ = (
+        "_begin",
+        "_budgets",
+        "_denied",
+        "_end",
+        "_items",
+        "_known_domain",
+        "_parts",
+        "_policy",
+        "_reads",
+        "_slots",
+        "_spans",
+    )
+
+    def __init__(
+        self,
+        policy: Policy,
+        spans: Spans,
+        parts: Sequence[Item | _Limited],
+        denied: str = "",
+        *,
+        known_domain: bool = True,
+    ) -> None:
+        self._policy = policy
+        self._spans = spans
+        self._parts = parts
+        self._denied = denied
+        self._known_domain = known_domain
+        self._budgets = [
+            place for place, part in enumerate(parts) if part.rule is not None and part.rule.budget
+        ]
+        self._begin = self._end = 0.0
+        self._items: list[Item] = []
+        self._slots: list[_Slot] = []
+        self._reads: list[Hit] = []
+
+    def plan(self, request: Request, now: int, jitter: Jitter) -> Plan:
+        """The plan of a request with this outline."""
+        if not self._begin <= now < self._end:
+            self._enter(now)
+        descriptors, addend = request.descriptors, request.hits
+        costs: list[int] = []
+        for _, own, _, negative in descriptors:
+            # Its own hits where it has some (0 is a check), else the request's, of which 0 means 1.
+            cost = own if own is not None else addend or 1
+            if cost > COUNTER_MAX:
+                cost = COUNTER_MAX
+            costs.append(-cost if negative else cost)
+        unpriced: Sequence[int] = ()
+        if not addend and self._budgets:
+            unpriced = [place for place in self._budgets if descriptors[place].hits is None]
+            for place in unpriced:
+                costs[place] = 0
+        return Plan(
+            request,
+            self._items,
+            costs,
+            self._hits(costs, now, jitter) if any(costs) else self._reads,
+            now,
+            self._known_domain,
+            self._denied,
+            unpriced,
+        )
+
+    def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
+        hits = []
+        for key, end, place, limit, gate, read in self._slots:
+            cost = costs[place]
+            if not cost or (gate & Gate.HOLDS and cost > 0 and self._denied):
+                hits.append(read)
+            else:
+                hits.append(Hit(key, cost, end - now + jitter(), limit, gate if cost > 0 else Gate.NONE))
+        return hits
+
+    def _enter(self, now: int) -> None:
+        """Work out the windows that `now` lies in."""
+        begin, end = -math.inf, math.inf
+        items: list[Item] = []
+        slots: list[_Slot] = []
+        for place, part in enumerate(self._parts):
+            if isinstance(part, Item):
+                items.append(part)
+                continue
+            charges = []
+            for limit in part.rule.limits:
+                span = self._spans.at(limit.window, now)
+                begin, end = max(begin, span.start), min(end, span.end)
+                near = near_limit(limit.amount, self._policy.near_limit_ratio)
+                charges.append(Charge(limit, span, len(slots), near))
+                key = f"{part.bucket}:{span.label}"
+                read = Hit(key, 0, span.end - span.start, limit.amount, part.gate)
+                slots.append(_Slot(key, span.end, place, limit.amount, part.gate, read))
+            items.append(Item(part.rule, part.stat, tuple(charges), quota=part.quota))
+        self._items, self._slots, self._reads = items, slots, [slot.read for slot in slots]
+        self._begin, self._end = begin, end
+
+
+def _parts(policy: Policy, domain: Domain, request: Request) -> tuple[list[Item | _Limited], str]:
+    """What each descriptor comes to, and why the request is refused whatever the counters hold."""
+    matches = [_meet(domain, descriptor) for descriptor in request.descriptors]
+    replaced: set[str] = set()
+    for match in matches:
+        if match is not None and match.rule.replaces:
+            replaced |= match.rule.replaces
+
+    free = _FREE_QUOTA if policy.quota_mode else _FREE
+    denied = _lacking(domain, request) if domain.required_keys else ""
+    parts: list[Item | _Limited] = []
+    for descriptor, match in zip(request.descriptors, matches, strict=True):
+        if match is None and domain.deny_unmatched:
+            denied = denied or f"no rule is for {described(descriptor.entries)}"
+            parts.append(Item(denied=True))
+        elif match is None or (replaced and match.rule.name in replaced):
+            parts.append(free)
+        elif match.rule.unlimited:
+            parts.append(Item(match.rule, match.stat))
+        else:
+            quota = match.rule.quota or policy.quota_mode
+            bucket = keys.bucket(policy.key_prefix, request.domain, match.parts)
+            gate = _gate(policy, match.rule, quota)
+            parts.append(_Limited(match.rule, match.stat, bucket, gate, quota))
+    return parts, denied
+
+
+def _check(request: Request) -> None:
+    if not request.domain:
+        raise InvalidRequest("the domain of a request must not be empty")
+    if not request.descriptors:
+        raise InvalidRequest("a request needs at least one descriptor")
+    if len(request.descriptors) > MOST_DESCRIPTORS:
+        raise InvalidRequest(
+            f"a request may have {MOST_DESCRIPTORS} descriptors, not {len(request.descriptors)}"
+        )
+    for descriptor in request.descriptors:
+        if len(descriptor.entries) > MOST_ENTRIES:
+            raise InvalidRequest(
+                f"a descriptor may have {MOST_ENTRIES} entries, not {len(descriptor.entries)}"
+            )
+        if descriptor.override is not None:
+            override_limit(descriptor.override)
+
+
+def _meet(domain: Domain, descriptor: Descriptor) -> Match | None:
+    """The configured rule, or what the limit that the descriptor brings with it makes of it."""
+    match = domain.match(descriptor.entries)
+    return (
+        match if descriptor.override is None else overridden(domain, descriptor, descriptor.override, match)
+    )
+
+
+def _lacking(domain: Domain, request: Request) -> str:
+    """Why the request is refused for a key that none of its descriptors has; empty where all are there."""
+    present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
+    missing = [show(key) for key in domain.required_keys if key not in present]
+    return f"no descriptor has the key {_listed(missing)}" if missing else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
+
+
+def _gate(policy: Policy, rule: Rule, quota: bool) -> int:
+    """How the hits of a rule take part in whether the request is counted.
+
+    Rules that refuse nobody, shadow and quota ones, hold nothing back. With STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT
+    upstream lets them, and so one of them freezes the counters of the rules that are enforced. A charge on a budget is
+    counted whatever that setting says: what was used was used.
+    """
+    gate = Gate.BUDGET if rule.budget else Gate.NONE
+    if not (rule.shadow or quota):
+        gate |= Gate.REFUSES
+    if not rule.count_refused:
+        gate |= Gate.HOLDS
+    if policy.stop_when_over and not rule.budget:
+        gate |= Gate.YIELDS
+    return gate

@@ -1,0 +1,88 @@
+"""Requests that are alike share what does not depend on their hits; what they share is right for each of them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import Descriptor, Entry, Request
+from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources.yaml_text import read
+from tests.limiter import MIDNIGHT, Asked, Limiter, said
+
+RULES = """
+domain: d
+descriptors:
+  - key: team
+    rate_limits:
+      - {unit: minute, tokens_per_unit: 10}
+      - {unit: day, tokens_per_unit: 100}
+  - {key: user, count_refused: false, rate_limit: {requests_per_unit: 3, unit: hour}}
+  - {key: free, rate_limit: {unlimited: true}}
+"""
+TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
+
+
+def asked(key: bytes, *costs: int | None, addend: int = 0, names: str = "team user free") -> Request:
+    """One descriptor for each of `names`, with these hits."""
+    entries = [(Entry(name.encode(), b"a"),) for name in names.split()]
+    return Request("d", tuple(map(Descriptor, entries, costs)), addend, key)
+
+
+def told(plan: Plan) -> tuple[object, ...]:
+    """Everything in a plan but the request."""
+    items = [(item.rule, item.stat, item.charges, item.quota, item.denied) for item in plan.items]
+    return items, list(plan.costs), list(plan.hits), plan.now, plan.denied, list(plan.unpriced)
+
+
+costs = st.sampled_from([None, 0, 1, 7, 2**64 - 1])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            costs, costs, costs, st.sampled_from([0, 3]), st.integers(MIDNIGHT - 90_000, MIDNIGHT + 90_000)
+        ),
+        max_size=8,
+    )
+)
+def test_a_shared_outline_gives_the_plans_that_a_new_one_would(
+    calls: list[tuple[int | None, int | None, int | None, int, int]],
+) -> None:
+    """Whatever came before, whatever it costs, and whichever way the clock goes."""
+    shared = Planner(TREE, Policy(), lambda: 0)
+    for one, two, three, addend, now in calls:
+        request = asked(b"k", one, two, three, addend=addend)
+        alone = Planner(TREE, Policy(), lambda: 0).plan(request._replace(key=b""), now)
+        assert told(alone) == told(shared.plan(request, now))
+
+
+def test_requests_that_are_alike_share_their_items() -> None:
+    """So that an observer looks up once what it counts them in."""
+    planner = Planner(TREE, Policy(), lambda: 0)
+    one, two = planner.plan(asked(b"k", 1, 2, 3), MIDNIGHT), planner.plan(asked(b"k", 4, 5, 6), MIDNIGHT + 1)
+    assert one.items is two.items
+
+
+def test_requests_without_a_key_share_nothing() -> None:
+    """Nobody has said that they are alike."""
+    planner = Planner(TREE, Policy(), lambda: 0)
+    one = planner.plan(asked(b"", 1, names="team"), MIDNIGHT)
+    two = planner.plan(asked(b"", 1, names="user"), MIDNIGHT)
+    assert [TREE.rules[0], TREE.rules[1]] == [one.items[0].rule, two.items[0].rule]
+
+
+def test_a_reload_forgets_what_was_worked_out_by_the_rules_before() -> None:
+    """A request that came before it meets the new rules when it comes again."""
+    limiter = Limiter(RULES)
+    answers = []
+    for limit in (10, 20):
+        rules = RULES.replace("tokens_per_unit: 10}", f"tokens_per_unit: {limit}}}")
+        limiter.service.use(RuleTree(load([read("rules.yaml", rules)]).domains))
+        call = Asked(asked(b"k", 1, names="team"))
+        limiter.service.submit([call])
+        answers.append(said(call.answers[0]))  # type: ignore[arg-type]
+    assert ["OK: OK 9 60", "OK: OK 18 60"] == answers

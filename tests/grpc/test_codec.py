@@ -1,0 +1,178 @@
+"""The short cuts of the codec say what protobuf says, for all bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.errors import InvalidRequest
+from ratelimit_service.core.model import (
+    UINT32_MAX,
+    Code,
+    Decision,
+    Header,
+    Limit,
+    Request,
+    Status,
+    Unit,
+    Window,
+)
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.transports import codec
+
+texts = st.binary(max_size=6) | st.binary(min_size=120, max_size=135)
+numbers = st.sampled_from([0, 1, 127, 128, 1_500, 2**32 - 1, 2**53, 2**64 - 1])
+
+
+@st.composite
+def messages(draw: Any) -> bytes:
+    """Serialized requests as gateways send them, and some that they do not send."""
+    request = RateLimitRequest(domain=draw(st.sampled_from(["d", "", "token-budgets", "x" * 130])))
+    for _ in range(draw(st.integers(0, 4))):
+        descriptor = request.descriptors.add()
+        for _ in range(draw(st.integers(0, 3))):
+            descriptor.entries.add(key=draw(texts), value=draw(texts))
+        if draw(st.booleans()):
+            descriptor.hits_addend.value = draw(numbers)
+        if draw(st.integers(0, 7)) == 0:
+            descriptor.is_negative_hits = True
+        if draw(st.integers(0, 7)) == 0:
+            descriptor.limit.unit = 2  # type: ignore[assignment]
+    if draw(st.booleans()):
+        request.hits_addend = draw(numbers) & UINT32_MAX
+    return request.SerializeToString()
+
+
+@st.composite
+def mangled(draw: Any) -> bytes:
+    """The same with a few bytes changed, taken out or put in."""
+    data = bytearray(draw(messages()))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data)))
+        data[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2))
+    return bytes(data)
+
+
+def plainly(data: bytes) -> Request | str:
+    """What protobuf makes of a request."""
+    try:
+        message = RateLimitRequest.FromString(data)
+        return codec.request_of(message)
+    except Exception as error:
+        return "DecodeError" if not isinstance(error, InvalidRequest) else str(error)
+
+
+def decoded(data: bytes) -> Request | str:
+    """What the codec makes of it."""
+    try:
+        return codec.decode(data)._replace(key=b"")
+    except InvalidRequest as error:
+        return "DecodeError" if "not a RateLimitRequest" in str(error) else str(error)
+
+
+@given(messages() | mangled() | st.binary(max_size=40))
+@example(b"\x0a\x01d\x12\x06\x0a\x00\x1a\x02\x08\x05")
+@example(b"\x0a\x01d\x12\x02\x0a\x00\x18\x01\x0a\x00")  # a second domain, which is empty, behind the hits
+@example(b"\x0a\x01d\x12\x02\x0a\x00\x18\x80")  # a number that does not end
+@example(b"\x0a\x01d\x12\x08\x0a\x00\x1a\x04\x08\x80\x80\x80")  # another one
+@example(b"\x0a\x01d\x12\x09\x0a\x00\x1a\x02\x08\x05")  # a descriptor that reaches beyond the end
+@example(b"\x0a\x01\xff\x12\x02\x0a\x00")  # a domain that is not UTF-8
+def test_a_request_is_what_protobuf_says_it_is(data: bytes) -> None:
+    """Twice, because the second time it is remembered."""
+    expected = plainly(data)
+    assert [expected, expected] == [decoded(data), decoded(data)]
+
+
+@given(messages() | mangled(), messages() | mangled())
+def test_requests_of_one_key_differ_in_their_hits_alone(one: bytes, two: bytes) -> None:
+    """The law that plans are shared by."""
+    found = []
+    for data in (one, two):
+        parted = codec.part(data)
+        request = plainly(data)
+        if parted is None or isinstance(request, str):
+            return
+        bare = [descriptor._replace(hits=None) for descriptor in request.descriptors]
+        present = [descriptor.hits is not None for descriptor in request.descriptors]
+        found.append((parted[0], (request.domain, bare, present)))
+    (first, first_request), (second, second_request) = found
+    assert (first == second) <= (first_request == second_request)
+
+
+def test_a_charge_of_any_size_has_the_key_of_its_kind() -> None:
+    """Numbers of up to two bytes, which is what a call to a model costs, share one key; so does a hits_addend."""
+    keys = set()
+    for hits, addend in [(200, 0), (1_500, 0), (16_383, 0), (200, 5), (200, 70_000)]:
+        request = RateLimitRequest(domain="token-budgets", hits_addend=addend)
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=b"team", value=b"dba")
+        descriptor.hits_addend.value = hits
+        keys.add(codec.decode(request.SerializeToString()).key)
+    assert [True] == [bool(key) for key in keys]
+
+
+def test_what_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
+    """Strangers may send long values; they cost what they always did."""
+    request = RateLimitRequest(domain="d")
+    for number in range(100):
+        request.descriptors.add().entries.add(key=b"k%d" % number, value=b"v" * 20)
+    decoded = codec.decode(request.SerializeToString())
+    assert (100, b"") == (len(decoded.descriptors), decoded.key)
+
+
+limits = st.builds(
+    Limit,
+    st.sampled_from([0, 1, 5_000, 2**53]),
+    st.builds(Window, st.sampled_from(list(Unit)[1:]), st.sampled_from([1, 15])),
+    st.sampled_from(["", "dba-hourly"]),
+)
+statuses = st.builds(
+    Status,
+    st.sampled_from(list(Code)),
+    st.none() | limits,
+    st.sampled_from([0, 1, 127, 128, 789, 2**21, 2**32 - 1, 2**40]),
+    st.sampled_from([0, 1, 127, 128, 3_600, 31_536_000]),
+)
+
+
+def written(decision: Decision) -> RateLimitResponse:
+    """The message that a decision stands for, field by field."""
+    response = RateLimitResponse(overall_code=int(decision.code), raw_body=decision.body)  # type: ignore[arg-type]
+    for status in decision.statuses:
+        message = response.statuses.add(code=int(status.code))
+        message.limit_remaining = min(status.remaining, UINT32_MAX)
+        if status.limit is not None:
+            message.current_limit.requests_per_unit = min(status.limit.amount, UINT32_MAX)
+            message.current_limit.unit = int(status.limit.window.unit)  # type: ignore[assignment]
+            message.current_limit.name = status.limit.name
+            if status.limit.window.multiplier != 1:
+                message.current_limit.unit_multiplier.value = status.limit.window.multiplier
+            message.duration_until_reset.seconds = status.reset
+    for name, value in decision.headers:
+        response.response_headers_to_add.add(key=name, value=value)
+    if decision.dynamic_metadata is not None:
+        response.dynamic_metadata.update(decision.dynamic_metadata)
+    return response
+
+
+@given(
+    st.sampled_from(list(Code)),
+    st.lists(statuses, max_size=5),
+    st.sampled_from([(), (Header("retry-after", "28"), Header("x", "ü"))]),
+    st.sampled_from([b"", b'{"error": {}}']),
+    st.sampled_from([None, {}, {"domain": "d"}]),
+)
+def test_an_answer_is_the_message_that_protobuf_writes(
+    code: Code,
+    statuses: list[Status],
+    headers: tuple[Header, ...],
+    body: bytes,
+    metadata: dict[str, Any] | None,
+) -> None:
+    """Byte by byte, with numbers that the protocol cannot carry cut to those that it can."""
+    decision = Decision(code, statuses, [None] * len(statuses), headers, body, metadata)
+    expected = written(decision)
+    assert expected.SerializeToString(deterministic=True) == codec.encode(decision)
+    assert expected == codec.response_of(decision)
