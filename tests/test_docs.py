@@ -29,7 +29,12 @@ from .documents import ROOT, blocks, loaded, tables
 
 RELIABILITY = ROOT / "docs" / "reliability.md"
 EXAMPLES_PAGE = ROOT / "config" / "examples" / "README.md"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), EXAMPLES_PAGE]
+PAGES = [
+    *(ROOT / "README.md", ROOT / "CHANGELOG.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    EXAMPLES_PAGE,
+    *(ROOT / "deploy" / name / "README.md" for name in ("agentgateway", "envoy")),
+]
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 NO_SETTINGS = {

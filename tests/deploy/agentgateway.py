@@ -1,0 +1,183 @@
+"""agentgateway, as far as the service can tell: the calls that it makes for a request, by the policy that it is given.
+
+What is known of it was read in its source at 75b4e6ce, and seen with the real one. Each kind of limit is asked about in a call
+of its own; tokens are checked with 0, and charged in another call, whose outcome nobody looks at. A descriptor of which
+something cannot be evaluated is left out; where none is left for a check, there is no call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import grpc
+import yaml
+
+from ratelimit_service.proto import ratelimit_pb2 as pb
+
+from ..service import METHOD, REPOSITORY
+
+FOLDER = REPOSITORY / "deploy" / "agentgateway"
+
+Facts = Mapping[str, str | int | None]
+"""What each expression comes to; None where it cannot be evaluated. One that is not in here is a mistake of the test."""
+
+Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[pb.RateLimitRequest, pb.RateLimitResponse]"
+
+REQUESTS, TOKENS = "Requests", "Tokens"
+
+
+def evaluated(expression: str, facts: Facts) -> str | int | None:
+    """What an expression comes to: a literal, one of the facts, or the second of a `default(a, b)` whose first fails."""
+    if literal := re.fullmatch(r'"([^"]*)"', expression):
+        return literal[1]
+    if default := re.fullmatch(r"default\((.+), (.+)\)", expression):
+        first = evaluated(default[1], facts)
+        return evaluated(default[2], facts) if first is None else first
+    return facts[expression]
+
+
+class Descriptor(NamedTuple):
+    """One of a policy: its entries, each a name and an expression, what it counts, and an expression for how much."""
+
+    entries: tuple[tuple[str, str], ...]
+    unit: str
+    cost: str | None
+
+    def made(self, facts: Facts) -> pb.RateLimitDescriptor | None:
+        """What is sent of it, without hits; None where one of its expressions fails."""
+        descriptor = pb.RateLimitDescriptor()
+        for name, expression in self.entries:
+            value = evaluated(expression, facts)
+            if value is None:
+                return None
+            descriptor.entries.add(key=name.encode(), value=str(value).encode())
+        return descriptor
+
+
+class Policy(NamedTuple):
+    """What a gateway is told about rate limits."""
+
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+
+
+def policy_of(file: Path) -> Policy:
+    """The rate limits of an AgentgatewayPolicy, or of the gateway's own configuration file."""
+    told = yaml.safe_load(file.read_text())
+    if "llm" in told:
+        limits, unit, name, expression = told["llm"]["policies"]["remoteRateLimit"], "type", "key", "value"
+    else:
+        limits, unit, name, expression = (
+            told["spec"]["traffic"]["rateLimit"]["global"],
+            "unit",
+            "name",
+            "expression",
+        )
+    return Policy(
+        limits["domain"],
+        tuple(
+            Descriptor(
+                tuple((entry[name], entry[expression]) for entry in each["entries"]),
+                each.get(unit, REQUESTS).capitalize(),
+                each.get("cost"),
+            )
+            for each in limits["descriptors"]
+        ),
+    )
+
+
+class Answer(NamedTuple):
+    """What a caller gets from the gateway."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+class AgentGateway:
+    """One that acts by `policy`, and calls the service behind `channel`. `calls` are those that it has made."""
+
+    def __init__(self, policy: Policy, channel: grpc.Channel) -> None:
+        self._policy = policy
+        self._call: Call = channel.unary_unary(
+            METHOD,
+            request_serializer=pb.RateLimitRequest.SerializeToString,
+            response_deserializer=pb.RateLimitResponse.FromString,
+        )
+        self.calls: list[pb.RateLimitRequest] = []
+
+    def complete(self, before: Facts, after: Facts) -> Answer:
+        """A request of which `before` is known, and after the model has answered, `after`."""
+        headers: dict[str, str] = {}
+        kept: list[tuple[Descriptor, pb.RateLimitDescriptor]] = []
+        for unit in (REQUESTS, TOKENS):
+            kept = list(self._made(unit, before))
+            if not kept:
+                continue
+            for descriptor, made in kept:
+                if unit == TOKENS:
+                    made.hits_addend.value = 0  # there, and 0
+                    made.hits_addend.SetInParent()
+                elif descriptor.cost:
+                    made.hits_addend.value = _whole(evaluated(descriptor.cost, before))
+            try:
+                answer = self._send([made for _, made in kept])
+            except grpc.RpcError:
+                return Answer(500, {}, "")
+            if answer.overall_code != pb.RateLimitResponse.OK:
+                brought = {header.key: header.value for header in answer.response_headers_to_add}
+                if any(name.startswith("x-ratelimit-") for name in brought):
+                    headers = {}
+                return Answer(429, brought | (headers or derived(answer, brought)), answer.raw_body.decode())
+            headers = headers or derived(answer, {})
+        self._charge(kept, after)
+        return Answer(200, headers, "")
+
+    def _made(self, unit: str, facts: Facts) -> Iterator[tuple[Descriptor, pb.RateLimitDescriptor]]:
+        for descriptor in self._policy.descriptors:
+            if descriptor.unit == unit and (made := descriptor.made(facts)):
+                yield descriptor, made
+
+    def _charge(self, kept: Sequence[tuple[Descriptor, pb.RateLimitDescriptor]], facts: Facts) -> None:
+        """What the tokens have come to; a descriptor whose cost cannot be evaluated is left out."""
+        charged = []
+        for descriptor, made in kept:
+            if descriptor.cost:
+                cost = evaluated(descriptor.cost, facts)
+            else:
+                cost = _whole(facts["llm.inputTokens"]) + _whole(facts["llm.outputTokens"])
+            if cost is not None:
+                made.hits_addend.value = _whole(cost)
+                charged.append(made)
+        if not kept:
+            return
+        try:
+            self._send(charged)
+        except grpc.RpcError:
+            return  # nobody looks
+
+    def _send(self, descriptors: list[pb.RateLimitDescriptor]) -> pb.RateLimitResponse:
+        request = pb.RateLimitRequest(domain=self._policy.domain, descriptors=descriptors)
+        self.calls.append(request)
+        return self._call(request)
+
+
+def _whole(value: Any) -> int:
+    assert isinstance(value, int) and value >= 0, f"{value!r} is no cost"
+    return value
+
+
+def derived(answer: pb.RateLimitResponse, brought: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the gateway makes of the statuses, unless the service has brought some."""
+    limits = [status for status in answer.statuses if status.HasField("current_limit")]
+    if not limits or any(name.startswith("x-ratelimit-") for name in brought):
+        return {}
+    tightest = min(limits, key=lambda status: status.limit_remaining)
+    return {
+        "x-ratelimit-limit": str(tightest.current_limit.requests_per_unit),
+        "x-ratelimit-remaining": str(tightest.limit_remaining),
+        "x-ratelimit-reset": str(tightest.duration_until_reset.seconds),
+    }

@@ -1,0 +1,451 @@
+"""deploy/agentgateway: the policies have the gateway's fields, the rules beside them fit, and the calls do what they should."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+
+from ratelimit_service.core.document import Document
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import Entry
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources import manifests
+from ratelimit_service.sources.yaml_text import read_all
+
+from ..e2e.conftest import Counters, Unique, in_one_minute
+from ..servers import RedisServer, free_port
+from ..service import Service
+from .agentgateway import FOLDER, REQUESTS, TOKENS, AgentGateway, Facts, Policy, policy_of
+
+CONFIG = FOLDER / "standalone" / "config.yaml"
+POLICIES = sorted(FOLDER.glob("*/policy.yaml"))
+RULES = {file.parent.name: file.with_name("ratelimit-config.yaml") for file in POLICIES}
+RULES["standalone"] = CONFIG.with_name("rules.yaml")
+
+each_policy = pytest.mark.parametrize("file", [*POLICIES, CONFIG], ids=lambda file: file.parent.name)
+
+
+def documents(file: Path) -> list[Document]:
+    """The configuration files in a file, as the service reads them."""
+    found, problems = manifests.expand(read_all(file.name, file.read_bytes()))
+    assert [] == problems
+    return found
+
+
+# What the gateway knows, read in its types: controller/api/v1alpha1 and schema/config.json of agentgateway.
+
+REF = {"kind": None, "name": None, "namespace": None, "port": None}
+TARGET = {"group": None, "kind": None, "name": None}
+ENDS = {"tcp": {"connectTimeout": None}, "http": {"requestTimeout": None}}
+JWKS = {"remote": {"jwksPath": None, "backendRef": REF}}
+POLICY: dict[str, Any] = {
+    "apiVersion": None,
+    "kind": None,
+    "metadata": {"name": None, "namespace": None},
+    "spec": {
+        "targetRefs": [TARGET],
+        "backend": ENDS,
+        "traffic": {
+            "jwtAuthentication": {
+                "mode": None,
+                "providers": [{"issuer": None, "audiences": [None], "jwks": JWKS}],
+            },
+            "transformation": {"request": {"set": [{"name": None, "value": None}]}},
+            "rateLimit": {
+                "global": {
+                    "backendRef": REF,
+                    "domain": None,
+                    "failureMode": None,
+                    "descriptors": [
+                        {"entries": [{"name": None, "expression": None}], "unit": None, "cost": None}
+                    ],
+                }
+            },
+        },
+    },
+}
+STANDALONE: dict[str, Any] = {
+    "llm": {
+        "port": None,
+        "policies": {
+            "jwtAuth": {"mode": None, "issuer": None, "audiences": [None], "jwks": {"file": None}},
+            "remoteRateLimit": {
+                "host": None,
+                "domain": None,
+                "failureMode": None,
+                "policies": ENDS,
+                "descriptors": [{"entries": [{"key": None, "value": None}], "type": None, "cost": None}],
+            },
+        },
+        "models": [{"name": None, "provider": None, "params": {"apiKey": None}}],
+    }
+}
+
+
+def strangers(value: Any, known: Any, path: str = "") -> Iterator[str]:
+    """The paths in `value` that are not in `known`."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        for key, below in value.items():
+            if key in known:
+                yield from strangers(below, known[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif isinstance(known, list) and isinstance(value, list):
+        for each in value:
+            yield from strangers(each, known[0], path)
+    elif known is not None or isinstance(value, dict | list):
+        yield path
+
+
+@pytest.mark.parametrize("file", POLICIES, ids=lambda file: file.parent.name)
+def test_a_policy_has_only_fields_that_the_gateway_knows(file: Path) -> None:
+    """And calls the Service as it is deployed, at the Gateway that it is said to be for."""
+    policy = yaml.safe_load(file.read_text())
+    assert [] == list(strangers(policy, POLICY))
+    assert ("agentgateway.dev/v1alpha1", "AgentgatewayPolicy") == (policy["apiVersion"], policy["kind"])
+    assert [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway"}] == policy["spec"][
+        "targetRefs"
+    ]
+    limits = policy["spec"]["traffic"]["rateLimit"]["global"]
+    service = {"kind": "Service", "name": "ratelimit", "namespace": "ratelimit", "port": 8081}
+    assert (service, "FailClosed") == (limits["backendRef"], limits["failureMode"])
+
+
+def test_the_other_files_have_only_fields_that_the_gateway_knows() -> None:
+    """The configuration without Kubernetes, and what belongs to the Service."""
+    assert [] == list(strangers(yaml.safe_load(CONFIG.read_text()), STANDALONE))
+    manifest, grant = filter(None, yaml.safe_load_all((FOLDER / "service.yaml").read_text()))
+    assert [] == list(strangers(manifest, POLICY))
+    assert ("ReferenceGrant", manifest["spec"]["targetRefs"]) == (grant["kind"], grant["spec"]["to"])
+
+
+# Policies and the rules beside them
+
+
+@pytest.mark.parametrize("file", RULES.values(), ids=RULES)
+def test_the_rules_are_loaded_without_a_warning(file: Path) -> None:
+    """By the loader of the service, out of the ConfigMap that they are in."""
+    assert () == load(documents(file)).warnings
+
+
+def test_the_rules_can_be_served_together() -> None:
+    """Each folder has a domain of its own; the one without Kubernetes is another gateway's."""
+    files = [file for name, file in RULES.items() if name != "standalone"]
+    assert len(files) == len(load([each for file in files for each in documents(file)]).domains)
+
+
+@each_policy
+@pytest.mark.parametrize("who", ["dba", "unknown"])
+def test_every_descriptor_meets_a_rule(file: Path, who: str) -> None:
+    """The names in a policy are those in the rules beside it; who is unknown has a rule, or is refused by the domain."""
+    loaded = load(documents(RULES[file.parent.name]))
+    tree = RuleTree(loaded.domains)
+    policy = policy_of(file)
+    (domain,) = loaded.domains
+    assert policy.domain == domain.name
+    for descriptor in policy.descriptors:
+        made = descriptor.made(Everything(who))
+        assert made is not None
+        entries = tuple(Entry(entry.key, entry.value) for entry in made.entries)
+        closed = who == "unknown" and domain.deny_unmatched
+        assert closed or tree.match(policy.domain, entries), entries
+
+
+class Everything(dict[str, str | int | None]):
+    """Facts by which every expression comes to the same."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __getitem__(self, expression: str) -> str:
+        return self._value
+
+
+@each_policy
+def test_requests_and_tokens_never_share_a_counter(file: Path) -> None:
+    """A descriptor of requests and one of tokens with the same entries would be added up."""
+    seen: dict[str, set[Any]] = {REQUESTS: set(), TOKENS: set()}
+    for descriptor in policy_of(file).descriptors:
+        # Constants tell descriptors apart, what callers bring does not.
+        constant = [value if value.startswith('"') else "" for _, value in descriptor.entries]
+        names = [name for name, _ in descriptor.entries]
+        seen[descriptor.unit].add(tuple(zip(names, constant, strict=True)))
+    assert set() == seen[REQUESTS] & seen[TOKENS]
+
+
+@each_policy
+def test_no_entry_can_be_missing(file: Path) -> None:
+    """Where an expression fails, the gateway does not ask, and nothing is limited; so each has a default."""
+    for descriptor in policy_of(file).descriptors:
+        for _, expression in descriptor.entries:
+            assert re.fullmatch(r'"[^"]+"|default\(.+, "unknown"\)', expression), expression
+
+
+# The calls
+
+
+REFUSAL_HEADERS = "retry-after,content-type,x-envoy-ratelimited,x-ratelimit"
+Make = Callable[[str], AgentGateway]
+
+
+@pytest.fixture(scope="module")
+def service(redis_server: RedisServer) -> Iterator[Service]:
+    """One that has the ConfigMaps of all folders, set up as the README says."""
+    with serving(redis_server, *(file for name, file in RULES.items() if name != "standalone")) as service:
+        yield service
+
+
+@contextmanager
+def serving(redis_server: RedisServer, *files: Path) -> Iterator[Service]:
+    environment = {
+        "CONFIG_PATH": ",".join(map(str, files)),
+        "REDIS_URL": redis_server.url,
+        "REFUSAL_HEADERS": REFUSAL_HEADERS,
+    }
+    with Service(environment) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def gateway(service: Service) -> Iterator[Make]:
+    """Makes a gateway with the policy of a folder, on the one connection that it has."""
+    with grpc.insecure_channel(service.grpc) as channel:
+        yield lambda folder: AgentGateway(policy_of(FOLDER / folder / "policy.yaml"), channel)
+
+
+@pytest.fixture
+def counters(redis_server: RedisServer) -> Counters:
+    return Counters(redis_server)
+
+
+def cost(tokens: int, *, prompt: int = 0) -> Facts:
+    """What is known after an answer of so many tokens, so many of them for the prompt."""
+    return {"llm.inputTokens": prompt, "llm.outputTokens": tokens - prompt}
+
+
+def used(counters: Counters, bucket: str) -> dict[str, int]:
+    """What is counted, by unit."""
+    return {window.partition(":")[0]: held for window, held in counters.of(bucket).items()}
+
+
+def described(gateway: AgentGateway) -> list[list[tuple[str, int | None]]]:
+    """The calls that were made: of each its descriptors, as text and their hits."""
+    return [
+        [
+            (
+                ",".join(f"{entry.key.decode()}={entry.value.decode()}" for entry in descriptor.entries),
+                descriptor.hits_addend.value if descriptor.HasField("hits_addend") else None,
+            )
+            for descriptor in call.descriptors
+        ]
+        for call in gateway.calls
+    ]
+
+
+NAMESPACE = "source.identity.namespace"
+TEAM = "jwt.team"
+USER = 'request.headers["x-user-id"]'
+PRICE = "uint(llm.cost.total * 1000000.0)"
+FLAT = "uint(double(llm.totalTokens) * 30.0)"
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_an_application_is_refused_when_its_minute_is_used_up(gateway: Make, unique: Unique) -> None:
+    """The answer that crosses the line is served; another namespace is not touched. Each is a check and a charge."""
+    agent = gateway("namespaces")
+    payments, search = ({NAMESPACE: unique(name)} for name in ("payments", "search"))
+    assert [200, 200, 429, 200] == [
+        agent.complete(who, cost(60, prompt=20)).status for who in (payments, payments, payments, search)
+    ]
+    entries = [f"client_ns={who[NAMESPACE]}" for who in (payments, search)]
+    assert [(entries[0], 0), (entries[0], 60)] * 2 + [(entries[0], 0), (entries[1], 0), (entries[1], 60)] == [
+        each for (each,) in described(agent)
+    ]
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_callers_without_an_identity_share_a_budget(gateway: Make, counters: Counters) -> None:
+    """They are asked about like any other, and do not go free."""
+    counters.reset("token-budgets|client_ns=unknown")
+    agent = gateway("namespaces")
+    assert [200, 429] == [agent.complete({NAMESPACE: None}, cost(100)).status for _ in range(2)]
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_a_team_burns_through_its_hour_and_is_told_so(gateway: Make, counters: Counters) -> None:
+    """dba has 5,000 tokens an hour and 50,000 a day, both are charged; support goes on."""
+    dba, support = {TEAM: "dba"}, {TEAM: "support"}
+    for who in (dba, support):
+        counters.reset(f"team-budgets|team={who[TEAM]}")
+    agent = gateway("teams")
+    assert [200] * 4 == [agent.complete(dba, cost(n)).status for n in (1200, 1400, 1300, 1500)]
+    refused = agent.complete(dba, cost(1))
+    assert 429 == refused.status
+    seconds = refused.headers["retry-after"]
+    told = json.loads(refused.body)["error"]
+    assert f"Token limit is exceeded. Try again in {seconds} second" in told["message"]
+    assert ("dba-hourly", 5_400) == (told["rate_limit"]["rule"], told["rate_limit"]["used"])
+    assert {"hour": 5_400, "day": 5_400} == used(counters, "team-budgets|team=dba")
+    assert 200 == agent.complete(support, cost(1)).status
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("team", [None, "nobody"], ids=["no claim", "no rule"])
+def test_a_token_of_no_team_that_has_a_budget_is_refused_for_good(gateway: Make, team: str | None) -> None:
+    """It is said which team is meant; there is nothing to wait for."""
+    agent = gateway("teams")
+    refused = agent.complete({TEAM: team}, cost(1))
+    assert 429 == refused.status
+    assert (
+        f"The request is refused: no rule is for team={team or 'unknown'}."
+        == json.loads(refused.body)["error"]["message"]
+    )
+    assert {"content-type", "x-envoy-ratelimited"} == set(refused.headers)
+    assert 1 == len(agent.calls)
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_requests_and_tokens_are_counted_apart(gateway: Make, counters: Counters, unique: Unique) -> None:
+    """Three calls for each request. Requests come without hits, and count 1."""
+    agent = gateway("requests-and-tokens")
+    user = unique("ann")
+    ann = {USER: user}
+    assert [200] * 3 == [agent.complete(ann, cost(7)).status for _ in range(3)]
+    calls = [[(f"user_requests={user}", None)], [(f"user_tokens={user}", 0)], [(f"user_tokens={user}", 7)]]
+    assert calls * 3 == described(agent)
+    buckets = [f"requests-and-tokens|{key}={user}" for key in ("user_requests", "user_tokens")]
+    assert [{"minute": 3}, {"hour": 21}] == [used(counters, bucket) for bucket in buckets]
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_a_refusal_shows_the_limit_that_refused(gateway: Make, counters: Counters, unique: Unique) -> None:
+    """Not that of requests, which has passed; it has counted the request, in a call of its own."""
+    agent = gateway("requests-and-tokens")
+    user = unique("bob")
+    served = agent.complete({USER: user}, cost(20_000))
+    refused = agent.complete({USER: user}, cost(1))
+    assert [(200, "60"), (429, "20000")] == [
+        (answer.status, answer.headers["x-ratelimit-limit"]) for answer in (served, refused)
+    ]
+    assert ("0", refused.headers["retry-after"], "true") == tuple(
+        refused.headers[name]
+        for name in ("x-ratelimit-remaining", "x-ratelimit-reset", "x-envoy-ratelimited")
+    )
+    assert {"minute": 2} == used(counters, f"requests-and-tokens|user_requests={user}")
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_who_comes_without_the_header_has_a_small_share(gateway: Make, counters: Counters) -> None:
+    """All of them together, five requests a minute."""
+    for key in ("user_requests", "user_tokens"):
+        counters.reset(f"requests-and-tokens|{key}=unknown")
+    agent = gateway("requests-and-tokens")
+    assert [200] * 5 + [429] == [agent.complete({USER: None}, cost(1)).status for _ in range(6)]
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_prompts_and_completions_have_budgets_apart(
+    gateway: Make, counters: Counters, unique: Unique
+) -> None:
+    """Both are asked about in one call, and each is charged its own; a request is refused where one is used up."""
+    agent = gateway("prompt-and-completion")
+    name = unique("reader")
+    assert 200 == agent.complete({NAMESPACE: name}, cost(200_010, prompt=200_000)).status
+    refused = agent.complete({NAMESPACE: name}, cost(1))
+    assert (429, "prompt-tokens") == (
+        refused.status,
+        json.loads(refused.body)["error"]["rate_limit"]["rule"],
+    )
+    entries = [f"client_ns={name},tokens={kind}" for kind in ("prompt", "completion")]
+    checked = [(each, 0) for each in entries]
+    assert [
+        checked,
+        list(zip(entries, (200_000, 10), strict=True)),
+        checked,
+    ] == described(agent)
+    buckets = [f"prompt-and-completion|client_ns={name}|tokens={kind}" for kind in ("prompt", "completion")]
+    assert [{"day": 200_000}, {"day": 10}] == [used(counters, bucket) for bucket in buckets]
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_money_is_counted_in_millionths_and_what_has_no_price_is_not_free(
+    gateway: Make, counters: Counters, unique: Unique
+) -> None:
+    """12 cents by the catalogue, and 100,000 tokens of a model that is not in it, at 30 dollars a million."""
+    agent = gateway("money")
+    name = unique("payments")
+    bucket = f"spend-budgets|client_ns={name}"
+    assert 200 == agent.complete({NAMESPACE: name}, {PRICE: 120_000, FLAT: 0}).status
+    assert {"day": 120_000, "month": 120_000} == used(counters, bucket)
+    assert 200 == agent.complete({NAMESPACE: name}, {PRICE: None, FLAT: 3_000_000}).status
+    assert {"day": 3_120_000, "month": 3_120_000} == used(counters, bucket)
+    assert 200 == agent.complete({NAMESPACE: name}, {PRICE: 16_880_000, FLAT: 0}).status
+    refused = agent.complete({NAMESPACE: name}, {PRICE: 1, FLAT: 0})
+    assert (429, f"What client_ns={name} may spend in this day is spent.") == (
+        refused.status,
+        json.loads(refused.body)["error"]["message"].partition(" It goes on")[0],
+    )
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_an_answer_without_a_cost_is_not_charged_and_does_no_harm(
+    service: Service, gateway: Make, counters: Counters, unique: Unique
+) -> None:
+    """The charge then comes without descriptors. It is an error that nobody looks at, and not worth a line in the log."""
+    agent = gateway("money")
+    name = unique("payments")
+    logged = len(service.everything())
+    assert 200 == agent.complete({NAMESPACE: name}, {PRICE: None, FLAT: None}).status
+    assert [[(f"client_ns={name}", 0)], []] == described(agent)
+    assert {} == counters.of(f"spend-budgets|client_ns={name}")
+    assert logged == len(service.everything())
+
+
+@pytest.mark.e2e
+@in_one_minute
+def test_without_kubernetes_it_is_the_same(redis_server: RedisServer, counters: Counters) -> None:
+    """The gateway's own configuration file, and the rules beside it: three calls, and a refusal that says why."""
+    dba: Mapping[str, str | None] = {TEAM: "dba"}
+    for key in ("team", "team_requests"):
+        counters.reset(f"team-budgets|{key}=dba")
+    with (
+        serving(redis_server, RULES["standalone"]) as service,
+        grpc.insecure_channel(service.grpc) as channel,
+    ):
+        agent = AgentGateway(policy_of(CONFIG), channel)
+        codes = [agent.complete(dba, cost(5_000)).status for _ in range(2)]
+        nobody = agent.complete({TEAM: None}, cost(1))
+    assert [200, 429] == codes
+    assert [
+        [("team_requests=dba", None)],
+        [("team=dba", 0)],
+        [("team=dba", 5_000)],
+    ] == described(agent)[:3]
+    assert "no rule is for team=unknown" in nobody.body
+
+
+@pytest.mark.parametrize("file", [*POLICIES, CONFIG], ids=lambda file: file.parent.name)
+def test_while_the_service_is_away_requests_are_refused(file: Path) -> None:
+    """failClosed: a 500 after one call, and no charge."""
+    policy: Policy = policy_of(file)
+    with grpc.insecure_channel(f"127.0.0.1:{free_port()}") as channel:
+        agent = AgentGateway(policy, channel)
+        assert 500 == agent.complete(Everything("dba"), cost(1)).status
+    assert 1 == len(agent.calls)
