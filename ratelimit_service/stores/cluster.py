@@ -1,4 +1,4 @@
-"""Counters in a Redis Cluster: one script call for each slot, all of a server in one write, the servers in parallel.
+"""Counters in a Redis Cluster: one script call for each slot, by one connection to each server, the servers in parallel.
 
 redis-py has a client for this, which sends a command again after an error that does not say whether it was carried out,
 and closes every connection when a slot has moved. So only its connections are used. A call is sent again only where the
@@ -23,15 +23,17 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import Hit
-from .pipe import Pipe, Reply
+from .parts import Part
 from .redis import ScriptStore, apply_by_slot, held
 from .redis_client import Address, close
-from .script import SCRIPT, Arguments, failure
-from .settling import Batch, Part, PartlyAway
+from .script import SCRIPT, Arguments, Counts, evaluate, failure
+from .settling import Batch, PartlyAway
 from .slots import SLOTS, by_slot, slot_of, tags
+from .wire import Answered, Wire, asked
+
+_SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError
 
 Connect = Callable[[Address], aioredis.Redis]
 T = TypeVar("T")
@@ -57,7 +59,8 @@ class Node:
 
     def __init__(self, address: Address, client: aioredis.Redis, patience: float) -> None:
         self.address = address
-        self.pipe = Pipe(client, patience)
+        self.client = client
+        self.wire = Wire(client, patience)
         self.away = False
         self.used = 0.0
 
@@ -68,9 +71,8 @@ class Node:
 class ClusterStore(ScriptStore):
     """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server.
 
-    A server that does not answer within `patience` seconds (and some more for each call) holds nobody up any longer: its
-    calls count as lost, though they may still be carried out, which settling.py allows for; and it gets no others until
-    it answers.
+    A server of which nothing is heard for `patience` seconds holds nobody up any longer: its calls count as lost, though they
+    may still be carried out, which settling.py allows for; and it gets no others until it answers.
     """
 
     def __init__(
@@ -89,14 +91,15 @@ class ClusterStore(ScriptStore):
         self._replicas: tuple[Address, ...] = ()
         self._owners: list[Node | None] = [None] * SLOTS
         self._mending: asyncio.Task[None] | None = None
+        self._following: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
         """A part for each slot."""
         return by_slot(groups)
 
-    async def _apply(self, batch: Batch) -> list[list[Count]]:
-        return await apply_by_slot(batch, self._evaluate)
+    def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
+        apply_by_slot(batch, self._evaluate, then)
 
     def _failure(self, error: Exception) -> StoreError:
         wrong = failure(error)
@@ -105,48 +108,96 @@ class ClusterStore(ScriptStore):
     def _all_away(self) -> bool:
         return all(node.away for node in self._primaries)
 
-    async def _evaluate(self, slot: int, call: Arguments) -> Reply:
-        """Run the script on the server that has the slot."""
+    def _evaluate(self, slot: int, arguments: Arguments, then: Answered) -> None:
+        """Run the script on the server that has the slot; a task only where that is not the end of it."""
+        node = self._owners[slot]
+        if node is None or node.away:
+            then(self._nobody(slot, node))
+            return
+        node.used = asyncio.get_running_loop().time()
 
-        def send(node: Node, asking: bool) -> Awaitable[Reply]:
-            return node.pipe.evaluate(call, asking=asking)
+        def answered(reply: Any) -> None:
+            if isinstance(reply, Exception):
+                task = asyncio.get_running_loop().create_task(
+                    self._follow(slot, arguments, then, node, reply)
+                )
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
+            else:
+                then(reply)
 
-        return await self._redirected(slot, send)
+        evaluate(node.wire, arguments, answered)
 
-    async def _redirected(self, slot: int, send: Callable[[Node, bool], Awaitable[T]]) -> T:
-        node, asking, half_way = self._owners[slot], False, False
+    async def _follow(
+        self, slot: int, arguments: Arguments, then: Answered, node: Node, wrong: Exception
+    ) -> None:
+        """Go on where a call went wrong."""
+
+        def send(node: Node, asking: bool) -> Awaitable[Any]:
+            return asked(lambda then: evaluate(node.wire, arguments, then, asking=asking))
+
+        try:
+            reply = await self._redirected(slot, send, node, wrong)
+        except Exception as error:
+            reply = error
+        then(reply)
+
+    async def _redirected(
+        self,
+        slot: int,
+        send: Callable[[Node, bool], Awaitable[T]],
+        node: Node | None = None,
+        wrong: Exception | None = None,
+    ) -> T:
+        """What `send` gets of the server that has the slot, wherever that turns out to be.
+
+        Where it was sent to `node` before, and `wrong` is what came of it, go on from there.
+        """
+        asking = half_way = False
         for _ in range(_MOST_REDIRECTS):
-            if node is None:
-                self._mend()
-                raise RedisConnectionError(f"no server of the Cluster has slot {slot}")
-            if node.away:
-                raise RedisConnectionError(f"{node} is away")
-            node.used = asyncio.get_running_loop().time()
-            try:
-                return await send(node, asking)
-            except MovedError as moved:
-                node, asking = self._node((moved.host or node.address[0], moved.port)), False
-                self._owners[slot] = node
-                self._mend()  # where one slot has moved, others will have
-            except AskError as ask:
-                node, asking = self._node((ask.host or node.address[0], ask.port)), True
-            except TryAgainError:  # some of the keys have moved, and some have not yet
+            if wrong is None:
+                node = node or self._owners[slot]
+                if node is None or node.away:
+                    raise self._nobody(slot, node)
+                node.used = asyncio.get_running_loop().time()
+                try:
+                    return await send(node, asking)
+                except (RedisError, OSError) as error:
+                    wrong = error
+            assert node is not None
+            if isinstance(wrong, TryAgainError):  # some of the keys have moved, and some have not yet
                 if half_way:
-                    raise
+                    raise wrong
                 await asyncio.sleep(_TRY_AGAIN)
-                node, asking, half_way = self._owners[slot], False, True
-            except ClusterDownError:
-                self._mend()
-                raise
-            except (
-                RedisConnectionError,
-                RedisTimeoutError,
-                OSError,
-            ) as error:  # asyncio's TimeoutError is an OSError
-                node.away = True
-                self._mend()
-                raise RedisConnectionError(str(error) or f"{node} does not answer") from None
+                node, asking, half_way = None, False, True
+            else:
+                node, asking = self._instead(slot, node, wrong)
+            wrong = None
         raise RedisConnectionError(f"slot {slot} is on its way between servers")
+
+    def _instead(self, slot: int, node: Node, wrong: Exception) -> tuple[Node, bool]:
+        """Where to send what went wrong at `node`, and whether to ask for it there. Raises where that is nowhere."""
+        if isinstance(wrong, MovedError):
+            node = self._node((wrong.host or node.address[0], wrong.port))
+            self._owners[slot] = node
+            self._mend()  # where one slot has moved, others will have
+            return node, False
+        if isinstance(wrong, AskError):
+            return self._node((wrong.host or node.address[0], wrong.port)), True
+        if isinstance(wrong, ClusterDownError):
+            self._mend()
+        elif isinstance(wrong, _SILENT):
+            node.away = True
+            self._mend()
+            wrong = RedisConnectionError(str(wrong) or f"{node} does not answer")
+        raise wrong
+
+    def _nobody(self, slot: int, node: Node | None) -> Exception:
+        """Why nothing is sent for a slot."""
+        if node is None:
+            self._mend()
+            return RedisConnectionError(f"no server of the Cluster has slot {slot}")
+        return RedisConnectionError(f"{node} is away")
 
     async def start(self) -> None:
         """Learn who has which slot, and load the script everywhere. Raises StoreError where no server answers."""
@@ -161,7 +212,7 @@ class ClusterStore(ScriptStore):
     async def _load(self, node: Node) -> None:
         """Load the script, and see whether the server answers at all."""
         try:
-            await node.pipe.client.script_load(SCRIPT)
+            await node.wire.ask("SCRIPT", "LOAD", SCRIPT)
         except ResponseError:
             node.away = False  # it may not be loaded; EVAL does without
         except (RedisError, OSError):
@@ -192,11 +243,11 @@ class ClusterStore(ScriptStore):
         if self._closing:
             await asyncio.wait(self._closing)
         for node in self._nodes.values():
-            await node.pipe.close()
+            await node.wire.close()
 
     def servers(self) -> dict[str, aioredis.Redis]:
         """A client of each primary that answers, by its address."""
-        return {str(node): node.pipe.client for node in self._primaries if not node.away}
+        return {str(node): node.client for node in self._primaries if not node.away}
 
     async def look(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all keys of the server that has its slot."""
@@ -216,7 +267,7 @@ class ClusterStore(ScriptStore):
 
         async def get(key: str) -> Any:
             async def send(node: Node, asking: bool) -> Any:
-                pipeline = node.pipe.client.pipeline(transaction=False)
+                pipeline = node.client.pipeline(transaction=False)
                 if asking:
                     pipeline.execute_command("ASKING")
                 pipeline.execute_command(command, key)
@@ -224,7 +275,7 @@ class ClusterStore(ScriptStore):
 
             return await self._redirected(slot, send)
 
-        return await held(node.pipe.client, bucket, get)
+        return await held(node.client, bucket, get)
 
     # Who has which slot.
 
@@ -259,7 +310,7 @@ class ClusterStore(ScriptStore):
         wrong: Exception = RedisConnectionError("no server of the Cluster is known")
         for address in self._to_ask():
             node = self._nodes.get(address)
-            client = self._connect(address) if node is None else node.pipe.client
+            client = self._connect(address) if node is None else node.client
             try:
                 slots = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
             except (RedisError, OSError) as error:
@@ -294,7 +345,7 @@ class ClusterStore(ScriptStore):
         for address, node in list(self._nodes.items()):
             if node not in self._primaries and node.used + _KEPT < loop.time():
                 del self._nodes[address]
-                task = loop.create_task(node.pipe.close())
+                task = loop.create_task(node.wire.close())
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
 

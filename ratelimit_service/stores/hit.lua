@@ -24,6 +24,9 @@ local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that Lua has exac
 local MAX_TEXT = '9007199254740991'
 local REFUSES, YIELDS, HOLDS, BUDGET = 1, 2, 4, 8
 
+-- What every hit needs: Lua finds locals quicker than globals and their fields.
+local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
+
 local function has(gate, flag)
     return bit.band(gate, flag) ~= 0
 end
@@ -32,7 +35,7 @@ local HITS = #KEYS - 1
 
 local replayed = false
 if ARGV[1] ~= '' then
-    local last = redis.pcall('SET', KEYS[#KEYS], ARGV[1], 'EX', ARGV[2], 'GET')
+    local last = pcall('SET', KEYS[#KEYS], ARGV[1], 'EX', ARGV[2], 'GET')
     if type(last) == 'table' then
         return last
     end
@@ -41,7 +44,7 @@ end
 
 -- What a counter holds, as 0 ... MAX; or nil and why it cannot be told.
 local function read(key)
-    local value = redis.pcall('GET', key)
+    local value = pcall('GET', key)
     if not value then
         return 0
     elseif type(value) == 'table' then
@@ -53,24 +56,25 @@ local function read(key)
 end
 
 local function keep_for(key, ttl)
-    if redis.call('TTL', key) == -1 then
-        redis.call('EXPIRE', key, ttl)
+    if pcall('TTL', key) == -1 then
+        pcall('EXPIRE', key, ttl)
     end
 end
 
-local function add(key, amount, ttl)
-    local after = redis.pcall('INCRBY', key, amount)
+-- Adds the text `amount`, which is the number `number`.
+local function add(key, amount, number, ttl)
+    local after = pcall('INCRBY', key, amount)
     if type(after) == 'table' then
         return nil, after.err
     end
-    local before = after - tonumber(amount)
+    local before = after - number
     if after > MAX then  -- not exact any more: step back to see what was there
-        redis.call('DECRBY', key, amount)
+        pcall('DECRBY', key, amount)
         before = read(key)
-        redis.call('SET', key, MAX_TEXT, 'KEEPTTL')
+        pcall('SET', key, MAX_TEXT, 'KEEPTTL')
     end
     keep_for(key, ttl)
-    return math.max(0, before)
+    return before < 0 and 0 or before
 end
 
 local function give_back(key, amount, ttl)
@@ -80,23 +84,15 @@ local function give_back(key, amount, ttl)
     end
     local done
     if tonumber(amount) < before then
-        done = redis.pcall('DECRBY', key, amount)
+        done = pcall('DECRBY', key, amount)
     else
-        done = redis.pcall('SET', key, '0', 'KEEPTTL')
+        done = pcall('SET', key, '0', 'KEEPTTL')
     end
     if type(done) == 'table' and done.err then
         return nil, done.err
     end
     keep_for(key, ttl)
     return before
-end
-
--- The groups that may be held back, by the place of their first hit.
-local groups = {}
-local at = 2 * HITS + 3
-while at <= #ARGV do
-    groups[tonumber(ARGV[at])] = at + 1
-    at = at + 2 + 2 * tonumber(ARGV[at + 1])
 end
 
 local held = {}
@@ -126,22 +122,29 @@ local function hold_back(first, at)
     end
 end
 
+-- The groups that may be held back follow each other in the order of their hits.
+local group = 2 * HITS + 3
+local first_of_group = tonumber(ARGV[group])
+
 local counts = {}
 for i = 1, HITS do
-    if groups[i] then
-        hold_back(i, groups[i])
+    if i == first_of_group then
+        hold_back(i, group + 1)
+        group = group + 2 + 2 * tonumber(ARGV[group + 1])
+        first_of_group = tonumber(ARGV[group])
     end
     local key, amount, ttl = KEYS[i], ARGV[2 * i + 1], ARGV[2 * i + 2]
+    local number = tonumber(amount)
     local before, failure
-    if amount == '0' or replayed then
+    if number == 0 or replayed then
         before, failure = read(key)
     elseif held[i] then
         before, failure = read(key)
         before = before and -before - 1
-    elseif string.sub(amount, 1, 1) == '-' then
+    elseif number < 0 then
         before, failure = give_back(key, string.sub(amount, 2), ttl)
     else
-        before, failure = add(key, amount, ttl)
+        before, failure = add(key, amount, number, ttl)
     end
     counts[i] = before or failure
 end

@@ -6,26 +6,21 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import (
-    ClusterCrossSlotError,
-    NoPermissionError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-)
+from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ReadOnlyError, RedisError
 
-from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import Hit
-from ..ports import Outcome, Then
-from .pipe import Pipe, Reply
+from ..ports import Then
+from .parts import EVERYWHERE, Part, UnderWay, joined, together
 from .redis_client import PrimaryPool, address_of, connect
-from .script import SCRIPT, SHA, Arguments, arguments, counts, failure
-from .settling import EVERYWHERE, Batch, Part, joined
+from .script import SCRIPT, Arguments, Call, Counts, evaluate, failure
+from .settling import Applied, Batch
 from .slots import by_slot, tags
+from .wire import Answered, Wire
 
 __all__ = ["RedisStore", "ScriptStore", "connect"]
 
@@ -38,7 +33,7 @@ class ScriptStore:
 
     def __init__(self, observe: Callable[[float], None] = lambda seconds: None) -> None:
         self._observe = observe
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = UnderWay()
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
@@ -46,29 +41,30 @@ class ScriptStore:
         if not any(groups):
             then([() for _ in groups])
             return
-        task = asyncio.get_running_loop().create_task(self._hit(groups, then))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
 
-    async def _hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        outcomes: Sequence[Outcome]
-        try:
-            outcomes = await self.apply(Batch(groups, "", ""))
-        except StoreError as error:
-            outcomes = [error if group else () for group in groups]
-        then(outcomes)
+        def applied(outcome: Counts | StoreError) -> None:
+            if isinstance(outcome, StoreError):
+                then([outcome if group else () for group in groups])
+            else:
+                then(outcome)
 
-    async def apply(self, batch: Batch) -> list[list[Count]]:
-        """Apply a batch, unless it was applied before (settling.py). Raises StoreError where that is not certain."""
+        self.apply(Batch(groups, "", ""), applied)
+
+    def apply(self, batch: Batch, then: Applied) -> None:
+        """Apply a batch, unless it was applied before, and tell `then` (settling.Backend)."""
         started = time.perf_counter()
-        try:
-            return await self._apply(batch)
-        except Exception as error:
-            raise self._failure(error) from None
-        finally:
-            self._observe(time.perf_counter() - started)
+        self._under_way.begin()
 
-    async def _apply(self, batch: Batch) -> list[list[Count]]:
+        def applied(outcome: Counts | Exception) -> None:
+            self._observe(time.perf_counter() - started)
+            try:
+                then(self._failure(outcome) if isinstance(outcome, Exception) else outcome)
+            finally:
+                self._under_way.end()
+
+        self._apply(batch, applied)
+
+    def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
         raise NotImplementedError
 
     def _failure(self, error: Exception) -> StoreError:
@@ -76,8 +72,7 @@ class ScriptStore:
 
     async def _finish(self) -> None:
         """Wait for the hits under way."""
-        while self._under_way:  # an answer may hand over more
-            await asyncio.wait(self._under_way)
+        await self._under_way.none()
 
 
 class RedisStore(ScriptStore):
@@ -92,20 +87,36 @@ class RedisStore(ScriptStore):
     ) -> None:
         super().__init__(observe)
         self._client = client
-        self._pipe = Pipe(client)
+        self._wire = Wire(client)
         self._sharded = False
+        self._closing: set[asyncio.Task[None]] = set()
 
     def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
         """One call reaches everything, unless it turned out otherwise."""
         return by_slot(groups) if self._sharded else None
 
-    async def _apply(self, batch: Batch) -> list[list[Count]]:
-        if not self._sharded:
-            try:
-                return counts(batch.groups, await self._call(arguments(batch)))
-            except ClusterCrossSlotError:  # nothing was applied
+    def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
+        if self._sharded:
+            apply_by_slot(batch, self._evaluate, then)
+            return
+        call = Call(batch)
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ClusterCrossSlotError):  # nothing was applied
                 self._shard()
-        return await apply_by_slot(batch, lambda slot, call: self._pipe.evaluate(call))
+                apply_by_slot(batch, self._evaluate, then)
+            else:
+                then(call.counts(reply))
+
+        self._evaluate(EVERYWHERE, call.arguments, answered)
+
+    def _evaluate(self, slot: int, arguments: Arguments, then: Answered) -> None:
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ReadOnlyError):
+                self._move_on()
+            then(reply)
+
+        evaluate(self._wire, arguments, answered)
 
     def _shard(self) -> None:
         if not self._sharded:
@@ -114,22 +125,18 @@ class RedisStore(ScriptStore):
                 "this Redis is sharded behind its address: requests are atomic within a slot, one script call for each"
             )
 
-    async def _call(self, call: Arguments) -> Reply:
-        keys, rest = call
-        try:
-            try:
-                return await self._client.evalsha(SHA, len(keys), *keys, *rest)  # type: ignore[no-any-return]
-            except NoScriptError:  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
-                return await self._client.eval(SCRIPT, len(keys), *keys, *rest)  # type: ignore[no-any-return, arg-type]
-        except ReadOnlyError:
-            # A primary that has become a replica: the name may lead to another one by now.
-            await self._client.connection_pool.disconnect(inuse_connections=False)
-            raise
+    def _move_on(self) -> None:
+        """A primary that has become a replica: its name may lead to another one by now."""
+        self._wire.drop("this Redis is read-only")
+        pool = self._client.connection_pool
+        task = asyncio.get_running_loop().create_task(pool.disconnect(inuse_connections=False))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def start(self) -> None:
         """Load the script. Raises StoreError where Redis cannot be reached."""
         try:
-            await self._client.script_load(SCRIPT)
+            await self._wire.ask("SCRIPT", "LOAD", SCRIPT)
         except NoPermissionError:  # EVAL does without
             pass
         except (RedisError, OSError) as error:
@@ -138,14 +145,17 @@ class RedisStore(ScriptStore):
     async def close(self) -> None:
         """Wait for the hits under way, then close the connections."""
         await self._finish()
-        await self._pipe.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+        await self._wire.close()
 
     async def ping(self) -> None:
         """Raise StoreError unless Redis answers. Where there are sentinels, hear from them who the primary is."""
         pool = self._client.connection_pool
         try:
             if isinstance(pool, PrimaryPool):
-                await pool.get_master_address()
+                primary = await pool.get_master_address()
+                self._wire.drop("another Redis is the primary now", unless_at=primary)
             await self._client.ping()
         except (RedisError, OSError) as error:
             raise failure(error) from None
@@ -163,26 +173,31 @@ class RedisStore(ScriptStore):
         return await held(self._client, bucket, self._client.getdel)
 
 
-async def apply_by_slot(
-    batch: Batch, evaluate: Callable[[int, Arguments], Awaitable[Reply]]
-) -> list[list[Count]]:
-    """Apply a batch by one call for each slot. Raises the first error where one fails; then the others were applied."""
+def apply_by_slot(
+    batch: Batch,
+    evaluate: Callable[[int, Arguments, Answered], None],
+    then: Callable[[Counts | Exception], None],
+) -> None:
+    """Apply a batch by one call for each slot; where some fail, the others are applied, and the first error is told."""
     if batch.where != EVERYWHERE:
-        return counts(batch.groups, await evaluate(batch.where, arguments(batch, tags()[batch.where])))
+        call = Call(batch, tags()[batch.where])
+        evaluate(batch.where, call.arguments, lambda reply: then(call.counts(reply)))
+        return
     parts = by_slot(batch.groups)
-    replies = await asyncio.gather(
-        *[
-            evaluate(part.where, arguments(batch._replace(groups=part.groups), tags()[part.where]))
-            for part in parts
-        ],
-        return_exceptions=True,
-    )
-    outcomes = []
-    for part, reply in zip(parts, replies, strict=True):
-        if isinstance(reply, BaseException):
-            raise reply
-        outcomes.append(counts(part.groups, reply))
-    return joined(batch.groups, parts, outcomes)
+    calls = [Call(batch._replace(groups=part.groups), tags()[part.where]) for part in parts]
+
+    def applied(replies: list[Any]) -> None:
+        outcomes: list[Counts] = []
+        for call, reply in zip(calls, replies, strict=True):
+            counts = call.counts(reply)
+            if isinstance(counts, Exception):
+                then(counts)
+                return
+            outcomes.append(counts)
+        then(joined(batch.groups, parts, outcomes))
+
+    for part, call, answered in zip(parts, calls, together(len(parts), applied), strict=True):
+        evaluate(part.where, call.arguments, answered)
 
 
 async def held(

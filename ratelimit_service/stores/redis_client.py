@@ -8,6 +8,7 @@ Errors name hosts and ports, never credentials: these are asked for when a conne
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,6 +226,36 @@ def _client(kind: type[AbstractConnection], link: Link, **place: Any) -> aioredi
     return aioredis.Redis.from_pool(
         aioredis.BlockingConnectionPool(connection_class=kind, **place, **link.options())
     )
+
+
+class Opened(NamedTuple):
+    """A connection that is ready for commands, and where it leads; the address of a Unix socket is its path and 0."""
+
+    stream: asyncio.StreamWriter
+    address: Address
+
+
+async def open_connection(client: aioredis.Redis) -> Opened:
+    """A connection as the client makes them for itself, logged in and all, for somebody else to drive (wire.py).
+
+    Raises what redis-py does. It has no way to hand a connection over: this is the one place that reaches into it.
+    """
+    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    await connection.connect()
+    reader, stream = connection._reader, connection._writer
+    connection._reader = connection._writer = None
+    assert reader is not None and stream is not None
+    if reader.at_eof() or stream.transport.is_closing():
+        stream.close()
+        raise RedisConnectionError("Connection closed by server.")
+    if isinstance(connection, UnixDomainSocketConnection):
+        return Opened(stream, (connection.path, 0))
+    return Opened(stream, (connection.host, connection.port))
+
+
+def patience_of(client: aioredis.Redis) -> float:
+    """Seconds for which the client waits for a reply (Link.timeout)."""
+    return float(client.connection_pool.connection_kwargs["socket_timeout"])
 
 
 def address_of(client: aioredis.Redis) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import Hit
 from ..ports import CounterStore, Outcome, Then
-from .settling import Part, joined
+from .parts import Part, joined, together
 
 
 class SecondsApart:
@@ -27,18 +26,13 @@ class SecondsApart:
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         parts = [_part(groups, of_seconds) for of_seconds in (False, True)]
-        outcomes: list[Sequence[Outcome]] = [(), ()]
-        waiting = 2
 
-        def answered(number: int, of_part: Sequence[Outcome]) -> None:
-            nonlocal waiting
-            outcomes[number] = of_part
-            waiting -= 1
-            if not waiting:
-                then(_whole(groups, parts, outcomes))
+        def both(outcomes: list[Sequence[Outcome]]) -> None:
+            then(_whole(groups, parts, outcomes))
 
-        self._others.hit(parts[0].groups, partial(answered, 0))
-        self._seconds.hit(parts[1].groups, partial(answered, 1))
+        of_others, of_seconds = together(2, both)
+        self._others.hit(parts[0].groups, of_others)
+        self._seconds.hit(parts[1].groups, of_seconds)
 
     async def start(self) -> None:
         """Reach both."""

@@ -25,6 +25,7 @@ from ..core.errors import StoreError
 from ..core.model import Hit
 from ..ports import CounterStore, Outcome, Then
 from .layers import Layer
+from .parts import EVERYWHERE, Part, UnderWay, joined, together, told
 
 REGISTER_TTL = 3_600
 """How long a register is remembered, in seconds: a batch that cannot be settled within it is given up, and counted."""
@@ -42,10 +43,6 @@ _MOST_AT_ONCE = 1_000
 """Hits of the journal in one call."""
 
 
-EVERYWHERE = -1
-"""In place of a slot: all of Redis."""
-
-
 class Batch(NamedTuple):
     """One call of the script: hits that one Redis node applies in one step; `where` is the slot of them all, if known."""
 
@@ -55,17 +52,7 @@ class Batch(NamedTuple):
     where: int = EVERYWHERE
 
 
-class Part(NamedTuple):
-    """What one call of the script can apply: some hits of some groups.
-
-    `places` says for each group of the part which one of all groups it is of, and which of its hits these are; `where`
-    is the slot that they are in. A lane has a register in each slot: where lanes are used again in the same slot,
-    there are few registers.
-    """
-
-    groups: Sequence[Sequence[Hit]]
-    places: Sequence[tuple[int, Sequence[int]]]
-    where: int = EVERYWHERE
+Applied = Callable[[list[list[Count]] | StoreError], None]
 
 
 class PartlyAway(StoreError):
@@ -79,8 +66,12 @@ class Backend(CounterStore, Protocol):
         """Split groups by what one call can reach: by slot in a Cluster. None where one call reaches everything."""
         ...
 
-    async def apply(self, batch: Batch) -> list[list[Count]]:
-        """Apply a batch unless it was applied before. Raises StoreError where that is not known to have happened."""
+    def apply(self, batch: Batch, then: Applied) -> None:
+        """Apply a batch unless it was applied before, and tell `then` the counts of each group.
+
+        Or a StoreError, where it is not known to have been applied. Never raises, and calls `then` once, on the loop; what
+        is told of a batch that was applied before is of no use.
+        """
         ...
 
 
@@ -177,8 +168,9 @@ class SettlingStore(Layer):
         self._lanes: dict[int, list[str]] = {}
         self._lanes_made = 0
         self._batches = 0
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = UnderWay()
         self._recovering: asyncio.Task[None] | None = None
+        self._closing = False
         self._random_share = random_share
         self._log = structlog.get_logger("ratelimit_service.store")
 
@@ -186,41 +178,49 @@ class SettlingStore(Layer):
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
             then([() for _ in groups])
-        elif self.open or len(self._under_way) >= _MOST_UNDER_WAY:
+        elif self.open or self._under_way.number >= _MOST_UNDER_WAY:
             self._keep(Entry(groups, self._now()))
             then(_errors(groups, StoreError("Redis is away" if self.open else "Redis does not keep up")))
         else:
-            task = asyncio.get_running_loop().create_task(self._hit(groups, then))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._write(groups, then)
 
-    async def _hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        then(await self._write(groups))
+    def _write(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self._under_way.begin()
 
-    async def _write(self, groups: Sequence[Sequence[Hit]]) -> list[Outcome]:
+        def written(outcomes: Sequence[Outcome]) -> None:
+            try:
+                then(outcomes)
+            finally:
+                self._under_way.end()
+
         parts = self._below.parts(groups)
         if parts is None:
-            return await self._send(groups)
-        sent = [self._send(part.groups, part.where) for part in parts]
-        return list(joined(groups, parts, await asyncio.gather(*sent)))
+            self._send(groups, EVERYWHERE, written)
+            return
 
-    async def _send(self, groups: Sequence[Sequence[Hit]], where: int = EVERYWHERE) -> list[Outcome]:
+        def all_sent(outcomes: list[Sequence[Outcome]]) -> None:
+            written(joined(groups, parts, outcomes))
+
+        for part, answer in zip(parts, together(len(parts), all_sent), strict=True):
+            self._send(part.groups, part.where, answer)
+
+    def _send(self, groups: Sequence[Sequence[Hit]], where: int, then: Then) -> None:
         lanes = self._lanes.setdefault(where, [])
         lane = lanes.pop() if lanes else self._new_lane()
         self._batches += 1
         batch = Batch(groups, lane, str(self._batches), where)
-        try:
-            counts = await self._below.apply(batch)
-        except StoreError as error:
-            self._failed(error)
-            self._keep(Entry(groups, self._now(), lane, batch.number))  # and the lane is never used again
-            return _errors(groups, error)
-        except BaseException:
-            self._keep(Entry(groups, self._now(), lane, batch.number))
-            raise
-        self._in_a_row = 0
-        lanes.append(lane)
-        return list(counts)
+
+        def applied(outcome: list[list[Count]] | StoreError) -> None:
+            if isinstance(outcome, StoreError):
+                self._failed(outcome)
+                self._keep(Entry(groups, self._now(), lane, batch.number))  # and the lane is never used again
+                then(_errors(groups, outcome))
+            else:
+                self._in_a_row = 0
+                lanes.append(lane)
+                then(outcome)
+
+        self._below.apply(batch, applied)
 
     def _new_lane(self) -> str:
         self._lanes_made += 1
@@ -248,7 +248,7 @@ class SettlingStore(Layer):
             self._recover()
 
     def _recover(self) -> None:
-        if self._recovering is None:
+        if self._recovering is None and not self._closing:
             self._recovering = asyncio.get_running_loop().create_task(self._go_on_trying())
 
     async def _go_on_trying(self) -> None:
@@ -276,29 +276,38 @@ class SettlingStore(Layer):
             if entry.lane:
                 await self._settle(entry)
             else:
-                outcomes = await self._write(_still_counting(entry.groups, entry.at - self._now()))
-                for outcome in outcomes:
+                for outcome in await self._written(_still_counting(entry.groups, entry.at - self._now())):
                     if isinstance(outcome, StoreError):  # it is back in the journal, under its number
                         raise outcome
+
+    async def _written(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Outcome]:
+        """What came of groups; they are written, or kept, even where the task that waits is cancelled."""
+        if not any(groups):
+            return []
+        return await told(lambda then: self._write(groups, then))
 
     async def _settle(self, entry: Entry) -> None:
         """Send a batch again whose outcome is not known."""
         if self._now() - entry.at > REGISTER_TTL / 2:
             self.journal.give_up(entry)
             return
+        batch = Batch(entry.groups, entry.lane, entry.number)
         try:
-            await self._below.apply(Batch(entry.groups, entry.lane, entry.number))
+            outcome: object = await told(lambda then: self._below.apply(batch, then))
+            if isinstance(outcome, StoreError):
+                raise outcome
         except BaseException:
             self.journal.put_back(entry)
             raise
 
     async def close(self) -> None:
         """Finish what is under way, try once more to write what is left, and close."""
-        while self._under_way:  # an answer may hand over more
-            await asyncio.wait(self._under_way)
+        await self._under_way.none()
+        self._closing = True
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.wait([self._recovering])
+            await self._under_way.none()  # what it had just begun to write
         if self.journal.hits:
             try:
                 await self._write_journal()
@@ -313,15 +322,3 @@ class SettlingStore(Layer):
 
 def _errors(groups: Sequence[Sequence[Hit]], error: StoreError) -> list[Outcome]:
     return [error if group else () for group in groups]
-
-
-def joined(
-    groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
-) -> list[list[Count]]:
-    """The outcomes of the parts, put together again in the order of the hits of each group."""
-    whole: list[list[Count]] = [[0] * len(group) for group in groups]
-    for part, of_part in zip(parts, outcomes, strict=True):
-        for (group, places), outcome in zip(part.places, of_part, strict=True):
-            for number, place in enumerate(places):
-                whole[group][place] = outcome if isinstance(outcome, StoreError) else outcome[number]
-    return whole

@@ -9,7 +9,7 @@ from itertools import count
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ..core.model import Hit
-from .settling import Part
+from .parts import Part
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 

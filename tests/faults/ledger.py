@@ -162,13 +162,10 @@ class Bench:
         """Wait until nothing is under way, the journal is empty and the circuit closed."""
         async with asyncio.timeout(patience):
             while True:
-                waiting = set(self.settling._under_way)
-                if self.settling._recovering is not None:
-                    waiting.add(self.settling._recovering)
-                if not waiting:
+                await self.settling._under_way.none()
+                if self.settling._recovering is None:
                     return
-                await asyncio.wait(waiting)
-                await asyncio.sleep(0)
+                await asyncio.wait([self.settling._recovering])
 
     async def balance(self, outcome: Outcome) -> Outcome:
         """Compare the counters with what was handed over: what is missing was lost, what is too much counted twice.

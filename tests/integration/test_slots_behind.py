@@ -10,6 +10,7 @@ import structlog
 
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.stores.parts import told
 from ratelimit_service.stores.redis import RedisStore
 from ratelimit_service.stores.redis_client import connect
 from ratelimit_service.stores.settling import Batch, SettlingStore
@@ -38,6 +39,11 @@ async def charge(store: CounterStore, *keys: str) -> list[object]:
     ]
 
 
+async def applied(store: RedisStore, batch: Batch) -> object:
+    """What came of a batch."""
+    return await asyncio.wait_for(told(lambda then: store.apply(batch, then)), 15)
+
+
 async def test_the_first_call_finds_out_and_all_are_counted_once(sharded: RedisServer) -> None:
     """What was refused is sent again by slot, in the same breath; that is said once."""
     sharded.cli("FLUSHALL")
@@ -58,18 +64,18 @@ async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: Re
     sharded.cli("FLUSHALL")
     store = RedisStore(connect(sharded.url))
     batch = Batch([[Hit(key, 5, 60)] for key in KEYS], "lane", "1")
-    assert [[0]] * len(KEYS) == await store.apply(batch)
-    assert [[5]] * len(KEYS) == await store.apply(batch)
+    assert [[0]] * len(KEYS) == await applied(store, batch)
+    assert [[5]] * len(KEYS) == await applied(store, batch)
     (part, *_) = store.parts(batch.groups) or ()
-    assert [[5]] == await store.apply(Batch(part.groups, "lane", "1", part.where))
+    assert [[5]] == await applied(store, Batch(part.groups, "lane", "1", part.where))
     await store.close()
 
 
 async def test_all_calls_of_a_batch_travel_together(sharded: RedisServer) -> None:
     """Thirty calls take no more connections than one."""
     store = RedisStore(connect(sharded.url, pool_size=20))
-    await store.apply(Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
-    await store.apply(Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
+    await applied(store, Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
+    await applied(store, Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
     assert 1 == len(
         [
             line

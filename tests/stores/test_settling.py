@@ -12,7 +12,8 @@ from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.settling import Batch, Entry, Journal, Part, SettlingStore
+from ratelimit_service.stores.parts import Part, told
+from ratelimit_service.stores.settling import Applied, Batch, Entry, Journal, SettlingStore
 
 
 class Backend(MemoryStore):
@@ -32,12 +33,14 @@ class Backend(MemoryStore):
         if self.away:
             raise StoreError("away")
 
-    async def apply(self, batch: Batch) -> list[list[Count]]:
+    def apply(self, batch: Batch, then: Applied) -> None:
         self.batches.append(batch)
-        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(lambda: then(self._apply_or_fail(batch)))
+
+    def _apply_or_fail(self, batch: Batch) -> list[list[Count]] | StoreError:
         fault = self.faults.pop(0) if self.faults else ""
         if self.away or fault == "before":
-            raise StoreError("not sent")
+            return StoreError("not sent")
         outcomes: list[Outcome] = []
         if self.registers.get(batch.lane) != batch.number:
             self.registers[batch.lane] = batch.number
@@ -45,7 +48,7 @@ class Backend(MemoryStore):
         else:
             self.hit([[hit._replace(amount=0) for hit in group] for group in batch.groups], outcomes.extend)
         if fault == "after":
-            raise StoreError("the answer was lost")
+            return StoreError("the answer was lost")
         return [list(outcome) for outcome in outcomes if not isinstance(outcome, StoreError)]
 
 
@@ -105,7 +108,7 @@ async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
     lanes = [batch.lane for batch in backend.batches]
     assert lanes[0] == lanes[1] != lanes[2]
     late = backend.batches[0]
-    await backend.apply(late)
+    await told(lambda then: backend.apply(late, then))
     assert {"a": 1, "b": 1} == backend._counters
 
 

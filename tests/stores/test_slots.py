@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.model import Hit
+from ratelimit_service.stores.parts import Part, joined
 from ratelimit_service.stores.script import register
-from ratelimit_service.stores.settling import Part, joined
 from ratelimit_service.stores.slots import SLOTS, by_slot, slot_of, tags
 
 
