@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run native native-sanitize test test-core test-e2e fuzz faults bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize test test-core test-e2e fuzz faults bench check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -13,6 +13,9 @@ help: ## Say what each target does.
 run: .venv/run.stamp ## Serve config/ with the counters in memory; builds what is missing. Ctrl-C ends it.
 	@sh tools/try_next.sh
 	@BACKEND_TYPE=memory CONFIG_PATH=config exec .venv/bin/ratelimit-service serve
+
+demo: .venv/dev.stamp redis ## Play budgets with a real Envoy and Redis (docs/demo.md). FAST=1: in seconds. KEEP=1: leave it running.
+	@.venv/bin/python -m demo $(if $(filter-out 0,$(FAST)),--fast) $(if $(filter-out 0,$(KEEP)),--keep)
 
 native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as root, what it is built with is installed.
 

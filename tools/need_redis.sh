@@ -11,7 +11,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     then exit 0; fi
 fi
 cat >&2 <<'END'
-The tests need redis-server and redis-cli, and they are not installed. One of these does it:
+redis-server and redis-cli are needed, and not installed. One of these does it:
     sudo apt-get install redis-server      Debian, Ubuntu
     sudo dnf install redis                 Fedora
     brew install redis                     macOS

@@ -1,0 +1,116 @@
+"""The budgets, played with real parts. What is played, and what to see, is in docs/demo.md.
+
+    make demo [FAST=1] [KEEP=1]          (or: .venv/bin/python -m demo [--fast] [--keep] [--rules FILE])
+
+Exits with 0 if every scene came out right, else with 1 and a sentence that says which one did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from .keeping import to_try
+from .outcome import Wrong
+from .parts import TEAMS, Parts
+from .playing import Player
+from .scenes import TITLES, play
+from .stage import Stage, stage_for
+
+LOG_LINES = 10
+"""What is shown of the service's log where something went wrong."""
+
+INTERRUPTED = 130
+"""The exit code of what was ended by Ctrl-C."""
+
+
+def main() -> int:
+    """Start everything, play, and end everything again; the exit code."""
+    options = argparse.ArgumentParser(prog="demo", description=__doc__.partition("\n")[0])
+    options.add_argument("--fast", action="store_true", help="no pauses, and no waiting for a minute to end")
+    options.add_argument("--keep", action="store_true", help="leave it running afterwards, until Ctrl-C")
+    options.add_argument(
+        "--rules", type=Path, default=TEAMS, help="another file with the budgets of the teams"
+    )
+    chosen = options.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return _run(chosen.rules, fast=chosen.fast, keep=chosen.keep)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(rules: Path, *, fast: bool, keep: bool) -> int:
+    began = time.monotonic()
+    console = Console()
+    parts = Parts(rules)
+    console.print("Starting Redis, the service, a model and Envoy ...")
+    try:
+        if not _started(parts) or not _played(parts, stage_for(console, TITLES), fast=fast):
+            return 1
+        console.print(f"\nEvery scene came out right, in {time.monotonic() - began:.0f} s.", highlight=False)
+        if keep:
+            console.print(to_try(parts), markup=False, highlight=False, soft_wrap=True)
+            _wait_for_the_end()
+        return 0
+    finally:
+        # A second Ctrl-C must not leave anything behind.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        parts.stop()
+
+
+def _started(parts: Parts) -> bool:
+    """Whether everything answers; where something does not, it has been said."""
+    try:
+        parts.start()
+    except (OSError, RuntimeError, AssertionError) as error:
+        _complain(f"Not everything has started: {error}", error)
+        return False
+    return True
+
+
+def _wait_for_the_end() -> None:
+    """Until Ctrl-C, which is how it is meant to end."""
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def _played(parts: Parts, stage: Stage, *, fast: bool) -> bool:
+    """Whether every scene came out right; where one did not, it has been said."""
+    try:
+        player = Player(parts, stage, fast=fast)
+        with stage:
+            play(player)
+    except Wrong as wrong:
+        _complain(f"{stage.where} went wrong: {wrong}.")
+    except Exception as error:
+        _complain(f"{stage.where} went wrong: {type(error).__name__}: {error}.", error)
+    else:
+        return True
+    last = "".join(parts.service.log.splitlines(keepends=True)[-LOG_LINES:])
+    print(f"\nThe end of the service's log:\n{last}", file=sys.stderr)
+    return False
+
+
+def _complain(sentence: str, error: Exception | None = None) -> None:
+    print(f"\n{sentence}", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(note, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

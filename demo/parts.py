@@ -1,0 +1,87 @@
+"""What is played with: redis-server, the service, a model, and an Envoy in front of it. Each is a process, or a port, of its own."""
+
+from __future__ import annotations
+
+import string
+import tempfile
+import zlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.envoy import EnvoyProcess
+from tests.e2e.upstream import MockLlm
+from tests.servers import RedisServer
+from tests.service import Ended, Service, port_of, run
+
+from .identities import Company, Mesh
+
+HERE = Path(__file__).parent
+TEAMS = HERE / "teams.yaml"
+NAMESPACES = HERE / "configmap.yaml"
+
+LARGE, SMALL = "large", "small"
+"""The models that there are."""
+
+
+def cost(body: Any) -> int:
+    """What the model says an answer has cost: 400 to 1,500 tokens, the small one 25 to 45; always the same for a prompt."""
+    dice = zlib.crc32(repr(body.get("messages")).encode())
+    return 25 + dice % 21 if body.get("model") == SMALL else 400 + dice % 1101
+
+
+class Parts:
+    """All of them. `rules` is the file with the budgets of the teams.
+
+    `teams` and `workloads` are where callers reach the gateway; `directory` has every file, and goes with `stop`.
+    """
+
+    def __init__(self, rules: Path = TEAMS) -> None:
+        self._rules = rules.resolve()
+        self._stack = ExitStack()
+
+    def stop(self) -> None:
+        """End all that was started, in the opposite order, and wait until it is gone."""
+        self._stack.close()
+
+    def start(self) -> None:
+        """Return when everything answers. After an error, `stop` ends what was started until then."""
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
+        self.decisions = self.directory / "decisions.log"
+        self.company, self.mesh = Company(), Mesh(self.directory)
+        jwks = self.directory / "jwks.json"
+        jwks.write_text(self.company.jwks)
+
+        self.redis = self._stack.enter_context(RedisServer())
+        self.environment = {
+            "CONFIG_PATH": f"{self._rules},{NAMESPACES}",
+            "BACKEND_TYPE": "redis",
+            "REDIS_URL": self.redis.address,
+            # The ConfigMap could be upstream's: this makes a budget of its requests_per_unit.
+            "BUDGET_DOMAINS": "token-budgets",
+        }
+        decisions = self._stack.enter_context(self.decisions.open("wb"))
+        local = {"HOST": "127.0.0.1", "GRPC_HOST": "127.0.0.1"}
+        self.service = Service(
+            {**self.environment, **local, "DECISION_LOG": "all"}, stdout=decisions.fileno()
+        )
+        self._stack.callback(self.service.stop)
+
+        model = MockLlm(cost)
+        self._stack.callback(model.stop)
+        text = string.Template((HERE / "envoy.yaml").read_text("utf-8")).substitute(
+            jwks=jwks,
+            certificate=self.mesh.gateway,
+            key=self.mesh.gateway_key,
+            authority=self.mesh.authority,
+            model_port=model.port,
+            ratelimit_port=port_of(self.service.grpc),
+        )
+        self.envoy = EnvoyProcess(self.directory, text)
+        self._stack.callback(self.envoy.stop)
+        self.teams = f"http://{self.envoy.listeners['teams']}"
+        self.workloads = f"https://{self.envoy.listeners['workloads']}"
+
+    def reset(self, domain: str, descriptor: str) -> Ended:
+        """`ratelimit-service reset`, as an operator runs it."""
+        return run("reset", domain, descriptor, environment=self.environment)
