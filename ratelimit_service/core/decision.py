@@ -107,6 +107,7 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
     rule, stat = item.rule, item.stat
     assert rule is not None and stat is not None
     uses: list[Use] = []
+    told: Use | None = None
     for limit, span, place, near in item.charges:
         before = counts[place]
         if isinstance(before, StoreError):
@@ -120,8 +121,12 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
         else:
             after = before
         over = cost >= 0 and (before >= limit.amount if rule.budget else before + cost > limit.amount)
-        uses.append(Use(limit, key, span.end, before, after, over, near))
-    limit, _, end, before, after, over, near = uses[0] if len(uses) == 1 else _told(uses)
+        use = Use(limit, key, span.end, before, after, over, near)
+        uses.append(use)
+        if told is None or _tells_more(use, told):
+            told = use
+    assert told is not None
+    limit, _, end, before, after, over, near = told
 
     top, reset = limit.amount, end - plan.now
     if not over:
@@ -134,13 +139,14 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
     return tally, Status(OK if rule.shadow else OVER_LIMIT, limit, 0, reset)
 
 
-def _told(uses: Sequence[Use]) -> Use:
-    """The window that the status tells of: of those without room the one that takes longest to reset (of two that
+def _tells_more(use: Use, than: Use) -> bool:
+    """Whether the status tells of this window: of those without room the one that takes longest to reset (of two that
     reset together, the longer unit), or else the one with the least left."""
-    over = [use for use in uses if use.over]
-    if over:
-        return max(over, key=lambda use: (use.end, length(use.limit.window)))
-    return min(uses, key=lambda use: use.limit.amount - use.after)
+    if use.over and than.over:
+        return (use.end, length(use.limit.window)) > (than.end, length(than.limit.window))
+    if use.over or than.over:
+        return use.over
+    return use.limit.amount - use.after < than.limit.amount - than.after
 
 
 def _overall(items: Sequence[Item], statuses: Sequence[Status]) -> Code:
@@ -170,9 +176,9 @@ def _limit_headers(policy: Policy, items: Sequence[Item], statuses: Sequence[Sta
     if chosen is None:
         return ()
     item, status = chosen
-    assert status.limit is not None
+    assert item.rule is not None and status.limit is not None
     return (
-        Header(policy.limit_header, limit_text(item.charges, status.limit)),
+        Header(policy.limit_header, limit_text(item.rule.limits, status.limit)),
         Header(policy.remaining_header, str(status.remaining)),
         Header(policy.reset_header, str(status.reset)),
     )

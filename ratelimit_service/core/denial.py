@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .model import OVER_LIMIT, Entry, Header, Limit, Rule, Status, Tally, Window
-from .planning import Charge, Item, Plan, Policy, described
+from .planning import Item, Plan, Policy, described
 from .text import printable
 from .windows import length
 
@@ -49,21 +49,20 @@ def refusal(
     place = _refusing(plan.items, statuses)
     tally = tallies[place]
     assert tally is not None
-    told = next(use for use in tally.uses if use.limit is tally.limit)
+    which, told = next((which, use) for which, use in enumerate(tally.uses) if use.limit is tally.limit)
     return _refusal(
         policy.refusal_headers,
         policy.refusal_body,
         plan.request.domain,
         plan.request.descriptors[place].entries,
         tally.rule,
-        plan.items[place].charges,
-        statuses[place],
+        which,
         told.after,
         told.end,
+        statuses[place].reset,
     )
 
 
-@lru_cache(maxsize=1_000)
 def refusal_without_limit(policy: Policy, why: str, fault: str = "invalid_request_error") -> Refusal:
     """What a caller is told whom no counter refuses: there is nothing to wait for. `fault` is the type of the error."""
     if not (policy.refusal_headers or policy.refusal_body):
@@ -85,18 +84,18 @@ def _refusal(
     domain: str,
     entries: tuple[Entry, ...],
     rule: Rule,
-    charges: tuple[Charge, ...],
-    status: Status,
+    which: int,
     used: int,
     end: int,
+    reset: int,
 ) -> Refusal:
-    limit = status.limit
-    assert limit is not None
-    waiting = [Header("retry-after", str(status.reset))] if "retry-after" in headers else []
+    """What is told of limit number `which` of a rule, `used` of which is used until `end`, in `reset` seconds."""
+    limit = rule.limits[which]
+    waiting = [Header("retry-after", str(reset))] if "retry-after" in headers else []
     if "x-ratelimit" in headers:
-        waiting.append(Header("x-ratelimit-limit", limit_text(charges, limit)))
-        waiting.append(Header("x-ratelimit-remaining", str(status.remaining)))
-        waiting.append(Header("x-ratelimit-reset", str(status.reset)))
+        waiting.append(Header("x-ratelimit-limit", limit_text(rule.limits, limit)))
+        waiting.append(Header("x-ratelimit-remaining", "0"))
+        waiting.append(Header("x-ratelimit-reset", str(reset)))
     told = (*waiting, *_headers(headers, has_body))
     if not has_body:
         return Refusal(told, b"")
@@ -106,13 +105,12 @@ def _refusal(
         "used": used,
         "limit": limit.amount,
         "unit": unit_text(limit.window),
-        "reset_seconds": status.reset,
+        "reset_seconds": reset,
         "resets_at": _instant(end),
     }
     what = "Token" if rule.budget else "Rate"
     message = (
-        rule.denial_message
-        or f"{what} limit is exceeded. Try again in {{reset_seconds}} {_seconds(status.reset)}."
+        rule.denial_message or f"{what} limit is exceeded. Try again in {{reset_seconds}} {_seconds(reset)}."
     )
     details = {
         "domain": domain,
@@ -121,7 +119,7 @@ def _refusal(
         "used": used,
         "limit": limit.amount,
         "unit": facts["unit"],
-        "resets_in_seconds": status.reset,
+        "resets_in_seconds": reset,
         "resets_at": facts["resets_at"],
     }
     return Refusal(told, _body(fill(message, facts), "tokens" if rule.budget else "requests", details))
@@ -162,16 +160,16 @@ def _wait(status: Status) -> tuple[int, int]:
     return status.reset, length(status.limit.window)
 
 
-def limit_text(charges: Sequence[Charge], told: Limit) -> str:
-    """The limit that a status tells of; where the descriptor counts in several windows, all of them behind it.
+def limit_text(limits: Sequence[Limit], told: Limit) -> str:
+    """The limit that a status tells of; where the rule has several, all of them behind it.
 
     `5000`, or `5000, 5000;w=3600;name="dba-hourly", 50000;w=86400;name="dba-daily"`, as Envoy writes them.
     """
-    if len(charges) < 2:
+    if len(limits) < 2:
         return str(told.amount)
     policies = [
         f"{limit.amount};w={length(limit.window)}" + (f';name="{limit.name}"' if limit.name else "")
-        for limit, *_ in charges
+        for limit in limits
     ]
     return ", ".join([str(told.amount), *policies])
 

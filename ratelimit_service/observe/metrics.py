@@ -214,19 +214,19 @@ class Metrics(Collector):
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """A request was decided (ports.Observer)."""
-        self._count_request(plan, "ok" if decision.code is OK else "over_limit")
+        code, _, tallies, _, _, _, shadowed = decision
+        self._count_request(plan, "ok" if code is OK else "over_limit")
         self._count_hits(plan)
-        if decision.shadowed:
+        if shadowed:
             self._shadowed += 1
-        for item, tally in zip(plan.items, decision.tallies, strict=True):
+        for item, tally in zip(plan.items, tallies, strict=True):
             if tally is None:
                 continue
             _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, uses = tally
-            if not (over or within_limit or near_limit):
-                continue
-            limit_row, rule_rows = item.memo or self._rows(item)
-            limit_row[_WITHIN] += within_limit
-            limit_row[_NEAR] += near_limit
+            if within_limit or over:
+                limit_row, rule_rows = item.memo or self._rows(item)
+                limit_row[_WITHIN] += within_limit
+                limit_row[_NEAR] += near_limit
             if not over:
                 continue
             limit_row[_OVER] += over_limit
