@@ -37,9 +37,8 @@ fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests for long, with hu
 faults: .venv/dev.stamp redis ## Run the fault suite for long, and write its figures into docs/reliability.md.
 	@FAULT_SECONDS=5 HOSTILE_REQUESTS=250000 FAULT_REPORT=docs/reliability.md .venv/bin/python -m pytest tests/faults
 
-bench: .venv/dev.stamp redis ## Measure decisions a second, and write the table into docs/performance.md. Wants h2load and taskset.
-	@command -v h2load >/dev/null || { echo 'h2load is missing: apt-get install nghttp2-client'; exit 1; }
-	@.venv/bin/python -m bench.run --write
+bench: .venv/dev.stamp .venv/native.stamp redis h2load ## Measure, and write docs/performance.md and docs/scaling.md. LONG=1: ten minutes more. TARGET=HOST:PORT: that one, too.
+	@.venv/bin/python -m bench.run --write $(if $(filter-out 0,$(LONG)),--long) $(if $(TARGET),--target $(TARGET)) --json $(or $(JSON),build/bench.json)
 
 check: .venv/dev.stamp ## Check format, lint, types, and that what is generated is current.
 	@.venv/bin/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }
@@ -99,6 +98,9 @@ HTTP2 = ratelimit_service/transports/_http2.pyx ratelimit_service/transports/_ng
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis
+.PHONY: redis h2load
 redis:
 	@sh tools/need_redis.sh
+
+h2load:
+	@sh tools/need_h2load.sh

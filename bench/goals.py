@@ -1,0 +1,159 @@
+"""What the service is to reach, and whether it did in a run: computed from the results, never by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .messages import FOUR_BY_TWO
+from .results import NARROW, WIDE, Results, Run, named
+
+MB = 10**6
+
+
+class Goal(NamedTuple):
+    """One goal. `measured` is empty where it was not measured, and then `met` says nothing."""
+
+    text: str
+    measured: str
+    met: bool
+
+    @property
+    def verdict(self) -> str:
+        """As the table has it."""
+        if not self.measured:
+            return "not measured"
+        return "yes" if self.met else "**no**"
+
+
+def goals(results: Results) -> list[Goal]:
+    """All of them, in the order of the table."""
+    return [
+        *_units(results),
+        *_minute(results),
+        *_round_trips(results),
+        *_costs(results),
+        *_memory(results),
+        *_envoy(results),
+    ]
+
+
+def _of(text: str, run: Run | None, say: Callable[[Run], str], met: Callable[[Run], bool]) -> Goal:
+    return Goal(text, say(run), met(run)) if run else Goal(text, "", False)
+
+
+def _units(results: Results) -> Iterator[Goal]:
+    for store, shape, least in (
+        ("redis", WIDE, 15),
+        ("redis", NARROW, 10),
+        ("memory", WIDE, 22),
+        ("memory", NARROW, 12),
+    ):
+        text = f"charges on {store.replace('redis', 'Redis')}, {shape}: at least {least} units"
+        run, unit = results.find(named("native", store, "charge", shape)), results.unit(shape)
+        if run and unit:
+            yield Goal(text, f"{run.rate / unit:.1f}", run.rate / unit >= least)
+        else:
+            yield Goal(text, "", False)
+
+
+def _minute(results: Results) -> Iterator[Goal]:
+    run = results.find("minute/native/redis")
+    where = f"{run.offered:,.0f}/s for {run.seconds:.0f} s" if run else "5,000/s for a minute"
+    where = f"open loop, Redis, {where}, with two reloads of 10,000 rules"
+    yield _of(f"{where}: p99 at most 2 ms", run, lambda r: _ms(r.latency.p99), lambda r: r.latency.p99 <= 2)
+    yield _of("… p99.9 at most 5 ms", run, lambda r: _ms(r.latency.p999), lambda r: r.latency.p999 <= 5)
+    yield _of(
+        "… nothing over 20 ms",
+        run,
+        lambda r: f"{r.latency.over_20ms:,} of {r.decisions:,}, worst {_ms(r.latency.worst)}",
+        lambda r: not r.latency.over_20ms,
+    )
+    yield _of(
+        "… no call without a decision, and both reloads took place",
+        run,
+        lambda r: f"{r.extra['errors']:.0f} errors, {r.extra['reloads']:.0f} reloads",
+        lambda r: r.extra["errors"] == 0 and r.extra["reloads"] == 2,
+    )
+
+
+def _round_trips(results: Results) -> Iterator[Goal]:
+    yield _of(
+        f"at most 0.1 script calls a decision with 100 callers ({WIDE})",
+        results.find(named("native", "redis", "charge", WIDE)),
+        lambda r: f"{r.calls:.3f}",
+        lambda r: r.calls <= 0.1,
+    )
+    yield _of(
+        "one script call a decision when idle (one caller)",
+        results.find("idle/native/redis"),
+        lambda r: f"{r.calls:.3f}",
+        lambda r: round(r.calls, 2) == 1,
+    )
+
+
+def _costs(results: Results) -> Iterator[Goal]:
+    for store in ("Redis", "memory"):
+        yield _of(
+            f"at most 15 µs of the server's CPU a charge, {store}, {WIDE}",
+            results.find(named("native", store.lower(), "charge", WIDE)),
+            lambda r: f"{r.server_cpu:.1f} µs",
+            lambda r: r.server_cpu <= 15,
+        )
+    few, many = results.find("rules/10"), results.find("rules/10000")
+    text = "10,000 rules cost at most 1.1 times what 10 rules do"
+    yield _ratio(text, many, few, lambda run: run.server_cpu, 1.1)
+    for store in ("Redis", "memory"):
+        four = results.find(named("native", store.lower(), FOUR_BY_TWO, WIDE))
+        one = results.find(named("native", store.lower(), "charge", WIDE))
+        text = f"{FOUR_BY_TWO} cost at most 2.5 times what one does, {store}"
+        yield _ratio(text, four, one, lambda run: 1 / run.rate, 2.5)
+
+
+def _ratio(text: str, run: Run | None, base: Run | None, cost: Callable[[Run], float], most: float) -> Goal:
+    if not run or not base:
+        return Goal(text, "", False)
+    ratio = cost(run) / cost(base)
+    return Goal(text, f"{ratio:.2f}", round(ratio, 2) <= most)
+
+
+def _memory(results: Results) -> Iterator[Goal]:
+    for store in ("Redis", "memory"):
+        yield _of(
+            f"at most 60 MB of memory after the start, native, {store}",
+            results.find(named("native", store.lower(), "charge", WIDE)),
+            lambda r: f"{r.extra['rss_start'] / MB:.1f} MB",
+            lambda r: r.extra["rss_start"] <= 60 * MB,
+        )
+    yield _of(
+        "memory is flat over ten minutes of new buckets: at most 5 % more after the first two",
+        results.find("ten minutes/native/redis"),
+        lambda r: (
+            f"{r.extra['rss_settled'] / MB:.1f} → {r.extra['rss_end'] / MB:.1f} MB in {r.seconds / 60:.0f} minutes, "
+            f"{r.decisions:,} buckets"
+        ),
+        lambda r: r.extra["rss_highest"] <= 1.05 * r.extra["rss_settled"],
+    )
+    yield _of(
+        "a million buckets in the memory store: at most 300 bytes each",
+        results.find("million/native/memory"),
+        lambda r: f"{r.extra['bytes']:.0f} bytes with {r.extra['buckets']:,.0f}",
+        lambda r: r.extra["bytes"] <= 300,
+    )
+
+
+def _envoy(results: Results) -> Iterator[Goal]:
+    yield _of(
+        "a real Envoy with its 20 ms, at half of what it can pass, for a minute: failure_mode_allowed = 0, "
+        "upstream_rq_timeout = 0",
+        results.find("envoy/native/redis"),
+        lambda r: (
+            f"{r.extra['failure_mode_allowed']:.0f} and {r.extra['upstream_rq_timeout']:.0f} of {r.extra['asked']:,.0f} "
+            f"at {r.offered:,.0f}/s"
+        ),
+        lambda r: not r.extra["failure_mode_allowed"] and not r.extra["upstream_rq_timeout"],
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f} ms"

@@ -1,0 +1,177 @@
+"""What is asked: the rules that are measured with, and requests as bytes.
+
+A traffic is a text, because it goes to another process on its command line: the name of a constant request ("charge"),
+"mixed" or "cold:KEY". `requests(traffic, …)` has its requests in their order, the same whenever it is called, so
+that the books can be kept without a word from who has sent them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
+
+EXAMPLES = Path(__file__).parents[1] / "config" / "examples"
+DOMAIN = "bench"
+LIMIT = 4_000_000_000
+"""Of every budget that is not to be used up."""
+TEAMS = 10_000
+ZIPF = 1.1
+"""The k-th of the teams sends 1 / k^ZIPF as much as the first one."""
+SEED = 20_261_121
+_SECOND_DESCRIPTOR = 5
+"""One team in so many sends a user beside the team."""
+_AMOUNTS = (90, 260, 520, 900, 1_500, 4_000)
+"""What a prompt and its completion cost, in tokens."""
+
+_RULES = f"""\
+domain: {DOMAIN}
+descriptors:
+  - key: team
+    rate_limit: {{unit: year, tokens_per_unit: {LIMIT}}}
+  - key: user
+    rate_limit: {{unit: day, tokens_per_unit: {LIMIT}}}
+  - key: cold
+    rate_limit: {{unit: year, tokens_per_unit: {LIMIT}}}
+  - key: fleeting
+    rate_limit: {{unit: minute, tokens_per_unit: {LIMIT}}}
+  - key: both
+    rate_limits:
+      - {{unit: hour, tokens_per_unit: {LIMIT}}}
+      - {{unit: year, tokens_per_unit: {LIMIT}}}
+  - key: spent
+    rate_limit: {{unit: year, tokens_per_unit: 0}}
+"""
+
+
+def rules(count: int = 0) -> str:
+    """A configuration; with a `count`, so many rules with a value of their own beside the others."""
+    return _RULES + "".join(
+        f"  - {{key: named, value: t{number}, rate_limit: {{unit: year, tokens_per_unit: {LIMIT}}}}}\n"
+        for number in range(count)
+    )
+
+
+def rules_for_others() -> str:
+    """The same in the language of envoyproxy/ratelimit, for what `--target` names: requests, one window a bucket."""
+    head, _, tail = _RULES.partition("  - key: both\n")
+    both = f"  - key: both\n    rate_limit: {{unit: year, requests_per_unit: {LIMIT}}}\n"
+    return (head + both + tail[tail.index("  - key: spent") :]).replace(
+        "tokens_per_unit", "requests_per_unit"
+    )
+
+
+def write_rules(directory: Path, count: int = 0) -> list[Path]:
+    """The files that the service is started with: these rules, and all of config/examples."""
+    file = directory / "rules.yaml"
+    scratch = directory / "rules.tmp"
+    scratch.write_text(rules(count), "utf-8")
+    scratch.replace(file)
+    return [file, EXAMPLES]
+
+
+class Asked(NamedTuple):
+    """One request: which buckets it charges (key and value) with how much, and its bytes."""
+
+    body: bytes
+    charges: tuple[tuple[str, str, int], ...] = ()
+
+
+def message(*descriptors: tuple[str, str, int]) -> bytes:
+    """A request, as gRPC frames it; each descriptor is a key, a value and hits."""
+    request = RateLimitRequest(domain=DOMAIN)
+    for key, value, hits in descriptors:
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=key.encode(), value=value.encode())
+        descriptor.hits_addend.value = hits
+    return framed(request.SerializeToString())
+
+
+def framed(data: bytes) -> bytes:
+    """A message of gRPC that is not compressed."""
+    return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+def asked(*descriptors: tuple[str, str, int]) -> Asked:
+    """The same with what it charges."""
+    return Asked(message(*descriptors), tuple(item for item in descriptors if item[2] and item[0] != "spent"))
+
+
+FOUR_BY_TWO = "4 descriptors × 2 windows"
+CONSTANT = {
+    "charge": asked(("team", "dba", 1)),
+    "check": asked(("team", "dba", 0)),
+    FOUR_BY_TWO: asked(*[("both", f"dba{number}", 1) for number in range(4)]),
+    "over the limit": asked(("spent", "dba", 0)),
+    "no match": Asked(message(("nobody", "x", 1))),
+    "charge of a named team": asked(("named", "t7", 1)),
+}
+"""Requests that are the same each time."""
+
+
+class Zipf:
+    """Numbers from 0 to `count` - 1, the k-th of which comes 1 / k^`exponent` as often as the first."""
+
+    def __init__(self, count: int, exponent: float, seed: int) -> None:
+        self._numbers = range(count)
+        self._weights = list(itertools.accumulate(1 / (k + 1) ** exponent for k in range(count)))
+        self._random = random.Random(seed)
+
+    def draw(self, many: int) -> list[int]:
+        """The next ones."""
+        return self._random.choices(self._numbers, cum_weights=self._weights, k=many)
+
+
+@lru_cache(maxsize=200_000)
+def _mixed(team: int, hits: int) -> Asked:
+    descriptors = [("team", f"t{team}", hits)]
+    if team % _SECOND_DESCRIPTOR == 0:
+        descriptors.append(("user", f"u{team}", hits))
+    return asked(*descriptors)
+
+
+def requests(traffic: str, many: int, connection: int = 0) -> Iterator[Asked]:
+    """The first `many` requests that a connection sends."""
+    kind, _, detail = traffic.partition(":")
+    if kind in CONSTANT:
+        return itertools.repeat(CONSTANT[kind], many)
+    if kind == "mixed":
+        return itertools.islice(_mixture(SEED + connection), many)
+    if kind == "cold":
+        return _cold(detail, many, connection)
+    raise ValueError(f"no such traffic: {traffic}")
+
+
+def _mixture(seed: int) -> Iterator[Asked]:
+    """Checks and charges by turns, without end: a prompt is asked for and later charged, others come between."""
+    draw, dice = Zipf(TEAMS, ZIPF, seed), random.Random(seed)
+    while True:
+        for place, team in enumerate(draw.draw(4_096)):
+            yield _mixed(team, dice.choice(_AMOUNTS) if place % 2 else 0)
+
+
+def _cold(key: str, many: int, connection: int) -> Iterator[Asked]:
+    """Charges of buckets that nobody has asked for before: each value comes once."""
+    marker = f"c{connection:03d}n{0:09d}"
+    start, end = message((key, marker, 1)).split(marker.encode())
+    for number in range(many):
+        value = f"c{connection:03d}n{number:09d}"
+        yield Asked(start + value.encode() + end, ((key, value, 1),))
+
+
+def expected(traffic: str, sent: Sequence[int]) -> dict[tuple[str, str], int]:
+    """What each bucket was charged by connections that have `sent` so many requests, by key and value."""
+    charged: dict[tuple[str, str], int] = {}
+    kind = traffic.partition(":")[0]
+    if kind in CONSTANT:
+        return {(key, value): hits * sum(sent) for key, value, hits in CONSTANT[kind].charges}
+    for connection, many in enumerate(sent):
+        for request in requests(traffic, many, connection):
+            for key, value, hits in request.charges:
+                charged[key, value] = charged.get((key, value), 0) + hits
+    return charged

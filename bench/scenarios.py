@@ -1,0 +1,255 @@
+"""What is measured, in the order in which it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from . import books
+from .machine import resident_bytes
+from .measuring import Bench, closed, opened, run_of
+from .messages import CONSTANT, FOUR_BY_TWO, expected, write_rules
+from .replay_client import replay
+from .results import NARROW, SINGLE, WIDE, Results, Shape, named
+from .servers import AS_DEPLOYED, gateway, metric, nothing, served, statistics, target
+from .stages import measure_apart
+
+TRANSPORTS, STORES = ("grpcio", "native"), ("memory", "redis")
+BOTH_SHAPES = ("charge", "check")
+REQUESTS = (*CONSTANT, "mixed", "cold:cold")
+OPEN_RATES = {
+    "native": (1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000),
+    "grpcio": (250, 500, 1_000, 1_500, 2_000, 3_000),
+}
+STEADY = 5_000
+"""Decisions a second of the minute with everything in it."""
+MANY_RULES, FEW_RULES = 10_000, 10
+_COLD_RATE = 2_000
+_GIVEN_UP = 0.95
+"""The share of a load that is not answered any more in its time: a higher one says nothing more."""
+LOADED = "ratelimit_service_config_load_success"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Something that is measured; `name` is what --only looks into. `long` is only with --long."""
+
+    name: str
+    measure: Callable[[Bench], None]
+    long: bool = False
+
+
+def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[Scenario]:
+    """Everything; with what listens at `address`, whose processes are `pids`, in the same run."""
+    for transport in TRANSPORTS:
+        for shape in (WIDE, NARROW):
+            yield Scenario(
+                f"nothing/{transport}/{shape}", partial(_nothing, transport=transport, shape=shape)
+            )
+    for transport in TRANSPORTS:
+        for store in STORES:
+            for request, shape in _requests():
+                name = named(transport, store, request.partition(":")[0], shape)
+                yield Scenario(
+                    name,
+                    partial(
+                        _service, name=name, transport=transport, store=store, request=request, shape=shape
+                    ),
+                )
+    if address:
+        for request, shape in _requests():
+            name = f"target/{request.partition(':')[0]}/{shape}"
+            yield Scenario(
+                name,
+                partial(_target, name=name, address=address, pids=pids or [], request=request, shape=shape),
+            )
+    for request in ("charge", "mixed", FOUR_BY_TWO):
+        name = named("native", "cluster", request, WIDE)
+        yield Scenario(
+            name,
+            partial(_service, name=name, transport="native", store="cluster", request=request, shape=WIDE),
+        )
+    yield Scenario("idle/native/redis", _idle)
+    yield Scenario("rules/native/memory", _rules)
+    for transport, store in (("native", "redis"), ("native", "memory"), ("grpcio", "redis")):
+        yield Scenario(f"open/{transport}/{store}", partial(_open, transport=transport, store=store))
+    yield Scenario("minute/native/redis", _minute)
+    yield Scenario("scraped/native/redis", _scraped)
+    yield Scenario("envoy/native/redis", _envoy)
+    yield Scenario("million/native/memory", _million)
+    yield Scenario("stages", _stages)
+    yield Scenario("ten minutes/native/redis", _ten_minutes, long=True)
+    # At the end once more: has the machine become another one meanwhile?
+    yield Scenario(
+        f"nothing again/grpcio/{WIDE}", partial(_nothing, transport="grpcio", shape=WIDE, again=" again")
+    )
+
+
+def _requests() -> Iterator[tuple[str, Shape]]:
+    for request in REQUESTS:
+        if request == "charge of a named team":  # it is for the scenario with many rules
+            continue
+        yield request, WIDE
+        if request in BOTH_SHAPES:
+            yield request, NARROW
+
+
+def _nothing(bench: Bench, transport: str, shape: Shape, again: str = "") -> None:
+    with nothing(transport) as server:
+        closed(bench, f"nothing{again}/{transport}/{shape}", server, "charge", shape)
+
+
+def _service(bench: Bench, name: str, transport: str, store: str, request: str, shape: Shape) -> None:
+    with served(transport, store, bench.directory) as server:
+        empty, _ = server.redis_memory()
+        run = closed(bench, name, server, request, shape)
+        if server.redis:
+            used, keys = server.redis_memory()
+            run.extra |= {"redis_bytes": max(0, used - empty), "redis_keys": keys}
+
+
+def _target(bench: Bench, name: str, address: str, pids: list[int], request: str, shape: Shape) -> None:
+    with target(address, pids) as server:
+        closed(bench, name, server, request, shape)
+
+
+def _idle(bench: Bench) -> None:
+    """One caller, who waits for each answer."""
+    with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
+        done = replay(server, "charge", SINGLE, bench.seconds)
+        books.wait_until_idle(server)
+        books.check_exactly(server, expected("charge", done.sent))
+        bench.keep(run_of("idle/native/redis", server, "charge", SINGLE, done))
+
+
+def _rules(bench: Bench) -> None:
+    """The same load with few rules and with many, twice by turns; of each the better one, since noise only adds."""
+    scratch = Bench(bench.directory, Results({}), bench.seconds)
+    for _ in range(2):
+        for count in (FEW_RULES, MANY_RULES):
+            with served("native", "memory", bench.directory, rules=count) as server:
+                closed(scratch, f"rules/{count}", server, "charge of a named team", WIDE)
+    for count in (FEW_RULES, MANY_RULES):
+        runs = [run for run in scratch.results.runs if run.name == f"rules/{count}"]
+        bench.keep(min(runs, key=lambda run: run.server_cpu))
+
+
+def _open(bench: Bench, transport: str, store: str) -> None:
+    """More and more load, until it is too much."""
+    for rate in OPEN_RATES[transport]:
+        with served(transport, store, bench.directory, environment=AS_DEPLOYED) as server:
+            name = f"open/{transport}/{store}/{rate}"
+            run = bench.keep(opened(bench, name, server, "mixed", rate, bench.seconds, shape=WIDE))
+        if run.rate < _GIVEN_UP * rate or run.generator_bound:
+            return
+
+
+def _minute(bench: Bench) -> None:
+    """A steady load with everything that happens in a minute: garbage collection, and two reloads of many rules."""
+    with served("native", "redis", bench.directory, rules=MANY_RULES, environment=AS_DEPLOYED) as server:
+        service = server.service
+        assert service is not None
+        loads = metric(service, LOADED)
+        at = {
+            bench.minute * share: partial(write_rules, bench.directory, MANY_RULES + more)
+            for more, share in ((1, 1 / 3), (2, 2 / 3))
+        }
+        actions = {when: partial(_do, action) for when, action in at.items()}
+        run = opened(
+            bench, "minute/native/redis", server, "mixed", STEADY, bench.minute, shape=WIDE, at=actions
+        )
+        run.server += f", {MANY_RULES:,} rules reloaded twice"
+        run.extra["reloads"] = metric(service, LOADED) - loads
+        bench.keep(run)
+
+
+def _scraped(bench: Bench) -> None:
+    """The same load, while Prometheus asks for the metrics three times."""
+    with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
+        assert server.service is not None
+        seconds = bench.minute / 3
+        scrape = partial(_do, partial(metric, server.service, LOADED))
+        at = {seconds * share: scrape for share in (0.2, 0.5, 0.8)}
+        run = opened(bench, "scraped/native/redis", server, "mixed", STEADY, seconds, shape=WIDE, at=at)
+        run.server += ", scraped three times"
+        bench.keep(run)
+
+
+def _do(action: Callable[[], object]) -> None:
+    action()
+
+
+def _envoy(bench: Bench) -> None:
+    """First what Envoy itself can pass, with a service behind it that costs nothing; then half of that, for a minute."""
+    with nothing("native") as free, gateway(free, bench.directory) as (server, envoy):
+        done = replay(server, "gateway", WIDE, bench.seconds)
+        run = run_of("envoy/nothing", server, "gateway", WIDE, done)
+        run.extra = {}  # an answer of Envoy's has no message, and so no errors can be told from it
+        most = bench.keep(run).rate
+    with (
+        served("native", "redis", bench.directory, environment=AS_DEPLOYED) as limiter,
+        gateway(limiter, bench.directory) as (server, envoy),
+    ):
+        done = replay(server, "gateway", WIDE, bench.minute, rate=most / 2)
+        books.wait_until_idle(limiter)
+        seen = statistics(envoy)
+        charged = sum(used for (bucket, _), used in books.in_redis(limiter).items() if bucket[0] == "team")
+        run = run_of("envoy/native/redis", server, "gateway", WIDE, done)
+        run.offered = most / 2
+        run.extra = {
+            "failure_mode_allowed": seen.get("cluster.answers.ratelimit.failure_mode_allowed", 0),
+            "upstream_rq_timeout": seen.get("cluster.ratelimit.upstream_rq_timeout", 0),
+            "asked": seen.get("cluster.ratelimit.upstream_rq_total", 0),
+            "passed": seen.get("http.gateway.downstream_rq_2xx", 0),
+            "charged": charged,
+        }
+        bench.keep(run)
+        assert sum(done.sent) == charged == run.extra["asked"] == run.extra["passed"], run.extra
+
+
+def _million(bench: Bench) -> None:
+    """As many buckets in the memory store, by charges that each come once."""
+    some = max(1_000, bench.million // 50)
+    with served("native", "memory", bench.directory) as server:
+        (pid,) = server.pids
+        first = replay(server, "cold:fleeting", WIDE, 0, many=some, warm_up=0)
+        before = resident_bytes(pid)
+        done = replay(server, "cold:cold", WIDE, 0, many=bench.million, warm_up=0)
+        after = resident_bytes(pid)
+        books.check_exactly(server, expected("cold:cold", done.sent))
+        run = run_of("million/native/memory", server, "cold", WIDE, done)
+        run.extra |= {
+            "buckets": sum(done.sent),
+            "bytes": (after - before) / sum(done.sent),
+            "rss_end": after,
+            "warmed_by": sum(first.sent),
+        }
+        bench.keep(run)
+
+
+def _ten_minutes(bench: Bench) -> None:
+    """New buckets all the time, of windows of a minute."""
+    with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
+        (pid,) = server.pids
+        service = server.service
+        assert service is not None
+        seen: list[float] = []
+        times = [bench.ten_minutes * step / 120 for step in range(1, 120)]
+        at = {when: partial(_do, lambda: seen.append(resident_bytes(pid))) for when in times}
+        done = replay(server, "cold:fleeting", WIDE, bench.ten_minutes, rate=_COLD_RATE, at=at)
+        time.sleep(0.1)
+        run = run_of("ten minutes/native/redis", server, "cold", WIDE, done)
+        # What a minute needs is there after the first fifth; from then on it has to stay as it is.
+        settled = seen[len(seen) // 5 :]
+        run.extra |= {"rss_settled": settled[0], "rss_highest": max(settled), "rss_end": settled[-1]}
+        run.offered = _COLD_RATE
+        counted = metric(service, "ratelimit_service_rate_limit_total_hits")
+        assert counted == sum(done.sent), (counted, sum(done.sent))
+        bench.keep(run)
+
+
+def _stages(bench: Bench) -> None:
+    """In a process of its own, so that nothing of ours is in its way."""
+    bench.results.stages = measure_apart(bench.seconds)

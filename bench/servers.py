@@ -1,0 +1,171 @@
+"""What is measured against: servers that decide nothing, the service as it is deployed, another one, all of them on one core."""
+
+from __future__ import annotations
+
+import re
+import signal
+import string
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from redis import Redis
+
+from tests.e2e.envoy import EnvoyProcess
+from tests.fleets import RedisCluster
+from tests.servers import RedisServer, free_port
+from tests.service import Service, port_of
+from tests.waiting import wait_for
+
+from .machine import LOAD_CORE, SERVER_CORE, pin
+from .messages import write_rules
+
+ROOT = Path(__file__).parents[1]
+ENVOY = Path(__file__).with_name("envoy.yaml")
+SCRIPT_CALLS = ("evalsha", "evalsha_ro", "eval", "eval_ro", "fcall", "fcall_ro")
+"""What a round trip to Redis is made by. What the scripts call is in its statistics, too, and costs no round trip."""
+
+AS_DEPLOYED = {"REDIS_TIMEOUT": "1s", "STORE_ANSWER_DEADLINE": "10ms"}
+"""The defaults. In a closed loop, which fills every queue, deadlines are generous, so that each call becomes a decision."""
+
+
+@dataclass
+class Server:
+    """One that listens on 127.0.0.1:`port`. Counters are in `redis`, if any; `ours` are processes that belong to it,
+    but are not what is measured."""
+
+    name: str
+    port: int
+    pids: list[int] = field(default_factory=list)
+    redis: list[RedisServer] = field(default_factory=list)
+    ours: list[int] = field(default_factory=list)
+    service: Service | None = None
+
+    @property
+    def redis_pids(self) -> list[int]:
+        """Of the processes of Redis."""
+        return [server.pid for server in self.redis]
+
+    def clients(self) -> Iterator[Redis]:
+        """One for each Redis."""
+        for server in self.redis:
+            client = Redis(unix_socket_path=str(server.unixsocket))
+            yield client
+            client.close()
+
+    def script_calls(self) -> int:
+        """How many calls of scripts all Redis servers were sent until now."""
+        total = 0
+        for client in self.clients():
+            statistics: Any = client.info("commandstats")
+            total += sum(statistics.get(f"cmdstat_{name}", {}).get("calls", 0) for name in SCRIPT_CALLS)
+        return total
+
+    def redis_memory(self) -> tuple[int, int]:
+        """Bytes in use, and keys, of all Redis servers together."""
+        used = keys = 0
+        for client in self.clients():
+            memory: Any = client.info("memory")
+            used += memory["used_memory"]
+            keys += int(str(client.dbsize()))
+        return used, keys
+
+
+def metric(service: Service, name: str) -> float:
+    """The sum of all series of a metric, for which a busy service is given time."""
+    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
+    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+@contextmanager
+def nothing(transport: str) -> Iterator[Server]:
+    """A server that decides nothing."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.nothing", transport], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            pin(process.pid, SERVER_CORE)
+            yield Server(f"{transport}, decides nothing", port, [process.pid])
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def served(
+    transport: str,
+    store: str,
+    directory: Path,
+    *,
+    rules: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """The service with all that it does, on `store`: memory, redis or cluster. See messages.write_rules for `rules`."""
+    settings = {
+        "CONFIG_PATH": ",".join(map(str, write_rules(directory, rules))),
+        "BACKEND_TYPE": "memory" if store == "memory" else "redis",
+        "GRPC_TRANSPORT": transport,
+        "RESPONSE_DYNAMIC_METADATA": "false",
+        **(environment or {}),
+    }
+    with ExitStack() as stack:
+        servers: list[RedisServer] = []
+        if store == "redis":
+            servers = [stack.enter_context(RedisServer())]
+            settings["REDIS_URL"] = servers[0].address
+        elif store == "cluster":
+            cluster = stack.enter_context(RedisCluster(primaries=3, replicas=0))
+            servers = cluster.servers
+            settings |= {"REDIS_TYPE": "CLUSTER", "REDIS_URL": cluster.url}
+        for server in servers:
+            pin(server.pid, SERVER_CORE)
+        service = stack.enter_context(Service(settings))
+        pin(service.pid, SERVER_CORE)
+        wait_for("the store is reached", lambda: service.health()[0] == httpx.codes.OK, patience=60)
+        yield Server(f"{transport}, {store}", port_of(service.grpc), [service.pid], servers, service=service)
+
+
+@contextmanager
+def target(address: str, pids: list[int]) -> Iterator[Server]:
+    """Another service, which somebody else has started on this machine."""
+    host, _, port = address.rpartition(":")
+    assert host in ("127.0.0.1", "localhost"), "the load goes to this machine only: give 127.0.0.1:PORT"
+    yield Server("the other one", int(port), pids)
+
+
+@contextmanager
+def gateway(limiter: Server, directory: Path) -> Iterator[tuple[Server, EnvoyProcess]]:
+    """A real Envoy that asks `limiter` about each request, with its default timeout, and answers by itself."""
+    text = string.Template(ENVOY.read_text()).substitute(
+        ratelimit_port=limiter.port, answers_port=free_port()
+    )
+    envoy = EnvoyProcess(directory, text)
+    try:
+        pin(envoy.pid, LOAD_CORE)
+        port = port_of(envoy.listeners["gateway"])
+        yield (
+            Server(
+                f"Envoy before {limiter.name}",
+                port,
+                limiter.pids,
+                limiter.redis,
+                [envoy.pid],
+                limiter.service,
+            ),
+            envoy,
+        )
+    finally:
+        envoy.stop()
+
+
+def statistics(envoy: EnvoyProcess) -> dict[str, int]:
+    """Envoy's counters, of which those that were never touched are missing."""
+    text = httpx.get(f"http://{envoy.admin}/stats?usedonly", trust_env=False).text
+    return {name: int(value) for name, value in re.findall(r"^(\S+): (\d+)$", text, re.MULTILINE)}

@@ -1,0 +1,73 @@
+"""One scenario from the command line to the report, and books that do not close."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import books
+from bench.results import WIDE, Results, named
+from bench.servers import Server
+
+from ..servers import RedisServer
+from ..service import REPOSITORY
+
+
+def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None:
+    """Half a second of mixed traffic: a rate, percentiles, CPU, no errors, and a report that has the run."""
+    written = tmp_path / "results.json"
+    name = named("native", "memory", "mixed", WIDE)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.run", "--only", name, "--seconds", "0.5", "--json", str(written)],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    results = Results.load(written)
+    (run,) = results.runs
+    assert name == run.name
+    assert run.decisions > 100
+    assert 0 < run.latency.p50 <= run.latency.p99 <= run.latency.worst
+    assert run.server_cpu > 0
+    assert {"errors": 0, "refused": 0}.items() <= run.extra.items()
+    assert "| native, memory | mixed | 4 × 25 |" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One whose counters are a Redis that the test has written to."""
+    with RedisServer() as redis:
+        counters = {"team=a}:hour:x": "3", "team=a}:hour:y": "2", "team=a}:day:x": "5"}
+        redis.cli("MSET", *(word for key, value in counters.items() for word in (f"{{bench|{key}", value)))
+        redis.cli("SET", "{other|team=b}:day:x", "9")
+        yield Server("test", 0, redis=[redis])
+
+
+def test_windows_that_began_anew_are_added_up(server: Server) -> None:
+    """Five in the hour, though the hour ended meanwhile, and five in the day; other domains are not looked at."""
+    assert 2 == books.check_exactly(server, {("team", "a"): 5})
+
+
+@pytest.mark.parametrize(
+    "charged, wrong",
+    [
+        ({("team", "a"): 6}, "differ"),
+        ({("team", "a"): 4}, "differ"),
+        ({}, "differ"),
+        ({("team", "a"): 5, ("team", "b"): 1}, "without a counter"),
+    ],
+    ids=["lost", "too much", "from nowhere", "never written"],
+)
+def test_a_count_that_is_not_what_was_charged_is_found(
+    server: Server, charged: dict[books.Bucket, int], wrong: str
+) -> None:
+    """Too little, too much, and a bucket that only one side knows."""
+    with pytest.raises(AssertionError, match=wrong):
+        books.check_exactly(server, charged)

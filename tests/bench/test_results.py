@@ -1,0 +1,227 @@
+"""The arithmetic of the report, with figures that can be done in the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import capacity, report
+from bench.goals import Goal, goals
+from bench.messages import FOUR_BY_TWO
+from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
+
+CALM = Latency(0.5, 0.8, 1.5, 4.0, 12.0, 0)
+MACHINE = {"measured on": "2026-11-21"}
+
+
+def run(name: str, shape: Shape = WIDE, rate: float = 1_000.0, **values: object) -> Run:
+    """A run, of which only what is given matters."""
+    server = "native, redis" if "redis" in name else "native, memory"
+    made = Run(name, server, "charge", shape, 3.0, int(rate * 3), rate, CALM, extra={"rss_start": 5e7})
+    for field, value in values.items():
+        setattr(made, field, value)
+    return made
+
+
+def verdict(results: Results, start: str) -> str:
+    """Of the goal whose text begins so."""
+    (found,) = [goal for goal in goals(results) if goal.text.startswith(start)]
+    return found.verdict
+
+
+@pytest.mark.parametrize(
+    "share, value",
+    [(0.5, 50), (0.9, 90), (0.99, 99), (0.999, 100), (1.0, 100), (0.001, 1)],
+)
+def test_a_percentile_is_the_nearest_rank(share: float, value: int) -> None:
+    """Of 1 to 100, the p-th percentile is p."""
+    assert value == percentile(range(1, 101), share)
+
+
+def test_a_single_value_is_every_percentile() -> None:
+    """There is no other."""
+    assert [7.0, 7.0] == [percentile([7.0], 0.001), percentile([7.0], 0.999)]
+
+
+def test_latency_is_in_milliseconds_and_counts_what_envoy_would_not_have_waited_for() -> None:
+    """21 ms is late, 20 ms is not; the order in which they came does not matter."""
+    assert Latency(2, 21, 21, 21, 21, 1) == Latency.of([0.021, 0.001, 0.002])
+    assert 0 == Latency.of([0.020]).over_20ms
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """So that a report can be made again without measuring again."""
+    results = Results(MACHINE, [run("a", extra={"errors": 3.0})], {"decode": 1.5}, {"b": "it broke"})
+    results.dump(tmp_path / "results.json")
+    assert results == Results.load(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("rate, met", [(15_000.0, "yes"), (14_999.0, "**no**")])
+def test_units_are_of_the_same_shape_in_the_same_run(rate: float, met: str) -> None:
+    """15 units of 1,000, whatever the other shape does."""
+    results = Results(MACHINE)
+    assert "not measured" == verdict(results, "charges on Redis, 4 × 25")
+    results.runs += [run(f"nothing/grpcio/{NARROW}", NARROW, 10.0), run(f"nothing/grpcio/{WIDE}", WIDE)]
+    assert "not measured" == verdict(results, "charges on Redis, 4 × 25")
+    results.runs.append(run(named("native", "redis", "charge", WIDE), rate=rate))
+    assert met == verdict(results, "charges on Redis, 4 × 25")
+
+
+@pytest.mark.parametrize("many, met", [(11.0, "yes"), (11.2, "**no**")])
+def test_many_rules_are_compared_with_few(many: float, met: str) -> None:
+    """By the CPU of the server."""
+    runs = [run("rules/10", server_cpu=10.0), run("rules/10000", server_cpu=many)]
+    assert met == verdict(Results(MACHINE, runs), "10,000 rules")
+
+
+@pytest.mark.parametrize("rate, met", [(400.0, "yes"), (390.0, "**no**")])
+def test_more_descriptors_are_compared_with_one(rate: float, met: str) -> None:
+    """By what the core passes, Redis included."""
+    runs = [
+        run(named("native", "redis", "charge", WIDE)),
+        run(named("native", "redis", FOUR_BY_TWO, WIDE), rate=rate),
+    ]
+    assert met == verdict(
+        Results(MACHINE, runs), f"{FOUR_BY_TWO} cost at most 2.5 times what one does, Redis"
+    )
+
+
+def test_the_minute_fails_by_a_single_late_answer() -> None:
+    """And by a single error, and by a reload that did not take place."""
+    extra = {"errors": 0.0, "reloads": 2.0}
+    minute = run("minute/native/redis", offered=5_000.0, extra=extra)
+    results = Results(MACHINE, [minute])
+    assert ["yes", "yes"] == [verdict(results, "… nothing over"), verdict(results, "… no call")]
+    minute.latency = Latency(0.5, 0.8, 1.5, 4.0, 20.1, 1)
+    minute.extra = {"errors": 0.0, "reloads": 1.0}
+    assert ["**no**", "**no**"] == [verdict(results, "… nothing over"), verdict(results, "… no call")]
+
+
+@pytest.mark.parametrize("highest, met", [(105.0, "yes"), (106.0, "**no**")])
+def test_memory_is_flat_up_to_five_percent(highest: float, met: str) -> None:
+    """Of what it had settled at, and at its highest."""
+    extra = {"rss_settled": 100.0, "rss_highest": highest, "rss_end": 100.0}
+    results = Results(MACHINE, [run("ten minutes/native/redis", extra=extra)])
+    assert met == verdict(results, "memory is flat")
+
+
+def test_a_goal_without_a_run_is_not_measured() -> None:
+    """Nothing is claimed of it, in either direction."""
+    assert {"not measured"} == {goal.verdict for goal in goals(Results(MACHINE))}
+    assert "yes" == Goal("x", "1", True).verdict
+
+
+def test_a_run_is_marked_where_it_says_something_about_others() -> None:
+    """† others were at work, ‡ the generator could do no more."""
+    assert "" == report.marks(run("a", others=0.01, generator=0.89))
+    assert " † ‡" == report.marks(run("a", others=0.5, generator=0.95))
+
+
+def test_the_page_says_that_the_machine_was_not_quiet() -> None:
+    """In so many of all runs; and that it changed, by the unit at the end."""
+    runs = [run(f"nothing/grpcio/{WIDE}"), run(f"nothing again/grpcio/{WIDE}", rate=1_050.0)]
+    said = report.quietness(Results(MACHINE, runs))
+    assert "The machine was quiet" in said
+    assert "+5.0%" in said
+    runs[1].others, runs[1].rate = 0.4, 700.0
+    said = report.quietness(Results(MACHINE, runs, failures={"envoy": "gone"}))
+    assert "**The machine was not quiet**: in 1 of 2 runs" in said
+    assert "**The machine changed**: at the end, the unit was -30%" in said
+    assert "- envoy: gone" in said
+
+
+def test_the_table_has_units_and_the_share_of_the_transport() -> None:
+    """Half of what native passes when it decides nothing is ten units here."""
+    results = Results(
+        MACHINE,
+        [
+            run(f"nothing/grpcio/{WIDE}", server="grpcio, decides nothing"),
+            run(f"nothing/native/{WIDE}", server="native, decides nothing", rate=20_000.0),
+            run(named("native", "redis", "charge", WIDE), rate=10_000.0, redis_cpu=2.0, calls=0.04),
+        ],
+    )
+    line = report.closed_table(results).splitlines()[-1]
+    assert (
+        "| native, redis | charge | 4 × 25 | 10,000 | 10.0 | 50% | 0.50 | 1.50 | 4.00 | – | 2.0 | 0.040 |"
+        == line
+    )
+
+
+def test_the_parts_of_a_charge_add_up_to_what_was_measured() -> None:
+    """The transport is what it costs when it decides nothing, without what it decodes and encodes there."""
+    stages = dict.fromkeys(("decode", "match and plan", "store", "decide", "observe", "encode"), 1.0)
+    results = Results(
+        MACHINE,
+        [
+            run(f"nothing/native/{WIDE}", server_cpu=8.0),
+            run(named("native", "memory", "charge", WIDE), server_cpu=13.0),
+            run(named("native", "redis", "charge", WIDE), server_cpu=15.0, redis_cpu=4.0),
+        ],
+        stages,
+    )
+    found = dict(report.parts(results, "native", "redis"))
+    assert (6.0, 1.0, 2.0, 4.0) == tuple(
+        found[name] for name in ("transport", "between the stages", "calling Redis", "Redis")
+    )
+    assert 19.0 == sum(found.values())
+    assert [] == report.parts(results, "grpcio", "redis")
+
+
+def test_marked_blocks_are_replaced_and_nothing_else() -> None:
+    """What stands round them is prose. A block that nobody writes, or has no place, is a mistake."""
+    page = "a\n<!-- bench: x -->\nold\n<!-- end -->\nb\n"
+    filled = "a\n<!-- bench: x -->\n\nnew\n\n<!-- end -->\nb\n"
+    assert filled == report.fill(page, {"x": "new"})
+    assert filled == report.fill(filled, {"x": "new"})
+    for blocks in ({}, {"x": "new", "y": "new"}):
+        with pytest.raises(KeyError):
+            report.fill(page, blocks)
+
+
+COST = capacity.Cost(10.0, 2.0, 0.05)
+CONSTANTS = capacity.Constants(
+    idle=capacity.Cost(100.0, 40.0, 1.0),
+    busy=COST,
+    cluster=capacity.Cost(20.0, 12.0, 0.5),
+    hot=capacity.Cost(9.0, 1.5, 0.04),
+    redis_bytes=100.0,
+    memory_bytes=200.0,
+    connections=10,
+)
+
+
+@pytest.mark.parametrize(
+    "rate, replicas, shards, calls",
+    [
+        (1_000, 2, 1, 1_000.0),  # 0.1 of a core: two, so that one may go; each call by itself
+        (100_000, 2, 1, 5_000.0),  # one core at 60 %; 0.2 of a core of Redis
+        (10_000_000, 334, 200, 5_000_000.0),  # 200 cores and 120 of Redis, at 60 % each
+    ],
+)
+def test_capacity_follows_the_formulas(rate: int, replicas: int, shards: int, calls: float) -> None:
+    """Worked by hand from round constants."""
+    planned = capacity.plan(CONSTANTS, rate)
+    assert (replicas, shards, calls) == (planned.replicas, planned.shards, planned.calls)
+    assert replicas * 10 == planned.connections
+
+
+def test_a_bucket_takes_what_one_core_of_redis_takes() -> None:
+    """60 % of it, at 1.5 µs each."""
+    assert 400_000 == round(capacity.hottest(CONSTANTS))
+
+
+def test_the_constants_come_from_the_runs() -> None:
+    """All of them, or the page says that they were not measured."""
+    results = Results(MACHINE)
+    assert "Not measured" in capacity.tables(results)["sizes"]
+    results.runs += [
+        run("idle/native/redis", SINGLE, server_cpu=100.0, redis_cpu=40.0, calls=1.0),
+        run(named("native", "redis", "mixed", WIDE), server_cpu=10.0, redis_cpu=2.0, calls=0.05),
+        run(named("native", "cluster", "mixed", WIDE), server_cpu=20.0, redis_cpu=12.0, calls=0.5),
+        run(named("native", "redis", "charge", WIDE), server_cpu=9.0, redis_cpu=1.5, calls=0.04),
+        run(named("native", "redis", "cold", WIDE), extra={"redis_bytes": 1_000_000.0, "redis_keys": 10_000}),
+        run("million/native/memory", extra={"bytes": 200.0}),
+    ]
+    assert CONSTANTS == capacity.Constants.of(results)
+    assert "| 10,000,000 | 334 | Cluster of 200 | 120.00 |" in capacity.tables(results)["sizes"]
