@@ -1,0 +1,296 @@
+"""deploy/kubernetes: what is applied is what the API takes, and its parts fit each other and the service.
+
+No cluster is asked. Objects are held against the API schemas of Kubernetes and of the Prometheus Operator, in which a field
+that does not exist is an error; and against each other, as the cluster would put them together. What the service does with
+them is asked in test_kubernetes_serving.py, who may do what in test_kubernetes_security.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from ratelimit_service.settings import documented, load_settings, unsupported
+from ratelimit_service.settings_types import read_duration
+
+from .kustomize import (
+    BASE,
+    NAMES,
+    OLDEST,
+    OVERLAYS,
+    README,
+    WITH_SERVICE,
+    Object,
+    Objects,
+    objects_of,
+    ports,
+    rendered,
+    written,
+)
+
+WITH_REDIS = ["base", "redis", "managed-redis"]
+
+HTTP_PORTS = 3
+"""main, debug and metrics, which are closed one after another"""
+
+LAST_WRITES = 5.0
+"""Seconds at the end: a batch under way and the journal (REDIS_TIMEOUT each), and the reader of the decision log."""
+
+
+@pytest.fixture(params=WITH_SERVICE)
+def objects(request: pytest.FixtureRequest) -> Objects:
+    """Everything with the service in it; the base also where there is no kubectl."""
+    return objects_of(request.param)
+
+
+@pytest.fixture(params=WITH_REDIS)
+def with_redis(request: pytest.FixtureRequest) -> Objects:
+    """What counts in a Redis."""
+    return objects_of(request.param)
+
+
+# The API
+
+
+@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("name", ["base", *NAMES])
+def test_the_api_takes_every_object(name: str, version: str) -> None:
+    """In the oldest version that is promised and in the newest that there is a schema of."""
+    objects = objects_of(name)
+    assert len(objects) > 1
+    for each in objects:
+        if each["apiVersion"].startswith("monitoring.coreos.com/"):
+            assert each == as_the_operator_reads(each)
+        else:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def as_the_operator_reads(each: Object) -> Any:
+    """A custom resource by its schema: raises where a value is wrong, and leaves out what the schema does not know."""
+    from cloudcoil.models.prometheus_operator import v1  # takes seconds
+
+    return getattr(v1, each["kind"]).model_validate(each).model_dump(
+        mode="json", by_alias=True, exclude_unset=True
+    )  # fmt: skip
+
+
+def test_a_field_that_the_api_does_not_know_is_found() -> None:
+    """The schemas are strict: `httpGets` would be ignored by whoever applies without validation."""
+    deployment = written().one("Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["httpGets"] = {"port": 1}
+    with pytest.raises(kubernetes_validate.ValidationError, match="httpGets"):
+        kubernetes_validate.validate(deployment, OLDEST, strict=True)
+
+
+def test_a_field_that_the_operator_does_not_know_is_found() -> None:
+    """Its models leave it out, so that what they read is not what was written."""
+    monitor = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "metadata": {"name": "m"},
+        "spec": {"selector": {}, "endpoints": [{"port": "metrics", "intervall": "10s"}]},
+    }
+    assert monitor != as_the_operator_reads(monitor)
+    del monitor["spec"]["endpoints"][0]["intervall"]  # type: ignore[index]
+    assert monitor == as_the_operator_reads(monitor)
+
+
+def test_kustomize_changes_nothing_of_the_base() -> None:
+    """So what the tests find in the files holds for what is applied, and people may read the files."""
+    assert written().by_name == rendered(BASE).by_name
+
+
+@pytest.mark.parametrize("name", ["base", *NAMES])
+def test_all_of_it_is_in_one_namespace(name: str) -> None:
+    """`ratelimit`, where gateways look for it; and no two objects are one."""
+    objects = objects_of(name)
+    assert len(objects) == len(objects.by_name)
+    for each in objects:
+        assert "ratelimit" == each["metadata"]["name" if each["kind"] == "Namespace" else "namespace"]
+
+
+def test_every_overlay_is_tested() -> None:
+    """One that nobody looked at would be one that nobody can apply."""
+    assert sorted(NAMES) == sorted(path.parent.name for path in OVERLAYS.glob("*/kustomization.yaml"))
+
+
+def test_monitoring_is_applied_beside_the_service() -> None:
+    """It has no object of any other overlay: applying one does not take the other's away."""
+    mine = rendered(OVERLAYS / "monitoring").by_name.keys()
+    for name in WITH_SERVICE:
+        assert set() == mine & objects_of(name).by_name.keys()
+
+
+def test_monitoring_scrapes_the_service() -> None:
+    """The ServiceMonitor selects the Service by its labels, and its port by its name."""
+    (monitor,) = rendered(OVERLAYS / "monitoring").of("ServiceMonitor")
+    service = written().one("Service")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    paths = {each["port"]: each.get("path", "/metrics") for each in monitor["spec"]["endpoints"]}
+    assert {"metrics": load_settings(written().environment).prometheus_path} == paths
+    assert "metrics" in {port["name"] for port in service["spec"]["ports"]}
+
+
+# What gateways find
+
+
+def test_gateways_find_it_where_they_look(objects: Objects) -> None:
+    """Service `ratelimit`, port 8081, HTTP/2 without TLS; ConfigMap `ratelimit-config`, key `config.yaml`."""
+    ports_ = {port["name"]: port for port in objects.one("Service")["spec"]["ports"]}
+    assert (8081, "kubernetes.io/h2c") == (ports_["grpc"]["port"], ports_["grpc"]["appProtocol"])
+    assert ["config.yaml"] == list(objects.one("ConfigMap", "ratelimit-config")["data"])
+
+
+def test_what_decides_for_anybody_is_not_in_the_service(objects: Objects) -> None:
+    """/json charges for whoever reaches it: port 8080 is the pod's alone."""
+    assert {"grpc", "metrics"} == {port["name"] for port in objects.one("Service")["spec"]["ports"]}
+
+
+# Objects that name each other
+
+
+def test_selectors_find_their_pods(objects: Objects) -> None:
+    """Of the workload, the Service, the PodDisruptionBudget, the policies and the spreading: one kind of pod each."""
+    for each in objects.of("Deployment", "StatefulSet"):
+        assert [each["spec"]["template"]] == objects.selected(each["spec"]["selector"]["matchLabels"])
+        for spread in each["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
+            assert [each["spec"]["template"]] == objects.selected(spread["labelSelector"]["matchLabels"])
+    for each in objects.of("Service"):
+        assert [each["metadata"]["name"]] == [
+            pod["metadata"]["labels"]["app.kubernetes.io/name"]
+            for pod in objects.selected(each["spec"]["selector"])
+        ]
+    for each in objects.of("PodDisruptionBudget"):
+        assert 1 == len(objects.selected(each["spec"]["selector"]["matchLabels"]))
+    for each in objects.of("NetworkPolicy"):
+        assert 1 == len(objects.selected(each["spec"]["podSelector"]["matchLabels"]))
+
+
+def test_ports_are_named_as_their_pods_name_them(objects: Objects) -> None:
+    """In Services, policies and probes; a misspelt one would be a Service without an endpoint."""
+    for each in objects.of("Service"):
+        (pod,) = objects.selected(each["spec"]["selector"])
+        for port in each["spec"]["ports"]:
+            assert port["port"] == ports(pod)[port["targetPort"]]
+    for policy in objects.of("NetworkPolicy"):
+        (pod,) = objects.selected(policy["spec"]["podSelector"]["matchLabels"])
+        for rule in policy["spec"].get("ingress", []):
+            assert {port["port"] for port in rule["ports"]} <= ports(pod).keys()
+        for rule in policy["spec"].get("egress", []):
+            for peer in rule["to"]:
+                to = objects.selected(peer.get("podSelector", {}).get("matchLabels", {"no": "selector"}))
+                assert all(port["port"] in ports(pod) for port in rule["ports"] for pod in to)
+    container = objects.container
+    opened = {port["containerPort"] for port in container["ports"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["grpc"]["port"] in opened
+
+
+def test_everything_that_is_mounted_is_there(objects: Objects) -> None:
+    """Each mount has a volume, and each volume a ConfigMap or a claim; the Secret is made as the README says."""
+    for each in objects.of("Deployment", "StatefulSet"):
+        pod = each["spec"]["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        claims = {claim["metadata"]["name"] for claim in each["spec"].get("volumeClaimTemplates", [])}
+        mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
+        assert {mount["name"] for mount in mounts} == volumes.keys() | claims
+        for volume in volumes.values():
+            if "configMap" in volume:
+                objects.one("ConfigMap", volume["configMap"]["name"])
+            elif "persistentVolumeClaim" in volume:
+                objects.one("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+            else:
+                assert f"create secret generic {volume['secret']['secretName']}" in README.read_text()
+        if "serviceAccountName" in pod:
+            assert not objects.one("ServiceAccount", pod["serviceAccountName"])[
+                "automountServiceAccountToken"
+            ]
+
+
+def test_the_autoscaler_sets_the_replicas_and_nobody_else(objects: Objects) -> None:
+    """It names the Deployment and the container; a Deployment with `replicas` of its own has no autoscaler."""
+    deployment = objects.one("Deployment")
+    scalers = objects.of("HorizontalPodAutoscaler")
+    assert ("replicas" in deployment["spec"]) is (not scalers)
+    for scaler in scalers:
+        target = scaler["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+        (metric,) = scaler["spec"]["metrics"]
+        assert objects.container["name"] == metric["containerResource"]["container"]
+
+
+# The service
+
+
+def test_every_variable_is_a_setting_and_its_value_one_that_it_can_have(objects: Objects) -> None:
+    """And nothing of it is answered with a warning."""
+    environment = objects.environment
+    assert set() == environment.keys() - {setting.name for setting in documented()}
+    load_settings(environment)
+    assert [] == unsupported(environment)
+    assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_the_ports_are_those_that_the_service_opens(objects: Objects) -> None:
+    """Under their names."""
+    settings = load_settings(objects.environment)
+    (pod,) = objects.selected(objects.one("Service")["spec"]["selector"])
+    opened = {"grpc": settings.grpc_port, "metrics": settings.prometheus_address[1], "http": settings.port}
+    assert opened == ports(pod)
+    assert "127.0.0.1" == settings.debug_host
+
+
+def test_counters_are_shared_or_there_is_one_replica(objects: Objects) -> None:
+    """Redis for many; in memory, one pod at a time, with a file that outlasts it."""
+    settings = load_settings(objects.environment)
+    if objects.of("HorizontalPodAutoscaler"):
+        assert "redis" == settings.backend
+    else:
+        spec = objects.one("Deployment")["spec"]
+        assert ("memory", 1, {"type": "Recreate"}) == (settings.backend, spec["replicas"], spec["strategy"])
+        kept = [
+            mount["mountPath"] for mount in objects.container["volumeMounts"] if mount["name"] == "counters"
+        ]
+        assert kept == [str(Path(settings.memory_snapshot_path).parent)]
+
+
+def test_the_rules_are_mounted_where_they_are_looked_for(objects: Objects) -> None:
+    """As a directory: a subPath never sees a changed ConfigMap. Under a name that does not change with its content."""
+    settings = load_settings(objects.environment)
+    place = Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory)
+    (mount,) = [mount for mount in objects.container["volumeMounts"] if mount["mountPath"] == str(place)]
+    assert {"name", "mountPath", "readOnly"} == mount.keys()
+    for pod in objects.pods:
+        mounts = [mount for container in pod["spec"]["containers"] for mount in container["volumeMounts"]]
+        assert not any("subPath" in mount or "subPathExpr" in mount for mount in mounts)
+
+
+def test_probes_ask_for_what_a_restart_and_a_replica_can_mend(objects: Objects) -> None:
+    """Liveness and readiness ask for the process; the start waits for the service with its rules and its store."""
+    container = objects.container
+    asked = {
+        probe: container[f"{probe}Probe"]["grpc"]["service"] for probe in ("startup", "readiness", "liveness")
+    }
+    assert {"startup": "ratelimit", "readiness": "", "liveness": ""} == asked
+
+
+def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
+    """First out of the endpoints, then the calls in hand, the HTTP ports, and what is to be written."""
+    pod = objects.one("Deployment")["spec"]["template"]["spec"]
+    grace = load_settings(objects.environment).shutdown_grace
+    sleep = objects.container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep > 0
+    assert pod["terminationGracePeriodSeconds"] >= sleep + grace * (1 + HTTP_PORTS) + LAST_WRITES
+
+
+def test_connections_come_of_age_before_the_autoscaler_looks_again(with_redis: Objects) -> None:
+    """Otherwise it would add replicas that nobody has a connection to yet."""
+    age = with_redis.environment["GRPC_MAX_CONNECTION_AGE"]
+    assert "5m" == age
+    behavior = with_redis.one("HorizontalPodAutoscaler")["spec"]["behavior"]
+    (policy,) = behavior["scaleUp"]["policies"]
+    assert read_duration(age) == policy["periodSeconds"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] > read_duration(age)

@@ -1,0 +1,139 @@
+"""deploy/kubernetes: what pods may do, and who reaches them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.settings import load_settings
+
+from ..service import REPOSITORY
+from .kustomize import README, WITH_SERVICE, Object, Objects, objects_of
+
+DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
+
+
+@pytest.fixture(params=WITH_SERVICE)
+def objects(request: pytest.FixtureRequest) -> Objects:
+    """Everything with the service in it; the base also where there is no kubectl."""
+    return objects_of(request.param)
+
+
+# Pods
+
+
+def test_pods_are_restricted(objects: Objects) -> None:
+    """As the Pod Security Standard of that name has it, which the namespace demands; and the root is read-only."""
+    labels = objects.one("Namespace")["metadata"]["labels"]
+    assert "restricted" == labels["pod-security.kubernetes.io/enforce"]
+    for pod in (pod["spec"] for pod in objects.pods):
+        security = pod["securityContext"]
+        assert (True, "RuntimeDefault") == (security["runAsNonRoot"], security["seccompProfile"]["type"])
+        assert 0 not in (security["runAsUser"], security["runAsGroup"], security["fsGroup"])
+        assert (False, False) == (pod["automountServiceAccountToken"], pod["enableServiceLinks"])
+        assert not any(pod.get(host) for host in ("hostNetwork", "hostPID", "hostIPC"))
+        for container in pod["containers"]:
+            assert {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            } == container["securityContext"]
+        for volume in pod["volumes"]:
+            assert {"configMap", "secret", "persistentVolumeClaim"} & volume.keys()
+
+
+def test_the_image_is_ours(objects: Objects) -> None:
+    """Of this version, and run as the user that it is made for."""
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert f"ratelimit-service:{version}" == objects.container["image"]
+    security = objects.one("Deployment")["spec"]["template"]["spec"]["securityContext"]
+    (user,) = re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert user == f"{security['runAsUser']}:{security['runAsGroup']}"
+
+
+def test_memory_is_bounded_and_cpu_is_not(objects: Objects) -> None:
+    """A throttled process misses deadlines; one without a bound of memory takes its node along."""
+    for pod in objects.pods:
+        for container in pod["spec"]["containers"]:
+            resources = container["resources"]
+            assert {"cpu", "memory"} == resources["requests"].keys()
+            assert {"memory"} == resources["limits"].keys()
+
+
+# The network
+
+
+def reaching(objects: Objects, pod_name: str) -> Iterator[tuple[str, list[Object]]]:
+    """Each port that a policy opens of a pod, and to whom."""
+    for policy in objects.of("NetworkPolicy"):
+        if policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == pod_name:
+            for rule in policy["spec"].get("ingress", []):
+                for port in rule["ports"]:
+                    yield port["port"], rule["from"]
+
+
+def test_gateways_reach_grpc_and_prometheus_the_metrics(objects: Objects) -> None:
+    """Nobody reaches anything else: every kind of pod has a policy, and no policy is open to everybody."""
+    for pod in objects.pods:
+        name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
+        opened = dict(reaching(objects, name))
+        assert {"ratelimit": {"grpc", "metrics"}, "redis": {"redis"}}[name] == opened.keys()
+        assert all(peer for peers in opened.values() for peer in peers)
+        assert all(peers for peers in opened.values())
+    closed = {
+        policy["metadata"]["name"]: set(policy["spec"]["policyTypes"])
+        for policy in objects.of("NetworkPolicy")
+    }
+    for pod in objects.pods:
+        assert {"Ingress", "Egress"} == closed[pod["metadata"]["labels"]["app.kubernetes.io/name"]]
+
+
+@pytest.mark.parametrize("name", ["redis", "managed-redis"])
+def test_the_way_to_redis_is_open_and_no_other(name: str) -> None:
+    """DNS and the port of REDIS_URL; where Redis is ours, its Service has that name, and its pods let the service in."""
+    objects = objects_of(name)
+    host, _, port = objects.environment["REDIS_URL"].partition(":")
+    ways = [
+        (peer, each["port"])
+        for policy in objects.of("NetworkPolicy")
+        if policy["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "ratelimit"}
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        for each in rule["ports"]
+    ]
+    ((peer, opened),) = [way for way in ways if way[1] != 53]
+    assert {"UDP", "TCP"} == {
+        each["protocol"]
+        for rule in objects.one("NetworkPolicy")["spec"]["egress"]
+        for each in rule["ports"]
+        if each["port"] == 53
+    }
+    if name == "managed-redis":
+        assert int(port) == opened
+        assert peer["ipBlock"]["cidr"]
+    else:
+        service = objects.one("Service", host)
+        assert [int(port)] == [each["port"] for each in service["spec"]["ports"]]
+        assert objects.selected(service["spec"]["selector"]) == objects.selected(
+            peer["podSelector"]["matchLabels"]
+        )
+        ((_, (let_in,)),) = reaching(objects, host)
+        assert objects.selected(let_in["podSelector"]["matchLabels"]) == [
+            objects.one("Deployment")["spec"]["template"]
+        ]
+
+
+def test_a_managed_redis_is_asked_over_tls_with_a_password_from_a_file() -> None:
+    """Not from the environment, where everybody may read it who may describe the pod."""
+    objects = objects_of("managed-redis")
+    settings = load_settings(objects.environment)
+    assert settings.redis_tls
+    mounts = {mount["name"]: mount["mountPath"] for mount in objects.container["volumeMounts"]}
+    file = Path(settings.redis_auth_file)
+    assert mounts["redis-auth"] == str(file.parent)
+    assert f"--from-literal={file.name}=" in README.read_text()
+    assert "REDIS_AUTH" not in objects.environment
