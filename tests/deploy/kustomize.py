@@ -92,10 +92,11 @@ def ports(pod: Object) -> dict[str, int]:
     }
 
 
-def written() -> Objects:
-    """The base as it stands in the files that its kustomization lists."""
-    resources = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
-    return Objects([each for name in resources for each in yaml.safe_load_all((BASE / name).read_text())])
+def written(directory: Path = BASE) -> Objects:
+    """What stands in the files that a kustomization lists; for the base that is all of it."""
+    resources = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
+    files = [directory / name for name in resources if name.endswith(".yaml")]
+    return Objects([each for file in files for each in yaml.safe_load_all(file.read_text())])
 
 
 @functools.cache

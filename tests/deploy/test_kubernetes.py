@@ -68,6 +68,16 @@ def test_the_api_takes_every_object(name: str, version: str) -> None:
             kubernetes_validate.validate(each, version, strict=True)
 
 
+@pytest.mark.parametrize("name", ["redis", "managed-redis", "single"])
+def test_the_api_takes_what_an_overlay_adds(name: str) -> None:
+    """As it stands in the files: this much is known of it without kustomize, too."""
+    added = written(OVERLAYS / name)
+    assert len(added) > 0
+    for each in added:
+        kubernetes_validate.validate(each, OLDEST, strict=True)
+        assert "ratelimit" == each["metadata"]["namespace"]
+
+
 def as_the_operator_reads(each: Object) -> Any:
     """A custom resource by its schema: raises where a value is wrong, and leaves out what the schema does not know."""
     from cloudcoil.models.prometheus_operator import v1  # takes seconds
