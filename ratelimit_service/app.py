@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
+import sys
 import time
 from functools import partial
 from typing import Any
@@ -49,6 +51,9 @@ _STORE_LOOK = 1.0
 
 _LAST_LINES = 2.0
 """Seconds that whoever reads the decision log has, at the end, to take what is left of it."""
+
+_SWITCH_INTERVAL = 0.0005
+"""Seconds that a thread may go on while another one wants to: rules are read, and metrics written, while calls wait."""
 
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals are one."""
@@ -118,6 +123,8 @@ class App:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError where a port cannot be opened."""
         asyncio.get_running_loop().set_exception_handler(self._on_exception)
         self._handle_signals()
+        gc.collect()
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
             await self.start()
             await self._stopping.wait()

@@ -46,10 +46,11 @@ def refusal(
     """What a caller is told whom a counter refuses."""
     if not (policy.refusal_headers or policy.refusal_body):
         return _SILENCE
-    place = _refusing(plan.items, statuses)
+    place = _refusing(plan.items, statuses) if len(statuses) > 1 else 0
     tally = tallies[place]
     assert tally is not None
-    which, told = next((which, use) for which, use in enumerate(tally.uses) if use.limit is tally.limit)
+    which = [use.limit is tally.limit for use in tally.uses].index(True)
+    told = tally.uses[which]
     return _refusal(
         policy.refusal_headers,
         policy.refusal_body,

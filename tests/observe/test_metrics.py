@@ -25,8 +25,8 @@ from ratelimit_service.core.model import (
     Window,
 )
 from ratelimit_service.core.overrides import OVERRIDE_SOURCE
-from ratelimit_service.core.planning import Plan, Policy, make_plan
-from ratelimit_service.core.windows import Spans
+from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.observe.catalogue import CATALOGUE, markdown
 from ratelimit_service.observe.metrics import Metrics, Sample
 
@@ -89,7 +89,7 @@ def descriptor(
 
 
 def planned(*descriptors: Descriptor, domain: str = "d", policy: Policy = POLICY) -> Plan:
-    return make_plan(TREE, policy, Request(domain, descriptors), 1_000_000, Spans(), lambda: 0)
+    return Planner(TREE, policy, lambda: 0).plan(Request(domain, descriptors), 1_000_000)
 
 
 def count(
@@ -299,7 +299,7 @@ def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
 def loaded(*descriptors: DescriptorRule, most: int = 100) -> Metrics:
     """Metrics that were told of these rules of the domain d, and of nothing else."""
     metrics = Metrics(most)
-    metrics.config_loaded(RuleTree([DomainRules("d", descriptors)]), 1.0)
+    metrics.config_read(RuleTree([DomainRules("d", descriptors)]))
     return metrics
 
 
