@@ -22,7 +22,7 @@ native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as roo
 native-sanitize: .venv/native.stamp ## Run the native transport's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 	@sh tools/sanitize_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis ## Run all tests; sets up what they need, redis-server included.
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus ## Run all tests; sets up what they need, redis-server included.
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -61,7 +61,7 @@ lock: ## Lock the dependencies again, keeping versions that still fit; UPGRADE=1
 	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh
 
 clean: ## Remove everything that the other targets have made.
-	rm -rf .venv .venv-xds .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info ratelimit_service/*/*.so
+	rm -rf .venv .venv-xds .prometheus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info ratelimit_service/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment serves `run` and the tests: requirements-dev.lock has all of requirements.lock, in the same versions.
@@ -98,9 +98,12 @@ HTTP2 = ratelimit_service/transports/_http2.pyx ratelimit_service/transports/_ng
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis h2load
+.PHONY: redis prometheus h2load
 redis:
 	@sh tools/need_redis.sh
+
+prometheus:
+	@sh tools/need_prometheus.sh
 
 h2load:
 	@sh tools/need_h2load.sh

@@ -1,10 +1,14 @@
-"""Write the pages of docs/ that are made from tables in the code; with --check, only say whether they are current."""
+"""Write what is made from tables in the code, and from other files: pages of docs/, and a manifest of deploy/monitoring.
+
+With --check, only say whether they are current.
+"""
 
 from __future__ import annotations
 
 import sys
 from itertools import groupby
 from pathlib import Path
+from textwrap import indent
 
 from ratelimit_service.observe import catalogue
 from ratelimit_service.settings import documented
@@ -42,6 +46,26 @@ They may be; what they are for is done anyway.
 """
 
 
+RULES = ROOT / "deploy" / "monitoring" / "rules" / "ratelimit.yaml"
+
+PROMETHEUS_RULE_HEAD = """\
+# Made from rules/ratelimit.yaml by `make docs`.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: ratelimit
+  namespace: ratelimit
+  labels: {app.kubernetes.io/name: ratelimit}
+spec:
+"""
+
+
+def prometheus_rule() -> str:
+    """deploy/monitoring/prometheusrule.yaml: the groups of rules/ratelimit.yaml as an object of Kubernetes."""
+    groups = RULES.read_text("utf-8").partition("\ngroups:\n")[2]
+    return PROMETHEUS_RULE_HEAD + indent(f"groups:\n{groups}", "  ")
+
+
 def settings_page() -> str:
     """docs/settings.md."""
     parts = [SETTINGS_HEAD]
@@ -67,10 +91,11 @@ def settings_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page, by its file."""
+    """Everything that is generated, by its file."""
     return {
         ROOT / "docs" / "metrics.md": catalogue.markdown(),
         ROOT / "docs" / "settings.md": settings_page(),
+        ROOT / "deploy" / "monitoring" / "prometheusrule.yaml": prometheus_rule(),
     }
 
 

@@ -298,7 +298,8 @@ _PAGE = """\
 those of the moment of the scrape.
 
 Metrics marked "upstream" have the name and the labels that envoyproxy/ratelimit gives them, so dashboards and
-alerts made for it go on working. No counter ends in `_total`, and there are no `_created` series.
+alerts made for it go on working. No counter ends in `_total`, and there are no `_created` series. Dashboards and alerts
+that are ready to use: [monitoring.md](monitoring.md).
 
 | metric | type | labels | upstream | meaning |
 |---|---|---|---|---|

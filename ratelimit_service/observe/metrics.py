@@ -72,9 +72,6 @@ _RULE_METRICS = (
 )
 
 
-_NO_COLUMNS: frozenset[int] = frozenset()
-
-
 class _Rows(NamedTuple):
     """Where an item of a plan counts: the row of its statistics, and that of its rule for each of its windows."""
 
@@ -164,7 +161,7 @@ class _Table(Generic[_Row]):
     def labelled(self) -> Iterator[tuple[dict[str, str], _Row, frozenset[int]]]:
         """Every row with its labels, and the columns of it that are shown while they are 0."""
         for names, row in self.rows.copy().items():
-            yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, _NO_COLUMNS)
+            yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, frozenset())
 
 
 def _counters(metrics: Sequence[str], most: int) -> _Table[list[int]]:

@@ -1,0 +1,220 @@
+"""Dashboards and alerts as files: what they name exists, they have what Grafana and the Operator want, promtool is content.
+
+Whether their queries find anything is asked in test_monitoring_running.py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from ratelimit_service.observe.catalogue import CATALOGUE, Kind
+
+from ..documents import DOCS, tables
+from .monitoring import DASHBOARDS, MONITORING, OF_GRAFANA, RULES, Dashboard, promtool, variables_in
+
+OF_ENVOY = {
+    f"envoy_cluster_ratelimit_{name}" for name in ("ok", "over_limit", "error", "failure_mode_allowed")
+}
+"""What Envoy counts of its rate-limit filter."""
+
+OF_PROCESSES = {
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+}
+
+GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
+ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
+RECORDS = [rule for group in GROUPS for rule in group["rules"] if "record" in rule]
+TESTS: list[dict[str, Any]] = yaml.safe_load((MONITORING / "ratelimit_test.yaml").read_text())["tests"]
+
+each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+
+
+@pytest.fixture(params=DASHBOARDS, ids=lambda path: path.stem)
+def dashboard(request: pytest.FixtureRequest) -> Dashboard:
+    """Each of them."""
+    return Dashboard.read(request.param)
+
+
+def unknown(query: str) -> set[str]:
+    """The metrics in a query that nobody has."""
+    ours = {
+        f"{metric.name}{suffix}"
+        for metric in CATALOGUE
+        for suffix in (("_bucket", "_count", "_sum") if metric.kind is Kind.HISTOGRAM else ("",))
+    }
+    ours |= {rule["record"].split(":")[1] for rule in RECORDS}
+    return (
+        set(re.findall(r"\b(?:ratelimit_service|envoy_cluster_ratelimit|process)_\w+", query))
+        - ours
+        - OF_ENVOY
+        - OF_PROCESSES
+    )
+
+
+# Rules
+
+
+def test_promtool_finds_nothing_wrong() -> None:
+    """With the configuration, the rules that it names, and what the tests of the rules expect."""
+    promtool("check", "config", "prometheus.yaml")
+    assert f"{len(ALERTS) + len(RECORDS)} rules found" in promtool("check", "rules", RULES)
+    promtool("test", "rules", "ratelimit_test.yaml")
+
+
+@each_alert
+def test_every_alert_is_tested_where_it_fires_and_where_it_does_not(alert: dict[str, Any]) -> None:
+    """One that is never silent is as useless as one that never fires."""
+    asked = [each for test in TESTS for each in test.get("alert_rule_test", ())]
+    expected = [bool(each.get("exp_alerts")) for each in asked if each["alertname"] == alert["alert"]]
+    assert {True, False} == set(expected)
+
+
+@each_alert
+def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+    """The runbook is a page of docs/, and its heading the name of the alert."""
+    assert {"severity"} == alert["labels"].keys()
+    assert alert["labels"]["severity"] in {"critical", "warning", "info"}
+    assert {"summary", "description", "runbook"} == alert["annotations"].keys()
+    assert f"docs/operations.md#{alert['alert'].lower()}" == alert["annotations"]["runbook"]
+
+
+def test_the_page_lists_every_alert() -> None:
+    """With its severity, in the order of the file."""
+    (table,) = tables(DOCS / "monitoring.md", "alert", "severity", "when")
+    assert [[alert["alert"], alert["labels"]["severity"]] for alert in ALERTS] == [
+        row[:2] for row in table.rows
+    ]
+
+
+def test_rules_ask_for_metrics_that_there_are() -> None:
+    """A name that is misspelt is an alert that never fires."""
+    assert {} == {
+        rule.get("alert", rule.get("record")): unknown(rule["expr"])
+        for rule in ALERTS + RECORDS
+        if unknown(rule["expr"])
+    }
+
+
+def test_the_operator_gets_the_same_rules() -> None:
+    """prometheusrule.yaml is made from rules/ratelimit.yaml."""
+    manifest = yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())
+    assert ("PrometheusRule", {"groups": GROUPS}) == (manifest["kind"], manifest["spec"])
+
+
+def test_no_other_file_is_among_the_rules() -> None:
+    """Whoever mounts the directory has Prometheus load all of it."""
+    assert [RULES] == list(RULES.parent.iterdir())
+
+
+# Dashboards
+
+
+def test_every_dashboard_is_in_the_configmap() -> None:
+    """With the label by which Grafana's sidecar finds it, under the same name at each change."""
+    (generated,) = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())["configMapGenerator"]
+    assert sorted(str(path.relative_to(MONITORING)) for path in DASHBOARDS) == generated["files"]
+    assert {"disableNameSuffixHash": True, "labels": {"grafana_dashboard": "1"}} == generated["options"]
+
+
+def test_dashboards_fit_into_a_configmap_that_is_applied() -> None:
+    """kubectl keeps what was applied in an annotation, and annotations have 256 KiB together."""
+    assert sum(path.stat().st_size for path in DASHBOARDS) < 200_000
+
+
+def test_dashboards_are_told_apart_and_linked() -> None:
+    """By uid, which their addresses are made of, and by title; the tag is what the link in each finds the others by."""
+    read = [Dashboard.read(path).json for path in DASHBOARDS]
+    for name in ("uid", "title"):
+        assert len(read) == len({each[name] for each in read})
+    assert {"ratelimit"} == {tag for each in read for tag in each["tags"]}
+    assert {("ratelimit",)} == {tuple(link["tags"]) for each in read for link in each["links"]}
+
+
+def test_a_dashboard_is_one_that_grafana_takes(dashboard: Dashboard) -> None:
+    """Of the format of Grafana 10.4 and 11, which newer ones read."""
+    assert 39 == dashboard.json["schemaVersion"]
+    assert "id" not in dashboard.json  # else it would take the place of another one
+    assert re.fullmatch(r"[a-z-]{1,40}", dashboard.json["uid"])
+    assert dashboard.json["title"]
+    assert dashboard.json["description"]
+
+
+def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
+    """Within the 24 columns of Grafana, each with a number of its own."""
+    ids = [panel["id"] for panel in dashboard.panels]
+    assert len(ids) == len(set(ids))
+    taken: dict[tuple[int, int], str] = {}
+    for panel in dashboard.panels:
+        at = panel["gridPos"]
+        assert 0 <= at["x"] < at["x"] + at["w"] <= 24
+        for cell in (
+            (x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+        ):
+            assert cell not in taken, f"{panel['title']} is on {taken[cell]}"
+            taken[cell] = panel["title"]
+
+
+def test_a_panel_says_what_it_shows_in_which_unit(dashboard: Dashboard) -> None:
+    """Its queries are of the data source that was chosen, each with a name of its own."""
+    for panel in dashboard.panels:
+        assert panel["title"]
+        if panel["type"] == "row":
+            continue
+        assert panel["description"].endswith("."), panel["title"]
+        refs = [target["refId"] for target in panel["targets"]]
+        assert refs
+        assert len(refs) == len(set(refs))
+        for source in (panel["datasource"], *(target["datasource"] for target in panel["targets"])):
+            assert {"type": "prometheus", "uid": "${datasource}"} == source
+        for target in panel["targets"]:
+            assert target["expr"]
+            assert target["instant"] is not target["range"]
+        if panel["type"] == "table":
+            shown = {each["matcher"]["options"] for each in panel["fieldConfig"]["overrides"]}
+            (organize,) = [each for each in panel["transformations"] if each["id"] == "organize"]
+            assert shown <= set(organize["options"]["renameByName"].values())
+        else:
+            assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+def test_tiles_turn_red_when_a_budget_is_used_up(dashboard: Dashboard) -> None:
+    """Every share has its colours at 80 % and at 100 %; what is left is red at 0."""
+    for panel in dashboard.panels:
+        defaults = panel.get("fieldConfig", {}).get("defaults", {})
+        if (
+            panel["type"] == "stat"
+            and "budget_limit" in panel["targets"][0]["expr"]
+            and "count(" not in panel["targets"][0]["expr"]
+        ):
+            steps = [(step["value"], step["color"]) for step in defaults["thresholds"]["steps"]]
+            shares, left = [(None, "green"), (0.8, "orange"), (1, "red")], [(None, "red"), (1, "green")]
+            assert steps == (shares if defaults["unit"] == "percentunit" else left), panel["title"]
+            assert "background" == panel["options"]["colorMode"]
+
+
+def test_queries_ask_for_metrics_that_there_are(dashboard: Dashboard) -> None:
+    """So do those of the variables."""
+    asked = {str(query): query.text for query in dashboard.queries()}
+    asked |= {variable.name: variable.query for variable in dashboard.variables}
+    assert {} == {name: unknown(text) for name, text in asked.items() if unknown(text)}
+
+
+def test_variables_that_are_used_are_defined_and_the_others_used(dashboard: Dashboard) -> None:
+    """A variable may be made of those before it."""
+    known = set(OF_GRAFANA)
+    used = set()
+    for variable in dashboard.variables:
+        assert variables_in(variable.query) <= known, variable.name
+        used |= variables_in(variable.query)
+        known.add(variable.name)
+    texts = [query.text for query in dashboard.queries()] + [panel["title"] for panel in dashboard.panels]
+    asked = set().union(*map(variables_in, texts))
+    assert asked <= known
+    assert {variable.name for variable in dashboard.variables} - used - asked == {"datasource"}

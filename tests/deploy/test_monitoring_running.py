@@ -1,0 +1,296 @@
+"""The dashboards and alerts over a real Prometheus that scrapes two services, one of them with a real Redis, and an Envoy.
+
+What is to be seen is made to happen, again and again, until it is seen: rates want several scrapes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import string
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from ..e2e.envoy import EnvoyProcess
+from ..servers import RedisServer, free_port
+from ..service import Caller, Service, calling, port_of
+from ..waiting import wait_for
+from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, filled
+
+# Windows of a year, which do not end while a test runs; on the dashboards, a window is what somebody chooses.
+RULES = """\
+domain: token-budgets
+descriptors:
+  - key: team
+    value: dba
+    rate_limit: {name: dba-yearly, unit: year, tokens_per_unit: 5_000}
+    warn_at: [0.8, 1.0]
+    track: true
+  - key: team
+    value: support
+    rate_limit: {name: support-yearly, unit: year, tokens_per_unit: 2_000_000_000}
+    track: true
+  - key: team
+    value: ops
+    rate_limit: {name: ops-yearly, unit: year, tokens_per_unit: 1_000}
+    track: true
+  - key: team
+    value: idle
+    rate_limit: {name: idle-yearly, unit: year, tokens_per_unit: 1_000}
+    track: true
+  - key: user
+    rate_limit: {name: user-yearly, unit: year, tokens_per_unit: 1_000}
+    track: true
+"""
+
+GATEWAY = """\
+domain: gateway
+descriptors:
+  - key: caller
+    value: limited
+    rate_limit: {unit: year, requests_per_unit: 1}
+"""
+
+VALUES = {
+    "job": "ratelimit",
+    "instance": ".*",
+    "domain": ".*",
+    "window": "year",
+    "bucket": ".*",
+    "key": "user",
+    "__rate_interval": "5s",
+    "__range": "30s",
+}
+"""What the variables of the dashboards are, where somebody looks who has chosen the window of a year."""
+
+NOTHING = {
+    # Of what is told of when something is broken or full, 0 is the good news.
+    "service: Replicas that are not healthy (A)",
+    "service: Replicas without Redis (A)",
+    "service: Hits to be written (A)",
+    "service: Hits lost in the time that is shown (A)",
+    "service: Requests with an error (A)",
+    "service: Errors (A)",
+    "service: Failed and late (A)",
+    "service: Failed and late (B)",
+    "service: Circuit (A)",
+    "service: Memory store (A)",
+    "service: Memory store (B)",
+    "service: What logs have no room for (A)",
+    "service: What logs have no room for (B)",
+    "service: What logs have no room for (C)",
+    "service: Let through without a limit (B)",
+    "users: Used by those who are summed up (A)",
+    # Of these it is a matter of the moment.
+    "service: Calls in hand (A)",
+    "service: Clock of Redis (A)",
+}
+"""Queries that find 0 where all is well; every other one finds more."""
+
+
+class Play:
+    """Everything that runs. `act` makes everything happen that the dashboards are about, once."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.redis = stack.enter_context(RedisServer())
+        rules = directory / "rules"
+        rules.mkdir()
+        (rules / "token-budgets.yaml").write_text(RULES)
+        (rules / "gateway.yaml").write_text(GATEWAY)
+        self._added, self._broken = rules / "added.yaml", rules / "broken.yaml"
+        shared = {"CONFIG_PATH": str(rules)}
+        quick = {"REDIS_TIMEOUT": "300ms", "STORE_ANSWER_DEADLINE": "150ms"}
+        on_redis = {"REDIS_URL": self.redis.url, "LOCAL_CACHE_SIZE_IN_BYTES": "100000", "DECISION_LOG": "all"}
+        in_memory = {"BACKEND_TYPE": "memory", "MEMORY_SNAPSHOT_PATH": str(directory / "counters")}
+        self.service = stack.enter_context(Service({**shared, **quick, **on_redis}))
+        alone = stack.enter_context(Service({**shared, **in_memory}))
+        self.caller = stack.enter_context(calling(self.service.grpc))
+        self._other = stack.enter_context(calling(alone.grpc))
+
+        text = string.Template(Path(__file__).with_name("monitoring_envoy.yaml").read_text()).substitute(
+            ratelimit_port=port_of(self.service.grpc), upstream_port=port_of(alone.http), nobody=free_port()
+        )
+        envoy = EnvoyProcess(directory, text)
+        stack.callback(envoy.stop)
+        self._gateways = envoy.listeners
+        self._client = stack.enter_context(httpx.Client(trust_env=False))
+
+        targets = {"ratelimit": [self.service.metrics, alone.metrics], "envoy": [envoy.admin]}
+        self.prometheus = stack.enter_context(Prometheus(directory, targets, every="250ms"))
+        # An increase is seen in a series that was there before it.
+        wait_for("a scrape of all", lambda: len(self.prometheus.ask("up == 1")) == 3)
+        for key, value in (("team", "ops"), ("user", "ann")):
+            self.caller.ask("token-budgets", key, value, hits=850)
+
+    def act(self) -> None:
+        """One of everything. What is used grows, but for the budgets of ops, ann and those who are idle."""
+        self.caller.ask("token-budgets", "team", "dba", hits=1_200)  # soon over its budget, and charged on
+        for caller in (self.caller, self._other):
+            self._about_one(caller)
+        for gateway in self._gateways.values():
+            for who in ("limited", "unlimited"):
+                self._client.get(f"http://{gateway}/healthcheck", headers={"x-caller": who})
+        self._change_rules()
+
+    def _change_rules(self) -> None:
+        """Once Prometheus has seen the first rules, add some; once they are in force, some that nobody can load."""
+        loads = self.service.metric("ratelimit_service_config_load_success")
+        if not self._added.exists():
+            if self.prometheus.ask("ratelimit_service_config_load_success == 1"):
+                self._added.write_text("domain: added")
+        elif loads > 1 and not self._broken.exists():
+            self._broken.write_text("domain: [")
+
+    def _about_one(self, caller: Caller) -> None:
+        caller.ask("token-budgets", "team", "dba")
+        caller.ask("token-budgets", "team", "support", hits=10)
+        caller.ask("token-budgets", "team", "support", hits=None)
+        caller.ask("token-budgets", "user", "bob", hits=5_000)
+        caller.ask("token-budgets", "user", "eve", hits=0)
+        caller.ask("nowhere", "team", "dba")
+
+    def ask(self, query: Query, values: Mapping[str, str] = VALUES) -> dict[str, float]:
+        """What a panel is given."""
+        text = filled(query.text, values)
+        return self.prometheus.ask(text) if query.instant else self.prometheus.ask_range(text, 5, 0.5)
+
+    def panel(self, dashboard: str, title: str) -> dict[str, float]:
+        """What the first query of a panel finds, by bucket."""
+        (path,) = [each for each in DASHBOARDS if each.stem == dashboard]
+        query = next(each for each in Dashboard.read(path).queries() if each.panel == title)
+        found = self.ask(query)
+        return {
+            labels.partition('"bucket": "')[2].partition('"')[0]: value for labels, value in found.items()
+        }
+
+    def wait_until(self, what: str, seen: Callable[[], bool]) -> None:
+        """Act until it is seen."""
+
+        def look() -> bool:
+            self.act()
+            return seen()
+
+        wait_for(what, look, patience=30)
+
+    @contextmanager
+    def without_redis(self) -> Iterator[None]:
+        """Redis stands still, and has forgotten nothing when it goes on."""
+        os.kill(self.redis.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.redis.pid, signal.SIGCONT)
+            wait_for("the journal to be written", lambda: self._back)
+
+    @property
+    def _back(self) -> bool:
+        return (
+            self.service.metric("ratelimit_service_store_circuit_open"),
+            self.service.metric("ratelimit_service_store_journal_hits"),
+        ) == (0, 0)
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
+    """All of it, for all tests of this module."""
+    with ExitStack() as stack:
+        yield Play(tmp_path_factory.mktemp("monitoring"), stack)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_query_finds_what_it_is_about(play: Play, path: Path) -> None:
+    """And where that is not a trouble that there is none of, it is more than 0."""
+    pending = list(Dashboard.read(path).queries())
+    found: dict[str, dict[str, float]] = {}
+
+    def all_found() -> bool:
+        for query in tuple(pending):
+            values = found[str(query)] = play.ask(query)
+            if values and (max(values.values()) > 0 or str(query) in NOTHING):
+                pending.remove(query)
+        return not pending
+
+    try:
+        play.wait_until("data for every panel", all_found)
+    except AssertionError as failure:
+        for query in pending:
+            failure.add_note(f"{query}: {found.get(str(query))}: {filled(query.text, VALUES)}")
+        raise
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_variable_offers_the_value_that_is_used(play: Play, path: Path) -> None:
+    """So that whoever opens the dashboard sees something."""
+    expected = {
+        "job": "ratelimit",
+        "domain": "token-budgets",
+        "window": "year",
+        "bucket": "team=dba",
+        "instance": play.service.metrics,
+    }
+    variables = [each for each in Dashboard.read(path).variables if each.query]
+    assert variables
+
+    def offered() -> bool:
+        return all(
+            expected[each.name] in play.prometheus.label_values(filled(series, VALUES), label)
+            for each in variables
+            for series, label in [each.label_values]
+        )
+
+    play.wait_until("values of the variables", offered)
+
+
+def test_tiles_show_budgets_that_are_idle_in_use_and_used_up(play: Play) -> None:
+    """A team that has not asked is at 0; one that has spent all has a red tile, and nothing left."""
+    used, left = "Used of the budget, this $window", "Tokens left, this $window"
+    play.wait_until("a budget that is used up", lambda: play.panel("budgets", used).get("team=dba", 0) >= 1)
+    wait_for("one that is nearly", lambda: play.panel("budgets", used)["team=ops"] > 0)
+    shares, rest = play.panel("budgets", used), play.panel("budgets", left)
+    assert (0, 0.85) == (shares["team=idle"], shares["team=ops"])
+    assert 0 < shares["team=support"] < 0.8
+    assert (1_000, 150, 0) == (rest["team=idle"], rest["team=ops"], rest["team=dba"])
+
+
+def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> None:
+    """And all rules can be evaluated."""
+    expected = {
+        ("RatelimitBudgetNearlyUsed", "team=ops"),
+        ("RatelimitBudgetNearlyUsed", "user=ann"),
+        ("RatelimitBudgetUsedUp", "team=dba"),
+        ("RatelimitBudgetUsedUp", "user=bob"),
+    }
+    play.wait_until("alerts", lambda: expected <= play.prometheus.firing())
+    about = {bucket for name, bucket in play.prometheus.firing() if name.startswith("RatelimitBudget")}
+    assert set() == about & {"team=idle", "team=support"}
+    rules = [rule for group in play.prometheus.groups() for rule in group["rules"]]
+    assert [] == [rule["lastError"] for rule in rules if rule.get("lastError")]
+
+
+def test_a_redis_that_is_away_is_seen(play: Play) -> None:
+    """On the tiles of the service, and by the alert that waits a minute."""
+    troubles = (
+        "Replicas without Redis",
+        "Hits to be written",
+        "Replicas that are not healthy",
+        "Requests with an error",
+        "Failed and late",
+    )
+    seen: set[str] = set()
+
+    def all_seen() -> bool:
+        with suppress(grpc.RpcError):
+            play.caller.ask("token-budgets", "team", "support", hits=10)
+        seen.update(title for title in troubles if max(play.panel("service", title).values(), default=0) > 0)
+        return seen == set(troubles)
+
+    play.wait_until("a healthy service", lambda: play.panel("service", troubles[2]) == {"": 0})
+    with play.without_redis():
+        wait_for("the troubles", all_seen, patience=30)
+        wait_for("an alert", lambda: play.prometheus.ask('ALERTS{alertname="RatelimitStoreDown"}'))
+    wait_for("all to be well again", lambda: play.panel("service", troubles[0]) == {"": 0})

@@ -1,0 +1,31 @@
+# Make sure that there are prometheus and promtool: those that are installed, or else those of Debian's package, unpacked into
+# .prometheus/. Installing the package would start a server on port 9090, which is that of our metrics.
+set -eu
+cd "$(dirname "$0")/.."
+
+present() {
+    { command -v prometheus && command -v promtool; } >/dev/null ||
+        { [ -x .prometheus/prometheus ] && [ -x .prometheus/promtool ]; }
+}
+unpack() (
+    scratch=$(mktemp -d .prometheus.XXXXXX)
+    trap 'rm -rf "$OLDPWD/$scratch"' EXIT
+    cd "$scratch"
+    apt-get -qq download prometheus </dev/null >/dev/null 2>&1 || exit 1
+    dpkg-deb --extract prometheus_*.deb . || exit 1
+    rm -rf ../.prometheus && mv usr/bin ../.prometheus
+)
+
+if present; then exit 0; fi
+if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+    echo 'fetching prometheus ...'
+    if unpack && present; then exit 0; fi
+    if [ "$(id -u)" = 0 ] && apt-get -qq update </dev/null >/dev/null && unpack && present; then exit 0; fi
+fi
+cat >&2 <<'END'
+The tests need prometheus and promtool (2.42 or newer), and they are not here. One of these does it:
+    sudo apt-get update                         Debian, Ubuntu: `make test` then fetches and unpacks the package, without installing it
+    sudo dnf install golang-github-prometheus   Fedora
+    brew install prometheus                     macOS
+END
+exit 1
