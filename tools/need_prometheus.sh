@@ -24,8 +24,8 @@ if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
 fi
 cat >&2 <<'END'
 The tests need prometheus and promtool (2.42 or newer), and they are not here. One of these does it:
-    sudo apt-get update                         Debian, Ubuntu: `make test` then fetches and unpacks the package, without installing it
-    sudo dnf install golang-github-prometheus   Fedora
-    brew install prometheus                     macOS
+    sudo apt-get update        Debian, Ubuntu: `make test` then fetches the package and unpacks it, without installing it
+    brew install prometheus    macOS
+Elsewhere, put both from the archive of a release of Prometheus on the PATH.
 END
 exit 1
