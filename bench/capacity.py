@@ -169,10 +169,11 @@ def _sizes(constants: Constants) -> str:
     ]
     for rate in SIZES:
         planned = plan(constants, rate)
+        # So many bytes for one are as many megabytes for a million.
         redis = "one server" if planned.shards == 1 else f"Cluster of {planned.shards:,}"
         rows.append(
             f"| {rate:,} | {planned.replicas:,} | {redis} | {load(rate, planned.cost.redis):,.2f} "
-            f"| {planned.calls:,.0f} | {planned.connections:,} | {constants.redis_bytes / 1e3:,.0f} MB |"
+            f"| {planned.calls:,.0f} | {planned.connections:,} | {constants.redis_bytes:,.0f} MB |"
         )
     return "\n".join(rows)
 

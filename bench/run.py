@@ -73,6 +73,9 @@ def main() -> int:
     options.add_argument("--only", default="", metavar="TEXT", help="only scenarios with this in their names")
     options.add_argument("--seconds", type=float, default=3.0, help="of each run")
     options.add_argument("--minute", type=float, default=60.0, help="seconds of those that last a minute")
+    options.add_argument(
+        "--ten-minutes", type=float, default=600.0, help="seconds of the one that lasts so long"
+    )
     options.add_argument("--million", type=int, default=1_000_000, help="buckets in the memory store")
     options.add_argument("--long", action="store_true", help="with the run of ten minutes")
     options.add_argument("--target", default="", metavar="HOST:PORT", help="measure this one, too")
@@ -108,7 +111,13 @@ def main() -> int:
         results = Results(describe(before, listen()))
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(
-                Path(scratch), results, chosen.seconds, chosen.minute, million=chosen.million, say=said
+                Path(scratch),
+                results,
+                chosen.seconds,
+                chosen.minute,
+                chosen.ten_minutes,
+                chosen.million,
+                said,
             )
             measure(bench, chosen)
     if chosen.json:

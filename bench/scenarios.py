@@ -27,7 +27,7 @@ STEADY = 5_000
 """Decisions a second of the minute with everything in it."""
 MANY_RULES, FEW_RULES = 10_000, 10
 _COLD_RATE = 2_000
-_GIVEN_UP = 0.95
+_GIVEN_UP = 0.9
 """The share of a load that is not answered any more in its time: a higher one says nothing more."""
 LOADED = "ratelimit_service_config_load_success"
 
