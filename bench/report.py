@@ -11,7 +11,7 @@ from .goals import goals
 from .machine import QUIET
 from .plots import Bar, Line, bars, lines
 from .results import NARROW, WIDE, Results, Run, named
-from .stages import STAGES
+from .stages import OF_NOTHING, STAGES
 
 _BLOCK = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DRIFT = 0.1
@@ -205,7 +205,7 @@ def parts(results: Results, transport: str, store: str) -> list[tuple[str, float
         return []
     carried = nothing.server_cpu
     if transport == "native":  # where nothing is decided, native decodes and encodes all the same
-        carried -= stages["decode"] + stages["encode"]
+        carried -= stages["decode"] + stages[OF_NOTHING]
     found = [("transport", max(0.0, carried)), *((stage, stages[stage]) for stage in STAGES)]
     rest = memory.server_cpu - sum(value for _, value in found)
     found.append(("between the stages", max(0.0, rest)))

@@ -36,9 +36,12 @@ from ratelimit_service.transports import codec
 
 from .machine import SERVER_CORE, pin
 from .messages import requests, rules
+from .nothing import DECISION
 from .servers import ROOT
 
 STAGES = ("decode", "match and plan", "store", "decide", "observe", "encode")
+OF_NOTHING = "encode of nothing"
+"""What it costs to encode the answer of a server that decides nothing; it is part of what native costs there."""
 BATCH = 25
 """Calls that a transport reads together."""
 _BATCHES = 40
@@ -126,17 +129,22 @@ def measure(traffic: str, seconds: float) -> dict[str, float]:
     tree = RuleTree(load([read("rules.yaml", rules().encode())]).domains)
     service.use(tree)
     metrics.config_loaded(tree, time.time())
-    best = dict.fromkeys(STAGES, float("inf"))
+    best = dict.fromkeys((*STAGES, OF_NOTHING), float("inf"))
     until = clock() + seconds
     done = 0
     while done < 2 or clock() < until:
         watch.spent, watch.marks = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0)
         for at in range(0, len(bodies), BATCH):
             _batch(service, watch, bodies[at : at + BATCH])
-        own = _cost_of_a_mark()
+        own, encoded = _cost_of_a_mark(), watch.spent["encode"]
         for stage in STAGES:
             spent = max(0.0, watch.spent[stage] - own * watch.marks[stage])
             best[stage] = min(best[stage], spent / len(bodies) * 1e6)
+        watch.begin()
+        for _ in bodies:
+            codec.encode(DECISION)
+        watch.mark("encode")
+        best[OF_NOTHING] = min(best[OF_NOTHING], (watch.spent["encode"] - encoded) / len(bodies) * 1e6)
         done += 1
     return best
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import books
+from bench import books, stages
 from bench.results import WIDE, Results, named
 from bench.servers import Server
 
@@ -38,6 +38,13 @@ def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None
     assert run.server_cpu > 0
     assert {"errors": 0, "refused": 0}.items() <= run.extra.items()
     assert "| native, memory | mixed | 4 × 25 |" in done.stdout
+
+
+def test_every_stage_of_a_decision_is_timed() -> None:
+    """None of them is skipped, and together they take less than a slow machine needs for a call."""
+    found = stages.measure("charge", 0)
+    assert {*stages.STAGES, stages.OF_NOTHING} == set(found)
+    assert all(0 < microseconds < 10_000 for microseconds in found.values()), found
 
 
 @pytest.fixture(scope="module")

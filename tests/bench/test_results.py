@@ -10,6 +10,7 @@ from bench import capacity, report
 from bench.goals import Goal, goals
 from bench.messages import FOUR_BY_TWO
 from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
+from bench.stages import OF_NOTHING, STAGES
 
 CALM = Latency(0.5, 0.8, 1.5, 4.0, 12.0, 0)
 MACHINE = {"measured on": "2026-11-21"}
@@ -150,7 +151,7 @@ def test_the_table_has_units_and_the_share_of_the_transport() -> None:
 
 def test_the_parts_of_a_charge_add_up_to_what_was_measured() -> None:
     """The transport is what it costs when it decides nothing, without what it decodes and encodes there."""
-    stages = dict.fromkeys(("decode", "match and plan", "store", "decide", "observe", "encode"), 1.0)
+    stages = dict.fromkeys((*STAGES, OF_NOTHING), 1.0)
     results = Results(
         MACHINE,
         [
