@@ -212,6 +212,7 @@ def make_grpc_server(
         max_connection_age_grace=settings.grpc_max_connection_age_grace,
         max_message_bytes=settings.grpc_max_message_bytes,
         max_concurrent_calls=settings.grpc_max_concurrent_calls,
+        max_connections=settings.grpc_max_connections,
         certificates=grpc_certificates(settings),
         client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
     )

@@ -17,4 +17,5 @@ ls ratelimit_service/transports/_http2.*.so >/dev/null
 # ours: tests/grpc/test_native_fuzz.py counts.
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$scratch \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
-    "$python" -m pytest -p no:cacheprovider tests/grpc/test_native_fuzz.py tests/grpc/test_native_limits.py "$@"
+    "$python" -m pytest -p no:cacheprovider \
+    tests/grpc/test_native_fuzz.py tests/grpc/test_native_limits.py tests/grpc/test_native_calls.py "$@"

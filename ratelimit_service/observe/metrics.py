@@ -108,10 +108,10 @@ class Histogram:
         self.counts = [0] * (len(_BUCKETS) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(_BUCKETS, value)] += 1
-        self.sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count one, or several that are alike."""
+        self.counts[bisect_left(_BUCKETS, value)] += times
+        self.sum += value * times
 
     def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
         """As Prometheus has it: the counts summed up from the lowest bound."""
@@ -241,10 +241,10 @@ class Metrics(Collector):
         if plan is not None:
             self._count_hits(plan)
 
-    def requested(self, method: str, seconds: float) -> None:
-        """A call of a gRPC method was answered, after so many seconds."""
-        self._calls.row((method,))[0] += 1
-        self._times.row((method,)).observe(seconds * self._scale)
+    def requested(self, method: str, seconds: float, calls: int = 1) -> None:
+        """Calls of a gRPC method were answered, each after so many seconds."""
+        self._calls.row((method,))[0] += calls
+        self._times.row((method,)).observe(seconds * self._scale, calls)
 
     def observe_store(self, seconds: float) -> None:
         """A round trip to the store took so many seconds."""

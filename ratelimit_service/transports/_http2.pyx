@@ -1,8 +1,10 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
-"""HTTP/2 and the framing of gRPC for one connection, by nghttp2: no socket, no clock, no decision.
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+"""HTTP/2 and the framing of gRPC, by nghttp2: no socket, no clock, no decision.
 
-    what was read ──feed──▶ nghttp2 ──▶ calls that are whole            (once for each read)
-    what to write ◀─drain── nghttp2 ◀── reply_many, reply_error, send   (once for each batch)
+    what was read ──Session.feed──▶ nghttp2 ──▶ Turn.calls: those of all connections that are whole
+    what to write ◀─Session.drain── nghttp2 ◀── Call.write, Call.fail ◀── Turn.answered ◀── Call.reply
+
+A server has one Turn, and a Session for each connection.
 
 Strangers speak to this. A call that is malformed is refused by itself; a connection that breaks HTTP/2, or floods, is
 told so and closed. `closed` says when: nothing here raises because of what a peer has sent.
@@ -14,12 +16,16 @@ Memory rules:
 2. A Stream is allocated when the HEADERS of a request begin, and is then both nghttp2's stream_user_data and in the
    Session's list. It is freed by `_forget`, which nghttp2 calls through `on_stream_close`; nghttp2_session_del does not
    call back, so that __dealloc__ does it for those that are left. Nobody else keeps a pointer to one: every method and
-   callback asks nghttp2 for it by the stream's number, and gets NULL where the stream is gone.
+   callback asks `_stream` for it by the stream's number, and gets NULL where the stream is gone. `_stream` asks nghttp2,
+   unless it is the one that it was asked for last; `_forget` makes it forget that one, too.
 3. A Stream owns one buffer: what has come of the request until that is whole, what is left to send from then on.
 4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
 5. Names and values of headers are string literals, which nghttp2 need not copy, or are copied by nghttp2_submit_*.
+6. A Session is not cleared by the garbage collector (no_gc_clear), and neither is a Call: what they are made of is there as
+   long as they are. `abandon` breaks the only circle that they are part of.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -114,12 +120,101 @@ cdef bytes percent_encoded(bytes message):
     ])
 
 
-cdef class Session:
-    """The server's end of one connection.
+@cython.final
+cdef class Turn:
+    """What has come over the connections of a server, and what has been answered, since it was last taken.
 
-    `paths` are the methods: calls of the first come in batches, those of the others one by one. A message of more than
-    `max_message` bytes is refused with RESOURCE_EXHAUSTED, and so are messages that have not arrived in full while they
-    are more than `max_held` bytes together.
+    `begin` is called as soon as there is something, and not again until it has been taken and `end` says so.
+    """
+
+    cdef list _calls, _others, _answered, _owners
+    cdef object _begin
+    cdef bint _begun
+
+    def __cinit__(self, object begin):
+        self._begin = begin
+        self._calls, self._others, self._answered, self._owners = [], [], [], []
+
+    def take_calls(self):
+        """The calls of the first method that are whole, in the order in which they came."""
+        taken, self._calls = self._calls, []
+        return taken
+
+    def take_others(self):
+        """The calls of other methods that are whole."""
+        taken, self._others = self._others, []
+        return taken
+
+    def take_answered(self):
+        """The calls that have been replied to."""
+        taken, self._answered = self._answered, []
+        return taken
+
+    def take_owners(self):
+        """The owners of sessions that may have something to `drain`."""
+        taken, self._owners = self._owners, []
+        return taken
+
+    def end(self):
+        """Begin anew with what comes from now on."""
+        self._begun = False
+        if self._calls or self._others or self._answered or self._owners:
+            self._something()
+
+    cdef int _something(self) except -1:
+        if not self._begun:
+            self._begun = True
+            self._begin()
+        return 0
+
+
+@cython.final
+@cython.freelist(256)
+@cython.no_gc_clear
+cdef class Call:
+    """A call that is whole: a service.Call, once it has its `request`."""
+
+    cdef readonly Session session
+    cdef readonly int32_t number
+    """Of its stream."""
+    cdef readonly int method
+    """The place of its path among those of the session."""
+    cdef readonly int64_t timeout
+    """In milliseconds, or -1."""
+    cdef readonly bytes body
+    cdef public object request
+    cdef readonly object answer
+    """What it has been replied to with."""
+    cdef public object started
+
+    def reply(self, object answer):
+        """See service.Call. The turn has it then as answered; `write` and `fail` tell the peer."""
+        self.answer = answer
+        turn = self.session._turn
+        turn._answered.append(self)
+        turn._something()
+
+    def write(self, bytes payload):
+        """Answer with a message, and OK. Where the caller has gone, nothing happens."""
+        self.session._reply(self.number, payload, False)
+        self.session._touch()
+
+    def fail(self, int status, str message):
+        """Answer with a gRPC status other than OK."""
+        session = self.session
+        cdef Stream *stream = session._stream(self.number)
+        if stream is not NULL and not stream.answered:
+            session._refuse(stream, status, percent_encoded(message.encode("utf-8", "replace")))
+            session._touch()
+
+
+@cython.no_gc_clear
+cdef class Session:
+    """The server's end of one connection. Its calls go to `turn`, and so does its owner when there is something to write.
+
+    `paths` are the methods: calls of the first are apart from those of the others. A message of more than `max_message`
+    bytes is refused with RESOURCE_EXHAUSTED, and so are messages that have not arrived in full while they are more than
+    `max_held` bytes together.
     """
 
     cdef nghttp2_session *_h2
@@ -138,18 +233,23 @@ cdef class Session:
     """How many replies have been given that the peer has not let us send in full."""
     cdef readonly uint64_t sent
     """Bytes that `drain` has returned so far."""
-    cdef list _numbers, _bodies, _timeouts, _others
+    cdef readonly object owner
+    """Whoever `drain`s it, for the turn to know; None once it is abandoned."""
+    cdef Turn _turn
+    cdef bint _touched
+    cdef Stream *_last
     cdef uint8_t *_out
     cdef size_t _out_room
 
-    def __cinit__(self, object paths, size_t max_message, size_t max_held):
+    def __cinit__(self, Turn turn not None, object owner, object paths, size_t max_message, size_t max_held):
         cdef nghttp2_option *option = NULL
         cdef nghttp2_settings_entry settings[2]
         self._paths = tuple([bytes(path) for path in paths])
         self._max_message = max_message
         self._max_held = max_held
         self._nerves = NERVES
-        self._numbers, self._bodies, self._timeouts, self._others = [], [], [], []
+        self._turn = turn
+        self.owner = owner
         if nghttp2_option_new(&option) != 0:
             raise MemoryError
         nghttp2_option_set_no_closed_streams(option, 1)
@@ -181,34 +281,18 @@ cdef class Session:
     # What a server calls.
 
     def feed(self, bytes data):
-        """Take what was read, and return the calls that are whole now.
-
-        They are (numbers, bodies, timeouts, others): three lists for the first method, one place a call, with the
-        timeout in milliseconds or -1; and for the other methods a list of (number, path's place, body).
-        """
+        """Take what was read."""
         cdef Py_ssize_t taken
         if not self._failed:
             taken = nghttp2_session_mem_recv(self._h2, <const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
             if taken < 0:
                 self._failed = True
-        whole = self._numbers, self._bodies, self._timeouts, self._others
-        if self._numbers:
-            self._numbers, self._bodies, self._timeouts = [], [], []
-        if self._others:
-            self._others = []
-        return whole
+        self._touch()
 
-    def reply_many(self, list numbers, list payloads):
-        """Answer calls with a message each. Those whose caller has gone are passed over."""
-        cdef Py_ssize_t index
-        for index in range(min(len(numbers), len(payloads))):
-            self._reply(numbers[index], payloads[index], False)
-
-    def reply_error(self, int32_t number, int status, str message):
-        """Answer a call with a gRPC status other than OK."""
-        cdef Stream *stream = self._stream(number)
-        if stream is not NULL and not stream.answered:
-            self._refuse(stream, status, percent_encoded(message.encode("utf-8", "replace")))
+    def abandon(self):
+        """The connection has gone: nothing is taken, sent or told any more."""
+        self._failed = True
+        self.owner = None
 
     def send(self, int32_t number, bytes payload):
         """Send the first or another message of a stream of them; False where nobody hears it any more."""
@@ -219,10 +303,12 @@ cdef class Session:
             self._reply(number, payload, True)
         elif stream.size - stream.sent > MOST_UNSENT:  # a peer that reads none of it
             nghttp2_submit_rst_stream(self._h2, NGHTTP2_FLAG_NONE, number, NGHTTP2_ENHANCE_YOUR_CALM)
+            self._touch()
             return False
         else:
             self._queue(stream, payload)
             nghttp2_session_resume_data(self._h2, number)
+        self._touch()
         return True
 
     def end(self, int32_t number):
@@ -232,6 +318,7 @@ cdef class Session:
             stream.stays = False
             self.unread += 1
             nghttp2_session_resume_data(self._h2, number)
+            self._touch()
 
     def is_open(self, int32_t number):
         """Whether the stream is still there."""
@@ -243,6 +330,7 @@ cdef class Session:
         cdef Py_ssize_t size
         cdef size_t used = 0
         cdef uint8_t *larger
+        self._touched = False
         if self._failed:
             return b""
         while True:
@@ -270,11 +358,13 @@ cdef class Session:
     def announce_goaway(self):
         """Ask the peer to open no more streams; those that it opens meanwhile are served."""
         nghttp2_submit_shutdown_notice(self._h2)
+        self._touch()
 
     def goaway(self):
         """Take no more streams, and be `closed` when those that are there have ended."""
         nghttp2_submit_goaway(
             self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
+        self._touch()
 
     def relax(self):
         """Called every second: forgive a part of what the peer did that only floods are made of."""
@@ -287,8 +377,19 @@ cdef class Session:
 
     # What the callbacks and the methods above are made of.
 
+    cdef int _touch(self) except -1:
+        """There may be something to write, or `closed` may have become true."""
+        if self.owner is not None:
+            if not self._touched:
+                self._touched = True
+                self._turn._owners.append(self.owner)
+            self._turn._something()
+        return 0
+
     cdef Stream *_stream(self, int32_t number) noexcept:
-        return <Stream *> nghttp2_session_get_stream_user_data(self._h2, number)
+        if self._last is NULL or self._last.number != number:
+            self._last = <Stream *> nghttp2_session_get_stream_user_data(self._h2, number)
+        return self._last
 
     cdef int _open(self, int32_t number) noexcept:
         cdef Stream *stream = <Stream *> malloc(sizeof(Stream))
@@ -308,6 +409,8 @@ cdef class Session:
 
     cdef void _forget(self, Stream *stream) noexcept:
         """Free it (rule 2). nghttp2 must not have it as stream_user_data any more, or be about to go itself."""
+        if self._last is stream:
+            self._last = NULL
         if stream.before is not NULL:
             stream.before.after = stream.after
         else:
@@ -406,12 +509,13 @@ cdef class Session:
             self._refuse(stream, UNIMPLEMENTED, b"compressed messages are not supported")
         else:
             body = PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, stream.size - PREFIX)
-            if stream.method == 0:
-                self._numbers.append(stream.number)
-                self._bodies.append(body)
-                self._timeouts.append(stream.timeout)
-            else:
-                self._others.append((stream.number, stream.method, body))
+            call = <Call> Call.__new__(Call)
+            call.session = self
+            call.number = stream.number
+            call.method = stream.method
+            call.timeout = stream.timeout
+            call.body = body
+            (self._turn._calls if stream.method == 0 else self._turn._others).append(call)
             self._empty(stream)
             if self._nerves < NERVES:
                 self._nerves += 1
@@ -442,7 +546,7 @@ cdef class Session:
         cdef nghttp2_nv headers[2]
         cdef nghttp2_data_provider provider
         cdef Stream *stream = self._stream(number)
-        if stream is NULL or stream.answered:
+        if stream is NULL or stream.answered or self._failed:
             return 0
         self._queue(stream, payload)
         self._mark_answered(stream, stays)

@@ -39,7 +39,7 @@ class GrpcioServer:
         service: RateLimitService,
         health_state: Health,
         options: GrpcOptions,
-        requested: Requested = lambda method, seconds: None,
+        requested: Requested = lambda method, seconds, calls=1: None,
     ) -> None:
         self._service = service
         self._options = options
@@ -198,6 +198,7 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
         # Without this two processes share a port, and a forgotten one takes half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_allowed_incoming_connections", options.max_connections),
         # grpc adds a jitter of a tenth of its own; ours keeps replicas apart that were started together.
         (
             "grpc.max_connection_age_ms",

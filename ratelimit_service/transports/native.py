@@ -1,4 +1,4 @@
-"""gRPC by nghttp2: all calls of one read decided together, all replies of a batch in one write.
+"""gRPC by nghttp2: all calls that are read in one turn of the event loop are decided together.
 
 `_http2.Session` speaks HTTP/2 without a socket, and is compiled where a compiler and nghttp2 are there; asyncio does
 sockets and timers. Reflection is left to the transport by grpcio, which this one otherwise behaves like.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import StartError
 from ..health import Health
+from .native_calls import Calls
 from .native_connection import NOTICE, PATIENCE, Connection
 from .native_health import HealthService
 
@@ -27,9 +28,6 @@ _BACKLOG = 1_024
 _LOOK = 1.0
 """Seconds between two looks at all connections."""
 
-MOST_CONNECTIONS = 10_000
-"""At once; one more is closed as soon as it is there."""
-
 
 class NativeServer:
     """ShouldRateLimit and health on one address."""
@@ -39,23 +37,24 @@ class NativeServer:
         service: RateLimitService,
         health_state: Health,
         options: GrpcOptions,
-        requested: Requested = lambda method, seconds: None,
-        most_connections: int = MOST_CONNECTIONS,
+        requested: Requested = lambda method, seconds, calls=1: None,
     ) -> None:
-        self.service = service
         self.options = options
-        self.requested = requested
-        self.in_hand = 0
-        """Calls read and not yet answered."""
         self.address = options.address
         """Where it listens, once started."""
         self._health = HealthService(health_state)
-        self._most_connections = most_connections
+        self._calls = Calls(service, options, requested, self._health.asked)
+        self.turn = self._calls.turn
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
+
+    @property
+    def in_hand(self) -> int:
+        """Calls read and not yet answered."""
+        return self._calls.in_hand
 
     async def start(self) -> None:
         """Open the port. Raises StartError where it is taken."""
@@ -101,18 +100,15 @@ class NativeServer:
         for connection in tuple(self._connections):
             connection.abort()
         await self._empty.wait()
+        self._calls.settle()
         if self._looking is not None:
             self._looking.cancel()
 
     # What connections call: native_connection.Host.
 
-    def asks_for_health(self, connection: Connection, number: int, method: int, body: bytes) -> None:
-        """Answer CHECK or WATCH."""
-        self._health.asked(connection, number, method, body)
-
     def made(self, connection: Connection) -> bool:
         """A connection is there; False where there are too many."""
-        if len(self._connections) >= self._most_connections:
+        if len(self._connections) >= self.options.max_connections:
             return False
         self._connections.add(connection)
         self._empty.clear()
@@ -121,7 +117,7 @@ class NativeServer:
     def lost(self, connection: Connection) -> None:
         """It has gone."""
         self._connections.discard(connection)
-        self._health.forget(connection)
+        self._health.forget(connection.session)
         if not self._connections:
             self._empty.set()
 

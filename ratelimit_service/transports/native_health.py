@@ -6,7 +6,8 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from ..health import SERVICE_NAME, Health
-from .native_connection import CHECK, Connection
+from ._http2 import Call, Session
+from .native_connection import CHECK
 
 _NOT_FOUND = 5
 _INVALID_ARGUMENT = 3
@@ -19,35 +20,38 @@ class HealthService:
     """Answers Check and Watch: "" is the process, SERVICE_NAME what `health` says, other names are unknown."""
 
     def __init__(self, health: Health) -> None:
-        self._watches: dict[Connection, dict[int, str]] = {}
+        self._watches: dict[Session, dict[int, str]] = {}
         self._leaving = False
         # "" stays SERVING until the server drains: a liveness probe must not restart it because Redis is down.
         self._statuses = {"": _STATUS.SERVING}
         health.listen(self._on_health)
 
-    def asked(self, connection: Connection, number: int, method: int, body: bytes) -> None:
+    def asked(self, call: Call) -> None:
         """Answer a Check or begin a Watch."""
         try:
-            name = health_pb2.HealthCheckRequest.FromString(body).service
+            name = health_pb2.HealthCheckRequest.FromString(call.body).service
         except DecodeError:
-            connection.fail_with(number, _INVALID_ARGUMENT, "the message is not a HealthCheckRequest")
+            call.fail(_INVALID_ARGUMENT, "the message is not a HealthCheckRequest")
             return
-        if method == CHECK:
+        if call.method == CHECK:
             if name in self._statuses:
-                connection.answer(number, self._payload(name))
+                call.write(self._payload(name))
             else:
-                connection.fail_with(number, _NOT_FOUND, "there is no such service")
+                call.fail(_NOT_FOUND, "there is no such service")
             return
-        watches = self._watches.setdefault(connection, {})
+        session = call.session
+        if session.owner is None:  # it has gone since
+            return
+        watches = self._watches.setdefault(session, {})
         if len(watches) >= _MANY_WATCHES:
-            for ended in [other for other in watches if not connection.session.is_open(other)]:
+            for ended in [other for other in watches if not session.is_open(other)]:
                 del watches[ended]
-        watches[number] = name
-        self._tell(connection, number, name)
+        watches[call.number] = name
+        self._tell(session, call.number, name)
 
-    def forget(self, connection: Connection) -> None:
-        """The connection has gone."""
-        self._watches.pop(connection, None)
+    def forget(self, session: Session) -> None:
+        """Its connection has gone."""
+        self._watches.pop(session, None)
 
     def drain(self) -> None:
         """Tell everybody NOT_SERVING, for good."""
@@ -57,11 +61,10 @@ class HealthService:
 
     def leave(self) -> None:
         """End all watches: they have no end of their own."""
-        for connection, watches in self._watches.items():
+        for session, watches in self._watches.items():
             for number in watches:
-                connection.session.end(number)
+                session.end(number)
             watches.clear()
-            connection.wake()
 
     def _on_health(self, healthy: bool) -> None:
         if not self._leaving:
@@ -71,14 +74,13 @@ class HealthService:
         before, self._statuses[name] = self._statuses.get(name), status
         if before == status:
             return
-        for connection, watches in self._watches.items():
+        for session, watches in self._watches.items():
             for number in [number for number, watched in watches.items() if watched == name]:
-                self._tell(connection, number, name)
+                self._tell(session, number, name)
 
-    def _tell(self, connection: Connection, number: int, name: str) -> None:
-        if not connection.session.send(number, self._payload(name)):
-            self._watches[connection].pop(number, None)
-        connection.wake()
+    def _tell(self, session: Session, number: int, name: str) -> None:
+        if not session.send(number, self._payload(name)):
+            self._watches[session].pop(number, None)
 
     def _payload(self, name: str) -> bytes:
         status = self._statuses.get(name, _STATUS.SERVICE_UNKNOWN)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..tls import Certificates
 
-Requested = Callable[[str, float], None]
-"""Told of every call: its method, and the seconds that it took."""
+
+class Requested(Protocol):
+    """Told of every call that is answered."""
+
+    def __call__(self, method: str, seconds: float, calls: int = 1) -> None:
+        """So many calls of a method took so many seconds each."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,8 @@ class GrpcOptions:
     max_connection_age_grace: float = 3_600.0
     max_message_bytes: int = 4_194_304
     max_concurrent_calls: int = 10_000
+    max_connections: int = 10_000
+    """One more is closed as soon as it is there."""
     certificates: Certificates | None = None
     """What to serve TLS with; without, connections are plain."""
     client_name: str = ""

@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.transports._http2 import Session
+from ratelimit_service.core.errors import InternalError
+from ratelimit_service.transports._http2 import Call, Session, Turn
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.native_connection import PATHS, WATCH
 
@@ -57,11 +58,11 @@ async def by_grpcio() -> bytes:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        session = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
+        server = Server()
         while data := await reader.read(65_536):
             heard.extend(data)
-            answer(session, data)
-            writer.write(session.drain())
+            server.take(data)
+            writer.write(server.session.drain())
         ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -83,22 +84,38 @@ async def by_grpcio() -> bytes:
     return bytes(heard)
 
 
-def answer(session: Session, data: bytes) -> int:
-    """Feed a session, answer all its calls, one of three with an error; how many there were."""
-    numbers, bodies, timeouts, others = session.feed(data)
-    assert len(numbers) == len(bodies) == len(timeouts)
-    assert all(len(body) <= MAX_MESSAGE for body in bodies)
-    for number in numbers[2::3] if len(numbers) > CALLS else []:
-        session.reply_error(number, 13, "größer als 100 %")
-    session.reply_many(numbers, [b"answer"] * len(numbers))
-    for number, method, _ in others:
-        session.send(number, b"")
-        if method != WATCH:
-            session.end(number)
-        else:
-            session.send(number, b"\x08\x01")
-    assert session.streams <= MOST_STREAMS
-    return len(numbers) + len(others)
+class Server:
+    """What is behind a Session: answers all calls, one of three with an error where they are many."""
+
+    def __init__(self) -> None:
+        self.turn = Turn(lambda: None)
+        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
+
+    def take(self, data: bytes) -> int:
+        """Feed the session and answer its calls; how many there were."""
+        self.session.feed(data)
+        calls, others = self.turn.take_calls(), self.turn.take_others()
+        assert all(len(call.body) <= MAX_MESSAGE for call in calls + others)
+        for call in calls:
+            call.reply(InternalError("größer als 100 %"))
+        assert calls == self.turn.take_answered()
+        self.answer(calls)
+        for call in others:
+            self.session.send(call.number, b"")
+            if call.method != WATCH:
+                self.session.end(call.number)
+            else:
+                self.session.send(call.number, b"\x08\x01")
+        assert self.session.streams <= MOST_STREAMS
+        assert len(self.turn.take_owners()) <= 1
+        self.turn.end()
+        return len(calls) + len(others)
+
+    def answer(self, calls: list[Call]) -> None:
+        for call in calls[2::3] if len(calls) > CALLS else []:
+            call.fail(13, "größer als 100 %")
+        for call in calls:
+            call.write(b"answer")
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +127,9 @@ def recorded() -> list[bytes]:
 def test_what_was_recorded_is_made_of_calls(recorded: list[bytes]) -> None:
     """In one piece or in pieces, they are the same."""
     for traffic in recorded:
-        whole = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
-        pieces = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
-        calls = answer(whole, traffic)
+        calls, pieces = Server().take(traffic), Server()
         assert calls >= 3
-        assert calls == sum(answer(pieces, traffic[at : at + 7]) for at in range(0, len(traffic), 7))
+        assert calls == sum(pieces.take(traffic[at : at + 7]) for at in range(0, len(traffic), 7))
 
 
 @given(data=st.data())
@@ -130,9 +145,10 @@ def test_flipped_bits_harm_nobody(recorded: list[bytes], data: st.DataObject) ->
     times = {"kept": 1, "missing": 0, "twice": 2, "many times": 50}[what]
     traffic[start:end] = part * times
     size = data.draw(st.sampled_from([1, 7, 100, 65_536]))
-    session = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
+    server = Server()
+    session = server.session
     for at in range(0, len(traffic), size):
-        answer(session, bytes(traffic[at : at + size]))
+        server.take(bytes(traffic[at : at + size]))
         written = session.drain()
         assert isinstance(written, bytes)
         session.relax()
@@ -146,13 +162,13 @@ def test_flipped_bits_harm_nobody(recorded: list[bytes], data: st.DataObject) ->
 @given(chunks=st.lists(st.binary(max_size=200), max_size=20), greeted=st.booleans())
 def test_any_bytes_at_all_harm_nobody(chunks: list[bytes], greeted: bool) -> None:
     """With or without what HTTP/2 begins with."""
-    session = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
+    server = Server()
     if greeted:
-        session.feed(h2.MAGIC + h2.settings())
+        server.take(h2.MAGIC + h2.settings())
     for chunk in chunks:
-        answer(session, chunk)
-        session.drain()
-    assert session.streams <= MOST_STREAMS
+        server.take(chunk)
+        server.session.drain()
+    assert server.session.streams <= MOST_STREAMS
 
 
 class _Mallinfo(ctypes.Structure):
@@ -176,10 +192,11 @@ def test_a_connection_leaves_nothing_behind(recorded: list[bytes]) -> None:
     def connections() -> None:
         for traffic in recorded:
             for end in range(1, len(traffic), 5):
-                session = Session(PATHS, MAX_MESSAGE, 4 * MAX_MESSAGE)
-                answer(session, traffic[:end])
+                server = Server()
+                server.take(traffic[:end])
                 if end % 2:
-                    session.drain()
+                    server.session.drain()
+                server.session.abandon()
 
     connections()
     before = allocated()

@@ -27,6 +27,9 @@ from ratelimit_service.transports.grpcio import GrpcioServer
 from ratelimit_service.transports.native import NativeServer
 from ratelimit_service.transports.options import GrpcOptions
 
+from . import h2
+from .h2 import Peer
+
 NOW = 1_795_249_200.0
 TEAM_RULE = Rule(StatKey("llm", ("team",)), (Limit(100, Window(Unit.HOUR), "team-budget"),))
 TREE = RuleTree([DomainRules("llm", (DescriptorRule(b"team", rule=TEAM_RULE),))])
@@ -206,6 +209,39 @@ async def test_more_calls_than_the_server_takes_on_are_shed(start: Start) -> Non
     for answer in served.held:
         answer()
     assert [RateLimitResponse.OK] * 2 == [(await call).overall_code for call in waiting]
+
+
+async def test_one_connection_too_many_is_closed(start: Start) -> None:
+    """Those that are there go on, and where one of them leaves there is room again."""
+    served = await start(GrpcOptions(max_connections=2))
+    peers = [await Peer.connect(served.server.address) for _ in range(2)]
+    for peer in peers:
+        peer.send(h2.call(1, CHECK))
+        assert 0 == (await peer.answer(1)).status
+    peers.append(await Peer.connect(served.server.address))
+    assert [] == await peers[2].rest()
+    peers[0].send(h2.call(3, CHECK))
+    assert 0 == (await peers[0].answer(3)).status
+    peers[0].close()
+    await until_served(served.server.address)
+    for peer in peers:
+        peer.close()
+
+
+async def until_served(address: str) -> None:
+    """Until a new connection is taken."""
+    async with asyncio.timeout(20):
+        while True:
+            peer = await Peer.connect(address)
+            peer.send(h2.call(1, CHECK))
+            try:
+                assert 0 == (await peer.answer(1)).status
+            except (EOFError, ConnectionError):
+                await asyncio.sleep(0.01)
+            else:
+                return
+            finally:
+                peer.close()
 
 
 async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:

@@ -61,13 +61,16 @@ def test_either_transport_serves_with_tls(config: str, transport: str, tmp_path:
 
 def test_what_is_not_built_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what would build it."""
-    for module in ("native", "native_connection", "native_health"):
+    for module in ("native", "native_calls", "native_connection", "native_health"):
         monkeypatch.delitem(sys.modules, f"ratelimit_service.transports.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "ratelimit_service.transports._http2", None)
     service = RateLimitService(MemoryStore(lambda: 0.0), Metrics(), lambda: 0.0)
     with pytest.raises(StartError) as error:
         make_grpc_server(
-            load_settings({"GRPC_TRANSPORT": "native"}), service, Health(), lambda method, seconds: None
+            load_settings({"GRPC_TRANSPORT": "native"}),
+            service,
+            Health(),
+            lambda method, seconds, calls=1: None,
         )
     said = str(error.value)
     assert said.startswith("GRPC_TRANSPORT=native is not built here")
