@@ -22,7 +22,7 @@ native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as roo
 native-sanitize: .venv/native.stamp ## Run the native transport's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 	@sh tools/sanitize_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus ## Run all tests; sets up what they need, redis-server included.
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base ## Run all tests; sets up what they need, redis-server included.
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -98,7 +98,7 @@ HTTP2 = ratelimit_service/transports/_http2.pyx ratelimit_service/transports/_ng
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus h2load
+.PHONY: redis prometheus h2load base
 redis:
 	@sh tools/need_redis.sh
 
@@ -107,3 +107,6 @@ prometheus:
 
 h2load:
 	@sh tools/need_h2load.sh
+
+base:
+	@sh tools/need_base.sh build/base.tar

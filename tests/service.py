@@ -78,19 +78,20 @@ def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
 class Serving:
     """A `ratelimit-service serve` that has been started, with `environment` beside what a process needs in any case.
 
-    `stdout` is an open file descriptor.
+    `command` is what starts it. `stdout` is an open file descriptor.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str],
         *,
+        command: Sequence[str] = (*COMMAND, "serve"),
         arguments: Sequence[str] = (),
         stdout: int = subprocess.DEVNULL,
     ) -> None:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            (*COMMAND, "serve", *arguments),
+            (*command, *arguments),
             cwd=REPOSITORY,
             env={**inherited(), **FREE_PORTS, **PATIENT, **LOG, **environment},
             stdout=stdout,
@@ -180,10 +181,11 @@ class Service(Serving):
         self,
         environment: Mapping[str, str],
         *,
+        command: Sequence[str] = (*COMMAND, "serve"),
         arguments: Sequence[str] = (),
         stdout: int = subprocess.DEVNULL,
     ) -> None:
-        super().__init__(environment, arguments=arguments, stdout=stdout)
+        super().__init__(environment, command=command, arguments=arguments, stdout=stdout)
         try:
             serving = self.wait_for_event("serving")
         except BaseException:

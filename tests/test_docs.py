@@ -33,6 +33,7 @@ PAGES = [
     *(ROOT / "README.md", ROOT / "CHANGELOG.md"),
     *sorted((ROOT / "docs").glob("*.md")),
     EXAMPLES_PAGE,
+    ROOT / "deploy" / "README.md",
     *(ROOT / "deploy" / name / "README.md" for name in ("agentgateway", "envoy", "kubernetes")),
 ]
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))

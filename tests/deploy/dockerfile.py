@@ -1,0 +1,146 @@
+"""A Dockerfile as data: its stages, and what is done in each.
+
+It knows what deploy/Dockerfile uses, and refuses what it does not know: a step that is skipped would not be tested.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+KNOWN = frozenset(
+    "ARG CMD COPY ENV EXPOSE FROM HEALTHCHECK LABEL RUN STOPSIGNAL USER WORKDIR".split(),
+)
+
+
+class Instruction(NamedTuple):
+    """`COPY --chmod=0755 a b/` is name "COPY", flags {"chmod": "0755"}, text "a b/"."""
+
+    name: str
+    flags: dict[str, str]
+    text: str
+    line: int
+
+    @property
+    def words(self) -> list[str]:
+        """Its text, split: by the shell's rules as far as Docker has them, or as the JSON array that it is."""
+        if self.text.startswith("["):
+            words: list[str] = json.loads(self.text)
+            return words
+        return [word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|\S)+', self.text)]
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """A=1 B="two words", as ENV, ARG and LABEL have them."""
+        return dict(word.split("=", 1) for word in self.words)
+
+
+class Stage(NamedTuple):
+    """What begins with a FROM. `base` is the name of an image, or of a stage before."""
+
+    name: str
+    base: str
+    instructions: Sequence[Instruction]
+
+    def all(self, name: str) -> list[Instruction]:
+        """Its instructions of one kind, in their order."""
+        return [instruction for instruction in self.instructions if instruction.name == name]
+
+
+def parse(text: str) -> tuple[Stage, ...]:
+    """The stages of a Dockerfile, with their bases filled in. Raises ValueError where it says what is not known here."""
+    arguments: dict[str, str] = {}
+    stages: list[Stage] = []
+    current: list[Instruction] = []
+    for instruction in _instructions(text):
+        if instruction.name == "FROM":
+            base, *named = instruction.words
+            current = []
+            stages.append(Stage(named[1] if named else str(len(stages)), filled_in(base, arguments), current))
+        elif stages:
+            current.append(instruction)
+        elif instruction.name == "ARG":
+            arguments |= instruction.pairs
+        else:
+            raise ValueError(f"line {instruction.line}: {instruction.name} before the first FROM")
+    return tuple(stages)
+
+
+def _instructions(text: str) -> Iterator[Instruction]:
+    """Each with its continued lines joined; comments may stand between those."""
+    started, parts = 0, list[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("#") or (not line.strip() and not parts):
+            continue
+        if not parts:
+            started = number
+        if line.endswith("\\"):
+            parts.append(line.removesuffix("\\"))
+            continue
+        yield _instruction("".join([*parts, line]), started)
+        parts = []
+    if parts:
+        raise ValueError(f"line {started}: ends with a backslash")
+
+
+def _instruction(text: str, line: int) -> Instruction:
+    name, _, rest = text.strip().partition(" ")
+    if name not in KNOWN or "<<" in rest:
+        raise ValueError(f"line {line}: cannot carry out {text.strip()!r}")
+    flags = {}
+    rest = rest.strip()
+    while match := re.match(r"--([a-z-]+)=(\S+)\s+", rest):
+        flags[match[1]] = match[2]
+        rest = rest[match.end() :]
+    return Instruction(name, flags, rest, line)
+
+
+def filled_in(text: str, variables: Mapping[str, str]) -> str:
+    """Text with ${A} and $A in it replaced. Raises KeyError for one that there is not."""
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda match: variables[match[1] or match[2]], text)
+
+
+class Context:
+    """The files that a build may copy: those below `root`, but for what the lines of .dockerignore leave out."""
+
+    def __init__(self, root: Path, ignore: Iterable[str]) -> None:
+        self.root = root
+        self._patterns = [
+            (line.removeprefix("!"), line.startswith("!"))
+            for line in (line.strip() for line in ignore)
+            if line and not line.startswith("#")
+        ]
+
+    def has(self, path: str) -> bool:
+        """Whether a file of this path, relative to the root, would be there: the last line that fits it says so."""
+        parts = path.split("/")
+        above = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        kept = True
+        for pattern, keeps in self._patterns:
+            if any(_fits(pattern, name) for name in above):
+                kept = keeps
+        return kept
+
+    def files(self, source: str) -> list[str]:
+        """All files that a COPY of `source` takes, relative to the root."""
+        start = self.root / source
+        if not start.is_dir():
+            return [source] if start.exists() and self.has(source) else []
+        below = (
+            os.path.relpath(Path(directory, name), self.root)
+            for directory, _, names in os.walk(start)
+            for name in names
+        )
+        return sorted(path for path in below if self.has(path))
+
+
+def _fits(pattern: str, path: str) -> bool:
+    if pattern.startswith("**/"):
+        return fnmatch.fnmatchcase(path.rpartition("/")[2], pattern.removeprefix("**/"))
+    depth = pattern.count("/") == path.count("/")
+    return depth and fnmatch.fnmatchcase(path, pattern)

@@ -1,0 +1,66 @@
+"""deploy/image/healthcheck.py, which the image's HEALTHCHECK runs: against a real service, and against none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..certificates import Authority
+from ..servers import free_port
+from ..service import REPOSITORY, Service, port_of
+
+CHECK = REPOSITORY / "deploy" / "image" / "healthcheck.py"
+
+RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 1}}]\n"
+
+
+def check(environment: dict[str, str]) -> tuple[int, str]:
+    """Its exit code, and what it prints, with no other environment than this."""
+    done = subprocess.run(
+        [sys.executable, "-I", CHECK], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "" == done.stderr
+    return done.returncode, done.stdout.strip()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """The path of a file with rules."""
+    (tmp_path / "d.yaml").write_text(RULES)
+    return str(tmp_path / "d.yaml")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])
+def test_a_healthy_service_is_healthy_on_whatever_address_it_listens(config: str, host: str) -> None:
+    """HOST and PORT are read as the service reads them."""
+    with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "HOST": host}) as service:
+        assert (0, "OK") == check({"HOST": host, "PORT": str(port_of(service.http))})
+
+
+def test_a_port_with_tls_is_asked_with_tls(config: str, tmp_path: Path) -> None:
+    """Whatever its certificate is of: it is ourselves whom we ask."""
+    certificate, key = Authority().issue("ratelimit.example").write(tmp_path)
+    tls = {"HTTP_TLS_CERT": certificate, "HTTP_TLS_KEY": key}
+    with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config, **tls}) as service:
+        port = {"PORT": str(port_of(service.http))}
+        assert (0, "OK") == check({**port, **tls})
+        assert 1 == check(port)[0]
+
+
+def test_a_service_that_cannot_do_its_work_is_not_healthy(config: str) -> None:
+    """It says what is missing, and that is in `docker inspect`."""
+    nowhere = {"REDIS_URL": f"127.0.0.1:{free_port()}", "CONFIG_PATH": config}
+    with Service(nowhere) as service:
+        code, said = check({"PORT": str(port_of(service.http))})
+    assert 1 == code
+    assert "redis" in said.lower()
+
+
+def test_no_service_is_not_healthy() -> None:
+    """Nor is a port that is none."""
+    code, said = check({"PORT": str(free_port())})
+    assert (1, "cannot be asked: [Errno") == (code, said[:23])
+    assert (1, "cannot be asked: invalid") == (check({"PORT": "http"})[0], check({"PORT": "http"})[1][:24])

@@ -1,0 +1,49 @@
+# Make sure that the root file system in which tests/deploy/ builds the container image is at $1, a tar:
+#     sh tools/need_base.sh build/base.tar
+# It is the Debian that deploy/Dockerfile begins with, made of the same packages: by mmdebstrap, which is installed through apt-get.
+# It is made again when it is a month old. Where nothing can be installed or mounted, this says so, and those tests are skipped.
+set -eu
+base=$1
+image=$(sed -n 's/^ARG DEBIAN=//p' deploy/Dockerfile)
+suite=${image#debian:}
+suite=${suite%-slim}
+
+without() {
+    echo "the container image is not tested here: $1" >&2
+    exit 0
+}
+
+if [ -n "$(find "$base" -mtime -30 2>/dev/null)" ]; then exit 0; fi
+if [ "$(id -u)" != 0 ]; then without 'chroot needs root'; fi
+if ! unshare --mount --pid --fork true 2>/dev/null; then without 'unshare --mount --pid is not permitted'; fi
+if ! command -v mmdebstrap >/dev/null; then
+    if ! command -v apt-get >/dev/null; then without 'mmdebstrap is not installed'; fi
+    echo 'installing mmdebstrap ...'
+    if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+        mmdebstrap debian-archive-keyring; } </dev/null >/dev/null; then without 'mmdebstrap cannot be installed'; fi
+fi
+
+# Where this machine is the same Debian, its mirrors are those to use.
+sources=
+if (. /etc/os-release && [ "${ID-}/${VERSION_CODENAME-}" = "debian/$suite" ]); then
+    for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+        if [ -z "$sources" ] && [ -s "$file" ]; then sources=$file; fi
+    done
+fi
+
+echo "making a $image to build the container image in ..."
+mkdir -p "$(dirname "$base")"
+log=$base.log
+# -slim means without manuals and translations, and no image keeps the packages that it was made from. A build is thrown away,
+# so nothing is synced to the disk.
+if ! mmdebstrap --quiet --mode=root --variant=minbase --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-include=/usr/share/doc/*/copyright' --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+    --include=usr-is-merged --customize-hook='
+        echo "APT::Keep-Downloaded-Packages \"false\";" >"$1/etc/apt/apt.conf.d/docker-clean"' \
+    "$suite" "$base.new.tar" $sources >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$base.new.tar"
+    exit 1
+fi
+mv "$base.new.tar" "$base"
