@@ -31,6 +31,9 @@ if (. /etc/os-release && [ "${ID-}/${VERSION_CODENAME-}" = "debian/$suite" ]); t
     done
 fi
 
+proxy=
+eval "$(apt-config shell proxy Acquire::http::Proxy)"
+
 echo "making a $image to build the container image in ..."
 mkdir -p "$(dirname "$base")"
 log=$base.log
@@ -39,7 +42,7 @@ log=$base.log
 if ! mmdebstrap --quiet --mode=root --variant=minbase --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
-    --include=usr-is-merged --customize-hook='
+    --include=usr-is-merged ${proxy:+--aptopt="Acquire::http::Proxy \"$proxy\""} --customize-hook='
         echo "APT::Keep-Downloaded-Packages \"false\";" >"$1/etc/apt/apt.conf.d/docker-clean"' \
     "$suite" "$base.new.tar" $sources >"$log" 2>&1; then
     cat "$log" >&2

@@ -99,6 +99,8 @@ class _Outside:
     def __init__(self, directory: Path) -> None:
         self.environment = {name: os.environ[name] for name in PROXIES if name in os.environ}
         self.mounts: dict[str, Path] = {}
+        if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+            self.environment["REQUESTS_CA_BUNDLE"] = self._brought_if_path(bundle)
         self._apt(directory / "apt.conf")
         self._pip()
 
