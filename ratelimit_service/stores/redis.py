@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -128,10 +129,13 @@ class RedisStore(ScriptStore):
     def _move_on(self) -> None:
         """A primary that has become a replica: its name may lead to another one by now."""
         self._wire.drop("this Redis is read-only")
-        pool = self._client.connection_pool
-        task = asyncio.get_running_loop().create_task(pool.disconnect(inuse_connections=False))
+        task = asyncio.get_running_loop().create_task(self._disconnect_idle())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+    async def _disconnect_idle(self) -> None:
+        with suppress(RedisError, OSError):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def start(self) -> None:
         """Load the script. Raises StoreError where Redis cannot be reached."""

@@ -137,9 +137,11 @@ class _Connection(asyncio.Protocol):
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOT_YET
         )
         self._pending: deque[Answered] = deque()
+        self._unsent: list[bytes] = []
+        """Commands of this turn of the loop."""
         self._heard = 0.0
         """When something came last, or was sent after all replies were there."""
-        self._late = 0.0
+        self._late = -1.0
         """The same, when nothing had come in time."""
         self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -152,7 +154,7 @@ class _Connection(asyncio.Protocol):
         return bool(self._pending)
 
     def send(self, command: tuple[Argument, ...], then: Answered) -> None:
-        """Send a command. What is sent in one turn of the loop travels in one write, as uvloop does it."""
+        """Send a command: at once where nobody waits for a reply, else in one write with all others of this turn of the loop."""
         try:
             data: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         except Exception as error:
@@ -162,8 +164,17 @@ class _Connection(asyncio.Protocol):
             self._heard = self._loop.time()
             if self._timer is None:
                 self._timer = self._loop.call_later(self._patience, self._look)
+            self._transport.write(data)
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._send_rest)
+            self._unsent.append(data)
         self._pending.append(then)
-        self._transport.write(data)
+
+    def _send_rest(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if not self._failed:
+            self._transport.write(b"".join(unsent))
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to who waits for them."""

@@ -71,19 +71,37 @@ class Proxy:
         *,
         reply: bool,
     ) -> None:
-        while data := await reader.read(65_536):
-            if self.delay:
-                await asyncio.sleep(self.delay)
-            after = self.cut_replies_after if reply else self.cut_requests_after
-            if after is not None and self.cuts > 0:
-                self.cuts -= 1
-                writer.write(data[:after])
-                with contextlib.suppress(ConnectionError):
-                    await writer.drain()
-                for end in ends:
-                    end.close()
-                return
-            writer.write(data)
-            await writer.drain()
+        """Each piece goes on `delay` after it came, whatever is on its way before it."""
+        loop = asyncio.get_running_loop()
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def read() -> None:
+            data = b"..."
+            while data:
+                try:
+                    data = await reader.read(65_536)
+                except ConnectionError:
+                    data = b""
+                under_way.put_nowait((loop.time() + self.delay, data))
+
+        reading = asyncio.create_task(read())
+        try:
+            while True:
+                due, data = await under_way.get()
+                if not data:
+                    break
+                if due > loop.time():
+                    await asyncio.sleep(due - loop.time())
+                after = self.cut_replies_after if reply else self.cut_requests_after
+                if after is not None and self.cuts > 0:
+                    self.cuts -= 1
+                    writer.write(data[:after])
+                    with contextlib.suppress(ConnectionError):
+                        await writer.drain()
+                    break
+                writer.write(data)
+                await writer.drain()
+        finally:
+            reading.cancel()
         for end in ends:
             end.close()

@@ -73,11 +73,22 @@ async def test_a_batch_is_one_command(store: RedisStore, redis_server: RedisServ
     assert 1 == calls(redis_server) - before
 
 
-def calls(server: RedisServer) -> int:
+def calls(server: RedisServer, command: str = "evalsha") -> int:
     lines = server.cli("INFO", "commandstats").splitlines()
     return sum(
-        int(line.split("calls=")[1].split(",")[0]) for line in lines if line.startswith("cmdstat_evalsha:")
+        int(line.split("calls=")[1].split(",")[0]) for line in lines if line.startswith(f"cmdstat_{command}:")
     )
+
+
+async def test_charges_of_one_counter_are_added_up_on_the_way(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    """Fifty callers who charge one budget are one INCRBY, and each is told what it found."""
+    before = calls(redis_server, "incrby")
+    counts = await hit(store, *[[Hit(KEY, 3, 500)] for _ in range(50)])
+    assert [[3 * number] for number in range(50)] == counts
+    assert 1 == calls(redis_server, "incrby") - before
+    assert "150" == redis_server.cli("GET", KEY)
 
 
 async def test_a_redis_that_forgot_the_script_is_told_again(

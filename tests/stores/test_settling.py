@@ -12,7 +12,7 @@ from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.parts import Part, told
+from ratelimit_service.stores.parts import Part
 from ratelimit_service.stores.settling import Applied, Batch, Entry, Journal, SettlingStore
 
 
@@ -107,8 +107,7 @@ async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
     await charge(store, "b")
     lanes = [batch.lane for batch in backend.batches]
     assert lanes[0] == lanes[1] != lanes[2]
-    late = backend.batches[0]
-    await told(lambda then: backend.apply(late, then))
+    backend._apply_or_fail(backend.batches[0])
     assert {"a": 1, "b": 1} == backend._counters
 
 
@@ -180,6 +179,26 @@ async def test_what_the_journal_has_no_room_for_is_counted() -> None:
     backend.away = False
     await settled(store)
     assert 4 == len(backend._counters)
+
+
+async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
+    """Beyond 64 calls that wait for it, charges go to the journal, and their callers are told at once."""
+    backend = Backend()
+    store = SettlingStore(backend)
+    charges = [asyncio.create_task(charge(store, "a")) for _ in range(70)]
+    outcomes = [outcome for (outcome,) in await asyncio.gather(*charges)]
+    assert ["Redis does not keep up"] * 6 == [str(it) for it in outcomes if isinstance(it, StoreError)]
+    await settled(store)
+    assert {"a": 70} == backend._counters
+
+
+async def test_closing_waits_for_what_is_under_way() -> None:
+    """And for what an answer hands over."""
+    backend = Backend()
+    store = SettlingStore(backend)
+    store.hit([[Hit("a", 1, 60)]], lambda outcomes: store.hit([[Hit("b", 2, 60)]], lambda outcomes: None))
+    await store.close()
+    assert {"a": 1, "b": 2} == backend._counters
 
 
 async def test_closing_writes_what_is_left() -> None:

@@ -1,0 +1,417 @@
+"""A connection that is driven directly: replies to whom they are for, and what is told when there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError, WatchError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ratelimit_service.stores.redis_client import Link, Opened, at_address, connect
+from ratelimit_service.stores.wire import Wire, _Connection, ignore
+from tests.faults.proxy import Proxy
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+async def wire(redis_url: str) -> AsyncIterator[Wire]:
+    wire = Wire(connect(redis_url))
+    yield wire
+    await wire.close()
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer, redis_url: str) -> AsyncIterator[Proxy]:
+    """Before a Redis with nothing in it."""
+    proxy = Proxy(redis_server.port)
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """Another Redis than that of all tests: it is stopped."""
+    with RedisServer() as server:
+        yield server
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def asked(wire: Wire, *command: str | int) -> Any:
+    """The reply, or what stands in its place."""
+    try:
+        return await asyncio.wait_for(wire.ask(*command), 15)
+    except RedisError as error:
+        return error
+
+
+@asynccontextmanager
+async def serving(
+    greet: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """A server that is none, and its port: `greet` is for each connection."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await greet(reader, writer)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.sleep(0)
+
+
+# With a real Redis.
+
+
+async def test_replies_come_in_the_order_of_the_commands(wire: Wire, redis_server: RedisServer) -> None:
+    """Those that wait for the connection, and those that are sent at once: all by one connection."""
+    told: list[Any] = []
+    for _ in range(50):
+        wire.call(("INCR", "n"), told.append)
+    await until(lambda: len(told) == 50)
+    for _ in range(50):
+        wire.call(("INCR", "n"), told.append)
+    assert 101 == await wire.ask("INCR", "n")
+    assert list(range(1, 101)) == told
+    assert 1 == redis_server.cli("CLIENT", "LIST").count("cmd=incr")
+
+
+async def test_an_error_reply_is_for_who_caused_it(wire: Wire) -> None:
+    """It is of redis-py's kinds, and the others have their replies."""
+    await wire.ask("SET", "text", "abc")
+    wrong, unknown, right = await asyncio.gather(
+        asked(wire, "INCR", "text"), asked(wire, "EVALSHA", "0" * 40, 0), asked(wire, "GET", "text")
+    )
+    assert [ResponseError, NoScriptError, b"abc"] == [type(wrong), type(unknown), right]
+
+
+async def test_a_command_that_cannot_be_packed_is_told_so(wire: Wire) -> None:
+    """Nothing of it is sent, and nobody gets the reply of another."""
+    told: list[Any] = []
+    await wire.ask("PING")
+    wire.call(("ECHO", "\ud800"), told.append)
+    assert b"pong" == await wire.ask("ECHO", "pong")
+    assert [UnicodeEncodeError] == [type(error) for error in told]
+
+
+async def test_a_callback_that_fails_is_reported_and_takes_nothing_with_it(wire: Wire) -> None:
+    """The reply after it is told all the same."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+
+    def fail(reply: object) -> None:
+        raise ZeroDivisionError
+
+    wire.call(("PING",), fail)
+    assert b"next" == await wire.ask("ECHO", "next")
+    assert [ZeroDivisionError] == [type(context["exception"]) for context in reported]
+
+
+async def test_large_commands_and_replies(wire: Wire) -> None:
+    """Many times what a socket takes at once, several of them after each other."""
+    texts = [bytes([ord("a") + number]) * 3_000_000 for number in range(4)]
+    assert texts == await asyncio.gather(*[wire.ask("ECHO", text) for text in texts])
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+async def test_a_connection_that_is_cut_fails_those_who_wait_and_no_others(
+    proxy: Proxy, redis_server: RedisServer, after: int
+) -> None:
+    """Each is told once, nothing is sent a second time, and the next command has a new connection."""
+    wire = Wire(connect(f"redis://127.0.0.1:{proxy.port}"))
+    assert 1 == await wire.ask("INCR", "n")
+    proxy.cut_replies_after, proxy.cuts = after, 1
+    told = await asyncio.gather(*[asked(wire, "INCR", "n") for _ in range(3)])
+    assert any(isinstance(reply, RedisConnectionError) for reply in told)
+    assert all(isinstance(reply, RedisConnectionError | int) for reply in told)
+    assert await wire.ask("INCR", "n") in (2, 3, 4, 5)
+    await wire.close()
+
+
+async def test_a_connection_that_the_server_has_closed_meanwhile_is_made_anew(
+    wire: Wire, redis_server: RedisServer
+) -> None:
+    """CLIENT KILL, or a server that closes idle connections: the next command knows."""
+    await wire.ask("PING")
+    assert "1" == redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
+    await until(lambda: wire._connection is None)
+    assert b"again" == await wire.ask("ECHO", "again")
+
+
+async def test_a_server_that_is_not_there_fails_all_who_wait_for_it() -> None:
+    """With what went wrong, and host and port; when it is back, it is found."""
+    with RedisServer() as server:
+        wire = Wire(connect(server.url))
+        server.stop()
+        for error in await asyncio.gather(asked(wire, "PING"), asked(wire, "PING")):
+            assert isinstance(error, RedisConnectionError)
+            assert str(server.port) in str(error)
+        server.start()
+        assert b"PONG" == await wire.ask("PING")
+        await wire.close()
+
+
+async def test_a_server_that_stands_still_is_given_up(server: RedisServer) -> None:
+    """All who wait are told; their commands may still be carried out, and never twice."""
+    wire = Wire(connect(server.url, timeout=10), patience=0.05)
+    await wire.ask("PING")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        first, second = await asyncio.gather(asked(wire, "INCR", "n"), asked(wire, "INCR", "n"))
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert [RedisTimeoutError] * 2 == [type(first), type(second)]
+    assert "no answer within 50 ms" == str(first)
+    assert await patiently(wire, "INCR", "n") in (1, 2, 3)
+    await wire.close()
+
+
+async def patiently(wire: Wire, *command: str) -> Any:
+    """The reply of a server that is just coming back."""
+    async with asyncio.timeout(15):
+        while isinstance(reply := await asked(wire, *command), RedisTimeoutError):
+            pass
+    return reply
+
+
+async def test_who_waits_for_a_connection_is_given_up_too() -> None:
+    """A server that takes connections and says nothing: nobody is held up until connecting has failed."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async with serving(say_nothing) as port:
+        wire = Wire(at_address(("127.0.0.1", port), Link(timeout=0.3)), patience=0.02)
+        error = await asked(wire, "PING")
+        assert (RedisTimeoutError, "no connection within 20 ms") == (type(error), str(error))
+        assert wire._connecting is not None
+        await wire.close()
+
+
+async def test_a_server_that_closes_as_soon_as_it_has_greeted() -> None:
+    """The connection broke before or after it was taken over: either is told."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for setting in (b"LIB-NAME", b"LIB-VER"):
+            await reader.readuntil(setting)
+        writer.write(b"+OK\r\n+OK\r\n")
+        writer.close()
+
+    async with serving(greet) as port:
+        wire = Wire(connect(f"redis://127.0.0.1:{port}"))
+        for _ in range(3):
+            assert isinstance(await asked(wire, "PING"), RedisConnectionError)
+        await wire.close()
+
+
+async def test_dropping_a_connection_spares_the_one_that_leads_where_it_should(
+    wire: Wire, redis_server: RedisServer
+) -> None:
+    """Who waits is told why, and the next command has a new one."""
+    await wire.ask("PING")
+    before = wire._connection
+    wire.drop("moved", unless_at=("127.0.0.1", redis_server.port))
+    assert before is wire._connection
+    told: list[Any] = []
+    wire.call(("PING",), told.append)
+    wire.drop("moved", unless_at=("127.0.0.1", 1))
+    assert ["moved"] == [str(error) for error in told]
+    assert b"PONG" == await wire.ask("PING")
+    assert before is not wire._connection
+
+
+async def test_closing_waits_for_the_replies(redis_url: str, redis_server: RedisServer) -> None:
+    """Of commands that wait for the connection, and of those under way; then no connection is left."""
+    for connected in (False, True):
+        wire = Wire(connect(redis_url))
+        if connected:
+            await wire.ask("PING")
+        told: list[Any] = []
+        for _ in range(3):
+            wire.call(("ECHO", "x"), told.append)
+        await wire.close()
+        assert [b"x"] * 3 == told
+        assert wire._connection is None
+
+
+# Byte by byte, and by a clock that the test sets.
+
+
+class Clock(SimpleNamespace):
+    """In place of the loop: `now` is what it shows, `due` when it was asked to call, `call` whom, `soon` whom in its next turn."""
+
+    now: float = 0.0
+    due: float | None = None
+    call: Callable[[], None]
+    soon: Callable[[], None]
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Any:
+        self.due, self.call = when, call
+        return SimpleNamespace(cancel=lambda: setattr(self, "due", None))
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Any:
+        return self.call_at(self.now + delay, call)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.soon = call
+
+    def strike(self) -> None:
+        """Let the time come that was asked for."""
+        assert self.due is not None
+        self.now, self.due = max(self.now, self.due), None
+        self.call()
+
+
+class Bench:
+    """A connection without a network: `written` is what went out, `told` what callers were told, `lost` whether it is over."""
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self.written: list[bytes] = []
+        self.told: list[Any] = []
+        self.lost = 0
+        self.aborted = 0
+        transport = SimpleNamespace(
+            set_protocol=lambda protocol: None, write=self.written.append, abort=self._abort
+        )
+        opened = Opened(SimpleNamespace(transport=transport), ("redis.test", 6379))  # type: ignore[arg-type]
+        self.connection = _Connection(opened, patience, self._lost)
+        self.clock = Clock()
+        self.connection._loop = self.clock  # type: ignore[assignment]
+
+    def _abort(self) -> None:
+        self.aborted += 1
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    def send(self, number: int = 1) -> None:
+        for _ in range(number):
+            self.connection.send(("PING",), self.told.append)
+
+
+async def test_a_reply_is_told_when_its_last_byte_has_come() -> None:
+    """Wherever the network cuts it."""
+    stream = b"*2\r\n:5\r\n$3\r\nERR\r\n+OK\r\n-READONLY no\r\n:-7\r\n"
+    for size in (1, 2, 3, 7, len(stream)):
+        bench = Bench()
+        bench.send(4)
+        for start in range(0, len(stream), size):
+            bench.connection.data_received(stream[start : start + size])
+        assert [[5, b"ERR"], b"OK", "no", -7] == [
+            str(reply) if isinstance(reply, Exception) else reply for reply in bench.told
+        ]
+        assert not bench.connection.busy
+
+
+async def test_what_is_sent_in_one_turn_travels_in_one_write() -> None:
+    """But for the first one, where nobody waits for a reply: nothing is gained by waiting then."""
+    bench = Bench()
+    ping = b"*1\r\n$4\r\nPING\r\n"
+    bench.send(4)
+    assert [ping] == bench.written
+    bench.clock.soon()
+    assert [ping, ping * 3] == bench.written
+    bench.connection.data_received(b"+PONG\r\n" * 4)
+    bench.send(2)
+    bench.connection.connection_lost(None)
+    bench.clock.soon()
+    assert [ping, ping * 3, ping] == bench.written
+
+
+@pytest.mark.parametrize("stream", [b"?what\r\n", b":1\r\n:2\r\n"])
+async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
+    """Bytes that are not of the protocol, and a reply that nobody waits for: whose the next one is nobody can know."""
+    bench = Bench()
+    bench.send()
+    bench.connection.data_received(stream)
+    bench.connection.data_received(b"")
+    assert (1, 1) == (bench.lost, bench.aborted)
+    assert [InvalidResponse] == [type(reply) for reply in bench.told] or [1] == bench.told
+
+
+async def test_who_asks_again_from_within_a_reply_is_in_the_queue() -> None:
+    """Behind those who asked before."""
+    bench = Bench()
+    told: list[Any] = []
+    bench.connection.send(("PING",), lambda reply: bench.connection.send(("PING",), told.append))
+    bench.send()
+    bench.connection.data_received(b":1\r\n:2\r\n:3\r\n")
+    assert ([2], [3]) == (bench.told, told)
+
+
+async def test_a_connection_that_ends_from_within_a_reply_tells_the_others() -> None:
+    """Even those whose reply has come already: nobody reads it any more."""
+    bench = Bench()
+    bench.connection.send(("PING",), lambda reply: bench.connection.fail(WatchError("over")))
+    bench.send(2)
+    bench.connection.data_received(b":1\r\n:2\r\n:3\r\n")
+    bench.connection.connection_lost(None)
+    assert ["over", "over"] == [str(reply) for reply in bench.told]
+    assert (1, 1) == (bench.lost, bench.aborted)
+
+
+async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
+    """A server that goes on replying is not given up, however many wait; one that has stopped is."""
+    bench = Bench(patience=1.0)
+    bench.send(3)
+    bench.clock.now = 0.9
+    bench.connection.data_received(b":1\r\n")
+    bench.clock.strike()
+    assert 1.9 == bench.clock.due
+    bench.clock.now = 1.8
+    bench.connection.data_received(b":2")
+    bench.clock.strike()
+    assert 2.8 == bench.clock.due
+    bench.clock.strike()
+    assert [1] == bench.told  # it is looked at once more
+    bench.clock.strike()
+    assert [1, "no answer within 1000 ms", "no answer within 1000 ms"] == [
+        reply if isinstance(reply, int) else str(reply) for reply in bench.told
+    ]
+
+
+async def test_a_process_that_stood_still_itself_reads_first() -> None:
+    """The time of the server is over by the clock, and its reply is there."""
+    bench = Bench(patience=1.0)
+    bench.send()
+    bench.clock.now = 60.0
+    bench.clock.strike()
+    bench.connection.data_received(b":1\r\n")
+    bench.clock.strike()
+    assert ([1], 0) == (bench.told, bench.lost)
+
+
+async def test_an_idle_connection_is_not_looked_at() -> None:
+    """There is a timer only where somebody waits, and one for all of them."""
+    bench = Bench(patience=1.0)
+    dues = [bench.clock.due]
+    bench.send(2)
+    dues.append(bench.clock.due)
+    bench.connection.data_received(b":1\r\n:2\r\n")
+    bench.clock.strike()
+    dues.append(bench.clock.due)
+    bench.clock.now = 30.0
+    bench.connection.send(("PING",), ignore)
+    dues.append(bench.clock.due)
+    bench.connection.connection_lost(OSError("reset"))
+    assert [None, 1.0, None, 31.0, None] == [*dues, bench.clock.due]
