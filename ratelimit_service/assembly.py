@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -268,7 +268,8 @@ def http_certificates(settings: Settings) -> Certificates | None:
 def jitter_of(settings: Settings) -> Jitter:
     """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
     most = settings.expiration_jitter_max_seconds
-    return (lambda: int(random.random() * most)) if most > 0 else (lambda: 0)
+    # As good as drawing one for each counter, and quicker.
+    return itertools.cycle(random.choices(range(max(most, 1)), k=10_007)).__next__
 
 
 def places_of(settings: Settings) -> str:

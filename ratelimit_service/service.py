@@ -95,19 +95,23 @@ class RateLimitService:
         return await call.future
 
     def _answer(self, planned: Sequence[tuple[Call, Plan]], outcomes: Sequence[Outcome]) -> None:
+        policy, observe = self.policy, self._observer.decided
         for (call, plan), outcome in zip(planned, outcomes, strict=True):
             try:
                 if isinstance(outcome, StoreError):
                     raise outcome
-                decision = decide(self.policy, plan, outcome)
+                decision = decide(policy, plan, outcome)
             except Exception as error:
                 self._fail(call, plan, error)
-            else:
-                try:
-                    self._observer.decided(plan, decision)
-                except Exception:
-                    _report("observing a decision failed")
-                self._reply(call, decision)
+                continue
+            try:
+                observe(plan, decision)
+            except Exception:
+                _report("observing a decision failed")
+            try:
+                call.reply(decision)
+            except Exception:
+                _report("a call could not be answered")
 
     def _fail(self, call: Call, plan: Plan | None, error: Exception) -> None:
         if not isinstance(error, RateLimitServiceError):

@@ -25,6 +25,7 @@ from .model import (
     Status,
     Tally,
     Use,
+    new,
 )
 from .planning import FailureMode, Item, Plan, Policy
 from .windows import length
@@ -62,7 +63,7 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     headers = _limit_headers(policy, plan.items, statuses) if policy.limit_header else ()
     metadata = dynamic_metadata(plan, statuses) if policy.dynamic_metadata else None
     if code is OK:
-        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed)
+        return new(Decision, (code, statuses, tallies, headers, b"", metadata, shadowed))
     if plan.denied:
         told = refusal_without_limit(policy, plan.denied)
     else:
@@ -121,7 +122,7 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
         else:
             after = before
         over = cost >= 0 and (before >= limit.amount if rule.budget else before + cost > limit.amount)
-        use = Use(limit, key, span.end, before, after, over, near)
+        use = new(Use, (limit, key, span.end, before, after, over, near))
         uses.append(use)
         if told is None or _tells_more(use, told):
             told = use
@@ -131,8 +132,8 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
     top, reset = limit.amount, end - plan.now
     if not over:
         near_hits = after - max(near, before) if after > near and cost > 0 else 0
-        tally = Tally(stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, uses)
-        return tally, Status(OK, limit, top - after if after < top else 0, reset)
+        tally = new(Tally, (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, uses))
+        return tally, new(Status, (OK, limit, top - after if after < top else 0, reset))
     # Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
     over_hits, near_hits = (cost, 0) if before >= top else (before + cost - top, top - max(near, before))
     tally = Tally(stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, uses)

@@ -17,6 +17,10 @@ COUNTER_MAX = 2**53 - 1
 """Where hits and counters saturate: the largest integer that a Lua number holds exactly."""
 
 
+new: Final = tuple.__new__
+"""`new(Hit, (key, 1, 60, 0, 0))` is a Hit, made in half the time that calling the class takes: for what every call needs."""
+
+
 class Unit(enum.IntEnum):
     """The unit of a window, with the numbers of `RateLimitResponse.RateLimit.Unit`."""
 

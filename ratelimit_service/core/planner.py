@@ -16,7 +16,7 @@ from typing import NamedTuple
 from . import keys
 from .errors import InvalidRequest, NotReady
 from .matcher import Domain, Match, RuleTree
-from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey
+from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey, new
 from .overrides import overridden, override_limit
 from .planning import Charge, Item, Plan, Policy, described, near_limit
 from .recent import Recent
@@ -146,16 +146,8 @@ class Outline:
             unpriced = [place for place in self._budgets if descriptors[place].hits is None]
             for place in unpriced:
                 costs[place] = 0
-        return Plan(
-            request,
-            self._items,
-            costs,
-            self._hits(costs, now, jitter) if any(costs) else self._reads,
-            now,
-            self._known_domain,
-            self._denied,
-            unpriced,
-        )
+        hits = self._hits(costs, now, jitter) if any(costs) else self._reads
+        return new(Plan, (request, self._items, costs, hits, now, self._known_domain, self._denied, unpriced))
 
     def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
         hits = []
@@ -164,7 +156,7 @@ class Outline:
             if not cost or (gate & Gate.HOLDS and cost > 0 and self._denied):
                 hits.append(read)
             else:
-                hits.append(Hit(key, cost, end - now + jitter(), limit, gate if cost > 0 else Gate.NONE))
+                hits.append(new(Hit, (key, cost, end - now + jitter(), limit, gate if cost > 0 else 0)))
         return hits
 
     def _enter(self, now: int) -> None:

@@ -8,10 +8,9 @@ can interrupt, and a row that moves on meanwhile does no harm.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -22,12 +21,11 @@ from ..core.matcher import RuleTree
 from ..core.model import OK, Decision, Limit, Rule, Window
 from ..core.overrides import OVERRIDE_SOURCE
 from ..core.planning import Item, Plan
-from ..core.text import printable, shorten
 from ..core.windows import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
+from .tables import Histogram, Sample, Table, counters, label
 from .thresholds import thresholds
 
-OTHER = "other"
 UNKNOWN_DOMAIN = "unknown"
 """Stands for every domain that no configuration has, and for that of a request that could not be planned."""
 OVERRIDE = "override"
@@ -35,11 +33,6 @@ OVERRIDE = "override"
 
 _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
-
-_LONGEST_LABEL = 200
-
-_BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds, in seconds: those of Prometheus' clients, which upstream has, and some below them."""
 
 # prometheus-client writes these two lines of a counter with `_total` after its name; upstream's have none.
 _TOTAL = re.compile(rb"^(# (?:HELP|TYPE) ratelimit_service_\w+)_total ", re.MULTILINE)
@@ -79,94 +72,11 @@ class _Rows(NamedTuple):
     windows: list[list[int]]
 
 
-class Sample(NamedTuple):
-    """One value of one series."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-def label(text: str) -> str:
-    """`text` as the value of a label: one printable line of bounded length."""
-    return shorten(printable(text), _LONGEST_LABEL)
-
-
 def rule_label(rule: Rule, limit: Limit) -> str:
     """What a limit is called: its name, or else the path of its rule."""
     if limit.name:
         return label(limit.name)
     return OVERRIDE if rule.source == OVERRIDE_SOURCE else label(str(rule.path))
-
-
-class Histogram:
-    """How often a duration fell between two bounds, and the sum of them all."""
-
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float, times: int = 1) -> None:
-        """Count one, or several that are alike."""
-        self.counts[bisect_left(_BUCKETS, value)] += times
-        self.sum += value * times
-
-    def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
-        """As Prometheus has it: the counts summed up from the lowest bound."""
-        below = 0
-        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
-            below += count
-            yield Sample(f"{name}_bucket", {**labels, "le": bound}, below)
-        yield Sample(f"{name}_count", labels, below)
-        yield Sample(f"{name}_sum", labels, self.sum)
-
-
-_Row = TypeVar("_Row")
-
-
-class _Table(Generic[_Row]):
-    """Rows by the values of their labels, `most` at most; the last of them is for all that come too late."""
-
-    def __init__(self, metrics: Sequence[str], new: Callable[[], _Row], most: int) -> None:
-        self.metrics = metrics
-        self.rows: dict[tuple[str, ...], _Row] = {}
-        self._expected: dict[tuple[str, ...], frozenset[int]] = {}
-        self._labels = BY_NAME[metrics[0]].labels
-        self._other = (OTHER,) * len(self._labels)
-        self._new = new
-        self._most = most
-
-    def expect(self, names: tuple[str, ...], columns: Sequence[int] = (0,)) -> None:
-        """Show these columns of a row from now on, while they are 0 too; nothing where there is no room for it."""
-        names = tuple([label(name) for name in names])
-        if names in self.rows or len(self.rows) < self._most - 1:
-            self._find(names)
-            self._expected[names] = frozenset(columns)
-
-    def row(self, names: tuple[str, ...]) -> _Row:
-        """The row of these label values; of the first so many labels where they are fewer."""
-        row = self.rows.get(names)
-        return self._find(names) if row is None else row
-
-    def _find(self, names: tuple[str, ...]) -> _Row:
-        names = tuple([label(name) for name in names])
-        if names not in self.rows:
-            if len(self.rows) >= self._most - 1:
-                names = self._other
-            self.rows.setdefault(names, self._new())
-        return self.rows[names]
-
-    def labelled(self) -> Iterator[tuple[dict[str, str], _Row, frozenset[int]]]:
-        """Every row with its labels, and the columns of it that are shown while they are 0."""
-        for names, row in self.rows.copy().items():
-            yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, frozenset())
-
-
-def _counters(metrics: Sequence[str], most: int) -> _Table[list[int]]:
-    """A table with one column for each of `metrics`."""
-    return _Table(metrics, lambda: [0] * len(metrics), most)
 
 
 class Metrics(Collector):
@@ -177,13 +87,13 @@ class Metrics(Collector):
     """
 
     def __init__(self, max_series: int = 10_000, *, milliseconds: bool = False) -> None:
-        self._limits = _counters(_LIMIT_METRICS, max_series)
-        self._rules = _counters(_RULE_METRICS, max_series)
-        self._decisions = _counters(("ratelimit_service_decisions",), max_series)
-        self._errors = _counters(("ratelimit_service_should_rate_limit_error",), max_series)
-        self._lost_domains = _counters(("ratelimit_service_domain_not_found",), max_series)
-        self._calls = _counters(("ratelimit_service_total_requests",), max_series)
-        self._crossings = _counters(("ratelimit_service_budget_threshold_crossed",), max_series)
+        self._limits = counters(_LIMIT_METRICS, max_series)
+        self._rules = counters(_RULE_METRICS, max_series)
+        self._decisions = counters(("ratelimit_service_decisions",), max_series)
+        self._errors = counters(("ratelimit_service_should_rate_limit_error",), max_series)
+        self._lost_domains = counters(("ratelimit_service_domain_not_found",), max_series)
+        self._calls = counters(("ratelimit_service_total_requests",), max_series)
+        self._crossings = counters(("ratelimit_service_budget_threshold_crossed",), max_series)
         self._tables = (
             self._limits,
             self._rules,
@@ -193,11 +103,12 @@ class Metrics(Collector):
             self._calls,
             self._crossings,
         )
-        self._times = _Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
+        self._times = Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
         self._store = Histogram()
         self._scale = 1_000 if milliseconds else 1
         self._version = _version()
         self._row_of_rule: dict[tuple[Rule, Window], list[int]] = {}
+        self._verdicts: dict[str, tuple[list[int], list[int]]] = {}
         self._shadowed = self._loads = self._failed_loads = self._rules_in_force = 0
         self._rejected = False
         self._loaded_at = 0.0
@@ -212,17 +123,28 @@ class Metrics(Collector):
     def decided(self, plan: Plan, decision: Decision) -> None:
         """A request was decided (ports.Observer)."""
         code, _, tallies, _, _, _, shadowed = decision
-        self._count_request(plan, "ok" if code is OK else "over_limit")
-        self._count_hits(plan)
+        request, items, costs, _, _, known_domain, _, unpriced = plan
+        if known_domain:
+            rows = self._verdicts.get(request.domain) or self._verdicts_in(request.domain)
+            rows[code is not OK][0] += 1
+        else:
+            self._count_request(plan, "ok" if code is OK else "over_limit")
         if shadowed:
             self._shadowed += 1
-        for item, tally in zip(plan.items, tallies, strict=True):
+        if unpriced:
+            self._count_unpriced(plan)
+        for item, cost, tally in zip(items, costs, tallies, strict=True):
             if tally is None:
+                if cost and item.rule is not None:
+                    self._count_cost(item, cost)
                 continue
             _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, uses = tally
-            if not (within_limit or over):
+            if cost:
+                limit_row, rule_rows = self._count_cost(item, cost)
+            elif over:
+                limit_row, rule_rows = item.memo or self._rows(item)
+            else:
                 continue
-            limit_row, rule_rows = item.memo or self._rows(item)
             limit_row[_WITHIN] += within_limit
             limit_row[_NEAR] += near_limit
             if not over:
@@ -238,8 +160,12 @@ class Metrics(Collector):
         """A request was answered with an error (ports.Observer)."""
         self._errors.row(("redis_error" if isinstance(error, StoreError) else "service_error",))[0] += 1
         self._count_request(plan, "error")
-        if plan is not None:
-            self._count_hits(plan)
+        if plan is None:
+            return
+        self._count_unpriced(plan)
+        for item, cost in zip(plan.items, plan.costs, strict=True):
+            if cost and item.rule is not None:
+                self._count_cost(item, cost)
 
     def requested(self, method: str, seconds: float, calls: int = 1) -> None:
         """Calls of a gRPC method were answered, each after so many seconds."""
@@ -310,20 +236,29 @@ class Metrics(Collector):
                 self._lost_domains.row((plan.request.domain,))[0] += 1
         self._decisions.row((domain, outcome))[0] += 1
 
-    def _count_hits(self, plan: Plan) -> None:
+    def _verdicts_in(self, domain: str) -> tuple[list[int], list[int]]:
+        """The rows of what was let through in a domain of the configuration, and of what was refused."""
+        rows = self._verdicts[domain] = (
+            self._decisions.row((domain, "ok")),
+            self._decisions.row((domain, "over_limit")),
+        )
+        return rows
+
+    def _count_cost(self, item: Item, cost: int) -> _Rows:
         """What was asked for, whatever the answer is."""
-        for item, cost in zip(plan.items, plan.costs, strict=True):
-            if not cost or item.rule is None:
-                continue
-            limit_row, rule_rows = item.memo or self._rows(item)
-            if not item.charges:
-                limit_row[_UNLIMITED] += abs(cost)
-            elif cost < 0:
-                limit_row[_NEGATIVE] -= cost
-            else:
-                limit_row[_HITS] += cost
-                for row in rule_rows:
-                    row[_RULE_HITS] += cost
+        rows: _Rows = item.memo or self._rows(item)
+        limit_row, rule_rows = rows
+        if not item.charges:
+            limit_row[_UNLIMITED] += abs(cost)
+        elif cost < 0:
+            limit_row[_NEGATIVE] -= cost
+        else:
+            limit_row[_HITS] += cost
+            for row in rule_rows:
+                row[_RULE_HITS] += cost
+        return rows
+
+    def _count_unpriced(self, plan: Plan) -> None:
         for place in plan.unpriced:
             item = plan.items[place]
             if item.charges:

@@ -15,7 +15,8 @@ from ..core.model import Descriptor, Limit, Tally, Use, Window
 from ..core.text import excerpt
 from ..core.windows import name as window_name
 from ..core.windows import span_at
-from .metrics import OTHER, Sample, label, rule_label
+from .metrics import rule_label
+from .tables import OTHER, Sample, label
 
 _USED = "ratelimit_service_budget_used"
 _LIMIT = "ratelimit_service_budget_limit"

@@ -159,23 +159,25 @@ def _override(limit: Any) -> Override:
 
 def encode(decision: Decision) -> bytes:
     """A decision as a serialized RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
-    parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
-    for code, limit, remaining, reset in decision.statuses:
+    code, statuses, _, headers, body, metadata, _ = decision
+    parts = [_OVERALL_OK if code is OK else _OVERALL_REFUSED]
+    for code, limit, remaining, reset in statuses:
         # Field by field, in the order of their numbers.
         if limit is None:
             status = _FREE if code is OK else _REFUSED
         else:
-            status = _limited(limit)[code is not OK]
+            ok, refused, _ = _limits.get(id(limit)) or _limited(limit)
+            status = ok if code is OK else refused
         if remaining:
             status += b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
         if limit is not None:
             status += _reset(reset)
         parts.append(b"\x12" + _varint(len(status)) + status)
-    if decision.headers or decision.body:
-        parts.append(_refusal(tuple(decision.headers), decision.body))
-    if decision.dynamic_metadata is not None:
+    if headers or body:
+        parts.append(_refusal(headers, body))
+    if metadata is not None:
         response = RateLimitResponse()
-        response.dynamic_metadata.update(decision.dynamic_metadata)
+        response.dynamic_metadata.update(metadata)
         parts.append(response.SerializeToString())
     return b"".join(parts)
 
@@ -211,9 +213,21 @@ _OVERALL_OK, _OVERALL_REFUSED = (RateLimitResponse(overall_code=code).SerializeT
 _FREE, _REFUSED = (_status(code).SerializeToString() for code in Code)
 
 
-@lru_cache(maxsize=10_000)
-def _limited(limit: Limit) -> tuple[bytes, bytes]:
+class _Limited(NamedTuple):
     """The status of a limit, but for what is left of it and its reset: where it is OK, and where it is OVER_LIMIT."""
+
+    ok: bytes
+    refused: bytes
+    limit: Limit
+
+
+_limits: dict[int, _Limited] = {}
+"""By the identity of the limit, which nothing else has as long as it is in here."""
+
+_MOST_LIMITS = 10_000
+
+
+def _limited(limit: Limit) -> _Limited:
     ok, refused = (_status(code) for code in Code)
     for status in (ok, refused):
         current = status.current_limit
@@ -222,7 +236,10 @@ def _limited(limit: Limit) -> tuple[bytes, bytes]:
         current.name = limit.name
         if limit.window.multiplier != 1:
             current.unit_multiplier.value = limit.window.multiplier
-    return ok.SerializeToString(), refused.SerializeToString()
+    if len(_limits) >= _MOST_LIMITS:  # requests bring limits with them
+        _limits.clear()
+    known = _limits[id(limit)] = _Limited(ok.SerializeToString(), refused.SerializeToString(), limit)
+    return known
 
 
 @lru_cache(maxsize=10_000)

@@ -23,8 +23,9 @@ from ratelimit_service.core.model import (
 )
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.observe.decision_log import DecisionLog
-from ratelimit_service.observe.metrics import Metrics, Sample
+from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers
+from ratelimit_service.observe.tables import Sample
 from ratelimit_service.observe.thresholds import Thresholds
 from ratelimit_service.observe.tracking import Tracker
 from ratelimit_service.ports import CounterStore, Outcome, Then

@@ -28,7 +28,8 @@ from ratelimit_service.core.overrides import OVERRIDE_SOURCE
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.observe.catalogue import CATALOGUE, markdown
-from ratelimit_service.observe.metrics import Metrics, Sample
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.observe.tables import Sample
 
 UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 

@@ -1,0 +1,101 @@
+"""Tables of plain integers, and what becomes of them at a scrape."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from ..core.text import printable, shorten
+from .catalogue import BY_NAME
+
+OTHER = "other"
+"""Stands for everything that there is no room for."""
+
+_LONGEST_LABEL = 200
+
+_BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds: those of Prometheus' clients, which upstream has, and some below them."""
+
+
+class Sample(NamedTuple):
+    """One value of one series."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def label(text: str) -> str:
+    """`text` as the value of a label: one printable line of bounded length."""
+    return shorten(printable(text), _LONGEST_LABEL)
+
+
+class Histogram:
+    """How often a duration fell between two bounds, and the sum of them all."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count one, or several that are alike."""
+        self.counts[bisect_left(_BUCKETS, value)] += times
+        self.sum += value * times
+
+    def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
+        """As Prometheus has it: the counts summed up from the lowest bound."""
+        below = 0
+        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
+            below += count
+            yield Sample(f"{name}_bucket", {**labels, "le": bound}, below)
+        yield Sample(f"{name}_count", labels, below)
+        yield Sample(f"{name}_sum", labels, self.sum)
+
+
+_Row = TypeVar("_Row")
+
+
+class Table(Generic[_Row]):
+    """Rows by the values of their labels, `most` at most; the last of them is for all that come too late."""
+
+    def __init__(self, metrics: Sequence[str], new: Callable[[], _Row], most: int) -> None:
+        self.metrics = metrics
+        self.rows: dict[tuple[str, ...], _Row] = {}
+        self._expected: dict[tuple[str, ...], frozenset[int]] = {}
+        self._labels = BY_NAME[metrics[0]].labels
+        self._other = (OTHER,) * len(self._labels)
+        self._new = new
+        self._most = most
+
+    def expect(self, names: tuple[str, ...], columns: Sequence[int] = (0,)) -> None:
+        """Show these columns of a row from now on, while they are 0 too; nothing where there is no room for it."""
+        names = tuple([label(name) for name in names])
+        if names in self.rows or len(self.rows) < self._most - 1:
+            self._find(names)
+            self._expected[names] = frozenset(columns)
+
+    def row(self, names: tuple[str, ...]) -> _Row:
+        """The row of these label values; of the first so many labels where they are fewer."""
+        row = self.rows.get(names)
+        return self._find(names) if row is None else row
+
+    def _find(self, names: tuple[str, ...]) -> _Row:
+        names = tuple([label(name) for name in names])
+        if names not in self.rows:
+            if len(self.rows) >= self._most - 1:
+                names = self._other
+            self.rows.setdefault(names, self._new())
+        return self.rows[names]
+
+    def labelled(self) -> Iterator[tuple[dict[str, str], _Row, frozenset[int]]]:
+        """Every row with its labels, and the columns of it that are shown while they are 0."""
+        for names, row in self.rows.copy().items():
+            yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, frozenset())
+
+
+def counters(metrics: Sequence[str], most: int) -> Table[list[int]]:
+    """A table with one column for each of `metrics`."""
+    return Table(metrics, lambda: [0] * len(metrics), most)
