@@ -40,7 +40,7 @@ EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 NO_SETTINGS = {
     "OVER_LIMIT INVALID_ARGUMENT RESOURCE_EXHAUSTED NOT_SERVING NOT_FOUND DEADLINE_EXCEEDED DYNAMIC_METADATA",
-    "GRPC_XDS_SOTW SO_REUSEPORT PERMISSION_DENIED",
+    "GRPC_XDS_SOTW SO_REUSEPORT PERMISSION_DENIED OVERWRITE_IF_EXISTS_OR_ADD",
 }
 """What is written as settings are, but is none: names of the protocol and of the code."""
 
@@ -104,7 +104,7 @@ def _anchors(page: Path) -> set[str]:
 def test_the_index_lists_every_page() -> None:
     """docs/README.md is how a page is found."""
     index = ROOT / "docs" / "README.md"
-    listed = set(re.findall(r"\]\((\w+\.md)\)", index.read_text("utf-8")))
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", index.read_text("utf-8")))
     assert {page.name for page in index.parent.glob("*.md")} - {"README.md"} == listed
 
 
@@ -143,6 +143,18 @@ def test_envoy_accepts_the_filters_of_the_readme(tmp_path: Path) -> None:
         check=False,
     )
     assert 0 == done.returncode, done.stderr
+
+
+def test_the_policy_of_the_readme_is_the_one_for_namespaces() -> None:
+    """No caller goes uncounted who starts from the shorter of the two: it has the same descriptors, and the same domain."""
+    (short,) = [block.text for block in blocks(ROOT / "README.md") if "AgentgatewayPolicy" in block.text]
+    whole = ROOT / "deploy" / "agentgateway" / "namespaces" / "policy.yaml"
+    limits = [
+        yaml.safe_load(text)["spec"]["traffic"]["rateLimit"]["global"]
+        for text in (short, whole.read_text("utf-8"))
+    ]
+    assert limits[0].items() <= limits[1].items()
+    assert {"backendRef", "domain", "descriptors"} == limits[0].keys()
 
 
 def _envoy_with(filters: list[Any]) -> dict[str, Any]:

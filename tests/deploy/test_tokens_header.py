@@ -1,0 +1,155 @@
+"""The header with the tokens of its own request: what docs/migrating-from-envoyproxy-ratelimit.md says that Envoy can show."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import yaml
+
+from ..documents import DOCS, section
+from ..e2e.envoy import EnvoyProcess
+from ..e2e.upstream import MockLlm
+from ..service import Service, port_of
+from .test_envoy import COMPLETIONS, RULES, bootstrap
+
+pytestmark = pytest.mark.e2e
+
+HEADER = "x-tokens-used"
+TOKENS = 423
+
+
+class Seen(NamedTuple):
+    """What callers have got: an answer in JSON, a stream (of another caller as bytes), a refusal; and the tokens in the log."""
+
+    json: httpx.Response
+    stream: httpx.Response
+    raw_stream: bytes
+    refusal: httpx.Response
+    logged: list[int | None]
+
+
+def on_the_page() -> dict[str, Any]:
+    """The filter of the page."""
+    page = DOCS / "migrating-from-envoyproxy-ratelimit.md"
+    (block,) = [
+        block
+        for block in section(page, "## The tokens of this request in a header")
+        if "http_filters:" in block.text
+    ]
+    (filter_of_the_page,) = yaml.safe_load(block.text)["http_filters"]
+    assert isinstance(filter_of_the_page, dict)
+    return filter_of_the_page
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """By callers of deploy/envoy/envoy.yaml that has the filter first, and what else was tried beside it."""
+    directory = tmp_path_factory.mktemp("envoy")
+    llm = MockLlm()
+    try:
+        with Service({"CONFIG_PATH": str(RULES), "BACKEND_TYPE": "memory"}) as service:
+            text = yaml.safe_dump(configured(ratelimit=port_of(service.grpc), llm=llm.port))
+            envoy = EnvoyProcess(directory, text)
+            try:
+                address = envoy.listeners["callers"]
+                with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
+                    answers = (
+                        client.post(COMPLETIONS, headers=headers("plain"), json=body()),
+                        client.post(COMPLETIONS, headers=headers("streaming"), json=body(stream=True)),
+                    )
+                    raw = bytes_of_a_stream(address)
+                    refusal = client.post(COMPLETIONS, json=body())
+            finally:
+                envoy.stop()
+        log = (directory / "envoy.log").read_text()
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        yield Seen(*answers, raw, refusal, [line["tokens"] for line in lines])
+    finally:
+        llm.stop()
+
+
+def headers(team: str) -> dict[str, str]:
+    """Of a request that costs TOKENS, by a caller who takes trailers."""
+    return {"x-team-id": team, "x-mock-tokens": str(TOKENS), "te": "trailers"}
+
+
+def body(*, stream: bool = False) -> dict[str, Any]:
+    """Of such a request."""
+    return {"messages": [], "stream": stream, "stream_options": {"include_usage": True}}
+
+
+def bytes_of_a_stream(address: str) -> bytes:
+    """All that comes back, with the trailers that clients keep to themselves."""
+    host, _, port = address.partition(":")
+    content = json.dumps(body(stream=True))
+    fields = {
+        **headers("raw"),
+        "host": address,
+        "content-type": "application/json",
+        "content-length": str(len(content)),
+        "connection": "close",
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"POST {COMPLETIONS} HTTP/1.1\r\n{head}\r\n{content}".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
+    """envoy.yaml with the filter of the page in front, and the other places to set a header at."""
+    text = bootstrap(ratelimit=ratelimit, llm=llm)
+    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
+    manager = chain["filters"][0]["typed_config"]
+    late = on_the_page()
+    trailer = {"append": {"header": {"key": "x-trailer", "value": "%DYNAMIC_METADATA(llm:total_tokens)%"}}}
+    late["typed_config"]["mutations"]["response_trailers_mutations"] = [trailer]
+    early = on_the_page()
+    early["name"] = "early"
+    early["typed_config"]["mutations"]["response_mutations"][0]["append"]["header"]["key"] = "x-early"
+    *others, router = manager["http_filters"]
+    manager["http_filters"] = [late, *others, early, router]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    value = "%DYNAMIC_METADATA(llm:total_tokens)%"
+    host["response_headers_to_add"] = [{"header": {"key": "x-route", "value": value}}]
+    manager["http_protocol_options"] = {"enable_trailers": True}
+    return text
+
+
+def test_the_first_filter_shows_the_tokens_of_an_answer_in_json(seen: Seen) -> None:
+    """Its headers are held back until its usage was read."""
+    assert str(TOKENS) == seen.json.headers[HEADER]
+
+
+def test_a_stream_has_no_such_header(seen: Seen) -> None:
+    """Its headers are gone before its usage is known, which is in its last event."""
+    assert HEADER not in seen.stream.headers
+    assert f'"total_tokens": {TOKENS}' in seen.stream.text
+
+
+@pytest.mark.parametrize("name", ["x-early", "x-route"])
+def test_no_other_place_knows_the_tokens(seen: Seen, name: str) -> None:
+    """A filter behind json_to_metadata, and the route, see the headers before the body."""
+    assert name not in seen.json.headers
+    assert name not in seen.stream.headers
+
+
+def test_a_stream_that_has_no_trailers_gets_none(seen: Seen) -> None:
+    """After its last chunk there is nothing."""
+    assert seen.raw_stream.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert seen.raw_stream.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_a_refusal_has_no_such_header(seen: Seen) -> None:
+    """It has cost nothing, and an empty header is not sent."""
+    assert httpx.codes.TOO_MANY_REQUESTS == seen.refusal.status_code
+    assert HEADER not in seen.refusal.headers
+
+
+def test_the_access_log_has_the_tokens_of_every_answer(seen: Seen) -> None:
+    """It is written when the answer is over; the last one was refused."""
+    assert [TOKENS, TOKENS, TOKENS, None] == seen.logged
