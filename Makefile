@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize test test-core test-e2e fuzz faults bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native test test-core test-e2e fuzz faults bench check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,11 @@ native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as roo
 
 native-sanitize: .venv/native.stamp ## Run the native transport's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 	@sh tools/sanitize_native.sh
+
+SECONDS ?= 60
+fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under the sanitizers, for SECONDS=60; installs clang where it can.
+	@sh tools/need_clang.sh
+	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' sh tools/fuzz_native.sh
 
 test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base ## Run all tests; sets up what they need, redis-server included.
 	@.venv/bin/python -m pytest

@@ -1,0 +1,1 @@
+"""Fuzzing of the native transport by libFuzzer: `make fuzz-native`."""

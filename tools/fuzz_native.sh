@@ -1,0 +1,49 @@
+# Fuzz the native transport's HTTP/2 with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer, guided by what of the
+# extension has been reached; see tests/fuzz/native.py. What is found is in build/fuzz/found, and `FOUND=path` plays it again.
+# The corpus grows from run to run in build/fuzz/corpus.
+#     SECONDS_LONG=60 sh tools/fuzz_native.sh [options of libFuzzer]
+set -eu
+python=$PWD/.venv/bin/python
+out=$PWD/build/fuzz
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1'
+
+mkdir -p "$out/corpus" "$out/found"
+"$python" -m tests.fuzz.seeds "$scratch/seeds"
+cp -R ratelimit_service tests setup.py pyproject.toml "$scratch"
+rm -f "$scratch"/ratelimit_service/transports/*.so
+cd "$scratch"
+flags="$sanitizers -fsanitize=fuzzer-no-link"
+CC=clang LDSHARED="clang -shared" CFLAGS=$flags LDFLAGS=$flags \
+    "$python" setup.py --quiet build_ext --inplace >build.log 2>&1 || { cat build.log >&2; exit 1; }
+ls ratelimit_service/transports/_http2.*.so >/dev/null
+
+# How this Python is embedded: its headers, its library, and where that is found when the program runs.
+embedding=$("$python" -c 'import sysconfig
+of = sysconfig.get_config_var
+shared = of("Py_ENABLE_SHARED")
+place = of("LIBDIR") if shared else of("LIBPL")
+rest = "" if shared else of("LIBS") + " " + of("SYSLIBS")
+path = sysconfig.get_paths()["include"]
+print("-I" + path, "-L" + place, "-Wl,-rpath," + place, "-lpython" + of("LDVERSION"), rest)')
+# shellcheck disable=SC2086
+clang $sanitizers -fsanitize=fuzzer -rdynamic tests/fuzz/libfuzzer.c $embedding -o fuzzer
+
+# Python's own allocator would hide what is read behind the end of a block. What an interpreter never frees can be reached, and
+# is no leak to LeakSanitizer.
+export PYTHONMALLOC=malloc PYTHONPATH="$scratch" PYTHONDONTWRITEBYTECODE=1 FUZZ_PYTHON="$python"
+export ASAN_OPTIONS=detect_leaks=1:quarantine_size_mb=32 UBSAN_OPTIONS=print_stacktrace=1
+if [ -n "${FOUND:-}" ]; then
+    case $FOUND in /*) ./fuzzer "$FOUND" ;; *) ./fuzzer "$OLDPWD/$FOUND" ;; esac
+    exit
+fi
+status=0
+./fuzzer -max_total_time="${SECONDS_LONG:-60}" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+    -artifact_prefix="$out/found/" "$@" "$out/corpus" seeds 2>fuzz.log || status=$?
+grep -E '^(Done|stat::|==|SUMMARY|#[0-9]+.*(INITED|DONE))' fuzz.log || tail -5 fuzz.log
+if [ "$status" != 0 ]; then
+    tail -n 60 fuzz.log >&2
+    echo "something was found: the input is in build/fuzz/found, and FOUND=<that file> make fuzz-native plays it again" >&2
+fi
+exit "$status"
