@@ -42,9 +42,10 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     statuses: list[Status] = []
     tallies: list[Tally | None] = []
     over = False
-    for item, cost in zip(plan.items, plan.costs, strict=True):
+    # Here and below without zip(strict=True): to be given a keyword takes it as long as a status takes to be made.
+    for place, item in enumerate(plan.items):
         if item.charges:
-            tally, status = _judge(plan, item, cost, counts)
+            tally, status = _judge(plan, item, plan.costs[place], counts)
             tallies.append(tally)
         else:
             status = _unlimited(item)

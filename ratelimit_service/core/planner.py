@@ -135,14 +135,18 @@ class Outline:
             self._enter(now)
         descriptors, addend = request.descriptors, request.hits
         costs: list[int] = []
+        silent = False
         for _, own, _, negative in descriptors:
             # Its own hits where it has some (0 is a check), else the request's, of which 0 means 1.
-            cost = own if own is not None else addend or 1
+            cost = own
+            if cost is None:
+                silent = True
+                cost = addend or 1
             if cost > COUNTER_MAX:
                 cost = COUNTER_MAX
             costs.append(-cost if negative else cost)
         unpriced: Sequence[int] = ()
-        if not addend and self._budgets:
+        if silent and not addend and self._budgets:
             unpriced = [place for place in self._budgets if descriptors[place].hits is None]
             for place in unpriced:
                 costs[place] = 0

@@ -133,7 +133,8 @@ class Metrics(Collector):
             self._shadowed += 1
         if unpriced:
             self._count_unpriced(plan)
-        for item, cost, tally in zip(items, costs, tallies, strict=True):
+        for place, tally in enumerate(tallies):
+            item, cost = items[place], costs[place]
             if tally is None:
                 if cost and item.rule is not None:
                     self._count_cost(item, cost)

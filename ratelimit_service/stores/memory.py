@@ -56,7 +56,8 @@ class MemoryStore:
         """Apply groups of hits (ports.CounterStore.hit)."""
         now = self._clock()
         self._sweep(now)
-        outcomes: list[Outcome] = [self._apply(group, now) for group in groups]
+        apply = self._apply
+        outcomes: list[Outcome] = [apply(group, now) for group in groups]
         if self._defer is None:
             then(outcomes)
         else:

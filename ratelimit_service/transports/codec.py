@@ -191,15 +191,22 @@ _ONE_BYTE = [bytes([value]) for value in range(_MORE)]
 
 
 def _varint(value: int) -> bytes:
+    """At most 2^35 - 1: groups of seven bits, the lowest first, all but the last with the eighth bit set."""
     if value < _MORE:
         return _ONE_BYTE[value]
-    if value < 1 << 14:  # most numbers of tokens
-        return bytes((value & 0x7F | _MORE, value >> 7))
-    if value < 1 << 21:
-        return bytes((value & 0x7F | _MORE, value >> 7 & 0x7F | _MORE, value >> 14))
-    return bytes((value & 0x7F | _MORE, value >> 7 & 0x7F | _MORE, value >> 14 & 0x7F | _MORE)) + _varint(
-        value >> 21
-    )
+    first = value & 0x7F | _MORE
+    value >>= 7
+    if value < _MORE:
+        return bytes((first, value))
+    second = value & 0x7F | _MORE
+    value >>= 7
+    if value < _MORE:
+        return bytes((first, second, value))
+    third = value & 0x7F | _MORE
+    value >>= 7
+    if value < _MORE:
+        return bytes((first, second, third, value))
+    return bytes((first, second, third, value & 0x7F | _MORE, value >> 7))
 
 
 # What follows is protobuf's own output, remembered.
