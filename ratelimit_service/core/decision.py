@@ -114,7 +114,8 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
         before = counts[place]
         if isinstance(before, StoreError):
             raise before
-        key, amount, *_ = plan.hits[place]
+        hit = plan.hits[place]
+        amount = hit.amount
         if before < 0:
             after = before = ~before
         elif amount:
@@ -123,7 +124,7 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
         else:
             after = before
         over = cost >= 0 and (before >= limit.amount if rule.budget else before + cost > limit.amount)
-        use = new(Use, (limit, key, span.end, before, after, over, near))
+        use = new(Use, (limit, hit.key, span.end, before, after, over, near))
         uses.append(use)
         if told is None or _tells_more(use, told):
             told = use

@@ -162,17 +162,14 @@ def encode(decision: Decision) -> bytes:
     code, statuses, _, headers, body, metadata, _ = decision
     parts = [_OVERALL_OK if code is OK else _OVERALL_REFUSED]
     for code, limit, remaining, reset in statuses:
-        # Field by field, in the order of their numbers.
+        left = b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX) if remaining else b""
         if limit is None:
-            status = _FREE if code is OK else _REFUSED
+            head, tail = _FREE if code is OK else _REFUSED, b""
         else:
             ok, refused, _ = _limits.get(id(limit)) or _limited(limit)
-            status = ok if code is OK else refused
-        if remaining:
-            status += b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
-        if limit is not None:
-            status += _reset(reset)
-        parts.append(b"\x12" + _varint(len(status)) + status)
+            head, tail = ok if code is OK else refused, _reset(reset)
+        # The fields are in the order of their numbers.
+        parts += (b"\x12", _varint(len(head) + len(left) + len(tail)), head, left, tail)
     if headers or body:
         parts.append(_refusal(headers, body))
     if metadata is not None:
