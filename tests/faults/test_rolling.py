@@ -29,7 +29,7 @@ class Gateway:
         self._channels = {replica.grpc: aio.insecure_channel(replica.grpc) for replica in replicas}
         self._in_use = list(self._channels.values())
         self._ended = False
-        self._answered = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self.acknowledged = Counter[str]()
         self.turned_away = 0
         """How often a replica that was about to end has refused a call."""
@@ -49,8 +49,11 @@ class Gateway:
             hits = turn % 5 + 1
             await self._charge(charge(team, hits), turn)
             self.acknowledged[team] += hits
-            async with self._answered:
-                self._answered.notify_all()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _charge(self, request: bytes, turn: int) -> None:
         while True:
@@ -63,14 +66,21 @@ class Gateway:
                     raise
                 self.turned_away += 1
                 turn += 1
+                await self._tell()
             else:
                 return
 
     async def more(self) -> None:
         """Return when some more charges were answered."""
         least = self.acknowledged.total() + BETWEEN_TWO
-        async with self._answered:
-            await self._answered.wait_for(lambda: self.acknowledged.total() >= least)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.acknowledged.total() >= least)
+
+    async def another_refusal(self) -> None:
+        """Return when a replica that ends has refused a call."""
+        before = self.turned_away
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.turned_away > before)
 
     def end(self) -> None:
         """Let each caller end with the answer that it waits for."""
@@ -88,26 +98,25 @@ async def test_replicas_are_replaced_one_after_another_and_every_charge_is_count
     """No caller is left without an answer, each old replica ends with 0, and the counters are what was acknowledged."""
     replicas = [await asyncio.to_thread(counting_in, redis_server, tmp_path) for _ in range(2)]
     gateway = Gateway(*replicas)
-    callers = [asyncio.create_task(gateway.call(number)) for number in range(CALLERS)]
     codes = []
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as callers:
+            for number in range(CALLERS):
+                callers.create_task(gateway.call(number))
             for place, old in enumerate(tuple(replicas)):
                 await gateway.more()
                 new = await asyncio.to_thread(counting_in, redis_server, tmp_path)
                 replicas[place] = new
                 await asyncio.to_thread(new.wait_for_event, "the store is reached")
                 ending = asyncio.create_task(asyncio.to_thread(old.stop))
-                await gateway.more()
+                await gateway.another_refusal()
                 gateway.exchange(old, new)
                 codes.append(await ending)
             await gateway.more()
             gateway.end()
-            await asyncio.gather(*callers)
     finally:
         await gateway.close()
         for replica in replicas:
             replica.kill()
     assert [0, 0] == codes
-    assert gateway.turned_away > 0
     assert gateway.acknowledged == counted_in(redis_server)
