@@ -99,7 +99,9 @@ class RedisSettings(BaseSettings):
         "The name that certificates must be for, and that the server is asked for; empty: its host. Ours.",
     )
     redis_pool_size: Annotated[int, _pool_size] = setting(
-        REDIS, "10", "The most connections to Redis; in a Cluster, to each of its servers."
+        REDIS,
+        "10",
+        "The most connections to Redis beside the one that counts; in a Cluster, to each of its servers.",
     )
     redis_timeout: PositiveDuration = setting(
         REDIS,

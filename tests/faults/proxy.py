@@ -7,14 +7,14 @@ import contextlib
 
 
 class Proxy:
-    """Passes connections on to 127.0.0.1:`target`, from 127.0.0.1:`port`.
+    """Passes connections on to 127.0.0.1:`target`, from 127.0.0.1:`port`; new ones to a new target.
 
     `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections; `cut_requests_after`
     likewise on the way there. `delay` seconds pass before bytes go on in either direction.
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[None]] = set()
@@ -49,7 +49,7 @@ class Proxy:
         self._passing.add(task)
         task.add_done_callback(self._passing.discard)
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return

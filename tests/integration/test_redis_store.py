@@ -10,7 +10,10 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Gate, Hit
 from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.parts import told
 from ratelimit_service.stores.redis import RedisStore, connect
+from ratelimit_service.stores.settling import Batch
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer
 
 KEY = "{d|k=v}:hour:2026-11-21T01Z"
@@ -114,6 +117,27 @@ async def test_a_redis_that_is_gone_fails_every_request_that_counts() -> None:
         server.start()
         assert [[0]] == await hit(store, [Hit("a", 1, 60)])
         await store.close()
+
+
+async def test_a_primary_that_became_a_replica_is_left() -> None:
+    """Its address may lead to another one by now: the next call asks anew."""
+    with RedisServer() as before, RedisServer() as now:
+        proxy = Proxy(before.port)
+        await proxy.start()
+        store = RedisStore(connect(f"redis://127.0.0.1:{proxy.port}"))
+
+        async def apply(number: int) -> object:
+            batch = Batch([[Hit(KEY, number, 60)]], "lane", str(number))
+            return await asyncio.wait_for(told(lambda then: store.apply(batch, then)), 10)
+
+        outcomes = [await apply(1)]
+        before.cli("REPLICAOF", "127.0.0.1", "1")
+        proxy.target = now.port
+        outcomes += [await apply(2), await apply(3)]
+        await store.close()
+        await proxy.stop()
+        assert [[[0]], True, [[0]]] == [outcomes[0], "ReadOnlyError" in str(outcomes[1]), outcomes[2]]
+        assert ("1", "3") == (before.cli("GET", KEY), now.cli("GET", KEY))
 
 
 async def test_closing_waits_for_the_hits_under_way(redis_url: str, redis_server: RedisServer) -> None:

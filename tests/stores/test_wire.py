@@ -7,18 +7,29 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ratelimit_service.stores.redis_client import Link, Opened, at_address, connect
+from ratelimit_service.stores.redis_client import (
+    Link,
+    Opened,
+    Tls,
+    at_address,
+    at_socket,
+    connect,
+    open_connection,
+)
 from ratelimit_service.stores.wire import Wire, _Connection, ignore
+from tests.certificates import Authority
 from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
+from tests.servers import RedisServer, TlsFiles
 
 
 @pytest.fixture
@@ -221,6 +232,23 @@ async def test_a_server_that_closes_as_soon_as_it_has_greeted() -> None:
         await wire.close()
 
 
+async def test_a_connection_that_ended_while_it_was_made_is_not_taken_over(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would hear of its end a second time."""
+    client = connect(redis_url)
+    made = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    await made.connect()
+    assert made._reader is not None and made._writer is not None
+    stream = made._writer
+    made._reader.feed_eof()
+    monkeypatch.setattr(client.connection_pool, "make_connection", lambda: made)
+    with pytest.raises(RedisConnectionError, match="closed by server"):
+        await open_connection(client)
+    assert stream.transport.is_closing()
+    await client.aclose()
+
+
 async def test_dropping_a_connection_spares_the_one_that_leads_where_it_should(
     wire: Wire, redis_server: RedisServer
 ) -> None:
@@ -249,6 +277,34 @@ async def test_closing_waits_for_the_replies(redis_url: str, redis_server: Redis
         await wire.close()
         assert [b"x"] * 3 == told
         assert wire._connection is None
+
+
+@pytest.mark.parametrize("place", ["address", "socket", "address with TLS"])
+def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> None:
+    """uvloop has transports of its own to be taken over, for each kind of connection."""
+    authority = Authority()
+    certificate, key = authority.issue("127.0.0.1").write(tmp_path)
+    tls = TlsFiles(certificate, key) if "TLS" in place else None
+
+    async def count(server: RedisServer) -> list[Any]:
+        link = Link(tls=Tls(authority.write(tmp_path)) if tls else None)
+        socket = place == "socket"
+        client = (
+            at_socket(str(server.unixsocket), link)
+            if socket
+            else at_address(("127.0.0.1", server.port), link)
+        )
+        wire = Wire(client)
+        replies = [await wire.ask("INCR", "n")]
+        replies += await asyncio.gather(*[wire.ask("INCR", "n") for _ in range(3)])
+        server.cli("CLIENT", "KILL", "TYPE", "normal")
+        await until(lambda: wire._connection is None)
+        replies.append(await wire.ask("INCR", "n"))
+        await wire.close()
+        return replies
+
+    with RedisServer(tls=tls) as server:
+        assert [1, 2, 3, 4, 5] == uvloop.run(count(server))
 
 
 # Byte by byte, and by a clock that the test sets.
