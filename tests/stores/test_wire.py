@@ -8,13 +8,12 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError, WatchError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit_service.stores.redis_client import (
@@ -26,7 +25,7 @@ from ratelimit_service.stores.redis_client import (
     connect,
     open_connection,
 )
-from ratelimit_service.stores.wire import Wire, _Connection, ignore
+from ratelimit_service.stores.wire import Wire
 from tests.certificates import Authority
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, TlsFiles
@@ -86,9 +85,6 @@ async def serving(
     for writer in writers:
         writer.transport.abort()
     await asyncio.sleep(0)
-
-
-# With a real Redis.
 
 
 async def test_replies_come_in_the_order_of_the_commands(wire: Wire, redis_server: RedisServer) -> None:
@@ -305,169 +301,3 @@ def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> Non
 
     with RedisServer(tls=tls) as server:
         assert [1, 2, 3, 4, 5] == uvloop.run(count(server))
-
-
-# Byte by byte, and by a clock that the test sets.
-
-
-class Clock(SimpleNamespace):
-    """In place of the loop: `now` is what it shows, `due` when it was asked to call, `call` whom, `soon` whom in its next turn."""
-
-    now: float = 0.0
-    due: float | None = None
-    call: Callable[[], None]
-    soon: Callable[[], None]
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, when: float, call: Callable[[], None]) -> Any:
-        self.due, self.call = when, call
-        return SimpleNamespace(cancel=lambda: setattr(self, "due", None))
-
-    def call_later(self, delay: float, call: Callable[[], None]) -> Any:
-        return self.call_at(self.now + delay, call)
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        self.soon = call
-
-    def strike(self) -> None:
-        """Let the time come that was asked for."""
-        assert self.due is not None
-        self.now, self.due = max(self.now, self.due), None
-        self.call()
-
-
-class Bench:
-    """A connection without a network: `written` is what went out, `told` what callers were told, `lost` whether it is over."""
-
-    def __init__(self, patience: float = 10.0) -> None:
-        self.written: list[bytes] = []
-        self.told: list[Any] = []
-        self.lost = 0
-        self.aborted = 0
-        transport = SimpleNamespace(
-            set_protocol=lambda protocol: None, write=self.written.append, abort=self._abort
-        )
-        opened = Opened(SimpleNamespace(transport=transport), ("redis.test", 6379))  # type: ignore[arg-type]
-        self.connection = _Connection(opened, patience, self._lost)
-        self.clock = Clock()
-        self.connection._loop = self.clock  # type: ignore[assignment]
-
-    def _abort(self) -> None:
-        self.aborted += 1
-
-    def _lost(self) -> None:
-        self.lost += 1
-
-    def send(self, number: int = 1) -> None:
-        for _ in range(number):
-            self.connection.send(("PING",), self.told.append)
-
-
-async def test_a_reply_is_told_when_its_last_byte_has_come() -> None:
-    """Wherever the network cuts it."""
-    stream = b"*2\r\n:5\r\n$3\r\nERR\r\n+OK\r\n-READONLY no\r\n:-7\r\n"
-    for size in (1, 2, 3, 7, len(stream)):
-        bench = Bench()
-        bench.send(4)
-        for start in range(0, len(stream), size):
-            bench.connection.data_received(stream[start : start + size])
-        assert [[5, b"ERR"], b"OK", "no", -7] == [
-            str(reply) if isinstance(reply, Exception) else reply for reply in bench.told
-        ]
-        assert not bench.connection.busy
-
-
-async def test_what_is_sent_in_one_turn_travels_in_one_write() -> None:
-    """But for the first one, where nobody waits for a reply: nothing is gained by waiting then."""
-    bench = Bench()
-    ping = b"*1\r\n$4\r\nPING\r\n"
-    bench.send(4)
-    assert [ping] == bench.written
-    bench.clock.soon()
-    assert [ping, ping * 3] == bench.written
-    bench.connection.data_received(b"+PONG\r\n" * 4)
-    bench.send(2)
-    bench.connection.connection_lost(None)
-    bench.clock.soon()
-    assert [ping, ping * 3, ping] == bench.written
-
-
-@pytest.mark.parametrize("stream", [b"?what\r\n", b":1\r\n:2\r\n"])
-async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
-    """Bytes that are not of the protocol, and a reply that nobody waits for: whose the next one is nobody can know."""
-    bench = Bench()
-    bench.send()
-    bench.connection.data_received(stream)
-    bench.connection.data_received(b"")
-    assert (1, 1) == (bench.lost, bench.aborted)
-    assert [InvalidResponse] == [type(reply) for reply in bench.told] or [1] == bench.told
-
-
-async def test_who_asks_again_from_within_a_reply_is_in_the_queue() -> None:
-    """Behind those who asked before."""
-    bench = Bench()
-    told: list[Any] = []
-    bench.connection.send(("PING",), lambda reply: bench.connection.send(("PING",), told.append))
-    bench.send()
-    bench.connection.data_received(b":1\r\n:2\r\n:3\r\n")
-    assert ([2], [3]) == (bench.told, told)
-
-
-async def test_a_connection_that_ends_from_within_a_reply_tells_the_others() -> None:
-    """Even those whose reply has come already: nobody reads it any more."""
-    bench = Bench()
-    bench.connection.send(("PING",), lambda reply: bench.connection.fail(WatchError("over")))
-    bench.send(2)
-    bench.connection.data_received(b":1\r\n:2\r\n:3\r\n")
-    bench.connection.connection_lost(None)
-    assert ["over", "over"] == [str(reply) for reply in bench.told]
-    assert (1, 1) == (bench.lost, bench.aborted)
-
-
-async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
-    """A server that goes on replying is not given up, however many wait; one that has stopped is."""
-    bench = Bench(patience=1.0)
-    bench.send(3)
-    bench.clock.now = 0.9
-    bench.connection.data_received(b":1\r\n")
-    bench.clock.strike()
-    assert 1.9 == bench.clock.due
-    bench.clock.now = 1.8
-    bench.connection.data_received(b":2")
-    bench.clock.strike()
-    assert 2.8 == bench.clock.due
-    bench.clock.strike()
-    assert [1] == bench.told  # it is looked at once more
-    bench.clock.strike()
-    assert [1, "no answer within 1000 ms", "no answer within 1000 ms"] == [
-        reply if isinstance(reply, int) else str(reply) for reply in bench.told
-    ]
-
-
-async def test_a_process_that_stood_still_itself_reads_first() -> None:
-    """The time of the server is over by the clock, and its reply is there."""
-    bench = Bench(patience=1.0)
-    bench.send()
-    bench.clock.now = 60.0
-    bench.clock.strike()
-    bench.connection.data_received(b":1\r\n")
-    bench.clock.strike()
-    assert ([1], 0) == (bench.told, bench.lost)
-
-
-async def test_an_idle_connection_is_not_looked_at() -> None:
-    """There is a timer only where somebody waits, and one for all of them."""
-    bench = Bench(patience=1.0)
-    dues = [bench.clock.due]
-    bench.send(2)
-    dues.append(bench.clock.due)
-    bench.connection.data_received(b":1\r\n:2\r\n")
-    bench.clock.strike()
-    dues.append(bench.clock.due)
-    bench.clock.now = 30.0
-    bench.connection.send(("PING",), ignore)
-    dues.append(bench.clock.due)
-    bench.connection.connection_lost(OSError("reset"))
-    assert [None, 1.0, None, 31.0, None] == [*dues, bench.clock.due]
