@@ -18,7 +18,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit_service.stores.redis_client import (
     Link,
-    Opened,
     Tls,
     at_address,
     at_socket,
