@@ -293,7 +293,7 @@ def test_make_passes_its_variables_on() -> None:
     """`make demo FAST=1 KEEP=1`."""
     for variables, options in (((), ""), (("FAST=1",), " --fast"), (("FAST=1", "KEEP=1"), " --fast --keep")):
         done = subprocess.run(
-            ("make", "--dry-run", "demo", *variables),
+            ("make", "--dry-run", "--no-print-directory", "demo", *variables),
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
