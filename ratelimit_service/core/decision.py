@@ -22,9 +22,10 @@ from .model import (
     Code,
     Decision,
     Header,
+    Hit,
+    Limit,
     Status,
     Tally,
-    Use,
     new,
 )
 from .planning import FailureMode, Item, Plan, Policy
@@ -43,30 +44,31 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     tallies: list[Tally | None] = []
     over = False
     # Here and below without zip(strict=True): to be given a keyword takes it as long as a status takes to be made.
-    for place, item in enumerate(plan.items):
+    _, items, costs, hits, now, _, denied, _ = plan
+    for place, item in enumerate(items):
         if item.charges:
-            tally, status = _judge(plan, item, plan.costs[place], counts)
+            tally, status = _judge(item, costs[place], hits, counts, now)
             tallies.append(tally)
         else:
             status = _unlimited(item)
             tallies.append(None)
         statuses.append(status)
-        over = over or status.code is OVER_LIMIT
+        over = over or status[0] is OVER_LIMIT
 
-    code = _overall(plan.items, statuses) if over else OK
-    if plan.denied:
+    code = _overall(items, statuses) if over else OK
+    if denied:
         code = OVER_LIMIT
-        if not any([item.denied for item in plan.items]):  # it lacks a key, and so all of it is refused
+        if not any([item.denied for item in items]):  # it lacks a key, and so all of it is refused
             statuses = [_DENIED_STATUS] * len(statuses)
     shadowed = policy.shadow_mode and code is OVER_LIMIT
     if shadowed:
         code = OK
-    headers = _limit_headers(policy, plan.items, statuses) if policy.limit_header else ()
+    headers = _limit_headers(policy, items, statuses) if policy.limit_header else ()
     metadata = dynamic_metadata(plan, statuses) if policy.dynamic_metadata else None
     if code is OK:
         return new(Decision, (code, statuses, tallies, headers, b"", metadata, shadowed))
-    if plan.denied:
-        told = refusal_without_limit(policy, plan.denied)
+    if denied:
+        told = refusal_without_limit(policy, denied)
     else:
         told = refusal(policy, plan, statuses, tallies)
     return Decision(code, statuses, tallies, (*headers, *told.headers), told.body, metadata)
@@ -100,7 +102,9 @@ def _unlimited(item: Item) -> Status:
     return OK_STATUS if item.rule is None else UNLIMITED_STATUS
 
 
-def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[Tally, Status]:
+def _judge(
+    item: Item, cost: int, hits: Sequence[Hit], counts: Sequence[Count], now: int
+) -> tuple[Tally, Status]:
     """The status of one limited descriptor, and what it adds to the statistics.
 
     A limit of requests is over where the counter, with these hits in it, would hold more than the limit; a budget,
@@ -108,14 +112,14 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
     """
     rule, stat = item.rule, item.stat
     assert rule is not None and stat is not None
-    uses: list[Use] = []
-    told: Use | None = None
+    budget = rule.budget
+    windows: list[_Values] = []
+    told: _Values | None = None
     for limit, span, place, near in item.charges:
         before = counts[place]
         if isinstance(before, StoreError):
             raise before
-        hit = plan.hits[place]
-        amount = hit.amount
+        key, amount, _, _, _ = hits[place]
         if before < 0:
             after = before = ~before
         elif amount:
@@ -123,33 +127,39 @@ def _judge(plan: Plan, item: Item, cost: int, counts: Sequence[Count]) -> tuple[
             after = 0 if after < 0 else after if after < COUNTER_MAX else COUNTER_MAX
         else:
             after = before
-        over = cost >= 0 and (before >= limit.amount if rule.budget else before + cost > limit.amount)
-        use = new(Use, (limit, hit.key, span.end, before, after, over, near))
-        uses.append(use)
-        if told is None or _tells_more(use, told):
-            told = use
+        over = cost >= 0 and (before >= limit.amount if budget else before + cost > limit.amount)
+        values = (limit, key, span.end, before, after, over, near)
+        windows.append(values)
+        if told is None or _tells_more(values, told):
+            told = values
     assert told is not None
     limit, _, end, before, after, over, near = told
 
-    top, reset = limit.amount, end - plan.now
+    top, reset = limit.amount, end - now
     if not over:
         near_hits = after - max(near, before) if after > near and cost > 0 else 0
-        tally = new(Tally, (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, uses))
+        tally = new(Tally, (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, windows))
         return tally, new(Status, (OK, limit, top - after if after < top else 0, reset))
     # Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
     over_hits, near_hits = (cost, 0) if before >= top else (before + cost - top, top - max(near, before))
-    tally = Tally(stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, uses)
+    tally = Tally(stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, windows)
     return tally, Status(OK if rule.shadow else OVER_LIMIT, limit, 0, reset)
 
 
-def _tells_more(use: Use, than: Use) -> bool:
+_Values = tuple[Limit, str, int, int, int, bool, int]
+"""Those of a Use."""
+
+
+def _tells_more(one: _Values, than: _Values) -> bool:
     """Whether the status tells of this window: of those without room the one that takes longest to reset (of two that
     reset together, the longer unit), or else the one with the least left."""
-    if use.over and than.over:
-        return (use.end, length(use.limit.window)) > (than.end, length(than.limit.window))
-    if use.over or than.over:
-        return use.over
-    return use.limit.amount - use.after < than.limit.amount - than.after
+    limit, _, end, _, after, over, _ = one
+    other, _, other_end, _, other_after, other_over, _ = than
+    if over and other_over:
+        return (end, length(limit.window)) > (other_end, length(other.window))
+    if over or other_over:
+        return over
+    return limit.amount - after < other.amount - other_after
 
 
 def _overall(items: Sequence[Item], statuses: Sequence[Status]) -> Code:

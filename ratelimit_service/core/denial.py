@@ -49,8 +49,9 @@ def refusal(
     place = _refusing(plan.items, statuses) if len(statuses) > 1 else 0
     tally = tallies[place]
     assert tally is not None
-    which = [use.limit is tally.limit for use in tally.uses].index(True)
-    told = tally.uses[which]
+    uses = tally.uses
+    which = [use.limit is tally.limit for use in uses].index(True)
+    told = uses[which]
     return _refusal(
         policy.refusal_headers,
         policy.refusal_body,

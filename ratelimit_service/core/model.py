@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 UINT32_MAX = 2**32 - 1
@@ -115,6 +115,11 @@ class Rule:
     denial_message: str = ""
     """What a refused caller is told, with the placeholders of denial.py; empty for the usual sentence."""
     source: str = ""
+    watched: bool = field(init=False)
+    """Whether anybody is told of its use: `warn_at` or `track`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "watched", bool(self.warn_at or self.track))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,8 +275,13 @@ class Tally(NamedTuple):
     near_limit: int = 0
     over_limit: int = 0
     shadow_mode: int = 0
-    uses: Sequence[Use] = ()
-    """Every window of it, in the order of the rule."""
+    windows: Sequence[tuple[Limit, str, int, int, int, bool, int]] = ()
+    """The values of `uses`: plain tuples, because every call has them, and few are looked at."""
+
+    @property
+    def uses(self) -> list[Use]:
+        """Every window of it, in the order of the rule."""
+        return list(map(Use._make, self.windows))
 
 
 class Decision(NamedTuple):

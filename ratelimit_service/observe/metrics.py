@@ -139,13 +139,16 @@ class Metrics(Collector):
                 if cost and item.rule is not None:
                     self._count_cost(item, cost)
                 continue
-            _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, uses = tally
-            if cost:
-                limit_row, rule_rows = self._count_cost(item, cost)
-            elif over:
-                limit_row, rule_rows = item.memo or self._rows(item)
-            else:
+            _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, _ = tally
+            if not (cost or over):
                 continue
+            limit_row, rule_rows = item.memo or self._rows(item)
+            if cost > 0:
+                limit_row[_HITS] += cost
+                for row in rule_rows:
+                    row[_RULE_HITS] += cost
+            elif cost:
+                limit_row[_NEGATIVE] -= cost
             limit_row[_WITHIN] += within_limit
             limit_row[_NEAR] += near_limit
             if not over:
@@ -153,7 +156,7 @@ class Metrics(Collector):
             limit_row[_OVER] += over_limit
             limit_row[_SHADOW] += shadow_mode
             if not rule.shadow:
-                for use, row in zip(uses, rule_rows, strict=True):
+                for use, row in zip(tally.uses, rule_rows, strict=True):
                     if use.over:
                         row[_RULE_REFUSED] += 1
 

@@ -40,7 +40,7 @@ class Observers:
         """See ports.Observer."""
         self._metrics.decided(plan, decision)
         for place, tally in enumerate(decision.tallies):
-            if tally is None:
+            if tally is None or not (tally.over or tally.rule.watched):
                 continue
             rule = tally.rule
             if tally.over:
