@@ -161,7 +161,9 @@ class Reader:
                     "the server wants a smaller table of headers"
                 )
             return frame(SETTINGS, ACK, 0)
-        elif kind == RST_STREAM:
+        elif kind == RST_STREAM and any(
+            payload
+        ):  # without an error it only follows what has ended the stream
             self.failed += 1
             finished.append(stream)
         elif kind == GOAWAY:

@@ -166,9 +166,12 @@ class DeadlineStore(Layer):
         loop = asyncio.get_running_loop()
         call = _Awaited(groups, then, loop.time() + self._seconds)
         self._below.hit(groups, call.answer)
+        awaited = self._awaited
+        while awaited and awaited[0].then is None:  # or they would stay until the timer, a thousand requests of them
+            awaited.popleft()
         if call.then is None:
             return
-        self._awaited.append(call)
+        awaited.append(call)
         if self._timer is None:
             self._timer = loop.call_at(call.due, self._look)
 

@@ -148,9 +148,11 @@ def answer(stream: int, message: bytes = b"\x08\x01") -> bytes:
 
 @pytest.mark.parametrize("piece", [1, 7, 1_000])
 def test_answers_are_told_apart_however_they_are_cut(piece: int) -> None:
-    """An OK, a refusal, an error without a message, and a stream that is reset."""
+    """An OK (after which a server may say that it is not an error), a refusal, an error without a message, and a stream
+    that is reset."""
     sent = (
         answer(1)
+        + frames.frame(frames.RST_STREAM, 0, 1, b"\0\0\0\0")
         + answer(3, b"\x08\x02")
         + frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 5, b"\x88")
         + frames.frame(frames.RST_STREAM, 0, 7, b"\0\0\0\x08")

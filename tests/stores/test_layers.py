@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 
 from ratelimit_service.core.errors import StoreError
@@ -164,6 +165,25 @@ async def test_an_answer_in_time_is_passed_on_and_the_deadline_forgotten() -> No
     assert [[0]] == list(await second)
     (outcome,) = await asyncio.wait_for(first, 10)
     assert isinstance(outcome, StoreError)
+
+
+async def test_what_is_answered_is_not_kept_until_its_deadline() -> None:
+    """At sixty thousand requests a second it would be hundreds of thousands of objects, and their garbage collection."""
+    slow = SlowStore()
+    store = DeadlineStore(slow, 60)
+    kept = []
+    for number in range(1_000):
+        hits = Group([Hit(str(number), 1, 60)])
+        kept.append(weakref.ref(hits))
+        store.hit([hits], lambda outcomes: None)
+        del hits
+        slow.answer()
+    assert 2 > sum(1 for group in kept if group() is not None)
+    await store.close()
+
+
+class Group(list[Hit]):
+    """A list that it can be told of whether it is still there."""
 
 
 async def test_who_can_wait_hears_of_what_comes_late() -> None:
