@@ -167,7 +167,8 @@ class DeadlineStore(Layer):
         call = _Awaited(groups, then, loop.time() + self._seconds)
         self._below.hit(groups, call.answer)
         awaited = self._awaited
-        while awaited and awaited[0].then is None:  # or they would stay until the timer, a thousand requests of them
+        # Who is answered would else stay until the timer.
+        while awaited and awaited[0].then is None:
             awaited.popleft()
         if call.then is None:
             return
