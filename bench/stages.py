@@ -21,7 +21,7 @@ from typing import Any
 
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import Decision, Hit, Request
+from ratelimit_service.core.model import Decision, HitValues, Request
 from ratelimit_service.core.planning import Plan
 from ratelimit_service.core.rules import load
 from ratelimit_service.observe.metrics import Metrics
@@ -73,7 +73,7 @@ class WatchedStore(MemoryStore):
 
     watch: Watch
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """See ports.CounterStore."""
         self.watch.mark("match and plan")
 
@@ -132,11 +132,12 @@ def measure(traffic: str, seconds: float) -> dict[str, float]:
     best = dict.fromkeys((*STAGES, OF_NOTHING), float("inf"))
     until = clock() + seconds
     done = 0
+    own = float("inf")
     while done < 2 or clock() < until:
         watch.spent, watch.marks = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0)
         for at in range(0, len(bodies), BATCH):
             _batch(service, watch, bodies[at : at + BATCH])
-        own, encoded = _cost_of_a_mark(), watch.spent["encode"]
+        own, encoded = min(own, _cost_of_a_mark()), watch.spent["encode"]
         for stage in STAGES:
             spent = max(0.0, watch.spent[stage] - own * watch.marks[stage])
             best[stage] = min(best[stage], spent / len(bodies) * 1e6)

@@ -10,7 +10,15 @@ from typing import Any
 from ratelimit_service.core import keys
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import Decision, Descriptor, Entry, Hit, Override, Request, Status
+from ratelimit_service.core.model import (
+    Decision,
+    Descriptor,
+    Entry,
+    HitValues,
+    Override,
+    Request,
+    Status,
+)
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.core.rules import load
 from ratelimit_service.ports import Observer, Then
@@ -48,9 +56,9 @@ class Recording(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
-        self.asked: list[list[list[Hit]]] = []
+        self.asked: list[list[list[HitValues]]] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         self.asked.append([list(group) for group in groups])
         super().hit(groups, then)
 

@@ -22,10 +22,11 @@ from .model import (
     Code,
     Decision,
     Header,
-    Hit,
-    Limit,
+    HitValues,
     Status,
-    Tally,
+    StatusValues,
+    TallyValues,
+    UseValues,
     new,
 )
 from .planning import FailureMode, Item, Plan, Policy
@@ -40,38 +41,48 @@ _NOT_REACHED = "the store of its counters cannot be reached"
 
 def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     """The answer to a planned request. Raises the StoreError of the first hit that could not be counted."""
-    statuses: list[Status] = []
-    tallies: list[Tally | None] = []
+    told: list[StatusValues] = []
+    counted: list[TallyValues | None] = []
     over = False
     # Here and below without zip(strict=True): to be given a keyword takes it as long as a status takes to be made.
     _, items, costs, hits, now, _, denied, _ = plan
     for place, item in enumerate(items):
         if item.charges:
-            tally, status = _judge(item, costs[place], hits, counts, now)
-            tallies.append(tally)
+            status, tally = _judge(item, costs[place], hits, counts, now)
+            counted.append(tally)
         else:
             status = _unlimited(item)
-            tallies.append(None)
-        statuses.append(status)
-        over = over or status[0] is OVER_LIMIT
+            counted.append(None)
+        told.append(status)
+        if status[0] is OVER_LIMIT:
+            over = True
+    if over or denied:
+        return _refused(policy, plan, told, counted)
+    headers = _limit_headers(policy, items, told) if policy.limit_header else ()
+    metadata = dynamic_metadata(plan, told) if policy.dynamic_metadata else None
+    return new(Decision, (OK, told, counted, headers, b"", metadata, False))
 
-    code = _overall(items, statuses) if over else OK
-    if denied:
-        code = OVER_LIMIT
-        if not any([item.denied for item in items]):  # it lacks a key, and so all of it is refused
-            statuses = [_DENIED_STATUS] * len(statuses)
+
+def _refused(
+    policy: Policy, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
+) -> Decision:
+    """The answer where a descriptor is over its limit, or the plan says that the request is denied."""
+    items, denied = plan.items, plan.denied
+    code = OVER_LIMIT if denied else _overall(items, told)
+    if denied and not any([item.denied for item in items]):  # it lacks a key, and so all of it is refused
+        told = [_DENIED_STATUS] * len(told)
     shadowed = policy.shadow_mode and code is OVER_LIMIT
     if shadowed:
         code = OK
-    headers = _limit_headers(policy, items, statuses) if policy.limit_header else ()
-    metadata = dynamic_metadata(plan, statuses) if policy.dynamic_metadata else None
+    headers = _limit_headers(policy, items, told) if policy.limit_header else ()
+    metadata = dynamic_metadata(plan, told) if policy.dynamic_metadata else None
     if code is OK:
-        return new(Decision, (code, statuses, tallies, headers, b"", metadata, shadowed))
+        return Decision(code, told, counted, headers, b"", metadata, shadowed)
     if denied:
-        told = refusal_without_limit(policy, denied)
+        refused = refusal_without_limit(policy, denied)
     else:
-        told = refusal(policy, plan, statuses, tallies)
-    return Decision(code, statuses, tallies, (*headers, *told.headers), told.body, metadata)
+        refused = refusal(policy, plan, told, counted)
+    return Decision(code, told, counted, (*headers, *refused.headers), refused.body, metadata)
 
 
 def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
@@ -103,8 +114,8 @@ def _unlimited(item: Item) -> Status:
 
 
 def _judge(
-    item: Item, cost: int, hits: Sequence[Hit], counts: Sequence[Count], now: int
-) -> tuple[Tally, Status]:
+    item: Item, cost: int, hits: Sequence[HitValues], counts: Sequence[Count], now: int
+) -> tuple[StatusValues, TallyValues]:
     """The status of one limited descriptor, and what it adds to the statistics.
 
     A limit of requests is over where the counter, with these hits in it, would hold more than the limit; a budget,
@@ -113,11 +124,11 @@ def _judge(
     rule, stat = item.rule, item.stat
     assert rule is not None and stat is not None
     budget = rule.budget
-    windows: list[_Values] = []
-    told: _Values | None = None
-    for limit, span, place, near in item.charges:
+    windows: list[UseValues] = []
+    chosen: UseValues | None = None
+    for limit, top, end, place, near in item.charges:
         before = counts[place]
-        if isinstance(before, StoreError):
+        if not isinstance(before, int):
             raise before
         key, amount, _, _, _ = hits[place]
         if before < 0:
@@ -127,30 +138,26 @@ def _judge(
             after = 0 if after < 0 else after if after < COUNTER_MAX else COUNTER_MAX
         else:
             after = before
-        over = cost >= 0 and (before >= limit.amount if budget else before + cost > limit.amount)
-        values = (limit, key, span.end, before, after, over, near)
-        windows.append(values)
-        if told is None or _tells_more(values, told):
-            told = values
-    assert told is not None
-    limit, _, end, before, after, over, near = told
+        over = cost >= 0 and (before >= top if budget else before + cost > top)
+        use = (limit, key, end, before, after, over, near)
+        windows.append(use)
+        if chosen is None or _tells_more(use, chosen):
+            chosen = use
+    assert chosen is not None
+    limit, _, end, before, after, over, near = chosen
 
-    top, reset = limit.amount, end - now
+    top = limit.amount
     if not over:
         near_hits = after - max(near, before) if after > near and cost > 0 else 0
-        tally = new(Tally, (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, windows))
-        return tally, new(Status, (OK, limit, top - after if after < top else 0, reset))
+        tally = (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, windows)
+        return (OK, limit, top - after if after < top else 0, end - now), tally
     # Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
     over_hits, near_hits = (cost, 0) if before >= top else (before + cost - top, top - max(near, before))
-    tally = Tally(stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, windows)
-    return tally, Status(OK if rule.shadow else OVER_LIMIT, limit, 0, reset)
+    tally = (stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, windows)
+    return (OK if rule.shadow else OVER_LIMIT, limit, 0, end - now), tally
 
 
-_Values = tuple[Limit, str, int, int, int, bool, int]
-"""Those of a Use."""
-
-
-def _tells_more(one: _Values, than: _Values) -> bool:
+def _tells_more(one: UseValues, than: UseValues) -> bool:
     """Whether the status tells of this window: of those without room the one that takes longest to reset (of two that
     reset together, the longer unit), or else the one with the least left."""
     limit, _, end, _, after, over, _ = one
@@ -162,24 +169,23 @@ def _tells_more(one: _Values, than: _Values) -> bool:
     return limit.amount - after < other.amount - other_after
 
 
-def _overall(items: Sequence[Item], statuses: Sequence[Status]) -> Code:
+def _overall(items: Sequence[Item], told: Sequence[StatusValues]) -> Code:
     """OVER_LIMIT where any descriptor is, but those of quota rules only where every one of them is."""
     quotas_left = quotas = 0
-    for item, status in zip(items, statuses, strict=True):
-        over = status.code is OVER_LIMIT
+    for item, (code, _, _, _) in zip(items, told, strict=True):
         if not item.quota:
-            if over:
+            if code is OVER_LIMIT:
                 return OVER_LIMIT
         else:
             quotas += 1
-            quotas_left += not over
+            quotas_left += code is OK
     return OVER_LIMIT if quotas and not quotas_left else OK
 
 
-def _limit_headers(policy: Policy, items: Sequence[Item], statuses: Sequence[Status]) -> tuple[Header, ...]:
+def _limit_headers(policy: Policy, items: Sequence[Item], told: Sequence[StatusValues]) -> tuple[Header, ...]:
     """Limit, remaining and reset of the descriptor that refuses (the last one), or else of the one with the least left."""
     chosen: tuple[Item, Status] | None = None
-    for item, status in zip(items, statuses, strict=True):
+    for item, status in zip(items, map(Status._make, told), strict=True):
         if status.limit is None:
             continue
         if status.code is OVER_LIMIT and not item.quota:

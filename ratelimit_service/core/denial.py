@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .model import OVER_LIMIT, Entry, Header, Limit, Rule, Status, Tally, Window
+from .model import OVER_LIMIT, Entry, Header, Limit, Rule, StatusValues, Tally, TallyValues, Window
 from .planning import Item, Plan, Policy, described
 from .text import printable
 from .windows import length
@@ -41,17 +41,18 @@ class Refusal(NamedTuple):
 
 
 def refusal(
-    policy: Policy, plan: Plan, statuses: Sequence[Status], tallies: Sequence[Tally | None]
+    policy: Policy, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
 ) -> Refusal:
     """What a caller is told whom a counter refuses."""
     if not (policy.refusal_headers or policy.refusal_body):
         return _SILENCE
-    place = _refusing(plan.items, statuses) if len(statuses) > 1 else 0
-    tally = tallies[place]
-    assert tally is not None
+    place = _refusing(plan.items, told) if len(told) > 1 else 0
+    values = counted[place]
+    assert values is not None
+    tally = Tally._make(values)
     uses = tally.uses
     which = [use.limit is tally.limit for use in uses].index(True)
-    told = uses[which]
+    use = uses[which]
     return _refusal(
         policy.refusal_headers,
         policy.refusal_body,
@@ -59,9 +60,9 @@ def refusal(
         plan.request.descriptors[place].entries,
         tally.rule,
         which,
-        told.after,
-        told.end,
-        statuses[place].reset,
+        use.after,
+        use.end,
+        use.end - plan.now,
     )
 
 
@@ -144,22 +145,19 @@ def _body(message: str, kind: str, limit: dict[str, Any] | None = None) -> bytes
     return json.dumps({"error": error}).encode("ascii")
 
 
-def _refusing(items: Sequence[Item], statuses: Sequence[Status]) -> int:
+def _refusing(items: Sequence[Item], told: Sequence[StatusValues]) -> int:
     """The place of the descriptor that the caller has to wait for.
 
     Of those that refuse the one that takes longest to reset (of two that reset together, the longer unit, as among the
     windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
     """
-    over = [place for place, status in enumerate(statuses) if status.code is OVER_LIMIT]
-    strict = [place for place in over if not items[place].quota]
+    over = [(place, limit, reset) for place, (code, limit, _, reset) in enumerate(told) if code is OVER_LIMIT]
+    strict = [(place, limit, reset) for place, limit, reset in over if not items[place].quota]
     if strict:
-        return max(strict, key=lambda place: _wait(statuses[place]))
-    return min(over, key=lambda place: statuses[place].reset)
-
-
-def _wait(status: Status) -> tuple[int, int]:
-    assert status.limit is not None
-    return status.reset, length(status.limit.window)
+        place, _, _ = max(strict, key=lambda one: (one[2], length(one[1].window) if one[1] else 0))
+    else:
+        place, _, _ = min(over, key=lambda one: one[2])
+    return place
 
 
 def limit_text(limits: Sequence[Limit], told: Limit) -> str:

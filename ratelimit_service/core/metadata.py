@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .model import Code, Descriptor, Status, Unit
+from .model import Code, Descriptor, StatusValues, Unit
 from .planning import Plan
 from .text import show
 
 
-def dynamic_metadata(plan: Plan, statuses: Sequence[Status]) -> dict[str, Any]:
+def dynamic_metadata(plan: Plan, told: Sequence[StatusValues]) -> dict[str, Any]:
     """`{domain, descriptors: [{entries, limit, hitsAddend}], hitsAddend, metadata}`; fit for a protobuf Struct."""
     request = plan.request
     metadata: dict[str, Any] = {
@@ -23,8 +23,8 @@ def dynamic_metadata(plan: Plan, statuses: Sequence[Status]) -> dict[str, Any]:
     if request.hits:
         metadata["hitsAddend"] = request.hits
     merged: dict[str, Any] = {}
-    for item, status in zip(plan.items, statuses, strict=True):
-        if status.code is not Code.OVER_LIMIT and item.rule is not None and item.rule.metadata:
+    for item, (code, _, _, _) in zip(plan.items, told, strict=True):
+        if code is not Code.OVER_LIMIT and item.rule is not None and item.rule.metadata:
             merged = _merge(merged, item.rule.metadata)
     if merged:
         metadata["metadata"] = merged

@@ -1,6 +1,7 @@
 """The nouns of rate limiting, as Envoy's API names them.
 
-What a request carries is a NamedTuple (made for every call), what a rule says is a frozen dataclass (made once, at load).
+What a request carries is a NamedTuple (made for every call), what a rule says is a frozen dataclass (made once, at load). What a
+request has many of, or few look at, is handed on as a plain tuple of the same values.
 """
 
 from __future__ import annotations
@@ -275,8 +276,7 @@ class Tally(NamedTuple):
     near_limit: int = 0
     over_limit: int = 0
     shadow_mode: int = 0
-    windows: Sequence[tuple[Limit, str, int, int, int, bool, int]] = ()
-    """The values of `uses`: plain tuples, because every call has them, and few are looked at."""
+    windows: Sequence[UseValues] = ()
 
     @property
     def uses(self) -> list[Use]:
@@ -284,16 +284,32 @@ class Tally(NamedTuple):
         return list(map(Use._make, self.windows))
 
 
+# The values of these nouns as plain tuples, which are made in a quarter of the time and taken apart in a third.
+HitValues = tuple[str, int, int, int, int]
+StatusValues = tuple[Code, Limit | None, int, int]
+UseValues = tuple[Limit, str, int, int, int, bool, int]
+TallyValues = tuple[StatKey, Rule, Limit, bool, int, int, int, int, Sequence[UseValues]]
+
+
 class Decision(NamedTuple):
     """The answer to a request: one status for each of its descriptors, in their order."""
 
     code: Code
-    statuses: Sequence[Status]
-    tallies: Sequence[Tally | None]
-    """For each descriptor; None where nothing limits it."""
+    told: Sequence[StatusValues]
+    counted: Sequence[TallyValues | None]
     headers: tuple[Header, ...] = ()
     body: bytes = b""
     """What a refused caller reads."""
     dynamic_metadata: Mapping[str, Any] | None = None
     shadowed: bool = False
     """Global shadow mode turned a refusal into this OK."""
+
+    @property
+    def statuses(self) -> list[Status]:
+        """What each descriptor is told."""
+        return list(map(Status._make, self.told))
+
+    @property
+    def tallies(self) -> list[Tally | None]:
+        """What each descriptor adds to the statistics; None where nothing limits it."""
+        return [tally and Tally._make(tally) for tally in self.counted]

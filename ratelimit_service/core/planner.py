@@ -16,7 +16,7 @@ from typing import NamedTuple
 from . import keys
 from .errors import InvalidRequest, NotReady
 from .matcher import Domain, Match, RuleTree
-from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey, new
+from .model import COUNTER_MAX, Descriptor, Gate, HitValues, Request, Rule, StatKey, new
 from .overrides import overridden, override_limit
 from .planning import Charge, Item, Plan, Policy, described, near_limit
 from .recent import Recent
@@ -31,6 +31,7 @@ MOST_ENTRIES = 100
 """A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
 
 _REMEMBERED = 2_000
+_PLANS = 1_000
 _FREE, _FREE_QUOTA = Item(), Item(quota=True)
 
 
@@ -43,12 +44,20 @@ class Planner:
         self._jitter = jitter
         self._spans = Spans()
         self._outlines: Recent[bytes, Outline] = Recent(_REMEMBERED)
+        self._second = 0
+        self._plans: dict[int, Plan] = {}
+        """The plans of this second, by the identity of their requests, which nothing else has as long as they are in here."""
 
     def plan(self, request: Request, now: int) -> Plan:
         """Match every descriptor of `request` and list the counters that it touches at `now`, seconds since 1970.
 
         Raises NotReady where there are no rules yet, InvalidRequest for a request that cannot be decided.
         """
+        if now != self._second:
+            self._second, self._plans = now, {}
+        plan = self._plans.get(id(request))
+        if plan is not None:
+            return plan
         key = request.key
         if not key:
             return self._outline(request).plan(request, now, self._jitter)
@@ -56,7 +65,11 @@ class Planner:
         if outline is None:
             outline = self._outline(request)
             self._outlines.put(key, outline)
-        return outline.plan(request, now, self._jitter)
+        plan = outline.plan(request, now, self._jitter)
+        if len(self._plans) >= _PLANS:
+            self._plans.clear()
+        self._plans[id(request)] = plan
+        return plan
 
     def _outline(self, request: Request) -> Outline:
         _check(request)
@@ -79,15 +92,9 @@ class _Limited(NamedTuple):
     quota: bool
 
 
-class _Slot(NamedTuple):
-    """One counter of a request: `place` is that of the descriptor, `read` the hit that counts nothing."""
-
-    key: str
-    end: int
-    place: int
-    limit: int
-    gate: int
-    read: Hit
+_Slot = tuple[str, int, int, int, int, HitValues]
+"""One counter of a request: its key, the end of its window, the place of the descriptor, the limit, the gate, and the hit that
+counts nothing."""
 
 
 class Outline:
@@ -127,7 +134,7 @@ class Outline:
         self._begin = self._end = 0.0
         self._items: list[Item] = []
         self._slots: list[_Slot] = []
-        self._reads: list[Hit] = []
+        self._reads: list[HitValues] = []
 
     def plan(self, request: Request, now: int, jitter: Jitter) -> Plan:
         """The plan of a request with this outline."""
@@ -153,14 +160,14 @@ class Outline:
         hits = self._hits(costs, now, jitter) if any(costs) else self._reads
         return new(Plan, (request, self._items, costs, hits, now, self._known_domain, self._denied, unpriced))
 
-    def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
+    def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[HitValues]:
         hits = []
         for key, end, place, limit, gate, read in self._slots:
             cost = costs[place]
             if not cost or (gate & Gate.HOLDS and cost > 0 and self._denied):
                 hits.append(read)
             else:
-                hits.append(new(Hit, (key, cost, end - now + jitter(), limit, gate if cost > 0 else 0)))
+                hits.append((key, cost, end - now + jitter(), limit, gate if cost > 0 else 0))
         return hits
 
     def _enter(self, now: int) -> None:
@@ -172,17 +179,17 @@ class Outline:
             if isinstance(part, Item):
                 items.append(part)
                 continue
-            charges = []
+            charges: list[Charge] = []
             for limit in part.rule.limits:
                 span = self._spans.at(limit.window, now)
                 begin, end = max(begin, span.start), min(end, span.end)
                 near = near_limit(limit.amount, self._policy.near_limit_ratio)
-                charges.append(Charge(limit, span, len(slots), near))
+                charges.append((limit, limit.amount, span.end, len(slots), near))
                 key = f"{part.bucket}:{span.label}"
-                read = Hit(key, 0, span.end - span.start, limit.amount, part.gate)
-                slots.append(_Slot(key, span.end, place, limit.amount, part.gate, read))
+                read = (key, 0, span.end - span.start, limit.amount, part.gate)
+                slots.append((key, span.end, place, limit.amount, part.gate, read))
             items.append(Item(part.rule, part.stat, tuple(charges), quota=part.quota))
-        self._items, self._slots, self._reads = items, slots, [slot.read for slot in slots]
+        self._items, self._slots, self._reads = items, slots, [read for _, _, _, _, _, read in slots]
         self._begin, self._end = begin, end
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .model import Entry, Hit, Limit, Request, Rule, StatKey
+from .model import Entry, HitValues, Limit, Request, Rule, StatKey
 from .text import excerpt
-from .windows import Span
 
 
 class FailureMode(enum.Enum):
@@ -50,16 +49,9 @@ class Policy:
     """What a request is answered with where its counters cannot be reached."""
 
 
-class Charge(NamedTuple):
-    """One window of one limit that a descriptor counts in; `hit` is the place of its counter among the plan's hits.
-
-    Beyond `near`, the use is near the limit.
-    """
-
-    limit: Limit
-    span: Span
-    hit: int
-    near: int
+Charge = tuple[Limit, int, int, int, int]
+"""One window of one limit that a descriptor counts in: the limit, its amount, when the window ends (seconds since 1970), the
+place of its counter among the plan's hits, and how much may be used before the use is near the limit."""
 
 
 class Item:
@@ -99,7 +91,7 @@ class Plan(NamedTuple):
     request: Request
     items: Sequence[Item]
     costs: Sequence[int]
-    hits: Sequence[Hit]
+    hits: Sequence[HitValues]
     now: int
     known_domain: bool = True
     denied: str = ""

@@ -122,10 +122,14 @@ class Metrics(Collector):
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """A request was decided (ports.Observer)."""
-        code, _, tallies, _, _, _, shadowed = decision
+        self.count(plan, decision)
+
+    def count(self, plan: Plan, decision: Decision) -> bool:
+        """Count a decision; whether there is more to it: a bucket that is used up, or whose rule is watched."""
+        code, _, counted, _, _, _, shadowed = decision
         request, items, costs, _, _, known_domain, _, unpriced = plan
         if known_domain:
-            rows = self._verdicts.get(request.domain) or self._verdicts_in(request.domain)
+            rows = self._verdicts.get(request[0]) or self._verdicts_in(request.domain)
             rows[code is not OK][0] += 1
         else:
             self._count_request(plan, "ok" if code is OK else "over_limit")
@@ -133,16 +137,26 @@ class Metrics(Collector):
             self._shadowed += 1
         if unpriced:
             self._count_unpriced(plan)
-        for place, tally in enumerate(tallies):
-            item, cost = items[place], costs[place]
+        more = False
+        for place, tally in enumerate(counted):
+            cost = costs[place]
             if tally is None:
-                if cost and item.rule is not None:
-                    self._count_cost(item, cost)
+                if cost and items[place].rule is not None:
+                    self._count_cost(items[place], cost)
                 continue
-            _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, _ = tally
+            _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, windows = tally
+            if over or rule.watched:
+                more = True
             if not (cost or over):
                 continue
-            limit_row, rule_rows = self._count_cost(item, cost) if cost else item.memo or self._rows(item)
+            item = items[place]
+            limit_row, rule_rows = item.memo or self._rows(item)
+            if cost > 0:
+                limit_row[_HITS] += cost
+                for row in rule_rows:
+                    row[_RULE_HITS] += cost
+            elif cost < 0:
+                limit_row[_NEGATIVE] -= cost
             limit_row[_WITHIN] += within_limit
             limit_row[_NEAR] += near_limit
             if not over:
@@ -150,9 +164,10 @@ class Metrics(Collector):
             limit_row[_OVER] += over_limit
             limit_row[_SHADOW] += shadow_mode
             if not rule.shadow:
-                for use, row in zip(tally.uses, rule_rows, strict=True):
-                    if use.over:
+                for (_, _, _, _, _, used_up, _), row in zip(windows, rule_rows, strict=True):
+                    if used_up:
                         row[_RULE_REFUSED] += 1
+        return more
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """A request was answered with an error (ports.Observer)."""
@@ -266,7 +281,7 @@ class Metrics(Collector):
         """The rows that an item counts in; looked up once for all requests that share it."""
         rule, stat = item.rule, item.stat
         assert rule is not None and stat is not None
-        limits = [charge.limit for charge in item.charges]
+        limits = [limit for limit, _, _, _, _ in item.charges]
         rows = item.memo = _Rows(
             self._limits.row((stat.domain, *stat.levels[:2])), [self._rule(rule, limit) for limit in limits]
         )

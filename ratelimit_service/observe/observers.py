@@ -38,19 +38,22 @@ class Observers:
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """See ports.Observer."""
-        self._metrics.decided(plan, decision)
-        for place, tally in enumerate(decision.tallies):
-            if tally is None or not (tally.over or tally.rule.watched):
-                continue
-            rule = tally.rule
-            if tally.over:
-                self._log_refusal(tally, plan.now)
-            if rule.warn_at:
-                self._thresholds.note(tally, plan.now)
-            if rule.track:
-                self._tracker.note(plan.request.descriptors[place], tally)
+        if self._metrics.count(plan, decision):
+            self._tell(plan, decision)
         if self._decision_log is not None:
             self._decision_log.decided(plan, decision)
+
+    def _tell(self, plan: Plan, decision: Decision) -> None:
+        """Tell whoever looks at single buckets."""
+        for descriptor, tally in zip(plan.request.descriptors, decision.tallies, strict=True):
+            if tally is None:
+                continue
+            if tally.over:
+                self._log_refusal(tally, plan.now)
+            if tally.rule.warn_at:
+                self._thresholds.note(tally, plan.now)
+            if tally.rule.track:
+                self._tracker.note(descriptor, tally)
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """See ports.Observer."""

@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..core.errors import StoreError
-from ..core.model import Hit
+from ..core.model import HitValues
 from .parts import Part
 from .redis import ScriptStore, apply_by_slot, held
 from .redis_client import Address, close
@@ -94,7 +94,7 @@ class ClusterStore(ScriptStore):
         self._following: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
+    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part]:
         """A part for each slot."""
         return by_slot(groups)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..core.errors import StoreError
-from ..core.model import Hit
+from ..core.model import HitValues
 from ..ports import CounterStore, Outcome, Then
 
 
@@ -23,7 +23,7 @@ class Layer:
     def __init__(self, below: CounterStore) -> None:
         self._below = below
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         self._below.hit(groups, then)
 
@@ -73,10 +73,10 @@ class CoalescingStore(Layer):
         self._most_in_batch = most_in_batch
         self._most_waiting = most_waiting
         self._in_flight = 0
-        self._waiting: deque[tuple[Sequence[Sequence[Hit]], Then]] = deque()
+        self._waiting: deque[tuple[Sequence[Sequence[HitValues]], Then]] = deque()
         self._waiting_hits = 0
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):  # nothing to ask, so nothing to wait for
             then([() for _ in groups])
@@ -99,7 +99,7 @@ class CoalescingStore(Layer):
             self._below.hit(groups, then)
         await super().close()
 
-    def _send(self, calls: Sequence[tuple[Sequence[Sequence[Hit]], Then]]) -> None:
+    def _send(self, calls: Sequence[tuple[Sequence[Sequence[HitValues]], Then]]) -> None:
         self._in_flight += 1
 
         def answer(outcomes: Sequence[Outcome]) -> None:
@@ -115,7 +115,7 @@ class CoalescingStore(Layer):
     def _send_next(self) -> None:
         if not self._waiting or (self._in_flight and not self._may_send_another()):
             return
-        calls: list[tuple[Sequence[Sequence[Hit]], Then]] = []
+        calls: list[tuple[Sequence[Sequence[HitValues]], Then]] = []
         size = 0
         while self._waiting and (not calls or size < self._most_in_batch):
             groups, then = self._waiting.popleft()
@@ -133,7 +133,7 @@ class _Awaited:
 
     __slots__ = ("due", "groups", "then")
 
-    def __init__(self, groups: Sequence[Sequence[Hit]], then: Then, due: float) -> None:
+    def __init__(self, groups: Sequence[Sequence[HitValues]], then: Then, due: float) -> None:
         self.groups = groups
         self.then: Then | None = then
         self.due = due
@@ -161,7 +161,7 @@ class DeadlineStore(Layer):
         self._awaited: deque[_Awaited] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         loop = asyncio.get_running_loop()
         call = _Awaited(groups, then, loop.time() + self._seconds)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import Gate, Hit
+from ..core.model import Gate, HitValues
 from ..ports import CounterStore, Outcome, Then
 from .layers import Layer
 
@@ -46,7 +46,7 @@ class LocalCache(Layer):
         self.answered = 0
         """How many requests were answered without waiting for the store."""
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit), but for the age of the counts that are told."""
         now = self._clock()
         answers = [self._answer(group, now) for group in groups]
@@ -57,7 +57,7 @@ class LocalCache(Layer):
         writing = [
             group
             for group, answer in zip(groups, answers, strict=True)
-            if answer is not None and any([hit.amount for hit in group])
+            if answer is not None and any([amount for _, amount, _, _, _ in group])
         ]
         if writing:
             self._below.hit(writing, lambda outcomes: None)
@@ -73,13 +73,14 @@ class LocalCache(Layer):
 
         self._below.hit(asked, join)
 
-    def _answer(self, group: Sequence[Hit], now: float) -> list[Count] | None:
+    def _answer(self, group: Sequence[HitValues], now: float) -> list[Count] | None:
         """The counts of a group all of whose counters are known, one of them to be used up; else None."""
         counts: list[Count] = []
         over = False
         for hit in group:
-            known = self._known.get(hit.key)
-            if known is None or known.until < now or hit.amount < 0:
+            key, amount, _, _, _ = hit
+            known = self._known.get(key)
+            if known is None or known.until < now or amount < 0:
                 return None
             counts.append(known.held)
             over = over or _is_over(hit, known.held)
@@ -88,7 +89,9 @@ class LocalCache(Layer):
         self.answered += 1
         return counts
 
-    def _remember(self, groups: Sequence[Sequence[Hit]], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    def _remember(
+        self, groups: Sequence[Sequence[HitValues]], outcomes: Sequence[Outcome]
+    ) -> Sequence[Outcome]:
         until = self._clock() + FRESH
         for group, outcome in zip(groups, outcomes, strict=True):
             if isinstance(outcome, StoreError) or any([isinstance(count, StoreError) for count in outcome]):
@@ -97,19 +100,20 @@ class LocalCache(Layer):
                 count if count >= 0 else ~count for count in outcome if not isinstance(count, StoreError)
             ]
             if any([_is_over(hit, count) for hit, count in zip(group, counts, strict=True)]):
-                for hit, count in zip(group, counts, strict=True):
-                    self._known.pop(hit.key, None)  # so that it becomes the newest
-                    self._known[hit.key] = _Known(count, until)
+                for (key, _, _, _, _), count in zip(group, counts, strict=True):
+                    self._known.pop(key, None)  # so that it becomes the newest
+                    self._known[key] = _Known(count, until)
             else:
-                for hit in group:
-                    self._known.pop(hit.key, None)
+                for key, _, _, _, _ in group:
+                    self._known.pop(key, None)
         while len(self._known) > self._most:
             del self._known[next(iter(self._known))]
         return outcomes
 
 
-def _is_over(hit: Hit, count: int) -> bool:
+def _is_over(hit: HitValues, count: int) -> bool:
     """Whether a counter that holds `count` has no room for the hit."""
-    if hit.amount < 0:
+    _, amount, _, limit, gate = hit
+    if amount < 0:
         return False
-    return count >= hit.limit if hit.gate & Gate.BUDGET else count + hit.amount > hit.limit
+    return count >= limit if gate & Gate.BUDGET else count + amount > limit

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
+from ..core.model import COUNTER_MAX, HELD_BACK, Gate, HitValues
 from ..ports import Clock, Outcome, Then
 
 Defer = Callable[[Callable[[], None]], object]
@@ -52,7 +52,7 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._counters)
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         now = self._clock()
         self._sweep(now)
@@ -63,10 +63,10 @@ class MemoryStore:
         else:
             self._defer(lambda: then(outcomes))
 
-    def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
+    def _apply(self, group: Sequence[HitValues], now: float) -> list[Count]:
         held: Collection[int] = ()
-        for hit in group:
-            if hit.gate & HELD_BACK:
+        for _, _, _, _, gate in group:
+            if gate & HELD_BACK:
                 held = self._held_back(group)
                 break
         counters = self._counters
@@ -104,22 +104,24 @@ class MemoryStore:
         ending.append(key)
         return True
 
-    def _held_back(self, group: Sequence[Hit]) -> set[int]:
+    def _held_back(self, group: Sequence[HitValues]) -> set[int]:
         """The places of the hits that are held back where one refuses: those that hold, and those that yield and have room."""
         over = [self._is_over(hit) for hit in group]
-        if not any(is_over and hit.gate & Gate.REFUSES for hit, is_over in zip(group, over, strict=True)):
+        gates = [gate for _, _, _, _, gate in group]
+        if not any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True)):
             return set()
         return {
             place
-            for place, hit in enumerate(group)
-            if hit.gate & Gate.HOLDS or (hit.gate & Gate.YIELDS and not over[place])
+            for place, gate in enumerate(gates)
+            if gate & Gate.HOLDS or (gate & Gate.YIELDS and not over[place])
         }
 
-    def _is_over(self, hit: Hit) -> bool:
-        before = self._counters.get(hit.key, 0)
-        if hit.gate & Gate.BUDGET:
-            return hit.amount >= 0 and before >= hit.limit
-        return hit.amount >= 0 and before + hit.amount > hit.limit
+    def _is_over(self, hit: HitValues) -> bool:
+        key, amount, _, limit, gate = hit
+        before = self._counters.get(key, 0)
+        if gate & Gate.BUDGET:
+            return amount >= 0 and before >= limit
+        return amount >= 0 and before + amount > limit
 
     def _sweep(self, now: float) -> None:
         """Forget counters whose time is over; a bounded number of them at a time, so that no caller waits for it."""

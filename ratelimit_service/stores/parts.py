@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import Hit
+from ..core.model import HitValues
 from ..ports import Outcome
 
 T = TypeVar("T")
@@ -26,13 +26,13 @@ class Part(NamedTuple):
     there are few registers.
     """
 
-    groups: Sequence[Sequence[Hit]]
+    groups: Sequence[Sequence[HitValues]]
     places: Sequence[tuple[int, Sequence[int]]]
     where: int = EVERYWHERE
 
 
 def joined(
-    groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
+    groups: Sequence[Sequence[HitValues]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
 ) -> list[list[Count]]:
     """The outcomes of the parts, put together again in the order of the hits of each group."""
     whole: list[list[Count]] = [[0] * len(group) for group in groups]

@@ -14,7 +14,7 @@ import structlog
 from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ReadOnlyError, RedisError
 
 from ..core.errors import StoreError
-from ..core.model import Hit
+from ..core.model import HitValues
 from ..ports import Then
 from .parts import EVERYWHERE, Part, UnderWay, joined, together
 from .redis_client import PrimaryPool, address_of, connect
@@ -37,7 +37,7 @@ class ScriptStore:
         self._under_way = UnderWay()
         self._log = structlog.get_logger("ratelimit_service.store")
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
             then([() for _ in groups])
@@ -92,7 +92,7 @@ class RedisStore(ScriptStore):
         self._sharded = False
         self._closing: set[asyncio.Task[None]] = set()
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
+    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
         """One call reaches everything, unless it turned out otherwise."""
         return by_slot(groups) if self._sharded else None
 

@@ -12,7 +12,7 @@ from redis.exceptions import AskError, InvalidResponse, NoScriptError
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import COUNTER_MAX, HELD_BACK, Hit
+from ..core.model import COUNTER_MAX, HELD_BACK, HitValues
 from .settling import REGISTER_TTL, Batch
 from .wire import Answered, Argument, Wire, ignore
 
@@ -95,10 +95,10 @@ class Call:
         place = 1
         order = self._order
         for group in self._groups:
-            if any([hit.gate & HELD_BACK for hit in group]):
+            if any([gate & HELD_BACK for _, _, _, _, gate in group]):
                 gates += (place if order is None else order[place - 1] + 1, len(group))
-                for hit in group:
-                    gates += (hit.gate, hit.limit)
+                for _, _, _, limit, gate in group:
+                    gates += (gate, limit)
             place += len(group)
         return gates
 
@@ -133,12 +133,12 @@ class Call:
         return split
 
 
-def _apart(groups: Sequence[Sequence[Hit]]) -> set[str]:
+def _apart(groups: Sequence[Sequence[HitValues]]) -> set[str]:
     """The counters whose hits are not put together."""
     apart: set[str] = set()
     for group in groups:
-        if any([hit.amount < 0 or hit.gate & HELD_BACK for hit in group]):
-            apart.update([hit.key for hit in group])
+        if any([amount < 0 or gate & HELD_BACK for _, amount, _, _, gate in group]):
+            apart.update([key for key, _, _, _, _ in group])
     return apart
 
 

@@ -22,7 +22,7 @@ import structlog
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import Hit
+from ..core.model import Hit, HitValues
 from ..ports import CounterStore, Outcome, Then
 from .layers import Layer
 from .parts import EVERYWHERE, Part, UnderWay, joined, together, told
@@ -46,7 +46,7 @@ _MOST_AT_ONCE = 1_000
 class Batch(NamedTuple):
     """One call of the script: hits that one Redis node applies in one step; `where` is the slot of them all, if known."""
 
-    groups: Sequence[Sequence[Hit]]
+    groups: Sequence[Sequence[HitValues]]
     lane: str
     number: str
     where: int = EVERYWHERE
@@ -62,7 +62,7 @@ class PartlyAway(StoreError):
 class Backend(CounterStore, Protocol):
     """What this layer needs of a Redis store."""
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
+    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
         """Split groups by what one call can reach: by slot in a Cluster. None where one call reaches everything."""
         ...
 
@@ -78,7 +78,7 @@ class Backend(CounterStore, Protocol):
 class Entry(NamedTuple):
     """A batch of the journal; with a lane where it was sent and its outcome is not known. `at` is the loop's time."""
 
-    groups: Sequence[Sequence[Hit]]
+    groups: Sequence[Sequence[HitValues]]
     at: float
     lane: str = ""
     number: str = ""
@@ -97,7 +97,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Keep the hits of `entry` that write something."""
-        groups = [group for group in entry.groups if any(hit.amount for hit in group)]
+        groups = [group for group in entry.groups if any(amount for _, amount, _, _, _ in group)]
         size = sum(map(len, groups))
         if not size:
             return
@@ -110,7 +110,7 @@ class Journal:
 
     def give_up(self, entry: Entry) -> None:
         """Count the hits of an entry that was taken out as lost."""
-        self.dropped += sum(bool(hit.amount) for group in entry.groups for hit in group)
+        self.dropped += sum(bool(amount) for group in entry.groups for _, amount, _, _, _ in group)
 
     def take(self) -> Entry | None:
         """Take the next entry out; those that were never sent are put together, up to a bound."""
@@ -136,17 +136,17 @@ class Journal:
 
 
 def _writing(entry: Entry) -> int:
-    return sum(len(group) for group in entry.groups if any(hit.amount for hit in group))
+    return sum(len(group) for group in entry.groups if any(amount for _, amount, _, _, _ in group))
 
 
-def _aged(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
+def _aged(group: Sequence[HitValues], seconds: float) -> Sequence[HitValues]:
     """A group as if it had been handed over so much earlier: its times to live are longer by that."""
-    return [hit._replace(ttl=hit.ttl + int(seconds)) for hit in group]
+    return [(key, amount, ttl + int(seconds), limit, gate) for key, amount, ttl, limit, gate in group]
 
 
-def _still_counting(groups: Sequence[Sequence[Hit]], seconds: float) -> list[Sequence[Hit]]:
+def _still_counting(groups: Sequence[Sequence[HitValues]], seconds: float) -> list[Sequence[HitValues]]:
     """Groups that were handed over `-seconds` ago, without the hits whose windows are over by now."""
-    return [[hit for hit in _aged(group, seconds) if hit.ttl > 0] for group in groups]
+    return [[hit for hit in map(Hit._make, _aged(group, seconds)) if hit.ttl > 0] for group in groups]
 
 
 class SettlingStore(Layer):
@@ -174,7 +174,7 @@ class SettlingStore(Layer):
         self._random_share = random_share
         self._log = structlog.get_logger("ratelimit_service.store")
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
             then([() for _ in groups])
@@ -184,7 +184,7 @@ class SettlingStore(Layer):
         else:
             self._write(groups, then)
 
-    def _write(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def _write(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         self._under_way.begin()
 
         def written(outcomes: Sequence[Outcome]) -> None:
@@ -204,7 +204,7 @@ class SettlingStore(Layer):
         for part, answer in zip(parts, together(len(parts), all_sent), strict=True):
             self._send(part.groups, part.where, answer)
 
-    def _send(self, groups: Sequence[Sequence[Hit]], where: int, then: Then) -> None:
+    def _send(self, groups: Sequence[Sequence[HitValues]], where: int, then: Then) -> None:
         lanes = self._lanes.setdefault(where, [])
         lane = lanes.pop() if lanes else self._new_lane()
         self._batches += 1
@@ -280,7 +280,7 @@ class SettlingStore(Layer):
                     if isinstance(outcome, StoreError):  # it is back in the journal, under its number
                         raise outcome
 
-    async def _written(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Outcome]:
+    async def _written(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Outcome]:
         """What came of groups; they are written, or kept, even where the task that waits is cancelled."""
         if not any(groups):
             return []
@@ -320,5 +320,5 @@ class SettlingStore(Layer):
         return asyncio.get_running_loop().time()
 
 
-def _errors(groups: Sequence[Sequence[Hit]], error: StoreError) -> list[Outcome]:
+def _errors(groups: Sequence[Sequence[HitValues]], error: StoreError) -> list[Outcome]:
     return [error if group else () for group in groups]

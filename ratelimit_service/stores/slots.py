@@ -8,7 +8,7 @@ from itertools import count
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from ..core.model import Hit
+from ..core.model import HitValues
 from .parts import Part
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
@@ -30,12 +30,12 @@ def tags() -> tuple[str, ...]:
     raise AssertionError("count() does not end")
 
 
-def by_slot(groups: Sequence[Sequence[Hit]]) -> list[Part]:
+def by_slot(groups: Sequence[Sequence[HitValues]]) -> list[Part]:
     """Split groups into a part for each slot that they touch; `Part.where` is the slot."""
     slots: dict[int, dict[int, list[int]]] = {}
     for number, group in enumerate(groups):
-        for place, hit in enumerate(group):
-            slots.setdefault(slot_of(hit.key), {}).setdefault(number, []).append(place)
+        for place, (key, _, _, _, _) in enumerate(group):
+            slots.setdefault(slot_of(key), {}).setdefault(number, []).append(place)
     return [
         Part(
             [[groups[number][place] for place in places] for number, places in members.items()],

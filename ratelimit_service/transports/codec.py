@@ -16,7 +16,19 @@ from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import UInt64Value
 
 from ..core.errors import InvalidRequest
-from ..core.model import OK, UINT32_MAX, Code, Decision, Descriptor, Entry, Header, Limit, Override, Request
+from ..core.model import (
+    OK,
+    OVER_LIMIT,
+    UINT32_MAX,
+    Code,
+    Decision,
+    Descriptor,
+    Entry,
+    Header,
+    Limit,
+    Override,
+    Request,
+)
 from ..core.planner import MOST_DESCRIPTORS, MOST_ENTRIES
 from ..core.recent import Recent
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
@@ -159,17 +171,19 @@ def _override(limit: Any) -> Override:
 
 def encode(decision: Decision) -> bytes:
     """A decision as a serialized RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
-    code, statuses, _, headers, body, metadata, _ = decision
+    code, told, _, headers, body, metadata, _ = decision
     parts = [_OVERALL_OK if code is OK else _OVERALL_REFUSED]
-    for code, limit, remaining, reset in statuses:
-        left = b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX) if remaining else b""
+    for code, limit, remaining, reset in told:
+        left = _left(remaining) if remaining else b""
         if limit is None:
-            head, tail = _FREE if code is OK else _REFUSED, b""
+            head = _FREE if code is OK else _REFUSED
+            parts += (b"\x12", _varint(len(head) + len(left)), head, left)
         else:
-            ok, refused, _ = _limits.get(id(limit)) or _limited(limit)
-            head, tail = ok if code is OK else refused, _reset(reset)
-        # The fields are in the order of their numbers.
-        parts += (b"\x12", _varint(len(head) + len(left) + len(tail)), head, left, tail)
+            known = _limits.get(id(limit))
+            if known is None or known[0] != reset:
+                known = _limited(limit, reset)
+            # The fields are in the order of their numbers.
+            parts += ((known[1] if code is OK else known[2])[len(left)], left, known[3])
     if headers or body:
         parts.append(_refusal(headers, body))
     if metadata is not None:
@@ -184,26 +198,31 @@ def response_of(decision: Decision) -> RateLimitResponse:
     return RateLimitResponse.FromString(encode(decision))
 
 
-_ONE_BYTE = [bytes([value]) for value in range(_MORE)]
+def _left(remaining: int) -> bytes:
+    """The field limit_remaining."""
+    if remaining < _MORE:
+        return b"\x18" + _ENDING[remaining]
+    if remaining < _MORE << 7:
+        return _LEFT[remaining & 0x7F] + _ENDING[remaining >> 7]
+    if remaining < _MORE << 14:
+        return _LEFT[remaining & 0x7F] + _GOING_ON[remaining >> 7 & 0x7F] + _ENDING[remaining >> 14]
+    return b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
 
 
 def _varint(value: int) -> bytes:
-    """At most 2^35 - 1: groups of seven bits, the lowest first, all but the last with the eighth bit set."""
-    if value < _MORE:
-        return _ONE_BYTE[value]
-    first = value & 0x7F | _MORE
-    value >>= 7
-    if value < _MORE:
-        return bytes((first, value))
-    second = value & 0x7F | _MORE
-    value >>= 7
-    if value < _MORE:
-        return bytes((first, second, value))
-    third = value & 0x7F | _MORE
-    value >>= 7
-    if value < _MORE:
-        return bytes((first, second, third, value))
-    return bytes((first, second, third, value & 0x7F | _MORE, value >> 7))
+    """Groups of seven bits, the lowest first, all but the last with the eighth bit set."""
+    groups = []
+    while value >= _MORE:
+        groups.append(_GOING_ON[value & 0x7F])
+        value >>= 7
+    groups.append(_ENDING[value])
+    return b"".join(groups)
+
+
+_ENDING = [bytes([value]) for value in range(_MORE)]
+_GOING_ON = [bytes([value | _MORE]) for value in range(_MORE)]
+_LEFT = [b"\x18" + group for group in _GOING_ON]
+_LONGEST_LEFT = 6
 
 
 # What follows is protobuf's own output, remembered.
@@ -217,33 +236,39 @@ _OVERALL_OK, _OVERALL_REFUSED = (RateLimitResponse(overall_code=code).SerializeT
 _FREE, _REFUSED = (_status(code).SerializeToString() for code in Code)
 
 
-class _Limited(NamedTuple):
-    """The status of a limit, but for what is left of it and its reset: where it is OK, and where it is OVER_LIMIT."""
-
-    ok: bytes
-    refused: bytes
-    limit: Limit
-
+_Limited = tuple[int, list[bytes], list[bytes], bytes, Limit]
+"""A reset, and the status of a limit that resets then: what is before its limit_remaining, where it is OK and where it is
+OVER_LIMIT, by the length of that field; and what is behind it. With the limit, so that it stays."""
 
 _limits: dict[int, _Limited] = {}
-"""By the identity of the limit, which nothing else has as long as it is in here."""
+"""Those of the last reset, by the identity of the limit, which nothing else has as long as it is in here."""
 
 _MOST_LIMITS = 10_000
 
 
-def _limited(limit: Limit) -> _Limited:
-    ok, refused = (_status(code) for code in Code)
-    for status in (ok, refused):
-        current = status.current_limit
-        current.requests_per_unit = min(limit.amount, UINT32_MAX)
-        current.unit = int(limit.window.unit)  # type: ignore[assignment]
-        current.name = limit.name
-        if limit.window.multiplier != 1:
-            current.unit_multiplier.value = limit.window.multiplier
-    if len(_limits) >= _MOST_LIMITS:  # requests bring limits with them
-        _limits.clear()
-    known = _limits[id(limit)] = _Limited(ok.SerializeToString(), refused.SerializeToString(), limit)
+def _limited(limit: Limit, reset: int) -> _Limited:
+    behind = _reset(reset)
+    known = _limits.get(id(limit))
+    if known is not None and len(known[3]) == len(behind):
+        ok, refused = known[1], known[2]
+    else:
+        ok, refused = _before(OK, limit, len(behind)), _before(OVER_LIMIT, limit, len(behind))
+        if len(_limits) >= _MOST_LIMITS:  # requests bring limits with them
+            _limits.clear()
+    known = _limits[id(limit)] = (reset, ok, refused, behind, limit)
     return known
+
+
+def _before(code: Code, limit: Limit, behind: int) -> list[bytes]:
+    status = _status(code)
+    current = status.current_limit
+    current.requests_per_unit = min(limit.amount, UINT32_MAX)
+    current.unit = int(limit.window.unit)  # type: ignore[assignment]
+    current.name = limit.name
+    if limit.window.multiplier != 1:
+        current.unit_multiplier.value = limit.window.multiplier
+    head = status.SerializeToString()
+    return [b"\x12" + _varint(len(head) + left + behind) + head for left in range(_LONGEST_LEFT + 1)]
 
 
 @lru_cache(maxsize=10_000)

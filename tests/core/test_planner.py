@@ -57,7 +57,25 @@ def test_a_shared_outline_gives_the_plans_that_a_new_one_would(
     for one, two, three, addend, now in calls:
         request = asked(b"k", one, two, three, addend=addend)
         alone = Planner(TREE, Policy(), lambda: 0).plan(request._replace(key=b""), now)
-        assert told(alone) == told(shared.plan(request, now))
+        assert told(alone) == told(shared.plan(request, now)) == told(shared.plan(request, now))
+
+
+def test_the_same_request_is_planned_once_in_a_second() -> None:
+    """A check that comes again, bytes for bytes, asks for the same; in the next second its counters have less time to live."""
+    planner, request = Planner(TREE, Policy(), lambda: 0), asked(b"k", 1, names="team")
+    plan = planner.plan(request, MIDNIGHT)
+    assert plan is planner.plan(request, MIDNIGHT)
+    later = planner.plan(request, MIDNIGHT + 1)
+    assert [hit[2] - 1 for hit in plan.hits] == [hit[2] for hit in later.hits]
+
+
+def test_no_more_than_so_many_plans_are_remembered() -> None:
+    """Whoever floods a second with requests that differ only drives out plans; each is planned as if it came first."""
+    planner = Planner(TREE, Policy(), lambda: 0)
+    requests = [asked(b"k", cost, names="team") for cost in range(1, 2_500)]
+    for request in requests:
+        assert request.descriptors[0].hits == planner.plan(request, MIDNIGHT).costs[0]
+    assert len(planner._plans) <= 1_000
 
 
 def test_requests_that_are_alike_share_their_items() -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.model import Gate, Hit, HitValues
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.parts import told
 from ratelimit_service.stores.redis import RedisStore, connect
@@ -27,7 +27,7 @@ async def store(redis_url: str) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-async def hit(store: RedisStore, *groups: Sequence[Hit]) -> Sequence[Outcome]:
+async def hit(store: RedisStore, *groups: Sequence[HitValues]) -> Sequence[Outcome]:
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit(groups, answer.set_result)
     return await asyncio.wait_for(answer, 10)

@@ -9,7 +9,16 @@ import pytest
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import DescriptorRule, DomainRules, Hit, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.core.model import (
+    DescriptorRule,
+    DomainRules,
+    HitValues,
+    Limit,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
 from ratelimit_service.observe.standing import Check, StandingBuckets
 from ratelimit_service.ports import CounterStore, Then
 from ratelimit_service.service import RateLimitService
@@ -157,9 +166,9 @@ class Waiting(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
-        self.asked: list[tuple[Sequence[Sequence[Hit]], Then]] = []
+        self.asked: list[tuple[Sequence[Sequence[HitValues]], Then]] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         self.asked.append((groups, then))
 
     def answer(self, error: StoreError | None = None) -> None:

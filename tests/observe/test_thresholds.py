@@ -16,6 +16,7 @@ from ratelimit_service.core.model import (
     COUNTER_MAX,
     DescriptorRule,
     Hit,
+    HitValues,
     Limit,
     Override,
     Request,
@@ -304,8 +305,8 @@ async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest
             super().__init__(lambda: MIDNIGHT)
             self.held: list[Callable[[], None]] = []
 
-        def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-            if any([":warned-" in hit.key for group in groups for hit in group]):
+        def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+            if any([":warned-" in key for group in groups for key, *_ in group]):
                 self.held.append(lambda: MemoryStore.hit(self, groups, then))
             else:
                 super().hit(groups, then)

@@ -21,6 +21,7 @@ from ratelimit_service.core.model import (
     Decision,
     Descriptor,
     Entry,
+    Hit,
     Limit,
     Override,
     Status,
@@ -138,7 +139,7 @@ def check_answer(call: Asked) -> str:
 
 def check_counters(store: Recording) -> None:
     """Every hit is one that a store can apply, to a key that it can have, and none left a counter out of its bounds."""
-    for hit in [hit for hand_over in store.asked for group in hand_over for hit in group]:
+    for hit in [Hit._make(hit) for hand_over in store.asked for group in hand_over for hit in group]:
         assert re.fullmatch(r"[!-~]+", hit.key)
         assert -COUNTER_MAX <= hit.amount <= COUNTER_MAX
         assert hit.ttl >= 1

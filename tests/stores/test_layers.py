@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Sequence
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Hit
+from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore, without_deadline
 from ratelimit_service.stores.memory import MemoryStore
@@ -21,8 +21,8 @@ class SlowStore(MemoryStore):
         self.pending: list[Then] = []
         super().__init__(lambda: 0.0)
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        self.batches.append(["".join(hit.key for hit in group) for group in groups])
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+        self.batches.append(["".join(key for key, *_ in group) for group in groups])
 
         def hold(outcomes: Sequence[Outcome]) -> None:
             self.pending.append(lambda _: then(outcomes))
@@ -33,7 +33,7 @@ class SlowStore(MemoryStore):
         self.pending.pop(0)([])
 
 
-def one(key: str, amount: int = 1) -> list[list[Hit]]:
+def one(key: str, amount: int = 1) -> list[list[HitValues]]:
     return [[Hit(key, amount, 60)]]
 
 
@@ -182,7 +182,7 @@ async def test_what_is_answered_is_not_kept_until_its_deadline() -> None:
     await store.close()
 
 
-class Group(list[Hit]):
+class Group(list[HitValues]):
     """A list that it can be told of whether it is still there."""
 
 

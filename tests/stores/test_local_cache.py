@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.model import Gate, Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.stores.local_cache import FRESH, LocalCache
 from ratelimit_service.stores.memory import MemoryStore
@@ -19,8 +19,8 @@ class Asked(MemoryStore):
         super().__init__(lambda: 0.0)
         self.hits: list[tuple[str, int]] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        self.hits += [(hit.key, hit.amount) for group in groups for hit in group]
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+        self.hits += [(key, amount) for group in groups for key, amount, *_ in group]
         super().hit(groups, then)
 
 
@@ -32,17 +32,17 @@ class Bench:
         self.store = Asked()
         self.cache = LocalCache(self.store, size, lambda: self.now)
 
-    def ask(self, *groups: Sequence[Hit]) -> list[Outcome]:
+    def ask(self, *groups: Sequence[HitValues]) -> list[Outcome]:
         answers: list[Outcome] = []
         self.cache.hit(groups, answers.extend)
         return answers
 
 
-def check(key: str = "a", limit: int = 10) -> list[Hit]:
+def check(key: str = "a", limit: int = 10) -> list[HitValues]:
     return [Hit(key, 0, 60, limit, BUDGET)]
 
 
-def charge(amount: int, key: str = "a", limit: int = 10) -> list[Hit]:
+def charge(amount: int, key: str = "a", limit: int = 10) -> list[HitValues]:
     return [Hit(key, amount, 60, limit, BUDGET)]
 
 

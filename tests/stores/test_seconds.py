@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Hit
+from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.seconds import SecondsApart, is_of_seconds
@@ -24,7 +24,7 @@ class Store(MemoryStore):
         self.broken = broken
         self.closed = False
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         if self.broken:
             then([StoreError("broken") if group else () for group in groups])
         else:

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit_service.core.decision import Count
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Hit
+from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.parts import Part
@@ -26,7 +26,7 @@ class Backend(MemoryStore):
         self.batches: list[Batch] = []
         self.away = False
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
+    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
         return None
 
     async def start(self) -> None:
@@ -46,7 +46,10 @@ class Backend(MemoryStore):
             self.registers[batch.lane] = batch.number
             self.hit(batch.groups, outcomes.extend)
         else:
-            self.hit([[hit._replace(amount=0) for hit in group] for group in batch.groups], outcomes.extend)
+            self.hit(
+                [[Hit._make(hit)._replace(amount=0) for hit in group] for group in batch.groups],
+                outcomes.extend,
+            )
         if fault == "after":
             return StoreError("the answer was lost")
         return [list(outcome) for outcome in outcomes if not isinstance(outcome, StoreError)]
@@ -55,15 +58,15 @@ class Backend(MemoryStore):
 class TwoSlots(Backend):
     """A backend that reaches keys that begin with `a` and others in calls of their own."""
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
-        def part(mine: Callable[[Hit], bool]) -> Part:
+    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part]:
+        def part(mine: Callable[[str], bool]) -> Part:
             places = [
-                (number, [place for place, hit in enumerate(group) if mine(hit)])
+                (number, [place for place, (key, *_) in enumerate(group) if mine(key)])
                 for number, group in enumerate(groups)
             ]
             return Part([[groups[number][place] for place in chosen] for number, chosen in places], places)
 
-        return [part(lambda hit: hit.key.startswith("a")), part(lambda hit: not hit.key.startswith("a"))]
+        return [part(lambda key: key.startswith("a")), part(lambda key: not key.startswith("a"))]
 
 
 async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outcome]:

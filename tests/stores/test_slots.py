@@ -48,7 +48,7 @@ def test_what_is_split_by_slot_can_be_put_together_again(groups: list[list[Hit]]
     """Every hit is in one part, in its order, and its count comes back in its place."""
     parts = by_slot(groups)
     assert len({part.where for part in parts}) == len(parts)
-    assert all(slot_of(hit.key) == part.where for part in parts for group in part.groups for hit in group)
+    assert all(slot_of(key) == part.where for part in parts for group in part.groups for key, *_ in group)
     numbers = iter(range(100))
     number_of = {id(hit): next(numbers) for group in groups for hit in group}
     counts = [[[number_of[id(hit)] for hit in group] for group in part.groups] for part in parts]
