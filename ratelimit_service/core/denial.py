@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .model import OVER_LIMIT, Entry, Header, Limit, Rule, StatusValues, Tally, TallyValues, Window
+from .model import OVER_LIMIT, Entry, Header, Limit, Rule, StatusValues, TallyValues, Window
 from .planning import Item, Plan, Policy, described
 from .text import printable
 from .windows import length
@@ -49,20 +49,19 @@ def refusal(
     place = _refusing(plan.items, told) if len(told) > 1 else 0
     values = counted[place]
     assert values is not None
-    tally = Tally._make(values)
-    uses = tally.uses
-    which = [use.limit is tally.limit for use in uses].index(True)
-    use = uses[which]
+    _, rule, told_of, _, _, _, _, _, windows = values
+    which = [limit is told_of for limit, _, _, _, _, _, _ in windows].index(True)
+    _, _, end, _, used, _, _ = windows[which]
     return _refusal(
         policy.refusal_headers,
         policy.refusal_body,
         plan.request.domain,
         plan.request.descriptors[place].entries,
-        tally.rule,
+        rule,
         which,
-        use.after,
-        use.end,
-        use.end - plan.now,
+        used,
+        end,
+        end - plan.now,
     )
 
 

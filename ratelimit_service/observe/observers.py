@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from ..core.errors import RateLimitServiceError
-from ..core.model import Decision, Tally
+from ..core.model import Decision, Rule, Tally, UseValues
 from ..core.planning import Plan
 from .decision_log import DecisionLog
 from .metrics import Metrics
@@ -45,28 +47,30 @@ class Observers:
 
     def _tell(self, plan: Plan, decision: Decision) -> None:
         """Tell whoever looks at single buckets."""
-        for descriptor, tally in zip(plan.request.descriptors, decision.tallies, strict=True):
-            if tally is None:
+        now = plan.now
+        for place, values in enumerate(decision.counted):
+            if values is None:
                 continue
-            if tally.over:
-                self._log_refusal(tally, plan.now)
-            if tally.rule.warn_at:
-                self._thresholds.note(tally, plan.now)
-            if tally.rule.track:
-                self._tracker.note(descriptor, tally)
+            _, rule, _, over, _, _, _, _, windows = values
+            if over:
+                self._log_refusal(rule, windows, now)
+            if rule.warn_at:
+                self._thresholds.note(Tally._make(values), now)
+            if rule.track:
+                self._tracker.note(plan.request.descriptors[place], Tally._make(values))
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """See ports.Observer."""
         self._metrics.failed(plan, error)
 
-    def _log_refusal(self, tally: Tally, now: int) -> None:
-        for use in tally.uses:
-            if use.over and self._refusals.note(use.key, use.end, tally.rule.name, now):
+    def _log_refusal(self, rule: Rule, windows: Sequence[UseValues], now: int) -> None:
+        for limit, key, end, _, used, over, _ in windows:
+            if over and self._refusals.note(key, end, rule.name, now):
                 self._log.info(
                     "limit reached",
-                    bucket=use.key,
-                    rule=use.limit.name or str(tally.rule.path),
-                    limit=use.limit.amount,
-                    used=use.after,
-                    resets_in=use.end - now,
+                    bucket=key,
+                    rule=limit.name or str(rule.path),
+                    limit=limit.amount,
+                    used=used,
+                    resets_in=end - now,
                 )
