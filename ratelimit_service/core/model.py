@@ -34,6 +34,8 @@ class Unit(enum.IntEnum):
     YEAR = 6
     WEEK = 7
 
+    __hash__ = int.__hash__  # a window is looked up for every bucket; that of `enum` is written in Python
+
 
 class Code(enum.IntEnum):
     """The verdict on a descriptor or a request, with the numbers of `RateLimitResponse.Code`."""
