@@ -20,6 +20,10 @@ from ratelimit_service.proto import ratelimit_pb2 as pb
 from ..service import METHOD, REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "agentgateway"
+CONFIG = FOLDER / "standalone" / "config.yaml"
+POLICIES = sorted(FOLDER.glob("*/policy.yaml"))
+RULES = {file.parent.name: file.with_name("ratelimit-config.yaml") for file in POLICIES}
+RULES["standalone"] = CONFIG.with_name("rules.yaml")
 
 Facts = Mapping[str, str | int | None]
 """What each expression comes to; None where it cannot be evaluated. One that is not in here is a mistake of the test."""
@@ -27,6 +31,16 @@ Facts = Mapping[str, str | int | None]
 Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[pb.RateLimitRequest, pb.RateLimitResponse]"
 
 REQUESTS, TOKENS = "Requests", "Tokens"
+
+
+class Everything(dict[str, str | int | None]):
+    """Facts by which every expression comes to the same."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __getitem__(self, expression: str) -> str:
+        return self._value
 
 
 def evaluated(expression: str, facts: Facts) -> str | int | None:

@@ -1,0 +1,168 @@
+"""deploy/agentgateway: the policies have the gateway's fields, and the rules beside them fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ratelimit_service.core.document import Document
+from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.model import Entry
+from ratelimit_service.core.rules import load
+from ratelimit_service.sources import manifests
+from ratelimit_service.sources.yaml_text import read_all
+
+from .agentgateway import CONFIG, FOLDER, POLICIES, REQUESTS, RULES, TOKENS, Everything, policy_of
+
+each_policy = pytest.mark.parametrize("file", [*POLICIES, CONFIG], ids=lambda file: file.parent.name)
+
+
+def documents(file: Path) -> list[Document]:
+    """The configuration files in a file, as the service reads them."""
+    found, problems = manifests.expand(read_all(file.name, file.read_bytes()))
+    assert [] == problems
+    return found
+
+
+# What the gateway knows, read in its types: controller/api/v1alpha1 and schema/config.json of agentgateway.
+
+REF = {"kind": None, "name": None, "namespace": None, "port": None}
+TARGET = {"group": None, "kind": None, "name": None}
+ENDS = {"tcp": {"connectTimeout": None}, "http": {"requestTimeout": None}}
+JWKS = {"remote": {"jwksPath": None, "backendRef": REF}}
+POLICY: dict[str, Any] = {
+    "apiVersion": None,
+    "kind": None,
+    "metadata": {"name": None, "namespace": None},
+    "spec": {
+        "targetRefs": [TARGET],
+        "backend": ENDS,
+        "traffic": {
+            "jwtAuthentication": {
+                "mode": None,
+                "providers": [{"issuer": None, "audiences": [None], "jwks": JWKS}],
+            },
+            "transformation": {"request": {"set": [{"name": None, "value": None}]}},
+            "rateLimit": {
+                "global": {
+                    "backendRef": REF,
+                    "domain": None,
+                    "failureMode": None,
+                    "descriptors": [
+                        {"entries": [{"name": None, "expression": None}], "unit": None, "cost": None}
+                    ],
+                }
+            },
+        },
+    },
+}
+STANDALONE: dict[str, Any] = {
+    "llm": {
+        "port": None,
+        "policies": {
+            "jwtAuth": {"mode": None, "issuer": None, "audiences": [None], "jwks": {"file": None}},
+            "remoteRateLimit": {
+                "host": None,
+                "domain": None,
+                "failureMode": None,
+                "policies": ENDS,
+                "descriptors": [{"entries": [{"key": None, "value": None}], "type": None, "cost": None}],
+            },
+        },
+        "models": [{"name": None, "provider": None, "params": {"apiKey": None}}],
+    }
+}
+
+
+def strangers(value: Any, known: Any, path: str = "") -> Iterator[str]:
+    """The paths in `value` that are not in `known`."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        for key, below in value.items():
+            if key in known:
+                yield from strangers(below, known[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif isinstance(known, list) and isinstance(value, list):
+        for each in value:
+            yield from strangers(each, known[0], path)
+    elif known is not None or isinstance(value, dict | list):
+        yield path
+
+
+@pytest.mark.parametrize("file", POLICIES, ids=lambda file: file.parent.name)
+def test_a_policy_has_only_fields_that_the_gateway_knows(file: Path) -> None:
+    """And calls the Service as it is deployed, at the Gateway that it is said to be for."""
+    policy = yaml.safe_load(file.read_text())
+    assert [] == list(strangers(policy, POLICY))
+    assert ("agentgateway.dev/v1alpha1", "AgentgatewayPolicy") == (policy["apiVersion"], policy["kind"])
+    assert [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway"}] == policy["spec"][
+        "targetRefs"
+    ]
+    limits = policy["spec"]["traffic"]["rateLimit"]["global"]
+    service = {"kind": "Service", "name": "ratelimit", "namespace": "ratelimit", "port": 8081}
+    assert (service, "FailClosed") == (limits["backendRef"], limits["failureMode"])
+
+
+def test_the_other_files_have_only_fields_that_the_gateway_knows() -> None:
+    """The configuration without Kubernetes, and what belongs to the Service."""
+    assert [] == list(strangers(yaml.safe_load(CONFIG.read_text()), STANDALONE))
+    manifest, grant = filter(None, yaml.safe_load_all((FOLDER / "service.yaml").read_text()))
+    assert [] == list(strangers(manifest, POLICY))
+    assert ("ReferenceGrant", manifest["spec"]["targetRefs"]) == (grant["kind"], grant["spec"]["to"])
+
+
+# Policies and the rules beside them
+
+
+@pytest.mark.parametrize("file", RULES.values(), ids=RULES)
+def test_the_rules_are_loaded_without_a_warning(file: Path) -> None:
+    """By the loader of the service, out of the ConfigMap that they are in."""
+    assert () == load(documents(file)).warnings
+
+
+def test_the_rules_can_be_served_together() -> None:
+    """Each folder has a domain of its own; the one without Kubernetes is another gateway's."""
+    files = [file for name, file in RULES.items() if name != "standalone"]
+    assert len(files) == len(load([each for file in files for each in documents(file)]).domains)
+
+
+@each_policy
+@pytest.mark.parametrize("who", ["dba", "unknown"])
+def test_every_descriptor_meets_a_rule(file: Path, who: str) -> None:
+    """The names in a policy are those in the rules beside it; who is unknown has a rule, or is refused by the domain."""
+    loaded = load(documents(RULES[file.parent.name]))
+    tree = RuleTree(loaded.domains)
+    policy = policy_of(file)
+    (domain,) = loaded.domains
+    assert policy.domain == domain.name
+    for descriptor in policy.descriptors:
+        made = descriptor.made(Everything(who))
+        assert made is not None
+        entries = tuple(Entry(entry.key, entry.value) for entry in made.entries)
+        closed = who == "unknown" and domain.deny_unmatched
+        assert closed or tree.match(policy.domain, entries), entries
+
+
+@each_policy
+def test_requests_and_tokens_never_share_a_counter(file: Path) -> None:
+    """A descriptor of requests and one of tokens with the same entries would be added up."""
+    seen: dict[str, set[Any]] = {REQUESTS: set(), TOKENS: set()}
+    for descriptor in policy_of(file).descriptors:
+        # Constants tell descriptors apart, what callers bring does not.
+        constant = [value if value.startswith('"') else "" for _, value in descriptor.entries]
+        names = [name for name, _ in descriptor.entries]
+        seen[descriptor.unit].add(tuple(zip(names, constant, strict=True)))
+    assert set() == seen[REQUESTS] & seen[TOKENS]
+
+
+@each_policy
+def test_no_entry_can_be_missing(file: Path) -> None:
+    """Where an expression fails, the gateway does not ask, and nothing is limited; so each has a default."""
+    for descriptor in policy_of(file).descriptors:
+        for _, expression in descriptor.entries:
+            assert re.fullmatch(r'"[^"]+"|default\(.+, "unknown"\)', expression), expression
