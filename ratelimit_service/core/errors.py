@@ -4,7 +4,8 @@ RateLimitServiceError
 ├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
 ├── Forbidden             somebody who may not ask: PERMISSION_DENIED
 ├── NotReady              no rules have been loaded yet: UNAVAILABLE
-├── StoreError            the counters cannot be reached, or one of them is not a counter: UNAVAILABLE
+├── StoreError            the counters cannot be read or written: UNAVAILABLE
+│   └── CounterRefused    one of them, while the others can: it is not a number, or we may not touch it
 ├── Overloaded            more calls at once than the server takes on: RESOURCE_EXHAUSTED
 ├── InternalError         a mistake of ours: INTERNAL; the log has the cause
 ├── InvalidRules          a configuration that cannot be loaded; carries every problem found
@@ -36,6 +37,10 @@ class NotReady(RateLimitServiceError):
 
 class StoreError(RateLimitServiceError):
     """The counters could not be read or written."""
+
+
+class CounterRefused(StoreError):
+    """One counter cannot be read or written, while the store is well: it is not a number, or we may not touch it."""
 
 
 class Overloaded(RateLimitServiceError):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from ..core.errors import RateLimitServiceError
+from ..core.errors import CounterRefused, RateLimitServiceError
 from ..core.model import Decision, Rule, Tally, UseValues
 from ..core.planning import Plan
 from .decision_log import DecisionLog
@@ -14,6 +14,9 @@ from .metrics import Metrics
 from .once import OncePerWindow
 from .thresholds import Thresholds
 from .tracking import Tracker
+
+_MOST_SHOWN = 20
+"""Buckets of a request that a line in the log has."""
 
 
 class Observers:
@@ -62,6 +65,14 @@ class Observers:
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """See ports.Observer."""
         self._metrics.failed(plan, error)
+        if plan is not None and isinstance(error, CounterRefused):
+            self._log_refused_counter(plan, error)
+
+    def _log_refused_counter(self, plan: Plan, error: CounterRefused) -> None:
+        """Once a minute: every request for this bucket fails until somebody has put it right."""
+        keys = [hit[0] for hit in plan.hits]
+        if self._refusals.note(keys[0], plan.now - plan.now % 60 + 60, "refused counter", plan.now):
+            self._log.error("a counter cannot be used", buckets=keys[:_MOST_SHOWN], error=str(error))
 
     def _log_refusal(self, rule: Rule, windows: Sequence[UseValues], now: int) -> None:
         for limit, key, end, _, used, over, _ in windows:

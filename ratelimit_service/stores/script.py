@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import AskError, InvalidResponse, NoScriptError
 
 from ..core.decision import Count
-from ..core.errors import StoreError
+from ..core.errors import CounterRefused, StoreError
 from ..core.model import COUNTER_MAX, HELD_BACK, HitValues
 from .settling import REGISTER_TTL, Batch
 from .wire import Answered, Argument, Wire, ignore
@@ -145,7 +145,7 @@ def _apart(groups: Sequence[Sequence[HitValues]]) -> set[str]:
 def _count(reply: int | bytes, ahead: int) -> Count:
     if isinstance(reply, int):
         return min(reply + ahead, COUNTER_MAX)
-    return StoreError(f"Redis refused a counter: {_text(reply)}")
+    return CounterRefused(f"Redis refused a counter: {_text(reply)}")
 
 
 def register(lane: str, key: str, tag: str = "") -> str:

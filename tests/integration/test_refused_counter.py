@@ -1,0 +1,60 @@
+"""A counter that cannot be used is told of: nobody could find out else why the requests of one bucket fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from typing import Any
+
+import pytest
+import structlog
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Limit
+from ratelimit_service.stores.redis import RedisStore, connect
+from tests.observe.replica import HOUR, Replica, budget
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+async def replica(redis_url: str) -> AsyncIterator[Replica]:
+    store = RedisStore(connect(redis_url))
+    await store.start()
+    yield Replica(budget("team", Limit(1_000, HOUR)), store=store)
+    await store.close()
+
+
+def told(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
+    return [
+        bucket
+        for event in logs
+        if event["event"] == "a counter cannot be used"
+        for bucket in event["buckets"]
+    ]
+
+
+async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
+    replica: Replica, redis_server: RedisServer
+) -> None:
+    """With its key and what Redis says; other buckets are served, and nobody is told of them."""
+    await replica.ask("team=dba", 1)
+    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    redis_server.cli("SET", key, "text")
+    with structlog.testing.capture_logs() as logs:
+        for seconds in (0, 1, 60):
+            replica.now += seconds
+            with pytest.raises(StoreError, match="not an integer"):
+                await replica.ask("team=dba", 1)
+            await replica.ask("team=app", 1)
+    assert [key, key] == told(logs)
+    assert logs[0]["error"].startswith("Redis refused a counter: ERR value is not an integer")
+
+
+async def test_a_counter_of_another_kind_is_told_of(replica: Replica, redis_server: RedisServer) -> None:
+    """A list that somebody has pushed to, say."""
+    await replica.ask("team=dba", 1)
+    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    redis_server.cli("DEL", key)
+    redis_server.cli("RPUSH", key, "text")
+    with structlog.testing.capture_logs() as logs, pytest.raises(StoreError, match="WRONGTYPE"):
+        await replica.ask("team=dba", 1)
+    assert [key] == told(logs)
