@@ -1,0 +1,47 @@
+"""What a process takes in that serves: nothing that another transport or store would need, and nothing for show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..service import Service
+
+AT_THE_END = """\
+import atexit, sys
+from ratelimit_service import cli
+atexit.register(lambda: print(*(name for name, module in sys.modules.items() if module is not None)))
+cli.main()
+"""
+"""`ratelimit-service`, which writes the names of all modules that it has imported when it ends."""
+
+
+@pytest.mark.parametrize(
+    "transport, store, needed, foreign",
+    [
+        ("native", "memory", "ratelimit_service.transports._http2", "grpc redis hiredis"),
+        ("native", "redis", "redis hiredis", "grpc"),
+        ("grpcio", "memory", "grpc", "redis hiredis ratelimit_service.transports._http2"),
+    ],
+)
+def test_what_serves_leaves_alone_what_it_has_no_use_for(
+    config: str, tmp_path: Path, transport: str, store: str, needed: str, foreign: str
+) -> None:
+    """The other transport, the other store's driver, and rich, by which structlog would draw tracebacks, are megabytes each."""
+    environment = {
+        "BACKEND_TYPE": store,
+        "CONFIG_PATH": config,
+        "GRPC_TRANSPORT": transport,
+        "REDIS_URL": "127.0.0.1:1",
+    }
+    path = tmp_path / "modules"
+    with path.open("w") as stdout:
+        service = Service(
+            environment, command=(sys.executable, "-c", AT_THE_END, "serve"), stdout=stdout.fileno()
+        )
+        assert 0 == service.stop()
+    imported = set(path.read_text().split())
+    assert {"structlog", "typer", *needed.split()} <= imported
+    assert set() == {"rich", "pygments", *foreign.split()} & imported
