@@ -10,7 +10,7 @@ protobuf reads and writes them, but for two short cuts, whose worth docs/perform
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import UInt64Value
@@ -47,21 +47,18 @@ def _decode(data: bytes) -> Request:
     form = _forms.get(key)
     if form is None:
         request = _read(data)._replace(key=key)
-        _forms.put(key, _Form(request.domain, [descriptor.entries for descriptor in request.descriptors]))
+        _forms.put(key, (key, request.domain, [descriptor.entries for descriptor in request.descriptors]))
         return request
-    return Request(form.domain, tuple(map(Descriptor, form.entries, hits)), addend, key)
+    key, domain, entries = form
+    return Request(domain, tuple(map(Descriptor, entries, hits)), addend, key)
 
 
 _decode_remembered = lru_cache(maxsize=4_000)(_decode)
 """Checks, half of all calls, are the same bytes again and again."""
 
 
-class _Form(NamedTuple):
-    """A request without its numbers of hits."""
-
-    domain: str
-    entries: list[tuple[Entry, ...]]
-
+_Form = tuple[bytes, str, list[tuple[Entry, ...]]]
+"""A request without its numbers of hits: the key of all such requests, one object for them all, the domain, the entries."""
 
 _forms: Recent[bytes, _Form] = Recent(2_000)
 
