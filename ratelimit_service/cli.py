@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -161,14 +160,3 @@ def reset(
     except RateLimitServiceError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-
-
-def main() -> None:
-    """The console script."""
-    # Before grpc is imported, which then reads it. What its C library would write to stderr comes back as an error, and
-    # its lines would stand between ours, of which LOG_FORMAT=json promises that each is JSON.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Before structlog is imported, which takes rich in where it finds it, and typer brings it along: 4 MB, for as long as
-    # the service runs, by which nothing here is ever shown. None is how Python is told that a module is not there.
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-    app()

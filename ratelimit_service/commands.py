@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
-import typer
 
 from .core import keys
 from .core.errors import InvalidRequest, InvalidRules, Problem, StartError
@@ -84,7 +83,8 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
         return 1
     for problem in warnings:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
-    typer.echo("---\n".join(map(native.write, contents.documents)).encode(), nl=False)
+    sys.stdout.buffer.write("---\n".join(map(native.write, contents.documents)).encode())
+    sys.stdout.flush()
     if len(contents.documents) > 1:
         note = "each document is a configuration, and belongs into a file of its own: of a file, only the first is read"
         print(f"note: {note}", file=sys.stderr)

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import ConfigDict, ValidationError
 
 from .core import denial
 from .core.errors import InvalidSetting
@@ -68,25 +67,13 @@ _LONGEST_SHOWN = 200
 class Settings(TlsSettings, RedisSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         alias_generator=str.upper,
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
         validate_default=True,
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given, and nothing else: neither the process's own environment nor a .env file."""
-        return (init_settings,)
 
     grpc_host: Text = _setting(SERVER, "0.0.0.0", "The address that the gRPC port listens on.")
     grpc_port: Port = _setting(SERVER, "8081", "The gRPC port; 0 is any free one.")

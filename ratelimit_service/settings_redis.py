@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, SecretStr, ValidationInfo
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, BeforeValidator, SecretStr, ValidationInfo
 
 from .settings_field import setting
 from .settings_redis_target import RedisTarget, RedisType, redis_target
@@ -51,7 +50,7 @@ ClientKey = Annotated[str, BeforeValidator(_read_client_key)]
 SocketType = Annotated[Literal["unix", "tcp"], choice("unix", "tcp")]
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(BaseModel):
     """Where counters are, where they are in Redis. Durations are seconds."""
 
     redis_type: Annotated[RedisType, _type] = setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel
 
 from .settings_field import setting
 from .settings_types import Bool, Text
@@ -10,7 +10,7 @@ from .settings_types import Bool, Text
 TLS = "TLS"
 
 
-class TlsSettings(BaseSettings):
+class TlsSettings(BaseModel):
     """The part of `settings.Settings` that is about TLS of our own ports."""
 
     grpc_server_use_tls: Bool = setting(TLS, "false", "Whether the gRPC port is served with TLS, 1.2 and up.")
