@@ -30,6 +30,7 @@ from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
 from .http.server import HttpPort
+from .loading.slices import in_slices
 from .observe.decision_log import DecisionLog
 from .observe.line_writer import LineWriter, to_stdout
 from .observe.metrics import Metrics
@@ -53,7 +54,8 @@ _LAST_LINES = 2.0
 """Seconds that whoever reads the decision log has, at the end, to take what is left of it."""
 
 _SWITCH_INTERVAL = 0.0005
-"""Seconds that a thread may go on while another one wants to: rules are read, and metrics written, while calls wait."""
+"""Seconds that a thread may go on while another one wants to: metrics are written while calls wait, and rules where no process
+can be started to read them."""
 
 _COLLECT_AFTER = (700, 10, 10_000)
 """Python's thresholds for garbage collections, but for the last: one in which everything is looked at stops everybody for 20 ms.
@@ -102,7 +104,7 @@ class App:
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy)
         self._find = find_files(settings)
         self.rulebook = Rulebook(
-            self.service,
+            (self.service, self._unobserved),
             partial(files.read, self._find, places_of(settings), settings.manifest_domain),
             self.metrics,
             merge_domains=settings.merge_domain_config,
@@ -210,9 +212,7 @@ class App:
     async def _load(self) -> None:
         if await self.rulebook.load():
             tree = self.service.tree
-            if tree is not None:
-                self._unobserved.use(tree)
-            self._standing.follow(self.rulebook.domains)
+            await in_slices(self._standing.following(self.rulebook.domains))
             needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
             self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
 

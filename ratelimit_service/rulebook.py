@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -14,11 +15,10 @@ from .core.document import Document
 from .core.errors import InvalidRules, Problem
 from .core.matcher import RuleTree
 from .core.model import DomainRules
-from .core.rules import load
+from .loading.process import read_elsewhere
+from .loading.slices import at_once, in_slices
+from .loading.task import Read, Task
 from .service import RateLimitService
-
-Read = Callable[[], tuple[Sequence[Document], Sequence[Problem]]]
-"""What there is to load, and what was wrong with what is therefore missing from it."""
 
 
 class Compiled(NamedTuple):
@@ -40,20 +40,16 @@ def compile_rules(
 
     Raises InvalidRules where anything is wrong with them, or `problems` says that some are missing; with all of it.
     """
-    try:
-        domains, warnings = load(documents, merge_domains=merge_domains, budget_domains=budget_domains)
-    except InvalidRules as error:
-        raise InvalidRules((*problems, *error.problems), error.warnings) from None
-    if problems:
-        raise InvalidRules(problems, warnings)
+    task = Task(lambda: (documents, problems), merge_domains, budget_domains)
+    domains, warnings = task.rules()
     return Compiled(RuleTree(domains), warnings, domains)
 
 
 class LoadObserver(Protocol):
     """Told of every load."""
 
-    def config_read(self, tree: RuleTree) -> None:
-        """These rules are about to come into force. Called in the thread that has read them, where it may take its time."""
+    def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
+        """These rules are about to come into force. In steps of some microseconds, done in slices or in another thread."""
         ...
 
     def config_loaded(self, tree: RuleTree, now: float) -> None:
@@ -66,28 +62,30 @@ class LoadObserver(Protocol):
 
 
 class Rulebook:
-    """Reads documents, and gives the service the rules in them.
+    """Reads documents, and gives the services the rules in them.
 
-    Reading and compiling are done in a thread, so that nobody waits for them; the rules then change at one stroke. Rules
-    are so many objects that the garbage collector would stop everybody for tenths of a second to look at them. There are no
-    cycles in them, so it does not: it is off while they are made, and leaves them alone afterwards.
+    The first rules are read in a thread: nobody is served yet, and that is the quickest. Where rules are in force, calls would wait
+    for such a thread again and again, so others are read by another process, and what is left to do here is done in slices:
+    taking them over, and letting go of those before. Between the two they change at one stroke. (`read` is pickled for that.)
+
+    Rules are so many objects that the garbage collector would stop everybody for tenths of a second to look at them. There are
+    no cycles in them, so it does not: it is off while they are made, and leaves them alone afterwards.
     """
 
     def __init__(
         self,
-        service: RateLimitService,
+        services: Sequence[RateLimitService],
         read: Read,
         observer: LoadObserver,
         *,
         merge_domains: bool,
         budget_domains: frozenset[str] = frozenset(),
     ) -> None:
-        self._service = service
-        self._read = read
+        self._services = services
+        self._task = Task(read, merge_domains, budget_domains)
         self._observer = observer
-        self._merge_domains = merge_domains
-        self._budget_domains = budget_domains
         self._log = structlog.get_logger(__name__)
+        self._tree: RuleTree | None = None
         self.problems: Sequence[Problem] = ()
         """What was wrong with the last load; empty where it went well."""
         self.domains: Sequence[DomainRules] = ()
@@ -98,34 +96,89 @@ class Rulebook:
         try:
             gc.disable()
             try:
-                tree, warnings, domains = await asyncio.to_thread(self._compile)
+                tree, warnings, domains = await self._compiled()
             finally:
                 gc.freeze()
                 gc.enable()
         except InvalidRules as error:
             self.problems = error.problems
             self._observer.config_failed()
-            for problem in error.problems:
-                self._log.error("configuration refused", problem=str(problem))
-            self._log.error(
-                "the configuration was not loaded",
-                problems=len(error.problems),
-                in_force="the rules before" if self._service.tree else "none",
-            )
+            await in_slices(self._refuse(error.problems))
             return False
         self.problems = ()
-        for warning in warnings:
-            self._log.warning("configuration", problem=str(warning))
-        self._service.use(tree)
-        self.domains = domains
+        await in_slices(self._warn(warnings))
+        before = [_InForce(self._tree, self.domains)]
+        for service in self._services:
+            service.use(tree)
+        self._tree, self.domains = tree, domains
         self._observer.config_loaded(tree, time.time())
         self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
+        await in_slices(_letting_go(before))
         return True
 
-    def _compile(self) -> Compiled:
-        documents, problems = self._read()
-        compiled = compile_rules(
-            documents, problems, merge_domains=self._merge_domains, budget_domains=self._budget_domains
+    async def _compiled(self) -> Compiled:
+        if self._tree is not None:
+            rules = await read_elsewhere(self._task)
+            if rules is not None:
+                tree = await in_slices(RuleTree.in_steps(rules.domains))
+                await in_slices(self._observer.config_read(tree))
+                return Compiled(tree, rules.warnings, rules.domains)
+        return await asyncio.to_thread(self._compiled_here)
+
+    def _compiled_here(self) -> Compiled:
+        domains, warnings = self._task.rules()
+        tree = RuleTree(domains)
+        at_once(self._observer.config_read(tree))
+        return Compiled(tree, warnings, domains)
+
+    def _warn(self, warnings: Sequence[Problem]) -> Generator[None, None, None]:
+        for warning in warnings:
+            self._log.warning("configuration", problem=str(warning))
+            yield
+
+    def _refuse(self, problems: Sequence[Problem]) -> Generator[None, None, None]:
+        for problem in problems:
+            self._log.error("configuration refused", problem=str(problem))
+            yield
+        self._log.error(
+            "the configuration was not loaded",
+            problems=len(problems),
+            in_force="the rules before" if self._tree else "none",
         )
-        self._observer.config_read(compiled.tree)
-        return compiled
+
+
+class _InForce(NamedTuple):
+    """Rules that are in force, or have been."""
+
+    tree: RuleTree | None
+    domains: Sequence[DomainRules]
+
+
+def _letting_go(rules: list[_InForce]) -> Generator[None, None, None]:
+    """Drop rules, of which this list is all that holds them: by themselves they would go in one call of many milliseconds.
+
+    So something else holds each part of them first. What holds others goes before these do.
+    """
+    parts: deque[object] = deque()
+    for part in _parts(rules[0]):
+        parts.append(part)
+        yield
+    rules.clear()
+    while parts:
+        parts.popleft()
+        yield
+
+
+def _parts(rules: _InForce) -> Iterator[object]:
+    for domain in rules.tree.domains.values() if rules.tree else ():
+        yield domain
+        yield from domain.nodes()
+    for source in rules.domains:
+        yield source
+        pending = list(source.descriptors)
+        while pending:
+            descriptor = pending.pop()
+            yield descriptor
+            pending += descriptor.children
+            if descriptor.rule is not None:
+                yield descriptor.rule

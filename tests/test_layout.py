@@ -32,8 +32,12 @@ ALLOWED = {
         "core": "plan and decide",
         "ports": "the store and the observer that it is given",
     },
+    "loading": {
+        "core": "data to rules; what another process reads them with comes with the task, by name",
+    },
     "rulebook": {
-        "core": "data to rules",
+        "core": "rules to the tree that is looked up in",
+        "loading": "has rules read, and takes them over",
         "service": "gets the rules that were loaded",
     },
     "stores": {

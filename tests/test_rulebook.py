@@ -1,22 +1,38 @@
-"""Loading rules leaves callers alone: no garbage collection while they are made, and none needed to be rid of them."""
+"""Loading rules leaves callers alone: others read them, they change at one stroke, and nothing is left to be collected."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import gc
+import os
+import signal
+import subprocess
 import weakref
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 import pytest
+import structlog
 
+from ratelimit_service.core import matcher
 from ratelimit_service.core.document import Document, Mapping
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.rulebook import Rulebook
+from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule
+from ratelimit_service.loading import slices
+from ratelimit_service.rulebook import Rulebook, _InForce, _letting_go
 from ratelimit_service.service import RateLimitService
+from ratelimit_service.sources import files
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from tests.limiter import MIDNIGHT, Unobserved
+from tests.loading.held import HeldFile, children
+from tests.waiting import PATIENCE
 
 RULES = """
 domain: d
@@ -25,6 +41,22 @@ descriptors:
     descriptors:
       - {key: model, value: "a*", rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}
 """
+BROKEN = "{domain: d, x: 1}"
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    """What a load leaves to itself is collected again by the next test."""
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """Every line of the log."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 class Root(Mapping):
@@ -32,12 +64,11 @@ class Root(Mapping):
 
 
 class Reader:
-    """Where the rules come from, and who is told of them."""
+    """Where the first rules come from."""
 
     def __init__(self, text: str = RULES) -> None:
         self.text = text
         self.collecting: list[bool] = []
-        self.threads: set[int] = set()
         self.roots: list[weakref.ref[Root]] = []
 
     def read(self) -> tuple[Sequence[Document], Sequence[Problem]]:
@@ -49,55 +80,279 @@ class Reader:
         document.root = root
         return [document], []
 
-    def config_read(self, tree: RuleTree) -> None:
-        self.threads.add(get_ident())
+
+class Told:
+    """Who is told of loads, and in which thread; whether garbage is collected while there is something to be told."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.collecting: list[bool] = []
+        self.steps = 0
+        self.failures = 0
+        self.in_force: list[RuleTree | None] = []
+        self.service: RateLimitService | None = None
+
+    def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
+        self.threads.append(get_ident())
+        for _ in tree.rules:
+            self.collecting.append(gc.isenabled())
+            self.in_force.append(self.service.tree if self.service else None)
+            self.steps += 1
+            yield
 
     def config_loaded(self, tree: RuleTree, now: float) -> None:
-        self.threads.add(get_ident())
+        self.threads.append(get_ident())
 
     def config_failed(self) -> None:
-        pass
+        self.failures += 1
 
 
-def rulebook(reader: Reader) -> tuple[Rulebook, RateLimitService]:
-    service = RateLimitService(MemoryStore(lambda: MIDNIGHT), Unobserved(), lambda: MIDNIGHT)
-    return Rulebook(service, reader.read, reader, merge_domains=False), service
+def made_service() -> RateLimitService:
+    return RateLimitService(MemoryStore(lambda: MIDNIGHT), Unobserved(), lambda: MIDNIGHT)
 
 
-@pytest.mark.parametrize("text, loaded", [(RULES, True), ("{domain: d, x: 1}", False)])
+class Book:
+    """A Rulebook over a file, which has been read once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told = Told()
+        self.services = [made_service(), made_service()]
+        self.book = Rulebook(
+            self.services, partial(files.read, files.named([path])), self.told, merge_domains=False
+        )
+
+    @property
+    def tree(self) -> RuleTree:
+        tree = self.services[0].tree
+        assert tree is not None
+        return tree
+
+    async def load(self, text: str) -> bool:
+        self.path.write_text(text)
+        return await self.book.load()
+
+
+@pytest.fixture
+async def book(tmp_path: Path) -> Book:
+    """With RULES in force."""
+    made = Book(tmp_path / "rules.yaml")
+    assert await made.load(RULES)
+    made.told.service = made.services[0]
+    return made
+
+
+def amounts(tree: RuleTree) -> list[int]:
+    return [limit.amount for rule in tree.rules for limit in rule.limits]
+
+
+async def is_read(held: HeldFile) -> int:
+    """Return when another process has begun to read a file; that process."""
+    async with asyncio.timeout(PATIENCE):
+        while not held.is_being_read():
+            await asyncio.sleep(0.005)
+    (child,) = children(os.getpid())
+    return child
+
+
+# The first load
+
+
+@pytest.mark.parametrize("text, loaded", [(RULES, True), (BROKEN, False)])
 async def test_no_garbage_is_collected_while_rules_are_made(text: str, loaded: bool) -> None:
     """And it is afterwards, whether or not they could be."""
     reader = Reader(text)
-    book, _ = rulebook(reader)
-    try:
-        assert loaded == await book.load()
-        assert ([False], True) == (reader.collecting, gc.isenabled())
-    finally:
-        gc.unfreeze()
+    book = Rulebook([made_service()], reader.read, Told(), merge_domains=False)
+    assert loaded == await book.load()
+    assert ([False], True) == (reader.collecting, gc.isenabled())
 
 
-async def test_rules_that_are_replaced_go_without_being_collected() -> None:
-    """They are frozen when they come into force, so a cycle in them would stay for ever; and so would their text."""
+async def test_the_text_of_rules_goes_without_being_collected() -> None:
+    """It is frozen with them when they come into force, so a cycle in it would stay for ever."""
     reader = Reader()
-    book, service = rulebook(reader)
-    try:
-        await book.load()
-        before = weakref.ref(service.tree)
-        gc.disable()
-        reader.text = RULES.replace("5", "6")
-        await book.load()
-        assert [None, None] == [before(), reader.roots[0]()]
-    finally:
-        gc.enable()
-        gc.unfreeze()
+    gc.disable()
+    await Rulebook([made_service()], reader.read, Told(), merge_domains=False).load()
+    assert [None] == [root() for root in reader.roots]
 
 
-async def test_who_is_told_of_new_rules_may_take_time_for_them() -> None:
-    """In the thread that has read them; what is told on the event loop is only that they are in force."""
-    reader = Reader()
-    book, _ = rulebook(reader)
-    try:
-        await book.load()
-        assert 2 == len(reader.threads)
-    finally:
-        gc.unfreeze()
+async def test_the_first_rules_are_made_in_a_thread() -> None:
+    """Nobody is served yet; and who is told of them may take time for it there."""
+    told = Told()
+    await Rulebook([made_service()], Reader().read, told, merge_domains=False).load()
+    in_thread, on_loop = told.threads
+    assert (True, get_ident()) == (in_thread != on_loop, on_loop)
+
+
+async def test_as_long_as_no_rules_could_be_loaded_they_are_read_in_a_thread(tmp_path: Path) -> None:
+    """A service without rules has nobody who waits."""
+    book = Book(tmp_path / "rules.yaml")
+    assert [False, True] == [await book.load(BROKEN), await book.load(RULES)]
+    in_thread, on_loop = book.told.threads
+    assert in_thread != on_loop
+
+
+# Those after it
+
+
+async def test_rules_that_change_are_read_by_another_process(book: Book) -> None:
+    """And put in force everywhere; nothing of it is done in a thread."""
+    held = HeldFile(book.path)
+    loading = asyncio.create_task(book.book.load())
+    child = await is_read(held)
+    before = amounts(book.tree)
+    held.release(RULES.replace("5", "6"))
+    assert await loading
+    assert ([5, 9], [6, 9]) == (before, amounts(book.tree))
+    assert book.services[0].tree is book.services[1].tree
+    assert child != os.getpid()
+    assert {get_ident()} == set(book.told.threads[2:])
+    assert [] == children(os.getpid())
+
+
+async def test_the_rules_as_written_have_the_rules_that_are_in_force(book: Book) -> None:
+    """The same objects, as after the first load."""
+    await book.load(RULES.replace("5", "6"))
+    (domain,) = book.book.domains
+    (rule,) = book.tree.rules
+    assert rule is domain.descriptors[0].children[0].rule
+
+
+async def test_rules_change_at_one_stroke(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a turn while they are taken over finds the rules before, whole."""
+    monkeypatch.setattr(slices, "SLICE", 0.0)
+    before = book.tree
+    more = "".join(
+        f"      - {{key: model, value: b{number}, rate_limit: {{unit: hour, tokens_per_unit: 5}}}}\n"
+        for number in range(29)
+    )
+    seen = set()
+    loading = asyncio.create_task(book.load(RULES + more))
+    while not loading.done():
+        seen.add(book.tree)
+        await asyncio.sleep(0)
+    assert await loading
+    assert {before, book.tree} == seen
+    assert (30, [before] * 30) == (len(book.tree.rules), book.told.in_force[1:])
+
+
+async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:
+    """And it is afterwards, whether or not they could be."""
+    book.told.collecting.clear()
+    seen = []
+    for text in (RULES.replace("5", "6"), BROKEN):
+        await book.load(text)
+        seen.append(gc.isenabled())
+    assert ([False], [True, True]) == (book.told.collecting, seen)
+
+
+def alive() -> dict[str, int]:
+    """How many there are of what rules are made of, whether or not it is frozen."""
+    gc.unfreeze()
+    kinds = Counter(type(each) for each in gc.get_objects())
+    return {
+        kind.__name__: kinds[kind]
+        for kind in (RuleTree, matcher.Domain, matcher.Node, DomainRules, DescriptorRule, Rule, Limit)
+    }
+
+
+async def test_rules_that_are_replaced_go_without_being_collected(book: Book) -> None:
+    """They are frozen when they come into force, so a cycle in them would stay for ever."""
+    book.told.service = None  # which would remember those before
+    gc.collect()
+    gc.disable()
+    before = alive()
+    await book.load(RULES.replace("5", "6"))
+    assert before == alive()
+
+
+def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are at one level: in one call, they would keep everybody waiting."""
+    gone = 0
+
+    class Node(matcher.Node):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
+    class Written(DescriptorRule):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
+    monkeypatch.setattr(matcher, "Node", Node)
+    inner = tuple([Written(b"model", b"%d" % number) for number in range(100)])
+    source = DomainRules(
+        "d", (*[Written(b"team", b"%d" % number) for number in range(100)], Written(b"team", children=inner))
+    )
+    rules = [_InForce(RuleTree([source]), (source,))]
+    del inner, source
+    at_each_step = []
+    for _ in _letting_go(rules):
+        at_each_step.append(gone)
+        gone = 0
+    assert (1, 2 * 201 + 1) == (max(at_each_step), sum(at_each_step) + gone)
+
+
+# When it goes wrong
+
+
+@pytest.mark.parametrize("text, problem", [(BROKEN, "rules.yaml:1"), ("", "the file is empty")])
+async def test_a_change_that_cannot_be_loaded_changes_nothing(
+    book: Book, text: str, problem: str, logged: list[Any]
+) -> None:
+    """It is logged and kept, until one can be."""
+    assert not await book.load(text)
+    assert problem in str(book.book.problems[0])
+    assert (1, [5, 9]) == (book.told.failures, amounts(book.tree))
+    assert [str(each) for each in book.book.problems] == [
+        line["problem"] for line in logged if line["event"] == "configuration refused"
+    ]
+    assert "the rules before" == logged[-1]["in_force"]
+    assert await book.load(RULES.replace("5", "6"))
+    assert ((), [6, 9]) == (book.book.problems, amounts(book.tree))
+
+
+async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(book: Book) -> None:
+    """As by the kernel, where memory runs out."""
+    held = HeldFile(book.path)
+    loading = asyncio.create_task(book.book.load())
+    os.kill(await is_read(held), signal.SIGKILL)
+    assert not await loading
+    held.close()
+    assert "SIGKILL" in str(book.book.problems[0])
+    assert (1, [5, 9], True) == (book.told.failures, amounts(book.tree), gc.isenabled())
+    book.path.unlink()
+    assert await book.load(RULES.replace("5", "6"))
+    assert [6, 9] == amounts(book.tree)
+
+
+async def test_where_no_process_can_be_started_rules_are_read_in_a_thread(
+    book: Book, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    """With one warning, each time."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert await book.load(RULES.replace("5", "6"))
+    assert [6, 9] == amounts(book.tree)
+    in_thread, on_loop = book.told.threads[2:]
+    assert (True, get_ident()) == (in_thread != on_loop, on_loop)
+    assert 1 == len([line for line in logged if line["log_level"] == "warning"])
+
+
+async def test_a_stop_while_rules_are_read_leaves_no_process(book: Book) -> None:
+    """And the garbage collector on."""
+    held = HeldFile(book.path)
+    loading = asyncio.create_task(book.book.load())
+    await is_read(held)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    held.close()
+    assert ([], True) == (children(os.getpid()), gc.isenabled())

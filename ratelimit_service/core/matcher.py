@@ -10,12 +10,15 @@ Looking up joins with `_`, as upstream does; counters do not, so that `(a, b_c)`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from . import keys
 from .model import DescriptorRule, DomainRules, Entry, Rule, StatKey
 from .statkeys import stat_level
+
+Steps = Generator[None, None, None]
+"""Work that may be interrupted wherever it yields, because others want their turn."""
 
 
 class Match(NamedTuple):
@@ -53,14 +56,27 @@ class Node:
 
     __slots__ = ("children", "composite", "level", "rule", "shares", "value_to_metric", "wildcards")
 
-    def __init__(self, source: DescriptorRule | None, below: Iterable[DescriptorRule]) -> None:
+    def __init__(self, source: DescriptorRule | None = None) -> None:
         self.composite = source.composite if source else b""
         self.level = stat_level(self.composite)
         self.rule = source.rule if source else None
         self.shares = bool(source and source.share_threshold)
         self.value_to_metric = bool(source and source.value_to_metric)
-        self.children = {child.composite: Node(child, child.children) for child in below}
-        self.wildcards = tuple((Pattern(name), node) for name, node in self.children.items() if b"*" in name)
+        self.children: dict[bytes, Node] = {}
+        self.wildcards: tuple[tuple[Pattern, Node], ...] = ()
+
+    def grow(self, below: Iterable[DescriptorRule]) -> Steps:
+        """Take in the descriptors below this one, a step for each of them."""
+        wildcards: dict[bytes, tuple[Pattern, Node]] = {}
+        for source in below:
+            node = Node(source)
+            yield from node.grow(source.children)
+            name = node.composite
+            self.children[name] = node
+            if b"*" in name:
+                wildcards[name] = Pattern(name), node
+            yield
+        self.wildcards = tuple(wildcards.values())
 
     def next(self, entry: Entry) -> Node | None:
         """The node that `entry` leads to from here."""
@@ -89,8 +105,26 @@ class Domain:
         self.required_keys = source.required_keys
         self.budgets = source.budgets
         self.zone = source.zone
-        self._root = Node(None, source.descriptors)
-        self.rules: tuple[Rule, ...] = tuple(_rules_below(self._root))
+        self._root = Node()
+        self.rules: tuple[Rule, ...] = ()
+
+    def grow(self, descriptors: Iterable[DescriptorRule]) -> Steps:
+        """Take in the descriptors of the domain."""
+        yield from self._root.grow(descriptors)
+        rules = []
+        for node in self.nodes():
+            if node.rule is not None:
+                rules.append(node.rule)
+            yield
+        self.rules = tuple(rules)
+
+    def nodes(self) -> Iterator[Node]:
+        """All of the tree, in the order of the file, each before those below it."""
+        pending = [self._root]
+        while pending:
+            node = pending.pop()
+            yield node
+            pending.extend(list(node.children.values())[::-1])
 
     def match(self, entries: tuple[Entry, ...]) -> Match | None:
         """The rule that a descriptor with these entries meets, or None."""
@@ -115,13 +149,28 @@ class Domain:
 
 
 class RuleTree:
-    """The rules of every domain, compiled. Never mutated: a reload makes a new one."""
+    """The rules of every domain, compiled. Never mutated once it is made: a reload makes a new one."""
 
     def __init__(self, domains: Iterable[DomainRules] = ()) -> None:
-        self.domains: Mapping[str, Domain] = {source.name: Domain(source) for source in domains}
-        self.rules: tuple[Rule, ...] = tuple(
-            [rule for domain in self.domains.values() for rule in domain.rules]
-        )
+        self.domains: Mapping[str, Domain] = {}
+        self.rules: tuple[Rule, ...] = ()
+        for _ in self._grow(domains):
+            pass
+
+    @classmethod
+    def in_steps(cls, domains: Iterable[DomainRules]) -> Generator[None, None, RuleTree]:
+        """The same in steps of some microseconds, for where calls are waiting."""
+        tree = cls()
+        yield from tree._grow(domains)
+        return tree
+
+    def _grow(self, sources: Iterable[DomainRules]) -> Steps:
+        domains = {}
+        for source in sources:
+            domain = domains[source.name] = Domain(source)
+            yield from domain.grow(source.descriptors)
+        self.domains = domains
+        self.rules = tuple([rule for domain in domains.values() for rule in domain.rules])
 
     def match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
         """The rule that a descriptor with these entries meets in `domain`, or None."""
@@ -152,12 +201,3 @@ def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
     else:
         return rule.path
     return StatKey(rule.path.domain, tuple(levels))
-
-
-def _rules_below(root: Node) -> Iterable[Rule]:
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        if node.rule is not None:
-            yield node.rule
-        pending.extend(list(node.children.values())[::-1])

@@ -8,7 +8,7 @@ can interrupt, and a row that moves on meanwhile does no harm.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib import metadata
 from typing import NamedTuple
 
@@ -217,14 +217,16 @@ class Metrics(Collector):
         """Show what `gauges` returns: samples of labelled gauges of the catalogue, each series once."""
         self._gauges.append(gauges)
 
-    def config_read(self, tree: RuleTree) -> None:
+    def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
         """Show from the load on what is known by then, at 0: of a series that begins with 1, `increase` never sees the 1.
 
-        Takes a second for 10,000 rules, so it is called in another thread, while requests are counted in this one.
+        A step for each rule, because all of them take long: it may be done in slices, or in another thread, while requests are
+        counted.
         """
         for domain in (*tree.domains, UNKNOWN_DOMAIN):
             for outcome in _OUTCOMES:
                 self._decisions.expect((domain, outcome))
+            yield
         for error in _ERRORS:
             self._errors.expect((error,))
         for rule in tree.rules:
@@ -239,6 +241,7 @@ class Metrics(Collector):
                 self._rules.expect(names, _EXPECTED_OF_A_BUDGET if rule.budget else _EXPECTED_OF_A_RULE)
                 for threshold in thresholds(rule.warn_at, limit.amount):
                     self._crossings.expect((domain, rule_label(rule, limit), threshold.text))
+            yield
 
     def _count_request(self, plan: Plan | None, outcome: str) -> None:
         domain = UNKNOWN_DOMAIN

@@ -8,8 +8,7 @@ replica, whoever has charged, given back or reset it meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from ..core.errors import RateLimitServiceError
 from ..core.model import Decision, Descriptor, DescriptorRule, DomainRules, Entry, Request, Window
@@ -62,9 +61,15 @@ class StandingBuckets:
         self._changed = asyncio.Event()
         self._under_way = 0
 
-    def follow(self, domains: Sequence[DomainRules]) -> None:
-        """From now on ask about the buckets that these rules name."""
-        standing = list(islice(_standing(domains), self._most))
+    def following(self, domains: Sequence[DomainRules]) -> Generator[None, None, None]:
+        """Ask about the buckets that these rules name, from the last step on; there is one for each descriptor."""
+        standing: list[tuple[Request, list[Window]]] = []
+        for found in _standing(domains):
+            if found is not None:
+                if len(standing) >= self._most:
+                    break
+                standing.append(found)
+            yield
         self._requests = tuple([request for request, _ in standing])
         self._windows = frozenset([window for _, windows in standing for window in windows])
         self._changed.set()
@@ -109,13 +114,15 @@ class StandingBuckets:
         self._under_way -= 1
 
 
-def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Window]]]:
-    """A check of each bucket that a rule with `track` is about alone, and the windows of it."""
+def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Window]] | None]:
+    """A check of each bucket that a rule with `track` is about alone, and the windows of it; None for other descriptors."""
     for domain in domains:
         for entries, descriptor in _with_values(domain.descriptors, ()):
             if descriptor.rule is not None and descriptor.rule.track:
                 check = Request(domain.name, (Descriptor(entries, hits=0),))
                 yield check, [limit.window for limit in descriptor.rule.limits]
+            else:
+                yield None
 
 
 def _with_values(

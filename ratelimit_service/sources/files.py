@@ -7,9 +7,9 @@ a ConfigMap changes, on every file system, a network's too, and without the watc
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,10 @@ class Found(NamedTuple):
 
 
 Find = Callable[[], list[Found]]
-"""Lists the files, in the order of their names. Raises OSError where a directory cannot be read."""
+"""Lists the files, in the order of their names. Raises OSError where a directory cannot be read.
+
+Those that are made here can be pickled: another process may be told to read the files (loading/).
+"""
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
@@ -42,20 +45,18 @@ def named(paths: Sequence[Path]) -> Find:
     A path at which there is nothing is a file that cannot be read: rules that have been asked for by name do not go
     missing in silence.
     """
+    return partial(_named, tuple(paths))
 
-    def find() -> list[Found]:
-        found = []
-        for path in paths:
-            if path.is_dir():
-                inside = sorted(
-                    entry for entry in path.iterdir() if entry.suffix in _YAML and entry.is_file()
-                )
-                found += [Found(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
-            else:
-                found.append(Found(str(path), path))
-        return found
 
-    return find
+def _named(paths: Sequence[Path]) -> list[Found]:
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.iterdir() if entry.suffix in _YAML and entry.is_file())
+            found += [Found(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
+        else:
+            found.append(Found(str(path), path))
+    return found
 
 
 def runtime(
@@ -68,15 +69,14 @@ def runtime(
     beside the files of a mounted ConfigMap (`..data`) are left out in any case: they are the same files again.
     """
     top = root / subdirectory
+    if not watch_root:
+        return partial(_below, top / app_directory, ignore_dot_files)
+    return partial(_below, top, ignore_dot_files, prefix=f"{app_directory}.")
 
-    def find() -> list[Found]:
-        if not watch_root:
-            return sorted(_walk(top / app_directory, Path(), ignore_dot_files, frozenset()))
-        prefix = f"{app_directory}."
-        everything = _walk(top, Path(), ignore_dot_files, frozenset())
-        return sorted(found for found in everything if found.name.replace("/", ".").startswith(prefix))
 
-    return find
+def _below(directory: Path, ignore_dot_files: bool, prefix: str = "") -> list[Found]:
+    everything = _walk(directory, Path(), ignore_dot_files, frozenset())
+    return sorted(found for found in everything if found.name.replace("/", ".").startswith(prefix))
 
 
 def _walk(directory: Path, relative: Path, ignore_dot_files: bool, above: frozenset[str]) -> list[Found]:
@@ -174,6 +174,8 @@ class Watcher:
 
     async def run(self, reload: Callable[[], Awaitable[None]]) -> None:
         """Call `reload` for each change, until cancelled."""
+        import asyncio  # takes a third of the start of a process that only reads files
+
         while True:
             await asyncio.sleep(INTERVAL)
             if await asyncio.to_thread(self.changed):

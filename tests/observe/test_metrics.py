@@ -27,6 +27,7 @@ from ratelimit_service.core.model import (
 from ratelimit_service.core.overrides import OVERRIDE_SOURCE
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.catalogue import CATALOGUE, markdown
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
@@ -300,7 +301,7 @@ def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
 def loaded(*descriptors: DescriptorRule, most: int = 100) -> Metrics:
     """Metrics that were told of these rules of the domain d, and of nothing else."""
     metrics = Metrics(most)
-    metrics.config_read(RuleTree([DomainRules("d", descriptors)]))
+    at_once(metrics.config_read(RuleTree([DomainRules("d", descriptors)])))
     return metrics
 
 

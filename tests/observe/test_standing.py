@@ -19,6 +19,7 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
+from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.standing import Check, StandingBuckets
 from ratelimit_service.ports import CounterStore, Then
 from ratelimit_service.service import RateLimitService
@@ -52,7 +53,7 @@ class Looking:
         """Put other rules in force."""
         domains = [DomainRules("d", rules)]
         self._service.use(RuleTree(domains))
-        self.standing.follow(domains)
+        at_once(self.standing.following(domains))
 
     @property
     def ask(self) -> Callable[[Sequence[Check]], None]:

@@ -1,0 +1,55 @@
+"""What tests have another process do in place of reading files. Such a task goes there by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ratelimit_service.core.document import Document
+from ratelimit_service.core.errors import Problem
+
+Contents = tuple[Sequence[Document], Sequence[Problem]]
+NOTHING: Contents = ((), ())
+
+
+def killed() -> Contents:
+    """What the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return NOTHING
+
+
+def broken() -> Contents:
+    """A mistake of ours, with more words about it than fit into a pipe."""
+    sys.stderr.write("a word, " * 100_000)
+    raise RuntimeError("what went wrong")
+
+
+def chatty() -> Contents:
+    """Something that prints."""
+    print("a word")  # noqa: T201
+    return NOTHING
+
+
+def described(path: Path) -> Contents:
+    """Write down what the process is, and what it knows."""
+    path.write_text(
+        json.dumps(
+            {
+                "pid": os.getpid(),
+                "priority": os.getpriority(os.PRIO_PROCESS, 0),
+                "session": os.getsid(0),
+                "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
+                "open": [
+                    str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
+                ],
+                "environment": dict(os.environ),
+                "modules": sorted(sys.modules),
+                "directory": str(Path.cwd()),
+            }
+        )
+    )
+    return NOTHING

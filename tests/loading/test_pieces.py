@@ -1,0 +1,144 @@
+"""Rules that were taken apart are the same again when they are put together."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.core.errors import InvalidRules, Problem
+from ratelimit_service.core.rules import Loaded, load
+from ratelimit_service.loading import pieces
+from ratelimit_service.loading.pieces import Assembly, Nonsense
+from ratelimit_service.loading.slices import at_once
+from ratelimit_service.sources.yaml_text import read
+
+from ..service import REPOSITORY
+
+FILES = sorted(
+    [*(REPOSITORY / "tests/config_corpus/ok").glob("*.yaml"), *(REPOSITORY / "config").rglob("*.yaml")]
+)
+MANY = "domain: d\ndescriptors:\n" + "".join(
+    f"  - {{key: team, value: t{number}, rate_limit: {{unit: day, tokens_per_unit: {number}}}}}\n"
+    for number in range(300)
+)
+
+
+def loaded(*texts: str) -> Loaded:
+    return load([read(f"{number}.yaml", text) for number, text in enumerate(texts)])
+
+
+def assembled(some: Iterable[bytes]) -> Assembly:
+    assembly = Assembly()
+    for piece in some:
+        at_once(assembly.add(piece))
+    return assembly
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_rule_that_can_be_written_is_the_same_again(path: Path) -> None:
+    """All that the language has, and the warnings as well."""
+    rules = loaded(path.read_text("utf-8"))
+    again = assembled(pieces.loaded(rules)).result()
+    assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
+    assert rules.warnings == again.warnings
+
+
+def test_domains_and_levels_keep_their_order_and_their_place() -> None:
+    """Each descriptor is again below the one that it was below."""
+    text = """
+descriptors:
+  - {key: a, descriptors: [{key: b, descriptors: [{key: c}, {key: d}]}, {key: e}]}
+  - {key: f}
+  - {key: g, descriptors: [{key: h}]}
+domain: """
+    rules = loaded(text + "x", text + "w")
+    again = assembled(pieces.loaded(rules)).result()
+    assert ["x", "w"] == [domain.name for domain in again.domains]
+    assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
+
+
+def test_many_rules_are_many_pieces_and_a_step_is_one_rule() -> None:
+    """So that taking over 10,000 of them can stop and go on anywhere."""
+    apart = list(pieces.loaded(loaded(MANY)))
+    assert len(apart) > 5
+    assert max(map(len, apart)) < 8_192
+    assembly = Assembly()
+    steps = sum(1 for piece in apart for _ in assembly.add(piece))
+    assert 300 + len(("domain", "end")) == steps
+    assert 300 == len(assembly.result().domains[0].descriptors)
+
+
+def test_large_metadata_have_a_piece_of_their_own() -> None:
+    """A piece is over as soon as it is long enough."""
+    metadata = ", ".join(f"key{number}: some value" for number in range(500))
+    item = f"  - {{key: a%d, rate_limit: {{unit: day, tokens_per_unit: 1}}, metadata: {{{metadata}}}}}\n"
+    rules = loaded("domain: d\ndescriptors:\n" + "".join(item % number for number in range(3)))
+    assert 4 == len(list(pieces.loaded(rules)))
+
+
+def test_refused_rules_are_refused_with_every_problem_and_warning() -> None:
+    """In their order, and told apart."""
+    problems = [Problem("a.yaml", line, "descriptors[0]", f"wrong {line}") for line in range(400)]
+    warnings = [Problem("b.yaml", line, "", "noticed") for line in range(3)]
+    assembly = assembled(pieces.refused(InvalidRules(problems, warnings)))
+    with pytest.raises(InvalidRules) as refused:
+        assembly.result()
+    assert (tuple(problems), tuple(warnings)) == (refused.value.problems, refused.value.warnings)
+
+
+def test_it_is_complete_with_the_last_piece_and_not_before() -> None:
+    """Whoever hangs up before has not said all."""
+    *most, last = pieces.loaded(loaded(MANY))
+    assembly = assembled(most)
+    seen = [assembly.complete]
+    with pytest.raises(Nonsense, match="no end"):
+        assembly.result()
+    at_once(assembly.add(last))
+    assert [False, True] == [*seen, assembly.complete]
+
+
+@pytest.mark.parametrize("where", range(0, 4_000, 97))
+def test_a_damaged_piece_is_nonsense_or_says_something_else(where: int) -> None:
+    """It raises nothing else, whichever byte it is."""
+    first, *others = pieces.loaded(loaded(MANY))
+    damaged = first[:where] + bytes([first[where] ^ 0x55]) + first[where + 1 :]
+    try:
+        assembled([damaged, *others]).result()
+    except (Nonsense, InvalidRules):
+        return
+
+
+def test_a_piece_that_is_cut_off_is_nonsense() -> None:
+    """Wherever it is."""
+    (piece,) = pieces.loaded(loaded("domain: d\ndescriptors: [{key: a}]"))
+    for length in range(1, len(piece)):
+        try:
+            assembly = assembled([piece[:length]])
+        except Nonsense:
+            continue
+        assert not assembly.complete
+
+
+def test_a_piece_makes_nothing_but_parts_of_rules() -> None:
+    """A pickle could call whatever it names."""
+    with pytest.raises(Nonsense, match=r"posix\.system"):
+        assembled([pickle.dumps((os.system, 0))])
+
+
+@pytest.mark.parametrize("thing", [("a text", 0), (Problem("a", 0, "", ""), 1), 5, ((), 0)], ids=str)
+def test_what_is_no_rule_is_nonsense(thing: object) -> None:
+    """Also where it could be unpickled."""
+    end = pickle.dumps((pieces.End(0, 0), 0))
+    with pytest.raises(Nonsense):
+        assembled([pickle.dumps(thing), end]).result()
+
+
+def test_a_problem_that_is_none_is_nonsense() -> None:
+    """Nobody could log it."""
+    with pytest.raises(Nonsense):
+        assembled([pickle.dumps(("a text", 0)) + pickle.dumps((pieces.End(1, 0), 0))]).result()

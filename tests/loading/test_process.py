@@ -1,0 +1,273 @@
+"""Rules are read by another process, and whatever becomes of that, this one knows."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from ratelimit_service.core.errors import InvalidRules
+from ratelimit_service.loading.process import read_elsewhere
+from ratelimit_service.loading.task import Task
+from ratelimit_service.sources import files
+
+from ..waiting import PATIENCE
+from . import reads
+from .held import HeldFile, children, is_gone
+
+RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 5}}, {key: user, track: true}]"
+
+
+@pytest.fixture
+def logged() -> Any:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+def open_files() -> int:
+    """How many this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def reading(*paths: Path) -> Task:
+    return Task(partial(files.read, files.named(paths)))
+
+
+async def until(what: Callable[[], object]) -> None:
+    """Return when it is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not what():
+            await asyncio.sleep(0.005)
+
+
+async def wrong(task: Task, *command: str) -> list[str]:
+    """What is wrong with the rules of a task, as people are told."""
+    with pytest.raises(InvalidRules) as refused:
+        await (read_elsewhere(task, command) if command else read_elsewhere(task))
+    return [str(problem) for problem in refused.value.problems]
+
+
+async def test_what_it_reads_is_what_would_be_read_here(tmp_path: Path) -> None:
+    """The rules, and the warnings."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    here, there = reading(path).rules(), await read_elsewhere(reading(path))
+    assert there is not None
+    assert [asdict(domain) for domain in here.domains] == [asdict(domain) for domain in there.domains]
+    assert here.warnings == there.warnings
+    assert 1 == len(there.warnings)
+
+
+async def test_files_are_found_from_the_same_directory_and_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that begins nowhere begins where the service was started; upstream's runtime directory goes along as well."""
+    (tmp_path / "ratelimit" / "config").mkdir(parents=True)
+    (tmp_path / "ratelimit" / "config" / "rules").write_text(RULES)
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for watch_root in (True, False):
+        find = files.runtime(Path(), "ratelimit", "config", watch_root=watch_root, ignore_dot_files=True)
+        rules = await read_elsewhere(Task(partial(files.read, find)))
+        assert rules is not None
+        found.append(rules.domains[0].source)
+    assert ["config/rules:1", "rules:1"] == found
+
+
+async def test_settings_of_the_task_go_along(tmp_path: Path) -> None:
+    """MERGE_DOMAIN_CONFIG, BUDGET_DOMAINS and MANIFEST_DOMAIN."""
+    paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for path, key in zip(paths, "ab", strict=True):
+        path.write_text(
+            f"domain: d\ndescriptors: [{{key: {key}, rate_limit: {{unit: day, requests_per_unit: 5}}}}]"
+        )
+    rules = await read_elsewhere(
+        reading(*paths)._replace(merge_domains=True, budget_domains=frozenset({"d"}))
+    )
+    assert rules is not None
+    (domain,) = rules.domains
+    assert [b"a", b"b"] == [descriptor.key for descriptor in domain.descriptors]
+    assert [True, True] == [
+        descriptor.rule is not None and descriptor.rule.budget for descriptor in domain.descriptors
+    ]
+
+
+async def test_mistakes_in_files_are_told_as_they_would_be_here(tmp_path: Path) -> None:
+    """All of them, with the files that cannot be read."""
+    path = tmp_path / "rules.yaml"
+    path.write_text("domain: d\ndescriptors: [{value: a}, {key: b, x: 1}]")
+    task = reading(path, tmp_path / "gone.yaml")
+    with pytest.raises(InvalidRules) as here:
+        task.rules()
+    assert list(map(str, here.value.problems)) == await wrong(task)
+    assert 3 == len(here.value.problems)
+
+
+async def test_it_gives_way_and_goes_first(tmp_path: Path) -> None:
+    """Where the core is wanted it waits, where memory runs out it is what is ended; Ctrl-C does not reach it."""
+    told = tmp_path / "told"
+    await read_elsewhere(Task(partial(reads.described, told)))
+    about = json.loads(told.read_text())
+    assert min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10) == about["priority"]
+    assert ("1000", about["pid"]) == (about["oom"], about["session"])
+
+
+async def test_it_has_nothing_of_this_process_but_its_pipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No socket, though somebody had made it such that it is passed on, and no secret."""
+    monkeypatch.setenv("REDIS_AUTH", "secret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    told = tmp_path / "told"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.set_inheritable(True)
+        await read_elsewhere(Task(partial(reads.described, told)))
+    about = json.loads(told.read_text())
+    assert {"pipe"} == {each.partition(":")[0] for each in about["open"]}
+    assert "secret" not in about["environment"].values()
+    assert "C.UTF-8" == about["environment"]["LC_ALL"]
+    assert str(Path.cwd()) == about["directory"]
+
+
+async def test_it_imports_what_reading_takes_and_no_server(tmp_path: Path) -> None:
+    """Each of these would be waited for at each reload."""
+    told = tmp_path / "told"
+    await read_elsewhere(Task(partial(reads.described, told)))
+    modules = {name.partition(".")[0] for name in json.loads(told.read_text())["modules"]}
+    assert set() == modules & {
+        "asyncio",
+        "grpc",
+        "google",
+        "pydantic",
+        "typer",
+        "redis",
+        "structlog",
+        "starlette",
+        "site",
+    }
+
+
+async def test_one_that_is_killed_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """Which says so, where mistakes in files are said."""
+    assert [
+        "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens where memory runs out. "
+        "It is read again when a file changes or is touched"
+    ] == await wrong(Task(reads.killed))
+    assert [("error", -9)] == [(line["log_level"], line["code"]) for line in logged]
+
+
+async def test_a_mistake_of_ours_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """The log has the end of what Python says of it, however much that is."""
+    (problem,) = await wrong(Task(reads.broken))
+    assert "ended early, with code 1" in problem
+    (line,) = logged
+    assert line["said"].endswith("RuntimeError: what went wrong\n")
+    assert len(line["said"]) <= 4_000
+
+
+async def test_what_is_printed_while_rules_are_read_does_no_harm() -> None:
+    """It goes to stderr."""
+    assert ((), ()) == await read_elsewhere(Task(reads.chatty))
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM, errno.EMFILE], ids=os.strerror)
+async def test_where_no_process_can_be_started_there_is_a_warning_and_nothing_else(
+    number: int, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    """Too many processes, no memory, a policy, too many files: the rules can be read here all the same."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert await read_elsewhere(Task(reads.killed)) is None
+    assert [("warning", f"[Errno {number}] {os.strerror(number)}")] == [
+        (line["log_level"], line["error"]) for line in logged
+    ]
+
+
+async def test_a_python_that_is_not_there_any_more_is_one_that_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: list[Any]
+) -> None:
+    """An upgrade in place, say."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert await read_elsewhere(Task(reads.killed)) is None
+    assert ["warning"] == [line["log_level"] for line in logged]
+
+
+async def test_one_that_ends_before_it_has_begun_is_one_that_cannot_be_started(logged: list[Any]) -> None:
+    """A package that it does not find, say; the rules can be read here all the same."""
+    assert await read_elsewhere(Task(reads.killed), ["-c", "import nothing_of_that_name"]) is None
+    (line,) = logged
+    assert "ModuleNotFoundError" in line["said"]
+    assert "warning" == line["log_level"]
+
+
+def writing(data: bytes) -> str:
+    """A program that writes this, and ends when its stdin does."""
+    return f"import os; os.write(1, {data!r}); os.read(0, 100); os.read(0, 1); os.read(0, 1)"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\0" + b"\xff" * 1000,
+        b"\0\0\0\0" + b"\0\0\0\x07nothing",
+        b"Fatal Python error",
+        b"\0\0\0\0" + b"\0\0\0\x02N.",
+    ],
+    ids=["a length", "a piece", "a text", "nothing"],
+)
+async def test_one_that_says_something_else_is_ended(data: bytes, logged: list[Any]) -> None:
+    """It is not waited for, and nothing of what it says comes into force."""
+    (problem,) = await wrong(Task(reads.killed), "-c", writing(data))
+    assert "the process that reads it sent something else" in problem
+    assert [] == children(os.getpid())
+
+
+async def test_one_that_says_half_of_it_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """It had begun, so it is not that none can be started."""
+    program = "import os; os.write(1, bytes(4) + bytes([0, 0, 1, 0]) + b'half')"
+    (problem,) = await wrong(Task(reads.killed), "-c", program)
+    assert "ended early, with code 0" in problem
+
+
+async def test_one_that_is_not_waited_for_any_more_is_ended(tmp_path: Path) -> None:
+    """At our own stop; and it has ended by the time we have."""
+    path = tmp_path / "rules.yaml"
+    held = HeldFile(path)
+    loading = asyncio.create_task(read_elsewhere(reading(path)))
+    await until(held.is_being_read)
+    (child,) = children(os.getpid())
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    held.close()
+    assert is_gone(child)
+    assert [] == children(os.getpid())
+
+
+async def test_no_pipe_and_no_process_is_left_behind(tmp_path: Path, logged: list[Any]) -> None:
+    """Whatever has become of it."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    await read_elsewhere(reading(path))
+    before = open_files()
+    await read_elsewhere(reading(path))
+    for read in (reads.killed, reads.broken):
+        await wrong(Task(read))
+    await wrong(reading(tmp_path / "gone.yaml"))
+    await asyncio.sleep(0)
+    assert (before, []) == (open_files(), children(os.getpid()))
