@@ -15,6 +15,7 @@ from .core.document import Document
 from .core.errors import InvalidRules, Problem
 from .core.matcher import RuleTree
 from .core.model import DomainRules
+from .core.planner import Planner
 from .loading.process import read_elsewhere
 from .loading.slices import at_once, in_slices
 from .loading.task import Read, Task
@@ -107,9 +108,9 @@ class Rulebook:
             return False
         self.problems = ()
         await in_slices(self._warn(warnings))
-        before = [_InForce(self._tree, self.domains)]
-        for service in self._services:
-            service.use(tree)
+        before = [
+            _Before(self._tree, self.domains, [service.use(tree) for service in self._services]),
+        ]
         self._tree, self.domains = tree, domains
         self._observer.config_loaded(tree, time.time())
         self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
@@ -147,14 +148,15 @@ class Rulebook:
         )
 
 
-class _InForce(NamedTuple):
-    """Rules that are in force, or have been."""
+class _Before(NamedTuple):
+    """Rules that were in force, and who has planned by them."""
 
     tree: RuleTree | None
     domains: Sequence[DomainRules]
+    planners: Sequence[Planner] = ()
 
 
-def _letting_go(rules: list[_InForce]) -> Generator[None, None, None]:
+def _letting_go(rules: list[_Before]) -> Generator[None, None, None]:
     """Drop rules, of which this list is all that holds them: by themselves they would go in one call of many milliseconds.
 
     So something else holds each part of them first. What holds others goes before these do.
@@ -169,7 +171,10 @@ def _letting_go(rules: list[_InForce]) -> Generator[None, None, None]:
         yield
 
 
-def _parts(rules: _InForce) -> Iterator[object]:
+def _parts(rules: _Before) -> Iterator[object]:
+    for planner in rules.planners:
+        yield planner
+        yield from planner.outlines
     for domain in rules.tree.domains.values() if rules.tree else ():
         yield domain
         yield from domain.nodes()

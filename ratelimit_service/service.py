@@ -66,10 +66,14 @@ class RateLimitService:
         """The rules in force; None before the first are loaded."""
         return self._tree
 
-    def use(self, tree: RuleTree) -> None:
-        """Put rules in force for every call from now on. Those under way keep the rules that they began with."""
+    def use(self, tree: RuleTree) -> Planner:
+        """Put rules in force for every call from now on. Those under way keep the rules that they began with.
+
+        Who has planned until now comes back, with all that it remembers of the rules before.
+        """
+        before, self._planner = self._planner, Planner(tree, self.policy, self._jitter)
         self._tree = tree
-        self._planner = Planner(tree, self.policy, self._jitter)
+        return before
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Decide on calls and answer each of them, now or when the store has answered."""

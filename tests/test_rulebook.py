@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 import structlog
 
-from ratelimit_service.core import matcher
+from ratelimit_service.core import matcher, planner
 from ratelimit_service.core.document import Document, Mapping
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule
+from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
+from ratelimit_service.core.planning import Policy
 from ratelimit_service.loading import slices
-from ratelimit_service.rulebook import Rulebook, _InForce, _letting_go
+from ratelimit_service.rulebook import Rulebook, _Before, _letting_go
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources import files
 from ratelimit_service.sources.yaml_text import read
@@ -283,18 +284,31 @@ def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             nonlocal gone
             gone += 1
 
+    class Outline(planner.Outline):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
     monkeypatch.setattr(matcher, "Node", Node)
     inner = tuple([Written(b"model", b"%d" % number) for number in range(100)])
     source = DomainRules(
         "d", (*[Written(b"team", b"%d" % number) for number in range(100)], Written(b"team", children=inner))
     )
-    rules = [_InForce(RuleTree([source]), (source,))]
-    del inner, source
+    tree = RuleTree([source])
+    plans = planner.Planner(tree, Policy(), lambda: 0)
+    monkeypatch.setattr(planner, "Outline", Outline)
+    for number in range(100):
+        entries = (Entry(b"team", b"%d" % number),)
+        plans.plan(Request("d", (Descriptor(entries),), key=b"%d" % number), MIDNIGHT)
+    rules = [_Before(tree, (source,), [plans])]
+    del inner, source, tree, plans
     at_each_step = []
     for _ in _letting_go(rules):
         at_each_step.append(gone)
         gone = 0
-    assert (1, 2 * 201 + 1) == (max(at_each_step), sum(at_each_step) + gone)
+    assert (1, 2 * 201 + 1 + 100) == (max(at_each_step), sum(at_each_step) + gone)
 
 
 # When it goes wrong

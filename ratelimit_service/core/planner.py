@@ -10,7 +10,7 @@ nothing of the rules before is remembered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from . import keys
@@ -70,6 +70,11 @@ class Planner:
             self._plans.clear()
         self._plans[id(request)] = plan
         return plan
+
+    @property
+    def outlines(self) -> Iterator[Outline]:
+        """All that are remembered: so many that to drop them together takes long."""
+        return self._outlines.values()
 
     def _outline(self, request: Request) -> Outline:
         _check(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -32,6 +33,11 @@ class Recent(Generic[Key, Value]):
             if value is not None:
                 self.put(key, value)
         return value
+
+    def values(self) -> Iterator[Value]:
+        """All that is remembered, each once."""
+        yield from self._now.values()
+        yield from self._before.values()
 
     def put(self, key: Key, value: Value) -> None:
         """Remember `value`."""

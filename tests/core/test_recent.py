@@ -40,3 +40,11 @@ def test_the_last_value_counts() -> None:
     recent.put("b", 2)
     recent.put("a", 3)
     assert 3 == recent.get("a")
+
+
+def test_all_that_is_remembered_is_listed_once() -> None:
+    """However long ago it was put."""
+    recent: Recent[int, int] = Recent(3)
+    for number in (*range(5), 4):
+        recent.put(number, number)
+    assert [0, 1, 2, 3, 4] == sorted(recent.values())
