@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 from ratelimit_service.proto import ratelimit_pb2 as pb
 
 from ..e2e.conftest import Unique
+from ..loading.held import children
 from ..servers import RedisServer, free_port
 from ..service import FREE_PORTS, LOG, PATIENT, REPOSITORY, ConfigMapMount, Service, calling, port_of
 from ..waiting import wait_for
@@ -123,7 +124,8 @@ class Start:
         self.started: list[Container] = []
         self._image = image
         rules = f"domain: {domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 100}}}}]\n"
-        self._mounts = {"/data/ratelimit/config": ConfigMapMount(directory, {"config.yaml": rules}).directory}
+        self.mount = ConfigMapMount(directory, {"config.yaml": rules})
+        self._mounts = {"/data/ratelimit/config": self.mount.directory}
         self._verbatim = {
             "USE_STATSD": "false",
             "LOG_LEVEL": "debug",
@@ -187,6 +189,20 @@ def test_it_serves_from_a_read_only_root_and_ends_in_good_order(
     container.signal(signal.Signals[container.image.stop_signal])
     assert 0 == container.ended()
     assert 1 == container.check()[0]
+
+
+@pytest.mark.parametrize("user", ["", "1000670000:0"])
+def test_rules_that_change_are_read_beside_it_and_nothing_is_left_behind(start: Start, user: str) -> None:
+    """By a process that process 1 waits for; there is no other one in there that would. It needs no place to write to."""
+    container = start(user=user)
+    changed = f"domain: {start.domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 7}}}}]\n"
+    start.mount.update({"config.yaml": changed})
+    with calling(container.grpc) as caller:
+        wait_for("other rules", lambda: 7 == caller.limit(start.domain, "model", "gpt"))
+    wait_for("no process beside it", lambda: [] == children(container.inside))
+    assert [] == [
+        event for event in container.everything() if "no process can be started" in event["@message"]
+    ]
 
 
 def test_the_native_transport_is_linked_to_debians_nghttp2(start: Start) -> None:
