@@ -78,7 +78,7 @@ async def read_elsewhere(task: Task, command: Sequence[str] = COMMAND) -> Loaded
         log.error("the process that reads the rules sent something else", error=str(error))
         _fail("sent something else")
     finally:
-        process.kill()
+        process.kill()  # before anything is awaited, which may be cancelled again
         talk.close()
         await asyncio.to_thread(_ended, process, 0)
 
@@ -94,7 +94,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         start_new_session=True,  # Ctrl-C is for this process, which then ends that one
     )
     with contextlib.suppress(OSError):  # gone already, or not permitted
-        # From here, so that it gives way while it is still starting.
+        # From here, so that it gives way while it is still starting; not before, because until then this process waits for it.
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, process.pid, min(19, own + _NICER))
     return process
