@@ -72,9 +72,10 @@ class Planner:
         return plan
 
     @property
-    def outlines(self) -> Iterator[Outline]:
-        """All that are remembered: so many that to drop them together takes long."""
-        return self._outlines.values()
+    def remembered(self) -> Iterator[object]:
+        """Plans and outlines: so many that to drop them together takes long."""
+        yield from self._plans.values()
+        yield from self._outlines.values()
 
     def _outline(self, request: Request) -> Outline:
         _check(request)
