@@ -21,7 +21,7 @@ from .core.text import printable
 from .observe import logs
 from .rulebook import compile_rules
 from .settings import Settings, load_settings, unsupported
-from .sources import files, native
+from .sources import files
 
 
 def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Sequence[str] = ()) -> None:
@@ -74,6 +74,8 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
 
     What is wrong, and what was noticed, goes to stderr.
     """
+    from .sources import native
+
     contents = files.read(files.named([path]), str(path), domain)
     try:
         warnings = compile_rules(*contents, merge_domains=merge_domains).warnings

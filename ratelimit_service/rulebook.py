@@ -17,7 +17,7 @@ from .core.matcher import RuleTree
 from .core.model import DomainRules
 from .core.planner import Planner
 from .loading.process import read_elsewhere
-from .loading.slices import at_once, in_slices
+from .loading.slices import Pace, at_once, in_slices
 from .loading.task import Read, Task
 from .service import RateLimitService
 
@@ -65,9 +65,9 @@ class LoadObserver(Protocol):
 class Rulebook:
     """Reads documents, and gives the services the rules in them.
 
-    The first rules are read in a thread: nobody is served yet, and that is the quickest. Where rules are in force, calls would wait
-    for such a thread again and again, so others are read by another process, and what is left to do here is done in slices:
-    taking them over, and letting go of those before. Between the two they change at one stroke. (`read` is pickled for that.)
+    They are read by another process, because calls would wait for a thread again and again, and because what reading takes of
+    memory goes with it. What is left to do here is done in slices: taking the rules over, and letting go of those before. Between
+    the two they change at one stroke. The first ones are waited for, and so it hurries. (`read` is pickled for that.)
 
     Rules are so many objects that the garbage collector would stop everybody for tenths of a second to look at them. There are
     no cycles in them, so it does not: it is off while they are made, and leaves them alone afterwards.
@@ -118,13 +118,13 @@ class Rulebook:
         return True
 
     async def _compiled(self) -> Compiled:
-        if self._tree is not None:
-            rules = await read_elsewhere(self._task)
-            if rules is not None:
-                tree = await in_slices(RuleTree.in_steps(rules.domains))
-                await in_slices(self._observer.config_read(tree))
-                return Compiled(tree, rules.warnings, rules.domains)
-        return await asyncio.to_thread(self._compiled_here)
+        hurry = self._tree is None
+        rules = await read_elsewhere(self._task, hurry=hurry)
+        if rules is None:
+            return await asyncio.to_thread(self._compiled_here)
+        tree = await in_slices(RuleTree.in_steps(rules.domains), Pace(0) if hurry else None)
+        await in_slices(self._observer.config_read(tree), Pace(0) if hurry else None)
+        return Compiled(tree, rules.warnings, rules.domains)
 
     def _compiled_here(self) -> Compiled:
         domains, warnings = self._task.rules()

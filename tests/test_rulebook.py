@@ -19,13 +19,17 @@ from typing import Any
 import pytest
 import structlog
 
+from ratelimit_service import rulebook
 from ratelimit_service.core import matcher, planner
 from ratelimit_service.core.document import Document, Mapping
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matcher import RuleTree
 from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
 from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.rules import Loaded
 from ratelimit_service.loading import slices
+from ratelimit_service.loading.process import read_elsewhere
+from ratelimit_service.loading.task import Task
 from ratelimit_service.rulebook import Rulebook, _Before, _letting_go
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources import files
@@ -65,7 +69,7 @@ class Root(Mapping):
 
 
 class Reader:
-    """Where the first rules come from."""
+    """Where rules come from that are read in this process."""
 
     def __init__(self, text: str = RULES) -> None:
         self.text = text
@@ -159,8 +163,47 @@ async def is_read(held: HeldFile) -> int:
 # The first load
 
 
+async def test_the_first_rules_are_read_by_another_process_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives way to nobody, since nobody can be answered before them; what comes after them does."""
+    hurries = []
+
+    async def watched(task: Task, *, hurry: bool) -> Loaded | None:
+        hurries.append(hurry)
+        return await read_elsewhere(task, hurry=hurry)
+
+    monkeypatch.setattr(rulebook, "read_elsewhere", watched)
+    book = Book(tmp_path / "rules.yaml")
+    loads = [await book.load(text) for text in (BROKEN, RULES, RULES.replace("5", "6"))]
+    assert ([False, True, True], [True, True, False]) == (loads, hurries)
+    assert {get_ident()} == set(book.told.threads)
+
+
+# Where no process can be started
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+
+async def test_where_no_process_can_be_started_rules_are_read_in_a_thread(
+    book: Book, alone: None, logged: list[Any]
+) -> None:
+    """With one warning, each time; who is told of them may take time for it there."""
+    assert await book.load(RULES.replace("5", "6"))
+    assert [6, 9] == amounts(book.tree)
+    in_thread, on_loop = book.told.threads[2:]
+    assert (True, get_ident()) == (in_thread != on_loop, on_loop)
+    assert 1 == len([line for line in logged if line["log_level"] == "warning"])
+
+
 @pytest.mark.parametrize("text, loaded", [(RULES, True), (BROKEN, False)])
-async def test_no_garbage_is_collected_while_rules_are_made(text: str, loaded: bool) -> None:
+async def test_no_garbage_is_collected_while_rules_are_made(alone: None, text: str, loaded: bool) -> None:
     """And it is afterwards, whether or not they could be."""
     reader = Reader(text)
     book = Rulebook([made_service()], reader.read, Told(), merge_domains=False)
@@ -168,28 +211,12 @@ async def test_no_garbage_is_collected_while_rules_are_made(text: str, loaded: b
     assert ([False], True) == (reader.collecting, gc.isenabled())
 
 
-async def test_the_text_of_rules_goes_without_being_collected() -> None:
+async def test_the_text_of_rules_goes_without_being_collected(alone: None) -> None:
     """It is frozen with them when they come into force, so a cycle in it would stay for ever."""
     reader = Reader()
     gc.disable()
     await Rulebook([made_service()], reader.read, Told(), merge_domains=False).load()
     assert [None] == [root() for root in reader.roots]
-
-
-async def test_the_first_rules_are_made_in_a_thread() -> None:
-    """Nobody is served yet; and who is told of them may take time for it there."""
-    told = Told()
-    await Rulebook([made_service()], Reader().read, told, merge_domains=False).load()
-    in_thread, on_loop = told.threads
-    assert (True, get_ident()) == (in_thread != on_loop, on_loop)
-
-
-async def test_as_long_as_no_rules_could_be_loaded_they_are_read_in_a_thread(tmp_path: Path) -> None:
-    """A service without rules has nobody who waits."""
-    book = Book(tmp_path / "rules.yaml")
-    assert [False, True] == [await book.load(BROKEN), await book.load(RULES)]
-    in_thread, on_loop = book.told.threads
-    assert in_thread != on_loop
 
 
 # Those after it
@@ -342,22 +369,6 @@ async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(bo
     book.path.unlink()
     assert await book.load(RULES.replace("5", "6"))
     assert [6, 9] == amounts(book.tree)
-
-
-async def test_where_no_process_can_be_started_rules_are_read_in_a_thread(
-    book: Book, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
-) -> None:
-    """With one warning, each time."""
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    assert await book.load(RULES.replace("5", "6"))
-    assert [6, 9] == amounts(book.tree)
-    in_thread, on_loop = book.told.threads[2:]
-    assert (True, get_ident()) == (in_thread != on_loop, on_loop)
-    assert 1 == len([line for line in logged if line["log_level"] == "warning"])
 
 
 async def test_a_stop_while_rules_are_read_leaves_no_process(book: Book) -> None:

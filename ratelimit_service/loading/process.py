@@ -51,21 +51,23 @@ _NOT_STARTED = (
 )
 
 
-async def read_elsewhere(task: Task, command: Sequence[str] = COMMAND) -> Loaded | None:
-    """Do a task in another process; None where there cannot be one, which is logged.
+async def read_elsewhere(
+    task: Task, command: Sequence[str] = COMMAND, *, hurry: bool = False
+) -> Loaded | None:
+    """Do a task in another process; None where there cannot be one, which is logged. In a `hurry`, it gives way to nobody.
 
     Raises InvalidRules where the rules cannot be loaded, and where the process ended before it had said all of them. When this
     returns, raises or is cancelled, the process has ended.
     """
     log = structlog.get_logger(__name__)
     try:
-        process = _start(command)
+        process = _start(command, 0 if hurry else _NICER)
     except (OSError, subprocess.SubprocessError) as error:
         log.warning(_NOT_STARTED, error=str(error))
         return None
     talk = _Talk(process)
     try:
-        return await talk.about(task)
+        return await talk.about(task, Pace(0) if hurry else Pace())
     except asyncio.IncompleteReadError:
         code = await asyncio.to_thread(_ended, process, _ENDS_WITHIN)
         said = await talk.last_words()
@@ -83,7 +85,7 @@ async def read_elsewhere(task: Task, command: Sequence[str] = COMMAND) -> Loaded
         await asyncio.to_thread(_ended, process, 0)
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], nicer: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(  # noqa: S603  # Python itself
         [sys.executable or "python3", *command],
         bufsize=0,
@@ -96,7 +98,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     with contextlib.suppress(OSError):  # gone already, or not permitted
         # From here, so that it gives way while it is still starting; not before, because until then this process waits for it.
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, process.pid, min(19, own + _NICER))
+        os.setpriority(os.PRIO_PROCESS, process.pid, min(19, own + nicer))
     return process
 
 
@@ -160,10 +162,10 @@ class _Talk:
         self._words = _LastWords()
         self._open: list[asyncio.BaseTransport] = []
 
-    async def about(self, task: Task) -> Loaded:
+    async def about(self, task: Task, pace: Pace) -> Loaded:
         """What becomes of the task. Raises InvalidRules; IncompleteReadError where it has ended, Nonsense."""
         await self._connect(task)
-        rules, pace = Assembly(), Pace()
+        rules = Assembly()
         while not rules.complete:
             length = int.from_bytes(await self._pieces.readexactly(LENGTH), "big")
             if length > _LARGEST:

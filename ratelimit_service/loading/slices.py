@@ -20,9 +20,10 @@ BREATH = 0.002
 
 
 class Pace:
-    """Says when a slice is over; for work that is not one generator."""
+    """Says when a slice is over; for work that is not one generator. `breath` is in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, breath: float | None = None) -> None:
+        self._breath = BREATH if breath is None else breath
         self._end = perf_counter() + SLICE
 
     @property
@@ -32,13 +33,13 @@ class Pace:
 
     async def breathe(self) -> None:
         """Give them their turn, and begin the next slice."""
-        await asyncio.sleep(BREATH)
+        await asyncio.sleep(self._breath)
         self._end = perf_counter() + SLICE
 
 
-async def in_slices(steps: Generator[None, None, T]) -> T:
+async def in_slices(steps: Generator[None, None, T], pace: Pace | None = None) -> T:
     """Do the work of `steps` in slices, and return what it comes to."""
-    pace = Pace()
+    pace = pace or Pace()
     while True:
         try:
             next(steps)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from ..core.document import Document
 from ..core.errors import Problem
-from . import manifests, yaml_text
 
 INTERVAL = 0.2
 """Seconds between two looks. A change is loaded once two looks in a row have seen the same."""
@@ -115,6 +114,9 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
 
     `manifest_domain` is that of the rules in manifests that name none (MANIFEST_DOMAIN).
     """
+    # Here, because a process that only tells another one to read has no use for them.
+    from . import manifests, yaml_text
+
     documents: list[Document] = []
     problems: list[Problem] = []
     try:

@@ -29,7 +29,7 @@ main()
 def test_what_serves_leaves_alone_what_it_has_no_use_for(
     config: str, tmp_path: Path, transport: str, store: str, needed: str, foreign: str
 ) -> None:
-    """The other transport, the other store's driver, typer, and rich, by which structlog would draw tracebacks, are megabytes each."""
+    """The other transport, the other store's driver, typer, YAML, and rich, by which structlog would draw tracebacks, are megabytes each."""
     environment = {
         "BACKEND_TYPE": store,
         "CONFIG_PATH": config,
@@ -44,4 +44,4 @@ def test_what_serves_leaves_alone_what_it_has_no_use_for(
         assert 0 == service.stop()
     imported = set(path.read_text().split())
     assert {"structlog", *needed.split()} <= imported
-    assert set() == {"typer", "rich", "pygments", *foreign.split()} & imported
+    assert set() == {"typer", "yaml", "rich", "pygments", *foreign.split()} & imported
