@@ -129,7 +129,7 @@ class Metrics(Collector):
         code, _, counted, _, _, _, shadowed = decision
         request, items, costs, _, _, known_domain, _, unpriced = plan
         if known_domain:
-            rows = self._verdicts.get(request[0]) or self._verdicts_in(request.domain)
+            rows = self._verdicts.get(request.domain) or self._verdicts_in(request.domain)
             rows[code is not OK][0] += 1
         else:
             self._count_request(plan, "ok" if code is OK else "over_limit")
