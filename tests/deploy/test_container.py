@@ -199,7 +199,7 @@ def test_rules_that_change_are_read_beside_it_and_nothing_is_left_behind(start: 
     start.mount.update({"config.yaml": changed})
     with calling(container.grpc) as caller:
         wait_for("other rules", lambda: 7 == caller.limit(start.domain, "model", "gpt"))
-    wait_for("no process beside it", lambda: [] == children(container.inside))
+    wait_for("no process beside it", lambda: set() == children(container.inside))
     assert [] == [
         event for event in container.everything() if "no process can be started" in event["@message"]
     ]

@@ -38,11 +38,11 @@ class HeldFile:
             self._writing = None
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and not yet waited for."""
-    found: list[int] = []
+def children(pid: int) -> set[int]:
+    """The processes that a process has started and not yet waited for; of this one, servers of other tests are among them."""
+    found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        found.update(map(int, (task / "children").read_text().split()))
     return found
 
 

@@ -77,7 +77,7 @@ def test_calls_are_answered_while_rules_are_read_and_no_change_is_lost(reloading
     held.release(rules("d", before + 1))
     reloading.wait_for_limit(before + 2)
     wait_for("two loads", lambda: loads + 2 == len(reloading.service.events(LOADED)))
-    wait_for("its end", lambda: [] == children(reloading.service.pid))
+    wait_for("its end", lambda: set() == children(reloading.service.pid))
     assert [] == [name for name in names if name.startswith("socket:")]
     assert "fork" not in reloading.service.log
 
