@@ -30,7 +30,7 @@ MOST_DESCRIPTORS = 1_000
 MOST_ENTRIES = 100
 """A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
 
-_REMEMBERED = 2_000
+_REMEMBERED = 5_000
 _PLANS = 1_000
 _FREE, _FREE_QUOTA = Item(), Item(quota=True)
 

@@ -53,14 +53,14 @@ def _decode(data: bytes) -> Request:
     return Request(domain, tuple(map(Descriptor, entries, hits)), addend, key)
 
 
-_decode_remembered = lru_cache(maxsize=4_000)(_decode)
+_decode_remembered = lru_cache(maxsize=10_000)(_decode)
 """Checks, half of all calls, are the same bytes again and again."""
 
 
 _Form = tuple[bytes, str, list[tuple[Entry, ...]]]
 """A request without its numbers of hits: the key of all such requests, one object for them all, the domain, the entries."""
 
-_forms: Recent[bytes, _Form] = Recent(2_000)
+_forms: Recent[bytes, _Form] = Recent(5_000)
 
 _LONGEST = 1_000
 """Bytes of a request that is worth remembering."""
