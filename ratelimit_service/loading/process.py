@@ -1,4 +1,4 @@
-"""Has rules read by a process of its own (reader.py), of lower priority, and takes them over in slices.
+"""Has rules read by a process of its own (reader.py), of lower priority where calls are waiting, and takes them over in slices.
 
 It is started by `subprocess` on every event loop: uvloop would copy the page tables of this process for it, which takes 20 ms
 with 300 MB, where `subprocess` takes half a millisecond. It inherits the working directory and three pipes, and of the
