@@ -40,7 +40,14 @@ class StoreError(RateLimitServiceError):
 
 
 class CounterRefused(StoreError):
-    """One counter cannot be read or written, while the store is well: it is not a number, or we may not touch it."""
+    """One counter cannot be read or written, while the store is well: it is not a number, or we may not touch it.
+
+    `key` is that of the counter; empty as long as nobody has said it.
+    """
+
+    def __init__(self, why: str, key: str = "") -> None:
+        super().__init__(why)
+        self.key = key
 
 
 class Overloaded(RateLimitServiceError):

@@ -46,9 +46,7 @@ _LAST_WORDS = 4_000
 _ENDS_WITHIN = 1.0
 """Seconds in which it ends by itself, once it has nothing more to say."""
 
-_NOT_STARTED = (
-    "no process can be started to read the rules: they are read in this one, and calls wait now and then"
-)
+_NOT_STARTED = "no process can read the rules: they are read in this one, and calls wait now and then"
 
 
 async def read_elsewhere(
@@ -56,8 +54,9 @@ async def read_elsewhere(
 ) -> Loaded | None:
     """Do a task in another process; None where there cannot be one, which is logged. In a `hurry`, it gives way to nobody.
 
-    Raises InvalidRules where the rules cannot be loaded, and where the process ended before it had said all of them. When this
-    returns, raises or is cancelled, the process has ended.
+    Raises InvalidRules where the rules cannot be loaded, and where the process ended before it had said all of them; but in a
+    hurry there are no others to go on with, and that is None as well. When this returns, raises or is cancelled, the process has
+    ended.
     """
     log = structlog.get_logger(__name__)
     try:
@@ -71,7 +70,7 @@ async def read_elsewhere(
     except asyncio.IncompleteReadError:
         code = await asyncio.to_thread(_ended, process, _ENDS_WITHIN)
         said = await talk.last_words()
-        if code >= 0 and not talk.began:
+        if hurry or (code >= 0 and not talk.began):
             log.warning(_NOT_STARTED, code=code, said=said)
             return None
         log.error("the process that reads the rules ended early", code=code, said=said)
@@ -81,8 +80,10 @@ async def read_elsewhere(
         _fail("sent something else")
     finally:
         process.kill()  # before anything is awaited, which may be cancelled again
-        talk.close()
-        await asyncio.to_thread(_ended, process, 0)
+        try:
+            talk.close()
+        finally:
+            await asyncio.to_thread(_ended, process, 0)
 
 
 def _start(command: Sequence[str], nicer: int) -> subprocess.Popen[bytes]:
@@ -93,7 +94,9 @@ def _start(command: Sequence[str], nicer: int) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(_environment()),
-        start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+        # Ctrl-C is for this process, which then ends that one. No session of its own: Linux may share the cores out by session
+        # (sched_autogroup), and a lower priority would count for nothing.
+        process_group=0,
     )
     with contextlib.suppress(OSError):  # gone already, or not permitted
         # From here, so that it gives way while it is still starting; not before, because until then this process waits for it.
@@ -106,8 +109,8 @@ def _environment() -> Iterator[tuple[str, str]]:
     for name, value in os.environ.items():
         if name in _PASSED_ON or name.startswith(_PASSED_ON_TOO):
             yield name, value
-    # Where this package is stands first: it may be found by a hook of `site`, and not by a path.
-    yield "PYTHONPATH", os.pathsep.join([_PACKAGES, *map(os.path.abspath, sys.path)])
+    # Where this package is, because it may be found by a hook of `site` and not by a path; behind Python's own modules.
+    yield "PYTHONPATH", os.pathsep.join([*map(os.path.abspath, sys.path), _PACKAGES])
     if sys.dont_write_bytecode:
         yield "PYTHONDONTWRITEBYTECODE", "1"
 
@@ -197,4 +200,5 @@ class _Talk:
         for transport in self._open:
             transport.close()
         for pipe in (self._stdout, self._stderr, self._stdin)[len(self._open) :]:
-            pipe.close()
+            with contextlib.suppress(OSError):  # uvloop has closed the one that it was just being given
+                pipe.close()

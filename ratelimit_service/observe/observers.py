@@ -15,9 +15,6 @@ from .once import OncePerWindow
 from .thresholds import Thresholds
 from .tracking import Tracker
 
-_MOST_SHOWN = 20
-"""Buckets of a request that a line in the log has."""
-
 
 class Observers:
     """The service's Observer (ports.py). A bucket that is refused is a line in the log, once in its window."""
@@ -69,10 +66,9 @@ class Observers:
             self._log_refused_counter(plan, error)
 
     def _log_refused_counter(self, plan: Plan, error: CounterRefused) -> None:
-        """Once a minute: every request for this bucket fails until somebody has put it right."""
-        keys = [hit[0] for hit in plan.hits]
-        if self._refusals.note(keys[0], plan.now - plan.now % 60 + 60, "refused counter", plan.now):
-            self._log.error("a counter cannot be used", buckets=keys[:_MOST_SHOWN], error=str(error))
+        """Once a minute: every request that meets this counter fails until somebody has put it right."""
+        if self._refusals.note(error.key, plan.now - plan.now % 60 + 60, "refused counter", plan.now):
+            self._log.error("a counter cannot be used", bucket=error.key, error=str(error))
 
     def _log_refusal(self, rule: Rule, windows: Sequence[UseValues], now: int) -> None:
         for limit, key, end, _, used, over, _ in windows:

@@ -27,7 +27,7 @@ class GrpcStatus(NamedTuple):
     message: str
 
 
-_STATUS: dict[type[RateLimitServiceError], tuple[int, str]] = {
+_STATUS: dict[type, tuple[int, str]] = {
     # The caller must change the request; asking again is of no use.
     InvalidRequest: (3, "INVALID_ARGUMENT"),
     # The certificate is valid, and not of those who may ask: another one is needed, so not UNAUTHENTICATED.
@@ -44,5 +44,7 @@ _STATUS: dict[type[RateLimitServiceError], tuple[int, str]] = {
 
 def status_of(error: RateLimitServiceError) -> GrpcStatus:
     """The status that a call is answered with where it failed with `error`."""
-    number, name = _STATUS.get(type(error), _STATUS[InternalError])
+    number, name = next(
+        (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), _STATUS[InternalError]
+    )
     return GrpcStatus(number, name, str(error))

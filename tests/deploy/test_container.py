@@ -201,7 +201,7 @@ def test_rules_that_change_are_read_beside_it_and_nothing_is_left_behind(start: 
         wait_for("other rules", lambda: 7 == caller.limit(start.domain, "model", "gpt"))
     wait_for("no process beside it", lambda: set() == children(container.inside))
     assert [] == [
-        event for event in container.everything() if "no process can be started" in event["@message"]
+        event for event in container.everything() if "no process can read the rules" in event["@message"]
     ]
 
 

@@ -9,8 +9,9 @@ import pytest
 import structlog
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Limit
+from ratelimit_service.core.model import Limit, Request
 from ratelimit_service.stores.redis import RedisStore, connect
+from tests.limiter import descriptor
 from tests.observe.replica import HOUR, Replica, budget
 from tests.servers import RedisServer
 
@@ -19,17 +20,12 @@ from tests.servers import RedisServer
 async def replica(redis_url: str) -> AsyncIterator[Replica]:
     store = RedisStore(connect(redis_url))
     await store.start()
-    yield Replica(budget("team", Limit(1_000, HOUR)), store=store)
+    yield Replica(*[budget(key, Limit(1_000, HOUR)) for key in ("team", "user")], store=store)
     await store.close()
 
 
 def told(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
-    return [
-        bucket
-        for event in logs
-        if event["event"] == "a counter cannot be used"
-        for bucket in event["buckets"]
-    ]
+    return [event["bucket"] for event in logs if event["event"] == "a counter cannot be used"]
 
 
 async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
@@ -57,4 +53,19 @@ async def test_a_counter_of_another_kind_is_told_of(replica: Replica, redis_serv
     redis_server.cli("RPUSH", key, "text")
     with structlog.testing.capture_logs() as logs, pytest.raises(StoreError, match="WRONGTYPE"):
         await replica.ask("team=dba", 1)
+    assert [key] == told(logs)
+
+
+async def test_one_counter_is_told_of_once_however_many_meet_it(
+    replica: Replica, redis_server: RedisServer
+) -> None:
+    """Each user's request charges the team's counter, too: a line for each of them would be a flood."""
+    await replica.ask("team=dba", 1)
+    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    redis_server.cli("SET", key, "text")
+    with structlog.testing.capture_logs() as logs:
+        for number in range(20):
+            both = (descriptor(f"user=u{number}", 1), descriptor("team=dba", 1))
+            with pytest.raises(StoreError):
+                await replica.service.should_rate_limit(Request("d", both))
     assert [key] == told(logs)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import structlog
+import uvloop
 
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.loading.process import read_elsewhere
@@ -122,7 +123,7 @@ async def test_it_gives_way_and_goes_first(tmp_path: Path) -> None:
     about = json.loads(told.read_text())
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert min(19, own + 10) == about["priority"]
-    assert ("1000", about["pid"]) == (about["oom"], about["session"])
+    assert ("1000", about["pid"], os.getsid(0)) == (about["oom"], about["group"], about["session"])
     await read_elsewhere(Task(partial(reads.described, told)), hurry=True)
     assert own == json.loads(told.read_text())["priority"]
 
@@ -169,6 +170,39 @@ async def test_one_that_is_killed_is_a_problem_of_the_load(logged: list[Any]) ->
         "It is read again when a file changes or is touched"
     ] == await wrong(Task(reads.killed))
     assert [("error", -9)] == [(line["log_level"], line["code"]) for line in logged]
+
+
+async def test_where_there_are_no_rules_yet_one_that_is_killed_is_done_without(logged: list[Any]) -> None:
+    """The rules are read here then: a service that waits for a change of the files would serve nobody."""
+    assert await read_elsewhere(Task(reads.killed), hurry=True) is None
+    assert [("warning", -9)] == [(line["log_level"], line["code"]) for line in logged]
+
+
+@pytest.mark.parametrize(
+    "make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_whenever_it_is_stopped_no_process_and_no_pipe_is_left(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    """While the loop is being given its pipes, too; and it is the stop that comes out of it."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+
+    async def stopped_after(turns: int) -> None:
+        loading = asyncio.ensure_future(read_elsewhere(reading(path)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(stopped_after(1))
+        before = open_files(), children(os.getpid())
+        for turns in range(1, 9):
+            runner.run(stopped_after(turns))
+            runner.run(asyncio.sleep(0))
+        assert before == (open_files(), children(os.getpid()))
 
 
 async def test_a_mistake_of_ours_is_a_problem_of_the_load(logged: list[Any]) -> None:
