@@ -41,7 +41,6 @@ def described(path: Path) -> Contents:
             {
                 "pid": os.getpid(),
                 "priority": os.getpriority(os.PRIO_PROCESS, 0),
-                "group": os.getpgrp(),
                 "session": os.getsid(0),
                 "oom": Path("/proc/self/oom_score_adj").read_text().strip(),
                 "open": [
