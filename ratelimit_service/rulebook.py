@@ -86,11 +86,15 @@ class Rulebook:
         self._task = Task(read, merge_domains, budget_domains)
         self._observer = observer
         self._log = structlog.get_logger(__name__)
-        self._tree: RuleTree | None = None
         self.problems: Sequence[Problem] = ()
         """What was wrong with the last load; empty where it went well."""
         self.domains: Sequence[DomainRules] = ()
         """The rules in force, as they were written."""
+
+    @property
+    def _tree(self) -> RuleTree | None:
+        """The rules in force: those of each service."""
+        return self._services[0].tree
 
     async def load(self) -> bool:
         """Load once; whether new rules are in force. What is wrong is logged, counted and kept in `problems`."""
@@ -111,7 +115,7 @@ class Rulebook:
         before = [
             _Before(self._tree, self.domains, [service.use(tree) for service in self._services]),
         ]
-        self._tree, self.domains = tree, domains
+        self.domains = domains
         self._observer.config_loaded(tree, time.time())
         self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
         await in_slices(_letting_go(before))
@@ -119,11 +123,12 @@ class Rulebook:
 
     async def _compiled(self) -> Compiled:
         hurry = self._tree is None
+        pace = Pace(0) if hurry else Pace()
         rules = await read_elsewhere(self._task, hurry=hurry)
         if rules is None:
             return await asyncio.to_thread(self._compiled_here)
-        tree = await in_slices(RuleTree.in_steps(rules.domains), Pace(0) if hurry else None)
-        await in_slices(self._observer.config_read(tree), Pace(0) if hurry else None)
+        tree = await in_slices(RuleTree.in_steps(rules.domains), pace)
+        await in_slices(self._observer.config_read(tree), pace)
         return Compiled(tree, rules.warnings, rules.domains)
 
     def _compiled_here(self) -> Compiled:

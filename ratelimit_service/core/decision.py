@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .denial import limit_text, refusal, refusal_without_limit
-from .errors import CounterRefused, StoreError
+from .errors import StoreError
 from .metadata import dynamic_metadata
 from .model import (
     COUNTER_MAX,
@@ -129,9 +129,7 @@ def _judge(
     for limit, top, end, place, near in item.charges:
         before = counts[place]
         if not isinstance(before, int):
-            raise (
-                CounterRefused(str(before), hits[place][0]) if isinstance(before, CounterRefused) else before
-            )
+            raise before
         key, amount, _, _, _ = hits[place]
         if before < 0:
             after = before = ~before

@@ -42,7 +42,7 @@ class StoreError(RateLimitServiceError):
 class CounterRefused(StoreError):
     """One counter cannot be read or written, while the store is well: it is not a number, or we may not touch it.
 
-    `key` is that of the counter; empty as long as nobody has said it.
+    `key` is that of the counter.
     """
 
     def __init__(self, why: str, key: str = "") -> None:

@@ -40,21 +40,21 @@ class Pace:
 async def in_slices(steps: Generator[None, None, T], pace: Pace | None = None) -> T:
     """Do the work of `steps` in slices, and return what it comes to."""
     pace = pace or Pace()
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    result: list[T] = []
+    for _ in _into(result, steps):
         if pace.over:
             await pace.breathe()
+    return result[0]
 
 
 def at_once(steps: Generator[None, None, T]) -> T:
     """The same in one go, for where nobody waits."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    result: list[T] = []
+    for _ in _into(result, steps):
+        pass
+    return result[0]
+
+
+def _into(result: list[T], steps: Generator[None, None, T]) -> Generator[None, None, None]:
+    """The same steps, and then what they come to in a list."""
+    result.append((yield from steps))

@@ -150,13 +150,7 @@ class Metrics(Collector):
             if not (cost or over):
                 continue
             item = items[place]
-            limit_row, rule_rows = item.memo or self._rows(item)
-            if cost > 0:
-                limit_row[_HITS] += cost
-                for row in rule_rows:
-                    row[_RULE_HITS] += cost
-            elif cost < 0:
-                limit_row[_NEGATIVE] -= cost
+            limit_row, rule_rows = self._count_cost(item, cost) if cost else item.memo or self._rows(item)
             limit_row[_WITHIN] += within_limit
             limit_row[_NEAR] += near_limit
             if not over:

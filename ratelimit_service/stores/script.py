@@ -118,9 +118,9 @@ class Call:
         except TypeError:
             pass
         order = range(len(reply)) if self._order is None else self._order
-        return self._by_group(
-            [_count(reply[place], ahead) for place, ahead in zip_longest(order, self._ahead, fillvalue=0)]
-        )
+        keys = [key for group in self._groups for key, _, _, _, _ in group]
+        hits = zip(keys, zip_longest(order, self._ahead, fillvalue=0), strict=True)
+        return self._by_group([_count(key, reply[place], ahead) for key, (place, ahead) in hits])
 
     def _by_group(self, counts: list[Count]) -> Counts:
         if len(counts) == len(self._groups) and all(self._groups):
@@ -142,10 +142,10 @@ def _apart(groups: Sequence[Sequence[HitValues]]) -> set[str]:
     return apart
 
 
-def _count(reply: int | bytes, ahead: int) -> Count:
+def _count(key: str, reply: int | bytes, ahead: int) -> Count:
     if isinstance(reply, int):
         return min(reply + ahead, COUNTER_MAX)
-    return CounterRefused(f"Redis refused a counter: {_text(reply)}")
+    return CounterRefused(f"Redis refused a counter: {_text(reply)}", key)
 
 
 def register(lane: str, key: str, tag: str = "") -> str:

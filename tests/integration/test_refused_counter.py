@@ -28,12 +28,18 @@ def told(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
     return [event["bucket"] for event in logs if event["event"] == "a counter cannot be used"]
 
 
+async def charged(replica: Replica, redis_server: RedisServer) -> str:
+    """The key of the counter of team=dba, which has been charged."""
+    await replica.ask("team=dba", 1)
+    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    return key
+
+
 async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
     replica: Replica, redis_server: RedisServer
 ) -> None:
     """With its key and what Redis says; other buckets are served, and nobody is told of them."""
-    await replica.ask("team=dba", 1)
-    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    key = await charged(replica, redis_server)
     redis_server.cli("SET", key, "text")
     with structlog.testing.capture_logs() as logs:
         for seconds in (0, 1, 60):
@@ -47,8 +53,7 @@ async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
 
 async def test_a_counter_of_another_kind_is_told_of(replica: Replica, redis_server: RedisServer) -> None:
     """A list that somebody has pushed to, say."""
-    await replica.ask("team=dba", 1)
-    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    key = await charged(replica, redis_server)
     redis_server.cli("DEL", key)
     redis_server.cli("RPUSH", key, "text")
     with structlog.testing.capture_logs() as logs, pytest.raises(StoreError, match="WRONGTYPE"):
@@ -60,8 +65,7 @@ async def test_one_counter_is_told_of_once_however_many_meet_it(
     replica: Replica, redis_server: RedisServer
 ) -> None:
     """Each user's request charges the team's counter, too: a line for each of them would be a flood."""
-    await replica.ask("team=dba", 1)
-    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    key = await charged(replica, redis_server)
     redis_server.cli("SET", key, "text")
     with structlog.testing.capture_logs() as logs:
         for number in range(20):
