@@ -269,3 +269,40 @@ async def test_who_speaks_something_else_is_hung_up_on(limiter: Limiter, hello: 
     peer = await limiter.connect(hello)
     assert {h2.SETTINGS, h2.WINDOW_UPDATE} >= {frame.kind for frame in await peer.rest()}
     assert await limiter.still_serves()
+
+
+async def test_who_has_not_asked_for_an_hour_is_let_go(limiter: Limiter) -> None:
+    """With a GOAWAY, so that a client that comes back opens another connection; and not a moment before."""
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHECK))
+    await peer.answer(1)
+    now = asyncio.get_running_loop().time()
+    look_at_them(limiter, now + 3_590)
+    assert 1 == len(limiter.server._connections)
+    look_at_them(limiter, now + 3_610)
+    await peer.until(h2.GOAWAY)
+    await peer.rest()
+    await until(lambda: not limiter.server._connections)
+    assert await limiter.still_serves()
+
+
+async def test_who_waits_for_an_answer_is_not_idle(begin: Begin) -> None:
+    """However long it takes; the next call comes over the same connection."""
+    limiter = await begin(hold=True)
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHARGE_40))
+    await until(lambda: bool(limiter.held))
+    look_at_them(limiter, asyncio.get_running_loop().time() + 3_610)
+    limiter.held.pop()()
+    await peer.answer(1)
+    peer.send(h2.call(3, CHARGE_40))
+    await until(lambda: bool(limiter.held))
+    limiter.held.pop()()
+    await peer.answer(3)
+    assert 80 == await limiter.counted()
+
+
+def look_at_them(limiter: Limiter, now: float) -> None:
+    """What the server does every second, at another time of its clock."""
+    for connection in list(limiter.server._connections):
+        connection.look(now)
