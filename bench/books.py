@@ -10,7 +10,7 @@ import grpc
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
 from ratelimit_service.transports.grpc_method import PATH
-from tests.waiting import wait_for
+from testing.waiting import wait_for
 
 from .messages import DOMAIN, LIMIT
 from .servers import Server, metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ratelimit_service.settings import documented
+from ratelimit_service.settings.table import documented
 
 from .results import WIDE, Results, Run, named
 

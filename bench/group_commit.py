@@ -18,12 +18,12 @@ import uvloop
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
-from ratelimit_service.stores.layers import CoalescingStore
-from ratelimit_service.stores.redis import RedisStore, connect
-from ratelimit_service.stores.settling import SettlingStore
-from tests.faults.ledger import TREE, charge
-from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.layers.settling import SettlingStore
+from ratelimit_service.stores.redis.server import RedisStore, connect
+from testing.ledger import TREE, charge
+from testing.proxy import Proxy
+from testing.servers import RedisServer
 
 CALLERS = 50
 SECONDS = 3.0

@@ -52,7 +52,7 @@ async def serve_grpcio() -> None:
 
 async def serve_native() -> None:
     """The native transport over a service that answers at once."""
-    from ratelimit_service.transports.native import NativeServer
+    from ratelimit_service.transports.native.server import NativeServer
 
     server = NativeServer(Nothing(), Health(), GrpcOptions())  # type: ignore[arg-type]
     await server.start()

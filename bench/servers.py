@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 from redis import Redis
 
-from tests.e2e.envoy import EnvoyProcess
-from tests.fleets import RedisCluster
-from tests.servers import RedisServer, free_port
-from tests.service import Service, port_of
-from tests.waiting import wait_for
+from testing.envoy import EnvoyProcess
+from testing.fleets import RedisCluster
+from testing.servers import RedisServer, free_port
+from testing.service import Service, port_of
+from testing.waiting import wait_for
 
 from .machine import LOAD_CORE, SERVER_CORE, pin
 from .messages import write_rules

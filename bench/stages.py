@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratelimit_service.core.errors import RateLimitServiceError
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, HitValues, Request
 from ratelimit_service.core.planning import Plan
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers
 from ratelimit_service.observe.thresholds import Thresholds

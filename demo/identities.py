@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from tests.certificates import Authority
+from testing.certificates import Authority
 
 KEY_ID = "demo"
 VALID = 24 * 60 * 60

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.envoy import EnvoyProcess
-from tests.e2e.upstream import MockLlm
-from tests.servers import RedisServer
-from tests.service import Ended, Service, port_of, run
+from testing.envoy import EnvoyProcess
+from testing.servers import RedisServer
+from testing.service import Ended, Service, port_of, run
+from testing.upstream import MockLlm
 
 from .identities import Company, Mesh
 

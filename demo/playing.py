@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
-from tests.waiting import wait_for
+from testing.waiting import wait_for
 
 from .books import Account, Books, start_of
 from .callers import Answer, Caller

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.waiting import wait_for
+from testing.waiting import wait_for
 
 from .books import DBA, LENGTHS, PAYMENTS, SEARCH, SUPPORT, start_of
 from .callers import Caller

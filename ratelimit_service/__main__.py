@@ -18,13 +18,13 @@ def main() -> None:
     # the service runs, by which nothing here is ever shown. None is how Python is told that a module is not there.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     if sys.argv[1:] not in _SERVE:
-        from .cli import app
+        from .cli.options import app
 
         app()
         return
     # Without typer, which takes 3 MB, too, and a tenth of a second to import.
     try:
-        from .commands import serve
+        from .cli.commands import serve
 
         serve(os.environ, {})
     except KeyboardInterrupt:

@@ -30,6 +30,7 @@ from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
 from .http.server import HttpPort
+from .loading.rulebook import Rulebook
 from .loading.slices import in_slices
 from .observe.decision_log import DecisionLog
 from .observe.line_writer import LineWriter, to_stdout
@@ -38,11 +39,10 @@ from .observe.observers import Observers
 from .observe.standing import StandingBuckets
 from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
-from .rulebook import Rulebook
 from .service import RateLimitService
-from .settings import Settings
+from .settings.table import Settings
 from .sources import files
-from .stores.layers import without_deadline
+from .stores.layers.layer import without_deadline
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .transports import codec

@@ -12,29 +12,30 @@ from typing import TYPE_CHECKING
 import structlog
 
 from .core.errors import StartError
-from .core.matcher import RuleTree
+from .core.matching.tree import RuleTree
 from .core.planner import Jitter
 from .core.planning import FailureMode, Policy
-from .core.windows import length
+from .core.windows.blocks import length
 from .health import Health
 from .ports import Clock, CounterStore
 from .service import RateLimitService
-from .settings import Settings
-from .settings_redis_target import RedisTarget, RedisType, credentials
+from .settings.redis_target import RedisTarget, RedisType, credentials
+from .settings.table import Settings
 from .sources import files
-from .stores.layers import CoalescingStore, DeadlineStore
-from .stores.local_cache import LocalCache
+from .stores.layers.deadline import DeadlineStore
+from .stores.layers.group_commit import CoalescingStore
+from .stores.layers.local_cache import LocalCache
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .tls import Certificates
 from .transports.options import GrpcOptions, Requested
 
 if TYPE_CHECKING:
-    from .stores.cluster import ClusterStore
-    from .stores.redis import RedisStore
-    from .stores.redis_watch import RedisWatch
+    from .stores.redis.cluster import ClusterStore
+    from .stores.redis.server import RedisStore
+    from .stores.redis.watch import RedisWatch
     from .transports.grpcio import GrpcioServer
-    from .transports.native import NativeServer
+    from .transports.native.server import NativeServer
 
 _DAY = 86_400
 
@@ -57,8 +58,8 @@ def make_store(
             steady_clock(), Path(settings.memory_snapshot_path), settings.memory_snapshot_interval
         )
     # redis-py takes long to import, and the memory store has no use for it.
-    from .stores.seconds import SecondsApart
-    from .stores.settling import SettlingStore
+    from .stores.layers.seconds import SecondsApart
+    from .stores.layers.settling import SettlingStore
 
     layers: list[SettlingStore] = []
 
@@ -127,9 +128,9 @@ def _redis_store(
     pool_size: int,
     timeout: float,
 ) -> RedisStore | ClusterStore:
-    from .stores.cluster import ClusterStore
-    from .stores.redis import RedisStore
-    from .stores.redis_client import Link, Login, Tls, at_address, at_socket, through_sentinels
+    from .stores.redis.client import Link, Login, Tls, at_address, at_socket, through_sentinels
+    from .stores.redis.cluster import ClusterStore
+    from .stores.redis.server import RedisStore
 
     certificates = Tls(
         settings.redis_tls_cacert,
@@ -163,7 +164,7 @@ def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> Redis
     """Who looks after Redis, where counters are there. `tree` has the rules in force."""
     if settings.backend == "memory":
         return None
-    from .stores.redis_watch import RedisWatch
+    from .stores.redis.watch import RedisWatch
 
     return RedisWatch(time.time, lambda: counts_for_days(tree()))
 
@@ -222,7 +223,7 @@ def make_grpc_server(
 
         return GrpcioServer(service, health, options, requested)
     try:
-        from .transports.native import NativeServer
+        from .transports.native.server import NativeServer
     except ImportError as error:
         raise StartError(
             f"GRPC_TRANSPORT=native is not built here ({error}): install the package where a C compiler and libnghttp2-dev "

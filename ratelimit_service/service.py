@@ -16,7 +16,7 @@ from typing import Protocol
 
 from .core.decision import decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
-from .core.matcher import RuleTree
+from .core.matching.tree import RuleTree
 from .core.model import Decision, Request
 from .core.planner import Jitter, Planner
 from .core.planning import Plan, Policy

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ratelimit_service.assembly import policy_of
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
-from ratelimit_service.core.rules import Loaded, load
+from ratelimit_service.core.rules.reader import Loaded, load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import Observer
 from ratelimit_service.service import RateLimitService
-from ratelimit_service.settings import load_settings
+from ratelimit_service.settings.table import load_settings
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 

@@ -7,20 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratelimit_service.core import keys
 from ratelimit_service.core.errors import RateLimitServiceError
-from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.model import (
-    Decision,
-    Descriptor,
-    Entry,
-    HitValues,
-    Override,
-    Request,
-    Status,
-)
+from ratelimit_service.core.matching import keys
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import Decision, Descriptor, Entry, HitValues, Override, Request, Status
 from ratelimit_service.core.planning import Plan, Policy
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.ports import Observer, Then
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.core.errors import InvalidRules
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 
 CORPUS = Path(__file__).parent / "config_corpus"

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.catalogue import CATALOGUE
-from ratelimit_service.settings import documented
-from ratelimit_service.settings_unsupported import UNNEEDED, UNSUPPORTED
+from ratelimit_service.settings.table import documented
+from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores import settling
-from ratelimit_service.stores.layers import CoalescingStore
+from ratelimit_service.stores import batch
+from ratelimit_service.stores.layers import settling
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.memory import MemoryStore
 from tools import generate_docs
 from tools.generate_docs import pages
@@ -130,7 +131,7 @@ def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
 @pytest.mark.e2e
 def test_envoy_accepts_the_filters_of_the_readme(tmp_path: Path) -> None:
     """The snippet, in the smallest configuration round it, is valid for the real Envoy."""
-    from .e2e.envoy import validated
+    from testing.envoy import validated
 
     (snippet,) = [block.text for block in blocks(ROOT / "README.md") if "http_filters:" in block.text]
     filters = yaml.safe_load(snippet)["http_filters"]
@@ -250,8 +251,8 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "calls to Redis at a time": f"{settling._MOST_UNDER_WAY}",
         "hits in a batch": f"{grouped['most_in_batch'].default}",
         "hits that wait for a batch": f"{grouped['most_waiting'].default}",
-        "a register is kept": f"{settling.REGISTER_TTL} s",
-        "a batch of unknown outcome is settled within": f"{settling.REGISTER_TTL // 2} s",
+        "a register is kept": f"{batch.REGISTER_TTL} s",
+        "a batch of unknown outcome is settled within": f"{batch.REGISTER_TTL // 2} s",
         "counters of the memory store": f"{signature(MemoryStore).parameters['capacity'].default}",
     }
     assert bounds == {row[0]: row[1] for row in table.rows}

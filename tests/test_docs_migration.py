@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.assembly import policy_of
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Request
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
-from ratelimit_service.settings import documented, load_settings
-from ratelimit_service.settings_unsupported import UNNEEDED, UNSUPPORTED
+from ratelimit_service.settings.table import documented, load_settings
+from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores.redis import RedisStore, connect
+from ratelimit_service.stores.redis.server import RedisStore, connect
+from testing.servers import RedisServer
 
 from .documents import DOCS, NOW, Table, section, tables
-from .servers import RedisServer
-from .test_settings import UPSTREAM
+from .settings.test_table import UPSTREAM
 
 PAGE = DOCS / "migrating-from-envoyproxy-ratelimit.md"
 TEXT = PAGE.read_text("utf-8")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.servers import RedisServer
+from testing.waiting import wait_for
+
 from .documents import DOCS, ROOT
-from .servers import RedisServer
-from .waiting import wait_for
 
 TEXT = (DOCS / "operations.md").read_text("utf-8")
 RULES = yaml.safe_load((ROOT / "deploy" / "monitoring" / "rules" / "ratelimit.yaml").read_text("utf-8"))

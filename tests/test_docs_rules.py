@@ -16,11 +16,10 @@ import structlog
 from google.protobuf import json_format
 from typer.testing import CliRunner
 
-from ratelimit_service.cli import app
-from ratelimit_service.core import windows
-from ratelimit_service.core.denial import PLACEHOLDERS
+from ratelimit_service.cli.options import app
+from ratelimit_service.core.answers.refusal import PLACEHOLDERS
 from ratelimit_service.core.errors import InvalidRules
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     UNLIMITED_STATUS,
     Code,
@@ -31,7 +30,8 @@ from ratelimit_service.core.model import (
     Status,
     Unit,
 )
-from ratelimit_service.core.reading import KEYS
+from ratelimit_service.core.rules.fields import KEYS
+from ratelimit_service.core.windows import blocks as windows
 from ratelimit_service.http.json import parse
 from ratelimit_service.observe import logs
 from ratelimit_service.observe.decision_log import DecisionLog

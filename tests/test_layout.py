@@ -34,10 +34,6 @@ ALLOWED = {
     },
     "loading": {
         "core": "data to rules; what another process reads them with comes with the task, by name",
-    },
-    "rulebook": {
-        "core": "rules to the tree that is looked up in",
-        "loading": "has rules read, and takes them over",
         "service": "gets the rules that were loaded",
     },
     "stores": {
@@ -68,10 +64,10 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "assembly", "cli", "commands", "asking", "__main__"}
+WIRING = {"app", "assembly", "cli", "__main__"}
 """These make the others and put them together, and may import any of them."""
 
-IMPORTERS_OF_THE_WIRING = {"app", "cli", "commands", "asking", "__main__"}
+IMPORTERS_OF_THE_WIRING = {"app", "cli", "__main__"}
 """Nobody else imports from WIRING."""
 
 NOT_IN_CORE = {
@@ -117,9 +113,8 @@ class Module(NamedTuple):
 
 
 def room_of(name: str) -> str:
-    """For ratelimit_service.core.model.Hit, core; settings_redis.py and its like are of the room settings."""
-    room = name.split(".")[1] if "." in name else ""
-    return "settings" if room.startswith("settings_") else room
+    """For ratelimit_service.core.model.Hit, core."""
+    return name.split(".")[1] if "." in name else ""
 
 
 def module(path: Path) -> Module:

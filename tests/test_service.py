@@ -16,7 +16,7 @@ from ratelimit_service.core.errors import (
     RateLimitServiceError,
     StoreError,
 )
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Code,
     Decision,

@@ -11,9 +11,8 @@ from structlog.testing import capture_logs
 
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.tls import Certificates, is_for
-
-from .certificates import Authority, Pair
-from .service import ConfigMapMount
+from testing.certificates import Authority, Pair
+from testing.service import ConfigMapMount
 
 ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIC\n-----END ENCRYPTED PRIVATE KEY-----\n"
 NONSENSE = b"-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n"

@@ -11,13 +11,13 @@ sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-om
 
 mkdir -p "$out/corpus" "$out/found"
 "$python" -m tests.fuzz.seeds "$scratch/seeds"
-cp -R ratelimit_service tests setup.py pyproject.toml "$scratch"
-rm -f "$scratch"/ratelimit_service/transports/*.so
+cp -R ratelimit_service testing tests setup.py pyproject.toml "$scratch"
+rm -f "$scratch"/ratelimit_service/transports/native/*.so
 cd "$scratch"
 flags="$sanitizers -fsanitize=fuzzer-no-link"
 CC=clang LDSHARED="clang -shared" CFLAGS=$flags LDFLAGS=$flags \
     "$python" setup.py --quiet build_ext --inplace >build.log 2>&1 || { cat build.log >&2; exit 1; }
-ls ratelimit_service/transports/_http2.*.so >/dev/null
+ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # How this Python is embedded: its headers, its library, and where that is found when the program runs.
 embedding=$("$python" -c 'import sysconfig

@@ -11,8 +11,8 @@ from pathlib import Path
 from textwrap import indent
 
 from ratelimit_service.observe import catalogue
-from ratelimit_service.settings import documented
-from ratelimit_service.settings_unsupported import UNNEEDED, UNSUPPORTED
+from ratelimit_service.settings.table import documented
+from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,15 +7,15 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 flags='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1'
 
-cp -R ratelimit_service tests setup.py pyproject.toml "$scratch"
-rm -f "$scratch"/ratelimit_service/transports/*.so
+cp -R ratelimit_service testing tests setup.py pyproject.toml "$scratch"
+rm -f "$scratch"/ratelimit_service/transports/native/*.so
 cd "$scratch"
 CC=gcc CFLAGS=$flags LDFLAGS=$flags "$python" setup.py --quiet build_ext --inplace 2>build.log || { cat build.log >&2; exit 1; }
-ls ratelimit_service/transports/_http2.*.so >/dev/null
+ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # Python's own allocator would hide what is read behind the end of a block. What the interpreter never frees is no leak of
-# ours: tests/grpc/test_native_fuzz.py counts.
+# ours: tests/transports/test_native_fuzz.py counts.
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$scratch \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     "$python" -m pytest -p no:cacheprovider \
-    tests/grpc/test_native_fuzz.py tests/grpc/test_native_limits.py tests/grpc/test_native_calls.py "$@"
+    tests/transports/test_native_fuzz.py tests/transports/test_native_limits.py tests/transports/test_native_calls.py "$@"

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .denial import limit_text, refusal, refusal_without_limit
+from .answers.metadata import dynamic_metadata
+from .answers.refusal import limit_text, refusal, refusal_without_limit
 from .errors import StoreError
-from .metadata import dynamic_metadata
 from .model import (
     COUNTER_MAX,
     OK,
@@ -30,7 +30,7 @@ from .model import (
     new,
 )
 from .planning import FailureMode, Item, Plan, Policy
-from .windows import length
+from .windows.blocks import length
 
 Count = int | StoreError
 """What the store says of one hit."""

@@ -116,7 +116,7 @@ class Rule:
     track: bool = False
     """Whether the use of each bucket is shown as gauges."""
     denial_message: str = ""
-    """What a refused caller is told, with the placeholders of denial.py; empty for the usual sentence."""
+    """What a refused caller is told, with the placeholders of answers/refusal.py; empty for the usual sentence."""
     source: str = ""
     watched: bool = field(init=False)
     """Whether anybody is told of its use: `warn_at` or `track`."""

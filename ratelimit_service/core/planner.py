@@ -13,15 +13,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from . import keys
 from .errors import InvalidRequest, NotReady
-from .matcher import Domain, Match, RuleTree
+from .matching import keys
+from .matching.overrides import overridden, override_limit
+from .matching.tree import Domain, Match, RuleTree
 from .model import COUNTER_MAX, Descriptor, Gate, HitValues, Request, Rule, StatKey, new
-from .overrides import overridden, override_limit
 from .planning import Charge, Item, Plan, Policy, described, near_limit
 from .recent import Recent
 from .text import show
-from .windows import Spans
+from .windows.blocks import Spans
 
 Jitter = Callable[[], int]
 """How many seconds longer than its window a new counter is kept; spreads expiry over time."""

@@ -11,7 +11,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from ..core.errors import Problem
-from ..core.matcher import RuleTree
+from ..core.matching.tree import RuleTree
 from ..core.model import Limit, Rule, Unit, Window
 from ..core.text import printable
 from .plain import text

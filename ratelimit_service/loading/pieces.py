@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ..core.errors import InvalidRules, Problem
 from ..core.model import Calendar, DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
-from ..core.rules import Loaded
+from ..core.rules.reader import Loaded
 
 LENGTH = 4
 """Bytes that stand before a message on a pipe: its length, the highest byte first."""

@@ -21,7 +21,7 @@ from typing import NoReturn
 import structlog
 
 from ..core.errors import InvalidRules, Problem
-from ..core.rules import Loaded
+from ..core.rules.reader import Loaded
 from .pieces import LENGTH, Assembly, Nonsense, framed
 from .slices import Pace
 from .task import Task

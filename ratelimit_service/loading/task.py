@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..core.document import Document
 from ..core.errors import InvalidRules, Problem
-from ..core.rules import Loaded, load
+from ..core.rules.document import Document
+from ..core.rules.reader import Loaded, load
 
 Read = Callable[[], tuple[Sequence[Document], Sequence[Problem]]]
 """What there is to load, and what was wrong with what is therefore missing from it."""

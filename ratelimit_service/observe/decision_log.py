@@ -17,7 +17,7 @@ from typing import Any
 from ..core.model import Code, Decision, Descriptor, Request, Tally
 from ..core.planning import Item, Plan
 from ..core.text import excerpt, printable, shorten
-from ..core.windows import name as window_name
+from ..core.windows.blocks import name as window_name
 from .line_writer import LineWriter
 
 _LONGEST = 256

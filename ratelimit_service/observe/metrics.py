@@ -17,11 +17,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..core.errors import RateLimitServiceError, StoreError
-from ..core.matcher import RuleTree
+from ..core.matching.overrides import OVERRIDE_SOURCE
+from ..core.matching.tree import RuleTree
 from ..core.model import OK, Decision, Limit, Rule, Window
-from ..core.overrides import OVERRIDE_SOURCE
 from ..core.planning import Item, Plan
-from ..core.windows import name as window_name
+from ..core.windows.blocks import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
 from .tables import Histogram, Sample, Table, counters, label
 from .thresholds import thresholds

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from ..core.errors import RateLimitServiceError
 from ..core.model import Decision, Descriptor, DescriptorRule, DomainRules, Entry, Request, Window
 from ..core.planning import Plan
-from ..core.windows import Spans
+from ..core.windows.blocks import Spans
 from .tracking import Tracker
 
 _BETWEEN_LOOKS = 5.0

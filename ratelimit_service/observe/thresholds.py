@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import structlog
 
-from ..core import keys
 from ..core.errors import StoreError
+from ..core.matching import keys
 from ..core.model import Hit, Limit, Rule, Tally, Use
 from ..ports import CounterStore, Outcome
 from .once import OncePerWindow

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import NamedTuple
 
-from ..core import keys
+from ..core.matching import keys
 from ..core.model import Descriptor, Limit, Tally, Use, Window
 from ..core.text import excerpt
-from ..core.windows import name as window_name
-from ..core.windows import span_at
+from ..core.windows.blocks import name as window_name
+from ..core.windows.blocks import span_at
 from .metrics import rule_label
 from .tables import OTHER, Sample, label
 

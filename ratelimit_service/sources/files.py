@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.document import Document
 from ..core.errors import Problem
+from ..core.rules.document import Document
 
 INTERVAL = 0.2
 """Seconds between two looks. A change is loaded once two looks in a row have seen the same."""

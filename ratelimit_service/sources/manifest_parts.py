@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from ..core.document import Kind, Mapping, Node, Scalar
-from ..core.document import Sequence as SequenceNode
 from ..core.errors import Problem
-from ..core.reading import Report, describe, quoted, shown
+from ..core.rules.document import Kind, Mapping, Node, Scalar
+from ..core.rules.document import Sequence as SequenceNode
+from ..core.rules.fields import Report, describe, quoted, shown
 
 
 class Part:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..core.document import Document, Kind, Mapping, Node, Scalar
 from ..core.errors import InvalidRules, Problem
-from ..core.reading import Report, describe, quoted, shown
+from ..core.rules.document import Document, Kind, Mapping, Node, Scalar
+from ..core.rules.fields import Report, describe, quoted, shown
 from . import solo, yaml_text
 from .manifest_parts import Part
 

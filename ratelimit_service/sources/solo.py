@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..core.document import Document, Kind, Mapping, Node, Scalar
-from ..core.document import Sequence as SequenceNode
 from ..core.model import UINT32_MAX
-from ..core.reading import describe, quoted
-from ..core.rules import UNITS
+from ..core.rules.document import Document, Kind, Mapping, Node, Scalar
+from ..core.rules.document import Sequence as SequenceNode
+from ..core.rules.fields import describe, quoted
+from ..core.rules.reader import UNITS
 from .manifest_parts import Part
 
 _MANIFEST = ("apiVersion", "kind", "metadata", "spec", "status")

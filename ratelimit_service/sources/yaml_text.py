@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..core.document import Document, Kind, Mapping, Node, Scalar, Sequence
 from ..core.errors import InvalidRules, Problem
+from ..core.rules.document import Document, Kind, Mapping, Node, Scalar, Sequence
 from .yaml_errors import explain, line_of
 
 DEEPEST = 300

@@ -12,9 +12,8 @@ import pytest
 from bench import books, stages
 from bench.results import WIDE, Results, named
 from bench.servers import Server
-
-from ..servers import RedisServer
-from ..service import REPOSITORY
+from testing.servers import RedisServer
+from testing.service import REPOSITORY
 
 
 def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None:

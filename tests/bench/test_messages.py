@@ -9,7 +9,7 @@ import pytest
 
 from bench import frames, messages
 from bench.messages import Asked, Zipf, expected, requests
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
 from ratelimit_service.sources.yaml_text import read
 

@@ -12,10 +12,9 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner
 
-from ratelimit_service.cli import app
-
-from ..servers import RedisServer
-from ..service import Ended, Service, inherited
+from ratelimit_service.cli.options import app
+from testing.servers import RedisServer
+from testing.service import Ended, Service, inherited
 
 DOMAIN = "cli"
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ..servers import free_port
-from ..service import Ended, Service
+from testing.servers import free_port
+from testing.service import Ended, Service
+
 from .conftest import DOMAIN, Command
 
 Unique = Callable[[str], str]

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..service import REPOSITORY, run
+from testing.service import REPOSITORY, run
+
 from .conftest import Command
 
 GOOD = """\
@@ -106,7 +107,7 @@ def test_settings_of_the_service_do_not_matter(command: Command, tmp_path: Path)
 def test_it_does_not_load_what_serves() -> None:
     """It runs in hooks and pipelines, where a third of a second and a driver of Redis are worth nothing."""
     script = (
-        "import sys; from ratelimit_service import commands; "
+        "import sys; from ratelimit_service.cli import commands; "
         "commands.check_config([], strict=False, merge_domains=False); "
         "print([name for name in ('grpc', 'redis', 'uvicorn', 'uvloop') if name in sys.modules])"
     )

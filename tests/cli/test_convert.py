@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..service import Service
+from testing.service import Service
+
 from .conftest import Command
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"

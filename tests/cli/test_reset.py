@@ -9,8 +9,9 @@ from typing import Protocol
 
 import pytest
 
-from ..servers import RedisServer, free_port
-from ..service import Ended, Service
+from testing.servers import RedisServer, free_port
+from testing.service import Ended, Service
+
 from .conftest import DOMAIN, Command
 
 PREFIXES = (f"p*[{number}]?\\{{" for number in itertools.count())

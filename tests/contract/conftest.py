@@ -11,16 +11,17 @@ import pytest
 
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.stores.cluster import ClusterStore
-from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore
+from ratelimit_service.stores.layers.deadline import DeadlineStore
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis import RedisStore
-from ratelimit_service.stores.redis_client import Link, at_address, connect
-from ratelimit_service.stores.settling import SettlingStore
-from ratelimit_service.stores.slots import slot_of
+from ratelimit_service.stores.redis.client import Link, at_address, connect
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.slots import slot_of
 from ratelimit_service.stores.snapshot import KeptMemoryStore
-from tests.fleets import RedisCluster
-from tests.servers import RedisServer
+from testing.fleets import RedisCluster
+from testing.servers import RedisServer
 
 NOW = 1_795_249_200.0
 

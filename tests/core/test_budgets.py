@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Code, Descriptor, Entry, Override, Request, Unit
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Limiter
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ratelimit_service.core.calendars import LONGEST, bounds, civil
 from ratelimit_service.core.model import Calendar, Unit
+from ratelimit_service.core.windows.calendars import LONGEST, bounds, civil
 
 MONDAY, THURSDAY, SUNDAY = 0, 3, 6
 

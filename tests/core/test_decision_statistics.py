@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratelimit_service.core.decision import decide
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Descriptor,
     DescriptorRule,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.core import keys
+from ratelimit_service.core.matching import keys
 from ratelimit_service.core.model import Calendar, Unit, Window
-from ratelimit_service.core.windows import span_at
+from ratelimit_service.core.windows.blocks import span_at
 
 MOMENT = 1_795_225_445
 """2026-11-21T01:44:05Z"""

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.core.matcher import Match, Pattern, RuleTree
+from ratelimit_service.core.answers.statkeys import stat_level
+from ratelimit_service.core.matching.tree import Match, Pattern, RuleTree
 from ratelimit_service.core.model import (
     DescriptorRule,
     DomainRules,
@@ -17,7 +18,6 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.statkeys import stat_level
 
 
 def rule(name: str, **more: Any) -> Rule:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Request
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Asked, Limiter, said
 

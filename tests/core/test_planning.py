@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.errors import InvalidRequest, NotReady, RateLimitServiceError
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import COUNTER_MAX, Descriptor, Hit, Override, Request, Unit
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Asked, Limiter, Recording, Unobserved, descriptor, said

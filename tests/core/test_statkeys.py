@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ratelimit_service.core.statkeys import stat_level
+from ratelimit_service.core.answers.statkeys import stat_level
 
 
 @pytest.mark.parametrize(

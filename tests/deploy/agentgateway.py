@@ -16,8 +16,7 @@ import grpc
 import yaml
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-
-from ..service import METHOD, REPOSITORY
+from testing.service import METHOD, REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "agentgateway"
 CONFIG = FOLDER / "standalone" / "config.yaml"

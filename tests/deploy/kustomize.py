@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ..service import REPOSITORY
+from testing.service import REPOSITORY
 
 KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
 BASE = KUBERNETES / "base"

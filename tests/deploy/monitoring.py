@@ -16,9 +16,9 @@ import httpx
 import pytest
 import yaml
 
-from ..servers import free_port
-from ..service import REPOSITORY
-from ..waiting import wait_for
+from testing.servers import free_port
+from testing.service import REPOSITORY
+from testing.waiting import wait_for
 
 MONITORING = REPOSITORY / "deploy" / "monitoring"
 RULES = MONITORING / "rules" / "ratelimit.yaml"

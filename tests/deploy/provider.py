@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..e2e.upstream import MockLlm
+from testing.upstream import MockLlm
 
 
 class PeculiarLlm(MockLlm):

@@ -10,9 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from testing.servers import RedisServer, free_port
+from testing.service import Service
+
 from ..e2e.conftest import Counters, Unique, in_one_minute
-from ..servers import RedisServer, free_port
-from ..service import Service
 from .agentgateway import CONFIG, FOLDER, POLICIES, RULES, AgentGateway, Everything, Facts, Policy, policy_of
 
 REFUSAL_HEADERS = "retry-after,content-type,x-envoy-ratelimited,x-ratelimit"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ratelimit_service.core.document import Document
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.document import Document
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources import manifests
 from ratelimit_service.sources.yaml_text import read_all
 

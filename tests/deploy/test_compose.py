@@ -18,14 +18,14 @@ import httpx
 import pytest
 import yaml
 
-from ratelimit_service.core.rules import load
-from ratelimit_service.settings import documented
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.settings.table import documented
 from ratelimit_service.sources.yaml_text import read
+from testing.envoy import EnvoyProcess, validated
+from testing.servers import RedisServer
+from testing.service import REPOSITORY, Service, port_of
 
 from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute
-from ..e2e.envoy import EnvoyProcess, validated
-from ..servers import RedisServer
-from ..service import REPOSITORY, Service, port_of
 
 FILE = REPOSITORY / "deploy" / "docker-compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.settings import documented
+from ratelimit_service.settings.table import documented
+from testing.service import REPOSITORY, port_of
 
-from ..service import REPOSITORY, port_of
 from .dockerfile import Context, parse
 
 STAGES = parse((REPOSITORY / "deploy" / "Dockerfile").read_text())
@@ -39,7 +39,9 @@ def test_all_that_is_copied_is_in_the_context() -> None:
 def test_the_context_has_the_package_and_none_of_what_was_made_from_it() -> None:
     """The extension is built in the image, whatever a `make native` has left in the checkout."""
     files = CONTEXT.files("ratelimit_service")
-    assert {"ratelimit_service/cli.py", "ratelimit_service/transports/_http2.pyx"} <= set(files)
+    assert {"ratelimit_service/cli/options.py", "ratelimit_service/transports/native/_http2.pyx"} <= set(
+        files
+    )
     assert [] == [file for file in files if file.endswith((".so", ".pyc"))]
 
 
@@ -51,11 +53,11 @@ def test_the_context_has_the_package_and_none_of_what_was_made_from_it() -> None
             ".env",
             ".venv/bin/python",
             "build/base.tar",
-            "tests/service.py",
+            "testing/service.py",
             "config/token-budgets.yaml",
         ),
         *("deploy/Dockerfile", "ratelimit_service/http/__pycache__/main.cpython-311.pyc"),
-        "ratelimit_service/transports/_http2.cpython-311-x86_64-linux-gnu.so",
+        "ratelimit_service/transports/native/_http2.cpython-311-x86_64-linux-gnu.so",
     ],
 )
 def test_nothing_else_is_in_the_context(path: str) -> None:

@@ -17,16 +17,16 @@ import httpx
 import pytest
 import yaml
 
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
+from testing.envoy import EnvoyProcess, validated
+from testing.servers import RedisServer, free_port
+from testing.service import REPOSITORY, Service, port_of
+from testing.waiting import wait_for
 
 from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute
-from ..e2e.envoy import EnvoyProcess, validated
-from ..servers import RedisServer, free_port
-from ..service import REPOSITORY, Service, port_of
-from ..waiting import wait_for
 from .provider import PeculiarLlm
 
 pytestmark = pytest.mark.e2e

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ..certificates import Authority
-from ..servers import free_port
-from ..service import REPOSITORY, Service, port_of
+from testing.certificates import Authority
+from testing.servers import free_port
+from testing.service import REPOSITORY, Service, port_of
 
 CHECK = REPOSITORY / "deploy" / "image" / "healthcheck.py"
 

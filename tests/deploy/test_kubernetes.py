@@ -13,8 +13,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from ratelimit_service.settings import documented, load_settings, unsupported
-from ratelimit_service.settings_types import read_duration
+from ratelimit_service.settings.table import documented, load_settings, unsupported
+from ratelimit_service.settings.types import read_duration
 
 from .kustomize import (
     BASE,

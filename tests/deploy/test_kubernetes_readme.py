@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ratelimit_service.settings import load_settings
+from ratelimit_service.settings.table import load_settings
 
 from ..documents import blocks
 from .kustomize import KUBERNETES, OLDEST, README, Objects, rendered

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.settings import load_settings
+from ratelimit_service.settings.table import load_settings
+from testing.service import REPOSITORY
 
-from ..service import REPOSITORY
 from .kustomize import README, WITH_SERVICE, Object, Objects, objects_of
 
 DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"

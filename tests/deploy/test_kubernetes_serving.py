@@ -15,15 +15,15 @@ import grpc
 import pytest
 import structlog
 
-from ratelimit_service.stores.redis import RedisStore
-from ratelimit_service.stores.redis_client import connect
-from ratelimit_service.stores.redis_watch import RedisWatch
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.watch import RedisWatch
+from testing.servers import RedisServer
+from testing.service import ConfigMapMount, Service, calling, run
+from testing.waiting import wait_for
 
 from ..documents import load_text
 from ..process.conftest import probing, serving
-from ..servers import RedisServer
-from ..service import ConfigMapMount, Service, calling, run
-from ..waiting import wait_for
 from .kustomize import BASE, OVERLAYS, Objects, rendered, written
 
 REDIS_CONF = OVERLAYS / "redis" / "redis.conf"

@@ -16,10 +16,11 @@ import grpc
 import httpx
 import pytest
 
-from ..e2e.envoy import EnvoyProcess
-from ..servers import RedisServer, free_port
-from ..service import Caller, Service, calling, port_of
-from ..waiting import wait_for
+from testing.envoy import EnvoyProcess
+from testing.servers import RedisServer, free_port
+from testing.service import Caller, Service, calling, port_of
+from testing.waiting import wait_for
+
 from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, filled
 
 # Windows of a year, which do not end while a test runs; on the dashboards, a window is what somebody chooses.

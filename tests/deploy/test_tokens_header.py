@@ -11,10 +11,11 @@ import httpx
 import pytest
 import yaml
 
+from testing.envoy import EnvoyProcess
+from testing.service import Service, port_of
+from testing.upstream import MockLlm
+
 from ..documents import DOCS, section
-from ..e2e.envoy import EnvoyProcess
-from ..e2e.upstream import MockLlm
-from ..service import Service, port_of
 from .test_envoy import COMPLETIONS, RULES, bootstrap
 
 pytestmark = pytest.mark.e2e

@@ -17,11 +17,11 @@ import httpx
 import pytest
 import yaml
 
-from ..servers import RedisServer
-from ..service import REPOSITORY, Service, port_of
-from ..waiting import wait_for
-from .envoy import Envoy
-from .upstream import MockLlm
+from testing.envoy import Envoy
+from testing.servers import RedisServer
+from testing.service import REPOSITORY, Service, port_of
+from testing.upstream import MockLlm
+from testing.waiting import wait_for
 
 HERE = Path(__file__).parent
 EXAMPLES = REPOSITORY / "config" / "examples"

@@ -15,9 +15,9 @@ import pytest
 from google.protobuf import text_format
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
+from testing.servers import RedisServer
+from testing.service import METHOD, Service
 
-from ..servers import RedisServer
-from ..service import METHOD, Service
 from .conftest import EXAMPLES, Counters, Unique, in_one_minute
 
 pytestmark = pytest.mark.e2e

@@ -22,10 +22,10 @@ import httpx
 import pytest
 
 from demo.scenes import TITLES
+from testing.service import REPOSITORY, inherited
+from testing.waiting import wait_for
 
 from ..documents import blocks, tables
-from ..service import REPOSITORY, inherited
-from ..waiting import wait_for
 
 pytestmark = pytest.mark.e2e
 

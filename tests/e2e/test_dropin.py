@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
+from testing.servers import RedisServer
+from testing.service import ConfigMapMount, Service
+from testing.waiting import wait_for
 
-from ..servers import RedisServer
-from ..service import ConfigMapMount, Service
-from ..waiting import wait_for
 from .conftest import Unique
 
 pytestmark = pytest.mark.e2e

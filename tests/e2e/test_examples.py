@@ -10,8 +10,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..service import calling
-from ..waiting import wait_for
+from testing.service import calling
+from testing.waiting import wait_for
+
 from .conftest import Gateway, Unique, in_one_minute
 
 pytestmark = pytest.mark.e2e

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..servers import RedisServer
-from ..service import Service
+from testing.servers import RedisServer
+from testing.service import Service
+from testing.upstream import MockLlm
+
 from .conftest import HERE, Gateway, Unique, gateway_before
-from .upstream import MockLlm
 
 pytestmark = pytest.mark.e2e
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from ..servers import RedisServer
-from ..service import Service, calling
+from testing.servers import RedisServer
+from testing.service import Service, calling
+from testing.upstream import MockLlm
+
 from .conftest import EXAMPLES, Gateway, Unique, gateway_before, in_one_minute, this_minute
-from .upstream import MockLlm
 
 pytestmark = pytest.mark.e2e
 

@@ -11,12 +11,13 @@ import httpx
 import pytest
 import yaml
 
-from ..certificates import Authority
-from ..service import REPOSITORY, Service, port_of
-from ..waiting import wait_for
+from testing.certificates import Authority
+from testing.envoy import Envoy
+from testing.service import REPOSITORY, Service, port_of
+from testing.upstream import MockLlm
+from testing.waiting import wait_for
+
 from .conftest import HERE
-from .envoy import Envoy
-from .upstream import MockLlm
 
 pytestmark = pytest.mark.e2e
 

@@ -12,8 +12,8 @@ from grpc import aio
 
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
-from tests.servers import RedisServer
-from tests.service import Service
+from testing.servers import RedisServer
+from testing.service import Service
 
 RULES = (
     "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.faults.ledger import REPORT, table
+from testing.ledger import REPORT, table
 
 
 def pytest_sessionfinish() -> None:

@@ -19,10 +19,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, HitValues, Override, Request, Unit
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe import logs
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers

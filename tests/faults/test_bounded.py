@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from tests.faults.ledger import REPORT, Bench
-from tests.servers import RedisServer
+from testing.ledger import REPORT, Bench
+from testing.servers import RedisServer
 
 
 async def test_with_appendfsync_everysec_a_killed_redis_loses_a_second_at_most(tmp_path: Path) -> None:

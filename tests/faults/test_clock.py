@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Request
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis import RedisStore, connect
-from tests.servers import RedisServer
+from ratelimit_service.stores.redis.server import RedisStore, connect
+from testing.servers import RedisServer
 
 HOUR = 3_600
 RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: hour, tokens_per_unit: 100}}]\n"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.ledger import REPORT, Bench, Outcome
-from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
+from testing.ledger import REPORT, Bench, Outcome
+from testing.proxy import Proxy
+from testing.servers import RedisServer
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
 """How long a fault goes on; `make faults` takes longer ones."""

@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from ratelimit_service.stores.cluster import ClusterStore
-from ratelimit_service.stores.redis import RedisStore
-from ratelimit_service.stores.redis_client import Link, at_address, through_sentinels
-from ratelimit_service.stores.slots import SLOTS as ALL_SLOTS
-from ratelimit_service.stores.slots import slot_of
-from tests.faults.ledger import REPORT, Bench, Outcome
-from tests.faults.proxy import Proxy
-from tests.fleets import RedisCluster, RedisSentinels
-from tests.servers import RedisServer
+from ratelimit_service.stores.redis.client import Link, at_address, through_sentinels
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.slots import SLOTS as ALL_SLOTS
+from ratelimit_service.stores.redis.slots import slot_of
+from testing.fleets import RedisCluster, RedisSentinels
+from testing.ledger import REPORT, Bench, Outcome
+from testing.proxy import Proxy
+from testing.servers import RedisServer
 
 TEAMS = 20
 SLOTS = sorted({slot_of(f"{{ledger|team=t{number}}}") for number in range(TEAMS)})

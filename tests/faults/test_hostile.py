@@ -21,7 +21,7 @@ from ratelimit_service.ports import Outcome
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.grpc_method import PATH
-from tests.service import Service, port_of
+from testing.service import Service, port_of
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "30000"))
 """Each has four descriptors that nobody has sent before; `make faults` sends a quarter of a million."""

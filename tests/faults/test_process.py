@@ -6,8 +6,8 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+from testing.servers import RedisServer
 from tests.faults.callers import CALLERS, charge_until, counted_in, counting_in
-from tests.servers import RedisServer
 
 
 async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(

@@ -10,9 +10,9 @@ from grpc import StatusCode, aio
 
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
+from testing.servers import RedisServer
+from testing.service import Service
 from tests.faults.callers import CALLERS, charge, counted_in, counting_in
-from tests.servers import RedisServer
-from tests.service import Service
 
 BETWEEN_TWO = 300
 """Charges that are answered before the next replica is replaced: so none of them is replaced while nothing goes on."""

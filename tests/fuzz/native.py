@@ -11,10 +11,10 @@ from enum import IntFlag
 from pathlib import Path
 
 from ratelimit_service.core.errors import InternalError
-from ratelimit_service.transports._http2 import Call, Session, Turn
-from ratelimit_service.transports.native_connection import PATHS, WATCH
+from ratelimit_service.transports.native._http2 import Call, Session, Turn
+from ratelimit_service.transports.native.connection import PATHS, WATCH
 
-from ..grpc import h2
+from ..transports import h2
 
 MAX_MESSAGE = 4_096
 MOST_STREAMS = 1_000

@@ -19,12 +19,12 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ratelimit_service.transports.grpc_method import PATH
+from testing.envoy import Envoy
+from testing.upstream import MockLlm
+from testing.waiting import wait_for
 
-from ..e2e.envoy import Envoy
-from ..e2e.upstream import MockLlm
-from ..grpc import h2
-from ..grpc.test_transport import CHARGE_40, CHECK
-from ..waiting import wait_for
+from ..transports import h2
+from ..transports.test_transport import CHARGE_40, CHECK
 from .native import TRAFFIC, Server
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from ratelimit_service.core.errors import Problem
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.http.debug import debug_app
 from ratelimit_service.observe.metrics import Metrics

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from ratelimit_service.core.errors import RateLimitServiceError, StoreError
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Decision,
     DescriptorRule,

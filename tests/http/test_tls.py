@@ -15,9 +15,8 @@ from structlog.testing import capture_logs
 from ratelimit_service.http.plain import text
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.tls import Certificates
-
-from ..certificates import Authority, handshake
-from ..service import ConfigMapMount, port_of
+from testing.certificates import Authority, handshake
+from testing.service import ConfigMapMount, port_of
 
 Start = Callable[..., Awaitable[HttpPort]]
 

@@ -10,11 +10,10 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Gate, Hit, HitValues
 from ratelimit_service.ports import Outcome
-from ratelimit_service.stores.parts import told
-from ratelimit_service.stores.redis import RedisStore, connect
-from ratelimit_service.stores.settling import Batch
-from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
+from ratelimit_service.stores.batch import Batch, told
+from ratelimit_service.stores.redis.server import RedisStore, connect
+from testing.proxy import Proxy
+from testing.servers import RedisServer
 
 KEY = "{d|k=v}:hour:2026-11-21T01Z"
 

@@ -13,11 +13,11 @@ from ratelimit_service.assembly import make_store
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.settings import load_settings
-from ratelimit_service.stores.redis_client import Tls
-from tests.certificates import Authority
-from tests.fleets import RedisCluster, RedisSentinels
-from tests.servers import RedisServer, TlsFiles
+from ratelimit_service.settings.table import load_settings
+from ratelimit_service.stores.redis.client import Tls
+from testing.certificates import Authority
+from testing.fleets import RedisCluster, RedisSentinels
+from testing.servers import RedisServer, TlsFiles
 
 BUCKET = "{d|k=v}"
 KEY = f"{BUCKET}:hour:2026-11-21T01Z"

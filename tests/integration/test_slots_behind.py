@@ -10,13 +10,13 @@ import structlog
 
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.stores.parts import told
-from ratelimit_service.stores.redis import RedisStore
-from ratelimit_service.stores.redis_client import connect
-from ratelimit_service.stores.settling import Batch, SettlingStore
-from ratelimit_service.stores.slots import SLOTS
-from tests.servers import RedisServer
-from tests.waiting import wait_for
+from ratelimit_service.stores.batch import Batch, told
+from ratelimit_service.stores.layers.settling import SettlingStore
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.slots import SLOTS
+from testing.servers import RedisServer
+from testing.waiting import wait_for
 
 KEYS = [f"{{d|k={number}}}:hour:2026-11-21T08Z" for number in range(30)]
 

@@ -10,12 +10,12 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from ratelimit_service.stores.cluster import ClusterStore
-from ratelimit_service.stores.redis import RedisStore
-from ratelimit_service.stores.redis_client import Link, at_address, connect
-from ratelimit_service.stores.redis_watch import RedisWatch, clock, eviction, version
-from tests.fleets import RedisCluster
-from tests.servers import RedisServer
+from ratelimit_service.stores.redis.client import Link, at_address, connect
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.watch import RedisWatch, clock, eviction, version
+from testing.fleets import RedisCluster
+from testing.servers import RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ratelimit_service.core.document import Document
 from ratelimit_service.core.errors import Problem
+from ratelimit_service.core.rules.document import Document
 
 Contents = tuple[Sequence[Document], Sequence[Problem]]
 NOTHING: Contents = ((), ())

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.core.errors import InvalidRules, Problem
-from ratelimit_service.core.rules import Loaded, load
+from ratelimit_service.core.rules.reader import Loaded, load
 from ratelimit_service.loading import pieces
 from ratelimit_service.loading.pieces import Assembly, Nonsense
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.sources.yaml_text import read
-
-from ..service import REPOSITORY
+from testing.service import REPOSITORY
 
 FILES = sorted(
     [*(REPOSITORY / "tests/config_corpus/ok").glob("*.yaml"), *(REPOSITORY / "config").rglob("*.yaml")]

@@ -23,8 +23,8 @@ from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
+from testing.waiting import PATIENCE
 
-from ..waiting import PATIENCE
 from . import reads
 from .held import HeldFile, children, is_gone
 

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ratelimit_service.core.decision import decide
 from ratelimit_service.core.errors import InternalError, InvalidRequest, RateLimitServiceError, StoreError
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.overrides import OVERRIDE_SOURCE
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Descriptor,
     DescriptorRule,
@@ -24,7 +25,6 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.overrides import OVERRIDE_SOURCE
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.loading.slices import at_once

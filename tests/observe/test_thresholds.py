@@ -26,9 +26,9 @@ from ratelimit_service.observe import thresholds as module
 from ratelimit_service.observe.thresholds import thresholds
 from ratelimit_service.ports import CounterStore, Then
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis import RedisStore, connect
+from ratelimit_service.stores.redis.server import RedisStore, connect
+from testing.servers import RedisServer
 from tests.limiter import MIDNIGHT, descriptor
-from tests.servers import RedisServer
 
 from .replica import DAY, HOUR, FailsMarkers, Replica, budget, crossings
 

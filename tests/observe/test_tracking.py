@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratelimit_service.core import keys
+from ratelimit_service.core.matching import keys
 from ratelimit_service.core.model import (
     Calendar,
     Descriptor,

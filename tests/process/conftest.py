@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..service import Service
+from testing.service import Service
 
 
 def rules(domain: str, limit: int = 10) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ..service import Service, calling
-from ..waiting import wait_for
+from testing.service import Service, calling
+from testing.waiting import wait_for
 
 DROPPED = "ratelimit_service_decision_log_dropped"
 

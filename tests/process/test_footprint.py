@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..service import Service
+from testing.service import Service
 
 AT_THE_END = """\
 import atexit, sys
@@ -21,9 +21,9 @@ main()
 @pytest.mark.parametrize(
     "transport, store, needed, foreign",
     [
-        ("native", "memory", "ratelimit_service.transports._http2", "grpc redis hiredis"),
+        ("native", "memory", "ratelimit_service.transports.native._http2", "grpc redis hiredis"),
         ("native", "redis", "redis hiredis", "grpc"),
-        ("grpcio", "memory", "grpc", "redis hiredis ratelimit_service.transports._http2"),
+        ("grpcio", "memory", "grpc", "redis hiredis ratelimit_service.transports.native._http2"),
     ],
 )
 def test_what_serves_leaves_alone_what_it_has_no_use_for(

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
+from testing.servers import RedisServer
+from testing.service import Caller, Service, Serving, calling
+from testing.waiting import wait_for
 
-from ..servers import RedisServer
-from ..service import Caller, Service, Serving, calling
-from ..waiting import wait_for
 from .conftest import rules, write
 
 OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT

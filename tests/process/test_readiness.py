@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ..service import Service, calling
-from ..waiting import wait_for
+from testing.service import Service, calling
+from testing.waiting import wait_for
+
 from .conftest import probing, rules, serving, write
 
 LOAD_ERRORS = "ratelimit_service_config_load_error"

@@ -11,8 +11,9 @@ import grpc
 import httpx
 import pytest
 
-from ..service import Caller, ConfigMapMount, Service, calling
-from ..waiting import wait_for
+from testing.service import Caller, ConfigMapMount, Service, calling
+from testing.waiting import wait_for
+
 from .conftest import rules, write
 
 LOAD_ERRORS = "ratelimit_service_config_load_error"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.service import Caller, Service, calling
+from testing.waiting import wait_for
+
 from ..loading.held import HeldFile, children, is_gone
-from ..service import Caller, Service, calling
-from ..waiting import wait_for
 from .conftest import rules, write
 
 LOADED = "configuration loaded"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.stores.snapshot import read
-
-from ..service import Caller, Service, calling, run
-from ..waiting import wait_for
+from testing.service import Caller, Service, calling, run
+from testing.waiting import wait_for
 
 
 @pytest.fixture

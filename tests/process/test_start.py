@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ..servers import RedisServer, free_port
-from ..service import Service, calling, run
-from ..waiting import wait_for
+from testing.servers import RedisServer, free_port
+from testing.service import Service, calling, run
+from testing.waiting import wait_for
+
 from .conftest import probing, serving
 
 

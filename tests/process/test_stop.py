@@ -14,10 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
+from testing.servers import RedisServer
+from testing.service import Service, calling
+from testing.waiting import wait_for
 
-from ..servers import RedisServer
-from ..service import Service, calling
-from ..waiting import wait_for
 from .conftest import probing
 
 TERM = signal.SIGTERM

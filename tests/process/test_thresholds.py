@@ -11,9 +11,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..servers import RedisServer
-from ..service import Service, calling, run
-from ..waiting import wait_for
+from testing.servers import RedisServer
+from testing.service import Service, calling, run
+from testing.waiting import wait_for
+
 from .conftest import write
 
 RULES = """\

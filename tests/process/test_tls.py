@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ..certificates import Authority
-from ..service import Ended, Service, run
+from testing.certificates import Authority
+from testing.service import Ended, Service, run
 
 
 @pytest.fixture(scope="module")

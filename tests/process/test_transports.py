@@ -13,11 +13,11 @@ from ratelimit_service.core.errors import StartError
 from ratelimit_service.health import Health
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
-from ratelimit_service.settings import load_settings
+from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.memory import MemoryStore
+from testing.certificates import Authority
+from testing.service import Caller, Service, calling, port_of
 
-from ..certificates import Authority
-from ..service import Caller, Service, calling, port_of
 from .conftest import probing, serving
 
 
@@ -61,9 +61,9 @@ def test_either_transport_serves_with_tls(config: str, transport: str, tmp_path:
 
 def test_what_is_not_built_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what would build it."""
-    for module in ("native", "native_calls", "native_connection", "native_health"):
-        monkeypatch.delitem(sys.modules, f"ratelimit_service.transports.{module}", raising=False)
-    monkeypatch.setitem(sys.modules, "ratelimit_service.transports._http2", None)
+    for module in ("server", "calls", "connection", "health"):
+        monkeypatch.delitem(sys.modules, f"ratelimit_service.transports.native.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "ratelimit_service.transports.native._http2", None)
     service = RateLimitService(MemoryStore(lambda: 0.0), Metrics(), lambda: 0.0)
     with pytest.raises(StartError) as error:
         make_grpc_server(

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.calendars import LONGEST, bounds
 from ratelimit_service.core.model import Calendar, Unit, Window
-from ratelimit_service.core.windows import span_at
+from ratelimit_service.core.windows.blocks import span_at
+from ratelimit_service.core.windows.calendars import LONGEST, bounds
 
 pytestmark = pytest.mark.fuzz
 

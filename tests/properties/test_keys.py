@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ratelimit_service.core import keys
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching import keys
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DomainRules, Entry, Override, Request, Unit
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.service import RateLimitService

@@ -12,9 +12,9 @@ from hypothesis import example as trying
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.matcher import Match, Pattern, RuleTree
+from ratelimit_service.core.matching.tree import Match, Pattern, RuleTree
 from ratelimit_service.core.model import Entry
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 
 pytestmark = pytest.mark.fuzz

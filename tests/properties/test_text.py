@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.rules import header_text
-from ratelimit_service.core.statkeys import stat_level
+from ratelimit_service.core.answers.statkeys import stat_level
+from ratelimit_service.core.rules.reader import header_text
 from ratelimit_service.core.text import printable, show
 
 pytestmark = pytest.mark.fuzz

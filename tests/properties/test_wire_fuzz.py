@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.denial import HEADERS
+from ratelimit_service.core.answers.refusal import HEADERS
 from ratelimit_service.core.errors import InvalidRequest
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     COUNTER_MAX,
     UINT32_MAX,
@@ -29,7 +29,7 @@ from ratelimit_service.core.model import (
     Window,
 )
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.service import RateLimitService

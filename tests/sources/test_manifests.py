@@ -14,11 +14,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.document import Document
 from ratelimit_service.core.errors import InvalidRules, Problem
-from ratelimit_service.core.matcher import RuleTree
-from ratelimit_service.core.rules import Loaded, load
-from ratelimit_service.sources import manifests, native
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.rules.document import Document
+from ratelimit_service.core.rules.reader import Loaded, load
+from ratelimit_service.sources import manifests
+from ratelimit_service.sources import yaml_writer as native
 from ratelimit_service.sources.yaml_text import read_all
 
 CORPUS = Path(__file__).parents[1] / "manifests"

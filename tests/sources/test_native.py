@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.document import Document, Kind, Mapping, Node, Scalar, Sequence
-from ratelimit_service.core.rules import load
-from ratelimit_service.sources import manifests, native
+from ratelimit_service.core.rules.document import Document, Kind, Mapping, Node, Scalar, Sequence
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.sources import manifests
+from ratelimit_service.sources import yaml_writer as native
 from ratelimit_service.sources.yaml_text import DEEPEST, read, read_all, resolve
 
 TESTS = Path(__file__).parents[1]

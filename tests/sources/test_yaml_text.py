@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.core.document import Kind, Mapping, Node, Scalar, Sequence
 from ratelimit_service.core.errors import InvalidRules, Problem
+from ratelimit_service.core.rules.document import Kind, Mapping, Node, Scalar, Sequence
 from ratelimit_service.sources.yaml_text import DEEPEST, MOST_NODES, read, resolve
 
 

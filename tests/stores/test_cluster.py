@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.stores.cluster import ClusterStore
-from ratelimit_service.stores.redis_client import Link, at_address
-from ratelimit_service.stores.settling import PartlyAway
-from ratelimit_service.stores.slots import SLOTS
+from ratelimit_service.stores.batch import PartlyAway
+from ratelimit_service.stores.redis.client import Link, at_address
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.slots import SLOTS
 
 ASKED = ("10.0.0.1", 7000)
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
-from ratelimit_service.stores.layers import CoalescingStore, DeadlineStore, without_deadline
+from ratelimit_service.stores.layers.deadline import DeadlineStore
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.layers.layer import without_deadline
 from ratelimit_service.stores.memory import MemoryStore
 
 

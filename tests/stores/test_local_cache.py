@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ratelimit_service.core.model import Gate, Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
-from ratelimit_service.stores.local_cache import FRESH, LocalCache
+from ratelimit_service.stores.layers.local_cache import FRESH, LocalCache
 from ratelimit_service.stores.memory import MemoryStore
 
 BUDGET = Gate.BUDGET | Gate.REFUSES

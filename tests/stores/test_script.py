@@ -6,8 +6,8 @@ import pytest
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
-from ratelimit_service.stores.script import Call
-from ratelimit_service.stores.settling import REGISTER_TTL, Batch
+from ratelimit_service.stores.batch import REGISTER_TTL, Batch
+from ratelimit_service.stores.redis.script import Call
 
 HOLDS = Gate.REFUSES | Gate.HOLDS
 

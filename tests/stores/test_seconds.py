@@ -10,8 +10,8 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.stores.layers.seconds import SecondsApart, is_of_seconds
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.seconds import SecondsApart, is_of_seconds
 
 SECOND, MINUTE = "{d|k=v}:second:2026-11-21T01:44:05Z", "{d|k=v}:minute:2026-11-21T01:44Z"
 

@@ -11,9 +11,9 @@ from ratelimit_service.core.decision import Count
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.batch import Applied, Batch, Part
+from ratelimit_service.stores.layers.settling import Entry, Journal, SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.parts import Part
-from ratelimit_service.stores.settling import Applied, Batch, Entry, Journal, SettlingStore
 
 
 class Backend(MemoryStore):

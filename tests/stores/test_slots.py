@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.model import Hit
-from ratelimit_service.stores.parts import Part, joined
-from ratelimit_service.stores.script import register
-from ratelimit_service.stores.slots import SLOTS, by_slot, slot_of, tags
+from ratelimit_service.stores.batch import Part, joined
+from ratelimit_service.stores.redis.script import register
+from ratelimit_service.stores.redis.slots import SLOTS, by_slot, slot_of, tags
 
 
 def test_keys_are_in_the_slots_that_redis_says() -> None:

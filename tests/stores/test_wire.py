@@ -16,18 +16,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ratelimit_service.stores.redis_client import (
-    Link,
-    Tls,
-    at_address,
-    at_socket,
-    connect,
-    open_connection,
-)
-from ratelimit_service.stores.wire import Wire
-from tests.certificates import Authority
-from tests.faults.proxy import Proxy
-from tests.servers import RedisServer, TlsFiles
+from ratelimit_service.stores.redis.client import Link, Tls, at_address, at_socket, connect, open_connection
+from ratelimit_service.stores.redis.wire import Wire
+from testing.certificates import Authority
+from testing.proxy import Proxy
+from testing.servers import RedisServer, TlsFiles
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.exceptions import InvalidResponse, WatchError
 
-from ratelimit_service.stores.redis_client import Opened
-from ratelimit_service.stores.wire import _Connection, ignore
+from ratelimit_service.stores.redis.client import Opened
+from ratelimit_service.stores.redis.wire import _Connection, ignore
 
 
 class Clock(SimpleNamespace):

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.core.matcher import RuleTree
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Override, Request, Status, Unit
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis import RedisStore, connect
-from tests.servers import RedisServer
+from ratelimit_service.stores.redis.server import RedisStore, connect
+from testing.servers import RedisServer
 
 NOW = 1_795_256_400.0
 """2026-11-21T10:20:00Z, well inside an hour: a recorded group never crossed the edge of a window."""

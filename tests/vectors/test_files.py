@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.errors import InvalidRules, Problem
-from ratelimit_service.core.rules import load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 
 FILES: list[dict[str, Any]] = json.loads(

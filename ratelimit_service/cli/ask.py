@@ -1,0 +1,110 @@
+"""`ratelimit-service ask`: what a gateway would ask, asked by a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+from google.protobuf import json_format
+
+from ..core.errors import InvalidRequest, StoreError
+from ..core.text import printable
+from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ..settings.types import host_port
+from ..transports.grpc_method import PATH
+from .commands import entries_of
+
+_OVER = RateLimitResponse.OVER_LIMIT
+
+
+class Tls(NamedTuple):
+    """How to speak TLS: the CA to trust (none: those that grpc brings along), and a certificate of one's own."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def ask(
+    server: str,
+    domain: str,
+    descriptors: Sequence[str],
+    hits: int,
+    *,
+    as_json: bool,
+    timeout: float,
+    tls: Tls | None = None,
+) -> int:
+    """Ask `server`, print its answer, and return the exit code: 0 for OK, 3 for OVER_LIMIT.
+
+    Raises InvalidRequest for a descriptor, a server or a file that is none, StoreError where the server gave no answer.
+    """
+    target = _target(server)
+    request = RateLimitRequest(domain=domain)
+    for text in descriptors:
+        descriptor = request.descriptors.add(is_negative_hits=hits < 0)
+        descriptor.hits_addend.value = abs(hits)
+        for key, value in entries_of(text):
+            descriptor.entries.add(key=key, value=value)
+    with _channel(target, tls) as channel:
+        method = channel.unary_unary(
+            PATH,
+            request_serializer=RateLimitRequest.SerializeToString,
+            response_deserializer=RateLimitResponse.FromString,
+        )
+        try:
+            response = method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            details = printable(error.details() or "")
+            raise StoreError(f"no decision from {server}: {error.code().name}: {details}") from None
+    if as_json:
+        print(json_format.MessageToJson(response, indent=2))
+    else:
+        print(RateLimitResponse.Code.Name(response.overall_code))
+        for text, status in zip(descriptors, response.statuses, strict=True):
+            print(f"  {printable(text)}: {_describe(status)}")
+    return 3 if response.overall_code == _OVER else 0
+
+
+def _channel(target: str, tls: Tls | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(target)
+    if (tls.certificate is None) != (tls.key is None):
+        raise InvalidRequest("--cert and --key belong together: give both, or none")
+    ca, certificate, key = map(_content, tls)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(ca, key, certificate))
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _target(server: str) -> str:
+    """`server` as grpc names it; without a host it is this one. Raises InvalidRequest."""
+    if server.startswith("unix:"):
+        return server
+    try:
+        host, _ = host_port(server)
+    except ValueError as error:
+        raise InvalidRequest(f'the server "{printable(server)}" {error}') from None
+    return server if host else f"127.0.0.1{server}"
+
+
+def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
+    if not status.HasField("current_limit"):
+        return "unlimited" if status.limit_remaining else "nothing limits it"
+    limit = status.current_limit
+    unit = RateLimitResponse.RateLimit.Unit.Name(limit.unit).lower()
+    many = limit.unit_multiplier.value
+    window = f"these {many} {unit}s" if many > 1 else f"this {unit}"
+    name = f" ({printable(limit.name)})" if limit.name else ""
+    verdict = "over the limit, " if status.code == _OVER else ""
+    return (
+        f"{verdict}{status.limit_remaining:,} of {limit.requests_per_unit:,} left for {window}{name}, "
+        f"resets in {status.duration_until_reset.seconds:,} s"
+    )

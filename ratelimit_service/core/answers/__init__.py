@@ -1,0 +1,1 @@
+"""What an answer carries beside the verdict."""

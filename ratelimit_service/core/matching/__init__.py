@@ -1,0 +1,1 @@
+"""A descriptor to its rule, its limits and its counter key."""

@@ -1,0 +1,62 @@
+"""Limits that a request brings with it, in place of the configured ones."""
+
+from __future__ import annotations
+
+from ..errors import InvalidRequest
+from ..model import Calendar, Descriptor, Limit, Override, Rule, Unit, Window
+from . import keys
+from .tree import Domain, Match, stat_of_entries
+
+OVERRIDE_SOURCE = "the request"
+"""The source of a rule that is no rule of the configuration, but made of a limit that the request brings with it."""
+
+
+def override_limit(override: Override) -> Limit:
+    """The limit that an override stands for, by upstream's windows. Raises InvalidRequest for a unit that is none."""
+    if not Unit.SECOND <= override.unit <= Unit.WEEK:
+        raise InvalidRequest(
+            f"a limit override has the unknown unit {override.unit}: use 1 (second) to 7 (week)"
+        )
+    return Limit(override.amount, Window(Unit(override.unit), max(1, override.multiplier)))
+
+
+def overridden(domain: Domain, descriptor: Descriptor, override: Override, match: Match | None) -> Match:
+    """What a descriptor with a limit of its own meets. It needs no configured rule beside it (`match`).
+
+    Where it meets one, the override keeps its kind, and takes the place of its window of the same unit; else it
+    stands alone. It refuses even where the configured rule would only have been tried out.
+    """
+    limit = override_limit(override)
+    stat = stat_of_entries(domain.name, descriptor.entries)
+    parts = tuple([keys.part(*entry) for entry in descriptor.entries])
+    base = match.rule if match is not None and not match.rule.unlimited else None
+    if base is None:
+        if domain.budgets:
+            limit = _on_calendar(limit, Calendar(domain.zone or "UTC"))
+        return Match(Rule(stat, (limit,), budget=domain.budgets, source=OVERRIDE_SOURCE), parts, stat)
+    replaced = next((own for own in base.limits if _same_unit(own.window, limit.window)), None)
+    if replaced is not None:
+        new = Limit(limit.amount, replaced.window, replaced.name if base.budget else "")
+        limits = tuple([new if own is replaced else own for own in base.limits])
+    else:
+        calendar = base.limits[0].window.calendar
+        limits = (_on_calendar(limit, Calendar(calendar.zone)) if calendar else limit,)
+    rule = Rule(
+        stat,
+        limits,
+        budget=base.budget,
+        count_refused=base.count_refused,
+        warn_at=base.warn_at,
+        track=base.track,
+        denial_message=base.denial_message,
+        source=OVERRIDE_SOURCE,
+    )
+    return Match(rule, parts, stat)
+
+
+def _same_unit(one: Window, other: Window) -> bool:
+    return (one.unit, one.multiplier) == (other.unit, other.multiplier)
+
+
+def _on_calendar(limit: Limit, calendar: Calendar) -> Limit:
+    return Limit(limit.amount, limit.window._replace(calendar=calendar))

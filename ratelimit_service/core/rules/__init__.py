@@ -1,0 +1,1 @@
+"""Configuration documents to validated rules."""

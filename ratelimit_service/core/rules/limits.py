@@ -1,0 +1,174 @@
+"""One `rate_limit`, or one entry of `rate_limits` -> how much in which window."""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from typing import NamedTuple
+
+from ..model import COUNTER_MAX, UINT32_MAX, Calendar, Limit, Unit, Window
+from .fields import Fields, describe, quoted
+from .zones import is_zone, nearest_zone
+
+UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR)
+
+_UNIT_NAMES = ", ".join(unit.name.lower() for unit in UNITS)
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_LEAP_YEAR = 2000
+
+_day_of_month = re.compile(r"0?[1-9]|[12][0-9]|3[01]")
+_month_and_day = re.compile(r"(0[1-9]|1[0-2])-([0-9]{2})")
+
+
+class Defaults(NamedTuple):
+    """What a limit takes from its domain: the time zone (empty where there is none), and whether all are budgets."""
+
+    zone: str
+    budgets: bool
+
+
+class LimitText(NamedTuple):
+    """What a file says of one limit. `limit` is None where it is unlimited, or where something is wrong with it.
+
+    `amount_key` is the key that its amount stands under, empty where there is none or it is not clear which.
+    """
+
+    fields: Fields
+    name: str
+    unlimited: bool
+    amount_key: str
+    limit: Limit | None
+
+
+def header_text(name: str) -> str:
+    """`name` as it can stand between the quotes of Envoy's x-ratelimit headers, which nobody else escapes."""
+    return "".join([char if " " <= char <= "~" and char not in '"\\' else "_" for char in name])
+
+
+def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitText:
+    """The limit that `fields` says, checked by itself. Without an amount upstream's rate_limit means 0; a list's is an error."""
+    name = fields.text("name") or ""
+    if "unlimited" in fields.misplaced:
+        return LimitText(fields, name, False, "", None)
+    unlimited = fields.flag("unlimited")
+    amounts = {
+        "requests_per_unit": fields.whole("requests_per_unit", 0, UINT32_MAX, absent=0),
+        "tokens_per_unit": fields.whole("tokens_per_unit", 0, COUNTER_MAX, absent=0),
+    }
+    multiplier = fields.whole("unit_multiplier", 1, UINT32_MAX, absent=1)
+    unit = _unit(fields, unlimited)
+    given = [key for key in amounts if fields.given(key)]
+    if unlimited:
+        _check_beside_unlimited(fields)
+    elif len(given) > 1:
+        fields.error("tokens_per_unit", "must not stand beside requests_per_unit: remove one of them")
+    elif not given and in_list:
+        fields.error("", "has no amount: give it requests_per_unit or tokens_per_unit")
+    elif not given and unlimited is False:
+        fields.warn("requests_per_unit", "is missing and read as 0: every request is over the limit")
+    amount_key = given[0] if len(given) == 1 else ""
+    amount = amounts[amount_key or "requests_per_unit"]
+    zone = ("" if unlimited else read_zone(fields)) or defaults.zone
+    limit = None
+    if unit:
+        budget = defaults.budgets or amount_key == "tokens_per_unit"
+        calendar = _calendar(fields, unit, zone, always=budget)
+        if amount is not None and multiplier is not None:
+            limit = Limit(amount, Window(unit, multiplier, calendar), header_text(name))
+    return LimitText(fields, name, bool(unlimited), amount_key, limit)
+
+
+def read_zone(fields: Fields) -> str:
+    """The time zone under `time_zone`; empty where there is none, or none that could be used."""
+    name = fields.text("time_zone")
+    if name is None or not fields.given("time_zone"):
+        return ""
+    if is_zone(name):
+        return name
+    near = None if fields.hushed else nearest_zone(name)
+    hint = (
+        f"did you mean {near!r}?" if near else "use a name of the IANA database, such as Europe/Berlin or UTC"
+    )
+    fields.error("time_zone", f"unknown time zone {quoted(name)}: {hint}")
+    return ""
+
+
+def _unit(fields: Fields, unlimited: bool | None) -> Unit | None:
+    """The unit of the window, or None where there is none to count in."""
+    text = fields.text("unit")
+    if text is None or unlimited is None:
+        return None
+    unit = Unit.__members__.get(text.upper(), Unit.UNKNOWN)
+    if unlimited:
+        if unit:
+            fields.error("unit", "must not stand beside unlimited: remove one of them")
+        elif text:
+            fields.warn("unit", f"{quoted(text)} is no unit, and has no effect beside unlimited: remove it")
+    elif not text:
+        fields.error("unit", f"is missing: use one of {_UNIT_NAMES}")
+    elif not unit:
+        fields.error("unit", f"unknown unit {quoted(text)}: use one of {_UNIT_NAMES}")
+    return None if unlimited else unit or None
+
+
+def _check_beside_unlimited(fields: Fields) -> None:
+    for key in ("unit_multiplier", "tokens_per_unit", "time_zone", "starts_on"):
+        if fields.given(key):
+            fields.error(key, "must not stand beside unlimited: remove one of them")
+    if fields.given("requests_per_unit"):
+        fields.warn("requests_per_unit", "has no effect beside unlimited: remove one of them")
+
+
+def _calendar(fields: Fields, unit: Unit, zone: str, *, always: bool) -> Calendar | None:
+    """The calendar of a window; None where neither the file nor its kind asks for one."""
+    start = _start(fields, unit)
+    if not (always or zone or start):
+        return None
+    return (start or Calendar())._replace(zone=zone or "UTC")
+
+
+def _start(fields: Fields, unit: Unit) -> Calendar | None:
+    """Where `starts_on` has weeks, months or years begin; None where it says nothing that could be used."""
+    if not fields.given("starts_on"):
+        return None
+    if unit not in _STARTS:
+        name = unit.name.lower()
+        fields.error(
+            "starts_on", f"is for weeks, months and years, and has no meaning for unit {name}: remove it"
+        )
+        return None
+    wanted, read = _STARTS[unit]
+    node = fields.scalar("starts_on", wanted)
+    if node is None:
+        return None
+    calendar = read(node.text)
+    if calendar is None:
+        fields.error("starts_on", f"must be {wanted}, not {describe(node)}")
+    return calendar
+
+
+def _weekday(text: str) -> Calendar | None:
+    for number, name in enumerate(_WEEKDAYS):
+        if text.lower() in (name, name[:3]):
+            return Calendar(weekday=number)
+    return None
+
+
+def _day(text: str) -> Calendar | None:
+    return Calendar(day=int(text)) if _day_of_month.fullmatch(text) else None
+
+
+def _month_day(text: str) -> Calendar | None:
+    found = _month_and_day.fullmatch(text)
+    if found is None:
+        return None
+    month, day = int(found[1]), int(found[2])
+    return Calendar(day=day, month=month) if 1 <= day <= monthrange(_LEAP_YEAR, month)[1] else None
+
+
+_STARTS = {
+    Unit.WEEK: ("a weekday, such as monday or mon", _weekday),
+    Unit.MONTH: ("a day of the month, from 1 to 31", _day),
+    Unit.YEAR: ("a month and a day, such as 04-01 for the first of April", _month_day),
+}
+"""For each unit that can start elsewhere: what `starts_on` is, and how it is read from its raw text."""

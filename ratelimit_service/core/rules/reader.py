@@ -1,0 +1,357 @@
+"""Documents -> validated rules: what the configuration language means.
+
+The language is upstream's, exactly: what it accepts is accepted here, and means the same. What it accepts although it is
+surely a mistake is a warning. All errors of all files are found and told together; one mistake is one message, so what
+cannot be judged because of another error is left alone.
+
+Ours beyond upstream: budgets (`tokens_per_unit`), several limits on one descriptor (`rate_limits`), windows of N units and
+by the calendar of a place, and what stands beside a limit or at the top of a file (vocabulary.py has every key).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..answers.statkeys import stat_level
+from ..errors import InvalidRules, Problem
+from ..model import DescriptorRule, DomainRules, Rule, StatKey
+from .document import Document, Kind, Mapping, Scalar
+from .fields import Fields, Level, Report, describe, quoted
+from .limits import UNITS, Defaults, LimitText, header_text, read_limit, read_zone
+from .templates import wrong_with
+
+__all__ = ["UNITS", "Loaded", "header_text", "load"]
+
+MOST_LIMITS = 16
+"""How many limits one descriptor may have."""
+
+_MOST_KEYS = 16
+_MOST_THRESHOLDS = 10
+
+_FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
+_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message")
+"""What a descriptor says of its limits, and has no effect without any."""
+
+_UNMATCHED = {"allow": False, "deny": True}
+_BUDGET_DOMAINS = "BUDGET_DOMAINS"
+
+
+class Loaded(NamedTuple):
+    """The rules of all domains, in the order in which the documents name them, and what is surely a mistake in them."""
+
+    domains: tuple[DomainRules, ...]
+    warnings: tuple[Problem, ...]
+
+
+def load(
+    documents: Sequence[Document],
+    *,
+    merge_domains: bool = False,
+    budget_domains: frozenset[str] = frozenset(),
+) -> Loaded:
+    """The rules that `documents` say, in their order; raises InvalidRules with every error of all of them.
+
+    With `merge_domains` (MERGE_DOMAIN_CONFIG) several documents may name one domain: their descriptors are siblings, those
+    of an earlier document first, and what any of them says of the domain holds for all. In `budget_domains`
+    (BUDGET_DOMAINS) every limit is a budget.
+    """
+    report = Report()
+    domains: dict[str, _Domain] = {}
+    readers = []
+    for document in documents:
+        for warning in document.warnings:
+            report.warn(warning)
+        fields = _root(document, report)
+        if fields is not None:
+            domain = _enter(document.file, fields, domains, merge_domains, budget_domains)
+            readers.append(_Reader(document.file, fields, domain))
+    for reader in readers:  # by now each domain is complete but for its descriptors
+        reader.descriptors()
+    if not report.failed:
+        for domain in domains.values():
+            domain.warn_of_strangers()
+        for name in sorted(budget_domains - domains.keys()):
+            message = f"no file is of the domain {quoted(name)}: name one of those that are in the files"
+            report.warn(Problem(_BUDGET_DOMAINS, 0, "", message))
+    problems, warnings = report.told([*(document.file for document in documents), _BUDGET_DOMAINS])
+    if problems:
+        raise InvalidRules(problems, warnings)
+    return Loaded(tuple([domain.rules() for domain in domains.values()]), warnings)
+
+
+def _root(document: Document, report: Report) -> Fields | None:
+    """The keys at the top of a document; None where there are none to read."""
+    if document.extra_documents:
+        message = "only the first document of a file is read: move what begins here into a file of its own"
+        report.warn(Problem(document.file, document.extra_documents, document.path, message))
+    root = document.root
+    if isinstance(root, Mapping):
+        return Fields(report, document.file, Level.FILE, document.path, root)
+    if root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL):
+        message = "the file is empty: it must have a domain and descriptors"
+        report.error(Problem(document.file, document.line, document.path, message))
+    else:
+        message = f"must be a mapping with a domain and descriptors, not {describe(root)}"
+        report.error(Problem(document.file, root.line, document.path, message))
+    return None
+
+
+class _Domain:
+    """A domain while its documents are read."""
+
+    def __init__(self, name: str, source: str, *, budgets: bool) -> None:
+        self.name = name
+        self.source = source
+        self.budgets = budgets
+        self.zone = ""
+        self.deny_unmatched = False
+        self.required_keys: tuple[str, ...] = ()
+        self.descriptors: list[DescriptorRule] = []
+        self.siblings: dict[bytes, str] = {}
+        self.names: set[str] = set()
+        self.replaced: list[tuple[str, Fields]] = []
+        self._said: dict[str, tuple[object, str]] = {}
+
+    def take_settings(self, file: str, fields: Fields) -> None:
+        """What a document says of the domain as a whole; several documents must not contradict each other."""
+        zone = read_zone(fields)
+        if self._agrees(file, fields, "time_zone", zone):
+            self.zone = zone
+        unmatched = fields.scalar("unmatched", "allow or deny") if fields.given("unmatched") else None
+        if unmatched is not None:
+            deny = _UNMATCHED.get(unmatched.text.lower())
+            if deny is None:
+                fields.error("unmatched", f"must be allow or deny, not {describe(unmatched)}")
+            elif self._agrees(file, fields, "unmatched", unmatched.text.lower()):
+                self.deny_unmatched = deny
+        required = fields.raw_texts("required_keys", _MOST_KEYS, "[team]")
+        if self._agrees(file, fields, "required_keys", frozenset(required)):
+            self.required_keys = self.required_keys or required
+
+    def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
+        """Whether `value` is something new, or at least nothing else than what another document says."""
+        if not value or not fields.given(name):
+            return False
+        said, where = self._said.setdefault(name, (value, _source(file, fields.line_of(name))))
+        if said != value:
+            fields.error(
+                name, f"is another one at {where}: give it once, or the same in every file of the domain"
+            )
+        return said == value
+
+    def warn_of_strangers(self) -> None:
+        """Warns where a `replaces` names what no rate_limit of the domain is called."""
+        for name, fields in self.replaced:
+            if name not in self.names:
+                fields.warn(
+                    "name", f"no rate_limit of domain {quoted(self.name)} has the name {quoted(name)}"
+                )
+
+    def rules(self) -> DomainRules:
+        """What was read."""
+        return DomainRules(
+            name=self.name,
+            descriptors=tuple(self.descriptors),
+            deny_unmatched=self.deny_unmatched,
+            required_keys=tuple(map(_bytes, self.required_keys)),
+            budgets=self.budgets,
+            zone=self.zone,
+            source=self.source,
+        )
+
+
+def _enter(
+    file: str,
+    fields: Fields,
+    domains: dict[str, _Domain],
+    merge_domains: bool,
+    budget_domains: frozenset[str],
+) -> _Domain:
+    """The domain that a document is about; one that nobody will see where its name is wrong."""
+    name = fields.text("domain")
+    if name == "":
+        fields.error(
+            "domain",
+            "is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'",
+        )
+    domain = _Domain(name or "", _source(file, fields.line_of("domain")), budgets=name in budget_domains)
+    if name and name not in domains:
+        domains[name] = domain
+    elif name and merge_domains:
+        domain = domains[name]
+    elif name:
+        message = (
+            f"{quoted(name)} has its rules at {domains[name].source} already: put them together into one file"
+        )
+        fields.error("domain", message + ", or set MERGE_DOMAIN_CONFIG=true")
+    domain.take_settings(file, fields)
+    return domain
+
+
+class _Reader:
+    """Reads the descriptors of one document."""
+
+    def __init__(self, file: str, root: Fields, domain: _Domain) -> None:
+        self._file = file
+        self._root = root
+        self._domain = domain
+
+    def descriptors(self) -> None:
+        """Adds them to those of the domain."""
+        items = self._root.mappings("descriptors", Level.DESCRIPTOR)
+        self._domain.descriptors += self._descriptors(items, self._domain.siblings, ())
+
+    def _descriptors(
+        self, items: list[Fields], siblings: dict[bytes, str], above: tuple[str, ...]
+    ) -> tuple[DescriptorRule, ...]:
+        return tuple([self._descriptor(fields, siblings, above) for fields in items])
+
+    def _descriptor(
+        self, fields: Fields, siblings: dict[bytes, str], above: tuple[str, ...]
+    ) -> DescriptorRule:
+        source = _source(self._file, fields.line)
+        key, value = fields.raw_text("key"), fields.raw_text("value")
+        if key == "":
+            fields.error(
+                "key", "is missing or empty: every descriptor needs the key of an entry, such as 'key: team'"
+            )
+        named = DescriptorRule(_bytes(key or ""), _bytes(value or ""))
+        path = (*above, stat_level(named.composite))
+        share_threshold = fields.flag("share_threshold")
+        if key and value is not None:
+            self._check_duplicate(fields, named.composite, siblings, source)
+            if share_threshold and b"*" not in named.composite:
+                fields.error(
+                    "share_threshold",
+                    "is for values that match a wildcard: give this descriptor a value with '*'",
+                )
+        rule = self._rule(fields, path, source)
+        return DescriptorRule(
+            named.key,
+            named.value,
+            rule,
+            self._descriptors(fields.mappings("descriptors", Level.DESCRIPTOR), {}, path),
+            share_threshold=bool(share_threshold),
+            value_to_metric=bool(fields.flag("value_to_metric")),
+            source=source,
+        )
+
+    def _check_duplicate(
+        self, fields: Fields, composite: bytes, siblings: dict[bytes, str], source: str
+    ) -> None:
+        if composite not in siblings:
+            siblings[composite] = source
+            return
+        shown = quoted(composite.decode("utf-8", "surrogateescape"))
+        fields.error(
+            "",
+            f"{shown} (key, or key_value) stands at {siblings[composite]} already: siblings must differ in it",
+        )
+
+    def _rule(self, fields: Fields, path: tuple[str, ...], source: str) -> Rule | None:
+        flags = {name: bool(fields.flag(name)) for name in (*_FLAGS, "count_refused", "track")}
+        metadata = fields.struct("metadata")
+        warn_at = fields.shares("warn_at", _MOST_THRESHOLDS)
+        denial_message = _template(fields)
+        said = self._limits(fields)
+        if not said:
+            if not fields.given("rate_limit") and not fields.given("rate_limits"):
+                without_effect = [name for name in _FLAGS if flags[name]]
+                without_effect += ["metadata"] if metadata else []
+                without_effect += [name for name in _BESIDE_LIMITS if fields.given(name)]
+                for name in without_effect:
+                    fields.warn(name, "has no effect: this descriptor has no rate_limit")
+            return None
+        unlimited = said[0].unlimited
+        if unlimited:
+            for name in filter(fields.given, _BESIDE_LIMITS):
+                fields.warn(name, "has no effect beside unlimited: remove one of them")
+        name = next((limit.name for limit in said if limit.name), "")
+        if name:
+            self._domain.names.add(name)
+        budget = not unlimited and (self._domain.budgets or said[0].amount_key == "tokens_per_unit")
+        # A minute that refuses must not burn the day; a charge on a budget always counts.
+        count_by_default = budget or not fields.given("rate_limits")
+        return Rule(
+            path=StatKey(self._domain.name, path),
+            limits=tuple([limit.limit for limit in said if limit.limit is not None]),
+            unlimited=unlimited,
+            name=name,
+            replaces=self._replaces(said[0].fields, name),
+            shadow=flags["shadow_mode"],
+            quota=flags["quota_mode"],
+            detailed_metric=flags["detailed_metric"],
+            metadata=metadata,
+            budget=budget,
+            count_refused=flags["count_refused"] if fields.given("count_refused") else count_by_default,
+            warn_at=warn_at,
+            track=flags["track"],
+            denial_message=denial_message,
+            source=source,
+        )
+
+    def _limits(self, fields: Fields) -> list[LimitText]:
+        """What stands under `rate_limit` or `rate_limits`; empty where there is nothing that could be read."""
+        defaults = Defaults(self._domain.zone, self._domain.budgets)
+        limit = fields.mapping("rate_limit", Level.RATE_LIMIT)
+        items = fields.mappings("rate_limits", Level.RATE_LIMITS, MOST_LIMITS)
+        if fields.given("rate_limit") and fields.given("rate_limits"):
+            fields.error("rate_limits", "must not stand beside rate_limit: move that one into the list")
+        said = [read_limit(item, defaults, in_list=True) for item in items]
+        _check_together(said)
+        return said if limit is None else [read_limit(limit, defaults, in_list=False)]
+
+    def _replaces(self, limit: Fields, own: str | None) -> frozenset[str]:
+        names = set()
+        for fields in limit.mappings("replaces", Level.REPLACES):
+            name = fields.text("name")
+            if name == "":
+                fields.error("name", "is missing or empty: it must be the name of another rate_limit")
+            elif name and name == own:
+                fields.error(
+                    "name", f"{quoted(name)} is the name of this rate_limit itself: name another one"
+                )
+            elif name:
+                names.add(name)
+                self._domain.replaced.append((name, fields))
+        return frozenset(names)
+
+
+def _check_together(said: Sequence[LimitText]) -> None:
+    """Reports what limits of one list must not have alike, or otherwise.
+
+    Windows are told apart by unit and multiplier alone: those of two time zones often begin at one instant, and would
+    share a counter.
+    """
+    kinds: dict[str, str] = {}
+    windows: dict[object, str] = {}
+    for each in said:
+        path = each.fields.path
+        if each.amount_key:
+            kinds.setdefault(each.amount_key, path)
+            key, first = next(iter(kinds.items()))
+            if key != each.amount_key:
+                each.fields.error(each.amount_key, f"must be {key}, as in {first}: a list is of one kind")
+        if each.limit:
+            first = windows.setdefault(each.limit.window[:2], path)
+            if first != path:
+                each.fields.error(
+                    "unit", f"{first} has this window already: give each another unit or unit_multiplier"
+                )
+
+
+def _template(fields: Fields) -> str:
+    text = fields.text("denial_message") or ""
+    wrong = wrong_with(text)
+    if wrong:
+        fields.error("denial_message", wrong)
+    return text
+
+
+def _source(file: str, line: int) -> str:
+    return f"{file}:{line}" if line else file
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

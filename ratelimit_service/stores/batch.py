@@ -1,0 +1,111 @@
+"""A batch that takes several calls: its parts, the wait for their outcomes, and these put together again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from ..core.decision import Count
+from ..core.errors import StoreError
+from ..core.model import HitValues
+from ..ports import Outcome
+
+T = TypeVar("T")
+
+EVERYWHERE = -1
+"""In place of a slot: all of Redis."""
+
+
+REGISTER_TTL = 3_600
+"""How long a register is remembered, in seconds: a batch that cannot be settled within it is given up, and counted."""
+
+
+class Part(NamedTuple):
+    """What one call of the script can apply: some hits of some groups.
+
+    `places` says for each group of the part which one of all groups it is of, and which of its hits these are; `where`
+    is the slot that they are in. A lane has a register in each slot: where lanes are used again in the same slot,
+    there are few registers.
+    """
+
+    groups: Sequence[Sequence[HitValues]]
+    places: Sequence[tuple[int, Sequence[int]]]
+    where: int = EVERYWHERE
+
+
+class Batch(NamedTuple):
+    """One call of the script: hits that one Redis node applies in one step; `where` is the slot of them all, if known."""
+
+    groups: Sequence[Sequence[HitValues]]
+    lane: str
+    number: str
+    where: int = EVERYWHERE
+
+
+Applied = Callable[[list[list[Count]] | StoreError], None]
+
+
+class PartlyAway(StoreError):
+    """A part of Redis cannot be reached, a server of a Cluster; that is no reason to give up the rest of it."""
+
+
+def joined(
+    groups: Sequence[Sequence[HitValues]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
+) -> list[list[Count]]:
+    """The outcomes of the parts, put together again in the order of the hits of each group."""
+    whole: list[list[Count]] = [[0] * len(group) for group in groups]
+    for part, of_part in zip(parts, outcomes, strict=True):
+        for (group, places), outcome in zip(part.places, of_part, strict=True):
+            for number, place in enumerate(places):
+                whole[group][place] = outcome if isinstance(outcome, StoreError) else outcome[number]
+    return whole
+
+
+def together(number: int, then: Callable[[list[T]], None]) -> list[Callable[[T], None]]:
+    """As many callbacks; once each was called, `then` is told what they were told, in their order."""
+    told: list[Any] = [None] * number
+    waiting = number
+
+    def answered(place: int, what: T) -> None:
+        nonlocal waiting
+        told[place] = what
+        waiting -= 1
+        if not waiting:
+            then(told)
+
+    return [partial(answered, place) for place in range(number)]
+
+
+async def told(begin: Callable[[Callable[[T], None]], None]) -> T:
+    """What the callback is told that `begin` is given. What was begun goes on where the task that waits is cancelled."""
+    answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    begin(lambda what: None if answer.done() else answer.set_result(what))
+    return await answer
+
+
+class UnderWay:
+    """How many calls are under way, for whoever must wait until there are none."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._none: asyncio.Future[None] | None = None
+
+    def begin(self) -> None:
+        """One more."""
+        self.number += 1
+
+    def end(self) -> None:
+        """One less."""
+        self.number -= 1
+        if not self.number and self._none is not None:
+            self._none.set_result(None)
+            self._none = None
+
+    async def none(self) -> None:
+        """Wait until there are none. What is called back at the end of the last one may begin another: that one, too."""
+        while self.number:
+            if self._none is None:
+                self._none = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._none)

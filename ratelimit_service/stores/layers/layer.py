@@ -1,0 +1,49 @@
+"""The base of all layers: a CounterStore that passes everything to the one below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...core.model import HitValues
+from ...ports import CounterStore, Then
+
+
+class Layer:
+    """A CounterStore that leaves everything to the one below; layers override what they are for."""
+
+    for_callers = False
+    """Whether it is there for callers who cannot wait: their answers may be early, or without a count."""
+
+    def __init__(self, below: CounterStore) -> None:
+        self._below = below
+
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit)."""
+        self._below.hit(groups, then)
+
+    async def start(self) -> None:
+        """Reach the store below."""
+        await self._below.start()
+
+    async def close(self) -> None:
+        """Close the store below."""
+        await self._below.close()
+
+    async def ping(self) -> None:
+        """Ask the store below whether it can be reached."""
+        await self._below.ping()
+
+    async def look(self, bucket: str) -> dict[str, int | None]:
+        """What the counters of a bucket hold."""
+        return await self._below.look(bucket)
+
+    async def forget(self, bucket: str) -> dict[str, int | None]:
+        """Delete the counters of a bucket."""
+        return await self._below.forget(bucket)
+
+
+def without_deadline(store: CounterStore) -> CounterStore:
+    """The same counters for somebody who can wait, and would lose what an answer that comes late has to say."""
+    while isinstance(store, Layer) and store.for_callers:
+        store = store._below
+    return store

@@ -1,0 +1,119 @@
+"""Refusing at once what was just seen to be used up (LOCAL_CACHE_SIZE_IN_BYTES).
+
+A caller who is over the limit often asks again and again. For a second after the store has said so, such requests are
+answered from here. Charges among them are handed down and counted all the same; only their answer does not wait. So nothing
+has to be made invalid: a counter that is deleted, set or given back by hand is seen within the second, and a limit that is
+raised at once, because what is remembered is the count and not the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ...core.decision import Count
+from ...core.errors import StoreError
+from ...core.model import Gate, HitValues
+from ...ports import CounterStore, Outcome, Then
+from .layer import Layer
+
+FRESH = 1.0
+"""Seconds for which a count is believed."""
+
+_BYTES_OF_A_COUNT = 400
+"""What one remembered counter takes, its key of ordinary length included."""
+
+
+class _Known(NamedTuple):
+    held: int
+    until: float
+
+
+class LocalCache(Layer):
+    """A CounterStore that answers from memory where a bucket is known to be used up.
+
+    `size` is in bytes. `clock` tells seconds that go forward only. At the bound the oldest counts are forgotten, which costs
+    a question to the store and frees nobody.
+    """
+
+    for_callers = True
+
+    def __init__(self, below: CounterStore, size: int, clock: Callable[[], float]) -> None:
+        super().__init__(below)
+        self._most = max(1, size // _BYTES_OF_A_COUNT)
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self.answered = 0
+        """How many requests were answered without waiting for the store."""
+
+    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit), but for the age of the counts that are told."""
+        now = self._clock()
+        answers = [self._answer(group, now) for group in groups]
+        if not any([answer is not None for answer in answers]):
+            self._below.hit(groups, lambda outcomes: then(self._remember(groups, outcomes)))
+            return
+        asked = [group if answer is None else () for group, answer in zip(groups, answers, strict=True)]
+        writing = [
+            group
+            for group, answer in zip(groups, answers, strict=True)
+            if answer is not None and any([amount for _, amount, _, _, _ in group])
+        ]
+        if writing:
+            self._below.hit(writing, lambda outcomes: None)
+
+        def join(outcomes: Sequence[Outcome]) -> None:
+            self._remember(asked, outcomes)
+            then(
+                [
+                    answer if answer is not None else told
+                    for answer, told in zip(answers, outcomes, strict=True)
+                ]
+            )
+
+        self._below.hit(asked, join)
+
+    def _answer(self, group: Sequence[HitValues], now: float) -> list[Count] | None:
+        """The counts of a group all of whose counters are known, one of them to be used up; else None."""
+        counts: list[Count] = []
+        over = False
+        for hit in group:
+            key, amount, _, _, _ = hit
+            known = self._known.get(key)
+            if known is None or known.until < now or amount < 0:
+                return None
+            counts.append(known.held)
+            over = over or _is_over(hit, known.held)
+        if not over:
+            return None
+        self.answered += 1
+        return counts
+
+    def _remember(
+        self, groups: Sequence[Sequence[HitValues]], outcomes: Sequence[Outcome]
+    ) -> Sequence[Outcome]:
+        until = self._clock() + FRESH
+        for group, outcome in zip(groups, outcomes, strict=True):
+            if isinstance(outcome, StoreError) or any([isinstance(count, StoreError) for count in outcome]):
+                continue
+            counts = [
+                count if count >= 0 else ~count for count in outcome if not isinstance(count, StoreError)
+            ]
+            if any([_is_over(hit, count) for hit, count in zip(group, counts, strict=True)]):
+                for (key, _, _, _, _), count in zip(group, counts, strict=True):
+                    self._known.pop(key, None)  # so that it becomes the newest
+                    self._known[key] = _Known(count, until)
+            else:
+                for key, _, _, _, _ in group:
+                    self._known.pop(key, None)
+        while len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
+        return outcomes
+
+
+def _is_over(hit: HitValues, count: int) -> bool:
+    """Whether a counter that holds `count` has no room for the hit."""
+    _, amount, _, limit, gate = hit
+    if amount < 0:
+        return False
+    return count >= limit if gate & Gate.BUDGET else count + amount > limit

@@ -1,0 +1,193 @@
+"""A call of hit.lua: what it is told, how it is called, and what its reply means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Container, Sequence
+from importlib import resources
+from itertools import chain, zip_longest
+from typing import Any
+
+from redis.exceptions import AskError, InvalidResponse, NoScriptError
+
+from ...core.decision import Count
+from ...core.errors import CounterRefused, StoreError
+from ...core.model import COUNTER_MAX, HELD_BACK, HitValues
+from ..batch import REGISTER_TTL, Batch
+from .wire import Answered, Argument, Wire, ignore
+
+SCRIPT = resources.files(__package__).joinpath("hit.lua").read_bytes()
+SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+
+Arguments = tuple[Argument, ...]
+"""How many KEYS, these, and ARGV."""
+
+Counts = list[list[Count]]
+"""By group."""
+
+
+class Call:
+    """A batch as the script is told it: `arguments`. With `tag`, the lane's register is in the slot of that text.
+
+    Charges and checks of one counter are one hit for Redis, the sum of them: what each of them finds there is what the
+    first one finds and what those before it add. A counter that is given something back, or is part of a group that may
+    be held back, gets each of its hits by itself, because what these do depends on what is there.
+    """
+
+    __slots__ = ("_ahead", "_groups", "_order", "_size", "arguments")
+
+    def __init__(self, batch: Batch, tag: str = "") -> None:
+        self._groups = groups = batch.groups
+        self._order: Sequence[int] | None = None
+        """For each hit, which one of the script's it is part of; None where each is one of its own."""
+        self._ahead: Sequence[int] = ()
+        """For each hit, what those before it in the same one of the script's add."""
+        keys: Sequence[str]
+        amounts: Sequence[int]
+        ttls: Sequence[int]
+        keys, amounts, ttls, _, gates = zip(*chain.from_iterable(groups), strict=True)
+        held_back = any([gate & HELD_BACK for gate in set(gates)])
+        if len(set(keys)) < len(keys):
+            apart = _apart(groups) if held_back or min(amounts) < 0 else ()
+            keys, amounts, ttls = self._put_together(keys, amounts, ttls, apart)
+        self._size = len(keys)
+        hits: list[Argument] = [0] * (2 * len(keys))
+        hits[::2] = amounts
+        hits[1::2] = ttls
+        self.arguments: Arguments = (
+            len(keys) + 1,
+            *keys,
+            register(batch.lane, keys[0], tag),
+            batch.number if any(amounts) else "",
+            REGISTER_TTL,
+            *hits,
+            *(self._gates() if held_back else ()),
+        )
+
+    def _put_together(
+        self, keys: Sequence[str], amounts: Sequence[int], ttls: Sequence[int], apart: Container[str]
+    ) -> tuple[list[str], list[int], list[int]]:
+        """The hits of the script: one for each counter, but for those `apart`, which have as many as they are given."""
+        order: list[int] = []
+        ahead: list[int] = []
+        places: dict[str, int] = {}
+        own: list[str] = []
+        sums: list[int] = []
+        lives: list[int] = []
+        for key, amount, ttl in zip(keys, amounts, ttls, strict=True):
+            place = places.get(key)
+            if place is None or key in apart:
+                place = places[key] = len(own)
+                own.append(key)
+                sums.append(amount)
+                lives.append(ttl)
+                ahead.append(0)
+            else:
+                before = sums[place]
+                ahead.append(before)
+                sums[place] = before + amount
+            order.append(place)
+        self._order, self._ahead = order, ahead
+        return own, [min(amount, COUNTER_MAX) for amount in sums], lives
+
+    def _gates(self) -> list[Argument]:
+        gates: list[Argument] = []
+        place = 1
+        order = self._order
+        for group in self._groups:
+            if any([gate & HELD_BACK for _, _, _, _, gate in group]):
+                gates += (place if order is None else order[place - 1] + 1, len(group))
+                for _, _, _, limit, gate in group:
+                    gates += (gate, limit)
+            place += len(group)
+        return gates
+
+    def counts(self, reply: Any) -> Counts | Exception:
+        """What the reply of the script says, by group; an error as it is."""
+        if not isinstance(reply, list):
+            return reply if isinstance(reply, Exception) else InvalidResponse(f"the script replied {reply!r}")
+        if len(reply) != self._size:
+            return InvalidResponse(f"the script replied {len(reply)} counts")
+        try:
+            if self._order is None:
+                sum(reply)  # a hit that failed has a text
+                return self._by_group(reply)
+            counts = [reply[place] + ahead for place, ahead in zip(self._order, self._ahead, strict=True)]
+            if max(counts) <= COUNTER_MAX:
+                return self._by_group(counts)
+        except TypeError:
+            pass
+        order = range(len(reply)) if self._order is None else self._order
+        keys = [key for group in self._groups for key, _, _, _, _ in group]
+        hits = zip(keys, zip_longest(order, self._ahead, fillvalue=0), strict=True)
+        return self._by_group([_count(key, reply[place], ahead) for key, (place, ahead) in hits])
+
+    def _by_group(self, counts: list[Count]) -> Counts:
+        if len(counts) == len(self._groups) and all(self._groups):
+            return [[count] for count in counts]
+        split: Counts = []
+        at = 0
+        for group in self._groups:
+            split.append(counts[at : at + len(group)])
+            at += len(group)
+        return split
+
+
+def _apart(groups: Sequence[Sequence[HitValues]]) -> set[str]:
+    """The counters whose hits are not put together."""
+    apart: set[str] = set()
+    for group in groups:
+        if any([amount < 0 or gate & HELD_BACK for _, amount, _, _, gate in group]):
+            apart.update([key for key, _, _, _, _ in group])
+    return apart
+
+
+def _count(key: str, reply: int | bytes, ahead: int) -> Count:
+    if isinstance(reply, int):
+        return min(reply + ahead, COUNTER_MAX)
+    return CounterRefused(f"Redis refused a counter: {_text(reply)}", key)
+
+
+def register(lane: str, key: str, tag: str = "") -> str:
+    """The key of a lane's register: it has the prefix that `key` has before its brace, for Redis may ask for one (ACL)."""
+    prefix, brace, _ = key.partition("{")
+    name = f"{prefix}lane:{lane}" if brace else f"lane:{lane}"
+    return f"{name}{{{tag}}}" if tag else name
+
+
+def evaluate(wire: Wire, arguments: Arguments, then: Callable[[Any], None], *, asking: bool = False) -> None:
+    """Run the script, and tell `then` the reply, or the exception in its place.
+
+    With `asking`, on a server that is just being given the slot.
+    """
+
+    def answered(reply: Any) -> None:
+        if isinstance(reply, NoScriptError):  # not carried out: a Redis that is new, or was told SCRIPT FLUSH
+            _run(wire, ("EVAL", SCRIPT, *arguments), then, asking)
+        else:
+            then(reply)
+
+    _run(wire, ("EVALSHA", SHA, *arguments), answered, asking)
+
+
+def _run(wire: Wire, command: Arguments, then: Answered, asking: bool) -> None:
+    if asking:
+        wire.call(("ASKING",), ignore)  # where that fails, what comes next is told so
+    wire.call(command, then)
+
+
+def failure(error: Exception) -> StoreError:
+    """An error of redis-py as callers see it. Its own texts name hosts and ports, never credentials."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, AskError):  # or MOVED, which is one
+        return StoreError(
+            "Redis: this is a server of a Cluster, which has others beside it: set REDIS_TYPE=CLUSTER"
+        )
+    return StoreError(
+        f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}"
+    )
+
+
+def _text(reply: object) -> str:
+    return reply.decode("utf-8", "backslashreplace") if isinstance(reply, bytes) else str(reply)

@@ -1,0 +1,186 @@
+"""What can be wrong with a Redis that answers: it evicts, keeps nothing on disk, is too old, or has another time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import redis.asyncio as aioredis
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from ...ports import Clock
+
+EVERY = 60.0
+"""Seconds between two looks, once there was a first; until then, a second."""
+
+LARGEST_OFFSET = 1.0
+"""Seconds that a server's clock may be off before it is said."""
+
+_OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
+
+
+class Watched(Protocol):
+    """A store in Redis."""
+
+    def servers(self) -> Mapping[str, aioredis.Redis]:
+        """A client of each server that counts, by its address."""
+        ...
+
+
+class Finding(NamedTuple):
+    """Something to say about a server: `level` is the one of the log; an empty `message` is that all is well."""
+
+    topic: str
+    level: str
+    message: str = ""
+    details: Mapping[str, object] = {}
+
+
+class RedisWatch:
+    """Looks at the servers of the stores that it was told of, and says what has changed since it last looked.
+
+    `long_windows` tells whether a rule counts for a day or longer.
+    """
+
+    def __init__(self, clock: Clock, long_windows: Callable[[], bool]) -> None:
+        self._clock = clock
+        self._long_windows = long_windows
+        self._stores: list[tuple[Watched, bool]] = []
+        self._said: dict[tuple[str, str], str] = {}
+        self._offsets: dict[str, float] = {}
+        self._runs: dict[str, str] = {}
+        self._log = structlog.get_logger("ratelimit_service.store")
+
+    def add(self, store: Watched, *, keeps_days: bool = True) -> None:
+        """Watch this one, too. `keeps_days` is whether windows of a day or longer are counted there."""
+        self._stores.append((store, keeps_days))
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the clock of a server is ahead of ours, of the one that is off the most."""
+        return max(self._offsets.values(), key=abs, default=0.0)
+
+    async def run(self) -> None:
+        """Look again and again."""
+        while True:
+            reached = await self.look()
+            await asyncio.sleep(EVERY if reached else 1.0)
+
+    async def look(self) -> bool:
+        """Look once at every server; whether there was one of each store that could be looked at."""
+        offsets, self._offsets = self._offsets, {}
+        return all([await self._look_at(store, keeps_days, offsets) for store, keeps_days in self._stores])
+
+    async def _look_at(self, store: Watched, keeps_days: bool, offsets: Mapping[str, float]) -> bool:
+        reached = False
+        for name, client in store.servers().items():
+            if name in offsets:
+                self._offsets[name] = offsets[name]
+            try:
+                for finding in await self._findings(name, client, keeps_days):
+                    self._say(name, finding)
+                reached = True
+            except (RedisError, OSError) as error:
+                self._log.debug("Redis could not be looked at", server=name, error=str(error))
+        return reached
+
+    def _say(self, server: str, finding: Finding) -> None:
+        topic, level, message, details = finding
+        before = self._said.get((server, topic), "")
+        self._said[server, topic] = message
+        if message != before:
+            text = message or f"Redis is well again: {topic}"
+            getattr(self._log, level if message else "info")(text, server=server, **details)
+
+    async def _findings(self, name: str, client: aioredis.Redis, keeps_days: bool) -> list[Finding]:
+        clock = await self._clock_of(name, client)
+        try:
+            info = await client.info()
+        except ResponseError as error:
+            message = "Redis does not tell its version, nor whether it evicts (INFO)"
+            return [clock, Finding("INFO", "info", message, {"error": str(error)})]
+        found = [clock, version(info), eviction(info)]
+        if keeps_days:
+            found += [self._emptied(name, info), await self._persistence(info, client)]
+        return found
+
+    def _emptied(self, name: str, info: Mapping[str, Any]) -> Finding:
+        """Whether the server was started again since the last look, and found nothing on its disk."""
+        run = str(info.get("run_id", ""))
+        before, self._runs[name] = self._runs.get(name, run), run
+        # Redis 6.2 does not tell what it has loaded: then what counts is whether it has something now.
+        loaded = info.get("rdb_last_load_keys_loaded", "db0" in info)
+        if run == before or info.get("aof_enabled") or loaded:
+            return Finding("what was used", "error")
+        return Finding(
+            "what was used",
+            "error",
+            "Redis was started again and came back empty: what was used before is forgotten, and limits begin anew",
+        )
+
+    async def _clock_of(self, name: str, client: aioredis.Redis) -> Finding:
+        try:
+            # Connecting may be a part of the first time; the quicker of the two is the truer one.
+            _, offset = min([await self._time_of(client) for _ in range(2)])
+        except ResponseError as error:
+            return Finding("clock", "info", "Redis does not tell the time (TIME)", {"error": str(error)})
+        self._offsets[name] = offset
+        return clock(offset)
+
+    async def _time_of(self, client: aioredis.Redis) -> tuple[float, float]:
+        """How long it took to ask for the time, and how far that is ahead of ours."""
+        before = self._clock()
+        seconds, microseconds = await client.time()
+        after = self._clock()
+        return after - before, seconds + microseconds / 1e6 - (before + after) / 2
+
+    async def _persistence(self, info: Mapping[str, Any], client: aioredis.Redis) -> Finding:
+        if info.get("aof_enabled") or not self._long_windows():
+            return Finding("persistence", "warning")
+        try:
+            saves = (await client.config_get("save")).get("save", "")
+        except ResponseError as error:
+            message = "Redis has no append-only file, and does not tell whether it saves (CONFIG GET)"
+            return Finding("persistence", "info", message, {"error": str(error)})
+        if saves:
+            return Finding("persistence", "warning")
+        return Finding(
+            "persistence",
+            "warning",
+            "Redis keeps nothing on disk, and rules count for a day or longer: what was used is forgotten when it "
+            "starts again; set appendonly yes, or save",
+        )
+
+
+def version(info: Mapping[str, Any]) -> Finding:
+    """Whether the server is too old."""
+    product = "Valkey" if "valkey_version" in info else "Redis"
+    number = str(info.get("valkey_version") or info.get("redis_version", ""))
+    parts = tuple(int(part) for part in number.split(".")[:2] if part.isdecimal())
+    if not parts or parts >= _OLDEST[product]:
+        return Finding("version", "error")
+    oldest = ".".join(map(str, _OLDEST[product]))
+    return Finding("version", "error", f"{product} {number} is too old: {oldest} or newer is needed")
+
+
+def eviction(info: Mapping[str, Any]) -> Finding:
+    """Whether counters may be thrown away to make room."""
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy == "noeviction" or not info.get("maxmemory"):
+        return Finding("eviction", "warning")
+    return Finding(
+        "eviction",
+        "warning",
+        "Redis throws counters away where memory runs short, and limits begin anew: set maxmemory-policy noeviction",
+        {"policy": policy},
+    )
+
+
+def clock(offset: float) -> Finding:
+    """Whether the clock of a server is off by too much: seconds that it is ahead of ours."""
+    if abs(offset) <= LARGEST_OFFSET:
+        return Finding("clock", "warning")
+    message = "the clock of Redis is not ours: windows begin by ours, which is NTP's to keep right"
+    return Finding("clock", "warning", message, {"ahead": f"{offset:.1f}s"})

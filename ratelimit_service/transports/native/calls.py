@@ -1,0 +1,138 @@
+"""The calls of the native transport: those of one turn of the event loop are decided together, and answered together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from ...core.errors import InternalError, Overloaded, RateLimitServiceError
+from ...core.model import Decision
+from .. import codec
+from ..grpc_method import METHOD, status_of
+from ._http2 import Call, Turn
+
+if TYPE_CHECKING:
+    from ...service import RateLimitService
+    from ..options import GrpcOptions, Requested
+
+_DEADLINE_EXCEEDED = 4
+_MILLISECOND = 0.001
+
+
+class Calls:
+    """Hands what all connections have read to the service, and the answers to the connections, once in a turn.
+
+    The event loop reads from every socket that has something before it comes here. So the more connections there are, and
+    the busier they are, the larger the batches; a single call waits for nobody.
+    """
+
+    def __init__(
+        self,
+        service: RateLimitService,
+        options: GrpcOptions,
+        requested: Requested,
+        asks_for_health: Callable[[Call], None],
+    ) -> None:
+        self.in_hand = 0
+        """Calls read and not yet answered."""
+        self.turn = Turn(self._begin)
+        self._service = service
+        self._most = options.max_concurrent_calls
+        self._picks = bool(options.client_name)
+        self._requested = requested
+        self._asks_for_health = asks_for_health
+        self._began = 0.0
+
+    def settle(self) -> None:
+        """Take all there is, now. Nothing that was read stays behind."""
+        turn = self.turn
+        try:
+            if calls := turn.take_calls():
+                self._submit(calls)
+            for call in turn.take_others():
+                self._asks_for_health(call)
+            if answered := turn.take_answered():
+                self._answer(answered)
+            for connection in turn.take_owners():
+                connection.flush()
+        finally:
+            turn.end()
+
+    def _begin(self) -> None:
+        self._began = perf_counter()
+        asyncio.get_running_loop().call_soon(self.settle)
+
+    def _submit(self, calls: Sequence[Call]) -> None:
+        started, decode = self._began, codec.decode
+        if self._picks:
+            calls = self._picked(calls)
+        if (room := max(0, self._most - self.in_hand)) < len(calls):
+            for call in calls[room:]:
+                self._refuse(call, Overloaded(f"{self._most} calls are in hand already"))
+            calls = calls[:room]
+        ready = []
+        for call in calls:
+            try:
+                call.request = decode(call.body)
+            except RateLimitServiceError as error:
+                self._refuse(call, error)
+            except Exception as error:
+                _report(error)
+                self._refuse(call, InternalError("internal error"))
+            else:
+                call.started = started
+                ready.append(call)
+        if ready:
+            self.in_hand += len(ready)
+            self._service.submit(ready)
+
+    def _picked(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """Without those of callers whose certificate has the wrong name, which are refused."""
+        picked = []
+        for call in calls:
+            # Who has gone is as good as any other: what it has sent is counted.
+            if (owner := call.session.owner) is not None and owner.forbidden is not None:
+                self._refuse(call, owner.forbidden)
+            else:
+                picked.append(call)
+        return picked
+
+    def _refuse(self, call: Call, error: RateLimitServiceError) -> None:
+        self._requested(METHOD, perf_counter() - self._began)
+        _fail(call, error)
+
+    def _answer(self, calls: Sequence[Call]) -> None:
+        """Take the answers to calls. Where a caller has gone, nothing comes of it but what was counted."""
+        encode, now = codec.encode, perf_counter()
+        self.in_hand -= len(calls)
+        started, seconds, alike = calls[0].started, now - calls[0].started, 0
+        for call in calls:
+            if call.started != started:
+                self._requested(METHOD, seconds, alike)
+                started, seconds, alike = call.started, now - call.started, 0
+            alike += 1
+            answer = call.answer
+            if 0 <= call.timeout < seconds / _MILLISECOND:
+                call.fail(_DEADLINE_EXCEEDED, "the answer came after the deadline")
+            elif isinstance(answer, Decision):
+                try:
+                    call.write(encode(answer))
+                except Exception as error:
+                    _report(error)
+                    _fail(call, InternalError("internal error"))
+            else:
+                _fail(call, answer)
+        self._requested(METHOD, seconds, alike)
+
+
+def _fail(call: Call, error: RateLimitServiceError) -> None:
+    status = status_of(error)
+    call.fail(status.number, status.message)
+
+
+def _report(error: Exception) -> None:
+    """Tell the event loop's exception handler: app.py logs what reaches it."""
+    context: dict[str, Any] = {"message": "a call could not be served", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -1,0 +1,88 @@
+"""grpc.health.v1 for the native transport."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from ...health import SERVICE_NAME, Health
+from ._http2 import Call, Session
+from .connection import CHECK
+
+_NOT_FOUND = 5
+_INVALID_ARGUMENT = 3
+_STATUS = health_pb2.HealthCheckResponse
+_MANY_WATCHES = 100
+"""Of one connection; before there are more, those that have ended are forgotten."""
+
+
+class HealthService:
+    """Answers Check and Watch: "" is the process, SERVICE_NAME what `health` says, other names are unknown."""
+
+    def __init__(self, health: Health) -> None:
+        self._watches: dict[Session, dict[int, str]] = {}
+        self._leaving = False
+        # "" stays SERVING until the server drains: a liveness probe must not restart it because Redis is down.
+        self._statuses = {"": _STATUS.SERVING}
+        health.listen(self._on_health)
+
+    def asked(self, call: Call) -> None:
+        """Answer a Check or begin a Watch."""
+        try:
+            name = health_pb2.HealthCheckRequest.FromString(call.body).service
+        except DecodeError:
+            call.fail(_INVALID_ARGUMENT, "the message is not a HealthCheckRequest")
+            return
+        if call.method == CHECK:
+            if name in self._statuses:
+                call.write(self._payload(name))
+            else:
+                call.fail(_NOT_FOUND, "there is no such service")
+            return
+        session = call.session
+        if session.owner is None:  # it has gone since
+            return
+        watches = self._watches.setdefault(session, {})
+        if len(watches) >= _MANY_WATCHES:
+            for ended in [other for other in watches if not session.is_open(other)]:
+                del watches[ended]
+        watches[call.number] = name
+        self._tell(session, call.number, name)
+
+    def forget(self, session: Session) -> None:
+        """Its connection has gone."""
+        self._watches.pop(session, None)
+
+    def drain(self) -> None:
+        """Tell everybody NOT_SERVING, for good."""
+        self._leaving = True
+        for name in self._statuses:
+            self._set(name, _STATUS.NOT_SERVING)
+
+    def leave(self) -> None:
+        """End all watches: they have no end of their own."""
+        for session, watches in self._watches.items():
+            for number in watches:
+                session.end(number)
+            watches.clear()
+
+    def _on_health(self, healthy: bool) -> None:
+        if not self._leaving:
+            self._set(SERVICE_NAME, _STATUS.SERVING if healthy else _STATUS.NOT_SERVING)
+
+    def _set(self, name: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        before, self._statuses[name] = self._statuses.get(name), status
+        if before == status:
+            return
+        for session, watches in self._watches.items():
+            for number in [number for number, watched in watches.items() if watched == name]:
+                self._tell(session, number, name)
+
+    def _tell(self, session: Session, number: int, name: str) -> None:
+        if not session.send(number, self._payload(name)):
+            self._watches[session].pop(number, None)
+
+    def _payload(self, name: str) -> bytes:
+        status = self._statuses.get(name, _STATUS.SERVICE_UNKNOWN)
+        payload: bytes = _STATUS(status=status).SerializeToString()
+        return payload

@@ -1,0 +1,190 @@
+"""Load with exact books: every charge that was handed over must be in the store in the end, once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import (
+    Calendar,
+    Decision,
+    Descriptor,
+    DescriptorRule,
+    DomainRules,
+    Entry,
+    Limit,
+    Request,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.layers.deadline import DeadlineStore
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.layers.settling import SettlingStore
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore, connect
+
+YEAR = Window(Unit.YEAR, 1, Calendar())
+TREE = RuleTree(
+    [
+        DomainRules(
+            "ledger",
+            (
+                DescriptorRule(
+                    b"team",
+                    rule=Rule(
+                        StatKey("ledger", ("team",)),
+                        (Limit(10**12, YEAR), Limit(10**12, Window(Unit.MONTH, 1, Calendar()))),
+                        budget=True,
+                    ),
+                ),
+            ),
+        )
+    ]
+)
+
+
+@dataclass
+class Outcome:
+    """What a run under a fault came to."""
+
+    answered: Counter[str] = field(default_factory=Counter)
+    charged: Counter[str] = field(default_factory=Counter)
+    """What was handed over, by team."""
+    latencies: list[float] = field(default_factory=list)
+    recovered_in: float = 0.0
+    """Seconds from the end of the fault until everything was written and the circuit closed."""
+    lost: int = 0
+    doubled: int = 0
+
+    def p99(self) -> float:
+        """Seconds within which 99 of 100 callers had their answer."""
+        return sorted(self.latencies)[int(len(self.latencies) * 0.99)] if self.latencies else 0.0
+
+
+REPORT: list[tuple[str, Outcome]] = []
+"""What the runs of this session came to, by fault; conftest.py writes them down."""
+
+
+def table(report: list[tuple[str, Outcome]]) -> str:
+    """The report as a Markdown table."""
+    lines = [
+        "| fault | requests | answered with an error | charges lost | counted twice | p99 of an answer | settled after |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for what, outcome in report:
+        requests = sum(outcome.answered.values())
+        errors = outcome.answered["UNAVAILABLE"]
+        lines.append(
+            f"| {what} | {requests:,} | {errors:,} | {outcome.lost} | {outcome.doubled} "
+            f"| {outcome.p99() * 1000:.0f} ms | {outcome.recovered_in:.2f} s |"
+        )
+    return "\n".join(lines)
+
+
+class Bench:
+    """The service as it counts in a Redis, all layers included, without a transport.
+
+    Redis is at a URL, or behind a store. `books`: see balance. As many `teams` are charged.
+    """
+
+    def __init__(
+        self,
+        redis: str | RedisStore | ClusterStore,
+        *,
+        books: str = "",
+        deadline: float = 0.01,
+        timeout: float = 0.5,
+        journal: int = 100_000,
+        teams: int = 5,
+    ) -> None:
+        self._books = books
+        self._teams = teams
+        self.redis = (
+            RedisStore(connect(redis, timeout=timeout, pool_size=20)) if isinstance(redis, str) else redis
+        )
+        self.settling = SettlingStore(self.redis, journal)
+        store = DeadlineStore(CoalescingStore(self.settling), deadline)
+        self.store = store
+        self.service = RateLimitService(store, Metrics(), time.time)
+        self.service.use(TREE)
+
+    async def start(self) -> None:
+        """Reach Redis."""
+        await self.store.start()
+
+    async def close(self) -> None:
+        """Finish and close."""
+        await self.store.close()
+
+    async def run(
+        self, fault: Callable[[], Awaitable[None]], *, callers: int = 20, pause: float = 0.002, least: int = 0
+    ) -> Outcome:
+        """Charge without a pause while `fault` goes on; then wait until all is settled."""
+        outcome = Outcome()
+        stop = asyncio.Event()
+
+        async def call(number: int) -> None:
+            team = f"t{number % self._teams}"
+            turn = 0
+            while not stop.is_set() or turn < least:
+                turn += 1
+                hits = turn % 7 + 1
+                outcome.charged[team] += hits
+                started = time.perf_counter()
+                try:
+                    decision = await self.service.should_rate_limit(charge(team, hits))
+                    assert isinstance(decision, Decision)
+                    outcome.answered[decision.code.name] += 1
+                except StoreError:
+                    outcome.answered["UNAVAILABLE"] += 1
+                outcome.latencies.append(time.perf_counter() - started)
+                await asyncio.sleep(pause)
+
+        callers_at_work = [asyncio.create_task(call(number)) for number in range(callers)]
+        await asyncio.sleep(0)
+        await fault()
+        stop.set()
+        await asyncio.gather(*callers_at_work)
+        ended = time.perf_counter()
+        await self.settled()
+        outcome.recovered_in = time.perf_counter() - ended
+        return outcome
+
+    async def settled(self, patience: float = 30) -> None:
+        """Wait until nothing is under way, the journal is empty and the circuit closed."""
+        async with asyncio.timeout(patience):
+            while True:
+                await self.settling._under_way.none()
+                if self.settling._recovering is None:
+                    return
+                await asyncio.wait([self.settling._recovering])
+
+    async def balance(self, outcome: Outcome) -> Outcome:
+        """Compare the counters with what was handed over: what is missing was lost, what is too much counted twice.
+
+        The counters are read at `books`, which is Redis itself where a proxy stands before it.
+        """
+        books = RedisStore(connect(self._books)) if self._books else self.redis
+        for team, charged in outcome.charged.items():
+            counters = await books.look(f"{{ledger|team={team}}}")
+            held = [counters.get(key) or 0 for key in counters]
+            assert len(held) == 2 or not held, f"the hour of the test is the edge of a window: {counters}"
+            for count in held or [0, 0]:
+                outcome.lost += max(0, charged - count)
+                outcome.doubled += max(0, count - charged)
+        if books is not self.redis:
+            await books.close()
+        return outcome
+
+
+def charge(team: str, hits: int) -> Request:
+    return Request("ledger", (Descriptor((Entry(b"team", team.encode()),), hits),))

@@ -1,0 +1,383 @@
+"""Loading rules leaves callers alone: others read them, they change at one stroke, and nothing is left to be collected."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import signal
+import subprocess
+import weakref
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+import pytest
+import structlog
+
+from ratelimit_service.core import planner
+from ratelimit_service.core.errors import Problem
+from ratelimit_service.core.matching import tree as matcher
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
+from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.rules.document import Document, Mapping
+from ratelimit_service.core.rules.reader import Loaded
+from ratelimit_service.loading import rulebook, slices
+from ratelimit_service.loading.process import read_elsewhere
+from ratelimit_service.loading.rulebook import Rulebook, _Before, _letting_go
+from ratelimit_service.loading.task import Task
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.sources import files
+from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.stores.memory import MemoryStore
+from testing.waiting import PATIENCE
+from tests.limiter import MIDNIGHT, Unobserved
+from tests.loading.held import HeldFile, children
+
+RULES = """
+domain: d
+descriptors:
+  - key: team
+    descriptors:
+      - {key: model, value: "a*", rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}
+"""
+BROKEN = "{domain: d, x: 1}"
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    """What a load leaves to itself is collected again by the next test."""
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """Every line of the log."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+class Root(Mapping):
+    """The top of a document, such that it can be told whether it is still there."""
+
+
+class Reader:
+    """Where rules come from that are read in this process."""
+
+    def __init__(self, text: str = RULES) -> None:
+        self.text = text
+        self.collecting: list[bool] = []
+        self.roots: list[weakref.ref[Root]] = []
+
+    def read(self) -> tuple[Sequence[Document], Sequence[Problem]]:
+        self.collecting.append(gc.isenabled())
+        document = read("rules.yaml", self.text)
+        assert isinstance(document.root, Mapping)
+        root = Root(document.root.line, document.root.items)
+        self.roots.append(weakref.ref(root))
+        document.root = root
+        return [document], []
+
+
+class Told:
+    """Who is told of loads, and in which thread; whether garbage is collected while there is something to be told."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.collecting: list[bool] = []
+        self.steps = 0
+        self.failures = 0
+        self.in_force: list[RuleTree | None] = []
+        self.service: RateLimitService | None = None
+
+    def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
+        self.threads.append(get_ident())
+        for _ in tree.rules:
+            self.collecting.append(gc.isenabled())
+            self.in_force.append(self.service.tree if self.service else None)
+            self.steps += 1
+            yield
+
+    def config_loaded(self, tree: RuleTree, now: float) -> None:
+        self.threads.append(get_ident())
+
+    def config_failed(self) -> None:
+        self.failures += 1
+
+
+def made_service() -> RateLimitService:
+    return RateLimitService(MemoryStore(lambda: MIDNIGHT), Unobserved(), lambda: MIDNIGHT)
+
+
+class Book:
+    """A Rulebook over a file, which has been read once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told = Told()
+        self.services = [made_service(), made_service()]
+        self.book = Rulebook(
+            self.services, partial(files.read, files.named([path])), self.told, merge_domains=False
+        )
+
+    @property
+    def tree(self) -> RuleTree:
+        tree = self.services[0].tree
+        assert tree is not None
+        return tree
+
+    async def load(self, text: str) -> bool:
+        self.path.write_text(text)
+        return await self.book.load()
+
+
+@pytest.fixture
+async def book(tmp_path: Path) -> Book:
+    """With RULES in force."""
+    made = Book(tmp_path / "rules.yaml")
+    assert await made.load(RULES)
+    made.told.service = made.services[0]
+    return made
+
+
+def amounts(tree: RuleTree) -> list[int]:
+    return [limit.amount for rule in tree.rules for limit in rule.limits]
+
+
+async def is_read(held: HeldFile, others: set[int]) -> int:
+    """Return when a process beside `others` has begun to read a file; that process."""
+    async with asyncio.timeout(PATIENCE):
+        while not held.is_being_read():
+            await asyncio.sleep(0.005)
+    (child,) = children(os.getpid()) - others
+    return child
+
+
+# The first load
+
+
+async def test_the_first_rules_are_read_by_another_process_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives way to nobody, since nobody can be answered before them; what comes after them does."""
+    hurries = []
+
+    async def watched(task: Task, *, hurry: bool) -> Loaded | None:
+        hurries.append(hurry)
+        return await read_elsewhere(task, hurry=hurry)
+
+    monkeypatch.setattr(rulebook, "read_elsewhere", watched)
+    book = Book(tmp_path / "rules.yaml")
+    loads = [await book.load(text) for text in (BROKEN, RULES, RULES.replace("5", "6"))]
+    assert ([False, True, True], [True, True, False]) == (loads, hurries)
+    assert {get_ident()} == set(book.told.threads)
+
+
+# Where no process can be started
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+
+async def test_where_no_process_can_be_started_rules_are_read_in_a_thread(
+    book: Book, alone: None, logged: list[Any]
+) -> None:
+    """With one warning, each time; who is told of them may take time for it there."""
+    assert await book.load(RULES.replace("5", "6"))
+    assert [6, 9] == amounts(book.tree)
+    in_thread, on_loop = book.told.threads[2:]
+    assert (True, get_ident()) == (in_thread != on_loop, on_loop)
+    assert 1 == len([line for line in logged if line["log_level"] == "warning"])
+
+
+@pytest.mark.parametrize("text, loaded", [(RULES, True), (BROKEN, False)])
+async def test_no_garbage_is_collected_while_rules_are_made(alone: None, text: str, loaded: bool) -> None:
+    """And it is afterwards, whether or not they could be."""
+    reader = Reader(text)
+    book = Rulebook([made_service()], reader.read, Told(), merge_domains=False)
+    assert loaded == await book.load()
+    assert ([False], True) == (reader.collecting, gc.isenabled())
+
+
+async def test_the_text_of_rules_goes_without_being_collected(alone: None) -> None:
+    """It is frozen with them when they come into force, so a cycle in it would stay for ever."""
+    reader = Reader()
+    gc.disable()
+    await Rulebook([made_service()], reader.read, Told(), merge_domains=False).load()
+    assert [None] == [root() for root in reader.roots]
+
+
+# Those after it
+
+
+async def test_rules_that_change_are_read_by_another_process(book: Book) -> None:
+    """And put in force everywhere; nothing of it is done in a thread."""
+    held, others = HeldFile(book.path), children(os.getpid())
+    loading = asyncio.create_task(book.book.load())
+    child = await is_read(held, others)
+    before = amounts(book.tree)
+    held.release(RULES.replace("5", "6"))
+    assert await loading
+    assert ([5, 9], [6, 9]) == (before, amounts(book.tree))
+    assert book.services[0].tree is book.services[1].tree
+    assert child != os.getpid()
+    assert {get_ident()} == set(book.told.threads[2:])
+    assert others == children(os.getpid())
+
+
+async def test_the_rules_as_written_have_the_rules_that_are_in_force(book: Book) -> None:
+    """The same objects, as after the first load."""
+    await book.load(RULES.replace("5", "6"))
+    (domain,) = book.book.domains
+    (rule,) = book.tree.rules
+    assert rule is domain.descriptors[0].children[0].rule
+
+
+async def test_rules_change_at_one_stroke(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a turn while they are taken over finds the rules before, whole."""
+    monkeypatch.setattr(slices, "SLICE", 0.0)
+    before = book.tree
+    more = "".join(
+        f"      - {{key: model, value: b{number}, rate_limit: {{unit: hour, tokens_per_unit: 5}}}}\n"
+        for number in range(29)
+    )
+    seen = set()
+    loading = asyncio.create_task(book.load(RULES + more))
+    while not loading.done():
+        seen.add(book.tree)
+        await asyncio.sleep(0)
+    assert await loading
+    assert {before, book.tree} == seen
+    assert (30, [before] * 30) == (len(book.tree.rules), book.told.in_force[1:])
+
+
+async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:
+    """And it is afterwards, whether or not they could be."""
+    book.told.collecting.clear()
+    seen = []
+    for text in (RULES.replace("5", "6"), BROKEN):
+        await book.load(text)
+        seen.append(gc.isenabled())
+    assert ([False], [True, True]) == (book.told.collecting, seen)
+
+
+def alive() -> dict[str, int]:
+    """How many there are of what rules are made of, whether or not it is frozen."""
+    gc.unfreeze()
+    kinds = Counter(type(each) for each in gc.get_objects())
+    return {
+        kind.__name__: kinds[kind]
+        for kind in (RuleTree, matcher.Domain, matcher.Node, DomainRules, DescriptorRule, Rule, Limit)
+    }
+
+
+async def test_rules_that_are_replaced_go_without_being_collected(book: Book) -> None:
+    """They are frozen when they come into force, so a cycle in them would stay for ever."""
+    book.told.service = None  # which would remember those before
+    gc.collect()
+    gc.disable()
+    before = alive()
+    await book.load(RULES.replace("5", "6"))
+    assert before == alive()
+
+
+def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are at one level: in one call, they would keep everybody waiting."""
+    gone = 0
+
+    class Node(matcher.Node):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
+    class Written(DescriptorRule):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
+    class Outline(planner.Outline):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
+    monkeypatch.setattr(matcher, "Node", Node)
+    inner = tuple([Written(b"model", b"%d" % number) for number in range(100)])
+    source = DomainRules(
+        "d", (*[Written(b"team", b"%d" % number) for number in range(100)], Written(b"team", children=inner))
+    )
+    tree = RuleTree([source])
+    plans = planner.Planner(tree, Policy(), lambda: 0)
+    monkeypatch.setattr(planner, "Outline", Outline)
+    for number in range(100):
+        entries = (Entry(b"team", b"%d" % number),)
+        plans.plan(Request("d", (Descriptor(entries),), key=b"%d" % number), MIDNIGHT)
+    rules = [_Before(tree, (source,), [plans])]
+    del inner, source, tree, plans
+    at_each_step = []
+    for _ in _letting_go(rules):
+        at_each_step.append(gone)
+        gone = 0
+    assert (1, 2 * 201 + 1 + 100) == (max(at_each_step), sum(at_each_step) + gone)
+
+
+# When it goes wrong
+
+
+@pytest.mark.parametrize("text, problem", [(BROKEN, "rules.yaml:1"), ("", "the file is empty")])
+async def test_a_change_that_cannot_be_loaded_changes_nothing(
+    book: Book, text: str, problem: str, logged: list[Any]
+) -> None:
+    """It is logged and kept, until one can be."""
+    assert not await book.load(text)
+    assert problem in str(book.book.problems[0])
+    assert (1, [5, 9]) == (book.told.failures, amounts(book.tree))
+    assert [str(each) for each in book.book.problems] == [
+        line["problem"] for line in logged if line["event"] == "configuration refused"
+    ]
+    assert "the rules before" == logged[-1]["in_force"]
+    assert await book.load(RULES.replace("5", "6"))
+    assert ((), [6, 9]) == (book.book.problems, amounts(book.tree))
+
+
+async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(book: Book) -> None:
+    """As by the kernel, where memory runs out."""
+    held, others = HeldFile(book.path), children(os.getpid())
+    loading = asyncio.create_task(book.book.load())
+    os.kill(await is_read(held, others), signal.SIGKILL)
+    assert not await loading
+    held.close()
+    assert "SIGKILL" in str(book.book.problems[0])
+    assert (1, [5, 9], True) == (book.told.failures, amounts(book.tree), gc.isenabled())
+    book.path.unlink()
+    assert await book.load(RULES.replace("5", "6"))
+    assert [6, 9] == amounts(book.tree)
+
+
+async def test_a_stop_while_rules_are_read_leaves_no_process(book: Book) -> None:
+    """And the garbage collector on."""
+    held, others = HeldFile(book.path), children(os.getpid())
+    loading = asyncio.create_task(book.book.load())
+    await is_read(held, others)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    held.close()
+    assert (others, True) == (children(os.getpid()), gc.isenabled())

@@ -1,0 +1,43 @@
+"""Native servers for the tests that need to see into one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ratelimit_service.transports.native import connection as native_connection
+from ratelimit_service.transports.native import server as native
+
+from .limiter import Begin, Limiter
+
+
+@pytest.fixture
+async def begin() -> AsyncIterator[Begin]:
+    """Starts servers, and stops them when the test is over."""
+    begun: list[Limiter] = []
+
+    async def start(*arguments: object, **more: object) -> Limiter:
+        limiter = Limiter(*arguments, **more)  # type: ignore[arg-type]
+        begun.append(limiter)
+        await limiter.server.start()
+        return limiter
+
+    yield start
+    for limiter in begun:
+        for peer in limiter.peers:
+            peer.close()
+        await limiter.server.stop(0)
+
+
+@pytest.fixture
+async def limiter(begin: Begin) -> Limiter:
+    """One with nothing held."""
+    return await begin()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps the server waiting is cut off within a moment."""
+    monkeypatch.setattr(native, "_LOOK", 0.02)
+    monkeypatch.setattr(native_connection, "PATIENCE", 0.2)

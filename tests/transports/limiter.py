@@ -1,0 +1,61 @@
+"""A native server within the test, and raw connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from ratelimit_service.health import Health
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.native.connection import Connection
+from ratelimit_service.transports.native.server import NativeServer
+from ratelimit_service.transports.options import GrpcOptions
+
+from . import h2
+from .h2 import Peer
+from .test_transport import CHECK, NOW, TREE, until
+
+
+class Limiter:
+    """A server with a memory store; while `hold` is set, answers of the store wait in `held`.
+
+    `requested` is what the server told of its calls: the method and how many of them at once.
+    """
+
+    def __init__(self, options: GrpcOptions | None = None, hold: bool = False) -> None:
+        self.held: list[Callable[[], None]] = []
+        self.requested: list[tuple[str, int]] = []
+        self.store = MemoryStore(lambda: NOW, defer=self.held.append if hold else None)
+        self.service = RateLimitService(self.store, Metrics(), lambda: NOW)
+        self.service.use(TREE)
+        self.server = NativeServer(self.service, Health(), options or GrpcOptions(), self._requested)
+        self.peers: list[Peer] = []
+
+    def _requested(self, method: str, seconds: float, calls: int = 1) -> None:
+        assert seconds >= 0
+        self.requested.append((method, calls))
+
+    async def connect(self, hello: bytes = h2.MAGIC + h2.settings()) -> Peer:
+        peer = await Peer.connect(self.server.address, hello)
+        self.peers.append(peer)
+        return peer
+
+    async def connections(self, number: int) -> list[Connection]:
+        """The server's ends of so many new connections, which have been greeted."""
+        for _ in range(number):
+            await self.connect()
+        await until(lambda: len([end for end in self.server._connections if end.session.opened]) == number)
+        return list(self.server._connections)
+
+    async def counted(self, team: str = "json") -> int:
+        return sum(count or 0 for count in (await self.store.look(f"{{llm|team={team}}}")).values())
+
+    async def still_serves(self) -> bool:
+        """Whether somebody else gets an answer."""
+        peer = await self.connect()
+        peer.send(h2.call(1, CHECK))
+        return (await peer.answer(1)).status == 0
+
+
+Begin = Callable[..., Awaitable[Limiter]]

@@ -1,0 +1,37 @@
+"""The gRPC status of everything that a call can fail with."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.core import errors
+from ratelimit_service.stores.batch import PartlyAway
+from ratelimit_service.transports.grpc_method import status_of
+
+
+@pytest.mark.parametrize(
+    "error, name",
+    [
+        (errors.InvalidRequest("x"), "INVALID_ARGUMENT"),
+        (errors.Forbidden("x"), "PERMISSION_DENIED"),
+        (errors.NotReady("x"), "UNAVAILABLE"),
+        (errors.StoreError("x"), "UNAVAILABLE"),
+        (errors.CounterRefused("x", "key"), "UNAVAILABLE"),
+        (PartlyAway("x"), "UNAVAILABLE"),
+        (errors.Overloaded("x"), "RESOURCE_EXHAUSTED"),
+        (errors.InternalError("x"), "INTERNAL"),
+        (errors.RateLimitServiceError("x"), "INTERNAL"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_has_the_status_of_its_kind(error: errors.RateLimitServiceError, name: str) -> None:
+    """A kind of a kind has that of the kind, unless it has one of its own; the message is passed on."""
+    assert (name, "x") == status_of(error)[1:]
+
+
+def test_every_failure_of_the_store_invites_to_ask_again() -> None:
+    """Whatever kind of it is made up later."""
+    kinds = [errors.StoreError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {"UNAVAILABLE"} == {status_of(kind("x")).name for kind in kinds}
