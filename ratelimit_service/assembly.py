@@ -277,7 +277,9 @@ def places_of(settings: Settings) -> str:
     """Where configuration files are looked for, for people."""
     if settings.config_path:
         return ", ".join(settings.config_path)
-    return str(Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory))
+    return str(
+        files.joined(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory)
+    )
 
 
 def find_files(settings: Settings) -> files.Find:
@@ -285,7 +287,7 @@ def find_files(settings: Settings) -> files.Find:
     if settings.config_path:
         return files.named([Path(path) for path in settings.config_path])
     return files.runtime(
-        Path(settings.runtime_root),
+        settings.runtime_root,
         settings.runtime_subdirectory,
         settings.runtime_appdirectory,
         watch_root=settings.runtime_watch_root,

@@ -33,17 +33,18 @@ class Compiled(NamedTuple):
 def compile_rules(
     documents: Sequence[Document],
     problems: Sequence[Problem],
+    warnings: Sequence[Problem] = (),
     *,
     merge_domains: bool,
     budget_domains: frozenset[str] = frozenset(),
 ) -> Compiled:
-    """The rules of `documents`, and the warnings about them.
+    """The rules of `documents`, and the warnings about them, behind those of reading them.
 
     Raises InvalidRules where anything is wrong with them, or `problems` says that some are missing; with all of it.
     """
-    task = Task(lambda: (documents, problems), merge_domains, budget_domains)
-    domains, warnings = task.rules()
-    return Compiled(RuleTree(domains), warnings, domains)
+    task = Task(lambda: (documents, problems, warnings), merge_domains, budget_domains)
+    domains, noticed = task.rules()
+    return Compiled(RuleTree(domains), noticed, domains)
 
 
 class LoadObserver(Protocol):

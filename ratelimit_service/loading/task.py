@@ -9,8 +9,8 @@ from ..core.errors import InvalidRules, Problem
 from ..core.rules.document import Document
 from ..core.rules.reader import Loaded, load
 
-Read = Callable[[], tuple[Sequence[Document], Sequence[Problem]]]
-"""What there is to load, and what was wrong with what is therefore missing from it."""
+Read = Callable[[], tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]]
+"""Returns what there is to load, what was wrong with what is therefore missing from it, and warnings."""
 
 
 class Task(NamedTuple):
@@ -22,11 +22,12 @@ class Task(NamedTuple):
 
     def rules(self) -> Loaded:
         """Read, parse and check them. Raises InvalidRules with all that is wrong, with what is missing first."""
-        documents, problems = self.read()
+        documents, problems, noticed = self.read()
         try:
             loaded = load(documents, merge_domains=self.merge_domains, budget_domains=self.budget_domains)
         except InvalidRules as error:
-            raise InvalidRules((*problems, *error.problems), error.warnings) from None
+            raise InvalidRules((*problems, *error.problems), (*noticed, *error.warnings)) from None
+        warnings = (*noticed, *loaded.warnings)
         if problems:
-            raise InvalidRules(problems, loaded.warnings)
-        return loaded
+            raise InvalidRules(problems, warnings)
+        return loaded._replace(warnings=warnings)

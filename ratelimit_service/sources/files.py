@@ -7,7 +7,9 @@ a ConfigMap changes, on every file system, a network's too, and without the watc
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,13 +31,30 @@ class Found(NamedTuple):
     path: Path
 
 
-Find = Callable[[], list[Found]]
-"""Lists the files, in the order of their names. Raises OSError where a directory cannot be read.
+class Listing(NamedTuple):
+    """The configuration files, in the order of their names; and the directories below which nothing could be read."""
+
+    files: list[Found]
+    skipped: Sequence[Problem] = ()
+
+
+Find = Callable[[], Listing]
+"""Lists the files. Raises OSError where the directory that was asked for cannot be read.
 
 Those that are made here can be pickled: another process may be told to read the files (loading/).
 """
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
+
+
+def joined(*elements: str) -> Path:
+    """Join paths as Go's filepath.Join does, and so as envoyproxy/ratelimit does.
+
+    A later element never starts again at the root of the file system: `/a` and `/b` are `/a/b`. `..` is resolved by name,
+    without looking where a link leads, and never leads above `/`.
+    """
+    path = os.path.normpath("/".join(filter(None, elements)) or ".")
+    return Path(f"/{path.lstrip('/')}" if path.startswith("/") else path)
 
 
 def named(paths: Sequence[Path]) -> Find:
@@ -47,7 +66,7 @@ def named(paths: Sequence[Path]) -> Find:
     return partial(_named, tuple(paths))
 
 
-def _named(paths: Sequence[Path]) -> list[Found]:
+def _named(paths: Sequence[Path]) -> Listing:
     found = []
     for path in paths:
         if path.is_dir():
@@ -55,47 +74,90 @@ def _named(paths: Sequence[Path]) -> list[Found]:
             found += [Found(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
         else:
             found.append(Found(str(path), path))
-    return found
+    return Listing(found)
 
 
 def runtime(
-    root: Path, subdirectory: str, app_directory: str, *, watch_root: bool, ignore_dot_files: bool
+    root: str, subdirectory: str, app_directory: str, *, watch_root: bool, ignore_dot_files: bool
 ) -> Find:
     """The files of upstream's runtime directory (the RUNTIME_* variables), of whatever suffix, subdirectories included.
 
     With `watch_root` they are those below `root/subdirectory` whose path, with dots for slashes, begins with
     `app_directory` and a dot; without it those below `root/subdirectory/app_directory`. The entries that Kubernetes keeps
     beside the files of a mounted ConfigMap (`..data`) are left out in any case: they are the same files again.
+
+    A directory below, or on the way, that may not be read (`lost+found` of a volume) is skipped with a warning, as upstream
+    does; only `root/subdirectory/app_directory` itself must be readable. Any other error fails the load: it may pass, and
+    rules must not go missing until then.
     """
-    top = root / subdirectory
-    if not watch_root:
-        return partial(_below, top / app_directory, ignore_dot_files)
-    return partial(_below, top, ignore_dot_files, prefix=f"{app_directory}.")
+    top, directory = joined(root, subdirectory), joined(root, subdirectory, app_directory)
+    wanted = directory.relative_to(top).parts if watch_root and directory.is_relative_to(top) else ()
+    return partial(_below, top if wanted else directory, wanted, ignore_dot_files)
 
 
-def _below(directory: Path, ignore_dot_files: bool, prefix: str = "") -> list[Found]:
-    everything = _walk(directory, Path(), ignore_dot_files, frozenset())
-    return sorted(found for found in everything if found.name.replace("/", ".").startswith(prefix))
+def _below(top: Path, wanted: tuple[str, ...], ignore_dot_files: bool) -> Listing:
+    search = _Search(wanted, ignore_dot_files)
+    search.walk(top, (), frozenset())
+    return Listing(sorted(search.found), search.skipped)
 
 
-def _walk(directory: Path, relative: Path, ignore_dot_files: bool, above: frozenset[str]) -> list[Found]:
-    """All files below, through links to directories too (a ConfigMap with paths in it has such), but never in a circle."""
-    real = os.path.realpath(directory)
-    if real in above:
-        return []
-    try:
-        entries = list(directory.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = []
-    for entry in entries:
-        if _is_kubernetes_own(entry.name) or (ignore_dot_files and entry.name.startswith(".")):
-            continue
-        if entry.is_dir():
-            found += _walk(entry, relative / entry.name, ignore_dot_files, above | {real})
-        elif entry.is_file():
-            found.append(Found(str(relative / entry.name), entry))
-    return found
+class _Search:
+    """Finds all files whose path, with dots for slashes, begins with `wanted`."""
+
+    def __init__(self, wanted: tuple[str, ...], ignore_dot_files: bool) -> None:
+        self._wanted = wanted
+        self._prefix = _dotted(wanted)
+        self._ignore_dot_files = ignore_dot_files
+        self.found: list[Found] = []
+        self.skipped: list[Problem] = []
+
+    def walk(self, directory: Path, within: tuple[str, ...], above: frozenset[str]) -> None:
+        """Look through a directory, and through links to directories (a ConfigMap with paths has such), but never in a circle.
+
+        Only what can hold a wanted file is opened: `/` as RUNTIME_ROOT does not walk through the whole machine.
+        """
+        real = os.path.realpath(directory)
+        if real in above:
+            return
+        try:
+            with os.scandir(directory) as entries:
+                names = sorted(entry.name for entry in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except PermissionError as error:
+            if within == self._wanted:
+                raise
+            self._skip(directory, error)
+            # A directory on the way that can be passed through and not listed: what was asked for may be readable.
+            names = [self._wanted[len(within)]] if self._wanted[: len(within)] == within else []
+        for name in names:
+            if _is_kubernetes_own(name) or (self._ignore_dot_files and name.startswith(".")):
+                continue
+            path, place = directory / name, (*within, name)
+            try:
+                mode = path.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError as error:
+                self._skip(path, error)
+                continue
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    continue
+                raise
+            dotted = _dotted(place)
+            if stat.S_ISDIR(mode):
+                if dotted.startswith(self._prefix) or self._prefix.startswith(dotted):
+                    self.walk(path, place, above | {real})
+            elif stat.S_ISREG(mode) and ".".join(place).startswith(self._prefix):
+                self.found.append(Found("/".join(place), path))
+
+    def _skip(self, path: Path, error: OSError) -> None:
+        self.skipped.append(Problem(str(path), 0, "", f"{_unreadable(error)}; what is in it is left out"))
+
+
+def _dotted(parts: Sequence[str]) -> str:
+    return "".join([f"{part}." for part in parts])
 
 
 def _is_kubernetes_own(name: str) -> bool:
@@ -103,10 +165,11 @@ def _is_kubernetes_own(name: str) -> bool:
 
 
 class Contents(NamedTuple):
-    """What the files say, and what is wrong with those that do not say anything."""
+    """What the files say, what is wrong with those that do not say anything, and what else was noticed."""
 
     documents: list[Document]
     problems: list[Problem]
+    warnings: Sequence[Problem] = ()
 
 
 def read(find: Find, where: str = "configuration", manifest_domain: str = "") -> Contents:
@@ -120,7 +183,7 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
     documents: list[Document] = []
     problems: list[Problem] = []
     try:
-        files = find()
+        files, skipped = find()
     except OSError as error:
         return Contents([], [Problem(str(error.filename or where), 0, "", _unreadable(error))])
     for name, path in files:
@@ -134,7 +197,7 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
         problems += wrong
     if not files:
         problems.append(Problem(where, 0, "", "there is no configuration file"))
-    return Contents(documents, problems)
+    return Contents(documents, problems, skipped)
 
 
 def _unreadable(error: OSError) -> str:
@@ -152,7 +215,7 @@ class Watcher:
         """What tells this state of the files from another."""
         seen = []
         try:
-            files = self._find()
+            files = self._find().files
         except OSError as error:  # a state like any other: what is wrong comes out when it is loaded
             return ((str(error), 0, 0, 0, 0, 0),)
         for name, path in files:

@@ -12,8 +12,8 @@ from pathlib import Path
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.rules.document import Document
 
-Contents = tuple[Sequence[Document], Sequence[Problem]]
-NOTHING: Contents = ((), ())
+Contents = tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]
+NOTHING: Contents = ((), (), ())
 
 
 def killed() -> Contents:

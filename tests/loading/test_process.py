@@ -80,7 +80,7 @@ async def test_files_are_found_from_the_same_directory_and_in_the_same_way(
     monkeypatch.chdir(tmp_path)
     found = []
     for watch_root in (True, False):
-        find = files.runtime(Path(), "ratelimit", "config", watch_root=watch_root, ignore_dot_files=True)
+        find = files.runtime("", "ratelimit", "config", watch_root=watch_root, ignore_dot_files=True)
         rules = await read_elsewhere(Task(partial(files.read, find)))
         assert rules is not None
         found.append(rules.domains[0].source)

@@ -76,14 +76,14 @@ class Reader:
         self.collecting: list[bool] = []
         self.roots: list[weakref.ref[Root]] = []
 
-    def read(self) -> tuple[Sequence[Document], Sequence[Problem]]:
+    def read(self) -> tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]:
         self.collecting.append(gc.isenabled())
         document = read("rules.yaml", self.text)
         assert isinstance(document.root, Mapping)
         root = Root(document.root.line, document.root.items)
         self.roots.append(weakref.ref(root))
         document.root = root
-        return [document], []
+        return [document], [], []
 
 
 class Told:

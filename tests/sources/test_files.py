@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +34,12 @@ def mount(directory: Path, version: str, contents: dict[str, str]) -> None:
 
 
 def names(find: files.Find) -> list[str]:
-    return [found.name for found in find()]
+    return [found.name for found in find().files]
 
 
 def runtime(root: Path, *, watch_root: bool = True, ignore_dot_files: bool = False) -> files.Find:
     return files.runtime(
-        root, "ratelimit", "config", watch_root=watch_root, ignore_dot_files=ignore_dot_files
+        str(root), "ratelimit", "config", watch_root=watch_root, ignore_dot_files=ignore_dot_files
     )
 
 
@@ -99,6 +102,180 @@ def test_a_mounted_configmap_is_read_once(tmp_path: Path, watch_root: bool, igno
     assert [f"{prefix}config.yaml", f"{prefix}team/b.yaml"] == found
 
 
+@pytest.mark.parametrize(
+    ("elements", "path"),
+    [
+        # What Go's own tests of filepath.Join expect.
+        (("a", "b"), "a/b"),
+        (("a", ""), "a"),
+        (("", "b"), "b"),
+        (("/", "a/b"), "/a/b"),
+        (("/", ""), "/"),
+        (("/a", "/b"), "/a/b"),
+        (("a/", "b"), "a/b"),
+        (("//", "a"), "/a"),
+        (("/a/b", "../../../b"), "/b"),
+        # The variables as people write them.
+        (("/srv/runtime_data/current", "/", "config"), "/srv/runtime_data/current/config"),
+        (
+            ("/srv/runtime_data/current", "/ratelimit/", "/config/"),
+            "/srv/runtime_data/current/ratelimit/config",
+        ),
+        (("/srv/runtime_data/current", "../next", "config"), "/srv/runtime_data/next/config"),
+        (("/srv", "./a//b/.", ""), "/srv/a/b"),
+        (("", "", ""), "."),
+    ],
+)
+def test_paths_are_joined_as_go_does(elements: tuple[str, ...], path: str) -> None:
+    """A leading slash does not leave what stands before it, and `..` is resolved by name, up to the root at most."""
+    assert path == str(files.joined(*elements))
+
+
+@pytest.mark.parametrize("watch_root", [True, False])
+@pytest.mark.parametrize(
+    ("subdirectory", "app_directory"),
+    [
+        ("/ratelimit", "/config"),
+        ("ratelimit/", "config/"),
+        ("/", "/ratelimit/config"),
+        ("x/../ratelimit", "./config"),
+    ],
+)
+def test_slashes_and_dots_in_the_variables_lead_to_the_same_files(
+    tmp_path: Path, watch_root: bool, subdirectory: str, app_directory: str
+) -> None:
+    """And not to the root of the machine."""
+    write(tmp_path / "ratelimit" / "config" / "a.yaml")
+    find = files.runtime(
+        str(tmp_path), subdirectory, app_directory, watch_root=watch_root, ignore_dot_files=False
+    )
+    assert [tmp_path / "ratelimit" / "config" / "a.yaml"] == [found.path for found in find().files]
+
+
+@pytest.mark.parametrize("watch_root", [True, False])
+def test_a_directory_outside_of_the_root_is_read_if_the_variables_lead_there(
+    tmp_path: Path, watch_root: bool
+) -> None:
+    """Go's Join follows `..` as well."""
+    write(tmp_path / "current" / "config" / "no.yaml")
+    write(tmp_path / "shared" / "a.yaml")
+    find = files.runtime(
+        str(tmp_path / "current"), "config", "../../shared", watch_root=watch_root, ignore_dot_files=False
+    )
+    assert ["a.yaml"] == names(find)
+
+
+def test_a_root_that_holds_the_whole_machine_is_not_walked_through(tmp_path: Path) -> None:
+    """Only what may hold a wanted file is opened: a directory beside the rules may hang, or have no end."""
+    write(tmp_path / "config" / "a.yaml")
+    write(tmp_path / "config.d" / "b.yaml")
+    opened: list[str] = []
+
+    class Seen(files._Search):
+        def walk(self, directory: Path, within: tuple[str, ...], above: frozenset[str]) -> None:
+            opened.append("/".join(within))
+            super().walk(directory, within, above)
+
+    write(tmp_path / "proc" / "1" / "config.yaml")
+    search = Seen(("config",), ignore_dot_files=False)
+    search.walk(tmp_path, (), frozenset())
+    assert ["", "config", "config.d"] == opened
+    assert ["config/a.yaml", "config.d/b.yaml"] == [found.name for found in search.found]
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A directory in which this user may not read everything: as root, who may, the test becomes somebody else."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        root = os.geteuid() == 0
+        if root:
+            os.chown(name, 65_534, 65_534)
+            os.seteuid(65_534)
+        try:
+            yield Path(name)
+        finally:
+            _open_up(Path(name))
+            if root:
+                os.seteuid(0)
+
+
+def _open_up(directory: Path) -> None:
+    directory.chmod(0o755)
+    for path in directory.iterdir():
+        if path.is_dir():
+            _open_up(path)
+
+
+@pytest.mark.parametrize("watch_root", [True, False])
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o100], ids=["nothing", "only-list", "only-pass"])
+def test_a_directory_below_that_may_not_be_read_is_skipped_with_a_warning(
+    volume: Path, watch_root: bool, mode: int
+) -> None:
+    """`lost+found` of a volume: the rules beside it are loaded, as upstream does, and it is named."""
+    config = write(volume / "ratelimit" / "config" / "a.yaml").parent
+    write(config / "lost+found" / "b.yaml").parent.chmod(mode)
+    contents = files.read(runtime(volume, watch_root=watch_root))
+    assert ([], 1) == (contents.problems, len(contents.documents))
+    (warning,) = contents.warnings
+    inside = "/b.yaml" if mode == 0o400 else ""
+    assert (
+        f"{config}/lost+found{inside}: cannot be read: Permission denied; what is in it is left out"
+        == str(warning)
+    )
+
+
+@pytest.mark.parametrize("subdirectory", ["", "ratelimit"])
+def test_a_directory_beside_the_rules_that_may_not_be_read_does_not_matter(
+    volume: Path, subdirectory: str
+) -> None:
+    """It cannot hold a file whose path begins with RUNTIME_APPDIRECTORY."""
+    write(volume / subdirectory / "config" / "a.yaml")
+    write(volume / subdirectory / "lost+found" / "b.yaml").parent.chmod(0)
+    find = files.runtime(str(volume), subdirectory, "config", watch_root=True, ignore_dot_files=False)
+    contents = files.read(find)
+    assert ([], 1, ()) == (contents.problems, len(contents.documents), tuple(contents.warnings))
+
+
+def test_a_directory_above_the_rules_that_may_be_passed_and_not_listed_is_passed(volume: Path) -> None:
+    """Upstream has no rules then. The warning says why a file beside the directory would be missing."""
+    write(volume / "ratelimit" / "config" / "a.yaml")
+    (volume / "ratelimit").chmod(0o100)
+    contents = files.read(runtime(volume))
+    assert ([], 1) == (contents.problems, len(contents.documents))
+    assert [str(volume / "ratelimit")] == [warning.file for warning in contents.warnings]
+
+
+@pytest.mark.parametrize("watch_root", [True, False])
+def test_the_directory_of_the_rules_must_be_readable(volume: Path, watch_root: bool) -> None:
+    """Rules that are asked for by name do not go missing in silence; once they are readable, that is a change."""
+    config = write(volume / "ratelimit" / "config" / "a.yaml").parent
+    config.chmod(0)
+    find = runtime(volume, watch_root=watch_root)
+    watcher = files.Watcher(find)
+    assert [f"{config}: cannot be read: Permission denied"] == list(map(str, files.read(find).problems))
+    config.chmod(0o755)
+    assert [False, True, False] == [watcher.changed() for _ in range(3)]
+
+
+def test_a_directory_that_cannot_be_read_for_another_reason_fails_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor left, a disk that fails: it may pass, and the rules below it must not be out of force until then."""
+    write(tmp_path / "ratelimit" / "config" / "team" / "a.yaml")
+    scandir = os.scandir
+
+    def short_of_descriptors(path: Path) -> object:
+        if Path(path).name == "team":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", short_of_descriptors)
+    assert ["Too many open files"] == [
+        problem.message.removeprefix("cannot be read: ") for problem in files.read(runtime(tmp_path)).problems
+    ]
+
+
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     """A directory that is linked into itself is read once."""
     config = write(tmp_path / "ratelimit" / "config" / "a.yaml").parent
@@ -110,7 +287,7 @@ def test_all_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     """One is no YAML, one is a link to nothing that appeared in between: both are named."""
     broken = write(tmp_path / "a.yaml", "domain: [")
     gone = tmp_path / "b.yaml"
-    find = lambda: [files.Found("a.yaml", broken), files.Found("b.yaml", gone)]  # noqa: E731
+    find = lambda: files.Listing([files.Found("a.yaml", broken), files.Found("b.yaml", gone)])  # noqa: E731
     assert ["a.yaml", "b.yaml"] == [problem.file for problem in files.read(find).problems]
 
 
