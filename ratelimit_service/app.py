@@ -134,6 +134,7 @@ class App:
         try:
             await self.start()
             await self._stopping.wait()
+            await self.drain()
         finally:
             await self.stop()
 
@@ -172,10 +173,16 @@ class App:
             store=self._settings.backend,
         )
 
-    async def stop(self) -> None:
-        """NOT_SERVING first, then finish the calls in hand, then what they handed to the store, then close."""
+    async def drain(self) -> None:
+        """Say NOT_SERVING wherever health is asked for, and go on serving until gateways have noticed."""
         self.health.set("running", False)
         await self.grpc.drain()
+        if delay := self._settings.shutdown_drain:
+            self._log.info("draining", seconds=delay)
+            await asyncio.sleep(delay)
+
+    async def stop(self) -> None:
+        """Finish the calls in hand, then what they handed to the store, then close."""
         for task in self._tasks:
             task.cancel()
         await self.grpc.stop(self._settings.shutdown_grace)

@@ -101,8 +101,14 @@ class Settings(TlsSettings, RedisSettings):
     grpc_max_message_bytes: Annotated[int, whole_number(1)] = _setting(
         SERVER, "4194304", "The largest request that is read. Ours."
     )
+    shutdown_drain: Duration = _setting(
+        SERVER,
+        "0s",
+        "How long a process that is told to stop goes on serving while its health is NOT_SERVING. More than gateways take to "
+        "notice: interval and timeout of their health checks. Ours.",
+    )
     shutdown_grace: Duration = _setting(
-        SERVER, "10s", "How long the calls in hand may take to end once the process is told to stop. Ours."
+        SERVER, "10s", "How long the calls in hand may take to end after that. Ours."
     )
 
     host: Text = _setting(

@@ -27,7 +27,7 @@ WITH_SERVICE = ["base", "redis", "managed-redis", "single"]
 """What has the service in it."""
 
 OLDEST = "1.30"
-"""The oldest version of the API that the README promises: preStop's `sleep` and ContainerResource metrics are there from it on."""
+"""The oldest version of the API that the README promises: ContainerResource metrics are there from it on."""
 
 Object = dict[str, Any]
 Labels = Mapping[str, str]

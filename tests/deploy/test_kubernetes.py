@@ -290,10 +290,17 @@ def test_probes_ask_for_what_a_restart_and_a_replica_can_mend(objects: Objects) 
 def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
     """First out of the endpoints, then the calls in hand, the HTTP ports, and what is to be written."""
     pod = objects.one("Deployment")["spec"]["template"]["spec"]
-    grace = load_settings(objects.environment).shutdown_grace
-    sleep = objects.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert sleep > 0
-    assert pod["terminationGracePeriodSeconds"] >= sleep + grace * (1 + HTTP_PORTS) + LAST_WRITES
+    settings = load_settings(objects.environment)
+    longest = settings.shutdown_drain + settings.shutdown_grace * (1 + HTTP_PORTS) + LAST_WRITES
+    assert pod["terminationGracePeriodSeconds"] >= longest
+
+
+def test_only_a_replica_that_has_no_other_beside_it_ends_without_draining(objects: Objects) -> None:
+    """Its liveness probe fails meanwhile, and must not end it earlier."""
+    drain = load_settings(objects.environment).shutdown_drain
+    assert (drain == 0) is not bool(objects.of("HorizontalPodAutoscaler"))
+    probe = objects.container["livenessProbe"]
+    assert drain < probe["periodSeconds"] * (probe["failureThreshold"] - 1)
 
 
 def test_connections_come_of_age_before_the_autoscaler_looks_again(with_redis: Objects) -> None:

@@ -18,7 +18,7 @@ from testing.servers import RedisServer
 from testing.service import Service, calling
 from testing.waiting import wait_for
 
-from .conftest import probing
+from .conftest import probing, serving
 
 TERM = signal.SIGTERM
 
@@ -79,18 +79,43 @@ def test_a_call_in_hand_is_finished_before_the_process_ends(config: str, transpo
         assert ["7"] == [now.redis.cli("GET", key) for key in now.redis.cli("KEYS", "{d|*").split()]
 
 
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_a_process_that_drains_says_that_it_leaves_and_goes_on_serving(config: str, transport: str) -> None:
+    """NOT_SERVING for everybody who asks, and an answer for every call, also over a connection that is new."""
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_PATH": config,
+        "GRPC_TRANSPORT": transport,
+        "SHUTDOWN_DRAIN": "60s",
+    }
+    with Service(environment) as service, calling(service.grpc) as caller:
+        assert 10 == caller.limit("d", "team", "dba")
+        service.signal(TERM)
+        assert 60 == service.wait_for_event("draining")["seconds"]
+        assert (500, "unhealthy: running") == service.health()
+        with probing(service) as probe, calling(service.grpc) as newcomer:
+            assert ["NOT_SERVING"] * 2 == [serving(probe, name) for name in ("", "ratelimit")]
+            assert [10, 10] == [each.limit("d", "team", "dba") for each in (caller, newcomer)]
+        end_at_once(service)
+
+
+def end_at_once(service: Service) -> None:
+    """Signal a service that is stopping, until it has ended with the code of a process that the signal has ended."""
+
+    def told_again() -> bool:
+        service.signal(TERM)  # once more would do, but for a moment two signals are taken for one
+        return service.running
+
+    wait_for("its end", lambda: not told_again())
+    assert 128 + TERM == service.ended()
+
+
 def test_a_second_signal_ends_it_at_once(config: str) -> None:
-    """Whoever is not willing to wait says so again; the code is that of a process which the signal has ended."""
+    """For operators who do not want to wait for the calls in hand."""
     with held(config) as now:
         now.service.signal(TERM)
         now.service.wait_for_event("stopping")
-
-        def told_again() -> bool:
-            now.service.signal(TERM)  # once more would do, but for a moment two signals are taken for one
-            return now.service.running
-
-        wait_for("its end", lambda: not told_again())
-        assert 128 + TERM == now.service.ended()
+        end_at_once(now.service)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
