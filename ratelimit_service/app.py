@@ -53,6 +53,9 @@ _STORE_LOOK = 1.0
 _LAST_LINES = 2.0
 """Seconds that whoever reads the decision log has, at the end, to take what is left of it."""
 
+_LAST_WORDS = 0.1
+"""The same for the log, where a second signal ends the process at once."""
+
 _SWITCH_INTERVAL = 0.0005
 """Seconds that a thread may go on while another one wants to: metrics are written while calls wait, and rules where no process
 can be started to read them."""
@@ -68,8 +71,9 @@ _ONE_SIGNAL = 0.2
 class App:
     """One running service."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log_writer: LineWriter | None = None) -> None:
         self._settings = settings
+        self._log_writer = log_writer
         self._log = structlog.get_logger("ratelimit_service")
         self._stopping = asyncio.Event()
         self._told_to_stop = 0.0
@@ -92,6 +96,8 @@ class App:
             self.metrics.watch(
                 "ratelimit_service_memory_snapshot_failures", partial(getattr, self.store, "failures")
             )
+        if log_writer is not None:
+            self.metrics.watch("ratelimit_service_log_dropped", lambda: log_writer.dropped)
         self._decision_log = decision_log_of(settings)
         patient = without_deadline(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
@@ -202,6 +208,8 @@ class App:
         if self._stopping.is_set():
             # Sent to a whole process group, one signal may come twice: from the sender, and passed on by make or a shell.
             if now - self._told_to_stop > _ONE_SIGNAL:
+                if self._log_writer is not None:
+                    self._log_writer.close(_LAST_WORDS)
                 os._exit(128 + number)
             return
         self._told_to_stop = now
@@ -247,8 +255,14 @@ def decision_log_of(settings: Settings) -> DecisionLog | None:
     """The decision log that the settings ask for; None where it is off."""
     if settings.decision_log == "off":
         return None
+    log = structlog.get_logger("ratelimit_service.decision_log")
+    writer = LineWriter(
+        to_stdout(),
+        failed=lambda error: log.warning("the decision log cannot be written", error=str(error)),
+        caught_up=lambda dropped: log.warning("lines of the decision log were dropped", lines=dropped),
+    )
     return DecisionLog(
-        LineWriter(to_stdout()),
+        writer,
         refused_only=settings.decision_log == "refused",
         sample=settings.decision_log_sample,
         random=random.random,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -99,6 +100,8 @@ class Serving:
             text=True,
             errors="backslashreplace",
         )
+        self._reading = threading.Event()
+        self._reading.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -107,6 +110,18 @@ class Serving:
         with self._process.stderr as stderr:
             for line in stderr:
                 self._lines.append(line)
+                self._reading.wait()
+
+    @contextmanager
+    def log_unread(self) -> Iterator[None]:
+        """Meanwhile nobody reads the log, and the pipe that it goes to has room for a few lines only."""
+        assert self._process.stderr is not None
+        fcntl.fcntl(self._process.stderr, fcntl.F_SETPIPE_SZ, 4_096)
+        self._reading.clear()
+        try:
+            yield
+        finally:
+            self._reading.set()
 
     @property
     def log(self) -> str:
@@ -168,6 +183,7 @@ class Serving:
         """End it in any case; nothing where it has ended already."""
         self._process.kill()
         self._process.wait()
+        self._reading.set()
         self._reader.join(timeout=5)
 
 

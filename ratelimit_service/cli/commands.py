@@ -20,33 +20,59 @@ from ..core.model import Entry
 from ..core.text import printable
 from ..loading.rulebook import compile_rules
 from ..observe import logs
+from ..observe.line_writer import LineWriter, to_stderr
 from ..settings.table import Settings, load_settings, unsupported
 from ..sources import files
+
+_MOST_OF_THE_LOG = 4 * 1024 * 1024
+"""Bytes of the log that wait to be written."""
+
+_LAST_LINES = 2.0
+"""Seconds that the reader of the log has, at the end, to take what is left of it."""
 
 
 def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Sequence[str] = ()) -> None:
     """Run the service until it is told to stop; exits with 1 and one line for each reason where it cannot start."""
+    log = structlog.get_logger("ratelimit_service")
+    writer = LineWriter(
+        to_stderr(),
+        most_bytes=_MOST_OF_THE_LOG,
+        caught_up=lambda dropped: log.warning("lines of the log were dropped", lines=dropped),
+    )
+    writer.start()
     try:
         settings = load_settings(environ, options)
-        logs.configure(settings.log_level, settings.log_format)
-        log = structlog.get_logger("ratelimit_service")
+        logs.configure(settings.log_level, settings.log_format, writer=writer)
+        logs.log_what_python_reports()
         if ignored:
             log.warning("arguments ignored", arguments=list(ignored))
         for line in unsupported(environ):
             log.warning(line)
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
+        _run(settings, writer)
     except StartError as error:
-        print(error, file=sys.stderr)
+        writer.put([f"{error}\n".encode(errors="backslashreplace")])
+        raise SystemExit(1) from None
+    finally:
+        writer.close(_LAST_LINES)
+
+
+def _run(settings: Settings, writer: LineWriter) -> None:
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, writer))
+    except StartError:
+        raise
+    except Exception:
+        structlog.get_logger("ratelimit_service").critical("the service has failed", exc_info=True)
         raise SystemExit(1) from None
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, writer: LineWriter) -> None:
     from ..app import App
 
-    await App(settings).run()
+    await App(settings, writer).run()
 
 
 def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "") -> int:

@@ -168,6 +168,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Refusals of buckets for which the log has no room: it tells of 10,000 at a time, each once in its window.",
     ),
     MetricInfo(
+        "ratelimit_service_log_dropped",
+        Kind.COUNTER,
+        (),
+        "Lines of the log that could not be written, or not as fast as they came.",
+    ),
+    MetricInfo(
         "ratelimit_service_decision_log_dropped",
         Kind.COUNTER,
         (),

@@ -1,4 +1,4 @@
-"""Writing lines from a thread of its own, so that whoever reads them slowly, or not at all, delays nobody."""
+"""Writing lines from a thread of its own, so that a reader that is slow, or does not read at all, delays no request."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable, Sequence
-
-import structlog
+from typing import TextIO
 
 Write = Callable[[bytes], None]
 """Writes all that it is given, however long that takes. Raises OSError."""
@@ -18,19 +17,33 @@ MOST_BYTES = 16 * 1024 * 1024
 
 
 class LineWriter:
-    """Hands lines to `write`, in their order. What does not fit in beside `most_lines` or `most_bytes` is dropped."""
+    """Hands lines to `write`, in their order. What does not fit in beside `most_lines` or `most_bytes` is dropped.
 
-    def __init__(self, write: Write, most_lines: int = MOST_LINES, most_bytes: int = MOST_BYTES) -> None:
+    From the writer's thread, `failed` is called with the first error of each series of writes that fail, and `caught_up` with
+    the number of lines that were dropped, once everything that was held since has been written.
+    """
+
+    def __init__(
+        self,
+        write: Write,
+        most_lines: int = MOST_LINES,
+        most_bytes: int = MOST_BYTES,
+        *,
+        failed: Callable[[Exception], None] = lambda error: None,
+        caught_up: Callable[[int], None] = lambda dropped: None,
+    ) -> None:
         self._write = write
         self._most_lines = most_lines
         self._most_bytes = most_bytes
+        self._failed = failed
+        self._caught_up = caught_up
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
         self._lines = self._bytes = 0  # held: those that wait, and those being written
         self._closing = False
         self._failing = False
+        self._reported = 0
         self._thread = threading.Thread(target=self._run, name="line-writer", daemon=True)
-        self._log = structlog.get_logger("ratelimit_service.decision_log")
         self.dropped = 0
         """Lines, since the start, that found no room or could not be written."""
 
@@ -64,19 +77,24 @@ class LineWriter:
 
     def _run(self) -> None:
         while lines := self._next():
+            failure: Exception | None = None
             try:
                 self._write(b"".join(lines))
-                failure = None
-            except OSError as error:
+            except Exception as error:  # whatever it is, the next lines may fare better
                 failure = error
             with self._changed:
                 self._lines -= len(lines)
                 self._bytes -= sum(map(len, lines))
                 if failure:
                     self.dropped += len(lines)
+                caught_up = not self._waiting and not failure
+                dropped = self.dropped - self._reported if caught_up else 0
+                self._reported += dropped
             if failure and not self._failing:
-                self._log.warning("the decision log cannot be written", error=str(failure))
+                self._failed(failure)
             self._failing = failure is not None
+            if dropped:
+                self._caught_up(dropped)
 
     def _next(self) -> list[bytes]:
         """All that waits, as soon as there is something; nothing once there will be no more."""
@@ -92,24 +110,52 @@ def to_stdout() -> Write:
 
     Not through sys.stdout: a thread that is stuck in there holds its lock, on which the interpreter then fails to exit.
     """
-    if sys.stdout is None:  # started without one: descriptor 1 is whatever was opened first
-        return _nowhere
-    return to_descriptor(sys.stdout.fileno())
+    return _to(sys.stdout, "output")
 
 
-def to_descriptor(descriptor: int) -> Write:
-    """Writes to an open file descriptor, which may be one that does not block."""
+def to_stderr() -> Write:
+    """Writes to where stderr leads, in the same way."""
+    return _to(sys.stderr, "error")
 
-    def write(data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:
-                select.select([], [descriptor], [])
+
+def _to(stream: TextIO | None, name: str) -> Write:
+    if stream is not None:
+        return to_descriptor(stream.fileno())
+
+    def write(data: bytes) -> None:  # started without one: its descriptor is whatever was opened first
+        raise OSError(f"the process has no standard {name}")
 
     return write
 
 
-def _nowhere(data: bytes) -> None:
-    raise OSError("the process has no standard output")
+def to_descriptor(descriptor: int) -> Write:
+    """Writes to an open file descriptor, which may be one that does not block.
+
+    Where stdout and stderr lead to the same place, what is written by one call is not interrupted by the other.
+    """
+    lock = _lock_of(descriptor)
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        with lock:
+            while rest:
+                try:
+                    rest = rest[os.write(descriptor, rest) :]
+                except BlockingIOError:
+                    room.poll()
+
+    return write
+
+
+_LOCKS: dict[tuple[int, int], threading.Lock] = {}
+"""By device and inode: a pipe with two writers."""
+
+
+def _lock_of(descriptor: int) -> threading.Lock:
+    try:
+        place = os.fstat(descriptor)
+    except OSError:  # closed: writing will say so
+        return threading.Lock()
+    return _LOCKS.setdefault((place.st_dev, place.st_ino), threading.Lock())

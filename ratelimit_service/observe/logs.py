@@ -2,7 +2,8 @@
 
 Whatever is logged may hold a stranger's bytes, so every value comes out escaped: an event is one line, whatever is in
 it. A traceback has several lines, which are marked as its own in text, and one value in JSON. Secrets are masked by the
-name they are logged under, and in URLs. A line that cannot be written is dropped: it is not worth a request.
+name they are logged under, and in URLs. A line that cannot be written is dropped: it is not worth a request. A service writes
+its log from a thread (line_writer.py), because a pipe that nobody reads holds up whatever writes to it.
 
 Callers use `structlog.get_logger()`. Where speed matters, they ask for their logger once: a bound logger answers a call
 below the level with a `return None`.
@@ -14,13 +15,16 @@ import logging
 import math
 import re
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from ..core.text import hide_credentials, printable, shorten, show
+from .line_writer import LineWriter
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -47,22 +51,24 @@ _SECRET = re.compile(
 )
 
 
-def configure(level: str, fmt: str, stream: TextIO | None = None) -> None:
+def configure(level: str, fmt: str, stream: TextIO | None = None, writer: LineWriter | None = None) -> None:
     """Log everything from `level` on (a name of upstream's, in any case) to `stream`, which is stderr without one.
+
+    With a `writer`, it writes the lines, and `stream` only tells how: its encoding, and whether it is a terminal.
 
     `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries are heard from
     WARNING on. Can be called again; the last call holds.
     """
     threshold = LEVELS[level.lower()]
     stream = sys.stderr if stream is None else stream
-    handler = _Handler(stream)
+    handler = _Handler(stream, writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 _fit_for_people,
-                *(_json() if fmt == "json" else _text(colors=stream.isatty())),
+                *(_json() if fmt == "json" else _text(colors=stream is not None and stream.isatty())),
             ],
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *_STAMPS],
         )
@@ -91,11 +97,47 @@ _STAMPS: list[Processor] = [
 ]
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """Ours among the handlers of the root logger."""
+def log_what_python_reports() -> None:
+    """Log what Python itself would write to stderr while it runs: warnings, and exceptions that nothing can catch.
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: there is no place left to say it in."""
+    As its own lines they would stand between ours, and hold up whatever causes them where nobody reads stderr.
+    """
+    log = structlog.get_logger(OWN)
+
+    def unraisable(unraisable: Any) -> None:
+        log.error(
+            unraisable.err_msg or "an exception was ignored",
+            at=repr(unraisable.object),
+            exc_info=unraisable.exc_value or False,
+        )
+
+    def thread_died(died: threading.ExceptHookArgs) -> None:
+        name = died.thread.name if died.thread is not None else "?"
+        log.error("a thread has ended", thread=name, exc_info=died.exc_value or False)
+
+    sys.unraisablehook = unraisable
+    threading.excepthook = thread_died
+    logging.captureWarnings(True)
+
+
+class _Handler(logging.Handler):
+    """Ours among the handlers of the root logger. What cannot be shown or written is dropped."""
+
+    def __init__(self, stream: TextIO | None, writer: LineWriter | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._writer = writer
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        with suppress(Exception):
+            line = f"{self.format(record)}\n"
+            if self._writer is not None:
+                self._writer.put([line.encode(self._encoding, "backslashreplace")])
+            elif self._stream is not None:
+                self._stream.write(line)
+                self._stream.flush()
 
 
 def _own_logger(*_: Any) -> logging.Logger:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
 
 from ratelimit_service.observe.line_writer import LineWriter, to_descriptor, to_stdout
 
@@ -101,7 +100,7 @@ def test_there_is_room_again_when_lines_have_been_written() -> None:
 
 
 def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
-    """It is said once, in the log, however often it fails in a row."""
+    """Of failures in a row, the first one is reported; and once lines are written again, how many were lost."""
     outcomes = [True, False, False, True, False]
     tried = threading.Semaphore(0)
     read: list[bytes] = []
@@ -110,19 +109,57 @@ def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
         works = outcomes.pop(0)
         tried.release()
         if not works:
-            raise OSError("broken pipe")
+            raise OSError(f"broken pipe, {len(outcomes)} to go")
         read.append(data)
 
-    writer = LineWriter(write)
-    with capture_logs() as events:
-        writer.start()
-        for line in (b"1\n", b"2\n", b"3\n", b"4\n", b"5\n"):
-            writer.put([line])
-            assert tried.acquire(timeout=PATIENCE)
-        writer.close(PATIENCE)
+    told: list[str | int] = []
+    writer = LineWriter(write, failed=lambda error: told.append(str(error)), caught_up=told.append)
+    writer.start()
+    for line in (b"1\n", b"2\n", b"3\n", b"4\n", b"5\n"):
+        writer.put([line])
+        assert tried.acquire(timeout=PATIENCE)
+    writer.close(PATIENCE)
     assert ([b"1\n", b"4\n"], 3) == (read, writer.dropped)
-    failure = {"event": "the decision log cannot be written", "error": "broken pipe", "log_level": "warning"}
-    assert [failure, failure] == events
+    assert ["broken pipe, 3 to go", 2, "broken pipe, 0 to go"] == told
+
+
+def test_whatever_goes_wrong_while_writing_the_thread_goes_on() -> None:
+    """A thread that has ended would drop every further line in silence."""
+    outcomes = [True, False]
+    read: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        if outcomes.pop():
+            read.append(data)
+        else:
+            raise ValueError("a mistake")
+
+    tried = threading.Event()
+    writer = LineWriter(write, failed=lambda error: tried.set())
+    writer.start()
+    writer.put([b"1\n"])
+    assert tried.wait(PATIENCE)
+    writer.put([b"2\n"])
+    writer.close(PATIENCE)
+    assert ([b"2\n"], 1) == (read, writer.dropped)
+
+
+def test_two_writers_to_one_pipe_do_not_interrupt_each_other() -> None:
+    """`2>&1`: a line of the log does not stand in the middle of one of the decision log, however full the pipe is."""
+    read_end, write_end = os.pipe()
+    other_end = os.dup(write_end)
+    lines = b"".join(b"%d:%s\n" % (number, b"x" * 2_000) for number in range(100))
+    writing = [threading.Thread(target=to_descriptor(end), args=(lines,)) for end in (write_end, other_end)]
+    for thread in writing:
+        thread.start()
+    read = b""
+    while len(read) < 2 * len(lines):
+        read += os.read(read_end, 1_000)
+    for thread in writing:
+        thread.join(PATIENCE)
+    for end in (read_end, write_end, other_end):
+        os.close(end)
+    assert lines + lines == read
 
 
 def test_nothing_is_taken_after_the_end(reader: Reader) -> None:

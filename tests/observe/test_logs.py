@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.observe import logs
+from ratelimit_service.observe.line_writer import LineWriter
 
 
 @pytest.fixture(autouse=True)
@@ -295,3 +298,54 @@ def test_tracebacks_are_rendered_without_a_warning() -> None:
             log.error("failed", exc_info=ValueError("bad"))
 
     assert logged(act).endswith("\n  | ValueError: bad")
+
+
+def test_what_python_reports_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning, a thread that ends by an exception, and one that is raised where nothing can catch it: each is an event."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+    class Unraisable:
+        def __del__(self) -> None:
+            raise ValueError("in vain")
+
+    def dies() -> None:
+        raise ValueError("by mistake")
+
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    logs.log_what_python_reports()
+    try:
+        thread = threading.Thread(target=dies, name="dying")
+        thread.start()
+        thread.join()
+        unraisable = Unraisable()
+        del unraisable
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(True)
+            warnings.warn("not like this", RuntimeWarning, stacklevel=1)
+    finally:
+        logging.captureWarnings(False)
+    died, ignored, warned = map(json.loads, stream.getvalue().splitlines())
+    assert ("a thread has ended", "dying") == (died["@message"], died["thread"])
+    assert died["exception"].endswith("ValueError: by mistake")
+    assert ignored["exception"].endswith("ValueError: in vain")
+    assert "RuntimeWarning: not like this" in warned["@message"]
+
+
+def test_a_log_with_a_writer_is_written_by_it() -> None:
+    """As the stream would have it, with what it cannot encode escaped; nothing goes to the stream."""
+
+    class Latin(io.StringIO):
+        encoding = "latin-1"
+
+    written: list[bytes] = []
+    writer = LineWriter(written.append)
+    stream = Latin()
+    logs.configure("info", "text", stream, writer)
+    structlog.get_logger().info("serving", team="Zürich €")
+    writer.start()
+    writer.close(10)
+    assert "" == stream.getvalue()
+    assert b"[info     ] serving team='Z\xfcrich \\u20ac'\n" == written[0].partition(b" ")[2]

@@ -502,6 +502,7 @@ WATCHED = (
     "calls_in_hand",
     "decision_log_dropped",
     "healthy",
+    "log_dropped",
     "memory_snapshot_failures",
     "memory_store_refused",
     "refusals_unlogged",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.servers import RedisServer
-from testing.service import Caller, Service, Serving, calling
+from testing.service import Caller, Service, Serving, calling, run
 from testing.waiting import wait_for
 
 from .conftest import rules, write
@@ -131,3 +132,54 @@ def test_a_password_is_never_told(tmp_path: Path, where: str, right: bool) -> No
             told = [body, httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text]
             assert 0 == service.stop()
     assert not any("hunter2" in text for text in (service.log, *told))
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_a_log_that_nobody_reads_delays_nobody_and_is_complete_when_it_is_read(
+    config: str, transport: str
+) -> None:
+    """A full pipe holds up the thread that writes, and neither callers nor /healthcheck."""
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
+    with Service(environment) as service, calling(service.grpc) as caller:
+        with service.log_unread():
+            for number in range(200):  # some 50 kB of lines, where there is room for 12
+                assert OVER == caller.ask("d", "team", f"dba-{number}", hits=11).overall_code
+            assert (200, "OK") == service.health()
+            assert 0 == service.metric("ratelimit_service_log_dropped")
+        wait_for("all refusals", lambda: len(service.events("limit reached")) == 200)
+        assert 0 == service.stop()
+
+
+def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending(config: str) -> None:
+    """What is left to write at the stop has a bound."""
+    with (
+        Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}) as service,
+        calling(service.grpc) as caller,
+        service.log_unread(),
+    ):
+        for number in range(100):
+            caller.ask("d", "team", f"dba-{number}", hits=11)
+        assert 0 == service.stop()
+    assert "Fatal" not in service.log
+
+
+def test_a_failed_start_is_told_though_the_log_is_full_of_lines(tmp_path: Path) -> None:
+    """Whatever is waiting to be written comes out before the reason, and the reason last."""
+    config = write(tmp_path / "d.yaml", "domain: d\ndescriptors:\n" + "  - {value: x}\n" * 1_000)
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config), "GRPC_HOST": "192.0.2.1"}
+    code, out, err = run("serve", environment=environment)
+    assert (1, "") == (code, out)
+    assert 1_000 == err.count("configuration refused")
+    assert "cannot listen for gRPC on 192.0.2.1:0: " in err.splitlines()[-1]
+
+
+def test_a_mistake_that_ends_the_process_is_a_line_of_the_log() -> None:
+    """LOG_FORMAT=json promises that each line is JSON, the last one as well."""
+    broken = "import ratelimit_service.app as app\napp.make_store = None\n"
+    command = (sys.executable, "-c", f"{broken}from ratelimit_service.__main__ import main\nmain()", "serve")
+    serving = Serving({"BACKEND_TYPE": "memory"}, command=command)
+    assert 1 == serving.ended()
+    (event,) = serving.everything()
+    assert ("fatal", "the service has failed") == (event["level"], event["@message"])
+    assert "'NoneType' object is not callable" in event["exception"]
+    assert 1 == len(serving.log.splitlines())
