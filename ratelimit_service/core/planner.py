@@ -19,7 +19,7 @@ from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
 from .model import COUNTER_MAX, Descriptor, Gate, HitValues, Request, Rule, StatKey, new
 from .planning import Charge, Item, Plan, Policy, described, near_limit
-from .recent import Recent
+from .recent import MIB, Recent
 from .text import show
 from .windows.blocks import Spans
 
@@ -30,8 +30,10 @@ MOST_DESCRIPTORS = 1_000
 MOST_ENTRIES = 100
 """A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
 
-_REMEMBERED = 5_000
-_PLANS = 1_000
+_OUTLINES = 8 * MIB
+_PLANS = 2 * MIB
+"""Bytes of memory of what is remembered of requests, and of the plans of one second."""
+
 _FREE, _FREE_QUOTA = Item(), Item(quota=True)
 
 
@@ -43,8 +45,9 @@ class Planner:
         self._policy = policy
         self._jitter = jitter
         self._spans = Spans()
-        self._outlines: Recent[bytes, Outline] = Recent(_REMEMBERED)
+        self._outlines: Recent[bytes, Outline] = Recent(_OUTLINES, _weight_of_outline)
         self._second = 0
+        self._weight_of_plans = 0
         self._plans: dict[int, Plan] = {}
         """The plans of this second, by the identity of their requests, which nothing else has as long as they are in here."""
 
@@ -54,7 +57,7 @@ class Planner:
         Raises NotReady where there are no rules yet, InvalidRequest for a request that cannot be decided.
         """
         if now != self._second:
-            self._second, self._plans = now, {}
+            self._second, self._plans, self._weight_of_plans = now, {}, 0
         plan = self._plans.get(id(request))
         if plan is not None:
             return plan
@@ -66,8 +69,10 @@ class Planner:
             outline = self._outline(request)
             self._outlines.put(key, outline)
         plan = outline.plan(request, now, self._jitter)
-        if len(self._plans) >= _PLANS:
+        self._weight_of_plans += outline.weight
+        if self._weight_of_plans > _PLANS:
             self._plans.clear()
+            self._weight_of_plans = outline.weight
         self._plans[id(request)] = plan
         return plan
 
@@ -118,6 +123,7 @@ class Outline:
         "_reads",
         "_slots",
         "_spans",
+        "weight",
     )
 
     def __init__(
@@ -137,6 +143,8 @@ class Outline:
         self._budgets = [
             place for place, part in enumerate(parts) if part.rule is not None and part.rule.budget
         ]
+        self.weight = 800 + sum([_weight_of_part(part) for part in parts])
+        """Bytes of memory that it takes, about."""
         self._begin = self._end = 0.0
         self._items: list[Item] = []
         self._slots: list[_Slot] = []
@@ -197,6 +205,18 @@ class Outline:
             items.append(Item(part.rule, part.stat, tuple(charges), quota=part.quota))
         self._items, self._slots, self._reads = items, slots, [read for _, _, _, _, _, read in slots]
         self._begin, self._end = begin, end
+
+
+def _weight_of_part(part: Item | _Limited) -> int:
+    if isinstance(part, Item):
+        return 100
+    levels = part.stat.levels if part.stat is not part.rule.path else ()
+    windows = len(part.rule.limits) * (450 + 2 * len(part.bucket))
+    return 300 + len(part.bucket) + windows + sum([60 + 4 * len(level) for level in levels])
+
+
+def _weight_of_outline(key: bytes, outline: Outline) -> int:
+    return outline.weight + len(key)
 
 
 def _parts(policy: Policy, domain: Domain, request: Request) -> tuple[list[Item | _Limited], str]:

@@ -1,32 +1,44 @@
-"""Remembering what was used of late, and no more than so much of it."""
+"""A bounded cache of recently used values, weighed by the memory that they take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Generic, TypeVar, TypeVarTuple
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+Arguments = TypeVarTuple("Arguments")
+
+MIB = 2**20
 
 
 class Recent(Generic[Key, Value]):
-    """A dictionary of the `most` entries that were used last, and of at most as many again from before them.
+    """A dictionary of recently used values that weigh at most `most` bytes, and of as many from before them.
 
-    Whoever floods it with new keys drives out what is not used, and nothing that is.
+    A flood of new keys evicts the values that nobody uses, and none that is in use. `weigh` returns the bytes of memory of
+    a key and its value; it runs when a value is stored, never when one is looked up. A value that weighs more than an
+    eighth of the bound is not stored.
     """
 
-    __slots__ = ("_before", "_most", "_now")
+    __slots__ = ("_before", "_evicted", "_heaviest", "_most", "_now", "_weigh", "_weight", "newest")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, weigh: Callable[[Key, Value], int]) -> None:
         self._most = most
+        self._heaviest = most // 8
+        self._weigh = weigh
+        self._weight = 0
         self._now: dict[Key, Value] = {}
         self._before: dict[Key, Value] = {}
+        self._evicted: dict[Key, Value] = {}
+        self.newest: Callable[[Key], Value | None] = self._now.get
+        """A lookup among the most recent values, in one call of C. Where it returns None, `get` may still find the key."""
 
     def __len__(self) -> int:
-        return len(self._now) + len(self._before)
+        return len(self._now) + len(self._before) + len(self._evicted)
 
     def get(self, key: Key) -> Value | None:
-        """What is remembered for `key`; None where that is nothing."""
+        """Return the value of `key`, or None."""
         value = self._now.get(key)
         if value is None and self._before:
             value = self._before.pop(key, None)
@@ -35,12 +47,50 @@ class Recent(Generic[Key, Value]):
         return value
 
     def values(self) -> Iterator[Value]:
-        """All that is remembered, each once."""
+        """Every value that is held, each once."""
         yield from self._now.values()
         yield from self._before.values()
+        yield from self._evicted.values()
 
-    def put(self, key: Key, value: Value) -> None:
-        """Remember `value`."""
-        if len(self._now) >= self._most:
-            self._before, self._now = self._now, {}
+    def put(self, key: Key, value: Value, weight: int = 0) -> None:
+        """Store `value`. A caller that knows its weight saves weighing it."""
+        weight = weight or self._weigh(key, value)
+        if weight > self._heaviest:
+            return
+        replaced = self._now.get(key)
+        if replaced is not None:
+            self._weight -= self._weigh(key, replaced)
+        self._weight += weight
+        if self._weight > self._most:
+            # `newest` is bound to this dictionary, so the dictionary stays and its values move.
+            self._evicted, self._before = self._before, self._now.copy()
+            self._now.clear()
+            self._weight = weight
         self._now[key] = value
+        # Released together, thousands of values would stop the event loop for milliseconds.
+        evicted = self._evicted
+        if evicted:
+            evicted.popitem()
+            if evicted:
+                evicted.popitem()
+
+
+def remembered(
+    most: int, weigh: Callable[[tuple[*Arguments], Value], int]
+) -> Callable[[Callable[[*Arguments], Value]], Callable[[*Arguments], Value]]:
+    """`functools.lru_cache`, bounded in bytes. `weigh` returns those of a function's arguments and its result."""
+
+    def decorate(function: Callable[[*Arguments], Value]) -> Callable[[*Arguments], Value]:
+        results: Recent[tuple[*Arguments], Value] = Recent(most, weigh)
+
+        @wraps(function)
+        def cached(*arguments: *Arguments) -> Value:
+            value = results.get(arguments)
+            if value is None:
+                value = function(*arguments)
+                results.put(arguments, value)
+            return value
+
+        return cached
+
+    return decorate

@@ -30,37 +30,54 @@ from ..core.model import (
     Request,
 )
 from ..core.planner import MOST_DESCRIPTORS, MOST_ENTRIES
-from ..core.recent import Recent
+from ..core.recent import MIB, Recent, remembered
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 
 
 def decode(data: bytes) -> Request:
     """A serialized RateLimitRequest as a Request. Raises InvalidRequest where it is none."""
-    return _read(data) if len(data) > _LONGEST else _decode_remembered(data)
+    if len(data) > _LONGEST:
+        return _read(data)
+    return _newest(data) or _requests.get(data) or _decode(data)
 
 
 def _decode(data: bytes) -> Request:
     parted = part(data)
     if parted is None:
-        return _read(data)
+        request = _read(data)
+        _requests.put(data, request)
+        return request
     key, hits, addend = parted
     form = _forms.get(key)
     if form is None:
         request = _read(data)._replace(key=key)
-        _forms.put(key, (key, request.domain, [descriptor.entries for descriptor in request.descriptors]))
-        return request
-    key, domain, entries = form
-    return Request(domain, tuple(map(Descriptor, entries, hits)), addend, key)
+        weight = _weight_of_request(data, request)
+        form = key, request.domain, [descriptor.entries for descriptor in request.descriptors], weight
+        _forms.put(key, form, weight)
+    else:
+        key, domain, entries, weight = form
+        request = Request(domain, tuple(map(Descriptor, entries, hits)), addend, key)
+    _requests.put(data, request, weight)
+    return request
 
 
-_decode_remembered = lru_cache(maxsize=10_000)(_decode)
+_Form = tuple[bytes, str, list[tuple[Entry, ...]], int]
+"""A request without its numbers of hits: the key of all such requests, one object for them all, the domain, the entries.
+And the weight of such a request."""
+
+
+def _weight_of_request(data: bytes, request: Request) -> int:
+    descriptors = request.descriptors
+    entries = sum([len(descriptor.entries) for descriptor in descriptors])
+    return 350 + 2 * len(data) + 110 * len(descriptors) + 150 * entries
+
+
+_requests: Recent[bytes, Request] = Recent(4 * MIB, _weight_of_request)
 """Checks, half of all calls, are the same bytes again and again."""
 
+_forms: Recent[bytes, _Form] = Recent(4 * MIB, lambda key, form: form[3])
 
-_Form = tuple[bytes, str, list[tuple[Entry, ...]]]
-"""A request without its numbers of hits: the key of all such requests, one object for them all, the domain, the entries."""
-
-_forms: Recent[bytes, _Form] = Recent(5_000)
+_newest = _requests.newest
 
 _LONGEST = 1_000
 """Bytes of a request that is worth remembering."""
@@ -69,6 +86,9 @@ _LONGEST = 1_000
 _DOMAIN, _DESCRIPTOR = 0x0A, 0x12
 _ENTRY, _HITS = 0x0A, 0x1A
 _MORE = 0x80
+
+_LONGEST_ADDEND = 6
+"""Bytes of a hits_addend as protobuf writes it."""
 
 
 def part(data: bytes) -> tuple[bytes, list[int | None], int] | None:
@@ -106,6 +126,8 @@ def part(data: bytes) -> tuple[bytes, list[int | None], int] | None:
             else:
                 return None
         kept.append(data[begin:at])
+        if whole - at > _LONGEST_ADDEND:
+            return None
         addend = _addend(data[at:]) if at != whole else 0
     except (IndexError, DecodeError):
         return None
@@ -176,7 +198,7 @@ def encode(decision: Decision) -> bytes:
             head = _FREE if code is OK else _REFUSED
             parts += (b"\x12", _varint(len(head) + len(left)), head, left)
         else:
-            known = _limits.get(id(limit))
+            known = _newest_limit(id(limit))
             if known is None or known[0] != reset:
                 known = _limited(limit, reset)
             # The fields are in the order of their numbers.
@@ -237,10 +259,15 @@ _Limited = tuple[int, list[bytes], list[bytes], bytes, Limit]
 """A reset, and the status of a limit that resets then: what is before its limit_remaining, where it is OK and where it is
 OVER_LIMIT, by the length of that field; and what is behind it. With the limit, so that it stays."""
 
-_limits: dict[int, _Limited] = {}
+
+def _weight_of_limited(identity: int, limited: _Limited) -> int:
+    return 1_600 + 2 * _LONGEST_LEFT * len(limited[4].name)
+
+
+_limits: Recent[int, _Limited] = Recent(4 * MIB, _weight_of_limited)
 """Those of the last reset, by the identity of the limit, which nothing else has as long as it is in here."""
 
-_MOST_LIMITS = 10_000
+_newest_limit = _limits.newest
 
 
 def _limited(limit: Limit, reset: int) -> _Limited:
@@ -250,9 +277,8 @@ def _limited(limit: Limit, reset: int) -> _Limited:
         ok, refused = known[1], known[2]
     else:
         ok, refused = _before(OK, limit, len(behind)), _before(OVER_LIMIT, limit, len(behind))
-        if len(_limits) >= _MOST_LIMITS:  # requests bring limits with them
-            _limits.clear()
-    known = _limits[id(limit)] = (reset, ok, refused, behind, limit)
+    known = (reset, ok, refused, behind, limit)
+    _limits.put(id(limit), known)
     return known
 
 
@@ -275,7 +301,11 @@ def _reset(seconds: int) -> bytes:
     return status.SerializeToString()
 
 
-@lru_cache(maxsize=1_000)
+def _weight_of_refusal(answer: tuple[tuple[Header, ...], bytes], encoded: bytes) -> int:
+    return 500 + 2 * len(encoded) + len(answer[1])
+
+
+@remembered(MIB, _weight_of_refusal)
 def _refusal(headers: tuple[Header, ...], body: bytes) -> bytes:
     response = RateLimitResponse(raw_body=body)
     for name, value in headers:

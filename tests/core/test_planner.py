@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +12,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Request
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.core.recent import MIB
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Asked, Limiter, said
@@ -69,13 +73,52 @@ def test_the_same_request_is_planned_once_in_a_second() -> None:
     assert [hit[2] - 1 for hit in plan.hits] == [hit[2] for hit in later.hits]
 
 
-def test_no_more_than_so_many_plans_are_remembered() -> None:
-    """Whoever floods a second with requests that differ only drives out plans; each is planned as if it came first."""
+def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
+    """A flood of requests that differ only evicts plans; each is planned as if it came first."""
     planner = Planner(TREE, Policy(), lambda: 0)
-    requests = [asked(b"k", cost, names="team") for cost in range(1, 2_500)]
+    requests = [asked(b"k", cost, names="team") for cost in range(1, 5_000)]
     for request in requests:
         assert request.descriptors[0].hits == planner.plan(request, MIDNIGHT).costs[0]
-    assert len(planner._plans) <= 1_000
+    assert len(planner._plans) * planner._outlines.get(b"k").weight <= 2 * MIB  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "entries, names",
+    [
+        (1, "team"),
+        (1, "team user free"),
+        (1, "team " * 100),
+        (1, "nobody " * 100),
+        (60, "nobody"),
+    ],
+)
+def test_what_is_remembered_of_a_request_takes_no_more_memory_than_it_weighs(
+    entries: int, names: str
+) -> None:
+    """The bound is in bytes only if the weights are."""
+    requests = [
+        Request(
+            "d",
+            tuple(
+                [Descriptor((Entry(name.encode(), b"%08d" % number),) * entries, 1) for name in names.split()]
+            ),
+            key=b"%d" % number,
+        )
+        for number in range(200)
+    ]
+    planner = Planner(TREE, Policy(), lambda: 0)
+    planner.plan(asked(b"warm", 1, names="team"), MIDNIGHT)
+    tracemalloc.start()
+    try:
+        for request in requests:
+            planner.plan(request, MIDNIGHT)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    remembered = [planner._outlines.get(request.key) for request in requests]
+    weight = sum([outline.weight for outline in remembered if outline is not None])
+    assert taken <= 2 * weight + 16_384  # outlines, and plans
+    assert weight <= 6 * taken
 
 
 def test_requests_that_are_alike_share_their_items() -> None:

@@ -1,50 +1,110 @@
-"""What was used of late is remembered, and no more than so much of it."""
+"""A cache of recently used values holds those that are in use, and never more memory than its bound."""
 
 from __future__ import annotations
 
-from ratelimit_service.core.recent import Recent
+from ratelimit_service.core.recent import Recent, remembered
 
 
-def test_what_was_put_is_there() -> None:
-    """And what was not is None."""
-    recent: Recent[str, int] = Recent(2)
+def sized(most: int) -> Recent[object, int]:
+    """A cache whose values say what they weigh."""
+    return Recent(most, lambda key, value: abs(value))
+
+
+def test_a_stored_value_is_found_and_another_one_is_not() -> None:
+    """By both lookups."""
+    recent = sized(100)
     recent.put("a", 1)
     assert [1, None] == [recent.get("a"), recent.get("b")]
+    assert [1, None] == [recent.newest("a"), recent.newest("b")]
 
 
-def test_the_bound_is_twice_what_is_asked_for() -> None:
-    """However many are put in."""
-    recent: Recent[int, int] = Recent(10)
-    sizes = set()
+def test_two_generations_are_in_use_and_the_third_is_released_soon() -> None:
+    """However many values are stored."""
+    recent = sized(100)
+    heaviest = found = 0
     for number in range(1_000):
-        recent.put(number, number)
-        sizes.add(len(recent))
-    assert 20 == max(sizes)
+        recent.put(number, 10)
+        heaviest = max(heaviest, sum(recent.values()))
+        found = max(found, sum(recent._now.values()) + sum(recent._before.values()))
+    assert 200 == found
+    assert heaviest <= 300
+    for number in range(5):
+        recent.put(f"later {number}", 10)
+    assert sum(recent.values()) <= 200
 
 
-def test_a_flood_drives_out_what_is_not_used_and_nothing_that_is() -> None:
+def test_a_flood_evicts_values_that_are_not_used_and_none_that_is() -> None:
     """Strangers may make up as many keys as they like."""
-    recent: Recent[int, int] = Recent(10)
-    recent.put(-1, 1)
-    recent.put(-2, 2)
+    recent = sized(100)
+    recent.put("used", 1)
+    recent.put("idle", 2)
     for number in range(1_000):
-        recent.put(number, number)
-        assert 1 == recent.get(-1)
-    assert None is recent.get(-2)
+        recent.put(number, 5)
+        assert 1 == recent.get("used")
+    assert None is recent.get("idle")
 
 
-def test_the_last_value_counts() -> None:
-    """A key that is put again has its new value, wherever the old one was."""
-    recent: Recent[str, int] = Recent(1)
-    recent.put("a", 1)
-    recent.put("b", 2)
-    recent.put("a", 3)
-    assert 3 == recent.get("a")
+def test_heavy_values_cost_their_weight_when_they_are_kept_in_use() -> None:
+    """A value that comes back from the generation before is weighed again: else a few heavy ones would pile up."""
+    recent = sized(100)
+    for number in range(1_000):
+        recent.put(number, 12)
+        for used in range(number):
+            recent.get(used)
+    assert sum(recent._now.values()) <= 100
 
 
-def test_all_that_is_remembered_is_listed_once() -> None:
-    """However long ago it was put."""
-    recent: Recent[int, int] = Recent(3)
-    for number in (*range(5), 4):
-        recent.put(number, number)
-    assert [0, 1, 2, 3, 4] == sorted(recent.values())
+def test_a_value_heavier_than_an_eighth_of_the_bound_is_not_stored() -> None:
+    """One stranger's value does not evict the others'."""
+    recent = sized(80)
+    recent.put("a", 10)
+    recent.put("b", 11)
+    assert [10, None] == [recent.get("a"), recent.get("b")]
+
+
+def test_a_value_that_is_replaced_weighs_once() -> None:
+    """A limit's template is replaced each second: that evicts nothing."""
+    recent = sized(100)
+    recent.put("other", 10)
+    for _ in range(1_000):
+        recent.put("a", 10)
+    assert 10 == recent.newest("other")
+    assert 2 == len(recent)
+
+
+def test_the_last_value_of_a_key_counts() -> None:
+    """Wherever the one before it is held."""
+    recent = sized(80)
+    recent.put("a", 10)
+    for number in range(8):
+        recent.put(number, 10)
+    recent.put("a", -10)
+    assert -10 == recent.get("a")
+
+
+def test_every_value_is_listed_once() -> None:
+    """Those that are on their way out, too: a reload releases them a few at a time."""
+    recent = sized(24)
+    for number in range(1, 13):
+        recent.put(number, 3)
+    assert len(recent) == len(list(recent.values()))
+    assert [*range(len(recent))] == [*range(len(recent._now) + len(recent._before) + len(recent._evicted))]
+
+
+def test_a_function_is_called_once_for_the_same_arguments_and_keeps_no_heavy_result() -> None:
+    """Its results are weighed together with its arguments."""
+    calls: list[str] = []
+
+    def weigh(arguments: tuple[str], result: str) -> int:
+        return len(arguments[0]) + len(result)
+
+    @remembered(800, weigh)
+    def doubled(text: str) -> str:
+        calls.append(text)
+        return text * 2
+
+    short, long = "a" * 10, "b" * 1_000
+    assert [short * 2, short * 2, long * 2, long * 2] == [
+        doubled(text) for text in (short, short, long, long)
+    ]
+    assert [short, long, long] == calls

@@ -39,6 +39,18 @@ def test_a_flood_of_new_names_does_not_grow_the_process() -> None:
     assert json.loads(done.stdout)["grown_mib"] <= 30
 
 
+def test_requests_that_cost_a_cache_more_than_their_bytes_do_not_grow_the_process() -> None:
+    """Caches are weighed: a request of 847 bytes may take a hundred times as much memory when it is remembered."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.hostile_bytes"],
+        capture_output=True,
+        check=True,
+        timeout=600,
+        cwd=Path(__file__).parents[2],
+    )
+    assert max(json.loads(done.stdout).values()) <= 96
+
+
 def test_a_full_memory_store_refuses_new_buckets_and_frees_none() -> None:
     """At the bound a new bucket gets an error; the exhausted one stays exhausted, whatever floods in."""
     store = MemoryStore(lambda: 0.0, capacity=100)

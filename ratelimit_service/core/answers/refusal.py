@@ -15,11 +15,11 @@ import json
 import string
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..model import OVER_LIMIT, Entry, Header, Limit, Rule, StatusValues, TallyValues, Window
 from ..planning import Item, Plan, Policy, described
+from ..recent import MIB, remembered
 from ..text import printable
 from ..windows.blocks import length
 
@@ -77,9 +77,16 @@ def refusal_without_limit(policy: Policy, why: str, fault: str = "invalid_reques
 _SILENCE = Refusal((), b"")
 
 
+def _weight(
+    arguments: tuple[frozenset[str], bool, str, tuple[Entry, ...], Rule, int, int, int, int], refusal: Refusal
+) -> int:
+    entries = arguments[3]
+    return 1_000 + len(refusal.body) + sum([200 + len(key) + len(value) for key, value in entries])
+
+
 # Who is refused asks again and again, and is told the same until a second has passed: to write it costs several times
 # what the decision does.
-@lru_cache(maxsize=1_000)
+@remembered(MIB, _weight)
 def _refusal(
     headers: frozenset[str],
     has_body: bool,

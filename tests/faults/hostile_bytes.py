@@ -1,0 +1,143 @@
+"""Requests that cost a stranger few bytes and a cache many, in a process of its own, so that its memory can be measured.
+
+    python -m tests.faults.hostile_bytes
+
+Each shape is sent through the codec, the planner, the decision, the observers and the codec again, with other bytes each time.
+Prints what the process has grown by after each shape, in MiB, as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from ratelimit_service.core.answers.refusal import HEADERS
+from ratelimit_service.core.errors import RateLimitServiceError
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import Decision, Request
+from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.observe import logs
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.observe.observers import Observers
+from ratelimit_service.observe.thresholds import Thresholds
+from ratelimit_service.observe.tracking import Tracker
+from ratelimit_service.service import Answer, RateLimitService
+from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.transports import codec
+
+from .hostile_keys import Forgetful, resident
+
+RULES = """
+domain: d
+descriptors:
+  - {key: k, rate_limit: {unit: day, requests_per_unit: 1}}
+  - {key: t, track: true, warn_at: [0.5], rate_limit: {unit: day, tokens_per_unit: 5}}
+  - {key: free, rate_limit: {unlimited: true}}
+  - {key: m, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 1000}}
+"""
+
+_DAY_OVERRIDE = b"\x12\x04\x08\x05\x10\x04"
+
+
+def varint(value: int) -> bytes:
+    """`value` as protobuf writes it."""
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def field(tag: int, content: bytes) -> bytes:
+    """A field of bytes."""
+    return bytes([tag]) + varint(len(content)) + content
+
+
+def entry(key: bytes, value: bytes = b"") -> bytes:
+    """One entry of a descriptor."""
+    return field(0x0A, field(0x0A, key) + (field(0x12, value) if value else b""))
+
+
+def request(*descriptors: bytes) -> bytes:
+    """A RateLimitRequest for the domain of RULES."""
+    return field(0x0A, b"d") + b"".join([field(0x12, descriptor) for descriptor in descriptors])
+
+
+def _bytes(number: int, length: int) -> bytes:
+    return b"%08d" % number + b"\xff" * (length - 8)
+
+
+SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
+    "empty descriptors": (3_000, lambda n: request(entry(b"x", _bytes(n, 8)), *[b""] * 400)),
+    "descriptors of one limit": (1_000, lambda n: request(entry(b"k", _bytes(n, 8)), *[entry(b"k")] * 110)),
+    "empty entries": (3_000, lambda n: request(entry(b"x", _bytes(n, 8)) + b"\x0a\x00" * 90)),
+    "long values refused": (150, lambda n: request(entry(b"k", _bytes(n, 1_000_000)))),
+    "long values shown in refusals": (2_000, lambda n: request(entry(b"k", _bytes(n, 200)))),
+    "long values tracked": (4_000, lambda n: request(entry(b"t", _bytes(n, 127)))),
+    "long values in statistics": (12_000, lambda n: request(entry(b"m", _bytes(n, 400)))),
+    "limits of their own": (
+        300,
+        lambda n: request(*[entry(b"x", _bytes(n, 8)) + _DAY_OVERRIDE] * 60),
+    ),
+    "limits of their own on long names": (
+        300,
+        lambda n: request(entry(b"x", _bytes(n, 100)) + entry(b"x", _bytes(n, 127)) * 90 + _DAY_OVERRIDE),
+    ),
+    "numbers of many bytes": (
+        20_000,
+        lambda n: request(entry(b"k")) + b"\x18" + varint(n) + b"\x28\x01" * 400,
+    ),
+    "domains": (12_000, lambda n: field(0x0A, _bytes(n, 900)) + field(0x12, entry(b"k"))),
+}
+"""How many requests of each shape there are, and what makes one from its number."""
+
+
+class Call:
+    """A call whose answer is encoded and dropped."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    def reply(self, answer: Answer) -> None:
+        if isinstance(answer, Decision):
+            codec.encode(answer)
+
+
+async def grown() -> Iterator[tuple[str, float]]:
+    """What the process has grown by after each shape."""
+    store = Forgetful(time.time)
+    metrics = Metrics()
+    observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000), None)
+    policy = Policy(refusal_body=True, refusal_headers=frozenset(HEADERS))
+    service = RateLimitService(store, observers, time.time, policy)
+    service.use(RuleTree(load([read("rules", RULES)]).domains))
+    gc.collect()
+    before = resident()
+    found = []
+    for name, (requests, made) in SHAPES.items():
+        for number in range(requests):
+            try:
+                call = Call(codec.decode(made(number)))
+            except RateLimitServiceError:
+                continue
+            service.submit([call])
+        gc.collect()
+        found.append((name, round((resident() - before) / 2**20, 1)))
+    return iter(found)
+
+
+def main() -> None:
+    """Send them all, and print."""
+    logs.configure("fatal", "json")
+    sys.stdout.write(json.dumps(dict(asyncio.run(grown()))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
