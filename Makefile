@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize fuzz-native test test-core test-e2e fuzz faults bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native test test-core test-e2e coverage fuzz faults bench check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,11 @@ test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a
 
 test-e2e: .venv/dev.stamp .venv/native.stamp redis ## Run just the tests with a real Envoy in front and a real Redis behind.
 	@.venv/bin/python -m pytest tests/e2e
+
+coverage: .venv/dev.stamp .venv/native.stamp redis ## Run the tests that need no gateway with coverage of lines and branches; fails below 96 %.
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@.venv/bin/python -m coverage run -m pytest tests --ignore=tests/deploy --ignore=tests/e2e --ignore=tests/faults
+	@.venv/bin/python -m coverage combine --quiet && .venv/bin/python -m coverage report
 
 fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests for long, with hundreds of times the input that `make test` gives them.
 	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0

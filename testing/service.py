@@ -29,7 +29,7 @@ COMMAND = (sys.executable, "-m", "ratelimit_service")
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 REPOSITORY = Path(__file__).parents[1]
 
-INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 """What the process gets from the environment of the tests, where nothing may configure it by accident."""
 
 FREE_PORTS = {"GRPC_PORT": "0", "PORT": "0", "DEBUG_PORT": "0", "PROMETHEUS_ADDR": "127.0.0.1:0"}
