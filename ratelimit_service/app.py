@@ -136,6 +136,7 @@ class App:
         asyncio.get_running_loop().set_exception_handler(self._on_exception)
         self._handle_signals()
         gc.set_threshold(*_COLLECT_AFTER)
+        gc.enable()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
             await self.start()
@@ -192,8 +193,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await self.grpc.stop(self._settings.shutdown_grace)
-        for port in self._ports:
-            await port.stop(self._settings.shutdown_grace)
+        await asyncio.gather(*[port.stop(self._settings.shutdown_grace) for port in self._ports])
         await self.store.close()
         if self._decision_log is not None:
             await asyncio.to_thread(self._decision_log.close, _LAST_LINES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -11,6 +13,9 @@ from starlette.types import ASGIApp
 
 from ..core.errors import StartError
 from ..tls import Certificates
+
+_BETWEEN_LOOKS = 0.005
+"""Seconds between two looks, at the stop, at whether the requests in hand are answered."""
 
 _MOST_CONNECTIONS = 1_000
 """At once; one more is answered 503. These ports are for people, probes and scrapers, not for the traffic."""
@@ -68,10 +73,20 @@ class HttpPort:
         """Take no more requests, and give those in hand `grace` seconds. Does nothing before `start`."""
         if self._socket is None:
             return
-        # uvicorn has a whole number of seconds here, and passes it on to asyncio, which has not.
-        self._config.timeout_graceful_shutdown = grace  # type: ignore[assignment]
-        await self._server.shutdown(sockets=[self._socket])
+        # Not Server.shutdown(): it sleeps for 0.1 s before it looks whether there is anything to wait for.
+        for server in self._server.servers:
+            server.close()
+        self._socket.close()
         self._socket = None
+        state = self._server.server_state
+        for connection in tuple(state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while state.connections or state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it
+                    await asyncio.sleep(_BETWEEN_LOOKS)
+        for task in state.tasks:
+            task.cancel()
 
     def _listen(self) -> socket.socket:
         try:

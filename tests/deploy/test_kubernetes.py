@@ -33,9 +33,6 @@ from .kustomize import (
 
 WITH_REDIS = ["base", "redis", "managed-redis"]
 
-HTTP_PORTS = 3
-"""main, debug and metrics, which are closed one after another"""
-
 LAST_WRITES = 5.0
 """Seconds at the end: a batch under way and the journal (REDIS_TIMEOUT each), and the reader of the decision log."""
 
@@ -291,7 +288,7 @@ def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
     """First out of the endpoints, then the calls in hand, the HTTP ports, and what is to be written."""
     pod = objects.one("Deployment")["spec"]["template"]["spec"]
     settings = load_settings(objects.environment)
-    longest = settings.shutdown_drain + settings.shutdown_grace * (1 + HTTP_PORTS) + LAST_WRITES
+    longest = settings.shutdown_drain + 2 * settings.shutdown_grace + LAST_WRITES
     assert pod["terminationGracePeriodSeconds"] >= longest
 
 

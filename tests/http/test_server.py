@@ -71,6 +71,22 @@ async def test_stopping_closes_the_port() -> None:
         await get(port.address)
 
 
+async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next process has the port all the sooner."""
+    port = HttpPort(hello, "127.0.0.1", 0)
+    await port.start()
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    await port.stop(1)
+    assert [] == slept
+
+
 async def test_stopping_what_was_never_started_does_nothing() -> None:
     """So that a start which failed half-way can be undone."""
     port = HttpPort(hello, "127.0.0.1", 0)

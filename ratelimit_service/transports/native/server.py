@@ -48,6 +48,7 @@ class NativeServer:
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self._leaving = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -84,16 +85,18 @@ class NativeServer:
         """Take no more calls, and give those in hand `grace` seconds."""
         if self._server is None:
             return
+        self._health.leave()
+        if self._connections:
+            for connection in tuple(self._connections):
+                connection.announce()
+            # The port stays open meanwhile: a peer that knows no other replica comes back at once, and is served.
+            await asyncio.sleep(min(NOTICE, grace))
+        self._leaving = True
         self._server.close()
         if self.address.startswith("unix:"):
             _unlink(Path(self.address.removeprefix("unix:")))
-        self._health.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                for connection in tuple(self._connections):
-                    connection.announce()
-                if self._connections:
-                    await asyncio.sleep(NOTICE)
                 for connection in tuple(self._connections):
                     connection.leave()
                 await self._empty.wait()
@@ -107,8 +110,8 @@ class NativeServer:
     # What connections call: native_connection.Host.
 
     def made(self, connection: Connection) -> bool:
-        """A connection is there; False where there are too many."""
-        if len(self._connections) >= self.options.max_connections:
+        """A connection is there; False where there are too many, or none is taken any more."""
+        if self._leaving or len(self._connections) >= self.options.max_connections:
             return False
         self._connections.add(connection)
         self._empty.clear()
