@@ -30,7 +30,7 @@ from ratelimit_service.core.model import (
     Status,
     Unit,
 )
-from ratelimit_service.core.rules.fields import KEYS
+from ratelimit_service.core.rules.vocabulary import KEYS
 from ratelimit_service.core.windows import blocks as windows
 from ratelimit_service.http.json import parse
 from ratelimit_service.observe import logs
@@ -232,16 +232,18 @@ def test_rules_that_are_shown_are_loaded_without_a_warning(block: Block) -> None
     assert () == loaded(block).warnings
 
 
-@pytest.mark.parametrize("kind", ["broken", "warned"])
-def test_mistakes_of_the_page_are_told_in_its_words(kind: str) -> None:
+@pytest.mark.parametrize("kind, many", [("broken", 1), ("warned", 2)])
+def test_mistakes_of_the_page_are_told_in_its_words(kind: str, many: int) -> None:
     """The messages below the YAML are all that is said about it."""
     shown = blocks(CONFIGURATION)
-    (place,) = [place for place, block in enumerate(shown) if block.info == f"yaml {kind}"]
-    try:
-        problems: Sequence[object] = load_text(shown[place].text).warnings
-    except InvalidRules as error:
-        problems = error.problems
-    assert shown[place + 1].text.splitlines() == list(map(str, problems))
+    places = [place for place, block in enumerate(shown) if block.info == f"yaml {kind}"]
+    assert many == len(places)
+    for place in places:
+        try:
+            problems: Sequence[object] = load_text(shown[place].text).warnings
+        except InvalidRules as error:
+            problems = error.problems
+        assert shown[place + 1].text.splitlines() == list(map(str, problems))
 
 
 async def test_the_worked_request_is_answered_as_the_page_says() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ..core.errors import Problem
 from ..core.rules.document import Kind, Mapping, Node, Scalar
 from ..core.rules.document import Sequence as SequenceNode
-from ..core.rules.fields import Report, describe, quoted, shown
+from ..core.rules.fields import describe, quoted, shown
+from ..core.rules.report import Report
 
 
 class Part:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 from ..core.errors import InvalidRules, Problem
 from ..core.rules.document import Document, Kind, Mapping, Node, Scalar
-from ..core.rules.fields import Report, describe, quoted, shown
+from ..core.rules.fields import describe, quoted, shown
+from ..core.rules.report import Report
 from . import solo, yaml_text
 from .manifest_parts import Part
 
@@ -19,6 +20,21 @@ MOST_TEXT = 16 * 2**20
 """How many characters the files in the manifests of one file may have together, each time that an alias names them."""
 
 _API_VERSIONS = {"ConfigMap": "v1", "List": "v1", "RateLimitConfig": "ratelimit.solo.io/v1alpha1"}
+_OVER_XDS = (
+    "makes the rules and sends them over xDS, which this service does not read; write them as a configuration"
+)
+_SENT_BY = {
+    "BackendTrafficPolicy": f"BackendTrafficPolicy: Envoy Gateway {_OVER_XDS}",
+    "QuotaPolicy": f"QuotaPolicy: Envoy AI Gateway {_OVER_XDS}",
+}
+"""Kinds that have limits, which a controller hands to the rate-limit service as rules."""
+
+_SENDERS = {
+    kind: f"{kind}: it says what the gateway sends, and no limits; write those as a configuration"
+    for kind in ("AgentgatewayPolicy", "EnvoyFilter", "GatewayExtension", "TrafficPolicy")
+}
+"""Kinds that make a gateway ask the rate-limit service."""
+
 _CONFIG_MAP = ("apiVersion", "kind", "metadata", "data", "binaryData", "immutable")
 
 
@@ -65,7 +81,9 @@ class _Found:
         self._domain = domain
         self._documents: list[Document] = []
         self._report = Report()
-        self._skipped: dict[str, None] = {}
+        self._skipped: dict[str, str] = {}
+        """Manifests without rules, and where their rules are."""
+        self._line = 0
         self._room = MOST_TEXT
         self.problems: list[Problem] = []
 
@@ -77,8 +95,9 @@ class _Found:
             self._documents[0].warnings = warnings
         elif not self.problems:
             there = ", ".join(self._skipped) or "an empty List"
+            reasons = dict.fromkeys([reason for reason in self._skipped.values() if reason])
             message = f"has no rules, only {there}: there must be a ConfigMap or a RateLimitConfig"
-            self.problems.append(Problem(self._file, 0, "", message))
+            self.problems.append(Problem(self._file, self._line, "", ". ".join([message, *reasons])))
         return self._documents, self.problems
 
     def manifest(self, node: Node | None, path: str) -> None:
@@ -114,8 +133,10 @@ class _Found:
         metadata = part.part("metadata")
         name = metadata.text("name") if metadata else None
         what = f"{shown(kind)} {quoted(name)}" if name else f"a {shown(kind)}"
-        self._skipped[what] = None
-        part.warn("kind", f"{what} has no rules, and is skipped")
+        where = _SENT_BY.get(kind, "")
+        self._skipped[what] = where or _SENDERS.get(kind, "")
+        self._line = self._line or part.line_of("kind")
+        part.warn("kind", f"{what} has no rules, and is skipped" + (f". {where}" if where else ""))
 
     def _config_map(self, part: Part) -> None:
         binary, files = part.entries("binaryData"), part.entries("data")

@@ -14,7 +14,7 @@ from ..core.model import UINT32_MAX
 from ..core.rules.document import Document, Kind, Mapping, Node, Scalar
 from ..core.rules.document import Sequence as SequenceNode
 from ..core.rules.fields import describe, quoted
-from ..core.rules.reader import UNITS
+from ..core.rules.hints import UNITS, amount_hint, unit_named
 from .manifest_parts import Part
 
 _MANIFEST = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -131,15 +131,18 @@ class _Reader:
         unit = limit.text("unit")
         if unit is not None and unit.upper() not in _UNITS:
             what = f"unknown unit {quoted(unit)}" if unit else "is missing"
-            limit.error("unit", f"{what}: use one of {', '.join(_UNITS)}")
+            meant = unit_named(unit)
+            hint = f"did you mean {meant.name!r}?" if meant else f"use one of {', '.join(_UNITS)}"
+            limit.error("unit", f"{what}: {hint}")
             unit = None
         amount = limit.node("requestsPerUnit")
         if amount is None:
             limit.warn("requestsPerUnit", "is missing and read as 0: every request is over the limit")
             amount = Scalar(limit.line, Kind.INT, "0", 0)
         elif not (isinstance(amount, Scalar) and amount.kind is Kind.INT and 0 <= amount.value <= UINT32_MAX):
+            hint = amount_hint(amount, 0, UINT32_MAX, endless=False) if isinstance(amount, Scalar) else ""
             message = f"must be a whole number from 0 to {UINT32_MAX}, not {describe(amount)}"
-            limit.error("requestsPerUnit", message)
+            limit.error("requestsPerUnit", f"{message}: {hint}" if hint else message)
             amount = None
         kind = self._type(limit, path)
         if not unit or not amount or not kind:

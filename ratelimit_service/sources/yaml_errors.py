@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import yaml
 
+_TAB = "a tab: indent with spaces"
 _PLAIN_WORDS = (
     (
         "mapping values are not allowed",
@@ -24,6 +26,7 @@ _PLAIN_WORDS = (
     ("did not find expected ',' or ']'", "expected ',' or ']'"),
     ("did not find expected ',' or '}'", "expected ',' or '}'"),
     ("found unexpected end of stream", "the file ends inside a quoted text: close the quote"),
+    ("found a tab character", _TAB),
 )
 _CONTEXTS = (
     ("flow sequence", "list"),
@@ -33,6 +36,15 @@ _CONTEXTS = (
     ("quoted scalar", "quoted text"),
     ("simple key", "key"),
 )
+_STAR = "a text cannot begin with '*': quote it, as in value: '*.example.com', and to match any value leave `value` out"
+_NAMED = {
+    "while scanning an alias": _STAR,
+    "while scanning an anchor": "a text cannot begin with '&': quote it",
+}
+"""By PyYAML's context: a name has to follow these characters, and does not."""
+
+_no_space = re.compile(r"^[ \t]*(?:- +)?([A-Za-z_]+):(?=[^\s:/])")
+_ODD_SPACE = re.compile("[\u00a0\u2007\u202f\u200b\ufeff]")
 
 
 def explain(error: yaml.YAMLError, data: bytes, at: Callable[[int], int]) -> tuple[int, str]:
@@ -47,13 +59,33 @@ def explain(error: yaml.YAMLError, data: bytes, at: Callable[[int], int]) -> tup
     line, problem = at(line_of(error.problem_mark)), error.problem or "cannot be parsed"
     if problem.startswith("found character") and "cannot start any token" in problem:
         char = _char_at(error.problem_mark, data)
-        what = "a tab: indent with spaces" if char == "\t" else f"a text cannot begin with {char!r}: quote it"
+        what = _TAB if char == "\t" else f"a text cannot begin with {char!r}: quote it"
         return line, f"not valid YAML: {what}"
+    if error.context in _NAMED:
+        return line, f"not valid YAML: {_NAMED[error.context]}"
     what = next((plain for start, plain in _PLAIN_WORDS if problem.startswith(start)), problem)
     context = next((plain for words, plain in _CONTEXTS if words in (error.context or "")), "")
     if context and error.context_mark is not None:
         what += f" (in the {context} that begins at line {at(line_of(error.context_mark))})"
+    found = _seen_in_the_lines(error, data)
+    if found is not None:
+        return at(found[0]), f"not valid YAML: {found[1]}"
     return line, f"not valid YAML: {what}"
+
+
+def _seen_in_the_lines(error: yaml.MarkedYAMLError, data: bytes) -> tuple[int, str] | None:
+    """Return the line and the cause of what PyYAML notices only later, as a ':' without a space behind it."""
+    lines = data.decode("utf-8", "replace").splitlines()
+    number = line_of(error.problem_mark)
+    for each in (number, number - 1):
+        line = lines[each - 1] if 0 < each <= len(lines) else ""
+        odd = _ODD_SPACE.search(line)
+        if odd is not None:
+            return each, f"a space that YAML does not know (U+{ord(odd[0]):04X}): write a plain one"
+        glued = _no_space.match(line)
+        if glued is not None:
+            return each, f"there is no space behind '{glued[1]}:': put one there"
+    return None
 
 
 def _char_at(mark: Any, data: bytes) -> str:

@@ -81,7 +81,7 @@ def read_all(file: str, text: bytes | str, at: Callable[[int], int] = int) -> It
     """The YAML documents of `text`, at least one, each parsed when it is asked for. Raises InvalidRules then."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        yield from _documents(file, yaml.parse(data, Loader=_Loader), at)
+        yield from _documents(file, _Events(yaml.parse(data, Loader=_Loader)), at)
     except _Refused as refused:
         line, message = refused.line, refused.message
     except yaml.YAMLError as error:
@@ -91,15 +91,47 @@ def read_all(file: str, text: bytes | str, at: Callable[[int], int] = int) -> It
     raise InvalidRules([Problem(file, line, "", message)])
 
 
-def _documents(file: str, events: Iterator[Any], at: Callable[[int], int]) -> Iterator[Document]:
+class _Events:
+    """The events of the parser, of which the next two can be looked at before they are taken."""
+
+    def __init__(self, events: Iterator[Any]) -> None:
+        self._events = events
+        self._seen: list[Any] = []
+
+    def take(self) -> Any:
+        """The next event; None at the end."""
+        return self._seen.pop(0) if self._seen else next(self._events, None)
+
+    def next_document(self) -> tuple[int, yaml.YAMLError | None]:
+        """The line of the next document that says anything, or of what is no YAML, and what is wrong with it; or 0.
+
+        What is before it is dropped: a `---` at the end of a file begins a document, but nobody means one by it.
+        """
+        seen: list[Any] = []
+        try:
+            while isinstance(start := next(self._events, None), yaml.DocumentStartEvent):
+                seen = [start]
+                seen.append(next(self._events, None))
+                if not _says_nothing(seen[1]):
+                    self._seen = seen
+                    return line_of(start.start_mark), None
+                seen = []
+                next(self._events, None)  # the end of the empty document
+        except yaml.YAMLError as error:
+            return line_of(seen[0].start_mark if seen else getattr(error, "problem_mark", None)), error
+        return 0, None
+
+
+def _documents(file: str, events: _Events, at: Callable[[int], int]) -> Iterator[Document]:
     builder = _Builder(at)
     ended = False
-    for event in events:
+    while (event := events.take()) is not None:
         if not isinstance(event, yaml.DocumentEndEvent):
             builder.take(event)
             continue
-        following, broken = _look_ahead(events)
-        yield Document(file, builder.root, at(following) if following else 0)
+        following, broken = events.next_document()
+        warnings = tuple([Problem(file, line, "", message) for line, message in builder.warnings])
+        yield Document(file, builder.root, at(following) if following else 0, warnings=warnings)
         if broken:
             raise broken
         builder, ended = _Builder(at), True
@@ -107,13 +139,8 @@ def _documents(file: str, events: Iterator[Any], at: Callable[[int], int]) -> It
         yield Document(file, None)
 
 
-def _look_ahead(events: Iterator[Any]) -> tuple[int, yaml.YAMLError | None]:
-    """The line of a further document, or of what is no YAML after this one, and what is wrong with it; or 0."""
-    try:
-        event = next(events, None)
-    except yaml.YAMLError as error:
-        return line_of(getattr(error, "problem_mark", None)), error
-    return (line_of(event.start_mark) if isinstance(event, yaml.DocumentStartEvent) else 0), None
+def _says_nothing(event: Any) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.implicit[0] and resolve(event.value)[0] is Kind.NULL
 
 
 def resolve(text: str) -> tuple[Kind, Any]:
@@ -175,6 +202,7 @@ class _Builder:
         self._open: list[_Open] = []
         self._anchors: dict[str, _Built | None] = {}  # None while the node is still open
         self._nodes = 0
+        self.warnings: list[tuple[int, str]] = []
         self.root: Node | None = None
 
     def take(self, event: Any) -> None:
@@ -209,13 +237,16 @@ class _Builder:
         built = _Built(scalar, 1, 0)
         if event.anchor:
             self._anchors[event.anchor] = built
+            if not event.value and event.implicit[0]:
+                message = f"&{event.anchor} names an empty value: quote it if it is text, as in value: '&{event.anchor}'"
+                self.warnings.append((scalar.line, message))
         self._add(built, event)
 
     def _anchored(self, event: Any) -> _Built:
         if event.anchor not in self._anchors:
             raise _Refused(
                 self._line(event),
-                f"alias *{event.anchor} stands for nothing: define &{event.anchor} before it",
+                f"alias *{event.anchor} stands for nothing: define &{event.anchor} before it, or quote it if it is text",
             )
         built = self._anchors[event.anchor]
         if built is None:
@@ -348,4 +379,4 @@ def _short(tag: str) -> str:
 
 
 def _unknown_tag(tag: str) -> str:
-    return f"unknown tag {_short(tag)!r}: remove it; a configuration needs no tags"
+    return f"unknown tag {_short(tag)!r}: a configuration needs no tags; remove it, or quote it if it is text"

@@ -9,8 +9,8 @@ import pytest
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.core.rules.document import Document
-from ratelimit_service.core.rules.fields import MOST_PROBLEMS
 from ratelimit_service.core.rules.reader import header_text, load
+from ratelimit_service.core.rules.report import MOST_PROBLEMS
 from ratelimit_service.sources.yaml_text import DEEPEST, read
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.rules.fields import KEYS, Level
 from ratelimit_service.core.rules.reader import load
+from ratelimit_service.core.rules.vocabulary import KEYS, Level
 from ratelimit_service.sources.yaml_text import read
 
 pytestmark = pytest.mark.fuzz

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit_service.core.errors import InvalidRules, Problem
 from ratelimit_service.core.rules.document import Kind, Mapping, Node, Scalar, Sequence
-from ratelimit_service.sources.yaml_text import DEEPEST, MOST_NODES, read, resolve
+from ratelimit_service.sources.yaml_text import DEEPEST, MOST_NODES, read, read_all, resolve
 
 
 def root(text: bytes | str) -> Node:
@@ -222,6 +222,41 @@ def test_a_merge_leaves_the_mapping_that_it_takes_from_alone() -> None:
     assert {"x": {"a": {"p": "1"}}, "y": {"a": {"p": "1", "q": "2"}}} == plain(
         root("{x: &x {a: {p: 1}}, y: {<<: *x, a: {q: 2}}}")
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "read"),
+    [
+        ("a: 1\n---\n", [0], [{"a": "1"}]),
+        ("a: 1\n---", [0], [{"a": "1"}]),
+        ("a: 1\n---\n# the end\n--- ~\n...\n---\n", [0], [{"a": "1"}]),
+        ("a: 1\n---\n---\nb: 2\n---\n", [3, 0], [{"a": "1"}, {"b": "2"}]),
+        ("a: 1\n--- ''\n", [2, 0], [{"a": "1"}, ""]),
+        ("a: 1\n--- [b]\n--- c\n", [2, 3, 0], [{"a": "1"}, ["b"], "c"]),
+        ("a: 1\n" + "---\n" * 50_000 + "b: 2\n", [50_001, 0], [{"a": "1"}, {"b": "2"}]),
+    ],
+    ids=[
+        "marker",
+        "without a newline",
+        "comments and nulls",
+        "two markers",
+        "an empty text",
+        "three",
+        "very many",
+    ],
+)
+def test_documents_that_say_nothing_do_not_count(text: str, lines: list[int], read: list[Any]) -> None:
+    """A `---` at the end of a file, as templates leave it behind, is no further document."""
+    documents = list(read_all("f.yaml", text))
+    assert (lines, read) == (
+        [document.extra_documents for document in documents],
+        [plain(document.root) for document in documents if document.root is not None],
+    )
+
+
+def test_thousands_of_documents_are_read_one_after_another() -> None:
+    """Without a stack that grows with each of them."""
+    assert 20_000 == sum(1 for _ in read_all("f.yaml", "--- a\n" * 20_000))
 
 
 def test_nesting_ends_at_a_limit() -> None:

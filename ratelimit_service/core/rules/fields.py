@@ -6,69 +6,28 @@ and nothing (`key:`) means empty text; a number with a fraction is never text, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import Problem
 from ..text import printable, shorten
 from .document import Kind, Node, Scalar, Sequence
 from .document import Mapping as MappingNode
-from .vocabulary import KEYS, Level, harmless, known, misplaced, nearest
-
-__all__ = ["KEYS", "MOST_PROBLEMS", "Fields", "Level", "Report", "describe", "quoted", "shown"]
-
-MOST_PROBLEMS = 1000
-"""How many errors, and how many warnings, are told of one load."""
+from .guesses import Guess, guess, key_of_a_number
+from .hints import amount_hint, flag_hint, limit_hint, looks_wrong
+from .report import Report
+from .vocabulary import KEYS, Level, harmless, known, misplaced
 
 LONGEST_SHOWN = 80
 """How many characters of a value a message repeats."""
 
+SEVERAL_LIMITS = "several limits are a list under rate_limits, each item beginning with '- '"
+"""What to say to those who write them in another way."""
+
+_SEVERAL = ("rate_limit", "unit")
+"""The keys that stand twice where several limits are meant."""
+
 _INT64 = range(-(2**63), 2**63)
-
-
-class Report:
-    """The errors and warnings of a load."""
-
-    def __init__(self) -> None:
-        self._problems: list[Problem] = []
-        self._warnings: list[Problem] = []
-
-    @property
-    def failed(self) -> bool:
-        """Whether there are errors."""
-        return bool(self._problems)
-
-    @property
-    def full(self) -> bool:
-        """Whether further errors will not be told."""
-        return len(self._problems) > MOST_PROBLEMS
-
-    def error(self, problem: Problem) -> None:
-        """Adds an error."""
-        _keep(self._problems, problem)
-
-    def warn(self, problem: Problem) -> None:
-        """Adds a warning."""
-        _keep(self._warnings, problem)
-
-    def told(self, files: Iterable[str]) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-        """The errors and the warnings, in the order of `files` and of the lines in them."""
-        order = {file: place for place, file in enumerate(files)}
-        return _in_order(self._problems, order), _in_order(self._warnings, order)
-
-
-def _keep(problems: list[Problem], problem: Problem) -> None:
-    if len(problems) <= MOST_PROBLEMS:
-        problems.append(problem)
-
-
-def _in_order(problems: list[Problem], order: Mapping[str, int]) -> tuple[Problem, ...]:
-    told = sorted(problems[:MOST_PROBLEMS], key=lambda problem: (order[problem.file], problem.line))
-    if len(problems) > MOST_PROBLEMS:
-        told.append(
-            problems[-1]._replace(path="", message=f"and more: only {MOST_PROBLEMS} are told at once")
-        )
-    return tuple(told)
 
 
 class Fields:
@@ -86,10 +45,12 @@ class Fields:
         self._file = file
         self._nodes: dict[str, Node] = {}
         self._lines: dict[str, int] = {}
+        strange: list[tuple[Scalar, Node, Guess]] = []
         for key, node in mapping.items:
-            if not self._known(key, level, path):
-                continue
-            if key.text in KEYS[level]:
+            unknown = self._unknown(key, node, level, path)
+            if unknown is not None:
+                strange.append((key, node, unknown))
+            elif key.text in KEYS[level]:
                 self._nodes[key.text] = node
                 self._lines[key.text] = key.line
             elif harmless(key.text, level):
@@ -98,7 +59,13 @@ class Fields:
             else:
                 self._error(key.line, self.at(key.text), misplaced(key.text, level))
                 self.misplaced.add(key.text)
-        self._warn_repeated(mapping, path)
+        for key, node, unknown in strange:
+            if unknown.meant and unknown.meant not in self._nodes:
+                self._nodes[unknown.meant] = node
+                self._lines[unknown.meant] = key.line
+        self.unclear = any(not unknown.meant for _, _, unknown in strange)
+        """Whether it has a key that may be meant for any that is missing here; that key has been reported."""
+        self._warn_repeated([key for key in mapping.repeated if known(key.text)], path)
 
     def at(self, name: str) -> str:
         """The path of the key `name`; of the mapping itself where `name` is empty."""
@@ -115,6 +82,17 @@ class Fields:
     def warn(self, name: str, message: str) -> None:
         """Reports that `name` is surely a mistake."""
         self._warn(self.line_of(name), self.at(name), message)
+
+    def missing(self, name: str, message: str) -> None:
+        """Reports that `name` is missing or empty, unless an unknown key may be the one that is missed."""
+        if name in self._nodes or not self.unclear:
+            self.error(name, message)
+
+    def warn_of_looks(self, name: str, text: str) -> None:
+        """Warns where `text`, which is that of `name`, has what an editor has put into it."""
+        wrong = looks_wrong(text)
+        if wrong:
+            self.warn(name, wrong)
 
     def given(self, name: str) -> bool:
         """Whether `name` has a value other than null."""
@@ -160,7 +138,8 @@ class Fields:
             return False
         if isinstance(node, Scalar) and node.kind is Kind.BOOL:
             return bool(node.value)
-        self.error(name, f"must be true or false, not {describe(node)}")
+        hint = _ending(flag_hint(node)) if isinstance(node, Scalar) else ""
+        self.error(name, f"must be true or false, not {describe(node)}{hint}")
         return None
 
     def whole(self, name: str, least: int, most: int, absent: int) -> int | None:
@@ -170,8 +149,9 @@ class Fields:
             return absent
         if isinstance(node, Scalar) and node.kind is Kind.INT and least <= node.value <= most:
             return int(node.value)
-        quoted = isinstance(node, Scalar) and node.kind is Kind.STRING and node.text.isdecimal()
-        hint = ": remove the quotes" if quoted else ""
+        hint = ""
+        if isinstance(node, Scalar):
+            hint = _ending(amount_hint(node, least, most, endless=name.endswith("_per_unit")))
         self.error(name, f"must be a whole number from {least} to {most}, not {describe(node)}{hint}")
         return None
 
@@ -182,8 +162,16 @@ class Fields:
             return None
         if isinstance(node, MappingNode):
             return Fields(self._report, self._file, level, self.at(name), node)
-        self.error(name, f"must be a mapping with keys such as {KEYS[level][0]!r}, not {describe(node)}")
+        hint = ""
+        if level is Level.RATE_LIMIT:
+            hint = limit_hint(node.text) if isinstance(node, Scalar) else SEVERAL_LIMITS
+        wanted = f"must be a mapping with keys such as {KEYS[level][0]!r}"
+        self.error(name, f"{wanted}, not {describe(node)}{_ending(hint)}")
         return None
+
+    def is_list(self, name: str) -> bool:
+        """Whether a list stands under `name`."""
+        return isinstance(self._nodes.get(name), Sequence)
 
     def mappings(self, name: str, level: Level, most: int | None = None) -> list[Fields]:
         """The mappings of the list under `name`, without those that are something else.
@@ -249,7 +237,7 @@ class Fields:
 
     def _plain(self, node: Node, path: str) -> Any:
         if isinstance(node, MappingNode):
-            self._warn_repeated(node, path)
+            self._warn_repeated(node.repeated, path)
             plain = {}
             for key, value in node.items:
                 if key.kind is not Kind.STRING or not _is_unicode(key.text):
@@ -269,18 +257,20 @@ class Fields:
     def _warn(self, line: int, path: str, message: str) -> None:
         self._report.warn(Problem(self._file, line, path, message))
 
-    def _known(self, key: Scalar, level: Level, path: str) -> bool:
+    def _unknown(self, key: Scalar, node: Node, level: Level, path: str) -> Guess | None:
+        """Report a key that the language does not have, and return what it may mean; None for all others."""
         if key.kind is Kind.STRING and known(key.text):
-            return True
-        keys = ", ".join(KEYS[level])
+            return None
         if key.kind is not Kind.STRING:
-            message = f"the key {_named(key)} is not text: the keys here are {keys}"
+            hint = key_of_a_number(key, node) or f"the keys here are {', '.join(KEYS[level])}"
+            unknown = Guess("", hint)
+            message = f"the key {_named(key)} is not text: {hint}"
         else:
-            near = None if self._report.full else nearest(key.text, level)
-            hint = f"did you mean {near!r}?" if near else f"the keys here are {keys}"
-            message = f"unknown key {quoted(key.text)}: {hint}"
+            keys = f"the keys here are {', '.join(KEYS[level])}"
+            unknown = Guess("", keys) if self._report.full else guess(key.text, level, node)
+            message = f"unknown key {quoted(key.text)}: {unknown.hint}"
         self._error(key.line, path, message)
-        return False
+        return unknown
 
     def _fits(self, node: Scalar, path: str, line: int) -> bool:
         """Whether upstream takes this scalar wherever nobody asks for a number with a fraction."""
@@ -307,16 +297,18 @@ class Fields:
                 elif isinstance(item, Sequence):
                     self._error(item.line, item_path, f"must be a mapping, not {describe(item)}")
                 else:
-                    self._warn_repeated(item, item_path)
+                    self._warn_repeated(item.repeated, item_path)
                     pending += [
                         (inner, value, f"{item_path}.{inner.text}")
                         for inner, value in item.items
-                        if self._known(inner, Level.DESCRIPTOR, item_path)
+                        if self._unknown(inner, value, Level.DESCRIPTOR, item_path) is None
                     ]
 
-    def _warn_repeated(self, mapping: MappingNode, path: str) -> None:
-        for key in mapping.repeated:
+    def _warn_repeated(self, keys: Iterable[Scalar], path: str) -> None:
+        for key in keys:
             message = f"the key {quoted(key.text)} is given more than once: what is given last counts"
+            if key.text in _SEVERAL:
+                message += f"; {SEVERAL_LIMITS}"
             self._warn(key.line, path, message)
 
 
@@ -324,6 +316,10 @@ def _items(node: Node, path: str) -> Iterable[tuple[str, Node]]:
     if isinstance(node, Sequence):
         return [(f"{path}[{index}]", item) for index, item in enumerate(node.items)]
     return [(path, node)]
+
+
+def _ending(hint: str) -> str:
+    return f": {hint}" if hint else ""
 
 
 def _is_null(node: Node) -> bool:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from ..model import COUNTER_MAX, UINT32_MAX, Calendar, Limit, Unit, Window
 from .fields import Fields, describe, quoted
+from .hints import UNITS, unit_hint
 from .zones import is_zone, nearest_zone
 
-UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR)
+BOTH_KINDS = "to limit both, give each a descriptor with a key of its own, as config/examples/requests-and-tokens.yaml does"
+"""What to say where limits of requests and of tokens stand together."""
 
 _UNIT_NAMES = ", ".join(unit.name.lower() for unit in UNITS)
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -61,7 +63,9 @@ def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitTex
     if unlimited:
         _check_beside_unlimited(fields)
     elif len(given) > 1:
-        fields.error("tokens_per_unit", "must not stand beside requests_per_unit: remove one of them")
+        fields.error("tokens_per_unit", f"must not stand beside requests_per_unit: {BOTH_KINDS}")
+    elif fields.unclear and not given:
+        pass  # the key that is unknown, which is an error, may be that of the amount
     elif not given and in_list:
         fields.error("", "has no amount: give it requests_per_unit or tokens_per_unit")
     elif not given and unlimited is False:
@@ -105,9 +109,10 @@ def _unit(fields: Fields, unlimited: bool | None) -> Unit | None:
         elif text:
             fields.warn("unit", f"{quoted(text)} is no unit, and has no effect beside unlimited: remove it")
     elif not text:
-        fields.error("unit", f"is missing: use one of {_UNIT_NAMES}")
+        fields.missing("unit", f"is missing: use one of {_UNIT_NAMES}")
     elif not unit:
-        fields.error("unit", f"unknown unit {quoted(text)}: use one of {_UNIT_NAMES}")
+        hint = unit_hint(text) or f"use one of {_UNIT_NAMES}"
+        fields.error("unit", f"unknown unit {quoted(text)}: {hint}")
     return None if unlimited else unit or None
 
 

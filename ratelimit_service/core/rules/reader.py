@@ -17,11 +17,14 @@ from ..answers.statkeys import stat_level
 from ..errors import InvalidRules, Problem
 from ..model import DescriptorRule, DomainRules, Rule, StatKey
 from .document import Document, Kind, Mapping, Scalar
-from .fields import Fields, Level, Report, describe, quoted
-from .limits import UNITS, Defaults, LimitText, header_text, read_limit, read_zone
+from .dropped import warn_of_dropped
+from .fields import Fields, describe, quoted
+from .limits import BOTH_KINDS, Defaults, LimitText, header_text, read_limit, read_zone
+from .report import Report
 from .templates import wrong_with
+from .vocabulary import Level
 
-__all__ = ["UNITS", "Loaded", "header_text", "load"]
+__all__ = ["Loaded", "header_text", "load"]
 
 MOST_LIMITS = 16
 """How many limits one descriptor may have."""
@@ -70,7 +73,7 @@ def load(
         reader.descriptors()
     if not report.failed:
         for domain in domains.values():
-            domain.warn_of_strangers()
+            domain.warn()
         for name in sorted(budget_domains - domains.keys()):
             message = f"no file is of the domain {quoted(name)}: name one of those that are in the files"
             report.warn(Problem(_BUDGET_DOMAINS, 0, "", message))
@@ -111,6 +114,8 @@ class _Domain:
         self.siblings: dict[bytes, str] = {}
         self.names: set[str] = set()
         self.replaced: list[tuple[str, Fields]] = []
+        self.written: dict[int, Fields] = {}
+        """What the files say of each descriptor with a value, by its identity."""
         self._said: dict[str, tuple[object, str]] = {}
 
     def take_settings(self, file: str, fields: Fields) -> None:
@@ -140,8 +145,9 @@ class _Domain:
             )
         return said == value
 
-    def warn_of_strangers(self) -> None:
-        """Warns where a `replaces` names what no rate_limit of the domain is called."""
+    def warn(self) -> None:
+        """Warns of nested rules that are out of reach, and of a `replaces` that names no rate_limit of the domain."""
+        warn_of_dropped(self.descriptors, self.written)
         for name, fields in self.replaced:
             if name not in self.names:
                 fields.warn(
@@ -171,10 +177,11 @@ def _enter(
     """The domain that a document is about; one that nobody will see where its name is wrong."""
     name = fields.text("domain")
     if name == "":
-        fields.error(
+        fields.missing(
             "domain",
             "is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'",
         )
+    fields.warn_of_looks("domain", name or "")
     domain = _Domain(name or "", _source(file, fields.line_of("domain")), budgets=name in budget_domains)
     if name and name not in domains:
         domains[name] = domain
@@ -213,13 +220,15 @@ class _Reader:
         source = _source(self._file, fields.line)
         key, value = fields.raw_text("key"), fields.raw_text("value")
         if key == "":
-            fields.error(
+            fields.missing(
                 "key", "is missing or empty: every descriptor needs the key of an entry, such as 'key: team'"
             )
+        fields.warn_of_looks("key", key or "")
+        fields.warn_of_looks("value", value or "")
         named = DescriptorRule(_bytes(key or ""), _bytes(value or ""))
         path = (*above, stat_level(named.composite))
         share_threshold = fields.flag("share_threshold")
-        if key and value is not None:
+        if key and value is not None and not (fields.unclear and not value):
             self._check_duplicate(fields, named.composite, siblings, source)
             if share_threshold and b"*" not in named.composite:
                 fields.error(
@@ -227,7 +236,7 @@ class _Reader:
                     "is for values that match a wildcard: give this descriptor a value with '*'",
                 )
         rule = self._rule(fields, path, source)
-        return DescriptorRule(
+        descriptor = DescriptorRule(
             named.key,
             named.value,
             rule,
@@ -236,6 +245,9 @@ class _Reader:
             value_to_metric=bool(fields.flag("value_to_metric")),
             source=source,
         )
+        if descriptor.value:
+            self._domain.written[id(descriptor)] = fields
+        return descriptor
 
     def _check_duplicate(
         self, fields: Fields, composite: bytes, siblings: dict[bytes, str], source: str
@@ -256,7 +268,7 @@ class _Reader:
         denial_message = _template(fields)
         said = self._limits(fields)
         if not said:
-            if not fields.given("rate_limit") and not fields.given("rate_limits"):
+            if not fields.given("rate_limit") and not fields.given("rate_limits") and not fields.unclear:
                 without_effect = [name for name in _FLAGS if flags[name]]
                 without_effect += ["metadata"] if metadata else []
                 without_effect += [name for name in _BESIDE_LIMITS if fields.given(name)]
@@ -295,7 +307,9 @@ class _Reader:
         """What stands under `rate_limit` or `rate_limits`; empty where there is nothing that could be read."""
         defaults = Defaults(self._domain.zone, self._domain.budgets)
         limit = fields.mapping("rate_limit", Level.RATE_LIMIT)
-        items = fields.mappings("rate_limits", Level.RATE_LIMITS, MOST_LIMITS)
+        # A list under rate_limit is an error already; what is wrong in it is told with it.
+        under = "rate_limit" if fields.is_list("rate_limit") else "rate_limits"
+        items = fields.mappings(under, Level.RATE_LIMITS, MOST_LIMITS)
         if fields.given("rate_limit") and fields.given("rate_limits"):
             fields.error("rate_limits", "must not stand beside rate_limit: move that one into the list")
         said = [read_limit(item, defaults, in_list=True) for item in items]
@@ -307,7 +321,7 @@ class _Reader:
         for fields in limit.mappings("replaces", Level.REPLACES):
             name = fields.text("name")
             if name == "":
-                fields.error("name", "is missing or empty: it must be the name of another rate_limit")
+                fields.missing("name", "is missing or empty: it must be the name of another rate_limit")
             elif name and name == own:
                 fields.error(
                     "name", f"{quoted(name)} is the name of this rate_limit itself: name another one"
@@ -332,8 +346,9 @@ def _check_together(said: Sequence[LimitText]) -> None:
             kinds.setdefault(each.amount_key, path)
             key, first = next(iter(kinds.items()))
             if key != each.amount_key:
-                each.fields.error(each.amount_key, f"must be {key}, as in {first}: a list is of one kind")
-        if each.limit:
+                message = f"must be {key}, as in {first}: a list is of one kind; {BOTH_KINDS}"
+                each.fields.error(each.amount_key, message)
+        if each.limit and not each.fields.unclear:
             first = windows.setdefault(each.limit.window[:2], path)
             if first != path:
                 each.fields.error(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
@@ -102,16 +101,14 @@ def harmless(key: str, level: Level) -> bool:
 
 def misplaced(key: str, level: Level) -> str:
     """What to say of a known key at a level where it means nothing."""
-    hint = _HINTS.get((level, key)) or f"it belongs to {_listed([home.value for home in _HOMES[key]])}"
+    hint = _HINTS.get((level, key)) or f"it belongs to {homes(key)}"
     verdict = "has no effect" if harmless(key, level) else "cannot stand"
     return f"{verdict} at {level.value}: {hint}"
 
 
-def nearest(text: str, level: Level) -> str | None:
-    """The key that `text` is likely meant to be: one of this level, if any is near."""
-    text = text.lower()
-    near = difflib.get_close_matches(text, KEYS[level], 1) or difflib.get_close_matches(text, _HOMES, 1)
-    return near[0] if near else None
+def homes(key: str) -> str:
+    """Return where `key` belongs, for the end of a sentence."""
+    return _listed([home.value for home in _HOMES[key]])
 
 
 def _listed(names: Sequence[str]) -> str:
