@@ -144,6 +144,8 @@ def in_words(decision: Decision) -> str:
 def _status_in_words(status: Status, alone: bool) -> str:
     if status.limit is None:
         free = "unlimited" if status == UNLIMITED_STATUS else "not limited"
+        if status.reset:
+            return f"{status.remaining} left"
         return "refused" if status.code is Code.OVER_LIMIT else free
     over = "over " if status.code is Code.OVER_LIMIT and not alone else ""
     return f"{over}{status.remaining} of {status.limit.amount} left"
@@ -158,7 +160,7 @@ def used_in_words(decision: Decision) -> str:
 
 def told_of_in_words(status: Status) -> str:
     """The limit that a status tells of: `dba-hourly, 2400 s`."""
-    return f"{status.limit.name}, {status.reset} s" if status.limit else ""
+    return f"{status.limit.name}, {status.reset} s" if status.limit else "no limit" if status.reset else ""
 
 
 def test_windows_begin_and_end_as_the_table_says() -> None:

@@ -96,6 +96,9 @@ def _target(server: str) -> str:
 
 
 def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
+    if status.HasField("duration_until_reset") and not status.HasField("current_limit"):
+        reset = status.duration_until_reset.seconds
+        return f"{status.limit_remaining:,} left, resets in {reset:,} s (limit_headers: on_refusal)"
     if not status.HasField("current_limit"):
         return "unlimited" if status.limit_remaining else "nothing limits it"
     limit = status.current_limit

@@ -150,11 +150,13 @@ def _judge(
     if not over:
         near_hits = after - max(near, before) if after > near and cost > 0 else 0
         tally = (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, windows)
-        return (OK, limit, top - after if after < top else 0, end - now), tally
+        return (OK, None if rule.quiet else limit, top - after if after < top else 0, end - now), tally
     # Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
     over_hits, near_hits = (cost, 0) if before >= top else (before + cost - top, top - max(near, before))
     tally = (stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, windows)
-    return (OK if rule.shadow else OVER_LIMIT, limit, 0, end - now), tally
+    if rule.shadow:
+        return (OK, None if rule.quiet else limit, 0, end - now), tally
+    return (OVER_LIMIT, limit, 0, end - now), tally
 
 
 def _tells_more(one: UseValues, than: UseValues) -> bool:

@@ -117,6 +117,8 @@ class Rule:
     """Whether the use of each bucket is shown as gauges."""
     denial_message: str = ""
     """What a refused caller is told, with the placeholders of answers/refusal.py; empty for the usual sentence."""
+    quiet: bool = False
+    """Whether a status carries its limit only where it is OVER_LIMIT (`limit_headers: on_refusal`)."""
     source: str = ""
     watched: bool = field(init=False)
     """Whether anybody is told of its use: `warn_at` or `track`."""
@@ -239,7 +241,11 @@ class Header(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The answer to one descriptor. Without `limit` nothing limits it; `reset` is whole seconds, at least 1 with a limit."""
+    """The answer to one descriptor; `reset` is whole seconds.
+
+    `reset` is at least 1 where a limit decided, and 0 where nothing limits the descriptor. `limit` is None in both cases
+    where the rule shows it only in a refusal (`Rule.quiet`).
+    """
 
     code: Code
     limit: Limit | None = None

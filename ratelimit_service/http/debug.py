@@ -84,6 +84,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "count_refused": "" if rule.count_refused else "false",
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
+        "limit_headers": "on_refusal" if rule.quiet else "",
         "source": rule.source,
     }
     return printable(line + "".join(f", {name}: {value}" for name, value in more.items() if value))

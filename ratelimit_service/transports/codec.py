@@ -196,7 +196,8 @@ def encode(decision: Decision) -> bytes:
         left = _left(remaining) if remaining else b""
         if limit is None:
             head = _FREE if code is OK else _REFUSED
-            parts += (b"\x12", _varint(len(head) + len(left)), head, left)
+            behind = _reset(reset) if reset else b""
+            parts += (b"\x12", _varint(len(head) + len(left) + len(behind)), head, left, behind)
         else:
             known = _newest_limit(id(limit))
             if known is None or known[0] != reset:

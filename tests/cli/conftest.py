@@ -30,6 +30,9 @@ descriptors:
     value: "files/*"
     share_threshold: true
     rate_limit: {{unit: year, requests_per_unit: 10}}
+  - key: quiet
+    limit_headers: on_refusal
+    rate_limit: {{unit: year, tokens_per_unit: 4_000}}
   - key: internal
     rate_limit: {{unlimited: true}}
 """

@@ -22,7 +22,7 @@ def ask(command: Command, service: Service) -> Callable[..., Ended]:
 
     def run(*arguments: str) -> Ended:
         code, out, err = command("ask", DOMAIN, *arguments, "--server", service.grpc)
-        return Ended(code, re.sub(r"[\d,]+ s$", "N s", out, flags=re.MULTILINE), err)
+        return Ended(code, re.sub(r"[\d,]+ s( \(|$)", r"N s\1", out, flags=re.MULTILINE), err)
 
     return run
 
@@ -32,6 +32,17 @@ def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -
     team = unique("dba")
     shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in N s\n"
     assert [(0, shown, "")] * 2 == [ask(f"team={team}"), ask(f"team={team}")]
+
+
+def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
+    ask: Callable[..., Ended], unique: Unique
+) -> None:
+    """It is not said that nothing limits the descriptor."""
+    entry = f"quiet={unique('ann')}"
+    left = f"OK\n  {entry}: 3,960 left, resets in N s (limit_headers: on_refusal)\n"
+    assert (0, left, "") == ask(entry, "--hits", "40")
+    ask(entry, "--hits", "4000")
+    assert f"OVER_LIMIT\n  {entry}: over the limit, 0 of 4,000 left for this year, resets in N s\n" == ask(entry).out
 
 
 def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Unique) -> None:

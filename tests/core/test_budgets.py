@@ -278,6 +278,39 @@ def test_an_override_in_a_domain_of_budgets_is_a_budget(
     assert expected == ask(limiter, descriptor)[0]
 
 
+QUIET = """
+domain: llm
+descriptors:
+  - {key: team, rate_limit: {name: hourly, unit: hour, tokens_per_unit: 100}, limit_headers: on_refusal}
+  - {key: trial, rate_limit: {unit: hour, tokens_per_unit: 0}, limit_headers: on_refusal, shadow_mode: true}
+"""
+
+
+def test_a_rule_may_show_its_limit_in_a_refusal_alone() -> None:
+    """An OK status says what is left and when it is new, and carries no limit: gateways then make no headers of it."""
+    limiter = Limiter(QUIET)
+    rows = [(0, Code.OK, "", 100), (120, Code.OK, "", 0), (0, Code.OVER_LIMIT, "hourly", 0)]
+    for hits, code, name, remaining in rows:
+        (status,) = limiter.answer(Request("llm", (team(hits),))).statuses
+        assert (code, name, remaining, 3600) == (
+            status.code,
+            status.limit.name if status.limit else "",
+            status.remaining,
+            status.reset,
+        )
+    (trial,) = limiter.answer(Request("llm", (Descriptor((Entry(b"trial", b"x"),), 0),))).statuses
+    assert (Code.OK, None, 0, 3600) == trial
+
+
+def test_a_limit_that_comes_with_the_request_is_shown_as_its_rule_is() -> None:
+    """On a refusal alone."""
+    limiter = Limiter(QUIET)
+    for hits, shown in ((7, False), (0, True)):
+        descriptor = team(hits)._replace(override=Override(5, Unit.HOUR))
+        (status,) = limiter.answer(Request("llm", (descriptor,))).statuses
+        assert shown is (status.limit is not None)
+
+
 HEADERS = frozenset(("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit"))
 
 

@@ -22,6 +22,8 @@ descriptors:
   - {key: shadow,   rate_limit: {requests_per_unit: 0, unit: second}, shadow_mode: true}
   - {key: quota,    rate_limit: {requests_per_unit: 0, unit: day}, quota_mode: true}
   - {key: free,     rate_limit: {unlimited: true}}
+  - {key: quiet,    rate_limit: {requests_per_unit: 1, unit: minute}, limit_headers: on_refusal}
+  - {key: silent,   rate_limit: {requests_per_unit: 0, unit: day}, limit_headers: on_refusal}
 """
 
 
@@ -64,6 +66,11 @@ def headers(keys: str, **settings: Any) -> str:
         ("free", ""),
         ("stranger", ""),
         ("free stranger minute", "10 9 60"),
+        # nor has one that shows its limit only in a refusal, unless it refuses
+        ("quiet", ""),
+        ("quiet many", "100 99 86400"),
+        ("silent", "0 0 86400"),
+        ("quiet silent over", "0 0 60"),
     ],
 )
 def test_the_headers_are_those_of_one_descriptor(keys: str, expected: str) -> None:

@@ -65,7 +65,7 @@ def test_requests_per_unit_stays_what_it_is_upstream() -> None:
     found = rule("rate_limit: {unit: month, requests_per_unit: 5}")
     assert (Limit(5, Window(Unit.MONTH)),) == found.limits
     assert (False, True) == (found.budget, found.count_refused)
-    assert ((), False, "") == (found.warn_at, found.track, found.denial_message)
+    assert ((), False, "", False) == (found.warn_at, found.track, found.denial_message, found.quiet)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,11 @@ def test_thresholds_ascend_and_are_there_once(text: str, expected: tuple[float, 
 
 
 def test_what_stands_beside_a_limit_is_in_its_rule() -> None:
-    """Whether its use is shown, and what a refused caller is told."""
+    """Whether its use is shown, what a refused caller is told, and when its limit is shown."""
     found = rule(f"rate_limits: [{REQUESTS}], track: yes, denial_message: 'Wait {{reset_seconds}} s.'")
     assert (True, "Wait {reset_seconds} s.") == (found.track, found.denial_message)
+    for written, expected in (("always", False), ("on_refusal", True), ("ON_REFUSAL", True), ("~", False)):
+        assert expected is rule(f"rate_limit: {REQUESTS}, limit_headers: {written}").quiet
 
 
 def test_in_budget_domains_every_limit_is_a_budget() -> None:

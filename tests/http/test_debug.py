@@ -38,6 +38,9 @@ TREE = RuleTree(
                         ),
                     ),
                 ),
+                DescriptorRule(
+                    b"quiet", rule=Rule(StatKey("d", ("quiet",)), (Limit(5, Window(Unit.DAY)),), quiet=True)
+                ),
                 DescriptorRule(b"free", rule=Rule(StatKey("d", ("free",)), unlimited=True)),
             ),
         )
@@ -48,6 +51,7 @@ LINES = """\
 d.team: unit=MINUTE requests_per_unit=5, shadow_mode: false, quota_mode: false
 d.team.user_al: unit=HOUR requests_per_unit=7, shadow_mode: true, quota_mode: true, unit_multiplier: 6, \
 name: six, replaces: one two, detailed_metric: true
+d.quiet: unit=DAY requests_per_unit=5, shadow_mode: false, quota_mode: false, limit_headers: on_refusal
 d.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true
 """
 

@@ -85,6 +85,7 @@ sound: dict[str, st.SearchStrategy[Any]] = {
     "warn_at": st.lists(st.floats(0.01, 1), min_size=1, max_size=3),
     "track": st.booleans(),
     "denial_message": st.sampled_from(["wait", "{used} of {limit}", "{{}}"]),
+    "limit_headers": st.sampled_from(["always", "ON_REFUSAL"]),
     "unmatched": st.sampled_from(["allow", "DENY"]),
     "required_keys": st.lists(st.text("ab", min_size=1), min_size=1, max_size=3, unique=True),
     "descriptors": st.none(),

@@ -69,6 +69,7 @@ RULES = (
         denial_message: "{rule} of {descriptor}: {used} of {limit} in this {unit}, back in {reset_seconds} s, at {resets_at}"
         descriptors: [{key: path, rate_limit: {unit: day, tokens_per_unit: 0}, quota_mode: true}]
       - {key: user, rate_limit: {unit: week, tokens_per_unit: 2}, count_refused: false, shadow_mode: true}
+      - {key: trial, rate_limit: {unit: week, tokens_per_unit: 2}, limit_headers: on_refusal}
       - key: path
         rate_limits:
           - {unit: minute, requests_per_unit: 1}
@@ -126,6 +127,9 @@ def check_answer(call: Asked) -> str:
             assert 1 <= status.duration_until_reset.seconds <= 315_576_000_000
             assert re.fullmatch(r"[ -~]*", status.current_limit.name)
             assert status.limit_remaining <= status.current_limit.requests_per_unit
+        elif status.HasField("duration_until_reset"):  # of a rule that shows its limit only in a refusal
+            assert OK == status.code
+            assert 1 <= status.duration_until_reset.seconds <= 315_576_000_000
         else:
             assert OK == status.code or "budgets" == call.request.domain  # which refuses what no rule is for
             assert status.limit_remaining in (0, UINT32_MAX)

@@ -149,6 +149,7 @@ def written(decision: Decision) -> RateLimitResponse:
             message.current_limit.name = status.limit.name
             if status.limit.window.multiplier != 1:
                 message.current_limit.unit_multiplier.value = status.limit.window.multiplier
+        if status.limit is not None or status.reset:
             message.duration_until_reset.seconds = status.reset
     for name, value in decision.headers:
         response.response_headers_to_add.add(key=name, value=value)

@@ -49,6 +49,7 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         warn_at=base.warn_at,
         track=base.track,
         denial_message=base.denial_message,
+        quiet=base.quiet,
         source=OVERRIDE_SOURCE,
     )
     return Match(rule, parts, stat)

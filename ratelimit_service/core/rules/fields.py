@@ -131,6 +131,17 @@ class Fields:
             self.error(name, f"must be {wanted}, not {describe(node)}")
         return None
 
+    def choice(self, name: str, words: Iterable[str]) -> str | None:
+        """One of `words`, in whatever case it is written; empty where there is none."""
+        wanted = " or ".join(words)
+        node = self.scalar(name, wanted) if self.given(name) else None
+        if node is None:
+            return None if self.given(name) else ""
+        if node.text.lower() in words:
+            return node.text.lower()
+        self.error(name, f"must be {wanted}, not {describe(node)}")
+        return None
+
     def flag(self, name: str) -> bool | None:
         """A truth value; False where there is none."""
         node = self._nodes.get(name)

@@ -33,10 +33,11 @@ _MOST_KEYS = 16
 _MOST_THRESHOLDS = 10
 
 _FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
-_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message")
+_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message", "limit_headers")
 """What a descriptor says of its limits, and has no effect without any."""
 
 _UNMATCHED = {"allow": False, "deny": True}
+_LIMIT_HEADERS = {"always": False, "on_refusal": True}
 _BUDGET_DOMAINS = "BUDGET_DOMAINS"
 
 
@@ -123,13 +124,9 @@ class _Domain:
         zone = read_zone(fields)
         if self._agrees(file, fields, "time_zone", zone):
             self.zone = zone
-        unmatched = fields.scalar("unmatched", "allow or deny") if fields.given("unmatched") else None
-        if unmatched is not None:
-            deny = _UNMATCHED.get(unmatched.text.lower())
-            if deny is None:
-                fields.error("unmatched", f"must be allow or deny, not {describe(unmatched)}")
-            elif self._agrees(file, fields, "unmatched", unmatched.text.lower()):
-                self.deny_unmatched = deny
+        unmatched = fields.choice("unmatched", _UNMATCHED)
+        if self._agrees(file, fields, "unmatched", unmatched):
+            self.deny_unmatched = _UNMATCHED[unmatched or "allow"]
         required = fields.raw_texts("required_keys", _MOST_KEYS, "[team]")
         if self._agrees(file, fields, "required_keys", frozenset(required)):
             self.required_keys = self.required_keys or required
@@ -266,6 +263,7 @@ class _Reader:
         metadata = fields.struct("metadata")
         warn_at = fields.shares("warn_at", _MOST_THRESHOLDS)
         denial_message = _template(fields)
+        limit_headers = fields.choice("limit_headers", _LIMIT_HEADERS)
         said = self._limits(fields)
         if not said:
             if not fields.given("rate_limit") and not fields.given("rate_limits") and not fields.unclear:
@@ -300,6 +298,7 @@ class _Reader:
             warn_at=warn_at,
             track=flags["track"],
             denial_message=denial_message,
+            quiet=_LIMIT_HEADERS[limit_headers or "always"],
             source=source,
         )
 

@@ -34,6 +34,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "warn_at",
         "track",
         "denial_message",
+        "limit_headers",
     ),
     Level.RATE_LIMIT: (
         "requests_per_unit",
@@ -64,6 +65,7 @@ _HOMES = {key: [level for level in Level if key in KEYS[level]] for keys in KEYS
 _OURS = {
     "count_refused",
     "denial_message",
+    "limit_headers",
     "rate_limits",
     "required_keys",
     "starts_on",
