@@ -111,10 +111,15 @@ class Answer(NamedTuple):
 
 
 class AgentGateway:
-    """One that acts by `policy`, and calls the service behind `channel`. `calls` are those that it has made."""
+    """One that acts by `policy`, and calls the service behind `channel`. `calls` are those that it has made.
 
-    def __init__(self, policy: Policy, channel: grpc.Channel) -> None:
+    Headers of checks that passed are collected, and written over those of the response, whatever it is. With
+    `keeps_refusals` a refusal is left as it is: so it is since agentgateway's pull request 3386 of 2026-09-08.
+    """
+
+    def __init__(self, policy: Policy, channel: grpc.Channel, *, keeps_refusals: bool = False) -> None:
         self._policy = policy
+        self._keeps_refusals = keeps_refusals
         self._call: Call = channel.unary_unary(
             METHOD,
             request_serializer=pb.RateLimitRequest.SerializeToString,
@@ -124,7 +129,7 @@ class AgentGateway:
 
     def complete(self, before: Facts, after: Facts) -> Answer:
         """A request of which `before` is known, and after the model has answered, `after`."""
-        headers: dict[str, str] = {}
+        passed: dict[str, str] = {}
         kept: list[tuple[Descriptor, pb.RateLimitDescriptor]] = []
         for unit in (REQUESTS, TOKENS):
             kept = list(self._made(unit, before))
@@ -140,14 +145,14 @@ class AgentGateway:
                 answer = self._send([made for _, made in kept])
             except grpc.RpcError:
                 return Answer(500, {}, "")
+            brought = {header.key: header.value for header in answer.response_headers_to_add}
+            told = brought | derived(answer, brought)
             if answer.overall_code != pb.RateLimitResponse.OK:
-                brought = {header.key: header.value for header in answer.response_headers_to_add}
-                if any(name.startswith("x-ratelimit-") for name in brought):
-                    headers = {}
-                return Answer(429, brought | (headers or derived(answer, brought)), answer.raw_body.decode())
-            headers = headers or derived(answer, {})
+                over = {} if self._keeps_refusals else passed
+                return Answer(429, told | over, answer.raw_body.decode())
+            passed |= told
         self._charge(kept, after)
-        return Answer(200, headers, "")
+        return Answer(200, passed, "")
 
     def _made(self, unit: str, facts: Facts) -> Iterator[tuple[Descriptor, pb.RateLimitDescriptor]]:
         for descriptor in self._policy.descriptors:

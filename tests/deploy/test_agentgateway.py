@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 import pytest
@@ -17,7 +18,12 @@ from ..e2e.conftest import Counters, Unique, in_one_minute
 from .agentgateway import CONFIG, FOLDER, POLICIES, RULES, AgentGateway, Everything, Facts, Policy, policy_of
 
 REFUSAL_HEADERS = "retry-after,content-type,x-envoy-ratelimited,x-ratelimit"
-Make = Callable[[str], AgentGateway]
+
+
+class Make(Protocol):
+    """Makes a gateway with the policy of a folder."""
+
+    def __call__(self, folder: str, *, keeps_refusals: bool = False) -> AgentGateway: ...
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,12 @@ def serving(redis_server: RedisServer, *files: Path) -> Iterator[Service]:
 def gateway(service: Service) -> Iterator[Make]:
     """Makes a gateway with the policy of a folder, on the one connection that it has."""
     with grpc.insecure_channel(service.grpc) as channel:
-        yield lambda folder: AgentGateway(policy_of(FOLDER / folder / "policy.yaml"), channel)
+
+        def make(folder: str, *, keeps_refusals: bool = False) -> AgentGateway:
+            policy = policy_of(FOLDER / folder / "policy.yaml")
+            return AgentGateway(policy, channel, keeps_refusals=keeps_refusals)
+
+        yield make
 
 
 @pytest.fixture
@@ -154,14 +165,17 @@ def test_requests_and_tokens_are_counted_apart(gateway: Make, counters: Counters
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("keeps_refusals", [False, True], ids=["75b4e6ce", "since 3386"])
 @in_one_minute
-def test_a_refusal_shows_the_limit_that_refused(gateway: Make, counters: Counters, unique: Unique) -> None:
-    """Not that of requests, which has passed; it has counted the request, in a call of its own."""
-    agent = gateway("requests-and-tokens")
+def test_headers_show_the_tokens_though_requests_pass_first(
+    gateway: Make, counters: Counters, unique: Unique, keeps_refusals: bool
+) -> None:
+    """The check of requests has passed, and counted the request, in a call of its own; its limit shows nowhere."""
+    agent = gateway("requests-and-tokens", keeps_refusals=keeps_refusals)
     user = unique("bob")
     served = agent.complete({USER: user}, cost(20_000))
     refused = agent.complete({USER: user}, cost(1))
-    assert [(200, "60"), (429, "20000")] == [
+    assert [(200, "20000"), (429, "20000")] == [
         (answer.status, answer.headers["x-ratelimit-limit"]) for answer in (served, refused)
     ]
     assert ("0", refused.headers["retry-after"], "true") == tuple(
@@ -178,7 +192,9 @@ def test_who_comes_without_the_header_has_a_small_share(gateway: Make, counters:
     for key in ("user_requests", "user_tokens"):
         counters.reset(f"requests-and-tokens|{key}=unknown")
     agent = gateway("requests-and-tokens")
-    assert [200] * 5 + [429] == [agent.complete({USER: None}, cost(1)).status for _ in range(6)]
+    answers = [agent.complete({USER: None}, cost(1)) for _ in range(6)]
+    assert [200] * 5 + [429] == [answer.status for answer in answers]
+    assert ["1000", "5"] == [answer.headers["x-ratelimit-limit"] for answer in answers[-2:]]
 
 
 @pytest.mark.e2e

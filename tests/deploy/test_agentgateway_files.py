@@ -70,7 +70,7 @@ STANDALONE: dict[str, Any] = {
                 "host": None,
                 "domain": None,
                 "failureMode": None,
-                "policies": ENDS,
+                "policies": {**ENDS, "tcp": {"connectTimeout": None, "keepalives": {}}},
                 "descriptors": [{"entries": [{"key": None, "value": None}], "type": None, "cost": None}],
             },
         },
@@ -109,8 +109,11 @@ def test_a_policy_has_only_fields_that_the_gateway_knows(file: Path) -> None:
 
 
 def test_the_other_files_have_only_fields_that_the_gateway_knows() -> None:
-    """The configuration without Kubernetes, and what belongs to the Service."""
-    assert [] == list(strangers(yaml.safe_load(CONFIG.read_text()), STANDALONE))
+    """The configuration without Kubernetes, and what belongs to the Service. Without `keepalives`, a tcp policy of the
+    former is refused."""
+    standalone = yaml.safe_load(CONFIG.read_text())
+    assert [] == list(strangers(standalone, STANDALONE))
+    assert "keepalives" in standalone["llm"]["policies"]["remoteRateLimit"]["policies"]["tcp"]
     manifest, grant = filter(None, yaml.safe_load_all((FOLDER / "service.yaml").read_text()))
     assert [] == list(strangers(manifest, POLICY))
     assert ("ReferenceGrant", manifest["spec"]["targetRefs"]) == (grant["kind"], grant["spec"]["to"])
