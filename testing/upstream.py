@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -30,12 +30,14 @@ class MockLlm:
     last one before `[DONE]` has it.
     """
 
+    METHODS: Sequence[str] = ("POST",)
+
     def __init__(self, cost: Callable[[Any], int] = lambda body: DEFAULT_TOKENS) -> None:
         self._cost = cost
         self._together: dict[int, asyncio.Barrier] = {}
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        application = Starlette(routes=[Route("/{path:path}", self._complete, methods=["POST"])])
+        application = Starlette(routes=[Route("/{path:path}", self._complete, methods=list(self.METHODS))])
         self._server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
         self._thread.start()

@@ -1,39 +1,158 @@
-"""A provider with the habits of real ones that make an answer hard to meter."""
+"""A provider with the APIs that real ones have, and with the habits that make an answer hard to meter."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from testing.upstream import MockLlm
 
+COMPLETIONS, MESSAGES = "/v1/chat/completions", "/v1/messages"
+RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+
+Event = dict[str, Any]
+"""One event of a stream; its `type`, where it has one, is its name as well."""
+
+_PIECE = 4_000
+"""Bytes that a stream hands over at once."""
+
+_PAUSE = 0.002
+"""Seconds between two of them, so that they arrive one by one."""
+
 
 class PeculiarLlm(MockLlm):
-    """One that compresses what it sends where the request allows that.
+    """One that answers chat completions, messages, responses and embeddings, each in its own shape.
 
-    A request's header `x-mock-content-type` says what the reply calls itself, `x-mock-status` its status, and
-    `x-mock-padding` how many bytes longer it is than it need be. With `x-mock-endless` the reply is a stream that begins
-    and does not end.
+    Headers of a request say what is peculiar about the reply: `x-mock-content-type` what it calls itself, `x-mock-status` its
+    status, `x-mock-padding` how many bytes longer it is than it need be, and so is the event of a stream of responses that
+    has the usage. With `x-mock-usage: none` nothing says what it cost; with `full` the last event of messages repeats the
+    prompt's tokens, larger than the first had them; with `each` every chunk of a completion has what it cost so far. With
+    `x-mock-endless` the reply is a stream that does not go on before its usage. Where the request allows that, replies are
+    compressed.
     """
 
+    METHODS = ("GET", "POST")
+
     async def _complete(self, request: Request) -> Response:
-        if "x-mock-endless" in request.headers:
-            return StreamingResponse(_endless(), media_type="text/event-stream")
-        reply = await super()._complete(request)
-        if isinstance(reply, StreamingResponse):
-            return reply
+        headers, path = request.headers, request.url.path
+        body = {} if request.method == "GET" else await request.json()
+        usage = None
+        if headers.get("x-mock-usage") != "none" and path in _USAGE:
+            usage = _USAGE[path](int(headers.get("x-mock-tokens", 40)))
+        padding = int(headers.get("x-mock-padding", 0))
+        if body.get("stream"):
+            events = _EVENTS[path](usage, headers.get("x-mock-usage", ""), "x" * padding)
+            if path == COMPLETIONS and not body.get("stream_options", {}).get("include_usage"):
+                events = [event for event in events if event["choices"]]
+            if "x-mock-endless" in headers:
+                return StreamingResponse(_endless(events[0]), media_type="text/event-stream")
+            return StreamingResponse(_written(events), media_type="text/event-stream")
+        reply = JSONResponse({"object": "an answer"} | _ANSWERS.get(path, lambda usage: {"usage": usage})(usage))
         # White space after a JSON document is part of it.
-        body = bytes(reply.body) + b" " * int(request.headers.get("x-mock-padding", 0))
-        headers = {"content-type": request.headers.get("x-mock-content-type", reply.headers["content-type"])}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            body, headers["content-encoding"] = gzip.compress(body), "gzip"
-        return Response(body, int(request.headers.get("x-mock-status", 200)), headers)
+        content = bytes(reply.body) + b" " * padding
+        sent = {"content-type": headers.get("x-mock-content-type", reply.headers["content-type"])}
+        if "gzip" in headers.get("accept-encoding", ""):
+            content, sent["content-encoding"] = gzip.compress(content), "gzip"
+        return Response(content, int(headers.get("x-mock-status", 200)), sent)
 
 
-async def _endless() -> AsyncIterator[str]:
-    yield 'data: {"choices": [{"index": 0, "delta": {"content": "Once"}}], "usage": null}\n\n'
+# Usage, in the words of each API
+
+
+def _of_openai(total: int) -> dict[str, Any]:
+    return {"prompt_tokens": total // 4, "completion_tokens": total - total // 4, "total_tokens": total}
+
+
+def _of_responses(total: int) -> dict[str, Any]:
+    details = {"cached_tokens": total // 8}
+    prompt = {"input_tokens": total // 4, "input_tokens_details": details}
+    return {**prompt, "output_tokens": total - total // 4, "total_tokens": total}
+
+
+def _of_embeddings(total: int) -> dict[str, Any]:
+    return {"prompt_tokens": total, "total_tokens": total}
+
+
+def _of_messages(total: int) -> dict[str, Any]:
+    """Four numbers, that are added up; input_tokens are those that no cache had."""
+    cached = {"cache_creation_input_tokens": total // 8, "cache_read_input_tokens": total // 4}
+    prompt = total // 8
+    return {"input_tokens": prompt, **cached, "output_tokens": total - prompt - sum(cached.values())}
+
+
+_USAGE = {
+    COMPLETIONS: _of_openai,
+    MESSAGES: _of_messages,
+    RESPONSES: _of_responses,
+    EMBEDDINGS: _of_embeddings,
+}
+
+_ANSWERS = {
+    # Not what it cost to count, but what a message would cost.
+    COUNT_TOKENS: lambda usage: {"input_tokens": 40},
+    COMPLETIONS: lambda usage: {"choices": []} | ({"usage": usage} if usage else {}),
+}
+
+# Streams
+
+
+def _chunks(usage: Event | None, manner: str, padding: str) -> Sequence[Event]:
+    so_far = {"total_tokens": 1} if manner == "each" else None
+    words = [{"choices": [{"index": 0, "delta": {"content": word}}], "usage": so_far} for word in ("Hel", "lo!")]
+    return [*words, {"choices": [], "usage": usage}] if usage else words
+
+
+def _message(usage: Event | None, manner: str, padding: str) -> Sequence[Event]:
+    started: Event = {"type": "message", "content": []}
+    ended: Event = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    if usage:
+        prompt = {name: tokens for name, tokens in usage.items() if name != "output_tokens"}
+        started["usage"] = {**prompt, "output_tokens": 1}
+        ended["usage"] = {"output_tokens": usage["output_tokens"]}
+        if manner == "full":  # a tool on the provider's side has made the prompt longer
+            started["usage"]["input_tokens"] -= 3
+            ended["usage"] = usage
+    return [
+        {"type": "message_start", "message": started},
+        {"type": "ping"},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello!"}},
+        ended,
+        {"type": "message_stop"},
+    ]
+
+
+def _response(usage: Event | None, manner: str, padding: str) -> Sequence[Event]:
+    response: Event = {"object": "response", "usage": None}
+    return [
+        {"type": "response.created", "response": response},
+        {"type": "response.output_text.delta", "delta": "Hello!"},
+        {"type": "response.completed", "response": {**response, "output": [padding], "usage": usage}},
+    ]
+
+
+_EVENTS = {COMPLETIONS: _chunks, MESSAGES: _message, RESPONSES: _response}
+
+
+async def _written(events: Sequence[Event]) -> AsyncIterator[bytes]:
+    text = "".join(map(_event, events)) + ("" if "type" in events[0] else "data: [DONE]\n\n")
+    content = text.encode()
+    for begin in range(0, len(content), _PIECE):
+        yield content[begin : begin + _PIECE]
+        await asyncio.sleep(_PAUSE)
+
+
+async def _endless(event: Event) -> AsyncIterator[str]:
+    yield _event(event)
     await asyncio.Event().wait()
+
+
+def _event(event: Event) -> str:
+    named = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{named}data: {json.dumps(event)}\n\n"

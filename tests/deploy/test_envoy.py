@@ -26,17 +26,32 @@ from testing.servers import RedisServer, free_port
 from testing.service import REPOSITORY, Service, port_of
 from testing.waiting import wait_for
 
+from ..documents import blocks
 from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute
-from .provider import PeculiarLlm
+from .provider import COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, PeculiarLlm
 
 pytestmark = pytest.mark.e2e
 
 FOLDER = REPOSITORY / "deploy" / "envoy"
 FILE = FOLDER / "envoy.yaml"
 RULES = FOLDER / "rules.yaml"
-COMPLETIONS = "/v1/chat/completions"
 ASSUMED = 1_000
-"""What a stream is charged that does not say what it has cost."""
+"""What an answer is charged that does not say what it has cost."""
+
+JSON, STREAM = False, True
+each_shape = pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        (COMPLETIONS, JSON),
+        (COMPLETIONS, STREAM),
+        (MESSAGES, JSON),
+        (MESSAGES, STREAM),
+        (RESPONSES, JSON),
+        (RESPONSES, STREAM),
+        (EMBEDDINGS, JSON),
+    ],
+    ids=lambda value: ("json", "sse")[value] if isinstance(value, bool) else value.rpartition("/")[2],
+)
 
 
 def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, Any]:
@@ -59,10 +74,17 @@ def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, An
     return text
 
 
+def manager(text: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of what handles the requests of callers."""
+    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
+    found = chain["filters"][0]["typed_config"]
+    assert isinstance(found, dict)
+    return found
+
+
 def ratelimit_filter(text: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the filter that asks the service."""
-    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
-    filters = chain["filters"][0]["typed_config"]["http_filters"]
+    filters = manager(text)["http_filters"]
     (found,) = (each["typed_config"] for each in filters if each["name"] == "envoy.filters.http.ratelimit")
     assert isinstance(found, dict)
     return found
@@ -187,68 +209,109 @@ def test_a_request_without_the_header_is_refused_and_told_why(gateway: Gateway) 
     assert "retry-after" not in refused.headers
 
 
-# Answers that are hard to meter
+# All shapes of answers
 
 
-@pytest.mark.parametrize(
-    "peculiar",
-    [
-        {"x-mock-content-type": "application/json; charset=utf-8"},
-        {"accept-encoding": "gzip"},
-        {"x-mock-padding": str(3 * 2**20)},
-    ],
-    ids=["charset", "gzip", "large"],
-)
+@each_shape
 @in_one_minute
-def test_an_answer_is_metered_though_it_is(
-    gateway: Gateway, unique: Unique, peculiar: dict[str, str]
+def test_an_answer_of_each_shape_is_charged_to_the_token(
+    gateway: Gateway, unique: Unique, path: str, stream: bool
 ) -> None:
-    """A content type with a charset, a provider that compresses where it may, more than Envoy buffers by default."""
+    """Seven digits, which an expression of Envoy's would round as it is written as text."""
     team = unique("ops")
-    answer = gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "77", **peculiar})
-    assert (200, 77) == (answer.status_code, answer.json()["usage"]["total_tokens"])
-    gateway.counters.wait_until(bucket(team), 77)
+    answer = gateway.complete(path, {"x-team-id": team, "x-mock-tokens": "1234567"}, stream=stream)
+    assert (200, "text/event-stream" if stream else "application/json") == (
+        answer.status_code,
+        answer.headers["content-type"].partition(";")[0],
+    )
+    gateway.counters.wait_until(bucket(team), 1_234_567)
 
 
+@each_shape
 @in_one_minute
-def test_a_stream_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed(
-    gateway: Gateway, unique: Unique
+def test_an_answer_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed(
+    gateway: Gateway, unique: Unique, path: str, stream: bool
 ) -> None:
-    """Providers leave usage out of a stream unless asked for it; that must not be the cheapest way to ask."""
+    """Not to say it must not be the cheapest way to answer."""
     team = unique("ops")
-    answer = gateway.complete(COMPLETIONS, {"x-team-id": team}, stream=True, include_usage=False)
-    assert (200, False) == (answer.status_code, "total_tokens" in answer.text)
+    answer = gateway.complete(path, {"x-team-id": team, "x-mock-usage": "none"}, stream=stream)
+    assert (200, False) == (answer.status_code, "_tokens" in answer.text)
     gateway.counters.wait_until(bucket(team), ASSUMED)
 
 
 @in_one_minute
-def test_an_answer_that_is_an_error_costs_nothing(gateway: Gateway, unique: Unique) -> None:
-    """It has no usage in it, and Envoy sends no charge."""
+def test_a_stream_that_was_not_asked_for_its_usage_is_charged_what_is_assumed(
+    gateway: Gateway, unique: Unique
+) -> None:
+    """OpenAI's API leaves usage out of a stream unless stream_options ask for it."""
     team = unique("ops")
-    text = {"x-mock-content-type": "text/plain", "x-mock-status": "503"}
-    assert 503 == gateway.complete(COMPLETIONS, {"x-team-id": team, **text}).status_code
-    # Whatever was charged for the first would be there before what the second has cost.
-    assert 200 == gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "7"}).status_code
-    gateway.counters.wait_until(bucket(team), 7)
+    answer = gateway.complete(COMPLETIONS, {"x-team-id": team}, stream=True, include_usage=False)
+    assert (200, False) == (answer.status_code, "_tokens" in answer.text)
+    gateway.counters.wait_until(bucket(team), ASSUMED)
+
+
+@pytest.mark.parametrize(
+    ("path", "stream", "peculiar"),
+    [
+        (COMPLETIONS, JSON, {"x-mock-content-type": "application/json; charset=utf-8"}),
+        (COMPLETIONS, JSON, {"accept-encoding": "gzip"}),
+        (COMPLETIONS, JSON, {"x-mock-padding": str(3 * 2**20)}),
+        (RESPONSES, STREAM, {"x-mock-padding": "100000"}),
+        (COMPLETIONS, STREAM, {"x-mock-usage": "each"}),
+        (MESSAGES, STREAM, {"x-mock-usage": "full"}),
+    ],
+    ids=["charset", "gzip", "large", "large event", "usage in each chunk", "usage in two events"],
+)
+@in_one_minute
+def test_an_answer_is_metered_though_it_is(
+    gateway: Gateway, unique: Unique, path: str, stream: bool, peculiar: dict[str, str]
+) -> None:
+    """A content type with a charset, a provider that compresses where it may, an answer or an event that is larger than
+    Envoy takes by default; and several numbers, of which the last one counts."""
+    team = unique("ops")
+    headers = {"x-team-id": team, "x-mock-tokens": "77", **peculiar}
+    assert 200 == gateway.complete(path, headers, stream=stream).status_code
+    gateway.counters.wait_until(bucket(team), 77)
 
 
 @in_one_minute
-def test_a_caller_that_hangs_up_on_a_stream_is_not_charged(gateway: Gateway, unique: Unique) -> None:
-    """What the README warns of: nobody has told Envoy yet what it has cost."""
+def test_what_makes_no_tokens_costs_nothing(gateway: Gateway, unique: Unique) -> None:
+    """An error, counting the tokens of a prompt, and an answer that is read once more, though its usage is in it."""
+    team = unique("ops")
+    who = {"x-team-id": team}
+    for status, path, headers in (
+        (503, COMPLETIONS, {"x-mock-usage": "none", "x-mock-status": "503"}),
+        (200, COUNT_TOKENS, {}),
+    ):
+        assert status == gateway.complete(path, who | headers).status_code
+    stored = gateway.client.get(RESPONSES, headers=who)
+    assert (200, 40) == (stored.status_code, stored.json()["usage"]["total_tokens"])
+    # Whatever was charged for them would be there before what this has cost.
+    assert 200 == gateway.complete(COMPLETIONS, who | {"x-mock-tokens": "7"}).status_code
+    gateway.counters.wait_until(bucket(team), 7)
+
+
+@pytest.mark.parametrize(
+    ("path", "charged"), [(COMPLETIONS, ASSUMED), (RESPONSES, ASSUMED), (MESSAGES, 5 + 5 + 10 + 1)]
+)
+@in_one_minute
+def test_a_caller_that_hangs_up_on_a_stream_is_charged(
+    gateway: Gateway, unique: Unique, path: str, charged: int
+) -> None:
+    """What the stream has said by then, which for messages is the prompt, or else what is assumed."""
     team = unique("ops")
     body = {"model": "gpt-x", "messages": [], "stream": True}
     headers = {"x-team-id": team, "x-mock-endless": "yes"}
-    with gateway.client.stream("POST", COMPLETIONS, headers=headers, json=body) as answer:
+    with gateway.client.stream("POST", path, headers=headers, json=body) as answer:
         assert 200 == answer.status_code
-        assert "Once" in next(answer.iter_text())
-    assert 200 == gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "7"}).status_code
-    gateway.counters.wait_until(bucket(team), 7)
+        assert "data: " in next(answer.iter_text())
+    gateway.counters.wait_until(bucket(team), charged)
 
 
 def test_the_access_log_tells_what_was_metered(
     gateway: Gateway, llm: PeculiarLlm, unique: Unique, tmp_path: Path
 ) -> None:
-    """One line for each request, in which an answer that nobody is charged for has no tokens."""
+    """One line for each request, with what it was charged; an answer that nobody is charged for has no tokens."""
     team = unique("ops")
     text = {"x-mock-content-type": "text/plain"}
     with (
@@ -256,16 +319,55 @@ def test_the_access_log_tells_what_was_metered(
         httpx.Client(base_url=url, trust_env=False) as client,
     ):
         through = gateway._replace(client=client)
-        for headers in ({}, {"x-team-id": team, "x-mock-tokens": "12"}, {"x-team-id": team, **text}):
-            through.complete(COMPLETIONS, headers)
+        through.complete(COMPLETIONS, {})
+        through.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "12"})
+        for path in ("/v1/files", COMPLETIONS):
+            through.complete(path, {"x-team-id": team, **text})
     # It is written when Envoy ends, at the latest.
     logged = [
         json.loads(line) for line in (tmp_path / "envoy.log").read_text().splitlines() if line.startswith("{")
     ]
-    assert [(None, 429, None), (team, 200, 12), (team, 200, None)] == [
+    assert [(None, 429, None), (team, 200, 12), (team, 200, None), (team, 200, ASSUMED)] == [
         (line["team"], line["status"], line["tokens"]) for line in logged
     ]
     assert "request_rate_limited" == logged[0]["details"]
+
+
+# The example of the project's README
+
+
+@in_one_minute
+def test_the_readme_charges_what_it_says_and_no_more(
+    redis_server: RedisServer, llm: PeculiarLlm, unique: Unique, tmp_path: Path
+) -> None:
+    """JSON of OpenAI's APIs, with a charset as well; of the rest, which is for envoy.yaml, nothing."""
+    (example,) = [block.text for block in blocks(REPOSITORY / "README.md") if "http_filters:" in block.text]
+    rules = str(REPOSITORY / "config" / "token-budgets.yaml")
+    namespace = unique("payments")
+    with Service({"CONFIG_PATH": rules, "REDIS_URL": redis_server.url}) as service:
+        text = bootstrap(ratelimit=port_of(service.grpc), llm=llm.port)
+        manager(text)["http_filters"] = yaml.safe_load(example)["http_filters"]
+        ratelimit_filter(text)["timeout"] = "10s"
+        with running(tmp_path, text) as url, httpx.Client(base_url=url, trust_env=False) as client:
+            gateway = Gateway(client, Counters(redis_server), service)
+            charset = {"x-mock-content-type": "application/json; charset=utf-8"}
+            who = {"x-client-ns": namespace, "x-mock-tokens": "20"}
+            codes = [
+                gateway.complete(path, who | peculiar, stream=stream).status_code
+                for path, stream, peculiar in (
+                    (COMPLETIONS, STREAM, {}),
+                    (MESSAGES, JSON, {}),
+                    (COMPLETIONS, JSON, {"x-mock-usage": "none"}),
+                    (COMPLETIONS, JSON, charset),
+                    (RESPONSES, JSON, {}),
+                    (EMBEDDINGS, JSON, {}),
+                )
+            ]
+            gateway.counters.wait_until(f"token-budgets|client_ns={namespace}", 60)
+            codes.append(gateway.complete(COMPLETIONS, who | {"x-mock-tokens": "50"}).status_code)
+            gateway.counters.wait_until(f"token-budgets|client_ns={namespace}", 110)
+            codes.append(gateway.complete(COMPLETIONS, who).status_code)
+    assert [*[200] * 7, 429] == codes
 
 
 # Without the service

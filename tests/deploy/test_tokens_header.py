@@ -13,10 +13,10 @@ import yaml
 
 from testing.envoy import EnvoyProcess
 from testing.service import Service, port_of
-from testing.upstream import MockLlm
 
 from ..documents import DOCS, section
-from .test_envoy import COMPLETIONS, RULES, bootstrap
+from .provider import COMPLETIONS, MESSAGES, PeculiarLlm
+from .test_envoy import RULES, bootstrap
 
 pytestmark = pytest.mark.e2e
 
@@ -25,9 +25,10 @@ TOKENS = 423
 
 
 class Seen(NamedTuple):
-    """What callers have got: an answer in JSON, a stream (of another caller as bytes), a refusal; and the tokens in the log."""
+    """What callers have got: answers in JSON, a stream (of another caller as bytes), a refusal; and the tokens in the log."""
 
     json: httpx.Response
+    message: httpx.Response
     stream: httpx.Response
     raw_stream: bytes
     refusal: httpx.Response
@@ -51,7 +52,7 @@ def on_the_page() -> dict[str, Any]:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """By callers of deploy/envoy/envoy.yaml that has the filter first, and what else was tried beside it."""
     directory = tmp_path_factory.mktemp("envoy")
-    llm = MockLlm()
+    llm = PeculiarLlm()
     try:
         with Service({"CONFIG_PATH": str(RULES), "BACKEND_TYPE": "memory"}) as service:
             text = yaml.safe_dump(configured(ratelimit=port_of(service.grpc), llm=llm.port))
@@ -61,6 +62,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
                     answers = (
                         client.post(COMPLETIONS, headers=headers("plain"), json=body()),
+                        client.post(MESSAGES, headers=headers("messages"), json=body()),
                         client.post(COMPLETIONS, headers=headers("streaming"), json=body(stream=True)),
                     )
                     raw = bytes_of_a_stream(address)
@@ -107,7 +109,8 @@ def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
     (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
     manager = chain["filters"][0]["typed_config"]
     late = on_the_page()
-    trailer = {"append": {"header": {"key": "x-trailer", "value": "%DYNAMIC_METADATA(llm:total_tokens)%"}}}
+    value = late["typed_config"]["mutations"]["response_mutations"][0]["append"]["header"]["value"]
+    trailer = {"append": {"header": {"key": "x-trailer", "value": value}}}
     late["typed_config"]["mutations"]["response_trailers_mutations"] = [trailer]
     early = on_the_page()
     early["name"] = "early"
@@ -115,15 +118,14 @@ def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
     *others, router = manager["http_filters"]
     manager["http_filters"] = [late, *others, early, router]
     (host,) = manager["route_config"]["virtual_hosts"]
-    value = "%DYNAMIC_METADATA(llm:total_tokens)%"
     host["response_headers_to_add"] = [{"header": {"key": "x-route", "value": value}}]
     manager["http_protocol_options"] = {"enable_trailers": True}
     return text
 
 
 def test_the_first_filter_shows_the_tokens_of_an_answer_in_json(seen: Seen) -> None:
-    """Its headers are held back until its usage was read."""
-    assert str(TOKENS) == seen.json.headers[HEADER]
+    """Its headers are held back until its usage was read, which for messages is a sum."""
+    assert [str(TOKENS)] * 2 == [answer.headers[HEADER] for answer in (seen.json, seen.message)]
 
 
 def test_a_stream_has_no_such_header(seen: Seen) -> None:
@@ -153,4 +155,4 @@ def test_a_refusal_has_no_such_header(seen: Seen) -> None:
 
 def test_the_access_log_has_the_tokens_of_every_answer(seen: Seen) -> None:
     """It is written when the answer is over; the last one was refused."""
-    assert [TOKENS, TOKENS, TOKENS, None] == seen.logged
+    assert [TOKENS] * 4 + [None] == seen.logged
