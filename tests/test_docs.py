@@ -41,7 +41,7 @@ EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 NO_SETTINGS = {
     "OVER_LIMIT INVALID_ARGUMENT RESOURCE_EXHAUSTED NOT_SERVING NOT_FOUND DEADLINE_EXCEEDED DYNAMIC_METADATA",
     "GRPC_XDS_SOTW SO_REUSEPORT PERMISSION_DENIED OVERWRITE_IF_EXISTS_OR_ADD",
-    "RESPONSE_CODE_DETAILS",
+    "RESPONSE_CODE_DETAILS TYPED_CEL OPENAI_API_KEY",
 }
 """What is written as settings are, but is none: names of the protocol and of the code."""
 

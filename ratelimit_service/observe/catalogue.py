@@ -101,6 +101,20 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _RULE,
         "Descriptors of a budget that came without hits_addend: what the request cost is not known, and 0 was charged.",
     ),
+    # Which of these are of a kind: a check that passes, and that no charge follows, is an answer that nobody pays for.
+    MetricInfo(
+        "ratelimit_service_rule_checks",
+        Kind.COUNTER,
+        _RULE,
+        "Descriptors that came with hits 0, or a budget's without any, and passed, in requests that were let through. Of a rule "
+        "with several windows in the first one, as the next.",
+    ),
+    MetricInfo(
+        "ratelimit_service_rule_charges",
+        Kind.COUNTER,
+        _RULE,
+        "Descriptors that came with hits above 0, whatever the verdict.",
+    ),
     # What `warn_at` and `track` of a rule ask for. `rule` is the name of the limit, or else the path of its rule.
     MetricInfo(
         "ratelimit_service_budget_threshold_crossed",

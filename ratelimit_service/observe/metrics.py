@@ -55,13 +55,15 @@ _LIMIT_METRICS = tuple(
 _EXPECTED_OF_A_LIMIT = (_HITS, _WITHIN, _OVER)
 
 # The columns of a rule's row.
-_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING = range(3)
+_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING, _RULE_CHECKS, _RULE_CHARGES = range(5)
 _EXPECTED_OF_A_RULE = (_RULE_HITS, _RULE_REFUSED)
-_EXPECTED_OF_A_BUDGET = (_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING)
+_EXPECTED_OF_A_BUDGET = (_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING, _RULE_CHECKS, _RULE_CHARGES)
 _RULE_METRICS = (
     "ratelimit_service_rule_hits",
     "ratelimit_service_rule_refused",
     "ratelimit_service_rule_cost_missing",
+    "ratelimit_service_rule_checks",
+    "ratelimit_service_rule_charges",
 )
 
 
@@ -144,12 +146,16 @@ class Metrics(Collector):
                 if cost and items[place].rule is not None:
                     self._count_cost(items[place], cost)
                 continue
+            item = items[place]
+            if not (cost or tally[3]):
+                if code is OK:
+                    (item.memo or self._rows(item))[1][0][_RULE_CHECKS] += 1
+                if tally[1].watched:
+                    more = True
+                continue
             _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, windows = tally
             if over or rule.watched:
                 more = True
-            if not (cost or over):
-                continue
-            item = items[place]
             limit_row, rule_rows = self._count_cost(item, cost) if cost else item.memo or self._rows(item)
             limit_row[_WITHIN] += within_limit
             limit_row[_NEAR] += near_limit
@@ -264,6 +270,7 @@ class Metrics(Collector):
             limit_row[_NEGATIVE] -= cost
         else:
             limit_row[_HITS] += cost
+            rule_rows[0][_RULE_CHARGES] += 1
             for row in rule_rows:
                 row[_RULE_HITS] += cost
         return rows

@@ -75,6 +75,14 @@ TREE = RuleTree(
                 ),
                 DescriptorRule(b"each", rule=rule("each", detailed_metric=True)),
                 DescriptorRule(b"budget", rule=rule("budget", budget=True)),
+                DescriptorRule(
+                    b"windows",
+                    rule=Rule(
+                        StatKey("d", ("windows",)),
+                        (Limit(10, Window(Unit.HOUR)), Limit(20, DAY)),
+                        budget=True,
+                    ),
+                ),
             ),
         )
     ]
@@ -131,7 +139,39 @@ def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
     assert {
         'rule_cost_missing{domain="d",rule="d.budget",unit="day"}': 1,
         'rule_hits{domain="d",rule="d.budget",unit="day"}': 3,
-    } == shown(metrics, "rule_")
+    } == shown(metrics, "rule_cost", "rule_hits")
+
+
+CHECKS, CHARGES = (
+    f'rule_{name}{{domain="d",rule="d.windows",unit="hour"}}' for name in ("checks", "charges")
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "before", "expected"),
+    [
+        ("windows=x: 0", 0, {CHECKS: 1}),
+        ("windows=x", 0, {CHECKS: 1}),
+        ("windows=x: 0", 10, {}),
+        # another descriptor refuses the request, and so no charge will come
+        ("windows=x: 0, team=x: 0, quarter=x: 11", 0, {}),
+        ("windows=x: 40", 0, {CHARGES: 1}),
+        ("windows=x: 40", 10, {CHARGES: 1}),
+        ("windows=x: -3", 10, {}),
+    ],
+)
+def test_checks_that_pass_and_charges_can_be_compared(
+    sent: str, before: int, expected: dict[str, float]
+) -> None:
+    """A rule with several windows counts one of each, in the first."""
+    metrics = Metrics()
+    descriptors = []
+    for each in sent.split(", "):
+        entry, _, hits = each.partition(": ")
+        descriptors.append(descriptor(entry, abs(int(hits)) if hits else None, hits.startswith("-")))
+    count(metrics, *descriptors, before=before)
+    told = shown(metrics, "rule_checks", "rule_charges")
+    assert expected == {series: value for series, value in told.items() if "d.windows" in series}
 
 
 def test_levels_beyond_the_second_are_summed() -> None:
@@ -153,6 +193,7 @@ def test_hits_over_a_limit_in_shadow_mode_have_a_metric_more() -> None:
         'rate_limit_over_limit{domain="d",key1="tried"}': 2,
         'rate_limit_shadow_mode{domain="d",key1="tried"}': 2,
         'rule_hits{domain="d",rule="d.tried",unit="day"}': 2,
+        'rule_charges{domain="d",rule="d.tried",unit="day"}': 1,
         'decisions{domain="d",outcome="ok"}': 1,
     } == shown(metrics, "rate_limit", "rule", "decisions")
 
@@ -189,7 +230,9 @@ def test_rules_are_counted_with_their_whole_path_and_window() -> None:
     assert {
         'rule_hits{domain="d",rule="d.team.user_al.model_a",unit="day"}': 20,
         'rule_refused{domain="d",rule="d.team.user_al.model_a",unit="day"}': 1,
+        'rule_charges{domain="d",rule="d.team.user_al.model_a",unit="day"}': 1,
         'rule_hits{domain="d",rule="d.quarter",unit="15minute"}': 3,
+        'rule_charges{domain="d",rule="d.quarter",unit="15minute"}': 1,
     } == shown(metrics, "rule")
 
 
@@ -200,6 +243,7 @@ def test_limits_that_requests_bring_are_one_rule() -> None:
     count(metrics, descriptor("team=b", 1, override=Override(5, Unit.HOUR, 8)))
     assert {
         'rule_hits{domain="d",rule="override",unit="hour"}': 2,
+        'rule_charges{domain="d",rule="override",unit="hour"}': 2,
         'rate_limit_total_hits{domain="d",key1="team_a"}': 1,
         'rate_limit_total_hits{domain="d",key1="team_b"}': 1,
     } == shown(metrics, "rule", "rate_limit_total")
@@ -316,7 +360,7 @@ def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
         *(f'rate_limit_{name}{{domain="d",key1="team_dba"}}' for name in ("total_hits", "within_limit", "over_limit")),
         *(f'rate_limit_{name}{{domain="d",key1="user"}}' for name in ("total_hits", "within_limit", "over_limit")),
         'rate_limit_unlimited_hits{domain="d",key1="ops"}',
-        *(f'rule_{name}{{domain="d",rule="d.team_dba",unit="day"}}' for name in ("hits", "refused", "cost_missing")),
+        *(f'rule_{name}{{domain="d",rule="d.team_dba",unit="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges")),
         *(f'rule_{name}{{domain="d",rule="d.user",unit="day"}}' for name in ("hits", "refused")),
         *(f'budget_threshold_crossed{{domain="d",rule="d.team_dba",share="{share}"}}' for share in ("0.8", "1")),
         *(f'decisions{{domain="{name}",outcome="{outcome}"}}' for name in ("d", "unknown") for outcome in ("ok", "over_limit", "error")),
