@@ -42,7 +42,10 @@ def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
     left = f"OK\n  {entry}: 3,960 left, resets in N s (limit_headers: on_refusal)\n"
     assert (0, left, "") == ask(entry, "--hits", "40")
     ask(entry, "--hits", "4000")
-    assert f"OVER_LIMIT\n  {entry}: over the limit, 0 of 4,000 left for this year, resets in N s\n" == ask(entry).out
+    assert (
+        f"OVER_LIMIT\n  {entry}: over the limit, 0 of 4,000 left for this year, resets in N s\n"
+        == ask(entry).out
+    )
 
 
 def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Unique) -> None:

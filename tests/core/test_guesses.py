@@ -29,6 +29,7 @@ descriptors:
     warn_at: [0.8]
     track: true
     denial_message: no
+    limit_headers: on_refusal
     rate_limit:
       unit: month
       unit_multiplier: 2

@@ -54,7 +54,12 @@ class PeculiarLlm(MockLlm):
             if "x-mock-endless" in headers:
                 return StreamingResponse(_endless(events[0]), media_type="text/event-stream")
             return StreamingResponse(_written(events), media_type="text/event-stream")
-        reply = JSONResponse({"object": "an answer"} | _ANSWERS.get(path, lambda usage: {"usage": usage})(usage))
+        answer: dict[str, Any] = {"object": "an answer", "usage": usage}
+        if path == COUNT_TOKENS:
+            answer = {"input_tokens": 40}  # not what it cost to count, but what a message would cost
+        elif path == COMPLETIONS and usage is None:
+            del answer["usage"]
+        reply = JSONResponse(answer)
         # White space after a JSON document is part of it.
         content = bytes(reply.body) + b" " * padding
         sent = {"content-type": headers.get("x-mock-content-type", reply.headers["content-type"])}
@@ -94,18 +99,14 @@ _USAGE = {
     EMBEDDINGS: _of_embeddings,
 }
 
-_ANSWERS = {
-    # Not what it cost to count, but what a message would cost.
-    COUNT_TOKENS: lambda usage: {"input_tokens": 40},
-    COMPLETIONS: lambda usage: {"choices": []} | ({"usage": usage} if usage else {}),
-}
-
 # Streams
 
 
 def _chunks(usage: Event | None, manner: str, padding: str) -> Sequence[Event]:
     so_far = {"total_tokens": 1} if manner == "each" else None
-    words = [{"choices": [{"index": 0, "delta": {"content": word}}], "usage": so_far} for word in ("Hel", "lo!")]
+    words = [
+        {"choices": [{"index": 0, "delta": {"content": word}}], "usage": so_far} for word in ("Hel", "lo!")
+    ]
     return [*words, {"choices": [], "usage": usage}] if usage else words
 
 

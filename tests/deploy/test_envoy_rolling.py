@@ -26,8 +26,8 @@ from testing.waiting import PATIENCE
 
 from ..e2e.conftest import Counters
 from .kustomize import objects_of
-from .provider import PeculiarLlm
-from .test_envoy import COMPLETIONS, FILE, RULES, bootstrap, bucket
+from .provider import COMPLETIONS, PeculiarLlm
+from .test_envoy import FILE, RULES, bootstrap, bucket
 
 pytestmark = pytest.mark.e2e
 
