@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from testing.upstream import MockLlm
+from testing.waiting import wait_for
 
 COMPLETIONS, MESSAGES = "/v1/chat/completions", "/v1/messages"
 RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
@@ -34,14 +35,27 @@ class PeculiarLlm(MockLlm):
     status, `x-mock-padding` how many bytes longer it is than it need be, and so is the event of a stream of responses that
     has the usage. With `x-mock-usage: none` nothing says what it cost; with `full` the last event of messages repeats the
     prompt's tokens, larger than the first had them; with `each` every chunk of a completion has what it cost so far. With
-    `x-mock-endless` the reply is a stream that does not go on before its usage. Where the request allows that, replies are
-    compressed.
+    `x-mock-endless` the reply is a stream that does not go on before its usage, and with `x-mock-silent`, whose value names the
+    request (`wait_for_silence`), there is no reply. Where the request allows that, replies are compressed.
     """
 
     METHODS = ("GET", "POST")
 
+    def __init__(self) -> None:
+        self._silent: set[str] = set()
+        super().__init__()
+
+    def wait_for_silence(self, name: str) -> None:
+        """Return when the request of this name is here, and will not be answered."""
+        wait_for(f"the request {name}", lambda: name in self._silent)
+
     async def _complete(self, request: Request) -> Response:
         headers, path = request.headers, request.url.path
+        if "x-mock-silent" in headers:
+            self._silent.add(headers["x-mock-silent"])
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            return Response()
         body = {} if request.method == "GET" else await request.json()
         usage = None
         if headers.get("x-mock-usage") != "none" and path in _USAGE:

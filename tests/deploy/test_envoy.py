@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import yaml
@@ -306,6 +308,31 @@ def test_a_caller_that_hangs_up_on_a_stream_is_charged(
         assert 200 == answer.status_code
         assert "data: " in next(answer.iter_text())
     gateway.counters.wait_until(bucket(team), charged)
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["disconnects", "resets"])
+@in_one_minute
+def test_a_caller_that_hangs_up_before_the_answer_begins_is_charged_what_is_assumed(
+    gateway: Gateway, llm: PeculiarLlm, unique: Unique, http2: bool
+) -> None:
+    """The provider works on it all the same. In HTTP/2 a caller resets its stream, as a client of gRPC does that is closed."""
+    team = unique("ops")
+    headers = {"x-team-id": team, "x-mock-silent": team}
+    if http2:
+        with grpc.insecure_channel(gateway.client.base_url.netloc.decode()) as channel:
+            ask = channel.unary_unary(COMPLETIONS, request_serializer=bytes, response_deserializer=bytes)
+            call = ask.future(b"{}", metadata=tuple(headers.items()))
+            llm.wait_for_silence(team)
+            assert not call.done()
+    else:
+        url = gateway.client.base_url
+        with socket.create_connection((url.host, url.port or 0)) as connection:
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            connection.sendall(
+                f"POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\n{head}content-length: 2\r\n\r\n{{}}".encode()
+            )
+            llm.wait_for_silence(team)
+    gateway.counters.wait_until(bucket(team), ASSUMED)
 
 
 def test_the_access_log_tells_what_was_metered(
