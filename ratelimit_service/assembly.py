@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from .core.bounds import RequestBounds
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
 from .core.planner import Jitter
@@ -195,6 +196,7 @@ def policy_of(settings: Settings) -> Policy:
         remaining_header=settings.limit_remaining_header if headers else "",
         reset_header=settings.limit_reset_header if headers else "",
         dynamic_metadata=settings.response_dynamic_metadata,
+        bounds=RequestBounds(settings.request_max_descriptors, settings.request_max_entries),
         failure_mode=FailureMode(settings.store_failure_mode),
         refusal_headers=settings.refusal_headers,
         refusal_body=settings.refusal_body == "openai",

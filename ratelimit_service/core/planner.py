@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from .bounds import RequestBounds
 from .errors import InvalidRequest, NotReady
 from .matching import keys
 from .matching.overrides import overridden, override_limit
@@ -25,10 +26,6 @@ from .windows.blocks import Spans
 
 Jitter = Callable[[], int]
 """How many seconds longer than its window a new counter is kept; spreads expiry over time."""
-
-MOST_DESCRIPTORS = 1_000
-MOST_ENTRIES = 100
-"""A request with more than this is refused: no gateway sends one, and planning it would keep other callers waiting."""
 
 _OUTLINES = 8 * MIB
 _PLANS = 2 * MIB
@@ -83,7 +80,7 @@ class Planner:
         yield from self._outlines.values()
 
     def _outline(self, request: Request) -> Outline:
-        _check(request)
+        _check(request, self._policy.bounds)
         if self._tree is None:
             raise NotReady("no configuration has been loaded yet")
         domain = self._tree.domains.get(request.domain)
@@ -246,20 +243,13 @@ def _parts(policy: Policy, domain: Domain, request: Request) -> tuple[list[Item 
     return parts, denied
 
 
-def _check(request: Request) -> None:
+def _check(request: Request, bounds: RequestBounds) -> None:
     if not request.domain:
         raise InvalidRequest("the domain of a request must not be empty")
     if not request.descriptors:
         raise InvalidRequest("a request needs at least one descriptor")
-    if len(request.descriptors) > MOST_DESCRIPTORS:
-        raise InvalidRequest(
-            f"a request may have {MOST_DESCRIPTORS} descriptors, not {len(request.descriptors)}"
-        )
+    bounds.check(request.descriptors)
     for descriptor in request.descriptors:
-        if len(descriptor.entries) > MOST_ENTRIES:
-            raise InvalidRequest(
-                f"a descriptor may have {MOST_ENTRIES} entries, not {len(descriptor.entries)}"
-            )
         if descriptor.override is not None:
             override_limit(descriptor.override)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .bounds import DEFAULT_BOUNDS, RequestBounds
 from .model import Entry, HitValues, Limit, Request, Rule, StatKey
 from .text import excerpt
 
@@ -45,6 +46,8 @@ class Policy:
     """Which headers a refused caller gets (denial.HEADERS)."""
     refusal_body: bool = False
     """Whether a refused caller gets a body that says why."""
+    bounds: RequestBounds = DEFAULT_BOUNDS
+    """How much a request may ask for."""
     failure_mode: FailureMode = FailureMode.ERROR
     """What a request is answered with where its counters cannot be reached."""
 

@@ -6,7 +6,6 @@ They are `bytes` in our proto (proto/ratelimit.proto says why), which protobuf's
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any, Never, Protocol
 
@@ -15,7 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..core import model
-from ..core.errors import InternalError, InvalidRequest, RateLimitServiceError
+from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
+from ..core.errors import InternalError, InvalidRequest, Overloaded, RateLimitServiceError
 from ..core.model import Code, Decision
 from ..core.text import printable, shorten
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
@@ -24,6 +24,9 @@ from .plain import text
 
 LARGEST_BODY = 1_048_576
 """Bytes."""
+
+MOST_HELD = 16 * LARGEST_BODY
+"""Bytes of all bodies that are not complete: a thousand slow connections would else hold a gigabyte."""
 
 _LONGEST_COMPLAINT = 500
 
@@ -43,19 +46,23 @@ class Codec(Protocol):
 
 
 class JsonEndpoint:
-    """Answers /json with upstream's status codes: 200 for OK, 429 for OVER_LIMIT, 400 for what went wrong."""
+    """Answers /json with upstream's status codes: 200 for OK, 429 for OVER_LIMIT, 400 for a mistake."""
 
     def __init__(self, service: RateLimitService, codec: Codec) -> None:
         self._service = service
         self._codec = codec
+        self._held = 0
 
     async def answer(self, request: Request) -> Response:
         """One request, whatever its method and content type."""
         try:
-            body = await _read(request)
+            body = await self._read(request)
             if body is None:
                 return text(f"Content Too Large: the body may have {LARGEST_BODY} bytes at most", 413)
-            decision = await self._service.should_rate_limit(self._codec.request_of(parse(body)))
+            asked = self._codec.request_of(parse(body, self._service.policy.bounds))
+            decision = await self._service.should_rate_limit(asked)
+        except Overloaded as error:
+            return text(f"Service Unavailable: {error}", 503)
         except InternalError as error:
             return text(f"Internal Server Error: {error}", 500)
         except RateLimitServiceError as error:
@@ -66,19 +73,25 @@ class JsonEndpoint:
         message = json_format.MessageToJson(self._codec.response_of(decision), indent=None)
         return Response(message, _STATUS[decision.code], media_type="application/json")
 
+    async def _read(self, request: Request) -> bytes | None:
+        """The body, or None where it is too large. Raises Overloaded."""
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                self._held += len(chunk)
+                if len(body) > LARGEST_BODY:
+                    return None
+                if self._held > MOST_HELD:
+                    raise Overloaded(f"unfinished requests hold {MOST_HELD} bytes already")
+            return bytes(body)
+        finally:
+            self._held -= len(body)
 
-async def _read(request: Request) -> bytes | None:
-    """The body, or None where it is too large."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
 
-
-def parse(body: bytes) -> RateLimitRequest:
-    """The RateLimitRequest that `body` is in JSON. Raises InvalidRequest where it is none."""
+def parse(body: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> RateLimitRequest:
+    """The RateLimitRequest that `body` is in JSON. Raises InvalidRequest where it is none, or asks for too much."""
+    _check_size(body, bounds)
     try:
         data = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
@@ -89,16 +102,42 @@ def parse(body: bytes) -> RateLimitRequest:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidRequest('the body must be a JSON object: {"domain": ..., "descriptors": [...]}')
-    _entries_to_base64(data)
+    domain = data.pop("domain") if isinstance(data.get("domain"), str) else ""
+    _bytes(domain, "domain")
+    descriptors = list(_descriptors(data))
     message = RateLimitRequest()
     try:
         json_format.ParseDict(data, message)
+        message.domain = domain or message.domain
     except json_format.ParseError as error:
         raise InvalidRequest(f"the body is not a RateLimitRequest: {error}") from None
     except Exception as error:
         # ParseDict has an error of its own for most that is wrong, and any of Python's for the rest.
         raise InvalidRequest(f"the body is not a RateLimitRequest: {type(error).__name__}: {error}") from None
+    for descriptor, entries in zip(message.descriptors, descriptors, strict=True):
+        for key, value in entries:
+            descriptor.entries.add(key=key, value=value)
     return message
+
+
+def _check_size(body: bytes, bounds: RequestBounds) -> None:
+    """Raise InvalidRequest where `body` has more objects or values than a request within `bounds`.
+
+    A megabyte of `{}` is a third of a million objects, for which parsing takes a second: they are counted before, in a few
+    passes of C over the bytes. The exact count is the planner's.
+    """
+    objects = 16 + 2 * bounds.descriptors + bounds.entries
+    values = 16 + 8 * (bounds.descriptors + bounds.entries)
+    # Without what is escaped, each quote begins a string or ends one.
+    text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if text.count(b'"') <= 4 * values:
+        text = b"".join(text.split(b'"')[::2])
+        if text.count(b"{") <= objects and text.count(b"[") + text.count(b",") <= values:
+            return
+    raise InvalidRequest(
+        f"a request may have {bounds.descriptors} descriptors (REQUEST_MAX_DESCRIPTORS) and {bounds.entries} entries "
+        "(REQUEST_MAX_ENTRIES) in all, and the body has more"
+    )
 
 
 def _refuse_constant(name: str) -> Never:
@@ -106,21 +145,30 @@ def _refuse_constant(name: str) -> Never:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the name {name!r} stands twice in one object")
-        found[name] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the name {name!r} stands twice in one object")
+            seen.add(name)
     return found
 
 
-def _entries_to_base64(data: dict[str, Any]) -> None:
-    """Write the keys and values of all entries as protobuf's JSON has bytes."""
+def _descriptors(data: dict[str, Any]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Take the entries out of each descriptor, and return their keys and values.
+
+    They are most of a request, and protobuf's JSON takes ten times as long for each.
+    """
     for descriptor, there in _objects(data, "descriptors", ""):
+        entries = []
         for entry, where in _objects(descriptor, "entries", f"{there}."):
-            for name in ("key", "value"):
-                if entry.get(name) is not None:
-                    entry[name] = _base64(entry[name], f"{where}.{name}")
+            key, value = (_bytes(entry.pop(name, None), f"{where}.{name}") for name in ("key", "value"))
+            if entry:
+                raise InvalidRequest(f'{where} has no field named "{next(iter(entry))}": give key and value')
+            entries.append((key, value))
+        descriptor.pop("entries", None)
+        yield entries
 
 
 def _objects(parent: dict[str, Any], name: str, where: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -136,10 +184,12 @@ def _objects(parent: dict[str, Any], name: str, where: str) -> Iterator[tuple[di
         yield item, f"{where}{name}[{place}]"
 
 
-def _base64(value: Any, where: str) -> str:
+def _bytes(value: Any, where: str) -> bytes:
+    if value is None:
+        return b""
     if not isinstance(value, str):
         raise InvalidRequest(f"{where} must be a string")
     try:
-        return b64encode(value.encode()).decode()
+        return value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{where} has half of a surrogate pair, which is no character") from None

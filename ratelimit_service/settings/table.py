@@ -15,6 +15,7 @@ from pydantic import ConfigDict, ValidationError
 from ..core.answers import refusal as denial
 from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
+from .bounds import BOUNDS, BoundsSettings
 from .field import setting as _setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .tls import TLS, TlsSettings
@@ -47,7 +48,7 @@ LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS)
+_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS, BOUNDS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -64,7 +65,7 @@ _MEANS_REDIS = ("REDIS_URL", "REDIS_TYPE", "REDIS_SOCKET_TYPE")
 _LONGEST_SHOWN = 200
 
 
-class Settings(TlsSettings, RedisSettings):
+class Settings(TlsSettings, RedisSettings, BoundsSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
 
     model_config = ConfigDict(

@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import UInt64Value
 
+from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ..core.errors import InvalidRequest
 from ..core.model import (
     OK,
@@ -29,28 +30,31 @@ from ..core.model import (
     Override,
     Request,
 )
-from ..core.planner import MOST_DESCRIPTORS, MOST_ENTRIES
 from ..core.recent import MIB, Recent, remembered
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from .counting import check
 
 
-def decode(data: bytes) -> Request:
-    """A serialized RateLimitRequest as a Request. Raises InvalidRequest where it is none."""
+def decode(data: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> Request:
+    """A serialized RateLimitRequest as a Request. Raises InvalidRequest where it is none, or asks for too much.
+
+    The planner holds requests to the bounds as well; here they save parsing a long message.
+    """
     if len(data) > _LONGEST:
-        return _read(data)
-    return _newest(data) or _requests.get(data) or _decode(data)
+        return _read(data, bounds)
+    return _newest(data) or _requests.get(data) or _decode(data, bounds)
 
 
-def _decode(data: bytes) -> Request:
+def _decode(data: bytes, bounds: RequestBounds) -> Request:
     parted = part(data)
     if parted is None:
-        request = _read(data)
+        request = _read(data, bounds)
         _requests.put(data, request)
         return request
     key, hits, addend = parted
     form = _forms.get(key)
     if form is None:
-        request = _read(data)._replace(key=key)
+        request = _read(data, bounds)._replace(key=key)
         weight = _weight_of_request(data, request)
         form = key, request.domain, [descriptor.entries for descriptor in request.descriptors], weight
         _forms.put(key, form, weight)
@@ -148,7 +152,9 @@ def _addend(data: bytes) -> int | None:
     return request.hits_addend if alone.SerializeToString() == data else None
 
 
-def _read(data: bytes) -> Request:
+def _read(data: bytes, bounds: RequestBounds) -> Request:
+    if len(data) > 2 * bounds.descriptors:  # a field takes two bytes at least
+        check(data, bounds)
     try:
         message = RateLimitRequest.FromString(data)
     except DecodeError as error:
@@ -157,14 +163,7 @@ def _read(data: bytes) -> Request:
 
 
 def request_of(message: RateLimitRequest) -> Request:
-    """A RateLimitRequest as a Request. Raises InvalidRequest where it is larger than a request may be.
-
-    The planning refuses those too, but to read two million descriptors for it takes seconds, in which nobody is served.
-    """
-    if len(message.descriptors) > MOST_DESCRIPTORS:
-        raise InvalidRequest(
-            f"a request may have {MOST_DESCRIPTORS} descriptors, not {len(message.descriptors)}"
-        )
+    """A RateLimitRequest as a Request."""
     return Request(
         message.domain,
         tuple([_descriptor(descriptor) for descriptor in message.descriptors]),
@@ -173,8 +172,6 @@ def request_of(message: RateLimitRequest) -> Request:
 
 
 def _descriptor(message: RateLimitDescriptor) -> Descriptor:
-    if len(message.entries) > MOST_ENTRIES:
-        raise InvalidRequest(f"a descriptor may have {MOST_ENTRIES} entries, not {len(message.entries)}")
     # hits_addend is a presence field: there and 0 is a check, not there is the request's hits_addend.
     return Descriptor(
         tuple([Entry(entry.key, entry.value) for entry in message.entries]),

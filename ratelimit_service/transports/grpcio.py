@@ -103,7 +103,8 @@ class GrpcioServer:
                 _check_client(context, self._options.client_name)
             # grpc.aio cancels this task at the caller's deadline. Only the waiting ends then: the hits were handed to
             # the store before the first await, and are counted.
-            return codec.encode(await self._service.should_rate_limit(codec.decode(data)))
+            request = codec.decode(data, self._service.policy.bounds)
+            return codec.encode(await self._service.should_rate_limit(request))
         except RateLimitServiceError as error:
             await _abort(context, error)
             raise AssertionError("abort always raises") from error

@@ -25,6 +25,7 @@ from ratelimit_service.core.model import (
 )
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.health import Health
+from ratelimit_service.http import json as endpoint
 from ratelimit_service.http.json import LARGEST_BODY
 from ratelimit_service.http.main import main_app
 from ratelimit_service.ports import Then
@@ -210,6 +211,12 @@ async def test_hits_of_a_request_are_counted(port: Port) -> None:
 
 
 ENTRY = '{"domain": "d", "descriptors": [{"entries": [%s]}]}'
+ONE_ENTRY = '{"key": "k", "value": "[{,\\"\\\\"}'
+TEN_ENTRIES, ELEVEN_ENTRIES = (
+    f'{{"entries": [{",".join([ONE_ENTRY] * number)}], "limit": {{"requestsPerUnit": 1, "unit": "DAY"}}}}'
+    for number in (10, 11)
+)
+
 
 BAD_BODIES: list[tuple[str | bytes, str]] = [
     # not JSON
@@ -222,8 +229,8 @@ BAD_BODIES: list[tuple[str | bytes, str]] = [
     ('{"hitsAddend": NaN}', "the body is not JSON: NaN is not a JSON number"),
     ('{"hitsAddend": -Infinity}', "the body is not JSON: -Infinity is not a JSON number"),
     ('{"domain": "d", "domain": "e"}', "the body is not JSON: the name 'domain' stands twice in one object"),
-    ("[" * 100_000, "the body is nested too deeply"),
-    ('{"a":' * 100_000, "the body is nested too deeply"),
+    ("[" * 5_000, "the body is nested too deeply"),
+    ('{"a":' * 1_100, "the body is nested too deeply"),
     ('{"hitsAddend": ' + "9" * 5_000 + "}", "the body is not JSON: Exceeds the limit (4300 digits)"),
     # not an object
     ("null", 'the body must be a JSON object: {"domain": ..., "descriptors": [...]}'),
@@ -238,7 +245,7 @@ BAD_BODIES: list[tuple[str | bytes, str]] = [
     (ENTRY % '{"key": 5}', "descriptors[0].entries[0].key must be a string"),
     (ENTRY % '{"key": "a", "value": {}}', "descriptors[0].entries[0].value must be a string"),
     (ENTRY % r'{"key": "\ud800"}', "descriptors[0].entries[0].key has half of a surrogate pair"),
-    (r'{"domain": "\ud800"}', "Unpaired surrogate"),
+    (r'{"domain": "\ud800"}', "domain has half of a surrogate pair"),
     ('{"domain": 5}', "domain"),
     ('{"hitsAddend": -1}', "Value out of range: -1"),
     ('{"hitsAddend": 4294967296}', "Value out of range: 4294967296"),
@@ -253,6 +260,25 @@ BAD_BODIES: list[tuple[str | bytes, str]] = [
     ("{}", "the domain of a request must not be empty"),
     ('{"domain": "d"}', "a request needs at least one descriptor"),
     ('{"domain": "d", "descriptors": [{"limit": {"unit": 99}}]}', "a limit override has the unknown unit 99"),
+    # too much of something: counted before anything is parsed where it is far too much
+    (f'{{"domain": "d", "descriptors": [{",".join(["{}"] * 101)}]}}', "100 descriptors, not 101"),
+    (ENTRY % ",".join(["{}"] * 101), "a descriptor may have 100 entries, not 101"),
+    (
+        f'{{"domain": "d", "descriptors": [{",".join([TEN_ENTRIES] * 100 + ["{}"])}]}}',
+        "100 descriptors, not 101",
+    ),
+    (
+        f'{{"domain": "d", "descriptors": [{",".join([TEN_ENTRIES] * 99 + [ELEVEN_ENTRIES])}]}}',
+        "1000 entries in all",
+    ),
+    *[
+        (
+            f'{{"domain": "d", "descriptors": [{(one + ",") * (1_000_000 // len(one + ","))}{one}]}}',
+            "and the body has more",
+        )
+        for one in ("{}", '{"entries":[]}', "[]", "1", '""', '"\\""', '{"hitsAddend":0}')
+    ],
+    (ENTRY % ('"",' * 300_000), "and the body has more"),
 ]
 
 
@@ -284,6 +310,31 @@ async def test_a_body_that_is_too_large_is_refused(port: Port) -> None:
         response.status_code,
         response.text,
     )
+
+
+async def test_unfinished_bodies_hold_no_more_than_so_many_bytes(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is refused, probes are answered, and room is there again when their senders are gone."""
+    monkeypatch.setattr(endpoint, "MOST_HELD", 100_000)
+    url = port.client.base_url
+    head = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n"
+    peers = []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(head + b" " * 40_000)
+        peers.append((reader, writer))
+    ended, _ = await asyncio.wait(
+        [asyncio.create_task(reader.readline()) for reader, _ in peers], return_when=asyncio.FIRST_COMPLETED
+    )
+    assert {b"HTTP/1.1 503 Service Unavailable\r\n"} == {task.result() for task in ended}
+    assert 200 == (await port.client.get("/healthcheck")).status_code
+    for _, writer in peers:
+        writer.close()
+    large = {"domain": "d" * 90_000, "descriptors": [{}]}
+    while (status := (await port.client.post("/json", json=large)).status_code) == 503:
+        pass
+    assert 200 == status
 
 
 async def test_a_large_body_without_a_length_is_refused_as_well(port: Port) -> None:

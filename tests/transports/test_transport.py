@@ -153,6 +153,19 @@ async def test_a_header_that_is_not_utf8_is_limited_like_any_other(served: Serve
         (message(domain=""), grpc.StatusCode.INVALID_ARGUMENT, "domain"),
         (RateLimitRequest(domain="llm").SerializeToString(), grpc.StatusCode.INVALID_ARGUMENT, "descriptor"),
         (b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, "RateLimitRequest"),
+        # Short enough to be parsed and counted then, and too long for that.
+        (b"\x0a\x03llm" + b"\x12\x00" * 101, grpc.StatusCode.INVALID_ARGUMENT, "100 descriptors"),
+        (b"\x0a\x03llm" + b"\x12\x00" * 500_000, grpc.StatusCode.INVALID_ARGUMENT, "100 descriptors"),
+        (
+            b"\x0a\x03llm\x12\xca\x01" + b"\x0a\x00" * 101,
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "100 entries, not 101",
+        ),
+        (
+            b"\x0a\x03llm" + b"\x12\x3e".join([b"", *[b"\x0a\x00" * 31] * 33]),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "1000 entries",
+        ),
     ],
 )
 async def test_a_request_that_cannot_be_decided_is_an_invalid_argument(

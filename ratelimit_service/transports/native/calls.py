@@ -39,6 +39,7 @@ class Calls:
         """Calls read and not yet answered."""
         self.turn = Turn(self._begin)
         self._service = service
+        self._bounds = service.policy.bounds
         self._most = options.max_concurrent_calls
         self._picks = bool(options.client_name)
         self._requested = requested
@@ -65,7 +66,7 @@ class Calls:
         asyncio.get_running_loop().call_soon(self.settle)
 
     def _submit(self, calls: Sequence[Call]) -> None:
-        started, decode = self._began, codec.decode
+        started, decode, bounds = self._began, codec.decode, self._bounds
         if self._picks:
             calls = self._picked(calls)
         if (room := max(0, self._most - self.in_hand)) < len(calls):
@@ -75,7 +76,7 @@ class Calls:
         ready = []
         for call in calls:
             try:
-                call.request = decode(call.body)
+                call.request = decode(call.body, bounds)
             except RateLimitServiceError as error:
                 self._refuse(call, error)
             except Exception as error:

@@ -1,0 +1,23 @@
+"""The settings of what one request, and all of them together, may take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel
+
+from .field import setting
+from .types import whole_number
+
+BOUNDS = "Bounds"
+
+
+class BoundsSettings(BaseModel):
+    """The part of `settings.Settings` that bounds requests; docs/bounds.md has every bound."""
+
+    request_max_descriptors: Annotated[int, whole_number(1)] = setting(
+        BOUNDS, "100", "Descriptors that a request may have; more are refused with INVALID_ARGUMENT. Ours."
+    )
+    request_max_entries: Annotated[int, whole_number(1)] = setting(
+        BOUNDS, "1000", "Entries that all descriptors of a request may have together; likewise. Ours."
+    )
