@@ -73,7 +73,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So much in each window. `name` is fit for a response header (rules.py cleans it)."""
+    """So much in each window. `name` is printable, and may have letters beyond ASCII (text.header_text is for headers)."""
 
     amount: int
     window: Window

@@ -7,6 +7,7 @@ does no harm to do it twice.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _HIDDEN = "***"
 _URL = re.compile(r"://(\S*)")
@@ -30,6 +31,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
+
+
+@lru_cache(maxsize=4_096)
+def header_text(name: str) -> str:
+    """`name` as it can stand between the quotes of an x-ratelimit header: printable ASCII without quotes and backslashes.
+
+    Envoy writes the names of limits into that header without escaping them.
+    """
+    return "".join([char if " " <= char <= "~" and char not in '"\\' else "_" for char in name])
 
 
 def shorten(text: str, longest: int) -> str:

@@ -31,6 +31,7 @@ from ..core.model import (
     Request,
 )
 from ..core.recent import MIB, Recent, remembered
+from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from .counting import check
 
@@ -211,8 +212,12 @@ def encode(decision: Decision) -> bytes:
 
 
 def response_of(decision: Decision) -> RateLimitResponse:
-    """A decision as a RateLimitResponse."""
-    return RateLimitResponse.FromString(encode(decision))
+    """A decision as a RateLimitResponse for people, who see the names of limits as they were written."""
+    response = RateLimitResponse.FromString(encode(decision))
+    for status, (_, limit, _, _) in zip(response.statuses, decision.told, strict=True):
+        if limit is not None:
+            status.current_limit.name = limit.name
+    return response
 
 
 def _left(remaining: int) -> bytes:
@@ -285,7 +290,7 @@ def _before(code: Code, limit: Limit, behind: int) -> list[bytes]:
     current = status.current_limit
     current.requests_per_unit = min(limit.amount, UINT32_MAX)
     current.unit = int(limit.window.unit)  # type: ignore[assignment]
-    current.name = limit.name
+    current.name = header_text(limit.name)  # Envoy copies it into a header
     if limit.window.multiplier != 1:
         current.unit_multiplier.value = limit.window.multiplier
     head = status.SerializeToString()

@@ -9,8 +9,9 @@ import pytest
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.core.rules.document import Document
-from ratelimit_service.core.rules.reader import header_text, load
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.rules.report import MOST_PROBLEMS
+from ratelimit_service.core.text import header_text
 from ratelimit_service.sources.yaml_text import DEEPEST, read
 
 
@@ -90,7 +91,7 @@ def test_a_descriptor_has_everything_the_file_says() -> None:
         found.path,
         found.source,
     )
-    assert (Limit(16, Window(Unit.HOUR, 6), "an _odd_ name"),) == found.limits
+    assert (Limit(16, Window(Unit.HOUR, 6), 'an "odd" name'),) == found.limits
     assert ('an "odd" name', frozenset("ab"), False) == (found.name, found.replaces, found.unlimited)
     assert (True, True, True) == (found.shadow, found.quota, found.detailed_metric)
     assert {"tier": "gold", "deep": {"list": [1, 2.5, None, "2020-01-01"]}} == found.metadata

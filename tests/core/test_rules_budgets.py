@@ -110,7 +110,7 @@ def test_a_list_has_its_limits_in_the_order_of_the_file() -> None:
     )
     assert (
         Limit(5, Window(Unit.HOUR, 5, UTC)),
-        Limit(50, Window(Unit.DAY, 1, UTC), "a _b_"),
+        Limit(50, Window(Unit.DAY, 1, UTC), 'a "b"'),
         Limit(100, Window(Unit.WEEK, 1, UTC), "c"),
     ) == found.limits
     assert ('a "b"', True) == (found.name, found.budget)

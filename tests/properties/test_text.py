@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.answers.statkeys import stat_level
-from ratelimit_service.core.rules.reader import header_text
-from ratelimit_service.core.text import printable, show
+from ratelimit_service.core.text import header_text, printable, show
 
 pytestmark = pytest.mark.fuzz
 

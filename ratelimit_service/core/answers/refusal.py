@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ..model import OVER_LIMIT, Entry, Header, Limit, Rule, StatusValues, TallyValues, Window
 from ..planning import Item, Plan, Policy, described
 from ..recent import MIB, remembered
-from ..text import printable
+from ..text import header_text, printable
 from ..windows.blocks import length
 
 HEADERS = ("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit")
@@ -174,7 +174,8 @@ def limit_text(limits: Sequence[Limit], told: Limit) -> str:
     if len(limits) < 2:
         return str(told.amount)
     policies = [
-        f"{limit.amount};w={length(limit.window)}" + (f';name="{limit.name}"' if limit.name else "")
+        f"{limit.amount};w={length(limit.window)}"
+        + (f';name="{header_text(limit.name)}"' if limit.name else "")
         for limit in limits
     ]
     return ", ".join([str(told.amount), *policies])

@@ -7,6 +7,7 @@ from calendar import monthrange
 from typing import NamedTuple
 
 from ..model import COUNTER_MAX, UINT32_MAX, Calendar, Limit, Unit, Window
+from ..text import printable
 from .fields import Fields, describe, quoted
 from .hints import UNITS, unit_hint
 from .zones import is_zone, nearest_zone
@@ -42,11 +43,6 @@ class LimitText(NamedTuple):
     limit: Limit | None
 
 
-def header_text(name: str) -> str:
-    """`name` as it can stand between the quotes of Envoy's x-ratelimit headers, which nobody else escapes."""
-    return "".join([char if " " <= char <= "~" and char not in '"\\' else "_" for char in name])
-
-
 def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitText:
     """The limit that `fields` says, checked by itself. Without an amount upstream's rate_limit means 0; a list's is an error."""
     name = fields.text("name") or ""
@@ -78,7 +74,7 @@ def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitTex
         budget = defaults.budgets or amount_key == "tokens_per_unit"
         calendar = _calendar(fields, unit, zone, always=budget)
         if amount is not None and multiplier is not None:
-            limit = Limit(amount, Window(unit, multiplier, calendar), header_text(name))
+            limit = Limit(amount, Window(unit, multiplier, calendar), printable(name))
     return LimitText(fields, name, bool(unlimited), amount_key, limit)
 
 

@@ -19,12 +19,10 @@ from ..model import DescriptorRule, DomainRules, Rule, StatKey
 from .document import Document, Kind, Mapping, Scalar
 from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
-from .limits import BOTH_KINDS, Defaults, LimitText, header_text, read_limit, read_zone
+from .limits import BOTH_KINDS, Defaults, LimitText, read_limit, read_zone
 from .report import Report
 from .templates import wrong_with
 from .vocabulary import Level
-
-__all__ = ["Loaded", "header_text", "load"]
 
 MOST_LIMITS = 16
 """How many limits one descriptor may have."""
