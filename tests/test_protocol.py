@@ -37,6 +37,12 @@ NEWER = {
 }
 """What xds-protos does not have (yet): once it does, the entry must leave this table."""
 
+OURS = {
+    # What `ratelimit-service ask` sets; far from the numbers that Envoy takes, and absent from what gateways send.
+    ("RateLimitRequest", "explain"): [50000, "bool"],
+}
+"""What Envoy's definition does not have at all."""
+
 
 @cache
 def xds() -> dict[str, Any]:
@@ -78,9 +84,9 @@ def test_every_field_of_envoy_is_ours_with_its_number_and_type() -> None:
 
 
 def test_what_is_newer_than_xds_protos_is_known() -> None:
-    """Nothing of ours is invented: each entry of NEWER says where it comes from."""
+    """Each entry of NEWER says where it comes from, and each of OURS what it is for."""
     theirs = flat(xds()["table"])
-    assert NEWER == {what: ours()[what] for what in ours() if what not in theirs}
+    assert NEWER | OURS == {what: ours()[what] for what in ours() if what not in theirs}
 
 
 def test_the_method_is_called_by_envoys_path() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import json_format
@@ -14,6 +15,7 @@ from ..core.text import printable
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..settings.types import host_port
 from ..transports.grpc_method import PATH
+from . import answer
 from .commands import entries_of
 
 _OVER = RateLimitResponse.OVER_LIMIT
@@ -42,7 +44,7 @@ def ask(
     Raises InvalidRequest for a descriptor, a server or a file that is none, StoreError where the server gave no answer.
     """
     target = _target(server)
-    request = RateLimitRequest(domain=domain)
+    request = RateLimitRequest(domain=domain, explain=True)
     for text in descriptors:
         descriptor = request.descriptors.add(is_negative_hits=hits < 0)
         descriptor.hits_addend.value = abs(hits)
@@ -60,11 +62,9 @@ def ask(
             details = printable(error.details() or "")
             raise StoreError(f"no decision from {server}: {error.code().name}: {details}") from None
     if as_json:
-        print(json_format.MessageToJson(response, indent=2))
+        print(json.dumps(_plain(json_format.MessageToDict(response)), indent=2))
     else:
-        print(RateLimitResponse.Code.Name(response.overall_code))
-        for text, status in zip(descriptors, response.statuses, strict=True):
-            print(f"  {printable(text)}: {_describe(status)}")
+        print("\n".join(answer.lines(domain, descriptors, response)))
     return 3 if response.overall_code == _OVER else 0
 
 
@@ -95,19 +95,10 @@ def _target(server: str) -> str:
     return server if host else f"127.0.0.1{server}"
 
 
-def _describe(status: RateLimitResponse.DescriptorStatus) -> str:
-    if status.HasField("duration_until_reset") and not status.HasField("current_limit"):
-        reset = status.duration_until_reset.seconds
-        return f"{status.limit_remaining:,} left, resets in {reset:,} s (limit_headers: on_refusal)"
-    if not status.HasField("current_limit"):
-        return "unlimited" if status.limit_remaining else "nothing limits it"
-    limit = status.current_limit
-    unit = RateLimitResponse.RateLimit.Unit.Name(limit.unit).lower()
-    many = limit.unit_multiplier.value
-    window = f"these {many} {unit}s" if many > 1 else f"this {unit}"
-    name = f" ({printable(limit.name)})" if limit.name else ""
-    verdict = "over the limit, " if status.code == _OVER else ""
-    return (
-        f"{verdict}{status.limit_remaining:,} of {limit.requests_per_unit:,} left for {window}{name}, "
-        f"resets in {status.duration_until_reset.seconds:,} s"
-    )
+def _plain(value: Any) -> Any:
+    """`value` with whole numbers written as such: all numbers of a protobuf Struct are doubles."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

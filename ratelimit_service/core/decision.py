@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .answers.metadata import dynamic_metadata
+from .answers.explanation import EXPLANATION, explanation, metadata_of
 from .answers.refusal import limit_text, refusal, refusal_without_limit
 from .errors import StoreError
 from .model import (
@@ -45,7 +45,7 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     counted: list[TallyValues | None] = []
     over = False
     # Here and below without zip(strict=True): to be given a keyword takes it as long as a status takes to be made.
-    _, items, costs, hits, now, _, denied, _ = plan
+    _, items, costs, hits, now, _, denied, _, notes = plan
     for place, item in enumerate(items):
         if item.charges:
             status, tally = _judge(item, costs[place], hits, counts, now)
@@ -59,7 +59,7 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
     if over or denied:
         return _refused(policy, plan, told, counted)
     headers = _limit_headers(policy, items, told) if policy.limit_header else ()
-    metadata = dynamic_metadata(plan, told) if policy.dynamic_metadata else None
+    metadata = metadata_of(policy, plan, told, counted) if notes is not None else None
     return new(Decision, (OK, told, counted, headers, b"", metadata, False))
 
 
@@ -75,7 +75,9 @@ def _refused(
     if shadowed:
         code = OK
     headers = _limit_headers(policy, items, told) if policy.limit_header else ()
-    metadata = dynamic_metadata(plan, told) if policy.dynamic_metadata else None
+    metadata = None
+    if plan.notes is not None:
+        metadata = metadata_of(policy, plan, told, counted, shadowed=shadowed)
     if code is OK:
         return Decision(code, told, counted, headers, b"", metadata, shadowed)
     if denied:
@@ -96,15 +98,17 @@ def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
     statuses = [failed if item.charges else _unlimited(item) for item in plan.items]
     code = OVER_LIMIT if plan.denied else _overall(plan.items, statuses)
     tallies = [None] * len(statuses)
-    if code is OK:
-        return Decision(OK, statuses, tallies)
-    if policy.shadow_mode:
-        return Decision(OK, statuses, tallies, shadowed=True)
+    shadowed = policy.shadow_mode and code is OVER_LIMIT
+    metadata = None
+    if plan.notes is not None and plan.notes.explain:
+        metadata = {EXPLANATION: explanation(plan, tallies, shadowed=shadowed)}
+    if code is OK or shadowed:
+        return Decision(OK, statuses, tallies, dynamic_metadata=metadata, shadowed=shadowed)
     if plan.denied:
         told = refusal_without_limit(policy, plan.denied)
     else:
         told = refusal_without_limit(policy, _NOT_REACHED, "server_error")
-    return Decision(OVER_LIMIT, statuses, tallies, told.headers, told.body)
+    return Decision(OVER_LIMIT, statuses, tallies, told.headers, told.body, metadata)
 
 
 def _unlimited(item: Item) -> Status:

@@ -189,13 +189,15 @@ class Descriptor(NamedTuple):
 class Request(NamedTuple):
     """One call of ShouldRateLimit. `hits` is for descriptors without their own; 0 is unset, and means 1.
 
-    Requests with the same `key` are the same but for their numbers of hits; without one nothing is known of that.
+    Requests with the same `key` are the same but for their numbers of hits; without one nothing is known of that, and so
+    it is for those whose answer is to be explained.
     """
 
     domain: str
     descriptors: tuple[Descriptor, ...]
     hits: int = 0
     key: bytes = b""
+    explain: bool = False
 
 
 class Gate:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from .bounds import RequestBounds
@@ -19,7 +20,7 @@ from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
 from .model import COUNTER_MAX, Descriptor, Gate, HitValues, Request, Rule, StatKey, new
-from .planning import Charge, Item, Plan, Policy, described, near_limit
+from .planning import Charge, Item, Notes, Plan, Policy, described, near_limit
 from .recent import MIB, Recent
 from .text import show
 from .windows.blocks import Spans
@@ -32,6 +33,11 @@ _PLANS = 2 * MIB
 """Bytes of memory of what is remembered of requests, and of the plans of one second."""
 
 _FREE, _FREE_QUOTA = Item(), Item(quota=True)
+_REPLACED, _REPLACED_QUOTA = Item(replaced=True), Item(quota=True, replaced=True)
+
+_ANNOTATED = Notes()
+_MOST_DOMAINS = 50
+"""How many domains an explanation names."""
 
 
 class Planner:
@@ -84,10 +90,20 @@ class Planner:
         if self._tree is None:
             raise NotReady("no configuration has been loaded yet")
         domain = self._tree.domains.get(request.domain)
+        notes = self._notes(request, domain)
         if domain is None:
-            return Outline(self._policy, self._spans, [_FREE] * len(request.descriptors), known_domain=False)
+            free = [_FREE] * len(request.descriptors)
+            return Outline(self._policy, self._spans, free, known_domain=False, notes=notes)
         parts, denied = _parts(self._policy, domain, request)
-        return Outline(self._policy, self._spans, parts, denied)
+        return Outline(self._policy, self._spans, parts, denied, notes=notes)
+
+    def _notes(self, request: Request, domain: Domain | None) -> Notes | None:
+        if not request.explain:
+            return _ANNOTATED if self._policy.dynamic_metadata else None
+        if domain is None:
+            domains = self._tree.domains if self._tree is not None else ()
+            return Notes(explain=True, domains=tuple(islice(domains, _MOST_DOMAINS)))
+        return Notes(explain=True, missing_keys=tuple(_missing(domain, request)))
 
 
 class _Limited(NamedTuple):
@@ -115,6 +131,7 @@ class Outline:
         "_end",
         "_items",
         "_known_domain",
+        "_notes",
         "_parts",
         "_policy",
         "_reads",
@@ -131,12 +148,14 @@ class Outline:
         denied: str = "",
         *,
         known_domain: bool = True,
+        notes: Notes | None = None,
     ) -> None:
         self._policy = policy
         self._spans = spans
         self._parts = parts
         self._denied = denied
         self._known_domain = known_domain
+        self._notes = notes
         self._budgets = [
             place for place, part in enumerate(parts) if part.rule is not None and part.rule.budget
         ]
@@ -169,7 +188,8 @@ class Outline:
             for place in unpriced:
                 costs[place] = 0
         hits = self._hits(costs, now, jitter) if any(costs) else self._reads
-        return new(Plan, (request, self._items, costs, hits, now, self._known_domain, self._denied, unpriced))
+        known, denied = self._known_domain, self._denied
+        return new(Plan, (request, self._items, costs, hits, now, known, denied, unpriced, self._notes))
 
     def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[HitValues]:
         hits = []
@@ -225,14 +245,17 @@ def _parts(policy: Policy, domain: Domain, request: Request) -> tuple[list[Item 
             replaced |= match.rule.replaces
 
     free = _FREE_QUOTA if policy.quota_mode else _FREE
+    free_by_another = _REPLACED_QUOTA if policy.quota_mode else _REPLACED
     denied = _lacking(domain, request) if domain.required_keys else ""
     parts: list[Item | _Limited] = []
     for descriptor, match in zip(request.descriptors, matches, strict=True):
         if match is None and domain.deny_unmatched:
             denied = denied or f"no rule is for {described(descriptor.entries)}"
             parts.append(Item(denied=True))
-        elif match is None or (replaced and match.rule.name in replaced):
+        elif match is None:
             parts.append(free)
+        elif replaced and match.rule.name in replaced:
+            parts.append(free_by_another)
         elif match.rule.unlimited:
             parts.append(Item(match.rule, match.stat))
         else:
@@ -264,9 +287,14 @@ def _meet(domain: Domain, descriptor: Descriptor) -> Match | None:
 
 def _lacking(domain: Domain, request: Request) -> str:
     """Why the request is refused for a key that none of its descriptors has; empty where all are there."""
-    present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
-    missing = [show(key) for key in domain.required_keys if key not in present]
+    missing = _missing(domain, request)
     return f"no descriptor has the key {_listed(missing)}" if missing else ""
+
+
+def _missing(domain: Domain, request: Request) -> list[str]:
+    """The keys that the domain requires and none of the descriptors has."""
+    present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
+    return [show(key) for key in domain.required_keys if key not in present]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -64,7 +64,7 @@ class Item:
     reads that, and items do not outlive the rules they are made by.
     """
 
-    __slots__ = ("charges", "denied", "memo", "quota", "rule", "stat")
+    __slots__ = ("charges", "denied", "memo", "quota", "replaced", "rule", "stat")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Item:
         *,
         quota: bool = False,
         denied: bool = False,
+        replaced: bool = False,
     ) -> None:
         self.rule = rule
         self.stat = stat
@@ -81,7 +82,20 @@ class Item:
         self.quota = quota
         self.denied = denied
         """It meets no rule, and its domain refuses that."""
+        self.replaced = replaced
+        """The rule that it meets is replaced by that of another descriptor."""
         self.memo: Any = None
+
+
+class Notes(NamedTuple):
+    """What the dynamic metadata of an answer is to say beside what was asked."""
+
+    explain: bool = False
+    """Whether the answer is to be explained (answers/explanation.py)."""
+    domains: tuple[str, ...] = ()
+    """Some of the domains that there are, where that of the request is not among them and the answer is explained."""
+    missing_keys: tuple[str, ...] = ()
+    """The keys of `required_keys` that no descriptor has, where the answer is explained."""
 
 
 class Plan(NamedTuple):
@@ -101,6 +115,8 @@ class Plan(NamedTuple):
     """Why the request is refused whatever the counters hold; empty where it is not."""
     unpriced: Sequence[int] = ()
     """The places of the items whose rule is a budget, and which did not say what they cost."""
+    notes: Notes | None = None
+    """What the dynamic metadata of the answer has; None where the answer has none."""
 
 
 @lru_cache(maxsize=4096)

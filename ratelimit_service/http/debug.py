@@ -11,9 +11,9 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from ..core.errors import Problem
-from ..core.matching.tree import RuleTree
+from ..core.matching.tree import Domain, RuleTree
 from ..core.model import Limit, Rule, Unit, Window
-from ..core.text import printable
+from ..core.text import printable, show
 from .plain import text
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -60,9 +60,21 @@ def _config_lines(tree: RuleTree | None, problems: Sequence[Problem]) -> Iterato
             yield f"#   {printable(str(problem))}"
     elif tree is None:
         yield f"# {in_force}"
-    for rule in tree.rules if tree else ():
-        for limit in rule.limits or (_UNLIMITED,):
-            yield _rule_line(rule, limit)
+    for domain in tree.domains.values() if tree else ():
+        policies = _policies(domain)
+        if policies:
+            yield printable(f"# domain {domain.name}: {policies}")
+        for rule in domain.rules:
+            for limit in rule.limits or (_UNLIMITED,):
+                yield _rule_line(rule, limit)
+
+
+def _policies(domain: Domain) -> str:
+    """What the domain refuses beside its limits; empty where that is nothing."""
+    if not (domain.deny_unmatched or domain.required_keys):
+        return ""
+    keys = ", ".join(map(show, domain.required_keys)) or "none"
+    return f"unmatched: {'deny' if domain.deny_unmatched else 'allow'}, required_keys: {keys}"
 
 
 def _rule_line(rule: Rule, limit: Limit) -> str:

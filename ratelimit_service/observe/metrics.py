@@ -129,7 +129,7 @@ class Metrics(Collector):
     def count(self, plan: Plan, decision: Decision) -> bool:
         """Count a decision; whether there is more to it: a bucket that is used up, or whose rule is watched."""
         code, _, counted, _, _, _, shadowed = decision
-        request, items, costs, _, _, known_domain, _, unpriced = plan
+        request, items, costs, _, _, known_domain, _, unpriced, _ = plan
         if known_domain:
             rows = self._verdicts.get(request.domain) or self._verdicts_in(request.domain)
             rows[code is not OK][0] += 1

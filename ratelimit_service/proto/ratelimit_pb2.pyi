@@ -33,14 +33,16 @@ YEAR: RateLimitUnit
 WEEK: RateLimitUnit
 
 class RateLimitRequest(_message.Message):
-    __slots__ = ("domain", "descriptors", "hits_addend")
+    __slots__ = ("domain", "descriptors", "hits_addend", "explain")
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     HITS_ADDEND_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     domain: str
     descriptors: _containers.RepeatedCompositeFieldContainer[RateLimitDescriptor]
     hits_addend: int
-    def __init__(self, domain: _Optional[str] = ..., descriptors: _Optional[_Iterable[_Union[RateLimitDescriptor, _Mapping]]] = ..., hits_addend: _Optional[int] = ...) -> None: ...
+    explain: bool
+    def __init__(self, domain: _Optional[str] = ..., descriptors: _Optional[_Iterable[_Union[RateLimitDescriptor, _Mapping]]] = ..., hits_addend: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class RateLimitDescriptor(_message.Message):
     __slots__ = ("entries", "limit", "hits_addend", "is_negative_hits")

@@ -169,6 +169,7 @@ def request_of(message: RateLimitRequest) -> Request:
         message.domain,
         tuple([_descriptor(descriptor) for descriptor in message.descriptors]),
         message.hits_addend,
+        explain=message.explain,
     )
 
 

@@ -37,6 +37,35 @@ descriptors:
     rate_limit: {{unlimited: true}}
 """
 
+CLOSED = """\
+domain: closed
+unmatched: deny
+required_keys: [team]
+descriptors:
+  - key: team
+    value: dba
+    rate_limit: {unit: year, requests_per_unit: 100}
+"""
+
+BUDGETS = """\
+domain: budgets
+descriptors:
+  - key: team
+    rate_limits:
+      - {name: stündlich, unit: year, tokens_per_unit: 5_000}
+      - {name: Überlauf, unit: year, unit_multiplier: 2, tokens_per_unit: 30_000_000_000}
+  - key: trial
+    shadow_mode: true
+    rate_limit: {unit: year, tokens_per_unit: 0}
+  - key: quota
+    quota_mode: true
+    rate_limit: {unit: year, tokens_per_unit: 0}
+  - key: everyone
+    rate_limit: {name: everyone, unit: year, tokens_per_unit: 0}
+  - key: gold
+    rate_limit: {name: gold, unit: year, tokens_per_unit: 10, replaces: [{name: everyone}]}
+"""
+
 
 class Command(Protocol):
     """Runs `ratelimit-service ARGUMENTS` with nothing but `environment` set."""
@@ -69,9 +98,10 @@ def unique() -> Callable[[str], str]:
 @pytest.fixture(scope="package")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules that the service serves."""
-    path = tmp_path_factory.mktemp("cli") / "config.yaml"
-    path.write_text(CONFIG)
-    return path
+    directory = tmp_path_factory.mktemp("cli")
+    for name, text in (("cli", CONFIG), ("closed", CLOSED), ("budgets", BUDGETS)):
+        (directory / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return directory
 
 
 @pytest.fixture(scope="package")

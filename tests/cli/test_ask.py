@@ -18,11 +18,13 @@ Unique = Callable[[str], str]
 
 @pytest.fixture
 def ask(command: Command, service: Service) -> Callable[..., Ended]:
-    """`ask` of the running service in its domain; seconds in what is printed are N."""
+    """`ask` of the running service, in its domain or another; the times in what is printed are T."""
 
-    def run(*arguments: str) -> Ended:
-        code, out, err = command("ask", DOMAIN, *arguments, "--server", service.grpc)
-        return Ended(code, re.sub(r"[\d,]+ s( \(|$)", r"N s\1", out, flags=re.MULTILINE), err)
+    def run(*arguments: str, domain: str = DOMAIN) -> Ended:
+        code, out, err = command("ask", domain, *arguments, "--server", service.grpc)
+        return Ended(
+            code, re.sub(r"resets in \d+ \w+( \d+ \w+)?$", "resets in T", out, flags=re.MULTILINE), err
+        )
 
     return run
 
@@ -30,7 +32,7 @@ def ask(command: Command, service: Service) -> Callable[..., Ended]:
 def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -> None:
     """And counts nothing, as often as it is made."""
     team = unique("dba")
-    shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in N s\n"
+    shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in T\n"
     assert [(0, shown, "")] * 2 == [ask(f"team={team}"), ask(f"team={team}")]
 
 
@@ -39,11 +41,11 @@ def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
 ) -> None:
     """It is not said that nothing limits the descriptor."""
     entry = f"quiet={unique('ann')}"
-    left = f"OK\n  {entry}: 3,960 left, resets in N s (limit_headers: on_refusal)\n"
+    left = f"OK\n  {entry}: 3,960 of 4,000 left for this year, resets in T\n"
     assert (0, left, "") == ask(entry, "--hits", "40")
     ask(entry, "--hits", "4000")
     assert (
-        f"OVER_LIMIT\n  {entry}: over the limit, 0 of 4,000 left for this year, resets in N s\n"
+        f"OVER_LIMIT\n  {entry}: over the limit, 0 of 4,000 left for this year, resets in T\n"
         == ask(entry).out
     )
 
@@ -51,11 +53,10 @@ def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
 def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Unique) -> None:
     """OVER_LIMIT has an exit code of its own, so that a script can tell it from trouble."""
     team = unique("dba")
-    charged = f"OK\n  team={team}: 60 of 100 left for this year (team-budget), resets in N s\n"
+    charged = f"OK\n  team={team}: 60 of 100 left for this year (team-budget), resets in T\n"
     assert (0, charged, "") == ask(f"team={team}", "--hits", "40")
     refused = (
-        f"OVER_LIMIT\n"
-        f"  team={team}: over the limit, 0 of 100 left for this year (team-budget), resets in N s\n"
+        f"OVER_LIMIT\n  team={team}: over the limit, 0 of 100 left for this year (team-budget), resets in T\n"
     )
     assert (3, refused, "") == ask(f"team={team}", "--hits", "61")
 
@@ -74,12 +75,97 @@ def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended],
     assert (
         0,
         "OK\n"
-        f"  team={team}: 100 of 100 left for this year (team-budget), resets in N s\n"
-        f"  team={team},model=gpt-x: 4,000 of 4,000 left for these 2 years, resets in N s\n"
+        f"  team={team}: 100 of 100 left for this year (team-budget), resets in T\n"
+        f"  team={team},model=gpt-x: 4,000 of 4,000 left for these 2 years, resets in T\n"
         "  internal=yes: unlimited\n"
         "  user=ada: nothing limits it\n",
         "",
     ) == ask(f"team={team}", f"team={team},model=gpt-x", "internal=yes", "user=ada")
+
+
+def test_every_window_is_shown_with_its_budget_in_full(ask: Callable[..., Ended], unique: Unique) -> None:
+    """Also what the protocol cannot carry, and names as they are written."""
+    team = unique("dba")
+    assert 0 == ask(f"team={team}", "--hits", "5000", domain="budgets").code
+    assert (
+        3,
+        "OVER_LIMIT\n"
+        f"  team={team}:\n"
+        "    over the limit, 0 of 5,000 left for this year (stündlich), resets in T\n"
+        "    29,999,995,000 of 30,000,000,000 left for these 2 years (Überlauf), resets in T\n",
+        "",
+    ) == ask(f"team={team}", domain="budgets")
+
+
+@pytest.mark.parametrize(
+    "descriptors, code, shown",
+    [
+        (
+            ["trial=a"],
+            0,
+            "  trial=a: over the limit (its shadow_mode lets it through), 0 of 0 left for this year, resets in T",
+        ),
+        (
+            ["quota=a", "none=a"],
+            3,
+            "  quota=a: over the limit (a quota_mode rule refuses only together with all others), 0 of 0 left for this year, "
+            "resets in T\n  none=a: nothing limits it",
+        ),
+        (
+            ["everyone=a", "gold=a"],
+            0,
+            "  everyone=a: nothing limits it: the rule of another descriptor replaces its own\n"
+            "  gold=a: 10 of 10 left for this year (gold), resets in T",
+        ),
+    ],
+    ids=["shadow", "quota", "replaced"],
+)
+def test_a_rule_that_does_not_refuse_says_why(
+    ask: Callable[..., Ended], descriptors: list[str], code: int, shown: str
+) -> None:
+    """What is over its limit and passes all the same, and what another rule replaces."""
+    verdict = "OVER_LIMIT" if code else "OK"
+    assert (code, f"{verdict}\n{shown}\n", "") == ask(*descriptors, domain="budgets")
+
+
+def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callable[..., Ended]) -> None:
+    """`unmatched: deny`."""
+    assert (
+        3,
+        "OVER_LIMIT\n"
+        "  team=dba: 100 of 100 left for this year, resets in T\n"
+        "  team=other: refused: no rule is for it, and the domain says `unmatched: deny`\n",
+        "",
+    ) == ask("team=dba", "team=other", domain="closed")
+
+
+def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
+    """`required_keys`."""
+    assert (
+        3,
+        "OVER_LIMIT\n"
+        "  refused: no descriptor has the key 'team', and the domain's required_keys ask for it\n"
+        "  user=ada: refused: no rule is for it, and the domain says `unmatched: deny`\n",
+        "",
+    ) == ask("user=ada", domain="closed")
+
+
+@pytest.mark.parametrize(
+    "domain, hint",
+    [
+        ("budget", "did you mean 'budgets'?"),
+        ("Budgets\x1b", "did you mean 'budgets'?"),
+        ("x", "its domains are budgets, cli, closed"),
+    ],
+)
+def test_a_domain_without_rules_is_told(ask: Callable[..., Ended], domain: str, hint: str) -> None:
+    """With the domain that may be meant: the service answers OK, as upstream does."""
+    shown = domain.replace("\x1b", "\\x1b")
+    assert (
+        0,
+        f"OK\n  the service has no rules for the domain '{shown}': {hint}\n  team=dba: nothing limits it\n",
+        "",
+    ) == ask("team=dba", domain=domain)
 
 
 def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique) -> None:
@@ -91,6 +177,13 @@ def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique
         answer["overallCode"],
         answer["statuses"][0]["currentLimit"]["name"],
     )
+
+
+def test_json_has_the_explanation_with_whole_numbers(ask: Callable[..., Ended], unique: Unique) -> None:
+    """Of every window, and larger than the fields of the protocol can be."""
+    _, out, _ = ask(f"team={unique('dba')}", "--json", domain="budgets")
+    (known,) = json.loads(out)["dynamicMetadata"]["explanation"]["descriptors"]
+    assert ["5000", "30000000000"] == [str(window["limit"]) for window in known["windows"]]
 
 
 def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:

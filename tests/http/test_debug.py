@@ -87,6 +87,27 @@ async def test_rlconfig_shows_the_rules_in_force(
     assert (200, expected) == (response.status_code, response.text)
 
 
+async def test_rlconfig_shows_what_a_domain_refuses_beside_its_limits() -> None:
+    """`unmatched` and `required_keys`, both where either is set, in a comment above the rules of the domain."""
+    rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),))
+    tree = RuleTree(
+        [
+            DomainRules("a", (DescriptorRule(b"team", rule=rule),), deny_unmatched=True),
+            DomainRules("b", required_keys=(b"team", b"te\nam")),
+            DomainRules("c", (DescriptorRule(b"team", rule=rule),)),
+        ]
+    )
+    async with serving(debug_app(lambda: tree, lambda: (), Metrics())) as client:
+        response = await client.get("/rlconfig")
+    line = "a.team: unit=MINUTE requests_per_unit=5, shadow_mode: false, quota_mode: false\n"
+    assert (
+        "# domain a: unmatched: deny, required_keys: none\n"
+        f"{line}"
+        "# domain b: unmatched: allow, required_keys: team, te\\nam\n"
+        f"{line}"
+    ) == response.text
+
+
 async def test_rlconfig_follows_a_reload() -> None:
     """It shows what is in force when somebody looks."""
     trees: list[RuleTree | None] = [None]

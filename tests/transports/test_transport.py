@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -121,6 +122,21 @@ def message(team: str = "json", hits: int | None = None, domain: str = "llm") ->
 CHECK = bytes.fromhex("0a036c6c6d12100a0c0a047465616d12046a736f6e1a00")
 CHARGE_40 = bytes.fromhex("0a036c6c6d12120a0c0a047465616d12046a736f6e1a020828")
 INVALID_UTF8 = bytes.fromhex("0a036c6c6d12110a0d0a047465616d12057465ff616d1a00")
+
+
+async def test_an_answer_is_explained_where_that_is_asked_for(served: Served) -> None:
+    """`explain` of a request, which gateways never set; the answer is the same but for its metadata."""
+    asked = RateLimitRequest.FromString(message("explained", hits=30))
+    asked.explain = True
+    answer = await served.call(asked.SerializeToString())
+    explanation = json_format.MessageToDict(answer.dynamic_metadata)["explanation"]
+    (window,) = explanation["descriptors"][0]["windows"]
+    assert ("llm.team", "hour", 100, 30, 70, False) == (
+        explanation["descriptors"][0]["rule"],
+        *(window[name] for name in ("window", "limit", "used", "remaining", "over")),
+    )
+    answer.ClearField("dynamic_metadata")
+    assert await served.call(message("explained", hits=0)) == answer
 
 
 async def test_envoys_own_bytes_check_and_charge(served: Served) -> None:

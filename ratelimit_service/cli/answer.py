@@ -1,0 +1,156 @@
+"""The answer to `ask`, in lines for people.
+
+A service of this version explains its answers (core/answers/explanation.py). One that does not, such as an older one or
+envoyproxy/ratelimit, is shown by what the protocol has: one window of a descriptor, and numbers up to 2^32 - 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from google.protobuf import json_format
+
+from ..core.answers.explanation import EXPLANATION
+from ..core.model import UINT32_MAX
+from ..core.text import printable
+from ..proto.ratelimit_pb2 import RateLimitResponse
+
+_OVER = RateLimitResponse.OVER_LIMIT
+
+_FREE = "nothing limits it"
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+class _Window(NamedTuple):
+    """One window of a limit. `least` is whether the numbers may be larger than the protocol can say."""
+
+    unit: str
+    multiplier: int
+    name: str
+    limit: int
+    remaining: int
+    over: bool
+    resets_in: int
+    least: bool = False
+
+
+def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) -> list[str]:
+    """Return the verdict, what concerns the whole request, and what limits each descriptor."""
+    metadata = json_format.MessageToDict(response.dynamic_metadata)
+    notes: list[str] = []
+    try:
+        explanation = metadata[EXPLANATION]
+        told = [_explained(*each) for each in zip(response.statuses, explanation["descriptors"], strict=True)]
+        notes = list(_notes(domain, explanation))
+    except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or not one of ours
+        told = [_unexplained(status, response) for status in response.statuses]
+    shown = [RateLimitResponse.Code.Name(response.overall_code), *[f"  {note}" for note in notes]]
+    for text, limits in zip(map(printable, descriptors), told, strict=False):
+        if len(limits) == 1:
+            shown.append(f"  {text}: {limits[0]}")
+        else:
+            shown += [f"  {text}:", *[f"    {limit}" for limit in limits]]
+    return shown
+
+
+def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
+    if "domains" in explanation:
+        yield f"the service has no rules for the domain '{printable(domain)}'{_hint(domain, explanation['domains'])}"
+    missing = explanation.get("missing_keys", ())
+    if missing:
+        keys = " or ".join([f"'{printable(key)}'" for key in missing])
+        yield f"refused: no descriptor has the key {keys}, and the domain's required_keys ask for it"
+    if explanation.get("shadow_mode"):
+        yield "the request would be refused, and SHADOW_MODE lets it through"
+
+
+def _hint(domain: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(domain, known, 1)
+    if near:
+        return f": did you mean '{printable(near[0])}'?"
+    return f": its domains are {printable(', '.join(known))}" if known else ": it has no domain at all"
+
+
+def _explained(status: RateLimitResponse.DescriptorStatus, known: Mapping[str, Any]) -> list[str]:
+    """What an explanation says of one descriptor, a line for each window."""
+    if known.get("unmatched"):
+        return ["refused: no rule is for it, and the domain says `unmatched: deny`"]
+    if known.get("replaced"):
+        return [f"{_FREE}: the rule of another descriptor replaces its own"]
+    if known.get("unlimited"):
+        return ["unlimited"]
+    if known.get("unreachable"):
+        verdict = "refused" if status.code == _OVER else "let through"
+        return [f"{verdict}, as STORE_FAILURE_MODE says: the store of its counters cannot be reached"]
+    lenient = "its shadow_mode lets it through" if known.get("shadow_mode") else ""
+    if known.get("quota_mode"):
+        lenient = lenient or "a quota_mode rule refuses only together with all others"
+    return [_line(_window(window), lenient) for window in known.get("windows", ())] or [_FREE]
+
+
+def _window(window: Mapping[str, Any]) -> _Window:
+    return _Window(
+        printable(window["unit"].lower()),
+        int(window["multiplier"]),
+        printable(window["name"]),
+        int(window["limit"]),
+        int(window["remaining"]),
+        window["over"],
+        int(window["resets_in"]),
+    )
+
+
+def _unexplained(status: RateLimitResponse.DescriptorStatus, response: RateLimitResponse) -> list[str]:
+    """What the protocol says of one descriptor."""
+    if not status.HasField("current_limit"):
+        if status.code == _OVER:
+            return [f"refused{_reason(response.raw_body)}"]
+        if status.HasField("duration_until_reset"):  # of a rule with `limit_headers: on_refusal`
+            reset = duration(status.duration_until_reset.seconds)
+            return [f"{status.limit_remaining:,} left, resets in {reset} (limit_headers: on_refusal)"]
+        return ["unlimited" if status.limit_remaining else _FREE]
+    limit = status.current_limit
+    window = _Window(
+        RateLimitResponse.RateLimit.Unit.Name(limit.unit).lower(),
+        limit.unit_multiplier.value or 1,
+        printable(limit.name),
+        limit.requests_per_unit,
+        status.limit_remaining,
+        status.code == _OVER,
+        status.duration_until_reset.seconds,
+        limit.requests_per_unit == UINT32_MAX,
+    )
+    return [_line(window)]
+
+
+def _reason(body: bytes) -> str:
+    """The message of a refusal's body, which has OpenAI's shape; empty where it has another one, or none."""
+    try:
+        return f": {printable(str(json.loads(body)['error']['message']))}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _line(window: _Window, lenient: str = "") -> str:
+    span = f"these {window.multiplier} {window.unit}s" if window.multiplier > 1 else f"this {window.unit}"
+    name = f" ({window.name})" if window.name else ""
+    verdict = f"over the limit{f' ({lenient})' if lenient else ''}, " if window.over else ""
+    limit = f"{'at least ' if window.least else ''}{window.limit:,}"
+    remaining = (
+        f"{'at least ' if window.least and window.remaining == UINT32_MAX else ''}{window.remaining:,}"
+    )
+    return f"{verdict}{remaining} of {limit} left for {span}{name}, resets in {duration(window.resets_in)}"
+
+
+def duration(seconds: int) -> str:
+    """`2 d 18 h`, `13 min 5 s`: the two largest units that there are, rounded down."""
+    parts = []
+    for unit, length in _UNITS:
+        number, seconds = divmod(seconds, length)
+        parts.append((number, unit))
+    first = next((place for place, (number, _) in enumerate(parts) if number), len(parts) - 1)
+    shown = [f"{number} {unit}" for number, unit in parts[first : first + 2] if number]
+    return " ".join(shown) or "0 s"

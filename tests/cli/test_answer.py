@@ -1,0 +1,204 @@
+"""The lines that `ask` prints, for answers of services that explain them and of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ratelimit_service.cli.answer import duration, lines
+from ratelimit_service.core.decision import decide_without_counts
+from ratelimit_service.core.model import Request
+from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planning import FailureMode, Policy
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
+from ratelimit_service.transports import codec
+from tests.limiter import MIDNIGHT, Limiter, descriptor
+
+RULES = """\
+domain: d
+descriptors:
+  - key: team
+    rate_limit: {unit: hour, tokens_per_unit: 0}
+"""
+
+
+def printed(response: RateLimitResponse, *descriptors: str, domain: str = "d") -> list[str]:
+    return lines(domain, descriptors or ("team=dba",), response)
+
+
+def asked(limiter: Limiter, *descriptors: str) -> RateLimitResponse:
+    """The answer to a check that is explained."""
+    request = Request("d", tuple([descriptor(one, 0) for one in descriptors]), explain=True)
+    return RateLimitResponse.FromString(codec.encode(limiter.answer(request)))
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [
+        (0, "0 s"),
+        (1, "1 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (3_599, "59 min 59 s"),
+        (3_600, "1 h"),
+        (3_605, "1 h"),
+        (3_660, "1 h 1 min"),
+        (86_400, "1 d"),
+        (240_721, "2 d 18 h"),
+        (34_000_000, "393 d 12 h"),
+    ],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: int, shown: str) -> None:
+    """Rounded down."""
+    assert shown == duration(seconds)
+
+
+def test_what_only_shadow_mode_lets_through_is_told() -> None:
+    """SHADOW_MODE, which is the service's and not a rule's."""
+    assert [
+        "OK",
+        "  the request would be refused, and SHADOW_MODE lets it through",
+        "  team=dba: over the limit, 0 of 0 left for this hour, resets in 1 h",
+    ] == printed(asked(Limiter(RULES, shadow_mode=True), "team=dba"))
+
+
+@pytest.mark.parametrize(
+    "mode, shown",
+    [
+        (
+            FailureMode.ALLOW,
+            [
+                "OK",
+                "  team=dba: let through, as STORE_FAILURE_MODE says: the store of its counters cannot be reached",
+            ],
+        ),
+        (
+            FailureMode.DENY,
+            [
+                "OVER_LIMIT",
+                "  team=dba: refused, as STORE_FAILURE_MODE says: the store of its counters cannot be reached",
+            ],
+        ),
+    ],
+)
+def test_a_guess_of_the_failure_mode_is_told(mode: FailureMode, shown: list[str]) -> None:
+    """An answer without counts is not "nothing limits it"."""
+    policy = Policy(failure_mode=mode)
+    planner = Planner(Limiter(RULES).service.tree, policy, lambda: 0)
+    plan = planner.plan(Request("d", (descriptor("team=dba", 0),), explain=True), MIDNIGHT)
+    decision = decide_without_counts(policy, plan)
+    assert decision is not None
+    assert [*shown, "  user=ada: nothing limits it"][:2] == printed(
+        RateLimitResponse.FromString(codec.encode(decision))
+    )
+
+
+def test_a_request_that_asks_for_no_explanation_gets_none() -> None:
+    """Gateways never do."""
+    for refused in (False, True):
+        answer = Limiter(RULES).ask("user=ada" if not refused else "team=dba")
+        assert answer.dynamic_metadata is None
+
+
+def test_an_explanation_stands_beside_the_metadata_that_is_set() -> None:
+    """RESPONSE_DYNAMIC_METADATA."""
+    limiter = Limiter(RULES, dynamic_metadata=True)
+    assert {"domain", "descriptors"} == set(limiter.ask("team=dba").dynamic_metadata or ())
+    request = Request("d", (descriptor("team=dba", 0),), explain=True)
+    assert {"domain", "descriptors", "explanation"} == set(limiter.answer(request).dynamic_metadata or ())
+
+
+# Services that do not explain: an older one of ours, envoyproxy/ratelimit.
+
+
+def status(code: Any = RateLimitResponse.OK, **fields: Any) -> RateLimitResponse:
+    status = RateLimitResponse.DescriptorStatus(code=code, **fields)
+    return RateLimitResponse(overall_code=code, statuses=[status])
+
+
+def limit(amount: int, **fields: Any) -> RateLimitResponse.RateLimit:
+    return RateLimitResponse.RateLimit(
+        requests_per_unit=amount, unit=RateLimitResponse.RateLimit.DAY, **fields
+    )
+
+
+def test_without_an_explanation_the_status_is_shown() -> None:
+    """One window, by the protocol's fields; its times in the same form."""
+    answer = status(current_limit=limit(100, name="a"), limit_remaining=7)
+    answer.statuses[0].duration_until_reset.seconds = 7_260
+    assert ["OK", "  team=dba: 7 of 100 left for this day (a), resets in 2 h 1 min"] == printed(answer)
+
+
+def test_a_limit_that_shows_only_in_refusals_is_no_absence_of_one() -> None:
+    """`limit_headers: on_refusal`: the status has what is left, and when that changes."""
+    answer = status(limit_remaining=7)
+    answer.statuses[0].duration_until_reset.seconds = 240_721
+    assert ["OK", "  team=dba: 7 left, resets in 2 d 18 h (limit_headers: on_refusal)"] == printed(answer)
+
+
+@pytest.mark.parametrize(
+    "remaining, shown",
+    [(7, "7 of at least 4,294,967,295"), (2**32 - 1, "at least 4,294,967,295 of at least 4,294,967,295")],
+)
+def test_numbers_at_the_end_of_the_protocol_may_be_larger(remaining: int, shown: str) -> None:
+    """A budget of 30,000,000,000 arrives as 2^32 - 1."""
+    answer = status(current_limit=limit(2**32 - 1), limit_remaining=remaining)
+    answer.statuses[0].duration_until_reset.seconds = 1
+    assert ["OK", f"  team=dba: {shown} left for this day, resets in 1 s"] == printed(answer)
+
+
+@pytest.mark.parametrize(
+    "body, shown",
+    [
+        (
+            b'{"error": {"message": "The request is refused: no rule is for team=dba."}}',
+            ": The request is refused: no rule is for team=dba.",
+        ),
+        (b'{"error": {"message": "a\\nb\\u001b[2J"}}', ": a\\nb\\x1b[2J"),
+        (b'{"error": "no"}', ""),
+        (b"[]", ""),
+        (b"\xff", ""),
+        (b"", ""),
+    ],
+)
+def test_a_refusal_without_a_limit_is_not_nothing_limits_it(body: bytes, shown: str) -> None:
+    """Its body says why, where it has a message."""
+    answer = status(RateLimitResponse.OVER_LIMIT)
+    answer.raw_body = body
+    assert ["OVER_LIMIT", f"  team=dba: refused{shown}"] == printed(answer)
+
+
+def test_an_answer_of_a_hostile_server_stays_on_its_lines() -> None:
+    """Whoever answers may be another one than was meant."""
+    answer = status()
+    hostile = "a\nb\x1b[2J\u202e"
+    window = {
+        "window": "hour",
+        "unit": hostile,
+        "multiplier": 1,
+        "name": hostile,
+        "limit": 5,
+        "used": 5,
+        "remaining": 0,
+        "over": True,
+        "resets_in": 1,
+    }
+    explanation: Any = {
+        "descriptors": [{"windows": [window]}],
+        "domains": [hostile],
+        "missing_keys": [hostile],
+    }
+    answer.dynamic_metadata.update({"explanation": explanation})
+    shown = printed(answer)
+    assert (4, True) == (len(shown), all(line.isprintable() for line in shown))
+
+
+@pytest.mark.parametrize(
+    "explanation", [5, [], {"descriptors": []}, {"descriptors": [{"windows": [{}]}]}, {"descriptors": [5]}]
+)
+def test_an_explanation_that_is_none_is_passed_over(explanation: Any) -> None:
+    """What the protocol has is shown then."""
+    answer = status()
+    answer.dynamic_metadata.update({"explanation": explanation})
+    assert ["OK", "  team=dba: nothing limits it"] == printed(answer)
