@@ -30,7 +30,7 @@ ENVOY = Path(__file__).with_name("envoy.yaml")
 SCRIPT_CALLS = ("evalsha", "evalsha_ro", "eval", "eval_ro", "fcall", "fcall_ro")
 """What a round trip to Redis is made by. What the scripts call is in its statistics, too, and costs no round trip."""
 
-AS_DEPLOYED = {"REDIS_TIMEOUT": "1s", "STORE_ANSWER_DEADLINE": "10ms"}
+AS_DEPLOYED = {"REDIS_TIMEOUT": "1s", "STORE_ANSWER_DEADLINE": "500ms"}
 """The defaults. In a closed loop, which fills every queue, deadlines are generous, so that each call becomes a decision."""
 
 

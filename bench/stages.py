@@ -105,6 +105,8 @@ class WatchedObserver:
 class WatchedCall:
     """One call, whose reply is encoded."""
 
+    timeout = -1
+
     def __init__(self, request: Request, watch: Watch) -> None:
         self.request = request
         self._watch = watch

@@ -21,6 +21,7 @@ from .assembly import (
     make_grpc_server,
     make_store,
     make_watch,
+    patience_of,
     places_of,
     policy_of,
 )
@@ -42,7 +43,7 @@ from .observe.tracking import Tracker
 from .service import RateLimitService
 from .settings.table import Settings
 from .sources import files
-from .stores.layers.layer import without_deadline
+from .stores.layers.layer import without_early_answers
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .transports import codec
@@ -99,13 +100,19 @@ class App:
         if log_writer is not None:
             self.metrics.watch("ratelimit_service_log_dropped", lambda: log_writer.dropped)
         self._decision_log = decision_log_of(settings)
-        patient = without_deadline(self.store)
+        patient = without_early_answers(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
         observers = Observers(
             self.metrics, Thresholds(patient, self.metrics.crossed), tracker, self._decision_log
         )
         policy = policy_of(settings)
-        self.service = RateLimitService(self.store, observers, time.time, policy, jitter_of(settings))
+        self.service = RateLimitService(
+            self.store, observers, time.time, policy, jitter_of(settings), patience_of(settings)
+        )
+        if self.watch is not None:
+            self.metrics.watch(
+                "ratelimit_service_store_deadline_missed", partial(getattr, self.service, "missed")
+            )
         self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets)
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy)
         self._find = find_files(settings)

@@ -17,13 +17,13 @@ from .core.matching.tree import RuleTree
 from .core.planner import Jitter
 from .core.planning import FailureMode, Policy
 from .core.windows.blocks import length
+from .deadlines import Patience
 from .health import Health
 from .ports import Clock, CounterStore
 from .service import RateLimitService
 from .settings.redis_target import RedisTarget, RedisType, credentials
 from .settings.table import Settings
 from .sources import files
-from .stores.layers.deadline import DeadlineStore
 from .stores.layers.group_commit import CoalescingStore
 from .stores.layers.local_cache import LocalCache
 from .stores.memory import MemoryStore
@@ -74,16 +74,14 @@ def make_store(
     if settings.redis_persecond:
         seconds = settled(redis_store_for_seconds(settings, observe), keeps_days=False)
         store = SecondsApart(store, seconds)
-    bounded = DeadlineStore(store, settings.store_answer_deadline)
     metric = "ratelimit_service_store_"
-    show(f"{metric}deadline_missed", lambda: bounded.missed)
     show(f"{metric}failures", lambda: sum(layer.failures for layer in layers))
     show(f"{metric}circuit_open", lambda: any(layer.open for layer in layers))
     show(f"{metric}journal_hits", lambda: sum(layer.journal.hits for layer in layers))
     show(f"{metric}journal_dropped", lambda: sum(layer.journal.dropped for layer in layers))
     if not settings.local_cache_size_in_bytes:
-        return bounded
-    cache = LocalCache(bounded, settings.local_cache_size_in_bytes, time.monotonic)
+        return store
+    cache = LocalCache(store, settings.local_cache_size_in_bytes, time.monotonic)
     show("ratelimit_service_local_cache_refusals", lambda: cache.answered)
     return cache
 
@@ -201,6 +199,11 @@ def policy_of(settings: Settings) -> Policy:
         refusal_headers=settings.refusal_headers,
         refusal_body=settings.refusal_body == "openai",
     )
+
+
+def patience_of(settings: Settings) -> Patience:
+    """How long calls wait for the store."""
+    return Patience(settings.store_answer_margin, settings.store_answer_deadline)
 
 
 def make_grpc_server(

@@ -20,6 +20,7 @@ from .core.matching.tree import RuleTree
 from .core.model import Decision, Request
 from .core.planner import Jitter, Planner
 from .core.planning import Plan, Policy
+from .deadlines import Deadlines, Patience
 from .ports import Clock, CounterStore, Observer, Outcome
 
 Answer = Decision | RateLimitServiceError
@@ -33,6 +34,11 @@ class Call(Protocol):
         """What is asked."""
         ...
 
+    @property
+    def timeout(self) -> int:
+        """Milliseconds for which its caller waits; below 0 where it does not say."""
+        ...
+
     def reply(self, answer: Answer) -> None:
         """Answer it. Called exactly once, on the event loop; the caller may be long gone by then."""
         ...
@@ -42,7 +48,7 @@ class RateLimitService:
     """Decides on requests by the rules it has been given last.
 
     `submit` never raises. Each call is planned, decided and answered on its own, so that what goes wrong with one of a
-    batch stays with that one.
+    batch stays with that one. `patience` is how long calls wait for the store; None: for as long as it takes.
     """
 
     def __init__(
@@ -52,12 +58,16 @@ class RateLimitService:
         clock: Clock,
         policy: Policy | None = None,
         jitter: Jitter = lambda: 0,
+        patience: Patience | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self._store = store
         self._observer = observer
         self._clock = clock
         self._jitter = jitter
+        self.missed = 0
+        """How many calls had to be answered without the store, because their callers would not have waited."""
+        self._deadlines = Deadlines(patience) if patience is not None else None
         self._tree: RuleTree | None = None
         self._planner = Planner(None, self.policy, jitter)
 
@@ -76,31 +86,38 @@ class RateLimitService:
         return before
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Decide on calls and answer each of them, now or when the store has answered."""
+        """Decide on calls and answer each of them: now, when the store has answered, or when the call is due."""
         plan_of, now = self._planner.plan, int(self._clock())
-        planned: list[tuple[Call, Plan]] = []
+        waiting: list[Call | None] = []
+        plans: list[Plan] = []
         for call in calls:
             try:
                 plan = plan_of(call.request, now)
             except Exception as error:
                 self._fail(call, None, error)
             else:
-                planned.append((call, plan))
-        if planned:
-            self._store.hit([plan.hits for _, plan in planned], partial(self._answer, planned))
+                waiting.append(call)
+                plans.append(plan)
+        if waiting:
+            self._store.hit([plan.hits for plan in plans], partial(self._answer, waiting, plans))
+        if waiting and self._deadlines is not None:  # the store has not answered at once
+            self._deadlines.watch(waiting, partial(self._late, waiting, plans))
 
-    async def should_rate_limit(self, request: Request) -> Decision:
+    async def should_rate_limit(self, request: Request, milliseconds: int = -1) -> Decision:
         """Decide on one request. Raises what the request is answered with where that is an error.
 
-        The counting goes on where the awaiting task is cancelled.
+        The counting goes on where the awaiting task is cancelled. `milliseconds` is how long the caller waits (Call.timeout).
         """
-        call = _Awaited(request)
+        call = _Awaited(request, milliseconds)
         self.submit([call])
         return await call.future
 
-    def _answer(self, planned: Sequence[tuple[Call, Plan]], outcomes: Sequence[Outcome]) -> None:
+    def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
+        """Answer the calls of a batch that still wait, and empty it: Deadlines may keep it for longer."""
         policy, observe = self.policy, self._observer.decided
-        for (call, plan), outcome in zip(planned, outcomes, strict=True):
+        for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
+            if call is None:  # answered when it was due
+                continue
             try:
                 if isinstance(outcome, StoreError):
                     raise outcome
@@ -113,6 +130,18 @@ class RateLimitService:
             except Exception:
                 _report("observing a decision failed")
             self._reply(call, decision)
+        waiting.clear()
+        plans.clear()
+
+    def _late(self, waiting: list[Call | None], plans: list[Plan], place: int, seconds: float) -> None:
+        """Answer a call whose caller waits no longer for the store."""
+        call, plan = waiting[place], plans[place]
+        waiting[place] = None
+        outcome: Outcome = ()
+        if plan.hits:
+            self.missed += 1
+            outcome = StoreError(f"the store did not answer within {seconds * 1000:g} ms")
+        self._answer([call], [plan], [outcome])
 
     def _fail(self, call: Call, plan: Plan | None, error: Exception) -> None:
         if not isinstance(error, RateLimitServiceError):
@@ -142,10 +171,11 @@ def _report(message: str) -> None:
 class _Awaited:
     """A call whose answer is a future."""
 
-    __slots__ = ("future", "request")
+    __slots__ = ("future", "request", "timeout")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, timeout: int) -> None:
         self.request = request
+        self.timeout = timeout
         self.future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
     def reply(self, answer: Answer) -> None:

@@ -24,9 +24,9 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
+from ratelimit_service.deadlines import Patience
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
-from ratelimit_service.stores.layers.deadline import DeadlineStore
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.cluster import ClusterStore
@@ -112,9 +112,9 @@ class Bench:
             RedisStore(connect(redis, timeout=timeout, pool_size=20)) if isinstance(redis, str) else redis
         )
         self.settling = SettlingStore(self.redis, journal)
-        store = DeadlineStore(CoalescingStore(self.settling), deadline)
-        self.store = store
-        self.service = RateLimitService(store, Metrics(), time.time)
+        self.store = CoalescingStore(self.settling)
+        patience = Patience(otherwise=deadline)
+        self.service = RateLimitService(self.store, Metrics(), time.time, patience=patience)
         self.service.use(TREE)
 
     async def start(self) -> None:

@@ -28,6 +28,7 @@ class Asked:
 
     request: Request
     answers: list[Decision | RateLimitServiceError] = field(default_factory=list)
+    timeout: int = -1
 
     def reply(self, answer: Decision | RateLimitServiceError) -> None:
         self.answers.append(answer)

@@ -245,6 +245,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
     grouped = signature(CoalescingStore).parameters
     bounds = {
         "STORE_ANSWER_DEADLINE": defaults["STORE_ANSWER_DEADLINE"],
+        "STORE_ANSWER_MARGIN": defaults["STORE_ANSWER_MARGIN"],
         "REDIS_TIMEOUT": defaults["REDIS_TIMEOUT"],
         "STORE_JOURNAL_SIZE": f"{defaults['STORE_JOURNAL_SIZE']} hits",
         "failures in a row": f"{settling._OPENS_AFTER}",

@@ -28,8 +28,10 @@ ALLOWED = {
     "ports": {
         "core": "the ports speak the nouns of the core",
     },
+    "deadlines": {},
     "service": {
         "core": "plan and decide",
+        "deadlines": "answers calls that are due",
         "ports": "the store and the observer that it is given",
     },
     "loading": {

@@ -53,6 +53,7 @@ class Call:
     request: Request
     answers: list[Decision | RateLimitServiceError] = field(default_factory=list)
     breaks: bool = False
+    timeout: int = -1
 
     def reply(self, answer: Decision | RateLimitServiceError) -> None:
         self.answers.append(answer)

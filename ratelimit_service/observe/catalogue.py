@@ -248,7 +248,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "ratelimit_service_store_deadline_missed",
         Kind.COUNTER,
         (),
-        "Requests that got the failure mode's answer because Redis took longer than STORE_ANSWER_DEADLINE. "
+        "Requests that got the failure mode's answer because they could not wait longer for Redis. "
         "There with BACKEND_TYPE=redis, as the next four.",
     ),
     MetricInfo("ratelimit_service_store_failures", Kind.COUNTER, (), "Calls to Redis that failed."),

@@ -35,6 +35,8 @@ class Check:
 
     __slots__ = ("_answered", "request")
 
+    timeout = -1
+
     def __init__(self, request: Request, answered: Callable[[], None]) -> None:
         self.request = request
         self._answered = answered

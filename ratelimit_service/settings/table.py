@@ -238,9 +238,15 @@ class Settings(TlsSettings, RedisSettings, BoundsSettings):
 
     store_answer_deadline: PositiveDuration = _setting(
         REDIS,
+        "500ms",
+        "How long a caller that sends no deadline (grpc-timeout) waits for Redis; then it gets the answer of STORE_FAILURE_MODE, "
+        "and its hits are counted all the same. Ours.",
+    )
+    store_answer_margin: Duration = _setting(
+        REDIS,
         "10ms",
-        "How long a caller waits for Redis; then it gets the answer of STORE_FAILURE_MODE, and its hits are counted all "
-        "the same. Gateways wait 20 ms by default. Ours.",
+        "How long before its own deadline a caller that sends one gets that answer, where Redis has not answered by then; at most "
+        "half of its time. Envoy waits 20 ms by default. Ours.",
     )
     store_failure_mode: Annotated[Literal["error", "allow", "deny"], choice("error", "allow", "deny")] = (
         _setting(

@@ -101,10 +101,10 @@ class GrpcioServer:
         try:
             if self._options.client_name:
                 _check_client(context, self._options.client_name)
+            request = codec.decode(data, self._service.policy.bounds)
             # grpc.aio cancels this task at the caller's deadline. Only the waiting ends then: the hits were handed to
             # the store before the first await, and are counted.
-            request = codec.decode(data, self._service.policy.bounds)
-            return codec.encode(await self._service.should_rate_limit(request))
+            return codec.encode(await self._service.should_rate_limit(request, _timeout(context)))
         except RateLimitServiceError as error:
             await _abort(context, error)
             raise AssertionError("abort always raises") from error
@@ -154,6 +154,12 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are
 async def _abort(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> None:
     status = status_of(error)
     await context.abort(_CODES[status.number], status.message)
+
+
+def _timeout(context: aio.ServicerContext[Any, Any]) -> int:
+    """Milliseconds that the caller still waits; -1 where it has no deadline (grpc-stubs know no None)."""
+    seconds: float | None = context.time_remaining()
+    return -1 if seconds is None else int(seconds * 1_000)
 
 
 def _check_client(context: aio.ServicerContext[Any, Any], wanted: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.stores.layers.deadline import DeadlineStore
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
@@ -98,7 +97,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         slotted = "cluster" in request.param
         below, set_raw = in_cluster(request) if slotted else in_redis(request)
         served = "served" in request.param
-        redis_store = DeadlineStore(CoalescingStore(SettlingStore(below)), 10) if served else below
+        redis_store = CoalescingStore(SettlingStore(below)) if served else below
         await redis_store.start()
         yield Bench(redis_store, "redis", set_raw, now, slotted)
         await redis_store.close()

@@ -65,6 +65,8 @@ class Call:
 
     __slots__ = ("request",)
 
+    timeout = -1
+
     def __init__(self, request: Request) -> None:
         self.request = request
 

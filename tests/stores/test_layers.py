@@ -1,17 +1,14 @@
-"""Group commit and the deadline of an answer, over a store that answers when it is told to."""
+"""Group commit, over a store that answers when it is told to."""
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from collections.abc import Sequence
 
-from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome, Then
-from ratelimit_service.stores.layers.deadline import DeadlineStore
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
-from ratelimit_service.stores.layers.layer import without_deadline
+from ratelimit_service.stores.layers.layer import without_early_answers
+from ratelimit_service.stores.layers.local_cache import LocalCache
 from ratelimit_service.stores.memory import MemoryStore
 
 
@@ -131,66 +128,9 @@ def test_a_caller_may_ask_again_from_within_its_answer() -> None:
     assert {"a", "b", "again"} == {key for batch in slow.batches for key in batch}
 
 
-async def test_a_store_that_is_late_is_not_waited_for() -> None:
-    """Every call gets an error at its deadline, once; the late answer is dropped, and the hits were counted."""
-    slow = SlowStore()
-    store = DeadlineStore(slow, 0.01)
-    answered = asyncio.Event()
-    seen: list[Outcome] = []
-
-    def then(outcomes: Sequence[Outcome]) -> None:
-        seen.extend(outcomes)
-        if len(seen) == 3:
-            answered.set()
-
-    store.hit([*one("a"), *one("b")], then)
-    store.hit(one("c"), then)
-    await asyncio.wait_for(answered.wait(), 10)
-    assert [StoreError] * 3 == [type(outcome) for outcome in seen]
-    assert "within 10 ms" in str(seen[0])
-    assert 3 == store.missed
-    slow.answer()
-    slow.answer()
-    assert 3 == len(seen)
-    assert {"a": 1, "b": 1, "c": 1} == slow._counters
-
-
-async def test_an_answer_in_time_is_passed_on_and_the_deadline_forgotten() -> None:
-    """Of two calls the second is answered first; the first still falls due."""
-    slow = SlowStore()
-    store = DeadlineStore(slow, 0.01)
-    first: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    second: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit(one("a"), first.set_result)
-    store.hit(one("b"), second.set_result)
-    slow.pending.pop()([])
-    assert [[0]] == list(await second)
-    (outcome,) = await asyncio.wait_for(first, 10)
-    assert isinstance(outcome, StoreError)
-
-
-async def test_what_is_answered_is_not_kept_until_its_deadline() -> None:
-    """At sixty thousand requests a second it would be hundreds of thousands of objects, and their garbage collection."""
-    slow = SlowStore()
-    store = DeadlineStore(slow, 60)
-    kept = []
-    for number in range(1_000):
-        hits = Group([Hit(str(number), 1, 60)])
-        kept.append(weakref.ref(hits))
-        store.hit([hits], lambda outcomes: None)
-        del hits
-        slow.answer()
-    assert 2 > sum(1 for group in kept if group() is not None)
-    await store.close()
-
-
-class Group(list[HitValues]):
-    """A list that it can be told of whether it is still there."""
-
-
-async def test_who_can_wait_hears_of_what_comes_late() -> None:
-    """It is the same store, with group commit and all, but for the deadline; one without a deadline is itself."""
+def test_callers_that_need_the_real_outcome_get_a_store_without_shortcuts() -> None:
+    """It is the same store, with group commit and all, but for the cache; one without a cache is itself."""
     slow = SlowStore()
     grouped = CoalescingStore(slow)
-    store = without_deadline(DeadlineStore(grouped, 0.0))
-    assert (grouped, slow) == (store, without_deadline(slow))
+    store = without_early_answers(LocalCache(grouped, 1_000, lambda: 0.0))
+    assert (grouped, slow) == (store, without_early_answers(slow))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,10 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from ratelimit_service.core.errors import StartError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.deadlines import Patience
 from ratelimit_service.health import Health
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit_service.service import RateLimitService
+from ratelimit_service.service import Call, RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.grpcio import GrpcioServer
@@ -54,12 +56,12 @@ class Served:
     channel: aio.Channel
     held: list[Callable[[], None]] = field(default_factory=list)
 
-    async def call(self, data: bytes, patience: float = 10) -> RateLimitResponse:
+    async def call(self, data: bytes, patience: float | None = 10) -> RateLimitResponse:
         method = self.channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
         response: RateLimitResponse = await method(data, timeout=patience)
         return response
 
-    async def code(self, data: bytes, patience: float = 10) -> tuple[grpc.StatusCode, str]:
+    async def code(self, data: bytes, patience: float | None = 10) -> tuple[grpc.StatusCode, str]:
         """The gRPC status of a call that fails."""
         with pytest.raises(aio.AioRpcError) as error:
             await self.call(data, patience)
@@ -70,11 +72,16 @@ Start = Callable[..., Awaitable[Served]]
 
 
 async def serve(
-    options: GrpcOptions, transport: str = "grpcio", *, hold: bool = False, rules: bool = True
+    options: GrpcOptions,
+    transport: str = "grpcio",
+    *,
+    hold: bool = False,
+    rules: bool = True,
+    patience: Patience | None = None,
 ) -> Served:
     held: list[Callable[[], None]] = []
     store = MemoryStore(lambda: NOW, defer=held.append if hold else None)
-    service = RateLimitService(store, Metrics(), lambda: NOW)
+    service = RateLimitService(store, Metrics(), lambda: NOW, patience=patience)
     if rules:
         service.use(TREE)
     health = Health()
@@ -94,7 +101,7 @@ async def start(transport: str) -> AsyncIterator[Start]:
     """Starts servers, and stops them when the test is over."""
     started: list[Served] = []
 
-    async def begin(options: GrpcOptions | None = None, **more: bool) -> Served:
+    async def begin(options: GrpcOptions | None = None, **more: Any) -> Served:
         served = await serve(options or GrpcOptions(), transport, **more)
         started.append(served)
         return served
@@ -279,6 +286,30 @@ async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:
     code, _ = await served.code(CHARGE_40, patience=0.05)
     assert grpc.StatusCode.DEADLINE_EXCEEDED == code
     await until(lambda: len(served.store) == 1)
+    assert [40] == list((await served.store.look("{llm|team=json}")).values())
+
+
+async def test_the_service_learns_how_long_a_caller_waits(served: Served) -> None:
+    """Its grpc-timeout, which gRPC's own clients round up, and less what it took to get here."""
+    told: list[int] = []
+    submit = served.service.submit
+
+    def submitted(calls: Sequence[Call]) -> None:
+        told.extend(call.timeout for call in calls)
+        submit(calls)
+
+    served.service.submit = submitted  # type: ignore[method-assign]
+    await served.call(CHECK, patience=60)
+    await served.call(CHECK, patience=None)
+    (milliseconds, without) = told
+    assert (True, -1) == (40_000 < milliseconds < 61_000, without)
+
+
+async def test_a_caller_without_a_deadline_waits_no_longer_than_it_is_given(start: Start) -> None:
+    """The answer is the failure mode's; the charge is counted."""
+    served = await start(hold=True, patience=Patience(otherwise=0.01))
+    late = (grpc.StatusCode.UNAVAILABLE, "the store did not answer within 10 ms")
+    assert late == await served.code(CHARGE_40, patience=None)
     assert [40] == list((await served.store.look("{llm|team=json}")).values())
 
 

@@ -12,7 +12,7 @@ class Layer:
     """A CounterStore that leaves everything to the one below; layers override what they are for."""
 
     for_callers = False
-    """Whether it is there for callers who cannot wait: their answers may be early, or without a count."""
+    """Whether its answers may be early, and so not what the store below has to say."""
 
     def __init__(self, below: CounterStore) -> None:
         self._below = below
@@ -42,8 +42,8 @@ class Layer:
         return await self._below.forget(bucket)
 
 
-def without_deadline(store: CounterStore) -> CounterStore:
-    """The same counters for somebody who can wait, and would lose what an answer that comes late has to say."""
+def without_early_answers(store: CounterStore) -> CounterStore:
+    """Strip the layers that may answer early; for callers that need the real outcome, however late."""
     while isinstance(store, Layer) and store.for_callers:
         store = store._below
     return store
