@@ -18,6 +18,9 @@ from .outcome import Wrong, expect
 from .parts import SMALL, Parts
 from .playing import CHARGE, Player
 
+_JITTER = 5
+"""Seconds that REFUSAL_RETRY_JITTER may add to a retry-after."""
+
 TITLES = (
     "idle: nothing is used",
     "burn: dba uses up its hour",
@@ -178,7 +181,7 @@ def refusal(player: Player, everybody: Cast) -> None:
         expect(answer.message.startswith(why), f"dba was told {answer.message!r}, and not {why!r}")
         wait = int(answer.headers.get("retry-after", 0))
         expect(
-            0 < wait <= LENGTHS["hour"],
+            0 < wait <= LENGTHS["hour"] + _JITTER,
             f"dba was told to come back in {wait} s, which is not this hour's end",
         )
         expect("x-envoy-ratelimited" in answer.headers, "a refusal came without x-envoy-ratelimited")
@@ -269,7 +272,7 @@ def _refused_workload(
         PAYMENTS, everybody.payments, WORKLOAD_PROMPTS[0], stream=stream, note=note, **headers
     )
     expect(answer.status == 429, f"payments has nothing left, and got {answer.status} in place of 429")
-    why = "Token limit is exceeded. Try again in"
+    why = "Token budget token-budgets.client_ns is used up. It resets at"
     expect(answer.message.startswith(why), f"payments was told {answer.message!r}, and not {why!r}")
 
 

@@ -24,6 +24,7 @@ from .assembly import (
     patience_of,
     places_of,
     policy_of,
+    spread_of,
 )
 from .core.errors import StoreError
 from .health import Health
@@ -107,7 +108,13 @@ class App:
         )
         policy = policy_of(settings)
         self.service = RateLimitService(
-            self.store, observers, time.time, policy, jitter_of(settings), patience_of(settings)
+            self.store,
+            observers,
+            time.time,
+            policy,
+            jitter_of(settings),
+            patience_of(settings),
+            spread_of(settings),
         )
         if self.watch is not None:
             self.metrics.watch(

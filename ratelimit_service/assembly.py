@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from .core.answers.refusal import Spread
 from .core.bounds import RequestBounds
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
@@ -197,7 +198,10 @@ def policy_of(settings: Settings) -> Policy:
         bounds=RequestBounds(settings.request_max_descriptors, settings.request_max_entries),
         failure_mode=FailureMode(settings.store_failure_mode),
         refusal_headers=settings.refusal_headers,
-        refusal_body=settings.refusal_body == "openai",
+        error_format="" if settings.refusal_body == "none" else settings.refusal_body,
+        error_details=settings.refusal_details,
+        retry_within=int(settings.refusal_retry_within),
+        ietf_fields=settings.ietf_ratelimit_fields == "draft-11",
     )
 
 
@@ -276,6 +280,12 @@ def jitter_of(settings: Settings) -> Jitter:
     most = settings.expiration_jitter_max_seconds
     # As good as drawing one for each counter, and quicker.
     return itertools.cycle(random.choices(range(max(most, 1)), k=10_007)).__next__
+
+
+def spread_of(settings: Settings) -> Spread:
+    """How much later than its limit resets a caller is sent back: 0 to REFUSAL_RETRY_JITTER, in whole seconds."""
+    most = int(settings.refusal_retry_jitter)
+    return itertools.cycle(random.choices(range(most + 1), k=10_007)).__next__ if most else lambda: 0
 
 
 def places_of(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from .core.answers.refusal import Refusals, Spread
 from .core.decision import decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.matching.tree import RuleTree
@@ -59,6 +60,7 @@ class RateLimitService:
         policy: Policy | None = None,
         jitter: Jitter = lambda: 0,
         patience: Patience | None = None,
+        spread: Spread = lambda: 0,
     ) -> None:
         self.policy = policy or Policy()
         self._store = store
@@ -68,8 +70,10 @@ class RateLimitService:
         self.missed = 0
         """How many calls had to be answered without the store, because their callers would not have waited."""
         self._deadlines = Deadlines(patience) if patience is not None else None
+        self._spread = spread
         self._tree: RuleTree | None = None
         self._planner = Planner(None, self.policy, jitter)
+        self._refusals = Refusals(self.policy, None, spread)
 
     @property
     def tree(self) -> RuleTree | None:
@@ -83,6 +87,7 @@ class RateLimitService:
         """
         before, self._planner = self._planner, Planner(tree, self.policy, self._jitter)
         self._tree = tree
+        self._refusals = Refusals(self.policy, tree, self._spread)
         return before
 
     def submit(self, calls: Sequence[Call]) -> None:
@@ -114,14 +119,14 @@ class RateLimitService:
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
         """Answer the calls of a batch that still wait, and empty it: Deadlines may keep it for longer."""
-        policy, observe = self.policy, self._observer.decided
+        policy, refusals, observe = self.policy, self._refusals, self._observer.decided
         for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
             if call is None:  # answered when it was due
                 continue
             try:
                 if isinstance(outcome, StoreError):
                     raise outcome
-                decision = decide(policy, plan, outcome)
+                decision = decide(policy, plan, outcome, refusals)
             except Exception as error:
                 self._fail(call, plan, error)
                 continue
@@ -153,7 +158,7 @@ class RateLimitService:
             _report("observing an error failed")
         answer: Answer = error
         if isinstance(error, StoreError) and plan is not None:
-            answer = decide_without_counts(self.policy, plan) or error
+            answer = decide_without_counts(self.policy, plan, self._refusals) or error
         self._reply(call, answer)
 
     def _reply(self, call: Call, answer: Answer) -> None:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 CONFIGURATION = DOCS / "configuration.md"
 BUDGETS = DOCS / "budgets.md"
+REFUSALS = DOCS / "refusals.md"
 
 NOW = 1_795_256_400.0
 """2026-11-21T10:20:00Z, the moment at which the pages play."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ratelimit_service.core.answers.refusal import Spread
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
@@ -57,15 +58,23 @@ class Recording(MemoryStore):
 
 
 class Limiter:
-    """A RateLimitService for tests: `now` is its clock, `store` its counters, `policy` the settings of core.planning."""
+    """A RateLimitService for tests: `now` is its clock, `store` its counters, `policy` the settings of core.planning.
+
+    `spread` is what a retry-after is longer by.
+    """
 
     def __init__(
-        self, *files: str, now: float = MIDNIGHT, observer: Observer | None = None, **policy: Any
+        self,
+        *files: str,
+        now: float = MIDNIGHT,
+        observer: Observer | None = None,
+        spread: Spread = lambda: 0,
+        **policy: Any,
     ) -> None:
         self.now = now
         self.store = MemoryStore(lambda: self.now)
         self.service = RateLimitService(
-            self.store, observer or Unobserved(), lambda: self.now, Policy(**policy)
+            self.store, observer or Unobserved(), lambda: self.now, Policy(**policy), spread=spread
         )
         documents = [read(f"{number}.yaml", text) for number, text in enumerate(files)]
         self.service.use(RuleTree(load(documents).domains))

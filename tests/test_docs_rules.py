@@ -1,4 +1,4 @@
-"""What docs/configuration.md and docs/budgets.md say is so: their YAML loads, their tables are asked, their requests answered."""
+"""What docs/configuration.md, docs/budgets.md and docs/refusals.md say is so: their YAML loads, their tables are asked, their requests answered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from google.protobuf import json_format
 from typer.testing import CliRunner
 
 from ratelimit_service.cli.options import app
-from ratelimit_service.core.answers.refusal import PLACEHOLDERS
+from ratelimit_service.core.answers.dialects import DIALECTS
+from ratelimit_service.core.answers.wording import PLACEHOLDERS
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
@@ -47,6 +48,7 @@ from .documents import (
     BUDGETS,
     CONFIGURATION,
     NOW,
+    REFUSALS,
     Block,
     Served,
     Table,
@@ -58,7 +60,7 @@ from .documents import (
     tables,
 )
 
-PAGES = (CONFIGURATION, BUDGETS)
+PAGES = (CONFIGURATION, BUDGETS, REFUSALS)
 
 
 def tables_of_pages(*head: str) -> pytest.MarkDecorator:
@@ -117,8 +119,10 @@ async def test_requests_are_answered_as_the_table_says(table: Table) -> None:
             "answer": in_words(decision),
             "used": used_in_words(decision),
             "told of": told_of_in_words(decision.statuses[0]),
-            "message": json.loads(decision.body)["error"]["message"] if decision.body else "",
+            "body": decision.body.decode(),
         }
+        if "message" in row:
+            told["message"] = json.loads(decision.body)["error"]["message"] if decision.body else ""
         actual.append({name: told.get(name, text) for name, text in row.items()})
     assert expected == actual
 
@@ -213,7 +217,7 @@ def test_the_page_has_every_key_and_every_unit() -> None:
 
 def test_the_page_has_every_placeholder() -> None:
     """Those of a denial_message, in the order of the code."""
-    (table,) = tables(BUDGETS, "placeholder")
+    (table,) = tables(REFUSALS, "placeholder")
     assert [f"{{{name}}}" for name in PLACEHOLDERS] == [row[0] for row in table.rows]
 
 
@@ -266,20 +270,38 @@ async def test_the_worked_request_is_answered_as_the_page_says() -> None:
     assert {key: int(count)} == await served.store.look("{token-budgets|team=dba}")
 
 
-async def test_a_refused_caller_is_told_what_the_page_says() -> None:
-    """Headers and body of the default settings, and the headers of all that there are."""
-    rules, asked, some_headers, body, all_headers, _ = section(BUDGETS, "## What a refused caller is told")
-    (all_names,) = set(re.findall(r"`REFUSAL_HEADERS=(.*)`", BUDGETS.read_text("utf-8")))
+def test_the_page_has_every_dialect() -> None:
+    """In the order of the code."""
+    (table,) = tables(REFUSALS, "error_format")
+    assert list(DIALECTS) == [row[0] for row in table.rows]
+
+
+def headers_of(decision: Decision) -> list[str]:
+    return [f"{header.name}: {header.value}" for header in decision.headers]
+
+
+async def test_a_refused_caller_receives_what_the_page_says() -> None:
+    """Headers and body of the default settings, soon before the hour ends and long before, and all headers that there are."""
+    rules, asked, *shown = section(REFUSALS, "## Headers and body")
+    blocks_of = {block.info: block.text for block in shown}
+    (ietf,) = section(REFUSALS, "## RateLimit fields of the IETF")
+    (all_names,) = set(re.findall(r"`REFUSAL_HEADERS=(.*)`", REFUSALS.read_text("utf-8")))
     request = codec.request_of(parse(asked.text.encode()))
-    for settings, headers in (({}, some_headers), ({"REFUSAL_HEADERS": all_names}, all_headers)):
-        served = Served(rules, **settings)
-        served.now = datetime(2026, 11, 21, 10, 59, 32, tzinfo=UTC).timestamp()
-        await served.service.should_rate_limit(
-            Request("token-budgets", (Descriptor(request.descriptors[0].entries, 5_200),))
-        )
-        decision = await served.service.should_rate_limit(request)
-        assert headers.text.splitlines() == [f"{header.name}: {header.value}" for header in decision.headers]
-        assert json.loads(body.text) == json.loads(decision.body)
+
+    async def refused(minute: int, **settings: str) -> Decision:
+        served = Served(rules, None, **settings)
+        served.now = datetime(2026, 11, 21, 10, minute, 32, tzinfo=UTC).timestamp()
+        charge = Descriptor(request.descriptors[0].entries, 5_200)
+        await served.service.should_rate_limit(Request("token-budgets", (charge,)))
+        return await served.service.should_rate_limit(request)
+
+    for kind, minute in (("soon", 59), ("later", 29)):
+        decision = await refused(minute)
+        assert blocks_of[f"http {kind}"].splitlines() == headers_of(decision)
+        assert json.loads(blocks_of[f"json {kind}"]) == json.loads(decision.body)
+    assert blocks_of["http all"].splitlines() == headers_of(await refused(59, REFUSAL_HEADERS=all_names))
+    fields = await refused(59, REFUSAL_HEADERS="", IETF_RATELIMIT_FIELDS="draft-11")
+    assert ietf.text.splitlines() == headers_of(fields)
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ async def test_without_the_store_the_failure_mode_decides(
     """STORE_FAILURE_MODE: an error, OK or OVER_LIMIT; in each case it is observed as the failure that it is."""
     observer = Observed()
     store = FaultyStore(lambda hits: True, lambda: StoreError("gone"))
-    made = RateLimitService(store, observer, lambda: NOW, Policy(failure_mode=mode, refusal_body=True))
+    made = RateLimitService(store, observer, lambda: NOW, Policy(failure_mode=mode, error_format="openai"))
     made.use(TREE)
     call = Call(request())
     made.submit([call])

@@ -1,6 +1,6 @@
 """From counts to the answer.
 
-decide(policy, plan, counts) -> Decision                       pure
+decide(policy, plan, counts, refusals) -> Decision                       pure
 
 A count is what a counter held before the hit, as the store saw it when it was the hit's turn. Where the store held the
 hit back (model.Gate), it is the bitwise complement, `~before`, and so below 0.
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .answers.explanation import EXPLANATION, explanation, metadata_of
-from .answers.refusal import limit_text, refusal, refusal_without_limit
+from .answers.limit_headers import ietf_fields, ietf_refusal, limit_text
+from .answers.refusal import Refusals
 from .errors import StoreError
 from .model import (
     COUNTER_MAX,
@@ -36,11 +37,13 @@ Count = int | StoreError
 """What the store says of one hit."""
 
 _DENIED_STATUS = Status(OVER_LIMIT)
-_NOT_REACHED = "the store of its counters cannot be reached"
 
 
-def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
-    """The answer to a planned request. Raises the StoreError of the first hit that could not be counted."""
+def decide(policy: Policy, plan: Plan, counts: Sequence[Count], refusals: Refusals | None = None) -> Decision:
+    """The answer to a planned request. Raises the StoreError of the first hit that could not be counted.
+
+    Without `refusals` a refused caller receives nothing beside the verdict.
+    """
     told: list[StatusValues] = []
     counted: list[TallyValues | None] = []
     over = False
@@ -57,14 +60,18 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count]) -> Decision:
         if status[0] is OVER_LIMIT:
             over = True
     if over or denied:
-        return _refused(policy, plan, told, counted)
-    headers = _limit_headers(policy, items, told) if policy.limit_header else ()
+        return _refused(policy, plan, told, counted, refusals)
+    headers = _limit_headers(policy, plan, told, counted) if policy.shows_limits else ()
     metadata = metadata_of(policy, plan, told, counted) if notes is not None else None
     return new(Decision, (OK, told, counted, headers, b"", metadata, False))
 
 
 def _refused(
-    policy: Policy, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
+    policy: Policy,
+    plan: Plan,
+    told: Sequence[StatusValues],
+    counted: Sequence[TallyValues | None],
+    refusals: Refusals | None,
 ) -> Decision:
     """The answer where a descriptor is over its limit, or the plan says that the request is denied."""
     items, denied = plan.items, plan.denied
@@ -74,20 +81,17 @@ def _refused(
     shadowed = policy.shadow_mode and code is OVER_LIMIT
     if shadowed:
         code = OK
-    headers = _limit_headers(policy, items, told) if policy.limit_header else ()
+    headers = _limit_headers(policy, plan, told, counted) if policy.shows_limits else ()
     metadata = None
     if plan.notes is not None:
         metadata = metadata_of(policy, plan, told, counted, shadowed=shadowed)
-    if code is OK:
+    if code is OK or refusals is None:
         return Decision(code, told, counted, headers, b"", metadata, shadowed)
-    if denied:
-        refused = refusal_without_limit(policy, denied)
-    else:
-        refused = refusal(policy, plan, told, counted)
-    return Decision(code, told, counted, (*headers, *refused.headers), refused.body, metadata)
+    refused = refusals.by_rules(plan) if denied else refusals.by_limit(plan, told, counted)
+    return Decision(code, told, counted, headers + refused.headers, refused.body, metadata)
 
 
-def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
+def decide_without_counts(policy: Policy, plan: Plan, refusals: Refusals | None = None) -> Decision | None:
     """The answer to a request whose counters cannot be reached, by the failure mode; None where that is an error.
 
     A status has no limit then, as nothing is known of it, and a refusal nothing to wait for.
@@ -104,11 +108,10 @@ def decide_without_counts(policy: Policy, plan: Plan) -> Decision | None:
         metadata = {EXPLANATION: explanation(plan, tallies, shadowed=shadowed)}
     if code is OK or shadowed:
         return Decision(OK, statuses, tallies, dynamic_metadata=metadata, shadowed=shadowed)
-    if plan.denied:
-        told = refusal_without_limit(policy, plan.denied)
-    else:
-        told = refusal_without_limit(policy, _NOT_REACHED, "server_error")
-    return Decision(OVER_LIMIT, statuses, tallies, told.headers, told.body, metadata)
+    if refusals is None:
+        return Decision(OVER_LIMIT, statuses, tallies, dynamic_metadata=metadata)
+    refused = refusals.by_rules(plan) if plan.denied else refusals.without_counts(plan)
+    return Decision(OVER_LIMIT, statuses, tallies, refused.headers, refused.body, metadata)
 
 
 def _unlimited(item: Item) -> Status:
@@ -188,22 +191,37 @@ def _overall(items: Sequence[Item], told: Sequence[StatusValues]) -> Code:
     return OVER_LIMIT if quotas and not quotas_left else OK
 
 
-def _limit_headers(policy: Policy, items: Sequence[Item], told: Sequence[StatusValues]) -> tuple[Header, ...]:
+def _limit_headers(
+    policy: Policy, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
+) -> tuple[Header, ...]:
     """Limit, remaining and reset of the descriptor that refuses (the last one), or else of the one with the least left."""
-    chosen: tuple[Item, Status] | None = None
-    for item, status in zip(items, map(Status._make, told), strict=True):
+    chosen: int | None = None
+    best = OK_STATUS
+    for place, status in enumerate(map(Status._make, told)):
         if status.limit is None:
             continue
-        if status.code is OVER_LIMIT and not item.quota:
-            chosen = item, status
-        elif chosen is None or (chosen[1].code is OK and status.remaining < chosen[1].remaining):
-            chosen = item, status
+        if (status.code is OVER_LIMIT and not plan.items[place].quota) or (
+            chosen is None or (best.code is OK and status.remaining < best.remaining)
+        ):
+            chosen, best = place, status
     if chosen is None:
         return ()
-    item, status = chosen
-    assert item.rule is not None and status.limit is not None
-    return (
-        Header(policy.limit_header, limit_text(item.rule.limits, status.limit)),
-        Header(policy.remaining_header, str(status.remaining)),
-        Header(policy.reset_header, str(status.reset)),
-    )
+    rule, limit = plan.items[chosen].rule, best.limit
+    assert rule is not None and limit is not None
+    # A refusal that is to name no more than it must names no limit here either.
+    minimal = best.code is OVER_LIMIT and policy.minimal(rule.error_details)
+    headers = []
+    if policy.limit_header and not minimal:
+        headers.append(Header(policy.limit_header, limit_text(rule.limits, limit)))
+    if policy.remaining_header:
+        headers.append(Header(policy.remaining_header, str(best.remaining)))
+    if policy.reset_header:
+        headers.append(Header(policy.reset_header, str(best.reset)))
+    if policy.ietf_fields:
+        values = counted[chosen]
+        assert values is not None
+        if minimal:
+            headers.append(ietf_refusal(rule, rule.limits.index(limit), best.reset))
+        else:
+            headers += ietf_fields(rule, values[-1], plan.now)
+    return tuple(headers)

@@ -116,7 +116,11 @@ class Rule:
     track: bool = False
     """Whether the use of each bucket is shown as gauges."""
     denial_message: str = ""
-    """What a refused caller is told, with the placeholders of answers/refusal.py; empty for the usual sentence."""
+    """What a refused caller is told, with the placeholders of answers/wording.py; empty for the usual sentences."""
+    error_format: str = ""
+    """The dialect of a refusal's body (answers/dialects), the domain's where the rule has none; empty for REFUSAL_BODY."""
+    error_details: str = ""
+    """How much a refusal says (planning.FULL, MINIMAL), the domain's where the rule does not say; empty for REFUSAL_DETAILS."""
     quiet: bool = False
     """Whether a status carries its limit only where it is OVER_LIMIT (`limit_headers: on_refusal`)."""
     source: str = ""
@@ -159,6 +163,9 @@ class DomainRules:
     """Whether a limit that a request brings with it is a budget even where it meets no rule (BUDGET_DOMAINS)."""
     zone: str = ""
     """The time zone for calendar windows that do not say one; empty where the domain does not."""
+    error_format: str = ""
+    error_details: str = ""
+    """How a refusal that no limit gives is written, as in Rule."""
     source: str = ""
 
 

@@ -250,7 +250,7 @@ def _parts(policy: Policy, domain: Domain, request: Request) -> tuple[list[Item 
     parts: list[Item | _Limited] = []
     for descriptor, match in zip(request.descriptors, matches, strict=True):
         if match is None and domain.deny_unmatched:
-            denied = denied or f"no rule is for {described(descriptor.entries)}"
+            denied = denied or _unmatched(policy, domain, descriptor)
             parts.append(Item(denied=True))
         elif match is None:
             parts.append(free)
@@ -283,6 +283,12 @@ def _meet(domain: Domain, descriptor: Descriptor) -> Match | None:
     return (
         match if descriptor.override is None else overridden(domain, descriptor, descriptor.override, match)
     )
+
+
+def _unmatched(policy: Policy, domain: Domain, descriptor: Descriptor) -> str:
+    """Why a descriptor that meets no rule is refused."""
+    minimal = policy.minimal(domain.error_details)
+    return "no rule is for it" if minimal else f"no rule is for {described(descriptor.entries)}"
 
 
 def _lacking(domain: Domain, request: Request) -> str:

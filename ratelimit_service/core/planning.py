@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ class FailureMode(enum.Enum):
     ALLOW = "allow"
     DENY = "deny"
 
+
+FULL, MINIMAL = "full", "minimal"
+"""How much a refusal says: also what was used, the limit and who it was for, or only the limit's name and its reset."""
 
 _LONGEST_SHOWN, _MOST_SHOWN = 200, 20
 """Bytes of a text, and entries of a descriptor, that people are shown."""
@@ -43,13 +46,30 @@ class Policy:
     """The names of the three headers, lower-cased or not, as set; empty where they are off."""
     dynamic_metadata: bool = False
     refusal_headers: frozenset[str] = frozenset()
-    """Which headers a refused caller gets (denial.HEADERS)."""
-    refusal_body: bool = False
-    """Whether a refused caller gets a body that says why."""
+    """Which headers a refused caller gets (answers/refusal.py)."""
+    error_format: str = ""
+    """The dialect of a refusal's body (answers/dialects) where the rules do not name one; empty for no body."""
+    error_details: str = FULL
+    """How much a refusal says where the rules do not say that: FULL or MINIMAL."""
+    retry_within: int = 60
+    """How many seconds a limit may take to reset for its refusal to ask for a retry."""
+    ietf_fields: bool = False
+    """Whether answers carry RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11)."""
     bounds: RequestBounds = DEFAULT_BOUNDS
     """How much a request may ask for."""
+    shows_limits: bool = field(init=False)
+    """Whether answers carry any headers with limits, refusals or not."""
+
+    def __post_init__(self) -> None:
+        shown = self.limit_header or self.remaining_header or self.reset_header or self.ietf_fields
+        object.__setattr__(self, "shows_limits", bool(shown))
+
     failure_mode: FailureMode = FailureMode.ERROR
     """What a request is answered with where its counters cannot be reached."""
+
+    def minimal(self, error_details: str) -> bool:
+        """Whether a refusal names no more than the limit and its reset; `error_details` is what the rules say of that."""
+        return (error_details or self.error_details) == MINIMAL
 
 
 Charge = tuple[Limit, int, int, int, int]

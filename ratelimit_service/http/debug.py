@@ -97,6 +97,8 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
         "limit_headers": "on_refusal" if rule.quiet else "",
+        "error_format": rule.error_format,
+        "error_details": rule.error_details,
         "source": rule.source,
     }
     return printable(line + "".join(f", {name}: {value}" for name, value in more.items() if value))

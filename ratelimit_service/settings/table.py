@@ -12,12 +12,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import ConfigDict, ValidationError
 
-from ..core.answers import refusal as denial
 from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
 from .bounds import BOUNDS, BoundsSettings
 from .field import setting as _setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
+from .refusals import REFUSALS, RefusalSettings
 from .tls import TLS, TlsSettings
 from .types import (
     Address,
@@ -34,7 +34,6 @@ from .types import (
     UrlPath,
     choice,
     host_port,
-    some_of,
     whole_number,
 )
 from .unsupported import unsupported
@@ -48,7 +47,7 @@ LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS, BOUNDS)
+_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -65,7 +64,7 @@ _MEANS_REDIS = ("REDIS_URL", "REDIS_TYPE", "REDIS_SOCKET_TYPE")
 _LONGEST_SHOWN = 200
 
 
-class Settings(TlsSettings, RedisSettings, BoundsSettings):
+class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
 
     model_config = ConfigDict(
@@ -286,18 +285,6 @@ class Settings(TlsSettings, RedisSettings, BoundsSettings):
     )
     response_dynamic_metadata: Bool = _setting(
         ANSWERS, "false", "Whether answers carry the request and the rules' metadata as dynamic metadata."
-    )
-
-    refusal_headers: Annotated[frozenset[str], some_of(*denial.HEADERS)] = _setting(
-        ANSWERS,
-        "retry-after,content-type",
-        "Which headers a refused caller gets: retry-after, content-type, x-envoy-ratelimited, x-ratelimit (limit, "
-        "remaining and reset of what refused). Envoy adds the last two itself, agentgateway does not. Ours.",
-    )
-    refusal_body: Annotated[Literal["openai", "none"], choice("openai", "none")] = _setting(
-        ANSWERS,
-        "openai",
-        "What a refused caller reads: an error in OpenAI's shape (openai), or nothing (none). Ours.",
     )
 
     @property

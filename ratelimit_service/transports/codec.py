@@ -203,8 +203,10 @@ def encode(decision: Decision) -> bytes:
                 known = _limited(limit, reset)
             # The fields are in the order of their numbers.
             parts += ((known[1] if code is OK else known[2])[len(left)], left, known[3])
-    if headers or body:
-        parts.append(_refusal(headers, body))
+    if headers:
+        parts.append(_headers(headers))
+    if body:
+        parts += (b"*", _varint(len(body)), body)
     if metadata is not None:
         response = RateLimitResponse()
         response.dynamic_metadata.update(metadata)
@@ -305,13 +307,13 @@ def _reset(seconds: int) -> bytes:
     return status.SerializeToString()
 
 
-def _weight_of_refusal(answer: tuple[tuple[Header, ...], bytes], encoded: bytes) -> int:
-    return 500 + 2 * len(encoded) + len(answer[1])
+def _weight_of_headers(headers: tuple[tuple[Header, ...]], encoded: bytes) -> int:
+    return 300 + 4 * len(encoded)
 
 
-@remembered(MIB, _weight_of_refusal)
-def _refusal(headers: tuple[Header, ...], body: bytes) -> bytes:
-    response = RateLimitResponse(raw_body=body)
+@remembered(MIB, _weight_of_headers)
+def _headers(headers: tuple[Header, ...]) -> bytes:
+    response = RateLimitResponse()
     for name, value in headers:
         # `value`, because Envoy does not read `raw_value` here.
         response.response_headers_to_add.add(key=name, value=value)

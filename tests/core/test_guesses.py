@@ -16,6 +16,8 @@ domain: edge
 time_zone: UTC
 unmatched: deny
 required_keys: [team]
+error_format: openai
+error_details: full
 descriptors:
   - key: team
     value: "dba*"
@@ -30,6 +32,8 @@ descriptors:
     track: true
     denial_message: no
     limit_headers: on_refusal
+    error_format: anthropic
+    error_details: minimal
     rate_limit:
       unit: month
       unit_multiplier: 2

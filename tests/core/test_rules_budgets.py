@@ -10,7 +10,7 @@ from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.model import COUNTER_MAX, Calendar, DomainRules, Limit, Rule, Unit, Window
 from ratelimit_service.core.rules.document import Document
 from ratelimit_service.core.rules.reader import Loaded, load
-from ratelimit_service.core.rules.templates import LONGEST, wrong_with
+from ratelimit_service.core.rules.refusals import LONGEST, wrong_with
 from ratelimit_service.core.rules.zones import is_zone, nearest_zone
 from ratelimit_service.sources.yaml_text import read
 
@@ -103,7 +103,7 @@ def test_a_window_has_the_calendar_that_the_file_asks_for(
 
 
 def test_a_list_has_its_limits_in_the_order_of_the_file() -> None:
-    """Each with its own name, cleaned; the rule has the first there is, as it was written."""
+    """Each with its own name; the rule has the first there is."""
     found = rule(
         "rate_limits: [{unit: hour, unit_multiplier: 5, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 50, name: 'a \"b\"'},"
         " {unit: week, tokens_per_unit: 100, name: c}]"

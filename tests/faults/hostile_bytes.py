@@ -117,7 +117,7 @@ async def grown() -> Iterator[tuple[str, float]]:
     store = Forgetful(time.time)
     metrics = Metrics()
     observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000), None)
-    policy = Policy(refusal_body=True, refusal_headers=frozenset(HEADERS))
+    policy = Policy(error_format="openai", refusal_headers=frozenset(HEADERS))
     service = RateLimitService(store, observers, time.time, policy)
     service.use(RuleTree(load([read("rules", RULES)]).domains))
     gc.collect()

@@ -99,7 +99,7 @@ async def flood(requests: int) -> dict[str, float]:
     store = Forgetful(time.time)
     metrics = Metrics()
     observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000), None)
-    service = RateLimitService(store, observers, time.time, Policy(refusal_body=True))
+    service = RateLimitService(store, observers, time.time, Policy(error_format="openai"))
     service.use(RuleTree(load([read("rules", RULES)]).domains))
 
     def serve(first: int, last: int) -> None:

@@ -41,6 +41,15 @@ TREE = RuleTree(
                 DescriptorRule(
                     b"quiet", rule=Rule(StatKey("d", ("quiet",)), (Limit(5, Window(Unit.DAY)),), quiet=True)
                 ),
+                DescriptorRule(
+                    b"said",
+                    rule=Rule(
+                        StatKey("d", ("said",)),
+                        (Limit(5, Window(Unit.DAY), "größe"),),
+                        error_format="anthropic",
+                        error_details="minimal",
+                    ),
+                ),
                 DescriptorRule(b"free", rule=Rule(StatKey("d", ("free",)), unlimited=True)),
             ),
         )
@@ -52,6 +61,8 @@ d.team: unit=MINUTE requests_per_unit=5, shadow_mode: false, quota_mode: false
 d.team.user_al: unit=HOUR requests_per_unit=7, shadow_mode: true, quota_mode: true, unit_multiplier: 6, \
 name: six, replaces: one two, detailed_metric: true
 d.quiet: unit=DAY requests_per_unit=5, shadow_mode: false, quota_mode: false, limit_headers: on_refusal
+d.said: unit=DAY requests_per_unit=5, shadow_mode: false, quota_mode: false, name: größe, error_format: anthropic, \
+error_details: minimal
 d.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true
 """
 

@@ -86,6 +86,8 @@ sound: dict[str, st.SearchStrategy[Any]] = {
     "track": st.booleans(),
     "denial_message": st.sampled_from(["wait", "{used} of {limit}", "{{}}"]),
     "limit_headers": st.sampled_from(["always", "ON_REFUSAL"]),
+    "error_format": st.sampled_from(["openai", "Gemini", "problem+json"]),
+    "error_details": st.sampled_from(["full", "MINIMAL"]),
     "unmatched": st.sampled_from(["allow", "DENY"]),
     "required_keys": st.lists(st.text("ab", min_size=1), min_size=1, max_size=3, unique=True),
     "descriptors": st.none(),

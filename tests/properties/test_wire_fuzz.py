@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimit_service.core.answers.dialects import DIALECTS
 from ratelimit_service.core.answers.refusal import HEADERS
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.matching.tree import RuleTree
@@ -88,7 +89,9 @@ policies = st.builds(
     remaining_header=st.just("RateLimit-Remaining"),
     reset_header=st.just("RateLimit-Reset"),
     refusal_headers=st.sampled_from([frozenset(), frozenset(HEADERS)]),
-    refusal_body=st.booleans(),
+    error_format=st.sampled_from(["", *DIALECTS]),
+    error_details=st.sampled_from(["full", "minimal"]),
+    ietf_fields=st.booleans(),
 )
 
 OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT

@@ -1,36 +1,46 @@
-"""What a refused caller is told: which limit refused, what was used of it, and when to try again.
+"""What a refused caller receives: why it is refused, until when, and whether trying again helps.
 
-    retry-after: 28
-    content-type: application/json
-    {"error": {"message": "Token limit is exceeded. Try again in 28 seconds.", "type": "tokens", "param": null,
-               "code": "rate_limit_exceeded", "rate_limit": {...}}}
+| refused because | retry-after | x-should-retry | code in the body |
+|---|---|---|---|
+| its limit resets within REFUSAL_RETRY_WITHIN (SOON) | yes | | rate_limit_exceeded |
+| its limit resets later (LATER) | yes | false | insufficient_quota |
+| the rules or the request are what they are (NEVER) | | false | insufficient_quota |
+| its counters could not be reached (UNKNOWN) | | | rate_limit_exceeded |
 
-The shape of the body is OpenAI's, which its SDKs and those modelled on them show to people; `rate_limit` has the details.
-Gateways pass both on from `response_headers_to_add` and `raw_body`.
+SDKs retry a 429 by themselves. Some obey a `retry-after` however long it is, some ignore a long one; `x-should-retry: false`
+stops those of OpenAI and Anthropic (docs/refusals.md). Gateways pass both on from `response_headers_to_add` and `raw_body`.
 """
 
 from __future__ import annotations
 
-import json
-import string
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from ..model import OVER_LIMIT, Entry, Header, Limit, Rule, StatusValues, TallyValues, Window
-from ..planning import Item, Plan, Policy, described
-from ..recent import MIB, remembered
-from ..text import header_text, printable
+from ..matching.tree import RuleTree
+from ..model import OVER_LIMIT, Entry, Header, Rule, StatusValues, TallyValues, new
+from ..planning import Plan, Policy
+from ..recent import MIB, Recent
+from ..text import printable
 from ..windows.blocks import length
+from .dialects import DIALECTS, Dialect, Fault, Outlook
+from .limit_headers import limit_text
+from .template import Template
+from .wording import Wording
 
-HEADERS = ("retry-after", "content-type", "x-envoy-ratelimited", "x-ratelimit")
+HEADERS = ("retry-after", "content-type", "x-should-retry", "x-envoy-ratelimited", "x-ratelimit")
 """The names that REFUSAL_HEADERS may have. `x-ratelimit` is three of them: -limit, -remaining and -reset."""
 
-PLACEHOLDERS = ("rule", "descriptor", "used", "limit", "unit", "reset_seconds", "resets_at")
-"""What a denial_message may have in braces."""
+Spread = Callable[[], int]
+"""How many seconds are added to a retry-after, so that the callers of one bucket do not all come back in one second."""
 
-_LAST_INSTANT = 253_402_300_799
-"""9999-12-31T23:59:59Z: no calendar of Python's goes further."""
+_Which = tuple[Rule, int, Outlook]
+_Told = tuple[Rule, int, bool, tuple[Entry, ...], int, int, int]
+_Denial = tuple[str, str, Outlook]
+
+_NOT_REACHED = "the store of its counters cannot be reached"
+_MOST_DELAYS = 8
+"""So many of a refusal's variants are remembered, one for each retry-after."""
 
 
 class Refusal(NamedTuple):
@@ -40,166 +50,201 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-def refusal(
-    policy: Policy, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
-) -> Refusal:
-    """What a caller is told whom a counter refuses."""
-    if not (policy.refusal_headers or policy.refusal_body):
-        return _SILENCE
-    place = _refusing(plan.items, told) if len(told) > 1 else 0
-    values = counted[place]
-    assert values is not None
-    _, rule, told_of, _, _, _, _, _, windows = values
-    which = [limit is told_of for limit, _, _, _, _, _, _ in windows].index(True)
-    _, _, end, _, used, _, _ = windows[which]
-    return _refusal(
-        policy.refusal_headers,
-        policy.refusal_body,
-        plan.request.domain,
-        plan.request.descriptors[place].entries,
-        rule,
-        which,
-        used,
-        end,
-        end - plan.now,
-    )
-
-
-def refusal_without_limit(policy: Policy, why: str, fault: str = "invalid_request_error") -> Refusal:
-    """What a caller is told whom no counter refuses: there is nothing to wait for. `fault` is the type of the error."""
-    if not (policy.refusal_headers or policy.refusal_body):
-        return _SILENCE
-    message = f"The request is refused: {why}."
-    headers = _headers(policy.refusal_headers, policy.refusal_body)
-    return Refusal(tuple(headers), _body(message, fault) if policy.refusal_body else b"")
-
-
 _SILENCE = Refusal((), b"")
 
 
-def _weight(
-    arguments: tuple[frozenset[str], bool, str, tuple[Entry, ...], Rule, int, int, int, int], refusal: Refusal
-) -> int:
-    entries = arguments[3]
-    return 1_000 + len(refusal.body) + sum([200 + len(key) + len(value) for key, value in entries])
+class _Written:
+    """A refusal but for its retry-after."""
+
+    __slots__ = ("_after", "_body", "_headers", "_latest")
+
+    def __init__(self, headers: tuple[Header, ...], body: bytes, latest: float) -> None:
+        self._headers = headers
+        self._body = body
+        self._latest = latest
+        self._after: dict[int, Refusal] = {}
+
+    def after(self, delay: int) -> Refusal:
+        """The refusal with a retry-after of so many seconds, or of `latest` where that is sooner; without one where it is 0."""
+        if delay > self._latest:
+            delay = int(self._latest)
+        return self._after.get(delay) or self._with(delay)
+
+    def _with(self, delay: int) -> Refusal:
+        first = (Header("retry-after", str(delay)),) if delay else ()
+        refusal = Refusal((*first, *self._headers), self._body)
+        if len(self._after) < _MOST_DELAYS:
+            self._after[delay] = refusal
+        return refusal
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory."""
+        return 600 + len(self._body) + 200 * _MOST_DELAYS
 
 
-# Who is refused asks again and again, and is told the same until a second has passed: to write it costs several times
-# what the decision does.
-@remembered(MIB, _weight)
-def _refusal(
-    headers: frozenset[str],
-    has_body: bool,
-    domain: str,
-    entries: tuple[Entry, ...],
-    rule: Rule,
-    which: int,
-    used: int,
-    end: int,
-    reset: int,
-) -> Refusal:
-    """What is told of limit number `which` of a rule, `used` of which is used until `end`, in `reset` seconds."""
-    limit = rule.limits[which]
-    waiting = [Header("retry-after", str(reset))] if "retry-after" in headers else []
-    if "x-ratelimit" in headers:
-        waiting.append(Header("x-ratelimit-limit", limit_text(rule.limits, limit)))
-        waiting.append(Header("x-ratelimit-remaining", "0"))
-        waiting.append(Header("x-ratelimit-reset", str(reset)))
-    told = (*waiting, *_headers(headers, has_body))
-    if not has_body:
-        return Refusal(told, b"")
-    facts: dict[str, Any] = {
-        "rule": limit.name or printable(rule.name or str(rule.path)),
-        "descriptor": described(entries),
-        "used": used,
-        "limit": limit.amount,
-        "unit": unit_text(limit.window),
-        "reset_seconds": reset,
-        "resets_at": _instant(end),
-    }
-    what = "Token" if rule.budget else "Rate"
-    message = (
-        rule.denial_message or f"{what} limit is exceeded. Try again in {{reset_seconds}} {_seconds(reset)}."
-    )
-    details = {
-        "domain": domain,
-        "descriptor": facts["descriptor"],
-        "rule": facts["rule"],
-        "used": used,
-        "limit": limit.amount,
-        "unit": facts["unit"],
-        "resets_in_seconds": reset,
-        "resets_at": facts["resets_at"],
-    }
-    return Refusal(told, _body(fill(message, facts), "tokens" if rule.budget else "requests", details))
+class Refusals:
+    """Writes refusals by one set of rules, and remembers what one refusal has in common with the next.
+
+    Where a reload puts other rules in force, it makes another one of these, and nothing of the former rules is kept.
+    """
+
+    def __init__(self, policy: Policy, tree: RuleTree | None = None, spread: Spread = lambda: 0) -> None:
+        self._policy = policy
+        self._domains = tree.domains if tree is not None else {}
+        self._spread = spread
+        self._silent = not (policy.refusal_headers or policy.error_format)
+        self._wordings: Recent[_Which, Wording] = Recent(MIB, lambda which, wording: wording.weight)
+        # A caller that is refused asks again and again, and receives the same until a second has passed.
+        self._written: Recent[_Told, _Written] = Recent(2 * MIB, _weight_of_written)
+        self._newest = self._written.newest
+        self._denials: Recent[_Denial, Refusal] = Recent(MIB, _weight_of_denial)
+
+    def by_limit(
+        self, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
+    ) -> Refusal:
+        """What a caller receives that a counter refuses."""
+        place, which, wait = cause(plan, told, counted) if len(told) > 1 else _cause_at(plan, 0, counted)
+        values = counted[place]
+        assert values is not None
+        _, rule, _, _, _, _, _, _, windows = values
+        if self._silent and not rule.error_format:
+            return _SILENCE
+        _, _, end, _, used, _, _ = windows[which]
+        reset = end - plan.now
+        entries = plan.request.descriptors[place].entries
+        key = (rule, which, wait == math.inf, entries, used, end, reset)
+        written = self._newest(key) or self._written.get(key)
+        if written is None:
+            written = self._write(*key)
+            self._written.put(key, written)
+        return written.after(reset + self._spread())
+
+    def by_rules(self, plan: Plan) -> Refusal:
+        """What a caller receives that is refused whatever the counters hold: `plan.denied` says why."""
+        message = f"The request is refused: {plan.denied}. Retrying does not help."
+        return self._without_limit(plan.request.domain, message, Outlook.NEVER)
+
+    def without_counts(self, plan: Plan) -> Refusal:
+        """What a caller receives whose counters could not be reached."""
+        message = f"The request is refused: {_NOT_REACHED}."
+        return self._without_limit(plan.request.domain, message, Outlook.UNKNOWN)
+
+    def _without_limit(self, domain: str, message: str, outlook: Outlook) -> Refusal:
+        rules = self._domains.get(domain)
+        error_format, error_details = ("", "") if rules is None else (rules.error_format, rules.error_details)
+        if self._silent and not error_format:
+            return _SILENCE
+        key = (domain, message, outlook)
+        refusal = self._denials.get(key)
+        if refusal is None:
+            dialect = _dialect(self._policy, error_format)
+            fault = Fault(outlook, message, "" if self._policy.minimal(error_details) else printable(domain))
+            body = b"" if dialect is None else Template(dialect.body(fault)).fill({})
+            refusal = Refusal(tuple(_fixed_headers(self._policy, outlook, dialect)), body)
+            self._denials.put(key, refusal)
+        return refusal
+
+    def _write(
+        self,
+        rule: Rule,
+        which: int,
+        never: bool,
+        entries: tuple[Entry, ...],
+        used: int,
+        end: int,
+        reset: int,
+    ) -> _Written:
+        """The refusal by limit number `which` of a rule, `used` of which is used until `end`, in `reset` seconds."""
+        policy = self._policy
+        soon = policy.retry_within
+        outlook = Outlook.NEVER if never else Outlook.SOON if reset <= soon else Outlook.LATER
+        key = (rule, which, outlook)
+        wording = self._wordings.get(key)
+        if wording is None:
+            minimal = policy.minimal(rule.error_details)
+            wording = Wording(rule, which, outlook, _dialect(policy, rule.error_format), minimal=minimal)
+            self._wordings.put(key, wording)
+        headers: list[Header] = []
+        if "x-ratelimit" in policy.refusal_headers:
+            if not policy.minimal(rule.error_details):
+                headers.append(Header("x-ratelimit-limit", limit_text(rule.limits, rule.limits[which])))
+            headers.append(Header("x-ratelimit-remaining", "0"))
+            headers.append(Header("x-ratelimit-reset", str(reset)))
+        headers += _fixed_headers(policy, outlook, _dialect(policy, rule.error_format))
+        latest = math.inf
+        if never or "retry-after" not in policy.refusal_headers:
+            latest = 0
+        elif outlook is Outlook.SOON:  # clients ignore what is longer
+            latest = soon
+        return _Written(tuple(headers), wording.body(entries, used, end, reset), latest)
 
 
-def _headers(wanted: frozenset[str], has_body: bool) -> list[Header]:
-    """Those that every refusal has."""
+def _dialect(policy: Policy, error_format: str) -> Dialect | None:
+    return DIALECTS.get(error_format or policy.error_format)
+
+
+def _fixed_headers(policy: Policy, outlook: Outlook, dialect: Dialect | None) -> list[Header]:
+    """The headers that do not depend on what refused."""
+    wanted = policy.refusal_headers
     headers = []
-    if "content-type" in wanted and has_body:
-        headers.append(Header("content-type", "application/json"))
+    if "x-should-retry" in wanted and outlook in (Outlook.LATER, Outlook.NEVER):
+        headers.append(Header("x-should-retry", "false"))
+    if "content-type" in wanted and dialect is not None:
+        headers.append(Header("content-type", dialect.content_type))
     if "x-envoy-ratelimited" in wanted:
         headers.append(Header("x-envoy-ratelimited", "true"))
     return headers
 
 
-def _body(message: str, kind: str, limit: dict[str, Any] | None = None) -> bytes:
-    error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
-    if limit is not None:
-        error["rate_limit"] = limit
-    return json.dumps({"error": error}).encode("ascii")
+def _weight_of_written(key: _Told, written: _Written) -> int:
+    return written.weight + sum([200 + len(name) + len(value) for name, value in key[3]])
 
 
-def _refusing(items: Sequence[Item], told: Sequence[StatusValues]) -> int:
-    """The place of the descriptor that the caller has to wait for.
+def _weight_of_denial(key: _Denial, refusal: Refusal) -> int:
+    return 1_000 + len(key[0]) + 2 * len(key[1]) + len(refusal.body)
 
-    Of those that refuse the one that takes longest to reset (of two that reset together, the longer unit, as among the
-    windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
+
+class Cause(NamedTuple):
+    """The limit that a caller has to wait for: the place of the descriptor, the place of the limit in its rule, and for how
+    many seconds. That is infinite where waiting does not help."""
+
+    place: int
+    which: int
+    wait: float
+
+
+def cause(plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]) -> Cause:
+    """What refuses a request.
+
+    Of the descriptors that refuse, the one that takes longest to reset (of two that reset together, the one of the longer
+    unit, as among the windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
     """
-    over = [(place, limit, reset) for place, (code, limit, _, reset) in enumerate(told) if code is OVER_LIMIT]
-    strict = [(place, limit, reset) for place, limit, reset in over if not items[place].quota]
-    if strict:
-        place, _, _ = max(strict, key=lambda one: (one[2], length(one[1].window) if one[1] else 0))
-    else:
-        place, _, _ = min(over, key=lambda one: one[2])
-    return place
+    over = [place for place, (code, _, _, _) in enumerate(told) if code is OVER_LIMIT]
+    causes = [_cause_at(plan, place, counted) for place in over]
+    strict = [each for each in causes if not plan.items[each.place].quota]
+    if not strict:
+        return min(causes, key=lambda each: each.wait)
+    return max(strict, key=lambda each: (each.wait, _length(counted, each)))
 
 
-def limit_text(limits: Sequence[Limit], told: Limit) -> str:
-    """The limit that a status tells of; where the rule has several, all of them behind it.
-
-    `5000`, or `5000, 5000;w=3600;name="dba-hourly", 50000;w=86400;name="dba-daily"`, as Envoy writes them.
-    """
-    if len(limits) < 2:
-        return str(told.amount)
-    policies = [
-        f"{limit.amount};w={length(limit.window)}"
-        + (f';name="{header_text(limit.name)}"' if limit.name else "")
-        for limit in limits
-    ]
-    return ", ".join([str(told.amount), *policies])
-
-
-def unit_text(window: Window) -> str:
-    """`hour`, or `15 minutes`."""
-    unit = window.unit.name.lower()
-    return unit if window.multiplier == 1 else f"{window.multiplier} {unit}s"
+def _cause_at(plan: Plan, place: int, counted: Sequence[TallyValues | None]) -> Cause:
+    values = counted[place]
+    assert values is not None
+    _, rule, shown, _, _, _, _, _, windows = values
+    cost = plan.costs[place]
+    which = 0
+    for number, (limit, _, _, _, _, over, _) in enumerate(windows):
+        if over and (limit.amount == 0 or (cost > limit.amount and not rule.budget)):
+            # It will not have room for this request later either.
+            return new(Cause, (place, number, math.inf))
+        if limit is shown:
+            which = number
+    _, _, end, _, _, _, _ = windows[which]
+    return new(Cause, (place, which, end - plan.now))
 
 
-def fill(message: str, facts: dict[str, Any]) -> str:
-    """A denial_message with its placeholders filled in. It was checked when it was loaded."""
-    filled = []
-    for text, name, _, _ in string.Formatter().parse(message):
-        filled.append(text)
-        if name:
-            filled.append(str(facts[name]))
-    return "".join(filled)
-
-
-def _seconds(number: int) -> str:
-    return "second" if number == 1 else "seconds"
-
-
-def _instant(moment: int) -> str:
-    return datetime.fromtimestamp(min(moment, _LAST_INSTANT), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _length(counted: Sequence[TallyValues | None], one: Cause) -> int:
+    values = counted[one.place]
+    assert values is not None
+    return length(values[1].limits[one.which].window)

@@ -33,7 +33,15 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
     if base is None:
         if domain.budgets:
             limit = _on_calendar(limit, Calendar(domain.zone or "UTC"))
-        return Match(Rule(stat, (limit,), budget=domain.budgets, source=OVERRIDE_SOURCE), parts, stat)
+        rule = Rule(
+            stat,
+            (limit,),
+            budget=domain.budgets,
+            error_format=domain.error_format,
+            error_details=domain.error_details,
+            source=OVERRIDE_SOURCE,
+        )
+        return Match(rule, parts, stat)
     replaced = next((own for own in base.limits if _same_unit(own.window, limit.window)), None)
     if replaced is not None:
         new = Limit(limit.amount, replaced.window, replaced.name if base.budget else "")
@@ -50,6 +58,8 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         track=base.track,
         denial_message=base.denial_message,
         quiet=base.quiet,
+        error_format=base.error_format,
+        error_details=base.error_details,
         source=OVERRIDE_SOURCE,
     )
     return Match(rule, parts, stat)

@@ -97,7 +97,17 @@ class Node:
 class Domain:
     """The rules of one domain, compiled, and what holds for all of them."""
 
-    __slots__ = ("_root", "budgets", "deny_unmatched", "name", "required_keys", "rules", "zone")
+    __slots__ = (
+        "_root",
+        "budgets",
+        "deny_unmatched",
+        "error_details",
+        "error_format",
+        "name",
+        "required_keys",
+        "rules",
+        "zone",
+    )
 
     def __init__(self, source: DomainRules) -> None:
         self.name = source.name
@@ -105,6 +115,8 @@ class Domain:
         self.required_keys = source.required_keys
         self.budgets = source.budgets
         self.zone = source.zone
+        self.error_format = source.error_format
+        self.error_details = source.error_details
         self._root = Node()
         self.rules: tuple[Rule, ...] = ()
 

@@ -20,8 +20,8 @@ from .document import Document, Kind, Mapping, Scalar
 from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
 from .limits import BOTH_KINDS, Defaults, LimitText, read_limit, read_zone
+from .refusals import CHOICES, read_message
 from .report import Report
-from .templates import wrong_with
 from .vocabulary import Level
 
 MOST_LIMITS = 16
@@ -31,7 +31,7 @@ _MOST_KEYS = 16
 _MOST_THRESHOLDS = 10
 
 _FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
-_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message", "limit_headers")
+_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message", "limit_headers", *CHOICES)
 """What a descriptor says of its limits, and has no effect without any."""
 
 _UNMATCHED = {"allow": False, "deny": True}
@@ -109,6 +109,7 @@ class _Domain:
         self.zone = ""
         self.deny_unmatched = False
         self.required_keys: tuple[str, ...] = ()
+        self.refusals = dict.fromkeys(CHOICES, "")
         self.descriptors: list[DescriptorRule] = []
         self.siblings: dict[bytes, str] = {}
         self.names: set[str] = set()
@@ -128,6 +129,10 @@ class _Domain:
         required = fields.raw_texts("required_keys", _MOST_KEYS, "[team]")
         if self._agrees(file, fields, "required_keys", frozenset(required)):
             self.required_keys = self.required_keys or required
+        for name in CHOICES:
+            choice = fields.choice(name, CHOICES[name]) or ""
+            if self._agrees(file, fields, name, choice):
+                self.refusals[name] = choice
 
     def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
         """Whether `value` is something new, or at least nothing else than what another document says."""
@@ -158,6 +163,8 @@ class _Domain:
             required_keys=tuple(map(_bytes, self.required_keys)),
             budgets=self.budgets,
             zone=self.zone,
+            error_format=self.refusals["error_format"],
+            error_details=self.refusals["error_details"],
             source=self.source,
         )
 
@@ -260,7 +267,10 @@ class _Reader:
         flags = {name: bool(fields.flag(name)) for name in (*_FLAGS, "count_refused", "track")}
         metadata = fields.struct("metadata")
         warn_at = fields.shares("warn_at", _MOST_THRESHOLDS)
-        denial_message = _template(fields)
+        refusals = {
+            name: fields.choice(name, CHOICES[name]) or self._domain.refusals[name] for name in CHOICES
+        }
+        denial_message = read_message(fields, refusals["error_details"])
         limit_headers = fields.choice("limit_headers", _LIMIT_HEADERS)
         said = self._limits(fields)
         if not said:
@@ -297,6 +307,8 @@ class _Reader:
             track=flags["track"],
             denial_message=denial_message,
             quiet=_LIMIT_HEADERS[limit_headers or "always"],
+            error_format=refusals["error_format"],
+            error_details=refusals["error_details"],
             source=source,
         )
 
@@ -351,14 +363,6 @@ def _check_together(said: Sequence[LimitText]) -> None:
                 each.fields.error(
                     "unit", f"{first} has this window already: give each another unit or unit_multiplier"
                 )
-
-
-def _template(fields: Fields) -> str:
-    text = fields.text("denial_message") or ""
-    wrong = wrong_with(text)
-    if wrong:
-        fields.error("denial_message", wrong)
-    return text
 
 
 def _source(file: str, line: int) -> str:

@@ -17,7 +17,15 @@ class Level(Enum):
 
 
 KEYS: Mapping[Level, tuple[str, ...]] = {
-    Level.FILE: ("domain", "descriptors", "time_zone", "unmatched", "required_keys"),
+    Level.FILE: (
+        "domain",
+        "descriptors",
+        "time_zone",
+        "unmatched",
+        "required_keys",
+        "error_format",
+        "error_details",
+    ),
     Level.DESCRIPTOR: (
         "key",
         "value",
@@ -35,6 +43,8 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "track",
         "denial_message",
         "limit_headers",
+        "error_format",
+        "error_details",
     ),
     Level.RATE_LIMIT: (
         "requests_per_unit",
@@ -66,6 +76,8 @@ _OURS = {
     "count_refused",
     "denial_message",
     "limit_headers",
+    "error_details",
+    "error_format",
     "rate_limits",
     "required_keys",
     "starts_on",

@@ -83,6 +83,14 @@ def civil(day: int) -> tuple[int, int, int]:
     return found.year + 400 * cycles, found.month, found.day
 
 
+def local_time(zone: str, moment: int) -> str:
+    """What clocks in `zone` show at `moment`, with their distance from UTC: `2026-11-22T00:00:00+01:00`.
+
+    The zone must be one that zoneinfo knows, the moment one of Python's dates.
+    """
+    return datetime.fromtimestamp(moment, _zone(zone)).isoformat()
+
+
 def _clock_bounds(seconds: int, calendar: Calendar, now: int) -> tuple[int, int]:
     if DAY % seconds:
         seconds = min(seconds, LONGEST)

@@ -1,18 +1,35 @@
-"""Checking a denial_message: text with placeholders in braces, such as "Try again in {reset_seconds} seconds."."""
+"""What a configuration says of refusals: `denial_message`, `error_format` and `error_details`."""
 
 from __future__ import annotations
 
 import re
 from string import Formatter
 
-from ..answers.refusal import PLACEHOLDERS
-from .fields import quoted
+from ..answers.dialects import DIALECTS
+from ..answers.wording import HIDDEN, PLACEHOLDERS, placeholders
+from ..planning import FULL, MINIMAL
+from .fields import Fields, quoted
 
 LONGEST = 500
 """How many characters a denial_message may have."""
 
+CHOICES = {"error_format": tuple(DIALECTS), "error_details": (FULL, MINIMAL)}
+"""The keys that a domain may have for all of its rules, and their values."""
+
 _known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 _name = re.compile(r"\s*(\w*)")
+
+
+def read_message(fields: Fields, error_details: str) -> str:
+    """The denial_message of a rule whose refusals say as much as `error_details` has it; empty where there is none."""
+    text = fields.text("denial_message") or ""
+    wrong = wrong_with(text)
+    if not wrong and error_details == MINIMAL:
+        hidden = [f"{{{name}}}" for name in PLACEHOLDERS if name in HIDDEN & placeholders(text)]
+        wrong = f"has {' and '.join(hidden)}, which error_details: minimal hides" if hidden else ""
+    if wrong:
+        fields.error("denial_message", wrong)
+    return text
 
 
 def wrong_with(template: str) -> str:
