@@ -15,7 +15,6 @@ from pathlib import Path
 import structlog
 
 from ..core.errors import InvalidRequest, InvalidRules, Problem, StartError
-from ..core.matching import keys
 from ..core.model import Entry
 from ..core.text import printable
 from ..loading.rulebook import compile_rules
@@ -117,58 +116,6 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
         note = "each document is a configuration, and belongs into a file of its own: of a file, only the first is read"
         print(f"note: {note}", file=sys.stderr)
     return 0
-
-
-async def reset(environ: Mapping[str, str], domain: str, descriptor: str, *, dry_run: bool) -> None:
-    """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError."""
-    from ..assembly import make_store
-
-    settings = load_settings(environ)
-    if settings.backend == "memory":
-        raise StartError(
-            "the memory store lives inside the serving process, and cannot be reached from here: "
-            "set REDIS_URL to the store that the service counts in"
-        )
-    entries = entries_of(descriptor)
-    bucket, doubt = bucket_of(settings, domain, entries)
-    store = make_store(settings)
-    try:
-        held = await (store.look(bucket) if dry_run else store.forget(bucket))
-    finally:
-        await store.close()
-    verb = "would delete" if dry_run else "deleted"
-    for key, value in held.items():
-        what = f"which held {'no number' if value is None else value}"
-        if keys.is_marker(key):
-            what = "the marker of a threshold, which will be told again"
-        print(f"{verb} {printable(key)}, {what}")
-    if not held:
-        print(f"nothing is counted for {printable(bucket)}")
-        if doubt:
-            print(f"note: {doubt}", file=sys.stderr)
-
-
-def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tuple[str, str]:
-    """The bucket in which the service counts a descriptor; and why this may be another one, or nothing.
-
-    Where values share a bucket, only the rules can tell which: they are those that the settings name.
-    """
-    from ..assembly import find_files, places_of
-
-    match, doubt = None, ""
-    try:
-        contents = files.read(find_files(settings), places_of(settings), settings.manifest_domain)
-        tree, *_ = compile_rules(
-            *contents,
-            merge_domains=settings.merge_domain_config,
-            budget_domains=frozenset(settings.budget_domains),
-        )
-    except InvalidRules as error:
-        doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
-    else:
-        match = tree.match(domain, entries) if domain in tree.domains else None
-    parts = match.parts if match else tuple(keys.part(*entry) for entry in entries)
-    return keys.bucket(settings.cache_key_prefix, domain, parts), doubt
 
 
 def entries_of(text: str) -> tuple[Entry, ...]:

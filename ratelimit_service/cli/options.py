@@ -150,13 +150,22 @@ def ask(
 def reset(
     domain: Domain,
     descriptor: Descriptor,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this window: hour, 15minute; may be repeated.", metavar="WINDOW"),
+    ] = None,
+    spare: Annotated[
+        list[str] | None,
+        typer.Option(help="All windows but this one; may be repeated.", metavar="WINDOW"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the counters of a bucket from the store that the environment's settings name, and say what they held."""
-    from . import commands
+    from . import reset as command
 
     try:
-        asyncio.run(commands.reset(os.environ, domain, descriptor, dry_run=dry_run))
+        which = command.windows(window or (), spare or ())
+        asyncio.run(command.reset(os.environ, domain, descriptor, which, dry_run=dry_run))
     except RateLimitServiceError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from ratelimit_service.stores.redis.slots import slot_of
+from testing.fleets import RedisCluster
 from testing.servers import RedisServer, free_port
 from testing.service import Ended, Service
 
@@ -105,6 +108,106 @@ def test_values_that_share_a_counter_are_reset_together(
     shared = prefix + "{cli|path=files/*}:year:2026-01-01Z"
     assert (0, f"deleted {shared}, which held 5\n", "") == reset("path=files/a")
     assert {key: value for key, value in counters.items() if key != shared} == left(redis_server, counters)
+
+
+class Store(Protocol):
+    """A Redis of one shape, with the counters of three windows of team=dba, and a marker."""
+
+    settings: dict[str, str]
+
+    def left(self) -> list[str]:
+        """What is left of them, in the order of WINDOWS."""
+        ...
+
+
+WINDOWS = {
+    "{cli|team=dba}:hour:2026-11-21T01Z": "40",
+    "{cli|team=dba}:hour:2026-11-21T01Z:warned-80": "1",
+    "{cli|team=dba}:15hour:2026-11-21T00Z": "41",
+    "{cli|team=dba}:month:2026-11-01": "4211",
+}
+HOUR, MARKER, HOURS, MONTH = WINDOWS
+
+
+@dataclass
+class Shape:
+    """See Store."""
+
+    settings: dict[str, str]
+    server: RedisServer
+
+    def left(self) -> list[str]:
+        return [key for key in WINDOWS if self.server.cli("EXISTS", key) == "1"]
+
+
+@pytest.fixture(params=["single", "cluster"])
+def store(request: pytest.FixtureRequest, config: Path) -> Iterator[Store]:
+    """Each of the shapes."""
+    settings = {"CONFIG_PATH": str(config)}
+    if request.param == "single":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        settings |= {"REDIS_URL": server.address}
+    else:
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        server = cluster.owner(slot_of(HOUR))
+        settings |= {"REDIS_TYPE": "CLUSTER", "REDIS_URL": cluster.url}
+    server.cli("MSET", *itertools.chain(*WINDOWS.items()))
+    yield Shape(settings, server)
+    server.cli("DEL", *WINDOWS)
+
+
+@pytest.mark.parametrize(
+    "options, deleted",
+    [
+        ([], [HOURS, HOUR, MARKER, MONTH]),
+        (["--window", "hour"], [HOUR, MARKER]),
+        (["--window", "15hour", "--window", "month"], [HOURS, MONTH]),
+        (["--spare", "month"], [HOURS, HOUR, MARKER]),
+        (["--spare", "month", "--spare", "15hour"], [HOUR, MARKER]),
+        (["--window", "hour", "--window", "month", "--spare", "month"], [HOUR, MARKER]),
+    ],
+    ids=["all", "one", "two", "all but one", "all but two", "both"],
+)
+def test_windows_are_chosen_and_spared(
+    command: Command, store: Store, options: list[str], deleted: list[str]
+) -> None:
+    """An hour can be given back without the month; a dry run says what would be done and does nothing."""
+    lines = {
+        key: f"{key}, {'the marker of a threshold, which will be told again' if key == MARKER else f'which held {held}'}"
+        for key, held in WINDOWS.items()
+    }
+    arguments = ["reset", DOMAIN, "team=dba", *options]
+    would = "".join([f"would delete {lines[key]}\n" for key in deleted])
+    assert (0, would, "") == command(*arguments, "--dry-run", **store.settings)
+    assert list(WINDOWS) == store.left()
+    assert (0, would.replace("would delete", "deleted"), "") == command(*arguments, **store.settings)
+    assert [key for key in WINDOWS if key not in deleted] == store.left()
+
+
+def test_a_window_that_counts_nothing_names_those_that_do(command: Command, store: Store) -> None:
+    """A day is not among them, and `hour` is no beginning of `15hour`."""
+    said = "nothing is counted for {cli|team=dba} in that window, but in 15hour, hour, month\n"
+    assert (0, said, "") == command("reset", DOMAIN, "team=dba", "--window", "day", **store.settings)
+    assert list(WINDOWS) == store.left()
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("hours", "did you mean 'hour'?"),
+        ("1hour", "did you mean 'hour'?"),
+        ("15 min", "did you mean '15minute'?"),
+        ("Month", "did you mean 'month'?"),
+        ("dba-hourly", "give it as it stands in the counter's key, such as hour, day or 15minute"),
+        ("hour*", "give it as it stands in the counter's key, such as hour, day or 15minute"),
+        ("", "give it as it stands in the counter's key, such as hour, day or 15minute"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--window", "--spare"])
+def test_a_window_that_is_none_is_told(command: Command, option: str, name: str, hint: str) -> None:
+    """Before anything is deleted: a name that is misspelt under --spare would spare nothing."""
+    said = f"no window is called '{name}': {hint}\n"
+    assert (1, "", said) == command("reset", DOMAIN, "team=dba", option, name)
 
 
 @pytest.mark.usefixtures("counters")

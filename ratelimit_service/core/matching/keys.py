@@ -74,6 +74,12 @@ def warned(counter: str, percent: str) -> str:
     return f"{counter}:warned-{percent}"
 
 
+def window_of(key: str) -> str:
+    """The name of the window that a counter, or a marker beside one, is of: `hour`, `15minute`; empty where it has none."""
+    _, bucket_ends, span = key.rpartition("}:")
+    return span.partition(":")[0] if bucket_ends else ""
+
+
 def is_marker(key: str) -> bool:
     """Whether a key of a bucket is a marker, and no counter."""
     return ":warned-" in key.rpartition("}")[2]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.decision import Count
 from ...core.errors import StoreError
+from ...core.matching.keys import window_of
 from ...core.model import HitValues
 from ...ports import CounterStore, Outcome, Then
 from ..batch import Part, joined, together
@@ -65,8 +66,7 @@ class SecondsApart:
 
 def is_of_seconds(key: str) -> bool:
     """Whether a counter's window is of seconds: `…}:second:…`, `…}:15second:…`."""
-    window = key.rpartition("}")[2].split(":", 2)
-    return len(window) > 1 and window[1].endswith("second")
+    return window_of(key).endswith("second")
 
 
 def _part(groups: Sequence[Sequence[HitValues]], of_seconds: bool) -> Part:

@@ -1,0 +1,128 @@
+"""The command `reset`: deletes the counters of a bucket, or those of some of its windows."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..core.errors import InvalidRequest, InvalidRules, StartError
+from ..core.matching import keys
+from ..core.model import Entry
+from ..core.rules.hints import UNITS, unit_named
+from ..core.text import printable
+from ..loading.rulebook import compile_rules
+from ..ports import CounterStore
+from ..settings.table import Settings, load_settings
+from ..sources import files
+from .commands import entries_of
+
+_UNITS = [unit.name.lower() for unit in UNITS]
+_window_name = re.compile(r"(|[1-9][0-9]*)([a-z]+)")
+
+
+class Windows(NamedTuple):
+    """Which windows of a bucket are meant, by the names that counter keys have: all, without any; `spared` never are."""
+
+    chosen: frozenset[str] = frozenset()
+    spared: frozenset[str] = frozenset()
+
+    def has(self, window: str) -> bool:
+        """Whether a window is meant."""
+        return window not in self.spared and (not self.chosen or window in self.chosen)
+
+
+EVERY = Windows()
+
+
+def windows(chosen: Sequence[str], spared: Sequence[str]) -> Windows:
+    """Return the windows that options name. Raises InvalidRequest for a name that no window has."""
+    for name in (*chosen, *spared):
+        found = _window_name.fullmatch(name)
+        if found is None or found[1] == "1" or found[2] not in _UNITS:
+            raise InvalidRequest(f"no window is called '{printable(name)}': {_window_meant(name)}")
+    return Windows(frozenset(chosen), frozenset(spared))
+
+
+def _window_meant(name: str) -> str:
+    number = re.match("[0-9]{0,9}", name)
+    digits = number[0] if number else ""
+    unit = unit_named(name[len(digits) :])
+    if unit is None:
+        return "give it as it stands in the counter's key, such as hour, day or 15minute"
+    return f"did you mean '{digits if int(digits or 1) > 1 else ''}{unit.name.lower()}'?"
+
+
+async def reset(
+    environ: Mapping[str, str], domain: str, descriptor: str, which: Windows = EVERY, *, dry_run: bool
+) -> None:
+    """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError.
+
+    `which` chooses among its windows.
+    """
+    from ..assembly import make_store
+
+    settings = load_settings(environ)
+    if settings.backend == "memory":
+        raise StartError(
+            "the memory store lives inside the serving process, and cannot be reached from here: "
+            "set REDIS_URL to the store that the service counts in"
+        )
+    entries = entries_of(descriptor)
+    bucket, doubt = bucket_of(settings, domain, entries)
+    store = make_store(settings)
+    try:
+        there = await store.look(bucket)
+        held = {key: value for key, value in there.items() if which.has(keys.window_of(key))}
+        if not dry_run:
+            held = await _forget(store, bucket, held, everything=len(held) == len(there))
+    finally:
+        await store.close()
+    verb = "would delete" if dry_run else "deleted"
+    for key, value in held.items():
+        what = f"which held {'no number' if value is None else value}"
+        if keys.is_marker(key):
+            what = "the marker of a threshold, which will be told again"
+        print(f"{verb} {printable(key)}, {what}")
+    if not held:
+        others = sorted({keys.window_of(key) for key in there})
+        but = f" in that window, but in {', '.join(others)}" if others else ""
+        print(f"nothing is counted for {printable(bucket)}{but}")
+        if doubt:
+            print(f"note: {doubt}", file=sys.stderr)
+
+
+async def _forget(
+    store: CounterStore, bucket: str, held: Mapping[str, int | None], *, everything: bool
+) -> dict[str, int | None]:
+    """Delete the counters of those windows that `held` has keys of; return what they held."""
+    if everything:
+        return await store.forget(bucket)
+    deleted: dict[str, int | None] = {}
+    for window in sorted({keys.window_of(key) for key in held}):
+        deleted |= await store.forget(f"{bucket}:{window}")
+    return deleted
+
+
+def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tuple[str, str]:
+    """The bucket in which the service counts a descriptor; and why this may be another one, or nothing.
+
+    Where values share a bucket, only the rules can tell which: they are those that the settings name.
+    """
+    from ..assembly import find_files, places_of
+
+    match, doubt = None, ""
+    try:
+        contents = files.read(find_files(settings), places_of(settings), settings.manifest_domain)
+        tree, *_ = compile_rules(
+            *contents,
+            merge_domains=settings.merge_domain_config,
+            budget_domains=frozenset(settings.budget_domains),
+        )
+    except InvalidRules as error:
+        doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
+    else:
+        match = tree.match(domain, entries) if domain in tree.domains else None
+    parts = match.parts if match else tuple(keys.part(*entry) for entry in entries)
+    return keys.bucket(settings.cache_key_prefix, domain, parts), doubt
