@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -26,12 +27,15 @@ from .assembly import (
     policy_of,
     spread_of,
 )
+from .background.tasks import Background
+from .background.threads import StuckError, Thread
 from .core.errors import StoreError
 from .health import Health
 from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
 from .http.server import HttpPort
+from .loading import following
 from .loading.rulebook import Rulebook
 from .loading.slices import in_slices
 from .observe.decision_log import DecisionLog
@@ -39,6 +43,7 @@ from .observe.line_writer import LineWriter, to_stdout
 from .observe.metrics import Metrics
 from .observe.observers import Observers
 from .observe.standing import StandingBuckets
+from .observe.tables import Sample
 from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
 from .service import RateLimitService
@@ -79,13 +84,16 @@ class App:
         self._log = structlog.get_logger("ratelimit_service")
         self._stopping = asyncio.Event()
         self._told_to_stop = 0.0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._files = Thread("looking for changes of the rules")
+        self.background = Background()
         self.health = Health()
         self.metrics = Metrics(
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
         )
         self.watch = make_watch(settings, lambda: self.service.tree)
-        self.store = make_store(settings, self.metrics.observe_store, self.watch, self.metrics.watch)
+        self.store = make_store(
+            settings, self.metrics.observe_store, self.watch, self.metrics.watch, self.background
+        )
         if self.watch is not None:
             self.metrics.watch(
                 "ratelimit_service_redis_clock_offset_seconds", partial(getattr, self.watch, "clock_offset")
@@ -133,6 +141,8 @@ class App:
         self.grpc = make_grpc_server(settings, self.service, self.health, self.metrics.requested)
         self.metrics.watch("ratelimit_service_calls_in_hand", lambda: self.grpc.in_hand)
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
+        self.background.expect("event_loop")
+        self.metrics.show(self._background_failures)
         main = main_app(self.service, self.health, codec)
         debug = debug_app(lambda: self.service.tree, lambda: self.rulebook.problems, self.metrics)
         certificates = http_certificates(settings)
@@ -153,11 +163,26 @@ class App:
         gc.enable()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
-            await self.start()
-            await self._stopping.wait()
-            await self.drain()
+            if await self._started():
+                await self._stopping.wait()
+                await self.drain()
         finally:
             await self.stop()
+
+    async def _started(self) -> bool:
+        """Start; False where a signal came first, for example while the first rules are read."""
+        starting = asyncio.create_task(self.start())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            await starting
+            return True
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
 
     async def start(self) -> None:
         """Load the rules, open the ports, and go looking for the store and for changes of the files."""
@@ -166,24 +191,25 @@ class App:
             await self.store.start()
         else:
             self.health.set(self._settings.backend, False)
-        watcher = files.Watcher(self._find)
+        watcher = await self._watcher()
         await self._load()
         if self._decision_log is not None:
             self._decision_log.start()
         for port in self._ports:
             await port.start()
         await self.grpc.start()
-        self._tasks = [
-            asyncio.create_task(watcher.run(self._load)),
-            asyncio.create_task(self._standing.run(self._unobserved.submit)),
-        ]
+        self.background.keep(
+            "rules",
+            lambda: following.follow(watcher.changed, self._load, self._files, again=self.rulebook.again),
+        )
+        self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self._settings.backend == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
         else:
-            self._tasks.append(asyncio.create_task(self._look_after_the_store()))
+            self.background.keep("store_health", self._look_after_the_store)
         if self.watch is not None:
-            self._tasks.append(asyncio.create_task(self.watch.run()))
+            self.background.keep("redis_watch", self.watch.run)
         self._log.info(
             "serving",
             grpc=self.grpc.address,
@@ -204,8 +230,7 @@ class App:
 
     async def stop(self) -> None:
         """Finish the calls in hand, then what they handed to the store, then close."""
-        for task in self._tasks:
-            task.cancel()
+        await self.background.stop()
         await self.grpc.stop(self._settings.shutdown_grace)
         await asyncio.gather(*[port.stop(self._settings.shutdown_grace) for port in self._ports])
         await self.store.close()
@@ -238,12 +263,21 @@ class App:
             and not settings.healthy_with_at_least_one_config_loaded
         )
 
-    async def _load(self) -> None:
+    async def _watcher(self) -> files.Watcher:
+        try:
+            return await self._files.do(partial(files.Watcher, self._find), following.ANSWERS_WITHIN)
+        except StuckError as error:
+            self._log.error("the files of the rules do not answer", error=str(error))
+            return files.Watcher(self._find, seen=())  # whatever is there once they answer is a change
+
+    async def _load(self) -> bool:
+        """Load the rules; whether to try again soon, though no file changes."""
         if await self.rulebook.load():
             tree = self.service.tree
             await in_slices(self._standing.following(self.rulebook.domains))
             needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
             self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
+        return self.rulebook.again
 
     async def _look_after_the_store(self) -> None:
         reached: bool | None = None
@@ -254,6 +288,9 @@ class App:
                 if reached is not False:
                     self._log.error("the store cannot be reached", error=str(error))
                 reached = False
+            except Exception:  # a reply that the driver cannot parse, for example: the supervisor logs it
+                self.health.set(self._settings.backend, False)
+                raise
             else:
                 if not reached:
                     self._log.info("the store is reached")
@@ -261,8 +298,14 @@ class App:
             self.health.set(self._settings.backend, reached)
             await asyncio.sleep(_STORE_LOOK)
 
+    def _background_failures(self) -> Iterator[Sample]:
+        for task, failures in self.background.failures():
+            yield Sample("ratelimit_service_background_failures", {"task": task}, failures)
+
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self._log.error(context.get("message", "unexpected"), exc_info=context.get("exception"))
+        self.background.failed(
+            "event_loop", context.get("message", "an unexpected error"), context.get("exception")
+        )
 
 
 def decision_log_of(settings: Settings) -> DecisionLog | None:

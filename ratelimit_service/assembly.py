@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from .background.tasks import Background
 from .core.answers.refusal import Spread
 from .core.bounds import RequestBounds
 from .core.errors import StartError
@@ -47,11 +48,12 @@ def make_store(
     observe: Callable[[float], None] = lambda seconds: None,
     watch: RedisWatch | None = None,
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
+    background: Background | None = None,
 ) -> CounterStore:
     """The store that the settings ask for, not yet reached.
 
     `observe` is told of the seconds of each round trip, `watch` of each Redis that counters are in, `show` of the metrics of
-    the layers above them.
+    the layers above them, `background` of failures of the work that they do by themselves.
     """
     if settings.backend == "memory":
         if not settings.memory_snapshot_path:
@@ -68,12 +70,12 @@ def make_store(
     def settled(store: RedisStore | ClusterStore, *, keeps_days: bool = True) -> CounterStore:
         if watch is not None:
             watch.add(store, keeps_days=keeps_days)
-        layers.append(SettlingStore(store, settings.store_journal_size))
+        layers.append(SettlingStore(store, settings.store_journal_size, background=background))
         return CoalescingStore(layers[-1])
 
-    store = settled(redis_store(settings, observe))
+    store = settled(redis_store(settings, observe, background))
     if settings.redis_persecond:
-        seconds = settled(redis_store_for_seconds(settings, observe), keeps_days=False)
+        seconds = settled(redis_store_for_seconds(settings, observe, background), keeps_days=False)
         store = SecondsApart(store, seconds)
     metric = "ratelimit_service_store_"
     show(f"{metric}failures", lambda: sum(layer.failures for layer in layers))
@@ -87,12 +89,15 @@ def make_store(
     return cache
 
 
-def redis_store(settings: Settings, observe: Callable[[float], None]) -> RedisStore | ClusterStore:
+def redis_store(
+    settings: Settings, observe: Callable[[float], None], background: Background | None = None
+) -> RedisStore | ClusterStore:
     """The store that the REDIS_ settings describe."""
     return _redis_store(
         settings,
         settings.redis,
         observe,
+        background,
         auth_file=settings.redis_auth_file,
         sentinel_auth=settings.redis_sentinel_auth.get_secret_value(),
         tls=settings.redis_tls,
@@ -102,13 +107,14 @@ def redis_store(settings: Settings, observe: Callable[[float], None]) -> RedisSt
 
 
 def redis_store_for_seconds(
-    settings: Settings, observe: Callable[[float], None]
+    settings: Settings, observe: Callable[[float], None], background: Background | None = None
 ) -> RedisStore | ClusterStore:
     """The store that the REDIS_PERSECOND_ settings describe."""
     return _redis_store(
         settings,
         settings.redis_for_seconds,
         observe,
+        background,
         auth_file=settings.redis_persecond_auth_file,
         sentinel_auth=settings.redis_persecond_sentinel_auth.get_secret_value(),
         tls=settings.redis_persecond_tls,
@@ -121,6 +127,7 @@ def _redis_store(
     settings: Settings,
     target: RedisTarget,
     observe: Callable[[float], None],
+    background: Background | None,
     *,
     auth_file: str,
     sentinel_auth: str,
@@ -150,7 +157,11 @@ def _redis_store(
     match target.kind:
         case RedisType.CLUSTER:
             return ClusterStore(
-                lambda address: at_address(address, link), target.servers, observe, patience=timeout / 4
+                lambda address: at_address(address, link),
+                target.servers,
+                observe,
+                patience=timeout / 4,
+                background=background,
             )
         case RedisType.SENTINEL:
             login = Login(*credentials(sentinel_auth))

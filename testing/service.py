@@ -159,6 +159,11 @@ class Serving:
             raise
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
@@ -233,11 +238,6 @@ class Service(Serving):
         """The sum of all series of a metric."""
         lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
 
 
 class Caller:

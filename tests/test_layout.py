@@ -17,6 +17,7 @@ LONGEST = 400
 
 ALLOWED = {
     "core": {},
+    "background": {},
     "proto": {},
     "health": {},
     "settings": {
@@ -35,10 +36,12 @@ ALLOWED = {
         "ports": "the store and the observer that it is given",
     },
     "loading": {
+        "background": "a thread for files that do not answer",
         "core": "data to rules; what another process reads them with comes with the task, by name",
         "service": "gets the rules that were loaded",
     },
     "stores": {
+        "background": "failures of what they do by themselves are counted",
         "core": "hits and errors",
         "ports": "what a store is",
     },

@@ -72,11 +72,17 @@ class Problem(NamedTuple):
 
 
 class InvalidRules(RateLimitServiceError):
-    """A configuration that cannot be loaded. `problems` has all that is wrong, `warnings` what else was noticed."""
+    """A configuration that cannot be loaded. `problems` has all that is wrong, `warnings` what else was noticed.
 
-    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
+    `again` is whether the same files may be loaded another time: nothing is wrong with what is in them.
+    """
+
+    def __init__(
+        self, problems: Sequence[Problem], warnings: Sequence[Problem] = (), *, again: bool = False
+    ) -> None:
         self.problems = tuple(problems)
         self.warnings = tuple(warnings)
+        self.again = again
         super().__init__("\n".join(map(str, self.problems)))
 
 

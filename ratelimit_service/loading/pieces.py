@@ -26,10 +26,14 @@ _LONG_ENOUGH = 4096
 
 
 class End(NamedTuple):
-    """Behind everything else: how many things before it are warnings, and before those, problems. The others are domains."""
+    """Behind everything else: how many things before it are warnings, and before those, problems. The others are domains.
+
+    `again` is InvalidRules.again.
+    """
 
     problems: int
     warnings: int
+    again: bool = False
 
 
 class Nonsense(ValueError):
@@ -79,7 +83,7 @@ def loaded(rules: Loaded) -> Iterator[bytes]:
 
 def refused(error: InvalidRules) -> Iterator[bytes]:
     """The pieces of rules that cannot be loaded."""
-    yield from _pieces(_listed(error.problems, error.warnings))
+    yield from _pieces(_listed(error.problems, error.warnings, again=error.again))
 
 
 def _pieces(things: Iterable[tuple[object, int]]) -> Iterator[bytes]:
@@ -95,10 +99,12 @@ def _pieces(things: Iterable[tuple[object, int]]) -> Iterator[bytes]:
         yield piece.getvalue()
 
 
-def _listed(problems: Sequence[Problem], warnings: Sequence[Problem]) -> Iterator[tuple[object, int]]:
+def _listed(
+    problems: Sequence[Problem], warnings: Sequence[Problem], *, again: bool = False
+) -> Iterator[tuple[object, int]]:
     for problem in (*problems, *warnings):
         yield problem, 0
-    yield End(len(problems), len(warnings)), 0
+    yield End(len(problems), len(warnings), again), 0
 
 
 def _apart(domains: Iterable[DomainRules]) -> Iterator[tuple[object, int]]:
@@ -158,14 +164,14 @@ class Assembly:
         """The rules. Raises InvalidRules where they could not be loaded, Nonsense where there is something else."""
         if self._end is None:
             raise Nonsense("there is no end")
-        things, (wrong, noticed) = self._things, self._end
+        things, (wrong, noticed, again) = self._things, self._end
         warnings = tuple(things[len(things) - noticed :])
         problems = tuple(things[len(things) - noticed - wrong : len(things) - noticed])
         domains = tuple(things[: len(things) - noticed - wrong])
         if any([not isinstance(each, Problem) for each in (*problems, *warnings)]):
             raise Nonsense("a problem is none")
         if problems:
-            raise InvalidRules(problems, warnings)
+            raise InvalidRules(problems, warnings, again=again)
         if any([not isinstance(each, DomainRules) for each in domains]):
             raise Nonsense("a domain is none")
         return Loaded(domains, warnings)

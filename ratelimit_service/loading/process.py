@@ -46,17 +46,26 @@ _LAST_WORDS = 4_000
 _ENDS_WITHIN = 1.0
 """Seconds in which it ends by itself, once it has nothing more to say."""
 
+STANDS_STILL = 30.0
+"""Seconds without a byte and without any use of the CPU after which it is given up: a FIFO, a file system that does not answer."""
+
+_FIRST_LOOK, _LAST_LOOK = 0.0005, 0.02
+"""Seconds between two looks at whether it has ended: from, to."""
+
+_LATE = 1.0
+"""Seconds beyond its time after which a timer says that this process itself stood still."""
+
 _NOT_STARTED = "no process can read the rules: they are read in this one, and calls wait now and then"
 
 
 async def read_elsewhere(
-    task: Task, command: Sequence[str] = COMMAND, *, hurry: bool = False
+    task: Task, command: Sequence[str] = COMMAND, *, hurry: bool = False, patience: float = STANDS_STILL
 ) -> Loaded | None:
     """Do a task in another process; None where there cannot be one, which is logged. In a `hurry`, it gives way to nobody.
 
-    Raises InvalidRules where the rules cannot be loaded, and where the process ended before it had said all of them; but in a
-    hurry there are no others to go on with, and that is None as well. When this returns, raises or is cancelled, the process has
-    ended.
+    Raises InvalidRules where the rules cannot be loaded, where the process ended before it had said all of them, and where it
+    stands still for `patience` seconds; but in a hurry there are no others to go on with, and an early end is None as well. When
+    this returns, raises or is cancelled, the process has ended, unless it hangs within the kernel and will end when it returns.
     """
     log = structlog.get_logger(__name__)
     try:
@@ -64,26 +73,33 @@ async def read_elsewhere(
     except (OSError, subprocess.SubprocessError) as error:
         log.warning(_NOT_STARTED, error=str(error))
         return None
-    talk = _Talk(process)
+    talk = _Talk(process, patience)
     try:
         return await talk.about(task, Pace(0) if hurry else Pace())
     except asyncio.IncompleteReadError:
-        code = await asyncio.to_thread(_ended, process, _ENDS_WITHIN)
+        code = await _ended(process, _ENDS_WITHIN)
         said = await talk.last_words()
         if hurry or (code >= 0 and not talk.began):
             log.warning(_NOT_STARTED, code=code, said=said)
             return None
         log.error("the process that reads the rules ended early", code=code, said=said)
-        _fail(_how(code))
+        _fail(f"the process that reads it {_how(code)}")
     except Nonsense as error:
         log.error("the process that reads the rules sent something else", error=str(error))
-        _fail("sent something else")
+        _fail("the process that reads it sent something else")
+    except _StandsStill:
+        where = await talk.busy_with()
+        log.error("the rules cannot be read: a file does not answer", file=where, seconds=patience)
+        _fail(f"it does not answer: reading it has been given up after {patience:g} s", where)
+    except OSError as error:  # no descriptor left for the pipes
+        log.error("the process that reads the rules cannot be spoken to", error=str(error))
+        _fail(f"the process that reads it cannot be spoken to: {error.strerror or error}")
     finally:
         process.kill()  # before anything is awaited, which may be cancelled again
         try:
             talk.close()
         finally:
-            await asyncio.to_thread(_ended, process, 0)
+            await _ended(process, _ENDS_WITHIN)
 
 
 def _start(command: Sequence[str], nicer: int) -> subprocess.Popen[bytes]:
@@ -115,13 +131,25 @@ def _environment() -> Iterator[tuple[str, str]]:
         yield "PYTHONDONTWRITEBYTECODE", "1"
 
 
-def _ended(process: subprocess.Popen[bytes], patience: float) -> int:
-    """Wait until it has ended, which it is made to after so many seconds. Its exit code; that of a signal is negative."""
-    try:
-        return process.wait(patience)
-    except subprocess.TimeoutExpired:
+async def _ended(process: subprocess.Popen[bytes], patience: float) -> int:
+    """Wait until it has ended, which it is made to after so many seconds; its exit code, negative for a signal.
+
+    A process that hangs within the kernel does not end by SIGKILL either. It is left alone after as many seconds again, and
+    Python takes note of its end when it starts the next one.
+    """
+    loop = asyncio.get_running_loop()
+    for due in (loop.time() + patience, loop.time() + 2 * patience):
+        pause = _FIRST_LOOK
+        while True:
+            code = process.poll()
+            if code is not None:
+                return code
+            if loop.time() >= due:
+                break
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_LOOK)
         process.kill()
-        return process.wait()
+    return -signal.SIGKILL
 
 
 def _how(code: int) -> str:
@@ -134,9 +162,22 @@ def _how(code: int) -> str:
     return f"was ended by {name}" + (", as happens where memory runs out" if name == "SIGKILL" else "")
 
 
-def _fail(what: str) -> NoReturn:
-    message = f"could not be read: the process that reads it {what}. It is read again when a file changes or is touched"
-    raise InvalidRules([Problem("configuration", 0, "", message)]) from None
+def _fail(why: str, what: str = "configuration") -> NoReturn:
+    message = f"could not be read: {why}. It is read again soon, and when a file changes"
+    raise InvalidRules([Problem(what, 0, "", message)], again=True) from None
+
+
+def _used(process: subprocess.Popen[bytes]) -> str:
+    """How much CPU time it has used, for comparison; always the same where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return " ".join(fields[11:13])  # in user mode, in the kernel
+
+
+class _StandsStill(Exception):
+    """Nothing has come of it for too long."""
 
 
 class _LastWords(asyncio.Protocol):
@@ -156,9 +197,11 @@ class _LastWords(asyncio.Protocol):
 class _Talk:
     """The pipes to such a process, and what goes through them."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
         self.began = False
         """Whether it has begun to read."""
+        self._process = process
+        self._patience = patience
         assert process.stdin and process.stdout and process.stderr
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._pieces = asyncio.StreamReader()
@@ -166,14 +209,14 @@ class _Talk:
         self._open: list[asyncio.BaseTransport] = []
 
     async def about(self, task: Task, pace: Pace) -> Loaded:
-        """What becomes of the task. Raises InvalidRules; IncompleteReadError where it has ended, Nonsense."""
+        """What becomes of the task. Raises InvalidRules; IncompleteReadError where it has ended, Nonsense, _StandsStill, OSError."""
         await self._connect(task)
         rules = Assembly()
         while not rules.complete:
-            length = int.from_bytes(await self._pieces.readexactly(LENGTH), "big")
+            length = int.from_bytes(await self._read(LENGTH), "big")
             if length > _LARGEST:
                 raise Nonsense(f"a piece of {length} bytes")
-            for _ in rules.add(await self._pieces.readexactly(length)):
+            for _ in rules.add(await self._read(length)):
                 if pace.over:
                     await pace.breathe()
             self.began = True
@@ -185,9 +228,29 @@ class _Talk:
         pieces = asyncio.StreamReaderProtocol(self._pieces)
         self._open.append((await loop.connect_read_pipe(lambda: pieces, self._stdout))[0])
         self._open.append((await loop.connect_read_pipe(lambda: self._words, self._stderr))[0])
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._stdin)
-        self._open.append(stdin)
-        stdin.write(framed(pickle.dumps(task)))
+        self._input, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._stdin)
+        self._open.append(self._input)
+        self._input.write(framed(pickle.dumps(task)))
+
+    async def _read(self, length: int) -> bytes:
+        """So many bytes, for which it may take as long as it likes while it works."""
+        loop = asyncio.get_running_loop()
+        used: str | None = None
+        while True:
+            due = loop.time() + self._patience / 2
+            try:
+                async with asyncio.timeout_at(due):
+                    return await self._pieces.readexactly(length)
+            except TimeoutError:
+                before, used = used, _used(self._process)
+                if used == before and loop.time() - due < _LATE:
+                    raise _StandsStill from None
+
+    async def busy_with(self) -> str:
+        """The file that it waits for, as it says itself; it ends with that."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._input.write(b"?")
+        return await self.last_words() or "configuration"
 
     async def last_words(self) -> str:
         """The end of what it has written to stderr."""

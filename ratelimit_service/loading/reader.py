@@ -1,8 +1,8 @@
 """The process that reads rules, started by process.py: `python -m ratelimit_service.loading.reader`.
 
-    stdin     the task, pickled, and then nothing until whoever has sent it goes away
+    stdin     the task, pickled, and then nothing until its sender goes away, or gives up
     stdout    an empty piece as soon as the work begins, and then those of the result
-    stderr    what Python says where it ends by a mistake of ours
+    stderr    what Python says where it ends by a mistake of ours; what it is busy with, where its sender gives up
 
 Each message has its length before it. What is imported here is waited for at each reload, so it is no more than is needed.
 """
@@ -72,8 +72,12 @@ def _own_stdout() -> BinaryIO:
 
 
 def _end_with_the_parent() -> None:
-    """However that ends, its end of the pipe is closed. Whoever does not want the rules any more closes it as well."""
-    os.read(sys.stdin.fileno(), 1)
+    """Wait until the parent ends, however it does, or wants the rules no more: its end of the pipe is closed then.
+
+    A byte means that it waits in vain for a file. The main thread has the name of the file that it reads (sources/files.py).
+    """
+    if os.read(sys.stdin.fileno(), 1):
+        os.write(sys.stderr.fileno(), threading.main_thread().name.encode(errors="backslashreplace"))
     os._exit(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import time
 from collections import deque
@@ -11,13 +10,14 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from ..background.threads import StuckError, Thread
 from ..core.errors import InvalidRules, Problem
 from ..core.matching.tree import RuleTree
 from ..core.model import DomainRules
 from ..core.planner import Planner
 from ..core.rules.document import Document
 from ..service import RateLimitService
-from .process import read_elsewhere
+from .process import STANDS_STILL, read_elsewhere
 from .slices import Pace, at_once, in_slices
 from .task import Read, Task
 
@@ -91,6 +91,9 @@ class Rulebook:
         """What was wrong with the last load; empty where it went well."""
         self.domains: Sequence[DomainRules] = ()
         """The rules in force, as they were written."""
+        self.again = False
+        """Whether the last load may go well another time, though no file changes."""
+        self._thread = Thread("reading the rules")
 
     @property
     def _tree(self) -> RuleTree | None:
@@ -107,11 +110,13 @@ class Rulebook:
                 gc.freeze()
                 gc.enable()
         except InvalidRules as error:
-            self.problems = error.problems
-            self._observer.config_failed()
-            await in_slices(self._refuse(error.problems))
-            return False
+            return await self._failed(error)
+        except Exception as error:  # out of descriptors, threads or memory, or a mistake of ours
+            self._log.error("the rules cannot be loaded", exc_info=error)
+            text = f"could not be loaded: {type(error).__name__}: {error}. It is read again soon"
+            return await self._failed(InvalidRules([Problem("configuration", 0, "", text)], again=True))
         self.problems = ()
+        self.again = False
         await in_slices(self._warn(warnings))
         before = [
             _Before(self._tree, self.domains, [service.use(tree) for service in self._services]),
@@ -122,12 +127,23 @@ class Rulebook:
         await in_slices(_letting_go(before))
         return True
 
+    async def _failed(self, error: InvalidRules) -> bool:
+        self.problems = error.problems
+        self.again = error.again
+        self._observer.config_failed()
+        await in_slices(self._refuse(error.problems))
+        return False
+
     async def _compiled(self) -> Compiled:
         hurry = self._tree is None
         pace = Pace(0) if hurry else Pace()
         rules = await read_elsewhere(self._task, hurry=hurry)
         if rules is None:
-            return await asyncio.to_thread(self._compiled_here)
+            try:
+                return await self._thread.do(self._compiled_here, STANDS_STILL)
+            except StuckError as error:
+                problem = Problem(error.doing, 0, "", f"could not be read: {error}. It is read again soon")
+                raise InvalidRules([problem], again=True) from None
         tree = await in_slices(RuleTree.in_steps(rules.domains), pace)
         await in_slices(self._observer.config_read(tree), pace)
         return Compiled(tree, rules.warnings, rules.domains)

@@ -292,6 +292,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Seconds by which the clock of Redis is ahead of ours; of several servers, that of the one that is off the most. "
         "There with BACKEND_TYPE=redis.",
     ),
+    MetricInfo(
+        "ratelimit_service_background_failures",
+        Kind.COUNTER,
+        ("task",),
+        "Failures of work beside the calls (reloading, health, the journal, …); it is logged, and started again.",
+    ),
     MetricInfo("ratelimit_service_healthy", Kind.GAUGE, (), "1 while every component is healthy, else 0."),
     MetricInfo(
         "ratelimit_service_build_info", Kind.GAUGE, ("version",), "Always 1; the label is the version."

@@ -10,16 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.errors import Problem
+from ..core.errors import InvalidRules, Problem
 from ..core.rules.document import Document
-
-INTERVAL = 0.2
-"""Seconds between two looks. A change is loaded once two looks in a row have seen the same."""
 
 _YAML = (".yaml", ".yml")
 
@@ -175,23 +174,27 @@ class Contents(NamedTuple):
 def read(find: Find, where: str = "configuration", manifest_domain: str = "") -> Contents:
     """Read and parse every file; that there is none is a problem too, of `where`.
 
-    `manifest_domain` is that of the rules in manifests that name none (MANIFEST_DOMAIN).
+    `manifest_domain` is that of the rules in manifests that name none (MANIFEST_DOMAIN). Meanwhile the name of the thread is
+    the file that it reads, so that whatever waits for it can say which one does not answer. Raises InvalidRules where one
+    cannot be read for a reason that may pass, such as a want of descriptors: its rules must not go missing until then.
     """
     # Here, because a process that only tells another one to read has no use for them.
     from . import manifests, yaml_text
 
     documents: list[Document] = []
     problems: list[Problem] = []
-    try:
-        files, skipped = find()
-    except OSError as error:
-        return Contents([], [Problem(str(error.filename or where), 0, "", _unreadable(error))])
-    for name, path in files:
+    with _busy_with(where):
         try:
-            text = path.read_bytes()
+            files, skipped = find()
         except OSError as error:
-            problems.append(Problem(name, 0, "", _unreadable(error)))
-            continue
+            return Contents([], [_problem(str(error.filename or where), error)])
+    for name, path in files:
+        with _busy_with(name):
+            try:
+                text = path.read_bytes()
+            except OSError as error:
+                problems.append(_problem(name, error))
+                continue
         found, wrong = manifests.expand(yaml_text.read_all(name, text), manifest_domain)
         documents += found
         problems += wrong
@@ -200,22 +203,55 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
     return Contents(documents, problems, skipped)
 
 
+_STAYS = {
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+}
+"""Why a file cannot be read until somebody changes something, which the next look at the files sees."""
+
+
+def _problem(name: str, error: OSError) -> Problem:
+    problem = Problem(name, 0, "", _unreadable(error))
+    if error.errno not in _STAYS:
+        raise InvalidRules([problem], again=True)
+    return problem
+
+
+@contextmanager
+def _busy_with(what: str) -> Iterator[None]:
+    thread = threading.current_thread()
+    before, thread.name = thread.name, what
+    try:
+        yield
+    finally:
+        thread.name = before
+
+
 def _unreadable(error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
 class Watcher:
-    """Says when files have changed, and have stopped changing."""
+    """Says when files have changed, and have stopped changing: once two looks in a row have seen the same.
 
-    def __init__(self, find: Find) -> None:
+    Changed since they were `seen`, or else since now.
+    """
+
+    def __init__(self, find: Find, seen: Fingerprint | None = None) -> None:
         self._find = find
-        self._loaded = self._last = self.look()
+        self._loaded = self._last = self.look() if seen is None else seen
 
     def look(self) -> Fingerprint:
         """What tells this state of the files from another."""
         seen = []
         try:
-            files = self._find().files
+            with _busy_with("looking for changes of the rules"):
+                files = self._find().files
         except OSError as error:  # a state like any other: what is wrong comes out when it is loaded
             return ((str(error), 0, 0, 0, 0, 0),)
         for name, path in files:
@@ -236,12 +272,3 @@ class Watcher:
             return False
         self._loaded = now
         return True
-
-    async def run(self, reload: Callable[[], Awaitable[None]]) -> None:
-        """Call `reload` for each change, until cancelled."""
-        import asyncio  # takes a third of the start of a process that only reads files
-
-        while True:
-            await asyncio.sleep(INTERVAL)
-            if await asyncio.to_thread(self.changed):
-                await reload()

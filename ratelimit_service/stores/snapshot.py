@@ -198,9 +198,8 @@ class KeptMemoryStore(MemoryStore):
 
     async def _write(self) -> None:
         self.changed = False
-        counters = self.dump()
         try:
-            await asyncio.to_thread(write, self._path, counters)
+            await asyncio.to_thread(write, self._path, self.dump())
         except Exception as error:  # whatever it is, the service goes on, and the next time may go well
             self.changed = True
             self.failures += 1

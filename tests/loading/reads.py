@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ratelimit_service.core.errors import Problem
+from ratelimit_service.core.errors import InvalidRules, Problem
 from ratelimit_service.core.rules.document import Document
 
 Contents = tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]
@@ -53,3 +54,16 @@ def described(path: Path) -> Contents:
         )
     )
     return NOTHING
+
+
+def busy() -> Contents:
+    """Works for longer than it may stand still."""
+    until = time.process_time() + 1.2
+    while time.process_time() < until:
+        sum(range(1_000))
+    return NOTHING
+
+
+def short_of_descriptors() -> Contents:
+    """Cannot open a file, for now."""
+    raise InvalidRules([Problem("rules.yaml", 0, "", "cannot be read: Too many open files")], again=True)

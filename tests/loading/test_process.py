@@ -167,9 +167,56 @@ async def test_one_that_is_killed_is_a_problem_of_the_load(logged: list[Any]) ->
     """Which says so, where mistakes in files are said."""
     assert [
         "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens where memory runs out. "
-        "It is read again when a file changes or is touched"
+        "It is read again soon, and when a file changes"
     ] == await wrong(Task(reads.killed))
     assert [("error", -9)] == [(line["log_level"], line["code"]) for line in logged]
+
+
+@pytest.mark.parametrize("hurry", [True, False], ids=["first", "again"])
+async def test_a_file_that_does_not_answer_is_given_up_by_name(
+    tmp_path: Path, logged: list[Any], hurry: bool
+) -> None:
+    """A FIFO that nobody writes to, a server that has gone: it is told which, and it may be tried again."""
+    path = tmp_path / "rules.yaml"
+    os.mkfifo(path)
+    before = children(os.getpid())
+    with pytest.raises(InvalidRules) as refused:
+        await read_elsewhere(reading(path), hurry=hurry, patience=0.2)
+    (problem,) = refused.value.problems
+    assert (
+        f"{path}: could not be read: it does not answer: reading it has been given up after 0.2 s. "
+        "It is read again soon, and when a file changes"
+    ) == str(problem)
+    assert refused.value.again
+    assert [("error", str(path))] == [(line["log_level"], line["file"]) for line in logged]
+    assert before == children(os.getpid())
+
+
+async def test_reading_that_takes_long_is_waited_for() -> None:
+    """On a busy machine a reader of low priority may take minutes; as long as it works, it is not given up."""
+    assert ((), ()) == await read_elsewhere(Task(reads.busy), hurry=True, patience=1.0)
+
+
+async def test_that_it_may_be_tried_again_is_told_by_the_one_that_reads() -> None:
+    """It may run out of descriptors, too."""
+    with pytest.raises(InvalidRules) as refused:
+        await read_elsewhere(Task(reads.short_of_descriptors))
+    assert refused.value.again
+
+
+async def test_pipes_that_cannot_be_had_are_a_problem_of_the_load(
+    monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    """With the last descriptors a process can be started, and not be spoken to."""
+
+    async def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = open_files(), children(os.getpid())
+    monkeypatch.setattr(asyncio.get_running_loop(), "connect_read_pipe", refuse)
+    (problem,) = await wrong(Task(reads.chatty))
+    assert "cannot be spoken to: Too many open files" in problem
+    assert before == (open_files(), children(os.getpid()))
 
 
 async def test_where_there_are_no_rules_yet_one_that_is_killed_is_done_without(logged: list[Any]) -> None:

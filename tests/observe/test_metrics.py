@@ -569,6 +569,7 @@ def everything() -> Metrics:
     bucket = {"domain": "d", "rule": "d.team", "bucket": "team=x", "window": "day"}
     for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
+    metrics.show(lambda: [Sample("ratelimit_service_background_failures", {"task": "rules"}, 1)])
     for name in WATCHED:
         metrics.watch(f"ratelimit_service_{name}", lambda: 1)
     return metrics

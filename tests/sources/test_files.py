@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.sources import files
 
 
@@ -271,9 +273,49 @@ def test_a_directory_that_cannot_be_read_for_another_reason_fails_the_load(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", short_of_descriptors)
-    assert ["Too many open files"] == [
-        problem.message.removeprefix("cannot be read: ") for problem in files.read(runtime(tmp_path)).problems
-    ]
+    with pytest.raises(InvalidRules, match="team: cannot be read: Too many open files") as raised:
+        files.read(runtime(tmp_path))
+    assert raised.value.again
+
+
+@pytest.mark.parametrize("wrong", [errno.EMFILE, errno.EIO, errno.ESTALE], ids=os.strerror)
+def test_a_file_that_cannot_be_read_for_a_reason_that_may_pass_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """Nothing about the file changes when there are descriptors again: nobody would look for it."""
+    write(tmp_path / "a.yaml")
+
+    def fails(path: Path) -> bytes:
+        raise OSError(wrong, os.strerror(wrong), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(InvalidRules) as raised:
+        files.read(files.named([tmp_path]))
+    assert raised.value.again
+    assert f"{tmp_path / 'a.yaml'}: cannot be read: {os.strerror(wrong)}" == str(raised.value)
+
+
+def test_the_thread_that_reads_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that whatever waits for it can name the one that does not answer."""
+    write(tmp_path / "a.yaml")
+    busy_with: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def reads(path: Path) -> bytes:
+        busy_with.append(threading.current_thread().name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", reads)
+    before = threading.current_thread().name
+    files.read(files.named([tmp_path]))
+    assert ([str(tmp_path / "a.yaml")], before) == (busy_with, threading.current_thread().name)
+
+
+def test_files_that_could_not_be_looked_at_have_changed_once_they_answer(tmp_path: Path) -> None:
+    """Nobody knows what was there before."""
+    write(tmp_path / "a.yaml")
+    watcher = files.Watcher(files.named([tmp_path]), seen=())
+    assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:

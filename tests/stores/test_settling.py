@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from ratelimit_service.background.tasks import Background
 from ratelimit_service.core.decision import Count
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.batch import Applied, Batch, Part
+from ratelimit_service.stores.layers import settling
 from ratelimit_service.stores.layers.settling import Entry, Journal, SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -123,6 +125,36 @@ async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
     assert 1 == len({batch.lane for batch in backend.batches})
     await asyncio.gather(*[charge(store, "a") for _ in range(3)])
     assert 3 == len({batch.lane for batch in backend.batches[2:]})
+
+
+async def test_writing_the_journal_goes_on_after_an_error_that_nobody_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is counted, and tried again: else the circuit would stay open, and the charges in the journal, for ever."""
+    monkeypatch.setattr(settling, "_AFTER_A_MISTAKE", 0.01)
+    backend, background = Backend(), Background()
+    store = SettlingStore(backend, background=background)
+    mistakes = [ValueError("not a reply"), KeyError("slot")]
+    start = backend.start
+
+    async def fails() -> None:
+        if mistakes:
+            raise mistakes.pop()
+        await start()
+
+    monkeypatch.setattr(backend, "start", fails)
+    backend.away = True
+    for _ in range(3):
+        await charge(store, "a", amount=10)
+    assert is_open(store)
+    backend.away = False
+    await settled(store)
+    assert (False, {"a": 30}, {"journal": 2}) == (
+        is_open(store),
+        backend._counters,
+        dict(background.failures()),
+    )
+    await store.close()
 
 
 async def test_three_failures_open_the_circuit_and_nothing_is_sent_then() -> None:

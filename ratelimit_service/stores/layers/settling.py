@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from ...background.tasks import Background
 from ...core.decision import Count
 from ...core.errors import StoreError
 from ...core.model import Hit, HitValues
@@ -40,6 +41,12 @@ from .layer import Layer
 
 _OPENS_AFTER = 3
 """This many calls in a row that fail open the circuit."""
+
+_AFTER_A_MISTAKE = 10.0
+"""The same where something failed that should not: each time is a traceback in the log."""
+
+_TASK = "journal"
+"""What failures of writing the journal are counted under."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 0.5
 """Seconds between two tries to reach Redis: from, to; each is shortened at random by up to a half."""
@@ -147,7 +154,11 @@ class SettlingStore(Layer):
     _below: Backend
 
     def __init__(
-        self, below: Backend, journal_size: int = 100_000, random_share: Callable[[], float] = random.random
+        self,
+        below: Backend,
+        journal_size: int = 100_000,
+        random_share: Callable[[], float] = random.random,
+        background: Background | None = None,
     ) -> None:
         super().__init__(below)
         self.journal = Journal(journal_size)
@@ -162,6 +173,8 @@ class SettlingStore(Layer):
         self._batches = 0
         self._under_way = UnderWay()
         self._recovering: asyncio.Task[None] | None = None
+        self._background = background or Background()
+        self._background.expect(_TASK)
         self._closing = False
         self._random_share = random_share
         self._log = structlog.get_logger("ratelimit_service.store")
@@ -255,6 +268,12 @@ class SettlingStore(Layer):
                         await self._below.start()  # the probe: half open
                     await self._write_journal()
                 except StoreError:
+                    continue
+                except (
+                    Exception
+                ) as error:  # a mistake of ours, or of the driver: the journal waits for this task
+                    self._background.failed(_TASK, "the journal could not be written", error)
+                    pause = _AFTER_A_MISTAKE
                     continue
                 if self.open:
                     self.open = False

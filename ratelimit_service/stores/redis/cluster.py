@@ -23,6 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ...background.tasks import Background
 from ...core.errors import StoreError
 from ...core.model import HitValues
 from ..batch import Batch, Part, PartlyAway
@@ -42,6 +43,12 @@ _MOST_REDIRECTS = 6
 
 _TRY_AGAIN = 0.002
 """Seconds until a slot that is half way is tried once more. Others wait for the answer, so there is no third time."""
+
+_AFTER_A_MISTAKE = 10.0
+"""The same where something failed that should not: each time is a traceback in the log."""
+
+_TASK = "cluster_slots"
+"""What failures of asking the Cluster for its slots are counted under."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.5
 """Seconds between two looks at a Cluster that is not well: from, to."""
@@ -80,8 +87,11 @@ class ClusterStore(ScriptStore):
         seeds: Sequence[Address],
         observe: Callable[[float], None] = lambda seconds: None,
         patience: float = 0.25,
+        background: Background | None = None,
     ) -> None:
         super().__init__(observe)
+        self._background = background or Background()
+        self._background.expect(_TASK)
         self._patience = patience
         self._connect = connect
         self._seeds = tuple(seeds)
@@ -203,9 +213,9 @@ class ClusterStore(ScriptStore):
         tags()
         try:
             await self._learn()
-        except (RedisError, OSError) as error:
+            await asyncio.gather(*[self._load(node) for node in self._primaries])
+        except Exception as error:
             raise failure(error) from None
-        await asyncio.gather(*[self._load(node) for node in self._primaries])
         self._insist()
 
     async def _load(self, node: Node) -> None:
@@ -229,7 +239,7 @@ class ClusterStore(ScriptStore):
         """Learn anew who has which slot. Raises StoreError where no server says so, or no primary can be reached."""
         try:
             await self._learn()
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise failure(error) from None
         self._insist()
 
@@ -295,9 +305,12 @@ class ClusterStore(ScriptStore):
             while True:
                 try:
                     await self._learn()
+                    await asyncio.gather(*[self._load(node) for node in self._primaries if node.away])
                 except (RedisError, OSError) as error:
                     self._log.debug("no server of the Cluster answers", error=str(error))
-                await asyncio.gather(*[self._load(node) for node in self._primaries if node.away])
+                except Exception as error:  # a reply that cannot be parsed, for example
+                    self._background.failed(_TASK, "the slots of the Cluster could not be learnt", error)
+                    pause = _AFTER_A_MISTAKE
                 await asyncio.sleep(pause)
                 if not any(node.away for node in self._primaries):
                     return

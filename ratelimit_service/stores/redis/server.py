@@ -11,7 +11,13 @@ from typing import Any
 
 import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    InvalidResponse,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+)
 
 from ...core.errors import StoreError
 from ...core.model import HitValues
@@ -142,7 +148,7 @@ class RedisStore(ScriptStore):
             await self._wire.ask("SCRIPT", "LOAD", SCRIPT)
         except NoPermissionError:  # EVAL does without
             pass
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise failure(error) from None
 
     async def close(self) -> None:
@@ -159,8 +165,9 @@ class RedisStore(ScriptStore):
             if isinstance(pool, PrimaryPool):
                 primary = await pool.get_master_address()
                 self._wire.drop("another Redis is the primary now", unless_at=primary)
-            await self._client.ping()
-        except (RedisError, OSError) as error:
+            if not await self._client.ping():
+                raise InvalidResponse("PING was answered with something else than PONG")
+        except Exception as error:  # the driver raises anything, where it cannot parse a reply
             raise failure(error) from None
 
     def servers(self) -> dict[str, aioredis.Redis]:

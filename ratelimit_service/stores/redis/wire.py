@@ -185,7 +185,9 @@ class _Connection(asyncio.Protocol):
                 if not self._pending:
                     raise InvalidResponse("a reply that nobody waits for")
                 _tell(self._pending.popleft(), reply)
-        except InvalidResponse as error:
+        except (
+            Exception
+        ) as error:  # redis-py's reader of errors raises anything, for a MOVED without an address
             self.fail(error)
         if self._drained is not None and not self._pending:
             self._drained.set_result(None)

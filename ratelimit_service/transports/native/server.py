@@ -131,9 +131,11 @@ class NativeServer:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for connection in tuple(self._connections):
-            connection.look(now)
-        self._looking = loop.call_later(_LOOK, self._look)
+        try:
+            for connection in tuple(self._connections):
+                connection.look(now)
+        finally:
+            self._looking = loop.call_later(_LOOK, self._look)
 
 
 def _listen(address: str) -> socket.socket:

@@ -1,0 +1,93 @@
+"""Tasks that run beside the calls, supervised: a failure is logged, counted, and repaired by starting the task again.
+
+Without this, a task that ends by an exception nobody expected takes its work with it for as long as the process lives: rules
+are not reloaded, the store's health stays what it was, and no line and no metric says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
+
+import structlog
+
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
+"""Seconds until a task that failed is started again: from, to; each is shortened at random by up to a half."""
+
+_WELL_AFTER = 60.0
+"""Seconds after which a task that runs counts as repaired: its next failure is its first again."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Background:
+    """Starts tasks, and knows of all that have not ended."""
+
+    def __init__(
+        self, random_share: Callable[[], float] = random.random, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self._random_share = random_share
+        self._sleep = sleep
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: dict[str, int] = {}
+        self._log = structlog.get_logger("ratelimit_service.background")
+
+    def failures(self) -> Iterator[tuple[str, int]]:
+        """Each task's name, and how often it has failed since the start."""
+        yield from self._failures.copy().items()
+
+    def expect(self, name: str) -> None:
+        """Count the failures of a task from 0 on, though it is yet to be started."""
+        self._failures.setdefault(name, 0)
+
+    def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Do `work` until it returns; whenever it raises, start it again after a pause. Cancelling the task ends it."""
+        self.expect(name)
+        return self._start(self._kept(name, work), name)
+
+    def once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do `work`, whose failure needs no second try."""
+        self.expect(name)
+        return self._start(self._watched(name, work), name)
+
+    def failed(self, name: str, event: str, error: BaseException | None) -> None:
+        """Log and count the failure of something that is no task of these: a callback of the event loop."""
+        self.expect(name)
+        self._failures[name] += 1
+        self._log.error(event, task=name, exc_info=error)
+
+    async def stop(self) -> None:
+        """Cancel all tasks, and wait until they have ended."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)  # the event loop itself holds no task
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _kept(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE
+        while True:
+            began = loop.time()
+            try:
+                await work()
+                return
+            except Exception as error:
+                if loop.time() - began >= _WELL_AFTER:
+                    pause = _FIRST_PAUSE
+                self.failed(name, "a background task has failed, and is started again", error)
+            await self._sleep(pause * (1 - self._random_share() / 2))
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    async def _watched(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.failed(name, "a background task has failed", error)

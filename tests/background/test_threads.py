@@ -1,0 +1,115 @@
+"""A thread for calls that may never return."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ratelimit_service.background.threads import StuckError, Thread
+
+SOON = 0.02
+LONG = 30.0
+
+
+@pytest.fixture
+def held() -> Iterator[threading.Event]:
+    """What a call waits for; in the end it comes, so that no thread is left behind."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def test_it_does_one_thing_after_another_in_one_daemon_thread() -> None:
+    """And passes on what comes of each, an exception too."""
+    thread = Thread("reading")
+    first, second = [await thread.do(threading.current_thread, LONG) for _ in range(2)]
+    assert (True, "reading", True) == (first is second, first.name, first.daemon)
+    with pytest.raises(ZeroDivisionError):
+        await thread.do(lambda: 1 / 0, LONG)
+    with pytest.raises(RuntimeError, match="SystemExit in a thread"):
+        await thread.do(sys.exit, LONG)
+    assert 1 == await thread.do(lambda: 1, LONG)
+
+
+async def test_a_call_that_stands_still_is_given_up_and_says_what_it_was_busy_with(
+    held: threading.Event,
+) -> None:
+    """Until it returns, those that come after it are given up as well; then they are done."""
+
+    def reading() -> None:
+        threading.current_thread().name = "/rules/fifo"
+        held.wait()
+
+    thread = Thread("reading")
+    done: list[str] = []
+    with pytest.raises(StuckError, match=r"^/rules/fifo does not answer: nothing has come of it for 0.02 s$"):
+        await thread.do(reading, SOON)
+    with pytest.raises(StuckError):
+        await thread.do(lambda: done.append("not this"), SOON)
+    held.set()
+    await thread.do(lambda: done.append("this"), LONG)
+    assert ["this"] == done
+
+
+async def test_a_call_that_works_is_waited_for() -> None:
+    """However long it takes: it is a machine that is busy, and not a file that does not answer."""
+
+    def work() -> str:
+        until = time.thread_time() + 10 * SOON
+        while time.thread_time() < until:
+            sum(range(1_000))
+        return "done"
+
+    assert "done" == await Thread("working").do(work, 2 * SOON)
+
+
+async def test_a_caller_that_goes_away_leaves_the_thread_to_the_next(held: threading.Event) -> None:
+    """What comes of its call is dropped."""
+    thread = Thread("reading")
+    call = asyncio.create_task(thread.do(held.wait, LONG))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    held.set()
+    assert "next" == await thread.do(lambda: "next", LONG)
+
+
+async def test_where_no_thread_can_be_started_the_next_call_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And does not wait for something that nobody does."""
+    thread = Thread("reading")
+
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await thread.do(lambda: None, LONG)
+    assert "done" == await thread.do(lambda: "done", LONG)
+
+
+def test_a_thread_that_is_stuck_does_not_keep_the_process_from_ending() -> None:
+    """As one of asyncio's own would."""
+    script = """\
+import asyncio, threading
+from ratelimit_service.background.threads import StuckError, Thread
+async def main():
+    try:
+        await Thread("stuck").do(threading.Event().wait, 0.02)
+    except StuckError:
+        print("given up")
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=LONG, check=True
+    )
+    assert ("given up\n", "") == (done.stdout, done.stderr)

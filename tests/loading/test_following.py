@@ -1,0 +1,77 @@
+"""When rules are loaded again: when files change, and when they could not be read for a reason that may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from ratelimit_service.background.threads import StuckError, Thread
+from ratelimit_service.loading import following
+from ratelimit_service.loading.following import follow
+
+
+class Files:
+    """Files that change at these moments, and loads that come to this; `loads` are the moments of the loads."""
+
+    def __init__(self, *, changes: set[float], outcomes: list[bool]) -> None:
+        self.now = 0.0
+        self.loads: list[float] = []
+        self._changes = changes
+        self._outcomes = outcomes
+
+    async def sleep(self, seconds: float) -> None:
+        self.now = round(self.now + seconds, 3)
+        if not self._outcomes:
+            raise asyncio.CancelledError
+        await asyncio.sleep(0)
+
+    def changed(self) -> bool:
+        return self.now in self._changes
+
+    async def load(self) -> bool:
+        self.loads.append(self.now)
+        return self._outcomes.pop(0)
+
+    async def follow(self, *, again: bool = False) -> list[float]:
+        with pytest.raises(asyncio.CancelledError):
+            await follow(self.changed, self.load, Thread("files"), again=again, sleep=self.sleep)
+        return self.loads
+
+
+async def test_each_change_is_loaded_once() -> None:
+    """And nothing else."""
+    assert [1.0, 5.0] == await Files(changes={1.0, 5.0}, outcomes=[False, False]).follow()
+
+
+async def test_what_could_not_be_read_is_read_again_with_growing_pauses() -> None:
+    """Until it can be."""
+    files = Files(changes={1.0, 300.0}, outcomes=[True] * 8 + [False, False])
+    assert [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 124.0, 184.0, 300.0] == await files.follow()
+
+
+async def test_a_change_is_not_kept_waiting_by_that() -> None:
+    """It begins with a short pause again."""
+    files = Files(changes={1.0, 40.0}, outcomes=[True] * 8)
+    assert [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 40.0, 41.0] == await files.follow()
+
+
+async def test_the_first_load_can_be_one_of_these() -> None:
+    """A service that started while its files could not be read."""
+    assert [1.0, 3.0] == await Files(changes=set(), outcomes=[True, False]).follow(again=True)
+
+
+async def test_files_that_do_not_answer_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is for the supervisor to log, and to begin again after."""
+    monkeypatch.setattr(following, "ANSWERS_WITHIN", 0.01)
+    answers = threading.Event()
+    try:
+        with pytest.raises(StuckError):
+            await follow(answers.wait, no_load, Thread("files"), sleep=asyncio.sleep)
+    finally:
+        answers.set()
+
+
+async def no_load() -> bool:
+    raise AssertionError("nothing has changed")

@@ -1,0 +1,120 @@
+"""A Redis, or whatever answers in its place, whose replies nobody can parse: an error like any other, and never the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ratelimit_service.background.tasks import Background
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.stores.redis import cluster
+from ratelimit_service.stores.redis.client import Link, at_address, connect
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.slots import SLOTS
+from ratelimit_service.stores.redis.wire import Wire
+
+NONSENSE = {
+    "no type": b"nonsense\r\n",
+    "moved nowhere": b"-MOVED nonsense\r\n",
+    "moved to no port": b"-MOVED 1 :\r\n",
+    "asked nowhere": b"-ASK 1\r\n",
+    "no number": b":one\r\n",
+}
+each = pytest.mark.parametrize("reply", NONSENSE.values(), ids=NONSENSE)
+
+
+class Answering:
+    """A server that answers each command with `reply`, as often as commands come."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply = reply
+        self.port = 0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Answering]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(self.reply * data.count(b"*"))
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+@each
+async def test_a_store_says_that_it_cannot_be_reached(reply: bytes) -> None:
+    """Whether it is asked for a sign of life or for the script: health and the circuit know of no other error."""
+    async with Answering(reply).serving() as redis:
+        store = RedisStore(connect(f"redis://127.0.0.1:{redis.port}"))
+        for probe in (store.ping, store.start):
+            with pytest.raises(StoreError, match="Redis: "):
+                await probe()
+        await store.close()
+
+
+@pytest.mark.parametrize("reply", [b"$-1\r\n", b"+OK\r\n", b":1\r\n", b"*0\r\n"])
+async def test_a_sign_of_life_is_pong_and_nothing_else(reply: bytes) -> None:
+    """redis-py returns False for anything else, which is no error by itself."""
+    async with Answering(reply).serving() as redis:
+        store = RedisStore(connect(f"redis://127.0.0.1:{redis.port}"))
+        with pytest.raises(StoreError, match="PING was answered with something else than PONG"):
+            await store.ping()
+        redis.reply = b"+PONG\r\n"
+        await store.ping()
+        await store.close()
+
+
+@each
+async def test_a_call_gets_the_error_and_the_next_one_a_new_connection(reply: bytes) -> None:
+    """What was read of the first connection has no meaning any more."""
+    async with Answering(reply).serving() as redis:
+        wire = Wire(connect(f"redis://127.0.0.1:{redis.port}"))
+        with pytest.raises(Exception) as raised:  # the driver's own, whichever it is
+            await asyncio.wait_for(wire.ask("GET", "a"), 10)
+        assert not isinstance(raised.value, TimeoutError)
+        redis.reply = b"+OK\r\n"
+        assert b"OK" == await asyncio.wait_for(wire.ask("GET", "a"), 10)
+        await wire.close()
+
+
+async def test_a_cluster_that_talks_nonsense_is_asked_again_until_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task that learns the slots goes on; what went wrong is counted."""
+    monkeypatch.setattr(cluster, "_AFTER_A_MISTAKE", 0.01)
+    background = Background()
+    async with Answering(b"").serving() as redis:
+        nonsense = b"*1\r\n*1\r\n:0\r\n"
+        sense = b"*1\r\n*3\r\n:0\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % (SLOTS - 1, redis.port)
+        store = ClusterStore(
+            lambda address: at_address(address, Link()), [("127.0.0.1", redis.port)], background=background
+        )
+        redis.reply = sense
+        await store.start()
+        (node,) = store._primaries
+        redis.reply = nonsense
+        for probe in (store.ping, store.start):
+            with pytest.raises(StoreError, match="Redis: "):
+                await probe()
+        node.away = True
+        store._mend()
+        async with asyncio.timeout(10):
+            while dict(background.failures())["cluster_slots"] < 2:
+                await asyncio.sleep(0.001)
+            redis.reply = sense
+            while node.away:
+                await asyncio.sleep(0.001)
+        await store.close()
