@@ -29,8 +29,8 @@ class MetricInfo(NamedTuple):
 
 
 _LIMIT = ("domain", "key1", "key2")
-_RULE = ("domain", "rule", "unit")
-_TRACKED = ("domain", "rule", "bucket", "window")
+_RULE = ("domain", "rule", "path", "unit", "window")
+_TRACKED = ("domain", "rule", "path", "bucket", "window")
 
 CATALOGUE: tuple[MetricInfo, ...] = (
     # What became of hits, by limit. key1 and key2 are the first two levels of the descriptor, `key` or
@@ -81,7 +81,8 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _LIMIT,
         "Hits on rules that are unlimited.",
     ),
-    # The same by rule: the whole path of the rule, not the values that matched it. Limits that requests bring
+    # The same by rule: the whole path of the rule, not the values that matched it. `rule` and `path`, and `unit` and
+    # `window`, are the same here: `budget_` metrics have the second of each, by which they can be joined. Limits that requests bring
     # with them are all `override`, so that a stranger's values cannot crowd out the configuration's rules.
     MetricInfo(
         "ratelimit_service_rule_hits",
@@ -119,7 +120,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
     MetricInfo(
         "ratelimit_service_budget_threshold_crossed",
         Kind.COUNTER,
-        ("domain", "rule", "share"),
+        ("domain", "rule", "path", "window", "share"),
         "Times that a share named in warn_at was used up: once for each bucket and window, in all replicas together.",
     ),
     MetricInfo(
@@ -342,9 +343,12 @@ The `process_*` metrics (CPU, memory, open files) are shown as well.
 - As upstream does, `:` and `|` in a level become `_`, and so do the dots of an IPv4 address. Unlike upstream,
   other dots stay within their level, and what cannot be printed is written as a backslash escape.
 - A label value of more than 200 characters is cut, and says how long it was.
-- `rule`: the path of the rule with its domain in front, as `/rlconfig` shows it; `override` for a limit that
-  came with the request. With `budget_` metrics it is the name of the limit, where it has one.
-- `unit`, `window`: the window as counter keys name it: `minute`, `15minute`.
+- `path`: the path of the rule with its domain in front, as `/rlconfig` shows it; `override` for a limit that
+  came with the request.
+- `window`: the window as counter keys name it: `minute`, `15minute`. `path` and `window` are what `rule_` and `budget_`
+  metrics have in common, and can be [joined](monitoring.md#join-metrics) by.
+- `rule`: with `budget_` metrics the name of the limit, where it has one, and else the path; with `rule_` metrics the path.
+- `unit`: the same as `window`, with `rule_` metrics.
 - `share`: the part of the limit, as a number: `0.8`.
 - `bucket`: the descriptor, as `key=value,key=value`; for values that share a bucket (`share_threshold`), what
   they have in common, as the counter key has it.

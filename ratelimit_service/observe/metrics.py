@@ -76,9 +76,28 @@ class _Rows(NamedTuple):
 
 def rule_label(rule: Rule, limit: Limit) -> str:
     """What a limit is called: its name, or else the path of its rule."""
-    if limit.name:
-        return label(limit.name)
+    return label(limit.name) if limit.name else path_label(rule)
+
+
+def path_label(rule: Rule) -> str:
+    """The path of a rule; of those that requests bring with them one name for all."""
     return OVERRIDE if rule.source == OVERRIDE_SOURCE else label(str(rule.path))
+
+
+def window_label(rule: Rule, limit: Limit) -> str:
+    """The name of a window; of those that requests bring with them only the unit, as there may be any number of them."""
+    window = limit.window
+    return window.unit.name.lower() if rule.source == OVERRIDE_SOURCE else window_name(window)
+
+
+def _rule_labels(rule: Rule, limit: Limit) -> tuple[str, ...]:
+    path, window = path_label(rule), window_label(rule, limit)
+    return (rule.path.domain, path, path, window, window)
+
+
+def _crossing_labels(rule: Rule, limit: Limit, share: str) -> tuple[str, ...]:
+    window = window_label(rule, limit)
+    return (rule.path.domain, rule_label(rule, limit), path_label(rule), window, share)
 
 
 class Metrics(Collector):
@@ -204,7 +223,7 @@ class Metrics(Collector):
 
     def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
         """Somebody was told that this share of a budget is used (thresholds.py)."""
-        self._crossings.row((rule.path.domain, rule_label(rule, limit), share))[0] += 1
+        self._crossings.row(_crossing_labels(rule, limit, share))[0] += 1
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns under `name`: a metric of the catalogue, without labels, that is not shown yet."""
@@ -237,10 +256,10 @@ class Metrics(Collector):
                 columns = _EXPECTED_OF_A_LIMIT if rule.limits else (_UNLIMITED,)
                 self._limits.expect((domain, *rule.path.levels[:2]), columns)
             for limit in rule.limits:
-                names = (domain, str(rule.path), window_name(limit.window))
-                self._rules.expect(names, _EXPECTED_OF_A_BUDGET if rule.budget else _EXPECTED_OF_A_RULE)
+                expected = _EXPECTED_OF_A_BUDGET if rule.budget else _EXPECTED_OF_A_RULE
+                self._rules.expect(_rule_labels(rule, limit), expected)
                 for threshold in thresholds(rule.warn_at, limit.amount):
-                    self._crossings.expect((domain, rule_label(rule, limit), threshold.text))
+                    self._crossings.expect(_crossing_labels(rule, limit, threshold.text))
             yield
 
     def _count_request(self, plan: Plan | None, outcome: str) -> None:
@@ -295,11 +314,9 @@ class Metrics(Collector):
         row = self._row_of_rule.get((rule, limit.window))
         if row is not None:
             return row
-        domain = rule.path.domain
-        if rule.source == OVERRIDE_SOURCE:  # made for one request, so not worth remembering
-            return self._rules.row((domain, OVERRIDE, limit.window.unit.name.lower()))
-        row = self._rules.row((domain, str(rule.path), window_name(limit.window)))
-        self._row_of_rule[rule, limit.window] = row
+        row = self._rules.row(_rule_labels(rule, limit))
+        if rule.source != OVERRIDE_SOURCE:  # made for one request, so not worth remembering
+            self._row_of_rule[rule, limit.window] = row
         return row
 
     # What is shown.

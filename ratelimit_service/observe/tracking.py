@@ -15,7 +15,7 @@ from ..core.model import Descriptor, Limit, Tally, Use, Window
 from ..core.text import excerpt
 from ..core.windows.blocks import name as window_name
 from ..core.windows.blocks import span_at
-from .metrics import rule_label
+from .metrics import path_label, rule_label
 from .tables import OTHER, Sample, label
 
 _USED = "ratelimit_service_budget_used"
@@ -27,6 +27,7 @@ _LENGTH = "ratelimit_service_budget_window_seconds"
 class _Labels(NamedTuple):
     domain: str
     rule: str
+    path: str
     bucket: str
     window: str
 
@@ -76,6 +77,7 @@ class Tracker:
         labels = _Labels(
             label(tally.stat.domain),
             rule_label(tally.rule, use.limit),
+            path_label(tally.rule),
             label(bucket_text(use.key, descriptor)),
             window_name(use.limit.window),
         )

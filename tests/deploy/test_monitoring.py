@@ -199,6 +199,35 @@ def test_tiles_turn_red_when_a_budget_is_used_up(dashboard: Dashboard) -> None:
             assert "background" == panel["options"]["colorMode"]
 
 
+def test_amounts_of_tokens_are_shown_in_full(dashboard: Dashboard) -> None:
+    """Grafana's `short` rounds: 1,450,000 of 1,500,000 without decimals is "1 Mil" of "2 Mil"; `locale` has every digit."""
+    full, asked = {"unit": "locale", "decimals": 0}, 0
+    for panel in dashboard.panels:
+        for target in panel.get("targets", ()):
+            if not shows_tokens(target["expr"]):
+                continue
+            asked += 1
+            defaults = panel["fieldConfig"]["defaults"]
+            shown = {name: defaults.get(name) for name in full}
+            if panel["type"] == "table":
+                (organize,) = [each for each in panel["transformations"] if each["id"] == "organize"]
+                column = organize["options"]["renameByName"][f"Value #{target['refId']}"]
+                (override,) = [
+                    each for each in panel["fieldConfig"]["overrides"] if each["matcher"]["options"] == column
+                ]
+                shown = {each["id"]: each["value"] for each in override["properties"] if each["id"] in full}
+            assert full == shown, (panel["title"], target["refId"])
+    assert asked or dashboard.path.stem == "service"
+
+
+def shows_tokens(query: str) -> bool:
+    """Whether a query finds an amount of tokens, and not a share, a number of buckets or seconds."""
+    tokens = re.search(r"_budget_(used|limit)\b|increase\(ratelimit_service_rate_limit_total_hits", query)
+    without_labels = re.sub(r"\{[^}]*\}", "", query)
+    share = re.search(r"_used\) / max[^/]*_limit\)", without_labels)
+    return bool(tokens) and not share and "count(" not in query
+
+
 def test_queries_ask_for_metrics_that_there_are(dashboard: Dashboard) -> None:
     """So do those of the variables."""
     asked = {str(query): query.text for query in dashboard.queries()}

@@ -21,6 +21,7 @@ from testing.servers import RedisServer, free_port
 from testing.service import Caller, Service, calling, port_of
 from testing.waiting import wait_for
 
+from ..documents import DOCS, blocks
 from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, filled
 
 # Windows of a year, which do not end while a test runs; on the dashboards, a window is what somebody chooses.
@@ -256,6 +257,21 @@ def test_tiles_show_budgets_that_are_idle_in_use_and_used_up(play: Play) -> None
     assert (0, 0.85) == (shares["team=idle"], shares["team=ops"])
     assert 0 < shares["team=support"] < 0.8
     assert (1_000, 150, 0) == (rest["team=idle"], rest["team=ops"], rest["team=dba"])
+
+
+def test_metrics_of_rules_and_of_budgets_can_be_joined(play: Play) -> None:
+    """As docs/monitoring.md does it: by domain, path and window, with the name of the limit."""
+    queries = [block.text for block in blocks(DOCS / "monitoring.md") if block.info == "promql"]
+    assert 2 == len(queries)
+    for query in queries:
+        found: dict[str, float] = {}
+
+        def seen(query: str = query, found: dict[str, float] = found) -> bool:
+            found.update(play.prometheus.ask(query))
+            return any('"rule": "dba-yearly"' in labels and value > 0 for labels, value in found.items())
+
+        play.wait_until("a join", seen)
+        assert all('"path": "token-budgets.' in labels for labels in found)
 
 
 def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> None:

@@ -137,13 +137,14 @@ def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
     count(metrics, descriptor("budget=x"))
     count(metrics, descriptor("budget=x", 0), descriptor("budget=x", 3))
     assert {
-        'rule_cost_missing{domain="d",rule="d.budget",unit="day"}': 1,
-        'rule_hits{domain="d",rule="d.budget",unit="day"}': 3,
+        'rule_cost_missing{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 1,
+        'rule_hits{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 3,
     } == shown(metrics, "rule_cost", "rule_hits")
 
 
 CHECKS, CHARGES = (
-    f'rule_{name}{{domain="d",rule="d.windows",unit="hour"}}' for name in ("checks", "charges")
+    f'rule_{name}{{domain="d",path="d.windows",rule="d.windows",unit="hour",window="hour"}}'
+    for name in ("checks", "charges")
 )
 
 
@@ -192,8 +193,8 @@ def test_hits_over_a_limit_in_shadow_mode_have_a_metric_more() -> None:
         'rate_limit_total_hits{domain="d",key1="tried"}': 2,
         'rate_limit_over_limit{domain="d",key1="tried"}': 2,
         'rate_limit_shadow_mode{domain="d",key1="tried"}': 2,
-        'rule_hits{domain="d",rule="d.tried",unit="day"}': 2,
-        'rule_charges{domain="d",rule="d.tried",unit="day"}': 1,
+        'rule_hits{domain="d",path="d.tried",rule="d.tried",unit="day",window="day"}': 2,
+        'rule_charges{domain="d",path="d.tried",rule="d.tried",unit="day",window="day"}': 1,
         'decisions{domain="d",outcome="ok"}': 1,
     } == shown(metrics, "rate_limit", "rule", "decisions")
 
@@ -203,7 +204,7 @@ def test_a_check_makes_no_series_of_a_limit() -> None:
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 0), before=11)
     assert {
-        'rule_refused{domain="d",rule="d.team",unit="day"}': 1,
+        'rule_refused{domain="d",path="d.team",rule="d.team",unit="day",window="day"}': 1,
         'decisions{domain="d",outcome="over_limit"}': 1,
     } == shown(metrics, "rate_limit", "rule", "decisions")
 
@@ -228,11 +229,11 @@ def test_rules_are_counted_with_their_whole_path_and_window() -> None:
     count(metrics, descriptor("team=x user=al model=a", 20))
     count(metrics, descriptor("quarter=x", 3))
     assert {
-        'rule_hits{domain="d",rule="d.team.user_al.model_a",unit="day"}': 20,
-        'rule_refused{domain="d",rule="d.team.user_al.model_a",unit="day"}': 1,
-        'rule_charges{domain="d",rule="d.team.user_al.model_a",unit="day"}': 1,
-        'rule_hits{domain="d",rule="d.quarter",unit="15minute"}': 3,
-        'rule_charges{domain="d",rule="d.quarter",unit="15minute"}': 1,
+        'rule_hits{domain="d",path="d.team.user_al.model_a",rule="d.team.user_al.model_a",unit="day",window="day"}': 20,
+        'rule_refused{domain="d",path="d.team.user_al.model_a",rule="d.team.user_al.model_a",unit="day",window="day"}': 1,
+        'rule_charges{domain="d",path="d.team.user_al.model_a",rule="d.team.user_al.model_a",unit="day",window="day"}': 1,
+        'rule_hits{domain="d",path="d.quarter",rule="d.quarter",unit="15minute",window="15minute"}': 3,
+        'rule_charges{domain="d",path="d.quarter",rule="d.quarter",unit="15minute",window="15minute"}': 1,
     } == shown(metrics, "rule")
 
 
@@ -242,8 +243,8 @@ def test_limits_that_requests_bring_are_one_rule() -> None:
     count(metrics, descriptor("team=a", 1, override=Override(5, Unit.HOUR, 7)))
     count(metrics, descriptor("team=b", 1, override=Override(5, Unit.HOUR, 8)))
     assert {
-        'rule_hits{domain="d",rule="override",unit="hour"}': 2,
-        'rule_charges{domain="d",rule="override",unit="hour"}': 2,
+        'rule_hits{domain="d",path="override",rule="override",unit="hour",window="hour"}': 2,
+        'rule_charges{domain="d",path="override",rule="override",unit="hour",window="hour"}': 2,
         'rate_limit_total_hits{domain="d",key1="team_a"}': 1,
         'rate_limit_total_hits{domain="d",key1="team_b"}': 1,
     } == shown(metrics, "rule", "rate_limit_total")
@@ -337,8 +338,8 @@ def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
     count(metrics, descriptor("team=dba", 1))
     metrics.config_loaded(TREE, 1.0)
     count(metrics, descriptor("team=dba", 1))
-    assert {'rule_hits{domain="d",rule="d.team",unit="day"}': 2} == shown(
-        metrics, 'rule_hits{domain="d",rule="d.team",'
+    assert {'rule_hits{domain="d",path="d.team",rule="d.team",unit="day",window="day"}': 2} == shown(
+        metrics, 'rule_hits{domain="d",path="d.team",'
     )
 
 
@@ -360,9 +361,9 @@ def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
         *(f'rate_limit_{name}{{domain="d",key1="team_dba"}}' for name in ("total_hits", "within_limit", "over_limit")),
         *(f'rate_limit_{name}{{domain="d",key1="user"}}' for name in ("total_hits", "within_limit", "over_limit")),
         'rate_limit_unlimited_hits{domain="d",key1="ops"}',
-        *(f'rule_{name}{{domain="d",rule="d.team_dba",unit="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges")),
-        *(f'rule_{name}{{domain="d",rule="d.user",unit="day"}}' for name in ("hits", "refused")),
-        *(f'budget_threshold_crossed{{domain="d",rule="d.team_dba",share="{share}"}}' for share in ("0.8", "1")),
+        *(f'rule_{name}{{domain="d",path="d.team_dba",rule="d.team_dba",unit="day",window="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges")),
+        *(f'rule_{name}{{domain="d",path="d.user",rule="d.user",unit="day",window="day"}}' for name in ("hits", "refused")),
+        *(f'budget_threshold_crossed{{domain="d",path="d.team_dba",rule="d.team_dba",share="{share}",window="day"}}' for share in ("0.8", "1")),
         *(f'decisions{{domain="{name}",outcome="{outcome}"}}' for name in ("d", "unknown") for outcome in ("ok", "over_limit", "error")),
         *(f'should_rate_limit_error{{err_type="{kind}"}}' for kind in ("redis_error", "service_error")),
     ]  # fmt: skip
@@ -460,10 +461,10 @@ def test_thresholds_are_counted_by_limit_and_share() -> None:
     for value in ("a", "b"):
         metrics.crossed(rule(f"team_{value}", source=OVERRIDE_SOURCE), Limit(10, DAY), "1")
     assert {
-        'budget_threshold_crossed{domain="d",rule="daily",share="0.8"}': 1,
-        'budget_threshold_crossed{domain="d",rule="d.team",share="0.8"}': 1,
-        'budget_threshold_crossed{domain="d",rule="d.team",share="1"}': 1,
-        'budget_threshold_crossed{domain="d",rule="override",share="1"}': 2,
+        'budget_threshold_crossed{domain="d",path="d.team",rule="daily",share="0.8",window="day"}': 1,
+        'budget_threshold_crossed{domain="d",path="d.team",rule="d.team",share="0.8",window="day"}': 1,
+        'budget_threshold_crossed{domain="d",path="d.team",rule="d.team",share="1",window="day"}': 1,
+        'budget_threshold_crossed{domain="d",path="override",rule="override",share="1",window="day"}': 2,
     } == shown(metrics, "budget")
 
 
@@ -566,7 +567,7 @@ def everything() -> Metrics:
     metrics.requested("ShouldRateLimit", 0.001)
     metrics.observe_store(0.001)
     metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
-    bucket = {"domain": "d", "rule": "d.team", "bucket": "team=x", "window": "day"}
+    bucket = {"domain": "d", "rule": "a", "path": "d.team", "bucket": "team=x", "window": "day"}
     for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
     metrics.show(lambda: [Sample("ratelimit_service_background_failures", {"task": "rules"}, 1)])

@@ -127,7 +127,7 @@ async def test_an_event_says_which_budget_how_far_and_until_when() -> None:
             "resets_in": 3000,
         }
     ] == events
-    assert [({"domain": "d", "rule": "hourly", "share": "0.5"}, 1)] == [
+    assert [({"domain": "d", "rule": "hourly", "path": "d.team", "window": "hour", "share": "0.5"}, 1)] == [
         (sample.labels, sample.value) for sample in replica.samples("budget_threshold_crossed")
     ]
 

@@ -66,8 +66,8 @@ async def test_a_series_names_domain_rule_bucket_and_window() -> None:
     replica = Replica(budget("team", HOURLY, Limit(400, Window(Unit.MINUTE, 15)), track=True))
     await replica.ask(hits=1)
     assert [
-        {"domain": "d", "rule": "hourly", "bucket": "team=dba", "window": "hour"},
-        {"domain": "d", "rule": "d.team", "bucket": "team=dba", "window": "15minute"},
+        {"domain": "d", "rule": "hourly", "path": "d.team", "bucket": "team=dba", "window": "hour"},
+        {"domain": "d", "rule": "d.team", "path": "d.team", "bucket": "team=dba", "window": "15minute"},
     ] == [sample.labels for sample in replica.samples("budget_used")]
 
 
@@ -108,10 +108,10 @@ async def test_the_largest_shares_are_shown_and_the_others_summed() -> None:
         await replica.ask(entries, hits)
     found = [(*sample.labels.values(), sample.value) for sample in replica.samples("budget_used")]
     assert [
-        ("d", "hourly", "team=b", "hour", 50),
-        ("d", "hourly", "team=a", "hour", 40),
-        ("d", "d.user", "other", "hour", 300),
-        ("d", "hourly", "other", "hour", 10),
+        ("d", "hourly", "d.team", "team=b", "hour", 50),
+        ("d", "hourly", "d.team", "team=a", "hour", 40),
+        ("d", "d.user", "d.user", "other", "hour", 300),
+        ("d", "hourly", "d.team", "other", "hour", 10),
     ] == found
     assert {
         "team=b hour": (50, 100, 3600),

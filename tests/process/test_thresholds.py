@@ -94,7 +94,7 @@ def scrape(replica: Service) -> str:
 def test_each_replica_shows_what_it_has_seen_of_a_bucket(replicas: list[Service]) -> None:
     """The largest of it is the truth, as long as nothing is given back."""
     spend(replicas, [10] * 84)
-    bucket = {"domain": "d", "rule": "yearly", "bucket": "team=dba", "window": "year"}
+    bucket = {"domain": "d", "rule": "yearly", "path": "d.team", "bucket": "team=dba", "window": "year"}
     seen = [
         {
             sample.name.removeprefix("ratelimit_service_budget_"): sample.value
