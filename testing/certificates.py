@@ -41,10 +41,10 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """A CA of our own."""
+    """A CA of our own; an intermediate one, whose certificates have it in their chain, where it is `below` another."""
 
-    def __init__(self) -> None:
-        self._ca = trustme.CA()
+    def __init__(self, below: Authority | None = None) -> None:
+        self._ca: trustme.CA = trustme.CA() if below is None else below._ca.create_child_ca()
         self.pem = self._ca.cert_pem.bytes()
 
     def issue(self, *names: str) -> Pair:

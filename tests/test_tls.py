@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,43 @@ def test_files_that_change_while_they_are_read_are_read_again(
     assert before is certificates.material
     assert certificates.renewed()
     assert (another.certificate, another.key) == certificates.material[:2]
+
+
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """One handshake in memory; whether it succeeds shows on the server's side alone."""
+    upwards, downwards = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(downwards, upwards, server_hostname="localhost"),
+        server.wrap_bio(upwards, downwards, server_side=True),
+    )
+    for _ in range(4):
+        for end in ends:
+            with suppress(ssl.SSLError):
+                end.do_handshake()
+
+
+def test_a_client_that_is_refused_leaves_a_line(tmp_path: Path, authority: Authority) -> None:
+    """Why, and once a minute for each reason: strangers may come as often as they like."""
+    now = 1_000.0
+    certificates = Certificates(
+        "gRPC", *authority.server().write(tmp_path), authority.write(tmp_path), clock=lambda: now
+    )
+    context = certificates.server_context("h2")
+    without, stranger, known = (authority.context() for _ in range(3))
+    stranger.load_cert_chain(*Authority().issue("envoy.mesh").write(tmp_path, "stranger"))
+    known.load_cert_chain(*authority.issue("envoy.mesh").write(tmp_path, "known"))
+    missing, unknown = "there is none", "unable to get local issuer certificate"
+    with capture_logs() as logged:
+        for client in (without, stranger, known) * 3:
+            shaken(context, client)
+        assert [(missing, 1), (unknown, 1)] == [(line["reason"], line["times"]) for line in logged]
+        now += 60
+        for client in (known, stranger):
+            shaken(context, client)
+    assert {("warning", "a client's certificate was refused", "gRPC")} == {
+        (line["log_level"], line["event"], line["port"]) for line in logged
+    }
+    assert [(unknown, 3)] == [(line["reason"], line["times"]) for line in logged[2:]]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ class RedisSettings(BaseModel):
         "Whether connections are made with TLS, as with rediss://. Not those to a Unix socket.",
     )
     redis_tls_cacert: Text = setting(
-        REDIS, "", "The file with the certificates of those who may vouch for Redis; empty: the system's."
+        REDIS,
+        "",
+        "The file with the CAs that are trusted, in PEM, intermediate ones without their roots if need be; empty: the system's.",
     )
     redis_tls_client_cert: Text = setting(
         REDIS, "", "The file with the certificate that we show; it may hold the key, too."

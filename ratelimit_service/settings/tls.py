@@ -24,7 +24,8 @@ class TlsSettings(BaseModel):
     grpc_client_tls_cacert: Text = setting(
         TLS,
         "",
-        "The file with the CA of the clients, in PEM; with it, every client must have a certificate that this CA signed.",
+        "The file with the CAs of the clients, in PEM, intermediate ones without their roots if need be; with it, every client "
+        "must have a certificate that one of them signed.",
     )
     grpc_client_tls_san: Text = setting(
         TLS,

@@ -16,7 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ..core.errors import Forbidden, Overloaded, RateLimitServiceError, StartError
+from ..core.errors import Overloaded, RateLimitServiceError, StartError
 from ..health import SERVICE_NAME, Health
 from ..proto.ratelimit_pb2 import POOL
 from ..service import RateLimitService
@@ -100,7 +100,7 @@ class GrpcioServer:
         started = time.perf_counter()
         try:
             if self._options.client_name:
-                _check_client(context, self._options.client_name)
+                self._check_client(context)
             request = codec.decode(data, self._service.policy.bounds)
             # grpc.aio cancels this task at the caller's deadline. Only the waiting ends then: the hits were handed to
             # the store before the first await, and are counted.
@@ -111,6 +111,11 @@ class GrpcioServer:
         finally:
             self.in_hand -= 1
             self._requested(METHOD, time.perf_counter() - started)
+
+    def _check_client(self, context: aio.ServicerContext[Any, Any]) -> None:
+        """Raise Forbidden unless the caller's certificate, which grpc has verified, has the name that callers must have."""
+        if not is_for(context.auth_context().get("peer_dns", ()), self._options.client_name):
+            raise self._options.forbidden()
 
     def _announce(self, healthy: bool) -> None:
         serving = (
@@ -160,12 +165,6 @@ def _timeout(context: aio.ServicerContext[Any, Any]) -> int:
     """Milliseconds that the caller still waits; -1 where it has no deadline (grpc-stubs know no None)."""
     seconds: float | None = context.time_remaining()
     return -1 if seconds is None else int(seconds * 1_000)
-
-
-def _check_client(context: aio.ServicerContext[Any, Any], wanted: str) -> None:
-    """Raise Forbidden unless the caller's certificate, which grpc has verified, is for `wanted`."""
-    if not is_for(context.auth_context().get("peer_dns", ()), wanted):
-        raise Forbidden(f"the client's certificate does not have the DNS name {wanted}")
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

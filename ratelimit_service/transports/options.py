@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..core.errors import Forbidden
 from ..tls import Certificates
 
 
@@ -32,3 +33,10 @@ class GrpcOptions:
     """What to serve TLS with; without, connections are plain."""
     client_name: str = ""
     """The DNS name that a caller's certificate must have; empty: any will do that `certificates` accepts."""
+
+    def forbidden(self) -> Forbidden:
+        """The answer to a caller whose certificate does not have `client_name`; the log has it as a refused certificate."""
+        lacks = f"does not have the DNS name {self.client_name}"
+        if self.certificates is not None:
+            self.certificates.refused(f"it {lacks}")
+        return Forbidden(f"the client's certificate {lacks}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -148,6 +149,22 @@ async def test_a_redis_that_asks_for_a_certificate(
         async with store_of(**{**tls_settings, **changes}) as store:
             await store.start()
             assert [count] == await charge(store, KEY)
+
+
+async def test_an_intermediate_ca_is_trusted_without_its_root(tmp_path: Path) -> None:
+    """What is in the file is trusted, as upstream has it, whatever Python's version."""
+    intermediate = Authority(below=Authority())
+    certificate, key = intermediate.issue("127.0.0.1").write(tmp_path)
+    with RedisServer(tls=TlsFiles(certificate, key)) as server:
+        async with store_of(REDIS_URL=server.url, REDIS_TLS_CACERT=intermediate.write(tmp_path)) as store:
+            await store.start()
+            assert [0] == await charge(store, KEY)
+
+
+def test_every_version_of_python_verifies_alike() -> None:
+    """3.13 began to trust intermediates, and to refuse certificates that do not keep to RFC 5280 in everything."""
+    flags = Tls().context().verify_flags
+    assert ssl.VERIFY_X509_PARTIAL_CHAIN == flags & (ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT)
 
 
 @pytest.mark.parametrize(

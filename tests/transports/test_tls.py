@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +21,9 @@ from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority, Pair, handshake
 from testing.service import ConfigMapMount
+from testing.waiting import PATIENCE
 
+from . import h2
 from .test_transport import CHARGE_40, CHECK, TRANSPORTS, Served, serve, until
 
 Start = Callable[..., Awaitable[Served]]
@@ -248,6 +251,70 @@ async def test_a_ca_that_is_exchanged_is_in_force_for_new_connections(
         after.write(tmp_path, "clients")
         assert ["UNAVAILABLE", "OK"] == [(await told(served, old))[0], (await told(served, new))[0]]
         assert RateLimitResponse.OK == (await call(CHECK)).overall_code
+
+
+def conversation(
+    address: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLSession | None:
+    """Connect, and read what the server says first; the session that it has given. None where it says nothing. Blocks."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
+                connection.sendall(h2.MAGIC + h2.settings())
+                return connection.session if connection.recv(1_000) else None
+        except OSError:  # with TLS 1.2, it refuses before it has said anything
+            return None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_that_began_under_another_ca_is_not_resumed(
+    start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A resumed session shows no certificate, so what the client kept must be of no use to it any more."""
+    before, after = Authority(), Authority()
+    served = await start(*authority.server().write(tmp_path), before.write(tmp_path, "clients"))
+    context = authority.context(version)
+    context.load_cert_chain(*before.issue("envoy.mesh").write(tmp_path, "client"))
+    session = None
+    for _ in range(2):
+        session = await asyncio.to_thread(conversation, served.server.address, context, session)
+        assert session is not None
+    after.write(tmp_path, "clients")
+    assert None is await asyncio.to_thread(conversation, served.server.address, context, session)
+    assert None is await asyncio.to_thread(conversation, served.server.address, context)
+
+
+async def test_an_intermediate_ca_is_trusted_without_its_root(
+    start: Start, authority: Authority, tmp_path: Path
+) -> None:
+    """Those that it signs for are let in, and nobody else below the same root."""
+    root = Authority()
+    trusted, other = Authority(below=root), Authority(below=root)
+    served = await start(*authority.server().write(tmp_path), trusted.write(tmp_path))
+    assert ("OK", "") == await told(served, authority.channel(trusted.issue("envoy.mesh")))
+    assert "UNAVAILABLE" == (await told(served, authority.channel(other.issue("envoy.mesh"))))[0]
+
+
+async def test_a_name_that_is_refused_leaves_a_line(
+    start: Start, authority: Authority, tmp_path: Path
+) -> None:
+    """One, however many calls there are; a probe, which needs no name, leaves none."""
+    served = await start(
+        *authority.server().write(tmp_path), authority.write(tmp_path), client_name="envoy.mesh"
+    )
+    with capture_logs() as logged:
+        credentials = authority.channel(authority.issue("other.mesh"))
+        async with aio.secure_channel(served.server.address, credentials) as channel:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert [] == logged
+        assert ["PERMISSION_DENIED"] * 2 == [(await told(served, credentials))[0] for _ in range(2)]
+    (line,) = logged
+    assert ("a client's certificate was refused", "gRPC", "it does not have the DNS name envoy.mesh") == (
+        line["event"],
+        line["port"],
+        line["reason"],
+    )
 
 
 async def test_a_broken_renewal_disturbs_nobody(start: Start, authority: Authority, tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ class Tls(NamedTuple):
 def _context(tls: Tls, changed: tuple[int, ...]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca or None)
     context.check_hostname = tls.check_hostname
+    # The same for every version of Python, and what Go does: an intermediate CA in the file is trusted without its root, and
+    # certificates of private CAs need not keep to all that RFC 5280 wants of them.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.certificate:
         context.load_cert_chain(tls.certificate, tls.key or None)
     return context

@@ -41,6 +41,7 @@ class Calls:
         self._service = service
         self._bounds = service.policy.bounds
         self._most = options.max_concurrent_calls
+        self._options = options
         self._picks = bool(options.client_name)
         self._requested = requested
         self._asks_for_health = asks_for_health
@@ -94,8 +95,8 @@ class Calls:
         picked = []
         for call in calls:
             # Who has gone is as good as any other: what it has sent is counted.
-            if (owner := call.session.owner) is not None and owner.forbidden is not None:
-                self._refuse(call, owner.forbidden)
+            if (owner := call.session.owner) is not None and owner.forbidden:
+                self._refuse(call, self._options.forbidden())
             else:
                 picked.append(call)
         return picked

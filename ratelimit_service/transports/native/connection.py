@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
-from ...core.errors import Forbidden
 from ...tls import is_for
 from ..grpc_method import PATH
 from ._http2 import Session, Turn
@@ -66,8 +65,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
         largest = options.max_message_bytes
         self.session = Session(host.turn, self, PATHS, largest, 2 * largest + 1_048_576)
-        self.forbidden: Forbidden | None = None
-        """Why none of its calls is answered; whoever asks for the health is."""
+        self.forbidden = False
+        """Whether none of its calls is answered, because of the peer's certificate; health checks are."""
         self._paused = False
         self._gone = False
         self._timer: asyncio.TimerHandle | None = None
@@ -87,8 +86,7 @@ class Connection(asyncio.Protocol):
         if wanted := self._host.options.client_name:
             certificate = self._transport.get_extra_info("peercert") or {}
             names = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
-            if not is_for(names, wanted):
-                self.forbidden = Forbidden(f"the client's certificate does not have the DNS name {wanted}")
+            self.forbidden = not is_for(names, wanted)
         self._transport.set_write_buffer_limits(_MOST_UNWRITTEN)
         if self._maximum_age:
             self._timer = self._loop.call_later(self._maximum_age, self._retire)
