@@ -112,6 +112,7 @@ def served(
         "CONFIG_PATH": ",".join(map(str, write_rules(directory, rules))),
         "BACKEND_TYPE": "memory" if store == "memory" else "redis",
         "GRPC_TRANSPORT": transport,
+        "MEMORY_STORE_SIZE_IN_BYTES": str(2**30),
         "RESPONSE_DYNAMIC_METADATA": "false",
         **(environment or {}),
     }

@@ -102,6 +102,7 @@ class App:
             self.metrics.watch(
                 "ratelimit_service_memory_store_refused", partial(getattr, self.store, "refused")
             )
+            self.metrics.watch("ratelimit_service_memory_store_bytes", partial(getattr, self.store, "bytes"))
         if isinstance(self.store, KeptMemoryStore):
             self.metrics.watch(
                 "ratelimit_service_memory_snapshot_failures", partial(getattr, self.store, "failures")

@@ -57,9 +57,12 @@ def make_store(
     """
     if settings.backend == "memory":
         if not settings.memory_snapshot_path:
-            return MemoryStore(steady_clock())
+            return MemoryStore(steady_clock(), settings.memory_store_size_in_bytes)
         return KeptMemoryStore(
-            steady_clock(), Path(settings.memory_snapshot_path), settings.memory_snapshot_interval
+            steady_clock(),
+            Path(settings.memory_snapshot_path),
+            settings.memory_snapshot_interval,
+            settings.memory_store_size_in_bytes,
         )
     # redis-py takes long to import, and the memory store has no use for it.
     from .stores.layers.seconds import SecondsApart

@@ -21,7 +21,6 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores import batch
 from ratelimit_service.stores.layers import settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
-from ratelimit_service.stores.memory import MemoryStore
 from tools import generate_docs
 from tools.generate_docs import pages
 
@@ -255,7 +254,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "hits that wait for a batch": f"{grouped['most_waiting'].default}",
         "a register is kept": f"{batch.REGISTER_TTL} s",
         "a batch of unknown outcome is settled within": f"{batch.REGISTER_TTL // 2} s",
-        "counters of the memory store": f"{signature(MemoryStore).parameters['capacity'].default}",
+        "MEMORY_STORE_SIZE_IN_BYTES": defaults["MEMORY_STORE_SIZE_IN_BYTES"],
     }
     assert bounds == {row[0]: row[1] for row in table.rows}
 

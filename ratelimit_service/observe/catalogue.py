@@ -281,6 +281,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Hits on new counters that met a full memory store. There with BACKEND_TYPE=memory.",
     ),
     MetricInfo(
+        "ratelimit_service_memory_store_bytes",
+        Kind.GAUGE,
+        (),
+        "Memory that the counters of the memory store take, of MEMORY_STORE_SIZE_IN_BYTES. There with BACKEND_TYPE=memory.",
+    ),
+    MetricInfo(
         "ratelimit_service_memory_snapshot_failures",
         Kind.COUNTER,
         (),

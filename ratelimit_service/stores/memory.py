@@ -5,19 +5,36 @@ The twin of hit.lua: what a hit does is the same, step by step.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from sys import getsizeof
 from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, HitValues
 from ..ports import Clock, Outcome, Then
+from .shards import MASK, SHIFT, Copy, Shards
 
 Defer = Callable[[Callable[[], None]], object]
 """Calls something soon but not now, as `loop.call_soon` does."""
 
 _SWEPT_AT_ONCE = 100
+
+DEFAULT_SIZE = 128 * 2**20
+"""Bytes: some 600,000 counters with names of ordinary length, half of what deploy/kubernetes gives a container."""
+
+_BYTES_OF_A_COUNTER = 80
+"""Bytes of memory of a counter beside its key: its place in a dictionary, its place in a list of `_ending`, and its value."""
+
+_BYTES_OF_AN_END = 300
+"""Bytes of memory of such a list."""
+
+
+def weight_of(key: str) -> int:
+    """Bytes of memory that a counter takes, about."""
+    return getsizeof(key) + _BYTES_OF_A_COUNTER
 
 
 class Counter(NamedTuple):
@@ -28,22 +45,59 @@ class Counter(NamedTuple):
     expiry: int
 
 
+class _Dump(Copy):
+    """A copy under way. It may be another thread that goes through it, while the loop's begins counters and sweeps them."""
+
+    def __init__(self, counters: Shards) -> None:
+        super().__init__(counters)
+        self.began: set[tuple[str, int]] = set()
+        """The counters that began after its moment, by key and end: a key may be swept, and begin anew."""
+        self._swept: dict[int, list[str]] = {}
+        self._walked: set[int] = set()
+
+    def before_sweep(self, keys: Sequence[str], end: int) -> None:
+        """Keep counters that are about to be forgotten, unless they have been gone through."""
+        self.before_write(keys)
+        if end not in self._walked:
+            self._swept.setdefault(end, []).extend(keys)
+
+    def counters(self, ending: Mapping[int, Sequence[str]]) -> Iterator[Counter]:
+        """The counters of its moment. `ending` has the keys of each second, and changes meanwhile."""
+        values = self.finish()
+        ends = list(ending)
+        while ends:
+            for end in ends:
+                # In this order: what is swept after this copy of the keys is in it, and what was swept before is kept.
+                keys = dict.fromkeys(ending.get(end, ()))
+                self._walked.add(end)
+                keys.update(dict.fromkeys(self._swept.pop(end, ())))
+                for key in keys:
+                    value = values.get(key)
+                    if value is not None and (key, end) not in self.began:
+                        yield Counter(key, value, end)
+            ends = list(self._swept)
+
+
 class MemoryStore:
     """Counters in a dictionary, each forgotten when its time is over.
 
-    At `capacity` counters, new ones are refused with a StoreError; none is ever thrown out early, because that would
-    set an exhausted bucket free. `defer` puts off the answers (the tests use it to show that nobody relies on their
-    coming at once); the counting is done at once all the same.
+    They take at most `size` bytes of memory, about. Then new counters are refused with a StoreError, and none is evicted:
+    that would set an exhausted bucket free. `defer` postpones the answers (the tests use it to show that nobody relies on
+    their coming at once); the counting is done at once all the same.
     """
 
-    def __init__(self, clock: Clock, capacity: int = 5_000_000, defer: Defer | None = None) -> None:
+    def __init__(self, clock: Clock, size: int = DEFAULT_SIZE, defer: Defer | None = None) -> None:
         self._clock = clock
-        self._capacity = capacity
+        self._size = size
         self._defer = defer
-        self._counters: dict[str, int] = {}
+        self._counters = Shards()
+        self._shards = self._counters.parts
         # The keys of each second at which some are over: a tuple for each key would take as much again as the counter.
         self._ending: dict[int, list[str]] = {}
         self._ends: list[int] = []
+        self._dump: _Dump | None = None
+        self.bytes = 0
+        """The memory that the counters take, about."""
         self.refused = 0
         """How many hits met a full store."""
         self.changed = False
@@ -55,7 +109,10 @@ class MemoryStore:
     def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         now = self._clock()
-        self._sweep(now)
+        if self._ends and self._ends[0] <= now:
+            self._sweep(now)
+        if self._dump is not None:
+            self._dump.before_write(key for group in groups for key, amount, _, _, _ in group if amount)
         apply = self._apply
         outcomes: list[Outcome] = [apply(group, now) for group in groups]
         if self._defer is None:
@@ -69,9 +126,10 @@ class MemoryStore:
             if gate & HELD_BACK:
                 held = self._held_back(group)
                 break
-        counters = self._counters
+        shards = self._shards
         counts: list[Count] = []
         for key, amount, ttl, _, _ in group:
+            counters = shards[hash(key) >> SHIFT & MASK]
             before = counters.get(key, 0)
             if amount == 0:
                 counts.append(before)
@@ -79,7 +137,11 @@ class MemoryStore:
                 counts.append(~before)
             elif amount > 0:
                 if not before and key not in counters and not self._begin(key, int(now) + ttl):
-                    counts.append(StoreError(f"the memory store is full ({self._capacity} counters)"))
+                    counts.append(
+                        StoreError(
+                            f"the memory store is full ({self._size} bytes, MEMORY_STORE_SIZE_IN_BYTES)"
+                        )
+                    )
                     continue
                 after = before + amount
                 counters[key] = after if after < COUNTER_MAX else COUNTER_MAX
@@ -94,10 +156,14 @@ class MemoryStore:
 
     def _begin(self, key: str, end: int) -> bool:
         """Make room for a counter whose time is over at `end`; False where there is none."""
-        if len(self._counters) >= self._capacity:
+        ending = self._ending.get(end)
+        weight = weight_of(key) if ending is not None else weight_of(key) + _BYTES_OF_AN_END
+        if self.bytes + weight > self._size:
             self.refused += 1
             return False
-        ending = self._ending.get(end)
+        self.bytes += weight
+        if self._dump is not None:
+            self._dump.began.add((key, end))
         if ending is None:
             ending = self._ending[end] = []
             heapq.heappush(self._ends, end)
@@ -129,12 +195,16 @@ class MemoryStore:
         while left and self._ends and self._ends[0] <= now:
             ending = self._ending[self._ends[0]]
             over = ending[-left:]
+            if self._dump is not None:
+                self._dump.before_sweep(over, self._ends[0])
             del ending[-left:]
             for key in over:
                 del self._counters[key]
+                self.bytes -= weight_of(key)
             left -= len(over)
             if not ending:
                 del self._ending[heapq.heappop(self._ends)]
+                self.bytes -= _BYTES_OF_AN_END
 
     async def start(self) -> None:
         """Nothing has to be reached."""
@@ -146,33 +216,51 @@ class MemoryStore:
         """This store can always be reached."""
 
     async def look(self, bucket: str) -> dict[str, int | None]:
-        """What the counters of a bucket hold, by key."""
-        return {key: count for key, count in self._counters.items() if key.startswith(f"{bucket}:")}
+        """What the counters of a bucket hold, by key. Walks through all counters, a shard at a time."""
+        found: dict[str, int | None] = {}
+        for shard in self._counters.parts:
+            found |= {key: count for key, count in shard.items() if key.startswith(f"{bucket}:")}
+            await asyncio.sleep(0)
+        return found
 
     async def forget(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to nothing; returns what they held, by key."""
         held = await self.look(bucket)
+        if self._dump is not None:
+            self._dump.before_write(held)
         for key in held:
-            self._counters[key] = 0
-            self.changed = True
+            if key in self._counters:
+                self._counters[key] = 0
+                self.changed = True
         return held
 
     def dump(self) -> Iterator[Counter]:
         """All counters as they are now, in no order; some may be past their time.
 
-        Copied at once, which takes some 50 ms for a million. Going through them takes longer, and may be done in
-        another thread.
+        They are copied while somebody goes through them, which may be in another thread. There is one dump at a time.
         """
-        values = self._counters.copy()
-        ending = [(end, keys.copy()) for end, keys in self._ending.items()]
-        return (Counter(key, values[key], end) for end, keys in ending for key in keys)
+        self._dump = dump = _Dump(self._counters)
+        return self._dumped(dump)
+
+    def _dumped(self, dump: _Dump) -> Iterator[Counter]:
+        try:
+            yield from dump.counters(self._ending)
+        finally:
+            if self._dump is dump:
+                self._dump = None
 
     def load(self, counters: Iterable[Counter]) -> None:
-        """Take over counters in place of those that are here, without those whose time is over."""
+        """Take over counters in place of those that are here, without those whose time is over.
+
+        All of them, even where they take more than the store may: then new ones are refused until enough are over.
+        """
         now = self._clock()
         kept = {counter.key: counter for counter in counters if counter.expiry > now}
-        self._counters = {key: counter.value for key, counter in kept.items()}
+        self._counters = Shards()
+        self._shards = self._counters.parts
+        self._counters.update({key: counter.value for key, counter in kept.items()})
         self._ending = {}
         for key, counter in kept.items():
             self._ending.setdefault(counter.expiry, []).append(key)
         self._ends = sorted(self._ending)
+        self.bytes = sum(map(weight_of, kept)) + len(self._ends) * _BYTES_OF_AN_END

@@ -28,7 +28,7 @@ import structlog
 from ..core.errors import RateLimitServiceError, StartError
 from ..core.model import COUNTER_MAX
 from ..ports import Clock
-from .memory import Counter, MemoryStore
+from .memory import DEFAULT_SIZE, Counter, MemoryStore
 
 VERSION = 1
 """Of the file. A change of the counter keys' grammar is a change of it, too."""
@@ -124,8 +124,8 @@ class KeptMemoryStore(MemoryStore):
     and the time that writing takes. A file that cannot be used is set aside, under another name beside it.
     """
 
-    def __init__(self, clock: Clock, path: Path, interval: float) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: Clock, path: Path, interval: float, size: int = DEFAULT_SIZE) -> None:
+        super().__init__(clock, size)
         self._path = path
         self._interval = interval
         self._lock = -1

@@ -15,11 +15,7 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
-from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Hit
-from ratelimit_service.ports import Outcome
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.grpc_method import PATH
 from testing.service import Service, port_of
 
@@ -49,24 +45,6 @@ def test_requests_that_cost_a_cache_more_than_their_bytes_do_not_grow_the_proces
         cwd=Path(__file__).parents[2],
     )
     assert max(json.loads(done.stdout).values()) <= 96
-
-
-def test_a_full_memory_store_refuses_new_buckets_and_frees_none() -> None:
-    """At the bound a new bucket gets an error; the exhausted one stays exhausted, whatever floods in."""
-    store = MemoryStore(lambda: 0.0, capacity=100)
-    answers: list[Outcome] = []
-    store.hit([[Hit("exhausted", 1_000, 3_600)]], answers.extend)
-    for number in range(1_000):
-        store.hit([[Hit(f"stranger-{number}", 1, 3_600)]], answers.extend)
-    store.hit([[Hit("exhausted", 0, 3_600)]], answers.extend)
-    assert [1_000] == answers[-1]
-    refused = [
-        outcome
-        for outcome in answers
-        if not isinstance(outcome, StoreError) and isinstance(outcome[0], StoreError)
-    ]
-    assert 901 == len(refused) == store.refused
-    assert 100 == len(store)
 
 
 @pytest.fixture(scope="module")

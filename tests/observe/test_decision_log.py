@@ -190,7 +190,7 @@ async def test_what_no_rule_is_for_may_be_refused_without_a_limit() -> None:
 
 async def test_requests_that_are_answered_with_an_error_are_not_logged() -> None:
     """Nothing was decided; metrics count them."""
-    replica = Logged(store=MemoryStore(lambda: MIDNIGHT, capacity=0))
+    replica = Logged(store=MemoryStore(lambda: MIDNIGHT, size=0))
     with pytest.raises(StoreError):
         await replica.request(descriptor("team=a", 1))
     assert [] == replica.lines()

@@ -549,6 +549,7 @@ WATCHED = (
     "healthy",
     "log_dropped",
     "memory_snapshot_failures",
+    "memory_store_bytes",
     "memory_store_refused",
     "refusals_unlogged",
 )

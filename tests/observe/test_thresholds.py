@@ -25,7 +25,7 @@ from ratelimit_service.core.model import (
 from ratelimit_service.observe import thresholds as module
 from ratelimit_service.observe.thresholds import thresholds
 from ratelimit_service.ports import CounterStore, Then
-from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.memory import MemoryStore, weight_of
 from ratelimit_service.stores.redis.server import RedisStore, connect
 from testing.servers import RedisServer
 from tests.limiter import MIDNIGHT, descriptor
@@ -326,7 +326,9 @@ async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest
 
 async def test_a_full_memory_store_costs_the_event_and_nothing_else() -> None:
     """There is room for the counter, and none for a marker."""
-    replica = Replica(TEAM, store=MemoryStore(lambda: MIDNIGHT, capacity=1))
+    replica = Replica(
+        TEAM, store=MemoryStore(lambda: MIDNIGHT, size=weight_of("{d|team=a}:hour:2026-11-21T00Z") + 400)
+    )
     with capture_logs() as events:
         decision = await replica.ask(hits=50)
     assert (50, [], 1) == (decision.statuses[0].remaining, crossings(events), replica.thresholds.lost)

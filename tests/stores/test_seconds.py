@@ -72,7 +72,7 @@ async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: t
     others, seconds = Store(later=later[0]), Store(later=later[1])
     store = SecondsApart(others, seconds)
     assert [[0, 0, 1], [], [2], [1]] == await hit(store, (MINUTE, SECOND, MINUTE), (), (MINUTE,), (SECOND,))
-    assert ({MINUTE: 3}, {SECOND: 2}) == (others._counters, seconds._counters)
+    assert ({MINUTE: 3}, {SECOND: 2}) == (dict(others._counters), dict(seconds._counters))
     assert {MINUTE: 3, SECOND: 2} == await store.look("{d|k=v}")
 
 

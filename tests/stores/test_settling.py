@@ -151,7 +151,7 @@ async def test_writing_the_journal_goes_on_after_an_error_that_nobody_expected(
     await settled(store)
     assert (False, {"a": 30}, {"journal": 2}) == (
         is_open(store),
-        backend._counters,
+        dict(backend._counters),
         dict(background.failures()),
     )
     await store.close()

@@ -1,0 +1,156 @@
+"""The memory store has a bound in bytes, never frees an exhausted bucket, and does nothing at once to all that it holds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.memory import Counter, MemoryStore, weight_of
+from ratelimit_service.stores.shards import Shards
+
+
+class Bench:
+    """A store with a clock that the test sets."""
+
+    def __init__(self, size: int = 10**9) -> None:
+        self.now = 1_000.0
+        self.store = MemoryStore(lambda: self.now, size)
+
+    def charge(self, key: str, amount: int = 1, ttl: int = 60) -> int | StoreError:
+        """What the counter held before, or why it was not counted."""
+        found: list[int | StoreError] = []
+
+        def then(outcomes: Sequence[Outcome]) -> None:
+            assert not isinstance(outcomes[0], StoreError)
+            found.extend(outcomes[0])
+
+        self.store.hit([[Hit(key, amount, ttl)]], then)
+        return found[0]
+
+
+def name(number: int, length: int = 60) -> str:
+    """The key of a counter, of so many characters."""
+    return f"{{d|k={number:0{length - 20}}}}:day:2026-11"
+
+
+@pytest.mark.parametrize("length", [30, 60, 400, 5_000])
+def test_the_bound_is_in_bytes(length: int) -> None:
+    """Names of any length take no more memory than the store reckons, and not much less."""
+    bench = Bench()
+    keys = [name(number, length) for number in range(20_000 if length < 1_000 else 2_000)]
+    taken_by_names = sum(map(sys.getsizeof, keys))
+    tracemalloc.start()
+    try:
+        for key in keys:
+            bench.charge(key, 5_000)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.75 * bench.store.bytes <= taken + taken_by_names <= 1.1 * bench.store.bytes
+
+
+def test_a_full_store_counts_for_the_buckets_that_it_knows_and_for_no_others() -> None:
+    """An exhausted bucket stays exhausted; a new one is refused and counted."""
+    bench = Bench(size=20_000)
+    assert 0 == bench.charge("exhausted", 1_000)
+    answers = [bench.charge(name(number)) for number in range(1_000)]
+    refused = [answer for answer in answers if isinstance(answer, StoreError)]
+    assert [1_000, 1_001] == [bench.charge("exhausted"), bench.charge("exhausted", 0)]
+    assert len(refused) == bench.store.refused == 1_001 - len(bench.store)
+    assert bench.store.bytes <= 20_000
+    assert "MEMORY_STORE_SIZE_IN_BYTES" in str(refused[0])
+    assert 0 == bench.charge(name(5_000), 0)  # a check writes nothing, and needs no room
+
+
+def test_longer_names_fill_it_sooner() -> None:
+    """By their bytes."""
+    held = []
+    for length in (60, 600):
+        bench = Bench(size=100_000)
+        for number in range(1_000):
+            bench.charge(name(number, length))
+        held.append(len(bench.store))
+    assert held[0] > 3 * held[1]
+
+
+def test_the_room_of_counters_whose_time_is_over_is_there_again() -> None:
+    """All of it, whenever they end."""
+    bench = Bench(size=50_000)
+    for _ in range(3):
+        for number in range(200):
+            assert 0 == bench.charge(name(number), 1, 60 + number % 7)
+        bench.now += 100
+        for _ in range(5):
+            bench.charge("read", 0)
+        assert (0, 0) == (len(bench.store), bench.store.bytes)
+
+
+def test_what_is_loaded_is_kept_even_where_it_is_more_than_the_bound() -> None:
+    """A smaller bound after a restart frees nobody, either."""
+    bench = Bench(size=1_000)
+    bench.store.load([Counter(name(number), 9, 2_000 + number % 2) for number in range(100)])
+    assert 100 == len(bench.store)
+    assert [9, 10] == [bench.charge(name(99)), bench.charge(name(99))]
+    assert isinstance(bench.charge("new"), StoreError)
+    assert bench.store.bytes > 100 * weight_of(name(0))
+
+
+def test_no_part_of_it_grows_large() -> None:
+    """Where a dictionary grows, all of it is moved at once: a thousand keys, and not a hundred thousand."""
+    shards = Shards()
+    shards.update({name(number): number for number in range(100_000)})
+    assert max(map(len, shards.parts)) < 2 * 100_000 / len(shards.parts)
+    assert 100_000 == len(shards)
+    assert shards[name(77)] == 77
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns as often as Python allows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_dump_in_another_thread_has_the_counters_of_its_moment() -> None:
+    """Whatever is counted, begun, set to nothing or over while the thread goes through it."""
+    bench = Bench()
+    for number in range(4_000):
+        bench.charge(name(number), number + 1, 10 + number % 50)
+    for _ in range(5):
+        expected = dict(bench.store._counters)
+        dumped = bench.store.dump()
+        found: list[Counter] = []
+        thread = threading.Thread(target=lambda: found.extend(dumped))  # noqa: B023
+        first = bench.charge(name(0), 3)
+        thread.start()
+        turn = 0
+        while thread.is_alive() or turn < 200:
+            turn += 1
+            bench.charge(name(turn * 7 % 4_000), 5)
+            bench.charge(name(10_000_000 + turn + int(bench.now) * 1_000), 5, 30)
+            if turn % 50 == 0:
+                bench.now += 1
+        thread.join()
+        assert not isinstance(first, StoreError)
+        assert expected == {counter.key: counter.value for counter in found}
+        assert len(found) == len(expected)
+
+
+def test_a_dump_that_nobody_goes_through_is_dropped_by_the_next() -> None:
+    """A disk that is full ends one early."""
+    bench = Bench()
+    bench.charge("a", 1)
+    bench.store.dump()
+    bench.charge("a", 1)
+    assert [("a", 2)] == [(counter.key, counter.value) for counter in bench.store.dump()]
+    assert bench.store._dump is None
