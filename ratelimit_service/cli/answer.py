@@ -43,16 +43,18 @@ def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) 
     notes: list[str] = []
     try:
         explanation = metadata[EXPLANATION]
-        told = [_explained(*each) for each in zip(response.statuses, explanation["descriptors"], strict=True)]
+        limits = [
+            _explained(*each) for each in zip(response.statuses, explanation["descriptors"], strict=True)
+        ]
         notes = list(_notes(domain, explanation))
     except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or not one of ours
-        told = [_unexplained(status, response) for status in response.statuses]
+        limits = [_unexplained(status, response) for status in response.statuses]
     shown = [RateLimitResponse.Code.Name(response.overall_code), *[f"  {note}" for note in notes]]
-    for text, limits in zip(map(printable, descriptors), told, strict=False):
-        if len(limits) == 1:
-            shown.append(f"  {text}: {limits[0]}")
+    for text, windows in zip(map(printable, descriptors), limits, strict=False):
+        if len(windows) == 1:
+            shown.append(f"  {text}: {windows[0]}")
         else:
-            shown += [f"  {text}:", *[f"    {limit}" for limit in limits]]
+            shown += [f"  {text}:", *[f"    {window}" for window in windows]]
     return shown
 
 
@@ -77,7 +79,7 @@ def _hint(domain: str, known: Sequence[str]) -> str:
 def _explained(status: RateLimitResponse.DescriptorStatus, known: Mapping[str, Any]) -> list[str]:
     """What an explanation says of one descriptor, a line for each window."""
     if known.get("unmatched"):
-        return ["refused: no rule is for it, and the domain says `unmatched: deny`"]
+        return ["refused: no rule matches it, and the domain has `unmatched: deny`"]
     if known.get("replaced"):
         return [f"{_FREE}: the rule of another descriptor replaces its own"]
     if known.get("unlimited"):

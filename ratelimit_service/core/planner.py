@@ -36,6 +36,8 @@ _FREE, _FREE_QUOTA = Item(), Item(quota=True)
 _REPLACED, _REPLACED_QUOTA = Item(replaced=True), Item(quota=True, replaced=True)
 
 _ANNOTATED = Notes()
+MOST_EXPLAINED = 10
+"""Descriptors of a request whose answer is explained: to explain one takes about as long as to decide on ten."""
 _MOST_DOMAINS = 50
 """How many domains an explanation names."""
 
@@ -98,7 +100,7 @@ class Planner:
         return Outline(self._policy, self._spans, parts, denied, notes=notes)
 
     def _notes(self, request: Request, domain: Domain | None) -> Notes | None:
-        if not request.explain:
+        if not request.explain or len(request.descriptors) > MOST_EXPLAINED:
             return _ANNOTATED if self._policy.dynamic_metadata else None
         if domain is None:
             domains = self._tree.domains if self._tree is not None else ()

@@ -84,7 +84,7 @@ def _seen_in_the_lines(error: yaml.MarkedYAMLError, data: bytes) -> tuple[int, s
             return each, f"a space that YAML does not know (U+{ord(odd[0]):04X}): write a plain one"
         glued = _no_space.match(line)
         if glued is not None:
-            return each, f"there is no space behind '{glued[1]}:': put one there"
+            return each, f"a space is missing after '{glued[1]}:'"
     return None
 
 

@@ -9,7 +9,7 @@ import pytest
 from ratelimit_service.cli.answer import duration, lines
 from ratelimit_service.core.decision import decide_without_counts
 from ratelimit_service.core.model import Request
-from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planner import MOST_EXPLAINED, Planner
 from ratelimit_service.core.planning import FailureMode, Policy
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports import codec
@@ -107,6 +107,13 @@ def test_an_explanation_stands_beside_the_metadata_that_is_set() -> None:
     assert {"domain", "descriptors"} == set(limiter.ask("team=dba").dynamic_metadata or ())
     request = Request("d", (descriptor("team=dba", 0),), explain=True)
     assert {"domain", "descriptors", "explanation"} == set(limiter.answer(request).dynamic_metadata or ())
+
+
+@pytest.mark.parametrize("number, explained", [(MOST_EXPLAINED, True), (MOST_EXPLAINED + 1, False)])
+def test_only_answers_of_a_readable_size_are_explained(number: int, explained: bool) -> None:
+    """An explanation costs several times what the decision does, and may be asked for by any peer."""
+    teams = [f"team={place}" for place in range(number)]
+    assert explained is ("explanation" in asked(Limiter(RULES), *teams).dynamic_metadata)
 
 
 # Services that do not explain: an older one of ours, envoyproxy/ratelimit.

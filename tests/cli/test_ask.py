@@ -134,7 +134,7 @@ def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callab
         3,
         "OVER_LIMIT\n"
         "  team=dba: 100 of 100 left for this year, resets in T\n"
-        "  team=other: refused: no rule is for it, and the domain says `unmatched: deny`\n",
+        "  team=other: refused: no rule matches it, and the domain has `unmatched: deny`\n",
         "",
     ) == ask("team=dba", "team=other", domain="closed")
 
@@ -145,7 +145,7 @@ def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
         3,
         "OVER_LIMIT\n"
         "  refused: no descriptor has the key 'team', and the domain's required_keys ask for it\n"
-        "  user=ada: refused: no rule is for it, and the domain says `unmatched: deny`\n",
+        "  user=ada: refused: no rule matches it, and the domain has `unmatched: deny`\n",
         "",
     ) == ask("user=ada", domain="closed")
 

@@ -1,8 +1,8 @@
-"""Warn of nested rules that stop to hold where a value has a descriptor of its own.
+"""Warn of nested rules that do not apply to a value because it has a descriptor of its own.
 
 Matching has no way back (matching/tree.py): once `team=dba` has met the descriptor that names this value, what is nested
 under `key: team` for all teams is out of reach. That is upstream's language, and a surprise where an override for one value
-was written. `descriptors: []` says that it is meant, and so do `unlimited: true` and a descriptor without any limit.
+was written. `descriptors: []` says that it is intended, and so do `unlimited: true` and a descriptor without any limit.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def warn_of_dropped(descriptors: Sequence[DescriptorRule], written: Mapping[int,
 def _warn(default: DescriptorRule, found: Sequence[_Dropped], fields: Fields) -> None:
     (descriptor, names), *others = found
     shown = ", ".join(map(quoted, names[:_MOST_NAMED])) + (" and more" if len(names) > _MOST_NAMED else "")
-    meant = "name its key without a limit" if descriptor.children else "write 'descriptors: []'"
+    intended = "name its key without a limit" if descriptor.children else "write 'descriptors: []'"
     alike = f"; the same is true of {len(others)} more" if others else ""
     entry = quoted(f"{_text(descriptor.key)}={_text(descriptor.value)}")
     above = quoted(_text(default.composite))
     fields.warn(
         "",
-        f"holds alone for {entry}: what is nested under {above} at {default.source} ({shown}) does not limit this value; "
-        f"repeat it here, or {meant} if that is meant{alike}",
+        f"is all that {entry} meets: what is nested under {above} at {default.source} ({shown}) does not limit it; "
+        f"repeat it here, or {intended} if that is intended{alike}",
     )
 
 

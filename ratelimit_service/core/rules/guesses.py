@@ -75,7 +75,7 @@ def guess(text: str, level: Level, node: Node) -> Guess:
         )
     before, colon, after = text.partition(":")
     if colon and before in KEYS[level]:
-        return Guess("", f"there is no space behind the ':': write '{before}: {after}'")
+        return Guess("", f"a space is missing after the ':': write '{before}: {after}'")
     hint = _hint_of_a_file(name, node) if level is Level.FILE else ""
     if level in _LIMITS:
         found = _of_a_limit(name, node)
