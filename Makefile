@@ -27,13 +27,13 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under 
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base ## Run all tests; sets up what they need, redis-server included.
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks ## Run all tests; sets up what they need, redis-server included.
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
 	@.venv/bin/python -m pytest tests/core
 
-test-e2e: .venv/dev.stamp .venv/native.stamp redis ## Run just the tests with a real Envoy in front and a real Redis behind.
+test-e2e: .venv/dev.stamp .venv/native.stamp redis sdks ## Run just the tests with a real Envoy in front and a real Redis behind.
 	@.venv/bin/python -m pytest tests/e2e
 
 coverage: .venv/dev.stamp .venv/native.stamp redis ## Run the tests that need no gateway with coverage of lines and branches; fails below 96 %.
@@ -108,7 +108,7 @@ HTTP2 = ratelimit_service/transports/native/_http2.pyx ratelimit_service/transpo
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus h2load base
+.PHONY: redis prometheus h2load base sdks
 redis:
 	@sh tools/need_redis.sh
 
@@ -120,3 +120,6 @@ h2load:
 
 base:
 	@sh tools/need_base.sh build/base.tar
+
+sdks:
+	@sh tools/need_sdks.sh

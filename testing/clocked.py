@@ -1,0 +1,60 @@
+"""The service within the process of a test: real gRPC, counters in memory, and a clock that stands until it is moved."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Self
+
+from ratelimit_service.assembly import policy_of, spread_of
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.health import Health
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.settings.table import load_settings
+from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.native.server import NativeServer
+from ratelimit_service.transports.options import GrpcOptions
+
+from .waiting import PATIENCE
+
+
+class ClockedService:
+    """One that serves while it is a context. `now` is its clock, and `address` where it is asked ("127.0.0.1:43211")."""
+
+    def __init__(self, rules: str, *, now: float, **settings: str) -> None:
+        self.now = now
+        self.address = ""
+        made = load_settings(settings)
+        store = MemoryStore(lambda: self.now)
+        self._service = RateLimitService(
+            store, Metrics(), lambda: self.now, policy_of(made), spread=spread_of(made)
+        )
+        self._service.use(RuleTree(load([read("rules.yaml", rules)]).domains))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._wait(self._start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._wait(self._server.stop(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=PATIENCE)
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._server = NativeServer(self._service, Health(), GrpcOptions(), lambda *_: None)
+        await self._server.start()
+        self.address = self._server.address
+
+    def _wait(self, work: Coroutine[None, None, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=PATIENCE)

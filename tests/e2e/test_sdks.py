@@ -1,0 +1,158 @@
+"""The SDKs of OpenAI and Anthropic through the real Envoy: they wait for what is worth it, and stop at once where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import pytest
+
+from testing.clocked import ClockedService
+from testing.envoy import Envoy
+from testing.service import calling, port_of
+from testing.upstream import MockLlm
+
+from .conftest import Unique
+from .sdks import Outcome, Sdk, anthropic_python, javascript, openai_python
+
+pytestmark = pytest.mark.e2e
+
+NOON = 1_795_262_400
+"""2026-11-21T12:00:00Z: the middle of a day, and the first second of an hour."""
+
+SDKS = {
+    "openai-python": "openai",
+    "openai-js-6": "openai",
+    "openai-js-7": "openai",
+    "anthropic-python": "anthropic",
+    "anthropic-js": "anthropic",
+}
+"""The SDKs, and the dialect that each of them reads."""
+
+LIMITS = {
+    "minute": "{name: minutely, unit: minute, tokens_per_unit: 100}",
+    "day": "{name: daily, unit: day, tokens_per_unit: 100}",
+    "blocked": "{name: nothing, unit: day, tokens_per_unit: 0}",
+}
+
+RULES = "domain: token-budgets\nunmatched: deny\ndescriptors:\n" + "".join(
+    f'  - {{key: client_ns, value: "{kind}-{dialect}-*", rate_limit: {limit}, error_format: {dialect}}}\n'
+    for kind, limit in LIMITS.items()
+    for dialect in ("openai", "anthropic")
+)
+"""An application is in the namespace <limit>-<dialect>-<name>; one of another name has no rule."""
+
+
+class Limited(NamedTuple):
+    """A gateway before a service whose clock stands."""
+
+    service: ClockedService
+    url: str
+
+    def use_up(self, namespace: str) -> None:
+        """An application there has used more than its budget."""
+        with calling(self.service.address) as gateway:
+            gateway.ask("token-budgets", "client_ns", namespace, hits=5_000)
+
+
+@pytest.fixture(scope="module")
+def limited(llm: MockLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
+    """With the settings that are the default."""
+    directory = tmp_path_factory.mktemp("sdks")
+    with ClockedService(RULES, now=NOON) as service:
+        envoy = Envoy(directory, ratelimit_port=port_of(service.address), llm_port=llm.port)
+        try:
+            yield Limited(service, envoy.url)
+        finally:
+            envoy.stop()
+
+
+class Caller(NamedTuple):
+    """An application with one of the SDKs."""
+
+    sdk: Sdk
+    dialect: str
+
+    def namespace(self, limit: str, unique: Unique) -> str:
+        return unique(f"{limit}-{self.dialect}")
+
+
+@pytest.fixture(scope="module", params=SDKS)
+def caller(request: pytest.FixtureRequest, limited: Limited) -> Iterator[Caller]:
+    """Connected already: the first request of a process takes longer than others."""
+    name: str = request.param
+    with made(name, limited.url) as sdk:
+        caller = Caller(sdk, SDKS[name])
+        assert [200] == sdk.ask(f"day-{caller.dialect}-before", never).statuses
+        yield caller
+
+
+def made(name: str, url: str) -> AbstractContextManager[Sdk]:
+    if name == "openai-python":
+        return openai_python(url)
+    if name == "anthropic-python":
+        return anthropic_python(url)
+    return javascript("anthropic" if name == "anthropic-js" else name.replace("-js", ""), url)
+
+
+def never(seconds: float) -> None:
+    pytest.fail(f"it wants to come back in {seconds} s")
+
+
+def refused_once(outcome: Outcome) -> bool:
+    """One attempt, no pause, and under a second."""
+    return ([429], []) == (outcome.statuses, outcome.pauses) and outcome.seconds < 1
+
+
+def test_a_day_that_is_used_up_is_asked_for_once(caller: Caller, limited: Limited, unique: Unique) -> None:
+    """And the application learns which budget it is, and when it is new."""
+    limited.service.now = NOON
+    namespace = caller.namespace("day", unique)
+    limited.use_up(namespace)
+    outcome = caller.sdk.ask(namespace, never)
+    assert refused_once(outcome), outcome
+    assert "Token budget daily is used up. It resets at 2026-11-22T00:00:00Z." in outcome.message
+    assert "insufficient_quota" == outcome.code
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("blocked", "Token budget nothing lets nothing through. Retrying does not help."),
+        ("stranger", "The request is refused: no rule is for client_ns=stranger-"),
+    ],
+)
+def test_what_no_waiting_helps_is_asked_for_once(
+    caller: Caller, unique: Unique, kind: str, message: str
+) -> None:
+    """A limit of 0, and `unmatched: deny`."""
+    outcome = caller.sdk.ask(caller.namespace(kind, unique), never)
+    assert refused_once(outcome), outcome
+    assert message in outcome.message
+
+
+def test_a_budget_that_is_new_in_20_seconds_is_waited_for(
+    caller: Caller, limited: Limited, unique: Unique
+) -> None:
+    """By the SDK, without a word from the application, and then served; not before it is new, and hardly later."""
+    limited.service.now = NOON + 40
+    namespace = caller.namespace("minute", unique)
+    limited.use_up(namespace)
+
+    def pause(seconds: float) -> None:
+        limited.service.now += seconds
+
+    outcome = caller.sdk.ask(namespace, pause)
+    assert ([429, 200], "") == (outcome.statuses, outcome.message)
+    (waited,) = outcome.pauses
+    assert 20 <= waited <= 25
+
+
+def test_a_minute_that_has_just_begun_is_waited_for(caller: Caller, limited: Limited, unique: Unique) -> None:
+    """60 s are what these SDKs obey, jitter or not."""
+    limited.service.now = NOON + 120
+    namespace = caller.namespace("minute", unique)
+    limited.use_up(namespace)
+    outcome = caller.sdk.ask(namespace, lambda seconds: setattr(limited.service, "now", NOON + 180))
+    assert ([429, 200], [60]) == (outcome.statuses, outcome.pauses)
