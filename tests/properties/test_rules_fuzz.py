@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.rules.document import Mapping, Scalar, Sequence
+from ratelimit_service.core.rules.guesses import guess
+from ratelimit_service.core.rules.hints import amount_hint, flag_hint, limit_hint, looks_wrong, unit_hint
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.rules.vocabulary import KEYS, Level
-from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.sources.yaml_text import read, resolve
 
 pytestmark = pytest.mark.fuzz
 
@@ -184,3 +187,20 @@ def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
 def test_endless_nesting_is_refused_at_once(text: str) -> None:
     """What would take a parser's time or stack is refused where it begins."""
     assert outcome(text) == "refused"
+
+
+almost = st.text("0123456789 .,_'kKmMeE+-/abdhiorstuy*&!#:\n\u00a0\u201c\u200b\u0663", max_size=25)
+
+
+@given(almost, st.sampled_from(Level))
+def test_whatever_is_almost_right_gets_a_hint_or_none(text: str, level: Level) -> None:
+    """A hint is a sentence for people, and never an exception in place of the error that it belongs to."""
+    kind, value = resolve(text)
+    node = Scalar(1, kind, text, value)
+    unit_hint(text)
+    amount_hint(node, 0, 2**53 - 1, endless=True)
+    flag_hint(node)
+    limit_hint(text)
+    looks_wrong(text)
+    for shape in (node, Sequence(1), Mapping(1, [(node, node)])):
+        assert guess(text, level, shape).hint

@@ -133,7 +133,7 @@ def _numbers(text: str) -> list[int]:
     if _scientific.fullmatch(text):
         return _whole([Decimal(text)])
     if (found := _followed.fullmatch(text)) is not None:
-        return [int(found[1])]
+        return [int(found[1].replace("_", ""))]
     return grouped
 
 
@@ -162,7 +162,7 @@ def limit_hint(text: str) -> str:
     if found is None or found[2] not in _UNITS:
         return ""
     key = "tokens_per_unit" if "token" in text else "requests_per_unit"
-    return f"write {{unit: {_UNITS[found[2]].name.lower()}, {key}: {int(found[1])}}}"
+    return f"write {{unit: {_UNITS[found[2]].name.lower()}, {key}: {int(found[1].replace('_', ''))}}}"
 
 
 def looks_wrong(text: str) -> str:
