@@ -71,7 +71,7 @@ lock: ## Lock the dependencies again, keeping versions that still fit; UPGRADE=1
 	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh
 
 clean: ## Remove everything that the other targets have made.
-	rm -rf .venv .venv-xds .prometheus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info ratelimit_service/*/*.so
+	rm -rf .venv .venv-xds .prometheus tests/javascript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info ratelimit_service/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment serves `run` and the tests: requirements-dev.lock has all of requirements.lock, in the same versions.

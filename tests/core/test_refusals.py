@@ -3,53 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from typing import Any
 
 import pytest
 
-from ratelimit_service.core.model import Decision, Override, Unit
-from tests.limiter import MIDNIGHT, Limiter, descriptor
-
-HEADERS = frozenset(("retry-after", "content-type", "x-should-retry"))
-ALL_HEADERS = HEADERS | {"x-envoy-ratelimited", "x-ratelimit"}
-
-RULES = """
-domain: d
-descriptors:
-  - key: team
-    rate_limits:
-      - {name: hourly, unit: hour, tokens_per_unit: 100}
-      - {name: daily, unit: day, tokens_per_unit: 250}
-  - {key: api, rate_limit: {name: calls, unit: minute, requests_per_unit: 5}}
-  - {key: blocked, rate_limit: {name: none-for-it, unit: day, tokens_per_unit: 0}}
-  - key: part
-    rate_limits:
-      - {name: no-minutes, unit: minute, tokens_per_unit: 0}
-      - {name: daily, unit: day, tokens_per_unit: 10}
-  - {key: unnamed, rate_limit: {unit: day, unit_multiplier: 15, requests_per_unit: 1}}
-"""
-
-
-def limiter(rules: str = RULES, **settings: Any) -> Limiter:
-    return Limiter(rules, **{"refusal_headers": HEADERS, "error_format": "openai"} | settings)
-
-
-def headers(decision: Decision) -> dict[str, str]:
-    assert len(decision.headers) == len({header.name for header in decision.headers})
-    return {header.name: header.value for header in decision.headers}
-
-
-def error(decision: Decision) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(decision.body)["error"]
-    return found
-
-
-def refused(asked: Limiter, *descriptors: str, charge: int = 1_000) -> Decision:
-    """The decision on a check, after a charge that used up everything."""
-    asked.ask(*descriptors, hits=charge)
-    return asked.ask(*[descriptor(one, 0) for one in descriptors])
-
+from ratelimit_service.core.model import Override, Unit
+from tests.core.refusals import ALL_HEADERS, STRICT, WORDS, error, headers, limiter, message, refused
+from tests.limiter import MIDNIGHT, descriptor
 
 # Outlooks: soon, later, never
 
@@ -167,16 +127,6 @@ def test_a_request_that_is_more_than_the_whole_limit_never_fits() -> None:
     assert "requests" == error(decision)["type"]
 
 
-STRICT = """
-domain: d
-unmatched: deny
-required_keys: [team]
-descriptors:
-  - {key: team, value: dba, rate_limit: {unit: hour, tokens_per_unit: 100}}
-  - {key: user, rate_limit: {unit: hour, tokens_per_unit: 100}}
-"""
-
-
 @pytest.mark.parametrize(
     "asked, reason",
     [("team=x", "no rule is for team=x"), ("user=ann", "no descriptor has the key 'team'")],
@@ -250,11 +200,6 @@ def test_what_is_not_refused_or_not_asked_for_is_not_told(settings: dict[str, An
 # Messages
 
 
-def message(rules: str, entries: str = "team=dba", **settings: Any) -> str:
-    told: str = error(refused(limiter(rules, **settings), entries))["message"]
-    return told
-
-
 def test_a_budget_without_a_name_has_that_of_its_rule() -> None:
     """Its path, and the window in words."""
     told = error(refused(limiter(), "unnamed=x"))
@@ -300,16 +245,6 @@ descriptors: [{key: team, rate_limit: {unit: year, unit_multiplier: 10000, token
     )
 
 
-WORDS = """
-domain: d
-time_zone: Asia/Kolkata
-descriptors:
-  - key: team
-    denial_message: "%s"
-    rate_limit: {name: hourly, unit: hour, tokens_per_unit: 10}
-"""
-
-
 def test_a_rule_has_its_own_words() -> None:
     """denial_message, with its placeholders filled in; a stranger's value in it is text on one line, not a template."""
     words = (
@@ -353,217 +288,6 @@ descriptors: [{key: équipe, rate_limits: [{name: größe, unit: hour, tokens_pe
     assert ("größe", "équipe=Zürich") == (details["rule"], details["descriptor"])
     assert '1, 1;w=3600;name="gr__e", 9;w=86400;name="_"' == headers(decision)["x-ratelimit-limit"]
     assert all(header.value.isascii() for header in decision.headers)
-
-
-# Dialects
-
-
-def by(dialect: str, asked: Limiter, *descriptors: str) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(refused(asked, *descriptors).body)
-    return body
-
-
-DETAILS: dict[str, Any] = {
-    "domain": "d",
-    "descriptor": "team=dba",
-    "rule": "daily",
-    "used": 1000,
-    "limit": 250,
-    "unit": "day",
-    "resets_in_seconds": 28,
-    "resets_at": "2026-11-22T00:00:00Z",
-}
-SOON = "Token budget daily is used up. It resets at 2026-11-22T00:00:00Z. Try again in 28 seconds."
-LATER = (
-    "Token budget daily is used up. It resets at 2026-11-22T00:00:00Z. Retrying before then does not help."
-)
-NEVER = "Token budget none-for-it lets nothing through. Retrying does not help."
-BLOCKED: dict[str, Any] = {
-    "domain": "d",
-    "descriptor": "blocked=x",
-    "rule": "none-for-it",
-    "used": 1000,
-    "limit": 0,
-    "unit": "day",
-}
-INFO = "type.googleapis.com/google.rpc.ErrorInfo"
-QUOTA = "type.googleapis.com/google.rpc.QuotaFailure"
-STRUCT = "type.googleapis.com/google.protobuf.Struct"
-
-
-def anthropic(message: str, code: str, **more: Any) -> dict[str, Any]:
-    details = {"error_code": code, **more}
-    return {
-        "type": "error",
-        "error": {"type": "rate_limit_error", "message": message, "details": details},
-    }
-
-
-def gemini(message: str, *details: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "error": {
-            "code": 429,
-            "message": message,
-            "status": "RESOURCE_EXHAUSTED",
-            "details": list(details),
-        }
-    }
-
-
-def problem(message: str, code: str, **more: Any) -> dict[str, Any]:
-    return {
-        "type": "about:blank",
-        "title": "Too Many Requests",
-        "status": 429,
-        "detail": message,
-        "code": code,
-        **more,
-    }
-
-
-RESETS = "2026-11-22T00:00:00Z"
-LATER_DETAILS = {**DETAILS, "resets_in_seconds": 50_400}
-BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("anthropic", "soon"): anthropic(SOON, "rate_limit_exceeded", resets_at=RESETS, rate_limit=DETAILS),
-    ("anthropic", "later"): anthropic(
-        LATER, "insufficient_quota", resets_at=RESETS, rate_limit=LATER_DETAILS
-    ),
-    ("anthropic", "never"): anthropic(NEVER, "insufficient_quota", rate_limit=BLOCKED),
-    ("gemini", "soon"): gemini(
-        SOON,
-        {
-            "@type": INFO,
-            "reason": "RATE_LIMIT_EXCEEDED",
-            "domain": "d",
-            "metadata": {"resets_at": RESETS},
-        },
-        {"@type": QUOTA, "violations": [{"quotaId": "daily", "description": SOON}]},
-        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "28s"},
-        {"@type": STRUCT, "value": DETAILS},
-    ),
-    ("gemini", "later"): gemini(
-        LATER,
-        {"@type": INFO, "reason": "QUOTA_EXHAUSTED", "domain": "d", "metadata": {"resets_at": RESETS}},
-        {"@type": QUOTA, "violations": [{"quotaId": "daily", "description": LATER}]},
-        {"@type": STRUCT, "value": LATER_DETAILS},
-    ),
-    ("gemini", "never"): gemini(
-        NEVER,
-        {"@type": INFO, "reason": "QUOTA_EXHAUSTED", "domain": "d"},
-        {"@type": QUOTA, "violations": [{"quotaId": "none-for-it", "description": NEVER}]},
-        {"@type": STRUCT, "value": BLOCKED},
-    ),
-    ("problem+json", "soon"): problem(SOON, "rate_limit_exceeded", resets_at=RESETS, rate_limit=DETAILS),
-    ("problem+json", "later"): problem(
-        LATER, "insufficient_quota", resets_at=RESETS, rate_limit=LATER_DETAILS
-    ),
-    ("problem+json", "never"): problem(NEVER, "insufficient_quota", rate_limit=BLOCKED),
-}
-
-
-@pytest.mark.parametrize("dialect, outlook", BODIES)
-def test_a_body_has_the_shape_that_is_asked_for(dialect: str, outlook: str) -> None:
-    """The whole of it, by dialect and outlook (OpenAI's are above), and its content type."""
-    asked = limiter(now=MIDNIGHT + (86_372 if outlook == "soon" else 36_000), error_format=dialect)
-    decision = refused(asked, "blocked=x" if outlook == "never" else "team=dba")
-    assert BODIES[dialect, outlook] == json.loads(decision.body)
-    kind = "application/problem+json" if dialect == "problem+json" else "application/json"
-    assert kind == headers(decision)["content-type"]
-
-
-DIALECTS = """
-domain: d
-error_format: anthropic
-unmatched: deny
-descriptors:
-  - {key: a, rate_limit: {unit: day, tokens_per_unit: 0}}
-  - {key: b, rate_limit: {unit: day, tokens_per_unit: 0}, error_format: problem+json}
-"""
-
-
-@pytest.mark.parametrize(
-    "asked, key",
-    [
-        (descriptor("a=x", 0), "error"),
-        (descriptor("b=x", 0), "status"),
-        # what meets no rule is the domain's, also with a limit of its own; what meets one keeps the rule's
-        (descriptor("c=x", 0), "error"),
-        (descriptor("c=x", 1, Override(0, Unit.HOUR)), "error"),
-        (descriptor("b=x", 0, Override(0, Unit.HOUR)), "status"),
-    ],
-)
-@pytest.mark.parametrize(
-    "settings", [{}, {"error_format": "", "refusal_headers": frozenset()}], ids=["on", "off"]
-)
-def test_the_dialect_is_the_rules_or_else_the_domains(asked: Any, key: str, settings: dict[str, Any]) -> None:
-    """And what a rule asks for, it gets, though the setting is for no body."""
-    body = json.loads(limiter(DIALECTS, **settings).ask(asked).body)
-    assert key in body
-    assert ("error" if key == "error" else "about:blank") == body["type"]
-
-
-# Privacy
-
-
-SECRETS = ("zebra", "5555", "7777", "key_zebra")
-
-PRIVATE = """
-domain: d
-error_details: minimal
-descriptors:
-  - key: animal
-    rate_limits: [{name: stable, unit: hour, tokens_per_unit: 5555}, {name: pasture, unit: day, tokens_per_unit: 15555}]
-  - {key: animal, value: zebra, rate_limit: {unit: hour, tokens_per_unit: 5555}}
-  - {key: words, rate_limit: {name: words, unit: hour, tokens_per_unit: 5555}, denial_message: "{rule} till {resets_at}"}
-"""
-
-
-@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "problem+json"])
-@pytest.mark.parametrize(
-    "asked, name",
-    [
-        ("animal=zebra.", "stable"),
-        ("animal=zebra", "the token budget of this hour"),
-        ("words=zebra", "words till 2026"),
-    ],
-)
-@pytest.mark.parametrize("switch", ["rules", "setting"])
-def test_a_refusal_can_keep_limit_use_and_subject_to_itself(
-    dialect: str, asked: str, name: str, switch: str
-) -> None:
-    """It names the budget and its reset; that the operator's name of a rule is not that of a person is up to the operator."""
-    settings: dict[str, Any] = {"error_details": "minimal"} if switch == "setting" else {}
-    rules = PRIVATE if switch == "rules" else PRIVATE.replace("error_details: minimal\n", "")
-    decision = refused(
-        limiter(
-            rules,
-            error_format=dialect,
-            refusal_headers=ALL_HEADERS,
-            ietf_fields=True,
-            limit_header="limit",
-            remaining_header="remaining",
-            reset_header="reset",
-            **settings,
-        ),
-        asked,
-        charge=7777,
-    )
-    said = f"{decision.headers} {decision.body.decode()}"
-    assert [] == [secret for secret in SECRETS if secret in said]
-    assert name.lower() in said.lower() and "2026-11-21T01:00:00Z" in said and "3600" in said
-
-
-def test_a_denial_that_keeps_the_subject_to_itself() -> None:
-    """No rule is for it: whatever it was."""
-    decision = limiter(STRICT.replace("unmatched", "error_details: minimal\nunmatched")).ask("team=zebra")
-    assert "The request is refused: no rule is for it. Retrying does not help." == error(decision)["message"]
-    assert b"zebra" not in decision.body
-
-
-def test_words_that_say_too_much_give_way_to_the_usual_ones() -> None:
-    """REFUSAL_DETAILS=minimal, and a denial_message with {used} in a file that does not know of it."""
-    told = message(WORDS % "{used} of {limit}", error_details="minimal")
-    assert told.startswith("Token budget hourly is used up.")
 
 
 # Retry-after: jitter, and what is remembered
@@ -627,52 +351,3 @@ def test_what_has_changed_is_told_anew() -> None:
         ["team=ops", "hourly", 120, 3_599, "2026-11-21T01:00:00Z"],
         ["team=dba", "daily", 265, 82_800, "2026-11-22T00:00:00Z"],
     ] == seen
-
-
-# The IETF's fields
-
-
-@pytest.mark.parametrize(
-    "entries, hits, policy, left",
-    [
-        ("team=dba", 40, '"hourly";q=100;w=3600, "daily";q=250;w=86400', '"hourly";r=60;t=3600, "daily";r=210;t=86400'),
-        ("team=dba", 120, '"hourly";q=100;w=3600, "daily";q=250;w=86400', '"hourly";r=0;t=3600, "daily";r=130;t=86400'),
-        ("unnamed=x", 1, '"15day";q=1;w=1296000', '"15day";r=0;t=1036800'),
-        ("stranger=x", 1, None, None),
-    ],
-)  # fmt: skip
-def test_the_fields_of_draft_11_are_on_every_answer(
-    entries: str, hits: int, policy: str | None, left: str | None
-) -> None:
-    """With every window of the rule; a limit without a name has that of its window."""
-    asked = limiter(ietf_fields=True)
-    decision = asked.ask(descriptor(entries, hits))
-    assert (policy, left) == (headers(decision).get("ratelimit-policy"), headers(decision).get("ratelimit"))
-    if hits == 120:  # the next one is refused, and has them too
-        refusal = headers(asked.ask(descriptor(entries, 0)))
-        assert (policy, left, "3600") == (
-            refusal["ratelimit-policy"],
-            refusal["ratelimit"],
-            refusal["retry-after"],
-        )
-
-
-def test_the_fields_are_what_structured_fields_can_say() -> None:
-    """Integers of 15 digits, names that differ, and no letters beyond ASCII."""
-    rules = """
-domain: d
-descriptors:
-  - key: team
-    rate_limits: [{name: größe, unit: hour, tokens_per_unit: 9007199254740991}, {name: gr__e, unit: day, tokens_per_unit: 5}]
-"""
-    decision = limiter(rules, ietf_fields=True).ask(descriptor("team=x", 0))
-    assert {
-        "ratelimit-policy": '"hour";q=999999999999999;w=3600, "day";q=5;w=86400',
-        "ratelimit": '"hour";r=999999999999999;t=3600, "day";r=5;t=86400',
-    } == headers(decision)
-
-
-def test_a_header_without_a_name_is_not_sent() -> None:
-    """LIMIT_REMAINING_HEADER=, for example."""
-    decision = limiter(limit_header="limit", reset_header="reset").ask(descriptor("team=x", 0))
-    assert {"limit", "reset"} == set(headers(decision))

@@ -37,7 +37,7 @@ def body(fault: Fault) -> dict[str, Any]:
         "error": {
             "code": 429,
             "message": fault.message,
-            "status": "UNAVAILABLE" if fault.outlook is Outlook.UNKNOWN else "RESOURCE_EXHAUSTED",
+            "status": "RESOURCE_EXHAUSTED",
             "details": details,
         }
     }
