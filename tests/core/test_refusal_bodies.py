@@ -9,9 +9,12 @@ import pytest
 
 from ratelimit_service.core.answers.refusal import Refusals
 from ratelimit_service.core.decision import decide_without_counts
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Code, Descriptor, Entry, Override, Request, Unit
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import FailureMode, described
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.sources.yaml_text import read
 from tests.core.refusals import ALL_HEADERS, RULES, STRICT, WORDS, error, headers, limiter, message, refused
 from tests.limiter import MIDNIGHT, descriptor
 
@@ -314,3 +317,13 @@ def test_words_that_say_too_much_give_way_to_the_usual_ones() -> None:
     """REFUSAL_DETAILS=minimal, and a denial_message with {used} in a file that does not know of it."""
     told = message(WORDS % "{used} of {limit}", error_details="minimal")
     assert told.startswith("Token budget hourly is used up.")
+
+
+def test_a_reload_changes_refusals_that_were_sent_already() -> None:
+    """Of a rule, and of a domain: nothing is remembered of the rules before."""
+    asked = limiter(DIALECTS)
+    requests = (descriptor("a=x", 0), descriptor("c=x", 0))
+    assert ["error"] * 2 == [json.loads(asked.ask(one).body)["type"] for one in requests]
+    changed = DIALECTS.replace("error_format: anthropic", "error_format: problem+json")
+    asked.service.use(RuleTree(load([read("rules.yaml", changed)]).domains))
+    assert ["about:blank"] * 2 == [json.loads(asked.ask(one).body)["type"] for one in requests]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.model import Override, Unit
-from tests.core.refusals import ALL_HEADERS, STRICT, WORDS, error, headers, limiter, message, refused
+from tests.core.refusals import ALL_HEADERS, RULES, STRICT, WORDS, error, headers, limiter, message, refused
 from tests.limiter import MIDNIGHT, descriptor
 
 # Outlooks: soon, later, never
@@ -351,3 +351,13 @@ def test_what_has_changed_is_told_anew() -> None:
         ["team=ops", "hourly", 120, 3_599, "2026-11-21T01:00:00Z"],
         ["team=dba", "daily", 265, 82_800, "2026-11-22T00:00:00Z"],
     ] == seen
+
+
+@pytest.mark.parametrize("rules, entries", [(RULES, "team=dba"), (STRICT, "team=x")])
+def test_headers_come_without_a_body_as_well(rules: str, entries: str) -> None:
+    """REFUSAL_BODY=none, where there is no content type; without any header, too, nothing is sent."""
+    decision = refused(limiter(rules, error_format=""), entries)
+    assert b"" == decision.body
+    assert {"x-should-retry"} == set(headers(decision)) - {"retry-after"}
+    silent = refused(limiter(rules, error_format="", refusal_headers=frozenset()), entries)
+    assert ((), b"") == (silent.headers, silent.body)
