@@ -21,6 +21,7 @@ from .core.planning import FailureMode, Policy
 from .core.windows.blocks import length
 from .deadlines import Patience
 from .health import Health
+from .listening import Address
 from .ports import Clock, CounterStore
 from .service import RateLimitService
 from .settings.redis_target import RedisTarget, RedisType, credentials
@@ -231,7 +232,7 @@ def make_grpc_server(
     options = GrpcOptions(
         address=f"unix:{settings.grpc_uds}"
         if settings.grpc_uds
-        else f"{settings.grpc_host}:{settings.grpc_port}",
+        else str(Address(settings.grpc_host.strip("[]"), settings.grpc_port)),
         max_connection_age=settings.grpc_max_connection_age,
         max_connection_age_grace=settings.grpc_max_connection_age_grace,
         max_message_bytes=settings.grpc_max_message_bytes,

@@ -30,6 +30,11 @@ ALLOWED = {
         "core": "the ports speak the nouns of the core",
     },
     "deadlines": {},
+    "locks": {},
+    "listening": {
+        "core": "its errors are of the one tree of errors",
+        "locks": "who a path belongs to",
+    },
     "service": {
         "core": "plan and decide",
         "deadlines": "answers calls that are due",
@@ -43,6 +48,7 @@ ALLOWED = {
     "stores": {
         "background": "failures of what they do by themselves are counted",
         "core": "hits and errors",
+        "locks": "who a file belongs to",
         "ports": "what a store is",
     },
     "sources": {
@@ -58,9 +64,11 @@ ALLOWED = {
         "proto": "what stands on the wire",
         "health": "grpc.health.v1 tells it",
         "tls": "the certificate of a new connection",
+        "listening": "addresses, and the paths of sockets",
     },
     "http": {
         "core": "requests and decisions",
+        "listening": "addresses",
         "service": "answers /json",
         "health": "/healthcheck tells it",
         "proto": "/json speaks the protocol's own JSON",

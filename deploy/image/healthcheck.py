@@ -14,14 +14,14 @@ from collections.abc import Mapping
 PATIENCE = 4.0
 """Seconds; a little less than what HEALTHCHECK allows, so that it is this that says why."""
 
-EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}
-"""Where one that listens on all addresses is reached."""
+EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
+"""All addresses of both families: a container without IPv6 has 127.0.0.1, and so has one without IPv4 in its network."""
 
 
 def connect(environ: Mapping[str, str]) -> http.client.HTTPConnection:
     """A connection to the HTTP port that these settings describe."""
     listens = environ.get("HOST", "0.0.0.0").strip()
-    host = EVERYWHERE.get(listens, listens.strip("[]"))
+    host = "127.0.0.1" if listens in EVERYWHERE else listens.strip("[]")
     port = int(environ.get("PORT", "8080"))
     if not environ.get("HTTP_TLS_CERT"):
         return http.client.HTTPConnection(host, port, timeout=PATIENCE)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from ..core.errors import StartError
+from ..listening import Address
 from ..tls import Certificates
 
 _BETWEEN_LOOKS = 0.005
@@ -36,8 +34,7 @@ class HttpPort:
         certificates: Certificates | None = None,
     ) -> None:
         self._certificates = certificates
-        self._host = host
-        self._port = port
+        self._listens = Address(host.strip("[]"), port)
         self._what = what
         self._config = uvicorn.Config(
             app,
@@ -54,13 +51,13 @@ class HttpPort:
         )
         self._server = uvicorn.Server(self._config)
         self._socket: socket.socket | None = None
-        self.address = _joined(host, port)
+        self.address = str(self._listens)
         """Where it listens, once started: host:port, or [host]:port."""
 
     async def start(self) -> None:
         """Open the port. Raises StartError where it cannot be had."""
-        self._socket = self._listen()
-        self.address = _joined(self._host, self._socket.getsockname()[1])
+        self._socket = self._listens.listen(self._what)
+        self.address = str(self._listens._replace(port=self._socket.getsockname()[1]))
         # Not Server.serve(): it takes over the signals of the process, which app.py handles, and wakes up ten
         # times a second. What it does besides is these three lines.
         self._config.load()
@@ -87,25 +84,3 @@ class HttpPort:
                     await asyncio.sleep(_BETWEEN_LOOKS)
         for task in state.tasks:
             task.cancel()
-
-    def _listen(self) -> socket.socket:
-        try:
-            if not self._host:  # every address, as Go understands ":9090"
-                dual = socket.has_dualstack_ipv6()
-                family = socket.AF_INET6 if dual else socket.AF_INET
-                return socket.create_server(("", self._port), family=family, dualstack_ipv6=dual)
-            family, *_, address = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            return socket.create_server(address[:2], family=family)
-        except OSError as error:
-            where = f"cannot listen for {self._what} on {self.address}"
-            if error.errno == errno.EADDRINUSE:
-                raise StartError(f"{where}: is the port taken?") from None
-            # Python's own text repeats the address, and a name that nobody knows has no errno of the system.
-            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-            raise StartError(f"{where}: {reason}") from None
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -75,7 +75,11 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
         validate_default=True,
     )
 
-    grpc_host: Text = _setting(SERVER, "0.0.0.0", "The address that the gRPC port listens on.")
+    grpc_host: Text = _setting(
+        SERVER,
+        "0.0.0.0",
+        "The address that the gRPC port listens on; 0.0.0.0, :: or nothing is every address of both families.",
+    )
     grpc_port: Port = _setting(SERVER, "8081", "The gRPC port; 0 is any free one.")
     grpc_transport: Annotated[Literal["grpcio", "native"], choice("grpcio", "native")] = _setting(
         SERVER,
@@ -83,7 +87,11 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
         "What speaks gRPC: grpcio, or native, which takes a fraction of the CPU, has no reflection, and is there "
         "where the package was installed with a C compiler and libnghttp2-dev. Ours.",
     )
-    grpc_uds: Text = _setting(SERVER, "", "The path of a Unix socket to serve gRPC on, in place of the port.")
+    grpc_uds: Text = _setting(
+        SERVER,
+        "",
+        "The path of a Unix socket to serve gRPC on, in place of the port; one process serves it, which keeps a lock beside it.",
+    )
     grpc_max_connection_age: Duration = _setting(
         SERVER,
         "24h",
@@ -112,13 +120,13 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
     )
 
     host: Text = _setting(
-        HTTP, "0.0.0.0", "The address that the HTTP port (`/json`, `/healthcheck`) listens on."
+        HTTP, "0.0.0.0", "The address that the HTTP port (`/json`, `/healthcheck`) listens on, as GRPC_HOST."
     )
     port: Port = _setting(HTTP, "8080", "The HTTP port; 0 is any free one.")
     debug_host: Text = _setting(
         HTTP,
         "127.0.0.1",
-        "The address that the debug port (`/rlconfig`, `/stats`) listens on. envoyproxy/ratelimit: 0.0.0.0.",
+        "The address that the debug port (`/rlconfig`, `/stats`) listens on, as GRPC_HOST. envoyproxy/ratelimit: 0.0.0.0.",
     )
     debug_port: Port = _setting(HTTP, "6070", "The debug port; 0 is any free one.")
     healthy_with_at_least_one_config_loaded: Bool = _setting(

@@ -13,7 +13,6 @@ replaced in one rename, so that whoever reads it finds the counters of one momen
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import re
@@ -27,6 +26,7 @@ import structlog
 
 from ..core.errors import RateLimitServiceError, StartError
 from ..core.model import COUNTER_MAX
+from ..locks import locked
 from ..ports import Clock
 from .memory import DEFAULT_SIZE, Counter, MemoryStore
 
@@ -139,7 +139,8 @@ class KeptMemoryStore(MemoryStore):
     async def start(self) -> None:
         """Load the counters, and begin to keep them. Raises StartError where the file cannot be read and written."""
         try:
-            self._lock = _locked(self._path.with_name(f"{self._path.name}.lock"))
+            # Not the snapshot itself, which is another file after each rename.
+            self._lock = locked(self._path.with_name(f"{self._path.name}.lock"))
             self.load(await asyncio.to_thread(self._read))
             await asyncio.to_thread(write, self._path, self.dump())
         except BlockingIOError:
@@ -210,17 +211,3 @@ class KeptMemoryStore(MemoryStore):
             if self._failing:
                 self._log.info("the counters are written again", path=str(self._path))
             self._failing = False
-
-
-def _locked(path: Path) -> int:
-    """A descriptor of a file that is locked until the descriptor is closed. Raises BlockingIOError where it is already.
-
-    It is not the snapshot itself, which is another file after each rename.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import socket
 import time
@@ -18,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
 from ..health import SERVICE_NAME, Health
+from ..listening import Address, SocketPath
 from ..proto.ratelimit_pb2 import POOL
 from ..service import RateLimitService
 from ..tls import Certificates, is_for
@@ -50,6 +50,7 @@ class GrpcioServer:
         self._health = _Health()
         self._announcing: set[asyncio.Task[None]] = set()
         self._health_state = health_state
+        self._path: SocketPath | None = None
         self.address = options.address
         """Where it listens, once started."""
 
@@ -60,25 +61,41 @@ class GrpcioServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(self._server)
-        try:
-            port = self._open()
-        except RuntimeError:
-            port = 0
-        if port == 0:
-            address = self._options.address
-            raise StartError(f"cannot listen for gRPC on {address}: {_why_not(address)}")
-        if not self._options.address.startswith("unix:"):
-            self.address = f"{self._options.address.rpartition(':')[0]}:{port}"
+        self._listen()
         # "" is the process, and stays SERVING until it drains: a liveness probe must not restart it because Redis is down.
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         self._health_state.listen(self._announce)
         await self._server.start()
 
-    def _open(self) -> int:
+    def _listen(self) -> None:
+        """Open the port. Raises StartError."""
+        address = self._options.address
+        if address.startswith("unix:"):
+            # grpc removes what it finds where it binds and, when it stops, what it finds there then. It knows a name that is
+            # nobody else's, and is gone by then.
+            self._path = SocketPath(address.removeprefix("unix:"))
+            if not self._open(f"unix:{self._path.claim()}"):
+                self._path.release()
+                raise StartError(f"cannot listen for gRPC on {address}: is the path too long?")
+            self._path.publish()
+            return
+        wanted = Address.of(address)
+        # grpc does not say why it cannot listen, and is content with one of two families.
+        wanted.listen("gRPC").close()
+        port = self._open("[::]:" + str(wanted.port) if wanted.is_every else _numeric(wanted))
+        if not port:
+            raise StartError(f"cannot listen for gRPC on {address}: is the port taken?")
+        self.address = str(wanted._replace(port=port))
+
+    def _open(self, address: str) -> int:
+        """The port that grpc listens on, 0 where it cannot; of a path it is 1."""
         certificates = self._options.certificates
-        if certificates is None:
-            return self._server.add_insecure_port(self._options.address)
-        return self._server.add_secure_port(self._options.address, _credentials(certificates))
+        try:
+            if certificates is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(certificates))
+        except RuntimeError:
+            return 0
 
     async def drain(self) -> None:
         """Tell those who watch the health that this server is leaving; calls are still taken."""
@@ -87,6 +104,8 @@ class GrpcioServer:
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those in hand `grace` seconds."""
         self._health.leave()
+        if self._path is not None:
+            self._path.release()
         await self._server.stop(grace)
 
     def _handler(self) -> Any:
@@ -182,21 +201,13 @@ def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     )
 
 
-def _why_not(address: str) -> str:
-    """Why nobody can listen on `address`, which grpc does not tell."""
-    place: Any
-    try:
-        if address.startswith("unix:"):
-            family, place = socket.AF_UNIX, address.removeprefix("unix:")
-        else:
-            host, _, port = address.rpartition(":")
-            family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.bind(place)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            return error.strerror or str(error)
-    return "is the port taken?"
+def _numeric(address: Address) -> str:
+    """An address as grpc reads it, with the place that a name stands for. Raises OSError."""
+    family, place = address.resolved()
+    if family == socket.AF_INET:
+        return f"{place[0]}:{place[1]}"
+    host, port, _, scope = place
+    return f"[{host.partition('%')[0]}%{scope}]:{port}" if scope else f"[{host}]:{port}"
 
 
 def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from testing.servers import RedisServer, free_port
-from testing.service import Service, calling, run
+from testing.service import Service, calling, port_of, run
 from testing.waiting import wait_for
 
+from ..test_listening import needs_ipv6
 from .conftest import probing, serving
 
 
@@ -84,6 +86,31 @@ def test_an_address_that_cannot_be_had_is_told_with_the_reason(
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "LOG_LEVEL": "error", variable: value}
     said = f"cannot listen for gRPC on {where}: {reason}\n"
     assert (1, "", said) == run("serve", environment=environment)
+
+
+@needs_ipv6
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_all_ports_may_be_every_address_of_both_families(config: str, transport: str) -> None:
+    """An address of IPv6, and none at all, in each of the variables."""
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_PATH": config,
+        "GRPC_TRANSPORT": transport,
+        "GRPC_HOST": "::",
+        "HOST": "",
+        "DEBUG_HOST": "::",
+        "PROMETHEUS_ADDR": "[::]:0",
+    }
+    with Service(environment) as service:
+        ports = [port_of(at) for at in (service.grpc, service.http, service.debug, service.metrics)]
+        assert ["[::]", "", "[::]", "[::]"] == [
+            at.rpartition(":")[0] for at in (service.grpc, service.http, service.debug, service.metrics)
+        ]
+        for host in ("127.0.0.1", "[::1]"):
+            with calling(f"{host}:{ports[0]}") as caller:
+                assert 10 == caller.limit("d", "team", "dba")
+            for port, path in zip(ports[1:], ("healthcheck", "rlconfig", "metrics"), strict=True):
+                assert 200 == httpx.get(f"http://{host}:{port}/{path}", trust_env=False).status_code
 
 
 def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path: Path) -> None:

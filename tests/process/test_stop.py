@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.servers import RedisServer
-from testing.service import Service, calling
+from testing.service import Service, calling, run
 from testing.waiting import wait_for
 
 from .conftest import probing, serving
@@ -126,14 +126,26 @@ def test_other_signals_end_it_in_the_same_order(config: str, number: signal.Sign
         assert (0, number.name) == (service.ended(), service.events("stopping")[0]["signal"])
 
 
-def test_a_unix_socket_is_served_and_taken_over_from_one_that_was_killed(config: str, tmp_path: Path) -> None:
-    """GRPC_UDS. A socket file that a crash left behind does not stop the next start; a stop leaves none."""
-    path = tmp_path / "grpc.sock"
-    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_UDS": str(path)}
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_a_unix_socket_is_served_and_taken_over_from_one_that_was_killed(
+    config: str, tmp_path: Path, transport: str
+) -> None:
+    """GRPC_UDS. A socket file that a crash left behind does not stop the next start, a process does; a stop leaves none."""
+    path = tmp_path / "sockets" / "grpc.sock"
+    path.parent.mkdir()
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_PATH": config,
+        "GRPC_UDS": str(path),
+        "GRPC_TRANSPORT": transport,
+    }
     Service(environment).kill()
     assert path.is_socket()
     with Service(environment) as service, calling(f"unix:{path}") as caller:
+        second = run("serve", environment={**environment, "LOG_LEVEL": "error"})
+        said = f"cannot listen for gRPC on unix:{path}: another process has this path: give each one of its own\n"
+        assert (1, "", said) == second
         assert f"unix:{path}" == service.grpc
         assert 10 == caller.limit("d", "team", "dba")
         assert 0 == service.stop()
-    assert not path.exists()
+    assert [] == list(path.parent.iterdir())

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import random
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import StartError
 from ...health import Health
+from ...listening import Address, SocketPath, why
 from .calls import Calls
 from .connection import NOTICE, PATIENCE, Connection
 from .health import HealthService
@@ -47,6 +46,7 @@ class NativeServer:
         self.turn = self._calls.turn
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._path: SocketPath | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._leaving = False
         self._empty = asyncio.Event()
@@ -59,14 +59,7 @@ class NativeServer:
 
     async def start(self) -> None:
         """Open the port. Raises StartError where it is taken."""
-        address = self.options.address
-        try:
-            listening = _listen(address)
-        except OSError as error:
-            why = "is the port taken?" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise StartError(f"cannot listen for gRPC on {address}: {why}") from None
-        if listening.family != socket.AF_UNIX:
-            self.address = f"{address.rpartition(':')[0]}:{listening.getsockname()[1]}"
+        listening = self._listen()
         loop = asyncio.get_running_loop()
         certificates = self.options.certificates
         tls = certificates.server_context("h2") if certificates is not None else None
@@ -75,6 +68,8 @@ class NativeServer:
         self._server = await open_server(
             self._connection, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=patience
         )
+        if self._path is not None:
+            self._path.publish()
         self._looking = loop.call_later(_LOOK, self._look)
 
     async def drain(self) -> None:
@@ -93,8 +88,8 @@ class NativeServer:
             await asyncio.sleep(min(NOTICE, grace))
         self._leaving = True
         self._server.close()
-        if self.address.startswith("unix:"):
-            _unlink(Path(self.address.removeprefix("unix:")))
+        if self._path is not None:
+            self._path.release()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 for connection in tuple(self._connections):
@@ -124,6 +119,25 @@ class NativeServer:
         if not self._connections:
             self._empty.set()
 
+    def _listen(self) -> socket.socket:
+        """A socket at the address, which nobody shares. Raises StartError."""
+        address = self.options.address
+        if not address.startswith("unix:"):
+            wanted = Address.of(address)
+            listening = wanted.listen("gRPC", _BACKLOG)
+            self.address = str(wanted._replace(port=listening.getsockname()[1]))
+            return listening
+        self._path = SocketPath(address.removeprefix("unix:"))
+        name = self._path.claim()
+        listening = socket.socket(socket.AF_UNIX)
+        try:
+            listening.bind(name)
+        except OSError as error:
+            listening.close()
+            self._path.release()
+            raise StartError(f"cannot listen for gRPC on {address}: {why(error)}") from None
+        return listening
+
     def _connection(self) -> Connection:
         # Connections that were made together do not all come back together.
         return Connection(self, self.options.max_connection_age * random.uniform(0.9, 1.1))
@@ -136,26 +150,3 @@ class NativeServer:
                 connection.look(now)
         finally:
             self._looking = loop.call_later(_LOOK, self._look)
-
-
-def _listen(address: str) -> socket.socket:
-    """A socket that listens on host:port or unix:path, and that nobody shares. Raises OSError."""
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:"))
-        if path.is_socket():  # of a process that did not end well: grpc does not ask for more, either
-            _unlink(path)
-        listening = socket.socket(socket.AF_UNIX)
-        try:
-            listening.bind(str(path))
-        except OSError:
-            listening.close()
-            raise
-        return listening
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family, *_, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-    return socket.create_server(place[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)

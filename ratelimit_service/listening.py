@@ -1,0 +1,142 @@
+"""Where ports are: addresses as Go reads them, and the paths of Unix sockets, each of which belongs to one process."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .core.errors import StartError
+from .locks import is_at, locked
+
+_NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What the system says to "::" where IPv6 is switched off."""
+
+
+class Address(NamedTuple):
+    """A host and a port; as text it is what Go's net.JoinHostPort makes of them.
+
+    The unspecified addresses (none at all, 0.0.0.0 and ::) are every address of both families, as Go has it. A name is its first
+    IPv4 address, or else the first of IPv6.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, text: str) -> Address:
+        """The address that was joined to `text`."""
+        host, _, port = text.rpartition(":")
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_every(self) -> bool:
+        """Whether it is every address of the machine."""
+        try:
+            return not self.host or ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:  # a name
+            return False
+
+    def resolved(self) -> tuple[socket.AddressFamily, Any]:
+        """The family and the address of a socket. Raises OSError where the host is not known."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # of the codec for names beyond ASCII
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+        family, *_, place = min(found, key=lambda each: each[0] != socket.AF_INET)
+        return family, place
+
+    def listen(self, what: str, backlog: int | None = None) -> socket.socket:
+        """A socket that listens there, and that nobody shares. Raises StartError; `what` is served there ("gRPC")."""
+        try:
+            if not self.is_every:
+                family, place = self.resolved()
+                return socket.create_server(place, family=family, backlog=backlog)
+            return self._listen_everywhere(backlog)
+        except OSError as error:
+            raise StartError(f"cannot listen for {what} on {self}: {why(error)}") from None
+
+    def _listen_everywhere(self, backlog: int | None) -> socket.socket:
+        place = ("", self.port)
+        if socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(
+                    place, family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+                )
+            except OSError as error:
+                if error.errno not in _NO_IPV6:
+                    raise
+        return socket.create_server(place, backlog=backlog)
+
+
+def why(error: OSError) -> str:
+    """Why nobody can listen, without the address that Python's own text repeats."""
+    if error.errno == errno.EADDRINUSE:
+        return "is the port taken?"
+    # A name that nobody knows has no errno of the system, and neither has a path that is too long.
+    known = error.errno if not isinstance(error, socket.gaierror) else None
+    return os.strerror(known) if known else error.strerror or str(error)
+
+
+class SocketPath:
+    """The path of a Unix socket, which belongs to the process that has locked the file beside it (PATH.lock).
+
+    A socket is bound to another name in the same directory (`claim`) and moved to the path once it listens (`publish`): so the
+    path leads to a socket that answers at any moment, also while one replaces what a killed process has left there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._bound = self._path.with_name(f".{secrets.token_hex(4)}")
+        self._lock = -1
+        self._ours: os.stat_result | None = None
+
+    def claim(self) -> str:
+        """The name that a socket is to be bound to. Raises StartError where the path belongs to another process."""
+        try:
+            self._lock = locked(self._lock_path)
+            if self._taken():
+                raise FileExistsError
+        except (BlockingIOError, FileExistsError):
+            self.release()
+            raise StartError(
+                f"cannot listen for gRPC on unix:{self._path}: another process has this path: give each one of its own"
+            ) from None
+        except OSError as error:
+            raise StartError(f"cannot listen for gRPC on unix:{self._path}: {why(error)}") from None
+        return str(self._bound)
+
+    def publish(self) -> None:
+        """Move the socket, which listens by now, to the path."""
+        self._ours = self._bound.lstat()
+        self._bound.replace(self._path)
+
+    def release(self) -> None:
+        """Remove what is ours: the socket, unless the path leads to another one by now, and the lock."""
+        self._bound.unlink(missing_ok=True)
+        if self._ours is not None and is_at(self._ours, self._path):
+            self._path.unlink(missing_ok=True)
+        self._ours = None
+        if self._lock >= 0:
+            self._lock_path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.lock")
+
+    def _taken(self) -> bool:
+        """Whether what is at the path must stay: anything but a socket that nobody listens on."""
+        if not self._path.is_socket():
+            return os.path.lexists(self._path)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            return probe.connect_ex(str(self._path)) != errno.ECONNREFUSED

@@ -1,0 +1,361 @@
+"""Where ports are: every way to write an address, and who owns the path of a socket; on the HTTP ports and both transports."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import aio
+from starlette.types import Receive, Scope, Send
+
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.http.plain import text
+from ratelimit_service.http.server import HttpPort
+from ratelimit_service.listening import Address
+from ratelimit_service.locks import locked
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
+from ratelimit_service.transports.grpc_method import PATH
+from ratelimit_service.transports.options import GrpcOptions
+
+from .transports.test_transport import CHECK, TRANSPORTS, Served, serve
+
+EVERYWHERE = ["", "::", "[::]", "0.0.0.0", "0:0:0:0:0:0:0:0"]
+BOTH = {"127.0.0.1", "::1"}
+
+
+def has_ipv6() -> bool:
+    """Whether this machine can be reached at ::1."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await text("hello")(scope, receive, send)
+
+
+Open = Callable[[str], Awaitable[str]]
+"""Opens a port at a host, and returns the address that it then says."""
+
+
+@pytest.fixture(params=["http", *TRANSPORTS])
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
+    """One of each kind of port that has an address."""
+    async with AsyncExitStack() as stack:
+
+        async def at(host: str) -> str:
+            if request.param == "http":
+                port = HttpPort(hello, host, 0)
+                await port.start()
+                stack.push_async_callback(port.stop, 1)
+                return port.address
+            served = await serve(GrpcOptions(str(Address(host.strip("[]"), 0))), request.param)
+            stack.push_async_callback(served.server.stop, 0)
+            stack.push_async_callback(served.channel.close, None)
+            return served.server.address
+
+        yield at
+
+
+def reached(address: str) -> set[str]:
+    """Where on this machine something listens on the port of an address."""
+    port = Address.of(address).port
+    found = set()
+    for host in BOTH:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except OSError:
+            continue
+        found.add(host)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "written"),
+    [
+        ("127.0.0.1", 8081, "127.0.0.1:8081"),
+        ("localhost", 8081, "localhost:8081"),
+        ("", 8081, ":8081"),
+        ("::", 8081, "[::]:8081"),
+        ("fd00::2", 8081, "[fd00::2]:8081"),
+        ("fe80::1%eth0", 0, "[fe80::1%eth0]:0"),
+    ],
+)
+def test_an_address_is_written_as_go_joins_it(host: str, port: int, written: str) -> None:
+    """And read again as it was."""
+    address = Address(host, port)
+    assert (written, address) == (str(address), Address.of(written))
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", EVERYWHERE)
+async def test_an_unspecified_address_is_every_address_of_both_families(opened: Open, host: str) -> None:
+    """However it is written, as with upstream: a cluster whose pods have IPv6 alone needs no other setting."""
+    assert BOTH == await asyncio.to_thread(reached, await opened(host))
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    ("host", "where", "said"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("::1", "::1", "[::1]"),
+        ("[::1]", "::1", "[::1]"),
+        ("localhost", "127.0.0.1", "localhost"),
+    ],
+)
+async def test_an_address_is_itself_alone(opened: Open, host: str, where: str, said: str) -> None:
+    """A name is its first IPv4 address, as in Go."""
+    address = await opened(host)
+    assert ({where}, said) == (await asyncio.to_thread(reached, address), address.rpartition(":")[0])
+
+
+def own_address() -> str | None:
+    """An IPv6 address of this machine that is not its loopback, as a pod has it; with its zone where it needs one."""
+    lines = Path("/proc/net/if_inet6").read_text().splitlines() if has_ipv6() else []
+    for line in lines:
+        digits, _, _, scope, _, device = line.split()
+        host = ":".join(digits[place : place + 4] for place in range(0, 32, 4))
+        if device != "lo":
+            return f"{host}%{device}" if scope == "20" else host
+    return None
+
+
+@pytest.mark.skipif(own_address() is None, reason="this machine has no IPv6 address")
+async def test_an_address_of_the_machine_is_listened_on(opened: Open) -> None:
+    """That of a pod, and one that needs its zone."""
+    host = own_address()
+    assert host is not None
+    address = Address.of(await opened(host))
+    family, place = address.resolved()
+    with socket.socket(family) as connection:
+        connection.settimeout(5)
+        await asyncio.to_thread(connection.connect, place)
+
+
+async def test_a_machine_without_ipv6_listens_on_what_it_has(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is switched off, sockets of it can be made, and bound to nothing."""
+    create = socket.create_server
+
+    def without(place: Any, *, family: int = socket.AF_INET, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return create(place, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", without)
+    assert "127.0.0.1" in await asyncio.to_thread(reached, await opened("::"))
+
+
+@needs_ipv6
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_port_that_is_taken_for_one_family_is_taken(
+    transport: str, family: socket.AddressFamily
+) -> None:
+    """Half of the gateways would reach somebody else."""
+    place = ("127.0.0.1" if family == socket.AF_INET else "::1", 0)
+    with socket.create_server(place, family=family) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError) as raised:
+            await serve(GrpcOptions(f"[::]:{port}"), transport)
+    assert f"cannot listen for gRPC on [::]:{port}: is the port taken?" == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("nobody.invalid", ""),
+        ("a" * 70 + "\u00e4", "Name or service not known"),
+    ],
+)
+async def test_a_place_where_nobody_can_listen_is_said_in_one_line(opened: Open, host: str, why: str) -> None:
+    """With the system's own reason."""
+    with pytest.raises(StartError) as raised:
+        await opened(host)
+    assert str(raised.value).startswith("cannot listen for ")
+    assert str(raised.value).endswith(f" on {host}:0: {why}") or not why
+
+
+# Unix sockets
+
+
+Serve = Callable[[Path], Awaitable[Served]]
+
+
+@pytest.fixture(params=TRANSPORTS)
+async def serving(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
+    """Starts servers at paths, and stops them when the test is over."""
+    started: list[Served] = []
+
+    async def at(path: Path) -> Served:
+        started.append(await serve(GrpcOptions(f"unix:{path}"), request.param))
+        return started[-1]
+
+    yield at
+    for served in started:
+        await served.channel.close(None)
+        await served.server.stop(0)
+
+
+async def answers(path: Path) -> bool:
+    """Whether a new connection to the path is served."""
+    async with aio.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
+        try:
+            await method(CHECK, timeout=10)
+        except aio.AioRpcError:
+            return False
+    return True
+
+
+def refusal(path: Path) -> str:
+    return f"cannot listen for gRPC on unix:{path}: another process has this path: give each one of its own"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "grpc.sock"
+
+
+def left_in(directory: Path) -> list[str]:
+    """The names of what is in a directory."""
+    return [found.name for found in directory.iterdir()]
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[None]:
+    """Another program, which asks for no lock, and takes the path from its owner. It is reached there at the end, too."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        yield
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+
+
+@pytest.fixture
+def left_behind(path: Path) -> None:
+    """A socket that nobody listens on, and a lock that nobody holds."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    path.with_name(f"{path.name}.lock").touch()
+
+
+@pytest.fixture
+def precious(path: Path) -> Callable[[], str]:
+    """A file at the path; returns what is in it."""
+    path.write_text("precious")
+    return path.read_text
+
+
+async def test_a_path_belongs_to_the_process_that_was_there_first(serving: Serve, path: Path) -> None:
+    """The second one does not start, and the first goes on; when it has stopped, nothing of it is left."""
+    first = await serving(path)
+    with pytest.raises(StartError) as raised:
+        await serving(path)
+    assert (refusal(path), True) == (str(raised.value), await answers(path))
+    await first.server.stop(0)
+    assert [] == left_in(path.parent)
+    await serving(path)
+    assert await answers(path)
+
+
+@pytest.mark.usefixtures("left_behind")
+async def test_what_a_killed_process_has_left_is_replaced(serving: Serve, path: Path) -> None:
+    """No operator has to remove it."""
+    await serving(path)
+    assert await answers(path)
+
+
+async def test_a_socket_of_another_program_is_left_alone(serving: Serve, path: Path) -> None:
+    """It has no lock, but it listens."""
+    with listening(path):
+        with pytest.raises(StartError) as raised:
+            await serving(path)
+        assert refusal(path) == str(raised.value)
+
+
+async def test_a_file_at_the_path_is_left_alone(
+    serving: Serve, path: Path, precious: Callable[[], str]
+) -> None:
+    """It may be somebody's."""
+    with pytest.raises(StartError) as raised:
+        await serving(path)
+    assert (refusal(path), "precious") == (str(raised.value), precious())
+
+
+async def test_a_socket_that_has_taken_the_path_is_not_removed_at_the_stop(
+    serving: Serve, path: Path
+) -> None:
+    """Whoever put it there goes on."""
+    served = await serving(path)
+    with listening(path):
+        await served.server.stop(0)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    """A directory whose path leaves little room for that of a socket."""
+    directory = tmp_path / ("d" * 100)
+    directory.mkdir()
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("grpc.sock", "too long"), ("missing/grpc.sock", "No such file or directory")]
+)
+async def test_a_path_that_cannot_be_had_is_said_in_one_line(
+    serving: Serve, deep: Path, name: str, why: str
+) -> None:
+    """And leaves nothing behind."""
+    with pytest.raises(StartError, match=why):
+        await serving(deep / name)
+    assert [] == left_in(deep)
+
+
+def test_a_lock_that_was_removed_is_locked_anew(tmp_path: Path) -> None:
+    """A process that found it before its owner removed it does not end up with a lock that nobody else sees."""
+    path = tmp_path / "lock"
+    descriptors = [locked(path)]
+    path.unlink()
+    descriptors.append(locked(path))
+    with pytest.raises(BlockingIOError):
+        locked(path)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it, its owner may have gone, and have taken it along."""
+    path = tmp_path / "lock"
+    flock = fcntl.flock
+
+    def overtaken(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    descriptor = locked(path)
+    with pytest.raises(BlockingIOError):
+        locked(path)
+    os.close(descriptor)
