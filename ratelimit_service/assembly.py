@@ -158,6 +158,7 @@ def _redis_store(
         timeout,
         settings.redis_connect_timeout,
     )
+    prefix = settings.cache_key_prefix
     match target.kind:
         case RedisType.CLUSTER:
             return ClusterStore(
@@ -165,14 +166,15 @@ def _redis_store(
                 target.servers,
                 observe,
                 patience=timeout / 4,
+                prefix=prefix,
                 background=background,
             )
         case RedisType.SENTINEL:
             login = Login(*credentials(sentinel_auth))
-            return RedisStore(through_sentinels(target.master, target.servers, link, login), observe)
+            return RedisStore(through_sentinels(target.master, target.servers, link, login), observe, prefix)
         case RedisType.SINGLE:
             at = at_socket(target.path, link) if target.path else at_address(target.servers[0], link)
-            return RedisStore(at, observe)
+            return RedisStore(at, observe, prefix)
 
 
 def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> RedisWatch | None:

@@ -1,16 +1,18 @@
-"""A TCP proxy of ours, which can cut connections at any byte, and hold back what passes through it."""
+"""A TCP proxy of ours, which can cut connections at any byte, hold back what passes through it, and forget connections."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 
 class Proxy:
     """Passes connections on to 127.0.0.1:`target`, from 127.0.0.1:`port`; new ones to a new target.
 
     `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections; `cut_requests_after`
-    likewise on the way there. `delay` seconds pass before bytes go on in either direction.
+    likewise on the way there. `delay` seconds pass before bytes go on in either direction. As a firewall does, it forgets a
+    connection that was idle for `forgets_after` seconds: it drops what comes by it, and tells neither end.
     """
 
     def __init__(self, target: int) -> None:
@@ -23,6 +25,11 @@ class Proxy:
         self.cut_requests_after: int | None = None
         self.cuts = 0
         self.delay = 0.0
+        self.forgets_after: float | None = None
+        self.forgotten = 0
+        """How many connections it has forgotten."""
+        self._seen: dict[asyncio.StreamWriter, float] = {}
+        """When something last passed by an end, in the loop's time."""
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -43,6 +50,20 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
+    def forget_all(self) -> None:
+        """Forget every connection that there is now."""
+        self._seen = dict.fromkeys(self._writers, -math.inf)
+
+    def _knows(self, ends: set[asyncio.StreamWriter]) -> bool:
+        now = asyncio.get_running_loop().time()
+        seen = max(self._seen.get(end, now) for end in ends)
+        if seen == -math.inf or (self.forgets_after is not None and now > seen + self.forgets_after):
+            self.forgotten += seen != -math.inf
+            self._seen.update(dict.fromkeys(ends, -math.inf))
+            return False
+        self._seen.update(dict.fromkeys(ends, now))
+        return True
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -61,6 +82,7 @@ class Proxy:
             )
         for end in ends:
             end.transport.abort()
+            self._seen.pop(end, None)
         self._writers -= ends
 
     async def _pump(
@@ -92,6 +114,8 @@ class Proxy:
                     break
                 if due > loop.time():
                     await asyncio.sleep(due - loop.time())
+                if not self._knows(ends):
+                    continue
                 after = self.cut_replies_after if reply else self.cut_requests_after
                 if after is not None and self.cuts > 0:
                     self.cuts -= 1

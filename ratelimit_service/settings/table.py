@@ -25,6 +25,7 @@ from .types import (
     Duration,
     HeaderName,
     HostPort,
+    KeyPrefix,
     Port,
     PositiveDuration,
     Ratio,
@@ -215,7 +216,11 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
         f"Unset, it is redis as soon as {', '.join(_MEANS_REDIS[:-1])} or {_MEANS_REDIS[-1]} is set. "
         "envoyproxy/ratelimit: redis.",
     )
-    cache_key_prefix: Text = _setting(COUNTERS, "", "What every counter's key begins with.")
+    cache_key_prefix: KeyPrefix = _setting(
+        COUNTERS,
+        "",
+        "What every counter's key begins with. With braces in it, such as {rl}:, all keys are in one slot of a Redis Cluster.",
+    )
     expiration_jitter_max_seconds: Annotated[int, whole_number(0)] = _setting(
         COUNTERS,
         "300",

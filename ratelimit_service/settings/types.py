@@ -45,6 +45,18 @@ def read_text(text: str) -> str:
     return text
 
 
+def read_key_prefix(text: str) -> str:
+    """Text, whose braces are a hash tag of Redis, if there are some."""
+    _, brace, rest = read_text(text).partition("{")
+    tag, closed, _ = rest.partition("}")
+    if brace and not (tag and closed):
+        raise ValueError(
+            "has braces that are no hash tag, so that Redis Cluster would spread the windows of a bucket: "
+            "give some text between them, such as {rl}:, or no braces"
+        )
+    return text
+
+
 def read_bool(text: str) -> bool:
     """Go's ParseBool."""
     if text in _TRUE:
@@ -207,6 +219,7 @@ def _kind(read: Callable[[str], object]) -> BeforeValidator:
 
 
 Text = Annotated[str, _kind(read_text)]
+KeyPrefix = Annotated[str, _kind(read_key_prefix)]
 Bool = Annotated[bool, _kind(read_bool)]
 Duration = Annotated[float, _kind(read_duration)]
 PositiveDuration = Annotated[float, _kind(read_positive_duration)]

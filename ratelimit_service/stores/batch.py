@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,9 +15,10 @@ from ..ports import Outcome
 
 T = TypeVar("T")
 
-EVERYWHERE = -1
-"""In place of a slot: all of Redis."""
+Place = int | str
+"""What the keys of one call have in common: their slot, their hash tag, or nothing but Redis (EVERYWHERE)."""
 
+EVERYWHERE: Place = -1
 
 REGISTER_TTL = 3_600
 """How long a register is remembered, in seconds: a batch that cannot be settled within it is given up, and counted."""
@@ -26,29 +28,47 @@ class Part(NamedTuple):
     """What one call of the script can apply: some hits of some groups.
 
     `places` says for each group of the part which one of all groups it is of, and which of its hits these are; `where`
-    is the slot that they are in. A lane has a register in each slot: where lanes are used again in the same slot,
-    there are few registers.
+    is the place of their keys. A lane has a register in each place: where lanes are used again in the same place, there
+    are few registers.
     """
 
     groups: Sequence[Sequence[HitValues]]
     places: Sequence[tuple[int, Sequence[int]]]
-    where: int = EVERYWHERE
+    where: Place = EVERYWHERE
 
 
 class Batch(NamedTuple):
-    """One call of the script: hits that one Redis node applies in one step; `where` is the slot of them all, if known."""
+    """One call of the script: hits that one Redis server applies in one step.
+
+    Without groups, it writes the register of its lane and nothing else.
+    """
 
     groups: Sequence[Sequence[HitValues]]
     lane: str
     number: str
-    where: int = EVERYWHERE
+    where: Place = EVERYWHERE
 
 
 Applied = Callable[[list[list[Count]] | StoreError], None]
 
 
-class PartlyAway(StoreError):
-    """A part of Redis cannot be reached, a server of a Cluster; that is no reason to give up the rest of it."""
+class Fate(Enum):
+    """What a failed call did to the counters, and what a later one can do; stores/redis/errors.py has the table."""
+
+    LOST = "no reply: it may have been applied"
+    UNCLEAR = "an error reply that does not tell: it may have been applied"
+    REFUSED = "nothing was applied; the server may accept it later"
+    BAD_LANE = "nothing was applied, and nothing can be by this lane; by another one it can"
+    FORBIDDEN = "nothing was applied, because of its keys"
+
+
+class CallFailed(StoreError):
+    """A call of the script that brought no counts. `partly`: only a part of Redis fails, a server of several."""
+
+    def __init__(self, why: str, fate: Fate = Fate.LOST, *, partly: bool = False) -> None:
+        super().__init__(why)
+        self.fate = fate
+        self.partly = partly
 
 
 def joined(

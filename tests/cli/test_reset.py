@@ -17,7 +17,7 @@ from testing.service import Ended, Service
 
 from .conftest import DOMAIN, Command
 
-PREFIXES = (f"p*[{number}]?\\{{" for number in itertools.count())
+PREFIXES = (f"p*[{number}]?\\{{x}}" for number in itertools.count())
 """Prefixes that no other test has, and that are all that a pattern of Redis could be mistaken about."""
 
 

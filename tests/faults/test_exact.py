@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from testing.ledger import REPORT, Bench, Outcome
+from ratelimit_service.core.errors import CounterRefused
+from testing.ledger import REPORT, Bench, Outcome, charge
 from testing.proxy import Proxy
+from testing.redis_proxy import RedisProxy
 from testing.servers import RedisServer
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
@@ -175,3 +177,47 @@ async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_u
     await exact(bench, await bench.run(for_a_while), "100 ms of round trip to Redis")
     await bench.close()
     await proxy.stop()
+
+
+async def test_a_domain_that_is_forbidden_disturbs_nobody(redis_server: RedisServer, redis_url: str) -> None:
+    """Its requests share batches with all others, and fail by themselves."""
+    commands = "+evalsha +eval +get +getdel +scan +set +incrby +decrby +ttl +expire".split()
+    redis_server.cli("ACL", "SETUSER", "few", "reset", "on", ">x", "~lane:*", "~{ledger|team=t*", *commands)
+    bench = Bench(redis_url.replace("redis://", "redis://few:x@"), deadline=5)
+    await bench.start()
+    refused = 0
+
+    async def fault() -> None:
+        nonlocal refused
+        for number in range(200):
+            with pytest.raises(CounterRefused):
+                await bench.service.should_rate_limit(charge(f"secret{number % 9}", 5))
+            refused += 1
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome, "keys of 200 requests are forbidden")
+    assert (200, 0, False) == (refused, outcome.answered["UNAVAILABLE"], bench.settling.open)
+    await bench.close()
+
+
+async def test_connections_to_a_proxy_before_several_servers_are_cut() -> None:
+    """Each bucket is settled on the server that has it."""
+    with RedisServer() as first, RedisServer() as second, RedisProxy([first, second]) as envoy:
+        proxy = Proxy(envoy.port)
+        await proxy.start()
+        bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=envoy.url, teams=10)
+        await bench.start()
+
+        async def fault() -> None:
+            for after in range(0, 400, 25):
+                proxy.cut_replies_after, proxy.cut_requests_after = (
+                    (after, None) if after % 50 else (None, after * 10)
+                )
+                proxy.cuts = 1
+                async with asyncio.timeout(20):
+                    while proxy.cuts or bench.settling.journal.hits:
+                        await asyncio.sleep(0.001)
+
+        await exact(bench, await bench.run(fault), "connections cut to a proxy before two servers")
+        await bench.close()
+        await proxy.stop()

@@ -134,6 +134,36 @@ async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster
     assert not bench.settling.open
 
 
+async def test_a_server_that_stands_still_holds_up_no_journal(
+    bench: Bench, redis_cluster: RedisCluster
+) -> None:
+    """Calls to another one break meanwhile, and are settled while the first still stands."""
+    still = redis_cluster.owner(SLOTS[0])
+    other = next(server for server in map(redis_cluster.owner, SLOTS) if server is not still)
+    store, journal = store_of(bench), bench.settling.journal
+
+    def waiting(server: RedisServer) -> bool:
+        places = [place for place in journal.places() if isinstance(place, int)]
+        owners = [store._owners[place] for place in places if place >= 0]
+        return any(node is not None and node.address[1] == server.port for node in owners)
+
+    async def fault() -> None:
+        os.kill(still.pid, signal.SIGSTOP)
+        try:
+            await until("the server is given up for now", lambda: waiting(still))
+            for _ in range(3):
+                while not waiting(other):  # a call was under way
+                    await asyncio.to_thread(other.cli, "CLIENT", "KILL", "TYPE", "normal")
+                await until("those of the other are written", lambda: not waiting(other))
+            assert waiting(still)
+        finally:
+            os.kill(still.pid, signal.SIGCONT)
+
+    outcome = await bench.run(fault)
+    await exact(bench, outcome, "calls to one server break while another one stands still")
+    assert not bench.settling.open
+
+
 async def until_answered(bench: Bench, batches: int = 100) -> None:
     """Until so many more have come back, which is not from a server that is away."""
     before = answered(bench)

@@ -54,6 +54,7 @@ def test_memory_and_redis_answer_alike(server: RedisServer, batches: list[list[l
     async def both() -> None:
         redis_store, memory = RedisStore(connect(server.url)), MemoryStore(lambda: 0.0)
         await redis_store._client.flushall()
+        await redis_store.start()
         assert await replay(memory, batches) == await replay(redis_store, batches)
         reading = [[[Hit(key, 0, 600) for key in KEYS]]]
         assert await replay(memory, reading) == await replay(redis_store, reading)

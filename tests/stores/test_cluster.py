@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from ratelimit_service.core.errors import StoreError
-from ratelimit_service.stores.batch import PartlyAway
+from ratelimit_service.stores.batch import CallFailed
 from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.slots import SLOTS
@@ -21,6 +20,13 @@ def store() -> ClusterStore:
 
 def owners(store: ClusterStore, *slots: int) -> list[str]:
     return [str(store._owners[slot]) for slot in slots]
+
+
+def partly(store: ClusterStore) -> bool:
+    """Whether a failure is one of a part of the Cluster."""
+    failure = store._failure(OSError("gone"))
+    assert isinstance(failure, CallFailed)
+    return failure.partly
 
 
 async def test_slots_are_where_the_cluster_says() -> None:
@@ -74,9 +80,10 @@ async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
     cluster._use(ASKED, [[0, 99, [b"10.0.0.1", 7000, b"id"]], [100, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
     first, second = cluster._primaries
     first.away = True
-    assert isinstance(cluster._failure(OSError("gone")), PartlyAway)
+    assert partly(cluster)
+    assert {None, second} == {cluster.server_of(0), cluster.server_of(SLOTS - 1)}
     second.away = True
-    assert StoreError is type(cluster._failure(OSError("gone")))
+    assert not partly(cluster)
     assert {} == cluster.servers()
     await cluster.close()
 
@@ -84,5 +91,5 @@ async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
 async def test_a_cluster_without_servers_is_away() -> None:
     """Nothing is known of it before it was asked."""
     cluster = store()
-    assert StoreError is type(cluster._failure(OSError("gone")))
+    assert not partly(cluster)
     await cluster.close()

@@ -84,6 +84,26 @@ def test_what_is_no_reply_of_the_script_is_an_error(reply: object) -> None:
     assert isinstance(call([Hit("a", 1, 60), Hit("b", 1, 60)]).counts(reply), Exception)
 
 
-def test_the_register_has_the_prefix_of_the_counters() -> None:
+def test_the_register_has_the_prefix_of_all_keys() -> None:
     """An ACL may ask for one."""
-    assert "rl:lane:lane-1" == call([Hit("rl:{d|a}:h", 1, 60)]).arguments[2]
+    batch = Batch([[Hit("rl:{d|a}:h", 1, 60)]], "lane-1", "7")
+    assert "rl:lane:lane-1" == Call(batch, "rl:").arguments[2]
+    assert "rl:lane:lane-1{2f}" == Call(batch, "rl:", "2f").arguments[2]
+
+
+def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None:
+    """A proxy routes by the first key, and may hash all of it; what is read there is no count of a hit."""
+    both = Gate.REFUSES | Gate.YIELDS
+    groups = [[Hit("{d|a}:h", 1, 60)], [Hit("{d|a}:h", 2, 60, 5, both), Hit("{d|a}:d", 2, 600, 9, both)]]
+    made = Call(Batch(groups, "lane-1", "7"), "", "d|a", routed=True)
+    keys = ("lane:{d|a}", "{d|a}:h", "{d|a}:h", "{d|a}:d", "lane:lane-1{d|a}")
+    hits = (0, 1, 1, 60, 2, 60, 2, 600)
+    assert (5, *keys, "7", REGISTER_TTL, *hits, 3, 2, both, 5, both, 9) == made.arguments
+    assert [[3], [4, ~8]] == made.counts([0, 3, 4, ~8])
+    assert isinstance(made.counts([3, 4, 8]), Exception)
+
+
+def test_a_batch_without_groups_is_the_register_alone() -> None:
+    """It tells whether Redis would take a batch."""
+    made = Call(Batch((), "lane-1", "7"), "rl:")
+    assert ((1, "rl:lane:lane-1", "7", REGISTER_TTL), []) == (made.arguments, made.counts([]))

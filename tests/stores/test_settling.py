@@ -9,12 +9,13 @@ import pytest
 
 from ratelimit_service.background.tasks import Background
 from ratelimit_service.core.decision import Count
-from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.ports import Outcome
-from ratelimit_service.stores.batch import Applied, Batch, Part
+from ratelimit_service.stores.batch import EVERYWHERE, Applied, Batch, CallFailed, Fate, Part, Place
 from ratelimit_service.stores.layers import settling
-from ratelimit_service.stores.layers.settling import Entry, Journal, SettlingStore
+from ratelimit_service.stores.layers.journal import Entry, Journal
+from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
 
 
@@ -27,9 +28,14 @@ class Backend(MemoryStore):
         self.registers: dict[str, str] = {}
         self.batches: list[Batch] = []
         self.away = False
+        self.fates: dict[str, Fate] = {}
+        """What becomes of calls with certain keys; nothing of them is applied."""
 
     def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
         return None
+
+    def server_of(self, where: Place) -> object:
+        return where
 
     async def start(self) -> None:
         if self.away:
@@ -43,6 +49,10 @@ class Backend(MemoryStore):
         fault = self.faults.pop(0) if self.faults else ""
         if self.away or fault == "before":
             return StoreError("not sent")
+        keys = {key for group in batch.groups for key, *_ in group}
+        for key, fate in self.fates.items():
+            if key in keys:
+                return CallFailed(fate.value, fate)
         outcomes: list[Outcome] = []
         if self.registers.get(batch.lane) != batch.number:
             self.registers[batch.lane] = batch.number
@@ -58,17 +68,37 @@ class Backend(MemoryStore):
 
 
 class TwoSlots(Backend):
-    """A backend that reaches keys that begin with `a` and others in calls of their own."""
+    """A backend of two servers, each with a slot: keys that begin with `a`, and all others.
+
+    `down` are the slots whose server fails every call, `known` those of which that is known.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.down: set[Place] = set()
+        self.known: set[Place] = set()
 
     def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part]:
-        def part(mine: Callable[[str], bool]) -> Part:
+        def part(slot: int, mine: Callable[[str], bool]) -> Part:
             places = [
                 (number, [place for place, (key, *_) in enumerate(group) if mine(key)])
                 for number, group in enumerate(groups)
             ]
-            return Part([[groups[number][place] for place in chosen] for number, chosen in places], places)
+            places = [(number, chosen) for number, chosen in places if chosen]
+            return Part(
+                [[groups[number][place] for place in chosen] for number, chosen in places], places, slot
+            )
 
-        return [part(lambda key: key.startswith("a")), part(lambda key: not key.startswith("a"))]
+        parts = [part(0, lambda key: key.startswith("a")), part(1, lambda key: not key.startswith("a"))]
+        return [part for part in parts if part.places]
+
+    def server_of(self, where: Place) -> object:
+        return None if where in self.known else f"server {where}"
+
+    def _apply_or_fail(self, batch: Batch) -> list[list[Count]] | StoreError:
+        if batch.where in self.down:
+            return CallFailed("one server is away", Fate.LOST, partly=True)
+        return super()._apply_or_fail(batch)
 
 
 async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outcome]:
@@ -80,6 +110,12 @@ async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outc
 def is_open(store: SettlingStore) -> bool:
     """Whether nothing is sent to Redis; asked anew each time."""
     return store.open
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def settled(store: SettlingStore) -> None:
@@ -261,12 +297,132 @@ async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
     assert {"x": 3, "day": 5} == backend._counters
 
 
+async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
+    """Neither what is behind it in the journal nor the circuit; what may have been applied is sent again as it was."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    backend.fates["bad"] = Fate.UNCLEAR
+    for _ in range(3):
+        await charge(store, "bad")
+    assert is_open(store)
+    await charge(store, "good", amount=5)
+    await until(lambda: not is_open(store))
+    assert {"good": 5} == backend._counters
+    assert (3, [[5]]) == (store.journal.hits, await charge(store, "good"))
+    sent = [(batch.lane, batch.number) for batch in backend.batches if batch.groups[0][0][0] == "bad"]
+    assert len(set(sent)) == 3 < len(sent)
+    backend.fates.clear()
+    await settled(store)
+    assert {"good": 6, "bad": 3} == backend._counters
+
+
+async def test_a_server_that_stays_away_holds_up_no_other() -> None:
+    """Their part of the journal is written, one that waits for it is not asked again and again, and no circuit opens."""
+    backend = TwoSlots()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    backend.down = {0}
+    backend.faults = ["before"]
+    for number in range(8):
+        await charge(store, f"a{number}", f"b{number}")
+    await until(lambda: backend._counters == {f"b{number}": 1 for number in range(8)})
+    assert not is_open(store)
+    backend.known = {0}
+    asked = len(backend.batches)
+    await store._writer.write()
+    assert (asked, 8) == (len(backend.batches), store.journal.hits)
+    backend.down, backend.known = set(), set()
+    await settled(store)
+    assert {f"{slot}{number}": 1 for number in range(8) for slot in "ab"} == backend._counters
+
+
+async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
+    """Three batches that wait for it are enough; no call is made for the next, and what is beside it is answered."""
+    backend = TwoSlots()
+    store = SettlingStore(backend, random_share=lambda: 0.0)
+    backend.down = {0}
+    for _ in range(3):
+        await charge(store, "a")
+    sent = len(backend.batches)
+    (outcome,) = await charge(store, "a", "b")
+    assert ["a part of Redis is away", "0"] == [str(count) for count in outcome]  # type: ignore[union-attr]
+    assert sent + 1 == len(backend.batches)
+    backend.down = set()
+    await settled(store)
+    assert {"a": 4, "b": 1} == backend._counters
+
+
+async def test_what_was_refused_needs_no_settling() -> None:
+    """It is sent anew, put together, however long that takes; its lane is used again."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    backend.fates["a"] = Fate.REFUSED
+    for _ in range(5):
+        await charge(store, "a")
+    assert is_open(store)
+    assert {""} == {entry.lane for entry in store.journal._queues[EVERYWHERE]}
+    assert 1 == len({batch.lane for batch in backend.batches})
+    backend.fates.clear()
+    await settled(store)
+    assert {"a": 5} == backend._counters
+    assert 1 == len({batch.lane for batch in backend.batches})
+
+
+async def test_a_lane_that_cannot_be_used_is_left() -> None:
+    """Its register holds something else: nothing was applied, Redis is well, and another lane will do."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    for _ in range(4):
+        backend.fates["a"] = Fate.BAD_LANE
+        await charge(store, "a")
+    assert not is_open(store)
+    assert 4 == len({batch.lane for batch in backend.batches})
+    backend.fates.clear()
+    await settled(store)
+    assert {"a": 4} == backend._counters
+
+
+async def test_what_is_forbidden_fails_by_itself() -> None:
+    """In a batch with others: three round trips in all, however many there are, and the others are one call."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    backend.fates["secret"] = Fate.FORBIDDEN
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    groups = [[Hit("secret" if number % 3 == 0 else "open", 1, 60)] for number in range(9)]
+    store.hit(groups, answer.set_result)
+    outcomes = [list(outcome) for outcome in await answer if not isinstance(outcome, StoreError)]
+    assert [number % 3 == 0 for number in range(9)] == [
+        isinstance(count, CounterRefused) for (count,) in outcomes
+    ]
+    assert [0, 1, 2, 3, 4, 5] == [count for (count,) in outcomes if not isinstance(count, StoreError)]
+    assert [9, 0, 1, 1, 9] == [len(batch.groups) for batch in backend.batches]
+    assert {"open": 6} == backend._counters
+    assert (0, False) == (store.journal.hits, store.open)
+
+
+async def test_a_connection_that_breaks_while_forbidden_keys_are_looked_for_loses_nothing() -> None:
+    """Nothing of the batch was applied, so all of it is written later."""
+    backend = Backend()
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    backend.fates["secret"] = Fate.FORBIDDEN
+    for fault in ([""], ["", "", "before"], ["", "before"], ["", "after"]):
+        backend.faults = list(fault)
+        await charge(store, "open", "secret")
+    await settled(store)
+    assert {"open": 4} == backend._counters
+    assert 3 == store.journal.dropped  # of the forbidden one, whose callers were told something else
+
+
 def test_charges_that_were_never_sent_are_put_together() -> None:
     """With the time that each has left; one that was sent stays as it was sent."""
     journal = Journal(100)
+    sent = Entry([[Hit("c", 1, 60)], [Hit("d", 0, 60)]], 16.0, EVERYWHERE, "lane", "7")
     journal.add(Entry([[Hit("a", 1, 60)]], 10.0))
     journal.add(Entry([[Hit("b", 1, 60)]], 15.0))
-    journal.add(Entry([[Hit("c", 1, 60)], [Hit("d", 0, 60)]], 16.0, "lane", "7"))
-    assert Entry([[Hit("a", 1, 60)], [Hit("b", 1, 65)]], 10.0) == journal.take()
-    assert Entry([[Hit("c", 1, 60)], [Hit("d", 0, 60)]], 16.0, "lane", "7") == journal.take()
-    assert (None, 0) == (journal.take(), journal.hits)
+    journal.add(sent)
+    journal.add(Entry([[Hit("e", 1, 60)]], 17.0, 5))
+    assert (4, 3, 1) == (journal.hits, journal.entries(EVERYWHERE), journal.entries(5))
+    assert Entry([[Hit("a", 1, 60)], [Hit("b", 1, 65)]], 10.0) == journal.take(EVERYWHERE)
+    assert sent == journal.take(EVERYWHERE)
+    assert [5] == journal.places()
+    assert Entry([[Hit("e", 1, 60)]], 17.0, 5) == journal.take(5)
+    assert (0, []) == (journal.hits, journal.places())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.model import Hit
-from ratelimit_service.stores.batch import Part, joined
+from ratelimit_service.core.model import Hit, HitValues
+from ratelimit_service.stores.batch import Part, Place, joined
 from ratelimit_service.stores.redis.script import register
-from ratelimit_service.stores.redis.slots import SLOTS, by_slot, slot_of, tags
+from ratelimit_service.stores.redis.slots import SLOTS, by_slot, by_tag, slot_of, tag_of, tags
 
 
 def test_keys_are_in_the_slots_that_redis_says() -> None:
@@ -24,14 +27,31 @@ def test_all_windows_of_a_bucket_are_in_one_slot() -> None:
     assert {slot} == {
         slot_of(key),
         slot_of("rl:{d|k=v}:day:2026-11-21"),
-        slot_of(register("l-1", key, tags()[slot])),
+        slot_of(register("rl:", "l-1", tags()[slot])),
+        slot_of(register("rl:", "l-1", tag_of(key))),
     }
 
 
 def test_a_register_has_the_prefix_of_the_counters() -> None:
     """A user of Redis may be allowed no other keys; the lane has one register in all, or one in each slot."""
-    key = "rl:{d|k=v}:hour:2026-11-21T08Z"
-    assert ("rl:lane:l-1", "rl:lane:l-1{2f}") == (register("l-1", key), register("l-1", key, "2f"))
+    assert ("rl:lane:l-1", "rl:lane:l-1{2f}") == (register("rl:", "l-1"), register("rl:", "l-1", "2f"))
+
+
+def test_a_prefix_with_a_hash_tag_has_everything_in_its_slot() -> None:
+    """The tag of the prefix comes first, and is that of every key."""
+    keys = ["{rl}:{d|k=v}:hour:2026-11-21T08Z", "{rl}:{d|k=w}:day:2026-11-21"]
+    keys += [register("{rl}:", "l-1", tag) for tag in ("", "2f", "rl")]
+    assert {slot_of("rl")} == {slot_of(key) for key in keys}
+    assert {"rl"} == {tag_of(key) for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("key", "tag"),
+    [("foo", "foo"), ("x{foo}{bar}", "foo"), ("{}{foo}", "{}{foo}"), ("a{b", "a{b"), ("}{", "}{")],
+)
+def test_a_hash_tag_is_what_redis_says(key: str, tag: str) -> None:
+    """The text between the first braces, or all of the key where there is none."""
+    assert (tag, slot_of(key)) == (tag_of(key), slot_of(f"{{{tag}}}") if tag == "foo" else slot_of(key))
 
 
 def test_there_is_a_tag_in_every_slot() -> None:
@@ -43,12 +63,16 @@ KEYS = st.integers(0, 9).map(lambda number: f"{{d|k={number}}}:hour:x")
 GROUPS = st.lists(st.lists(KEYS.map(lambda key: Hit(key, 1, 60)), max_size=5), max_size=5)
 
 
-@given(GROUPS)
-def test_what_is_split_by_slot_can_be_put_together_again(groups: list[list[Hit]]) -> None:
+@given(GROUPS, st.sampled_from([(by_slot, slot_of), (by_tag, tag_of)]))
+def test_what_is_split_can_be_put_together_again(
+    groups: list[list[Hit]],
+    by: tuple[Callable[[Sequence[Sequence[HitValues]]], list[Part]], Callable[[str], Place]],
+) -> None:
     """Every hit is in one part, in its order, and its count comes back in its place."""
-    parts = by_slot(groups)
+    split, place_of = by
+    parts = split(groups)
     assert len({part.where for part in parts}) == len(parts)
-    assert all(slot_of(key) == part.where for part in parts for group in part.groups for key, *_ in group)
+    assert all(place_of(key) == part.where for part in parts for group in part.groups for key, *_ in group)
     numbers = iter(range(100))
     number_of = {id(hit): next(numbers) for group in groups for hit in group}
     counts = [[[number_of[id(hit)] for hit in group] for group in part.groups] for part in parts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ratelimit_service.stores.redis.client import Link, Tls, at_address, at_socket, connect, open_connection
+from ratelimit_service.stores.redis.client import (
+    Link,
+    Login,
+    Tls,
+    at_address,
+    at_socket,
+    connect,
+    open_connection,
+)
+from ratelimit_service.stores.redis.errors import NotSent
 from ratelimit_service.stores.redis.wire import Wire
 from testing.certificates import Authority
 from testing.proxy import Proxy
@@ -197,9 +207,11 @@ async def test_who_waits_for_a_connection_is_given_up_too() -> None:
         pass
 
     async with serving(say_nothing) as port:
-        wire = Wire(at_address(("127.0.0.1", port), Link(timeout=0.3)), patience=0.02)
+        link = Link(Login(password="hush"), timeout=0.3)
+        wire = Wire(at_address(("127.0.0.1", port), link), patience=0.02)
         error = await asked(wire, "PING")
-        assert (RedisTimeoutError, "no connection within 20 ms") == (type(error), str(error))
+        assert isinstance(error, NotSent)
+        assert (RedisTimeoutError, "no connection within 20 ms") == (type(error.cause), str(error))
         assert wire._connecting is not None
         await wire.close()
 
@@ -208,13 +220,12 @@ async def test_a_server_that_closes_as_soon_as_it_has_greeted() -> None:
     """The connection broke before or after it was taken over: either is told."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for setting in (b"LIB-NAME", b"LIB-VER"):
-            await reader.readuntil(setting)
-        writer.write(b"+OK\r\n+OK\r\n")
+        await reader.readuntil(b"hush\r\n")
+        writer.write(b"+OK\r\n")
         writer.close()
 
     async with serving(greet) as port:
-        wire = Wire(connect(f"redis://127.0.0.1:{port}"))
+        wire = Wire(connect(f"redis://:hush@127.0.0.1:{port}"))
         for _ in range(3):
             assert isinstance(await asked(wire, "PING"), RedisConnectionError)
         await wire.close()
@@ -293,3 +304,40 @@ def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> Non
 
     with RedisServer(tls=tls) as server:
         assert [1, 2, 3, 4, 5] == uvloop.run(count(server))
+
+
+async def test_a_connection_that_was_silent_for_long_is_replaced_before_it_is_used(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network may have forgotten it, without a word: the command after a pause is answered, by a new connection."""
+    wire = Wire(connect(f"redis://127.0.0.1:{proxy.port}", timeout=15))
+    assert 1 == await wire.ask("INCR", "n")
+    monkeypatch.setattr("ratelimit_service.stores.redis.wire._TRUSTED", 0.0)
+    proxy.forget_all()
+    replies = await asyncio.gather(*[asked(wire, "INCR", "n") for _ in range(3)])
+    assert [2, 3, 4] == replies
+    monkeypatch.undo()
+    connection = wire._connection
+    assert 5 == await wire.ask("INCR", "n")
+    assert connection is wire._connection
+    await wire.close()
+
+
+@pytest.mark.parametrize("timeout", [1.0, 0.25])
+async def test_the_kernel_keeps_every_connection_alive(redis_url: str, timeout: float) -> None:
+    """Those of the driver as well; one that the network has lost is closed as soon as a reply would be overdue."""
+    client = at_address(address_in(redis_url), Link(timeout=timeout))
+    opened = await open_connection(client)
+    peer = opened.stream.get_extra_info("socket")
+    values = [
+        peer.getsockopt(socket.SOL_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_USER_TIMEOUT)
+    ]
+    assert (1, [2, 1, timeout * 1000]) == (peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), values)
+    opened.stream.close()
+    await client.aclose()
+
+
+def address_in(url: str) -> tuple[str, int]:
+    host, _, port = url.rpartition("/")[2].rpartition(":")
+    return host, int(port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratelimit_service.core import errors
-from ratelimit_service.stores.batch import PartlyAway
+from ratelimit_service.stores.batch import CallFailed
 from ratelimit_service.transports.grpc_method import status_of
 
 
@@ -17,7 +17,7 @@ from ratelimit_service.transports.grpc_method import status_of
         (errors.NotReady("x"), "UNAVAILABLE"),
         (errors.StoreError("x"), "UNAVAILABLE"),
         (errors.CounterRefused("x", "key"), "UNAVAILABLE"),
-        (PartlyAway("x"), "UNAVAILABLE"),
+        (CallFailed("x"), "UNAVAILABLE"),
         (errors.Overloaded("x"), "RESOURCE_EXHAUSTED"),
         (errors.InternalError("x"), "INTERNAL"),
         (errors.RateLimitServiceError("x"), "INTERNAL"),

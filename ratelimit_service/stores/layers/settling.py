@@ -5,6 +5,9 @@ batch that it applied in the lane's register, and applies a batch whose number i
 batch under way at a time. So a batch whose outcome is not known can be sent again, as often as it takes: it is applied once.
 After that its lane is given up, because the first call may still be somewhere on its way.
 
+Where Redis refused a call before it applied anything (batch.Fate), there is nothing to settle: the lane is used again, and the
+hits are sent anew. Where it refuses certain keys (an ACL), their hits fail for good, and those beside them are counted.
+
 What could not be written is kept in a journal, in memory and bounded, and written when Redis is back. While Redis is away
 (the circuit is open), calls are not even tried: they are answered with an error at once, and go to the journal.
 """
@@ -14,33 +17,38 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
 from ...background.tasks import Background
 from ...core.decision import Count
 from ...core.errors import StoreError
-from ...core.model import Hit, HitValues
-from ...ports import CounterStore, Outcome, Then
+from ...core.model import HitValues
+from ...core.recent import MIB, Recent
+from ...ports import Outcome, Then
 from ..batch import (
     EVERYWHERE,
-    REGISTER_TTL,
-    Applied,
     Batch,
-    Part,
-    PartlyAway,
+    CallFailed,
+    Fate,
+    Place,
     UnderWay,
     joined,
     together,
-    told,
 )
+from .backend import Backend
+from .forbidden import find_forbidden, with_refusals, without
+from .journal import Entry, Journal
+from .journal_writer import JournalWriter
 from .layer import Layer
 
 _OPENS_AFTER = 3
-"""This many calls in a row that fail open the circuit."""
+"""This many batches in a row that fail open the circuit; as many of one place that wait in the journal open that of the place."""
+
+_FIRST_RETRY, _LAST_RETRY = 0.05, 0.5
+"""Seconds between two tries to reach Redis: from, to; each is shortened at random by up to a half."""
 
 _AFTER_A_MISTAKE = 10.0
 """The same where something failed that should not: each time is a traceback in the log."""
@@ -48,104 +56,20 @@ _AFTER_A_MISTAKE = 10.0
 _TASK = "journal"
 """What failures of writing the journal are counted under."""
 
-_FIRST_RETRY, _LAST_RETRY = 0.05, 0.5
-"""Seconds between two tries to reach Redis: from, to; each is shortened at random by up to a half."""
-
 _MOST_UNDER_WAY = 64
 """Calls that wait for Redis; while there are so many, hits go to the journal."""
 
-_MOST_AT_ONCE = 1_000
-"""Hits of the journal in one call."""
+_LANES_BYTES = 8 * MIB
+"""For the lanes of places that can be used again: of all slots, or of some 20,000 buckets behind a proxy."""
 
 
-class Backend(CounterStore, Protocol):
-    """What this layer needs of a Redis store."""
-
-    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
-        """Split groups by what one call can reach: by slot in a Cluster. None where one call reaches everything."""
-        ...
-
-    def apply(self, batch: Batch, then: Applied) -> None:
-        """Apply a batch unless it was applied before, and tell `then` the counts of each group.
-
-        Or a StoreError, where it is not known to have been applied. Never raises, and calls `then` once, on the loop; what
-        is told of a batch that was applied before is of no use.
-        """
-        ...
-
-
-class Entry(NamedTuple):
-    """A batch of the journal; with a lane where it was sent and its outcome is not known. `at` is the loop's time."""
+class _Call(NamedTuple):
+    """Groups on their way to one place. `turn` is that of the batch that they are a part of."""
 
     groups: Sequence[Sequence[HitValues]]
-    at: float
-    lane: str = ""
-    number: str = ""
-
-
-class Journal:
-    """Hits that are still to be written: at most `capacity` of them."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: deque[Entry] = deque()
-        self.hits = 0
-        """How many hits it holds."""
-        self.dropped = 0
-        """How many hits it had no room for, or could not settle in time."""
-
-    def add(self, entry: Entry) -> None:
-        """Keep the hits of `entry` that write something."""
-        groups = [group for group in entry.groups if any(amount for _, amount, _, _, _ in group)]
-        size = sum(map(len, groups))
-        if not size:
-            return
-        if self.hits + size > self._capacity:
-            self.dropped += size
-            return
-        self.hits += size
-        # One that was sent must be sent again just as it was.
-        self._entries.append(entry if entry.lane else entry._replace(groups=groups))
-
-    def give_up(self, entry: Entry) -> None:
-        """Count the hits of an entry that was taken out as lost."""
-        self.dropped += sum(bool(amount) for group in entry.groups for _, amount, _, _, _ in group)
-
-    def take(self) -> Entry | None:
-        """Take the next entry out; those that were never sent are put together, up to a bound."""
-        if not self._entries:
-            return None
-        entry = self._entries.popleft()
-        self.hits -= _writing(entry)
-        if entry.lane:
-            return entry
-        groups = list(entry.groups)
-        size = sum(map(len, groups))
-        while self._entries and not self._entries[0].lane and size < _MOST_AT_ONCE:
-            more = self._entries.popleft()
-            self.hits -= _writing(more)
-            groups += [_aged(group, more.at - entry.at) for group in more.groups]
-            size += sum(map(len, more.groups))
-        return Entry(groups, entry.at)
-
-    def put_back(self, entry: Entry) -> None:
-        """Put an entry back in front."""
-        self._entries.appendleft(entry)
-        self.hits += _writing(entry)
-
-
-def _writing(entry: Entry) -> int:
-    return sum(len(group) for group in entry.groups if any(amount for _, amount, _, _, _ in group))
-
-
-def _aged(group: Sequence[HitValues], seconds: float) -> Sequence[HitValues]:
-    """A group as if it had been handed over so much earlier: its times to live are longer by that."""
-    return [(key, amount, ttl + int(seconds), limit, gate) for key, amount, ttl, limit, gate in group]
-
-
-def _still_counting(groups: Sequence[Sequence[HitValues]], seconds: float) -> list[Sequence[HitValues]]:
-    """Groups that were handed over `-seconds` ago, without the hits whose windows are over by now."""
-    return [[hit for hit in map(Hit._make, _aged(group, seconds)) if hit.ttl > 0] for group in groups]
+    where: Place
+    then: Then
+    turn: int = 0
 
 
 class SettlingStore(Layer):
@@ -164,11 +88,14 @@ class SettlingStore(Layer):
         self.journal = Journal(journal_size)
         self.open = False
         """Whether the circuit is open: Redis is away, and nothing but a probe is sent to it."""
+        self._writer = JournalWriter(below, self.journal, self._write_part)
         self.failures = 0
         """How many calls failed."""
         self._in_a_row = 0
+        self._turns = 0
+        self._failed_turn = 0
         self._name = uuid.uuid4().hex[:12]
-        self._lanes: dict[int, list[str]] = {}
+        self._lanes: Recent[Place, list[str]] = Recent(_LANES_BYTES, _weight)
         self._lanes_made = 0
         self._batches = 0
         self._under_way = UnderWay()
@@ -184,132 +111,178 @@ class SettlingStore(Layer):
         if not any(groups):
             then([() for _ in groups])
         elif self.open or self._under_way.number >= _MOST_UNDER_WAY:
-            self._keep(Entry(groups, self._now()))
-            then(_errors(groups, StoreError("Redis is away" if self.open else "Redis does not keep up")))
+            error = StoreError("Redis is away" if self.open else "Redis does not keep up")
+            self._keep(_Call(groups, EVERYWHERE, then), error)
         else:
             self._write(groups, then)
 
     def _write(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
-        self._under_way.begin()
-
-        def written(outcomes: Sequence[Outcome]) -> None:
-            try:
-                then(outcomes)
-            finally:
-                self._under_way.end()
-
         parts = self._below.parts(groups)
         if parts is None:
-            self._send(groups, EVERYWHERE, written)
+            self._write_part(groups, EVERYWHERE, then)
             return
+        written = self._counted(then)
+        self._turns += 1
 
         def all_sent(outcomes: list[Sequence[Outcome]]) -> None:
             written(joined(groups, parts, outcomes))
 
         for part, answer in zip(parts, together(len(parts), all_sent), strict=True):
-            self._send(part.groups, part.where, answer)
+            call = _Call(part.groups, part.where, answer, self._turns)
+            if part.where in self._writer.shut:
+                self._keep(call, StoreError("a part of Redis is away"))
+            else:
+                self._send(call)
 
-    def _send(self, groups: Sequence[Sequence[HitValues]], where: int, then: Then) -> None:
-        lanes = self._lanes.setdefault(where, [])
+    def _write_part(self, groups: Sequence[Sequence[HitValues]], where: Place, then: Then) -> None:
+        self._turns += 1
+        self._send(_Call(groups, where, self._counted(then), self._turns))
+
+    def _counted(self, then: Then) -> Then:
+        """A call is under way until `then` was called."""
+        self._under_way.begin()
+
+        def counted(outcomes: Sequence[Outcome]) -> None:
+            try:
+                then(outcomes)
+            finally:
+                self._under_way.end()
+
+        return counted
+
+    def _send(self, call: _Call, *, narrowing: bool = False) -> None:
+        """Send groups in one call; `narrowing` where Redis refused them together with others, because of their keys."""
+        lanes = self._lanes_in(call.where)
         lane = lanes.pop() if lanes else self._new_lane()
-        self._batches += 1
-        batch = Batch(groups, lane, str(self._batches), where)
+        batch = Batch(call.groups, lane, self._next_number(), call.where)
 
         def applied(outcome: list[list[Count]] | StoreError) -> None:
-            if isinstance(outcome, StoreError):
-                self._failed(outcome)
-                self._keep(Entry(groups, self._now(), lane, batch.number))  # and the lane is never used again
-                then(_errors(groups, outcome))
-            else:
+            if not isinstance(outcome, StoreError):
                 self._in_a_row = 0
                 lanes.append(lane)
-                then(outcome)
+                call.then(outcome)
+                return
+            self.failures += 1
+            fate = outcome.fate if isinstance(outcome, CallFailed) else Fate.LOST
+            if fate in (Fate.LOST, Fate.UNCLEAR):  # and the lane is never used again
+                self._put_off(call, outcome, lane, batch.number)
+                return
+            if fate is not Fate.BAD_LANE:
+                lanes.append(lane)
+            if fate is not Fate.FORBIDDEN:
+                self._put_off(call, outcome)
+            elif narrowing:  # the ACL is changing
+                self._put_off(call, CallFailed(str(outcome), Fate.REFUSED, partly=True))
+            else:
+                self._send_allowed(call, outcome)
 
         self._below.apply(batch, applied)
+
+    def _send_allowed(self, call: _Call, wrong: StoreError) -> None:
+        """Send what an ACL allows of groups that it forbids together; nothing of them was applied."""
+        groups = call.groups
+        lanes = self._lanes_in(call.where)
+        lane = lanes.pop()
+
+        def found(forbidden: set[str] | StoreError) -> None:
+            if not isinstance(forbidden, CallFailed) or forbidden.fate is Fate.REFUSED:
+                lanes.append(lane)
+            if isinstance(forbidden, StoreError):
+                self._put_off(call, forbidden)
+            elif not forbidden:  # the ACL has changed since
+                self._put_off(call, CallFailed(str(wrong), Fate.REFUSED, partly=True))
+            elif any(rest := without(forbidden, groups)):
+
+                def sent(outcomes: Sequence[Outcome]) -> None:
+                    call.then(with_refusals(forbidden, groups, outcomes, wrong))
+
+                self._send(_Call(rest, call.where, sent, call.turn), narrowing=True)
+            else:
+                call.then(with_refusals(forbidden, groups, [()] * len(groups), wrong))
+
+        find_forbidden(self._below.apply, groups, Batch((), lane, self._next_number(), call.where), found)
+
+    def _put_off(self, call: _Call, error: StoreError, lane: str = "", number: str = "") -> None:
+        """Answer with an error, and keep what writes something; with a lane where it may have been applied."""
+        partly = isinstance(error, CallFailed) and (error.partly or error.fate is Fate.BAD_LANE)
+        if not partly and call.turn != self._failed_turn:  # all calls of a batch are one failure
+            self._failed_turn = call.turn
+            self._in_a_row += 1
+            if self._in_a_row >= _OPENS_AFTER and not self.open:
+                self._open(error)
+        self._keep(call, error, lane, number)
+        if call.where != EVERYWHERE and self.journal.entries(call.where) >= _OPENS_AFTER:
+            self._writer.shut.add(call.where)
+
+    def _open(self, error: StoreError) -> None:
+        self.open = True
+        self._log.error(
+            "Redis is away: requests get the failure mode's answer, and charges are kept",
+            error=str(error),
+        )
+        self._recover()
+
+    def _lanes_in(self, where: Place) -> list[str]:
+        lanes = self._lanes.get(where)
+        if lanes is None:
+            lanes = []
+            self._lanes.put(where, lanes)
+        return lanes
 
     def _new_lane(self) -> str:
         self._lanes_made += 1
         return f"{self._name}-{self._lanes_made}"
 
-    def _failed(self, error: StoreError) -> None:
-        self.failures += 1
-        if isinstance(error, PartlyAway):
-            return
-        self._in_a_row += 1
-        if self._in_a_row >= _OPENS_AFTER and not self.open:
-            self.open = True
-            self._log.error(
-                "Redis is away: requests get the failure mode's answer, and charges are kept",
-                error=str(error),
-            )
-            self._recover()
+    def _next_number(self) -> str:
+        self._batches += 1
+        return str(self._batches)
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, call: _Call, error: StoreError, lane: str = "", number: str = "") -> None:
         dropped = self.journal.dropped
-        self.journal.add(entry)
+        self.journal.add(Entry(call.groups, self._now(), call.where, lane, number))
         if self.journal.dropped > dropped == 0:
             self._log.error("the journal is full: charges are being lost", hits=self.journal.hits)
         if self.journal.hits:
             self._recover()
+        call.then([error if group else () for group in call.groups])
 
     def _recover(self) -> None:
         if self._recovering is None and not self._closing:
             self._recovering = asyncio.get_running_loop().create_task(self._go_on_trying())
 
     async def _go_on_trying(self) -> None:
-        """Write the journal, and close the circuit; until both are done."""
+        """Write the journal, and close the circuits; until both are done."""
         pause = _FIRST_RETRY
+        closed = False
         try:
             while self.open or self.journal.hits:
-                await asyncio.sleep(pause * (1 - self._random_share() / 2))
-                pause = min(2 * pause, _LAST_RETRY)
+                if not closed:
+                    await asyncio.sleep(pause * (1 - self._random_share() / 2))
+                    pause = min(2 * pause, _LAST_RETRY)
                 try:
                     if self.open:
                         await self._below.start()  # the probe: half open
-                    await self._write_journal()
+                    shut = len(self._writer.shut)
+                    await self._writer.write()
                 except StoreError:
+                    closed = False
                     continue
                 except (
                     Exception
                 ) as error:  # a mistake of ours, or of the driver: the journal waits for this task
                     self._background.failed(_TASK, "the journal could not be written", error)
-                    pause = _AFTER_A_MISTAKE
+                    closed, pause = False, _AFTER_A_MISTAKE
                     continue
+                # What was kept while a circuit was closed is written at once.
+                closed = self.open or len(self._writer.shut) < shut
                 if self.open:
                     self.open = False
                     self._in_a_row = 0
                     self._log.warning("Redis is back", lost=self.journal.dropped)
+                if closed:
+                    pause = _FIRST_RETRY
         finally:
             self._recovering = None
-
-    async def _write_journal(self) -> None:
-        while (entry := self.journal.take()) is not None:
-            if entry.lane:
-                await self._settle(entry)
-            else:
-                for outcome in await self._written(_still_counting(entry.groups, entry.at - self._now())):
-                    if isinstance(outcome, StoreError):  # it is back in the journal, under its number
-                        raise outcome
-
-    async def _written(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Outcome]:
-        """What came of groups; they are written, or kept, even where the task that waits is cancelled."""
-        if not any(groups):
-            return []
-        return await told(lambda then: self._write(groups, then))
-
-    async def _settle(self, entry: Entry) -> None:
-        """Send a batch again whose outcome is not known."""
-        if self._now() - entry.at > REGISTER_TTL / 2:
-            self.journal.give_up(entry)
-            return
-        batch = Batch(entry.groups, entry.lane, entry.number)
-        try:
-            outcome: object = await told(lambda then: self._below.apply(batch, then))
-            if isinstance(outcome, StoreError):
-                raise outcome
-        except BaseException:
-            self.journal.put_back(entry)
-            raise
 
     async def close(self) -> None:
         """Finish what is under way, try once more to write what is left, and close."""
@@ -320,10 +293,13 @@ class SettlingStore(Layer):
             await asyncio.wait([self._recovering])
             await self._under_way.none()  # what it had just begun to write
         if self.journal.hits:
+            why = "a part of Redis is away"
             try:
-                await self._write_journal()
+                await self._writer.write()
             except StoreError as error:
-                self._log.error("charges are lost", hits=self.journal.hits, error=str(error))
+                why = str(error)
+            if self.journal.hits:
+                self._log.error("charges are lost", hits=self.journal.hits, error=why)
         await super().close()
 
     @staticmethod
@@ -331,5 +307,6 @@ class SettlingStore(Layer):
         return asyncio.get_running_loop().time()
 
 
-def _errors(groups: Sequence[Sequence[HitValues]], error: StoreError) -> list[Outcome]:
-    return [error if group else () for group in groups]
+def _weight(where: Place, lanes: list[str]) -> int:
+    """About the bytes of memory of a place and a few lanes."""
+    return 400 + (len(where) if isinstance(where, str) else 0)

@@ -9,6 +9,7 @@ Errors name hosts and ports, never credentials: these are asked for when a conne
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,12 @@ from redis.exceptions import RedisError
 
 Address = tuple[str, int]
 """Host and port."""
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
+"""Seconds of silence until the first probe, seconds between probes, and how many may stay unanswered.
+
+Firewalls and NAT forget a connection that is silent, some within seconds, and then drop its packets without a reset.
+"""
 
 
 class Tls(NamedTuple):
@@ -107,7 +114,7 @@ class Link:
     connect_timeout: float = 1.0
 
     def options(self) -> dict[str, Any]:
-        """What redis-py's pools are told."""
+        """The options of redis-py's pools, but for those of TCP."""
         options: dict[str, Any] = {
             "db": self.database,
             "max_connections": self.pool_size,
@@ -116,12 +123,19 @@ class Link:
             "socket_connect_timeout": self.connect_timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,  # nothing here needs more, and every server and proxy speaks it
+            "driver_info": None,  # CLIENT SETINFO: a proxy that does not know it closes the connection (twemproxy)
         }
         if self.login:
             options["credential_provider"] = self.login
         if self.tls is not None:
             options["tls"] = self.tls
         return options
+
+    def tcp_options(self) -> dict[str, Any]:
+        """Those of TCP beside them: the kernel keeps idle connections alive, and closes those that the network has lost."""
+        values = {**_KEEPALIVE, "TCP_USER_TIMEOUT": max(1, round(self.timeout * 1000))}
+        known = {getattr(socket, name): value for name, value in values.items() if hasattr(socket, name)}
+        return {**self.options(), "socket_keepalive": True, "socket_keepalive_options": known}
 
 
 class TlsConnection(Connection):
@@ -209,7 +223,7 @@ def through_sentinels(
         master,
         manager,
         connection_class=_ToPrimaryOverTls if link.tls else _ToPrimary,
-        **link.options(),
+        **link.tcp_options(),
     )
     return aioredis.Redis.from_pool(pool)
 
@@ -228,7 +242,7 @@ def connect(
 
 def _client(kind: type[AbstractConnection], link: Link, **place: Any) -> aioredis.Redis:
     return aioredis.Redis.from_pool(
-        aioredis.BlockingConnectionPool(connection_class=kind, **place, **link.options())
+        aioredis.BlockingConnectionPool(connection_class=kind, **place, **link.tcp_options())
     )
 
 

@@ -15,6 +15,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import (
     AskError,
     ClusterDownError,
+    InvalidResponse,
     MovedError,
     RedisError,
     ResponseError,
@@ -26,10 +27,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from ...background.tasks import Background
 from ...core.errors import StoreError
 from ...core.model import HitValues
-from ..batch import Batch, Part, PartlyAway
+from ..batch import EVERYWHERE, Batch, Part, Place
 from .client import Address, close
-from .script import SCRIPT, Arguments, Counts, evaluate, failure
-from .server import ScriptStore, apply_by_slot, held
+from .errors import NotSent, failure
+from .held import held
+from .script import Arguments, Counts, evaluate
+from .server import ScriptStore
 from .slots import SLOTS, by_slot, slot_of, tags
 from .wire import Answered, Wire, asked
 
@@ -87,9 +90,10 @@ class ClusterStore(ScriptStore):
         seeds: Sequence[Address],
         observe: Callable[[float], None] = lambda seconds: None,
         patience: float = 0.25,
+        prefix: str = "",
         background: Background | None = None,
     ) -> None:
-        super().__init__(observe)
+        super().__init__(observe, prefix)
         self._background = background or Background()
         self._background.expect(_TASK)
         self._patience = patience
@@ -107,18 +111,26 @@ class ClusterStore(ScriptStore):
         """A part for each slot."""
         return by_slot(groups)
 
+    def server_of(self, where: Place) -> object:
+        """The server that has a slot; None where it is known to be away."""
+        node = self._owners[where] if isinstance(where, int) and where != EVERYWHERE else None
+        return None if node is not None and node.away else node or where
+
     def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
-        apply_by_slot(batch, self._evaluate, then)
+        if batch.where == EVERYWHERE:
+            self._apply_in_parts(batch, by_slot(batch.groups), then)
+        else:
+            super()._apply(batch, then)
 
     def _failure(self, error: Exception) -> StoreError:
-        wrong = failure(error)
-        return wrong if self._all_away() else PartlyAway(str(wrong))
+        return failure(error, partly=not self._all_away())
 
     def _all_away(self) -> bool:
         return all(node.away for node in self._primaries)
 
-    def _evaluate(self, slot: int, arguments: Arguments, then: Answered) -> None:
+    def _evaluate(self, where: Place, arguments: Arguments, then: Answered) -> None:
         """Run the script on the server that has the slot; a task only where that is not the end of it."""
+        slot = int(where)
         node = self._owners[slot]
         if node is None or node.away:
             then(self._nobody(slot, node))
@@ -182,7 +194,7 @@ class ClusterStore(ScriptStore):
             else:
                 node, asking = self._instead(slot, node, wrong)
             wrong = None
-        raise RedisConnectionError(f"slot {slot} is on its way between servers")
+        raise NotSent(RedisConnectionError(f"slot {slot} is on its way between servers"))
 
     def _instead(self, slot: int, node: Node, wrong: Exception) -> tuple[Node, bool]:
         """Where to send what went wrong at `node`, and whether to ask for it there. Raises where that is nowhere."""
@@ -198,32 +210,29 @@ class ClusterStore(ScriptStore):
         elif isinstance(wrong, _SILENT):
             node.away = True
             self._mend()
-            wrong = RedisConnectionError(str(wrong) or f"{node} does not answer")
+            if not str(wrong):
+                wrong = RedisConnectionError(f"{node} does not answer")
         raise wrong
 
     def _nobody(self, slot: int, node: Node | None) -> Exception:
         """Why nothing is sent for a slot."""
         if node is None:
             self._mend()
-            return RedisConnectionError(f"no server of the Cluster has slot {slot}")
-        return RedisConnectionError(f"{node} is away")
+            return NotSent(RedisConnectionError(f"no server of the Cluster has slot {slot}"))
+        return NotSent(RedisConnectionError(f"{node} is away"))
 
     async def start(self) -> None:
-        """Learn who has which slot, and load the script everywhere. Raises StoreError where no server answers."""
+        """Learn who has which slot, and greet all primaries. Raises StoreError where none of them answers."""
         tags()
-        try:
-            await self._learn()
-            await asyncio.gather(*[self._load(node) for node in self._primaries])
-        except Exception as error:
-            raise failure(error) from None
-        self._insist()
+        await self.ping()
 
-    async def _load(self, node: Node) -> None:
-        """Load the script, and see whether the server answers at all."""
+    async def _greet(self, node: Node) -> None:
+        """See whether the server answers, by the connection that counts, and keep that one alive."""
         try:
-            await node.wire.ask("SCRIPT", "LOAD", SCRIPT)
+            if await node.wire.ask("PING") != b"PONG":
+                raise InvalidResponse("PING was answered with something else than PONG")
         except ResponseError:
-            node.away = False  # it may not be loaded; EVAL does without
+            node.away = False  # an ACL, say: what becomes of script calls is theirs to say
         except (RedisError, OSError):
             node.away = True
             self._mend()
@@ -236,11 +245,16 @@ class ClusterStore(ScriptStore):
             raise StoreError("Redis: no primary of the Cluster can be reached")
 
     async def ping(self) -> None:
-        """Learn anew who has which slot. Raises StoreError where no server says so, or no primary can be reached."""
+        """Learn anew who has which slot, and greet all primaries that are not known to be away.
+
+        Raises StoreError where no server says who has what, or no primary answers.
+        """
         try:
             await self._learn()
         except Exception as error:
             raise failure(error) from None
+        first = self._all_away()
+        await asyncio.gather(*[self._greet(node) for node in self._primaries if first or not node.away])
         self._insist()
 
     async def close(self) -> None:
@@ -305,7 +319,7 @@ class ClusterStore(ScriptStore):
             while True:
                 try:
                     await self._learn()
-                    await asyncio.gather(*[self._load(node) for node in self._primaries if node.away])
+                    await asyncio.gather(*[self._greet(node) for node in self._primaries if node.away])
                 except (RedisError, OSError) as error:
                     self._log.debug("no server of the Cluster answers", error=str(error))
                 except Exception as error:  # a reply that cannot be parsed, for example

@@ -8,10 +8,10 @@ from importlib import resources
 from itertools import chain, zip_longest
 from typing import Any
 
-from redis.exceptions import AskError, InvalidResponse, NoScriptError
+from redis.exceptions import InvalidResponse, NoScriptError
 
 from ...core.decision import Count
-from ...core.errors import CounterRefused, StoreError
+from ...core.errors import CounterRefused
 from ...core.model import COUNTER_MAX, HELD_BACK, HitValues
 from ..batch import REGISTER_TTL, Batch
 from .wire import Answered, Argument, Wire, ignore
@@ -27,29 +27,43 @@ Counts = list[list[Count]]
 
 
 class Call:
-    """A batch as the script is told it: `arguments`. With `tag`, the lane's register is in the slot of that text.
+    """A batch as the script takes it: `arguments`. All keys of ours begin with `prefix`.
+
+    With `tag`, the register has that hash tag, and with `routed` the first key has it, too: a proxy that spreads keys over
+    servers sends a call to the server of its first key. That key is the same for all calls with this tag, so that they reach
+    the same server even where the proxy hashes whole keys; the script reads it, and it never exists.
 
     Charges and checks of one counter are one hit for Redis, the sum of them: what each of them finds there is what the
     first one finds and what those before it add. A counter that is given something back, or is part of a group that may
     be held back, gets each of its hits by itself, because what these do depends on what is there.
+
+    A batch without groups is the register alone, which is written where the batch has a number.
     """
 
-    __slots__ = ("_ahead", "_groups", "_order", "_size", "arguments")
+    __slots__ = ("_ahead", "_groups", "_order", "_routed", "_size", "arguments")
 
-    def __init__(self, batch: Batch, tag: str = "") -> None:
+    def __init__(self, batch: Batch, prefix: str = "", tag: str = "", *, routed: bool = False) -> None:
         self._groups = groups = batch.groups
         self._order: Sequence[int] | None = None
         """For each hit, which one of the script's it is part of; None where each is one of its own."""
         self._ahead: Sequence[int] = ()
         """For each hit, what those before it in the same one of the script's add."""
-        keys: Sequence[str]
-        amounts: Sequence[int]
-        ttls: Sequence[int]
-        keys, amounts, ttls, _, gates = zip(*chain.from_iterable(groups), strict=True)
-        held_back = any([gate & HELD_BACK for gate in set(gates)])
+        self._routed = routed
+        keys: Sequence[str] = ()
+        amounts: Sequence[int] = ()
+        ttls: Sequence[int] = ()
+        number = batch.number
+        held_back = False
+        if any(groups):
+            keys, amounts, ttls, _, gates = zip(*chain.from_iterable(groups), strict=True)
+            held_back = any([gate & HELD_BACK for gate in set(gates)])
+            if not any(amounts):
+                number = ""
         if len(set(keys)) < len(keys):
             apart = _apart(groups) if held_back or min(amounts) < 0 else ()
             keys, amounts, ttls = self._put_together(keys, amounts, ttls, apart)
+        if routed:
+            keys, amounts, ttls = (register(prefix, "", tag), *keys), (0, *amounts), (1, *ttls)
         self._size = len(keys)
         hits: list[Argument] = [0] * (2 * len(keys))
         hits[::2] = amounts
@@ -57,8 +71,8 @@ class Call:
         self.arguments: Arguments = (
             len(keys) + 1,
             *keys,
-            register(batch.lane, keys[0], tag),
-            batch.number if any(amounts) else "",
+            register(prefix, batch.lane, tag),
+            number,
             REGISTER_TTL,
             *hits,
             *(self._gates() if held_back else ()),
@@ -92,11 +106,12 @@ class Call:
 
     def _gates(self) -> list[Argument]:
         gates: list[Argument] = []
-        place = 1
+        place = 0
+        first = 2 if self._routed else 1
         order = self._order
         for group in self._groups:
             if any([gate & HELD_BACK for _, _, _, _, gate in group]):
-                gates += (place if order is None else order[place - 1] + 1, len(group))
+                gates += (first + (place if order is None else order[place]), len(group))
                 for _, _, _, limit, gate in group:
                     gates += (gate, limit)
             place += len(group)
@@ -108,6 +123,8 @@ class Call:
             return reply if isinstance(reply, Exception) else InvalidResponse(f"the script replied {reply!r}")
         if len(reply) != self._size:
             return InvalidResponse(f"the script replied {len(reply)} counts")
+        if self._routed:
+            reply = reply[1:]
         try:
             if self._order is None:
                 sum(reply)  # a hit that failed has a text
@@ -148,11 +165,10 @@ def _count(key: str, reply: int | bytes, ahead: int) -> Count:
     return CounterRefused(f"Redis refused a counter: {_text(reply)}", key)
 
 
-def register(lane: str, key: str, tag: str = "") -> str:
-    """The key of a lane's register: it has the prefix that `key` has before its brace, for Redis may ask for one (ACL)."""
-    prefix, brace, _ = key.partition("{")
-    name = f"{prefix}lane:{lane}" if brace else f"lane:{lane}"
-    return f"{name}{{{tag}}}" if tag else name
+def register(prefix: str, lane: str, tag: str = "") -> str:
+    """The key of a lane's register, in the place of `tag`. Where `prefix` has a hash tag, all keys have that one."""
+    name = f"{prefix}lane:{lane}"
+    return f"{name}{{{tag}}}" if tag and "{" not in prefix else name
 
 
 def evaluate(wire: Wire, arguments: Arguments, then: Callable[[Any], None], *, asking: bool = False) -> None:
@@ -174,19 +190,6 @@ def _run(wire: Wire, command: Arguments, then: Answered, asking: bool) -> None:
     if asking:
         wire.call(("ASKING",), ignore)  # where that fails, what comes next is told so
     wire.call(command, then)
-
-
-def failure(error: Exception) -> StoreError:
-    """An error of redis-py as callers see it. Its own texts name hosts and ports, never credentials."""
-    if isinstance(error, StoreError):
-        return error
-    if isinstance(error, AskError):  # or MOVED, which is one
-        return StoreError(
-            "Redis: this is a server of a Cluster, which has others beside it: set REDIS_TYPE=CLUSTER"
-        )
-    return StoreError(
-        f"Redis: {type(error).__name__}: {error}" if str(error) else f"Redis: {type(error).__name__}"
-    )
 
 
 def _text(reply: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -11,34 +10,44 @@ from typing import Any
 
 import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import (
-    ClusterCrossSlotError,
-    InvalidResponse,
-    NoPermissionError,
-    ReadOnlyError,
-    RedisError,
-)
+from redis.exceptions import ClusterCrossSlotError, InvalidResponse, ReadOnlyError, RedisError, ResponseError
 
 from ...core.errors import StoreError
 from ...core.model import HitValues
 from ...ports import Then
-from ..batch import EVERYWHERE, Applied, Batch, Part, UnderWay, joined, together
+from ..batch import EVERYWHERE, Applied, Batch, CallFailed, Part, Place, UnderWay, joined, together
 from .client import PrimaryPool, address_of, connect
-from .script import SCRIPT, Arguments, Call, Counts, evaluate, failure
-from .slots import by_slot, tags
-from .wire import Answered, Wire
+from .errors import failure
+from .held import look_up
+from .script import Arguments, Call, Counts, evaluate
+from .slots import by_slot, by_tag, tags
+from .spread import Spread, find_out
+from .wire import Answered, Wire, asked
 
 __all__ = ["RedisStore", "ScriptStore", "connect"]
 
+_LOOK_AGAIN = 60.0
+"""Seconds until it is found out again whether all keys are on one server: a proxy may be given another one at any time."""
+
+_GREETED = 16
+"""How many keys are asked for where there may be several servers."""
+
+_SAID = {
+    Spread.SLOTS: "this Redis is sharded behind its address: requests are atomic within a slot, one script call for each",
+    Spread.TAGS: "this Redis is a proxy before several servers: requests are atomic within a bucket, one script call for each",
+}
+
 
 class ScriptStore:
-    """What all stores have in common that count by hit.lua. `observe` is told of the seconds of each round trip.
+    """What all stores have in common that count by hit.lua. All keys begin with `prefix`.
 
-    `hit` tries once; layers/settling.py uses `parts` and `apply`, and makes sure that what fails is written in the end.
+    `observe` is called with the seconds of each round trip. `hit` tries once; layers/settling.py uses `parts` and `apply`, and
+    makes sure that what fails is written in the end.
     """
 
-    def __init__(self, observe: Callable[[float], None] = lambda seconds: None) -> None:
+    def __init__(self, observe: Callable[[float], None] = lambda seconds: None, prefix: str = "") -> None:
         self._observe = observe
+        self._prefix = prefix
         self._under_way = UnderWay()
         self._log = structlog.get_logger("ratelimit_service.store")
 
@@ -57,7 +66,7 @@ class ScriptStore:
         self.apply(Batch(groups, "", ""), applied)
 
     def apply(self, batch: Batch, then: Applied) -> None:
-        """Apply a batch, unless it was applied before, and tell `then` (settling.Backend)."""
+        """Apply a batch, unless it was applied before, and tell `then` (layers/backend.py)."""
         started = time.perf_counter()
         self._under_way.begin()
 
@@ -71,6 +80,35 @@ class ScriptStore:
         self._apply(batch, applied)
 
     def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
+        """One call."""
+        call = self._call(batch)
+        self._evaluate(batch.where, call.arguments, lambda reply: then(call.counts(reply)))
+
+    def _apply_in_parts(
+        self, batch: Batch, parts: Sequence[Part], then: Callable[[Counts | Exception], None]
+    ) -> None:
+        """One call for each part; where some fail, the others are applied, and the batch is not known to be."""
+
+        def applied(outcomes: list[Counts | Exception]) -> None:
+            counts: list[Counts] = []
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    then(CallFailed(str(failure(outcome))))
+                    return
+                counts.append(outcome)
+            then(joined(batch.groups, parts, counts))
+
+        for part, answer in zip(parts, together(len(parts), applied), strict=True):
+            ScriptStore._apply(self, batch._replace(groups=part.groups, where=part.where), answer)
+
+    def _call(self, batch: Batch) -> Call:
+        where = batch.where
+        if isinstance(where, str):
+            return Call(batch, self._prefix, where, routed=True)
+        return Call(batch, self._prefix, "" if where == EVERYWHERE else tags()[where])
+
+    def _evaluate(self, where: Place, arguments: Arguments, then: Answered) -> None:
+        """Run the script on the server that has this place."""
         raise NotImplementedError
 
     def _failure(self, error: Exception) -> StoreError:
@@ -84,39 +122,57 @@ class ScriptStore:
 class RedisStore(ScriptStore):
     """Counters behind one client: of a server, or of the primary that sentinels name.
 
-    Where the server turns out to stand for several, which do not take keys of different slots in one call, there is one
-    call for each slot from then on.
+    The address may stand for several servers. Until it is known to be one (spread.py), and where it is not, there is a call
+    for each slot or each hash tag.
     """
 
     def __init__(
-        self, client: aioredis.Redis, observe: Callable[[float], None] = lambda seconds: None
+        self,
+        client: aioredis.Redis,
+        observe: Callable[[float], None] = lambda seconds: None,
+        prefix: str = "",
     ) -> None:
-        super().__init__(observe)
+        super().__init__(observe, prefix)
         self._client = client
         self._wire = Wire(client)
-        self._sharded = False
+        self._spread = Spread.UNKNOWN
+        self._found_out = 0.0
+        """When `_spread` was last looked at, in the loop's time."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
-        """One call reaches everything, unless it turned out otherwise."""
-        return by_slot(groups) if self._sharded else None
+        """Split groups by what one server is sure to have."""
+        if self._spread is Spread.ONE:
+            return None
+        return by_slot(groups) if self._spread is Spread.SLOTS else by_tag(groups)
+
+    def server_of(self, where: Place) -> object:
+        """A proxy does not tell who has what: each place is judged by itself."""
+        return where
 
     def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
-        if self._sharded:
-            apply_by_slot(batch, self._evaluate, then)
+        parts = None
+        # A batch with a lane that was sent in one call stays one: its number is in one register.
+        if (
+            batch.where == EVERYWHERE
+            and any(batch.groups)
+            and (not batch.lane or self._spread is Spread.SLOTS)
+        ):
+            parts = self.parts(batch.groups)
+        if parts is not None:
+            self._apply_in_parts(batch, parts, then)
             return
-        call = Call(batch)
 
-        def answered(reply: Any) -> None:
-            if isinstance(reply, ClusterCrossSlotError):  # nothing was applied
-                self._shard()
-                apply_by_slot(batch, self._evaluate, then)
+        def applied(outcome: Counts | Exception) -> None:
+            if isinstance(outcome, ClusterCrossSlotError):  # nothing was applied
+                self._is_spread(Spread.SLOTS)
+                self._apply_in_parts(batch, by_slot(batch.groups), then)
             else:
-                then(call.counts(reply))
+                then(outcome)
 
-        self._evaluate(EVERYWHERE, call.arguments, answered)
+        super()._apply(batch, applied)
 
-    def _evaluate(self, slot: int, arguments: Arguments, then: Answered) -> None:
+    def _evaluate(self, where: Place, arguments: Arguments, then: Answered) -> None:
         def answered(reply: Any) -> None:
             if isinstance(reply, ReadOnlyError):
                 self._move_on()
@@ -124,12 +180,15 @@ class RedisStore(ScriptStore):
 
         evaluate(self._wire, arguments, answered)
 
-    def _shard(self) -> None:
-        if not self._sharded:
-            self._sharded = True
-            self._log.warning(
-                "this Redis is sharded behind its address: requests are atomic within a slot, one script call for each"
-            )
+    def _failure(self, error: Exception) -> StoreError:
+        # A proxy that answers is there, whatever becomes of the servers behind it.
+        several = self._spread in (Spread.SLOTS, Spread.TAGS)
+        return failure(error, partly=several and isinstance(error, ResponseError))
+
+    def _is_spread(self, spread: Spread) -> None:
+        if spread is not self._spread and spread in _SAID:
+            self._log.warning(_SAID[spread])
+        self._spread = spread
 
     def _move_on(self) -> None:
         """A primary that has become a replica: its name may lead to another one by now."""
@@ -143,13 +202,37 @@ class RedisStore(ScriptStore):
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def start(self) -> None:
-        """Load the script. Raises StoreError where Redis cannot be reached."""
+        """Run the script, and find out how keys are spread. Raises StoreError where Redis does not count for us."""
         try:
-            await self._wire.ask("SCRIPT", "LOAD", SCRIPT)
-        except NoPermissionError:  # EVAL does without
-            pass
+            await self._greet()
+            if self._spread is Spread.UNKNOWN:
+                await self._find_out()
         except Exception as error:
             raise failure(error) from None
+
+    async def _greet(self) -> None:
+        """Run the script without a hit, by the connection that counts.
+
+        That tells more than PING, which a proxy answers by itself; of several servers, one that runs it is enough. It also
+        loads the script without SCRIPT, which may be forbidden, and keeps the connection alive.
+        """
+        lanes = ("",) if self._spread is Spread.ONE else map(str, range(_GREETED))
+        calls = [Call(Batch((), lane, ""), self._prefix).arguments for lane in lanes]
+        replies = await asyncio.gather(*map(self._ask, calls), return_exceptions=True)
+        if [] not in replies:
+            wrong = replies[0]
+            raise (
+                wrong
+                if isinstance(wrong, BaseException)
+                else InvalidResponse(f"the script replied {wrong!r}")
+            )
+
+    async def _find_out(self) -> None:
+        self._found_out = asyncio.get_running_loop().time()
+        self._is_spread(await find_out(self._ask, self._prefix))
+
+    def _ask(self, arguments: Arguments) -> Awaitable[Any]:
+        return asked(lambda then: evaluate(self._wire, arguments, then))
 
     async def close(self) -> None:
         """Wait for the hits under way, then close the connections."""
@@ -159,14 +242,16 @@ class RedisStore(ScriptStore):
         await self._wire.close()
 
     async def ping(self) -> None:
-        """Raise StoreError unless Redis answers. Where there are sentinels, hear from them who the primary is."""
+        """Raise StoreError unless Redis counts for us. Where there are sentinels, hear from them who the primary is."""
         pool = self._client.connection_pool
         try:
             if isinstance(pool, PrimaryPool):
                 primary = await pool.get_master_address()
                 self._wire.drop("another Redis is the primary now", unless_at=primary)
-            if not await self._client.ping():
-                raise InvalidResponse("PING was answered with something else than PONG")
+            await self._greet()
+            one = self._spread in (Spread.UNKNOWN, Spread.ONE)
+            if one and asyncio.get_running_loop().time() > self._found_out + _LOOK_AGAIN:
+                await self._find_out()
         except Exception as error:  # the driver raises anything, where it cannot parse a reply
             raise failure(error) from None
 
@@ -175,55 +260,9 @@ class RedisStore(ScriptStore):
         return {address_of(self._client): self._client}
 
     async def look(self, bucket: str) -> dict[str, int | None]:
-        """What the counters of a bucket hold, by key. Walks through all keys of the database, a thousand at a time."""
-        return await held(self._client, bucket, self._client.get)
+        """What the counters of a bucket hold, by key. Walks through all keys of its server, a thousand at a time."""
+        return await look_up(self._wire, self._prefix, bucket, "GET")
 
     async def forget(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket; returns what they held, by key."""
-        return await held(self._client, bucket, self._client.getdel)
-
-
-def apply_by_slot(
-    batch: Batch,
-    evaluate: Callable[[int, Arguments, Answered], None],
-    then: Callable[[Counts | Exception], None],
-) -> None:
-    """Apply a batch by one call for each slot; where some fail, the others are applied, and the first error is told."""
-    if batch.where != EVERYWHERE:
-        call = Call(batch, tags()[batch.where])
-        evaluate(batch.where, call.arguments, lambda reply: then(call.counts(reply)))
-        return
-    parts = by_slot(batch.groups)
-    calls = [Call(batch._replace(groups=part.groups), tags()[part.where]) for part in parts]
-
-    def applied(replies: list[Any]) -> None:
-        outcomes: list[Counts] = []
-        for call, reply in zip(calls, replies, strict=True):
-            counts = call.counts(reply)
-            if isinstance(counts, Exception):
-                then(counts)
-                return
-            outcomes.append(counts)
-        then(joined(batch.groups, parts, outcomes))
-
-    for part, call, answered in zip(parts, calls, together(len(parts), applied), strict=True):
-        evaluate(part.where, call.arguments, answered)
-
-
-async def held(
-    client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
-) -> dict[str, int | None]:
-    """What `get` says of the counters of a bucket, by key. Raises StoreError."""
-    pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", f"{bucket}:") + "*"
-    try:
-        keys = sorted([key.decode() async for key in client.scan_iter(match=pattern, count=1000)])
-        return {key: _number(await get(key)) for key in keys}
-    except (RedisError, OSError) as error:
-        raise failure(error) from None
-
-
-def _number(value: bytes | str | None) -> int | None:
-    try:
-        return int(value) if value is not None else None
-    except ValueError:
-        return None
+        return await look_up(self._wire, self._prefix, bucket, "GETDEL")

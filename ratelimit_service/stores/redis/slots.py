@@ -1,15 +1,15 @@
-"""The slots of a Redis Cluster: which one a key is in, and batches split by them."""
+"""The slots and hash tags of keys, and batches split by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ...core.model import HitValues
-from ..batch import Part
+from ..batch import Part, Place
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 
@@ -30,17 +30,33 @@ def tags() -> tuple[str, ...]:
     raise AssertionError("count() does not end")
 
 
+def tag_of(key: str) -> str:
+    """The part of a key that is hashed: the text between its first braces, or all of it."""
+    begin = key.find("{") + 1
+    end = key.find("}", begin) if begin else -1
+    return key[begin:end] if end > begin else key
+
+
 def by_slot(groups: Sequence[Sequence[HitValues]]) -> list[Part]:
     """Split groups into a part for each slot that they touch; `Part.where` is the slot."""
-    slots: dict[int, dict[int, list[int]]] = {}
+    return _split(groups, slot_of)
+
+
+def by_tag(groups: Sequence[Sequence[HitValues]]) -> list[Part]:
+    """Split groups into a part for each hash tag, and so for each bucket; `Part.where` is the tag."""
+    return _split(groups, tag_of)
+
+
+def _split(groups: Sequence[Sequence[HitValues]], place_of: Callable[[str], Place]) -> list[Part]:
+    places: dict[Place, dict[int, list[int]]] = {}
     for number, group in enumerate(groups):
-        for place, (key, _, _, _, _) in enumerate(group):
-            slots.setdefault(slot_of(key), {}).setdefault(number, []).append(place)
+        for at, (key, _, _, _, _) in enumerate(group):
+            places.setdefault(place_of(key), {}).setdefault(number, []).append(at)
     return [
         Part(
-            [[groups[number][place] for place in places] for number, places in members.items()],
-            list(members.items()),
-            slot,
+            [[groups[number][at] for at in members] for number, members in of_place.items()],
+            list(of_place.items()),
+            place,
         )
-        for slot, members in slots.items()
+        for place, of_place in places.items()
     ]

@@ -134,7 +134,8 @@ class RedisWatch:
         before = self._clock()
         seconds, microseconds = await client.time()
         after = self._clock()
-        return after - before, seconds + microseconds / 1e6 - (before + after) / 2
+        # Envoy's redis_proxy has all microseconds since 1970 in the second field.
+        return after - before, seconds + microseconds % 1_000_000 / 1e6 - (before + after) / 2
 
     async def _persistence(self, info: Mapping[str, Any], client: aioredis.Redis) -> Finding:
         if info.get("aof_enabled") or not self._long_windows():

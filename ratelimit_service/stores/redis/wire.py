@@ -21,12 +21,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..batch import told
 from .client import Address, Opened, close, open_connection, patience_of
+from .errors import NotSent
 
 Argument = str | int | bytes
 Answered = Callable[[Any], None]
 """Told the reply, or the exception in its place: an error reply, or why there is none."""
 
 _NOT_YET: Any = object()
+
+_TRUSTED = 3.0
+"""Seconds for which a connection may be silent. After that, the next command goes by a new one: the network may have forgotten
+it, and it would take `patience` to find out. The health check asks once a second, so only a process that stood still waits
+for a new connection."""
 
 _MEANWHILE = 0.001
 """Seconds for what has arrived while this process itself was held up."""
@@ -49,7 +55,8 @@ class Wire:
 
     Replies come in the order of the commands. Where nothing is heard of the server for `patience` seconds (those of the
     client, if they are not given), or the connection breaks, all that wait are told so: their commands may or may not have
-    been carried out. Nothing is sent twice. The next command makes a new connection.
+    been carried out. Where there is no connection, the error is NotSent. Nothing is sent twice. The next command makes a new
+    connection.
     """
 
     def __init__(self, client: aioredis.Redis, patience: float | None = None) -> None:
@@ -62,6 +69,8 @@ class Wire:
 
     def call(self, command: tuple[Argument, ...], then: Answered) -> None:
         """Send a command; `then` is called once, on the loop, later or at once. Never raises."""
+        if self._connection is not None and self._connection.stale:
+            self.drop("it was silent for too long")
         if self._connection is not None:
             self._connection.send(command, then)
             return
@@ -105,12 +114,13 @@ class Wire:
             if self._connection is not None:
                 self._connection.send(command, then)
             else:
-                _tell(then, wrong)
+                _tell(then, NotSent(wrong))
 
     def _give_up(self) -> None:
         """Hold nobody up for longer; a connection may still come of it, for those who come later."""
         for _, then in self._waited():
-            _tell(then, RedisTimeoutError(f"no connection within {self._patience * 1000:.0f} ms"))
+            wrong = RedisTimeoutError(f"no connection within {self._patience * 1000:.0f} ms")
+            _tell(then, NotSent(wrong))
 
     def _waited(self) -> list[tuple[tuple[Argument, ...], Answered]]:
         if self._timer is not None:
@@ -139,7 +149,7 @@ class _Connection(asyncio.Protocol):
         self._pending: deque[Answered] = deque()
         self._unsent: list[bytes] = []
         """Commands of this turn of the loop."""
-        self._heard = 0.0
+        self._heard = self._loop.time()
         """When something came last, or was sent after all replies were there."""
         self._late = -1.0
         """The same, when nothing had come in time."""
@@ -152,6 +162,11 @@ class _Connection(asyncio.Protocol):
     def busy(self) -> bool:
         """Whether somebody waits for a reply."""
         return bool(self._pending)
+
+    @property
+    def stale(self) -> bool:
+        """Whether nobody waits for a reply, and nothing was sent or heard for so long that the network may have lost it."""
+        return not self._pending and self._loop.time() > self._heard + _TRUSTED
 
     def send(self, command: tuple[Argument, ...], then: Answered) -> None:
         """Send a command: at once where nobody waits for a reply, else in one write with all others of this turn of the loop."""

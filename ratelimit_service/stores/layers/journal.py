@@ -1,0 +1,106 @@
+"""Hits that are still to be written to Redis, in memory and bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...core.model import Hit, HitValues
+from ..batch import EVERYWHERE, Place
+
+_MOST_AT_ONCE = 1_000
+"""Hits of the journal in one call."""
+
+
+class Entry(NamedTuple):
+    """A batch of the journal; with a lane where it was sent and its outcome is not known. `at` is the loop's time."""
+
+    groups: Sequence[Sequence[HitValues]]
+    at: float
+    where: Place = EVERYWHERE
+    lane: str = ""
+    number: str = ""
+
+    @property
+    def writing(self) -> int:
+        """How many of its hits write something."""
+        return sum(bool(amount) for group in self.groups for _, amount, _, _, _ in group)
+
+
+class Journal:
+    """At most `capacity` hits, in a queue for each place, so that no place waits for another one."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._queues: dict[Place, deque[Entry]] = {}
+        self.hits = 0
+        """How many hits it holds."""
+        self.dropped = 0
+        """How many hits are lost: it had no room for them, could not settle them in time, or Redis refused their counters."""
+
+    def add(self, entry: Entry) -> None:
+        """Keep the hits of `entry` that write something."""
+        groups = [group for group in entry.groups if any(amount for _, amount, _, _, _ in group)]
+        size = sum(map(len, groups))
+        if not size:
+            return
+        if self.hits + size > self._capacity:
+            self.dropped += size
+            return
+        # One that was sent must be sent again just as it was.
+        self._append(entry if entry.lane else entry._replace(groups=groups))
+
+    def put_back(self, entry: Entry) -> None:
+        """Put back an entry that was taken out, behind the others of its place."""
+        self._append(entry)
+
+    def give_up(self, entry: Entry) -> None:
+        """Count the hits of an entry that was taken out as lost."""
+        self.dropped += entry.writing
+
+    def places(self) -> list[Place]:
+        """The places that have entries."""
+        return list(self._queues)
+
+    def entries(self, where: Place) -> int:
+        """How many entries a place has."""
+        queue = self._queues.get(where)
+        return len(queue) if queue else 0
+
+    def take(self, where: Place) -> Entry:
+        """Take the next entry of a place out; those that were never sent are put together, up to a bound."""
+        queue = self._queues[where]
+        entry = queue.popleft()
+        self.hits -= _kept(entry)
+        if not entry.lane:
+            groups = list(entry.groups)
+            size = sum(map(len, groups))
+            while queue and not queue[0].lane and size < _MOST_AT_ONCE:
+                more = queue.popleft()
+                self.hits -= _kept(more)
+                groups += [_aged(group, more.at - entry.at) for group in more.groups]
+                size += sum(map(len, more.groups))
+            entry = entry._replace(groups=groups)
+        if not queue:
+            del self._queues[where]
+        return entry
+
+    def _append(self, entry: Entry) -> None:
+        self._queues.setdefault(entry.where, deque()).append(entry)
+        self.hits += _kept(entry)
+
+
+def still_counting(entry: Entry, now: float) -> list[Sequence[HitValues]]:
+    """The groups of an entry as they are to be written at `now`, without the hits whose windows are over by then."""
+    aged = (_aged(group, entry.at - now) for group in entry.groups)
+    return [[hit for hit in map(Hit._make, group) if hit.ttl > 0] for group in aged]
+
+
+def _kept(entry: Entry) -> int:
+    return sum(len(group) for group in entry.groups if any(amount for _, amount, _, _, _ in group))
+
+
+def _aged(group: Sequence[HitValues], seconds: float) -> Sequence[HitValues]:
+    """A group as if it had been handed over so much earlier: its times to live are longer by that."""
+    return [(key, amount, ttl + int(seconds), limit, gate) for key, amount, ttl, limit, gate in group]

@@ -1,0 +1,77 @@
+"""What each error of Redis says about the call that it answers."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.stores.batch import CallFailed, Fate
+from ratelimit_service.stores.redis.errors import NotSent, failure, fate_of
+
+REPLIES = {
+    # Before the script begins, or by its first command: nothing was applied.
+    "NOPERM User app has no permissions to access the 'x' key": Fate.FORBIDDEN,
+    "NOPERM this user has no permissions to run the 'evalsha' command": Fate.FORBIDDEN,
+    "OOM command not allowed when used memory > 'maxmemory'.": Fate.REFUSED,
+    "READONLY You can't write against a read only replica. script: 1, on @user_script:2.": Fate.REFUSED,
+    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist": Fate.REFUSED,
+    "NOREPLICAS Not enough good replicas to write.": Fate.REFUSED,
+    "MASTERDOWN Link with MASTER is down": Fate.REFUSED,
+    "LOADING Redis is loading the dataset in memory": Fate.REFUSED,
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.": Fate.REFUSED,
+    "NOAUTH Authentication required.": Fate.REFUSED,
+    "WRONGPASS invalid username-password pair or user is disabled.": Fate.REFUSED,
+    "NOSCRIPT No matching script. Please use EVAL.": Fate.REFUSED,
+    "CROSSSLOT Keys in request don't hash to the same slot": Fate.REFUSED,
+    "CLUSTERDOWN Hash slot not served": Fate.REFUSED,
+    "TRYAGAIN Multiple keys request during rehashing of slot": Fate.REFUSED,
+    "MOVED 3999 127.0.0.1:6381": Fate.REFUSED,
+    "ASK 3999 127.0.0.1:6381": Fate.REFUSED,
+    "ERR unknown command 'EVALSHA', with args beginning with: ": Fate.REFUSED,
+    "no upstream host": Fate.REFUSED,
+    # The register: every counter of another type fails its own hit.
+    "WRONGTYPE Operation against a key holding the wrong kind of value": Fate.BAD_LANE,
+    # Something may have been applied.
+    "upstream failure": Fate.UNCLEAR,
+    "ERR Error running script: @user_script:120: attempt to compare nil with number": Fate.UNCLEAR,
+    "ERR something that nobody has seen yet": Fate.UNCLEAR,
+}
+
+
+@pytest.mark.parametrize("text", REPLIES)
+def test_what_an_error_reply_says_of_its_call(text: str) -> None:
+    """As the driver has them; what is not known to have applied nothing may have applied something."""
+    error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
+    assert REPLIES[text] == fate_of(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (RedisConnectionError("Connection closed by server."), Fate.LOST),
+        (RedisTimeoutError("no answer within 500 ms"), Fate.LOST),
+        (ConnectionResetError("gone"), Fate.LOST),
+        (NotSent(ConnectionRefusedError("refused")), Fate.REFUSED),
+        (InvalidResponse("the script replied 7"), Fate.UNCLEAR),
+    ],
+)
+def test_where_there_is_no_error_reply(error: Exception, fate: Fate) -> None:
+    """No reply may be a reply that got lost; without a connection nothing was sent."""
+    failed = failure(error, partly=True)
+    assert isinstance(failed, CallFailed)
+    assert (fate, True) == (failed.fate, failed.partly)
+
+
+def test_an_error_is_shown_as_what_it_is() -> None:
+    """With its kind, and the cause of what was not sent in place of that."""
+    errors = [
+        NotSent(RedisTimeoutError("no connection within 20 ms")),
+        NotSent(OSError()),
+        StoreError("as it is"),
+    ]
+    expected = ["Redis: TimeoutError: no connection within 20 ms", "Redis: OSError", "as it is"]
+    assert expected == [str(failure(error)) for error in errors]
