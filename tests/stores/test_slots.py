@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from ratelimit_service.core.model import Hit, HitValues
 from ratelimit_service.stores.batch import Part, Place, joined
+from ratelimit_service.stores.redis import slots
 from ratelimit_service.stores.redis.script import register
-from ratelimit_service.stores.redis.slots import SLOTS, by_slot, by_tag, slot_of, tag_of, tags
+from ratelimit_service.stores.redis.slots import SLOTS, by_slot, by_tag, slot_of, tag_in, tag_of
 
 
 def test_keys_are_in_the_slots_that_redis_says() -> None:
@@ -27,7 +29,7 @@ def test_all_windows_of_a_bucket_are_in_one_slot() -> None:
     assert {slot} == {
         slot_of(key),
         slot_of("rl:{d|k=v}:day:2026-11-21"),
-        slot_of(register("rl:", "l-1", tags()[slot])),
+        slot_of(register("rl:", "l-1", tag_in(slot))),
         slot_of(register("rl:", "l-1", tag_of(key))),
     }
 
@@ -55,8 +57,28 @@ def test_a_hash_tag_is_what_redis_says(key: str, tag: str) -> None:
 
 
 def test_there_is_a_tag_in_every_slot() -> None:
-    """Each is in the slot whose number it has in the list."""
-    assert list(range(SLOTS)) == [slot_of(f"lane:1{{{tag}}}") for tag in tags()]
+    """Five hexadecimal digits, and each in a slot of its own."""
+    tags = [tag_in(slot) for slot in range(SLOTS)]
+    assert list(range(SLOTS)) == [slot_of(f"lane:1{{{tag}}}") for tag in tags]
+    assert all(re.fullmatch("[0-9a-f]{5}", tag) for tag in tags)
+
+
+def test_a_tag_is_found_with_a_few_hundred_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch that is split by slots waits for those that it touches, and not for all sixteen thousand."""
+    looked_up = 0
+
+    class Counted(dict[int, str]):
+        def get(self, key: int, default: str | None = None) -> str | None:  # type: ignore[override]
+            nonlocal looked_up
+            looked_up += 1
+            return super().get(key, default)
+
+    ends = Counted(slots._ends())
+    monkeypatch.setattr(slots, "_ends", lambda: ends)
+    for slot in range(0, SLOTS, 100):
+        looked_up = 0
+        tag_in.__wrapped__(slot)
+        assert looked_up <= 400
 
 
 KEYS = st.integers(0, 9).map(lambda number: f"{{d|k={number}}}:hour:x")

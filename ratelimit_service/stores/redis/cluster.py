@@ -33,7 +33,7 @@ from .errors import NotSent, failure
 from .held import held
 from .script import Arguments, Counts, evaluate
 from .server import ScriptStore
-from .slots import SLOTS, by_slot, slot_of, tags
+from .slots import SLOTS, by_slot, slot_of
 from .wire import Answered, Wire, asked
 
 _SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError
@@ -223,7 +223,6 @@ class ClusterStore(ScriptStore):
 
     async def start(self) -> None:
         """Learn who has which slot, and greet all primaries. Raises StoreError where none of them answers."""
-        tags()
         await self.ping()
 
     async def _greet(self, node: Node) -> None:

@@ -20,7 +20,7 @@ from .client import PrimaryPool, address_of, connect
 from .errors import failure
 from .held import look_up
 from .script import Arguments, Call, Counts, evaluate
-from .slots import by_slot, by_tag, tags
+from .slots import by_slot, by_tag, tag_in
 from .spread import Spread, find_out
 from .wire import Answered, Wire, asked
 
@@ -105,7 +105,7 @@ class ScriptStore:
         where = batch.where
         if isinstance(where, str):
             return Call(batch, self._prefix, where, routed=True)
-        return Call(batch, self._prefix, "" if where == EVERYWHERE else tags()[where])
+        return Call(batch, self._prefix, "" if where == EVERYWHERE else tag_in(where))
 
     def _evaluate(self, where: Place, arguments: Arguments, then: Answered) -> None:
         """Run the script on the server that has this place."""
