@@ -13,7 +13,9 @@ from starlette.types import ASGIApp
 from ..core.errors import Problem
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import Limit, Rule, Unit, Window
+from ..core.ordering import in_order
 from ..core.text import printable, show
+from .pages import Pages
 from .plain import text
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -34,6 +36,7 @@ def debug_app(
     tree: Callable[[], RuleTree | None], problems: Callable[[], Sequence[Problem]], counters: Counters
 ) -> ASGIApp:
     """`/`, `/rlconfig` and `/stats`. `problems` are those of the last load, none where it went well."""
+    pages = Pages()
 
     async def index(request: Request) -> Response:
         return text(
@@ -41,10 +44,10 @@ def debug_app(
         )
 
     async def rlconfig(request: Request) -> Response:
-        return text("\n".join(_config_lines(tree(), problems())))
+        return pages.lines(_config_lines(tree(), problems()))
 
     async def stats(request: Request) -> Response:
-        return text("\n".join(sorted(_stat_lines(counters))))
+        return pages.lines(in_order(_stat_lines(counters), str))
 
     routes = [Route("/", index), Route("/rlconfig", rlconfig), Route("/stats", stats)]
     return Router(routes, redirect_slashes=False)

@@ -7,14 +7,9 @@ can interrupt, and a row that moves on meanwhile does no harm.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib import metadata
 from typing import NamedTuple
-
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from ..core.errors import RateLimitServiceError, StoreError
 from ..core.matching.overrides import OVERRIDE_SOURCE
@@ -23,6 +18,7 @@ from ..core.model import OK, Decision, Limit, Rule, Window
 from ..core.planning import Item, Plan
 from ..core.windows.blocks import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
+from .exposition import Process, family
 from .tables import Histogram, Sample, Table, counters, label
 from .thresholds import thresholds
 
@@ -33,9 +29,6 @@ OVERRIDE = "override"
 
 _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
-
-# prometheus-client writes these two lines of a counter with `_total` after its name; upstream's have none.
-_TOTAL = re.compile(rb"^(# (?:HELP|TYPE) ratelimit_service_\w+)_total ", re.MULTILINE)
 
 # The columns of a limit's row.
 _HITS, _WITHIN, _NEAR, _OVER, _SHADOW, _NEGATIVE, _UNLIMITED = range(7)
@@ -100,7 +93,7 @@ def _crossing_labels(rule: Rule, limit: Limit, share: str) -> tuple[str, ...]:
     return (rule.path.domain, rule_label(rule, limit), path_label(rule), window, share)
 
 
-class Metrics(Collector):
+class Metrics:
     """Everything that is counted. An Observer (ports.py), also told of loads, calls and round trips.
 
     `max_series` bounds the series of each metric. With `milliseconds`, response times are shown in that unit,
@@ -135,9 +128,7 @@ class Metrics(Collector):
         self._loaded_at = 0.0
         self._watched: dict[str, Callable[[], float]] = {}
         self._gauges: list[Callable[[], Iterable[Sample]]] = []
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._process = Process()
 
     # What is told of.
 
@@ -321,28 +312,41 @@ class Metrics(Collector):
 
     # What is shown.
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format 0.0.4. Slow with many series: call it in a thread."""
-        return _TOTAL.sub(rb"\1 ", generate_latest(self._registry))
+    def chunks(self) -> Iterator[bytes]:
+        """All metrics in Prometheus' text format 0.0.4, a chunk at a time. Slow with many series: go through it in a thread."""
+        for name, samples in self._families():
+            yield from family(name, samples)
+        yield self._process.text()
 
-    def collect(self) -> Iterable[Metric]:
-        """The metric families (prometheus_client's Collector)."""
-        families = {info.name: Metric(info.name, info.meaning, info.kind.value) for info in CATALOGUE}
-        for sample in self.counters():
-            families[sample.name].add_sample(*sample)
-        for name, histogram, labels in self._histograms():
-            for sample in histogram.samples(name, labels):
-                families[name].add_sample(*sample)
-        return [family for family in families.values() if family.samples]
+    def text(self) -> bytes:
+        """The same in one piece."""
+        return b"".join(self.chunks())
 
     def counters(self) -> Iterator[Sample]:
         """Every counter and gauge. As with upstream, a labelled counter is there once it has counted."""
-        for table in self._tables:
-            rows = list(table.labelled())
-            for column, name in enumerate(table.metrics):
-                for labels, row, expected in rows:
-                    if row[column] or column in expected:
-                        yield Sample(name, labels, row[column])
+        for name, samples in self._families():
+            if BY_NAME[name].kind is not Kind.HISTOGRAM:
+                yield from samples
+
+    def _families(self) -> Iterator[tuple[str, Iterable[Sample]]]:
+        """The samples of each metric, in the order of the catalogue."""
+        columns = {
+            name: (table, column) for table in self._tables for column, name in enumerate(table.metrics)
+        }
+        single: dict[str, list[Sample]] = {}
+        for sample in self._single():
+            single.setdefault(sample.name, []).append(sample)
+        for info in CATALOGUE:
+            if info.name in columns:
+                table, column = columns[info.name]
+                yield info.name, _samples(table, column)
+            elif info.kind is Kind.HISTOGRAM:
+                yield info.name, self._histograms(info.name)
+            else:
+                yield info.name, single.get(info.name, ())
+
+    def _single(self) -> Iterator[Sample]:
+        """What is in no table."""
         yield Sample("ratelimit_service_global_shadow_mode", {}, self._shadowed)
         yield Sample("ratelimit_service_config_load_success", {}, self._loads)
         yield Sample("ratelimit_service_config_load_error", {}, self._failed_loads)
@@ -355,10 +359,20 @@ class Metrics(Collector):
         for gauges in self._gauges:
             yield from gauges()
 
-    def _histograms(self) -> Iterator[tuple[str, Histogram, dict[str, str]]]:
-        for labels, histogram, _ in self._times.labelled():
-            yield self._times.metrics[0], histogram, labels
-        yield "ratelimit_service_store_seconds", self._store, {}
+    def _histograms(self, name: str) -> Iterator[Sample]:
+        if name in self._times.metrics:
+            for labels, histogram, _ in self._times.labelled():
+                yield from histogram.samples(name, labels)
+        else:
+            yield from self._store.samples(name, {})
+
+
+def _samples(table: Table[list[int]], column: int) -> Iterator[Sample]:
+    """Those of one column of a table."""
+    name = table.metrics[column]
+    for labels, row, expected in table.labelled():
+        if row[column] or column in expected:
+            yield Sample(name, labels, row[column])
 
 
 def _version() -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+_FORGOTTEN_AT_ONCE = 100
+"""Buckets whose windows are over that one call forgets: at the full hour, those of all teams are."""
+
 
 class OncePerWindow:
     """Says of each bucket once in its window that it is worth telling of.
@@ -25,7 +28,9 @@ class OncePerWindow:
 
         `name` tells several things about one bucket apart whose windows end together. Times are unix seconds.
         """
-        while self._ends and self._ends[0][0] <= now:
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now:
+                break
             self._known.discard(heappop(self._ends))
         # Two buckets with one hash would cost a line in the log; keeping the keys would cost memory without a bound.
         mark = (window_end, hash((bucket_key, name)))

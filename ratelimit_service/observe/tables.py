@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from sys import getsizeof
 from typing import Generic, NamedTuple, TypeVar
 
 from ..core.text import printable, shorten
@@ -57,9 +58,19 @@ class Histogram:
 
 _Row = TypeVar("_Row")
 
+_BYTES_OF_A_ROW = 800
+"""Bytes of memory of the labels of a row, on average at most: strangers choose some of them."""
+
+
+def _bytes(names: tuple[str, ...]) -> int:
+    return sum(map(getsizeof, names))
+
 
 class Table(Generic[_Row]):
-    """Rows by the values of their labels, `most` at most; the last of them is for all that come too late."""
+    """Rows by the values of their labels, `most` at most; the last of them is for all that come too late.
+
+    So is it where the labels take more memory than `most` of ordinary length.
+    """
 
     def __init__(self, metrics: Sequence[str], new: Callable[[], _Row], most: int) -> None:
         self.metrics = metrics
@@ -69,11 +80,12 @@ class Table(Generic[_Row]):
         self._other = (OTHER,) * len(self._labels)
         self._new = new
         self._most = most
+        self._room = most * _BYTES_OF_A_ROW
 
     def expect(self, names: tuple[str, ...], columns: Sequence[int] = (0,)) -> None:
         """Show these columns of a row from now on, while they are 0 too; nothing where there is no room for it."""
         names = tuple([label(name) for name in names])
-        if names in self.rows or len(self.rows) < self._most - 1:
+        if names in self.rows or self._fits(names):
             self._find(names)
             self._expected[names] = frozenset(columns)
 
@@ -85,10 +97,16 @@ class Table(Generic[_Row]):
     def _find(self, names: tuple[str, ...]) -> _Row:
         names = tuple([label(name) for name in names])
         if names not in self.rows:
-            if len(self.rows) >= self._most - 1:
+            if not self._fits(names):
                 names = self._other
-            self.rows.setdefault(names, self._new())
+            if names not in self.rows:
+                self._room -= _bytes(names)
+                self.rows[names] = self._new()
         return self.rows[names]
+
+    def _fits(self, names: tuple[str, ...]) -> bool:
+        """Whether there is room for another row with these labels, beside the last one."""
+        return len(self.rows) < self._most - 1 and _bytes(names) <= self._room
 
     def labelled(self) -> Iterator[tuple[dict[str, str], _Row, frozenset[int]]]:
         """Every row with its labels, and the columns of it that are shown while they are 0."""

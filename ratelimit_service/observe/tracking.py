@@ -12,11 +12,15 @@ from typing import NamedTuple
 
 from ..core.matching import keys
 from ..core.model import Descriptor, Limit, Tally, Use, Window
+from ..core.ordering import in_order
 from ..core.text import excerpt
 from ..core.windows.blocks import name as window_name
 from ..core.windows.blocks import span_at
 from .metrics import path_label, rule_label
 from .tables import OTHER, Sample, label
+
+_LOOKED_AT = 2_000
+"""Counters that an eviction looks at in one call, which is less than a millisecond."""
 
 _USED = "ratelimit_service_budget_used"
 _LIMIT = "ratelimit_service_budget_limit"
@@ -58,6 +62,11 @@ class Tracker:
         self._clock = clock
         self._most = most
         self._rows: dict[str, _Row] = {}
+        self._candidates: list[str] = []
+        """The counters that an eviction has not looked at yet, the last one first."""
+        self._line = -1.0
+        self._ties = 0
+        """The share below which it evicts, and how many counters of just that share may stay."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,7 +82,9 @@ class Tracker:
 
     def _enter(self, descriptor: Descriptor, tally: Tally, use: Use) -> None:
         if use.key not in self._rows and len(self._rows) >= 2 * self._most:
-            self._rows = dict(self._by_share()[: self._most])
+            self._evict()
+            if len(self._rows) >= 2 * self._most:
+                return  # the next ones make room
         labels = _Labels(
             label(tally.stat.domain),
             rule_label(tally.rule, use.limit),
@@ -83,12 +94,36 @@ class Tracker:
         )
         self._rows[use.key] = _Row(labels, use.limit, use.after, use.end)
 
-    def _by_share(self) -> list[tuple[str, _Row]]:
-        """The counters whose window is not over, by key, the largest share first."""
+    def _evict(self) -> None:
+        """Evict those whose window is over, and those with the smaller shares: look at some of them in each call.
+
+        Where there are more of them than are looked at in one call, the line is drawn by a part of them, evenly spread.
+        """
+        now, rows = self._clock(), self._rows
+        if not self._candidates:
+            self._candidates = list(rows)[::-1]
+            seen = [rows[key] for key in self._candidates[:: -(-len(rows) // _LOOKED_AT)]]
+            shares = sorted([row.share for row in seen if row.end > now], reverse=True)
+            kept = self._most * len(seen) // len(rows)
+            self._line = shares[kept - 1] if len(shares) >= kept else -1.0
+            above = sum([share > self._line for share in shares])
+            self._ties = (kept - above) * len(rows) // len(seen)
+        for _ in range(min(_LOOKED_AT, len(self._candidates))):
+            key = self._candidates.pop()
+            row = rows.get(key)
+            if row is None:
+                continue
+            if row.end > now and row.share == self._line and self._ties:
+                self._ties -= 1
+            elif row.end <= now or row.share <= self._line:
+                del rows[key]
+
+    def _by_share(self) -> Iterator[_Row]:
+        """The counters whose window is not over, the largest share first."""
         now = self._clock()
         # A copy, because that cannot be interrupted and what is below it can.
-        running = [(key, row) for key, row in self._rows.copy().items() if row.end > now]
-        return sorted(running, key=lambda one: one[1].share, reverse=True)
+        running = [row for row in self._rows.copy().values() if row.end > now]
+        return in_order(running, lambda row: -row.share)
 
     def samples(self) -> Iterator[Sample]:
         """The gauges of the `most` largest shares, and the sums of the others.
@@ -100,7 +135,7 @@ class Tracker:
         lengths: dict[tuple[Window, int], int] = {}
         shown: set[_Labels] = set()
         others: dict[_Labels, list[int]] = {}
-        for _, row in self._by_share():
+        for row in self._by_share():
             if len(shown) < self._most and row.labels not in shown:
                 shown.add(row.labels)
                 labels = row.labels._asdict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 
 from ratelimit_service.http.metrics import metrics_app
 from ratelimit_service.observe.metrics import Metrics
@@ -49,10 +50,10 @@ async def test_a_slow_scrape_holds_nobody_up() -> None:
         def __init__(self) -> None:
             self.go_on = threading.Event()
 
-        def text(self) -> bytes:
+        def chunks(self) -> Iterator[bytes]:
             assert self.go_on.wait(30)
             self.rendered += 1
-            return b"done\n"
+            yield b"done\n"
 
     slow = Slow()
     async with serving(metrics_app(slow)) as client:

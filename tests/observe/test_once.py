@@ -51,3 +51,16 @@ def test_a_clock_that_goes_back_logs_nothing_twice() -> None:
     """As long as the window has not been forgotten."""
     log = OncePerWindow()
     assert [True, False] == [log.note("a", 120, "", 61), log.note("a", 120, "", 59)]
+
+
+def test_windows_that_end_together_are_forgotten_a_few_at_a_time() -> None:
+    """Those of a hundred thousand buckets end at the full hour, and the next call has nothing to do with them."""
+    log = OncePerWindow(most=1_000)
+    for number in range(1_000):
+        assert log.note(f"old {number}", 60, "", 0)
+    held = []
+    for number in range(10):
+        assert log.note(f"new {number}", 120, "", 60)
+        held.append(len(log._known))
+    assert [901 - 99 * number for number in range(10)] == held
+    assert not log.note("new 0", 120, "", 60)

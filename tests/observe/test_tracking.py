@@ -16,10 +16,15 @@ from ratelimit_service.core.model import (
     Request,
     Rule,
     StatKey,
+    Tally,
     Unit,
+    Use,
     Window,
 )
+from ratelimit_service.observe import tracking
+from ratelimit_service.observe.tables import Sample
 from ratelimit_service.observe.tracking import bucket_text
+from tests.limiter import MIDNIGHT
 
 from .replica import DAY, HOUR, Replica, budget
 
@@ -140,6 +145,38 @@ async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
     assert 10 == largest
     found = gauges(replica)
     assert (6, (90, 100, 3600)) == (len(found), found["team=dba hour"])
+
+
+def test_an_eviction_looks_at_some_of_the_counters_in_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of them, the line is drawn by a part, and those that are used most stay all the same."""
+    monkeypatch.setattr(tracking, "_LOOKED_AT", 50)
+    tracker = tracking.Tracker(lambda: MIDNIGHT, most=500)
+    looked_at = []
+    counted: list[int] = []
+
+    def share(row: tracking._Row) -> float:
+        counted.append(1)
+        return row.used / row.limit.amount
+
+    monkeypatch.setattr(tracking._Row, "share", property(share))
+    rule = Rule(StatKey("d", ("team",)), (HOURLY,), budget=True, track=True)
+    for number in range(5_000):
+        used = 90 + number % 10 if number % 100 == 0 else number % 50
+        entry = Entry(b"team", b"%d" % number)
+        use = Use(HOURLY, f"{{d|team={number}}}:hour:x", MIDNIGHT + 3_600, 0, used, False, 80)
+        tally = Tally(rule.path, rule, HOURLY, False, windows=[use])
+        counted.clear()
+        tracker.note(Descriptor((entry,)), tally)
+        looked_at.append(len(counted))
+        assert len(tracker) <= 1_000
+    assert max(looked_at) <= 3 * 50 + 10
+    kept = {int(sample.labels["bucket"].removeprefix("team=")) for sample in samples(tracker)}
+    assert set(range(0, 5_000, 100)) <= kept
+
+
+def samples(tracker: tracking.Tracker) -> list[Sample]:
+    """The gauges of what is used."""
+    return [s for s in tracker.samples() if s.name.endswith("_used") and s.labels["bucket"] != "other"]
 
 
 async def test_windows_that_are_over_make_room_first() -> None:
