@@ -1,4 +1,4 @@
-"""What a refused caller receives: why it is refused, until when, and whether trying again helps.
+"""The refusal of a request: why, until when, and whether a retry helps.
 
 | refused because | retry-after | x-should-retry | code in the body |
 |---|---|---|---|
@@ -40,11 +40,11 @@ _Denial = tuple[str, str, Outlook]
 
 _NOT_REACHED = "the store of its counters cannot be reached"
 _MOST_DELAYS = 8
-"""So many of a refusal's variants are remembered, one for each retry-after."""
+"""How many variants of a refusal are cached, one for each retry-after."""
 
 
 class Refusal(NamedTuple):
-    """What is sent beside the verdict; empty where the policy wants none of it."""
+    """Headers and body of a refusal; empty where the policy has none."""
 
     headers: tuple[Header, ...]
     body: bytes
@@ -84,9 +84,9 @@ class _Written:
 
 
 class Refusals:
-    """Writes refusals by one set of rules, and remembers what one refusal has in common with the next.
+    """Writes refusals by one set of rules, and caches what one refusal has in common with the next.
 
-    Where a reload puts other rules in force, it makes another one of these, and nothing of the former rules is kept.
+    A reload makes a new one, so nothing of the previous rules is kept.
     """
 
     def __init__(self, policy: Policy, tree: RuleTree | None = None, spread: Spread = lambda: 0) -> None:
@@ -95,7 +95,7 @@ class Refusals:
         self._spread = spread
         self._silent = not (policy.refusal_headers or policy.error_format)
         self._wordings: Recent[_Which, Wording] = Recent(MIB, lambda which, wording: wording.weight)
-        # A caller that is refused asks again and again, and receives the same until a second has passed.
+        # A refused caller retries, and receives the same refusal until a second has passed.
         self._written: Recent[_Told, _Written] = Recent(2 * MIB, _weight_of_written)
         self._newest = self._written.newest
         self._denials: Recent[_Denial, Refusal] = Recent(MIB, _weight_of_denial)
@@ -103,7 +103,7 @@ class Refusals:
     def by_limit(
         self, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
     ) -> Refusal:
-        """What a caller receives that a counter refuses."""
+        """Return the refusal of a request that a limit refuses."""
         place, which, wait = cause(plan, told, counted) if len(told) > 1 else _cause_at(plan, 0, counted)
         values = counted[place]
         assert values is not None
@@ -121,12 +121,12 @@ class Refusals:
         return written.after(reset + self._spread())
 
     def by_rules(self, plan: Plan) -> Refusal:
-        """What a caller receives that is refused whatever the counters hold: `plan.denied` says why."""
+        """Return the refusal of a request that the rules refuse whatever the counters hold; `plan.denied` says why."""
         message = f"The request is refused: {plan.denied}. Retrying does not help."
         return self._without_limit(plan.request.domain, message, Outlook.NEVER)
 
     def without_counts(self, plan: Plan) -> Refusal:
-        """What a caller receives whose counters could not be reached."""
+        """Return the refusal of a request whose counters could not be reached."""
         message = f"The request is refused: {_NOT_REACHED}."
         return self._without_limit(plan.request.domain, message, Outlook.UNKNOWN)
 
@@ -155,7 +155,7 @@ class Refusals:
         end: int,
         reset: int,
     ) -> _Written:
-        """The refusal by limit number `which` of a rule, `used` of which is used until `end`, in `reset` seconds."""
+        """Write the refusal by limit number `which` of a rule: `used` of it is used, and it resets at `end`, in `reset` seconds."""
         policy = self._policy
         soon = policy.retry_within
         outlook = Outlook.NEVER if never else Outlook.SOON if reset <= soon else Outlook.LATER
@@ -206,8 +206,8 @@ def _weight_of_denial(key: _Denial, refusal: Refusal) -> int:
 
 
 class Cause(NamedTuple):
-    """The limit that a caller has to wait for: the place of the descriptor, the place of the limit in its rule, and for how
-    many seconds. That is infinite where waiting does not help."""
+    """The limit that a refusal is about: the place of the descriptor, the place of the limit in its rule, and the seconds until it
+    resets, which are infinite where waiting does not help."""
 
     place: int
     which: int
@@ -215,9 +215,9 @@ class Cause(NamedTuple):
 
 
 def cause(plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]) -> Cause:
-    """What refuses a request.
+    """Return the limit that a refusal is about.
 
-    Of the descriptors that refuse, the one that takes longest to reset (of two that reset together, the one of the longer
+    Of the descriptors that refuse, it is the one that takes longest to reset (of two that reset together, the one of the longer
     unit, as among the windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
     """
     over = [place for place, (code, _, _, _) in enumerate(told) if code is OVER_LIMIT]
