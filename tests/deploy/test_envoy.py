@@ -426,4 +426,4 @@ def test_what_becomes_of_requests_while_the_service_is_away(
             service.signal(signal.SIGSTOP)
             answer = asked()
             assert (status, False) == (answer.status_code, "x-ratelimit-limit" in answer.headers)
-            assert answer.elapsed.total_seconds() >= 0.25
+            assert answer.elapsed.total_seconds() >= 0.24  # timers of Envoy are that exact

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..matching.tree import RuleTree
-from ..model import OVER_LIMIT, Entry, Header, Rule, StatusValues, TallyValues, new
+from ..model import OVER_LIMIT, Entry, Header, Rule, StatusValues, TallyValues
 from ..planning import Plan, Policy
 from ..recent import MIB, Recent
 from ..text import printable
@@ -39,6 +39,7 @@ _Told = tuple[Rule, int, bool, tuple[Entry, ...], int, int, int]
 _Denial = tuple[str, str, Outlook]
 
 _NOT_REACHED = "the store of its counters cannot be reached"
+_UNBOUNDED = 2**62
 _MOST_DELAYS = 8
 """How many variants of a refusal are cached, one for each retry-after."""
 
@@ -54,27 +55,22 @@ _SILENCE = Refusal((), b"")
 
 
 class _Written:
-    """A refusal but for its retry-after."""
+    """A refusal but for its retry-after, which is at most `latest`; `variants` are those that were sent, by their retry-after."""
 
-    __slots__ = ("_after", "_body", "_headers", "_latest")
+    __slots__ = ("_body", "_headers", "latest", "variants")
 
-    def __init__(self, headers: tuple[Header, ...], body: bytes, latest: float) -> None:
+    def __init__(self, headers: tuple[Header, ...], body: bytes, latest: int) -> None:
         self._headers = headers
         self._body = body
-        self._latest = latest
-        self._after: dict[int, Refusal] = {}
+        self.latest = latest
+        self.variants: dict[int, Refusal] = {}
 
     def after(self, delay: int) -> Refusal:
-        """The refusal with a retry-after of so many seconds, or of `latest` where that is sooner; without one where it is 0."""
-        if delay > self._latest:
-            delay = int(self._latest)
-        return self._after.get(delay) or self._with(delay)
-
-    def _with(self, delay: int) -> Refusal:
+        """The refusal with a retry-after of so many seconds; without one where that is 0."""
         first = (Header("retry-after", str(delay)),) if delay else ()
         refusal = Refusal((*first, *self._headers), self._body)
-        if len(self._after) < _MOST_DELAYS:
-            self._after[delay] = refusal
+        if len(self.variants) < _MOST_DELAYS:
+            self.variants[delay] = refusal
         return refusal
 
     @property
@@ -104,21 +100,27 @@ class Refusals:
         self, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
     ) -> Refusal:
         """Return the refusal of a request that a limit refuses."""
-        place, which, wait = cause(plan, told, counted) if len(told) > 1 else _cause_at(plan, 0, counted)
-        values = counted[place]
+        place = 0
+        values = counted[0]
+        if len(told) > 1:
+            place = _refusing(plan, told, counted)
+            values = counted[place]
         assert values is not None
+        which, never = _which(plan.costs[place], values)
         _, rule, _, _, _, _, _, _, windows = values
         if self._silent and not rule.error_format:
             return _SILENCE
         _, _, end, _, used, _, _ = windows[which]
         reset = end - plan.now
-        entries = plan.request.descriptors[place].entries
-        key = (rule, which, wait == math.inf, entries, used, end, reset)
+        key = (rule, which, never, plan.request.descriptors[place].entries, used, end, reset)
         written = self._newest(key) or self._written.get(key)
         if written is None:
             written = self._write(*key)
             self._written.put(key, written)
-        return written.after(reset + self._spread())
+        delay = reset + self._spread()
+        if delay > written.latest:
+            delay = written.latest
+        return written.variants.get(delay) or written.after(delay)
 
     def by_rules(self, plan: Plan) -> Refusal:
         """Return the refusal of a request that the rules refuse whatever the counters hold; `plan.denied` says why."""
@@ -172,7 +174,7 @@ class Refusals:
             headers.append(Header("x-ratelimit-remaining", "0"))
             headers.append(Header("x-ratelimit-reset", str(reset)))
         headers += _fixed_headers(policy, outlook, _dialect(policy, rule.error_format))
-        latest = math.inf
+        latest = _UNBOUNDED
         if never or "retry-after" not in policy.refusal_headers:
             latest = 0
         elif outlook is Outlook.SOON:  # clients ignore what is longer
@@ -205,46 +207,38 @@ def _weight_of_denial(key: _Denial, refusal: Refusal) -> int:
     return 1_000 + len(key[0]) + 2 * len(key[1]) + len(refusal.body)
 
 
-class Cause(NamedTuple):
-    """The limit that a refusal is about: the place of the descriptor, the place of the limit in its rule, and the seconds until it
-    resets, which are infinite where waiting does not help."""
-
-    place: int
-    which: int
-    wait: float
-
-
-def cause(plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]) -> Cause:
-    """Return the limit that a refusal is about.
+def _refusing(plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]) -> int:
+    """Return the place of the descriptor that a refusal is about.
 
     Of the descriptors that refuse, it is the one that takes longest to reset (of two that reset together, the one of the longer
     unit, as among the windows of one rule); but of quota rules, which refuse only all together, the one that resets first.
     """
-    over = [place for place, (code, _, _, _) in enumerate(told) if code is OVER_LIMIT]
-    causes = [_cause_at(plan, place, counted) for place in over]
-    strict = [each for each in causes if not plan.items[each.place].quota]
-    if not strict:
-        return min(causes, key=lambda each: each.wait)
-    return max(strict, key=lambda each: (each.wait, _length(counted, each)))
+    waits = []
+    for place, (code, _, _, _) in enumerate(told):
+        if code is OVER_LIMIT:
+            values = counted[place]
+            assert values is not None
+            which, never = _which(plan.costs[place], values)
+            limit, _, end, _, _, _, _ = values[-1][which]
+            waits.append((math.inf if never else end - plan.now, length(limit.window), place))
+    strict = [wait for wait in waits if not plan.items[wait[-1]].quota]
+    if strict:
+        _, _, place = max(strict, key=lambda wait: wait[:2])
+    else:
+        _, _, place = min(waits, key=lambda wait: wait[0])
+    return place
 
 
-def _cause_at(plan: Plan, place: int, counted: Sequence[TallyValues | None]) -> Cause:
-    values = counted[place]
-    assert values is not None
+def _which(cost: int, values: TallyValues) -> tuple[int, bool]:
+    """Return the place of the limit that a refusal is about in its rule, and whether it never has room for this request.
+
+    That is the first one that never has room, or else the one that the status shows.
+    """
     _, rule, shown, _, _, _, _, _, windows = values
-    cost = plan.costs[place]
     which = 0
-    for number, (limit, _, _, _, _, over, _) in enumerate(windows):
+    for place, (limit, _, _, _, _, over, _) in enumerate(windows):
         if over and (limit.amount == 0 or (cost > limit.amount and not rule.budget)):
-            # It will not have room for this request later either.
-            return new(Cause, (place, number, math.inf))
+            return place, True
         if limit is shown:
-            which = number
-    _, _, end, _, _, _, _ = windows[which]
-    return new(Cause, (place, which, end - plan.now))
-
-
-def _length(counted: Sequence[TallyValues | None], one: Cause) -> int:
-    values = counted[one.place]
-    assert values is not None
-    return length(values[1].limits[one.which].window)
+            which = place
+    return which, False
