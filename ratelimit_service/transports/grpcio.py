@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import time
@@ -26,7 +27,7 @@ from .grpc_method import METHOD, SERVICE, status_of
 from .options import GrpcOptions, Requested
 
 _LAST_WORD = 0.1
-"""Seconds that a watch of the health has to say that the server leaves."""
+"""Seconds that a watch of the health has to say that the server leaves, and the last answers to be sent."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -47,6 +48,9 @@ class GrpcioServer:
         self.in_hand = 0
         """Calls read and not yet answered."""
         self._server = aio.server(options=_channel_options(options))
+        self._leaving = False
+        self._answered = asyncio.Event()
+        """Set once there are no calls in hand, while the server leaves."""
         self._health = _Health()
         self._announcing: set[asyncio.Task[None]] = set()
         self._health_state = health_state
@@ -106,7 +110,17 @@ class GrpcioServer:
         self._health.leave()
         if self._path is not None:
             self._path.release()
-        await self._server.stop(grace)
+        # grpc waits for each peer to acknowledge that it was asked to leave, for all of the grace where one does not. That is meant
+        # for calls.
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        self._leaving = True
+        if self.in_hand:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._answered.wait()
+        await asyncio.wait((stopping,), timeout=_LAST_WORD)
+        await self._server.stop(None)
+        await stopping
 
     def _handler(self) -> Any:
         # Bytes in, bytes out: codec.py decodes, so that a message that is none gets INVALID_ARGUMENT.
@@ -129,6 +143,8 @@ class GrpcioServer:
             raise AssertionError("abort always raises") from error
         finally:
             self.in_hand -= 1
+            if self._leaving and not self.in_hand:
+                self._answered.set()
             self._requested(METHOD, time.perf_counter() - started)
 
     def _check_client(self, context: aio.ServicerContext[Any, Any]) -> None:

@@ -29,6 +29,7 @@ from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.grpcio import GrpcioServer
 from ratelimit_service.transports.native.server import NativeServer
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import PATIENCE
 
 from . import h2
 from .h2 import Peer
@@ -353,6 +354,25 @@ async def test_a_call_in_hand_is_finished_before_the_server_stops(start: Start) 
     served.held[0]()
     assert RateLimitResponse.OK == (await call).overall_code
     await stopping
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in hand"])
+async def test_a_peer_that_does_not_listen_does_not_hold_up_the_stop(start: Start, busy: bool) -> None:
+    """It never acknowledges that it was asked to leave. The grace is for calls, and they are finished."""
+    served = await start(hold=True)
+    peer = await Peer.connect(served.server.address)
+    peer.send(h2.call(1, CHARGE_40))
+    await until(lambda: bool(served.held))
+    if not busy:
+        served.held.pop()()
+        assert 0 == (await peer.answer(1)).status
+    stopping = asyncio.ensure_future(served.server.stop(600))
+    if busy:
+        await peer.until(h2.GOAWAY)
+        served.held.pop()()
+        assert 0 == (await peer.answer(1)).status
+    await asyncio.wait_for(stopping, PATIENCE)
+    peer.close()
 
 
 @pytest.mark.parametrize("transport", ["grpcio"])
