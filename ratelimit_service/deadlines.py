@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol
 
 _MILLISECOND = 0.001
+_FEW = 256
+"""Batches that are not worth looking through for answered ones."""
+
 _TICK = _MILLISECOND / 2
 """Seconds by which a timer may be early: uvloop rounds to milliseconds."""
 
@@ -68,6 +71,7 @@ class Deadlines:
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         self._batches: list[_Batch] = []
+        self._most = _FEW
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
@@ -82,6 +86,8 @@ class Deadlines:
         # Drop answered batches now instead of when the timer fires.
         while batches and not batches[0].calls:
             heappop(batches)
+        if len(batches) >= self._most:
+            batches = self._drop_answered()
         loop = asyncio.get_running_loop()
         began = loop.time()
         due = began + self._patience.least(calls)
@@ -91,6 +97,17 @@ class Deadlines:
             self._timer = None
         if self._timer is None:
             self._wake(loop, due)
+
+    def _drop_answered(self) -> list[_Batch]:
+        """Drop the answered batches behind one that still waits.
+
+        A caller that says it waits for a year would else keep an entry for a year. Called when the entries have doubled, so it
+        costs each of them little.
+        """
+        self._batches = batches = [batch for batch in self._batches if batch.calls]
+        heapify(batches)
+        self._most = max(_FEW, 2 * len(batches))
+        return batches
 
     def _wake(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self._timer, self._timer_due = loop.call_at(due, self._look), due

@@ -253,6 +253,27 @@ def test_what_is_answered_is_not_kept_until_it_would_have_been_due() -> None:
         gc.enable()
 
 
+def test_answered_calls_of_callers_that_would_wait_for_years_are_dropped() -> None:
+    """Not only those that are due next: a stranger chooses how long it says that it waits."""
+
+    async def story() -> None:
+        store = Late()
+        decides = service(store)
+        deadlines = decides._deadlines
+        assert deadlines is not None
+        most = 0
+        decides.submit([Call(10_000)])  # still waits, and is due before the others
+        for _ in range(2_000):
+            call = Call(2**31)
+            decides.submit([call])
+            store._pending.pop()()
+            most = max(most, len(deadlines._batches))
+        assert most <= 600
+        store.answer()
+
+    played(story())
+
+
 def test_without_patience_a_call_waits_for_as_long_as_it_takes() -> None:
     """Those that nobody waits for: a count that comes late is better than none."""
 

@@ -18,6 +18,9 @@ _BETWEEN_LOOKS = 0.005
 _MOST_CONNECTIONS = 1_000
 """At once; one more is answered 503. These ports are for people, probes and scrapers, not for the traffic."""
 
+_LARGEST_HEAD = 16_384
+"""Bytes of a request's line and headers; a larger one is answered 400. Each connection may hold as much."""
+
 
 class HttpPort:
     """An application on one address. `port` 0 takes a free one; `what` is what errors call it.
@@ -48,6 +51,7 @@ class HttpPort:
             proxy_headers=False,
             server_header=False,
             limit_concurrency=_MOST_CONNECTIONS,
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
         )
         self._server = uvicorn.Server(self._config)
         self._socket: socket.socket | None = None

@@ -58,6 +58,10 @@ class LoadObserver(Protocol):
         """Rules came into force at `now`, seconds since 1970."""
         ...
 
+    def config_replaced(self) -> Generator[None, None, None]:
+        """Release what is kept of the rules before. In steps of some microseconds, done in slices."""
+        ...
+
     def config_failed(self) -> None:
         """A load failed; the rules in force stay."""
         ...
@@ -124,6 +128,7 @@ class Rulebook:
         self.domains = domains
         self._observer.config_loaded(tree, time.time())
         self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
+        await in_slices(self._observer.config_replaced())
         await in_slices(_letting_go(before))
         return True
 

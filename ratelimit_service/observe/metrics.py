@@ -122,6 +122,7 @@ class Metrics:
         self._scale = 1_000 if milliseconds else 1
         self._version = _version()
         self._row_of_rule: dict[tuple[Rule, Window], list[int]] = {}
+        self._former_rows: dict[tuple[Rule, Window], list[int]] = {}
         self._verdicts: dict[str, tuple[list[int], list[int]]] = {}
         self._shadowed = self._loads = self._failed_loads = self._rules_in_force = 0
         self._rejected = False
@@ -205,7 +206,14 @@ class Metrics:
         self._rules_in_force = len(tree.rules)
         self._loaded_at = now
         self._rejected = False
-        self._row_of_rule.clear()  # it is by rule, and those before are on their way out
+        # It is by rule, and those before are on their way out.
+        self._former_rows, self._row_of_rule = self._row_of_rule, {}
+
+    def config_replaced(self) -> Generator[None, None, None]:
+        """Release what was remembered of the rules before, a step for each of them."""
+        while self._former_rows:
+            self._former_rows.popitem()
+            yield
 
     def config_failed(self) -> None:
         """A configuration was refused."""

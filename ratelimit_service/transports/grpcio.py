@@ -29,6 +29,12 @@ from .options import GrpcOptions, Requested
 _LAST_WORD = 0.1
 """Seconds that a watch of the health has to say that the server leaves, and the last answers to be sent."""
 
+_LONGEST_NAME, _MOST_WATCHES = 200, 1_000
+"""Characters of the name of a service whose health is watched, and how many watch: a watch holds both until its peer leaves."""
+
+_MOST_STREAMS = 1_000
+"""Calls of one connection at once; grpc itself has no bound."""
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -173,6 +179,7 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are
     def __init__(self) -> None:
         super().__init__()
         self._leaving = asyncio.Event()
+        self._watches = 0
 
     def leave(self) -> None:
         """End all watches, once they have said NOT_SERVING (`enter_graceful_shutdown`)."""
@@ -180,7 +187,23 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are
 
     async def Watch(self, request: Any, context: Any) -> None:
         """See grpc.health.v1."""
-        watching = asyncio.ensure_future(super().Watch(request, context))
+        if len(request.service) > _LONGEST_NAME:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"the name of a service has {_LONGEST_NAME} characters at most",
+            )
+        if self._watches >= _MOST_WATCHES:
+            await _abort(context, Overloaded(f"{self._watches} watches are open already"))
+        self._watches += 1
+        try:
+            await self._watch(request, context)
+        finally:
+            self._watches -= 1
+
+    async def _watch(self, request: Any, context: Any) -> None:
+        # grpc's own keeps an entry for each name that was ever asked for.
+        known = request.service in ("", SERVICE_NAME)
+        watching = asyncio.ensure_future(super().Watch(request, context) if known else _never_known(context))
         leaving = asyncio.ensure_future(self._leaving.wait())
         try:
             await asyncio.wait((watching, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -189,6 +212,12 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # its types are
             leaving.cancel()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _never_known(context: Any) -> None:
+    """Watch a service that does not exist, and never will."""
+    await context.write(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
+    await asyncio.Event().wait()
 
 
 async def _abort(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> None:
@@ -231,6 +260,7 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
         # Without this two processes share a port, and a forgotten one takes half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_concurrent_streams", _MOST_STREAMS),
         ("grpc.max_allowed_incoming_connections", options.max_connections),
         # grpc adds a jitter of a tenth of its own; ours keeps replicas apart that were started together.
         (

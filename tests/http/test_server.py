@@ -129,6 +129,17 @@ async def test_a_request_that_outlasts_the_grace_is_ended() -> None:
     assert "Internal Server Error" == await asking
 
 
+async def test_a_head_that_does_not_end_is_refused() -> None:
+    """Each connection may hold as much as one head: sixteen kilobytes, of a thousand connections."""
+    port = HttpPort(hello, "127.0.0.1", 0)
+    await port.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(port.address.rpartition(":")[2]))
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000)
+    assert b"HTTP/1.1 400 Bad Request\r\n" == await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    await port.stop(1)
+
+
 async def test_signals_are_left_to_the_process() -> None:
     """uvicorn would take them over; app.py has an order in which things stop."""
     before = signal.getsignal(signal.SIGTERM)

@@ -93,7 +93,7 @@ class Told:
         self.threads: list[int] = []
         self.collecting: list[bool] = []
         self.steps = 0
-        self.failures = 0
+        self.failures = self.replaced = 0
         self.in_force: list[RuleTree | None] = []
         self.service: RateLimitService | None = None
 
@@ -107,6 +107,10 @@ class Told:
 
     def config_loaded(self, tree: RuleTree, now: float) -> None:
         self.threads.append(get_ident())
+
+    def config_replaced(self) -> Generator[None, None, None]:
+        self.replaced += 1
+        yield
 
     def config_failed(self) -> None:
         self.failures += 1
@@ -261,6 +265,7 @@ async def test_rules_change_at_one_stroke(book: Book, monkeypatch: pytest.Monkey
     assert await loading
     assert {before, book.tree} == seen
     assert (30, [before] * 30) == (len(book.tree.rules), book.told.in_force[1:])
+    assert 2 == book.told.replaced  # what is kept of the rules before is released, at the first load as well
 
 
 async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:

@@ -337,6 +337,7 @@ def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 1))
     metrics.config_loaded(TREE, 1.0)
+    assert 1 == len(metrics._former_rows) == len(list(metrics.config_replaced()))
     count(metrics, descriptor("team=dba", 1))
     assert {'rule_hits{domain="d",path="d.team",rule="d.team",unit="day",window="day"}': 2} == shown(
         metrics, 'rule_hits{domain="d",path="d.team",'

@@ -134,4 +134,18 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(100):
         bench.ask(charge(12, f"k{number}"))
         bench.ask(check(f"k{number}"))
-    assert 10 == len(bench.cache._known)
+    assert 11 == len(bench.cache._known)
+
+
+def test_its_size_is_in_bytes_whatever_strangers_call_buckets() -> None:
+    """The oldest of those whose names are long are forgotten sooner, and forgotten ones make room."""
+    bench = Bench(size=4_000)
+    for number in range(100):
+        bench.ask(charge(12, f"{number}{'k' * 1_000}"))
+        bench.ask(check(f"{number}{'k' * 1_000}"))
+    assert 2 == len(bench.cache._known)
+    for number in (98, 99):  # given back: they have room, and are of no interest
+        bench.now += FRESH + 0.01
+        bench.ask(charge(-12, f"{number}{'k' * 1_000}"))
+        bench.ask(check(f"{number}{'k' * 1_000}"))
+    assert (0, 0) == (len(bench.cache._known), bench.cache._bytes)

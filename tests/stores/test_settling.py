@@ -252,6 +252,20 @@ async def test_what_the_journal_has_no_room_for_is_counted() -> None:
     assert 4 == len(backend._counters)
 
 
+async def test_the_journal_has_a_bound_in_bytes_as_well() -> None:
+    """Strangers choose the names: long ones fill it sooner, and what is written makes room again."""
+    backend = Backend()
+    store = SettlingStore(backend, journal_size=100)
+    backend.away = True
+    for number in range(100):
+        await charge(store, f"{number}{'k' * 4_000}")
+    assert (9, 91) == (store.journal.hits, store.journal.dropped)
+    backend.away = False
+    await settled(store)
+    assert (0, 0) == (store.journal.hits, store.journal._bytes)
+    assert 9 == len(backend._counters)
+
+
 async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
     """Beyond 64 calls that wait for it, charges go to the journal, and their callers are told at once."""
     backend = Backend()

@@ -25,6 +25,7 @@ from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.service import Call, RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports import grpcio
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.grpcio import GrpcioServer
 from ratelimit_service.transports.native.server import NativeServer
@@ -331,6 +332,50 @@ async def test_health_follows_the_service(served: Served) -> None:
 async def health_of(stub: health_pb2_grpc.HealthStub, name: str) -> int:
     await asyncio.sleep(0)
     return int((await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)).status)
+
+
+async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
+    """They are unknown for as long as they are watched; the names of services that exist are answered as ever."""
+    stub = health_pb2_grpc.HealthStub(served.channel)
+    for number in range(50):
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=f"made up {number}"), timeout=10)
+        assert health_pb2.HealthCheckResponse.SERVICE_UNKNOWN == (await watch.read()).status
+        watch.cancel()
+    if isinstance(served.server, GrpcioServer):
+        assert {"", "ratelimit"} >= set(served.server._health._server_watchers)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=10)
+    assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
+
+
+async def test_grpcio_bounds_the_watches_and_their_names(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is held for as long as its peer likes. (The native transport bounds the bytes of a connection.)"""
+    if not isinstance(served.server, GrpcioServer):
+        return
+    monkeypatch.setattr(grpcio, "_MOST_WATCHES", 2)
+    stub = health_pb2_grpc.HealthStub(served.channel)
+
+    async def code(name: str) -> grpc.StatusCode:
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=10)
+        code: grpc.StatusCode = await watch.code()
+        return code
+
+    assert grpc.StatusCode.INVALID_ARGUMENT == await code("x" * 201)
+    watches = [
+        stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=30) for name in ("ratelimit", "other")
+    ]
+    for watch in watches:
+        await watch.read()
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED == await code("ratelimit")
+    watches[0].cancel()
+    async with asyncio.timeout(10):
+        while served.server._health._watches == 2:
+            await asyncio.sleep(0.01)
+    assert (
+        health_pb2.HealthCheckResponse.SERVING
+        == (await stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10).read()).status
+    )
 
 
 async def test_whoever_watches_the_health_hears_of_the_drain(served: Served) -> None:

@@ -28,12 +28,20 @@ class Entry(NamedTuple):
         return sum(bool(amount) for group in self.groups for _, amount, _, _, _ in group)
 
 
+_BYTES_OF_A_HIT = 400
+"""Bytes of memory of a hit whose key is of ordinary length, as docs/reliability.md has it."""
+
+
 class Journal:
-    """At most `capacity` hits, in a queue for each place, so that no place waits for another one."""
+    """At most `capacity` hits, in a queue for each place, so that no place waits for another one.
+
+    They take no more memory than as many of ordinary length: strangers choose what is in a key.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._queues: dict[Place, deque[Entry]] = {}
+        self._bytes = 0
         self.hits = 0
         """How many hits it holds."""
         self.dropped = 0
@@ -45,11 +53,13 @@ class Journal:
         size = sum(map(len, groups))
         if not size:
             return
-        if self.hits + size > self._capacity:
+        # One that was sent must be sent again just as it was.
+        kept = entry if entry.lane else entry._replace(groups=groups)
+        full = self._bytes + _bytes(kept) > self._capacity * _BYTES_OF_A_HIT
+        if full or self.hits + size > self._capacity:
             self.dropped += size
             return
-        # One that was sent must be sent again just as it was.
-        self._append(entry if entry.lane else entry._replace(groups=groups))
+        self._append(kept)
 
     def put_back(self, entry: Entry) -> None:
         """Put back an entry that was taken out, behind the others of its place."""
@@ -72,13 +82,13 @@ class Journal:
         """Take the next entry of a place out; those that were never sent are put together, up to a bound."""
         queue = self._queues[where]
         entry = queue.popleft()
-        self.hits -= _kept(entry)
+        self._remove(entry)
         if not entry.lane:
             groups = list(entry.groups)
             size = sum(map(len, groups))
             while queue and not queue[0].lane and size < _MOST_AT_ONCE:
                 more = queue.popleft()
-                self.hits -= _kept(more)
+                self._remove(more)
                 groups += [_aged(group, more.at - entry.at) for group in more.groups]
                 size += sum(map(len, more.groups))
             entry = entry._replace(groups=groups)
@@ -89,6 +99,11 @@ class Journal:
     def _append(self, entry: Entry) -> None:
         self._queues.setdefault(entry.where, deque()).append(entry)
         self.hits += _kept(entry)
+        self._bytes += _bytes(entry)
+
+    def _remove(self, entry: Entry) -> None:
+        self.hits -= _kept(entry)
+        self._bytes -= _bytes(entry)
 
 
 def still_counting(entry: Entry, now: float) -> list[Sequence[HitValues]]:
@@ -99,6 +114,11 @@ def still_counting(entry: Entry, now: float) -> list[Sequence[HitValues]]:
 
 def _kept(entry: Entry) -> int:
     return sum(len(group) for group in entry.groups if any(amount for _, amount, _, _, _ in group))
+
+
+def _bytes(entry: Entry) -> int:
+    """The memory that an entry takes, about."""
+    return sum([_BYTES_OF_A_HIT - 60 + len(key) for group in entry.groups for key, _, _, _, _ in group])
 
 
 def _aged(group: Sequence[HitValues], seconds: float) -> Sequence[HitValues]:

@@ -8,6 +8,7 @@ raised at once, because what is remembered is the count and not the verdict.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ from .layer import Layer
 FRESH = 1.0
 """Seconds for which a count is believed."""
 
-_BYTES_OF_A_COUNT = 400
-"""What one remembered counter takes, its key of ordinary length included."""
+_BYTES_OF_A_COUNT = 340
+"""Bytes of memory of a remembered count beside those of its key."""
 
 
 class _Known(NamedTuple):
@@ -40,9 +41,11 @@ class LocalCache(Layer):
 
     def __init__(self, below: CounterStore, size: int, clock: Callable[[], float]) -> None:
         super().__init__(below)
-        self._most = max(1, size // _BYTES_OF_A_COUNT)
+        self._most = size
+        self._bytes = 0
         self._clock = clock
-        self._known: dict[str, _Known] = {}
+        # A dictionary would look for its oldest key among all that were removed before it.
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self.answered = 0
         """How many requests were answered without waiting for the store."""
 
@@ -101,14 +104,20 @@ class LocalCache(Layer):
             ]
             if any([_is_over(hit, count) for hit, count in zip(group, counts, strict=True)]):
                 for (key, _, _, _, _), count in zip(group, counts, strict=True):
-                    self._known.pop(key, None)  # so that it becomes the newest
+                    self._forget(key)  # so that it becomes the newest
                     self._known[key] = _Known(count, until)
+                    self._bytes += len(key) + _BYTES_OF_A_COUNT
             else:
                 for key, _, _, _, _ in group:
-                    self._known.pop(key, None)
-        while len(self._known) > self._most:
-            del self._known[next(iter(self._known))]
+                    self._forget(key)
+        while self._bytes > self._most:
+            key, _ = self._known.popitem(last=False)
+            self._bytes -= len(key) + _BYTES_OF_A_COUNT
         return outcomes
+
+    def _forget(self, key: str) -> None:
+        if self._known.pop(key, None) is not None:
+            self._bytes -= len(key) + _BYTES_OF_A_COUNT
 
 
 def _is_over(hit: HitValues, count: int) -> bool:
