@@ -65,7 +65,7 @@ async def measure(server: RedisServer, round_trip: float, *, grouped: bool) -> t
     )
     counted = 0
     for number in range(20):
-        held = await store.look(f"{{ledger|team=t{number}}}")
+        held = await store.read_bucket(f"{{ledger|team=t{number}}}")
         counted += max((count or 0) for count in held.values())
     assert counted == decisions, (counted, decisions)
     await store.close()

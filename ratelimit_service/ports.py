@@ -59,15 +59,12 @@ class CounterStore(Protocol):
         """Raise StoreError unless the store can be reached now."""
         ...
 
-    async def forget(self, bucket: str) -> dict[str, int | None]:
-        """Delete all counters whose key starts with `bucket`, and return what they held (None: not a number).
-
-        Raises StoreError.
-        """
+    async def read_bucket(self, bucket: str) -> dict[str, int | None]:
+        """Return the counters whose key starts with `bucket`, by key (None: not a number). Raises StoreError."""
         ...
 
-    async def look(self, bucket: str) -> dict[str, int | None]:
-        """As `forget`, without deleting."""
+    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
+        """Delete the counters whose key starts with `bucket`, and return their last values. Raises StoreError."""
         ...
 
 

@@ -175,7 +175,7 @@ class Bench:
         """
         books = RedisStore(connect(self._books)) if self._books else self.redis
         for team, charged in outcome.charged.items():
-            counters = await books.look(f"{{ledger|team={team}}}")
+            counters = await books.read_bucket(f"{{ledger|team={team}}}")
             held = [counters.get(key) or 0 for key in counters]
             assert len(held) == 2 or not held, f"the hour of the test is the edge of a window: {counters}"
             for count in held or [0, 0]:

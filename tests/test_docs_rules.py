@@ -267,7 +267,7 @@ async def test_the_worked_request_is_answered_as_the_page_says() -> None:
     assert ["yaml", *["json"] * 6, "text"] == [block.info for block in shown]
     assert steps[1::2] == answers
     key, count = held.split()
-    assert {key: int(count)} == await served.store.look("{token-budgets|team=dba}")
+    assert {key: int(count)} == await served.store.read_bucket("{token-budgets|team=dba}")
 
 
 def test_the_page_has_every_dialect() -> None:

@@ -212,7 +212,7 @@ async def test_a_cancelled_caller_has_been_charged() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     held[0]()
-    assert [7] == list((await store.look("{d|team=a}")).values())
+    assert [7] == list((await store.read_bucket("{d|team=a}")).values())
 
 
 async def test_all_calls_of_a_batch_reach_the_store_together() -> None:

@@ -73,7 +73,7 @@ async def reset(
     bucket, doubt = bucket_of(settings, domain, entries)
     store = make_store(settings)
     try:
-        there = await store.look(bucket)
+        there = await store.read_bucket(bucket)
         held = {key: value for key, value in there.items() if which.has(keys.window_of(key))}
         if not dry_run:
             held = await _forget(store, bucket, held, everything=len(held) == len(there))
@@ -98,10 +98,10 @@ async def _forget(
 ) -> dict[str, int | None]:
     """Delete the counters of those windows that `held` has keys of; return what they held."""
     if everything:
-        return await store.forget(bucket)
+        return await store.delete_bucket(bucket)
     deleted: dict[str, int | None] = {}
     for window in sorted({keys.window_of(key) for key in held}):
-        deleted |= await store.forget(f"{bucket}:{window}")
+        deleted |= await store.delete_bucket(f"{bucket}:{window}")
     return deleted
 
 

@@ -215,7 +215,7 @@ class MemoryStore:
     async def ping(self) -> None:
         """This store can always be reached."""
 
-    async def look(self, bucket: str) -> dict[str, int | None]:
+    async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all counters, a shard at a time."""
         found: dict[str, int | None] = {}
         for shard in self._counters.parts:
@@ -223,9 +223,9 @@ class MemoryStore:
             await asyncio.sleep(0)
         return found
 
-    async def forget(self, bucket: str) -> dict[str, int | None]:
+    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to nothing; returns what they held, by key."""
-        held = await self.look(bucket)
+        held = await self.read_bucket(bucket)
         if self._dump is not None:
             self._dump.before_write(held)
         for key in held:

@@ -48,7 +48,7 @@ async def test_hits_of_a_batch_are_applied_one_after_another(bench: Bench) -> No
 async def test_a_check_reads_and_writes_nothing(bench: Bench) -> None:
     """A hit of 0 tells what is there and leaves no counter behind."""
     assert await bench.counts(add(A, 0)) == [0]
-    assert await bench.store.look("{d|k=a}") == {}
+    assert await bench.store.read_bucket("{d|k=a}") == {}
     await bench.counts(add(A, 7))
     assert await bench.counts(add(A, 0), add(A, 0)) == [7, 7]
 
@@ -62,7 +62,7 @@ async def test_a_refund_never_leaves_less_than_nothing(bench: Bench) -> None:
 async def test_a_refund_to_an_unused_bucket_leaves_no_counter(bench: Bench) -> None:
     """Where nothing was taken there is nothing to give back."""
     assert await bench.counts(add(A, -5)) == [0]
-    assert await bench.store.look("{d|k=a}") == {}
+    assert await bench.store.read_bucket("{d|k=a}") == {}
 
 
 async def test_counters_saturate(bench: Bench) -> None:
@@ -152,7 +152,7 @@ async def test_a_refused_group_is_held_back(
     assert await bench.counts(*[hit._replace(key=keys[hit.key]) for hit in hits]) == counts
     held: dict[str, int | None] = {}
     for bucket in ("{d|k=a}", "{d|k=b}", "{d|k=c}"):
-        held |= await bench.store.look(bucket)
+        held |= await bench.store.read_bucket(bucket)
     assert {keys[key]: count for key, count in left.items()} == held
 
 
@@ -175,7 +175,7 @@ async def test_forget_deletes_one_bucket_and_no_other(bench: Bench) -> None:
     """All windows of the bucket go, and what they held is told; a bucket whose name begins alike stays."""
     other = "{d|k=a*}:hour:2026-11-21T08Z"
     await bench.counts(add(A, 4), add(A.replace("hour", "day"), 5), add(other, 6), add(B, 7))
-    assert await bench.store.forget("{d|k=a}") == {A: 4, A.replace("hour", "day"): 5}
+    assert await bench.store.delete_bucket("{d|k=a}") == {A: 4, A.replace("hour", "day"): 5}
     assert await bench.counts(add(A, 0), add(A.replace("hour", "day"), 0), add(other, 0), add(B, 0)) == [
         0,
         0,

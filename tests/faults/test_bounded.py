@@ -20,7 +20,7 @@ async def test_with_appendfsync_everysec_a_killed_redis_loses_a_second_at_most(t
         last_second: list[int] = []
 
         async def counted() -> int:
-            held = [await bench.redis.look(f"{{ledger|team=t{number}}}") for number in range(5)]
+            held = [await bench.redis.read_bucket(f"{{ledger|team=t{number}}}") for number in range(5)]
             return sum(count or 0 for counters in held for count in counters.values())
 
         async def fault() -> None:

@@ -136,8 +136,8 @@ async def test_a_bucket_is_looked_up_and_forgotten_where_it_is_counted(
         await charge(store, bucket, amount=7)
     for bucket in BUCKETS:
         counters = {f"{bucket}:{window}": 7 for window in WINDOWS}
-        assert counters == await store.look(bucket) == await store.forget(bucket)
-        assert {} == await store.look(bucket)
+        assert counters == await store.read_bucket(bucket) == await store.delete_bucket(bucket)
+        assert {} == await store.read_bucket(bucket)
     assert {} == spread.counters()
 
 

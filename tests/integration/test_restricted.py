@@ -314,4 +314,4 @@ async def test_in_a_cluster_a_prefix_with_a_hash_tag_is_one_slot(redis_cluster: 
         assert [0] * 30 == await charge(store, *keys)
         assert [1] * 30 == await charge(store, *keys)
         assert 1 == len(below.parts([[Hit(key, 1, 60) for key in keys]]))
-        assert {keys[7]: 2} == await store.look("{rl}:{d|k=7}")
+        assert {keys[7]: 2} == await store.read_bucket("{rl}:{d|k=7}")

@@ -51,7 +51,7 @@ async def test_a_database_behind_a_unix_socket(redis_server: RedisServer, redis_
     async with store_of(REDIS_URL=f"unix://{redis_server.unixsocket}?db=3") as store:
         await store.start()
         assert [[0], [7]] == [await charge(store, KEY, amount=7), await charge(store, KEY)]
-        assert {KEY: 8} == await store.look(BUCKET)
+        assert {KEY: 8} == await store.read_bucket(BUCKET)
     assert ("8", "") == (redis_server.cli("-n", "3", "GET", KEY), redis_server.cli("GET", KEY))
 
 
@@ -239,7 +239,7 @@ async def test_windows_of_seconds_in_a_redis_of_their_own(redis_server: RedisSer
             await store.ping()
             assert [0, 0] == await charge(store, KEY, SECOND, amount=3)
             assert [3, 3] == await charge(store, SECOND, KEY)
-            assert {KEY: 4, SECOND: 4} == await store.look(BUCKET)
+            assert {KEY: 4, SECOND: 4} == await store.read_bucket(BUCKET)
             assert ("4", "") == (redis_server.cli("GET", KEY), redis_server.cli("GET", SECOND))
             assert ("", "4") == (seconds.cli("GET", KEY), seconds.cli("GET", SECOND))
             seconds.stop()
@@ -261,8 +261,8 @@ async def test_a_cluster_named_by_one_of_its_servers(redis_cluster: RedisCluster
         keys = [f"{{d|k={number}}}:day:2026-11-21" for number in range(30)]
         assert [0] * 30 == await charge(store, *keys)
         assert [1] * 30 == await charge(store, *keys)
-        assert {keys[7]: 2} == await store.forget("{d|k=7}")
-        assert {} == await store.look("{d|k=7}")
+        assert {keys[7]: 2} == await store.delete_bucket("{d|k=7}")
+        assert {} == await store.read_bucket("{d|k=7}")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ async def test_the_first_call_finds_out_and_all_are_counted_once(sharded: RedisS
         for turn in range(3):
             assert [[turn]] * len(KEYS) == await charge(store, *KEYS)
     assert ["this Redis is sharded behind its address"] == [line["event"].partition(":")[0] for line in logs]
-    assert {KEYS[0]: 3} == await store.look("{d|k=0}")
+    assert {KEYS[0]: 3} == await store.read_bucket("{d|k=0}")
     assert 0 == store.failures
     await store.close()
 

@@ -249,7 +249,7 @@ async def test_a_bucket_that_is_reset_is_told_of_again(new_store: NewStore) -> N
     with capture_logs() as events:
         await replica.ask(hits=80)
         await replica.told()
-        held = await replica.store.forget("{d|team=dba}")
+        held = await replica.store.delete_bucket("{d|team=dba}")
         await replica.ask(hits=60)
         await replica.told()
     assert {KEY: 80, f"{KEY}:warned-50": 1, f"{KEY}:warned-80": 1} == held

@@ -73,7 +73,7 @@ async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: t
     store = SecondsApart(others, seconds)
     assert [[0, 0, 1], [], [2], [1]] == await hit(store, (MINUTE, SECOND, MINUTE), (), (MINUTE,), (SECOND,))
     assert ({MINUTE: 3}, {SECOND: 2}) == (dict(others._counters), dict(seconds._counters))
-    assert {MINUTE: 3, SECOND: 2} == await store.look("{d|k=v}")
+    assert {MINUTE: 3, SECOND: 2} == await store.read_bucket("{d|k=v}")
 
 
 async def test_what_fails_in_one_store_is_counted_in_the_other() -> None:
@@ -105,5 +105,5 @@ async def test_a_bucket_is_forgotten_in_both() -> None:
     """What they held is told."""
     store = SecondsApart(Store(), Store())
     await hit(store, (MINUTE, SECOND, SECOND))
-    assert {MINUTE: 1, SECOND: 2} == await store.forget("{d|k=v}")
+    assert {MINUTE: 1, SECOND: 2} == await store.delete_bucket("{d|k=v}")
     assert [[0, 0]] == await hit(store, (MINUTE, SECOND))

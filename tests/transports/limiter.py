@@ -49,7 +49,7 @@ class Limiter:
         return list(self.server._connections)
 
     async def counted(self, team: str = "json") -> int:
-        return sum(count or 0 for count in (await self.store.look(f"{{llm|team={team}}}")).values())
+        return sum(count or 0 for count in (await self.store.read_bucket(f"{{llm|team={team}}}")).values())
 
     async def still_serves(self) -> bool:
         """Whether somebody else gets an answer."""

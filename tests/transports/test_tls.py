@@ -92,7 +92,7 @@ async def test_a_client_that_trusts_the_ca_is_answered(
     """Whoever it is, where no certificate is asked for."""
     served = await start(*authority.server().write(tmp_path))
     assert ("OK", "") == await told(served, authority.channel())
-    assert [40] == list((await served.store.look("{llm|team=json}")).values())
+    assert [40] == list((await served.store.read_bucket("{llm|team=json}")).values())
 
 
 async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:
     code, _ = await served.code(CHARGE_40, patience=0.05)
     assert grpc.StatusCode.DEADLINE_EXCEEDED == code
     await until(lambda: len(served.store) == 1)
-    assert [40] == list((await served.store.look("{llm|team=json}")).values())
+    assert [40] == list((await served.store.read_bucket("{llm|team=json}")).values())
 
 
 async def test_the_service_learns_how_long_a_caller_waits(served: Served) -> None:
@@ -312,7 +312,7 @@ async def test_a_caller_without_a_deadline_waits_no_longer_than_it_is_given(star
     served = await start(hold=True, patience=Patience(otherwise=0.01))
     late = (grpc.StatusCode.UNAVAILABLE, "the store did not answer within 10 ms")
     assert late == await served.code(CHARGE_40, patience=None)
-    assert [40] == list((await served.store.look("{llm|team=json}")).values())
+    assert [40] == list((await served.store.read_bucket("{llm|team=json}")).values())
 
 
 async def test_health_follows_the_service(served: Served) -> None:

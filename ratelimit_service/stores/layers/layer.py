@@ -33,13 +33,13 @@ class Layer:
         """Ask the store below whether it can be reached."""
         await self._below.ping()
 
-    async def look(self, bucket: str) -> dict[str, int | None]:
+    async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold."""
-        return await self._below.look(bucket)
+        return await self._below.read_bucket(bucket)
 
-    async def forget(self, bucket: str) -> dict[str, int | None]:
+    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket."""
-        return await self._below.forget(bucket)
+        return await self._below.delete_bucket(bucket)
 
 
 def without_early_answers(store: CounterStore) -> CounterStore:

@@ -47,13 +47,13 @@ class SecondsApart:
         """Raise StoreError unless both answer."""
         await self._both(lambda store: store.ping())
 
-    async def look(self, bucket: str) -> dict[str, int | None]:
+    async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold in both."""
-        return await self._others.look(bucket) | await self._seconds.look(bucket)
+        return await self._others.read_bucket(bucket) | await self._seconds.read_bucket(bucket)
 
-    async def forget(self, bucket: str) -> dict[str, int | None]:
+    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket in both."""
-        return await self._others.forget(bucket) | await self._seconds.forget(bucket)
+        return await self._others.delete_bucket(bucket) | await self._seconds.delete_bucket(bucket)
 
     async def _both(self, do: Callable[[CounterStore], Awaitable[None]]) -> None:
         errors = await asyncio.gather(do(self._others), do(self._seconds), return_exceptions=True)

@@ -271,11 +271,11 @@ class ClusterStore(ScriptStore):
         """A client of each primary that answers, by its address."""
         return {str(node): node.client for node in self._primaries if not node.away}
 
-    async def look(self, bucket: str) -> dict[str, int | None]:
+    async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all keys of the server that has its slot."""
         return await self._held(bucket, "GET")
 
-    async def forget(self, bucket: str) -> dict[str, int | None]:
+    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket; returns what they held, by key."""
         return await self._held(bucket, "GETDEL")
 

@@ -259,10 +259,10 @@ class RedisStore(ScriptStore):
         """A client of the server, by its address."""
         return {address_of(self._client): self._client}
 
-    async def look(self, bucket: str) -> dict[str, int | None]:
+    async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all keys of its server, a thousand at a time."""
         return await look_up(self._wire, self._prefix, bucket, "GET")
 
-    async def forget(self, bucket: str) -> dict[str, int | None]:
+    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket; returns what they held, by key."""
         return await look_up(self._wire, self._prefix, bucket, "GETDEL")
