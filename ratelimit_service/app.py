@@ -25,6 +25,7 @@ from .assembly import (
     patience_of,
     places_of,
     policy_of,
+    shares_of,
     spread_of,
 )
 from .background.tasks import Background
@@ -139,7 +140,8 @@ class App:
             merge_domains=settings.merge_domain_config,
             budget_domains=frozenset(settings.budget_domains),
         )
-        self.grpc = make_grpc_server(settings, self.service, self.health, self.metrics.requested)
+        shares = shares_of(settings)
+        self.grpc = make_grpc_server(settings, self.service, self.health, self.metrics.requested, shares.grpc)
         self.metrics.watch("ratelimit_service_calls_in_hand", lambda: self.grpc.in_hand)
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
         self.background.expect("event_loop")
@@ -147,13 +149,15 @@ class App:
         main = main_app(self.service, self.health, codec)
         debug = debug_app(lambda: self.service.tree, lambda: self.rulebook.problems, self.metrics)
         certificates = http_certificates(settings)
-        self.http = HttpPort(main, settings.host, settings.port, certificates=certificates)
-        self.debug = HttpPort(debug, settings.debug_host, settings.debug_port, "debug HTTP", certificates)
+        self.http = HttpPort(main, settings.host, settings.port, "HTTP", certificates, shares.http)
+        self.debug = HttpPort(
+            debug, settings.debug_host, settings.debug_port, "debug HTTP", certificates, shares.http
+        )
         self._ports = [self.http, self.debug]
         if settings.use_prometheus:
             host, port = settings.prometheus_address
             shown = metrics_app(self.metrics, settings.prometheus_path)
-            self.metrics_port = HttpPort(shown, host, port, "metrics", certificates)
+            self.metrics_port = HttpPort(shown, host, port, "metrics", certificates, shares.http)
             self._ports.append(self.metrics_port)
 
     async def run(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from . import descriptors
 from .background.tasks import Background
 from .core.answers.refusal import Spread
 from .core.bounds import RequestBounds
@@ -20,6 +21,7 @@ from .core.planner import Jitter
 from .core.planning import FailureMode, Policy
 from .core.windows.blocks import length
 from .deadlines import Patience
+from .descriptors import Shares
 from .health import Health
 from .listening import Address
 from .ports import Clock, CounterStore
@@ -227,10 +229,37 @@ def patience_of(settings: Settings) -> Patience:
     return Patience(settings.store_answer_margin, settings.store_answer_deadline)
 
 
+def shares_of(settings: Settings) -> Shares:
+    """How many connections there may be to each port, so that all of them fit the limit of open files."""
+    pools = 0
+    if settings.backend == "redis":
+        # Twice, for the sentinels or the servers of a Cluster, to each of which few connections are made.
+        pools = 2 * settings.redis_pool_size
+        if settings.redis_persecond:
+            pools += 2 * settings.redis_persecond_pool_size
+    most, wanted = descriptors.limit(), settings.grpc_max_connections
+    shares = descriptors.shared(most, grpc=wanted, http_ports=2 + settings.use_prometheus, redis=pools)
+    if shares.grpc < wanted:
+        structlog.get_logger("ratelimit_service").warning(
+            "GRPC_MAX_CONNECTIONS does not fit the limit of open files: raise it (ulimit -n), or set fewer connections",
+            wanted=wanted,
+            open_files=most,
+            connections=shares.grpc,
+        )
+    return shares
+
+
 def make_grpc_server(
-    settings: Settings, service: RateLimitService, health: Health, requested: Requested
+    settings: Settings,
+    service: RateLimitService,
+    health: Health,
+    requested: Requested,
+    most_connections: int | None = None,
 ) -> GrpcioServer | NativeServer:
-    """The gRPC port on the transport that the settings ask for, not yet open. Raises StartError."""
+    """The gRPC port on the transport that the settings ask for, not yet open. Raises StartError.
+
+    `most_connections` takes the place of GRPC_MAX_CONNECTIONS.
+    """
     options = GrpcOptions(
         address=f"unix:{settings.grpc_uds}"
         if settings.grpc_uds
@@ -239,7 +268,7 @@ def make_grpc_server(
         max_connection_age_grace=settings.grpc_max_connection_age_grace,
         max_message_bytes=settings.grpc_max_message_bytes,
         max_concurrent_calls=settings.grpc_max_concurrent_calls,
-        max_connections=settings.grpc_max_connections,
+        max_connections=settings.grpc_max_connections if most_connections is None else most_connections,
         certificates=grpc_certificates(settings),
         client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
     )

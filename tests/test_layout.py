@@ -18,6 +18,7 @@ LONGEST = 400
 ALLOWED = {
     "core": {},
     "background": {},
+    "descriptors": {},
     "proto": {},
     "health": {},
     "settings": {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from .. import descriptors
 from ..core.errors import InvalidRequest, InvalidRules, Problem, StartError
 from ..core.model import Entry
 from ..core.text import printable
@@ -43,6 +44,7 @@ def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Seque
         settings = load_settings(environ, options)
         logs.configure(settings.log_level, settings.log_format, writer=writer)
         logs.log_what_python_reports()
+        descriptors.raise_limit()
         if ignored:
             log.warning("arguments ignored", arguments=list(ignored))
         for line in unsupported(environ):

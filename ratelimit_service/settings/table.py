@@ -105,7 +105,9 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
         SERVER, "10000", "Calls in hand at once; more are refused with RESOURCE_EXHAUSTED. Ours."
     )
     grpc_max_connections: Annotated[int, whole_number(1)] = _setting(
-        SERVER, "10000", "Connections to the gRPC port at once; one more is closed at once. Ours."
+        SERVER,
+        "10000",
+        "Connections to the gRPC port at once; one more is closed at once. Fewer where the limit of open files is lower. Ours.",
     )
     grpc_max_message_bytes: Annotated[int, whole_number(1)] = _setting(
         SERVER, "4194304", "The largest request that is read. Ours."

@@ -26,6 +26,9 @@ from . import codec
 from .grpc_method import METHOD, SERVICE, status_of
 from .options import GrpcOptions, Requested
 
+_HANDSHAKE = 10.0
+"""Seconds that a peer has for introducing itself, TLS included."""
+
 _LAST_WORD = 0.1
 """Seconds that a watch of the health has to say that the server leaves, and the last answers to be sent."""
 
@@ -262,6 +265,8 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
         ("grpc.max_allowed_incoming_connections", options.max_connections),
+        # A peer that connects and says nothing has one of these places, for two minutes by default.
+        ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)),
         # grpc adds a jitter of a tenth of its own; ours keeps replicas apart that were started together.
         (
             "grpc.max_connection_age_ms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import socket
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.service import COMMAND, Service, Serving, calling, port_of
+from testing.servers import RedisServer
+from testing.service import Service, Serving, calling
 from testing.waiting import wait_for
 
 from ..loading.held import HeldFile, children
@@ -51,39 +53,14 @@ def test_rules_are_reloaded_once_there_are_descriptors_again(config: str, transp
         assert 0 == service.stop()
 
 
-def test_more_idle_connections_than_descriptors_end_no_reloading(config: str) -> None:
-    """What was reported: 256 descriptors, 320 connections that say nothing, then none."""
-    limited = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
-    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config}
-    with Service(environment, command=(*limited, *COMMAND, "serve")) as service:
-        port = port_of(service.http)
-        idle = []
-        for _ in range(320):
-            connection = socket.socket()
-            connection.setblocking(False)
-            connection.connect_ex(("127.0.0.1", port))
-            idle.append(connection)
-        write(Path(config), rules("d", 11))
-        wait_for(
-            "what comes of it",
-            lambda: (
-                service.events("configuration refused") or len(service.events("configuration loaded")) == 2
-            ),
-        )
-        for connection in idle:
-            connection.close()
-        with calling(service.grpc) as caller:
-            write(Path(config), rules("d", 12))
-            wait_for("the change", lambda: caller.limit("d", "team", "dba") == 12)
-
-
 class Nonsense(socketserver.ThreadingTCPServer):
-    """A Redis that answers PING with what no driver can parse, as long as `talks_nonsense` is set."""
+    """Before a Redis: answers in its place with what no driver can parse, as long as `talks_nonsense` is set."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, redis: RedisServer) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
+        self.redis = redis
         self.talks_nonsense = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -102,20 +79,28 @@ class _Answer(socketserver.BaseRequestHandler):
     server: Nonsense
 
     def handle(self) -> None:
-        while data := self.request.recv(65_536):
-            if b"PING" in data:
-                nonsense = self.server.talks_nonsense.is_set()
-                self.request.sendall(b"-MOVED nonsense\r\n" if nonsense else b"+PONG\r\n")
-            elif (b"INFO" in data and b"SETINFO" not in data) or b"TIME" in data:
-                self.request.sendall(b"-ERR unknown command\r\n")
-            else:
-                self.request.sendall(b"+OK\r\n" * data.count(b"*"))
+        with socket.create_connection(("127.0.0.1", self.server.redis.port)) as redis:
+            back = threading.Thread(target=self._pump_back, args=(redis,), daemon=True)
+            back.start()
+            while data := self.request.recv(65_536):
+                if self.server.talks_nonsense.is_set():
+                    self.request.sendall(b"-MOVED nonsense\r\n")
+                else:
+                    redis.sendall(data)
+            redis.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def _pump_back(self, redis: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := redis.recv(65_536):
+                self.request.sendall(data)
 
 
 def test_a_redis_whose_answers_cannot_be_parsed_is_unhealthy_until_they_can(config: str) -> None:
     """The probe goes on, whatever the driver raises; it is counted and logged."""
     with (
-        Nonsense() as redis,
+        RedisServer() as behind,
+        Nonsense(behind) as redis,
         Service({"REDIS_URL": redis.address, "CONFIG_PATH": config}) as service,
     ):
         wait_for("healthy", lambda: service.health() == (200, "OK"))

@@ -266,6 +266,20 @@ async def test_one_connection_too_many_is_closed(start: Start) -> None:
         peer.close()
 
 
+async def test_a_peer_that_does_not_introduce_itself_is_closed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has one of the places that GRPC_MAX_CONNECTIONS counts."""
+    monkeypatch.setattr("ratelimit_service.transports.grpcio._HANDSHAKE", 0.2)
+    monkeypatch.setattr("ratelimit_service.transports.native.connection.PATIENCE", 0.2)
+    served = await start(GrpcOptions())
+    reader, writer = await asyncio.open_connection(*served.server.address.split(":"))
+    async with asyncio.timeout(20):
+        while await reader.read(1_000):
+            pass
+    writer.close()
+
+
 async def until_served(address: str) -> None:
     """Until a new connection is taken."""
     async with asyncio.timeout(20):

@@ -1,0 +1,90 @@
+"""Connections that say nothing, more of them than there are descriptors: the others are answered, and rules are reloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from testing.service import COMMAND, Service, calling, port_of
+from testing.waiting import wait_for
+
+from .conftest import rules, write
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
+
+
+def limited(environment: Mapping[str, str], soft: int, hard: int | None = None) -> Service:
+    """A service that may have so many files open, and raise that to `hard`."""
+    shell = ("sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard or soft} && exec "$@"', "sh")
+    return Service(environment, command=(*shell, *COMMAND, "serve"))
+
+
+@contextlib.contextmanager
+def silent(address: str, count: int) -> Iterator[None]:
+    """So many connections, by which nothing is sent."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most[1] < count + 500:
+        pytest.skip(f"the tests may not have {count} files open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
+    with contextlib.ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, most)
+        for _ in range(count):
+            connection = opened.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port_of(address)))
+        yield
+
+
+@TRANSPORTS
+@pytest.mark.parametrize(("files", "count"), [(256, 320), (1_024, 1_200)])
+def test_silent_connections_to_http_ports_are_in_nobodys_way(
+    config: str, transport: str, files: int, count: int
+) -> None:
+    """Health, metrics and gRPC answer, and a change of the rules is loaded: while they are there, and after."""
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
+    with limited(environment, files) as service:
+        with silent(service.http, count), silent(service.metrics, count), calling(service.grpc) as caller:
+            assert (200, "OK") == service.health()
+            assert files * 0.9 > service.metric("process_open_fds")
+            assert 10 == caller.limit("d", "team", "dba")
+            write(Path(config), rules("d", 11))
+            wait_for("the change", lambda: caller.limit("d", "team", "dba") == 11)
+            assert (200, "OK") == service.health()
+        with calling(service.grpc) as caller:
+            write(Path(config), rules("d", 12))
+            wait_for("the next change", lambda: caller.limit("d", "team", "dba") == 12)
+        assert [] == service.events("a connection cannot be accepted")
+        assert 0 == service.stop()
+
+
+@TRANSPORTS
+def test_silent_connections_to_grpc_leave_descriptors_for_everything_else(
+    config: str, transport: str
+) -> None:
+    """GRPC_MAX_CONNECTIONS fits the limit of open files, with a line that says so."""
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
+    with limited(environment, 512) as service, calling(service.grpc) as caller:
+        assert 10 == caller.limit("d", "team", "dba")
+        with silent(service.grpc, 600):
+            assert (200, "OK") == service.health()
+            write(Path(config), rules("d", 11))
+            wait_for("the change", lambda: caller.limit("d", "team", "dba") == 11)
+            assert 512 * 0.95 > service.metric("process_open_fds")
+        (line,) = [event for event in service.everything() if "GRPC_MAX_CONNECTIONS" in event["@message"]]
+        assert ("warning", 10_000, 512) == (line["level"], line["wanted"], line["open_files"])
+        assert 300 < line["connections"] < 400
+        assert 0 == service.stop()
+
+
+def test_the_soft_limit_of_files_is_raised(config: str) -> None:
+    """So nothing has to be clamped where the hard one is large enough."""
+    hard = min(20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    with limited({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}, 256, hard) as service:
+        assert (hard, hard) == resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        clamped = [event for event in service.everything() if "GRPC_MAX_CONNECTIONS" in event["@message"]]
+        assert bool(clamped) is (hard < 13_200)
