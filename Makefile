@@ -27,7 +27,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under 
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks ## Run all tests; sets up what they need, redis-server included.
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm ## Run all tests; sets up what they need: redis-server, and helm, built once where Go is (a minute).
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -108,7 +108,7 @@ HTTP2 = ratelimit_service/transports/native/_http2.pyx ratelimit_service/transpo
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus h2load base sdks
+.PHONY: redis prometheus h2load base sdks helm
 redis:
 	@sh tools/need_redis.sh
 
@@ -123,3 +123,6 @@ base:
 
 sdks:
 	@sh tools/need_sdks.sh
+
+helm:
+	@sh tools/need_helm.sh

@@ -33,7 +33,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     EXAMPLES_PAGE,
     ROOT / "deploy" / "README.md",
-    *(ROOT / "deploy" / name / "README.md" for name in ("agentgateway", "envoy", "kubernetes")),
+    *(ROOT / "deploy" / name / "README.md" for name in ("agentgateway", "envoy", "helm", "kubernetes")),
 ]
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 

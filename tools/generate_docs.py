@@ -1,10 +1,11 @@
-"""Write what is made from tables in the code, and from other files: pages of docs/, and a manifest of deploy/monitoring.
+"""Write what is made from tables in the code, and from other files: pages of docs/, and parts of deploy/.
 
 With --check, only say whether they are current.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -66,6 +67,20 @@ def prometheus_rule() -> str:
     return PROMETHEUS_RULE_HEAD + indent(f"groups:\n{groups}", "  ")
 
 
+HELM_SCHEMA = ROOT / "deploy" / "helm" / "ratelimit-service" / "values.schema.json"
+
+_OF_A_SETTING = ["string", "number", "boolean", "null"]
+
+
+def helm_schema() -> str:
+    """The schema of the chart's values, with every setting as a property of `settings`: a misspelt one is refused."""
+    schema = json.loads(HELM_SCHEMA.read_text("utf-8"))
+    schema["properties"]["settings"]["properties"] = {
+        setting.name: {"description": setting.meaning, "type": _OF_A_SETTING} for setting in documented()
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def settings_page() -> str:
     """docs/settings.md."""
     parts = [SETTINGS_HEAD]
@@ -96,6 +111,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "metrics.md": catalogue.markdown(),
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "deploy" / "monitoring" / "prometheusrule.yaml": prometheus_rule(),
+        HELM_SCHEMA: helm_schema(),
     }
 
 
