@@ -17,6 +17,7 @@ from ratelimit_service.stores.batch import CallFailed, Fate
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import Link, Login, at_address, connect
 from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.script import Arguments
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.fleets import RedisCluster
 from testing.servers import RedisServer
@@ -271,6 +272,47 @@ async def test_a_register_of_another_kind_costs_its_lane_and_nothing_else(
     await settled(store)
     assert [5] == await charge(store, ALLOWED, amount=0)
     assert (False, 0) == (store.open, store.journal.dropped)
+
+
+@pytest.mark.parametrize("what", ["out of memory", "read-only"])
+async def test_a_redis_that_cannot_be_written_to_at_the_start_is_no_proxy(
+    server: RedisServer, what: str
+) -> None:
+    """Whether all keys are on one server is found out when it counts; until then buckets are apart."""
+    begin, end, _ = REFUSALS[what]
+    groups = [[Hit("{a}:x", 1, 60), Hit("{b}:x", 1, 60)]]
+    begin(server)
+    try:
+        below = RedisStore(connect(server.url))
+        await below.start()
+        await below.ping()
+        assert 2 == len(below.parts(groups) or ())
+    finally:
+        end(server)
+    await below.ping()
+    assert below.parts(groups) is None
+    await below.close()
+
+
+async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) -> None:
+    """A FLUSHALL at the worst moment: it is looked at twice."""
+    below = RedisStore(connect(server.url))
+    ask = below._ask
+    asked = 0
+
+    async def losing(arguments: Arguments) -> object:
+        nonlocal asked
+        asked += 1
+        reply = await ask(arguments)
+        if asked == 17:  # the marker, after the greetings
+            server.cli("FLUSHALL")
+        return reply
+
+    below._ask = losing  # type: ignore[method-assign]
+    await below.start()
+    assert asked > 17 + 64 + 2
+    assert below.parts([[Hit("{a}:x", 1, 60), Hit("{b}:x", 1, 60)]]) is None
+    await below.close()
 
 
 # A prefix with a hash tag.

@@ -285,6 +285,9 @@ async def test_a_cluster_taken_for_a_single_server(redis_cluster: RedisCluster) 
     """What to set is said."""
     slots = {server: number for number, server in enumerate(redis_cluster.primaries())}
     async with store_of(REDIS_URL=next(iter(slots)).address) as store:
+        for probe in (store.start, store.ping):
+            with pytest.raises(StoreError, match="set REDIS_TYPE=CLUSTER"):
+                await probe()
         outcomes = [await charge(store, f"{{d|k={number}}}:day:2026-11-21") for number in range(12)]
     assert any("set REDIS_TYPE=CLUSTER" in str(outcome) for (outcome,) in outcomes)
 

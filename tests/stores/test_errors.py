@@ -32,6 +32,7 @@ REPLIES = {
     "MOVED 3999 127.0.0.1:6381": Fate.REFUSED,
     "ASK 3999 127.0.0.1:6381": Fate.REFUSED,
     "ERR unknown command 'EVALSHA', with args beginning with: ": Fate.REFUSED,
+    "ERR Unknown Redis command called from script script: 6a07, on @user_script:39.": Fate.REFUSED,
     "no upstream host": Fate.REFUSED,
     # The register: every counter of another type fails its own hit.
     "WRONGTYPE Operation against a key holding the wrong kind of value": Fate.BAD_LANE,

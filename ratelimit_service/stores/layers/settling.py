@@ -223,10 +223,12 @@ class SettlingStore(Layer):
         self._recover()
 
     def _lanes_in(self, where: Place) -> list[str]:
-        lanes = self._lanes.get(where)
+        lanes = self._lanes.newest(where)
         if lanes is None:
-            lanes = []
-            self._lanes.put(where, lanes)
+            lanes = self._lanes.get(where)
+            if lanes is None:
+                lanes = []
+                self._lanes.put(where, lanes)
         return lanes
 
     def _new_lane(self) -> str:

@@ -62,6 +62,7 @@ _FATES_OF_TEXTS = {
     "BUSY": Fate.REFUSED,  # another script has been running for too long
     "WRONGTYPE": Fate.BAD_LANE,  # the register: a counter of another type fails its own hit (hit.lua)
     "unknown": Fate.REFUSED,  # unknown command 'EVALSHA': rename-command, or a proxy
+    "Unknown": Fate.REFUSED,  # Unknown Redis command called from script: SET, of the register
 }
 """By the text of an error that redis-py has no class for, or the first word of it."""
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import ClusterCrossSlotError, InvalidResponse, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    InvalidResponse,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from ...core.errors import StoreError
 from ...core.model import HitValues
@@ -151,26 +158,23 @@ class RedisStore(ScriptStore):
         return where
 
     def _apply(self, batch: Batch, then: Callable[[Counts | Exception], None]) -> None:
-        parts = None
+        several = self._spread is not Spread.ONE
         # A batch with a lane that was sent in one call stays one: its number is in one register.
-        if (
-            batch.where == EVERYWHERE
-            and any(batch.groups)
-            and (not batch.lane or self._spread is Spread.SLOTS)
-        ):
+        if several and batch.where == EVERYWHERE and (not batch.lane or self._spread is Spread.SLOTS):
             parts = self.parts(batch.groups)
-        if parts is not None:
-            self._apply_in_parts(batch, parts, then)
-            return
+            if parts:
+                self._apply_in_parts(batch, parts, then)
+                return
+        call = self._call(batch)
 
-        def applied(outcome: Counts | Exception) -> None:
-            if isinstance(outcome, ClusterCrossSlotError):  # nothing was applied
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ClusterCrossSlotError):  # nothing was applied
                 self._is_spread(Spread.SLOTS)
                 self._apply_in_parts(batch, by_slot(batch.groups), then)
             else:
-                then(outcome)
+                then(call.counts(reply))
 
-        super()._apply(batch, applied)
+        self._evaluate(batch.where, call.arguments, answered)
 
     def _evaluate(self, where: Place, arguments: Arguments, then: Answered) -> None:
         def answered(reply: Any) -> None:
@@ -219,8 +223,9 @@ class RedisStore(ScriptStore):
         lanes = ("",) if self._spread is Spread.ONE else map(str, range(_GREETED))
         calls = [Call(Batch((), lane, ""), self._prefix).arguments for lane in lanes]
         replies = await asyncio.gather(*map(self._ask, calls), return_exceptions=True)
-        if [] not in replies:
-            wrong = replies[0]
+        moved = [reply for reply in replies if isinstance(reply, AskError)]  # or MOVED: a server of a Cluster
+        if moved or [] not in replies:
+            wrong = (moved or replies)[0]
             raise (
                 wrong
                 if isinstance(wrong, BaseException)
@@ -229,7 +234,9 @@ class RedisStore(ScriptStore):
 
     async def _find_out(self) -> None:
         self._found_out = asyncio.get_running_loop().time()
-        self._is_spread(await find_out(self._ask, self._prefix))
+        found = await find_out(self._ask, self._prefix)
+        if found is not Spread.UNKNOWN:
+            self._is_spread(found)
 
     def _ask(self, arguments: Arguments) -> Awaitable[Any]:
         return asked(lambda then: evaluate(self._wire, arguments, then))
@@ -249,8 +256,8 @@ class RedisStore(ScriptStore):
                 primary = await pool.get_master_address()
                 self._wire.drop("another Redis is the primary now", unless_at=primary)
             await self._greet()
-            one = self._spread in (Spread.UNKNOWN, Spread.ONE)
-            if one and asyncio.get_running_loop().time() > self._found_out + _LOOK_AGAIN:
+            again = asyncio.get_running_loop().time() > self._found_out + _LOOK_AGAIN
+            if self._spread is Spread.UNKNOWN or (self._spread is Spread.ONE and again):
                 await self._find_out()
         except Exception as error:  # the driver raises anything, where it cannot parse a reply
             raise failure(error) from None

@@ -35,15 +35,29 @@ class Spread(Enum):
 async def find_out(ask: Callable[[Arguments], Awaitable[Any]], prefix: str) -> Spread:
     """How keys are spread. `ask` runs hit.lua with these arguments, and returns or raises what is replied.
 
-    It counts one key, and reads it in calls with another key in front: on another server it is not there. Raises what
-    redis-py does where that does not tell. All keys are registers by their names, so that an ACL need not allow others.
+    UNKNOWN where Redis does not count now (it is full, or read-only). Raises what redis-py does where that does not tell.
+    """
+    found = await _look(ask, prefix)
+    if (
+        found is Spread.TAGS
+    ):  # once more: the marker may have been lost by itself, to a FLUSHALL or a failover
+        found = await _look(ask, prefix)
+    return found
+
+
+async def _look(ask: Callable[[Arguments], Awaitable[Any]], prefix: str) -> Spread:
+    """Count one key, and read it in calls with another key in front: on another server it is not there.
+
+    All keys are registers by their names, so that an ACL need not allow others.
     """
     name = f"probe-{uuid.uuid4().hex[:12]}"
     marker = register(prefix, name)
     try:
-        await ask((2, marker, marker, "", REGISTER_TTL, 1, _MARKER_TTL))
+        before = await ask((2, marker, marker, "", REGISTER_TTL, 1, _MARKER_TTL))
     except ClusterCrossSlotError:
         return Spread.SLOTS
+    if before != [0]:
+        return Spread.UNKNOWN
     from_others = [
         ask((3, register(prefix, f"{name}-{number}"), marker, marker, "", REGISTER_TTL, 0, 1, 0, 1))
         for number in range(_KEYS)
