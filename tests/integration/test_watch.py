@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -129,6 +130,51 @@ async def test_a_redis_that_came_back_empty_is_said(tmp_path: Path) -> None:
         assert "came back empty" in line["event"]
         assert ["info"] == [line["log_level"] for line in await watching.said()]
         await watching.store.close()
+
+
+async def test_an_append_only_file_that_is_gone_is_said(tmp_path: Path) -> None:
+    """A volume that does not outlast its pod, say; one that is there is well, whatever else is counted by then."""
+    with RedisServer("--dir", str(tmp_path), "--appendonly", "yes") as server:
+        watching = Watching(server.url)
+        watching.long_windows = True
+        assert [] == await watching.said()
+        server.stop()
+        server.start()
+        await watching.said()  # the first look meets the connection that broke
+        assert [] == await watching.said()
+        assert 0 < int(server.cli("TTL", watching.watch._markers[server.address])) <= 86_400
+        server.stop()
+        shutil.rmtree(tmp_path / "appendonlydir", ignore_errors=True)
+        (tmp_path / "appendonly.aof").unlink(missing_ok=True)
+        server.start()
+        server.cli("SET", "another", "1")
+        lines = [*await watching.said(), *await watching.said()]
+        assert ["error"] == [line["log_level"] for line in lines]
+        assert "came back empty" in lines[0]["event"]
+        assert ["info"] == [line["log_level"] for line in await watching.said()]
+        await watching.store.close()
+
+
+async def test_each_server_of_a_cluster_is_marked_in_a_slot_of_its_own(redis_cluster: RedisCluster) -> None:
+    """And one that may not be written to is not marked."""
+    store = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses(), prefix="w:")
+    await store.start()
+    watch = RedisWatch(time.time, lambda: True)
+    watch.add(store)
+    redis_cluster.configure("appendonly", "yes")
+    full = redis_cluster.primaries()[0]
+    full.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert await watch.look()
+        others = {server.address for server in redis_cluster.primaries()[1:]}
+        assert others == set(watch._markers)
+        for address, key in watch._markers.items():
+            assert key.startswith("w:lane:watch-")
+            assert "1" == redis_cluster.at(int(address.rpartition(":")[2])).cli("GET", key)
+    finally:
+        full.cli("CONFIG", "SET", "maxmemory", "0")
+        redis_cluster.configure("appendonly", "no")
+        await store.close()
 
 
 async def test_what_redis_does_not_tell_is_said_once(server: RedisServer) -> None:

@@ -31,9 +31,9 @@ from ..batch import EVERYWHERE, Batch, Part, Place
 from .client import Address, close
 from .errors import NotSent, failure
 from .held import held
-from .script import Arguments, Counts, evaluate
+from .script import Arguments, Counts, evaluate, register
 from .server import ScriptStore
-from .slots import SLOTS, by_slot, slot_of
+from .slots import SLOTS, by_slot, slot_of, tag_in
 from .wire import Answered, Wire, asked
 
 _SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError
@@ -270,6 +270,11 @@ class ClusterStore(ScriptStore):
     def servers(self) -> dict[str, aioredis.Redis]:
         """A client of each primary that answers, by its address."""
         return {str(node): node.client for node in self._primaries if not node.away}
+
+    def register_on(self, server: str, lane: str) -> str:
+        """The key of a lane's register in the first slot that a server has."""
+        slot = next((slot for slot, node in enumerate(self._owners) if node and str(node) == server), 0)
+        return register(self._prefix, lane, tag_in(slot))
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all keys of the server that has its slot."""

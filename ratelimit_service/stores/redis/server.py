@@ -26,7 +26,7 @@ from ..batch import EVERYWHERE, Applied, Batch, CallFailed, Part, Place, UnderWa
 from .client import PrimaryPool, address_of, connect
 from .errors import failure
 from .held import look_up
-from .script import Arguments, Call, Counts, evaluate
+from .script import Arguments, Call, Counts, evaluate, register
 from .slots import by_slot, by_tag, tag_in
 from .spread import Spread, find_out
 from .wire import Answered, Wire, asked
@@ -265,6 +265,10 @@ class RedisStore(ScriptStore):
     def servers(self) -> dict[str, aioredis.Redis]:
         """A client of the server, by its address."""
         return {address_of(self._client): self._client}
+
+    def register_on(self, server: str, lane: str) -> str:
+        """The key of a lane's register."""
+        return register(self._prefix, lane)
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """What the counters of a bucket hold, by key. Walks through all keys of its server, a thousand at a time."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import redis.asyncio as aioredis
@@ -18,6 +20,8 @@ EVERY = 60.0
 LARGEST_OFFSET = 1.0
 """Seconds that a server's clock may be off before it is said."""
 
+_MARKER_TTL = 86_400
+
 _OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
 
 
@@ -26,6 +30,10 @@ class Watched(Protocol):
 
     def servers(self) -> Mapping[str, aioredis.Redis]:
         """A client of each server that counts, by its address."""
+        ...
+
+    def register_on(self, server: str, lane: str) -> str:
+        """The key of a lane's register that the server with this address has."""
         ...
 
 
@@ -51,6 +59,9 @@ class RedisWatch:
         self._said: dict[tuple[str, str], str] = {}
         self._offsets: dict[str, float] = {}
         self._runs: dict[str, str] = {}
+        self._lane = f"watch-{uuid.uuid4().hex[:12]}"
+        self._markers: dict[str, str] = {}
+        """A key of ours on each server with an append-only file: it is gone where the file is."""
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def add(self, store: Watched, *, keeps_days: bool = True) -> None:
@@ -79,7 +90,7 @@ class RedisWatch:
             if name in offsets:
                 self._offsets[name] = offsets[name]
             try:
-                for finding in await self._findings(name, client, keeps_days):
+                for finding in await self._findings(name, client, store if keeps_days else None):
                     self._say(name, finding)
                 reached = True
             except (RedisError, OSError) as error:
@@ -94,7 +105,8 @@ class RedisWatch:
             text = message or f"Redis is well again: {topic}"
             getattr(self._log, level if message else "info")(text, server=server, **details)
 
-    async def _findings(self, name: str, client: aioredis.Redis, keeps_days: bool) -> list[Finding]:
+    async def _findings(self, name: str, client: aioredis.Redis, store: Watched | None) -> list[Finding]:
+        """What there is to say; about what is kept, where `store` is given."""
         clock = await self._clock_of(name, client)
         try:
             info = await client.info()
@@ -102,23 +114,43 @@ class RedisWatch:
             message = "Redis does not tell its version, nor whether it evicts (INFO)"
             return [clock, Finding("INFO", "info", message, {"error": str(error)})]
         found = [clock, version(info), eviction(info)]
-        if keeps_days:
-            found += [self._emptied(name, info), await self._persistence(info, client)]
+        if store is not None:
+            marker = store.register_on(name, self._lane) if info.get("aof_enabled") else ""
+            emptied = await self._emptied(name, info, client, marker)
+            found += [emptied, await self._persistence(info, client)]
         return found
 
-    def _emptied(self, name: str, info: Mapping[str, Any]) -> Finding:
+    async def _emptied(
+        self, name: str, info: Mapping[str, Any], client: aioredis.Redis, marker: str
+    ) -> Finding:
         """Whether the server was started again since the last look, and found nothing on its disk."""
         run = str(info.get("run_id", ""))
         before, self._runs[name] = self._runs.get(name, run), run
-        # Redis 6.2 does not tell what it has loaded: then what counts is whether it has something now.
-        loaded = info.get("rdb_last_load_keys_loaded", "db0" in info)
-        if run == before or info.get("aof_enabled") or loaded:
+        left = self._markers.pop(name, "")
+        well = run == before
+        if not well and left and info.get("aof_enabled"):
+            well = await self._is_there(client, left)
+        elif not well:
+            # Redis 6.2 does not tell what it has loaded: then what counts is whether it has something now. Of an append-only
+            # file, none tells how many keys were in it.
+            well = bool(info.get("aof_enabled") or info.get("rdb_last_load_keys_loaded", "db0" in info))
+        if marker:
+            with suppress(ResponseError):  # it is full, or read-only: then there is no telling
+                await client.set(marker, "1", ex=_MARKER_TTL)
+                self._markers[name] = marker
+        if well:
             return Finding("what was used", "error")
         return Finding(
             "what was used",
             "error",
             "Redis was started again and came back empty: what was used before is forgotten, and limits begin anew",
         )
+
+    async def _is_there(self, client: aioredis.Redis, key: str) -> bool:
+        try:
+            return await client.get(key) is not None
+        except ResponseError:  # its slot is on another server by now
+            return True
 
     async def _clock_of(self, name: str, client: aioredis.Redis) -> Finding:
         try:
