@@ -165,3 +165,26 @@ async def test_no_error_shows_the_password() -> None:
     assert not any(
         secret in str(error.value) for secret in ("hush-hush", "wrong-secret") for error in (refused, gone)
     )
+
+
+async def test_its_time_is_that_of_redis(store: RedisStore, redis_server: RedisServer) -> None:
+    """By which registers expire."""
+    told = await store.time()
+    assert told is not None
+    assert abs(told - int(redis_server.cli("TIME").split()[0])) <= 1
+
+
+async def test_a_redis_that_does_not_tell_the_time_is_no_error(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """An ACL may forbid it; a server may be away."""
+    redis_server.cli("ACL", "SETUSER", "untimely", "on", ">secret", "+@all", "-time", "~*")
+    try:
+        store = RedisStore(connect(redis_url, username="untimely", password="secret"))
+        assert await store.time() is None
+        await store.close()
+    finally:
+        redis_server.cli("ACL", "DELUSER", "untimely")
+    away = RedisStore(connect("redis://127.0.0.1:1"))
+    assert await away.time() is None
+    await away.close()

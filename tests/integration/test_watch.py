@@ -215,7 +215,9 @@ async def test_every_primary_of_a_cluster_is_looked_at(redis_cluster: RedisClust
     watch = RedisWatch(time.time, lambda: True)
     watch.add(store)
     assert not await watch.look()
+    assert await store.time() is None
     await store.start()
+    assert abs(time.time() - (await store.time() or 0)) < 2
     with structlog.testing.capture_logs() as logs:
         assert await watch.look()
     await store.close()

@@ -21,6 +21,10 @@ class Backend(CounterStore, Protocol):
         """What stands for the server that has a place; None where that one is known to be away."""
         ...
 
+    async def time(self) -> float | None:
+        """Seconds by the clock of Redis, by which registers expire; None where it does not tell. Never raises."""
+        ...
+
     def apply(self, batch: Batch, then: Applied) -> None:
         """Apply a batch unless it was applied before, and tell `then` the counts of each group.
 

@@ -8,19 +8,24 @@ from typing import NamedTuple
 
 from ...core.model import Hit, HitValues
 from ..batch import EVERYWHERE, Place
+from .moments import Moment
 
 _MOST_AT_ONCE = 1_000
 """Hits of the journal in one call."""
 
 
 class Entry(NamedTuple):
-    """A batch of the journal; with a lane where it was sent and its outcome is not known. `at` is the loop's time."""
+    """A batch of the journal; with a lane where it was sent and its outcome is not known.
+
+    `at` is when it was kept, in the loop's time; `before` is a moment before it was sent, if one is known.
+    """
 
     groups: Sequence[Sequence[HitValues]]
     at: float
     where: Place = EVERYWHERE
     lane: str = ""
     number: str = ""
+    before: Moment | None = None
 
     @property
     def writing(self) -> int:

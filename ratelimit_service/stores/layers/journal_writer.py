@@ -11,6 +11,7 @@ from ...ports import Outcome, Then
 from ..batch import EVERYWHERE, REGISTER_TTL, Batch, CallFailed, Fate, Place, told
 from .backend import Backend
 from .journal import Entry, Journal, still_counting
+from .moments import Moments
 
 _PLACES_AT_ONCE = 64
 """Places whose parts of the journal are written side by side."""
@@ -23,10 +24,12 @@ class JournalWriter:
         self,
         below: Backend,
         journal: Journal,
+        moments: Moments,
         send: Callable[[Sequence[Sequence[HitValues]], Place, Then], None],
     ) -> None:
         self._below = below
         self._journal = journal
+        self._moments = moments
         self._send = send
         self.shut: set[Place] = set()
         """Places that have a circuit of their own open; what waits for one of them is tried before it is closed."""
@@ -96,19 +99,35 @@ class JournalWriter:
 
     async def _settle(self, entry: Entry) -> StoreError | None:
         """Send a batch again whose outcome is not known. Returns an error after which nothing more is tried for now."""
-        if _now() - entry.at > REGISTER_TTL / 2:
-            self._journal.give_up(entry)
-            return None
-        batch = Batch(entry.groups, entry.lane, entry.number, entry.where)
         outcome: object = None
+        done = False
         try:
+            age = await self._age(entry)
+            if age is None:
+                return None
+            if age > REGISTER_TTL / 2:
+                self._journal.give_up(entry)
+                done = True
+                return None
+            batch = Batch(entry.groups, entry.lane, entry.number, entry.where)
             outcome = await told(lambda then: self._below.apply(batch, then))
+            done = not isinstance(outcome, StoreError)
         finally:
-            if outcome is None or isinstance(outcome, StoreError):
+            if not done:
                 self._journal.put_back(entry)
         if isinstance(outcome, CallFailed) and outcome.fate not in (Fate.LOST, Fate.REFUSED):
             return None  # it may be this batch alone
         return outcome if isinstance(outcome, StoreError) else None
+
+    async def _age(self, entry: Entry) -> float | None:
+        """How long ago a batch was sent, at most; None where Redis has told its time before and does not do so now."""
+        if entry.before is None:
+            return _now() - entry.at
+        now = await self._moments.now()
+        age = entry.before.age(now)
+        if entry.before.redis is not None and now.redis is None and age <= REGISTER_TTL / 2:
+            return None
+        return age
 
 
 def _now() -> float:

@@ -43,6 +43,7 @@ from .forbidden import find_forbidden, with_refusals, without
 from .journal import Entry, Journal
 from .journal_writer import JournalWriter
 from .layer import Layer
+from .moments import Moment, Moments
 
 _OPENS_AFTER = 3
 """This many batches in a row that fail open the circuit; as many of one place that wait in the journal open that of the place."""
@@ -72,6 +73,14 @@ class _Call(NamedTuple):
     turn: int = 0
 
 
+class _Sent(NamedTuple):
+    """How a batch was sent, and a moment before that."""
+
+    lane: str
+    number: str
+    before: Moment | None
+
+
 class SettlingStore(Layer):
     """Sends batches to Redis, keeps those that fail, and settles them."""
 
@@ -88,7 +97,8 @@ class SettlingStore(Layer):
         self.journal = Journal(journal_size)
         self.open = False
         """Whether the circuit is open: Redis is away, and nothing but a probe is sent to it."""
-        self._writer = JournalWriter(below, self.journal, self._write_part)
+        self._moments = Moments(below)
+        self._writer = JournalWriter(below, self.journal, self._moments, self._write_part)
         self.failures = 0
         """How many calls failed."""
         self._in_a_row = 0
@@ -105,6 +115,16 @@ class SettlingStore(Layer):
         self._closing = False
         self._random_share = random_share
         self._log = structlog.get_logger("ratelimit_service.store")
+
+    async def start(self) -> None:
+        """Reach the store below, and note the time by its clock."""
+        await super().start()
+        await self._moments.now()
+
+    async def ping(self) -> None:
+        """Ask the store below whether it can be reached, and note the time by its clock."""
+        await super().ping()
+        await self._moments.now()
 
     def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
@@ -155,6 +175,7 @@ class SettlingStore(Layer):
         lanes = self._lanes_in(call.where)
         lane = lanes.pop() if lanes else self._new_lane()
         batch = Batch(call.groups, lane, self._next_number(), call.where)
+        before = self._moments.last
 
         def applied(outcome: list[list[Count]] | StoreError) -> None:
             if not isinstance(outcome, StoreError):
@@ -165,7 +186,7 @@ class SettlingStore(Layer):
             self.failures += 1
             fate = outcome.fate if isinstance(outcome, CallFailed) else Fate.LOST
             if fate in (Fate.LOST, Fate.UNCLEAR):  # and the lane is never used again
-                self._put_off(call, outcome, lane, batch.number)
+                self._put_off(call, outcome, _Sent(lane, batch.number, before))
                 return
             if fate is not Fate.BAD_LANE:
                 lanes.append(lane)
@@ -202,15 +223,15 @@ class SettlingStore(Layer):
 
         find_forbidden(self._below.apply, groups, Batch((), lane, self._next_number(), call.where), found)
 
-    def _put_off(self, call: _Call, error: StoreError, lane: str = "", number: str = "") -> None:
-        """Answer with an error, and keep what writes something; with a lane where it may have been applied."""
+    def _put_off(self, call: _Call, error: StoreError, sent: _Sent | None = None) -> None:
+        """Answer with an error, and keep what writes something; with how it was `sent` where it may have been applied."""
         partly = isinstance(error, CallFailed) and (error.partly or error.fate is Fate.BAD_LANE)
         if not partly and call.turn != self._failed_turn:  # all calls of a batch are one failure
             self._failed_turn = call.turn
             self._in_a_row += 1
             if self._in_a_row >= _OPENS_AFTER and not self.open:
                 self._open(error)
-        self._keep(call, error, lane, number)
+        self._keep(call, error, sent)
         if call.where != EVERYWHERE and self.journal.entries(call.where) >= _OPENS_AFTER:
             self._writer.shut.add(call.where)
 
@@ -239,9 +260,9 @@ class SettlingStore(Layer):
         self._batches += 1
         return str(self._batches)
 
-    def _keep(self, call: _Call, error: StoreError, lane: str = "", number: str = "") -> None:
+    def _keep(self, call: _Call, error: StoreError, sent: _Sent | None = None) -> None:
         dropped = self.journal.dropped
-        self.journal.add(Entry(call.groups, self._now(), call.where, lane, number))
+        self.journal.add(Entry(call.groups, self._now(), call.where, *(sent or ())))
         if self.journal.dropped > dropped == 0:
             self._log.error("the journal is full: charges are being lost", hits=self.journal.hits)
         if self.journal.hits:

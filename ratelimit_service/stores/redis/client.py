@@ -286,6 +286,18 @@ def address_of(client: aioredis.Redis) -> str:
     return str(place["path"]) if "path" in place else f"{place['host']}:{place['port']}"
 
 
+async def time_of(client: aioredis.Redis) -> float | None:
+    """The time of a server, in seconds since 1970; None where it does not tell. Never raises.
+
+    By a connection of the pool: a proxy that does not know TIME may close the one on which it is asked.
+    """
+    try:
+        seconds, _ = await client.time()
+        return float(seconds)
+    except Exception:  # the driver raises anything, where it cannot parse a reply
+        return None
+
+
 async def close(client: aioredis.Redis) -> None:
     """Close the connections of a client, and those to its sentinels."""
     await client.aclose()

@@ -28,7 +28,7 @@ from ...background.tasks import Background
 from ...core.errors import StoreError
 from ...core.model import HitValues
 from ..batch import EVERYWHERE, Batch, Part, Place
-from .client import Address, close
+from .client import Address, close, time_of
 from .errors import NotSent, failure
 from .held import held
 from .script import Arguments, Counts, evaluate, register
@@ -266,6 +266,13 @@ class ClusterStore(ScriptStore):
             await asyncio.wait(self._closing)
         for node in self._nodes.values():
             await node.wire.close()
+
+    async def time(self) -> float | None:
+        """Seconds by the clock of a server (layers/backend.py); they are expected to agree to the second."""
+        for node in self._primaries:
+            if not node.away:
+                return await time_of(node.client)
+        return None
 
     def servers(self) -> dict[str, aioredis.Redis]:
         """A client of each primary that answers, by its address."""

@@ -23,7 +23,7 @@ from ...core.errors import StoreError
 from ...core.model import HitValues
 from ...ports import Then
 from ..batch import EVERYWHERE, Applied, Batch, CallFailed, Part, Place, UnderWay, joined, together
-from .client import PrimaryPool, address_of, connect
+from .client import PrimaryPool, address_of, connect, time_of
 from .errors import failure
 from .held import look_up
 from .script import Arguments, Call, Counts, evaluate, register
@@ -261,6 +261,10 @@ class RedisStore(ScriptStore):
                 await self._find_out()
         except Exception as error:  # the driver raises anything, where it cannot parse a reply
             raise failure(error) from None
+
+    async def time(self) -> float | None:
+        """Seconds by the clock of Redis (layers/backend.py)."""
+        return await time_of(self._client)
 
     def servers(self) -> dict[str, aioredis.Redis]:
         """A client of the server, by its address."""
