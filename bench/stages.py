@@ -21,7 +21,7 @@ from typing import Any
 
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import Decision, HitValues, Request
+from ratelimit_service.core.model import Decision, Hit, Request
 from ratelimit_service.core.planning import Plan
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
@@ -73,7 +73,7 @@ class WatchedStore(MemoryStore):
 
     watch: Watch
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """See ports.CounterStore."""
         self.watch.mark("match and plan")
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from .core.decision import Count
 from .core.errors import RateLimitServiceError, StoreError
-from .core.model import Decision, HitValues
+from .core.model import Decision, Hit
 from .core.planning import Plan
 
 Clock = Callable[[], float]
@@ -29,7 +29,7 @@ Then = Callable[[Sequence[Outcome]], None]
 class CounterStore(Protocol):
     """Counters: one integer for each key, with a time to live."""
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits, one group a request, in their order, and hand what came of them to `then`.
 
         - Never raises. `then` is called exactly once, on the event loop, with one outcome for each group; at once or

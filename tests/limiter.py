@@ -11,7 +11,7 @@ from ratelimit_service.core.answers.refusal import Spread
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import Decision, Descriptor, Entry, HitValues, Override, Request, Status
+from ratelimit_service.core.model import Decision, Descriptor, Entry, Hit, Override, Request, Status
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.ports import Observer, Then
@@ -50,9 +50,9 @@ class Recording(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
-        self.asked: list[list[list[HitValues]]] = []
+        self.asked: list[list[list[Hit]]] = []
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         self.asked.append([list(group) for group in groups])
         super().hit(groups, then)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.errors import RateLimitServiceError, StoreError
-from ratelimit_service.core.model import Code, Decision, HitValues, Request
+from ratelimit_service.core.model import Code, Decision, Hit, Request
 from ratelimit_service.core.planning import FailureMode, Policy
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.ports import Then
@@ -67,7 +67,7 @@ class Late(MemoryStore):
         self.handed_over = 0
         self._pending: list[Any] = []
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         self.handed_over += 1
         super().hit(groups, lambda outcomes: self._pending.append(lambda: then(outcomes)))
 

@@ -24,7 +24,7 @@ from ratelimit_service.core.model import (
     DescriptorRule,
     DomainRules,
     Entry,
-    HitValues,
+    Hit,
     Limit,
     Request,
     Rule,
@@ -81,11 +81,11 @@ class Observed:
 class FaultyStore(MemoryStore):
     """Answers for the key that `wrong` picks with what `fault` makes of it."""
 
-    def __init__(self, wrong: Callable[[Sequence[HitValues]], bool], fault: Callable[[], Any]) -> None:
+    def __init__(self, wrong: Callable[[Sequence[Hit]], bool], fault: Callable[[], Any]) -> None:
         super().__init__(lambda: NOW)
         self._wrong, self._fault = wrong, fault
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         def spoil(outcomes: Sequence[Outcome]) -> None:
             then([self._fault() if self._wrong(g) else o for g, o in zip(groups, outcomes, strict=True)])
 
@@ -107,8 +107,8 @@ def service(store: Any = None, observer: Observed | None = None) -> RateLimitSer
     return made
 
 
-def is_37(hits: Sequence[HitValues]) -> bool:
-    return any("team=37}" in key for key, *_ in hits)
+def is_37(hits: Sequence[Hit]) -> bool:
+    return any("team=37}" in hit.key for hit in hits)
 
 
 def hundred() -> list[Call]:
@@ -220,7 +220,7 @@ async def test_all_calls_of_a_batch_reach_the_store_together() -> None:
     batches: list[int] = []
 
     class Counting(MemoryStore):
-        def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+        def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
             batches.append(len(groups))
             super().hit(groups, then)
 

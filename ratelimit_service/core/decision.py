@@ -23,7 +23,7 @@ from .model import (
     Code,
     Decision,
     Header,
-    HitValues,
+    Hit,
     Status,
     StatusValues,
     TallyValues,
@@ -121,7 +121,7 @@ def _unlimited(item: Item) -> Status:
 
 
 def _judge(
-    item: Item, cost: int, hits: Sequence[HitValues], counts: Sequence[Count], now: int
+    item: Item, cost: int, hits: Sequence[Hit], counts: Sequence[Count], now: int
 ) -> tuple[StatusValues, TallyValues]:
     """The status of one limited descriptor, and what it adds to the statistics.
 
@@ -137,7 +137,8 @@ def _judge(
         before = counts[place]
         if not isinstance(before, int):
             raise before
-        key, amount, _, _, _ = hits[place]
+        hit = hits[place]
+        amount = hit.amount
         if before < 0:
             after = before = ~before
         elif amount:
@@ -146,7 +147,7 @@ def _judge(
         else:
             after = before
         over = cost >= 0 and (before >= top if budget else before + cost > top)
-        use = (limit, key, end, before, after, over, near)
+        use = (limit, hit.key, end, before, after, over, near)
         windows.append(use)
         if chosen is None or _tells_more(use, chosen):
             chosen = use

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, NamedTuple
+
+from .record import record
 
 UINT32_MAX = 2**32 - 1
 """The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
@@ -229,14 +231,17 @@ HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS
 """The gates for which a store must look at the whole group first."""
 
 
-class Hit(NamedTuple):
-    """One counter to touch: `amount` > 0 is added, 0 only reads, < 0 is given back and never leaves less than 0.
+@record
+class Hit:
+    """What one request asks of one counter: a charge (`amount` > 0), a check (0) or a refund (< 0).
 
-    `ttl` (seconds, at least 1) is set when the counter is created, or has none. `limit` matters where `gate` does.
+    A refund never takes a counter below 0. `ttl` (seconds, at least 1) is set when the counter is created, or has none.
+    `limit` matters only with a `gate`.
     """
 
     key: str
     amount: int
+    _: KW_ONLY
     ttl: int
     limit: int = 0
     gate: int = 0
@@ -302,7 +307,6 @@ class Tally(NamedTuple):
 
 
 # The values of these nouns as plain tuples, which are made in a quarter of the time and taken apart in a third.
-HitValues = tuple[str, int, int, int, int]
 StatusValues = tuple[Code, Limit | None, int, int]
 UseValues = tuple[Limit, str, int, int, int, bool, int]
 TallyValues = tuple[StatKey, Rule, Limit, bool, int, int, int, int, Sequence[UseValues]]

@@ -19,7 +19,7 @@ from .errors import InvalidRequest, NotReady
 from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
-from .model import COUNTER_MAX, Descriptor, Gate, HitValues, Request, Rule, StatKey, new
+from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey, new
 from .planning import Charge, Item, Notes, Plan, Policy, described, near_limit
 from .recent import MIB, Recent
 from .text import show
@@ -118,7 +118,7 @@ class _Limited(NamedTuple):
     quota: bool
 
 
-_Slot = tuple[str, int, int, int, int, HitValues]
+_Slot = tuple[str, int, int, int, int, Hit]
 """One counter of a request: its key, the end of its window, the place of the descriptor, the limit, the gate, and the hit that
 counts nothing."""
 
@@ -166,7 +166,7 @@ class Outline:
         self._begin = self._end = 0.0
         self._items: list[Item] = []
         self._slots: list[_Slot] = []
-        self._reads: list[HitValues] = []
+        self._reads: list[Hit] = []
 
     def plan(self, request: Request, now: int, jitter: Jitter) -> Plan:
         """The plan of a request with this outline."""
@@ -193,14 +193,15 @@ class Outline:
         known, denied = self._known_domain, self._denied
         return new(Plan, (request, self._items, costs, hits, now, known, denied, unpriced, self._notes))
 
-    def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[HitValues]:
+    def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
         hits = []
         for key, end, place, limit, gate, read in self._slots:
             cost = costs[place]
             if not cost or (gate & Gate.HOLDS and cost > 0 and self._denied):
                 hits.append(read)
             else:
-                hits.append((key, cost, end - now + jitter(), limit, gate if cost > 0 else 0))
+                ttl = end - now + jitter()
+                hits.append(Hit(key, cost, ttl=ttl, limit=limit, gate=gate if cost > 0 else Gate.NONE))
         return hits
 
     def _enter(self, now: int) -> None:
@@ -219,7 +220,7 @@ class Outline:
                 near = near_limit(limit.amount, self._policy.near_limit_ratio)
                 charges.append((limit, limit.amount, span.end, len(slots), near))
                 key = f"{part.bucket}:{span.label}"
-                read = (key, 0, span.end - span.start, limit.amount, part.gate)
+                read = Hit(key, 0, ttl=span.end - span.start, limit=limit.amount, gate=part.gate)
                 slots.append((key, span.end, place, limit.amount, part.gate, read))
             items.append(Item(part.rule, part.stat, tuple(charges), quota=part.quota))
         self._items, self._slots, self._reads = items, slots, [read for _, _, _, _, _, read in slots]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .bounds import DEFAULT_BOUNDS, RequestBounds
-from .model import Entry, HitValues, Limit, Request, Rule, StatKey
+from .model import Entry, Hit, Limit, Request, Rule, StatKey
 from .text import excerpt
 
 
@@ -128,7 +128,7 @@ class Plan(NamedTuple):
     request: Request
     items: Sequence[Item]
     costs: Sequence[int]
-    hits: Sequence[HitValues]
+    hits: Sequence[Hit]
     now: int
     known_domain: bool = True
     denied: str = ""

@@ -131,4 +131,4 @@ class _Crossing(NamedTuple):
     @property
     def marker(self) -> Hit:
         ttl = max(1, self.use.end - self.now) + _KEPT_LONGER
-        return Hit(keys.warned(self.use.key, self.threshold.percent), 1, ttl)
+        return Hit(keys.warned(self.use.key, self.threshold.percent), 1, ttl=ttl)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import HitValues
+from ..core.model import Hit
 from ..ports import Outcome
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Part(NamedTuple):
     are few registers.
     """
 
-    groups: Sequence[Sequence[HitValues]]
+    groups: Sequence[Sequence[Hit]]
     places: Sequence[tuple[int, Sequence[int]]]
     where: Place = EVERYWHERE
 
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     Without groups, it writes the register of its lane and nothing else.
     """
 
-    groups: Sequence[Sequence[HitValues]]
+    groups: Sequence[Sequence[Hit]]
     lane: str
     number: str
     where: Place = EVERYWHERE
@@ -72,7 +72,7 @@ class CallFailed(StoreError):
 
 
 def joined(
-    groups: Sequence[Sequence[HitValues]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
+    groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
 ) -> list[list[Count]]:
     """The outcomes of the parts, put together again in the order of the hits of each group."""
     whole: list[list[Count]] = [[0] * len(group) for group in groups]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.model import COUNTER_MAX, HELD_BACK, Gate, HitValues
+from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then
 from .shards import MASK, SHIFT, Copy, Shards
 
@@ -106,13 +106,13 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._counters)
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         now = self._clock()
         if self._ends and self._ends[0] <= now:
             self._sweep(now)
         if self._dump is not None:
-            self._dump.before_write(key for group in groups for key, amount, _, _, _ in group if amount)
+            self._dump.before_write(hit.key for group in groups for hit in group if hit.amount)
         apply = self._apply
         outcomes: list[Outcome] = [apply(group, now) for group in groups]
         if self._defer is None:
@@ -120,15 +120,16 @@ class MemoryStore:
         else:
             self._defer(lambda: then(outcomes))
 
-    def _apply(self, group: Sequence[HitValues], now: float) -> list[Count]:
+    def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
         held: Collection[int] = ()
-        for _, _, _, _, gate in group:
-            if gate & HELD_BACK:
+        for hit in group:
+            if hit.gate & HELD_BACK:
                 held = self._held_back(group)
                 break
         shards = self._shards
         counts: list[Count] = []
-        for key, amount, ttl, _, _ in group:
+        for hit in group:
+            key, amount = hit.key, hit.amount
             counters = shards[hash(key) >> SHIFT & MASK]
             before = counters.get(key, 0)
             if amount == 0:
@@ -136,7 +137,7 @@ class MemoryStore:
             elif held and len(counts) in held:
                 counts.append(~before)
             elif amount > 0:
-                if not before and key not in counters and not self._begin(key, int(now) + ttl):
+                if not before and key not in counters and not self._begin(key, int(now) + hit.ttl):
                     counts.append(
                         StoreError(
                             f"the memory store is full ({self._size} bytes, MEMORY_STORE_SIZE_IN_BYTES)"
@@ -170,10 +171,10 @@ class MemoryStore:
         ending.append(key)
         return True
 
-    def _held_back(self, group: Sequence[HitValues]) -> set[int]:
+    def _held_back(self, group: Sequence[Hit]) -> set[int]:
         """The places of the hits that are held back where one refuses: those that hold, and those that yield and have room."""
         over = [self._is_over(hit) for hit in group]
-        gates = [gate for _, _, _, _, gate in group]
+        gates = [hit.gate for hit in group]
         if not any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True)):
             return set()
         return {
@@ -182,12 +183,11 @@ class MemoryStore:
             if gate & Gate.HOLDS or (gate & Gate.YIELDS and not over[place])
         }
 
-    def _is_over(self, hit: HitValues) -> bool:
-        key, amount, _, limit, gate = hit
-        before = self._counters.get(key, 0)
-        if gate & Gate.BUDGET:
-            return amount >= 0 and before >= limit
-        return amount >= 0 and before + amount > limit
+    def _is_over(self, hit: Hit) -> bool:
+        before = self._counters.get(hit.key, 0)
+        if hit.gate & Gate.BUDGET:
+            return hit.amount >= 0 and before >= hit.limit
+        return hit.amount >= 0 and before + hit.amount > hit.limit
 
     def _sweep(self, now: float) -> None:
         """Forget counters whose time is over; a bounded number of them at a time, so that no caller waits for it."""

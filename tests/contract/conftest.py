@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.core.model import Hit, HitValues
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
@@ -36,7 +36,7 @@ class Bench:
     slotted: bool = False
     """Whether groups are one step only as far as they are in one slot."""
 
-    async def hit(self, *groups: Sequence[HitValues]) -> list[Outcome]:
+    async def hit(self, *groups: Sequence[Hit]) -> list[Outcome]:
         answers: list[list[Outcome]] = []
         done = asyncio.Event()
 

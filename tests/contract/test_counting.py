@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ratelimit_service.core.errors import StoreError
@@ -22,11 +24,11 @@ SPENT = Gate.REFUSES | Gate.BUDGET
 
 
 def add(key: str, amount: int) -> Hit:
-    return Hit(key, amount, 3600)
+    return Hit(key, amount, ttl=3600)
 
 
 def gated(key: str, amount: int, limit: int, gate: int = Gate.REFUSES | Gate.YIELDS) -> Hit:
-    return Hit(key, amount, 3600, limit, gate)
+    return Hit(key, amount, ttl=3600, limit=limit, gate=gate)
 
 
 async def test_a_count_is_what_was_there_before_the_hit(bench: Bench) -> None:
@@ -149,7 +151,7 @@ async def test_a_refused_group_is_held_back(
     """Whether a hit of a gated group is counted depends on the whole group, judged by what was there before it."""
     if bench.slotted and keys is IN_THREE_BUCKETS:
         pytest.skip("in a Cluster, a group is one step for each of its buckets")
-    assert await bench.counts(*[hit._replace(key=keys[hit.key]) for hit in hits]) == counts
+    assert await bench.counts(*[replace(hit, key=keys[hit.key]) for hit in hits]) == counts
     held: dict[str, int | None] = {}
     for bucket in ("{d|k=a}", "{d|k=b}", "{d|k=c}"):
         held |= await bench.store.read_bucket(bucket)

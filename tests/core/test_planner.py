@@ -70,7 +70,7 @@ def test_the_same_request_is_planned_once_in_a_second() -> None:
     plan = planner.plan(request, MIDNIGHT)
     assert plan is planner.plan(request, MIDNIGHT)
     later = planner.plan(request, MIDNIGHT + 1)
-    assert [hit[2] - 1 for hit in plan.hits] == [hit[2] for hit in later.hits]
+    assert [hit.ttl - 1 for hit in plan.hits] == [hit.ttl for hit in later.hits]
 
 
 def test_the_plans_of_a_second_stay_within_their_bytes() -> None:

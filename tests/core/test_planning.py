@@ -41,7 +41,7 @@ def hits(
     service.use(RuleTree(load([read("rules.yaml", RULES)]).domains))
     service.submit([Asked(request) for request in requests])
     (groups,) = store.asked
-    return [list(map(Hit._make, group)) for group in groups]
+    return [list(group) for group in groups]
 
 
 def request(*descriptors: Descriptor | str, addend: int = 0, domain: str = "d") -> Request:

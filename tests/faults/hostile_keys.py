@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import Descriptor, Entry, HitValues, Override, Request, Unit
+from ratelimit_service.core.model import Descriptor, Entry, Hit, Override, Request, Unit
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe import logs
@@ -56,7 +56,7 @@ BATCH = 100
 class Forgetful(MemoryStore):
     """Counts nothing: every counter holds 7."""
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         then([[7] * len(group) for group in groups])
 
 

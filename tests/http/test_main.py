@@ -16,7 +16,7 @@ from ratelimit_service.core.model import (
     Decision,
     DescriptorRule,
     DomainRules,
-    HitValues,
+    Hit,
     Limit,
     Rule,
     StatKey,
@@ -71,7 +71,7 @@ class Quiet:
 class FailingStore(MemoryStore):
     """A store that cannot be reached."""
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         then([StoreError("Redis cannot be reached")] * len(groups))
 
 
@@ -367,7 +367,7 @@ async def test_before_rules_are_loaded_there_is_an_error() -> None:
 class BrokenStore(MemoryStore):
     """A store that answers with something that is no count."""
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         then([["seven"]] * len(groups))  # type: ignore[list-item]
 
 

@@ -72,7 +72,7 @@ async def store(spread: Spread) -> AsyncIterator[SettlingStore]:
 async def charge(store: CounterStore, *buckets: str, amount: int = 1) -> list[object]:
     """What one request to all windows of these buckets found."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    hits = [Hit(f"{bucket}:{window}", amount, 60) for bucket in buckets for window in WINDOWS]
+    hits = [Hit(f"{bucket}:{window}", amount, ttl=60) for bucket in buckets for window in WINDOWS]
     store.hit([hits], answer.set_result)
     (outcome,) = await asyncio.wait_for(answer, 15)
     return [outcome] if isinstance(outcome, StoreError) else list(outcome)
@@ -95,7 +95,7 @@ async def test_a_proxy_is_found_out_and_said_once(spread: Spread) -> None:
     """At the start; before it is known, buckets are apart as well."""
     store = RedisStore(connect(spread.proxy.url))
     with structlog.testing.capture_logs() as logs:
-        assert len(BUCKETS) == len(store.parts([[Hit(f"{bucket}:x", 1, 60) for bucket in BUCKETS]]) or ())
+        assert len(BUCKETS) == len(store.parts([[Hit(f"{bucket}:x", 1, ttl=60) for bucket in BUCKETS]]) or ())
         await store.start()
         await store.ping()
         await store.start()
@@ -110,18 +110,18 @@ async def test_a_proxy_before_one_server_takes_whole_batches(servers: list[Redis
     with RedisProxy(servers[:1]) as one, RedisProxy(servers) as several:
         store = RedisStore(connect(one.url))
         await store.start()
-        assert store.parts([[Hit("{a}:x", 1, 60), Hit("{b}:x", 1, 60)]]) is None
+        assert store.parts([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) is None
         store._wire.client.connection_pool.connection_kwargs["port"] = several.port
         store._wire.drop("the proxy is replaced")
         store._found_out -= 3_600
         await store.ping()
-        assert 2 == len(store.parts([[Hit("{a}:x", 1, 60), Hit("{b}:x", 1, 60)]]) or ())
+        assert 2 == len(store.parts([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) or ())
         await store.close()
 
 
 async def test_a_batch_that_is_sent_again_is_applied_once(spread: Spread, store: SettlingStore) -> None:
     """Its register is on the server of its bucket."""
-    parts = store._below.parts([[Hit(f"{bucket}:hour:x", 5, 60) for bucket in BUCKETS]]) or ()
+    parts = store._below.parts([[Hit(f"{bucket}:hour:x", 5, ttl=60) for bucket in BUCKETS]]) or ()
     for found in ([[0]], [[5]]):
         for part in parts:
             batch = Batch(part.groups, "lane", "1", part.where)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Gate, Hit, HitValues
+from ratelimit_service.core.model import Gate, Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.batch import Batch, told
 from ratelimit_service.stores.redis.server import RedisStore, connect
@@ -26,7 +26,7 @@ async def store(redis_url: str) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-async def hit(store: RedisStore, *groups: Sequence[HitValues]) -> Sequence[Outcome]:
+async def hit(store: RedisStore, *groups: Sequence[Hit]) -> Sequence[Outcome]:
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit(groups, answer.set_result)
     return await asyncio.wait_for(answer, 10)
@@ -36,8 +36,8 @@ async def test_a_new_counter_gets_the_time_to_live_of_its_hit(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
     """It is set once: a later hit does not put the end off."""
-    await hit(store, [Hit(KEY, 1, 500)])
-    await hit(store, [Hit(KEY, 1, 9_000)])
+    await hit(store, [Hit(KEY, 1, ttl=500)])
+    await hit(store, [Hit(KEY, 1, ttl=9_000)])
     assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
 
 
@@ -47,7 +47,7 @@ async def test_a_counter_set_by_hand_gets_a_time_to_live_again(
 ) -> None:
     """SET takes the time to live away; the next hit that writes brings it back, so that no counter stays for ever."""
     redis_server.cli("SET", KEY, "10")
-    await hit(store, [Hit(KEY, amount, 500)])
+    await hit(store, [Hit(KEY, amount, ttl=500)])
     assert str(10 + amount) == redis_server.cli("GET", KEY)
     assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
 
@@ -56,7 +56,7 @@ async def test_a_saturated_counter_keeps_its_time_to_live(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
     """Writing the largest number does not make a counter immortal."""
-    await hit(store, [Hit(KEY, 2**53 - 1, 500)], [Hit(KEY, 1, 500)])
+    await hit(store, [Hit(KEY, 2**53 - 1, ttl=500)], [Hit(KEY, 1, ttl=500)])
     assert "9007199254740991" == redis_server.cli("GET", KEY)
     assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
 
@@ -64,14 +64,18 @@ async def test_a_saturated_counter_keeps_its_time_to_live(
 async def test_a_check_and_a_held_hit_write_nothing(store: RedisStore, redis_server: RedisServer) -> None:
     """Not even a time to live."""
     both = Gate.REFUSES | Gate.YIELDS
-    await hit(store, [Hit("a", 0, 500)], [Hit("b", 5, 500, 1, both), Hit("c", 1, 500, 1, both)])
+    await hit(
+        store,
+        [Hit("a", 0, ttl=500)],
+        [Hit("b", 5, ttl=500, limit=1, gate=both), Hit("c", 1, ttl=500, limit=1, gate=both)],
+    )
     assert "b" == redis_server.cli("KEYS", "?")  # registers have longer names
 
 
 async def test_a_batch_is_one_command(store: RedisStore, redis_server: RedisServer) -> None:
     """However many requests, descriptors and windows: one round trip."""
     before = calls(redis_server)
-    await hit(store, *[[Hit(f"{request}{place}", 1, 60) for place in range(4)] for request in range(50)])
+    await hit(store, *[[Hit(f"{request}{place}", 1, ttl=60) for place in range(4)] for request in range(50)])
     assert 1 == calls(redis_server) - before
 
 
@@ -87,7 +91,7 @@ async def test_charges_of_one_counter_are_added_up_on_the_way(
 ) -> None:
     """Fifty callers who charge one budget are one INCRBY, and each is told what it found."""
     before = calls(redis_server, "incrby")
-    counts = await hit(store, *[[Hit(KEY, 3, 500)] for _ in range(50)])
+    counts = await hit(store, *[[Hit(KEY, 3, ttl=500)] for _ in range(50)])
     assert [[3 * number] for number in range(50)] == counts
     assert 1 == calls(redis_server, "incrby") - before
     assert "150" == redis_server.cli("GET", KEY)
@@ -98,8 +102,8 @@ async def test_a_redis_that_forgot_the_script_is_told_again(
 ) -> None:
     """SCRIPT FLUSH, or a server that is new: the hit is counted once all the same."""
     redis_server.cli("SCRIPT", "FLUSH")
-    assert [[0]] == await hit(store, [Hit(KEY, 3, 500)])
-    assert [[3]] == await hit(store, [Hit(KEY, 0, 500)])
+    assert [[0]] == await hit(store, [Hit(KEY, 3, ttl=500)])
+    assert [[3]] == await hit(store, [Hit(KEY, 0, ttl=500)])
 
 
 async def test_a_redis_that_is_gone_fails_every_request_that_counts() -> None:
@@ -108,13 +112,13 @@ async def test_a_redis_that_is_gone_fails_every_request_that_counts() -> None:
         store = RedisStore(connect(server.url))
         await store.start()
         server.stop()
-        outcomes = await hit(store, [Hit("a", 1, 60)], [], [Hit("b", 1, 60), Hit("c", 1, 60)])
+        outcomes = await hit(store, [Hit("a", 1, ttl=60)], [], [Hit("b", 1, ttl=60), Hit("c", 1, ttl=60)])
         assert [True, False, True] == [isinstance(outcome, StoreError) for outcome in outcomes]
         assert "Redis" in str(outcomes[0])
         with pytest.raises(StoreError):
             await store.ping()
         server.start()
-        assert [[0]] == await hit(store, [Hit("a", 1, 60)])
+        assert [[0]] == await hit(store, [Hit("a", 1, ttl=60)])
         await store.close()
 
 
@@ -126,7 +130,7 @@ async def test_a_primary_that_became_a_replica_is_left() -> None:
         store = RedisStore(connect(f"redis://127.0.0.1:{proxy.port}"))
 
         async def apply(number: int) -> object:
-            batch = Batch([[Hit(KEY, number, 60)]], "lane", str(number))
+            batch = Batch([[Hit(KEY, number, ttl=60)]], "lane", str(number))
             return await asyncio.wait_for(told(lambda then: store.apply(batch, then)), 10)
 
         outcomes = [await apply(1)]
@@ -144,7 +148,7 @@ async def test_closing_waits_for_the_hits_under_way(redis_url: str, redis_server
     store = RedisStore(connect(redis_url))
     await store.start()
     answered: list[Sequence[Outcome]] = []
-    store.hit([[Hit(KEY, 7, 60)]], answered.append)
+    store.hit([[Hit(KEY, 7, ttl=60)]], answered.append)
     await store.close()
     assert [[[0]]] == answered
     assert "7" == redis_server.cli("GET", KEY)

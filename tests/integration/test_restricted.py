@@ -43,7 +43,7 @@ def shown(outcome: Outcome) -> object:
 
 async def charge(store: CounterStore, *keys: str, amount: int = 1) -> object:
     """The counts of one request."""
-    (outcome,) = await hit(store, [Hit(key, amount, 60) for key in keys])
+    (outcome,) = await hit(store, [Hit(key, amount, ttl=60) for key in keys])
     return outcome
 
 
@@ -140,7 +140,7 @@ async def test_a_batch_is_taken_apart_and_each_request_has_its_own_answer(
     store: SettlingStore, server: RedisServer
 ) -> None:
     """Those beside a forbidden one are counted once, and told what they found, in their order."""
-    groups = [[Hit(FORBIDDEN if number % 7 == 3 else ALLOWED, 1, 60)] for number in range(20)]
+    groups = [[Hit(FORBIDDEN if number % 7 == 3 else ALLOWED, 1, ttl=60)] for number in range(20)]
     answers = await hit(store, *groups[:10], [], *groups[10:])
     assert [] == answers.pop(10)
     found = iter(range(20))
@@ -154,7 +154,7 @@ async def test_one_request_is_counted_where_it_may_be(store: SettlingStore, serv
     others = [ALLOWED.replace("k=v", f"k={number}") for number in range(3)]
     assert [0, CounterRefused, 0, 0] == await charge(store, others[0], FORBIDDEN, *others[1:], amount=3)
     both = Gate.REFUSES | Gate.HOLDS
-    group = [Hit(key, 1, 60, 3, both) for key in (others[0], FORBIDDEN, others[1])]
+    group = [Hit(key, 1, ttl=60, limit=3, gate=both) for key in (others[0], FORBIDDEN, others[1])]
     assert [[~3, CounterRefused, ~3]] == await hit(store, group)
     assert ["3"] * 3 == server.cli("MGET", *others).split()
 
@@ -162,7 +162,7 @@ async def test_one_request_is_counted_where_it_may_be(store: SettlingStore, serv
 async def test_the_refusal_names_the_key_and_what_redis_says(store: SettlingStore) -> None:
     """The log has both (observe/observers.py)."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit([[Hit(FORBIDDEN, 1, 60)]], answer.set_result)
+    store.hit([[Hit(FORBIDDEN, 1, ttl=60)]], answer.set_result)
     ((refused,),) = await answer  # type: ignore[misc]
     assert isinstance(refused, CounterRefused)
     assert FORBIDDEN == refused.key
@@ -246,7 +246,7 @@ async def test_what_is_refused_for_now_was_never_applied(
     try:
         await charge(store, ALLOWED)  # where the connection was killed, this one finds out
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        store.hit([[Hit(ALLOWED, 1, 60)]], answer.set_result)
+        store.hit([[Hit(ALLOWED, 1, ttl=60)]], answer.set_result)
         (refused,) = await asyncio.wait_for(answer, 15)
         assert isinstance(refused, CallFailed)
         assert (Fate.REFUSED, True) == (refused.fate, why in str(refused))
@@ -280,7 +280,7 @@ async def test_a_redis_that_cannot_be_written_to_at_the_start_is_no_proxy(
 ) -> None:
     """Whether all keys are on one server is found out when it counts; until then buckets are apart."""
     begin, end, _ = REFUSALS[what]
-    groups = [[Hit("{a}:x", 1, 60), Hit("{b}:x", 1, 60)]]
+    groups = [[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]
     begin(server)
     try:
         below = RedisStore(connect(server.url))
@@ -311,7 +311,7 @@ async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) ->
     below._ask = losing  # type: ignore[method-assign]
     await below.start()
     assert asked > 17 + 64 + 2
-    assert below.parts([[Hit("{a}:x", 1, 60), Hit("{b}:x", 1, 60)]]) is None
+    assert below.parts([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) is None
     await below.close()
 
 
@@ -355,5 +355,5 @@ async def test_in_a_cluster_a_prefix_with_a_hash_tag_is_one_slot(redis_cluster: 
     async with settling(below) as store:
         assert [0] * 30 == await charge(store, *keys)
         assert [1] * 30 == await charge(store, *keys)
-        assert 1 == len(below.parts([[Hit(key, 1, 60) for key in keys]]))
+        assert 1 == len(below.parts([[Hit(key, 1, ttl=60) for key in keys]]))
         assert {keys[7]: 2} == await store.read_bucket("{rl}:{d|k=7}")

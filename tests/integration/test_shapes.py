@@ -41,7 +41,7 @@ async def store_of(**environ: str) -> AsyncIterator[CounterStore]:
 async def charge(store: CounterStore, *keys: str, amount: int = 1) -> list[object]:
     """The counts of one request."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit([[Hit(key, amount, 60) for key in keys]], answer.set_result)
+    store.hit([[Hit(key, amount, ttl=60) for key in keys]], answer.set_result)
     (outcome,) = await asyncio.wait_for(answer, 15)
     return [outcome] if isinstance(outcome, StoreError) else list(outcome)
 

@@ -25,7 +25,7 @@ LINK = Link(timeout=0.2, connect_timeout=5.0)
 async def charge(store: CounterStore, *keys: str) -> list[object]:
     """The counts of one request."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit([[Hit(key, 1, 60) for key in keys]], answer.set_result)
+    store.hit([[Hit(key, 1, ttl=60) for key in keys]], answer.set_result)
     (outcome,) = await asyncio.wait_for(answer, 15)
     return [outcome] if isinstance(outcome, StoreError) else list(outcome)
 

@@ -32,7 +32,7 @@ def sharded() -> Iterator[RedisServer]:
 
 async def charge(store: CounterStore, *keys: str) -> list[object]:
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit([[Hit(key, 1, 60)] for key in keys], answer.set_result)
+    store.hit([[Hit(key, 1, ttl=60)] for key in keys], answer.set_result)
     return [
         outcome if isinstance(outcome, Exception) else list(outcome)
         for outcome in await asyncio.wait_for(answer, 15)
@@ -63,7 +63,7 @@ async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: Re
     """Its number is in a register of each slot, whether it is sent in one piece or not."""
     sharded.cli("FLUSHALL")
     store = RedisStore(connect(sharded.url))
-    batch = Batch([[Hit(key, 5, 60)] for key in KEYS], "lane", "1")
+    batch = Batch([[Hit(key, 5, ttl=60)] for key in KEYS], "lane", "1")
     assert [[0]] * len(KEYS) == await applied(store, batch)
     assert [[5]] * len(KEYS) == await applied(store, batch)
     (part, *_) = store.parts(batch.groups) or ()
@@ -74,8 +74,8 @@ async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: Re
 async def test_all_calls_of_a_batch_travel_together(sharded: RedisServer) -> None:
     """Thirty calls take no more connections than one."""
     store = RedisStore(connect(sharded.url, pool_size=20))
-    await applied(store, Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
-    await applied(store, Batch([[Hit(key, 1, 60)] for key in KEYS], "", ""))
+    await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS], "", ""))
+    await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS], "", ""))
     assert 1 == len(
         [
             line

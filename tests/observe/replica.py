@@ -13,7 +13,7 @@ from ratelimit_service.core.model import (
     Decision,
     DescriptorRule,
     DomainRules,
-    HitValues,
+    Hit,
     Limit,
     Request,
     Rule,
@@ -95,8 +95,8 @@ class FailsMarkers(MemoryStore):
         self._alone = alone
         self.tried: list[str] = []
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
-        markers = [key for group in groups for key, *_ in group if ":warned-" in key]
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        markers = [hit.key for group in groups for hit in group if ":warned-" in hit.key]
         if not markers:
             super().hit(groups, then)
             return

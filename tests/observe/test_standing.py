@@ -12,7 +12,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     DescriptorRule,
     DomainRules,
-    HitValues,
+    Hit,
     Limit,
     Rule,
     StatKey,
@@ -167,9 +167,9 @@ class Waiting(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
-        self.asked: list[tuple[Sequence[Sequence[HitValues]], Then]] = []
+        self.asked: list[tuple[Sequence[Sequence[Hit]], Then]] = []
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         self.asked.append((groups, then))
 
     def answer(self, error: StoreError | None = None) -> None:

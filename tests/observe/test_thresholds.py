@@ -16,7 +16,6 @@ from ratelimit_service.core.model import (
     COUNTER_MAX,
     DescriptorRule,
     Hit,
-    HitValues,
     Limit,
     Override,
     Request,
@@ -234,7 +233,7 @@ async def test_a_crossing_that_nobody_saw_is_told_by_the_next_who_sees_what_lies
     store = new_store()
     replicas = [Replica(TEAM, store=store) for _ in range(2)]
     counted = asyncio.Event()
-    store.hit([[Hit(KEY, 60, 3600)]], lambda outcomes: counted.set())
+    store.hit([[Hit(KEY, 60, ttl=3600)]], lambda outcomes: counted.set())
     await asyncio.wait_for(counted.wait(), 10)
     with capture_logs() as events:
         for replica in (*replicas, *replicas):
@@ -305,8 +304,8 @@ async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest
             super().__init__(lambda: MIDNIGHT)
             self.held: list[Callable[[], None]] = []
 
-        def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
-            if any([":warned-" in key for group in groups for key, *_ in group]):
+        def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+            if any([":warned-" in hit.key for group in groups for hit in group]):
                 self.held.append(lambda: MemoryStore.hit(self, groups, then))
             else:
                 super().hit(groups, then)

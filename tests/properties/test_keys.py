@@ -170,7 +170,7 @@ def counters(name: str, asked: list[tuple[Entries, tuple[Unit, int]]], now: int)
         ]
     )
     service.submit([Asked(Request(name, descriptors))])
-    return [key for hits in store.asked for group in hits for key, *_ in group]
+    return [hit.key for hits in store.asked for group in hits for hit in group]
 
 
 @given(domains, entries, windows, moments)

@@ -25,9 +25,9 @@ HITS = st.builds(
     Hit,
     st.sampled_from(KEYS),
     AMOUNTS,
-    st.just(600),
-    st.one_of(st.integers(0, 30), st.just(COUNTER_MAX)),
-    st.integers(0, 3),
+    ttl=st.just(600),
+    limit=st.one_of(st.integers(0, 30), st.just(COUNTER_MAX)),
+    gate=st.integers(0, 3),
 )
 BATCHES = st.lists(st.lists(st.lists(HITS, max_size=4), min_size=1, max_size=4), min_size=1, max_size=5)
 
@@ -56,7 +56,7 @@ def test_memory_and_redis_answer_alike(server: RedisServer, batches: list[list[l
         await redis_store._client.flushall()
         await redis_store.start()
         assert await replay(memory, batches) == await replay(redis_store, batches)
-        reading = [[[Hit(key, 0, 600) for key in KEYS]]]
+        reading = [[[Hit(key, 0, ttl=600) for key in KEYS]]]
         assert await replay(memory, reading) == await replay(redis_store, reading)
         await redis_store.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,6 @@ from ratelimit_service.core.model import (
     Decision,
     Descriptor,
     Entry,
-    Hit,
     Limit,
     Override,
     Status,
@@ -146,12 +146,12 @@ def check_answer(call: Asked) -> str:
 
 def check_counters(store: Recording) -> None:
     """Every hit is one that a store can apply, to a key that it can have, and none left a counter out of its bounds."""
-    for hit in [Hit._make(hit) for hand_over in store.asked for group in hand_over for hit in group]:
+    for hit in [hit for hand_over in store.asked for group in hand_over for hit in group]:
         assert re.fullmatch(r"[!-~]+", hit.key)
         assert -COUNTER_MAX <= hit.amount <= COUNTER_MAX
         assert hit.ttl >= 1
         held: list[Any] = []
-        store.hit([[hit._replace(amount=0)]], held.extend)
+        store.hit([[replace(hit, amount=0)]], held.extend)
         assert 0 <= held[0][0] <= COUNTER_MAX
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ratelimit_service.core.model import Hit, HitValues
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.layer import without_early_answers
@@ -20,8 +20,8 @@ class SlowStore(MemoryStore):
         self.pending: list[Then] = []
         super().__init__(lambda: 0.0)
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
-        self.batches.append(["".join(key for key, *_ in group) for group in groups])
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self.batches.append(["".join(hit.key for hit in group) for group in groups])
 
         def hold(outcomes: Sequence[Outcome]) -> None:
             self.pending.append(lambda _: then(outcomes))
@@ -32,8 +32,8 @@ class SlowStore(MemoryStore):
         self.pending.pop(0)([])
 
 
-def one(key: str, amount: int = 1) -> list[list[HitValues]]:
-    return [[Hit(key, amount, 60)]]
+def one(key: str, amount: int = 1) -> list[list[Hit]]:
+    return [[Hit(key, amount, ttl=60)]]
 
 
 def test_what_arrives_in_flight_makes_the_next_batch() -> None:

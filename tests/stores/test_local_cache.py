@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ratelimit_service.core.model import Gate, Hit, HitValues
+from ratelimit_service.core.model import Gate, Hit
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.stores.layers.local_cache import FRESH, LocalCache
 from ratelimit_service.stores.memory import MemoryStore
@@ -19,8 +20,8 @@ class Asked(MemoryStore):
         super().__init__(lambda: 0.0)
         self.hits: list[tuple[str, int]] = []
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
-        self.hits += [(key, amount) for group in groups for key, amount, *_ in group]
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        self.hits += [(hit.key, hit.amount) for group in groups for hit in group]
         super().hit(groups, then)
 
 
@@ -32,18 +33,18 @@ class Bench:
         self.store = Asked()
         self.cache = LocalCache(self.store, size, lambda: self.now)
 
-    def ask(self, *groups: Sequence[HitValues]) -> list[Outcome]:
+    def ask(self, *groups: Sequence[Hit]) -> list[Outcome]:
         answers: list[Outcome] = []
         self.cache.hit(groups, answers.extend)
         return answers
 
 
-def check(key: str = "a", limit: int = 10) -> list[HitValues]:
-    return [Hit(key, 0, 60, limit, BUDGET)]
+def check(key: str = "a", limit: int = 10) -> list[Hit]:
+    return [Hit(key, 0, ttl=60, limit=limit, gate=BUDGET)]
 
 
-def charge(amount: int, key: str = "a", limit: int = 10) -> list[HitValues]:
-    return [Hit(key, amount, 60, limit, BUDGET)]
+def charge(amount: int, key: str = "a", limit: int = 10) -> list[Hit]:
+    return [Hit(key, amount, ttl=60, limit=limit, gate=BUDGET)]
 
 
 def test_a_bucket_that_is_used_up_is_asked_about_once_a_second() -> None:
@@ -82,7 +83,7 @@ def test_a_refund_is_no_question_for_the_cache_and_opens_the_bucket_at_once() ->
     bench = Bench()
     bench.ask(charge(12))
     bench.ask(check())
-    assert [[12]] == bench.ask([Hit("a", -5, 60, 10, BUDGET)])
+    assert [[12]] == bench.ask([Hit("a", -5, ttl=60, limit=10, gate=BUDGET)])
     assert [[7]] == bench.ask(check())
 
 
@@ -109,8 +110,8 @@ def test_a_counter_that_is_deleted_by_hand_is_seen_within_the_second() -> None:
 def test_several_windows_are_known_together() -> None:
     """The hour is used up and the day is not: both counts are answered."""
     bench = Bench()
-    both = [Hit("hour", 0, 60, 10, BUDGET), Hit("day", 0, 60, 100, BUDGET)]
-    bench.ask([hit._replace(amount=12) for hit in both])
+    both = [Hit("hour", 0, ttl=60, limit=10, gate=BUDGET), Hit("day", 0, ttl=60, limit=100, gate=BUDGET)]
+    bench.ask([replace(hit, amount=12) for hit in both])
     bench.ask(both)
     asked = len(bench.store.hits)
     assert [[12, 12]] == bench.ask(both)

@@ -31,7 +31,7 @@ class Bench:
             assert not isinstance(outcomes[0], StoreError)
             found.extend(outcomes[0])
 
-        self.store.hit([[Hit(key, amount, ttl)]], then)
+        self.store.hit([[Hit(key, amount, ttl=ttl)]], then)
         return found[0]
 
 

@@ -18,7 +18,7 @@ def call(*groups: list[Hit]) -> Call:
 
 def test_every_counter_of_its_own_is_a_hit() -> None:
     """The counters, the register of the lane, the number of the batch, and what each counter gets."""
-    made = call([Hit("{d|a}:h", 1, 60), Hit("{d|a}:d", 1, 600)], [Hit("{d|b}:h", 4, 61)])
+    made = call([Hit("{d|a}:h", 1, ttl=60), Hit("{d|a}:d", 1, ttl=600)], [Hit("{d|b}:h", 4, ttl=61)])
     keys = ("{d|a}:h", "{d|a}:d", "{d|b}:h", "lane:lane-1")
     assert (4, *keys, "7", REGISTER_TTL, 1, 60, 1, 600, 4, 61) == made.arguments
     assert [[5, 6], [7]] == made.counts([5, 6, 7])
@@ -27,7 +27,10 @@ def test_every_counter_of_its_own_is_a_hit() -> None:
 def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
     """Each is told what the first one finds, and what those before it add; the time to live is the first one's."""
     made = call(
-        [Hit("a", 10, 60), Hit("b", 1, 60)], [Hit("a", 0, 61)], [], [Hit("a", 5, 62), Hit("a", 7, 63)]
+        [Hit("a", 10, ttl=60), Hit("b", 1, ttl=60)],
+        [Hit("a", 0, ttl=61)],
+        [],
+        [Hit("a", 5, ttl=62), Hit("a", 7, ttl=63)],
     )
     assert (3, "a", "b", "lane:lane-1", "7", REGISTER_TTL, 22, 60, 1, 60) == made.arguments
     assert [[100, 3], [110], [], [110, 115]] == made.counts([100, 3])
@@ -35,7 +38,7 @@ def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
 
 def test_checks_alone_write_nothing() -> None:
     """Not even the register."""
-    made = call([Hit("a", 0, 60)], [Hit("a", 0, 60)])
+    made = call([Hit("a", 0, ttl=60)], [Hit("a", 0, ttl=60)])
     assert (2, "a", "lane:lane-1", "", REGISTER_TTL, 0, 60) == made.arguments
     assert [[3], [3]] == made.counts([3])
 
@@ -43,14 +46,14 @@ def test_checks_alone_write_nothing() -> None:
 def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -> None:
     """And no others; groups that may be held back are named by the place of their first hit."""
     made = call(
-        [Hit("a", 1, 60)],
-        [Hit("a", 2, 60)],
-        [Hit("b", 1, 60)],
-        [Hit("b", 3, 60, 9, HOLDS), Hit("c", 3, 60, 8, Gate.REFUSES)],
-        [Hit("a", 4, 60)],
-        [Hit("c", 1, 60)],
-        [Hit("e", 6, 60)],
-        [Hit("e", -2, 60)],
+        [Hit("a", 1, ttl=60)],
+        [Hit("a", 2, ttl=60)],
+        [Hit("b", 1, ttl=60)],
+        [Hit("b", 3, ttl=60, limit=9, gate=HOLDS), Hit("c", 3, ttl=60, limit=8, gate=Gate.REFUSES)],
+        [Hit("a", 4, ttl=60)],
+        [Hit("c", 1, ttl=60)],
+        [Hit("e", 6, ttl=60)],
+        [Hit("e", -2, ttl=60)],
     )
     keys = ("a", "b", "b", "c", "c", "e", "e", "lane:lane-1")
     hits = (7, 60, 1, 60, 3, 60, 3, 60, 1, 60, 6, 60, -2, 60)
@@ -60,7 +63,7 @@ def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -
 
 def test_what_is_put_together_saturates_as_it_would_one_by_one() -> None:
     """No more than a counter can hold is sent, and no more is told."""
-    made = call([Hit("a", COUNTER_MAX - 1, 60)], [Hit("a", 5, 60)], [Hit("a", 5, 60)])
+    made = call([Hit("a", COUNTER_MAX - 1, ttl=60)], [Hit("a", 5, ttl=60)], [Hit("a", 5, ttl=60)])
     assert COUNTER_MAX == made.arguments[5]
     assert [[0], [COUNTER_MAX - 1], [COUNTER_MAX]] == made.counts([0])
     assert [[7], [COUNTER_MAX], [COUNTER_MAX]] == made.counts([7])
@@ -69,7 +72,7 @@ def test_what_is_put_together_saturates_as_it_would_one_by_one() -> None:
 @pytest.mark.parametrize("keys", ["abc", "aba"])
 def test_a_counter_that_fails_fails_its_own_hits(keys: str) -> None:
     """All that were put together; the others have their counts."""
-    made = call(*[[Hit(key, 1, 60)] for key in keys])
+    made = call(*[[Hit(key, 1, ttl=60)] for key in keys])
     held: dict[str, int | bytes] = {"a": b"WRONGTYPE no counter", "b": 2, "c": 3}
     reply = [held[key] for key in sorted(set(keys))]
     counts = made.counts(reply)
@@ -81,12 +84,12 @@ def test_a_counter_that_fails_fails_its_own_hits(keys: str) -> None:
 @pytest.mark.parametrize("reply", [[], [1], [1, 2, 3], 7, b"OK", None, ["x"] * 3])
 def test_what_is_no_reply_of_the_script_is_an_error(reply: object) -> None:
     """Of something that stands between: the batch fails, and nobody waits for ever."""
-    assert isinstance(call([Hit("a", 1, 60), Hit("b", 1, 60)]).counts(reply), Exception)
+    assert isinstance(call([Hit("a", 1, ttl=60), Hit("b", 1, ttl=60)]).counts(reply), Exception)
 
 
 def test_the_register_has_the_prefix_of_all_keys() -> None:
     """An ACL may ask for one."""
-    batch = Batch([[Hit("rl:{d|a}:h", 1, 60)]], "lane-1", "7")
+    batch = Batch([[Hit("rl:{d|a}:h", 1, ttl=60)]], "lane-1", "7")
     assert "rl:lane:lane-1" == Call(batch, "rl:").arguments[2]
     assert "rl:lane:lane-1{2f}" == Call(batch, "rl:", "2f").arguments[2]
 
@@ -94,7 +97,10 @@ def test_the_register_has_the_prefix_of_all_keys() -> None:
 def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None:
     """A proxy routes by the first key, and may hash all of it; what is read there is no count of a hit."""
     both = Gate.REFUSES | Gate.YIELDS
-    groups = [[Hit("{d|a}:h", 1, 60)], [Hit("{d|a}:h", 2, 60, 5, both), Hit("{d|a}:d", 2, 600, 9, both)]]
+    groups = [
+        [Hit("{d|a}:h", 1, ttl=60)],
+        [Hit("{d|a}:h", 2, ttl=60, limit=5, gate=both), Hit("{d|a}:d", 2, ttl=600, limit=9, gate=both)],
+    ]
     made = Call(Batch(groups, "lane-1", "7"), "", "d|a", routed=True)
     keys = ("lane:{d|a}", "{d|a}:h", "{d|a}:h", "{d|a}:d", "lane:lane-1{d|a}")
     hits = (0, 1, 1, 60, 2, 60, 2, 600)

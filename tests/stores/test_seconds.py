@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Hit, HitValues
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome, Then
 from ratelimit_service.stores.layers.seconds import SecondsApart, is_of_seconds
 from ratelimit_service.stores.memory import MemoryStore
@@ -24,7 +24,7 @@ class Store(MemoryStore):
         self.broken = broken
         self.closed = False
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         if self.broken:
             then([StoreError("broken") if group else () for group in groups])
         else:
@@ -40,7 +40,7 @@ class Store(MemoryStore):
 
 async def hit(store: SecondsApart, *groups: Sequence[str]) -> list[object]:
     answers: list[Sequence[Outcome]] = []
-    store.hit([[Hit(key, 1, 60) for key in group] for group in groups], answers.append)
+    store.hit([[Hit(key, 1, ttl=60) for key in group] for group in groups], answers.append)
     async with asyncio.timeout(10):
         while not answers:
             await asyncio.sleep(0)

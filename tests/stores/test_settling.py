@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from ratelimit_service.background.tasks import Background
 from ratelimit_service.core.decision import Count
 from ratelimit_service.core.errors import CounterRefused, StoreError
-from ratelimit_service.core.model import Hit, HitValues
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.batch import EVERYWHERE, Applied, Batch, CallFailed, Fate, Part, Place
 from ratelimit_service.stores.layers import settling
@@ -34,7 +35,7 @@ class Backend(MemoryStore):
         self.fates: dict[str, Fate] = {}
         """What becomes of calls with certain keys; nothing of them is applied."""
 
-    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
         return None
 
     def server_of(self, where: Place) -> object:
@@ -55,7 +56,7 @@ class Backend(MemoryStore):
         fault = self.faults.pop(0) if self.faults else ""
         if self.away or fault == "before":
             return StoreError("not sent")
-        keys = {key for group in batch.groups for key, *_ in group}
+        keys = {hit.key for group in batch.groups for hit in group}
         for key, fate in self.fates.items():
             if key in keys:
                 return CallFailed(fate.value, fate)
@@ -65,7 +66,7 @@ class Backend(MemoryStore):
             self.hit(batch.groups, outcomes.extend)
         else:
             self.hit(
-                [[Hit._make(hit)._replace(amount=0) for hit in group] for group in batch.groups],
+                [[replace(hit, amount=0) for hit in group] for group in batch.groups],
                 outcomes.extend,
             )
         if fault == "after":
@@ -84,10 +85,10 @@ class TwoSlots(Backend):
         self.down: set[Place] = set()
         self.known: set[Place] = set()
 
-    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part]:
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
         def part(slot: int, mine: Callable[[str], bool]) -> Part:
             places = [
-                (number, [place for place, (key, *_) in enumerate(group) if mine(key)])
+                (number, [place for place, hit in enumerate(group) if mine(hit.key)])
                 for number, group in enumerate(groups)
             ]
             places = [(number, chosen) for number, chosen in places if chosen]
@@ -109,7 +110,7 @@ class TwoSlots(Backend):
 
 async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outcome]:
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit([[Hit(key, amount, 60) for key in keys]], answer.set_result)
+    store.hit([[Hit(key, amount, ttl=60) for key in keys]], answer.set_result)
     return list(await asyncio.wait_for(answer, 10))
 
 
@@ -287,7 +288,9 @@ async def test_closing_waits_for_what_is_under_way() -> None:
     """And for what an answer hands over."""
     backend = Backend()
     store = SettlingStore(backend)
-    store.hit([[Hit("a", 1, 60)]], lambda outcomes: store.hit([[Hit("b", 2, 60)]], lambda outcomes: None))
+    store.hit(
+        [[Hit("a", 1, ttl=60)]], lambda outcomes: store.hit([[Hit("b", 2, ttl=60)]], lambda outcomes: None)
+    )
     await store.close()
     assert {"a": 1, "b": 2} == backend._counters
 
@@ -312,7 +315,7 @@ async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
     for _ in range(3):
         await charge(store, "x")
     backend.away = False
-    store.journal.add(Entry([[Hit("minute", 5, 60), Hit("day", 5, 86_400)]], store._now() - 100))
+    store.journal.add(Entry([[Hit("minute", 5, ttl=60), Hit("day", 5, ttl=86_400)]], store._now() - 100))
     await settled(store)
     assert {"x": 3, "day": 5} == backend._counters
 
@@ -329,7 +332,7 @@ async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
     await until(lambda: not is_open(store))
     assert {"good": 5} == backend._counters
     assert (3, [[5]]) == (store.journal.hits, await charge(store, "good"))
-    sent = [(batch.lane, batch.number) for batch in backend.batches if batch.groups[0][0][0] == "bad"]
+    sent = [(batch.lane, batch.number) for batch in backend.batches if batch.groups[0][0].key == "bad"]
     assert len(set(sent)) == 3 < len(sent)
     backend.fates.clear()
     await settled(store)
@@ -407,7 +410,7 @@ async def test_what_is_forbidden_fails_by_itself() -> None:
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.fates["secret"] = Fate.FORBIDDEN
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    groups = [[Hit("secret" if number % 3 == 0 else "open", 1, 60)] for number in range(9)]
+    groups = [[Hit("secret" if number % 3 == 0 else "open", 1, ttl=60)] for number in range(9)]
     store.hit(groups, answer.set_result)
     outcomes = [list(outcome) for outcome in await answer if not isinstance(outcome, StoreError)]
     assert [number % 3 == 0 for number in range(9)] == [
@@ -435,16 +438,16 @@ async def test_a_connection_that_breaks_while_forbidden_keys_are_looked_for_lose
 def test_charges_that_were_never_sent_are_put_together() -> None:
     """With the time that each has left; one that was sent stays as it was sent."""
     journal = Journal(100)
-    sent = Entry([[Hit("c", 1, 60)], [Hit("d", 0, 60)]], 16.0, EVERYWHERE, "lane", "7")
-    journal.add(Entry([[Hit("a", 1, 60)]], 10.0))
-    journal.add(Entry([[Hit("b", 1, 60)]], 15.0))
+    sent = Entry([[Hit("c", 1, ttl=60)], [Hit("d", 0, ttl=60)]], 16.0, EVERYWHERE, "lane", "7")
+    journal.add(Entry([[Hit("a", 1, ttl=60)]], 10.0))
+    journal.add(Entry([[Hit("b", 1, ttl=60)]], 15.0))
     journal.add(sent)
-    journal.add(Entry([[Hit("e", 1, 60)]], 17.0, 5))
+    journal.add(Entry([[Hit("e", 1, ttl=60)]], 17.0, 5))
     assert (4, 3, 1) == (journal.hits, journal.entries(EVERYWHERE), journal.entries(5))
-    assert Entry([[Hit("a", 1, 60)], [Hit("b", 1, 65)]], 10.0) == journal.take(EVERYWHERE)
+    assert Entry([[Hit("a", 1, ttl=60)], [Hit("b", 1, ttl=65)]], 10.0) == journal.take(EVERYWHERE)
     assert sent == journal.take(EVERYWHERE)
     assert [5] == journal.places()
-    assert Entry([[Hit("e", 1, 60)]], 17.0, 5) == journal.take(5)
+    assert Entry([[Hit("e", 1, ttl=60)]], 17.0, 5) == journal.take(5)
     assert (0, []) == (journal.hits, journal.places())
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.model import Hit, HitValues
+from ratelimit_service.core.model import Hit
 from ratelimit_service.stores.batch import Part, Place, joined
 from ratelimit_service.stores.redis import slots
 from ratelimit_service.stores.redis.script import register
@@ -82,19 +82,19 @@ def test_a_tag_is_found_with_a_few_hundred_lookups(monkeypatch: pytest.MonkeyPat
 
 
 KEYS = st.integers(0, 9).map(lambda number: f"{{d|k={number}}}:hour:x")
-GROUPS = st.lists(st.lists(KEYS.map(lambda key: Hit(key, 1, 60)), max_size=5), max_size=5)
+GROUPS = st.lists(st.lists(KEYS.map(lambda key: Hit(key, 1, ttl=60)), max_size=5), max_size=5)
 
 
 @given(GROUPS, st.sampled_from([(by_slot, slot_of), (by_tag, tag_of)]))
 def test_what_is_split_can_be_put_together_again(
     groups: list[list[Hit]],
-    by: tuple[Callable[[Sequence[Sequence[HitValues]]], list[Part]], Callable[[str], Place]],
+    by: tuple[Callable[[Sequence[Sequence[Hit]]], list[Part]], Callable[[str], Place]],
 ) -> None:
     """Every hit is in one part, in its order, and its count comes back in its place."""
     split, place_of = by
     parts = split(groups)
     assert len({part.where for part in parts}) == len(parts)
-    assert all(place_of(key) == part.where for part in parts for group in part.groups for key, *_ in group)
+    assert all(place_of(hit.key) == part.where for part in parts for group in part.groups for hit in group)
     numbers = iter(range(100))
     number_of = {id(hit): next(numbers) for group in groups for hit in group}
     counts = [[[number_of[id(hit)] for hit in group] for group in part.groups] for part in parts]
@@ -103,7 +103,7 @@ def test_what_is_split_can_be_put_together_again(
 
 def test_a_part_has_only_groups_that_are_in_its_slot() -> None:
     """However many other requests there are in the batch."""
-    groups = [[Hit(f"{{d|k={number}}}:hour:x", 1, 60)] for number in range(100)]
+    groups = [[Hit(f"{{d|k={number}}}:hour:x", 1, ttl=60)] for number in range(100)]
     parts = {part.where: part for part in by_slot(groups)}
     slot = slot_of(groups[42][0].key)
     alone = [number for number, group in enumerate(groups) if slot_of(group[0].key) == slot]

@@ -70,7 +70,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
 def charge(store: KeptMemoryStore, key: str, amount: int, ttl: int = 3600) -> Any:
     """What the counter held before."""
     before: list[Any] = []
-    store.hit([[Hit(key, amount, ttl)]], before.extend)
+    store.hit([[Hit(key, amount, ttl=ttl)]], before.extend)
     ((count,),) = before
     return count
 
@@ -133,7 +133,7 @@ async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
     """Two counters that are always charged together are never apart in it, however often it is read meanwhile."""
     store = await kept.start(SOON)
     for _ in range(2_000):
-        store.hit([[Hit(DBA, 1, 3600), Hit(OPS, 1, 3600)]], lambda outcomes: None)
+        store.hit([[Hit(DBA, 1, ttl=3600), Hit(OPS, 1, ttl=3600)]], lambda outcomes: None)
         await asyncio.sleep(0)
         held = kept.on_disk
         assert held.get(DBA) == held.get(OPS)

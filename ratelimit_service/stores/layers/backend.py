@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...ports import CounterStore
 from ..batch import Applied, Batch, Part, Place
 
@@ -13,7 +13,7 @@ from ..batch import Applied, Batch, Part, Place
 class Backend(CounterStore, Protocol):
     """What this layer needs of a Redis store."""
 
-    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
         """Split groups by what one call can reach: by slot in a Cluster. None where one call reaches everything."""
         ...
 

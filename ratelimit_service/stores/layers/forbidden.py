@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from ...core.decision import Count
 from ...core.errors import CounterRefused, StoreError
-from ...core.model import Hit, HitValues
+from ...core.model import Hit
 from ...ports import Outcome
 from ..batch import Applied, Batch, CallFailed, Fate, together
 
-Groups = Sequence[Sequence[HitValues]]
+Groups = Sequence[Sequence[Hit]]
 
 
 def find_forbidden(
@@ -24,7 +24,7 @@ def find_forbidden(
     Each key is read by itself, all in one flight, and beside them `register`, a batch without groups, is written: a user who
     may not even do that may do nothing. Nothing is counted.
     """
-    keys = list(dict.fromkeys([key for group in groups for key, _, _, _, _ in group]))
+    keys = list(dict.fromkeys([hit.key for group in groups for hit in group]))
 
     def answered(outcomes: list[list[list[Count]] | StoreError]) -> None:
         of_register, *of_keys = outcomes
@@ -41,7 +41,7 @@ def find_forbidden(
     first, *others = together(1 + len(keys), answered)
     apply(register, first)
     for key, answer in zip(keys, others, strict=True):
-        apply(Batch([[Hit(key, 0, 1)]], "", "", register.where), answer)
+        apply(Batch([[Hit(key, 0, ttl=1)]], "", "", register.where), answer)
 
 
 def is_forbidden(outcome: object) -> bool:
@@ -49,9 +49,9 @@ def is_forbidden(outcome: object) -> bool:
     return isinstance(outcome, CallFailed) and outcome.fate is Fate.FORBIDDEN
 
 
-def without(forbidden: set[str], groups: Groups) -> list[list[HitValues]]:
+def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
     """The groups without the hits of forbidden keys; each group stays in its place."""
-    return [[hit for hit in group if hit[0] not in forbidden] for group in groups]
+    return [[hit for hit in group if hit.key not in forbidden] for group in groups]
 
 
 def with_refusals(
@@ -64,12 +64,12 @@ def with_refusals(
         counts = iter(() if isinstance(outcome, StoreError) else outcome)
         whole.append(
             [
-                CounterRefused(why, key)
-                if key in forbidden
+                CounterRefused(why, hit.key)
+                if hit.key in forbidden
                 else outcome
                 if isinstance(outcome, StoreError)
                 else next(counts)
-                for key, _, _, _, _ in group
+                for hit in group
             ]
         )
     return whole

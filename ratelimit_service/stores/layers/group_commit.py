@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
 from .layer import Layer
 
@@ -35,10 +35,10 @@ class CoalescingStore(Layer):
         self._most_in_batch = most_in_batch
         self._most_waiting = most_waiting
         self._in_flight = 0
-        self._waiting: deque[tuple[Sequence[Sequence[HitValues]], Then]] = deque()
+        self._waiting: deque[tuple[Sequence[Sequence[Hit]], Then]] = deque()
         self._waiting_hits = 0
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):  # nothing to ask, so nothing to wait for
             then([() for _ in groups])
@@ -61,7 +61,7 @@ class CoalescingStore(Layer):
             self._below.hit(groups, then)
         await super().close()
 
-    def _send(self, calls: Sequence[tuple[Sequence[Sequence[HitValues]], Then]]) -> None:
+    def _send(self, calls: Sequence[tuple[Sequence[Sequence[Hit]], Then]]) -> None:
         self._in_flight += 1
 
         def answer(outcomes: Sequence[Outcome]) -> None:
@@ -77,7 +77,7 @@ class CoalescingStore(Layer):
     def _send_next(self) -> None:
         if not self._waiting or (self._in_flight and not self._may_send_another()):
             return
-        calls: list[tuple[Sequence[Sequence[HitValues]], Then]] = []
+        calls: list[tuple[Sequence[Sequence[Hit]], Then]] = []
         size = 0
         while self._waiting and (not calls or size < self._most_in_batch):
             groups, then = self._waiting.popleft()

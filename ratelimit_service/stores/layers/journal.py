@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...core.model import Hit, HitValues
+from ...core.model import Hit
 from ..batch import EVERYWHERE, Place
 from .moments import Moment
 
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     `at` is when it was kept, in the loop's time; `before` is a moment before it was sent, if one is known.
     """
 
-    groups: Sequence[Sequence[HitValues]]
+    groups: Sequence[Sequence[Hit]]
     at: float
     where: Place = EVERYWHERE
     lane: str = ""
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     @property
     def writing(self) -> int:
         """How many of its hits write something."""
-        return sum(bool(amount) for group in self.groups for _, amount, _, _, _ in group)
+        return sum(bool(hit.amount) for group in self.groups for hit in group)
 
 
 _BYTES_OF_A_HIT = 400
@@ -54,7 +54,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Keep the hits of `entry` that write something."""
-        groups = [group for group in entry.groups if any(amount for _, amount, _, _, _ in group)]
+        groups = [group for group in entry.groups if any(hit.amount for hit in group)]
         size = sum(map(len, groups))
         if not size:
             return
@@ -111,21 +111,22 @@ class Journal:
         self._bytes -= _bytes(entry)
 
 
-def still_counting(entry: Entry, now: float) -> list[Sequence[HitValues]]:
+def still_counting(entry: Entry, now: float) -> list[Sequence[Hit]]:
     """The groups of an entry as they are to be written at `now`, without the hits whose windows are over by then."""
     aged = (_aged(group, entry.at - now) for group in entry.groups)
-    return [[hit for hit in map(Hit._make, group) if hit.ttl > 0] for group in aged]
+    return [[hit for hit in group if hit.ttl > 0] for group in aged]
 
 
 def _kept(entry: Entry) -> int:
-    return sum(len(group) for group in entry.groups if any(amount for _, amount, _, _, _ in group))
+    return sum(len(group) for group in entry.groups if any(hit.amount for hit in group))
 
 
 def _bytes(entry: Entry) -> int:
     """The memory that an entry takes, about."""
-    return sum([_BYTES_OF_A_HIT - 60 + len(key) for group in entry.groups for key, _, _, _, _ in group])
+    return sum([_BYTES_OF_A_HIT - 60 + len(hit.key) for group in entry.groups for hit in group])
 
 
-def _aged(group: Sequence[HitValues], seconds: float) -> Sequence[HitValues]:
+def _aged(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
     """A group as if it had been handed over so much earlier: its times to live are longer by that."""
-    return [(key, amount, ttl + int(seconds), limit, gate) for key, amount, ttl, limit, gate in group]
+    more = int(seconds)
+    return [Hit(hit.key, hit.amount, ttl=hit.ttl + more, limit=hit.limit, gate=hit.gate) for hit in group]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from ...core.errors import CounterRefused, StoreError
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...ports import Outcome, Then
 from ..batch import EVERYWHERE, REGISTER_TTL, Batch, CallFailed, Fate, Place, told
 from .backend import Backend
@@ -25,7 +25,7 @@ class JournalWriter:
         below: Backend,
         journal: Journal,
         moments: Moments,
-        send: Callable[[Sequence[Sequence[HitValues]], Place, Then], None],
+        send: Callable[[Sequence[Sequence[Hit]], Place, Then], None],
     ) -> None:
         self._below = below
         self._journal = journal
@@ -92,7 +92,7 @@ class JournalWriter:
         stop: StoreError | None = None
         for hit, error in _failures(groups, outcomes):
             if isinstance(error, CounterRefused):
-                self._journal.dropped += bool(hit[1])
+                self._journal.dropped += bool(hit.amount)
             elif stop is None and not (isinstance(error, CallFailed) and error.fate is Fate.UNCLEAR):
                 stop = error
         return stop
@@ -135,8 +135,8 @@ def _now() -> float:
 
 
 def _failures(
-    groups: Sequence[Sequence[HitValues]], outcomes: Sequence[Outcome]
-) -> Iterator[tuple[HitValues, StoreError]]:
+    groups: Sequence[Sequence[Hit]], outcomes: Sequence[Outcome]
+) -> Iterator[tuple[Hit, StoreError]]:
     """Each hit that failed, and why."""
     for group, outcome in zip(groups, outcomes, strict=True):
         for number, hit in enumerate(group):

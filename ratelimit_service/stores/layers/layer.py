@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...ports import CounterStore, Then
 
 
@@ -17,7 +17,7 @@ class Layer:
     def __init__(self, below: CounterStore) -> None:
         self._below = below
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         self._below.hit(groups, then)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ...core.decision import Count
 from ...core.errors import StoreError
-from ...core.model import Gate, HitValues
+from ...core.model import Gate, Hit
 from ...ports import CounterStore, Outcome, Then
 from .layer import Layer
 
@@ -49,7 +49,7 @@ class LocalCache(Layer):
         self.answered = 0
         """How many requests were answered without waiting for the store."""
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit), but for the age of the counts that are told."""
         now = self._clock()
         answers = [self._answer(group, now) for group in groups]
@@ -60,7 +60,7 @@ class LocalCache(Layer):
         writing = [
             group
             for group, answer in zip(groups, answers, strict=True)
-            if answer is not None and any([amount for _, amount, _, _, _ in group])
+            if answer is not None and any([hit.amount for hit in group])
         ]
         if writing:
             self._below.hit(writing, lambda outcomes: None)
@@ -76,14 +76,13 @@ class LocalCache(Layer):
 
         self._below.hit(asked, join)
 
-    def _answer(self, group: Sequence[HitValues], now: float) -> list[Count] | None:
+    def _answer(self, group: Sequence[Hit], now: float) -> list[Count] | None:
         """The counts of a group all of whose counters are known, one of them to be used up; else None."""
         counts: list[Count] = []
         over = False
         for hit in group:
-            key, amount, _, _, _ = hit
-            known = self._known.get(key)
-            if known is None or known.until < now or amount < 0:
+            known = self._known.get(hit.key)
+            if known is None or known.until < now or hit.amount < 0:
                 return None
             counts.append(known.held)
             over = over or _is_over(hit, known.held)
@@ -92,9 +91,7 @@ class LocalCache(Layer):
         self.answered += 1
         return counts
 
-    def _remember(
-        self, groups: Sequence[Sequence[HitValues]], outcomes: Sequence[Outcome]
-    ) -> Sequence[Outcome]:
+    def _remember(self, groups: Sequence[Sequence[Hit]], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         until = self._clock() + FRESH
         for group, outcome in zip(groups, outcomes, strict=True):
             if isinstance(outcome, StoreError) or any([isinstance(count, StoreError) for count in outcome]):
@@ -103,13 +100,13 @@ class LocalCache(Layer):
                 count if count >= 0 else ~count for count in outcome if not isinstance(count, StoreError)
             ]
             if any([_is_over(hit, count) for hit, count in zip(group, counts, strict=True)]):
-                for (key, _, _, _, _), count in zip(group, counts, strict=True):
-                    self._forget(key)  # so that it becomes the newest
-                    self._known[key] = _Known(count, until)
-                    self._bytes += len(key) + _BYTES_OF_A_COUNT
+                for hit, count in zip(group, counts, strict=True):
+                    self._forget(hit.key)  # so that it becomes the newest
+                    self._known[hit.key] = _Known(count, until)
+                    self._bytes += len(hit.key) + _BYTES_OF_A_COUNT
             else:
-                for key, _, _, _, _ in group:
-                    self._forget(key)
+                for hit in group:
+                    self._forget(hit.key)
         while self._bytes > self._most:
             key, _ = self._known.popitem(last=False)
             self._bytes -= len(key) + _BYTES_OF_A_COUNT
@@ -120,9 +117,8 @@ class LocalCache(Layer):
             self._bytes -= len(key) + _BYTES_OF_A_COUNT
 
 
-def _is_over(hit: HitValues, count: int) -> bool:
+def _is_over(hit: Hit, count: int) -> bool:
     """Whether a counter that holds `count` has no room for the hit."""
-    _, amount, _, limit, gate = hit
-    if amount < 0:
+    if hit.amount < 0:
         return False
-    return count >= limit if gate & Gate.BUDGET else count + amount > limit
+    return count >= hit.limit if hit.gate & Gate.BUDGET else count + hit.amount > hit.limit

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ...core.decision import Count
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
 from ..batch import Part, joined, together
 
@@ -24,7 +24,7 @@ class SecondsApart:
         self._others = others
         self._seconds = seconds
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         parts = [_part(groups, of_seconds) for of_seconds in (False, True)]
 
@@ -69,16 +69,16 @@ def is_of_seconds(key: str) -> bool:
     return window_of(key).endswith("second")
 
 
-def _part(groups: Sequence[Sequence[HitValues]], of_seconds: bool) -> Part:
+def _part(groups: Sequence[Sequence[Hit]], of_seconds: bool) -> Part:
     places = [
-        (number, [place for place, (key, _, _, _, _) in enumerate(group) if is_of_seconds(key) is of_seconds])
+        (number, [place for place, hit in enumerate(group) if is_of_seconds(hit.key) is of_seconds])
         for number, group in enumerate(groups)
     ]
     return Part([[groups[number][place] for place in chosen] for number, chosen in places], places)
 
 
 def _whole(
-    groups: Sequence[Sequence[HitValues]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
+    groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
 ) -> list[Outcome]:
     """A group that failed in both is an error; in one, its hits there are."""
     whole: list[Outcome] = []

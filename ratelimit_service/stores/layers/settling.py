@@ -25,7 +25,7 @@ import structlog
 from ...background.tasks import Background
 from ...core.decision import Count
 from ...core.errors import StoreError
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...core.recent import MIB, Recent
 from ...ports import Outcome, Then
 from ..batch import (
@@ -67,7 +67,7 @@ _LANES_BYTES = 8 * MIB
 class _Call(NamedTuple):
     """Groups on their way to one place. `turn` is that of the batch that they are a part of."""
 
-    groups: Sequence[Sequence[HitValues]]
+    groups: Sequence[Sequence[Hit]]
     where: Place
     then: Then
     turn: int = 0
@@ -126,7 +126,7 @@ class SettlingStore(Layer):
         await super().ping()
         await self._moments.now()
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
             then([() for _ in groups])
@@ -136,7 +136,7 @@ class SettlingStore(Layer):
         else:
             self._write(groups, then)
 
-    def _write(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def _write(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         parts = self._below.parts(groups)
         if parts is None:
             self._write_part(groups, EVERYWHERE, then)
@@ -154,7 +154,7 @@ class SettlingStore(Layer):
             else:
                 self._send(call)
 
-    def _write_part(self, groups: Sequence[Sequence[HitValues]], where: Place, then: Then) -> None:
+    def _write_part(self, groups: Sequence[Sequence[Hit]], where: Place, then: Then) -> None:
         self._turns += 1
         self._send(_Call(groups, where, self._counted(then), self._turns))
 

@@ -26,7 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...background.tasks import Background
 from ...core.errors import StoreError
-from ...core.model import HitValues
+from ...core.model import Hit
 from ..batch import EVERYWHERE, Batch, Part, Place
 from .client import Address, close, time_of
 from .errors import NotSent, failure
@@ -107,7 +107,7 @@ class ClusterStore(ScriptStore):
         self._following: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
-    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part]:
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
         """A part for each slot."""
         return by_slot(groups)
 

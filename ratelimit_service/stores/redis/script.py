@@ -12,7 +12,7 @@ from redis.exceptions import InvalidResponse, NoScriptError
 
 from ...core.decision import Count
 from ...core.errors import CounterRefused
-from ...core.model import COUNTER_MAX, HELD_BACK, HitValues
+from ...core.model import COUNTER_MAX, HELD_BACK, Hit
 from ..batch import REGISTER_TTL, Batch
 from .wire import Answered, Argument, Wire, ignore
 
@@ -55,8 +55,11 @@ class Call:
         number = batch.number
         held_back = False
         if any(groups):
-            keys, amounts, ttls, _, gates = zip(*chain.from_iterable(groups), strict=True)
-            held_back = any([gate & HELD_BACK for gate in set(gates)])
+            hits = list(chain.from_iterable(groups))
+            keys = [hit.key for hit in hits]
+            amounts = [hit.amount for hit in hits]
+            ttls = [hit.ttl for hit in hits]
+            held_back = any([hit.gate & HELD_BACK for hit in hits])
             if not any(amounts):
                 number = ""
         if len(set(keys)) < len(keys):
@@ -65,16 +68,16 @@ class Call:
         if routed:
             keys, amounts, ttls = (register(prefix, "", tag), *keys), (0, *amounts), (1, *ttls)
         self._size = len(keys)
-        hits: list[Argument] = [0] * (2 * len(keys))
-        hits[::2] = amounts
-        hits[1::2] = ttls
+        pairs: list[Argument] = [0] * (2 * len(keys))
+        pairs[::2] = amounts
+        pairs[1::2] = ttls
         self.arguments: Arguments = (
             len(keys) + 1,
             *keys,
             register(prefix, batch.lane, tag),
             number,
             REGISTER_TTL,
-            *hits,
+            *pairs,
             *(self._gates() if held_back else ()),
         )
 
@@ -110,10 +113,10 @@ class Call:
         first = 2 if self._routed else 1
         order = self._order
         for group in self._groups:
-            if any([gate & HELD_BACK for _, _, _, _, gate in group]):
+            if any([hit.gate & HELD_BACK for hit in group]):
                 gates += (first + (place if order is None else order[place]), len(group))
-                for _, _, _, limit, gate in group:
-                    gates += (gate, limit)
+                for hit in group:
+                    gates += (hit.gate, hit.limit)
             place += len(group)
         return gates
 
@@ -135,9 +138,9 @@ class Call:
         except TypeError:
             pass
         order = range(len(reply)) if self._order is None else self._order
-        keys = [key for group in self._groups for key, _, _, _, _ in group]
-        hits = zip(keys, zip_longest(order, self._ahead, fillvalue=0), strict=True)
-        return self._by_group([_count(key, reply[place], ahead) for key, (place, ahead) in hits])
+        keys = [hit.key for group in self._groups for hit in group]
+        replies = zip(keys, zip_longest(order, self._ahead, fillvalue=0), strict=True)
+        return self._by_group([_count(key, reply[place], ahead) for key, (place, ahead) in replies])
 
     def _by_group(self, counts: list[Count]) -> Counts:
         if len(counts) == len(self._groups) and all(self._groups):
@@ -150,12 +153,12 @@ class Call:
         return split
 
 
-def _apart(groups: Sequence[Sequence[HitValues]]) -> set[str]:
+def _apart(groups: Sequence[Sequence[Hit]]) -> set[str]:
     """The counters whose hits are not put together."""
     apart: set[str] = set()
     for group in groups:
-        if any([amount < 0 or gate & HELD_BACK for _, amount, _, _, gate in group]):
-            apart.update([key for key, _, _, _, _ in group])
+        if any([hit.amount < 0 or hit.gate & HELD_BACK for hit in group]):
+            apart.update([hit.key for hit in group])
     return apart
 
 

@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 
 from ...core.errors import StoreError
-from ...core.model import HitValues
+from ...core.model import Hit
 from ...ports import Then
 from ..batch import EVERYWHERE, Applied, Batch, CallFailed, Part, Place, UnderWay, joined, together
 from .client import PrimaryPool, address_of, connect, time_of
@@ -58,7 +58,7 @@ class ScriptStore:
         self._under_way = UnderWay()
         self._log = structlog.get_logger("ratelimit_service.store")
 
-    def hit(self, groups: Sequence[Sequence[HitValues]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
             then([() for _ in groups])
@@ -147,7 +147,7 @@ class RedisStore(ScriptStore):
         """When `_spread` was last looked at, in the loop's time."""
         self._closing: set[asyncio.Task[None]] = set()
 
-    def parts(self, groups: Sequence[Sequence[HitValues]]) -> Sequence[Part] | None:
+    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
         """Split groups by what one server is sure to have."""
         if self._spread is Spread.ONE:
             return None

@@ -9,7 +9,7 @@ from itertools import product
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from ...core.model import HitValues
+from ...core.model import Hit
 from ..batch import Part, Place
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
@@ -58,21 +58,21 @@ def tag_of(key: str) -> str:
     return key[begin:end] if end > begin else key
 
 
-def by_slot(groups: Sequence[Sequence[HitValues]]) -> list[Part]:
+def by_slot(groups: Sequence[Sequence[Hit]]) -> list[Part]:
     """Split groups into a part for each slot that they touch; `Part.where` is the slot."""
     return _split(groups, slot_of)
 
 
-def by_tag(groups: Sequence[Sequence[HitValues]]) -> list[Part]:
+def by_tag(groups: Sequence[Sequence[Hit]]) -> list[Part]:
     """Split groups into a part for each hash tag, and so for each bucket; `Part.where` is the tag."""
     return _split(groups, tag_of)
 
 
-def _split(groups: Sequence[Sequence[HitValues]], place_of: Callable[[str], Place]) -> list[Part]:
+def _split(groups: Sequence[Sequence[Hit]], place_of: Callable[[str], Place]) -> list[Part]:
     places: dict[Place, dict[int, list[int]]] = {}
     for number, group in enumerate(groups):
-        for at, (key, _, _, _, _) in enumerate(group):
-            places.setdefault(place_of(key), {}).setdefault(number, []).append(at)
+        for at, hit in enumerate(group):
+            places.setdefault(place_of(hit.key), {}).setdefault(number, []).append(at)
     return [
         Part(
             [[groups[number][at] for at in members] for number, members in of_place.items()],
