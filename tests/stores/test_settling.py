@@ -358,6 +358,22 @@ async def test_a_server_that_stays_away_holds_up_no_other() -> None:
     assert {f"{slot}{number}": 1 for number in range(8) for slot in "ab"} == backend._counters
 
 
+async def test_a_server_that_stays_away_leaves_room_in_the_journal() -> None:
+    """For a moment in which another one does not answer: an eighth."""
+    backend = TwoSlots()
+    store = SettlingStore(backend, 80, random_share=lambda: 0.0)
+    backend.down, backend.known = {0}, {0}
+    for number in range(100):
+        await charge(store, f"a{number}")
+    assert (70, 30) == (store.journal.hits, store.journal.dropped)
+    backend.faults = ["before"]
+    await charge(store, *(f"b{number}" for number in range(10)))
+    assert (80, 30) == (store.journal.hits, store.journal.dropped)
+    backend.down, backend.known = set(), set()
+    await settled(store)
+    assert 80 == len(backend._counters)
+
+
 async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
     """Three batches that wait for it are enough; no call is made for the next, and what is beside it is answered."""
     backend = TwoSlots()

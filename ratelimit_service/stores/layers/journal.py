@@ -52,16 +52,17 @@ class Journal:
         self.dropped = 0
         """How many hits are lost: it had no room for them, could not settle them in time, or Redis refused their counters."""
 
-    def add(self, entry: Entry) -> None:
-        """Keep the hits of `entry` that write something."""
+    def add(self, entry: Entry, *, long: bool = False) -> None:
+        """Keep the hits of `entry` that write something. Those that will wait for `long` leave room for others."""
         groups = [group for group in entry.groups if any(hit.amount for hit in group)]
         size = sum(map(len, groups))
         if not size:
             return
         # One that was sent must be sent again just as it was.
         kept = entry if entry.lane else entry._replace(groups=groups)
-        full = self._bytes + _bytes(kept) > self._capacity * _BYTES_OF_A_HIT
-        if full or self.hits + size > self._capacity:
+        capacity = self._capacity - self._capacity // 8 if long else self._capacity
+        full = self._bytes + _bytes(kept) > capacity * _BYTES_OF_A_HIT
+        if full or self.hits + size > capacity:
             self.dropped += size
             return
         self._append(kept)

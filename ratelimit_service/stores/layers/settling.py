@@ -262,7 +262,10 @@ class SettlingStore(Layer):
 
     def _keep(self, call: _Call, error: StoreError, sent: _Sent | None = None) -> None:
         dropped = self.journal.dropped
-        self.journal.add(Entry(call.groups, self._now(), call.where, *(sent or ())))
+        # A server of several that stays away must not fill the journal that the others need for a moment.
+        away = call.where != EVERYWHERE and self._below.server_of(call.where) is None
+        entry = Entry(call.groups, self._now(), call.where, *(sent or ()))
+        self.journal.add(entry, long=away)
         if self.journal.dropped > dropped == 0:
             self._log.error("the journal is full: charges are being lost", hits=self.journal.hits)
         if self.journal.hits:
