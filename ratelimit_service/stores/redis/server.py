@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -36,8 +37,8 @@ __all__ = ["RedisStore", "ScriptStore", "connect"]
 _LOOK_AGAIN = 60.0
 """Seconds until it is found out again whether all keys are on one server: a proxy may be given another one at any time."""
 
-_GREETED = 16
-"""How many keys are asked for where there may be several servers."""
+_GREETED = tuple(hashlib.sha256(bytes([number])).hexdigest()[:12] for number in range(16))
+"""Lanes whose registers are asked for where there may be several servers; with names that any hash spreads."""
 
 _SAID = {
     Spread.SLOTS: "this Redis is sharded behind its address: requests are atomic within a slot, one script call for each",
@@ -220,7 +221,7 @@ class RedisStore(ScriptStore):
         That tells more than PING, which a proxy answers by itself; of several servers, one that runs it is enough. It also
         loads the script without SCRIPT, which may be forbidden, and keeps the connection alive.
         """
-        lanes = ("",) if self._spread is Spread.ONE else map(str, range(_GREETED))
+        lanes = ("",) if self._spread is Spread.ONE else _GREETED
         calls = [Call(Batch((), lane, ""), self._prefix).arguments for lane in lanes]
         replies = await asyncio.gather(*map(self._ask, calls), return_exceptions=True)
         moved = [reply for reply in replies if isinstance(reply, AskError)]  # or MOVED: a server of a Cluster

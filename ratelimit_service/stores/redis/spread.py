@@ -48,20 +48,17 @@ async def find_out(ask: Callable[[Arguments], Awaitable[Any]], prefix: str) -> S
 async def _look(ask: Callable[[Arguments], Awaitable[Any]], prefix: str) -> Spread:
     """Count one key, and read it in calls with another key in front: on another server it is not there.
 
-    All keys are registers by their names, so that an ACL need not allow others.
+    All keys are registers by their names, so that an ACL need not allow others. The names have nothing in common beyond
+    that: texts that differ at their ends have similar hashes in some proxies (FNV-1a of twemproxy), and the same server.
     """
-    name = f"probe-{uuid.uuid4().hex[:12]}"
-    marker = register(prefix, name)
+    marker, *others = [register(prefix, f"probe-{uuid.uuid4().hex}") for _ in range(1 + _KEYS)]
     try:
         before = await ask((2, marker, marker, "", REGISTER_TTL, 1, _MARKER_TTL))
     except ClusterCrossSlotError:
         return Spread.SLOTS
     if before != [0]:
         return Spread.UNKNOWN
-    from_others = [
-        ask((3, register(prefix, f"{name}-{number}"), marker, marker, "", REGISTER_TTL, 0, 1, 0, 1))
-        for number in range(_KEYS)
-    ]
+    from_others = [ask((3, other, marker, marker, "", REGISTER_TTL, 0, 1, 0, 1)) for other in others]
     replies = await asyncio.gather(*from_others, return_exceptions=True)
     wrong = [reply for reply in replies if isinstance(reply, BaseException)]
     if any(isinstance(error, ClusterCrossSlotError) for error in wrong):

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 from ...ports import Clock
 
 EVERY = 60.0
-"""Seconds between two looks, once there was a first; until then, a second."""
+"""Seconds between two looks, once there was a first; until then, a second and then twice as long each time."""
 
 LARGEST_OFFSET = 1.0
 """Seconds that a server's clock may be off before it is said."""
@@ -75,9 +75,12 @@ class RedisWatch:
 
     async def run(self) -> None:
         """Look again and again."""
+        pause = 1.0
         while True:
             reached = await self.look()
-            await asyncio.sleep(EVERY if reached else 1.0)
+            await asyncio.sleep(EVERY if reached else pause)
+            # Some proxies close a connection that asks for INFO: those need not be asked every second.
+            pause = 1.0 if reached else min(2 * pause, EVERY)
 
     async def look(self) -> bool:
         """Look once at every server; whether there was one of each store that could be looked at."""

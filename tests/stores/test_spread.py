@@ -1,0 +1,114 @@
+"""Whether all keys are on one server: what is found out behind proxies of many kinds, none of which says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from zlib import crc32
+
+import pytest
+from redis.exceptions import ClusterCrossSlotError, InvalidResponse, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ratelimit_service.stores.redis.script import Arguments
+from ratelimit_service.stores.redis.slots import slot_of, tag_of
+from ratelimit_service.stores.redis.spread import Spread, find_out
+
+
+def fnv1a(key: str) -> int:
+    """64 bits, as twemproxy has them by default: the last characters change the low bits alone."""
+    value = 0xCBF29CE484222325
+    for byte in key.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value
+
+
+HASHES: dict[str, Callable[[str], int]] = {
+    "FNV-1a, by ranges": lambda key: fnv1a(key) >> 63,
+    "CRC-32, by remainder": lambda key: crc32(key.encode()) % 2,
+    "CRC-32, by ranges": lambda key: crc32(key.encode()) >> 31,
+    "hash tags": lambda key: crc32(tag_of(key).encode()) % 2,
+    "a tenth of the keys": lambda key: fnv1a(key) >> 32 < 2**32 // 10,
+}
+
+
+class Servers:
+    """Some servers, as hit.lua sees them: a call goes to that of its first key, by `server_of`."""
+
+    def __init__(self, server_of: Callable[[str], int]) -> None:
+        self._server_of = server_of
+        self._held: Counter[tuple[int, str]] = Counter()
+        self.failures: dict[int, Exception] = {}
+        self.asked = 0
+
+    async def ask(self, arguments: Arguments) -> Any:
+        self.asked += 1
+        number = int(arguments[0])
+        *keys, _ = map(str, arguments[1 : number + 1])
+        server = self._server_of(keys[0])
+        if server in self.failures:
+            raise self.failures[server]
+        amounts = arguments[number + 3 :: 2]
+        found = [self._held[server, key] for key in keys]
+        for key, amount in zip(keys, amounts, strict=True):
+            self._held[server, key] += int(amount)
+        return found
+
+
+@pytest.mark.parametrize("name", HASHES)
+async def test_several_servers_are_found_whatever_the_hash(name: str) -> None:
+    """Each time: the names of the keys that are looked at have little in common."""
+    assert {Spread.TAGS} == {await find_out(Servers(HASHES[name]).ask, "rl:") for _ in range(20)}
+
+
+async def test_one_server_is_one() -> None:
+    """And is asked 65 times."""
+    servers = Servers(lambda key: 0)
+    assert (Spread.ONE, 65) == (await find_out(servers.ask, ""), servers.asked)
+
+
+async def test_a_prefix_with_a_hash_tag_is_one_server_where_tags_are_hashed() -> None:
+    """All keys are there, those that count as well; where whole keys are hashed they are not."""
+    assert Spread.ONE is await find_out(Servers(HASHES["hash tags"]).ask, "{rl}:")
+    assert Spread.TAGS is await find_out(Servers(HASHES["FNV-1a, by ranges"]).ask, "{rl}:")
+
+
+async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
+    """The proxy answers for it; a connection that breaks tells nothing."""
+    servers = Servers(HASHES["CRC-32, by ranges"])
+    for failure, found in ((ResponseError("upstream failure"), Spread.TAGS), (RedisConnectionError(), None)):
+        for away in (0, 1):
+            servers.failures = {away: failure}
+            try:
+                assert found is await find_out(servers.ask, "")
+            except ResponseError:
+                pass  # the marker's own
+            except RedisConnectionError:
+                assert found is None
+    servers.failures = dict.fromkeys((0, 1), ResponseError("upstream failure"))
+    with pytest.raises(ResponseError):
+        await find_out(servers.ask, "")
+
+
+async def test_slots_are_refused_by_redis_itself() -> None:
+    """A call with keys of several slots is refused, so that nothing has to be found out."""
+
+    async def ask(arguments: Arguments) -> Any:
+        keys = map(str, arguments[1 : int(arguments[0]) + 1])
+        if len(set(map(slot_of, keys))) > 1:
+            raise ClusterCrossSlotError("Keys in request don't hash to the same slot")
+        return [0]
+
+    assert Spread.SLOTS is await find_out(ask, "")
+
+
+async def test_what_is_no_reply_of_the_script_tells_nothing() -> None:
+    """Of something that stands between."""
+    replies = iter([[0], *[[0, 1, 2]] * 64])
+
+    async def ask(arguments: Arguments) -> Any:
+        return next(replies)
+
+    with pytest.raises(InvalidResponse):
+        await find_out(ask, "")
