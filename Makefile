@@ -91,7 +91,7 @@ clean: ## Remove everything that the other targets have made.
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/run.stamp $@
 
-HTTP2 = ratelimit_service/transports/native/_http2.pyx ratelimit_service/transports/native/_nghttp2.pxd setup.py
+HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd _frames.pxd) setup.py
 
 # Installing the package has built it already where that was possible; this says why where it was not.
 .venv/native.stamp: .venv/dev.stamp $(HTTP2)

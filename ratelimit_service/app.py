@@ -141,7 +141,9 @@ class App:
             budget_domains=frozenset(settings.budget_domains),
         )
         shares = shares_of(settings)
-        self.grpc = make_grpc_server(settings, self.service, self.health, self.metrics.requested, shares.grpc)
+        self.grpc = make_grpc_server(
+            settings, self.service, self.health, self.metrics.requested, self.metrics.watch, shares.grpc
+        )
         self.metrics.watch("ratelimit_service_calls_in_hand", lambda: self.grpc.in_hand)
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
         self.background.expect("event_loop")

@@ -254,11 +254,12 @@ def make_grpc_server(
     service: RateLimitService,
     health: Health,
     requested: Requested,
+    show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     most_connections: int | None = None,
 ) -> GrpcioServer | NativeServer:
     """The gRPC port on the transport that the settings ask for, not yet open. Raises StartError.
 
-    `most_connections` takes the place of GRPC_MAX_CONNECTIONS.
+    `show` is called with each metric of the transport. `most_connections` takes the place of GRPC_MAX_CONNECTIONS.
     """
     options = GrpcOptions(
         address=f"unix:{settings.grpc_uds}"
@@ -269,6 +270,9 @@ def make_grpc_server(
         max_message_bytes=settings.grpc_max_message_bytes,
         max_concurrent_calls=settings.grpc_max_concurrent_calls,
         max_connections=settings.grpc_max_connections if most_connections is None else most_connections,
+        max_connection_bytes=settings.grpc_max_connection_bytes,
+        max_bytes=settings.grpc_max_bytes,
+        request_timeout=settings.grpc_request_timeout,
         certificates=grpc_certificates(settings),
         client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
     )
@@ -284,7 +288,12 @@ def make_grpc_server(
             f"GRPC_TRANSPORT=native is not built here ({error}): install the package where a C compiler and libnghttp2-dev "
             "are, or run `make native`, or give grpcio"
         ) from None
-    return NativeServer(service, health, options, requested)
+    server = NativeServer(service, health, options, requested)
+    metric = "ratelimit_service_grpc_"
+    show(f"{metric}connections", lambda: len(server.peers))
+    show(f"{metric}held_bytes", lambda: server.turn.budget.held)
+    show(f"{metric}connections_closed", lambda: server.peers.closed)
+    return server
 
 
 def grpc_certificates(settings: Settings) -> Certificates | None:

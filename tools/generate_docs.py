@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import indent
 
-from ratelimit_service.observe import catalogue
+from ratelimit_service.observe import catalogue_page
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 
@@ -108,7 +108,7 @@ def settings_page() -> str:
 def pages() -> dict[Path, str]:
     """Everything that is generated, by its file."""
     return {
-        ROOT / "docs" / "metrics.md": catalogue.markdown(),
+        ROOT / "docs" / "metrics.md": catalogue_page.markdown(),
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "deploy" / "monitoring" / "prometheusrule.yaml": prometheus_rule(),
         HELM_SCHEMA: helm_schema(),

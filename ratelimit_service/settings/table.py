@@ -112,6 +112,24 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
     grpc_max_message_bytes: Annotated[int, whole_number(1)] = _setting(
         SERVER, "4194304", "The largest request that is read. Ours."
     )
+    grpc_max_connection_bytes: Annotated[int, whole_number(1)] = _setting(
+        SERVER,
+        "8388608",
+        "The most bytes that one connection may make the native transport keep: requests that have not arrived in full, and "
+        "replies that the caller does not take. One request of GRPC_MAX_MESSAGE_BYTES fits in any case. Ours.",
+    )
+    grpc_max_bytes: Annotated[int, whole_number(1_048_576, 2**40)] = _setting(
+        SERVER,
+        "201326592",
+        "The most bytes that all connections together may make the native transport keep: half of it is for the connections "
+        "(16 KiB each, 80 KiB with TLS), a quarter for such requests and replies, a quarter for calls in hand. Ours.",
+    )
+    grpc_request_timeout: PositiveDuration = _setting(
+        SERVER,
+        "10s",
+        "How long a request may take to arrive in full at the native transport; then it is refused with DEADLINE_EXCEEDED. "
+        "Ours.",
+    )
     shutdown_drain: Duration = _setting(
         SERVER,
         "0s",

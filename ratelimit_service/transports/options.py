@@ -29,6 +29,12 @@ class GrpcOptions:
     max_concurrent_calls: int = 10_000
     max_connections: int = 10_000
     """One more is closed as soon as it is there."""
+    max_connection_bytes: int = 8_388_608
+    """What one connection may keep; only the native transport knows. See `_http2.Budget` for this and the next one."""
+    max_bytes: int = 201_326_592
+    """What all connections together may keep."""
+    request_timeout: float = 10.0
+    """How long a request may take to arrive in full; only the native transport knows."""
     certificates: Certificates | None = None
     """What to serve TLS with; without, connections are plain."""
     client_name: str = ""

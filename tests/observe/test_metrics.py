@@ -28,7 +28,8 @@ from ratelimit_service.core.model import (
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.loading.slices import at_once
-from ratelimit_service.observe.catalogue import CATALOGUE, markdown
+from ratelimit_service.observe.catalogue import CATALOGUE
+from ratelimit_service.observe.catalogue_page import markdown
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
 
@@ -547,6 +548,9 @@ WATCHED = (
     "budget_threshold_lost",
     "calls_in_hand",
     "decision_log_dropped",
+    "grpc_connections",
+    "grpc_connections_closed",
+    "grpc_held_bytes",
     "healthy",
     "log_dropped",
     "memory_snapshot_failures",

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ratelimit_service.transports.native import connection as native_connection
-from ratelimit_service.transports.native import server as native
+from ratelimit_service.transports.native import connection, peers
 
 from .limiter import Begin, Limiter
 
@@ -39,5 +38,5 @@ async def limiter(begin: Begin) -> Limiter:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever keeps the server waiting is cut off within a moment."""
-    monkeypatch.setattr(native, "_LOOK", 0.02)
-    monkeypatch.setattr(native_connection, "PATIENCE", 0.2)
+    monkeypatch.setattr(peers, "_LOOK", 0.02)
+    monkeypatch.setattr(connection, "PATIENCE", 0.2)

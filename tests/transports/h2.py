@@ -16,7 +16,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 )
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 INITIAL_WINDOW_SIZE = 4
-NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0, 1, 11
+NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 0, 1, 6, 11
 
 Header = tuple[bytes, bytes]
 
@@ -45,6 +45,11 @@ def settings(**values: int) -> bytes:
 def block(headers: Iterable[Header]) -> bytes:
     """Headers in HPACK, each spelt out and put in no table."""
     return b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers)
+
+
+def remembered(headers: Iterable[Header]) -> bytes:
+    """The same, each put in the table."""
+    return b"".join(b"\x40" + _text(name) + _text(value) for name, value in headers)
 
 
 def _text(text: bytes) -> bytes:
@@ -161,6 +166,26 @@ class Peer:
                     frames.append(await self.frame())
                 except (EOFError, ConnectionError):
                     return frames
+
+    async def rest_or_answer(self, stream: int) -> list[Frame]:
+        """Everything until a stream is answered or the connection is closed."""
+        frames: list[Frame] = []
+        async with asyncio.timeout(20):
+            while not frames or frames[-1].stream != stream or not frames[-1].flags & END_STREAM:
+                try:
+                    frames.append(await self.frame())
+                except (EOFError, ConnectionError):
+                    break
+        return frames
+
+    async def read(self) -> bytes:
+        """Some bytes, whatever they are."""
+        async with asyncio.timeout(20):
+            return await self._reader.read(1_024)
+
+    def reset(self) -> None:
+        """Close it with a reset."""
+        self._writer.transport.abort()
 
     def close(self) -> None:
         """Close it."""

@@ -45,8 +45,10 @@ class Limiter:
         """The server's ends of so many new connections, which have been greeted."""
         for _ in range(number):
             await self.connect()
-        await until(lambda: len([end for end in self.server._connections if end.session.opened]) == number)
-        return list(self.server._connections)
+        await until(
+            lambda: len([end for end in self.server.peers if end.session and end.session.opened]) == number
+        )
+        return list(self.server.peers)
 
     async def counted(self, team: str = "json") -> int:
         return sum(count or 0 for count in (await self.store.read_bucket(f"{{llm|team={team}}}")).values())

@@ -75,7 +75,7 @@ async def test_who_leaves_in_the_turn_of_its_charge_is_charged(limiter: Limiter,
     else:
         connection.abort()
     await until(lambda: limiter.requested == [(METHOD, 1)])
-    assert not limiter.server._connections
+    assert not limiter.server.peers
     assert (0, 40) == (limiter.server.in_hand, await limiter.counted())
 
 

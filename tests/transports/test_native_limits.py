@@ -105,7 +105,7 @@ async def test_a_caller_whose_connection_is_gone_is_charged(begin: Begin) -> Non
     peer.send(h2.call(1, CHARGE_40))
     await until(lambda: bool(limiter.held))
     peer.close()
-    await until(lambda: not limiter.server._connections)
+    await until(lambda: not limiter.server.peers)
     limiter.held[0]()
     await until(lambda: not limiter.server.in_hand)
     assert 40 == await limiter.counted()
@@ -230,7 +230,7 @@ async def test_who_gives_no_room_for_answers_is_cut_off(limiter: Limiter) -> Non
     peer.send(b"".join(h2.call(number, CHECK) for number in range(1, 201, 2)))
     frames = await peer.rest()
     assert not [frame for frame in frames if frame.kind == h2.DATA]
-    await until(lambda: not limiter.server._connections)
+    await until(lambda: not limiter.server.peers)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -241,7 +241,7 @@ async def test_who_does_not_read_is_not_read_from_and_cut_off(limiter: Limiter) 
     writer.write(h2.MAGIC + h2.settings() + h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")))
     with pytest.raises(ConnectionError):
         await call_for_ever(writer)
-    await until(lambda: not limiter.server._connections)
+    await until(lambda: not limiter.server.peers)
     assert await limiter.still_serves()
 
 
@@ -278,11 +278,11 @@ async def test_who_has_not_asked_for_an_hour_is_let_go(limiter: Limiter) -> None
     await peer.answer(1)
     now = asyncio.get_running_loop().time()
     look_at_them(limiter, now + 3_590)
-    assert 1 == len(limiter.server._connections)
+    assert 1 == len(limiter.server.peers)
     look_at_them(limiter, now + 3_610)
     await peer.until(h2.GOAWAY)
     await peer.rest()
-    await until(lambda: not limiter.server._connections)
+    await until(lambda: not limiter.server.peers)
     assert await limiter.still_serves()
 
 
@@ -304,5 +304,5 @@ async def test_who_waits_for_an_answer_is_not_idle(begin: Begin) -> None:
 
 def look_at_them(limiter: Limiter, now: float) -> None:
     """What the server does every second, at another time of its clock."""
-    for connection in list(limiter.server._connections):
+    for connection in list(limiter.server.peers):
         connection.look(now)

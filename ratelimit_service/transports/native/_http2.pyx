@@ -4,25 +4,40 @@
     what was read ──Session.feed──▶ nghttp2 ──▶ Turn.calls: those of all connections that are whole
     what to write ◀─Session.drain── nghttp2 ◀── Call.write, Call.fail ◀── Turn.answered ◀── Call.reply
 
-A server has one Turn, and a Session for each connection.
+A server has one Turn with its Budget, and a Session for each connection.
 
-Strangers speak to this. A call that is malformed is refused by itself; a connection that breaks HTTP/2, or floods, is
-told so and closed. `closed` says when: nothing here raises because of what a peer has sent.
+Strangers speak to this. A malformed call is refused alone; a connection that breaks HTTP/2, or floods, gets a GOAWAY and
+is closed. `closed` says when. No method raises because of what a peer has sent. Four bounds hold for each peer:
+
+- Its *share*: so many streams and bytes in one turn of the event loop. `feed` takes no more than that.
+- Its *abuse budget*: frames that cost a peer nothing and this process something, and headers that are much larger decoded
+  than on the wire. A part is given back every second, and a unit for each whole call. At 0 the connection ends.
+- Its bytes, and those of all peers together (`Budget`).
+- Time: a request arrives in full, and a reply is taken in full, within so many seconds (`look`).
+
+Rules for nghttp2:
+
+A. A callback changes no session: it copies, counts and takes notes. `_after_reading` and `drain` act on the notes once
+   nghttp2 has returned. Two calls are made within callbacks, where nghttp2's manual puts them: set_stream_user_data, which
+   stores a pointer, and submit_trailer from the read callback of the data that it follows.
+B. Nothing is read after the end of a session. `_admit` finds malformed frames before nghttp2 reads them (`_frames.pxd`).
 
 Memory rules:
 
 1. A Session owns its nghttp2_session. nghttp2 calls back only from within a method of that Session, which is therefore
-   alive: `user_data` is a borrowed pointer to it.
-2. A Stream is allocated when the HEADERS of a request begin, and is then both nghttp2's stream_user_data and in the
-   Session's list. It is freed by `_forget`, which nghttp2 calls through `on_stream_close`; nghttp2_session_del does not
-   call back, so that __dealloc__ does it for those that are left. Nobody else keeps a pointer to one: every method and
-   callback asks `_stream` for it by the stream's number, and gets NULL where the stream is gone. `_stream` asks nghttp2,
-   unless it is the one that it was asked for last; `_forget` makes it forget that one, too.
+   alive: `user_data` is a borrowed pointer to it. `abandon` frees the nghttp2_session, unless nghttp2 is what it was called
+   from within; then the method that called nghttp2 frees it.
+2. A Stream is allocated when the HEADERS of a request begin, and is then both nghttp2's stream_user_data and in one of the
+   Session's lists. It is freed by `_forget`, which nghttp2 calls through `on_stream_close`; nghttp2_session_del does not
+   call back, so that `_dispose` frees those that are left. Nothing else keeps a pointer to one: every method and callback
+   gets it from `_stream` by the stream's number, or NULL where the stream is gone. `_stream` asks nghttp2, unless it is the
+   stream of the last call; `_forget` clears that memory, too.
 3. A Stream owns one buffer: what has come of the request until that is whole, what is left to send from then on.
 4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
 5. Names and values of headers are string literals, which nghttp2 need not copy, or are copied by nghttp2_submit_*.
-6. A Session is not cleared by the garbage collector (no_gc_clear), and neither is a Call: what they are made of is there as
-   long as they are. `abandon` breaks the only circle that they are part of.
+6. A Session is not cleared by the garbage collector (no_gc_clear), and neither is a Call: their attributes are there as
+   long as they are. `abandon` breaks the only cycle that they are part of. A Turn may be cleared before them, so that what
+   frees them uses the Budget, which refers to nothing.
 """
 
 cimport cython
@@ -31,35 +46,70 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from ratelimit_service.transports.native._frames cimport *
 from ratelimit_service.transports.native._nghttp2 cimport *
 
 
 cdef enum:
     PREFIX = 5  # of a gRPC message: a byte that says whether it is compressed, and its length in four
     MOST_STREAMS = 1000
-    MOST_HEADER_BYTES = 16384
+    MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded: more is refused
+    MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded: more is not even looked at
+    HONEST_BLOCK_BYTES = 5120  # what a block may gain by decoding: each entry of HPACK's table of 4 KiB once, and static ones
     MOST_CONTINUATIONS = 8
     MOST_ACKS = 1000
     MOST_SETTINGS = 32
     MOST_UNSENT = 1024  # of a stream of messages
     MOST_OF_A_MESSAGE = 1024  # of an error, in bytes
     WINDOW = 1 << 20  # of the connection; a stream's is HTTP/2's own 64 KiB
-    NERVES = 1000
-    NERVES_BACK = 100
+    ABUSE_BUDGET = 1000
+    ABUSE_BUDGET_BACK = 10  # milliseconds until a unit is given back
+    BYTES_OF_A_STREAM = 512  # of input in one turn, for each stream that a connection may open in it
+    LEAST_BYTES_OF_A_TURN = 4096
     NO_TIMEOUT = -1
     UNKNOWN = -1
 
-cdef enum:  # of gRPC
+cdef enum:  # bytes that malloc gives out, measured and rounded up
+    STREAM_COST = 512  # nghttp2's and ours
+    CALL_COST = 1024  # a Call, its Request and its Plan
+    BODY_COST = 4  # for each byte of a body: itself, and what it is decoded to
+
+cdef enum:  # statuses of gRPC
     OK = 0
+    DEADLINE_EXCEEDED = 4
     RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
+
+cdef enum:  # where a Stream is: in the list of its state, the one that has been there longest first
+    ARRIVING = 0   # the request is not whole
+    IN_HAND = 1    # the request is whole, and not answered
+    LEAVING = 2    # something is left to send
+    RESTING = 3    # a stream of messages with nothing to send
+    STATES = 4
+
+cdef enum:  # why a Stream is refused
+    NOT_REFUSED = 0
+    NOT_POST
+    NOT_GRPC
+    NO_METHOD
+    LARGE_HEADERS
+    LARGE_MESSAGE
+    TWO_MESSAGES
+    NO_MESSAGE
+    SHORT_MESSAGE
+    COMPRESSED
+    SLOW
+    FULL
 
 
 cdef struct Stream:
     int32_t number
     Stream *before
     Stream *after
+    uint8_t state
+    uint8_t refusal      # noted by a callback, or sent
+    uint64_t since       # when it came into this state, by the Session's clock
     int method           # its place in the Session's paths
     int64_t timeout      # milliseconds
     size_t header_bytes
@@ -72,6 +122,29 @@ cdef struct Stream:
     size_t size          # how much of it is used
     size_t room          # how much there is
     size_t sent          # how much of what is used has been sent
+
+cdef struct List:
+    Stream *first
+    Stream *last
+
+cdef struct Numbers:  # of streams
+    int32_t *items
+    size_t size
+    size_t room
+
+
+cdef int note(Numbers *numbers, int32_t number) noexcept:
+    """Append a number; an error of nghttp2 where there is no memory."""
+    cdef int32_t *larger
+    if numbers.size == numbers.room:
+        larger = <int32_t *> realloc(numbers.items, (2 * numbers.room + 16) * sizeof(int32_t))
+        if larger is NULL:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+        numbers.items = larger
+        numbers.room = 2 * numbers.room + 16
+    numbers.items[numbers.size] = number
+    numbers.size += 1
+    return 0
 
 
 cdef void set_header(nghttp2_nv *header, const char *name, size_t name_size, const char *value, size_t value_size) noexcept:
@@ -120,6 +193,71 @@ cdef bytes percent_encoded(bytes message):
     ])
 
 
+REFUSALS = {
+    LARGE_HEADERS: (RESOURCE_EXHAUSTED, b"the headers are larger than 16 KiB"),
+    NO_METHOD: (UNIMPLEMENTED, b"no such method"),
+    TWO_MESSAGES: (UNIMPLEMENTED, percent_encoded(b"the method takes one message, not more")),
+    NO_MESSAGE: (UNIMPLEMENTED, percent_encoded(b"the method takes one message, and there was none")),
+    SHORT_MESSAGE: (INTERNAL, b"the message ended early"),
+    COMPRESSED: (UNIMPLEMENTED, b"compressed messages are not supported"),
+    SLOW: (DEADLINE_EXCEEDED, b"the request did not arrive in full in time"),
+    FULL: (RESOURCE_EXHAUSTED, b"too many bytes of requests and replies wait here"),
+}
+
+
+def library_version():
+    """Return the version of libnghttp2 that is loaded: as a number, 0x013400 for 1.52.0, and as text."""
+    info = nghttp2_version(0)
+    return info.version_num, (<bytes> info.version_str).decode()
+
+
+@cython.final
+cdef class Budget:
+    """The bytes that the peers of a server make it keep, and the most of each kind.
+
+    Half of `most` is for connections, a quarter for requests that are not whole and replies that are not taken (`waiting`), a
+    quarter for calls `in_hand`: a peer that fills one leaves the others alone.
+    """
+
+    cdef readonly size_t connections
+    cdef readonly size_t waiting
+    cdef readonly size_t in_hand
+    cdef readonly size_t most_connections
+    cdef readonly size_t most_waiting
+    cdef readonly size_t most_in_hand
+
+    def __cinit__(self, size_t most):
+        self.most_connections = most // 2
+        self.most_waiting = most // 4
+        self.most_in_hand = most // 4
+
+    def connect(self, size_t cost):
+        """Count a connection; return whether there was room for it."""
+        if self.connections + cost > self.most_connections:
+            return False
+        self.connections += cost
+        return True
+
+    def disconnect(self, size_t cost):
+        """A connection has gone."""
+        self.connections -= cost
+
+    @property
+    def held(self):
+        """All bytes together."""
+        return self.connections + self.waiting + self.in_hand
+
+    @property
+    def full(self):
+        """Whether no more may wait."""
+        return self.waiting > self.most_waiting
+
+    @property
+    def pressed(self):
+        """Whether so much is waiting that the peers that keep most of it have to go."""
+        return self.waiting > self.most_waiting // 4 * 3
+
+
 @cython.final
 cdef class Turn:
     """What has come over the connections of a server, and what has been answered, since it was last taken.
@@ -127,13 +265,25 @@ cdef class Turn:
     `begin` is called as soon as there is something, and not again until it has been taken and `end` says so.
     """
 
-    cdef list _calls, _others, _answered, _owners
+    cdef readonly Budget budget
+    cdef public int share
+    """How many streams a connection may open in this turn: a peer that sends more waits for the next one."""
+    cdef list _calls, _others, _answered, _owners, _behind
     cdef object _begin
     cdef bint _begun
+    cdef uint64_t _number
 
-    def __cinit__(self, object begin):
+    def __cinit__(self, object begin, Budget budget not None):
         self._begin = begin
-        self._calls, self._others, self._answered, self._owners = [], [], [], []
+        self.budget = budget
+        self.share = MOST_STREAMS
+        self._calls, self._others, self._answered, self._owners, self._behind = [], [], [], [], []
+
+    def begin(self):
+        """Give each connection its share again; return the owners of those that wait for it (see `behind`)."""
+        self._number += 1
+        taken, self._behind = self._behind, []
+        return taken
 
     def take_calls(self):
         """The calls of the first method that are whole, in the order in which they came."""
@@ -155,10 +305,15 @@ cdef class Turn:
         taken, self._owners = self._owners, []
         return taken
 
+    def behind(self, owner):
+        """The owner of a session has input that is left for the next turn."""
+        self._behind.append(owner)
+        self._something()
+
     def end(self):
         """Begin anew with what comes from now on."""
         self._begun = False
-        if self._calls or self._others or self._answered or self._owners:
+        if self._calls or self._others or self._answered or self._owners or self._behind:
             self._something()
 
     cdef int _something(self) except -1:
@@ -186,6 +341,12 @@ cdef class Call:
     cdef readonly object answer
     """What it has been replied to with."""
     cdef public object started
+    cdef size_t _cost
+
+    def __dealloc__(self):
+        if self._cost:
+            self.session._in_hand -= self._cost
+            self.session._budget.in_hand -= self._cost
 
     def reply(self, object answer):
         """See service.Call. The turn has it then as answered; `write` and `fail` tell the peer."""
@@ -208,47 +369,69 @@ cdef class Call:
             session._touch()
 
 
+@cython.final
 @cython.no_gc_clear
 cdef class Session:
-    """The server's end of one connection. Its calls go to `turn`, and so does its owner when there is something to write.
+    """One connection, as the server sees it.
 
-    `paths` are the methods: calls of the first are apart from those of the others. A message of more than `max_message`
-    bytes is refused with RESOURCE_EXHAUSTED, and so are messages that have not arrived in full while they are more than
-    `max_held` bytes together.
+    `paths` are those of the methods that are served, `owner` is what the turn is to name. A message may have `max_message`
+    bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of `look`, in milliseconds.
     """
 
     cdef nghttp2_session *_h2
-    cdef Stream *_streams
+    cdef List _lists[STATES]
     cdef tuple _paths
     cdef size_t _max_message
     cdef size_t _max_held
-    cdef size_t _held
-    cdef int _nerves
+    cdef size_t _in_hand
+    cdef size_t _kept
+    cdef int _abuse_budget
+    cdef uint64_t _now        # milliseconds
+    cdef uint32_t _error      # of HTTP/2: why the session has to end
+    cdef bint _ending         # it has been ended
     cdef bint _failed
+    cdef bint _inside         # nghttp2 is at work: rule A
+    cdef Frames _frames
+    cdef uint64_t _turn_number
+    cdef int _streams_left    # of its share in that turn
+    cdef size_t _bytes_left
+    cdef int32_t _block       # the stream whose block of headers is not whole; 0: none
+    cdef size_t _block_bytes  # of that block so far, decoded
+    cdef int _block_units     # what it has cost of the abuse budget
+    cdef Numbers _refused     # streams with a refusal that is not sent
+    cdef Numbers _unwanted    # streams that were answered before the request was whole
     cdef readonly bint opened
     """Whether the peer has introduced itself, as HTTP/2 demands."""
     cdef readonly size_t streams
     """How many streams are open."""
-    cdef readonly size_t unread
-    """How many replies have been given that the peer has not let us send in full."""
-    cdef readonly uint64_t sent
-    """Bytes that `drain` has returned so far."""
+    cdef readonly size_t waiting
+    """Bytes of requests that are not whole, of replies that the peer has not taken, and of what `keep` says."""
     cdef readonly object owner
     """Whoever `drain`s it, for the turn to know; None once it is abandoned."""
+    cdef public bint forbidden
+    """Whether no call of this connection is answered, because of the peer's certificate. It outlives the owner."""
     cdef Turn _turn
+    cdef Budget _budget
     cdef bint _touched
     cdef Stream *_last
     cdef uint8_t *_out
     cdef size_t _out_room
 
-    def __cinit__(self, Turn turn not None, object owner, object paths, size_t max_message, size_t max_held):
+    def __cinit__(
+        self, Turn turn not None, object owner, object paths, size_t max_message, size_t max_held,
+        uint64_t now=0,
+    ):
         cdef nghttp2_option *option = NULL
         cdef nghttp2_settings_entry settings[2]
         self._paths = tuple([bytes(path) for path in paths])
         self._max_message = max_message
         self._max_held = max_held
-        self._nerves = NERVES
+        self._abuse_budget = ABUSE_BUDGET
+        self._now = now
         self._turn = turn
+        self._budget = turn.budget
+        self._turn_number = turn._number - 1
+        begin(&self._frames)
         self.owner = owner
         if nghttp2_option_new(&option) != 0:
             raise MemoryError
@@ -272,27 +455,45 @@ cdef class Session:
             raise MemoryError
 
     def __dealloc__(self):
-        while self._streams is not NULL:
-            self._forget(self._streams)
-        if self._h2 is not NULL:
-            nghttp2_session_del(self._h2)
-        free(self._out)
+        self._dispose()
 
     # What a server calls.
 
-    def feed(self, bytes data):
-        """Take what was read."""
-        cdef Py_ssize_t taken
-        if not self._failed:
-            taken = nghttp2_session_mem_recv(self._h2, <const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-            if taken < 0:
+    def feed(self, bytes data, bint last=False):
+        """Take what was read; return where the part begins that is left for the next turn. Nothing is left of the `last`."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(data)
+        cdef size_t admitted
+        if self._failed or self._ending:
+            self._touch()
+            return size
+        if self._turn_number != self._turn._number:
+            self._turn_number = self._turn._number
+            self._streams_left = self._turn.share
+            self._bytes_left = max(<size_t> LEAST_BYTES_OF_A_TURN, <size_t> self._streams_left * BYTES_OF_A_STREAM)
+        if last:
+            self._streams_left, self._bytes_left = <int> size, size
+        admitted = self._admit(start, size)
+        if admitted:
+            self._inside = True
+            if nghttp2_session_mem_recv(self._h2, start, admitted) < 0:
                 self._failed = True
+            self._inside = False
+        self._after_reading()
         self._touch()
+        return size if self._failed or self._ending else <Py_ssize_t> admitted
 
     def abandon(self):
         """The connection has gone: nothing is taken, sent or told any more."""
         self._failed = True
         self.owner = None
+        if not self._inside:
+            self._dispose()
+
+    def keep(self, size_t size):
+        """So many bytes of input or output are kept outside of the session, because of the peer."""
+        self._wait_for(size - self._kept)
+        self._kept = size
 
     def send(self, int32_t number, bytes payload):
         """Send the first or another message of a stream of them; False where nobody hears it any more."""
@@ -307,6 +508,8 @@ cdef class Session:
             return False
         else:
             self._queue(stream, payload)
+            if stream.state != LEAVING:
+                self._move(stream, LEAVING)
             nghttp2_session_resume_data(self._h2, number)
         self._touch()
         return True
@@ -316,7 +519,8 @@ cdef class Session:
         cdef Stream *stream = self._stream(number)
         if stream is not NULL and stream.stays:
             stream.stays = False
-            self.unread += 1
+            if stream.state != LEAVING:
+                self._move(stream, LEAVING)
             nghttp2_session_resume_data(self._h2, number)
             self._touch()
 
@@ -327,14 +531,18 @@ cdef class Session:
     def drain(self):
         """The bytes to write now."""
         cdef const uint8_t *chunk
-        cdef Py_ssize_t size
+        cdef Py_ssize_t size = 0
         cdef size_t used = 0
         cdef uint8_t *larger
         self._touched = False
         if self._failed:
             return b""
         while True:
+            self._inside = True
             size = nghttp2_session_mem_send(self._h2, &chunk)
+            self._inside = False
+            if size == 0 and self._after_writing():
+                continue
             if size <= 0:
                 break
             if used + size > self._out_room:
@@ -347,7 +555,6 @@ cdef class Session:
             used += size
         if size < 0:
             self._failed = True
-        self.sent += used
         data = PyBytes_FromStringAndSize(<char *> self._out, used) if used else b""
         if self._out_room > 65536:  # a large batch is no reason to keep its room for days
             free(self._out)
@@ -357,18 +564,44 @@ cdef class Session:
 
     def announce_goaway(self):
         """Ask the peer to open no more streams; those that it opens meanwhile are served."""
-        nghttp2_submit_shutdown_notice(self._h2)
-        self._touch()
+        if not self._failed:
+            nghttp2_submit_shutdown_notice(self._h2)
+            self._touch()
 
     def goaway(self):
         """Take no more streams, and be `closed` when those that are there have ended."""
-        nghttp2_submit_goaway(
-            self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
-        self._touch()
+        if not self._failed:
+            nghttp2_submit_goaway(
+                self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
+            self._touch()
 
-    def relax(self):
-        """Called every second: forgive a part of what the peer did that only floods are made of."""
-        self._nerves = min(NERVES, self._nerves + NERVES_BACK)
+    def look(self, uint64_t now, uint64_t request_time, uint64_t reply_time):
+        """Called about every second: give back a part of the abuse budget, and refuse requests that take too long to arrive.
+
+        Return whether a reply has been here for longer than `reply_time`: the peer takes none, or far too little. All times
+        are milliseconds.
+        """
+        cdef Stream *stream
+        if self._failed:
+            return False
+        if now > self._now:
+            self._abuse_budget = <int> min(<uint64_t> ABUSE_BUDGET, self._abuse_budget + (now - self._now) // ABUSE_BUDGET_BACK)
+            self._now = now
+        now = self._now
+        while True:
+            stream = self._lists[ARRIVING].first
+            if stream is NULL or now - stream.since <= request_time:
+                break
+            if stream.number == self._block:  # nghttp2 waits for the rest of its headers, and would take nothing else
+                self._error = NGHTTP2_ENHANCE_YOUR_CALM
+                self._touch()
+                break
+            stream.refusal = SLOW
+            self._send_refusal(stream)
+            self._touch()
+        self._end_if_broken()
+        stream = self._lists[LEAVING].first
+        return stream is not NULL and now - stream.since > reply_time
 
     @property
     def closed(self):
@@ -386,7 +619,131 @@ cdef class Session:
             self._turn._something()
         return 0
 
+    cdef void _dispose(self) noexcept:
+        """Free what nghttp2 and the streams take; the Session itself may be needed by calls in hand."""
+        cdef int state
+        for state in range(STATES):
+            while self._lists[state].first is not NULL:
+                self._forget(self._lists[state].first)
+        if self._h2 is not NULL:
+            nghttp2_session_del(self._h2)
+            self._h2 = NULL
+        free(self._out)
+        free(self._refused.items)
+        free(self._unwanted.items)
+        self._out = NULL
+        self._refused.items = self._unwanted.items = NULL
+        self._out_room = self._refused.room = self._refused.size = self._unwanted.room = self._unwanted.size = 0
+        if self._budget is not None:
+            self._wait_for(-self._kept)
+            self._kept = 0
+
+    cdef size_t _admit(self, const uint8_t *data, size_t size) noexcept:
+        """Return how many of `size` bytes nghttp2 may read now.
+
+        These are all of them, or else `_error` is set, or the rest is beyond the share of this turn.
+        """
+        cdef Frames *frames = &self._frames
+        cdef size_t at = 0
+        cdef size_t head
+        cdef bint split
+        size = min(size, self._bytes_left)
+        while at < size:
+            if frames.left:
+                at += pass_payload(frames, size - at)
+                continue
+            head = at
+            split = frames.known != 0  # nghttp2 has the beginning of this head
+            at += take_head(frames, data + at, size - at)
+            if frames.known < FRAME_HEAD:
+                break
+            self._error = malformed(frames)
+            if self._error:
+                return head
+            if frames.head[3] == F_HEADERS:
+                if self._streams_left <= 0 and not split:
+                    frames.known = 0
+                    self._bytes_left = 0
+                    return head
+                self._streams_left -= 1
+            else:
+                self._spend(self._cost_of_frame())
+                if self._error:
+                    return head
+            frames.known = 0
+            frames.left = payload_size(frames)
+        self._bytes_left -= at
+        return at
+
+    cdef int _cost_of_frame(self) noexcept:
+        """Return what the frame whose head is at hand costs of the abuse budget."""
+        cdef size_t size = payload_size(&self._frames)
+        cdef uint8_t kind = self._frames.head[3]
+        cdef uint8_t flags = self._frames.head[4]
+        if kind == F_DATA:
+            return 1 if size == 0 and not flags & F_END_STREAM else 0
+        if kind == F_PRIORITY:
+            return 1
+        if kind == F_PING:
+            return 0 if flags & F_ACK else 1
+        if kind == F_SETTINGS:  # each of its entries may change the windows of all streams
+            return 0 if flags & F_ACK else 1 + <int> (size // 6 * self.streams // 256)
+        if kind == F_GOAWAY:  # nghttp2 looks at all streams
+            return 1 + <int> (self.streams // 64)
+        return 0
+
+    cdef void _spend(self, int units) noexcept:
+        """Spend some of the peer's abuse budget."""
+        if units:
+            self._abuse_budget -= units
+            if self._abuse_budget <= 0 and not self._error:
+                self._error = NGHTTP2_ENHANCE_YOUR_CALM
+
+    cdef int _after_reading(self) except -1:
+        """Act on what the callbacks have noted while nghttp2 was reading."""
+        cdef size_t index
+        cdef size_t kept = 0
+        cdef Stream *stream
+        if self._failed:
+            if self.owner is None:
+                self._dispose()
+            return 0
+        for index in range(self._refused.size):
+            stream = self._stream(self._refused.items[index])
+            if stream is NULL or stream.answered:
+                continue
+            if stream.number == self._block:  # it gets its answer once its headers have ended
+                self._refused.items[kept] = stream.number
+                kept += 1
+            else:
+                self._send_refusal(stream)
+        self._refused.size = kept
+        self._end_if_broken()
+        return 0
+
+    cdef bint _after_writing(self) noexcept:
+        """Act on what the callbacks have noted while nghttp2 was writing; whether there is more to write."""
+        cdef size_t index
+        cdef bint more = self._unwanted.size != 0
+        for index in range(self._unwanted.size):
+            nghttp2_submit_rst_stream(self._h2, NGHTTP2_FLAG_NONE, self._unwanted.items[index], NGHTTP2_NO_ERROR)
+        self._unwanted.size = 0
+        if self._error and not self._ending:
+            self._end_if_broken()
+            more = True
+        return more
+
+    cdef void _end_if_broken(self) noexcept:
+        """End the session where there is a reason to; nothing is read from then on (rule B)."""
+        if self._error and not self._ending and not self._failed:
+            self._ending = True
+            self._check(nghttp2_session_terminate_session(self._h2, self._error))
+
+    # Streams.
+
     cdef Stream *_stream(self, int32_t number) noexcept:
+        if self._h2 is NULL:
+            return NULL
         if self._last is NULL or self._last.number != number:
             self._last = <Stream *> nghttp2_session_get_stream_user_data(self._h2, number)
         return self._last
@@ -399,48 +756,101 @@ cdef class Session:
         stream.number = number
         stream.method = UNKNOWN
         stream.timeout = NO_TIMEOUT
-        stream.after = self._streams
-        if self._streams is not NULL:
-            self._streams.before = stream
-        self._streams = stream
         self.streams += 1
         nghttp2_session_set_stream_user_data(self._h2, number, stream)
-        return 0
+        full = not self._has_room_for(STREAM_COST)
+        self._enter(stream, ARRIVING)
+        return self._decline(stream, FULL) if full else 0
 
     cdef void _forget(self, Stream *stream) noexcept:
         """Free it (rule 2). nghttp2 must not have it as stream_user_data any more, or be about to go itself."""
         if self._last is stream:
             self._last = NULL
-        if stream.before is not NULL:
-            stream.before.after = stream.after
-        else:
-            self._streams = stream.after
-        if stream.after is not NULL:
-            stream.after.before = stream.before
+        if self._block == stream.number:
+            self._block = 0
+        self._leave(stream)
         self.streams -= 1
-        if not stream.answered:
-            self._held -= stream.room
-        elif not stream.stays:
-            self.unread -= 1
         free(stream.buffer)
         free(stream)
 
+    cdef void _enter(self, Stream *stream, uint8_t state) noexcept:
+        """Put a stream that is in no list behind the others of a state."""
+        cdef List *there = &self._lists[state]
+        stream.state = state
+        stream.since = self._now
+        stream.before, stream.after = there.last, NULL
+        if there.last is NULL:
+            there.first = stream
+        else:
+            there.last.after = stream
+        there.last = stream
+        if state != IN_HAND:  # where the Call counts
+            self._wait_for(STREAM_COST + stream.room)
+
+    cdef void _leave(self, Stream *stream) noexcept:
+        """Take a stream out of its list."""
+        cdef List *there = &self._lists[stream.state]
+        if stream.before is NULL:
+            there.first = stream.after
+        else:
+            stream.before.after = stream.after
+        if stream.after is NULL:
+            there.last = stream.before
+        else:
+            stream.after.before = stream.before
+        if stream.state != IN_HAND:
+            self._wait_for(-(STREAM_COST + stream.room))
+
+    cdef void _move(self, Stream *stream, uint8_t state) noexcept:
+        self._leave(stream)
+        self._enter(stream, state)
+
+    cdef void _wait_for(self, size_t more) noexcept:
+        """Count bytes that wait for the peer; fewer by the wrap-around of unsigned numbers."""
+        self.waiting += more
+        self._budget.waiting += more
+
+    cdef bint _has_room_for(self, size_t more) noexcept:
+        """Whether the peer may make us keep so many more bytes."""
+        budget = self._budget
+        return self.waiting + more <= self._max_held and budget.waiting + more <= budget.most_waiting
+
     cdef void _empty(self, Stream *stream) noexcept:
-        """Let go of what has come of the request."""
-        self._held -= stream.room
+        """Free the buffer. The stream is in a state whose bytes count as waiting, or the buffer is empty."""
+        self._wait_for(-stream.room)
         free(stream.buffer)
         stream.buffer = NULL
         stream.size = stream.room = stream.sent = 0
 
-    cdef void _spend(self) noexcept:
-        """One more of what costs a peer nothing and us something. Whoever does little else is sent away."""
-        self._nerves -= 1
-        if self._nerves == 0:
-            nghttp2_session_terminate_session(self._h2, NGHTTP2_ENHANCE_YOUR_CALM)
+    cdef int _decline(self, Stream *stream, uint8_t why) noexcept:
+        """Note that a stream is to be refused, and keep no more of its request."""
+        if stream.refusal or stream.answered:
+            return 0
+        self._empty(stream)
+        stream.refusal = why
+        return note(&self._refused, stream.number)
 
-    cdef int _header(self, Stream *stream, const uint8_t *name, size_t name_size, const uint8_t *value, size_t size) noexcept:
+    # Requests.
+
+    cdef int _header(
+        self, Stream *stream, const nghttp2_frame *frame, const uint8_t *name, size_t name_size, const uint8_t *value,
+        size_t size,
+    ) noexcept:
         cdef Py_ssize_t index
-        stream.header_bytes += name_size + size + 32  # as HTTP/2 counts them
+        cdef int units
+        self._block_bytes += name_size + size + 32  # as HTTP/2 counts them
+        stream.header_bytes += name_size + size + 32
+        # HPACK lets one byte stand for a header of 4 KiB. An honest peer names each of its headers once.
+        if self._block_bytes > frame.hd.length + HONEST_BLOCK_BYTES:
+            units = 1 + <int> ((self._block_bytes - frame.hd.length - HONEST_BLOCK_BYTES) // 1024)
+            self._spend(units - self._block_units)
+            self._block_units = units
+        if self._error or self._block_bytes > MOST_BLOCK_BYTES:
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # nghttp2 resets the stream, and checks no more of its headers
+        if stream.header_bytes > MOST_HEADER_BYTES:
+            return self._decline(stream, LARGE_HEADERS)
+        if frame.headers.cat != NGHTTP2_HCAT_REQUEST:  # trailers
+            return 0
         if equal(name, name_size, ":path", 5):
             for index in range(len(self._paths)):
                 path = <bytes> self._paths[index]
@@ -456,40 +866,42 @@ cdef class Session:
             stream.timeout = milliseconds(value, size)
         return 0
 
-    cdef int _headers_end(self, Stream *stream) except -1:
+    cdef int _headers_end(self, Stream *stream, bint trailers) noexcept:
         """Refuse at once what is no call of ours, so that its body is not kept."""
-        if stream.header_bytes > MOST_HEADER_BYTES:
-            self._refuse(stream, RESOURCE_EXHAUSTED, b"the headers are larger than 16 KiB")
-        elif not stream.is_post:
-            self._refuse_http(stream, "405")
-        elif not stream.is_grpc:
-            self._refuse_http(stream, "415")
-        elif stream.method == UNKNOWN:
-            self._refuse(stream, UNIMPLEMENTED, b"no such method")
+        self._block = 0
+        if trailers:
+            return 0
+        if not stream.is_post:
+            return self._decline(stream, NOT_POST)
+        if not stream.is_grpc:
+            return self._decline(stream, NOT_GRPC)
+        if stream.method == UNKNOWN:
+            return self._decline(stream, NO_METHOD)
         return 0
 
-    cdef int _chunk(self, Stream *stream, const uint8_t *data, size_t size) except -1:
+    cdef int _chunk(self, Stream *stream, const uint8_t *data, size_t size) noexcept:
         """Keep what has come of a message, of which there must be one, as large as it said and not too large."""
         cdef size_t room
         cdef uint8_t *larger
         if stream.size + size > stream.room:
             room = max(2 * stream.room, stream.size + size)
-            if self._held - stream.room + room > self._max_held:
-                self._refuse(stream, RESOURCE_EXHAUSTED, b"too many messages that have not arrived in full")
-                return 0
+            if stream.size >= PREFIX:
+                room = max(stream.size + size, min(room, PREFIX + self._announced(stream)))
+            if not self._has_room_for(room - stream.room):
+                return self._decline(stream, FULL)
             larger = <uint8_t *> realloc(stream.buffer, room)
             if larger is NULL:
-                raise MemoryError
-            self._held += room - stream.room
+                return NGHTTP2_ERR_CALLBACK_FAILURE
+            self._wait_for(room - stream.room)
             stream.buffer, stream.room = larger, room
         memcpy(stream.buffer + stream.size, data, size)
         stream.size += size
         if stream.size < PREFIX:
             return 0
         if self._announced(stream) > self._max_message:
-            self._refuse(stream, RESOURCE_EXHAUSTED, b"the message is larger than %d bytes" % self._max_message)
-        elif stream.size > PREFIX + self._announced(stream):
-            self._refuse(stream, UNIMPLEMENTED, b"the method takes one message%2C not more")
+            return self._decline(stream, LARGE_MESSAGE)
+        if stream.size > PREFIX + self._announced(stream):
+            return self._decline(stream, TWO_MESSAGES)
         return 0
 
     cdef size_t _announced(self, Stream *stream) noexcept:
@@ -499,30 +911,42 @@ cdef class Session:
     cdef int _end(self, Stream *stream) except -1:
         """The peer has said everything: a call is whole, or is none."""
         stream.whole = True
-        if stream.answered:
+        if stream.answered or stream.refusal:
             return 0
         if stream.size == 0:
-            self._refuse(stream, UNIMPLEMENTED, b"the method takes one message, and there was none")
-        elif stream.size < PREFIX or stream.size < PREFIX + self._announced(stream):
-            self._refuse(stream, INTERNAL, b"the message ended early")
-        elif stream.buffer[0]:
-            self._refuse(stream, UNIMPLEMENTED, b"compressed messages are not supported")
-        else:
-            body = PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, stream.size - PREFIX)
-            call = <Call> Call.__new__(Call)
-            call.session = self
-            call.number = stream.number
-            call.method = stream.method
-            call.timeout = stream.timeout
-            call.body = body
-            (self._turn._calls if stream.method == 0 else self._turn._others).append(call)
-            self._empty(stream)
-            if self._nerves < NERVES:
-                self._nerves += 1
+            return self._decline(stream, NO_MESSAGE)
+        if stream.size < PREFIX or stream.size < PREFIX + self._announced(stream):
+            return self._decline(stream, SHORT_MESSAGE)
+        if stream.buffer[0]:
+            return self._decline(stream, COMPRESSED)
+        cdef size_t size = stream.size - PREFIX
+        cdef size_t cost = CALL_COST + BODY_COST * size
+        budget = self._budget
+        # One call alone is taken, however small the bounds are.
+        if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \
+                (self._in_hand and self._in_hand + cost > self._max_held):
+            return self._decline(stream, FULL)
+        body = PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, size)
+        call = <Call> Call.__new__(Call)
+        call.session = self
+        call.number = stream.number
+        call.method = stream.method
+        call.timeout = stream.timeout
+        call.body = body
+        call._cost = cost
+        self._in_hand += cost
+        budget.in_hand += cost
+        (self._turn._calls if stream.method == 0 else self._turn._others).append(call)
+        self._empty(stream)
+        self._move(stream, IN_HAND)
+        if self._abuse_budget < ABUSE_BUDGET:
+            self._abuse_budget += 1
         return 0
 
+    # Replies.
+
     cdef int _queue(self, Stream *stream, bytes payload) except -1:
-        """Put a message behind what is left to send of a stream."""
+        """Put a message behind what is left to send of a stream. Its bytes count as waiting."""
         cdef size_t size = PyBytes_GET_SIZE(payload)
         cdef size_t left = stream.size - stream.sent
         cdef uint8_t *buffer = <uint8_t *> malloc(left + PREFIX + size)
@@ -538,6 +962,7 @@ cdef class Session:
         memcpy(buffer + left + PREFIX, PyBytes_AS_STRING(payload), size)
         free(stream.buffer)
         stream.buffer = buffer
+        self._wait_for(left + PREFIX + size - stream.room)
         stream.size = stream.room = left + PREFIX + size
         stream.sent = 0
         return 0
@@ -548,8 +973,12 @@ cdef class Session:
         cdef Stream *stream = self._stream(number)
         if stream is NULL or stream.answered or self._failed:
             return 0
-        self._queue(stream, payload)
         self._mark_answered(stream, stays)
+        self._queue(stream, payload)
+        if self.waiting > self._max_held:  # of replies that the peer does not take
+            self._error = NGHTTP2_ENHANCE_YOUR_CALM
+            self._end_if_broken()
+            return 0
         set_header(&headers[0], ":status", 7, "200", 3)
         set_header(&headers[1], "content-type", 12, "application/grpc", 16)
         provider.source.ptr = NULL
@@ -557,11 +986,21 @@ cdef class Session:
         self._check(nghttp2_submit_response(self._h2, number, headers, 2, &provider))
         return 0
 
+    cdef int _send_refusal(self, Stream *stream) except -1:
+        """Answer as the stream's `refusal` says."""
+        if stream.refusal == NOT_POST:
+            return self._refuse_http(stream, "405")
+        if stream.refusal == NOT_GRPC:
+            return self._refuse_http(stream, "415")
+        if stream.refusal == LARGE_MESSAGE:
+            return self._refuse(stream, RESOURCE_EXHAUSTED, b"the message is larger than %d bytes" % self._max_message)
+        status, message = REFUSALS[stream.refusal]
+        return self._refuse(stream, status, message)
+
     cdef int _refuse(self, Stream *stream, int status, bytes message) except -1:
         """Answer with trailers only. `message` is percent-encoded."""
         cdef nghttp2_nv headers[5]
         cdef bytes digits = b"%d" % status
-        self._empty(stream)
         self._mark_answered(stream, False)
         set_header(&headers[0], ":status", 7, "200", 3)
         set_header(&headers[1], "content-type", 12, "application/grpc", 16)
@@ -575,17 +1014,16 @@ cdef class Session:
     cdef int _refuse_http(self, Stream *stream, const char *status) except -1:
         """Answer what is no gRPC at all, as HTTP does. `status` is a literal of three digits."""
         cdef nghttp2_nv header
-        self._empty(stream)
         self._mark_answered(stream, False)
         set_header(&header, ":status", 7, status, 3)
         self._check(nghttp2_submit_response(self._h2, stream.number, &header, 1, NULL))
         return 0
 
     cdef void _mark_answered(self, Stream *stream, bint stays) noexcept:
+        self._move(stream, LEAVING)
+        self._empty(stream)
         stream.answered = True
         stream.stays = stays
-        if not stays:
-            self.unread += 1
 
     cdef void _check(self, int failure) noexcept:
         """nghttp2 has not taken what it was given, which only happens without memory: the connection is of no use."""
@@ -593,12 +1031,16 @@ cdef class Session:
             self._failed = True
 
 
-# nghttp2's callbacks. `user_data` is the Session (rule 1).
+# nghttp2's callbacks. `user_data` is the Session (rule 1). They change no session of nghttp2 (rule A).
 
 cdef int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data) noexcept:
+    session = <Session> user_data
+    session._block = frame.hd.stream_id
+    session._block_bytes = 0
+    session._block_units = 0
     if frame.headers.cat != NGHTTP2_HCAT_REQUEST:  # trailers
         return 0
-    return (<Session> user_data)._open(frame.hd.stream_id)
+    return session._open(frame.hd.stream_id)
 
 
 cdef int on_header(
@@ -607,9 +1049,9 @@ cdef int on_header(
 ) noexcept:
     session = <Session> user_data
     cdef Stream *stream = session._stream(frame.hd.stream_id)
-    if stream is NULL or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
-        return 0
-    return session._header(stream, name, name_size, value, size)
+    if stream is NULL:
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    return session._header(stream, frame, name, name_size, value, size)
 
 
 cdef int on_data_chunk(
@@ -617,12 +1059,9 @@ cdef int on_data_chunk(
 ) noexcept:
     session = <Session> user_data
     cdef Stream *stream = session._stream(number)
-    if stream is NULL or stream.answered:
+    if stream is NULL or stream.answered or stream.refusal:
         return 0
-    try:
-        return session._chunk(stream, data, size)
-    except MemoryError:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
+    return session._chunk(stream, data, size)
 
 
 cdef int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data) noexcept:
@@ -633,25 +1072,19 @@ cdef int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *us
         stream = session._stream(frame.hd.stream_id)
         if stream is NULL:
             return 0
-        try:
-            if kind == NGHTTP2_HEADERS and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
-                session._headers_end(stream)
-            if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-                session._end(stream)
-            elif kind == NGHTTP2_DATA and frame.hd.length == 0:
-                session._spend()
-        except MemoryError:
+        if kind == NGHTTP2_HEADERS and session._headers_end(stream, frame.headers.cat != NGHTTP2_HCAT_REQUEST):
             return NGHTTP2_ERR_CALLBACK_FAILURE
+        if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+            try:
+                return session._end(stream)
+            except MemoryError:
+                return NGHTTP2_ERR_CALLBACK_FAILURE
     elif kind == NGHTTP2_RST_STREAM:
         stream = session._stream(frame.hd.stream_id)
         if stream is NULL or not stream.whole:
-            session._spend()
-    elif kind == NGHTTP2_PRIORITY:
-        session._spend()
-    elif kind == NGHTTP2_SETTINGS or kind == NGHTTP2_PING:
-        if not frame.hd.flags & NGHTTP2_FLAG_ACK:
-            session.opened = True
-            session._spend()
+            session._spend(1)
+    elif kind == NGHTTP2_SETTINGS:
+        session.opened = True
     return 0
 
 
@@ -661,11 +1094,11 @@ cdef int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *us
     kind = frame.hd.type
     if kind == NGHTTP2_RST_STREAM:
         if frame.rst_stream.error_code != NGHTTP2_NO_ERROR:  # the peer has broken the rules on that stream
-            session._spend()
+            session._spend(1)
     elif kind == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = session._stream(frame.hd.stream_id)
         if stream is not NULL and not stream.whole:  # answered before the end: we want no more of it
-            nghttp2_submit_rst_stream(h2, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
+            return note(&session._unwanted, frame.hd.stream_id)
     return 0
 
 
@@ -684,7 +1117,8 @@ cdef Py_ssize_t read_out(
 ) noexcept:
     """Copy what is left to send of a stream; after the last of it come the trailers."""
     cdef nghttp2_nv trailer
-    cdef Stream *stream = (<Session> user_data)._stream(number)
+    session = <Session> user_data
+    cdef Stream *stream = session._stream(number)
     if stream is NULL:
         return NGHTTP2_ERR_CALLBACK_FAILURE
     cdef size_t size = min(room, stream.size - stream.sent)
@@ -692,6 +1126,9 @@ cdef Py_ssize_t read_out(
     stream.sent += size
     if stream.sent == stream.size:
         if stream.stays:
+            session._empty(stream)
+            if stream.state != RESTING:
+                session._move(stream, RESTING)
             return <Py_ssize_t> size if size else NGHTTP2_ERR_DEFERRED
         flags[0] = NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
         set_header(&trailer, "grpc-status", 11, "0", 1)

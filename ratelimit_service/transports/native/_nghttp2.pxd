@@ -48,6 +48,11 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_session *, uint8_t, int32_t, const uint8_t *, size_t, void *) noexcept
     ctypedef int (*close_callback)(nghttp2_session *, int32_t, uint32_t, void *) noexcept
 
+    ctypedef struct nghttp2_info:
+        int version_num
+        const char *version_str
+    nghttp2_info *nghttp2_version(int)
+
     int nghttp2_session_callbacks_new(nghttp2_session_callbacks **)
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(nghttp2_session_callbacks *, frame_callback)
@@ -104,6 +109,7 @@ cdef extern from "nghttp2/nghttp2.h":
         NGHTTP2_DATA_FLAG_NO_END_STREAM
         NGHTTP2_ERR_DEFERRED
         NGHTTP2_ERR_CALLBACK_FAILURE
+        NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
         NGHTTP2_NO_ERROR
         NGHTTP2_ENHANCE_YOUR_CALM
         NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS

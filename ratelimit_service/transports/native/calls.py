@@ -11,7 +11,7 @@ from ...core.errors import InternalError, Overloaded, RateLimitServiceError
 from ...core.model import Decision
 from .. import codec
 from ..grpc_method import METHOD, status_of
-from ._http2 import Call, Turn
+from ._http2 import Budget, Call, Turn
 
 if TYPE_CHECKING:
     from ...service import RateLimitService
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 _DEADLINE_EXCEEDED = 4
 _MILLISECOND = 0.001
+
+_TURN = 0.004
+"""Seconds that a turn may take: what it leaves is taken in the next one, of every connection its share."""
+
+_LARGEST_SHARE = 128
+"""Streams of one connection in one turn, however idle the others are."""
+
+_ENOUGH = 16
+"""Calls of a turn after which it tells how long a call takes."""
 
 
 class Calls:
@@ -34,10 +43,12 @@ class Calls:
         options: GrpcOptions,
         requested: Requested,
         asks_for_health: Callable[[Call], None],
+        relieve: Callable[[], None],
     ) -> None:
         self.in_hand = 0
         """Calls read and not yet answered."""
-        self.turn = Turn(self._begin)
+        self.turn = Turn(self._begin, Budget(options.max_bytes))
+        self.turn.share = _LARGEST_SHARE
         self._service = service
         self._bounds = service.policy.bounds
         self._most = options.max_concurrent_calls
@@ -45,11 +56,13 @@ class Calls:
         self._picks = bool(options.client_name)
         self._requested = requested
         self._asks_for_health = asks_for_health
+        self._relieve = relieve
         self._began = 0.0
+        self._seconds_a_call = 0.000_02
 
     def settle(self) -> None:
-        """Take all there is, now. Nothing that was read stays behind."""
-        turn = self.turn
+        """Take all there is, now. What is beyond the share of a connection is left for the next turn."""
+        turn, began = self.turn, perf_counter()
         try:
             if calls := turn.take_calls():
                 self._submit(calls)
@@ -57,10 +70,27 @@ class Calls:
                 self._asks_for_health(call)
             if answered := turn.take_answered():
                 self._answer(answered)
-            for connection in turn.take_owners():
+            owners = turn.take_owners()
+            for connection in owners:
                 connection.flush()
+            # The calls in what was left are in the next batch, with those that others send meanwhile.
+            for connection in turn.begin():
+                connection.more()
+            self._share_out(len(calls), len(owners), perf_counter() - began)
+            if turn.budget.pressed:
+                self._relieve()
         finally:
             turn.end()
+
+    def _share_out(self, calls: int, connections: int, seconds: float) -> None:
+        """Give each connection the share of the next turn with which that does not take too long.
+
+        Without shares, a peer that sends as fast as it can makes every other caller wait for a thousand calls of its own.
+        """
+        if calls >= _ENOUGH:
+            self._seconds_a_call += 0.1 * (seconds / calls - self._seconds_a_call)
+        share = int(_TURN / (self._seconds_a_call * (connections or 1)))
+        self.turn.share = min(max(share, 1), _LARGEST_SHARE)
 
     def _begin(self) -> None:
         self._began = perf_counter()
@@ -94,8 +124,8 @@ class Calls:
         """Without those of callers whose certificate has the wrong name, which are refused."""
         picked = []
         for call in calls:
-            # Who has gone is as good as any other: what it has sent is counted.
-            if (owner := call.session.owner) is not None and owner.forbidden:
+            # Also where the peer has gone meanwhile: an answer cannot reach it, but a charge would count.
+            if call.session.forbidden:
                 self._refuse(call, self._options.forbidden())
             else:
                 picked.append(call)

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ...tls import is_for
 from ..grpc_method import PATH
 from ._http2 import Session, Turn
+from .tls import Tls
 
 if TYPE_CHECKING:
     from ..options import GrpcOptions
+    from .peers import Peers
 
 CHECK, WATCH = 1, 2
 PATHS = (PATH.encode(), b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch")
 """The methods that are served; the first is ours, CHECK and WATCH are the places of the others."""
 
-_MOST_UNWRITTEN = 262_144
-"""Bytes that the socket has not taken after which a connection is no longer read from, until it has."""
-
 PATIENCE = 10.0
-"""Seconds that a peer has for introducing itself, and for reading replies, before it is cut off."""
+"""Seconds that a peer has for introducing itself, and for taking a reply in full, before the connection is closed."""
+
+COST, TLS_COST = 16_384, 65_536
+"""Bytes that a connection takes, measured and rounded up: buffers of HTTP/2, and those of TLS."""
+
+_ROOM_FOR_ONE = 262_144
+"""Bytes that a connection may keep at least beside one message of the largest size."""
+
+_LINGER = 1.0
+"""Seconds after the end of a session in which its peer may learn why: to close a socket with unread input discards what was
+written to it last."""
+
+_LINGER_READS = 16
+"""Reads that are discarded meanwhile."""
 
 _MOST_IDLE = 3_600.0
 """Seconds without a stream after which the peer is asked to leave; it may come back."""
@@ -42,36 +56,72 @@ class Host(Protocol):
         """What all connections have read."""
         ...
 
+    @property
+    def buffer(self) -> memoryview:
+        """What the event loop reads into: of all connections, because only one is read from at a time."""
+        ...
+
+    @property
+    def peers(self) -> Peers:
+        """All connections, this one included."""
+        ...
+
     def made(self, connection: Connection) -> bool:
-        """A connection is there; False where there are too many."""
+        """A connection is there; return False where there are too many, or none is taken any more."""
         ...
 
     def lost(self, connection: Connection) -> None:
-        """It has gone."""
+        """A connection has gone."""
         ...
 
 
-class Connection(asyncio.Protocol):
-    """Reads calls into the turn, and writes at its end what they are answered with.
+class Connection(asyncio.BufferedProtocol):
+    """Reads calls into the turn, and writes their answers at its end.
 
-    `maximum_age` is seconds; 0 is for ever.
+    `maximum_age` is seconds; 0 is for ever. With `tls`, the session begins when the handshake is over.
     """
 
-    def __init__(self, host: Host, maximum_age: float) -> None:
-        options = host.options
+    __slots__ = (
+        "_busy_at",
+        "_gone",
+        "_host",
+        "_leaves",
+        "_lingers",
+        "_loop",
+        "_made_at",
+        "_maximum_age",
+        "_paused",
+        "_rest",
+        "_stuck_since",
+        "_timer",
+        "_tls",
+        "_transport",
+        "session",
+    )
+
+    def __init__(self, host: Host, maximum_age: float, tls: Tls | None = None) -> None:
         self._host = host
         self._maximum_age = maximum_age
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
-        largest = options.max_message_bytes
-        self.session = Session(host.turn, self, PATHS, largest, 2 * largest + 1_048_576)
-        self.forbidden = False
-        """Whether none of its calls is answered, because of the peer's certificate; health checks are."""
+        self.session: Session | None = None
+        """None until the handshake of TLS is over."""
+        self._rest = b""
+        """Input that is left for the next turn. Nothing is read meanwhile."""
         self._paused = False
         self._gone = False
+        self._leaves = False
+        """Whether it is the server that ends the session, and not the peer by what it does."""
+        self._lingers = 0
+        """Reads that are still discarded before the socket is closed."""
         self._timer: asyncio.TimerHandle | None = None
-        self._sent = 0
         self._stuck_since = self._busy_at = self._made_at = self._loop.time()
+
+    @property
+    def cost(self) -> int:
+        """Bytes that the connection takes, whatever it is used for."""
+        return COST if self._tls is None else COST + TLS_COST
 
     # What asyncio calls.
 
@@ -80,87 +130,241 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if not self._host.made(self):
             self._gone = True
-            self.session.abandon()
             self._transport.abort()
             return
-        if wanted := self._host.options.client_name:
-            certificate = self._transport.get_extra_info("peercert") or {}
-            names = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
-            self.forbidden = not is_for(names, wanted)
-        self._transport.set_write_buffer_limits(_MOST_UNWRITTEN)
+        # Whatever the socket does not take at once counts as kept for the peer, and is known through `pause_writing`.
+        self._transport.set_write_buffer_limits(0)
         if self._maximum_age:
             self._timer = self._loop.call_later(self._maximum_age, self._retire)
-        self.flush()
+        if self._tls is None:
+            self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol. The calls that it has brought are decided all the same."""
-        self._gone = True
-        self.session.abandon()
+        self._finish()
         if self._timer is not None:
             self._timer.cancel()
         self._host.lost(self)
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol. So no read is larger than this buffer, and no peer has a large one."""
+        return self._host.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
         if not self._gone:
-            self.session.feed(data)
+            self.data_received(bytes(self._host.buffer[:nbytes]))
+        elif self._lingers:
+            self._lingers -= 1
+        else:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read."""
+        if self._gone:
+            return
+        if self._tls is None:
+            self._take(data)
+            return
+        self._tls.received(data)
+        if self._tls.ready:
+            self._take_deciphered()
+        else:
+            self._transport.pause_reading()
+            self._host.peers.shake_hands(self)
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol. Who does not read is not read from, and answers wait in the session, one a stream."""
+        """See asyncio.Protocol. Back-pressure: the peer is not read from, and its answers wait in the session."""
         self._paused = True
         self._stuck_since = self._loop.time()
         self._transport.pause_reading()
+        self._count_kept()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         self._paused = False
-        if not self._gone:
+        if self._gone:
+            return
+        self._count_kept()
+        if self.session is None:
+            self._host.peers.shake_hands(self)
+        elif self._rest:
+            self._host.turn.behind(self)
+        else:
             self._transport.resume_reading()
-            self.flush()
+        self.flush()
 
     # What the server calls.
 
+    def shake_hands(self) -> None:
+        """Go on with the handshake of TLS: the server says when, because this takes a millisecond or two."""
+        if self._gone or self._tls is None:
+            return
+        try:
+            over = self._tls.shake_hands()
+        except ssl.SSLError as error:
+            self._write(self._tls.to_send())  # an alert that says what is wrong
+            self._close(f"no TLS with it: {error.reason or error}")
+            return
+        self._write(self._tls.to_send())
+        if over:
+            self._begin()
+            self._take_deciphered()
+        if not self._paused and not self._rest:
+            self._transport.resume_reading()
+
+    def more(self) -> None:
+        """Take more of the input that was left for this turn."""
+        if self._gone or self._paused:  # `resume_writing` asks for another turn
+            return
+        rest, self._rest = self._rest, b""
+        self._take(rest)
+        if self._tls is not None:
+            self._take_deciphered()
+        if not self._rest and not self._gone:
+            self._count_kept()
+            self._transport.resume_reading()
+
     def flush(self) -> None:
         """Write what there is to write, all at once."""
-        if self._gone or self._paused:
+        session = self.session
+        if self._gone or self._paused or session is None:
             return
-        if data := self.session.drain():
-            self._transport.write(data)
-        if self.session.closed:
-            self._gone = True
-            self._transport.close()
+        if data := session.drain():
+            if self._tls is not None:
+                try:
+                    data = self._tls.encipher(data)
+                except ssl.SSLError as error:
+                    self.abort(f"TLS is broken: {error.reason or error}")
+                    return
+            self._write(data)
+        if session.closed:
+            self._close()
 
     def announce(self) -> None:
         """Ask the peer to go elsewhere with what it has not sent yet."""
-        self.session.announce_goaway()
+        if self.session is not None:
+            self.session.announce_goaway()
 
     def leave(self) -> None:
         """Take no more calls, and close when those in hand are answered."""
-        self.session.goaway()
+        self._leaves = True
+        if self.session is not None:
+            self.session.goaway()
+        else:
+            self.abort()
 
-    def abort(self) -> None:
-        """Close at once."""
+    def abort(self, why: str = "") -> None:
+        """Close at once, and free what is kept for the peer. `why` is for the log, where it is the peer's doing."""
+        if why:
+            self._host.peers.has_closed(why)
+        self._finish()
         self._transport.abort()
 
     def look(self, now: float) -> None:
-        """Called every second, with the loop's time: cut off who keeps us waiting."""
-        session = self.session
-        session.relax()
-        if session.streams:
-            self._busy_at = now
-        if self._gone:  # and yet here: what is left to write is not read
-            if now - self._stuck_since > PATIENCE:
-                self.abort()
-            return
-        if not self._paused and (not session.unread or session.sent != self._sent):
-            self._stuck_since = now
-        self._sent = session.sent
-        if now - self._stuck_since > PATIENCE or (not session.opened and now - self._made_at > PATIENCE):
+        """Called every second, with the loop's time: close the connection of a peer that keeps the server waiting."""
+        session, options = self.session, self._host.options
+        waited = now - self._stuck_since
+        if (self._gone or self._paused) and waited > PATIENCE:
+            self.abort("it does not read")
+        elif self._lingers and waited > _LINGER:
             self.abort()
+        elif self._gone:
+            return
+        elif (session is None or not session.opened) and now - self._made_at > PATIENCE:
+            self.abort("it did not introduce itself")
+        elif session is None:
+            return
+        elif session.look(int(now * 1_000), int(options.request_timeout * 1_000), int(PATIENCE * 1_000)):
+            self.abort("it does not take its replies")
+        elif session.streams:
+            self._busy_at = now
         elif now - self._busy_at > _MOST_IDLE:
             self.leave()
 
     # What the above is made of.
+
+    def _begin(self) -> None:
+        """Begin to speak HTTP/2."""
+        options = self._host.options
+        largest = max(options.max_connection_bytes, options.max_message_bytes + _ROOM_FOR_ONE)
+        now = int(self._loop.time() * 1_000)
+        session = Session(self._host.turn, self, PATHS, options.max_message_bytes, largest, now)
+        if options.client_name and self._tls is not None:
+            session.forbidden = not is_for(self._tls.dns_names, options.client_name)
+        self.session = session
+        self.flush()
+
+    def _take(self, data: bytes) -> None:
+        """Feed plain input to the session, as far as the share of the connection goes."""
+        session = cast(Session, self.session)
+        if self._rest:
+            self._rest += data
+            return
+        taken = session.feed(data)
+        if taken < len(data):
+            self._rest = data[taken:]
+            self._transport.pause_reading()
+            self._count_kept()
+            turn = self._host.turn
+            if turn.budget.full:
+                self.abort("the server keeps too many bytes for its peers")
+            elif not self._paused:
+                turn.behind(self)
+
+    def _take_deciphered(self) -> None:
+        tls = cast(Tls, self._tls)
+        try:
+            while not self._rest and not self._gone and (data := tls.read()):
+                self._take(data)
+        except ssl.SSLError as error:
+            if not isinstance(error, ssl.SSLZeroReturnError):
+                self.abort(f"TLS is broken: {error.reason or error}")
+                return
+            self._close()  # the peer has said goodbye
+            return
+        if answer := tls.to_send():  # to what TLS itself has asked
+            self._write(answer)
+
+    def _finish(self) -> None:
+        """Read what has come, whatever the share of the connection is, and free what is kept for the peer."""
+        gone, self._gone = self._gone, True
+        session = self.session
+        if session is None:
+            return
+        if not gone:
+            rest, self._rest = self._rest, b""
+            if self._tls is not None:
+                with contextlib.suppress(ssl.SSLError):
+                    while data := self._tls.read():
+                        rest += data
+            session.feed(rest, True)
+        session.abandon()
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._transport.write(data)
+
+    def _close(self, why: str = "") -> None:
+        """Close once everything is written; `look` does not wait for that without end."""
+        if why:
+            self._host.peers.has_closed(why)
+        self._gone = True
+        self._stuck_since = self._loop.time()
+        if self._tls is not None:
+            self._tls.close()
+            self._write(self._tls.to_send())
+        if self._leaves:
+            self._transport.close()
+        else:
+            self._lingers = _LINGER_READS
+            self._transport.write_eof()
+            self._transport.resume_reading()
+
+    def _count_kept(self) -> None:
+        if self.session is not None:
+            unwritten = self._transport.get_write_buffer_size() if self._paused else 0
+            self.session.keep(len(self._rest) + unwritten)
 
     def _retire(self) -> None:
         """The connection has reached its age."""

@@ -11,9 +11,12 @@ from .connection import CHECK
 
 _NOT_FOUND = 5
 _INVALID_ARGUMENT = 3
+_RESOURCE_EXHAUSTED = 8
+_UNKNOWN = "unknown"
+"""Stands for every name that there is no service for: such names do not become known, and may have megabytes."""
 _STATUS = health_pb2.HealthCheckResponse
-_MANY_WATCHES = 100
-"""Of one connection; before there are more, those that have ended are forgotten."""
+_MOST_WATCHES = 100
+"""Of one connection. Before there are more, those that have ended are forgotten."""
 
 
 class HealthService:
@@ -43,9 +46,13 @@ class HealthService:
         if session.owner is None:  # it has gone since
             return
         watches = self._watches.setdefault(session, {})
-        if len(watches) >= _MANY_WATCHES:
+        if len(watches) >= _MOST_WATCHES:
             for ended in [other for other in watches if not session.is_open(other)]:
                 del watches[ended]
+            if len(watches) >= _MOST_WATCHES:
+                call.fail(_RESOURCE_EXHAUSTED, f"a connection may have {_MOST_WATCHES} watches")
+                return
+        name = name if name in self._statuses else _UNKNOWN
         watches[call.number] = name
         self._tell(session, call.number, name)
 

@@ -10,22 +10,27 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 from ...core.errors import StartError
 from ...health import Health
 from ...listening import Address, SocketPath, why
+from ._http2 import library_version
 from .calls import Calls
-from .connection import NOTICE, PATIENCE, Connection
+from .connection import NOTICE, Connection
 from .health import HealthService
+from .peers import Peers
+from .tls import Tls
 
 if TYPE_CHECKING:
     from ...service import RateLimitService
     from ..options import GrpcOptions, Requested
 
 _BACKLOG = 1_024
-_LOOK = 1.0
-"""Seconds between two looks at all connections."""
+_LARGEST_READ = 16_384
+_OLDEST_LIBRARY = 0x013400
+"""nghttp2 1.52.0, as nghttp2 numbers its versions."""
 
 
 class NativeServer:
@@ -41,16 +46,21 @@ class NativeServer:
         self.options = options
         self.address = options.address
         """Where it listens, once started."""
+        number, version = library_version()
+        if number < _OLDEST_LIBRARY:
+            raise StartError(
+                f"GRPC_TRANSPORT=native needs libnghttp2 1.52 or newer, and {version} is loaded: update it, or give grpcio"
+            )
         self._health = HealthService(health_state)
-        self._calls = Calls(service, options, requested, self._health.asked)
+        self._calls = Calls(service, options, requested, self._health.asked, self._relieve)
         self.turn = self._calls.turn
-        self._connections: set[Connection] = set()
+        self.buffer = memoryview(bytearray(_LARGEST_READ))
+        """What the event loop reads into."""
+        self.peers = Peers(options, self.turn.budget)
+        self._tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._path: SocketPath | None = None
-        self._looking: asyncio.TimerHandle | None = None
         self._leaving = False
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     @property
     def in_hand(self) -> int:
@@ -62,15 +72,12 @@ class NativeServer:
         listening = self._listen()
         loop = asyncio.get_running_loop()
         certificates = self.options.certificates
-        tls = certificates.server_context("h2") if certificates is not None else None
-        patience = PATIENCE if tls is not None else None
+        self._tls = certificates.server_context("h2") if certificates is not None else None
         open_server = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        self._server = await open_server(
-            self._connection, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=patience
-        )
+        self._server = await open_server(self._connection, sock=listening, backlog=_BACKLOG)
         if self._path is not None:
             self._path.publish()
-        self._looking = loop.call_later(_LOOK, self._look)
+        self.peers.watch()
 
     async def drain(self) -> None:
         """Tell those who watch the health that this server is leaving; calls are still taken."""
@@ -81,8 +88,8 @@ class NativeServer:
         if self._server is None:
             return
         self._health.leave()
-        if self._connections:
-            for connection in tuple(self._connections):
+        if self.peers:
+            for connection in self.peers:
                 connection.announce()
             # The port stays open meanwhile: a peer that knows no other replica comes back at once, and is served.
             await asyncio.sleep(min(NOTICE, grace))
@@ -92,32 +99,26 @@ class NativeServer:
             self._path.release()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                for connection in tuple(self._connections):
+                for connection in self.peers:
                     connection.leave()
-                await self._empty.wait()
-        for connection in tuple(self._connections):
+                await self.peers.empty.wait()
+        for connection in self.peers:
             connection.abort()
-        await self._empty.wait()
+        await self.peers.empty.wait()
         self._calls.settle()
-        if self._looking is not None:
-            self._looking.cancel()
+        self.peers.ignore()
 
-    # What connections call: native_connection.Host.
+    # What connections call: connection.Host.
 
     def made(self, connection: Connection) -> bool:
-        """A connection is there; False where there are too many, or none is taken any more."""
-        if self._leaving or len(self._connections) >= self.options.max_connections:
-            return False
-        self._connections.add(connection)
-        self._empty.clear()
-        return True
+        """A connection is there; return False where there are too many, or none is taken any more."""
+        return not self._leaving and self.peers.add(connection)
 
     def lost(self, connection: Connection) -> None:
-        """It has gone."""
-        self._connections.discard(connection)
-        self._health.forget(connection.session)
-        if not self._connections:
-            self._empty.set()
+        """A connection has gone."""
+        self.peers.remove(connection)
+        if connection.session is not None:
+            self._health.forget(connection.session)
 
     def _listen(self) -> socket.socket:
         """A socket at the address, which nobody shares. Raises StartError."""
@@ -140,13 +141,8 @@ class NativeServer:
 
     def _connection(self) -> Connection:
         # Connections that were made together do not all come back together.
-        return Connection(self, self.options.max_connection_age * random.uniform(0.9, 1.1))
+        tls = Tls(self._tls) if self._tls is not None else None
+        return Connection(self, self.options.max_connection_age * random.uniform(0.9, 1.1), tls)
 
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        try:
-            for connection in tuple(self._connections):
-                connection.look(now)
-        finally:
-            self._looking = loop.call_later(_LOOK, self._look)
+    def _relieve(self) -> None:
+        self.peers.relieve()
