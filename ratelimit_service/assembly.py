@@ -24,7 +24,7 @@ from .deadlines import Patience
 from .descriptors import Shares
 from .health import Health
 from .listening import Address
-from .ports import Clock, CounterStore
+from .ports import CounterStore
 from .service import RateLimitService
 from .settings.redis_target import RedisTarget, RedisType, credentials
 from .settings.table import Settings
@@ -60,9 +60,9 @@ def make_store(
     """
     if settings.backend == "memory":
         if not settings.memory_snapshot_path:
-            return MemoryStore(steady_clock(), settings.memory_store_size_in_bytes)
+            return MemoryStore(time.monotonic, settings.memory_store_size_in_bytes)
         return KeptMemoryStore(
-            steady_clock(),
+            time.monotonic,
             Path(settings.memory_snapshot_path),
             settings.memory_snapshot_interval,
             settings.memory_store_size_in_bytes,
@@ -193,12 +193,6 @@ def counts_for_days(tree: RuleTree | None) -> bool:
     return tree is not None and any(
         length(limit.window) >= _DAY for rule in tree.rules for limit in rule.limits
     )
-
-
-def steady_clock() -> Clock:
-    """The time of day as it was at the start, and what has passed since: a step of the clock expires no counter."""
-    offset = time.time() - time.monotonic()
-    return lambda: time.monotonic() + offset
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -8,6 +8,10 @@ _FORGOTTEN_AT_ONCE = 100
 """Buckets whose windows are over that one call forgets: at the full hour, those of all teams are."""
 
 
+_STEP = 60
+"""Seconds that the clock goes back after which everything is forgotten: it was wrong, and has been put right."""
+
+
 class OncePerWindow:
     """Says of each bucket once in its window that it is worth telling of.
 
@@ -20,6 +24,7 @@ class OncePerWindow:
         self._most = most
         self._known: set[tuple[int, int]] = set()
         self._ends: list[tuple[int, int]] = []
+        self._latest = 0
         self.untold = 0
         """How often, since the start, a bucket found no room."""
 
@@ -28,6 +33,13 @@ class OncePerWindow:
 
         `name` tells several things about one bucket apart whose windows end together. Times are unix seconds.
         """
+        if (
+            now < self._latest - _STEP
+        ):  # windows of a time that is yet to come would have all the room until then
+            self._known, self._ends = set(), []
+            self._latest = now
+        elif now > self._latest:
+            self._latest = now
         for _ in range(_FORGOTTEN_AT_ONCE):
             if not self._ends or self._ends[0][0] > now:
                 break

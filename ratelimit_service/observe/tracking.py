@@ -11,11 +11,11 @@ from math import inf
 from typing import NamedTuple
 
 from ..core.matching import keys
-from ..core.model import Descriptor, Limit, Tally, Use, Window
+from ..core.model import Descriptor, Limit, Tally, Use
 from ..core.ordering import in_order
 from ..core.text import excerpt
+from ..core.windows.blocks import Spans
 from ..core.windows.blocks import name as window_name
-from ..core.windows.blocks import span_at
 from .metrics import path_label, rule_label
 from .tables import OTHER, Sample, label
 
@@ -37,15 +37,20 @@ class _Labels(NamedTuple):
 
 
 class _Row:
-    """One window of one bucket: until `end`, `used` of `limit` is used."""
+    """One window of one bucket: from `start` until `end`, `used` of `limit` is used."""
 
-    __slots__ = ("end", "labels", "limit", "used")
+    __slots__ = ("end", "labels", "limit", "start", "used")
 
-    def __init__(self, labels: _Labels, limit: Limit, used: int, end: int) -> None:
+    def __init__(self, labels: _Labels, limit: Limit, used: int, start: int, end: int) -> None:
         self.labels = labels
         self.limit = limit
         self.used = used
+        self.start = start
         self.end = end
+
+    def is_running(self, now: float) -> bool:
+        """Whether its window is neither over, nor yet to begin: the clock may have been wrong, and put right."""
+        return self.start <= now < self.end
 
     @property
     def share(self) -> float:
@@ -62,6 +67,7 @@ class Tracker:
         self._clock = clock
         self._most = most
         self._rows: dict[str, _Row] = {}
+        self._spans = Spans()
         self._candidates: list[str] = []
         """The counters that an eviction has not looked at yet, the last one first."""
         self._line = -1.0
@@ -92,10 +98,11 @@ class Tracker:
             label(bucket_text(use.key, descriptor)),
             window_name(use.limit.window),
         )
-        self._rows[use.key] = _Row(labels, use.limit, use.after, use.end)
+        start = self._spans.at(use.limit.window, use.end - 1).start
+        self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end)
 
     def _evict(self) -> None:
-        """Evict those whose window is over, and those with the smaller shares: look at some of them in each call.
+        """Evict those whose window does not run, and those with the smaller shares: look at some of them in each call.
 
         Where there are more of them than are looked at in one call, the line is drawn by a part of them, evenly spread.
         """
@@ -103,7 +110,7 @@ class Tracker:
         if not self._candidates:
             self._candidates = list(rows)[::-1]
             seen = [rows[key] for key in self._candidates[:: -(-len(rows) // _LOOKED_AT)]]
-            shares = sorted([row.share for row in seen if row.end > now], reverse=True)
+            shares = sorted([row.share for row in seen if row.is_running(now)], reverse=True)
             kept = self._most * len(seen) // len(rows)
             self._line = shares[kept - 1] if len(shares) >= kept else -1.0
             above = sum([share > self._line for share in shares])
@@ -113,16 +120,17 @@ class Tracker:
             row = rows.get(key)
             if row is None:
                 continue
-            if row.end > now and row.share == self._line and self._ties:
+            running = row.is_running(now)
+            if running and row.share == self._line and self._ties:
                 self._ties -= 1
-            elif row.end <= now or row.share <= self._line:
+            elif not running or row.share <= self._line:
                 del rows[key]
 
     def _by_share(self) -> Iterator[_Row]:
-        """The counters whose window is not over, the largest share first."""
+        """The counters whose window runs, the largest share first."""
         now = self._clock()
         # A copy, because that cannot be interrupted and what is below it can.
-        running = [row for row in self._rows.copy().values() if row.end > now]
+        running = [row for row in self._rows.copy().values() if row.is_running(now)]
         return in_order(running, lambda row: -row.share)
 
     def samples(self) -> Iterator[Sample]:
@@ -132,7 +140,6 @@ class Tracker:
         twice would make a scrape unreadable.
         """
         now = self._clock()
-        lengths: dict[tuple[Window, int], int] = {}
         shown: set[_Labels] = set()
         others: dict[_Labels, list[int]] = {}
         for row in self._by_share():
@@ -142,10 +149,7 @@ class Tracker:
                 yield Sample(_USED, labels, row.used)
                 yield Sample(_LIMIT, labels, row.limit.amount)
                 yield Sample(_RESET, labels, max(0.0, row.end - now))
-                window = row.limit.window, row.end
-                if window not in lengths:
-                    lengths[window] = row.end - span_at(row.limit.window, row.end - 1).start
-                yield Sample(_LENGTH, labels, lengths[window])
+                yield Sample(_LENGTH, labels, row.end - row.start)
             else:
                 sums = others.setdefault(row.labels._replace(bucket=OTHER), [0, 0])
                 sums[0] += row.used

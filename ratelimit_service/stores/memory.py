@@ -38,7 +38,7 @@ def weight_of(key: str) -> int:
 
 
 class Counter(NamedTuple):
-    """One counter: what it holds, and the second since 1970 at which its time is over."""
+    """One counter: what it holds, and the second of the store's clock at which its time is over."""
 
     key: str
     value: int
@@ -82,7 +82,8 @@ class MemoryStore:
     """Counters in a dictionary, each forgotten when its time is over.
 
     They take at most `size` bytes of memory, about. Then new counters are refused with a StoreError, and none is evicted:
-    that would set an exhausted bucket free. `defer` postpones the answers (the tests use it to show that nobody relies on
+    that would set an exhausted bucket free. `clock` has seconds that go forward only: a step of the clock of the day must expire no
+    counter. `defer` postpones the answers (the tests use it to show that nobody relies on
     their coming at once); the counting is done at once all the same.
     """
 

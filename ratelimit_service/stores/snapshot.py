@@ -2,18 +2,23 @@
 
 The file:
 
-    ratelimit-service counters 1
-    {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>1795230000
+    ratelimit-service counters 2
+    {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>2871
     end 1 <SHA-256 of all lines before this one, in hex>
 
-A line for each counter: its key, what it holds, and the second since 1970 at which its time is over. The file is
+A line for each counter: its key, what it holds, and for how many seconds it is still kept while a process runs. The file is
 replaced in one rename, so that whoever reads it finds the counters of one moment, all of them.
+
+There is no moment in it, because the clock may be wrong when the file is written or read: a counter that were dropped for an hour
+that was not over would set an exhausted bucket free. One that is kept for too long takes memory and does nothing else, because its
+window is in its key. Version 1 had the second since 1970 at which a counter's time was over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import re
 import time
@@ -30,11 +35,17 @@ from ..locks import locked
 from ..ports import Clock
 from .memory import DEFAULT_SIZE, Counter, MemoryStore
 
-VERSION = 1
+VERSION = 2
 """Of the file. A change of the counter keys' grammar is a change of it, too."""
+
+_WITH_MOMENTS = 1
+"""The version before, which can be read as well."""
 
 _HEADER = re.compile(rb"ratelimit-service counters ([0-9]{1,9})\n")
 _END = re.compile(rb"end ([0-9]{1,12}) ([0-9a-f]{64})\n")
+_OUTDATED = 60.0
+"""Seconds after which the file is written at the stop though nothing has changed but for how long counters are kept."""
+
 _LINES_AT_ONCE = 500
 """Between two system calls, at which Python lets the event loop's thread have its turn."""
 
@@ -43,19 +54,20 @@ class Unusable(RateLimitServiceError):
     """What is in the file is not a snapshot that this version can load; the message ends a sentence on the file."""
 
 
-def write(path: Path, counters: Iterable[Counter]) -> None:
-    """Replace the file by one with these counters, which only this user can read. Raises OSError."""
+def write(path: Path, counters: Iterable[Counter], now: float) -> None:
+    """Replace the file by one with these counters, which only this user can read, as of `now`. Raises OSError."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            digest, count, counters = hashlib.sha256(), 0, iter(counters)
+            digest, count = hashlib.sha256(), 0
+            counters = (counter for counter in counters if counter.expiry > now)
             chunk = f"ratelimit-service counters {VERSION}\n".encode()
             while chunk:
                 digest.update(chunk)
                 file.write(chunk)
                 lines = [
-                    f"{_escaped(key)}\t{value}\t{end}\n"
+                    f"{_escaped(key)}\t{value}\t{math.ceil(end - now)}\n"
                     for key, value, end in islice(counters, _LINES_AT_ONCE)
                 ]
                 count += len(lines)
@@ -75,14 +87,18 @@ def write(path: Path, counters: Iterable[Counter]) -> None:
         os.close(directory)
 
 
-def read(path: Path) -> list[Counter]:
-    """The counters in the file. Raises FileNotFoundError or another OSError, or Unusable."""
+def read(path: Path, now: float = 0.0, day: float = 0.0) -> list[Counter]:
+    """The counters in the file, for a store whose clock says `now`. Raises FileNotFoundError or another OSError, or Unusable.
+
+    `day` is the second since 1970.
+    """
     data = path.read_bytes()
     header = _HEADER.match(data)
     if header is None:
         raise Unusable("is not a snapshot of counters")
-    if int(header[1]) != VERSION:
-        raise Unusable(f"is of version {int(header[1])}, and this is a service that reads version {VERSION}")
+    version = int(header[1])
+    if version not in (VERSION, _WITH_MOMENTS):
+        raise Unusable(f"is of version {version}, and this is a service that reads version {VERSION}")
     end = _END.fullmatch(data, data.rfind(b"\n", 0, -1) + 1)
     if end is None:
         raise Unusable("is cut off: its last line is not there")
@@ -90,6 +106,8 @@ def read(path: Path) -> list[Counter]:
         raise Unusable("is damaged: its checksum is not that of what is in it")
     try:
         counters = list(_parsed(data[header.end() : end.start()].decode("ascii").split("\n")[:-1]))
+        over = math.ceil(now) if version == VERSION else math.ceil(now - day)
+        counters = [counter._replace(expiry=over + counter.expiry) for counter in counters]
     except ValueError as error:
         raise Unusable(f"is damaged: {error}") from None
     if len(counters) != int(end[1]):
@@ -121,14 +139,25 @@ class KeptMemoryStore(MemoryStore):
 
     `start` loads them; from then on they are written every `interval` seconds in which some have changed, and by
     `close`. What a process that is killed loses is what it counted since the last file was begun: at most `interval`,
-    and the time that writing takes. A file that cannot be used is set aside, under another name beside it.
+    and the time that writing takes. A file that cannot be used is set aside, under another name beside it. `clock` has seconds
+    that go forward only, `day` those since 1970.
     """
 
-    def __init__(self, clock: Clock, path: Path, interval: float, size: int = DEFAULT_SIZE) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        path: Path,
+        interval: float,
+        size: int = DEFAULT_SIZE,
+        day: Clock = time.time,
+    ) -> None:
         super().__init__(clock, size)
+        self._day = day
         self._path = path
         self._interval = interval
         self._lock = -1
+        self._written = 0.0
+        """The moment that the file is of, by the store's clock."""
         self._stopping = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._failing = False
@@ -142,7 +171,7 @@ class KeptMemoryStore(MemoryStore):
             # Not the snapshot itself, which is another file after each rename.
             self._lock = locked(self._path.with_name(f"{self._path.name}.lock"))
             self.load(await asyncio.to_thread(self._read))
-            await asyncio.to_thread(write, self._path, self.dump())
+            await asyncio.to_thread(write, self._path, self.dump(), self._clock())
         except BlockingIOError:
             raise StartError(
                 f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {self._path}: give each a file of its own"
@@ -153,6 +182,7 @@ class KeptMemoryStore(MemoryStore):
                 "give a file in a directory in which this user may create files"
             ) from None
         self.changed = False
+        self._written = self._clock()
         self._writer = asyncio.create_task(self._write_again_and_again())
 
     async def close(self) -> None:
@@ -161,7 +191,7 @@ class KeptMemoryStore(MemoryStore):
             self._stopping.set()
             await self._writer
             self._writer = None
-            if self.changed:
+            if self.changed or (self and self._clock() >= self._written + _OUTDATED):
                 await self._write()
             if self.changed:
                 self._log.error("counters since the last snapshot are lost", path=str(self._path))
@@ -172,12 +202,12 @@ class KeptMemoryStore(MemoryStore):
     def _read(self) -> list[Counter]:
         started = time.perf_counter()
         try:
-            counters = read(self._path)
+            counters = read(self._path, self._clock(), self._day())
         except FileNotFoundError:
             self._log.info("no counters have been kept yet", path=str(self._path))
             return []
         except Unusable as error:
-            aside = self._path.with_name(f"{self._path.name}.unusable-{int(self._clock())}")
+            aside = self._path.with_name(f"{self._path.name}.unusable-{int(self._day())}")
             self._path.replace(aside)
             self._log.error(
                 f"the snapshot {error}: it is set aside, and all counters begin at 0",
@@ -199,8 +229,9 @@ class KeptMemoryStore(MemoryStore):
 
     async def _write(self) -> None:
         self.changed = False
+        now = self._clock()
         try:
-            await asyncio.to_thread(write, self._path, self.dump())
+            await asyncio.to_thread(write, self._path, self.dump(), now)
         except Exception as error:  # whatever it is, the service goes on, and the next time may go well
             self.changed = True
             self.failures += 1
@@ -208,6 +239,7 @@ class KeptMemoryStore(MemoryStore):
                 self._log.error("the counters cannot be written", path=str(self._path), error=str(error))
             self._failing = True
         else:
+            self._written = now
             if self._failing:
                 self._log.info("the counters are written again", path=str(self._path))
             self._failing = False

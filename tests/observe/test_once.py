@@ -64,3 +64,20 @@ def test_windows_that_end_together_are_forgotten_a_few_at_a_time() -> None:
         held.append(len(log._known))
     assert [901 - 99 * number for number in range(10)] == held
     assert not log.note("new 0", 120, "", 60)
+
+
+def test_a_clock_that_was_ahead_and_is_put_right_leaves_room() -> None:
+    """What it has told of windows that are yet to begin would else fill the memory until these are over, in a year."""
+    log = OncePerWindow(most=2)
+    year = 365 * 86_400
+    noted = [log.note(bucket, year + 60, "", year) for bucket in ("a", "b")]
+    noted += [log.note(bucket, 120, "", now) for bucket, now in (("a", 60), ("c", 61), ("a", 62))]
+    assert ([True, True, True, True, False], 0) == (noted, log.untold)
+
+
+def test_a_clock_that_was_behind_and_is_put_right_goes_on() -> None:
+    """The windows before are over."""
+    log = OncePerWindow(most=2)
+    year = 365 * 86_400
+    noted = [log.note("a", end, "", now) for end, now in [(60, 0), (year + 60, year), (year + 60, year + 1)]]
+    assert [True, True, False] == noted

@@ -66,6 +66,19 @@ async def test_a_bucket_shows_what_is_used_of_what_and_for_how_long() -> None:
     ] == seen
 
 
+@pytest.mark.parametrize("ahead", [2 * 3_600, 400 * 86_400])
+async def test_a_window_that_has_not_begun_is_not_shown(ahead: int) -> None:
+    """A clock that was ahead has charged it, and is put right: the bucket shows what is used of the window that runs."""
+    replica = Replica(TEAM)
+    replica.now += ahead
+    await replica.ask(hits=90)
+    assert {"team=dba hour": (90, 100, 3600)} == gauges(replica)
+    replica.now -= ahead
+    assert {} == gauges(replica)
+    await replica.ask(hits=10)
+    assert {"team=dba hour": (10, 100, 3600)} == gauges(replica)
+
+
 async def test_a_series_names_domain_rule_bucket_and_window() -> None:
     """The rule by the name of its limit, or else by its path."""
     replica = Replica(budget("team", HOURLY, Limit(400, Window(Unit.MINUTE, 15)), track=True))

@@ -31,11 +31,14 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.now = NOW
+        """By a clock that goes forward only, from wherever it begins."""
+        self.day = NOW
+        """By the clock of the day, which may be wrong."""
         self.stores: list[KeptMemoryStore] = []
 
     async def start(self, interval: float = LONG) -> KeptMemoryStore:
         """Another process."""
-        store = KeptMemoryStore(lambda: self.now, self.path, interval)
+        store = KeptMemoryStore(lambda: self.now, self.path, interval, day=lambda: self.day)
         self.stores.append(store)
         await store.start()
         return store
@@ -110,6 +113,59 @@ async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
     assert 0 == len(store)
 
 
+@pytest.mark.parametrize("at_write", [-40 * 365 * 86_400, -5_400, 0, 5_400])
+@pytest.mark.parametrize("at_read", [-40 * 365 * 86_400, -5_400, 0, 5_400, 86_400])
+async def test_no_count_is_lost_though_the_clock_is_wrong(kept: Kept, at_write: int, at_read: int) -> None:
+    """When the file is written, when it is read, or both: in 1970, an hour and a half to either side, a day ahead."""
+    store = await kept.start()
+    charge(store, DBA, 40, ttl=3_000)
+    kept.day = NOW + at_write
+    await store.close()
+    kept.day = NOW + at_read
+    kept.now = 5.0  # a clock that goes forward only begins anew with the machine
+    store = await kept.start()
+    assert 40 == charge(store, DBA, 2)
+    kept.day = NOW
+    kept.now += 2_999
+    assert 42 == charge(store, DBA, 0)
+
+
+async def test_a_counter_is_not_kept_for_ever_however_often_the_process_is_started(kept: Kept) -> None:
+    """The time in which processes run is what counts, but for up to two seconds of each start."""
+    store = await kept.start()
+    charge(store, DBA, 40, ttl=1_000)
+    for _ in range(5):
+        kept.now += 195.5
+        store = await kept.restart()
+        assert 40 == charge(store, DBA, 0)
+    kept.now += 22.5 + 6 * 2
+    assert 0 == charge(store, DBA, 0)
+
+
+async def test_a_suspension_of_the_machine_costs_no_count_of_those_that_are_kept(kept: Kept) -> None:
+    """The clock of the store stood still for ten hours; what is charged after that is kept to the end of its window."""
+    store = await kept.start()
+    kept.day += 36_000
+    charge(store, DBA, 40, ttl=1_000)
+    kept.day += 900
+    kept.now += 900
+    store = await kept.restart()
+    assert 40 == charge(store, DBA, 0)
+
+
+async def test_a_file_of_the_version_before_is_read(kept: Kept) -> None:
+    """It has the second since 1970 at which the time of a counter is over."""
+    body = f"ratelimit-service counters 1\n{DBA}\t40\t{int(NOW) + 100}\n{OPS}\t7\t{int(NOW) - 1}\n"
+    kept.path.write_bytes(sealed(body, 2))
+    kept.now = 5.0
+    store = await kept.start()
+    assert [40, 0] == [charge(store, DBA, 0), charge(store, OPS, 0)]
+    kept.now += 99
+    assert 40 == charge(store, DBA, 0)
+    kept.now += 2
+    assert 0 == charge(store, DBA, 0)
+
+
 async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
     """So that one which is killed has lost only what it counted since."""
     store = await kept.start(SOON)
@@ -164,7 +220,7 @@ async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
 
 async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) -> None:
     """It is written anew, and is not read."""
-    kept.path.with_name("counters.new").write_text("ratelimit-service counters 1\n{d|te")
+    kept.path.with_name("counters.new").write_text("ratelimit-service counters 2\n{d|te")
     store = await kept.start()
     charge(store, DBA, 1)
     await store.close()
@@ -173,7 +229,7 @@ async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) 
 
 @given(
     st.lists(
-        st.builds(Counter, st.text(), st.integers(0, COUNTER_MAX), st.integers(0, 2**40)),
+        st.builds(Counter, st.text(), st.integers(0, COUNTER_MAX), st.integers(1, 2**40)),
         unique_by=lambda counter: counter.key,
         max_size=20,
     )
@@ -183,21 +239,22 @@ def test_what_is_written_is_what_is_read(
 ) -> None:
     """Whatever an operator's prefix has put into the keys."""
     path = tmp_path_factory.getbasetemp() / "any-counters"
-    write(path, counters)
+    write(path, counters, 0.0)
     assert counters == read(path)
 
 
 def test_more_counters_than_are_written_at_once(tmp_path: Path) -> None:
     """All of them arrive."""
     counters = [Counter(f"{{d|team={number}}}:hour:x", number, 2**31) for number in range(2_345)]
-    write(tmp_path / "counters", iter(counters))
+    write(tmp_path / "counters", iter(counters), 0.0)
     assert counters == read(tmp_path / "counters")
 
 
 def test_the_file_is_as_it_is_documented(tmp_path: Path) -> None:
     """A person can read it."""
-    write(tmp_path / "counters", [Counter(DBA, 40, 1_795_252_800), Counter("a b\t{d|x=y}:hour:z", 0, 1)])
-    lines = f"ratelimit-service counters 1\n{DBA}\t40\t1795252800\na b\\t{{d|x=y}}:hour:z\t0\t1\n"
+    counters = [Counter(DBA, 40, 12_871), Counter("a b\t{d|x=y}:hour:z", 0, 10_001), Counter(OPS, 1, 10_000)]
+    write(tmp_path / "counters", counters, 10_000.0)
+    lines = f"ratelimit-service counters 2\n{DBA}\t40\t2871\na b\\t{{d|x=y}}:hour:z\t0\t1\n"
     digest = hashlib.sha256(lines.encode()).hexdigest()
     assert f"{lines}end 2 {digest}\n" == (tmp_path / "counters").read_text()
 
@@ -210,16 +267,16 @@ def sealed(body: str, count: int) -> bytes:
     return f"{body}end {count} {hashlib.sha256(body.encode()).hexdigest()}\n".encode()
 
 
-HEADER = "ratelimit-service counters 1\n"
-GOOD = sealed(f"{HEADER}{DBA}\t40\t1795252800\n", 1)
+HEADER = "ratelimit-service counters 2\n"
+GOOD = sealed(f"{HEADER}{DBA}\t40\t2871\n", 1)
 
 UNUSABLE = [
     ("empty", b"", "is not a snapshot of counters"),
     ("something else", b"hello\n", "is not a snapshot of counters"),
     (
         "of another version",
-        GOOD.replace(b"counters 1", b"counters 2"),
-        "is of version 2, and this is a service that reads version 1",
+        GOOD.replace(b"counters 2", b"counters 3"),
+        "is of version 3, and this is a service that reads version 2",
     ),
     ("of which only the beginning is there", HEADER.encode(), "is cut off: its last line is not there"),
     ("cut off in a line", GOOD[:50], "is cut off: its last line is not there"),

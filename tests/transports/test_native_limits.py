@@ -306,3 +306,33 @@ def look_at_them(limiter: Limiter, now: float) -> None:
     """What the server does every second, at another time of its clock."""
     for connection in list(limiter.server.peers):
         connection.look(now)
+
+
+async def test_a_pause_of_this_process_is_not_held_against_its_peers(limiter: Limiter) -> None:
+    """A machine that was suspended finds what they have sent in its buffers, and reads it first."""
+    peer = await limiter.connect(hello=b"")
+    await until(lambda: len(limiter.server.peers) == 1)
+    (end,) = limiter.server.peers
+    end._made_at -= 3_600
+    peers = limiter.server.peers
+    for _ in range(10):
+        peers.ignore()
+        peers._look_due -= 3_600
+        peers.watch()
+    assert [end] == list(peers)
+    peer.send(h2.MAGIC + h2.settings() + h2.call(1, CHECK))
+    assert 0 == (await peer.answer(1)).status
+
+
+async def test_a_peer_that_does_not_introduce_itself_is_closed_where_nothing_stood_still(
+    limiter: Limiter,
+) -> None:
+    """The same, with looks that come in time."""
+    await limiter.connect(hello=b"")
+    await until(lambda: len(limiter.server.peers) == 1)
+    (end,) = limiter.server.peers
+    end._made_at -= 3_600
+    for _ in range(10):
+        limiter.server.peers.ignore()
+        limiter.server.peers.watch()
+    await until(lambda: len(limiter.server.peers) == 0)

@@ -18,6 +18,9 @@ _LOOK = 1.0
 _PARTS = 10
 """Looking at ten thousand connections takes 20 ms, in which no call is answered: so a tenth at a time."""
 
+_LATE = 1.0
+"""Seconds beyond its time after which a look says that this process itself stood still."""
+
 _LOG = 10.0
 """Seconds between two lines about connections that were closed."""
 
@@ -40,6 +43,7 @@ class Peers:
         self._part_of: dict[Connection, int] = {}
         self._next_part = self._next_look = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._look_due = float("inf")
         self._shaking: dict[Connection, None] = {}
         self._shakes = False
         self._log = structlog.get_logger("ratelimit_service.grpc")
@@ -80,10 +84,13 @@ class Peers:
     def watch(self) -> None:
         """Look at every connection once a second, until `ignore`."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_LOOK / _PARTS, self.watch)
-        self._next_look = (self._next_look + 1) % _PARTS
         now = loop.time()
-        for connection in tuple(self._parts[self._next_look]):
+        late = now - self._look_due > _LATE
+        self._look_due = now + _LOOK / _PARTS
+        self._timer = loop.call_at(self._look_due, self.watch)
+        self._next_look = (self._next_look + 1) % _PARTS
+        # Where this process stood still itself, or the machine was suspended, what peers have sent meanwhile is read first.
+        for connection in () if late else tuple(self._parts[self._next_look]):
             connection.look(now)
         if self._reasons and now - self._logged_at >= _LOG:
             for why, connections in self._reasons.items():
