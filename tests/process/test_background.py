@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from testing.servers import RedisServer
-from testing.service import Service, Serving, calling
+from testing.service import Service, Serving, calling, port_of
 from testing.waiting import wait_for
 
 from ..loading.held import HeldFile, children
@@ -50,6 +50,24 @@ def test_rules_are_reloaded_once_there_are_descriptors_again(config: str, transp
         assert 0 < service.metric("ratelimit_service_config_load_error")
         write(Path(config), rules("d", 12))
         wait_for("the next change", lambda: caller.limit("d", "team", "dba") == 12)
+        assert 0 == service.stop()
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_ports_accept_connections_once_there_are_descriptors_again(config: str, transport: str) -> None:
+    """Those that came while there were none may have been closed; none of the ports is."""
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
+    with Service(environment) as service, contextlib.ExitStack() as opened:
+        with no_descriptors(service.pid):
+            for address in (service.grpc, service.http, service.metrics) * 5:
+                connection = opened.enter_context(socket.socket())
+                connection.setblocking(False)
+                connection.connect_ex(("127.0.0.1", port_of(address)))
+            service.wait_for_event("a connection cannot be accepted")
+        with calling(service.grpc) as caller:
+            assert 10 == caller.limit("d", "team", "dba")
+        assert (200, "OK") == service.health()
+        assert 0 < service.metric("process_open_fds")
         assert 0 == service.stop()
 
 
