@@ -40,6 +40,9 @@ _LATE = 1.0
 _ACCEPTED_AT_ONCE = 16
 """Connections that are accepted before the event loop goes on, and those that were closed for them give their descriptors back."""
 
+_BETWEEN_LINES = 60.0
+"""Seconds between two lines of the log that say that a port is at its limit."""
+
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SOON, _LATER = 0.01, 0.5
 """Seconds until the next try to accept where the system has no room: after a connection was closed for it, and where there was
@@ -181,6 +184,7 @@ class Connections:
         self._looking: asyncio.TimerHandle | None = None
         self._looked_at = 0.0
         self._short = False
+        self._reported_at = float("-inf")
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
         self._log = structlog.get_logger("ratelimit_service.http")
 
@@ -208,10 +212,10 @@ class Connections:
             listening.close()
         self._sockets.clear()
         for connection in tuple(self._all):
-            if connection.opening is not None:
-                connection.abort()
-            else:
+            try:
                 connection.shutdown()
+            except Exception:  # it has no transport yet, or h11 takes no more in the state that it is in
+                connection.abort()
 
     def abort(self) -> None:
         """Cancel the requests in hand, whose callers get an error where there is still a way to tell them."""
@@ -249,9 +253,11 @@ class Connections:
                     return
                 continue  # the peer has gone already
             self._short = False
-            if len(self._all) >= self._most and not self._make_room():
-                opened.close()
-                continue
+            if len(self._all) >= self._most:
+                self._report_limit()
+                if not self._make_room():
+                    opened.close()
+                    continue
             opened.setblocking(False)
             if opened.family != socket.AF_UNIX:
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -261,6 +267,16 @@ class Connections:
             connection.begin(self._tls)
             if self._looking is None:
                 self._look_again()
+
+    def _report_limit(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._reported_at + _BETWEEN_LINES:
+            self._reported_at = now
+            self._log.warning(
+                "a port has all the connections that it may have: the ones that are silent for the longest time are closed",
+                port=self._what,
+                connections=len(self._all),
+            )
 
     def _make_room(self) -> bool:
         """Close the connection whose peer has kept the port waiting for the longest time; False where there is none."""

@@ -143,12 +143,16 @@ async def test_one_more_takes_the_place_of_the_one_that_has_been_silent_for_the_
     """However many there are: a health check is answered, whoever holds the port's connections."""
     silent = [await port.connect(send=part) for _ in range(3)]
     await until(lambda: port.count == 3)
-    for number in range(3):
-        prober = await port.connect(send=REQUEST)
-        assert b"HTTP/1.1 200 OK\r\n" == await prober.answer()
-        assert await silent[number].closed()
-        assert [True] * (2 - number) == [peer.is_open for peer in silent[number + 1 :]]
+    with capture_logs() as events:
+        for number in range(3):
+            prober = await port.connect(send=REQUEST)
+            assert b"HTTP/1.1 200 OK\r\n" == await prober.answer()
+            assert await silent[number].closed()
+            assert [True] * (2 - number) == [peer.is_open for peer in silent[number + 1 :]]
     assert 3 == port.count
+    assert [("warning", "HTTP", 3)] == [
+        (event["log_level"], event["port"], event["connections"]) for event in events
+    ]
 
 
 async def test_bytes_now_and_then_do_not_make_a_connection_any_newer(port: Port) -> None:
