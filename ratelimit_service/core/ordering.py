@@ -14,10 +14,10 @@ _RUN = 1_000
 
 
 def in_order(things: Iterable[T], key: Callable[[T], Any]) -> Iterator[T]:
-    """`sorted(things, key=key)`, in runs that are merged as they are asked for."""
+    """`sorted(things, key=key)`, in runs that are merged as they are asked for. Nothing is done before the first is."""
     rest = iter(things)
     runs = []
     while run := list(islice(rest, _RUN)):
         run.sort(key=key)
         runs.append(run)
-    return merge(*runs, key=key)
+    yield from merge(*runs, key=key)

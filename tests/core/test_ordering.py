@@ -36,3 +36,11 @@ def test_no_call_sorts_more_than_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ordering, "merge", merged)
     assert list(range(9_999, -1, -1)) == list(in_order(range(10_000), lambda thing: -thing))
     assert [1_000] * 10 == lengths
+
+
+def test_nothing_is_sorted_before_somebody_asks() -> None:
+    """The event loop makes it, and another thread goes through it."""
+    things = iter(range(3))
+    ordered = in_order(things, lambda thing: -thing)
+    assert 0 == next(things)
+    assert [2, 1] == list(ordered)
