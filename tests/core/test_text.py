@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimit_service.core import text
 from ratelimit_service.core.text import excerpt, hide_credentials, printable, shorten, show
 
 
@@ -83,3 +84,19 @@ def test_credentials_in_a_url_are_hidden(text: str, expected: str) -> None:
 def test_hiding_credentials_takes_no_longer_than_the_text_is_long() -> None:
     """A text made of nothing but the beginnings of URLs is a stranger's way to make a log line cost a minute."""
     assert "@" + "://" * 300_000 == hide_credentials("@" + "://" * 300_000)
+
+
+@given(st.binary(max_size=40))
+def test_bytes_are_shown_as_python_escapes_them(value: bytes) -> None:
+    """By a table, because a loop over a stranger's megabyte takes too long."""
+    text = value.decode(errors="backslashreplace")
+    escaped = [char if char.isprintable() else char.encode("unicode_escape").decode() for char in text]
+    assert "".join(escaped) == show(value)
+
+
+def test_the_table_of_escapes_does_not_grow_with_what_strangers_send() -> None:
+    """There are a million characters to choose from."""
+    for first in range(0xE000, 0xF8FF, 100):
+        printable("".join(map(chr, range(first, first + 100))))
+        show("".join(map(chr, range(first, first + 100))).encode())
+    assert max(len(text._of_text), len(text._of_bytes)) <= 4_096

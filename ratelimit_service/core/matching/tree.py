@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ..answers.statkeys import stat_level
+from ..answers.statkeys import stat_level, stat_levels
 from ..model import DescriptorRule, DomainRules, Entry, Rule, StatKey
 from . import keys
 
@@ -192,24 +192,26 @@ class RuleTree:
 
 def stat_of_entries(domain: str, entries: tuple[Entry, ...]) -> StatKey:
     """What the statistics of a limit that the request brought with it are kept under: every value as it came."""
-    return StatKey(domain, tuple([_level(entry) for entry in entries]))
+    return StatKey(domain, stat_levels(map(_joined, entries)))
 
 
-def _level(entry: Entry) -> str:
-    return stat_level(entry.key + b"_" + entry.value if entry.value else entry.key)
+def _joined(entry: Entry) -> bytes:
+    return entry.key + b"_" + entry.value if entry.value else entry.key
 
 
 def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
     if rule.detailed_metric:
+        return StatKey(
+            rule.path.domain,
+            stat_levels(
+                entry.key + b"_" + (node.pattern_for(entry) if node.shares else entry.value)
+                for entry, node in zip(entries, path, strict=True)
+            ),
+        )
+    if any(node.value_to_metric for node in path):
         levels = [
-            stat_level(entry.key + b"_" + (node.pattern_for(entry) if node.shares else entry.value))
+            stat_level(_joined(entry)) if node.value_to_metric and not node.shares else node.level
             for entry, node in zip(entries, path, strict=True)
         ]
-    elif any(node.value_to_metric for node in path):
-        levels = [
-            _level(entry) if node.value_to_metric and not node.shares else node.level
-            for entry, node in zip(entries, path, strict=True)
-        ]
-    else:
-        return rule.path
-    return StatKey(rule.path.domain, tuple(levels))
+        return StatKey(rule.path.domain, tuple(levels))
+    return rule.path
