@@ -115,7 +115,10 @@ class RateLimitService:
         """
         call = _Awaited(request, milliseconds)
         self.submit([call])
-        return await call.future
+        try:
+            return await call.future
+        finally:
+            del call  # an error would hold this frame, and so itself
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
         """Answer the calls of a batch that still wait, and empty it: Deadlines may keep it for longer."""
@@ -152,6 +155,9 @@ class RateLimitService:
         if not isinstance(error, RateLimitServiceError):
             _report("a call could not be decided")
             error = InternalError("internal error")
+        # Its traceback has frames that hold the whole batch, and the call that the error is the answer to: a cycle. Those that
+        # outlive two young collections are kept until a full one, of which there are next to none (app.py).
+        error.__traceback__ = None
         try:
             self._observer.failed(plan, error)
         except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -254,3 +255,19 @@ async def test_without_the_store_the_failure_mode_decides(
         assert expected == (answer.code, [(status.code, status.limit) for status in answer.statuses])
         assert (b"server_error" in answer.body) == (mode is FailureMode.DENY)
     assert [True] == [isinstance(error, StoreError) for _, error in observer.failures]
+
+
+async def test_an_error_leaves_no_cycle_behind() -> None:
+    """Its traceback holds the batch; what is not released at once is kept until a full collection, which never comes."""
+    made = service(FaultyStore(lambda hits: True, lambda: [StoreError("full")]))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            made.submit([Call(request()), Call(request(domain=""))])
+            with pytest.raises(StoreError):
+                await made.should_rate_limit(request())
+        made._observer = Observed()  # the one before remembers them all
+        assert gc.collect() < 20
+    finally:
+        gc.enable()

@@ -73,26 +73,26 @@ def _bytes(number: int, length: int) -> bytes:
 
 
 SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
-    "empty descriptors": (3_000, lambda n: request(entry(b"x", _bytes(n, 8)), *[b""] * 95)),
-    "descriptors of one limit": (1_000, lambda n: request(entry(b"k", _bytes(n, 8)), *[entry(b"k")] * 95)),
-    "empty entries": (3_000, lambda n: request(entry(b"x", _bytes(n, 8)) + b"\x0a\x00" * 90)),
+    "empty descriptors": (1_500, lambda n: request(entry(b"x", _bytes(n, 8)), *[b""] * 95)),
+    "descriptors of one limit": (600, lambda n: request(entry(b"k", _bytes(n, 8)), *[entry(b"k")] * 95)),
+    "empty entries": (1_500, lambda n: request(entry(b"x", _bytes(n, 8)) + b"\x0a\x00" * 90)),
     "long values refused": (150, lambda n: request(entry(b"k", _bytes(n, 1_000_000)))),
-    "long values shown in refusals": (2_000, lambda n: request(entry(b"k", _bytes(n, 200)))),
-    "long values tracked": (4_000, lambda n: request(entry(b"t", _bytes(n, 127)))),
-    "long values in statistics": (12_000, lambda n: request(entry(b"m", _bytes(n, 400)))),
+    "long values shown in refusals": (1_000, lambda n: request(entry(b"k", _bytes(n, 200)))),
+    "long values tracked": (1_500, lambda n: request(entry(b"t", _bytes(n, 127)))),
+    "long values in statistics": (5_000, lambda n: request(entry(b"m", _bytes(n, 400)))),
     "limits of their own": (
-        300,
+        150,
         lambda n: request(*[entry(b"x", _bytes(n, 8)) + _DAY_OVERRIDE] * 60),
     ),
     "limits of their own on long names": (
-        300,
+        150,
         lambda n: request(entry(b"x", _bytes(n, 100)) + entry(b"x", _bytes(n, 127)) * 90 + _DAY_OVERRIDE),
     ),
     "numbers of many bytes": (
         20_000,
         lambda n: request(entry(b"k")) + b"\x18" + varint(n) + b"\x28\x01" * 7,
     ),
-    "domains": (12_000, lambda n: field(0x0A, _bytes(n, 900)) + field(0x12, entry(b"k"))),
+    "domains": (5_000, lambda n: field(0x0A, _bytes(n, 900)) + field(0x12, entry(b"k"))),
 }
 """How many requests of each shape there are, and what makes one from its number."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -200,6 +202,34 @@ async def test_a_request_that_cannot_be_decided_is_an_invalid_argument(
     got, details = await served.code(data)
     assert code == got
     assert said in details
+
+
+async def test_an_error_leaves_no_cycle_that_holds_the_request(served: Served) -> None:
+    """A stranger's megabytes would stay until a full collection, of which there are next to none."""
+    wrong = [
+        message(domain=""),
+        b"\xff" * 1_000,
+        b"\x12\x00" * 5_000,
+        RateLimitRequest(domain="llm").SerializeToString(),
+    ]
+    for data in wrong:
+        await served.code(data)
+    gc.collect()
+    gc.disable()
+    try:
+        for data in wrong * 5:
+            await served.code(data)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        frames = [thing for thing in gc.garbage if isinstance(thing, FrameType)]
+        ours = [
+            frame.f_code.co_qualname for frame in frames if "ratelimit_service" in frame.f_code.co_filename
+        ]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert [] == ours
 
 
 async def test_an_override_with_an_unknown_unit_is_an_invalid_argument(served: Served) -> None:

@@ -29,7 +29,7 @@ from ...core.errors import StoreError
 from ...core.model import Hit
 from ..batch import EVERYWHERE, Batch, Part, Place
 from .client import Address, close, time_of
-from .errors import NotSent, failure
+from .errors import NotSent, bare, failure
 from .held import held
 from .script import Arguments, Counts, evaluate, register
 from .server import ScriptStore
@@ -160,7 +160,7 @@ class ClusterStore(ScriptStore):
         try:
             reply = await self._redirected(slot, send, node, wrong)
         except Exception as error:
-            reply = error
+            reply = bare(error)
         then(reply)
 
     async def _redirected(
@@ -184,7 +184,7 @@ class ClusterStore(ScriptStore):
                 try:
                     return await send(node, asking)
                 except (RedisError, OSError) as error:
-                    wrong = error
+                    wrong = bare(error)
             assert node is not None
             if isinstance(wrong, TryAgainError):  # some of the keys have moved, and some have not yet
                 if half_way:

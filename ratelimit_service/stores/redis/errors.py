@@ -7,6 +7,8 @@ come after something was applied; such a call is settled under its number (layer
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -27,13 +29,25 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from ...core.errors import StoreError
 from ..batch import CallFailed, Fate
 
+E = TypeVar("E", bound=Exception)
+
+
+def bare(error: E) -> E:
+    """An error as a value that is passed on: without its traceback, and without those of its causes.
+
+    Their frames hold the batch that failed, and often the error itself. Such a cycle stays until a full collection, of which
+    there are next to none (app.py).
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
 
 class NotSent(RedisConnectionError):
     """There is no connection, because of `cause`: nothing was sent."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
-        self.cause = cause
+        self.cause = bare(cause)
 
 
 _FATES: tuple[tuple[type[Exception], Fate], ...] = (

@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..batch import told
 from .client import Address, Opened, close, open_connection, patience_of
-from .errors import NotSent
+from .errors import NotSent, bare
 
 Argument = str | int | bytes
 Answered = Callable[[Any], None]
@@ -107,7 +107,7 @@ class Wire:
             opened = await open_connection(self.client)
             self._connection = _Connection(opened, self._patience, self._forget)
         except Exception as error:
-            wrong = error
+            wrong = bare(error)
         finally:
             self._connecting = None
         for command, then in self._waited():
@@ -173,7 +173,7 @@ class _Connection(asyncio.Protocol):
         try:
             data: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         except Exception as error:
-            _tell(then, error)
+            _tell(then, bare(error))
             return
         if not self._pending:
             self._heard = self._loop.time()

@@ -1,0 +1,130 @@
+"""docs/bounds.md: a number on the page is one that holds."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+from ratelimit_service import descriptors
+from ratelimit_service.core import bounds, planner
+from ratelimit_service.core.answers import statkeys
+from ratelimit_service.core.answers.refusal import Refusals
+from ratelimit_service.core.matching import keys
+from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.recent import MIB, Recent
+from ratelimit_service.http import connections, json, pages
+from ratelimit_service.loading import slices
+from ratelimit_service.observe import (
+    decision_log,
+    line_writer,
+    logs,
+    once,
+    standing,
+    tables,
+    thresholds,
+    tracking,
+)
+from ratelimit_service.observe.once import OncePerWindow
+from ratelimit_service.settings.table import documented
+from ratelimit_service.stores import memory, shards
+from ratelimit_service.stores.layers import journal, settling
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.transports import codec, grpcio
+
+from .documents import ROOT
+from .documents import tables as tables_of
+
+PAGE = ROOT / "docs" / "bounds.md"
+DEFAULTS = {setting.name: setting.default for setting in documented()}
+
+
+def weight(cache: Recent[Any, Any]) -> str:
+    """The bound of a cache, in bytes."""
+    return f"{cache._most}"
+
+
+def default(function: Any, name: str) -> str:
+    """The default of a parameter."""
+    return f"{signature(function).parameters[name].default}"
+
+
+REFUSALS = Refusals(Policy())
+PLANNER = Planner(None, Policy(), lambda: 0)
+
+BOUNDS = {
+    "bytes, GRPC_MAX_MESSAGE_BYTES": DEFAULTS["GRPC_MAX_MESSAGE_BYTES"],
+    "bytes of a /json body": f"{json.LARGEST_BODY}",
+    "bytes of all unfinished /json bodies": f"{json.MOST_HELD}",
+    "descriptors, REQUEST_MAX_DESCRIPTORS": f"{bounds.DEFAULT_BOUNDS.descriptors}",
+    "entries in all, REQUEST_MAX_ENTRIES": f"{bounds.DEFAULT_BOUNDS.entries}",
+    "entries of a descriptor": f"{bounds.MOST_ENTRIES}",
+    "bytes of a value in a counter key": f"{keys.LONGEST}",
+    "connections to the gRPC port, GRPC_MAX_CONNECTIONS": DEFAULTS["GRPC_MAX_CONNECTIONS"],
+    "calls in hand, GRPC_MAX_CONCURRENT_CALLS": DEFAULTS["GRPC_MAX_CONCURRENT_CALLS"],
+    "native: bytes kept for one connection, GRPC_MAX_CONNECTION_BYTES": DEFAULTS["GRPC_MAX_CONNECTION_BYTES"],
+    "native: bytes kept for all connections, GRPC_MAX_BYTES": DEFAULTS["GRPC_MAX_BYTES"],
+    "grpcio: calls of a connection at once": f"{grpcio._MOST_STREAMS}",
+    "grpcio: health watches at once": f"{grpcio._MOST_WATCHES}",
+    "connections to an HTTP port": f"{descriptors._MOST_HTTP}",
+    "bytes of the headers of an HTTP request": f"{connections._LARGEST_HEAD}",
+    "pages (/metrics, /stats, /rlconfig) of a port that are being sent": f"{pages.MOST_AT_ONCE}",
+    "requests": weight(codec._requests),
+    "forms": weight(codec._forms),
+    "outlines": weight(PLANNER._outlines),
+    "plans": f"{planner._PLANS}",
+    "statuses": weight(codec._limits),
+    "wordings": weight(REFUSALS._wordings),
+    "refusals": weight(REFUSALS._written),
+    "refusals without a limit": weight(REFUSALS._denials),
+    "headers of answers": f"{MIB}",
+    "counters of the memory store, MEMORY_STORE_SIZE_IN_BYTES": DEFAULTS["MEMORY_STORE_SIZE_IN_BYTES"],
+    "charges kept while Redis is away, STORE_JOURNAL_SIZE": f"{DEFAULTS['STORE_JOURNAL_SIZE']} hits",
+    "bytes of a hit in the journal, on average": f"{journal._BYTES_OF_A_HIT}",
+    "hits that wait for a batch": default(CoalescingStore, "most_waiting"),
+    "calls to Redis at a time": f"{settling._MOST_UNDER_WAY}",
+    "lanes that are used again": f"{settling._LANES_BYTES} bytes",
+    "local cache, LOCAL_CACHE_SIZE_IN_BYTES": DEFAULTS["LOCAL_CACHE_SIZE_IN_BYTES"],
+    "series of a metric, METRICS_MAX_SERIES": DEFAULTS["METRICS_MAX_SERIES"],
+    "bytes of the labels of a row, on average": f"{tables._BYTES_OF_A_ROW}",
+    "characters of a label": f"{tables._LONGEST_LABEL}",
+    "tracked buckets, TRACK_MAX_BUCKETS": DEFAULTS["TRACK_MAX_BUCKETS"],
+    "buckets whose refusal is logged, in their windows": default(OncePerWindow, "most"),
+    "thresholds that are known to be passed": f"{thresholds._MOST_SEEN}",
+    "threshold crossings that the store has not answered for": f"{thresholds.MOST_UNDER_WAY}",
+    "characters of a value in the log": f"{logs.LONGEST}",
+    "lines that wait for the reader of a log": f"{line_writer.MOST_LINES}",
+    "bytes of those lines": f"{line_writer.MOST_BYTES}",
+    "bytes of a name in the decision log": f"{decision_log._LONGEST}",
+    "bytes of a level of a statistic's path": f"{statkeys._LONGEST}",
+}
+
+
+def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
+    """Each of them, and no others."""
+    shown = [
+        row
+        for head in ("of a request", "of", "cache")
+        for table in tables_of(PAGE, head)
+        for row in table.rows
+    ]
+    assert BOUNDS == {row[0]: row[1] for row in shown}
+    assert DEFAULTS["REQUEST_MAX_DESCRIPTORS"] == BOUNDS["descriptors, REQUEST_MAX_DESCRIPTORS"]
+    assert DEFAULTS["REQUEST_MAX_ENTRIES"] == BOUNDS["entries in all, REQUEST_MAX_ENTRIES"]
+
+
+def test_the_steps_on_the_page_are_those_of_the_code() -> None:
+    """How much is done at a time."""
+    (table,) = tables_of(PAGE, "work", "how")
+    text = "\n".join([" ".join(row) for row in table.rows])
+    steps = [
+        f"slices of {slices.SLICE * 1_000:g} ms",
+        f"{pages._LINES:,} lines at a time",
+        f"{memory._SWEPT_AT_ONCE} of them for each call",
+        f"in {shards.SHARDS} shards",
+        f"{once._FORGOTTEN_AT_ONCE} of them for each that is reported",
+        f"{tracking._LOOKED_AT:,} are looked at",
+        f"{standing._AT_ONCE} at a time",
+        f"{journal._MOST_AT_ONCE:,} hits in a call",
+    ]
+    assert [] == [step for step in steps if step not in text]
