@@ -20,12 +20,12 @@ demo: .venv/dev.stamp redis ## Play budgets with a real Envoy and Redis (docs/de
 native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as root, what it is built with is installed.
 
 native-sanitize: .venv/native.stamp ## Run the native transport's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
-	@sh tools/sanitize_native.sh
+	@NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/sanitize_native.sh
 
 SECONDS ?= 60
-fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under the sanitizers, for SECONDS=60; installs clang where it can.
+fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under the sanitizers, for SECONDS=60. NGHTTP2_SOURCE=DIR: with that nghttp2.
 	@sh tools/need_clang.sh
-	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' sh tools/fuzz_native.sh
+	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
 test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm ## Run all tests; sets up what they need: redis-server, and helm, built once where Go is (a minute).
 	@.venv/bin/python -m pytest

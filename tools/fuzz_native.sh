@@ -2,9 +2,13 @@
 # extension has been reached; see tests/fuzz/native.py. What is found is in build/fuzz/found, and `FOUND=path` plays it again.
 # The corpus grows from run to run in build/fuzz/corpus.
 #     SECONDS_LONG=60 sh tools/fuzz_native.sh [options of libFuzzer]
+# With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), its coverage guides as well, and it is under the
+# sanitizers, too.
 set -eu
 python=$PWD/.venv/bin/python
+tools=$PWD/tools
 out=$PWD/build/fuzz
+if [ -n "${NGHTTP2_SOURCE:-}" ]; then NGHTTP2_SOURCE=$(cd "$NGHTTP2_SOURCE" && pwd) && export NGHTTP2_SOURCE; fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1'
@@ -15,7 +19,13 @@ cp -R ratelimit_service testing tests setup.py pyproject.toml "$scratch"
 rm -f "$scratch"/ratelimit_service/transports/native/*.so
 cd "$scratch"
 flags="$sanitizers -fsanitize=fuzzer-no-link"
-CC=clang LDSHARED="clang -shared" CFLAGS=$flags LDFLAGS=$flags \
+paths=
+linked=
+if [ -n "${NGHTTP2_SOURCE:-}" ]; then
+    CC=clang CFLAGS=$flags sh "$tools/build_nghttp2.sh" "$scratch/nghttp2"
+    paths="-I$scratch/nghttp2/include" linked="-L$scratch/nghttp2/lib"
+fi
+CC=clang LDSHARED="clang -shared" CFLAGS="$flags $paths" LDFLAGS="$flags $linked" \
     "$python" setup.py --quiet build_ext --inplace >build.log 2>&1 || { cat build.log >&2; exit 1; }
 ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
@@ -39,7 +49,7 @@ if [ -n "${FOUND:-}" ]; then
     exit
 fi
 status=0
-./fuzzer -max_total_time="${SECONDS_LONG:-60}" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+./fuzzer -max_total_time="${SECONDS_LONG:-60}" -max_len=16384 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
     -artifact_prefix="$out/found/" "$@" "$out/corpus" seeds 2>fuzz.log || status=$?
 grep -E '^(Done|stat::|==|SUMMARY|#[0-9]+.*(INITED|DONE))' fuzz.log || tail -5 fuzz.log
 if [ "$status" != 0 ]; then

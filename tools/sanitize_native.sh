@@ -1,8 +1,11 @@
 # Run the native transport's tests over a build that stops at the first wrong access to memory or undefined behaviour.
 # In a copy, because such a build can be loaded only where the sanitizers are loaded first.
 #     sh tools/sanitize_native.sh [options of pytest]
+# With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), and stops as well.
 set -eu
 python=$PWD/.venv/bin/python
+tools=$PWD/tools
+if [ -n "${NGHTTP2_SOURCE:-}" ]; then NGHTTP2_SOURCE=$(cd "$NGHTTP2_SOURCE" && pwd) && export NGHTTP2_SOURCE; fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 flags='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1'
@@ -10,7 +13,13 @@ flags='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-fr
 cp -R ratelimit_service testing tests setup.py pyproject.toml "$scratch"
 rm -f "$scratch"/ratelimit_service/transports/native/*.so
 cd "$scratch"
-CC=gcc CFLAGS=$flags LDFLAGS=$flags "$python" setup.py --quiet build_ext --inplace 2>build.log || { cat build.log >&2; exit 1; }
+paths=
+linked=
+if [ -n "${NGHTTP2_SOURCE:-}" ]; then
+    CC=gcc CFLAGS=$flags sh "$tools/build_nghttp2.sh" "$scratch/nghttp2"
+    paths="-I$scratch/nghttp2/include" linked="-L$scratch/nghttp2/lib"
+fi
+CC=gcc CFLAGS="$flags $paths" LDFLAGS="$flags $linked" "$python" setup.py --quiet build_ext --inplace 2>build.log || { cat build.log >&2; exit 1; }
 ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # Python's own allocator would hide what is read behind the end of a block. What the interpreter never frees is no leak of
@@ -18,4 +27,5 @@ ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$scratch \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     "$python" -m pytest -p no:cacheprovider \
-    tests/transports/test_native_fuzz.py tests/transports/test_native_limits.py tests/transports/test_native_calls.py "$@"
+    tests/transports/test_native_fuzz.py tests/transports/test_native_limits.py tests/transports/test_native_calls.py \
+    tests/transports/test_native_hostile.py "$@"

@@ -1,8 +1,9 @@
 """One input of a fuzzer, played to `_http2.Session` as a peer, a server and an event loop might.
 
-The first byte says how it is played (`Way`), and the rest is what the peer sends: as it comes over the wire, or with `SPELT`
-as frames that are given by kind, flags, stream and payload, so that lengths are right whatever is changed. Whatever comes, the
-session neither crashes nor raises, keeps within its bounds, and writes whole frames.
+The first two bytes say how it is played (`Way`), and the rest is what the peer sends: as it comes over the wire, or with
+`SPELT` as records. A record is a frame by its kind, flags, stream and payload, so that lengths are right whatever is changed, and
+how often it comes, so that a few bytes are thousands of frames in one read. Whatever comes, the session neither crashes nor
+raises, keeps within its bounds, writes whole frames, and has nothing counted when it is over.
 """
 
 from __future__ import annotations
@@ -20,13 +21,25 @@ MAX_MESSAGE = 4_096
 MOST_STREAMS = 1_000
 ANSWER = b"\x08\x01"
 """OK to a check, SERVING to whoever asks for the health."""
-PIECES = (65_536, 1, 7, 100)
+PIECES = (1 << 24, 1, 7, 100)
+"""Bytes of a read."""
+MOST_READS = 500
+MOST_SPELT = 1 << 18
+"""Bytes that records come to at most."""
 TRAFFIC = Path(__file__).with_name("traffic")
 """What real clients sent over whole connections, by `python -m tests.fuzz.record`."""
 
+_STREAM = 512
+"""Bytes that a stream counts: those of refused ones, which are about to be closed, come on top."""
 _FAILED = InternalError("größer als 100 %")
-_HEAD = 5
-"""Bytes that come before the payload of a frame that is spelt: kind, flags, stream, and the length of the payload in two."""
+_HEAD = 8
+"""Bytes that come before the payload of a record: kind, flags, stream, the step to the stream of the next time, how often it comes
+(in two), and the length of the payload (in two)."""
+OPENING, WHOLE_CALL = 0x80, 0x81
+"""Kinds of records that are no frames: the HEADERS of a call, with the payload behind them in HPACK, and a call with the payload as
+its message."""
+SCARCE_BYTES = 8_192
+"""What a session may keep where it may keep little."""
 
 
 class Way(IntFlag):
@@ -43,16 +56,29 @@ class Way(IntFlag):
     """The connection is lost before the last calls are answered."""
     FAILING = 128
     """Every other call is answered with an error."""
+    SLOW = 256
+    """Three seconds pass between two reads."""
+    BUSY = 512
+    """One stream is the share of the connection in a turn."""
+    SCARCE = 1024
+    """Little may be kept."""
+
+
+AS_IT_COMES = Way(0)
+ALL = int(max(Way)) * 2 - 1
 
 
 class Server:
     """What is behind a Session: answers all calls, with errors where it is `failing`."""
 
-    def __init__(self, *, failing: bool = False) -> None:
-        self._failing = failing
-        self.budget = Budget(64 * MAX_MESSAGE)
+    def __init__(self, way: Way = AS_IT_COMES) -> None:
+        self._failing = Way.FAILING in way
+        self.most = SCARCE_BYTES if Way.SCARCE in way else 8 * MAX_MESSAGE
+        self.budget = Budget(8 * self.most)
         self.turn = Turn(lambda: None, self.budget)
-        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, 8 * MAX_MESSAGE)
+        if Way.BUSY in way:
+            self.turn.share = 1
+        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, self.most)
 
     def take(self, data: bytes) -> int:
         """Feed the session, and answer its calls; how many there were."""
@@ -71,6 +97,7 @@ class Server:
         calls += self.turn.take_others()
         assert all(len(call.body) <= MAX_MESSAGE for call in calls)
         assert self.session.streams <= MOST_STREAMS
+        assert self.session.waiting <= self.most + _STREAM * (MOST_STREAMS + 1)
         return calls
 
     def answer(self, calls: list[Call]) -> None:
@@ -100,38 +127,43 @@ class Server:
 
 def play(data: bytes) -> None:
     """One input."""
-    way, sent = Way(data[0] if data else 0), data[1:]
+    way, sent = Way(int.from_bytes(data[:2], "little") & ALL), data[2:]
     if Way.SPELT in way:
         sent = spelt(sent)
-    server = Server(failing=Way.FAILING in way)
+    server = Server(way)
     session = server.session
-    size = PIECES[way & 3]
+    size = max(PIECES[way & 3], len(sent) // MOST_READS)
     held: list[Call] = []
-    seen: list[Call] = []
+    watches: list[Call] = []
     written = bytearray()
     leaves = len(sent) // 2 if Way.LEAVING in way else -1
+    now = 0
     for at in range(0, len(sent), size):
         calls = server.read(sent[at : at + size])
-        seen += calls
+        watches += [call for call in calls if call.method == WATCH]
         if Way.HELD in way:
             calls, held = held, calls
         server.answer(calls)
         if at <= leaves < at + size:
             session.announce_goaway()
             session.goaway()
-            server.end(seen)
+            server.end(watches)
         if Way.DEAF not in way:
             written += session.drain()
             if session.closed:
                 break
-        session.look(0, 10_000, 10_000)
+        now += 3_000 if Way.SLOW in way else 1
+        if session.look(now, 10_000, 10_000):
+            break
     if Way.GONE in way:
         session.abandon()
     server.answer(held)
-    server.end(seen)
+    server.end(watches)
     written += session.drain()
     assert_whole(written)
     session.abandon()
+    calls = held = watches = []
+    assert (0, 0, 0) == (session.streams, session.waiting, server.budget.held)
 
 
 def assert_whole(written: bytearray) -> None:
@@ -144,15 +176,35 @@ def assert_whole(written: bytearray) -> None:
 
 def spelt(records: bytes) -> bytes:
     """The greeting, and frames as they are given."""
-    sent = [h2.MAGIC]
+    sent = bytearray(h2.MAGIC)
     at = 0
-    while at + _HEAD <= len(records):
-        kind, flags, stream = records[at : at + 3]
-        size = int.from_bytes(records[at + 3 : at + _HEAD], "big")
+    while at + _HEAD <= len(records) and len(sent) < MOST_SPELT:
+        kind, flags, stream, step = records[at : at + 4]
+        times = int.from_bytes(records[at + 4 : at + 6], "big")
+        size = int.from_bytes(records[at + 6 : at + _HEAD], "big")
         at += _HEAD
-        sent.append(h2.frame(kind, flags, stream, records[at : at + size]))
+        payload = records[at : at + size]
         at += size
-    return b"".join(sent)
+        for number in range(times % (MOST_SPELT // (len(payload) + 9)) + 1):
+            stream_now = (stream + number * step) & 0x7FFF_FFFF
+            if kind == OPENING:
+                sent += h2.frame(h2.HEADERS, flags, stream_now, _CALL + payload)
+            elif kind == WHOLE_CALL:
+                sent += h2.call(stream_now, payload)
+            else:
+                sent += h2.frame(kind, flags, stream_now, payload)
+    return bytes(sent[:MOST_SPELT])
+
+
+_CALL = h2.block(h2.CALL)
+
+
+def record(
+    kind: int, flags: int, stream: int, payload: bytes = b"", *, times: int = 1, step: int = 0
+) -> bytes:
+    """A frame as `spelt` reads it."""
+    head = bytes((kind, flags, stream, step)) + (times - 1).to_bytes(2, "big")
+    return head + len(payload).to_bytes(2, "big") + payload
 
 
 def spell(traffic: bytes) -> bytes:
@@ -163,11 +215,49 @@ def spell(traffic: bytes) -> bytes:
         size, kind, flags = int.from_bytes(traffic[at : at + 3], "big"), traffic[at + 3], traffic[at + 4]
         stream = int.from_bytes(traffic[at + 5 : at + 9], "big") & 0x7FFF_FFFF
         if stream < 256:
-            records += (
-                bytes((kind, flags, stream)) + size.to_bytes(2, "big") + traffic[at + 9 : at + 9 + size]
-            )
+            records += record(kind, flags, stream, traffic[at + 9 : at + 9 + size])
         at += 9 + size
     return bytes(records)
+
+
+def floods() -> dict[str, bytes]:
+    """Thousands of frames each, as records."""
+    headers = h2.END_HEADERS
+    first = record(h2.SETTINGS, 0, 0)
+    opened = first + record(OPENING, headers, 1)
+    table = h2.remembered([(b"x", b"a" * 3_900)])
+    many = b"".join(b"\0\4" + number.to_bytes(4, "big") for number in range(32))
+    wrong = record(h2.PING, 0, 0, b"1") + record(h2.WINDOW_UPDATE, 0, 1, b"1")
+    return {
+        "empty data": opened + record(h2.DATA, 0, 1, times=1_000) + wrong,
+        "tiny data": opened + record(h2.DATA, 0, 1, b"\0", times=5_000),
+        "padding": opened + record(h2.DATA, 0x8, 1, b"\x05\0\0\0\0\0", times=5_000),
+        "streams": first + record(OPENING, headers, 1, times=3_000, step=2),
+        "calls": first + record(WHOLE_CALL, 0, 1, b"\x0a\1d", times=3_000, step=2),
+        "resets": first
+        + record(OPENING, headers, 1, times=990, step=2)
+        + record(h2.RST_STREAM, 0, 1, bytes(4), times=990, step=2),
+        "pings": first + record(h2.PING, 0, 0, bytes(8), times=3_000) + wrong,
+        "settings": first
+        + record(OPENING, headers, 1, times=900, step=2)
+        + record(h2.SETTINGS, 0, 0, many, times=500),
+        "goaways": first
+        + record(OPENING, headers, 1, times=900, step=2)
+        + record(h2.GOAWAY, 0, 0, bytes(8), times=500),
+        "windows": opened + record(h2.WINDOW_UPDATE, 0, 1, b"\0\0\0\1", times=5_000),
+        "priorities": opened + record(h2.PRIORITY, 0, 1, bytes(5), times=3_000),
+        "continuations": first + record(OPENING, 0, 1) + record(h2.CONTINUATION, 0, 1, b"", times=100),
+        "bomb": first
+        + record(OPENING, 0, 1, table)
+        + record(h2.CONTINUATION, 0, 1, b"\xbe" * 9_000, times=8),
+        "bombs": first
+        + record(OPENING, headers, 1, table)
+        + record(OPENING, 5, 3, b"\xbe" * 4, times=900, step=2),
+        "trailers": opened + record(h2.HEADERS, headers, 1, b"\x00\1x\1y", times=900),
+        "dribble": record(h2.SETTINGS, 0, 0, b"\0\4\0\0\0\0")
+        + record(WHOLE_CALL, 0, 1, b"\x0a\1d", times=900, step=2)
+        + record(h2.WINDOW_UPDATE, 0, 1, b"\0\0\0\1", times=900, step=2),
+    }
 
 
 def by_hand() -> bytes:

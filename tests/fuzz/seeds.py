@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .native import Way, spell, traffic
+from .native import Way, floods, spell, traffic
 
 WAYS = (
     Way(0),
@@ -19,14 +19,25 @@ WAYS = (
     Way(0) | Way.DEAF | Way.GONE,
     Way(0) | Way.HELD | Way.GONE | Way.LEAVING,
 )
+FLOODED = (
+    Way(0),
+    Way.HELD | Way.BUSY,
+    Way(3) | Way.SLOW,
+    Way.SCARCE,
+    Way.SCARCE | Way.BUSY | Way.GONE | Way.HELD,
+    Way.DEAF,
+)
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
     """Inputs, and a name for each."""
     for name, sent in traffic().items():
         for way in WAYS:
-            yield f"{name}-{way.value}", bytes((way,)) + sent
-            yield f"{name}-{way.value}-spelt", bytes((way | Way.SPELT,)) + spell(sent)
+            yield f"{name}-{way.value}", way.to_bytes(2, "little") + sent
+            yield f"{name}-{way.value}-spelt", (way | Way.SPELT).to_bytes(2, "little") + spell(sent)
+    for name, records in floods().items():
+        for way in FLOODED:
+            yield f"{name}-{way.value}", (way | Way.SPELT).to_bytes(2, "little") + records
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..fuzz.native import Server, Way, play, spell, spelt, traffic
+from ..fuzz.native import ALL, OPENING, WHOLE_CALL, Server, Way, floods, play, record, spell, spelt, traffic
 from ..fuzz.seeds import seeds
 from . import h2
 
@@ -49,7 +49,7 @@ def test_what_the_fuzzer_begins_with_harms_nobody(seed: bytes) -> None:
     play(seed)
 
 
-@given(client=st.sampled_from(sorted(TRAFFIC)), way=st.integers(0, int(max(Way)) * 2 - 1), data=st.data())
+@given(client=st.sampled_from(sorted(TRAFFIC)), way=st.integers(0, ALL), data=st.data())
 def test_flipped_bits_harm_nobody(client: str, way: int, data: st.DataObject) -> None:
     """Nor do reads that end anywhere, parts that are missing, and parts that come twice."""
     sent = bytearray(TRAFFIC[client])
@@ -60,13 +60,46 @@ def test_flipped_bits_harm_nobody(client: str, way: int, data: st.DataObject) ->
     what = data.draw(st.sampled_from(["kept", "missing", "twice", "many times"]))
     times = {"kept": 1, "missing": 0, "twice": 2, "many times": 50}[what]
     sent[start:end] = sent[start:end] * times
-    play(bytes((way & ~Way.SPELT,)) + sent)
+    play((way & ~Way.SPELT).to_bytes(2, "little") + sent)
 
 
-@given(sent=st.binary(max_size=4_000), way=st.integers(0, 255), greeted=st.booleans())
+@given(sent=st.binary(max_size=4_000), way=st.integers(0, ALL), greeted=st.booleans())
 def test_any_bytes_at_all_harm_nobody(sent: bytes, way: int, greeted: bool) -> None:
     """With or without what HTTP/2 begins with, and as frames of any kind."""
-    play(bytes((way,)) + (h2.MAGIC + h2.settings() if greeted else b"") + sent)
+    play(way.to_bytes(2, "little") + (h2.MAGIC + h2.settings() if greeted else b"") + sent)
+
+
+FLOODS = floods()
+KINDS = (*range(h2.CONTINUATION + 2), OPENING, WHOLE_CALL)
+
+
+@given(
+    first=st.sampled_from(sorted(FLOODS)),
+    frames=st.lists(
+        st.builds(
+            record,
+            st.sampled_from(KINDS),
+            st.sampled_from([0, 1, 4, 5, 8, 0x20, 0x25, 0x2D, 255]),
+            st.integers(0, 9),
+            st.sampled_from(
+                [b"", b"1", bytes(4), bytes(5), bytes(6), bytes(8), b"\x0a\1d", b"\xbe" * 20, b"\xff" * 60]
+            ),
+            times=st.sampled_from([1, 2, 100, 1_100]),
+            step=st.integers(0, 2),
+        ),
+        max_size=6,
+    ),
+    way=st.integers(0, ALL),
+    at=st.integers(0, 300),
+)
+def test_floods_with_other_frames_among_them_harm_nobody(
+    first: str, frames: list[bytes], way: int, at: int
+) -> None:
+    """Thousands of frames in one read, and right behind them what a session that is over must not meet."""
+    records = FLOODS[first]
+    play(
+        (way | Way.SPELT).to_bytes(2, "little") + records[:at] + b"".join(frames) + records + b"".join(frames)
+    )
 
 
 class _Mallinfo(ctypes.Structure):

@@ -1122,7 +1122,8 @@ cdef Py_ssize_t read_out(
     if stream is NULL:
         return NGHTTP2_ERR_CALLBACK_FAILURE
     cdef size_t size = min(room, stream.size - stream.sent)
-    memcpy(buffer, stream.buffer + stream.sent, size)
+    if size:
+        memcpy(buffer, stream.buffer + stream.sent, size)
     stream.sent += size
     if stream.sent == stream.size:
         if stream.stays:
