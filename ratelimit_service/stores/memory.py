@@ -76,6 +76,8 @@ class _Dump(Copy):
                     if value is not None and (key, end) not in self.began:
                         yield Counter(key, value, end)
             ends = list(self._swept)
+        for part in values.parts:  # together, they would be released in one call of many milliseconds
+            part.clear()
 
 
 class MemoryStore:

@@ -225,3 +225,13 @@ def test_bytes_that_are_no_text_are_told_as_text() -> None:
     told = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True).ask(entries).dynamic_metadata
     assert told is not None
     assert [{"entries": [r"k\xff=\x00\xe2\x82"]}] == told["descriptors"]
+
+
+def test_metadata_is_cut_before_it_is_more_than_a_gateway_takes() -> None:
+    """A request of megabytes, bytes of which take four characters each, has an answer of some hundred kilobytes."""
+    limiter = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True)
+    one = Descriptor((Entry(b"k", b"v" * 4_096), Entry(b"k", b"v" * 4_097)))
+    many = [Descriptor((Entry(b"k", b"\xff" * 4_000),) * 10) for _ in range(100)]
+    (shown,) = (limiter.ask(one).dynamic_metadata or {})["descriptors"]
+    assert ["k=" + "v" * 4_096, "k=" + "v" * 4_096 + "… (4097 bytes)"] == shown["entries"]
+    assert 100_000 < len(str(limiter.ask(*many).dynamic_metadata)) < 500_000

@@ -10,15 +10,21 @@ from typing import Any
 
 from ..model import Code, Descriptor, StatusValues, Unit
 from ..planning import Plan
-from ..text import show
+from ..text import excerpt, shorten
+
+_LONGEST, _MOST_SHOWN = 4_096, 131_072
+"""Bytes of a key or value that are shown, and of all of them together. In full, a request of 4 MB would have an answer of 16 MB,
+which no gateway takes: gRPC reads 4 MiB."""
 
 
 def dynamic_metadata(plan: Plan, told: Sequence[StatusValues]) -> dict[str, Any]:
     """`{domain, descriptors: [{entries, limit, hitsAddend}], hitsAddend, metadata}`; fit for a protobuf Struct."""
     request = plan.request
+    entries = sum([len(descriptor.entries) for descriptor in request.descriptors])
+    longest = min(_LONGEST, _MOST_SHOWN // max(1, 2 * entries))
     metadata: dict[str, Any] = {
-        "domain": request.domain,
-        "descriptors": [_descriptor(descriptor) for descriptor in request.descriptors],
+        "domain": shorten(request.domain, _LONGEST),
+        "descriptors": [_descriptor(descriptor, longest) for descriptor in request.descriptors],
     }
     if request.hits:
         metadata["hitsAddend"] = request.hits
@@ -31,8 +37,9 @@ def dynamic_metadata(plan: Plan, told: Sequence[StatusValues]) -> dict[str, Any]
     return metadata
 
 
-def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
-    said: dict[str, Any] = {"entries": [f"{show(key)}={show(value)}" for key, value in descriptor.entries]}
+def _descriptor(descriptor: Descriptor, longest: int) -> dict[str, Any]:
+    entries = [f"{excerpt(key, longest)}={excerpt(value, longest)}" for key, value in descriptor.entries]
+    said: dict[str, Any] = {"entries": entries}
     if descriptor.override is not None:
         amount, unit, multiplier = descriptor.override
         fields = [f"requests_per_unit:{amount}"] if amount else []
