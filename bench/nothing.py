@@ -16,7 +16,7 @@ import uvloop
 from grpc import aio
 
 from ratelimit_service.core.model import OK_STATUS, Code, Decision
-from ratelimit_service.health import Health
+from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import Call
 from ratelimit_service.transports import codec
 from ratelimit_service.transports.grpc_method import METHOD, SERVICE

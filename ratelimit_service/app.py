@@ -28,10 +28,7 @@ from .assembly import (
     shares_of,
     spread_of,
 )
-from .background.tasks import Background
-from .background.threads import StuckError, Thread
 from .core.errors import StoreError
-from .health import Health
 from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
@@ -47,6 +44,9 @@ from .observe.standing import StandingBuckets
 from .observe.tables import Sample
 from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
+from .runtime.health import Health
+from .runtime.tasks import Background
+from .runtime.threads import StuckError, Thread
 from .service import RateLimitService
 from .settings.table import Settings
 from .sources import files

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from . import descriptors
-from .background.tasks import Background
 from .core.answers.refusal import Spread
 from .core.bounds import RequestBounds
 from .core.errors import StartError
@@ -21,10 +19,13 @@ from .core.planner import Jitter
 from .core.planning import FailureMode, Policy
 from .core.windows.blocks import length
 from .deadlines import Patience
-from .descriptors import Shares
-from .health import Health
-from .listening import Address
+from .listening.addresses import Address
+from .listening.certificates import Certificates
 from .ports import CounterStore
+from .runtime import descriptors
+from .runtime.descriptors import Shares
+from .runtime.health import Health
+from .runtime.tasks import Background
 from .service import RateLimitService
 from .settings.redis_target import RedisTarget, RedisType, credentials
 from .settings.table import Settings
@@ -33,7 +34,6 @@ from .stores.layers.group_commit import CoalescingStore
 from .stores.layers.local_cache import LocalCache
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
-from .tls import Certificates
 from .transports.options import GrpcOptions, Requested
 
 if TYPE_CHECKING:

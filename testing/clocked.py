@@ -11,8 +11,8 @@ from typing import Self
 from ratelimit_service.assembly import policy_of, spread_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.rules.reader import load
-from ratelimit_service.health import Health
 from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.sources.yaml_text import read

@@ -5,7 +5,6 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from ratelimit_service import descriptors
 from ratelimit_service.core import bounds, planner
 from ratelimit_service.core.answers import statkeys
 from ratelimit_service.core.answers.refusal import Refusals
@@ -26,6 +25,7 @@ from ratelimit_service.observe import (
     tracking,
 )
 from ratelimit_service.observe.once import OncePerWindow
+from ratelimit_service.runtime import descriptors
 from ratelimit_service.settings.table import documented
 from ratelimit_service.stores import memory, shards
 from ratelimit_service.stores.layers import journal, settling

@@ -17,24 +17,18 @@ LONGEST = 400
 
 ALLOWED = {
     "core": {},
-    "background": {},
-    "descriptors": {},
+    "runtime": {},
     "proto": {},
-    "health": {},
     "settings": {
-        "core": "its errors are of the one tree of errors",
-    },
-    "tls": {
         "core": "its errors are of the one tree of errors",
     },
     "ports": {
         "core": "the ports speak the nouns of the core",
     },
     "deadlines": {},
-    "locks": {},
     "listening": {
         "core": "its errors are of the one tree of errors",
-        "locks": "who a path belongs to",
+        "runtime": "the lock that says which process owns the path of a socket",
     },
     "service": {
         "core": "plan and decide",
@@ -42,14 +36,13 @@ ALLOWED = {
         "ports": "the store and the observer that it is given",
     },
     "loading": {
-        "background": "a thread for files that do not answer",
+        "runtime": "a thread for files that do not answer",
         "core": "data to rules; what another process reads them with comes with the task, by name",
         "service": "gets the rules that were loaded",
     },
     "stores": {
-        "background": "failures of what they do by themselves are counted",
+        "runtime": "background tasks, and the lock that says which process owns a file",
         "core": "hits and errors",
-        "locks": "who a file belongs to",
         "ports": "what a store is",
     },
     "sources": {
@@ -63,17 +56,15 @@ ALLOWED = {
         "core": "requests and decisions",
         "service": "answers the calls",
         "proto": "what stands on the wire",
-        "health": "grpc.health.v1 tells it",
-        "tls": "the certificate of a new connection",
-        "listening": "addresses, and the paths of sockets",
+        "runtime": "the health that grpc.health.v1 reports",
+        "listening": "addresses, the paths of sockets, and certificates",
     },
     "http": {
         "core": "requests and decisions",
-        "listening": "addresses",
+        "listening": "addresses and certificates",
         "service": "answers /json",
-        "health": "/healthcheck tells it",
+        "runtime": "the health that /healthcheck reports",
         "proto": "/json speaks the protocol's own JSON",
-        "tls": "the certificate of a new connection",
     },
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""

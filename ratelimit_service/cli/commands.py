@@ -14,13 +14,13 @@ from pathlib import Path
 
 import structlog
 
-from .. import descriptors
 from ..core.errors import InvalidRequest, InvalidRules, Problem, StartError
 from ..core.model import Entry
 from ..core.text import printable
 from ..loading.rulebook import compile_rules
 from ..observe import logs
 from ..observe.line_writer import LineWriter, to_stderr
+from ..runtime import descriptors
 from ..settings.table import Settings, load_settings, unsupported
 from ..sources import files
 

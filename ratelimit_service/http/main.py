@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from ..health import Health
+from ..runtime.health import Health
 from ..service import RateLimitService
 from .json import Codec, JsonEndpoint
 from .plain import any_method, text

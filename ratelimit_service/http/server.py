@@ -7,8 +7,8 @@ import contextlib
 
 from starlette.types import ASGIApp
 
-from ..listening import Address
-from ..tls import Certificates
+from ..listening.addresses import Address
+from ..listening.certificates import Certificates
 from .connections import Connections
 
 _BETWEEN_LOOKS = 0.005

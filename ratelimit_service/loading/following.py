@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ..background.threads import Thread
+from ..runtime.threads import Thread
 
 INTERVAL = 0.2
 """Seconds between two looks at the files."""

@@ -10,12 +10,12 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from ..background.threads import StuckError, Thread
 from ..core.errors import InvalidRules, Problem
 from ..core.matching.tree import RuleTree
 from ..core.model import DomainRules
 from ..core.planner import Planner
 from ..core.rules.document import Document
+from ..runtime.threads import StuckError, Thread
 from ..service import RateLimitService
 from .process import STANDS_STILL, read_elsewhere
 from .slices import Pace, at_once, in_slices

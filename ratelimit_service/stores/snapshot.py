@@ -31,8 +31,8 @@ import structlog
 
 from ..core.errors import RateLimitServiceError, StartError
 from ..core.model import COUNTER_MAX
-from ..locks import locked
 from ..ports import Clock
+from ..runtime.locks import locked
 from .memory import DEFAULT_SIZE, Counter, MemoryStore
 
 VERSION = 2

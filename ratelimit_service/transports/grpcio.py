@@ -17,11 +17,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
-from ..health import SERVICE_NAME, Health
-from ..listening import Address, SocketPath
+from ..listening.addresses import Address, SocketPath
+from ..listening.certificates import Certificates, is_for
 from ..proto.ratelimit_pb2 import POOL
+from ..runtime.health import SERVICE_NAME, Health
 from ..service import RateLimitService
-from ..tls import Certificates, is_for
 from . import codec
 from .grpc_method import METHOD, SERVICE, status_of
 from .options import GrpcOptions, Requested

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..core.errors import Forbidden
-from ..tls import Certificates
+from ..listening.certificates import Certificates
 
 
 class Requested(Protocol):

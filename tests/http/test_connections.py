@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.http import connections
 from ratelimit_service.http.plain import text
 from ratelimit_service.http.server import HttpPort
-from ratelimit_service.tls import Certificates
+from ratelimit_service.listening.certificates import Certificates
 from testing.certificates import Authority
 from testing.service import port_of
 

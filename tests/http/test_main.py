@@ -24,11 +24,11 @@ from ratelimit_service.core.model import (
     Window,
 )
 from ratelimit_service.core.planning import Plan, Policy
-from ratelimit_service.health import Health
 from ratelimit_service.http import json as endpoint
 from ratelimit_service.http.json import LARGEST_BODY
 from ratelimit_service.http.main import main_app
 from ratelimit_service.ports import Then
+from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import codec

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ratelimit_service.http.plain import text
 from ratelimit_service.http.server import HttpPort
-from ratelimit_service.tls import Certificates
+from ratelimit_service.listening.certificates import Certificates
 from testing.certificates import Authority, handshake
 from testing.service import ConfigMapMount, port_of
 

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from ratelimit_service.background.threads import StuckError, Thread
 from ratelimit_service.loading import following
 from ratelimit_service.loading.following import follow
+from ratelimit_service.runtime.threads import StuckError, Thread
 
 
 class Files:

@@ -14,7 +14,7 @@ from testing.servers import RedisServer, free_port
 from testing.service import Service, calling, port_of, run
 from testing.waiting import wait_for
 
-from ..test_listening import needs_ipv6
+from ..listening.test_addresses import needs_ipv6
 from .conftest import probing, serving
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from ratelimit_service.assembly import make_grpc_server
 from ratelimit_service.core.errors import StartError
-from ratelimit_service.health import Health
 from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.memory import MemoryStore

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ratelimit_service.background.tasks import Background
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.runtime.tasks import Background
 from ratelimit_service.stores.redis import cluster
 from ratelimit_service.stores.redis.client import Link, at_address, connect
 from ratelimit_service.stores.redis.cluster import ClusterStore

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from ratelimit_service.background.tasks import Background
 from ratelimit_service.core.decision import Count
 from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
+from ratelimit_service.runtime.tasks import Background
 from ratelimit_service.stores.batch import EVERYWHERE, Applied, Batch, CallFailed, Fate, Part, Place
 from ratelimit_service.stores.layers import settling
 from ratelimit_service.stores.layers.journal import Entry, Journal

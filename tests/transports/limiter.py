@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ratelimit_service.health import Health
 from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.native.connection import Connection

@@ -496,7 +496,7 @@ def kept(*kinds: type) -> int:
 @pytest.fixture
 async def secured(begin: Begin, tmp_path_factory: pytest.TempPathFactory) -> Limiter:
     """A server with TLS that takes three connections."""
-    from ratelimit_service.tls import Certificates
+    from ratelimit_service.listening.certificates import Certificates
 
     files = Authority().server().write(tmp_path_factory.mktemp("tls"))
     options = GrpcOptions("localhost:0", certificates=Certificates("gRPC", *files), max_connections=3)

@@ -15,8 +15,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
+from ratelimit_service.listening.certificates import Certificates
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
-from ratelimit_service.tls import Certificates
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority, Pair, handshake

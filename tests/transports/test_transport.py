@@ -22,9 +22,9 @@ from ratelimit_service.core.errors import StartError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.deadlines import Patience
-from ratelimit_service.health import Health
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import Call, RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import grpcio

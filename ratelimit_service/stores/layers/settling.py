@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 import structlog
 
-from ...background.tasks import Background
 from ...core.decision import Count
 from ...core.errors import StoreError
 from ...core.model import Hit
 from ...core.recent import MIB, Recent
 from ...ports import Outcome, Then
+from ...runtime.tasks import Background
 from ..batch import (
     EVERYWHERE,
     Batch,

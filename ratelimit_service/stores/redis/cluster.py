@@ -24,9 +24,9 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ...background.tasks import Background
 from ...core.errors import StoreError
 from ...core.model import Hit
+from ...runtime.tasks import Background
 from ..batch import EVERYWHERE, Batch, Part, Place
 from .client import Address, close, time_of
 from .errors import NotSent, bare, failure

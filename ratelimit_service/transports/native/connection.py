@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
-from ...tls import is_for
+from ...listening.certificates import is_for
 from ..grpc_method import PATH
 from ._http2 import Session, Turn
 from .tls import Tls

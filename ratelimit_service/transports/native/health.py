@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from ...health import SERVICE_NAME, Health
+from ...runtime.health import SERVICE_NAME, Health
 from ._http2 import Call, Session
 from .connection import CHECK
 

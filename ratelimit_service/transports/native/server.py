@@ -14,8 +14,8 @@ import ssl
 from typing import TYPE_CHECKING
 
 from ...core.errors import StartError
-from ...health import Health
-from ...listening import Address, SocketPath, why
+from ...listening.addresses import Address, SocketPath, why
+from ...runtime.health import Health
 from ._http2 import library_version
 from .calls import Calls
 from .connection import NOTICE, Connection

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ratelimit_service.background.threads import StuckError, Thread
+from ratelimit_service.runtime.threads import StuckError, Thread
 
 SOON = 0.02
 LONG = 30.0
@@ -101,7 +101,7 @@ def test_a_thread_that_is_stuck_does_not_keep_the_process_from_ending() -> None:
     """As one of asyncio's own would."""
     script = """\
 import asyncio, threading
-from ratelimit_service.background.threads import StuckError, Thread
+from ratelimit_service.runtime.threads import StuckError, Thread
 async def main():
     try:
         await Thread("stuck").do(threading.Event().wait, 0.02)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ratelimit_service.background.tasks import Background
+from ratelimit_service.runtime.tasks import Background
 
 AGAIN = "a background task has failed, and is started again"
 

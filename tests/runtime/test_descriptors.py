@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ratelimit_service.descriptors import shared
+from ratelimit_service.runtime.descriptors import shared
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_grpc_has_no_more_than_it_is_given() -> None:
 
 RAISED = """\
 import resource
-from ratelimit_service import descriptors
+from ratelimit_service.runtime import descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
 descriptors.raise_limit()
 print(resource.getrlimit(resource.RLIMIT_NOFILE), descriptors.limit())

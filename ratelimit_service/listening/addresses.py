@@ -10,8 +10,8 @@ import socket
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .core.errors import StartError
-from .locks import is_at, locked
+from ..core.errors import StartError
+from ..runtime.locks import is_at, locked
 
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """What the system says to "::" where IPv6 is switched off."""

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ratelimit_service.core.errors import StartError
-from ratelimit_service.tls import Certificates, is_for
+from ratelimit_service.listening.certificates import Certificates, is_for
 from testing.certificates import Authority, Pair
 from testing.service import ConfigMapMount
 

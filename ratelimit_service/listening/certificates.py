@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
-from .core.errors import StartError
+from ..core.errors import StartError
 
 _BETWEEN_LINES = 60.0
 """Seconds between two lines about clients that are refused for one reason."""

@@ -19,13 +19,13 @@ from starlette.types import Receive, Scope, Send
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.http.plain import text
 from ratelimit_service.http.server import HttpPort
-from ratelimit_service.listening import Address
-from ratelimit_service.locks import locked
+from ratelimit_service.listening.addresses import Address
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
+from ratelimit_service.runtime.locks import locked
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 
-from .transports.test_transport import CHECK, TRANSPORTS, Served, serve
+from ..transports.test_transport import CHECK, TRANSPORTS, Served, serve
 
 EVERYWHERE = ["", "::", "[::]", "0.0.0.0", "0:0:0:0:0:0:0:0"]
 BOTH = {"127.0.0.1", "::1"}

@@ -1,0 +1,1 @@
+"""What every port needs: addresses and the paths of Unix sockets, and certificates."""

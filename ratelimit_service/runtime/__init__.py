@@ -1,0 +1,1 @@
+"""This process: its tasks, threads, lock files, descriptors and health."""
