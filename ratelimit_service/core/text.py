@@ -14,6 +14,8 @@ _URL = re.compile(r"://(\S*)")
 _PARAMETER = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
+_LONG = 16_384
+
 _MOST_REMEMBERED = 4_096
 
 
@@ -74,6 +76,16 @@ def header_text(name: str) -> str:
 def shorten(text: str, longest: int) -> str:
     """The first `longest` characters of `text`, and a note of how many there were."""
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+
+
+def fit(text: str, longest: int) -> str:
+    """`text` printable and in one line, of `longest` characters at most and a note of how many there were.
+
+    Of a text of megabytes only the beginning is looked at: to escape all of it takes a tenth of a second.
+    """
+    if len(text) <= _LONG:
+        return shorten(printable(text), longest)
+    return f"{printable(text[:longest])[:longest]}… ({len(text)} characters)"
 
 
 def hide_credentials(text: str) -> str:

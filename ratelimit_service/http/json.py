@@ -17,7 +17,7 @@ from ..core import model
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ..core.errors import InternalError, InvalidRequest, Overloaded, RateLimitServiceError
 from ..core.model import Code, Decision
-from ..core.text import printable, shorten
+from ..core.text import fit
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..service import RateLimitService
 from .plain import text
@@ -67,7 +67,7 @@ class JsonEndpoint:
             return text(f"Internal Server Error: {error}", 500)
         except RateLimitServiceError as error:
             complaint = " ".join(str(error).split())  # protobuf's have several lines
-            return text(f"Bad Request: {shorten(printable(complaint), _LONGEST_COMPLAINT)}", 400)
+            return text(f"Bad Request: {fit(complaint, _LONGEST_COMPLAINT)}", 400)
         except ClientDisconnect:
             return text("Bad Request: the body ended early", 400)  # nobody is there to read it
         message = json_format.MessageToJson(self._codec.response_of(decision), indent=None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.model import Code, Decision, Descriptor, Request, Tally
 from ..core.planning import Item, Plan
-from ..core.text import excerpt, printable, shorten
+from ..core.text import excerpt, fit
 from ..core.windows.blocks import name as window_name
 from .line_writer import LineWriter
 
@@ -111,4 +111,4 @@ def _limit(plan: Plan, item: Item, tally: Tally | None) -> dict[str, Any]:
 
 
 def _fit(text: str) -> str:
-    return shorten(printable(text), _LONGEST)
+    return fit(text, _LONGEST)

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from ..core.text import hide_credentials, printable, shorten, show
+from ..core.text import fit, hide_credentials, printable, shorten, show
 from .line_writer import LineWriter
 
 LEVELS = {
@@ -190,6 +190,8 @@ def _lines(text: str) -> str:
 
 
 def _line(text: str) -> str:
+    if len(text) > 8 * LONGEST:  # a stranger's: none of our URLs is as long
+        return hide_credentials(fit(text, LONGEST))
     return shorten(hide_credentials(printable(text)), LONGEST)
 
 

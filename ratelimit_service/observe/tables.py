@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sys import getsizeof
 from typing import Generic, NamedTuple, TypeVar
 
-from ..core.text import printable, shorten
+from ..core.text import fit
 from .catalogue import BY_NAME
 
 OTHER = "other"
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 def label(text: str) -> str:
     """`text` as the value of a label: one printable line of bounded length."""
-    return shorten(printable(text), _LONGEST_LABEL)
+    return fit(text, _LONGEST_LABEL)
 
 
 class Histogram:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core import text
-from ratelimit_service.core.text import excerpt, hide_credentials, printable, shorten, show
+from ratelimit_service.core.text import excerpt, fit, hide_credentials, printable, shorten, show
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,23 @@ def test_the_table_of_escapes_does_not_grow_with_what_strangers_send() -> None:
         printable("".join(map(chr, range(first, first + 100))))
         show("".join(map(chr, range(first, first + 100))).encode())
     assert max(len(text._of_text), len(text._of_bytes)) <= 4_096
+
+
+@given(st.text(max_size=40), st.integers(1, 20))
+def test_a_text_that_is_made_to_fit_is_cut_where_it_is_too_long(value: str, longest: int) -> None:
+    """As if all of it were escaped first."""
+    assert shorten(printable(value), longest) == fit(value, longest)
+
+
+def test_of_a_text_of_megabytes_the_beginning_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note says how long the text is, and not how long it would be with its escapes."""
+    seen = []
+    real = printable
+
+    def watched(value: str) -> str:
+        seen.append(len(value))
+        return real(value)
+
+    monkeypatch.setattr(text, "printable", watched)
+    assert r"\x01\x… (1000000 characters)" == fit("\x01" * 1_000_000, 6)
+    assert [6] == seen

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..model import Rule, StatusValues, TallyValues, UseValues
 from ..planning import Item, Plan, Policy
-from ..text import printable, shorten
+from ..text import fit
 from ..windows.blocks import name as window_name
 from .metadata import dynamic_metadata
 
@@ -102,4 +102,4 @@ def _window(use: UseValues, now: int) -> dict[str, Any]:
 
 
 def _fit(text: str) -> str:
-    return shorten(printable(text), _LONGEST)
+    return fit(text, _LONGEST)
