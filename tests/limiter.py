@@ -96,7 +96,9 @@ class Limiter:
 
     def used(self, entries: str, domain: str = "d") -> int | None:
         """What the one counter of a bucket holds; None where there is none."""
-        bucket = keys.bucket("", domain, [keys.part(*entry) for entry in entries_of(entries)])
+        bucket = keys.bucket(
+            "", keys.domain_text(domain), [keys.entry_text(*entry) for entry in entries_of(entries)]
+        )
         held = asyncio.run(self.store.read_bucket(bucket))
         assert len(held) <= 1
         return next(iter(held.values()), None)

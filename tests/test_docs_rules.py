@@ -84,7 +84,7 @@ def test_descriptors_meet_the_rules_of_the_table(table: Table) -> None:
         match = tree.match(domain.name, entries_of(descriptor))
         if match is None:
             return {"rule": "none"}
-        bucket = f"{{{domain.name}|{'|'.join(match.parts)}}}"
+        bucket = f"{{{domain.name}|{'|'.join(match.bucket_entries)}}}"
         (limit,) = match.rule.limits
         return {
             "rule": str(match.rule.path),

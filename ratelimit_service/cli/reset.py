@@ -124,5 +124,5 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
         doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
     else:
         match = tree.match(domain, entries) if domain in tree.domains else None
-    parts = match.parts if match else tuple(keys.part(*entry) for entry in entries)
-    return keys.bucket(settings.cache_key_prefix, domain, parts), doubt
+    texts = match.bucket_entries if match else [keys.entry_text(*entry) for entry in entries]
+    return keys.bucket(settings.cache_key_prefix, keys.domain_text(domain), texts), doubt

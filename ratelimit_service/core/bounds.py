@@ -1,4 +1,4 @@
-"""How much one request may ask for: to decide on it, other callers wait."""
+"""The size of a request: deciding on a large one delays other callers."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from .errors import InvalidRequest
 from .model import Descriptor
 
 MOST_ENTRIES = 100
-"""Entries of one descriptor; together they are the name of a bucket."""
+"""The entries of one descriptor, which form the name of a bucket."""
 
 
 class RequestBounds(NamedTuple):
-    """The most descriptors of a request, and the most entries of all of them together."""
+    """The most descriptors of a request, and the most entries of all its descriptors."""
 
     descriptors: int = 100
     entries: int = 1_000
 
     def check(self, descriptors: Sequence[Descriptor]) -> None:
-        """Raise InvalidRequest where a request with these descriptors has too many of anything."""
+        """Raise InvalidRequest if a request with these descriptors is too large."""
         if len(descriptors) > self.descriptors:
             raise self.too_many_descriptors(str(len(descriptors)))
         entries = 0
         for descriptor in descriptors:
-            here = len(descriptor.entries)
-            if here > MOST_ENTRIES:
-                raise InvalidRequest(f"a descriptor may have {MOST_ENTRIES} entries, not {here}")
-            entries += here
+            own = len(descriptor.entries)
+            if own > MOST_ENTRIES:
+                raise InvalidRequest(f"a descriptor may have {MOST_ENTRIES} entries, not {own}")
+            entries += own
         if entries > self.entries:
             raise self.too_many_entries(str(entries))
 
     def too_many_descriptors(self, number: str = "more") -> InvalidRequest:
-        """The error for a request with so many descriptors."""
+        """Return the error for a request with `number` descriptors."""
         return InvalidRequest(
             f"a request may have {self.descriptors} descriptors, not {number} (REQUEST_MAX_DESCRIPTORS)"
         )
 
     def too_many_entries(self, number: str = "more") -> InvalidRequest:
-        """The error for a request with so many entries."""
+        """Return the error for a request with `number` entries."""
         return InvalidRequest(
             f"a request may have {self.entries} entries in all, not {number} (REQUEST_MAX_ENTRIES)"
         )

@@ -1,9 +1,9 @@
-"""From counts to the answer.
+"""From counts to the decision on a request.
 
 decide(policy, plan, counts, refusals) -> Decision                       pure
 
-A count is what a counter held before the hit, as the store saw it when it was the hit's turn. Where the store held the
-hit back (model.Gate), it is the bitwise complement, `~before`, and so below 0.
+A count is what a counter held just before the hit. If the store did not count the hit (model.Gate), the count
+is the bitwise complement, `~before`, and so below 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from .model import (
     OK,
     OK_STATUS,
     OVER_LIMIT,
+    STATUS_CODE,
+    TALLY_USES,
     UNLIMITED_STATUS,
+    USE_AFTER,
+    USE_END,
+    USE_LIMIT,
+    USE_OVER,
     Code,
     Decision,
     Header,
@@ -28,79 +34,79 @@ from .model import (
     StatusValues,
     TallyValues,
     UseValues,
-    new,
 )
-from .planning import FailureMode, Item, Plan, Policy
+from .planning import FailureMode, Plan, PlannedDescriptor, Policy
 from .windows.blocks import length
 
 Count = int | StoreError
-"""What the store says of one hit."""
+"""What the store returns for one hit."""
 
 _DENIED_STATUS = Status(OVER_LIMIT)
 
 
 def decide(policy: Policy, plan: Plan, counts: Sequence[Count], refusals: Refusals | None = None) -> Decision:
-    """The answer to a planned request. Raises the StoreError of the first hit that could not be counted.
+    """Return the answer to a planned request. Raises the StoreError of the first hit that was not counted.
 
-    Without `refusals` a refused caller receives nothing beside the verdict.
+    Without `refusals`, a refusal has neither headers nor a body.
     """
-    told: list[StatusValues] = []
-    counted: list[TallyValues | None] = []
+    statuses: list[StatusValues] = []
+    tallies: list[TallyValues | None] = []
     over = False
-    # Here and below without zip(strict=True): to be given a keyword takes it as long as a status takes to be made.
-    _, items, costs, hits, now, _, denied, _, notes = plan
-    for place, item in enumerate(items):
-        if item.charges:
-            status, tally = _judge(item, costs[place], hits, counts, now)
-            counted.append(tally)
+    addends = plan.addends
+    hits = plan.hits
+    now = plan.now
+    # Without zip(strict=True): the keyword alone takes as long as making a status.
+    for index, planned in enumerate(plan.descriptors):
+        if planned.windows:
+            status, tally = _judge(planned, addends[index], hits, counts, now)
+            tallies.append(tally)
         else:
-            status = _unlimited(item)
-            counted.append(None)
-        told.append(status)
-        if status[0] is OVER_LIMIT:
+            status = _unlimited_status(planned)
+            tallies.append(None)
+        statuses.append(status)
+        if status[STATUS_CODE] is OVER_LIMIT:
             over = True
-    if over or denied:
-        return _refused(policy, plan, told, counted, refusals)
-    headers = _limit_headers(policy, plan, told, counted) if policy.shows_limits else ()
-    metadata = metadata_of(policy, plan, told, counted) if notes is not None else None
-    return new(Decision, (OK, told, counted, headers, b"", metadata, False))
+    if over or plan.denial:
+        return _refused(policy, plan, statuses, tallies, refusals)
+    headers = _limit_headers(policy, plan, statuses, tallies) if policy.shows_limits else ()
+    metadata = metadata_of(policy, plan, statuses, tallies) if plan.notes is not None else None
+    return Decision(OK, statuses, tallies, headers, b"", metadata)
 
 
 def _refused(
     policy: Policy,
     plan: Plan,
-    told: Sequence[StatusValues],
-    counted: Sequence[TallyValues | None],
+    statuses: Sequence[StatusValues],
+    tallies: Sequence[TallyValues | None],
     refusals: Refusals | None,
 ) -> Decision:
-    """The answer where a descriptor is over its limit, or the plan says that the request is denied."""
-    items, denied = plan.items, plan.denied
-    code = OVER_LIMIT if denied else _overall(items, told)
-    if denied and not any([item.denied for item in items]):  # it lacks a key, and so all of it is refused
-        told = [_DENIED_STATUS] * len(told)
+    """Return the answer to a request that is denied, or has a descriptor that is over its limit."""
+    code = OVER_LIMIT if plan.denial else _overall_code(plan.descriptors, statuses)
+    if plan.denial and not any([planned.denied for planned in plan.descriptors]):  # it lacks a required key
+        statuses = [_DENIED_STATUS] * len(statuses)
     shadowed = policy.shadow_mode and code is OVER_LIMIT
     if shadowed:
         code = OK
-    headers = _limit_headers(policy, plan, told, counted) if policy.shows_limits else ()
+    headers = _limit_headers(policy, plan, statuses, tallies) if policy.shows_limits else ()
     metadata = None
     if plan.notes is not None:
-        metadata = metadata_of(policy, plan, told, counted, shadowed=shadowed)
+        metadata = metadata_of(policy, plan, statuses, tallies, shadowed=shadowed)
     if code is OK or refusals is None:
-        return Decision(code, told, counted, headers, b"", metadata, shadowed)
-    refused = refusals.by_rules(plan) if denied else refusals.by_limit(plan, told, counted)
-    return Decision(code, told, counted, headers + refused.headers, refused.body, metadata)
+        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed)
+    refusal = refusals.by_rules(plan) if plan.denial else refusals.by_limit(plan, statuses, tallies)
+    return Decision(code, statuses, tallies, headers + refusal.headers, refusal.body, metadata)
 
 
 def decide_without_counts(policy: Policy, plan: Plan, refusals: Refusals | None = None) -> Decision | None:
-    """The answer to a request whose counters cannot be reached, by the failure mode; None where that is an error.
+    """Return the answer to a request without its counters, or None if the failure mode is an error.
 
-    A status has no limit then, as nothing is known of it, and a refusal nothing to wait for.
+    Its statuses have no limit and its refusal has no reset, because the counters are unknown.
     """
     if policy.failure_mode is FailureMode.ERROR:
         return None
     failed = _DENIED_STATUS if policy.failure_mode is FailureMode.DENY else OK_STATUS
-    statuses = [failed if item.charges else _unlimited(item) for item in plan.items]
-    code = OVER_LIMIT if plan.denied else _overall(plan.items, statuses)
+    statuses = [failed if planned.windows else _unlimited_status(planned) for planned in plan.descriptors]
+    code = OVER_LIMIT if plan.denial else _overall_code(plan.descriptors, statuses)
     tallies = [None] * len(statuses)
     shadowed = policy.shadow_mode and code is OVER_LIMIT
     metadata = None
@@ -110,80 +116,90 @@ def decide_without_counts(policy: Policy, plan: Plan, refusals: Refusals | None 
         return Decision(OK, statuses, tallies, dynamic_metadata=metadata, shadowed=shadowed)
     if refusals is None:
         return Decision(OVER_LIMIT, statuses, tallies, dynamic_metadata=metadata)
-    refused = refusals.by_rules(plan) if plan.denied else refusals.without_counts(plan)
-    return Decision(OVER_LIMIT, statuses, tallies, refused.headers, refused.body, metadata)
+    refusal = refusals.by_rules(plan) if plan.denial else refusals.without_counts(plan)
+    return Decision(OVER_LIMIT, statuses, tallies, refusal.headers, refusal.body, metadata)
 
 
-def _unlimited(item: Item) -> Status:
-    if item.denied:
+def _unlimited_status(planned: PlannedDescriptor) -> Status:
+    if planned.denied:
         return _DENIED_STATUS
-    return OK_STATUS if item.rule is None else UNLIMITED_STATUS
+    return OK_STATUS if planned.rule is None else UNLIMITED_STATUS
 
 
 def _judge(
-    item: Item, cost: int, hits: Sequence[Hit], counts: Sequence[Count], now: int
+    planned: PlannedDescriptor, addend: int, hits: Sequence[Hit], counts: Sequence[Count], now: int
 ) -> tuple[StatusValues, TallyValues]:
-    """The status of one limited descriptor, and what it adds to the statistics.
+    """Return the status of a limited descriptor, and what it adds to the statistics.
 
-    A limit of requests is over where the counter, with these hits in it, would hold more than the limit; a budget,
-    where it was used up before: the request that crosses its line succeeds.
+    A window of requests is over if the counter, with these hits, would exceed the limit. A budget is over if
+    it was used up before: the request that crosses the limit succeeds. Hit.is_over has the same rule; a call
+    of it would make this function a tenth slower.
     """
-    rule, stat = item.rule, item.stat
+    rule, stat = planned.rule, planned.stat
     assert rule is not None and stat is not None
     budget = rule.budget
-    windows: list[UseValues] = []
-    chosen: UseValues | None = None
-    for limit, top, end, place, near in item.charges:
-        before = counts[place]
+    uses: list[UseValues] = []
+    shown: UseValues | None = None
+    for window in planned.windows:
+        index = window.hit
+        before = counts[index]
         if not isinstance(before, int):
             raise before
-        hit = hits[place]
-        amount = hit.amount
+        hit = hits[index]
+        added = hit.amount
+        amount = window.amount
         if before < 0:
             after = before = ~before
-        elif amount:
-            after = before + amount
+        elif added:
+            after = before + added
             after = 0 if after < 0 else after if after < COUNTER_MAX else COUNTER_MAX
         else:
             after = before
-        over = cost >= 0 and (before >= top if budget else before + cost > top)
-        use = (limit, hit.key, end, before, after, over, near)
-        windows.append(use)
-        if chosen is None or _tells_more(use, chosen):
-            chosen = use
-    assert chosen is not None
-    limit, _, end, before, after, over, near = chosen
+        over = addend >= 0 and (before >= amount if budget else before + addend > amount)
+        use = (window.limit, hit.key, window.end, before, after, over, window.near)
+        uses.append(use)
+        if shown is None or _is_shown_before(use, shown):
+            shown = use
+    assert shown is not None
+    limit, _, end, before, after, over, near = shown
 
-    top = limit.amount
+    amount = limit.amount
     if not over:
-        near_hits = after - max(near, before) if after > near and cost > 0 else 0
-        tally = (stat, rule, limit, False, cost if cost > 0 else 0, near_hits, 0, 0, windows)
-        return (OK, None if rule.quiet else limit, top - after if after < top else 0, end - now), tally
-    # Hits that cross the line of a limit of requests are split: what still fitted is near, what did not is over.
-    over_hits, near_hits = (cost, 0) if before >= top else (before + cost - top, top - max(near, before))
-    tally = (stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, windows)
+        near_hits = after - max(near, before) if after > near and addend > 0 else 0
+        tally = (stat, rule, limit, False, addend if addend > 0 else 0, near_hits, 0, 0, uses)
+        remaining = amount - after if after < amount else 0
+        return (OK, None if rule.limit_on_refusal_only else limit, remaining, end - now), tally
+    # If the hits cross a limit of requests, those that fit are near the limit, and the rest is over it.
+    over_hits, near_hits = (
+        (addend, 0) if before >= amount else (before + addend - amount, amount - max(near, before))
+    )
+    tally = (stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, uses)
     if rule.shadow:
-        return (OK, None if rule.quiet else limit, 0, end - now), tally
+        return (OK, None if rule.limit_on_refusal_only else limit, 0, end - now), tally
     return (OVER_LIMIT, limit, 0, end - now), tally
 
 
-def _tells_more(one: UseValues, than: UseValues) -> bool:
-    """Whether the status tells of this window: of those without room the one that takes longest to reset (of two that
-    reset together, the longer unit), or else the one with the least left."""
-    limit, _, end, _, after, over, _ = one
-    other, _, other_end, _, other_after, other_over, _ = than
+def _is_shown_before(one: UseValues, other: UseValues) -> bool:
+    """Return whether the status shows window `one` rather than `other`.
+
+    It shows the window without room that takes longest to reset (of two that reset together, the longer one).
+    If all have room, it shows the one with the least left.
+    """
+    over, other_over = one[USE_OVER], other[USE_OVER]
+    limit, other_limit = one[USE_LIMIT], other[USE_LIMIT]
     if over and other_over:
-        return (end, length(limit.window)) > (other_end, length(other.window))
+        return (one[USE_END], length(limit.window)) > (other[USE_END], length(other_limit.window))
     if over or other_over:
         return over
-    return limit.amount - after < other.amount - other_after
+    return limit.amount - one[USE_AFTER] < other_limit.amount - other[USE_AFTER]
 
 
-def _overall(items: Sequence[Item], told: Sequence[StatusValues]) -> Code:
-    """OVER_LIMIT where any descriptor is, but those of quota rules only where every one of them is."""
+def _overall_code(descriptors: Sequence[PlannedDescriptor], statuses: Sequence[StatusValues]) -> Code:
+    """Return OVER_LIMIT if any descriptor is over. Quota rules count only if all of them are over."""
     quotas_left = quotas = 0
-    for item, (code, _, _, _) in zip(items, told, strict=True):
-        if not item.quota:
+    for planned, status in zip(descriptors, statuses, strict=True):
+        code = status[STATUS_CODE]
+        if not planned.quota:
             if code is OVER_LIMIT:
                 return OVER_LIMIT
         else:
@@ -193,23 +209,23 @@ def _overall(items: Sequence[Item], told: Sequence[StatusValues]) -> Code:
 
 
 def _limit_headers(
-    policy: Policy, plan: Plan, told: Sequence[StatusValues], counted: Sequence[TallyValues | None]
+    policy: Policy, plan: Plan, statuses: Sequence[StatusValues], tallies: Sequence[TallyValues | None]
 ) -> tuple[Header, ...]:
-    """Limit, remaining and reset of the descriptor that refuses (the last one), or else of the one with the least left."""
+    """Return limit, remaining and reset of the last refusing descriptor, or of that with the least left."""
     chosen: int | None = None
     best = OK_STATUS
-    for place, status in enumerate(map(Status._make, told)):
+    for index, status in enumerate(map(Status._make, statuses)):
         if status.limit is None:
             continue
-        if (status.code is OVER_LIMIT and not plan.items[place].quota) or (
+        if (status.code is OVER_LIMIT and not plan.descriptors[index].quota) or (
             chosen is None or (best.code is OK and status.remaining < best.remaining)
         ):
-            chosen, best = place, status
+            chosen, best = index, status
     if chosen is None:
         return ()
-    rule, limit = plan.items[chosen].rule, best.limit
+    rule, limit = plan.descriptors[chosen].rule, best.limit
     assert rule is not None and limit is not None
-    # A refusal that is to name no more than it must names no limit here either.
+    # With `error_details: minimal`, a refusal hides the limit here as well.
     minimal = best.code is OVER_LIMIT and policy.minimal(rule.error_details)
     headers = []
     if policy.limit_header and not minimal:
@@ -219,10 +235,10 @@ def _limit_headers(
     if policy.reset_header:
         headers.append(Header(policy.reset_header, str(best.reset)))
     if policy.ietf_fields:
-        values = counted[chosen]
-        assert values is not None
+        tally = tallies[chosen]
+        assert tally is not None
         if minimal:
             headers.append(ietf_refusal(rule, rule.limits.index(limit), best.reset))
         else:
-            headers += ietf_fields(rule, values[-1], plan.now)
+            headers += ietf_fields(rule, tally[TALLY_USES], plan.now)
     return tuple(headers)

@@ -2,15 +2,15 @@
 
 RateLimitServiceError
 ├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
-├── Forbidden             somebody who may not ask: PERMISSION_DENIED
+├── Forbidden             the caller has no permission: PERMISSION_DENIED
 ├── NotReady              no rules have been loaded yet: UNAVAILABLE
 ├── StoreError            the counters cannot be read or written: UNAVAILABLE
-│   └── CounterRefused    one of them, while the others can: it is not a number, or we may not touch it
-├── Overloaded            more calls at once than the server takes on: RESOURCE_EXHAUSTED
-├── InternalError         a mistake of ours: INTERNAL; the log has the cause
-├── InvalidRules          a configuration that cannot be loaded; carries every problem found
-└── StartError            the process cannot start as it is set up; one line says why
-    └── InvalidSetting    an environment variable or option with a value that it cannot have
+│   └── CounterRefused    one counter cannot be read or written: it is not a number, or access is denied
+├── Overloaded            too many calls are in flight: RESOURCE_EXHAUSTED
+├── InternalError         a bug: INTERNAL; the log has the cause
+├── InvalidRules          a configuration that cannot be loaded, with every problem found
+└── StartError            the process cannot start with these settings; one line says why
+    └── InvalidSetting    an environment variable or option with an invalid value
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class RateLimitServiceError(Exception):
 
 
 class InvalidRequest(RateLimitServiceError):
-    """The request cannot be decided, whatever the rules and the counters are."""
+    """The request is invalid, whatever the rules and the counters are."""
 
 
 class Forbidden(RateLimitServiceError):
-    """The caller is not one that may ask."""
+    """The caller has no permission to call."""
 
 
 class NotReady(RateLimitServiceError):
@@ -40,10 +40,7 @@ class StoreError(RateLimitServiceError):
 
 
 class CounterRefused(StoreError):
-    """One counter cannot be read or written, while the store is well: it is not a number, or we may not touch it.
-
-    `key` is that of the counter.
-    """
+    """One counter, `key`, cannot be read or written: it is not a number, or access is denied. Others can."""
 
     def __init__(self, why: str, key: str = "") -> None:
         super().__init__(why)
@@ -51,15 +48,15 @@ class CounterRefused(StoreError):
 
 
 class Overloaded(RateLimitServiceError):
-    """The server has as many calls in hand as it takes on."""
+    """The server has as many calls in flight as it accepts."""
 
 
 class InternalError(RateLimitServiceError):
-    """A mistake of ours. The cause is in the log, not in the answer."""
+    """A bug. The cause is in the log, not in the answer."""
 
 
 class Problem(NamedTuple):
-    """Something wrong with a configuration: where (file, line, path in the file), what, and what would be right."""
+    """A mistake in a configuration: where it is (file, line, path in the file), and how to correct it."""
 
     file: str
     line: int
@@ -72,9 +69,9 @@ class Problem(NamedTuple):
 
 
 class InvalidRules(RateLimitServiceError):
-    """A configuration that cannot be loaded. `problems` has all that is wrong, `warnings` what else was noticed.
+    """A configuration that cannot be loaded, with all its problems and warnings.
 
-    `again` is whether the same files may be loaded another time: nothing is wrong with what is in them.
+    `again` is whether loading the same files later may succeed, because their content is not the problem.
     """
 
     def __init__(
@@ -87,8 +84,8 @@ class InvalidRules(RateLimitServiceError):
 
 
 class StartError(RateLimitServiceError):
-    """The process cannot start as it is set up."""
+    """The process cannot start with these settings."""
 
 
 class InvalidSetting(StartError):
-    """A setting with a value that it cannot have."""
+    """A setting with an invalid value."""

@@ -1,7 +1,7 @@
 """The nouns of rate limiting, as Envoy's API names them.
 
-What a request carries is a NamedTuple (made for every call), what a rule says is a frozen dataclass (made once, at load). What a
-request has many of, or few look at, is handed on as a plain tuple of the same values.
+A request is made of NamedTuples, a rule of frozen dataclasses, and hits, plans and decisions are records
+(record.py). Statuses, uses and tallies are plain tuples, read by index constants.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ COUNTER_MAX = 2**53 - 1
 """Where hits and counters saturate: the largest integer that a Lua number holds exactly."""
 
 
-new: Final = tuple.__new__
-"""`new(Hit, (key, 1, 60, 0, 0))` is a Hit, made in half the time that calling the class takes: for what every call needs."""
-
-
 class Unit(enum.IntEnum):
     """The unit of a window, with the numbers of `RateLimitResponse.RateLimit.Unit`."""
 
@@ -36,7 +32,7 @@ class Unit(enum.IntEnum):
     YEAR = 6
     WEEK = 7
 
-    __hash__ = int.__hash__  # a window is looked up for every bucket; that of `enum` is written in Python
+    __hash__ = int.__hash__  # windows are hashed for every bucket, and Enum.__hash__ is written in Python
 
 
 class Code(enum.IntEnum):
@@ -46,14 +42,15 @@ class Code(enum.IntEnum):
     OVER_LIMIT = 2
 
 
-# By name, because Python 3.11 looks members of an enum up slowly, and these are in the way of every request.
+# Every request compares with these, and Python 3.11 looks up the members of an enum slowly.
 OK, OVER_LIMIT = Code.OK, Code.OVER_LIMIT
 
 
 class Calendar(NamedTuple):
-    """The calendar that a window follows: an IANA time zone, and where its weeks, months and years begin.
+    """The calendar that a window follows: an IANA time zone, and where weeks, months and years begin.
 
-    `weekday` is 0 for Monday to 6; `day` of the month (clamped to its length) is for months and years; `month` for years.
+    `weekday` is 0 (Monday) to 6. `day` is the day of the month, clamped to the length of the month, for
+    months and years. `month` is for years.
     """
 
     zone: str = "UTC"
@@ -63,9 +60,10 @@ class Calendar(NamedTuple):
 
 
 class Window(NamedTuple):
-    """How long a limit counts before it begins anew: `multiplier` × `unit`.
+    """The length of a window: `multiplier` × `unit`.
 
-    Without a calendar these are upstream's: blocks of a fixed number of seconds since 1970 (windows.py).
+    Without a calendar, windows are upstream's: blocks of a fixed number of seconds since 1970
+    (windows/blocks.py).
     """
 
     unit: Unit
@@ -75,7 +73,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So much in each window. `name` is printable, and may have letters beyond ASCII (text.header_text is for headers)."""
+    """An amount for each window. `name` is printable; text.header_text makes it fit for a header."""
 
     amount: int
     window: Window
@@ -83,7 +81,7 @@ class Limit:
 
 
 class StatKey(NamedTuple):
-    """What the statistics of a limit are kept under: the domain and the matched `key` or `key_value` of each level."""
+    """The name of a limit in the statistics: its domain, and the `key` or `key_value` of each level."""
 
     domain: str
     levels: tuple[str, ...]
@@ -96,8 +94,8 @@ class StatKey(NamedTuple):
 class Rule:
     """What the configuration says about the descriptors that end at one node of the tree.
 
-    `limits` is empty where the rule is unlimited; with several, all must have room. `path` is where the rule stands (domain and levels), as upstream's
-    statistics and /rlconfig name it; `source` is its file and line.
+    `limits` is empty for an unlimited rule. A request needs room in every one of them. `path` is the domain
+    and the levels of the rule, as upstream's statistics and /rlconfig name it. `source` is its file and line.
     """
 
     path: StatKey
@@ -110,24 +108,24 @@ class Rule:
     detailed_metric: bool = False
     metadata: Mapping[str, Any] | None = None
     budget: bool = False
-    """Its limits are budgets of tokens: what is used up is refused, and the request that crosses the line succeeds."""
+    """Whether its limits are token budgets: the request that crosses the limit still succeeds."""
     count_refused: bool = True
-    """Whether a request that any rule refuses consumes something from this one."""
+    """Whether a request that any rule refuses is counted by this rule."""
     warn_at: tuple[float, ...] = ()
-    """Shares of a limit whose crossing is told once in each window, ascending: 0.8 is 80 %."""
+    """Ascending shares of each limit (0.8 is 80 %), whose crossing is reported once in a window."""
     track: bool = False
-    """Whether the use of each bucket is shown as gauges."""
+    """Whether gauges show how much of each bucket is used."""
     denial_message: str = ""
-    """What a refused caller is told, with the placeholders of answers/wording.py; empty for the usual sentences."""
+    """The message of a refusal, with placeholders (answers/wording.py); empty for the default."""
     error_format: str = ""
-    """The dialect of a refusal's body (answers/dialects), the domain's where the rule has none; empty for REFUSAL_BODY."""
+    """The dialect of a refusal (answers/dialects), from the rule or its domain; empty for REFUSAL_BODY."""
     error_details: str = ""
-    """How much a refusal says (planning.FULL, MINIMAL), the domain's where the rule does not say; empty for REFUSAL_DETAILS."""
-    quiet: bool = False
-    """Whether a status carries its limit only where it is OVER_LIMIT (`limit_headers: on_refusal`)."""
+    """planning.FULL or MINIMAL, from the rule or its domain; empty for REFUSAL_DETAILS."""
+    limit_on_refusal_only: bool = False
+    """Whether only an OVER_LIMIT status carries its limit (`limit_headers: on_refusal`)."""
     source: str = ""
     watched: bool = field(init=False)
-    """Whether anybody is told of its use: `warn_at` or `track`."""
+    """Whether its use is reported: by `warn_at` or `track`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "watched", bool(self.warn_at or self.track))
@@ -135,7 +133,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescriptorRule:
-    """One descriptor of a configuration file, with those nested in it, in the order of the file."""
+    """One descriptor of a configuration file, with the descriptors nested in it, in the order of the file."""
 
     key: bytes
     value: bytes = b""
@@ -147,7 +145,7 @@ class DescriptorRule:
 
     @property
     def composite(self) -> bytes:
-        """The name that siblings are told apart by, as upstream joins it: `key`, or `key_value`."""
+        """The name that is unique among siblings, as upstream joins it: `key`, or `key_value`."""
         return self.key + b"_" + self.value if self.value else self.key
 
 
@@ -158,28 +156,28 @@ class DomainRules:
     name: str
     descriptors: tuple[DescriptorRule, ...] = ()
     deny_unmatched: bool = False
-    """Whether a descriptor that meets no rule is refused."""
+    """Whether a descriptor that matches no rule is refused."""
     required_keys: tuple[bytes, ...] = ()
     """A request is refused unless each of these keys is in one of its descriptors."""
     budgets: bool = False
-    """Whether a limit that a request brings with it is a budget even where it meets no rule (BUDGET_DOMAINS)."""
+    """Whether the limit of a request is a budget even where no rule matches (BUDGET_DOMAINS)."""
     zone: str = ""
-    """The time zone for calendar windows that do not say one; empty where the domain does not."""
+    """The default time zone of calendar windows; empty for UTC."""
     error_format: str = ""
     error_details: str = ""
-    """How a refusal that no limit gives is written, as in Rule."""
+    """As in Rule, for a refusal that is not due to a limit."""
     source: str = ""
 
 
 class Entry(NamedTuple):
-    """One key and value of a descriptor, as they came: any bytes."""
+    """One key and value of a descriptor. Callers may send any bytes."""
 
     key: bytes
     value: bytes
 
 
 class Override(NamedTuple):
-    """A limit that the request brings with it, in place of the configured one."""
+    """A limit in the request, which replaces the configured one."""
 
     amount: int
     unit: int
@@ -187,7 +185,7 @@ class Override(NamedTuple):
 
 
 class Descriptor(NamedTuple):
-    """What is to be limited. `hits` is None where the descriptor does not say, and 0 for a check that counts nothing."""
+    """A descriptor of a request. `hits` is its own hits_addend: None if absent, 0 for a check."""
 
     entries: tuple[Entry, ...]
     hits: int | None = None
@@ -196,10 +194,10 @@ class Descriptor(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One call of ShouldRateLimit. `hits` is for descriptors without their own; 0 is unset, and means 1.
+    """One call of ShouldRateLimit. `hits` is the hits_addend of descriptors without one; 0 means 1.
 
-    Requests with the same `key` are the same but for their numbers of hits; without one nothing is known of that, and so
-    it is for those whose answer is to be explained.
+    Requests with the same `key` differ in nothing but their hits_addends. A request with `explain` has no
+    key. Without a key, nothing is known about its likeness to others.
     """
 
     domain: str
@@ -210,33 +208,33 @@ class Request(NamedTuple):
 
 
 class Gate:
-    """How a hit takes part in the decision whether its request is counted at all: flags that are added up.
+    """Whether the verdict on a request decides if its hits are counted: flags that are added up.
 
-    A request none of whose hits yields or holds is counted in full, whatever its verdict. Plain integers, because every hit
-    of every request has them, and the flags of `enum` are many times slower.
+    A request without a hit that yields or holds is counted in full, whatever its verdict. The flags are plain
+    integers: every hit has some, and the flags of `enum` are many times slower.
     """
 
     NONE: Final = 0
     REFUSES: Final = 1
-    """Where this hit would go over its limit, the request counts as refused."""
+    """The request counts as refused if this hit is over its limit."""
     YIELDS: Final = 2
-    """This hit is not counted where the request is refused by another of its hits, and itself has room."""
+    """This hit is not counted if it has room itself and another hit refuses the request."""
     HOLDS: Final = 4
-    """This hit is not counted where the request is refused, by whichever of its hits."""
+    """This hit is not counted if any hit refuses the request."""
     BUDGET: Final = 8
-    """This hit goes over where the limit is used up already, not where it would be by this hit."""
+    """This hit is over once the limit is used up; otherwise, once this hit would exceed the limit."""
 
 
 HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS
-"""The gates for which a store must look at the whole group first."""
+"""The gates that make a store read the whole group before it counts a hit of it."""
 
 
 @record
 class Hit:
     """What one request asks of one counter: a charge (`amount` > 0), a check (0) or a refund (< 0).
 
-    A refund never takes a counter below 0. `ttl` (seconds, at least 1) is set when the counter is created, or has none.
-    `limit` matters only with a `gate`.
+    A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl`
+    seconds (at least 1). `limit` matters only with a `gate`.
     """
 
     key: str
@@ -245,6 +243,12 @@ class Hit:
     ttl: int
     limit: int = 0
     gate: int = 0
+
+    def is_over(self, before: int) -> bool:
+        """Return whether a counter that holds `before` has no room for this hit. A refund always has room."""
+        if self.amount < 0:
+            return False
+        return before >= self.limit if self.gate & Gate.BUDGET else before + self.amount > self.limit
 
 
 class Header(NamedTuple):
@@ -255,10 +259,11 @@ class Header(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The answer to one descriptor; `reset` is whole seconds.
+    """The answer for one descriptor.
 
-    `reset` is at least 1 where a limit decided, and 0 where nothing limits the descriptor. `limit` is None in both cases
-    where the rule shows it only in a refusal (`Rule.quiet`).
+    `reset` is in whole seconds: at least 1 if a limit decided, 0 if nothing limits the descriptor. `limit` is
+    None if nothing limits the descriptor, or if the rule shows its limit only in refusals
+    (Rule.limit_on_refusal_only).
     """
 
     code: Code
@@ -272,10 +277,10 @@ UNLIMITED_STATUS = Status(Code.OK, remaining=UINT32_MAX)
 
 
 class Use(NamedTuple):
-    """What became of one window of one limit: what its counter (`key`) held before and after, and when it ends.
+    """The use of one window: what its counter (`key`) held before and after the hit, and when it ends.
 
-    `over` is whether this window has no room, be it that it refuses or, on trial, would. Beyond `near` the use is near
-    the limit.
+    `over` is whether the window has no room, even if a rule in shadow mode lets the request pass. Above
+    `near`, the use is near the limit.
     """
 
     limit: Limit
@@ -288,7 +293,7 @@ class Use(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What one limited descriptor of a decided request adds to the statistics, by the window that its status tells of."""
+    """What one limited descriptor adds to the statistics, for the window that its status shows."""
 
     stat: StatKey
     rule: Rule
@@ -302,35 +307,62 @@ class Tally(NamedTuple):
 
     @property
     def uses(self) -> list[Use]:
-        """Every window of it, in the order of the rule."""
+        """Return the use of every window of the rule, in the order of its limits."""
         return list(map(Use._make, self.windows))
 
 
-# The values of these nouns as plain tuples, which are made in a quarter of the time and taken apart in a third.
+# A decision makes these for each of its descriptors. As plain tuples they take a quarter of the time of an
+# object. Only decision.py makes them. Everything else reads them by the index constants below, or as the
+# classes above.
 StatusValues = tuple[Code, Limit | None, int, int]
+STATUS_CODE: Final = 0
+STATUS_LIMIT: Final = 1
+STATUS_REMAINING: Final = 2
+STATUS_RESET: Final = 3
+
 UseValues = tuple[Limit, str, int, int, int, bool, int]
+USE_LIMIT: Final = 0
+USE_KEY: Final = 1
+USE_END: Final = 2
+USE_BEFORE: Final = 3
+USE_AFTER: Final = 4
+USE_OVER: Final = 5
+USE_NEAR: Final = 6
+
 TallyValues = tuple[StatKey, Rule, Limit, bool, int, int, int, int, Sequence[UseValues]]
+TALLY_STAT: Final = 0
+TALLY_RULE: Final = 1
+TALLY_LIMIT: Final = 2
+TALLY_OVER: Final = 3
+TALLY_WITHIN_LIMIT: Final = 4
+TALLY_NEAR_LIMIT: Final = 5
+TALLY_OVER_LIMIT: Final = 6
+TALLY_SHADOW_MODE: Final = 7
+TALLY_USES: Final = 8
 
 
-class Decision(NamedTuple):
-    """The answer to a request: one status for each of its descriptors, in their order."""
+@record
+class Decision:
+    """The answer to a request."""
 
     code: Code
-    told: Sequence[StatusValues]
-    counted: Sequence[TallyValues | None]
+    status_values: Sequence[StatusValues]
+    """The status of each descriptor, in their order."""
+    tally_values: Sequence[TallyValues | None]
+    """The tally of each descriptor, in their order; None if nothing limits the descriptor."""
     headers: tuple[Header, ...] = ()
     body: bytes = b""
-    """What a refused caller reads."""
+    """The body of a refusal."""
     dynamic_metadata: Mapping[str, Any] | None = None
     shadowed: bool = False
-    """Global shadow mode turned a refusal into this OK."""
+    """Whether the global shadow mode turned a refusal into this OK."""
 
     @property
     def statuses(self) -> list[Status]:
-        """What each descriptor is told."""
-        return list(map(Status._make, self.told))
+        """Return `status_values` as objects."""
+        return list(map(Status._make, self.status_values))
 
     @property
     def tallies(self) -> list[Tally | None]:
-        """What each descriptor adds to the statistics; None where nothing limits it."""
-        return [tally and Tally._make(tally) for tally in self.counted]
+        """Return `tally_values` as objects."""
+        return [tally and Tally._make(tally) for tally in self.tally_values]

@@ -1,4 +1,4 @@
-"""Sorting what may be long, without a call that takes long: another thread has its turn between any two steps."""
+"""Sorting in short steps: another thread can run between any two of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _RUN = 1_000
-"""Things that are sorted in one call: 100,000 would hold up every other thread for tens of milliseconds."""
+"""The items that one call sorts: 100,000 would block every other thread for tens of milliseconds."""
 
 
-def in_order(things: Iterable[T], key: Callable[[T], Any]) -> Iterator[T]:
-    """`sorted(things, key=key)`, in runs that are merged as they are asked for. Nothing is done before the first is."""
-    rest = iter(things)
+def in_order(items: Iterable[T], key: Callable[[T], Any]) -> Iterator[T]:
+    """Yield `sorted(items, key=key)` from sorted runs, which it merges step by step."""
+    rest = iter(items)
     runs = []
     while run := list(islice(rest, _RUN)):
         run.sort(key=key)

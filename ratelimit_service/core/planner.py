@@ -1,16 +1,16 @@
-"""From a request to the counters that it touches.
+"""From a request to its plan: the counters that it touches, and what deciding on it takes.
 
     Planner(tree, policy, jitter).plan(request, now) -> Plan        pure: nothing is counted yet
 
-What depends on neither the hits of a request nor the time is worked out once (Outline): which rules it meets, its buckets,
-who may be refused. Requests that are known to be alike (model.Request.key) share it. A reload makes a new planner, and so
-nothing of the rules before is remembered.
+A PreparedRequest is what neither the hits_addends of a request nor the time changes: the matched rules, the
+buckets and the gates. Requests with one key (model.Request.key) share it. All caches belong to the planner,
+and a reload makes a new planner.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,47 +19,50 @@ from .errors import InvalidRequest, NotReady
 from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
-from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey, new
-from .planning import Charge, Item, Notes, Plan, Policy, described, near_limit
+from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey
+from .planning import Notes, Plan, PlannedDescriptor, PlannedWindow, Policy, descriptor_text, near_limit
 from .recent import MIB, Recent
-from .text import show
+from .text import either, show
 from .windows.blocks import Spans
 
 Jitter = Callable[[], int]
-"""How many seconds longer than its window a new counter is kept; spreads expiry over time."""
+"""Seconds that a new counter outlives its window, so that counters do not all expire at once."""
 
-_OUTLINES = 8 * MIB
-_PLANS = 2 * MIB
-"""Bytes of memory of what is remembered of requests, and of the plans of one second."""
+_PREPARED_BYTES = 8 * MIB
+"""The memory of the prepared requests."""
+_PLANS_BYTES = 2 * MIB
+"""The memory of the plans of one second."""
+_MOST_NEAR_LIMITS = 1_000
+"""The cached results of near_limit."""
 
-_FREE, _FREE_QUOTA = Item(), Item(quota=True)
-_REPLACED, _REPLACED_QUOTA = Item(replaced=True), Item(quota=True, replaced=True)
+_FREE, _FREE_QUOTA = PlannedDescriptor(), PlannedDescriptor(quota=True)
+_REPLACED, _REPLACED_QUOTA = PlannedDescriptor(replaced=True), PlannedDescriptor(quota=True, replaced=True)
 
-_ANNOTATED = Notes()
+_METADATA_ONLY = Notes()
 MOST_EXPLAINED = 10
-"""Descriptors of a request whose answer is explained: to explain one takes about as long as to decide on ten."""
+"""An answer with more descriptors is not explained: explaining one takes about as long as deciding on ten."""
 _MOST_DOMAINS = 50
-"""How many domains an explanation names."""
+"""The domains that an explanation names."""
 
 
 class Planner:
-    """Plans requests by one set of rules; `tree` is None as long as there are none."""
+    """Plans requests by one set of rules. `tree` is None until the first rules are loaded."""
 
     def __init__(self, tree: RuleTree | None, policy: Policy, jitter: Jitter) -> None:
         self._tree = tree
         self._policy = policy
         self._jitter = jitter
-        self._spans = Spans()
-        self._outlines: Recent[bytes, Outline] = Recent(_OUTLINES, _weight_of_outline)
+        self._windows = _Windows(policy.near_limit_ratio)
+        self._prepared: Recent[bytes, PreparedRequest] = Recent(_PREPARED_BYTES, _weight_of_prepared)
         self._second = 0
         self._weight_of_plans = 0
         self._plans: dict[int, Plan] = {}
-        """The plans of this second, by the identity of their requests, which nothing else has as long as they are in here."""
+        """The plans of this second, by the id of their requests. A plan keeps its request alive."""
 
     def plan(self, request: Request, now: int) -> Plan:
-        """Match every descriptor of `request` and list the counters that it touches at `now`, seconds since 1970.
+        """Match each descriptor of `request`, and return its hits at `now`, in seconds since 1970.
 
-        Raises NotReady where there are no rules yet, InvalidRequest for a request that cannot be decided.
+        Raises NotReady if no rules are loaded, and InvalidRequest for a request that cannot be decided.
         """
         if now != self._second:
             self._second, self._plans, self._weight_of_plans = now, {}, 0
@@ -68,26 +71,26 @@ class Planner:
             return plan
         key = request.key
         if not key:
-            return self._outline(request).plan(request, now, self._jitter)
-        outline = self._outlines.get(key)
-        if outline is None:
-            outline = self._outline(request)
-            self._outlines.put(key, outline)
-        plan = outline.plan(request, now, self._jitter)
-        self._weight_of_plans += outline.weight
-        if self._weight_of_plans > _PLANS:
+            return self._prepare(request).plan(request, now, self._jitter)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepare(request)
+            self._prepared.put(key, prepared)
+        plan = prepared.plan(request, now, self._jitter)
+        self._weight_of_plans += prepared.weight
+        if self._weight_of_plans > _PLANS_BYTES:
             self._plans.clear()
-            self._weight_of_plans = outline.weight
+            self._weight_of_plans = prepared.weight
         self._plans[id(request)] = plan
         return plan
 
     @property
-    def remembered(self) -> Iterator[object]:
-        """Plans and outlines: so many that to drop them together takes long."""
+    def cached(self) -> Iterator[object]:
+        """All plans and prepared requests: so many that releasing them at once takes milliseconds."""
         yield from self._plans.values()
-        yield from self._outlines.values()
+        yield from self._prepared.values()
 
-    def _outline(self, request: Request) -> Outline:
+    def _prepare(self, request: Request) -> PreparedRequest:
         _check(request, self._policy.bounds)
         if self._tree is None:
             raise NotReady("no configuration has been loaded yet")
@@ -95,21 +98,39 @@ class Planner:
         notes = self._notes(request, domain)
         if domain is None:
             free = [_FREE] * len(request.descriptors)
-            return Outline(self._policy, self._spans, free, known_domain=False, notes=notes)
-        parts, denied = _parts(self._policy, domain, request)
-        return Outline(self._policy, self._spans, parts, denied, notes=notes)
+            return PreparedRequest(self._windows, free, known_domain=False, notes=notes)
+        descriptors, denial = _match_all(self._policy, domain, request)
+        return PreparedRequest(self._windows, descriptors, denial, notes=notes)
 
     def _notes(self, request: Request, domain: Domain | None) -> Notes | None:
         if not request.explain or len(request.descriptors) > MOST_EXPLAINED:
-            return _ANNOTATED if self._policy.dynamic_metadata else None
+            return _METADATA_ONLY if self._policy.dynamic_metadata else None
         if domain is None:
             domains = self._tree.domains if self._tree is not None else ()
             return Notes(explain=True, domains=tuple(islice(domains, _MOST_DOMAINS)))
-        return Notes(explain=True, missing_keys=tuple(_missing(domain, request)))
+        return Notes(explain=True, missing_keys=tuple(_missing_keys(domain, request)))
 
 
-class _Limited(NamedTuple):
-    """What one descriptor comes to that a rule limits."""
+class _Windows:
+    """The current span of each window and the near limit of each amount, cached for all requests."""
+
+    def __init__(self, near_limit_ratio: float) -> None:
+        self._ratio = near_limit_ratio
+        self._near: dict[int, int] = {}
+        self.spans = Spans()
+
+    def near(self, amount: int) -> int:
+        """Return near_limit of `amount`."""
+        near = self._near.get(amount)
+        if near is None:
+            if len(self._near) >= _MOST_NEAR_LIMITS:  # requests may bring any amount
+                self._near.clear()
+            near = self._near[amount] = near_limit(amount, self._ratio)
+        return near
+
+
+class _LimitedDescriptor(NamedTuple):
+    """A descriptor that a rule limits, before its windows are known."""
 
     rule: Rule
     stat: StatKey
@@ -118,155 +139,169 @@ class _Limited(NamedTuple):
     quota: bool
 
 
-_Slot = tuple[str, int, int, int, int, Hit]
-"""One counter of a request: its key, the end of its window, the place of the descriptor, the limit, the gate, and the hit that
-counts nothing."""
+class _PreparedHit(NamedTuple):
+    """A hit on one counter but for its amount and its time to live. `read` is the hit for a check."""
+
+    key: str
+    end: int
+    descriptor: int
+    limit: int
+    gate: int
+    read: Hit
 
 
-class Outline:
-    """What a request comes to, whatever it costs and whenever it comes; with the windows that it was last planned in."""
+class PreparedRequest:
+    """A request but for its hits_addends and the time, with the windows of its last plan."""
 
     __slots__ = (
         "_begin",
         "_budgets",
-        "_denied",
+        "_denial",
+        "_descriptors",
         "_end",
-        "_items",
+        "_hits",
         "_known_domain",
         "_notes",
-        "_parts",
-        "_policy",
+        "_planned",
         "_reads",
-        "_slots",
-        "_spans",
+        "_windows",
         "weight",
     )
 
     def __init__(
         self,
-        policy: Policy,
-        spans: Spans,
-        parts: Sequence[Item | _Limited],
-        denied: str = "",
+        windows: _Windows,
+        descriptors: Sequence[PlannedDescriptor | _LimitedDescriptor],
+        denial: str = "",
         *,
         known_domain: bool = True,
         notes: Notes | None = None,
     ) -> None:
-        self._policy = policy
-        self._spans = spans
-        self._parts = parts
-        self._denied = denied
+        self._windows = windows
+        self._descriptors = descriptors
+        self._denial = denial
         self._known_domain = known_domain
         self._notes = notes
         self._budgets = [
-            place for place, part in enumerate(parts) if part.rule is not None and part.rule.budget
+            index for index, each in enumerate(descriptors) if each.rule is not None and each.rule.budget
         ]
-        self.weight = 800 + sum([_weight_of_part(part) for part in parts])
-        """Bytes of memory that it takes, about."""
+        self.weight = 800 + sum([_weight_of_descriptor(each) for each in descriptors])
+        """The approximate bytes of memory that it takes."""
         self._begin = self._end = 0.0
-        self._items: list[Item] = []
-        self._slots: list[_Slot] = []
+        self._planned: list[PlannedDescriptor] = []
+        self._hits: list[_PreparedHit] = []
         self._reads: list[Hit] = []
 
     def plan(self, request: Request, now: int, jitter: Jitter) -> Plan:
-        """The plan of a request with this outline."""
+        """Return the plan of a request with this key."""
         if not self._begin <= now < self._end:
-            self._enter(now)
-        descriptors, addend = request.descriptors, request.hits
-        costs: list[int] = []
-        silent = False
-        for _, own, _, negative in descriptors:
-            # Its own hits where it has some (0 is a check), else the request's, of which 0 means 1.
-            cost = own
-            if cost is None:
-                silent = True
-                cost = addend or 1
-            if cost > COUNTER_MAX:
-                cost = COUNTER_MAX
-            costs.append(-cost if negative else cost)
-        unpriced: Sequence[int] = ()
-        if silent and not addend and self._budgets:
-            unpriced = [place for place in self._budgets if descriptors[place].hits is None]
-            for place in unpriced:
-                costs[place] = 0
-        hits = self._hits(costs, now, jitter) if any(costs) else self._reads
-        known, denied = self._known_domain, self._denied
-        return new(Plan, (request, self._items, costs, hits, now, known, denied, unpriced, self._notes))
+            self._enter_windows(now)
+        descriptors, default = request.descriptors, request.hits
+        addends: list[int] = []
+        incomplete = False
+        for descriptor in descriptors:
+            addend = descriptor.hits
+            if addend is None:
+                incomplete = True
+                addend = default or 1
+            if addend > COUNTER_MAX:
+                addend = COUNTER_MAX
+            addends.append(-addend if descriptor.negative else addend)
+        without_addend: Sequence[int] = ()
+        if incomplete and not default and self._budgets:
+            without_addend = [index for index in self._budgets if descriptors[index].hits is None]
+            for index in without_addend:
+                addends[index] = 0
+        return Plan(
+            request,
+            self._planned,
+            addends,
+            self._hits_of(addends, now, jitter) if any(addends) else self._reads,
+            now,
+            self._known_domain,
+            self._denial,
+            without_addend,
+            self._notes,
+        )
 
-    def _hits(self, costs: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
+    def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
         hits = []
-        for key, end, place, limit, gate, read in self._slots:
-            cost = costs[place]
-            if not cost or (gate & Gate.HOLDS and cost > 0 and self._denied):
-                hits.append(read)
-            else:
-                ttl = end - now + jitter()
-                hits.append(Hit(key, cost, ttl=ttl, limit=limit, gate=gate if cost > 0 else Gate.NONE))
+        for prepared in self._hits:
+            addend, gate = addends[prepared.descriptor], prepared.gate
+            if not addend or (gate & Gate.HOLDS and addend > 0 and self._denial):
+                hits.append(prepared.read)
+                continue
+            ttl = prepared.end - now + jitter()
+            gate = gate if addend > 0 else Gate.NONE
+            hits.append(Hit(prepared.key, addend, ttl=ttl, limit=prepared.limit, gate=gate))
         return hits
 
-    def _enter(self, now: int) -> None:
-        """Work out the windows that `now` lies in."""
+    def _enter_windows(self, now: int) -> None:
+        """Compute the windows at `now`, and what depends on them."""
         begin, end = -math.inf, math.inf
-        items: list[Item] = []
-        slots: list[_Slot] = []
-        for place, part in enumerate(self._parts):
-            if isinstance(part, Item):
-                items.append(part)
+        planned: list[PlannedDescriptor] = []
+        hits: list[_PreparedHit] = []
+        for index, each in enumerate(self._descriptors):
+            if isinstance(each, PlannedDescriptor):
+                planned.append(each)
                 continue
-            charges: list[Charge] = []
-            for limit in part.rule.limits:
-                span = self._spans.at(limit.window, now)
+            windows: list[PlannedWindow] = []
+            for limit in each.rule.limits:
+                amount = limit.amount
+                span = self._windows.spans.at(limit.window, now)
                 begin, end = max(begin, span.start), min(end, span.end)
-                near = near_limit(limit.amount, self._policy.near_limit_ratio)
-                charges.append((limit, limit.amount, span.end, len(slots), near))
-                key = f"{part.bucket}:{span.label}"
-                read = Hit(key, 0, ttl=span.end - span.start, limit=limit.amount, gate=part.gate)
-                slots.append((key, span.end, place, limit.amount, part.gate, read))
-            items.append(Item(part.rule, part.stat, tuple(charges), quota=part.quota))
-        self._items, self._slots, self._reads = items, slots, [read for _, _, _, _, _, read in slots]
+                near = self._windows.near(amount)
+                windows.append(PlannedWindow(limit, amount, span.end, len(hits), near))
+                key = f"{each.bucket}:{span.label}"
+                read = Hit(key, 0, ttl=span.end - span.start, limit=amount, gate=each.gate)
+                hits.append(_PreparedHit(key, span.end, index, amount, each.gate, read))
+            planned.append(PlannedDescriptor(each.rule, each.stat, tuple(windows), quota=each.quota))
+        self._planned, self._hits, self._reads = planned, hits, [each.read for each in hits]
         self._begin, self._end = begin, end
 
 
-def _weight_of_part(part: Item | _Limited) -> int:
-    if isinstance(part, Item):
+def _weight_of_descriptor(descriptor: PlannedDescriptor | _LimitedDescriptor) -> int:
+    if isinstance(descriptor, PlannedDescriptor):
         return 100
-    levels = part.stat.levels if part.stat is not part.rule.path else ()
-    windows = len(part.rule.limits) * (450 + 2 * len(part.bucket))
-    return 300 + len(part.bucket) + windows + sum([60 + 4 * len(level) for level in levels])
+    levels = descriptor.stat.levels if descriptor.stat is not descriptor.rule.path else ()
+    windows = len(descriptor.rule.limits) * (450 + 2 * len(descriptor.bucket))
+    return 300 + len(descriptor.bucket) + windows + sum([60 + 4 * len(level) for level in levels])
 
 
-def _weight_of_outline(key: bytes, outline: Outline) -> int:
-    return outline.weight + len(key)
+def _weight_of_prepared(key: bytes, prepared: PreparedRequest) -> int:
+    return prepared.weight + len(key)
 
 
-def _parts(policy: Policy, domain: Domain, request: Request) -> tuple[list[Item | _Limited], str]:
-    """What each descriptor comes to, and why the request is refused whatever the counters hold."""
-    matches = [_meet(domain, descriptor) for descriptor in request.descriptors]
+def _match_all(
+    policy: Policy, domain: Domain, request: Request
+) -> tuple[list[PlannedDescriptor | _LimitedDescriptor], str]:
+    """Match each descriptor, and return why the rules refuse the request, or an empty text."""
+    matches = [_match(domain, descriptor) for descriptor in request.descriptors]
     replaced: set[str] = set()
     for match in matches:
         if match is not None and match.rule.replaces:
             replaced |= match.rule.replaces
 
-    free = _FREE_QUOTA if policy.quota_mode else _FREE
-    free_by_another = _REPLACED_QUOTA if policy.quota_mode else _REPLACED
-    denied = _lacking(domain, request) if domain.required_keys else ""
-    parts: list[Item | _Limited] = []
+    unmatched = _FREE_QUOTA if policy.quota_mode else _FREE
+    replaced_by_another = _REPLACED_QUOTA if policy.quota_mode else _REPLACED
+    denial = _denial_for_missing_keys(domain, request) if domain.required_keys else ""
+    found: list[PlannedDescriptor | _LimitedDescriptor] = []
     for descriptor, match in zip(request.descriptors, matches, strict=True):
         if match is None and domain.deny_unmatched:
-            denied = denied or _unmatched(policy, domain, descriptor)
-            parts.append(Item(denied=True))
+            denial = denial or _denial_for_unmatched(policy, domain, descriptor)
+            found.append(PlannedDescriptor(denied=True))
         elif match is None:
-            parts.append(free)
+            found.append(unmatched)
         elif replaced and match.rule.name in replaced:
-            parts.append(free_by_another)
+            found.append(replaced_by_another)
         elif match.rule.unlimited:
-            parts.append(Item(match.rule, match.stat))
+            found.append(PlannedDescriptor(match.rule, match.stat))
         else:
             quota = match.rule.quota or policy.quota_mode
-            bucket = keys.bucket(policy.key_prefix, request.domain, match.parts)
+            bucket = keys.bucket(policy.key_prefix, domain.name_in_keys, match.bucket_entries)
             gate = _gate(policy, match.rule, quota)
-            parts.append(_Limited(match.rule, match.stat, bucket, gate, quota))
-    return parts, denied
+            found.append(_LimitedDescriptor(match.rule, match.stat, bucket, gate, quota))
+    return found, denial
 
 
 def _check(request: Request, bounds: RequestBounds) -> None:
@@ -280,42 +315,36 @@ def _check(request: Request, bounds: RequestBounds) -> None:
             override_limit(descriptor.override)
 
 
-def _meet(domain: Domain, descriptor: Descriptor) -> Match | None:
-    """The configured rule, or what the limit that the descriptor brings with it makes of it."""
+def _match(domain: Domain, descriptor: Descriptor) -> Match | None:
+    """Return the match of a descriptor, after applying its override."""
     match = domain.match(descriptor.entries)
-    return (
-        match if descriptor.override is None else overridden(domain, descriptor, descriptor.override, match)
-    )
+    if descriptor.override is None:
+        return match
+    return overridden(domain, descriptor, descriptor.override, match)
 
 
-def _unmatched(policy: Policy, domain: Domain, descriptor: Descriptor) -> str:
-    """Why a descriptor that meets no rule is refused."""
+def _denial_for_unmatched(policy: Policy, domain: Domain, descriptor: Descriptor) -> str:
     minimal = policy.minimal(domain.error_details)
-    return "no rule is for it" if minimal else f"no rule is for {described(descriptor.entries)}"
+    return "no rule is for it" if minimal else f"no rule is for {descriptor_text(descriptor.entries)}"
 
 
-def _lacking(domain: Domain, request: Request) -> str:
-    """Why the request is refused for a key that none of its descriptors has; empty where all are there."""
-    missing = _missing(domain, request)
-    return f"no descriptor has the key {_listed(missing)}" if missing else ""
+def _denial_for_missing_keys(domain: Domain, request: Request) -> str:
+    missing = [f"'{key}'" for key in _missing_keys(domain, request)]
+    return f"no descriptor has the key {either(missing)}" if missing else ""
 
 
-def _missing(domain: Domain, request: Request) -> list[str]:
-    """The keys that the domain requires and none of the descriptors has."""
+def _missing_keys(domain: Domain, request: Request) -> list[str]:
+    """Return the keys that the domain requires and no descriptor has."""
     present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
     return [show(key) for key in domain.required_keys if key not in present]
 
 
-def _listed(names: Iterable[str]) -> str:
-    return " or ".join(f"'{name}'" for name in names)
-
-
 def _gate(policy: Policy, rule: Rule, quota: bool) -> int:
-    """How the hits of a rule take part in whether the request is counted.
+    """Return the gate of the hits of a rule.
 
-    Rules that refuse nobody, shadow and quota ones, hold nothing back. With STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT
-    upstream lets them, and so one of them freezes the counters of the rules that are enforced. A charge on a budget is
-    counted whatever that setting says: what was used was used.
+    Rules in shadow or quota mode refuse nothing, so they hold back no other rule. With upstream's
+    STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT they do, and one of them can freeze the counters of the enforced
+    rules. A charge on a budget is always counted, whatever that setting is: the tokens are spent.
     """
     gate = Gate.BUDGET if rule.budget else Gate.NONE
     if not (rule.shadow or quota):

@@ -14,11 +14,11 @@ MIB = 2**20
 
 
 class Recent(Generic[Key, Value]):
-    """A dictionary of recently used values that weigh at most `most` bytes, and of as many from before them.
+    """A dictionary of the recently used values, in two generations of at most `most` bytes each.
 
-    A flood of new keys evicts the values that nobody uses, and none that is in use. `weigh` returns the bytes of memory of
-    a key and its value; it runs when a value is stored, never when one is looked up. A value that weighs more than an
-    eighth of the bound is not stored.
+    A flood of new keys evicts unused values, and keeps those in use. `weigh` returns the bytes of memory of a
+    key and its value. It runs when a value is stored, not when one is looked up. A value that weighs more
+    than an eighth of `most` is not stored.
     """
 
     __slots__ = ("_before", "_evicted", "_heaviest", "_most", "_now", "_weigh", "_weight", "newest")
@@ -32,7 +32,7 @@ class Recent(Generic[Key, Value]):
         self._before: dict[Key, Value] = {}
         self._evicted: dict[Key, Value] = {}
         self.newest: Callable[[Key], Value | None] = self._now.get
-        """A lookup among the most recent values, in one call of C. Where it returns None, `get` may still find the key."""
+        """Look up a key in the younger generation, in one call of C. `get` finds those of both."""
 
     def __len__(self) -> int:
         return len(self._now) + len(self._before) + len(self._evicted)
@@ -47,13 +47,13 @@ class Recent(Generic[Key, Value]):
         return value
 
     def values(self) -> Iterator[Value]:
-        """Every value that is held, each once."""
+        """Yield every value once."""
         yield from self._now.values()
         yield from self._before.values()
         yield from self._evicted.values()
 
     def put(self, key: Key, value: Value, weight: int = 0) -> None:
-        """Store `value`. A caller that knows its weight saves weighing it."""
+        """Store `value`. Its `weight` is computed unless the caller gives it."""
         weight = weight or self._weigh(key, value)
         if weight > self._heaviest:
             return
@@ -62,7 +62,7 @@ class Recent(Generic[Key, Value]):
             self._weight -= self._weigh(key, replaced)
         self._weight += weight
         if self._weight > self._most:
-            # `newest` is bound to this dictionary, so the dictionary stays and its values move.
+            # `newest` is bound to this dictionary, so the values move and the dictionary stays.
             self._evicted, self._before = self._before, self._now.copy()
             self._now.clear()
             self._weight = weight
@@ -78,7 +78,10 @@ class Recent(Generic[Key, Value]):
 def remembered(
     most: int, weigh: Callable[[tuple[*Arguments], Value], int]
 ) -> Callable[[Callable[[*Arguments], Value]], Callable[[*Arguments], Value]]:
-    """`functools.lru_cache`, bounded in bytes. `weigh` returns those of a function's arguments and its result."""
+    """Cache a function like functools.lru_cache, bounded in bytes.
+
+    `weigh` returns the bytes of the arguments and the result.
+    """
 
     def decorate(function: Callable[[*Arguments], Value]) -> Callable[[*Arguments], Value]:
         results: Recent[tuple[*Arguments], Value] = Recent(most, weigh)

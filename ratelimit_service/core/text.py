@@ -1,101 +1,109 @@
-"""Other people's text, made fit to be shown: in a log line, an error, an answer.
+"""Untrusted text made safe to show: in a log line, an error, an answer.
 
-What comes out is one line, and nothing in it acts on a terminal. Escaping what is escaped already changes nothing, so it
-does no harm to do it twice.
+The result is one line without control sequences for a terminal. Escaping it again changes nothing.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Iterable
 
 _HIDDEN = "***"
+_plain_header = re.compile(r"[ !#-\[\]-~]*").fullmatch
 _URL = re.compile(r"://(\S*)")
 _PARAMETER = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
 _LONG = 16_384
+"""The characters of a text that `fit` escapes as a whole."""
 
-_MOST_REMEMBERED = 4_096
+_MOST_CACHED = 4_096
 
 
 class _Escapes(dict[int, str]):
-    """What is shown for each code point, for `str.translate`: a loop in Python takes ten times as long.
+    """A table for `str.translate` that escapes unprintable code points, ten times as fast as a loop.
 
-    It remembers some of them; strangers have a million to choose from.
+    It caches a bounded number of them, because callers can send a million.
     """
 
     def __missing__(self, code: int) -> str:
-        if len(self) >= _MOST_REMEMBERED:
+        if len(self) >= _MOST_CACHED:
             self.clear()
-        shown = self[code] = self._shown(code)
-        return shown
+        text = self[code] = self._text(code)
+        return text
 
-    def _shown(self, code: int) -> str:
+    def _text(self, code: int) -> str:
         char = chr(code)
         return char if char.isprintable() else char.encode("unicode_escape").decode()
 
 
 class _EscapesOfBytes(_Escapes):
-    """The same for bytes decoded with `surrogateescape`: each that is not UTF-8 is a surrogate, and shown as the byte."""
+    """A table for bytes decoded with `surrogateescape`: it shows surrogates as the bytes they stand for."""
 
-    def _shown(self, code: int) -> str:
-        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else super()._shown(code)
+    def _text(self, code: int) -> str:
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else super()._text(code)
 
 
-_of_text, _of_bytes = _Escapes(), _EscapesOfBytes()
+_escapes, _escapes_of_bytes = _Escapes(), _EscapesOfBytes()
 
 
 def show(value: bytes) -> str:
-    """A descriptor's key or value for people: UTF-8 as it is, every other byte and control character escaped."""
+    """Return a key or value of a descriptor as text, with escapes for control characters and non-UTF-8."""
     text = value.decode(errors="surrogateescape")
-    return text if text.isprintable() else text.translate(_of_bytes)
+    return text if text.isprintable() else text.translate(_escapes_of_bytes)
 
 
 def excerpt(value: bytes, longest: int) -> str:
-    """As `show`, of the first `longest` bytes, and a note of how many there were: a value may be megabytes long."""
+    """Return `show` of the first `longest` bytes, and a note of the size if there are more."""
     if len(value) <= longest:
         return show(value)
     return f"{show(value[:longest])}… ({len(value)} bytes)"
 
 
 def printable(text: str) -> str:
-    """`text` with everything that is not printable escaped: newlines, ESC, bidirectional marks, lone surrogates."""
-    return text if text.isprintable() else text.translate(_of_text)
+    """Return `text` with unprintable characters escaped: newlines, ESC, bidi marks, lone surrogates."""
+    return text if text.isprintable() else text.translate(_escapes)
 
 
-@lru_cache(maxsize=4_096)
 def header_text(name: str) -> str:
-    """`name` as it can stand between the quotes of an x-ratelimit header: printable ASCII without quotes and backslashes.
+    """Return `name` as printable ASCII without quotes and backslashes, for an x-ratelimit header.
 
-    Envoy writes the names of limits into that header without escaping them.
+    Envoy copies the names of limits into that header without escaping them.
     """
+    if _plain_header(name):
+        return name
     return "".join([char if " " <= char <= "~" and char not in '"\\' else "_" for char in name])
 
 
 def shorten(text: str, longest: int) -> str:
-    """The first `longest` characters of `text`, and a note of how many there were."""
+    """Return the first `longest` characters of `text`, and a note of the length if there are more."""
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
 
 
 def fit(text: str, longest: int) -> str:
-    """`text` printable and in one line, of `longest` characters at most and a note of how many there were.
+    """Return at most `longest` printable characters of `text`, and a note of the length if there are more.
 
-    Of a text of megabytes only the beginning is looked at: to escape all of it takes a tenth of a second.
+    It escapes only the beginning of a long text: escaping megabytes takes a tenth of a second.
     """
     if len(text) <= _LONG:
         return shorten(printable(text), longest)
     return f"{printable(text[:longest])[:longest]}… ({len(text)} characters)"
 
 
+def either(names: Iterable[str]) -> str:
+    """Return `a`, `a or b`, or `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def hide_credentials(text: str) -> str:
-    """`text` with the user and password of every URL in it replaced: `redis://***@host`, `?password=***`."""
+    """Return `text` without the credentials of its URLs: `redis://***@host`, `?password=***`."""
     if "://" not in text:
         return text
     return _URL.sub(_without_credentials, text)
 
 
 def _without_credentials(url: re.Match[str]) -> str:
-    # A password may hold an unescaped @ or /, so everything up to the last @ goes.
+    # A password may contain an unescaped @ or /, so everything up to the last @ is hidden.
     _, at, place = url[1].rpartition("@")
     return f"://{_HIDDEN if at else ''}{at}{_PARAMETER.sub(_HIDDEN, place)}"

@@ -15,10 +15,9 @@ from ..core.matching.tree import Domain, RuleTree
 from ..core.model import Limit, Rule, Unit, Window
 from ..core.ordering import in_order
 from ..core.text import printable, show
+from ..core.windows.calendars import WEEKDAYS
 from .pages import Pages
 from .plain import text
-
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
 """What upstream shows for a rule that is unlimited."""
@@ -99,7 +98,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "count_refused": "" if rule.count_refused else "false",
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
-        "limit_headers": "on_refusal" if rule.quiet else "",
+        "limit_headers": "on_refusal" if rule.limit_on_refusal_only else "",
         "error_format": rule.error_format,
         "error_details": rule.error_details,
         "source": rule.source,
@@ -113,7 +112,7 @@ def _starts_on(window: Window) -> str:
     if calendar is None:
         return ""
     if window.unit is Unit.WEEK and calendar.weekday:
-        return _WEEKDAYS[calendar.weekday]
+        return WEEKDAYS[calendar.weekday]
     if window.unit is Unit.MONTH and calendar.day != 1:
         return str(calendar.day)
     if window.unit is Unit.YEAR and (calendar.month, calendar.day) != (1, 1):

@@ -201,7 +201,7 @@ def _letting_go(rules: list[_Before]) -> Generator[None, None, None]:
 def _parts(rules: _Before) -> Iterator[object]:
     for planner in rules.planners:
         yield planner
-        yield from planner.remembered
+        yield from planner.cached
     for domain in rules.tree.domains.values() if rules.tree else ():
         yield domain
         yield from domain.nodes()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..core.model import Code, Decision, Descriptor, Request, Tally
-from ..core.planning import Item, Plan
+from ..core.planning import Plan, PlannedDescriptor
 from ..core.text import excerpt, fit
 from ..core.windows.blocks import name as window_name
 from .line_writer import LineWriter
@@ -61,7 +61,9 @@ class DecisionLog:
             return
         time = datetime.fromtimestamp(plan.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         domain = _fit(plan.request.domain)
-        parts = zip(plan.request.descriptors, plan.items, decision.statuses, decision.tallies, strict=True)
+        parts = zip(
+            plan.request.descriptors, plan.descriptors, decision.statuses, decision.tallies, strict=True
+        )
         self._writer.put(
             [
                 _line(
@@ -93,10 +95,10 @@ def _hits(request: Request, descriptor: Descriptor) -> int | None:
     return -hits if hits is not None and descriptor.negative else hits
 
 
-def _limit(plan: Plan, item: Item, tally: Tally | None) -> dict[str, Any]:
+def _limit(plan: Plan, planned: PlannedDescriptor, tally: Tally | None) -> dict[str, Any]:
     """The limit that the status tells of, all None where nothing limits the descriptor; `rule` also where it is free."""
     if tally is None:
-        rule = _fit(item.rule.name or str(item.rule.path)) if item.rule else None
+        rule = _fit(planned.rule.name or str(planned.rule.path)) if planned.rule else None
         return {"rule": rule, **dict.fromkeys(("window", "limit", "used", "remaining", "resets_in"))}
     limit = tally.limit
     use = next(use for use in tally.uses if use.limit is limit)

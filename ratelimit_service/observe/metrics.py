@@ -9,13 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib import metadata
-from typing import NamedTuple
 
 from ..core.errors import RateLimitServiceError, StoreError
 from ..core.matching.overrides import OVERRIDE_SOURCE
 from ..core.matching.tree import RuleTree
-from ..core.model import OK, Decision, Limit, Rule, Window
-from ..core.planning import Item, Plan
+from ..core.model import (
+    OK,
+    TALLY_NEAR_LIMIT,
+    TALLY_OVER,
+    TALLY_OVER_LIMIT,
+    TALLY_RULE,
+    TALLY_SHADOW_MODE,
+    TALLY_USES,
+    TALLY_WITHIN_LIMIT,
+    USE_OVER,
+    Decision,
+    Limit,
+    Rule,
+    Window,
+)
+from ..core.planning import Plan, PlannedDescriptor
+from ..core.record import record
 from ..core.windows.blocks import name as window_name
 from .catalogue import BY_NAME, CATALOGUE, Kind
 from .exposition import Process, family
@@ -60,8 +74,9 @@ _RULE_METRICS = (
 )
 
 
-class _Rows(NamedTuple):
-    """Where an item of a plan counts: the row of its statistics, and that of its rule for each of its windows."""
+@record
+class _Rows:
+    """The rows that a planned descriptor counts in: one for its statistics, and one of its rule for each window."""
 
     limit: list[int]
     windows: list[list[int]]
@@ -108,15 +123,8 @@ class Metrics:
         self._lost_domains = counters(("ratelimit_service_domain_not_found",), max_series)
         self._calls = counters(("ratelimit_service_total_requests",), max_series)
         self._crossings = counters(("ratelimit_service_budget_threshold_crossed",), max_series)
-        self._tables = (
-            self._limits,
-            self._rules,
-            self._decisions,
-            self._errors,
-            self._lost_domains,
-            self._calls,
-            self._crossings,
-        )
+        limits, rules, decisions, errors = self._limits, self._rules, self._decisions, self._errors
+        self._tables = (limits, rules, decisions, errors, self._lost_domains, self._calls, self._crossings)
         self._times = Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
         self._store = Histogram()
         self._scale = 1_000 if milliseconds else 1
@@ -139,44 +147,43 @@ class Metrics:
 
     def count(self, plan: Plan, decision: Decision) -> bool:
         """Count a decision; whether there is more to it: a bucket that is used up, or whose rule is watched."""
-        code, _, counted, _, _, _, shadowed = decision
-        request, items, costs, _, _, known_domain, _, unpriced, _ = plan
-        if known_domain:
-            rows = self._verdicts.get(request.domain) or self._verdicts_in(request.domain)
-            rows[code is not OK][0] += 1
+        code = decision.code
+        if plan.known_domain:
+            domain = plan.request.domain
+            verdicts = self._verdicts.get(domain) or self._verdicts_in(domain)
+            verdicts[code is not OK][0] += 1
         else:
             self._count_request(plan, "ok" if code is OK else "over_limit")
-        if shadowed:
+        if decision.shadowed:
             self._shadowed += 1
-        if unpriced:
-            self._count_unpriced(plan)
+        if plan.without_addend:
+            self._count_without_addend(plan)
         more = False
-        for place, tally in enumerate(counted):
-            cost = costs[place]
+        descriptors, addends = plan.descriptors, plan.addends
+        for index, tally in enumerate(decision.tally_values):
+            addend, planned = addends[index], descriptors[index]
             if tally is None:
-                if cost and items[place].rule is not None:
-                    self._count_cost(items[place], cost)
+                if addend and planned.rule is not None:
+                    self._count_addend(planned, addend)
                 continue
-            item = items[place]
-            if not (cost or tally[3]):
-                if code is OK:
-                    (item.memo or self._rows(item))[1][0][_RULE_CHECKS] += 1
-                if tally[1].watched:
-                    more = True
-                continue
-            _, rule, _, over, within_limit, near_limit, over_limit, shadow_mode, windows = tally
+            over, rule = tally[TALLY_OVER], tally[TALLY_RULE]
             if over or rule.watched:
                 more = True
-            limit_row, rule_rows = self._count_cost(item, cost) if cost else item.memo or self._rows(item)
-            limit_row[_WITHIN] += within_limit
-            limit_row[_NEAR] += near_limit
+            if not (addend or over):
+                if code is OK:
+                    (planned.memo or self._rows(planned)).windows[0][_RULE_CHECKS] += 1
+                continue
+            rows = self._count_addend(planned, addend) if addend else planned.memo or self._rows(planned)
+            limit_row = rows.limit
+            limit_row[_WITHIN] += tally[TALLY_WITHIN_LIMIT]
+            limit_row[_NEAR] += tally[TALLY_NEAR_LIMIT]
             if not over:
                 continue
-            limit_row[_OVER] += over_limit
-            limit_row[_SHADOW] += shadow_mode
+            limit_row[_OVER] += tally[TALLY_OVER_LIMIT]
+            limit_row[_SHADOW] += tally[TALLY_SHADOW_MODE]
             if not rule.shadow:
-                for (_, _, _, _, _, used_up, _), row in zip(windows, rule_rows, strict=True):
-                    if used_up:
+                for use, row in zip(tally[TALLY_USES], rows.windows, strict=True):
+                    if use[USE_OVER]:
                         row[_RULE_REFUSED] += 1
         return more
 
@@ -186,10 +193,10 @@ class Metrics:
         self._count_request(plan, "error")
         if plan is None:
             return
-        self._count_unpriced(plan)
-        for item, cost in zip(plan.items, plan.costs, strict=True):
-            if cost and item.rule is not None:
-                self._count_cost(item, cost)
+        self._count_without_addend(plan)
+        for planned, addend in zip(plan.descriptors, plan.addends, strict=True):
+            if addend and planned.rule is not None:
+                self._count_addend(planned, addend)
 
     def requested(self, method: str, seconds: float, calls: int = 1) -> None:
         """Calls of a gRPC method were answered, each after so many seconds."""
@@ -278,34 +285,34 @@ class Metrics:
         )
         return rows
 
-    def _count_cost(self, item: Item, cost: int) -> _Rows:
-        """What was asked for, whatever the answer is."""
-        rows: _Rows = item.memo or self._rows(item)
-        limit_row, rule_rows = rows
-        if not item.charges:
-            limit_row[_UNLIMITED] += abs(cost)
-        elif cost < 0:
-            limit_row[_NEGATIVE] -= cost
+    def _count_addend(self, planned: PlannedDescriptor, addend: int) -> _Rows:
+        """Count the hits_addend of a descriptor, whatever the answer is."""
+        rows: _Rows = planned.memo or self._rows(planned)
+        if not planned.windows:
+            rows.limit[_UNLIMITED] += abs(addend)
+        elif addend < 0:
+            rows.limit[_NEGATIVE] -= addend
         else:
-            limit_row[_HITS] += cost
-            rule_rows[0][_RULE_CHARGES] += 1
-            for row in rule_rows:
-                row[_RULE_HITS] += cost
+            rows.limit[_HITS] += addend
+            windows = rows.windows
+            windows[0][_RULE_CHARGES] += 1
+            for row in windows:
+                row[_RULE_HITS] += addend
         return rows
 
-    def _count_unpriced(self, plan: Plan) -> None:
-        for place in plan.unpriced:
-            item = plan.items[place]
-            if item.charges:
-                (item.memo or self._rows(item)).windows[0][_RULE_COST_MISSING] += 1
+    def _count_without_addend(self, plan: Plan) -> None:
+        for index in plan.without_addend:
+            planned = plan.descriptors[index]
+            if planned.windows:
+                (planned.memo or self._rows(planned)).windows[0][_RULE_COST_MISSING] += 1
 
-    def _rows(self, item: Item) -> _Rows:
-        """The rows that an item counts in; looked up once for all requests that share it."""
-        rule, stat = item.rule, item.stat
+    def _rows(self, planned: PlannedDescriptor) -> _Rows:
+        """Look up the rows of a descriptor, once for all requests that share it."""
+        rule, stat = planned.rule, planned.stat
         assert rule is not None and stat is not None
-        limits = [limit for limit, _, _, _, _ in item.charges]
-        rows = item.memo = _Rows(
-            self._limits.row((stat.domain, *stat.levels[:2])), [self._rule(rule, limit) for limit in limits]
+        rows = planned.memo = _Rows(
+            self._limits.row((stat.domain, *stat.levels[:2])),
+            [self._rule(rule, window.limit) for window in planned.windows],
         )
         return rows
 

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 import structlog
 
 from ..core.errors import CounterRefused, RateLimitServiceError
-from ..core.model import Decision, Rule, Tally, UseValues
+from ..core.model import (
+    TALLY_OVER,
+    TALLY_RULE,
+    TALLY_USES,
+    USE_AFTER,
+    USE_END,
+    USE_KEY,
+    USE_LIMIT,
+    USE_OVER,
+    Decision,
+    Rule,
+    Tally,
+    UseValues,
+)
 from ..core.planning import Plan
 from .decision_log import DecisionLog
 from .metrics import Metrics
@@ -48,16 +61,16 @@ class Observers:
     def _tell(self, plan: Plan, decision: Decision) -> None:
         """Tell whoever looks at single buckets."""
         now = plan.now
-        for place, values in enumerate(decision.counted):
-            if values is None:
+        for index, tally in enumerate(decision.tally_values):
+            if tally is None:
                 continue
-            _, rule, _, over, _, _, _, _, windows = values
-            if over:
-                self._log_refusal(rule, windows, now)
+            rule = tally[TALLY_RULE]
+            if tally[TALLY_OVER]:
+                self._log_refusal(rule, tally[TALLY_USES], now)
             if rule.warn_at:
-                self._thresholds.note(Tally._make(values), now)
+                self._thresholds.note(Tally._make(tally), now)
             if rule.track:
-                self._tracker.note(plan.request.descriptors[place], Tally._make(values))
+                self._tracker.note(plan.request.descriptors[index], Tally._make(tally))
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """See ports.Observer."""
@@ -70,14 +83,15 @@ class Observers:
         if self._refusals.note(error.key, plan.now - plan.now % 60 + 60, "refused counter", plan.now):
             self._log.error("a counter cannot be used", bucket=error.key, error=str(error))
 
-    def _log_refusal(self, rule: Rule, windows: Sequence[UseValues], now: int) -> None:
-        for limit, key, end, _, used, over, _ in windows:
-            if over and self._refusals.note(key, end, rule.name, now):
+    def _log_refusal(self, rule: Rule, uses: Sequence[UseValues], now: int) -> None:
+        for use in uses:
+            key, end, limit = use[USE_KEY], use[USE_END], use[USE_LIMIT]
+            if use[USE_OVER] and self._refusals.note(key, end, rule.name, now):
                 self._log.info(
                     "limit reached",
                     bucket=key,
                     rule=limit.name or str(rule.path),
                     limit=limit.amount,
-                    used=used,
+                    used=use[USE_AFTER],
                     resets_in=end - now,
                 )

@@ -163,7 +163,7 @@ def bucket_text(key: str, descriptor: Descriptor) -> str:
     """The bucket of a counter for people: its descriptor, `team=dba,model=x`, or what the values that share it have in
     common, `path=/api/*`."""
     bucket = key.rpartition("}:")[0].rpartition("{")[2].partition("|")[2]
-    if bucket != "|".join([keys.part(*entry) for entry in descriptor.entries]):
+    if bucket != "|".join([keys.entry_text(*entry) for entry in descriptor.entries]):
         return bucket.replace("|", ",")
     return ",".join(
         [f"{excerpt(key, keys.LONGEST)}={excerpt(value, keys.LONGEST)}" for key, value in descriptor.entries]

@@ -176,7 +176,7 @@ class MemoryStore:
 
     def _held_back(self, group: Sequence[Hit]) -> set[int]:
         """The places of the hits that are held back where one refuses: those that hold, and those that yield and have room."""
-        over = [self._is_over(hit) for hit in group]
+        over = [hit.is_over(self._counters.get(hit.key, 0)) for hit in group]
         gates = [hit.gate for hit in group]
         if not any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True)):
             return set()
@@ -185,12 +185,6 @@ class MemoryStore:
             for place, gate in enumerate(gates)
             if gate & Gate.HOLDS or (gate & Gate.YIELDS and not over[place])
         }
-
-    def _is_over(self, hit: Hit) -> bool:
-        before = self._counters.get(hit.key, 0)
-        if hit.gate & Gate.BUDGET:
-            return hit.amount >= 0 and before >= hit.limit
-        return hit.amount >= 0 and before + hit.amount > hit.limit
 
     def _sweep(self, now: float) -> None:
         """Forget counters whose time is over; a bounded number of them at a time, so that no caller waits for it."""

@@ -20,6 +20,10 @@ from ..core.errors import InvalidRequest
 from ..core.model import (
     OK,
     OVER_LIMIT,
+    STATUS_CODE,
+    STATUS_LIMIT,
+    STATUS_REMAINING,
+    STATUS_RESET,
     UINT32_MAX,
     Code,
     Decision,
@@ -189,9 +193,10 @@ def _override(limit: Any) -> Override:
 
 def encode(decision: Decision) -> bytes:
     """A decision as a serialized RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
-    code, told, _, headers, body, metadata, _ = decision
-    parts = [_OVERALL_OK if code is OK else _OVERALL_REFUSED]
-    for code, limit, remaining, reset in told:
+    parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
+    for status in decision.status_values:
+        code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
+        remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
         left = _left(remaining) if remaining else b""
         if limit is None:
             head = _FREE if code is OK else _REFUSED
@@ -203,13 +208,14 @@ def encode(decision: Decision) -> bytes:
                 known = _limited(limit, reset)
             # The fields are in the order of their numbers.
             parts += ((known[1] if code is OK else known[2])[len(left)], left, known[3])
-    if headers:
-        parts.append(_headers(headers))
+    if decision.headers:
+        parts.append(_headers(decision.headers))
+    body = decision.body
     if body:
         parts += (b"*", _varint(len(body)), body)
-    if metadata is not None:
+    if decision.dynamic_metadata is not None:
         response = RateLimitResponse()
-        response.dynamic_metadata.update(metadata)
+        response.dynamic_metadata.update(decision.dynamic_metadata)
         parts.append(response.SerializeToString())
     return b"".join(parts)
 
@@ -217,7 +223,8 @@ def encode(decision: Decision) -> bytes:
 def response_of(decision: Decision) -> RateLimitResponse:
     """A decision as a RateLimitResponse for people, who see the names of limits as they were written."""
     response = RateLimitResponse.FromString(encode(decision))
-    for status, (_, limit, _, _) in zip(response.statuses, decision.told, strict=True):
+    for status, values in zip(response.statuses, decision.status_values, strict=True):
+        limit = values[STATUS_LIMIT]
         if limit is not None:
             status.current_limit.name = limit.name
     return response

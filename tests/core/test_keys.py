@@ -18,7 +18,7 @@ DOCUMENTED = Path(__file__).parents[2] / "docs" / "keys.md"
 
 
 def key(domain: str, entries: list[tuple[bytes, bytes]], window: Window) -> str:
-    bucket = keys.bucket("", domain, [keys.part(*entry) for entry in entries])
+    bucket = keys.bucket("", keys.domain_text(domain), [keys.entry_text(*entry) for entry in entries])
     return f"{bucket}:{span_at(window, MOMENT).label}"
 
 
@@ -99,19 +99,19 @@ def test_a_marker_stands_beside_its_counter(percent: str) -> None:
 
 def test_a_pattern_that_values_share_keeps_its_stars() -> None:
     """A shared bucket is told from the bucket of a value that happens to look like the pattern."""
-    assert "path=/api/*" == keys.shared_part(b"path", b"path_/api/*")
-    assert "path=/api/%2A" == keys.part(b"path", b"/api/*")
+    assert "path=/api/*" == keys.shared_entry_text(b"path", b"path_/api/*")
+    assert "path=/api/%2A" == keys.entry_text(b"path", b"/api/*")
 
 
 def test_a_pattern_that_reaches_into_the_key_stands_there_whole() -> None:
     """It is told from the pattern of a value that reads the same."""
-    assert "path=~pa*" == keys.shared_part(b"path", b"pa*")
-    assert "path=pa*" == keys.shared_part(b"path", b"path_pa*")
+    assert "path=~pa*" == keys.shared_entry_text(b"path", b"pa*")
+    assert "path=pa*" == keys.shared_entry_text(b"path", b"path_pa*")
 
 
 def test_the_prefix_stands_before_the_hash_tag() -> None:
     """CACHE_KEY_PREFIX is written as it is, and stays out of what decides the slot."""
-    assert "staging:{d|k=v}" == keys.bucket("staging:", "d", ["k=v"])
+    assert "staging:{d|k=v}" == keys.bucket("staging:", keys.domain_text("d"), ["k=v"])
 
 
 @pytest.mark.parametrize("byte", range(256))

@@ -118,15 +118,15 @@ def test_looking_up_joins_key_and_value_as_upstream_does() -> None:
     first, second = match(*rules, entries="foo=bar"), match(*rules, entries="foo_bar=")
     assert first is not None and second is not None
     assert first.rule is second.rule
-    assert ("foo=bar",) == first.parts
-    assert ("foo_bar=",) == second.parts
+    assert ("foo=bar",) == first.bucket_entries
+    assert ("foo_bar=",) == second.bucket_entries
 
 
 def test_values_that_share_a_threshold_share_a_bucket() -> None:
     """Whatever matches the pattern counts together, the literal pattern included."""
     shared = node("path", "/api/*", rule("api"), share_threshold=True)
     found = [match(shared, entries=f"path={path}") for path in ("/api/a", "/api/b", "/api/*")]
-    assert {("path=/api/*",)} == {each.parts for each in found if each}
+    assert {("path=/api/*",)} == {each.bucket_entries for each in found if each}
     assert 3 == len([each for each in found if each])
 
 
@@ -135,7 +135,7 @@ def test_a_shared_bucket_stays_shared_below() -> None:
     tree = node("path", "/api/*", None, node("user", "", rule("user")), share_threshold=True)
     found = match(tree, entries="path=/api/a user=u")
     assert found is not None
-    assert ("path=/api/*", "user=u") == found.parts
+    assert ("path=/api/*", "user=u") == found.bucket_entries
 
 
 @pytest.mark.parametrize(

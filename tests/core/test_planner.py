@@ -38,8 +38,8 @@ def asked(key: bytes, *costs: int | None, addend: int = 0, names: str = "team us
 
 def told(plan: Plan) -> tuple[object, ...]:
     """Everything in a plan but the request."""
-    items = [(item.rule, item.stat, item.charges, item.quota, item.denied) for item in plan.items]
-    return items, list(plan.costs), list(plan.hits), plan.now, plan.denied, list(plan.unpriced)
+    planned = [(each.rule, each.stat, each.windows, each.quota, each.denied) for each in plan.descriptors]
+    return planned, list(plan.addends), list(plan.hits), plan.now, plan.denial, list(plan.without_addend)
 
 
 costs = st.sampled_from([None, 0, 1, 7, 2**64 - 1])
@@ -53,7 +53,7 @@ costs = st.sampled_from([None, 0, 1, 7, 2**64 - 1])
         max_size=8,
     )
 )
-def test_a_shared_outline_gives_the_plans_that_a_new_one_would(
+def test_a_prepared_request_gives_the_plans_that_a_new_one_would(
     calls: list[tuple[int | None, int | None, int | None, int, int]],
 ) -> None:
     """Whatever came before, whatever it costs, and whichever way the clock goes."""
@@ -78,8 +78,8 @@ def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
     planner = Planner(TREE, Policy(), lambda: 0)
     requests = [asked(b"k", cost, names="team") for cost in range(1, 5_000)]
     for request in requests:
-        assert request.descriptors[0].hits == planner.plan(request, MIDNIGHT).costs[0]
-    assert len(planner._plans) * planner._outlines.get(b"k").weight <= 2 * MIB  # type: ignore[union-attr]
+        assert request.descriptors[0].hits == planner.plan(request, MIDNIGHT).addends[0]
+    assert len(planner._plans) * planner._prepared.get(b"k").weight <= 2 * MIB  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -115,17 +115,17 @@ def test_what_is_remembered_of_a_request_takes_no_more_memory_than_it_weighs(
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    remembered = [planner._outlines.get(request.key) for request in requests]
-    weight = sum([outline.weight for outline in remembered if outline is not None])
-    assert taken <= 2 * weight + 16_384  # outlines, and plans
+    remembered = [planner._prepared.get(request.key) for request in requests]
+    weight = sum([prepared.weight for prepared in remembered if prepared is not None])
+    assert taken <= 2 * weight + 16_384  # prepared requests, and plans
     assert weight <= 6 * taken
 
 
-def test_requests_that_are_alike_share_their_items() -> None:
+def test_requests_with_one_key_share_their_planned_descriptors() -> None:
     """So that an observer looks up once what it counts them in."""
     planner = Planner(TREE, Policy(), lambda: 0)
     one, two = planner.plan(asked(b"k", 1, 2, 3), MIDNIGHT), planner.plan(asked(b"k", 4, 5, 6), MIDNIGHT + 1)
-    assert one.items is two.items
+    assert one.descriptors is two.descriptors
 
 
 def test_requests_without_a_key_share_nothing() -> None:
@@ -133,7 +133,7 @@ def test_requests_without_a_key_share_nothing() -> None:
     planner = Planner(TREE, Policy(), lambda: 0)
     one = planner.plan(asked(b"", 1, names="team"), MIDNIGHT)
     two = planner.plan(asked(b"", 1, names="user"), MIDNIGHT)
-    assert [TREE.rules[0], TREE.rules[1]] == [one.items[0].rule, two.items[0].rule]
+    assert [TREE.rules[0], TREE.rules[1]] == [one.descriptors[0].rule, two.descriptors[0].rule]
 
 
 def test_a_reload_forgets_what_was_worked_out_by_the_rules_before() -> None:

@@ -12,7 +12,7 @@ from ratelimit_service.core.decision import decide_without_counts
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Code, Descriptor, Entry, Override, Request, Unit
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import FailureMode, described
+from ratelimit_service.core.planning import FailureMode, descriptor_text
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from tests.core.refusals import ALL_HEADERS, RULES, STRICT, WORDS, error, headers, limiter, message, refused
@@ -206,7 +206,7 @@ def test_a_strangers_text_is_text_in_every_dialect(dialect: str, nasty: str) -> 
         assert Code.OVER_LIMIT is decision.code
         if domain == "d" and override is None:
             (details,) = [found for found in dicts(body) if "descriptor" in found]
-            assert described(charge.entries) == details["descriptor"]
+            assert descriptor_text(charge.entries) == details["descriptor"]
         assert all(text.isprintable() for text in texts(body))
         assert all(header.value.isascii() and header.value.isprintable() for header in decision.headers)
         assert len(decision.body) < 4_000

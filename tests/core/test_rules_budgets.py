@@ -65,7 +65,12 @@ def test_requests_per_unit_stays_what_it_is_upstream() -> None:
     found = rule("rate_limit: {unit: month, requests_per_unit: 5}")
     assert (Limit(5, Window(Unit.MONTH)),) == found.limits
     assert (False, True) == (found.budget, found.count_refused)
-    assert ((), False, "", False) == (found.warn_at, found.track, found.denial_message, found.quiet)
+    assert ((), False, "", False) == (
+        found.warn_at,
+        found.track,
+        found.denial_message,
+        found.limit_on_refusal_only,
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_what_stands_beside_a_limit_is_in_its_rule() -> None:
     found = rule(f"rate_limits: [{REQUESTS}], track: yes, denial_message: 'Wait {{reset_seconds}} s.'")
     assert (True, "Wait {reset_seconds} s.") == (found.track, found.denial_message)
     for written, expected in (("always", False), ("on_refusal", True), ("ON_REFUSAL", True), ("~", False)):
-        assert expected is rule(f"rate_limit: {REQUESTS}, limit_headers: {written}").quiet
+        assert expected is rule(f"rate_limit: {REQUESTS}, limit_headers: {written}").limit_on_refusal_only
 
 
 def test_in_budget_domains_every_limit_is_a_budget() -> None:

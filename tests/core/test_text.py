@@ -99,7 +99,7 @@ def test_the_table_of_escapes_does_not_grow_with_what_strangers_send() -> None:
     for first in range(0xE000, 0xF8FF, 100):
         printable("".join(map(chr, range(first, first + 100))))
         show("".join(map(chr, range(first, first + 100))).encode())
-    assert max(len(text._of_text), len(text._of_bytes)) <= 4_096
+    assert max(len(text._escapes), len(text._escapes_of_bytes)) <= 4_096
 
 
 @given(st.text(max_size=40), st.integers(1, 20))

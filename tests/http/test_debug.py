@@ -39,7 +39,10 @@ TREE = RuleTree(
                     ),
                 ),
                 DescriptorRule(
-                    b"quiet", rule=Rule(StatKey("d", ("quiet",)), (Limit(5, Window(Unit.DAY)),), quiet=True)
+                    b"quiet",
+                    rule=Rule(
+                        StatKey("d", ("quiet",)), (Limit(5, Window(Unit.DAY)),), limit_on_refusal_only=True
+                    ),
                 ),
                 DescriptorRule(
                     b"said",

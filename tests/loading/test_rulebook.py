@@ -284,7 +284,7 @@ def alive() -> dict[str, int]:
     kinds = Counter(type(each) for each in gc.get_objects())
     return {
         kind.__name__: kinds[kind]
-        for kind in (RuleTree, matcher.Domain, matcher.Node, DomainRules, DescriptorRule, Rule, Limit)
+        for kind in (RuleTree, matcher.Domain, matcher.RuleNode, DomainRules, DescriptorRule, Rule, Limit)
     }
 
 
@@ -302,7 +302,7 @@ def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are at one level: in one call, they would keep everybody waiting."""
     gone = 0
 
-    class Node(matcher.Node):
+    class Node(matcher.RuleNode):
         __slots__ = ()
 
         def __del__(self) -> None:
@@ -316,21 +316,21 @@ def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             nonlocal gone
             gone += 1
 
-    class Outline(planner.Outline):
+    class Prepared(planner.PreparedRequest):
         __slots__ = ()
 
         def __del__(self) -> None:
             nonlocal gone
             gone += 1
 
-    monkeypatch.setattr(matcher, "Node", Node)
+    monkeypatch.setattr(matcher, "RuleNode", Node)
     inner = tuple([Written(b"model", b"%d" % number) for number in range(100)])
     source = DomainRules(
         "d", (*[Written(b"team", b"%d" % number) for number in range(100)], Written(b"team", children=inner))
     )
     tree = RuleTree([source])
     plans = planner.Planner(tree, Policy(), lambda: 0)
-    monkeypatch.setattr(planner, "Outline", Outline)
+    monkeypatch.setattr(planner, "PreparedRequest", Prepared)
     for number in range(100):
         entries = (Entry(b"team", b"%d" % number),)
         plans.plan(Request("d", (Descriptor(entries),), key=b"%d" % number), MIDNIGHT)

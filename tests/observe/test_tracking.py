@@ -252,8 +252,8 @@ def test_a_bucket_is_called_what_its_descriptor_says(
     prefix: str, entries: tuple[tuple[bytes, bytes], ...], expected: str
 ) -> None:
     """For people, whatever the key must look like."""
-    parts = [keys.part(*entry) for entry in entries]
-    key = keys.bucket(prefix, "d|}", parts) + ":hour:2026-11-21T01Z"
+    parts = [keys.entry_text(*entry) for entry in entries]
+    key = keys.bucket(prefix, keys.domain_text("d|}"), parts) + ":hour:2026-11-21T01Z"
     assert expected == bucket_text(key, Descriptor(tuple([Entry(*entry) for entry in entries])))
 
 

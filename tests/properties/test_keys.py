@@ -59,7 +59,7 @@ domains = st.one_of(st.text("d|=%:_{}~*é\x00", min_size=1, max_size=4), st.just
 
 
 def flat(name: str, descriptor: Entries) -> str:
-    return keys.bucket("", name, [keys.part(*entry) for entry in descriptor])
+    return keys.bucket("", keys.domain_text(name), [keys.entry_text(*entry) for entry in descriptor])
 
 
 @example("d", [(b"a", b"b_c")], "d", [(b"a_b", b"c")])
@@ -116,15 +116,15 @@ def test_neighbours_have_two_buckets(pair: tuple[Entries, Entries]) -> None:
 @given(texts, texts, texts.filter(lambda pattern: b"*" in pattern))
 def test_a_pattern_is_no_value(key: bytes, value: bytes, pattern: bytes) -> None:
     """Nobody gets into the shared bucket of a pattern by sending a value that looks like it."""
-    assert keys.part(key, value) != keys.shared_part(key, key + b"_" + pattern)
-    assert keys.part(key, value) != keys.shared_part(key, pattern)
+    assert keys.entry_text(key, value) != keys.shared_entry_text(key, key + b"_" + pattern)
+    assert keys.entry_text(key, value) != keys.shared_entry_text(key, pattern)
 
 
 @given(texts, texts, texts)
 def test_two_patterns_have_two_buckets(key: bytes, one: bytes, other: bytes) -> None:
     """Patterns of values and patterns that reach into the key, short ones and long ones."""
     assume(one != other)
-    assert keys.shared_part(key, b"*" + one) != keys.shared_part(key, b"*" + other)
+    assert keys.shared_entry_text(key, b"*" + one) != keys.shared_entry_text(key, b"*" + other)
 
 
 class Read(NamedTuple):

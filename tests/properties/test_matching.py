@@ -205,4 +205,9 @@ def test_only_what_shares_a_threshold_counts_together(
         first, second = met(tree, one), met(tree, other)
         if first is not None and second is not None:
             together = counted_as(rules, one) == counted_as(rules, other)
-            assert together is (first.parts == second.parts), (one, other, first.parts, second.parts)
+            assert together is (first.bucket_entries == second.bucket_entries), (
+                one,
+                other,
+                first.bucket_entries,
+                second.bucket_entries,
+            )

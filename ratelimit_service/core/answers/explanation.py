@@ -1,16 +1,26 @@
-"""Why a request was answered as it was: the rules that it met, every window, and what the protocol has no field for.
+"""Why a request was answered as it was: its rules, every window, and what the protocol has no field for.
 
-`ratelimit-service ask` asks for it (`explain` of a RateLimitRequest), and reads it from the dynamic metadata of the answer.
-Numbers are whole and at most 2^53 - 1, so a protobuf Struct, whose numbers are doubles, carries them exactly.
+`ratelimit-service ask` requests an explanation (`explain` of a RateLimitRequest) and reads it from the
+dynamic metadata of the answer. Numbers are whole and at most 2^53 - 1. The numbers of a protobuf Struct are
+doubles, and hold them exactly.
 
     {"descriptors": [{"rule": "token-budgets.team_dba",
-                      "windows": [{"window": "hour", "unit": "HOUR", "multiplier": 1, "name": "dba-hourly", "limit": 5000,
-                                   "used": 4211, "remaining": 789, "over": false, "resets_in": 955}]}]}
+                      "windows": [{"window": "hour", "unit": "HOUR", "multiplier": 1, "name": "dba-hourly",
+                                   "limit": 5000, "used": 4211, "remaining": 789, "over": false,
+                                   "resets_in": 955}]}]}
 
-A descriptor is empty where nothing limits it. `unlimited`, `shadow_mode` and `quota_mode` are what its rule says; `replaced`
-is there where the rule of another descriptor takes the place of its own, `unmatched` where its domain refuses it, and
-`unreachable` where its counters could not be read. Beside `descriptors` there can be `domains` (the domain of the request is
-unknown, these are known), `missing_keys` (of `required_keys`) and `shadow_mode` (SHADOW_MODE made an OK of a refusal).
+A descriptor is empty if nothing limits it. Otherwise it can have
+
+    unlimited, shadow_mode, quota_mode   as in its rule
+    replaced                             the rule of another descriptor replaces its own
+    unmatched                            no rule matches it, and its domain refuses that
+    unreachable                          its counters could not be read
+
+Beside `descriptors` there can be
+
+    domains        known domains: the domain of the request is unknown
+    missing_keys   the `required_keys` that no descriptor has
+    shadow_mode    SHADOW_MODE turned a refusal into this OK
 """
 
 from __future__ import annotations
@@ -18,14 +28,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..model import Rule, StatusValues, TallyValues, UseValues
-from ..planning import Item, Plan, Policy
+from ..model import (
+    TALLY_USES,
+    USE_AFTER,
+    USE_END,
+    USE_LIMIT,
+    USE_OVER,
+    Rule,
+    StatusValues,
+    TallyValues,
+    UseValues,
+)
+from ..planning import Plan, PlannedDescriptor, Policy
 from ..text import fit
 from ..windows.blocks import name as window_name
 from .metadata import dynamic_metadata
 
 EXPLANATION = "explanation"
-"""Where it stands in the dynamic metadata."""
+"""Its key in the dynamic metadata."""
 
 _LONGEST = 200
 
@@ -33,23 +53,24 @@ _LONGEST = 200
 def metadata_of(
     policy: Policy,
     plan: Plan,
-    told: Sequence[StatusValues],
-    counted: Sequence[TallyValues | None],
+    statuses: Sequence[StatusValues],
+    tallies: Sequence[TallyValues | None],
     *,
     shadowed: bool = False,
 ) -> dict[str, Any]:
-    """The dynamic metadata of an answer: what was asked, where the policy wants it, and the explanation of the answer."""
-    metadata = dynamic_metadata(plan, told) if policy.dynamic_metadata else {}
+    """Return the dynamic metadata of an answer: the request and the explanation, each if wanted."""
+    metadata = dynamic_metadata(plan, statuses) if policy.dynamic_metadata else {}
     if plan.notes is not None and plan.notes.explain:
-        metadata[EXPLANATION] = explanation(plan, counted, shadowed=shadowed)
+        metadata[EXPLANATION] = explanation(plan, tallies, shadowed=shadowed)
     return metadata
 
 
-def explanation(plan: Plan, counted: Sequence[TallyValues | None], *, shadowed: bool) -> dict[str, Any]:
-    """What is known of the answer to `plan`. Without a tally the counters of a limited descriptor could not be read."""
+def explanation(plan: Plan, tallies: Sequence[TallyValues | None], *, shadowed: bool) -> dict[str, Any]:
+    """Explain the answer to `plan`. Without a tally, the counters of a limited descriptor are unknown."""
     found: dict[str, Any] = {
         "descriptors": [
-            _descriptor(item, tally, plan.now) for item, tally in zip(plan.items, counted, strict=True)
+            _descriptor(planned, tally, plan.now)
+            for planned, tally in zip(plan.descriptors, tallies, strict=True)
         ]
     }
     if plan.notes is not None and plan.notes.missing_keys:
@@ -61,18 +82,17 @@ def explanation(plan: Plan, counted: Sequence[TallyValues | None], *, shadowed: 
     return found
 
 
-def _descriptor(item: Item, tally: TallyValues | None, now: int) -> dict[str, Any]:
-    if item.denied:
+def _descriptor(planned: PlannedDescriptor, tally: TallyValues | None, now: int) -> dict[str, Any]:
+    if planned.denied:
         return {"unmatched": True}
-    if item.rule is None:
-        return {"replaced": True} if item.replaced else {}
-    found = _rule(item.rule)
-    if item.quota:
+    if planned.rule is None:
+        return {"replaced": True} if planned.replaced else {}
+    found = _rule(planned.rule)
+    if planned.quota:
         found["quota_mode"] = True
     if tally is not None:
-        _, _, _, _, _, _, _, _, windows = tally
-        found["windows"] = [_window(use, now) for use in windows]
-    elif item.charges:
+        found["windows"] = [_window(use, now) for use in tally[TALLY_USES]]
+    elif planned.windows:
         found["unreachable"] = True
     return found
 
@@ -87,7 +107,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _window(use: UseValues, now: int) -> dict[str, Any]:
-    limit, _, end, _, used, over, _ = use
+    limit, used, over = use[USE_LIMIT], use[USE_AFTER], use[USE_OVER]
     return {
         "window": window_name(limit.window),
         "unit": limit.window.unit.name,
@@ -97,7 +117,7 @@ def _window(use: UseValues, now: int) -> dict[str, Any]:
         "used": used,
         "remaining": 0 if over else max(0, limit.amount - used),
         "over": over,
-        "resets_in": end - now,
+        "resets_in": use[USE_END] - now,
     }
 
 

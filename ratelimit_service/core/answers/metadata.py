@@ -1,6 +1,6 @@
-"""The dynamic metadata of an answer (RESPONSE_DYNAMIC_METADATA): what was asked, and what the rules that passed carry.
+"""The dynamic metadata of an answer: the request, and the metadata of its rules (RESPONSE_DYNAMIC_METADATA).
 
-Envoy puts it into the request's metadata, where later filters, access logs and load balancers read it.
+Envoy adds it to the metadata of the HTTP request, for later filters, access logs and load balancers.
 """
 
 from __future__ import annotations
@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..model import Code, Descriptor, StatusValues, Unit
+from ..model import OVER_LIMIT, STATUS_CODE, Descriptor, StatusValues, Unit
 from ..planning import Plan
 from ..text import excerpt, shorten
 
 _LONGEST, _MOST_SHOWN = 4_096, 131_072
-"""Bytes of a key or value that are shown, and of all of them together. In full, a request of 4 MB would have an answer of 16 MB,
-which no gateway takes: gRPC reads 4 MiB."""
+"""The bytes of a key or value that are shown, and of all keys and values.
+
+Without this bound, a request of 4 MB could have an answer of 16 MB. gRPC clients accept 4 MiB.
+"""
 
 
-def dynamic_metadata(plan: Plan, told: Sequence[StatusValues]) -> dict[str, Any]:
-    """`{domain, descriptors: [{entries, limit, hitsAddend}], hitsAddend, metadata}`; fit for a protobuf Struct."""
+def dynamic_metadata(plan: Plan, statuses: Sequence[StatusValues]) -> dict[str, Any]:
+    """Return `{domain, descriptors: [{entries, limit, hitsAddend}], hitsAddend, metadata}`.
+
+    `metadata` is that of the rules whose descriptors passed, merged. All of it fits a protobuf Struct.
+    """
     request = plan.request
     entries = sum([len(descriptor.entries) for descriptor in request.descriptors])
     longest = min(_LONGEST, _MOST_SHOWN // max(1, 2 * entries))
@@ -29,9 +34,10 @@ def dynamic_metadata(plan: Plan, told: Sequence[StatusValues]) -> dict[str, Any]
     if request.hits:
         metadata["hitsAddend"] = request.hits
     merged: dict[str, Any] = {}
-    for item, (code, _, _, _) in zip(plan.items, told, strict=True):
-        if code is not Code.OVER_LIMIT and item.rule is not None and item.rule.metadata:
-            merged = _merge(merged, item.rule.metadata)
+    for planned, status in zip(plan.descriptors, statuses, strict=True):
+        rule = planned.rule
+        if status[STATUS_CODE] is not OVER_LIMIT and rule is not None and rule.metadata:
+            merged = _merge(merged, rule.metadata)
     if merged:
         metadata["metadata"] = merged
     return metadata
@@ -39,21 +45,21 @@ def dynamic_metadata(plan: Plan, told: Sequence[StatusValues]) -> dict[str, Any]
 
 def _descriptor(descriptor: Descriptor, longest: int) -> dict[str, Any]:
     entries = [f"{excerpt(key, longest)}={excerpt(value, longest)}" for key, value in descriptor.entries]
-    said: dict[str, Any] = {"entries": entries}
+    found: dict[str, Any] = {"entries": entries}
     if descriptor.override is not None:
         amount, unit, multiplier = descriptor.override
         fields = [f"requests_per_unit:{amount}"] if amount else []
         fields.append(f"unit:{Unit(unit).name}" if unit in Unit._value2member_map_ else f"unit:{unit}")
         if multiplier > 1:
             fields.append(f"unit_multiplier:{{value:{multiplier}}}")
-        said["limit"] = " ".join(fields)
+        found["limit"] = " ".join(fields)
     if descriptor.hits is not None:
-        said["hitsAddend"] = descriptor.hits
-    return said
+        found["hitsAddend"] = descriptor.hits
+    return found
 
 
 def _merge(into: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, in a new mapping; where both have a key the first one's value stays, and mappings are merged in turn."""
+    """Return both in a new mapping. For a key in both, mappings are merged; otherwise `into` wins."""
     merged = dict(into)
     for key, value in more.items():
         mine = merged.get(key)

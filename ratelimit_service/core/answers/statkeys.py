@@ -1,4 +1,4 @@
-"""How a descriptor's keys and values are written in the names of statistics."""
+"""Keys and values of descriptors as levels of the names of statistics."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 from ..text import excerpt
 
 _LONGEST, _LONGEST_BELOW = 1_000, 128
-"""Bytes of a level that are shown: of the first two, which metrics have as labels, and of those below them."""
+"""The bytes of a level that are shown: of the first two, which are labels of metrics, and of those below."""
 
 _ipv4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 
 
 def stat_levels(raws: Iterable[bytes]) -> tuple[str, ...]:
-    """The levels of a statistic whose values came with a request."""
+    """Return the levels of a statistic whose values come from a request."""
     return tuple(
-        [stat_level(raw, _LONGEST if place < 2 else _LONGEST_BELOW) for place, raw in enumerate(raws)]
+        [stat_level(raw, _LONGEST if depth < 2 else _LONGEST_BELOW) for depth, raw in enumerate(raws)]
     )
 
 
 def stat_level(raw: bytes, longest: int = _LONGEST) -> str:
-    """`raw` (a `key` or `key_value`) as one level of a statistic's name.
+    """Return `raw` (a `key` or `key_value`) as one level of the name of a statistic.
 
-    As upstream writes it: `:` and `|` become `_`, and so do the dots of an IPv4 address, because dots part the levels.
-    What upstream passes on as it came and no log or scrape could show (control characters, bytes that are not UTF-8)
-    stands here as a backslash escape. A text of megabytes is cut short.
+    As with upstream, `:` and `|` become `_`, and so do the dots of an IPv4 address, because dots separate
+    levels. Unlike upstream, control characters and bytes that are not UTF-8 become backslash escapes, and a
+    long text is cut short.
     """
     level = excerpt(raw, longest).replace(":", "_").replace("|", "_")
     if level.count(".") >= 3:

@@ -1,19 +1,18 @@
-"""What the refusals of one limit have in common: the message, the body, and the holes in both."""
+"""The wording of refusals by one limit: the message and the body, with placeholders for what differs."""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from ..model import Entry, Rule, Window
-from ..planning import described
+from ..planning import descriptor_text
 from ..text import printable, shorten
 from ..windows.calendars import local_time
 from .dialects import Dialect, Fault, Outlook
-from .template import Template, encoded, hole
+from .template import Template, encoded, slot
 
 PLACEHOLDERS = (
     "rule",
@@ -26,32 +25,62 @@ PLACEHOLDERS = (
     "resets_at_local",
     "time_zone",
 )
-"""What a denial_message may have in braces."""
+"""The placeholders of a denial_message, in braces."""
 
 HIDDEN = frozenset(("descriptor", "used", "limit"))
-"""The placeholders of what `error_details: minimal` keeps to itself: who it was, and how much."""
+"""The placeholders that `error_details: minimal` hides."""
 
 _LAST_INSTANT = 253_402_300_799
-"""9999-12-31T23:59:59Z: no calendar of Python's goes further."""
+"""9999-12-31T23:59:59Z, the last instant of Python's datetime."""
 
 _DAY = 86_400
 
+_MOST_INSTANTS = 1_000
+
 _LONGEST_PATH = 200
-"""Characters of the path of a rule, which has a stranger's values in it where the request brought the limit."""
+"""The characters of a rule's path that are shown. The path of a limit override has a caller's values."""
+
+
+class Instants:
+    """Instants as text, cached: the refusals of a moment name few of them."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def utc(self, moment: int) -> str:
+        """Return an instant as UTC: `2026-11-22T00:00:00Z`."""
+        return self._text("UTC", moment)
+
+    def local(self, zone: str, moment: int) -> str:
+        """Return an instant as the clocks in `zone` show it: `2026-11-22T00:00:00+01:00`."""
+        return self._text(zone, moment)
+
+    def _text(self, zone: str, moment: int) -> str:
+        text = self._texts.get((zone, moment))
+        if text is None:
+            if len(self._texts) >= _MOST_INSTANTS:
+                self._texts.clear()
+            if zone == "UTC":
+                text = datetime.fromtimestamp(min(moment, _LAST_INSTANT), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            else:
+                text = local_time(zone, min(moment, _LAST_INSTANT - _DAY))
+            self._texts[zone, moment] = text
+        return text
 
 
 class Wording:
-    """How one outlook of one limit of a rule is put. `minimal` leaves out the use, the limit and the subject.
+    """The wording of refusals by one limit of a rule, for one outlook.
 
-    The JSON is written here, once; `body` fills in what differs from one refusal to the next.
+    `minimal` leaves out the use, the amount and the descriptor. The JSON is written once, in `__init__`;
+    `body` fills in what differs from one refusal to the next.
     """
 
     __slots__ = ("_facts", "_message", "_template", "_zone", "weight")
 
     def __init__(
-        self, rule: Rule, which: int, outlook: Outlook, dialect: Dialect | None, *, minimal: bool
+        self, rule: Rule, index: int, outlook: Outlook, dialect: Dialect | None, *, minimal: bool
     ) -> None:
-        limit = rule.limits[which]
+        limit = rule.limits[index]
         calendar = limit.window.calendar
         self._zone = calendar.zone if calendar is not None else "UTC"
         unit = unit_text(limit.window)
@@ -65,27 +94,29 @@ class Wording:
         }
         text = rule.denial_message
         if not text or (minimal and not HIDDEN.isdisjoint(placeholders(text))):
-            text = _usual(rule, name, unit, outlook, elsewhere=self._zone != "UTC", allows=limit.amount > 0)
+            text = _default_message(
+                rule, name, unit, outlook, elsewhere=self._zone != "UTC", allows=limit.amount > 0
+            )
         self._message = _parsed(text)
         self._template: Template | None = None
         if dialect is not None:
-            self._template = Template(dialect.body(_fault(rule, which, outlook, name, self._zone, minimal)))
+            self._template = Template(dialect.body(_fault(rule, index, outlook, name, self._zone, minimal)))
         self.weight = 5_000 + 8 * (len(name) + len(text))
-        """Bytes of memory, roughly."""
+        """The approximate bytes of memory that it takes."""
 
-    def body(self, entries: Sequence[Entry], used: int, end: int, reset: int) -> bytes:
-        """The body of a refusal: `used` of the limit is used until `end`, in `reset` seconds."""
+    def body(self, entries: Sequence[Entry], used: int, end: int, reset: int, instants: Instants) -> bytes:
+        """Return the body of a refusal. The limit resets at `end`, in `reset` seconds."""
         template = self._template
         if template is None:
             return b""
         facts = {
             **self._facts,
-            "descriptor": described(entries),
+            "descriptor": descriptor_text(entries),
             "used": used,
             "reset_seconds": reset,
             "wait": f"{reset} second" if reset == 1 else f"{reset} seconds",
-            "resets_at": _instant(end),
-            "resets_at_local": _local(self._zone, end),
+            "resets_at": instants.utc(end),
+            "resets_at_local": instants.local(self._zone, end),
         }
         message = "".join([f"{text}{facts[name]}" if name else text for text, name in self._message])
         values = {
@@ -101,13 +132,13 @@ class Wording:
 
 
 def unit_text(window: Window) -> str:
-    """`hour`, or `15 minutes`."""
+    """Return the window as people say it: `hour`, or `15 minutes`."""
     unit = window.unit.name.lower()
     return unit if window.multiplier == 1 else f"{window.multiplier} {unit}s"
 
 
 def placeholders(message: str) -> set[str]:
-    """The names in braces of a denial_message that was checked when it was loaded."""
+    """Return the names in braces of a denial_message, which the rule reader has checked."""
     return {name for _, name in _parsed(message) if name}
 
 
@@ -115,10 +146,12 @@ def _parsed(message: str) -> list[tuple[str, str]]:
     return [(text, name or "") for text, name, _, _ in string.Formatter().parse(message)]
 
 
-def _usual(rule: Rule, name: str, unit: str, outlook: Outlook, *, elsewhere: bool, allows: bool) -> str:
-    """The message of a rule without a denial_message. What it says may be shown to anybody."""
+def _default_message(
+    rule: Rule, name: str, unit: str, outlook: Outlook, *, elsewhere: bool, allows: bool
+) -> str:
+    """Return the message for a rule without a denial_message. It has nothing that `minimal` hides."""
     kind = "token budget" if rule.budget else "rate limit"
-    what = f"{kind} {_as_such(name)}" if name else f"the {kind} of this {unit}"
+    what = f"{kind} {_escaped(name)}" if name else f"the {kind} of this {unit}"
     if outlook is Outlook.NEVER:
         if allows:
             return f"This request alone is more than {what} allows. Retrying does not help."
@@ -128,41 +161,31 @@ def _usual(rule: Rule, name: str, unit: str, outlook: Outlook, *, elsewhere: boo
     return f"{what[0].upper()}{what[1:]} is used up. It resets at {moment}. {hint}"
 
 
-def _as_such(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _fault(rule: Rule, which: int, outlook: Outlook, name: str, zone: str, minimal: bool) -> Fault:
-    """What a refusal by this limit has to say, with holes for what is not known yet."""
-    limit = rule.limits[which]
+def _fault(rule: Rule, index: int, outlook: Outlook, name: str, zone: str, minimal: bool) -> Fault:
+    """Return the content of refusals by this limit, with slots for what differs."""
+    limit = rule.limits[index]
     domain = printable(rule.path.domain)
-    details: dict[str, Any] = {} if minimal else {"domain": domain, "descriptor": hole("descriptor")}
+    details: dict[str, Any] = {} if minimal else {"domain": domain, "descriptor": slot("descriptor")}
     if name:
         details["rule"] = name
     if not minimal:
-        details |= {"used": hole("used"), "limit": limit.amount}
+        details |= {"used": slot("used"), "limit": limit.amount}
     details["unit"] = unit_text(limit.window)
     if outlook is not Outlook.NEVER:
-        details |= {"resets_in_seconds": hole("reset_seconds"), "resets_at": hole("resets_at")}
+        details |= {"resets_in_seconds": slot("reset_seconds"), "resets_at": slot("resets_at")}
         if zone != "UTC":
-            details |= {"resets_at_local": hole("resets_at_local"), "time_zone": zone}
+            details |= {"resets_at_local": slot("resets_at_local"), "time_zone": zone}
     return Fault(
         outlook,
-        hole("message"),
+        slot("message"),
         "" if minimal else domain,
         kind="tokens" if rule.budget else "requests",
         rule=name,
-        resets_at="" if outlook is Outlook.NEVER else hole("resets_at"),
-        delay=hole("delay"),
+        resets_at="" if outlook is Outlook.NEVER else slot("resets_at"),
+        delay=slot("delay"),
         limit=details,
     )
-
-
-@lru_cache(maxsize=1_000)
-def _instant(moment: int) -> str:
-    return datetime.fromtimestamp(min(moment, _LAST_INSTANT), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@lru_cache(maxsize=1_000)
-def _local(zone: str, moment: int) -> str:
-    return local_time(zone, min(moment, _LAST_INSTANT - _DAY)) if zone != "UTC" else _instant(moment)

@@ -1,1 +1,1 @@
-"""A descriptor to its rule, its limits and its counter key."""
+"""From a descriptor to its rule, its limits and the key of its counter."""

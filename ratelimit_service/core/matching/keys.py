@@ -1,8 +1,9 @@
-"""The counter key: `<prefix>{<domain>|<key>=<value>|…}:<window>:<start>`, and that of a marker beside it.
+"""The key of a counter, `<prefix>{<domain>|<key>=<value>|…}:<window>:<start>`, and of a marker beside it.
 
-The grammar is public (docs/keys.md has it with test vectors): people read and reset these keys with redis-cli. Whatever
-a caller sends, two different descriptors never share a counter, and no byte of theirs can act as a separator, a glob, a
-quote, a space or a control character. The braces are Redis Cluster's hash tag: all windows of one bucket share a slot.
+The grammar is public (docs/keys.md has it, with test vectors): people read and reset these keys with
+redis-cli. Different descriptors never share a counter. No byte of a caller acts as a separator, a glob, a
+quote, a space or a control character. The braces are Redis Cluster's hash tag: all windows of one bucket
+share a slot.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from typing import NewType
+
+DomainText = NewType("DomainText", str)
+"""The name of a domain, escaped for keys."""
 
 LONGEST = 128
-"""Values of more bytes than this are replaced by their digest."""
+"""A digest replaces a value with more bytes than this."""
 
 _ESCAPED = frozenset(b"%{}|=:*?[]\\~\"' ")
 _TEXT = [
@@ -23,7 +27,7 @@ _plain = re.compile(rb"[^%{}|=:*?\[\]\\~\"' \x00-\x20\x7f-\xff]*").fullmatch
 
 
 def escape(value: bytes) -> str:
-    """`value` as it stands in a key. Different values have different texts."""
+    """Return `value` as text for a key. Different values have different texts."""
     if len(value) > LONGEST:
         return "~sha256:" + hashlib.sha256(value).hexdigest()
     if _plain(value):
@@ -32,54 +36,54 @@ def escape(value: bytes) -> str:
 
 
 def escape_pattern(pattern: bytes) -> str:
-    """A wildcard pattern that stands for all values that it matches: as `escape`, but its `*` stay as they are."""
+    """Return a wildcard pattern as `escape` does, but with its `*` unescaped."""
     if len(pattern) > LONGEST:
         return "~sha256*:" + hashlib.sha256(pattern).hexdigest()
     return "*".join(map(escape, pattern.split(b"*")))
 
 
-def part(key: bytes, value: bytes) -> str:
-    """One entry of a descriptor, as it stands in a bucket."""
+def entry_text(key: bytes, value: bytes) -> str:
+    """Return one entry of a descriptor as text for a bucket."""
     return f"{escape(key)}={escape(value)}"
 
 
-def shared_part(key: bytes, joined: bytes) -> str:
-    """One entry whose values share a bucket: what `joined` (a pattern of `key_value`) says of the value stands in its place.
+def shared_entry_text(key: bytes, pattern: bytes) -> str:
+    """Return an entry as text for a bucket that all values of a wildcard share.
 
-    A pattern that reaches into the key stands there whole, behind a `~`: else `a_*` and `a__a_*`, which both leave `a_*`
-    of an entry with the key `a_`, would share one bucket.
+    `pattern` is that of the joined `key_value`. The part of it that is about the value replaces the value. A
+    pattern with a wildcard in the key is used whole, after a `~`. Otherwise `a_*` and `a__a_*` would share
+    the bucket of an entry with the key `a_`, because both leave `a_*`.
     """
     before = key + b"_"
-    if joined.startswith(before):
-        return f"{escape(key)}={escape_pattern(joined[len(before) :])}"
-    return f"{escape(key)}=~{escape_pattern(joined)}"
+    if pattern.startswith(before):
+        return f"{escape(key)}={escape_pattern(pattern[len(before) :])}"
+    return f"{escape(key)}=~{escape_pattern(pattern)}"
 
 
-@lru_cache(maxsize=1_000)
-def _domain(name: str) -> str:
-    # Only domains of the configuration come here, so what is remembered is theirs.
-    return escape(name.encode())
+def domain_text(name: str) -> DomainText:
+    """Return the name of a domain as text for a bucket."""
+    return DomainText(escape(name.encode()))
 
 
-def bucket(prefix: str, domain: str, parts: Iterable[str]) -> str:
-    """What all windows of one descriptor have in common; a counter's key is `<bucket>:<span label>`.
+def bucket(prefix: str, domain: DomainText, entries: Iterable[str]) -> str:
+    """Return the name of a bucket. A counter's key is `<bucket>:<label of the span>`.
 
-    `prefix` is CACHE_KEY_PREFIX, as the operator wrote it.
+    `prefix` is CACHE_KEY_PREFIX, which is not escaped. `entries` are entry_text or shared_entry_text.
     """
-    return f"{prefix}{{{_domain(domain)}|{'|'.join(parts)}}}"
+    return f"{prefix}{{{domain}|{'|'.join(entries)}}}"
 
 
 def warned(counter: str, percent: str) -> str:
-    """The key of the marker that somebody has told of a threshold of a counter: `percent` is `80`, or `12.5`."""
+    """Return the key that marks a threshold of a counter as reported. `percent` is `80`, or `12.5`."""
     return f"{counter}:warned-{percent}"
 
 
 def window_of(key: str) -> str:
-    """The name of the window that a counter, or a marker beside one, is of: `hour`, `15minute`; empty where it has none."""
+    """Return the window in the key of a counter or marker: `hour`, `15minute`; empty for other keys."""
     _, bucket_ends, span = key.rpartition("}:")
     return span.partition(":")[0] if bucket_ends else ""
 
 
 def is_marker(key: str) -> bool:
-    """Whether a key of a bucket is a marker, and no counter."""
+    """Return whether a key in a bucket is that of a marker, not of a counter."""
     return ":warned-" in key.rpartition("}")[2]

@@ -1,4 +1,4 @@
-"""Limits that a request brings with it, in place of the configured ones."""
+"""Limits in a request, which replace configured limits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from . import keys
 from .tree import Domain, Match, stat_of_entries
 
 OVERRIDE_SOURCE = "the request"
-"""The source of a rule that is no rule of the configuration, but made of a limit that the request brings with it."""
+"""The source of a rule that is made from the limit in a request."""
 
 
 def override_limit(override: Override) -> Limit:
-    """The limit that an override stands for, by upstream's windows. Raises InvalidRequest for a unit that is none."""
+    """Return an override as a limit with upstream's windows. Raises InvalidRequest for an unknown unit."""
     if not Unit.SECOND <= override.unit <= Unit.WEEK:
         raise InvalidRequest(
             f"a limit override has the unknown unit {override.unit}: use 1 (second) to 7 (week)"
@@ -21,14 +21,15 @@ def override_limit(override: Override) -> Limit:
 
 
 def overridden(domain: Domain, descriptor: Descriptor, override: Override, match: Match | None) -> Match:
-    """What a descriptor with a limit of its own meets. It needs no configured rule beside it (`match`).
+    """Return the match of a descriptor with an override. `match` is the configured rule, if there is one.
 
-    Where it meets one, the override keeps its kind, and takes the place of its window of the same unit; else it
-    stands alone. It refuses even where the configured rule would only have been tried out.
+    An override of a rule with limits keeps the kind of the rule, and replaces its limit with the same unit.
+    If the rule has no such unit, the override is the only limit. It is enforced even if the rule is in shadow
+    mode.
     """
     limit = override_limit(override)
     stat = stat_of_entries(domain.name, descriptor.entries)
-    parts = tuple([keys.part(*entry) for entry in descriptor.entries])
+    bucket_entries = tuple([keys.entry_text(*entry) for entry in descriptor.entries])
     base = match.rule if match is not None and not match.rule.unlimited else None
     if base is None:
         if domain.budgets:
@@ -41,7 +42,7 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
             error_details=domain.error_details,
             source=OVERRIDE_SOURCE,
         )
-        return Match(rule, parts, stat)
+        return Match(rule, bucket_entries, stat)
     replaced = next((own for own in base.limits if _same_unit(own.window, limit.window)), None)
     if replaced is not None:
         new = Limit(limit.amount, replaced.window, replaced.name if base.budget else "")
@@ -57,12 +58,12 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         warn_at=base.warn_at,
         track=base.track,
         denial_message=base.denial_message,
-        quiet=base.quiet,
+        limit_on_refusal_only=base.limit_on_refusal_only,
         error_format=base.error_format,
         error_details=base.error_details,
         source=OVERRIDE_SOURCE,
     )
-    return Match(rule, parts, stat)
+    return Match(rule, bucket_entries, stat)
 
 
 def _same_unit(one: Window, other: Window) -> bool:

@@ -1,11 +1,12 @@
-"""From rules to the rule that a descriptor meets.
+"""The tree of rules, and the rule that a descriptor matches.
 
-The tree is upstream's. At each level the entry `(key, value)` is looked up by the joined `key_value`, then against the
-wildcards of that level in the order of the file, then by `key` alone. There is no way back: once a node is chosen, only
-what is below it counts. A rule holds only where the descriptor ends exactly at its node. Looking up costs what the depth
-of the descriptor costs, whatever the number of rules.
+The tree works as upstream's does. Each level looks up the entry `(key, value)` by the joined `key_value`,
+then by the wildcards of that level in the order of the file, then by `key` alone. The search never
+backtracks: after choosing a node, it continues below that node only. A rule applies only if the descriptor
+ends exactly at its node. The cost grows with the depth of the descriptor, not with the number of rules.
 
-Looking up joins with `_`, as upstream does; counters do not, so that `(a, b_c)` and `(a_b, c)` never share one.
+The lookup joins key and value with `_`, as upstream does. Counter keys do not, so that `(a, b_c)` and
+`(a_b, c)` never share a counter.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from ..model import DescriptorRule, DomainRules, Entry, Rule, StatKey
 from . import keys
 
 Steps = Generator[None, None, None]
-"""Work that may be interrupted wherever it yields, because others want their turn."""
+"""Long work in steps: it can pause at each yield, so that calls need not wait for the end."""
 
 
 class Match(NamedTuple):
-    """The rule that a descriptor meets, the bucket that it counts in, and what its statistics are kept under."""
+    """The rule that a descriptor matches, the entries of its bucket (keys.bucket), and its statistics."""
 
     rule: Rule
-    parts: tuple[str, ...]
+    bucket_entries: tuple[str, ...]
     stat: StatKey
 
 
 class Pattern:
-    """A text with `*` in it, each of which stands for any bytes, or none."""
+    """A text in which each `*` stands for any number of bytes."""
 
     __slots__ = ("_first", "_last", "_middle", "_shortest")
 
@@ -39,7 +40,7 @@ class Pattern:
         self._shortest = len(text) - text.count(b"*")
 
     def matches(self, value: bytes) -> bool:
-        """Whether the whole of `value` fits."""
+        """Return whether the pattern matches all of `value`."""
         if len(value) < self._shortest or not (value.startswith(self._first) and value.endswith(self._last)):
             return False
         at, end = len(self._first), len(value) - len(self._last)
@@ -51,8 +52,8 @@ class Pattern:
         return True
 
 
-class Node:
-    """One descriptor of the configuration, ready for look-ups."""
+class RuleNode:
+    """One descriptor of the configuration, ready for lookups."""
 
     __slots__ = ("children", "composite", "level", "rule", "shares", "value_to_metric", "wildcards")
 
@@ -62,14 +63,14 @@ class Node:
         self.rule = source.rule if source else None
         self.shares = bool(source and source.share_threshold)
         self.value_to_metric = bool(source and source.value_to_metric)
-        self.children: dict[bytes, Node] = {}
-        self.wildcards: tuple[tuple[Pattern, Node], ...] = ()
+        self.children: dict[bytes, RuleNode] = {}
+        self.wildcards: tuple[tuple[Pattern, RuleNode], ...] = ()
 
     def grow(self, below: Iterable[DescriptorRule]) -> Steps:
-        """Take in the descriptors below this one, a step for each of them."""
-        wildcards: dict[bytes, tuple[Pattern, Node]] = {}
+        """Add the descriptors below this one, one at each step."""
+        wildcards: dict[bytes, tuple[Pattern, RuleNode]] = {}
         for source in below:
-            node = Node(source)
+            node = RuleNode(source)
             yield from node.grow(source.children)
             name = node.composite
             self.children[name] = node
@@ -78,8 +79,8 @@ class Node:
             yield
         self.wildcards = tuple(wildcards.values())
 
-    def next(self, entry: Entry) -> Node | None:
-        """The node that `entry` leads to from here."""
+    def next(self, entry: Entry) -> RuleNode | None:
+        """Return the node below this one that `entry` matches, or None."""
         joined = entry.key + b"_" + entry.value
         node = self.children.get(joined)
         if node is not None:
@@ -90,12 +91,12 @@ class Node:
         return self.children.get(entry.key)
 
     def pattern_for(self, entry: Entry) -> bytes:
-        """What stands for the value of `entry` where all values that match this node share a bucket."""
+        """Return the part of this node's wildcard that is about the value of `entry`."""
         return self.composite.removeprefix(entry.key + b"_")
 
 
 class Domain:
-    """The rules of one domain, compiled, and what holds for all of them."""
+    """The compiled rules of one domain, and its settings."""
 
     __slots__ = (
         "_root",
@@ -104,6 +105,7 @@ class Domain:
         "error_details",
         "error_format",
         "name",
+        "name_in_keys",
         "required_keys",
         "rules",
         "zone",
@@ -111,17 +113,18 @@ class Domain:
 
     def __init__(self, source: DomainRules) -> None:
         self.name = source.name
+        self.name_in_keys = keys.domain_text(source.name)
         self.deny_unmatched = source.deny_unmatched
         self.required_keys = source.required_keys
         self.budgets = source.budgets
         self.zone = source.zone
         self.error_format = source.error_format
         self.error_details = source.error_details
-        self._root = Node()
+        self._root = RuleNode()
         self.rules: tuple[Rule, ...] = ()
 
     def grow(self, descriptors: Iterable[DescriptorRule]) -> Steps:
-        """Take in the descriptors of the domain."""
+        """Add the descriptors of the domain, one at each step."""
         yield from self._root.grow(descriptors)
         rules = []
         for node in self.nodes():
@@ -130,8 +133,8 @@ class Domain:
             yield
         self.rules = tuple(rules)
 
-    def nodes(self) -> Iterator[Node]:
-        """All of the tree, in the order of the file, each before those below it."""
+    def nodes(self) -> Iterator[RuleNode]:
+        """Yield every node in the order of the file, parents before children."""
         pending = [self._root]
         while pending:
             node = pending.pop()
@@ -139,9 +142,9 @@ class Domain:
             pending.extend(list(node.children.values())[::-1])
 
     def match(self, entries: tuple[Entry, ...]) -> Match | None:
-        """The rule that a descriptor with these entries meets, or None."""
+        """Return the rule that a descriptor with these entries matches, or None."""
         node = self._root
-        path: list[Node] = []
+        path: list[RuleNode] = []
         for entry in entries:
             following = node.next(entry)
             if following is None:
@@ -149,19 +152,19 @@ class Domain:
             path.append(following)
             node = following
         rule = node.rule
-        if rule is None:  # the root has none, so no entries meet nothing
+        if rule is None:  # the root has none, so a descriptor without entries matches nothing
             return None
-        parts = tuple(
+        bucket_entries = tuple(
             [
-                keys.shared_part(entry.key, node.composite) if node.shares else keys.part(*entry)
+                keys.shared_entry_text(entry.key, node.composite) if node.shares else keys.entry_text(*entry)
                 for entry, node in zip(entries, path, strict=True)
             ]
         )
-        return Match(rule, parts, _stat(rule, entries, path))
+        return Match(rule, bucket_entries, _stat(rule, entries, path))
 
 
 class RuleTree:
-    """The rules of every domain, compiled. Never mutated once it is made: a reload makes a new one."""
+    """The compiled rules of every domain. Immutable: a reload makes a new tree."""
 
     def __init__(self, domains: Iterable[DomainRules] = ()) -> None:
         self.domains: Mapping[str, Domain] = {}
@@ -185,13 +188,13 @@ class RuleTree:
         self.rules = tuple([rule for domain in domains.values() for rule in domain.rules])
 
     def match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
-        """The rule that a descriptor with these entries meets in `domain`, or None."""
+        """Return the rule that a descriptor with these entries matches in `domain`, or None."""
         rules = self.domains.get(domain)
         return rules.match(entries) if rules is not None else None
 
 
 def stat_of_entries(domain: str, entries: tuple[Entry, ...]) -> StatKey:
-    """What the statistics of a limit that the request brought with it are kept under: every value as it came."""
+    """Return the name of a limit override in the statistics. It contains every value of the descriptor."""
     return StatKey(domain, stat_levels(map(_joined, entries)))
 
 
@@ -199,7 +202,7 @@ def _joined(entry: Entry) -> bytes:
     return entry.key + b"_" + entry.value if entry.value else entry.key
 
 
-def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[Node]) -> StatKey:
+def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[RuleNode]) -> StatKey:
     if rule.detailed_metric:
         return StatKey(
             rule.path.domain,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..model import COUNTER_MAX, UINT32_MAX, Calendar, Limit, Unit, Window
 from ..text import printable
+from ..windows.calendars import WEEKDAYS
 from .fields import Fields, describe, quoted
 from .hints import UNITS, unit_hint
 from .zones import is_zone, nearest_zone
@@ -16,7 +17,6 @@ BOTH_KINDS = "to limit both, give each a descriptor with a key of its own, as co
 """What to say where limits of requests and of tokens stand together."""
 
 _UNIT_NAMES = ", ".join(unit.name.lower() for unit in UNITS)
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _LEAP_YEAR = 2000
 
 _day_of_month = re.compile(r"0?[1-9]|[12][0-9]|3[01]")
@@ -149,7 +149,7 @@ def _start(fields: Fields, unit: Unit) -> Calendar | None:
 
 
 def _weekday(text: str) -> Calendar | None:
-    for number, name in enumerate(_WEEKDAYS):
+    for number, name in enumerate(WEEKDAYS):
         if text.lower() in (name, name[:3]):
             return Calendar(weekday=number)
     return None

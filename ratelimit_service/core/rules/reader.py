@@ -306,7 +306,7 @@ class _Reader:
             warn_at=warn_at,
             track=flags["track"],
             denial_message=denial_message,
-            quiet=_LIMIT_HEADERS[limit_headers or "always"],
+            limit_on_refusal_only=_LIMIT_HEADERS[limit_headers or "always"],
             error_format=refusals["error_format"],
             error_details=refusals["error_details"],
             source=source,

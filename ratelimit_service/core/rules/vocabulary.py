@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
+
+from ..text import either
 
 
 class Level(Enum):
@@ -122,9 +124,4 @@ def misplaced(key: str, level: Level) -> str:
 
 def homes(key: str) -> str:
     """Return where `key` belongs, for the end of a sentence."""
-    return _listed([home.value for home in _HOMES[key]])
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
+    return either(home.value for home in _HOMES[key])

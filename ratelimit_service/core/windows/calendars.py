@@ -32,8 +32,11 @@ from ..model import Calendar, Unit
 CLOCK_UNITS = {Unit.SECOND: 1, Unit.MINUTE: 60, Unit.HOUR: 3_600}
 """The units that divide a day, in seconds."""
 
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+"""Their names, by Calendar.weekday."""
+
 DAY = 86_400
-"""The seconds of a day on which no clock is changed."""
+"""The seconds of a day without a clock change."""
 
 LONGEST = 315_576_000_000
 """The longest window in seconds: 10,000 years, which is the longest duration that protobuf can say."""

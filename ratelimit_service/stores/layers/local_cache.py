@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ...core.decision import Count
 from ...core.errors import StoreError
-from ...core.model import Gate, Hit
+from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
 from .layer import Layer
 
@@ -85,7 +85,7 @@ class LocalCache(Layer):
             if known is None or known.until < now or hit.amount < 0:
                 return None
             counts.append(known.held)
-            over = over or _is_over(hit, known.held)
+            over = over or hit.is_over(known.held)
         if not over:
             return None
         self.answered += 1
@@ -99,7 +99,7 @@ class LocalCache(Layer):
             counts = [
                 count if count >= 0 else ~count for count in outcome if not isinstance(count, StoreError)
             ]
-            if any([_is_over(hit, count) for hit, count in zip(group, counts, strict=True)]):
+            if any([hit.is_over(count) for hit, count in zip(group, counts, strict=True)]):
                 for hit, count in zip(group, counts, strict=True):
                     self._forget(hit.key)  # so that it becomes the newest
                     self._known[hit.key] = _Known(count, until)
@@ -115,10 +115,3 @@ class LocalCache(Layer):
     def _forget(self, key: str) -> None:
         if self._known.pop(key, None) is not None:
             self._bytes -= len(key) + _BYTES_OF_A_COUNT
-
-
-def _is_over(hit: Hit, count: int) -> bool:
-    """Whether a counter that holds `count` has no room for the hit."""
-    if hit.amount < 0:
-        return False
-    return count >= hit.limit if hit.gate & Gate.BUDGET else count + hit.amount > hit.limit

@@ -1,9 +1,9 @@
-"""The shapes that the body of a refusal can have, a module for each.
+"""The formats of the body of a refusal, a module for each.
 
     Fault ──▶ Dialect.body ──▶ a JSON object
 
-A dialect says where things stand and what they are called. What happened and what to say of it is decided before
-(refusal.py), so a new dialect is a module with one function, and a line in the table here.
+refusal.py and wording.py decide what a refusal says; a dialect only arranges it. So a new dialect is a module
+with one function, and a line in the table below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["DIALECTS", "Dialect", "Fault", "Outlook"]
 
 
 class Dialect(NamedTuple):
-    """A shape of the body: its media type, and the JSON object that it makes of a fault."""
+    """A format of the body: its media type, and the function that makes the JSON object."""
 
     content_type: str
     body: Callable[[Fault], dict[str, Any]]
@@ -30,4 +30,4 @@ DIALECTS: Mapping[str, Dialect] = {
     "gemini": Dialect("application/json", gemini.body),
     "problem+json": Dialect("application/problem+json", problem_json.body),
 }
-"""By the names that `error_format` and REFUSAL_BODY have for them."""
+"""The dialects by the names that `error_format` and REFUSAL_BODY use."""

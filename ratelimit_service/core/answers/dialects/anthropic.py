@@ -2,7 +2,8 @@
 
     {"type": "error",
      "error": {"type": "rate_limit_error", "message": "…",
-               "details": {"error_code": "insufficient_quota", "resets_at": "2026-11-22T00:00:00Z", "rate_limit": {…}}}}
+               "details": {"error_code": "insufficient_quota", "resets_at": "2026-11-22T00:00:00Z",
+                           "rate_limit": {…}}}}
 
 Its SDKs read `error.type`, `error.message` and `error.details.error_code`.
 """
@@ -15,7 +16,7 @@ from .fault import Fault, Outlook
 
 
 def body(fault: Fault) -> dict[str, Any]:
-    """The fault in Anthropic's shape."""
+    """Return the fault as an error of Anthropic."""
     details: dict[str, Any] = {"error_code": fault.code}
     if fault.resets_at:
         details["resets_at"] = fault.resets_at

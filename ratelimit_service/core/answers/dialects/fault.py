@@ -1,4 +1,4 @@
-"""What a refusal has to say, before a dialect gives it a shape."""
+"""The content of a refusal, before a dialect formats it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Any
 
 
 class Outlook(enum.Enum):
-    """When the same request may pass."""
+    """When the same request can pass."""
 
     SOON = "soon"
-    """Its limit resets within REFUSAL_RETRY_WITHIN: a client may wait for it."""
+    """Its limit resets within REFUSAL_RETRY_WITHIN: a client can wait."""
     LATER = "later"
-    """Its limit resets after that: a person should know, and a client should stop."""
+    """Its limit resets later: a client should stop, and report to a person."""
     NEVER = "never"
-    """Not by waiting: the rules or the request would have to change."""
+    """Only after a change of the rules or the request."""
     UNKNOWN = "unknown"
-    """Its counters could not be reached."""
+    """Unknown, because its counters could not be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a request was refused. Every text may be a hole that is filled in later (template.py)."""
+    """Why a request was refused. Any text can be a slot (template.py)."""
 
     outlook: Outlook
     message: str
     domain: str
-    """The domain of the request; empty where the refusal names no more than it must."""
+    """The domain of the request; empty with `error_details: minimal`."""
     kind: str = ""
-    """What was limited, `tokens` or `requests`; empty where no limit refused."""
+    """What the limit counts, `tokens` or `requests`; empty if no limit refused."""
     rule: str = ""
-    """The name of the limit, where it has one that may be shown."""
+    """The name of the limit; empty if it has none, or it is hidden."""
     resets_at: str = ""
-    """When the limit resets, in UTC; empty where that does not help."""
+    """When the limit resets, in UTC; empty if waiting does not help."""
     delay: str = ""
-    """How long until then, as protobuf's JSON writes a duration: `28s`."""
+    """The time until then, as a duration in protobuf's JSON: `28s`."""
     limit: Mapping[str, Any] | None = None
-    """The limit in detail; None where no limit refused."""
+    """The details of the limit; None if no limit refused."""
 
     @property
     def code(self) -> str:
-        """The code that OpenAI has for it, and that clients look for: whether trying again soon helps."""
+        """Return OpenAI's error code, by which clients decide whether to retry soon."""
         stop = self.outlook in (Outlook.LATER, Outlook.NEVER)
         return "insufficient_quota" if stop else "rate_limit_exceeded"

@@ -1,9 +1,10 @@
 """Google's errors (google.rpc.Status as JSON), as Gemini sends them.
 
     {"error": {"code": 429, "message": "…", "status": "RESOURCE_EXHAUSTED",
-               "details": [{"@type": "…ErrorInfo", "reason": "QUOTA_EXHAUSTED", …}, {"@type": "…RetryInfo", …}]}}
+               "details": [{"@type": "…ErrorInfo", "reason": "QUOTA_EXHAUSTED", …},
+                           {"@type": "…RetryInfo", …}]}}
 
-RetryInfo is there only where a client should wait: it is what Google's own clients obey.
+RetryInfo is present only if a client should wait: Google's own clients obey it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _TYPE = "type.googleapis.com/google."
 
 
 def body(fault: Fault) -> dict[str, Any]:
-    """The fault in Google's shape."""
+    """Return the fault as an error of Google."""
     stop = fault.code == "insufficient_quota"
     info: dict[str, Any] = {
         "@type": f"{_TYPE}rpc.ErrorInfo",

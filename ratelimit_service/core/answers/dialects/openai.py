@@ -1,9 +1,9 @@
-"""OpenAI's errors, which its SDKs and most others show to people.
+"""OpenAI's errors, which its SDKs and most others understand.
 
     {"error": {"message": "…", "type": "insufficient_quota", "param": null, "code": "insufficient_quota",
                "resets_at": "2026-11-22T00:00:00Z", "rate_limit": {…}}}
 
-OpenAI's own have no `resets_at` and no `rate_limit`; its SDKs hand on what they do not know.
+`resets_at` and `rate_limit` are ours; its SDKs pass unknown fields on to the application.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .fault import Fault, Outlook
 
 
 def body(fault: Fault) -> dict[str, Any]:
-    """The fault in OpenAI's shape."""
+    """Return the fault as an error of OpenAI."""
     error: dict[str, Any] = {
         "message": fault.message,
         "type": _type(fault),

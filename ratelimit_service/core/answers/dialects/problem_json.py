@@ -1,9 +1,10 @@
-"""Problem details for HTTP APIs (RFC 9457), for clients of no provider in particular.
+"""Problem details for HTTP APIs (RFC 9457), for clients of any provider.
 
     {"type": "about:blank", "title": "Too Many Requests", "status": 429, "detail": "…",
      "code": "insufficient_quota", "resets_at": "2026-11-22T00:00:00Z", "rate_limit": {…}}
 
-The type that draft-ietf-httpapi-ratelimit-headers proposes is not registered, so the problem is `about:blank`.
+The type that draft-ietf-httpapi-ratelimit-headers proposes is not registered, so the problem is
+`about:blank`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .fault import Fault
 
 
 def body(fault: Fault) -> dict[str, Any]:
-    """The fault as a problem."""
+    """Return the fault as a problem."""
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": "Too Many Requests",
