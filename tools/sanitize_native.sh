@@ -23,9 +23,9 @@ CC=gcc CFLAGS="$flags $paths" LDFLAGS="$flags $linked" "$python" setup.py --quie
 ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # Python's own allocator would hide what is read behind the end of a block. What the interpreter never frees is no leak of
-# ours: tests/transports/test_native_fuzz.py counts.
+# ours: tests/transports/native/test_fuzz.py counts.
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$scratch \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     "$python" -m pytest -p no:cacheprovider \
-    tests/transports/test_native_fuzz.py tests/transports/test_native_limits.py tests/transports/test_native_calls.py \
-    tests/transports/test_native_hostile.py "$@"
+    tests/transports/native/test_fuzz.py tests/transports/native/test_limits.py tests/transports/native/test_calls.py \
+    tests/transports/native/test_hostile.py "$@"

@@ -28,7 +28,7 @@ from testing.servers import RedisServer, free_port
 from testing.service import REPOSITORY, Service, port_of
 from testing.waiting import wait_for
 
-from ..documents import blocks
+from ..docs.documents import blocks
 from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute
 from .provider import COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, PeculiarLlm
 

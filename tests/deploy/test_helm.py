@@ -23,7 +23,7 @@ import yaml
 from ratelimit_service.settings.table import documented, load_settings, unsupported
 from testing.service import REPOSITORY
 
-from ..documents import blocks
+from ..docs.documents import blocks
 from .helm import CHART, EXAMPLES, README, helm, objects, parsed, templated, written
 from .kustomize import OLDEST, OVERLAYS, Object, Objects, objects_of, ports, rendered
 from .test_kubernetes import as_the_operator_reads

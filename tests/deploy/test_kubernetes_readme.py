@@ -11,7 +11,7 @@ import yaml
 
 from ratelimit_service.settings.table import load_settings
 
-from ..documents import blocks
+from ..docs.documents import blocks
 from .kustomize import KUBERNETES, OLDEST, README, Objects, rendered
 
 RULES = {

@@ -22,7 +22,7 @@ from testing.servers import RedisServer
 from testing.service import ConfigMapMount, Service, calling, run
 from testing.waiting import wait_for
 
-from ..documents import load_text
+from ..docs.documents import load_text
 from ..process.conftest import probing, serving
 from .kustomize import BASE, OVERLAYS, Objects, rendered, written
 

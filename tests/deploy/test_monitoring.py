@@ -13,7 +13,7 @@ import yaml
 
 from ratelimit_service.observe.catalogue import CATALOGUE, Kind
 
-from ..documents import DOCS, tables
+from ..docs.documents import DOCS, tables
 from .monitoring import DASHBOARDS, MONITORING, OF_GRAFANA, RULES, Dashboard, promtool, variables_in
 
 OF_ENVOY = {

@@ -21,7 +21,7 @@ from testing.servers import RedisServer, free_port
 from testing.service import Caller, Service, calling, port_of
 from testing.waiting import wait_for
 
-from ..documents import DOCS, blocks
+from ..docs.documents import DOCS, blocks
 from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, filled
 
 # Windows of a year, which do not end while a test runs; on the dashboards, a window is what somebody chooses.

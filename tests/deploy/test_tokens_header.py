@@ -14,7 +14,7 @@ import yaml
 from testing.envoy import EnvoyProcess
 from testing.service import Service, port_of
 
-from ..documents import DOCS, section
+from ..docs.documents import DOCS, section
 from .provider import COMPLETIONS, MESSAGES, PeculiarLlm
 from .test_envoy import RULES, bootstrap
 

@@ -25,7 +25,7 @@ from demo.scenes import TITLES
 from testing.service import REPOSITORY, inherited
 from testing.waiting import wait_for
 
-from ..documents import blocks, tables
+from ..docs.documents import blocks, tables
 
 pytestmark = pytest.mark.e2e
 

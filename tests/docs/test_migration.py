@@ -23,8 +23,8 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.redis.server import RedisStore, connect
 from testing.servers import RedisServer
 
+from ..settings.test_table import UPSTREAM
 from .documents import DOCS, NOW, Table, section, tables
-from .settings.test_table import UPSTREAM
 
 PAGE = DOCS / "migrating-from-envoyproxy-ratelimit.md"
 TEXT = PAGE.read_text("utf-8")

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.model import Override, Unit
-from tests.core.refusals import ALL_HEADERS, RULES, STRICT, WORDS, error, headers, limiter, message, refused
+from tests.core.answers.refusals import (
+    ALL_HEADERS,
+    RULES,
+    STRICT,
+    WORDS,
+    error,
+    headers,
+    limiter,
+    message,
+    refused,
+)
 from tests.limiter import MIDNIGHT, descriptor
 
 # Outlooks: soon, later, never

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.refusals import headers, limiter
+from tests.core.answers.refusals import headers, limiter
 from tests.limiter import descriptor
 
 

@@ -15,7 +15,17 @@ from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import FailureMode, descriptor_text
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
-from tests.core.refusals import ALL_HEADERS, RULES, STRICT, WORDS, error, headers, limiter, message, refused
+from tests.core.answers.refusals import (
+    ALL_HEADERS,
+    RULES,
+    STRICT,
+    WORDS,
+    error,
+    headers,
+    limiter,
+    message,
+    refused,
+)
 from tests.limiter import MIDNIGHT, descriptor
 
 # Dialects

@@ -10,10 +10,10 @@ import pytest
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.options import GrpcOptions
 
-from . import h2
-from .h2 import Answer, Peer
+from .. import h2
+from ..h2 import Answer, Peer
+from ..test_transport import CHARGE_40, CHECK, message, until
 from .limiter import Begin, Limiter
-from .test_transport import CHARGE_40, CHECK, message, until
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 4, 8, 12, 13
 INVALID_ARGUMENT = 3

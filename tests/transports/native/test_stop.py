@@ -10,7 +10,7 @@ import pytest
 from ratelimit_service.transports.native import server as native
 from testing.waiting import PATIENCE
 
-from . import h2
+from .. import h2
 from .limiter import Limiter
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..fuzz.native import ALL, OPENING, WHOLE_CALL, Server, Way, floods, play, record, spell, spelt, traffic
-from ..fuzz.seeds import seeds
-from . import h2
+from ...fuzz.native import ALL, OPENING, WHOLE_CALL, Server, Way, floods, play, record, spell, spelt, traffic
+from ...fuzz.seeds import seeds
+from .. import h2
 
 pytestmark = pytest.mark.fuzz
 

@@ -1,6 +1,6 @@
 """What the docs say is so: their YAML loads, their links lead somewhere, what they name exists.
 
-What they say of rules is asked in test_docs_rules.py.
+What they say of rules is asked in test_rules.py.
 """
 
 from __future__ import annotations

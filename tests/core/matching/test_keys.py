@@ -14,7 +14,7 @@ from ratelimit_service.core.windows.blocks import span_at
 MOMENT = 1_795_225_445
 """2026-11-21T01:44:05Z"""
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "keys.md"
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "keys.md"
 
 
 def key(domain: str, entries: list[tuple[bytes, bytes]], window: Window) -> str:

@@ -12,9 +12,9 @@ from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.server import NativeServer
 from ratelimit_service.transports.options import GrpcOptions
 
-from . import h2
-from .h2 import Peer
-from .test_transport import CHECK, NOW, TREE, until
+from .. import h2
+from ..h2 import Peer
+from ..test_transport import CHECK, NOW, TREE, until
 
 
 class Limiter:

@@ -20,12 +20,12 @@ from ratelimit_service.transports.native.tls import Tls
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority
 
-from . import h2
-from .h2 import Peer
+from .. import h2
+from ..h2 import Peer
+from ..test_transport import CHARGE_40, CHECK, message, until
 from .limiter import Begin, Limiter
-from .test_native_calls import batches_of
-from .test_native_limits import goaway_error, look_at_them, opening
-from .test_transport import CHARGE_40, CHECK, message, until
+from .test_calls import batches_of
+from .test_limits import goaway_error, look_at_them, opening
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 4, 8
 MIB = 1_048_576
