@@ -1,4 +1,4 @@
-"""What the service needs from the outside, and what it promises in return: three protocols.
+"""What the service needs from the outside, and what it promises in return: four protocols.
 
 Everything else is plugged in behind these: stores behind CounterStore, metrics and logs behind Observer.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from .core.amendments.model import Applied, AuditLine, Change, News
 from .core.decision import Count
 from .core.errors import RateLimitServiceError, StoreError
 from .core.model import Decision, Hit
@@ -65,6 +66,35 @@ class CounterStore(Protocol):
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters whose key starts with `bucket`, and return their last values. Raises StoreError."""
+        ...
+
+
+class AmendmentStore(Protocol):
+    """Amendments (core/amendments): what changes limits while the service runs, and what was changed by whom.
+
+    No decision waits for it. Every method raises StoreError where the store cannot be reached, or refuses.
+    """
+
+    async def news(self, version: int, stamp: str) -> News:
+        """Return what has happened after a version, which `stamp` tells from others with its number.
+
+        It costs one small read where nothing has happened. A version that the store does not know, or has forgotten the
+        next steps of, gets all amendments (News.whole).
+        """
+        ...
+
+    async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
+        """Apply a change in one step: its edits, its idempotency key, and a line for each edit in the audit.
+
+        A change whose key was applied before changes nothing, and returns what it did then. With `dry_run` nothing is
+        written. Raises InvalidRequest for a key that another change had, or where there are too many amendments; Conflict
+        where an edit would replace something else than expected. A StoreError does not say whether the change was
+        applied: to apply it again with the same key settles that.
+        """
+        ...
+
+    async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
+        """Return the edits of versions before this one (0: of all), the latest first; a change is never cut in two."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 RateLimitServiceError
 ├── InvalidRequest        the caller's fault: INVALID_ARGUMENT, 400
+├── Conflict              a change expects something else than what is in force: 409
 ├── Forbidden             the caller has no permission: PERMISSION_DENIED
 ├── NotReady              no rules have been loaded yet: UNAVAILABLE
 ├── StoreError            the counters cannot be read or written: UNAVAILABLE
@@ -25,6 +26,10 @@ class RateLimitServiceError(Exception):
 
 class InvalidRequest(RateLimitServiceError):
     """The request is invalid, whatever the rules and the counters are."""
+
+
+class Conflict(RateLimitServiceError):
+    """A change expects something else than what is in force by now. Nothing was changed."""
 
 
 class Forbidden(RateLimitServiceError):

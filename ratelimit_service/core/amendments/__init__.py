@@ -1,0 +1,1 @@
+"""Amendments: limits that are changed while the service runs."""

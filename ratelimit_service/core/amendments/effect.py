@@ -1,0 +1,100 @@
+"""What amendments make of a limit.
+
+    the limit in the request > an override by exact descriptor > by pattern, the most specific first > limits as data > the rule
+    top-ups add to whatever holds, but for a block: nothing is added to an override of 0
+
+Of overrides with the same target, that for one window comes before that for all.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from ..model import COUNTER_MAX, Limit, Window
+from ..windows.blocks import length, name, span_at
+from .index import Stack
+from .model import Amendment
+
+
+class Effect(NamedTuple):
+    """The amount of a limit at a moment, the span of time in which it stays so, and what makes it so."""
+
+    amount: int
+    begin: float = -math.inf
+    end: float = math.inf
+    by: tuple[Amendment, ...] = ()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether an override lets nothing through."""
+        return bool(self.by) and self.by[0].blocks
+
+
+def effect(limit: Limit, stack: Stack, now: int, *, brought: bool = False) -> Effect:
+    """Return what a limit is at `now`, seconds since 1970. With `brought` it came with the request, and no override holds."""
+    window = name(limit.window)
+    begin, end = -math.inf, math.inf
+    amount = limit.amount
+    by: list[Amendment] = []
+    for override in () if brought else stack.overrides:
+        if override.window and override.window != window:
+            continue
+        if override.until:
+            if now >= override.until:
+                begin = max(begin, override.until)
+                continue
+            end = min(end, override.until)
+        amount = override.amount
+        by.append(override)
+        if not amount:
+            return Effect(0, begin, end, (override,))
+        break
+    for top_up in stack.top_ups:
+        if top_up.window and top_up.window != window:
+            continue
+        until = end_of(top_up, limit.window)
+        if now >= until:
+            begin = max(begin, until)
+            continue
+        end = min(end, until)
+        amount += top_up.amount
+        by.append(top_up)
+    return Effect(min(amount, COUNTER_MAX), begin, end, tuple(by))
+
+
+def blocked(stack: Stack, now: int) -> Effect:
+    """Return whether a bucket without a limit is blocked: whether the first override in force, for all windows, is 0.
+
+    An override for one window has nothing to act on there, and neither has one that is no block.
+    """
+    begin, end = -math.inf, math.inf
+    for override in stack.overrides:
+        if override.window:
+            continue
+        if override.until:
+            if now >= override.until:
+                begin = max(begin, override.until)
+                continue
+            end = min(end, override.until)
+        return Effect(override.amount, begin, end, (override,) if override.blocks else ())
+    return Effect(COUNTER_MAX, begin, end)
+
+
+def end_of(amendment: Amendment, window: Window) -> float:
+    """Return the second since 1970 at which an amendment ends in windows of this kind; infinity where it does not."""
+    if amendment.windows:
+        return end_of_windows(window, amendment.since, amendment.windows)
+    return amendment.until or math.inf
+
+
+@lru_cache(maxsize=10_000)
+def end_of_windows(window: Window, since: int, count: int) -> int:
+    """Return the end of the last of `count` windows, of which the first is that of `since`."""
+    span = span_at(window, since)
+    if window.calendar is None:
+        return span.start + count * length(window)
+    for _ in range(count - 1):
+        span = span_at(window, span.end)
+    return span.end

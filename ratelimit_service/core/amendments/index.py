@@ -1,0 +1,243 @@
+"""The amendments in force, found by the entries of a bucket.
+
+    put(amendment), remove(id)      what changed since the last version
+    find(domain, entries) -> Stack  what amends one bucket, the most specific first
+
+A find costs a few look-ups, however many amendments there are: targets with the same keys and the same kind of pattern
+(how many bytes are given before the first `*` and after the last) share a dictionary. It is not done for every request: plans
+keep what they found, and `version` tells them when to look again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ..model import Entry
+from .model import Amendment, Kind
+from .target import Target, TargetEntry, fits
+
+MOST_STEPS = 500
+"""Look-ups and comparisons that a find in one domain takes at most, where amendments are put one by one."""
+
+_Signature = tuple[tuple[int, int] | None, ...]
+"""For each entry of a pattern how many bytes are given at its beginning and at its end; None where all of it is given."""
+
+_Key = tuple[bytes | tuple[bytes, bytes], ...]
+
+
+class Stack(NamedTuple):
+    """What amends one bucket: overrides, of which the first that is for a window holds there, and top-ups, which add up."""
+
+    overrides: tuple[Amendment, ...]
+    top_ups: tuple[Amendment, ...]
+
+
+UNAMENDED = Stack((), ())
+
+
+class Amendments:
+    """All amendments. `version` is another number after every change, and `version_of` after every change in a domain.
+
+    Both count what happened here; the versions of a store are its own.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._by_id: dict[str, Amendment] = {}
+        self._domains: dict[str, Targets] = {}
+        self._data: Mapping[str, Targets] = {}
+        self._versions: dict[str, int] = {}
+        """By domain, those without amendments included: a plan that found some must learn that they are gone."""
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Amendment]:
+        return iter(tuple(self._by_id.values()))
+
+    def get(self, name: str) -> Amendment | None:
+        """Return the amendment with an id."""
+        return self._by_id.get(name)
+
+    def put(self, amendment: Amendment) -> None:
+        """Put an amendment in force, in place of one with the same id."""
+        self._drop(amendment.id)
+        self._by_id[amendment.id] = amendment
+        domain = amendment.target.domain
+        targets = self._domains.get(domain)
+        if targets is None:
+            targets = self._domains[domain] = Targets()
+        targets.put(amendment)
+        self._changed(domain)
+
+    def remove(self, name: str) -> None:
+        """Remove the amendment with an id, if there is one."""
+        amendment = self._drop(name)
+        if amendment is not None:
+            self._changed(amendment.target.domain)
+
+    def use_data(self, data: Mapping[str, Targets]) -> None:
+        """Put limits as data in force, by domain, in place of those before. They rank below every other override."""
+        before, self._data = self._data, data
+        for domain in before.keys() | data.keys():
+            self._changed(domain)
+
+    def find(self, domain: str, entries: tuple[Entry, ...]) -> Stack:
+        """Return what amends the bucket with these entries."""
+        found = self._domains.get(domain)
+        below = self._data.get(domain)
+        if found is None and below is None:
+            return UNAMENDED
+        amendments = found.find(entries) if found is not None else []
+        top_ups = tuple([one for one in amendments if one.kind is Kind.TOP_UP])
+        overrides = [one for one in amendments if one.kind is Kind.OVERRIDE]
+        overrides.sort(key=_precedence)
+        if below is not None:
+            overrides += sorted(below.find(entries), key=_precedence)
+        if not overrides and not top_ups:
+            return UNAMENDED
+        return Stack(tuple(overrides), top_ups)
+
+    def version_of(self, domain: str) -> int:
+        """Return the version that last changed something in a domain."""
+        return self._versions.get(domain, 0)
+
+    def steps(self, target: Target) -> int:
+        """Return how many look-ups and comparisons a find may take for buckets with the keys of a target, and with it."""
+        found = self._domains.get(target.domain)
+        return 1 if found is None else found.steps(target)
+
+    def _drop(self, name: str) -> Amendment | None:
+        amendment = self._by_id.pop(name, None)
+        if amendment is not None:
+            domain = amendment.target.domain
+            targets = self._domains[domain]
+            targets.remove(amendment)
+            if not targets:
+                del self._domains[domain]
+        return amendment
+
+    def _changed(self, domain: str) -> None:
+        self.version += 1
+        self._versions[domain] = self.version
+
+
+def _precedence(amendment: Amendment) -> tuple[object, ...]:
+    """The most specific target first; of the same target, that for one window; then the later one."""
+    target = amendment.target
+    return (not target.exact, target.specificity, not amendment.window, -amendment.since, amendment.id)
+
+
+class Targets:
+    """The amendments of one domain, by their targets."""
+
+    __slots__ = ("_shapes", "_whole")
+
+    def __init__(self) -> None:
+        self._whole: list[Amendment] = []
+        self._shapes: dict[tuple[bytes, ...], _Shape] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._whole or self._shapes)
+
+    def put(self, amendment: Amendment) -> None:
+        """Add an amendment."""
+        target = amendment.target
+        if not target.entries:
+            self._whole.append(amendment)
+            return
+        keys = _keys(target.entries)
+        shape = self._shapes.get(keys)
+        if shape is None:
+            shape = self._shapes[keys] = _Shape()
+        shape.put(amendment)
+
+    def remove(self, amendment: Amendment) -> None:
+        """Remove one that was added."""
+        target = amendment.target
+        if not target.entries:
+            self._whole.remove(amendment)
+            return
+        keys = _keys(target.entries)
+        shape = self._shapes[keys]
+        shape.remove(amendment)
+        if not shape.signatures:
+            del self._shapes[keys]
+
+    def find(self, entries: tuple[Entry, ...]) -> list[Amendment]:
+        """Return those whose targets match the bucket with these entries, in no order."""
+        shape = self._shapes.get(tuple([entry.key for entry in entries])) if self._shapes else None
+        if shape is None:
+            return list(self._whole)
+        return [*self._whole, *shape.find(entries)]
+
+    def steps(self, target: Target) -> int:
+        """As Amendments.steps."""
+        shape = self._shapes.get(_keys(target.entries))
+        return len(self._whole) + 1 + (0 if shape is None else shape.steps(target))
+
+
+class _Shape:
+    """The amendments of descriptors with the same keys, by what their targets have in common with a bucket."""
+
+    __slots__ = ("signatures",)
+
+    def __init__(self) -> None:
+        self.signatures: dict[_Signature, dict[_Key, list[Amendment]]] = {}
+
+    def put(self, amendment: Amendment) -> None:
+        entries = amendment.target.entries
+        by_key = self.signatures.setdefault(_signature(entries), {})
+        by_key.setdefault(_key_of_target(entries), []).append(amendment)
+
+    def remove(self, amendment: Amendment) -> None:
+        entries = amendment.target.entries
+        signature, key = _signature(entries), _key_of_target(entries)
+        by_key = self.signatures[signature]
+        by_key[key].remove(amendment)
+        if not by_key[key]:
+            del by_key[key]
+        if not by_key:
+            del self.signatures[signature]
+
+    def find(self, entries: tuple[Entry, ...]) -> Iterable[Amendment]:
+        for signature, by_key in self.signatures.items():
+            found = by_key.get(_key_of_bucket(signature, entries))
+            if found is None:
+                continue
+            for amendment in found:
+                if all(
+                    wanted.exact or fits(wanted.pieces, entry.value)
+                    for wanted, entry in zip(amendment.target.entries, entries, strict=True)
+                ):
+                    yield amendment
+
+    def steps(self, target: Target) -> int:
+        """A find looks once for each signature, and compares with all that have the key of the target."""
+        signature = _signature(target.entries)
+        alike = self.signatures.get(signature, {}).get(_key_of_target(target.entries), ())
+        return len(self.signatures) + (signature not in self.signatures) + len(alike)
+
+
+def _keys(entries: tuple[TargetEntry, ...]) -> tuple[bytes, ...]:
+    return tuple([entry.key for entry in entries])
+
+
+def _signature(entries: tuple[TargetEntry, ...]) -> _Signature:
+    return tuple([None if len(pieces) == 1 else (len(pieces[0]), len(pieces[-1])) for _, pieces in entries])
+
+
+def _key_of_target(entries: tuple[TargetEntry, ...]) -> _Key:
+    return tuple([pieces[0] if len(pieces) == 1 else (pieces[0], pieces[-1]) for _, pieces in entries])
+
+
+def _key_of_bucket(signature: _Signature, entries: tuple[Entry, ...]) -> _Key:
+    key: list[bytes | tuple[bytes, bytes]] = []
+    for lengths, (_, value) in zip(signature, entries, strict=True):
+        if lengths is None:
+            key.append(value)
+        else:
+            first, last = lengths
+            key.append((value[:first], value[len(value) - last :] if last else b""))
+    return tuple(key)
