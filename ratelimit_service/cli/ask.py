@@ -28,6 +28,13 @@ class Tls(NamedTuple):
     certificate: Path | None = None
     key: Path | None = None
 
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What a channel is made with. Raises InvalidRequest for a file that cannot be read, or half a pair."""
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidRequest("--cert and --key belong together: give both, or none")
+        ca, certificate, key = map(content, self)
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
 
 def ask(
     server: str,
@@ -43,15 +50,15 @@ def ask(
 
     Raises InvalidRequest for a descriptor, a server or a file that is none, StoreError where the server gave no answer.
     """
-    target = _target(server)
+    address = target(server)
     request = RateLimitRequest(domain=domain, explain=True)
     for text in descriptors:
         descriptor = request.descriptors.add(is_negative_hits=hits < 0)
         descriptor.hits_addend.value = abs(hits)
         for key, value in entries_of(text):
             descriptor.entries.add(key=key, value=value)
-    with _channel(target, tls) as channel:
-        method = channel.unary_unary(
+    with channel(address, tls) as opened:
+        method = opened.unary_unary(
             PATH,
             request_serializer=RateLimitRequest.SerializeToString,
             response_deserializer=RateLimitResponse.FromString,
@@ -68,23 +75,20 @@ def ask(
     return 3 if response.overall_code == _OVER else 0
 
 
-def _channel(target: str, tls: Tls | None) -> grpc.Channel:
-    if tls is None:
-        return grpc.insecure_channel(target)
-    if (tls.certificate is None) != (tls.key is None):
-        raise InvalidRequest("--cert and --key belong together: give both, or none")
-    ca, certificate, key = map(_content, tls)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(ca, key, certificate))
+def channel(address: str, tls: Tls | None) -> grpc.Channel:
+    """A channel to an address, over TLS where that is wanted."""
+    return grpc.secure_channel(address, tls.credentials()) if tls else grpc.insecure_channel(address)
 
 
-def _content(path: Path | None) -> bytes | None:
+def content(path: Path | None) -> bytes | None:
+    """What is in a file, None without one. Raises InvalidRequest."""
     try:
         return path.read_bytes() if path else None
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _target(server: str) -> str:
+def target(server: str) -> str:
     """`server` as grpc names it; without a host it is this one. Raises InvalidRequest."""
     if server.startswith("unix:"):
         return server

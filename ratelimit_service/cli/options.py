@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..core.errors import RateLimitServiceError
+from ..core.errors import InvalidRequest, RateLimitServiceError
 
 app = typer.Typer(
     name="ratelimit-service",
@@ -144,6 +144,89 @@ def ask(
         typer.echo(str(error), err=True)
         code = 1
     raise typer.Exit(code)
+
+
+@app.command()
+def compare(
+    theirs: Annotated[str, typer.Option(help="The gRPC port of the service that is there: HOST:PORT.")],
+    ours: Annotated[str, typer.Option(help="The gRPC port of the one that shall take its place.")],
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="A decision log, or an access log of Envoy with `ratelimit` in each line; - for stdin."
+        ),
+    ] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="Make up requests for the rules in a file or a directory.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(help="At most so many; 1000 are made up.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Makes up the same requests again.", min=0)] = 1,
+    checks_only: Annotated[
+        bool, typer.Option("--checks-only", help="Charge nothing: every request asks with 0 hits.")
+    ] = False,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Answer callers as theirs does, and compare with ours beside it.")
+    ] = False,
+    listen: Annotated[str, typer.Option(help="Where --mirror listens.")] = "0.0.0.0:8081",
+    listen_cert: Annotated[
+        Path | None, typer.Option(help="Its certificate; without one it speaks no TLS.")
+    ] = None,
+    listen_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    every: Annotated[float, typer.Option(help="Seconds between the summaries of --mirror.", min=0.1)] = 60.0,
+    theirs_tls: Annotated[bool, typer.Option("--theirs-tls", help="Speak TLS to theirs.")] = False,
+    ours_tls: Annotated[bool, typer.Option("--ours-tls", help="Speak TLS to ours.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="The CA that signed their certificates.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="A certificate to show to them, in PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    show: Annotated[int, typer.Option(help="Of each kind of difference, at most so many.", min=0)] = 20,
+    show_all: Annotated[
+        bool, typer.Option("--show-all", help="Also differences that have a known reason.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where anything differs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print lines of JSON.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 5.0,
+) -> None:
+    """Ask two services the same, and report every difference with its reason.
+
+    What is replayed is charged, unless with --checks-only: give both a store of their own. Exits with 0 where all differences have
+    a reason (docs/compatibility.md), 3 where one has none, 1 where it could not compare, 2 for a wrong option.
+    """
+    from . import compare as comparing
+    from .ask import Tls
+    from .comparison.report import Report
+
+    tls = Tls(ca, cert, key)
+    services = comparing.Services(
+        theirs, ours, tls if theirs_tls else None, tls if ours_tls else None, timeout
+    )
+    report = Report(as_json=as_json, most=show, everything=show_all or strict)
+    try:
+        if mirror:
+            if replay or rules:
+                raise InvalidRequest("--mirror compares what callers send: leave out --replay and --rules")
+            comparing.compare_mirrored(
+                services,
+                report,
+                listen,
+                listen_tls=(listen_cert, listen_key),
+                every=every,
+                tell=lambda line: typer.echo(line, err=True),
+            )
+        else:
+            comparing.compare_replayed(
+                services,
+                report,
+                recorded=replay,
+                rules=rules or (),
+                many=requests,
+                seed=seed,
+                checks_only=checks_only,
+            )
+    except RateLimitServiceError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    report.finish()
+    raise typer.Exit(comparing.DIFFERENT if report.differs(strict=strict) else 0)
 
 
 @app.command()

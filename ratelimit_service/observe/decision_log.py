@@ -4,6 +4,7 @@
      "verdict": "OK", "overall_verdict": "OK", "rule": "dba-hourly", "window": "hour", "limit": 5000, "used": 4211,
      "remaining": 789, "resets_in": 955}
 
+The lines of a request with several descriptors follow each other, each with its place: `"part": [2, 3]` is the second of three.
 This is where an account of who used how much belongs: metrics have room for a bounded number of buckets only.
 """
 
@@ -61,6 +62,7 @@ class DecisionLog:
             return
         time = datetime.fromtimestamp(plan.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         domain = _fit(plan.request.domain)
+        many = len(plan.descriptors)
         parts = zip(
             plan.request.descriptors, plan.descriptors, decision.statuses, decision.tallies, strict=True
         )
@@ -78,9 +80,10 @@ class DecisionLog:
                         "verdict": status.code.name,
                         "overall_verdict": decision.code.name,
                         **_limit(plan, item, tally),
+                        **({"part": [number, many]} if many > 1 else {}),
                     }
                 )
-                for descriptor, item, status, tally in parts
+                for number, (descriptor, item, status, tally) in enumerate(parts, 1)
             ]
         )
 

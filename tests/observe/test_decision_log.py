@@ -67,6 +67,14 @@ class Logged(Replica):
         return [json.loads(line) for line in b"".join(self._written).splitlines()]
 
 
+async def test_the_lines_of_a_request_can_be_put_together_again() -> None:
+    """Where there are several, each says which one it is."""
+    replica = Logged()
+    await replica.request("team=dba", "user=ann", "free=yes")
+    await replica.request("team=dba")
+    assert [[1, 3], [2, 3], [3, 3], None] == [line.get("part") for line in replica.lines()]
+
+
 async def test_a_line_says_who_asked_for_how_much_and_what_came_of_it() -> None:
     """With the window that the status tells of: that with the least left, or that refuses."""
     replica = Logged()

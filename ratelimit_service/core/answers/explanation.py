@@ -12,6 +12,7 @@ doubles, and hold them exactly.
 A descriptor is empty if nothing limits it. Otherwise it can have
 
     unlimited, shadow_mode, quota_mode   as in its rule
+    budget                               its rule counts tokens
     replaced                             the rule of another descriptor replaces its own
     unmatched                            no rule matches it, and its domain refuses that
     unreachable                          its counters could not be read
@@ -99,6 +100,8 @@ def _descriptor(planned: PlannedDescriptor, tally: TallyValues | None, now: int)
 
 def _rule(rule: Rule) -> dict[str, Any]:
     found: dict[str, Any] = {"rule": _fit(str(rule.path))}
+    if rule.budget:
+        found["budget"] = True
     if rule.unlimited:
         found["unlimited"] = True
     if rule.shadow:

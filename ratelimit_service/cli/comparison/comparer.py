@@ -1,0 +1,154 @@
+"""Compares answers one after another, with what is remembered of the buckets that they were about."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ...proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from .answers import Answer, Difference, differences, explained
+from .exchange import Bucket, Exchange, Standing, bucket_of
+from .reasons import follows, reason_of
+
+FOLLOWS = "follows"
+"""The reason of a difference that an earlier one explains."""
+
+MOST_BUCKETS = 100_000
+"""Buckets that are remembered; the one that was asked about longest ago is forgotten."""
+
+_DERIVED = ("overall_code", "response_headers_to_add.", "raw_body", "dynamic_metadata.metadata")
+"""What follows from the statuses: it has their reason."""
+
+
+class Finding(NamedTuple):
+    """One difference with its reason; empty where none is known. `since` is the request that a difference follows from."""
+
+    difference: Difference
+    reason: str
+    since: int = 0
+
+
+class Compared(NamedTuple):
+    """One request, and every difference of its two answers."""
+
+    number: int
+    request: RateLimitRequest
+    findings: Sequence[Finding]
+
+    @property
+    def unexplained(self) -> bool:
+        """Whether a difference has no reason."""
+        return any(not finding.reason for finding in self.findings)
+
+
+class Comparer:
+    """Compares the answers of two services, in the order in which it gets them."""
+
+    def __init__(self, most_buckets: int = MOST_BUCKETS) -> None:
+        self._most = most_buckets
+        self._standings: OrderedDict[Bucket, Standing] = OrderedDict()
+        self._joined: OrderedDict[bytes, Bucket | None] = OrderedDict()
+        self._number = 0
+
+    def compare(
+        self,
+        request: RateLimitRequest,
+        theirs: Answer,
+        ours: Answer,
+        overlapping: Sequence[int] = (),
+    ) -> Compared:
+        """Every difference with its reason. `overlapping` is, for each descriptor, the hits of calls at the same time."""
+        self._number += 1
+        buckets = [bucket_of(request.domain, descriptor) for descriptor in request.descriptors]
+        exchange = Exchange(
+            self._number,
+            request,
+            theirs,
+            ours,
+            explained(ours),
+            differences(theirs, ours),
+            [self._standings.get(bucket) for bucket in buckets],
+            [self._is_shared(bucket) for bucket in buckets],
+            list(overlapping) or [0] * len(buckets),
+        )
+        findings = list(self._findings(exchange))
+        self._remember(exchange, buckets, findings)
+        return Compared(self._number, request, findings)
+
+    def _findings(self, exchange: Exchange) -> list[Finding]:
+        own = [self._finding(exchange, difference) for difference in exchange.found]
+        found = []
+        for finding in own:
+            if not finding.reason and finding.difference.name.startswith(_DERIVED):
+                # Those of the statuses: as many reasons as there are, the first stands for all. None where one has none.
+                status = [each for each in own if each.difference.place is not None]
+                if status and all(each.reason for each in status):
+                    finding = finding._replace(reason=status[0].reason, since=status[0].since)
+            found.append(finding)
+        return found
+
+    def _finding(self, exchange: Exchange, difference: Difference) -> Finding:
+        place = difference.place
+        known = exchange.known[place] if place is not None else None
+        countable = difference.name in ("statuses.code", "statuses.limit_remaining")
+        if countable and known is not None and follows(exchange, place):
+            return Finding(difference, FOLLOWS if known.reason else "", known.since)
+        reason = reason_of(exchange, difference)
+        return Finding(difference, reason.name if reason else "")
+
+    def forget(self, request: RateLimitRequest) -> None:
+        """Remember nothing of the buckets of a request: only one of the services may have counted it."""
+        for descriptor in request.descriptors:
+            self._standings.pop(bucket_of(request.domain, descriptor), None)
+
+    def _remember(self, exchange: Exchange, buckets: Sequence[Bucket], findings: Sequence[Finding]) -> None:
+        for place, bucket in enumerate(buckets):
+            pair = exchange.remaining(place)
+            if pair is None:
+                self._standings.pop(bucket, None)
+                continue
+            before = exchange.known[place]
+            if not _limited(exchange, place) or (before is None and exchange.overlapping[place]):
+                continue
+            standing = replace(before) if before else Standing()
+            gap = pair[0] - pair[1]
+            # With others on their way, a gap is of the moment; with nothing left, it cannot be seen.
+            seen = (before is None or all(pair)) and not exchange.overlapping[place]
+            if seen and gap != standing.gap:
+                reasons = [each for each in findings if each.difference.place == place]
+                standing.gap = gap
+                standing.reason = reasons[0].reason if gap and reasons else ""
+                standing.since = (reasons[0].since or exchange.number) if gap and reasons else 0
+            standing.refunded |= exchange.descriptor(place).is_negative_hits
+            self._standings[bucket] = standing
+            self._standings.move_to_end(bucket)
+        while len(self._standings) > self._most:
+            self._standings.popitem(last=False)
+
+    def _is_shared(self, bucket: Bucket) -> bool:
+        """Whether another bucket was seen whose entries, joined with `_`, are the same text."""
+        domain, entries = bucket
+        text = b"_".join(
+            [domain.encode("utf-8", "surrogateescape"), *(part for entry in entries for part in entry)]
+        )
+        first = self._joined.setdefault(text, bucket)
+        if first != bucket:
+            self._joined[text] = None  # several
+        self._joined.move_to_end(text)
+        while len(self._joined) > self._most:
+            self._joined.popitem(last=False)
+        return self._joined.get(text) is None
+
+
+def _limited(exchange: Exchange, place: int) -> bool:
+    """Whether both services have shown a limit for a descriptor."""
+    return all(
+        answer.response is not None and _status(answer.response, place).HasField("current_limit")
+        for answer in (exchange.theirs, exchange.ours)
+    )
+
+
+def _status(response: RateLimitResponse, place: int) -> RateLimitResponse.DescriptorStatus:
+    return response.statuses[place]

@@ -1,0 +1,157 @@
+"""What `compare` prints: differences as they are found, and a summary at the end; in lines for people, or of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ...core.text import excerpt, printable, shorten
+from ...proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
+from .comparer import FOLLOWS, Compared, Finding
+from .reasons import REASONS, REFUSAL
+
+TEXTS = {reason.name: reason.text for reason in (*REASONS, REFUSAL)} | {
+    FOLLOWS: "an earlier difference in the same bucket explains it",
+}
+"""What each reason says; docs/compatibility.md says more."""
+
+_LONGEST = 200
+"""Of a value that is shown."""
+
+_HINTS = {
+    "statuses.current_limit": "do both have the same rules?",
+    "statuses.current_limit.unit": "do both have the same rules?",
+    "statuses": "one of them has not answered for every descriptor",
+}
+
+
+class Report:
+    """Prints what is found. Of the same differences in the same kind of descriptor, `most` requests are shown."""
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        most: int = 20,
+        everything: bool = False,
+        put: Callable[[str], None] | None = None,
+    ) -> None:
+        self._json = as_json
+        self._most = most
+        self._everything = everything
+        self._put = put or partial(print, flush=True)  # somebody may follow it through a pipe
+        self._shown: Counter[object] = Counter()
+        self.requests = self.same = self.unexplained = 0
+        self.explained: Counter[str] = Counter()
+        """Requests that differ for a reason, by reason; one may have several."""
+        self.not_compared: Counter[str] = Counter()
+        """Requests that were not compared, by why."""
+
+    def add(self, compared: Compared) -> None:
+        """Count one request, and show it where it is worth it: without a reason always, with one if all are asked for."""
+        self.requests += 1
+        if not compared.findings:
+            self.same += 1
+            return
+        self.explained.update({finding.reason for finding in compared.findings if finding.reason})
+        self.unexplained += compared.unexplained
+        if not (compared.unexplained or self._everything):
+            return
+        kind = (
+            compared.request.domain,
+            tuple(tuple(entry.key for entry in each.entries) for each in compared.request.descriptors),
+            tuple(sorted({(finding.difference.name, finding.reason) for finding in compared.findings})),
+        )
+        self._shown[kind] += 1
+        if self._shown[kind] <= self._most:
+            self._put(json.dumps(_as_json(compared)) if self._json else "\n".join(_lines(compared)))
+        if len(self._shown) > 10_000:
+            self._shown.clear()  # kinds are made of what strangers send
+
+    def finish(self) -> None:
+        """Print the summary."""
+        if self._json:
+            self._put(json.dumps({"kind": "summary", **self.summary()}))
+            return
+        told = [f"{self.requests:,} requests: {self.same:,} answered alike"]
+        differing = self.requests - self.same - self.unexplained
+        if differing:
+            told.append(f"{differing:,} differ for known reasons")
+        told.append(f"{self.unexplained:,} differ without one")
+        self._put(", ".join(told))
+        for name, number in self.explained.most_common():
+            self._put(f"  {number:>9,}  {name}: {TEXTS[name]}")
+        for why, number in self.not_compared.most_common():
+            self._put(f"  {number:>9,}  not compared: {why}")
+
+    def differs(self, *, strict: bool = False) -> bool:
+        """Whether a request differs without a reason; with `strict`, for whatever reason."""
+        return self.unexplained > 0 or (strict and self.same < self.requests)
+
+    def summary(self) -> dict[str, Any]:
+        """The same in numbers."""
+        return {
+            "requests": self.requests,
+            "same": self.same,
+            "unexplained": self.unexplained,
+            "explained": dict(self.explained),
+            "not_compared": dict(self.not_compared),
+        }
+
+
+def _lines(compared: Compared) -> list[str]:
+    request = compared.request
+    asked = "; ".join(_descriptor(request, each) for each in request.descriptors) or "no descriptor"
+    lines = [f"#{compared.number} {printable(shorten(request.domain, _LONGEST))}: {asked}"]
+    for finding in compared.findings:
+        difference = finding.difference
+        values = f"theirs {_shown(difference.theirs)}, ours {_shown(difference.ours)}"
+        lines.append(f"  {printable(difference.field)}: {values}{_why(finding)}")
+    return lines
+
+
+def _why(finding: Finding) -> str:
+    since = f", as since #{finding.since}" if finding.since else ""
+    if finding.reason:
+        return f"  [{finding.reason}{since}]"
+    hint = _HINTS.get(finding.difference.name, "")
+    return f"  [no reason known{since}{f': {hint}' if hint else ''}]"
+
+
+def _descriptor(request: RateLimitRequest, descriptor: RateLimitDescriptor) -> str:
+    entries = ",".join(
+        f"{excerpt(each.key, _LONGEST)}={excerpt(each.value, _LONGEST)}" for each in descriptor.entries
+    )
+    if descriptor.HasField("hits_addend"):
+        sign = "-" if descriptor.is_negative_hits else ""
+        return f"{entries} hits {sign}{descriptor.hits_addend.value}"
+    return f"{entries} hits {request.hits_addend}" if request.hits_addend else entries
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return printable(shorten(value if isinstance(value, str) else json.dumps(value), _LONGEST))
+
+
+def _as_json(compared: Compared) -> dict[str, Any]:
+    request = compared.request
+    return {
+        "kind": "difference",
+        "number": compared.number,
+        "domain": printable(request.domain),
+        "descriptors": [_descriptor(request, each) for each in request.descriptors],
+        "differences": [
+            {
+                "field": finding.difference.field,
+                "theirs": finding.difference.theirs,
+                "ours": finding.difference.ours,
+                "reason": finding.reason or None,
+                **({"since": finding.since} if finding.since else {}),
+            }
+            for finding in compared.findings
+        ],
+    }

@@ -1,0 +1,298 @@
+"""The mirror: callers get the first service's answers as they came, and the second is compared beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2
+
+from ratelimit_service.cli.comparison.answers import EXPLAIN
+from ratelimit_service.cli.comparison.mirror import Mirror, _Overlaps
+from ratelimit_service.cli.comparison.report import Report
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.transports.grpc_method import METHOD, PATH, SERVICE
+
+from .answering import answer, request, status
+
+Handler = Callable[[bytes, Any], Any]
+
+ASKED = request("a").SerializeToString()
+
+
+def replying(*lefts: int) -> tuple[Handler, list[bytes]]:
+    """A service that has so much left at each call, and what it was asked."""
+    asked: list[bytes] = []
+
+    async def handler(data: bytes, context: Any) -> bytes:
+        asked.append(data)
+        response = answer(status(lefts[min(len(asked), len(lefts)) - 1])).response
+        assert response is not None
+        return bytes(response.SerializeToString())
+
+    return handler, asked
+
+
+@asynccontextmanager
+async def server(handler: Handler) -> AsyncIterator[str]:
+    """A gRPC server whose ShouldRateLimit is `handler`, and that is healthy; where it listens."""
+    serving = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    async def health(data: bytes, context: Any) -> bytes:
+        return bytes(serving.SerializeToString())
+
+    server = aio.server()
+    for service, method, behaviour in (
+        (SERVICE, METHOD, handler),
+        ("grpc.health.v1.Health", "Check", health),
+    ):
+        methods = {method: grpc.unary_unary_rpc_method_handler(behaviour)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+class Mirrored:
+    """A mirror before two services, and a caller before the mirror. `told` is what is reported."""
+
+    def __init__(self, mirror: Mirror, caller: aio.Channel, report: Report, told: Sequence[str]) -> None:
+        self.mirror, self.caller, self.report, self.told = mirror, caller, report, told
+
+    async def ask(self, data: bytes = ASKED, **options: Any) -> bytes:
+        answered: bytes = await self.caller.unary_unary(PATH, None, None)(data, **options)
+        return answered
+
+    async def finished(self) -> Report:
+        """What is reported when it has ended."""
+        await self.mirror.stop()
+        return self.report
+
+
+@asynccontextmanager
+async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirrored]:
+    told: list[str] = []
+    report = Report(put=told.append)
+    async with aio.insecure_channel(theirs) as one, aio.insecure_channel(ours) as other:
+        mirror = Mirror(one, other, report, **{"timeout": 5.0, **options})
+        await mirror.start("127.0.0.1:0")
+        try:
+            async with aio.insecure_channel(mirror.address) as caller:
+                yield Mirrored(mirror, caller, report, told)
+        finally:
+            await mirror.stop(0)
+
+
+async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None:
+    """Also bytes that no message of ours would be written as; ours is asked to explain itself."""
+    odd = answer(status(7)).response
+    assert odd is not None
+    reply = b"\xf8\xff\x07\x01" + odd.SerializeToString()
+
+    async def theirs(data: bytes, context: Any) -> bytes:
+        return reply
+
+    ours, asked = replying(9)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        assert reply == await front.ask()
+        report = await front.finished()
+    assert [ASKED + EXPLAIN] == asked
+    assert RateLimitRequest.FromString(asked[0]).explain
+    assert ({"counted-before": 1}, 0) == (dict(report.explained), report.unexplained)
+
+
+async def test_what_differs_is_told_while_it_runs() -> None:
+    """The first gap is from before; one that widens is shown with what both have said."""
+    theirs, _ = replying(50, 50)
+    ours, _ = replying(50, 40)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        await front.ask()
+        await front.ask()
+        report = await front.finished()
+    assert [
+        "#2 llm: team=a hits 0\n  statuses[0].limit_remaining: theirs 50, ours 40  [no reason known]"
+    ] == front.told
+    assert (2, 1, 1) == (report.requests, report.same, report.unexplained)
+
+
+async def test_an_error_of_theirs_is_the_callers() -> None:
+    """With its status, its text and its metadata."""
+
+    async def theirs(data: bytes, context: Any) -> bytes:
+        await context.abort(
+            grpc.StatusCode.UNKNOWN, "no rate limit configuration loaded", (("why", "because"),)
+        )
+        raise AssertionError
+
+    ours, _ = replying(9)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        with pytest.raises(aio.AioRpcError) as failure:
+            await front.ask()
+        report = await front.finished()
+    error: Any = failure.value
+    assert (grpc.StatusCode.UNKNOWN, "no rate limit configuration loaded") == (error.code(), error.details())
+    assert ("why", "because") in [(key, value) for key, value in error.trailing_metadata()]
+    assert 1 == report.unexplained
+
+
+async def test_the_deadline_and_the_metadata_of_the_caller_are_theirs() -> None:
+    """What belongs to the connection is not handed on."""
+    seen: list[Any] = []
+
+    async def theirs(data: bytes, context: Any) -> bytes:
+        seen.append((context.time_remaining(), {key for key, _ in context.invocation_metadata()}))
+        return b""
+
+    ours, _ = replying(9)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        await front.ask(timeout=30, metadata=(("traceparent", "00-1-2-01"),))
+    ((left, keys),) = seen
+    assert 25 < left < 31  # gRPC rounds a deadline up
+    assert "traceparent" in keys
+
+
+async def test_a_service_that_is_not_there_costs_callers_nothing() -> None:
+    """Ours refuses every connection: theirs answers, and each call is a difference."""
+    theirs, _ = replying(9)
+    async with server(theirs) as one, mirrored(one, "127.0.0.1:1") as front:
+        assert await front.ask()
+        report = await front.finished()
+    assert 1 == report.unexplained
+    assert "grpc_status: theirs OK, ours UNAVAILABLE" in front.told[0]
+
+
+async def test_a_service_that_is_too_slow_is_left_out_and_counted() -> None:
+    """Calls to it do not pile up, and callers do not wait for it."""
+    theirs, _ = replying(9)
+    going_on = asyncio.Event()
+
+    async def ours(data: bytes, context: Any) -> bytes:
+        await going_on.wait()
+        return await theirs(data, context)  # type: ignore[no-any-return]
+
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other, most_waiting=3) as front:
+        for _ in range(10):
+            assert await front.ask()
+        going_on.set()
+        report = await front.finished()
+    assert (3, {"ours was too slow": 7}) == (report.requests, dict(report.not_compared))
+
+
+async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() -> None:
+    """Theirs may have counted it. There is nothing to compare, and the bucket begins anew."""
+    ours, asked = replying(9)
+    called, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def theirs(data: bytes, context: Any) -> bytes:
+        called.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        waiting = asyncio.ensure_future(front.ask())
+        await called.wait()
+        waiting.cancel()
+        await cancelled.wait()
+        while not asked:
+            await asyncio.sleep(0)
+        report = await front.finished()
+    assert (0, {"the caller went before an answer": 1}) == (report.requests, dict(report.not_compared))
+
+
+async def test_what_is_no_request_is_theirs_to_judge() -> None:
+    """Its bytes are handed on as they are."""
+    theirs, asked = replying(9)
+    ours, _ = replying(9)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        await front.ask(b"\xff\xff")
+    assert [b"\xff\xff"] == asked
+
+
+async def test_its_health_is_theirs() -> None:
+    """A gateway, or kubelet, that asks for it hears of the first service."""
+    theirs, _ = replying(9)
+    async with server(theirs) as one, mirrored(one, "127.0.0.1:1") as front:
+        check = front.caller.unary_unary("/grpc.health.v1.Health/Check", None, None)
+        reply = health_pb2.HealthCheckResponse.FromString(await check(b""))
+        assert health_pb2.HealthCheckResponse.SERVING == reply.status
+    async with mirrored("127.0.0.1:1", "127.0.0.1:1") as front:
+        check = front.caller.unary_unary("/grpc.health.v1.Health/Check", None, None)
+        with pytest.raises(aio.AioRpcError, match="UNAVAILABLE"):
+            await check(b"")
+
+
+async def test_calls_at_the_same_time_are_no_faults() -> None:
+    """Twenty charges of one bucket at once, which each service counts in its own order: what is left differs by that much."""
+
+    def counting(order: int) -> Handler:
+        waiting: list[asyncio.Future[int]] = []
+        first = asyncio.Event()
+
+        async def handler(data: bytes, context: Any) -> bytes:
+            # All calls arrive before any is counted; the first service takes them from the front, the other from behind.
+            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            waiting.append(future)
+            if len(waiting) == 20:
+                for place, each in enumerate(waiting[::order], 1):
+                    each.set_result(100 - 5 * place)
+                first.set()
+            response = answer(status(await future)).response
+            assert response is not None
+            return response.SerializeToString()
+
+        return handler
+
+    charge = request("a", hits=5).SerializeToString()
+    async with (
+        server(counting(1)) as one,
+        server(counting(-1)) as other,
+        mirrored(one, other) as front,
+    ):
+        await asyncio.gather(*(front.ask(charge) for _ in range(20)))
+        report = await front.finished()
+    assert (20, 0) == (report.requests, report.unexplained)
+    assert {"overlapping"} == report.explained.keys()
+
+
+def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
+    """Those that began before and had not ended, and those that began since; and nothing is kept of calls that ended."""
+    overlaps = _Overlaps()
+    first = overlaps.begin(request("a", hits=5))
+    second = overlaps.begin(request("a", "b", hits=7))
+    assert [7] == overlaps.end(first)
+    third = overlaps.begin(request("b", hits=-2))
+    assert [5, 2] == overlaps.end(second)
+    assert [7] == overlaps.end(third)
+    alone = overlaps.begin(request("a", hits=1))
+    assert [0] == overlaps.end(alone)
+    assert ({}, {}) == (dict(overlaps._open), dict(overlaps._begun))
+
+
+async def test_a_port_that_is_taken_is_told() -> None:
+    """In the words of the other commands."""
+    theirs, _ = replying(9)
+    async with server(theirs) as one, aio.insecure_channel(one) as channel:
+        mirror = Mirror(channel, channel, Report(put=lambda line: None), timeout=1)
+        with pytest.raises(StartError, match="cannot listen on"):
+            await mirror.start("192.0.2.1:1")
+
+
+def test_what_asks_for_an_explanation_may_follow_any_request() -> None:
+    """It is one field, behind whatever there is."""
+    made = RateLimitRequest.FromString(ASKED + EXPLAIN)
+    assert made.explain
+    made.explain = False
+    assert RateLimitRequest.FromString(ASKED) == made
+    assert RateLimitResponse() == RateLimitResponse.FromString(b"")

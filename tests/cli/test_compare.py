@@ -1,0 +1,253 @@
+"""`compare`: two running services answer the same requests, and what differs is named."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing.service import COMMAND, Service, calling, inherited
+from testing.waiting import wait_for
+
+from .conftest import Command
+
+RULES = """\
+domain: llm
+descriptors:
+  - key: team
+    rate_limit: {unit: year, requests_per_unit: 1000}
+    descriptors:
+      - key: model
+        value: "gpt-*"
+        rate_limit: {unit: hour, requests_per_unit: 100000}
+  - key: internal
+    rate_limit: {unlimited: true}
+  - key: trial
+    shadow_mode: true
+    rate_limit: {unit: day, requests_per_unit: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules of theirs."""
+    file = tmp_path_factory.mktemp("rules") / "llm.yaml"
+    file.write_text(RULES)
+    return file
+
+
+@pytest.fixture(scope="module")
+def serving(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+    """Starts services, each once; `limit` is that of a team, and `copy` tells apart those that are set alike."""
+    started: dict[str, Service] = {}
+
+    def start(limit: int = 1000, copy: int = 0, **settings: str) -> Service:
+        name = json.dumps([limit, copy, settings])
+        if name not in started:
+            file = tmp_path_factory.mktemp("other") / "llm.yaml"
+            file.write_text(RULES.replace("requests_per_unit: 1000}", f"requests_per_unit: {limit}}}"))
+            started[name] = Service({"CONFIG_PATH": str(file), "BACKEND_TYPE": "memory", **settings})
+        return started[name]
+
+    yield start
+    for each in started.values():
+        each.kill()
+
+
+@pytest.fixture
+def compare(command: Command, serving: Callable[..., Service]) -> Callable[..., tuple[int, str, str]]:
+    """`compare` with theirs, which is as the rules say, and ours."""
+
+    def run(ours: Service, *options: str, theirs: Service | None = None) -> tuple[int, str, str]:
+        first = theirs or serving()
+        return command("compare", "--theirs", first.grpc, "--ours", ours.grpc, *options)
+
+    return run
+
+
+Compare = Callable[..., tuple[int, str, str]]
+
+
+def test_two_services_with_the_same_rules_answer_alike(
+    compare: Compare, serving: Callable[..., Service], rules: Path
+) -> None:
+    """On checks, charges and calls without a cost, of every rule, until budgets are used up."""
+    same = serving(copy=1)
+    code, out, err = compare(same, "--rules", str(rules), "--requests", "300", "--seed", "10", "--strict")
+    assert (0, "300 requests: 300 answered alike, 0 differ without one\n", "") == (code, out, err)
+
+
+def test_budgets_differ_for_that_reason(
+    compare: Compare, serving: Callable[..., Service], rules: Path
+) -> None:
+    """BUDGET_DOMAINS: all of it is on the page, and with --strict it is a difference all the same."""
+    options = ("--rules", str(rules), "--requests", "200", "--seed", "11")
+    budgets = serving(BUDGET_DOMAINS="llm")
+    code, out, _ = compare(budgets, *options)
+    assert (0, True) == (code, "differ for known reasons, 0 differ without one\n" in out)
+    assert {"budget", "follows"} == {line.split()[1].rstrip(":") for line in out.splitlines()[1:]}
+    assert 3 == compare(budgets, *options, "--strict")[0]
+
+
+def test_another_limit_is_found_and_shown(
+    compare: Compare, serving: Callable[..., Service], rules: Path
+) -> None:
+    """With what both have said, what may be the matter, and the exit code for it."""
+    lower = serving(limit=900)
+    code, out, _ = compare(lower, "--rules", str(rules), "--requests", "100", "--seed", "12", "--show", "1")
+    assert 3 == code
+    assert "current_limit: theirs 1000, ours 900  [no reason known: do both have the same rules?]" in out
+    (unexplained,) = re.findall(r", (\d+) differ without one\n", out)
+    assert 1 <= out.count("current_limit: theirs 1000") < int(unexplained)
+
+
+def test_it_can_be_read_by_a_program(compare: Compare, serving: Callable[..., Service], rules: Path) -> None:
+    """Lines of JSON, the last of which sums up."""
+    lower = serving(limit=900)
+    code, out, _ = compare(lower, "--rules", str(rules), "--requests", "50", "--seed", "13", "--json")
+    *found, summary = map(json.loads, out.splitlines())
+    assert (3, 50, "summary") == (code, summary["requests"], summary["kind"])
+    assert summary["unexplained"] == 50 - summary["same"]
+    limits = [
+        (each["theirs"], each["ours"], each["reason"])
+        for line in found
+        for each in line["differences"]
+        if each["field"] == "statuses[0].current_limit"
+    ]
+    assert {(1000, 900, None)} == set(limits)
+    assert {"difference"} == {line["kind"] for line in found}
+
+
+def test_checks_only_charges_nothing(compare: Compare, serving: Callable[..., Service], rules: Path) -> None:
+    """As safe against a service that others use as reading is."""
+    ours = serving(limit=900)
+    asked = ("--rules", str(rules), "--requests", "100", "--seed", "14", "--json")
+    _, out, _ = compare(ours, *asked, "--checks-only")
+    found = [json.loads(line) for line in out.splitlines()[:-1]]
+    lefts = {
+        (each["theirs"], each["ours"])
+        for line in found
+        for each in line["differences"]
+        if each["field"].endswith("limit_remaining")
+    }
+    assert {(1000, 900)} == lefts
+    # Charged, the same requests leave less.
+    assert compare(ours, *asked)[1] != out
+
+
+def test_a_decision_log_is_replayed(
+    compare: Compare, serving: Callable[..., Service], rules: Path, tmp_path: Path
+) -> None:
+    """What one service has decided is asked of two others: requests of several descriptors come together again."""
+    log = tmp_path / "decisions.log"
+    environment = {"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", "DECISION_LOG": "all"}
+    theirs, same = serving(), serving(copy=1)
+    with log.open("wb") as file, Service(environment, stdout=file.fileno()) as service:
+        asked = ("--rules", str(rules), "--requests", "80", "--seed", "15")
+        compare(service, *asked, theirs=serving(limit=900))
+        assert 0 == service.stop()
+    parts = [json.loads(line).get("part") for line in log.read_text().splitlines()]
+    assert [2, 2] in parts
+    code, out, err = compare(same, "--replay", str(log), theirs=theirs)
+    assert (0, "80 requests: 80 answered alike, 0 differ without one\n", "") == (code, out, err)
+    assert "30 requests: " in compare(same, "--replay", str(log), "--requests", "30", theirs=theirs)[1]
+
+
+def test_what_is_not_replayed_is_said(
+    compare: Compare, serving: Callable[..., Service], tmp_path: Path
+) -> None:
+    """Lines that are something else, and what the log has cut."""
+    log = tmp_path / "access.log"
+    call = {"domain": "llm", "descriptors": [{"entries": [["team", "told"]], "hits": 0}]}
+    log.write_text(f"GET /\n{json.dumps({'ratelimit': call})}\n")
+    _, out, _ = compare(serving(copy=1), "--replay", str(log))
+    assert out.splitlines()[-1].split() == "1 not compared: other lines".split()
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ([], "give either --replay FILE or --rules PATH"),
+        (["--replay", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
+        (["--rules", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--mirror", "--rules", "x"], "--mirror compares what callers send"),
+        (["--mirror", "--listen", ":0", "--listen-cert", "/dev/null"], "--listen-cert and --listen-key belong together"),
+    ],
+    ids=["nothing", "no file", "no rules", "both", "half a pair"],
+)  # fmt: skip
+def test_what_it_cannot_do_is_said(
+    compare: Compare, serving: Callable[..., Service], options: list[str], complaint: str
+) -> None:
+    """In a line, with exit code 1."""
+    code, out, err = compare(serving(), *options)
+    assert (1, "", True) == (code, out, complaint in err)
+
+
+def test_a_service_that_is_not_there_is_named(
+    command: Command, serving: Callable[..., Service], rules: Path
+) -> None:
+    """Theirs or ours."""
+    there = serving().grpc
+    options = ("--rules", str(rules), "--timeout", "0.2")
+    for name, addresses in (("theirs", ("127.0.0.1:1", there)), ("ours", (there, "127.0.0.1:1"))):
+        code, _, err = command("compare", "--theirs", addresses[0], "--ours", addresses[1], *options)
+        assert (1, f"{name} cannot be reached within 0.2 s\n") == (code, err)
+
+
+# The mirror
+
+
+def test_a_mirror_answers_until_it_is_told_to_stop(
+    serving: Callable[..., Service], tmp_path: Path, rules: Path
+) -> None:
+    """The summary comes every so often, and at the end with the exit code."""
+    theirs, ours = serving(), serving(limit=900)
+    process = subprocess.Popen(
+        [
+            *(*COMMAND, "compare", "--mirror", "--listen", "127.0.0.1:0", "--every", "0.1", "--json"),
+            *("--theirs", theirs.grpc, "--ours", ours.grpc),
+        ],
+        env=inherited(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None and process.stdout is not None
+        told = process.stderr.readline()
+        address = told.removeprefix("answering on ").partition(" as ")[0]
+        with calling(address) as caller:
+            assert [1000, 999] == [
+                caller.ask("llm", "team", "mirrored", hits=hits).statuses[0].limit_remaining
+                for hits in (0, 1)
+            ]
+        with calling(ours.grpc) as caller:
+            wait_for(
+                "a charge that ours has counted as well",
+                lambda: caller.ask("llm", "team", "mirrored").statuses[0].limit_remaining == 899,
+            )
+        lines: list[dict[str, Any]] = []
+        while not lines or lines[-1]["kind"] != "summary" or lines[-1]["requests"] < 2:
+            lines.append(json.loads(process.stdout.readline()))
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+        assert (3, "") == (process.returncode, err)
+        assert 2 == json.loads(out.splitlines()[-1])["unexplained"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_what_serves_does_not_know_the_command() -> None:
+    """Its modules are imported by nobody but the command itself."""
+    script = "import sys; import ratelimit_service.cli.options; print([m for m in sys.modules if 'compar' in m and 'ratelimit' in m])"
+    done = subprocess.run(
+        [COMMAND[0], "-c", script], capture_output=True, text=True, check=True, env=inherited()
+    )
+    assert "[]\n" == done.stdout
