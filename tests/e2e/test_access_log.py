@@ -15,7 +15,7 @@ from testing.service import Service, port_of
 from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
-from ..documents import DOCS, section
+from ..docs.documents import DOCS, section
 from .conftest import HERE
 
 pytestmark = pytest.mark.e2e
