@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
-
-from pydantic import BaseModel
 
 from .field import setting
 from .types import whole_number
@@ -12,7 +11,8 @@ from .types import whole_number
 BOUNDS = "Bounds"
 
 
-class BoundsSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class BoundsSettings:
     """The part of `settings.Settings` that bounds requests; docs/bounds.md has every bound."""
 
     memory_store_size_in_bytes: Annotated[int, whole_number(0, 2**53)] = setting(

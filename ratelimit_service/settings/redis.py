@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, SecretStr, ValidationInfo
-
-from .field import setting
+from .field import Context, setting
 from .redis_target import RedisTarget, RedisType, redis_target
-from .types import Bool, PositiveDuration, Secret, Text, choice, read_text, whole_number
+from .types import Bool, PositiveDuration, Secret, SecretText, Text, choice, read_text, whole_number
 
 REDIS = "Redis"
 
@@ -18,25 +17,25 @@ SECRET = frozenset(
 MAY_HOLD_SECRET = frozenset(("REDIS_URL", "REDIS_PERSECOND_URL"))
 
 
-def _read_url(text: str, info: ValidationInfo) -> SecretStr:
-    second = "persecond_" if info.field_name == "redis_persecond_url" else ""
-    needed = not second or info.data.get("redis_persecond", True)
-    kind = info.data.get(f"redis_{second}type")
+def _read_url(text: str, context: Context) -> SecretText:
+    second = "persecond_" if context.name == "redis_persecond_url" else ""
+    needed = not second or context.values.get("redis_persecond", True)
+    kind = context.values.get(f"redis_{second}type")
     if needed and kind is not None:  # where the type is wrong, that is said, and the URL cannot be judged
         redis_target(read_text(text), kind=kind)
-    return SecretStr(text)
+    return SecretText(text)
 
 
-def _read_auth_file(text: str, info: ValidationInfo) -> str:
-    auth = str(info.field_name).removesuffix("_file")
-    given = info.data.get(auth)
-    if text and given is not None and given.get_secret_value():
+def _read_auth_file(text: str, context: Context) -> str:
+    auth = context.name.removesuffix("_file")
+    given = context.values.get(auth)
+    if text and given is not None and given.reveal():
         raise ValueError(f"is given beside {auth.upper()}: give one of them")
     return read_text(text)
 
 
-def _read_client_key(text: str, info: ValidationInfo) -> str:
-    if text and not info.data.get("redis_tls_client_cert", "x"):
+def _read_client_key(text: str, context: Context) -> str:
+    if text and not context.values.get("redis_tls_client_cert", "x"):
         raise ValueError("is the key of no certificate: give REDIS_TLS_CLIENT_CERT, too")
     return read_text(text)
 
@@ -44,13 +43,14 @@ def _read_client_key(text: str, info: ValidationInfo) -> str:
 _type = choice(*RedisType)
 _pool_size = whole_number(1)
 
-RedisUrl = Annotated[SecretStr, BeforeValidator(_read_url)]
-AuthFile = Annotated[str, BeforeValidator(_read_auth_file)]
-ClientKey = Annotated[str, BeforeValidator(_read_client_key)]
+RedisUrl = Annotated[SecretText, _read_url]
+AuthFile = Annotated[str, _read_auth_file]
+ClientKey = Annotated[str, _read_client_key]
 SocketType = Annotated[Literal["unix", "tcp"], choice("unix", "tcp")]
 
 
-class RedisSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class RedisSettings:
     """Where counters are, where they are in Redis. Durations are seconds."""
 
     redis_type: Annotated[RedisType, _type] = setting(
@@ -135,15 +135,13 @@ class RedisSettings(BaseModel):
     @property
     def redis(self) -> RedisTarget:
         """Where Redis is, and who we are to it."""
-        return redis_target(
-            self.redis_url.get_secret_value(), self.redis_auth.get_secret_value(), self.redis_type
-        )
+        return redis_target(self.redis_url.reveal(), self.redis_auth.reveal(), self.redis_type)
 
     @property
     def redis_for_seconds(self) -> RedisTarget:
         """The same of the Redis for windows of seconds, where `redis_persecond` says that there is one."""
         return redis_target(
-            self.redis_persecond_url.get_secret_value(),
-            self.redis_persecond_auth.get_secret_value(),
+            self.redis_persecond_url.reveal(),
+            self.redis_persecond_auth.reveal(),
             self.redis_persecond_type,
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
-
-from pydantic import BaseModel
 
 from ..core.answers.dialects import DIALECTS
 from ..core.answers.refusal import HEADERS
@@ -15,7 +14,8 @@ from .types import Duration, choice, some_of
 REFUSALS = "Refusals"
 
 
-class RefusalSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class RefusalSettings:
     """The part of `settings.Settings` that is about refusals."""
 
     refusal_headers: Annotated[frozenset[str], some_of(*HEADERS)] = setting(

@@ -8,13 +8,14 @@ from this table. The environment is read once, by `load_settings`, from the mapp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, NamedTuple
-
-from pydantic import ConfigDict, ValidationError
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
 from .bounds import BOUNDS, BoundsSettings
+from .field import Context, Reader
 from .field import setting as _setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .refusals import REFUSALS, RefusalSettings
@@ -65,16 +66,9 @@ _MEANS_REDIS = ("REDIS_URL", "REDIS_TYPE", "REDIS_SOCKET_TYPE")
 _LONGEST_SHOWN = 200
 
 
+@dataclass(frozen=True, kw_only=True)
 class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
-
-    model_config = ConfigDict(
-        alias_generator=str.upper,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        validate_default=True,
-    )
 
     grpc_host: Text = _setting(
         SERVER,
@@ -342,11 +336,7 @@ class SettingDoc(NamedTuple):
 
 def documented() -> Iterator[SettingDoc]:
     """Every supported variable, in the order of the groups."""
-    lines = []
-    for name, info in Settings.model_fields.items():
-        extra = info.json_schema_extra
-        group = str(extra["group"]) if isinstance(extra, dict) else ""
-        lines.append(SettingDoc(name.upper(), str(info.default), str(info.description), group))
+    lines = [SettingDoc(name=field.name.upper(), **field.metadata) for field in fields(Settings)]
     yield from sorted(lines, key=lambda line: _GROUPS.index(line.group))
 
 
@@ -356,24 +346,32 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, str] | Non
     Variables that are no settings are passed over. Raises InvalidSetting with a line for each bad variable.
     """
     given = {**environ, **(overrides or {})}
-    values = {name: given[name] for name in (doc.name for doc in documented()) if name in given}
-    if any(name in values for name in _MEANS_REDIS):
-        values.setdefault("BACKEND_TYPE", "redis")
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        problems = {str(problem["loc"][0]): problem["ctx"]["error"] for problem in error.errors()}
-    raise InvalidSetting(
-        "\n".join(
-            [_line(doc.name, values, problems[doc.name]) for doc in documented() if doc.name in problems]
-        )
-    )
+    if any(name in given for name in _MEANS_REDIS):
+        given.setdefault("BACKEND_TYPE", "redis")
+    values: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for field in fields(Settings):
+        name = field.name.upper()
+        text = given.get(name, field.metadata["default"])
+        try:
+            values[field.name] = _readers()[field.name](text, Context(field.name, values))
+        except ValueError as error:
+            problems[name] = _line(name, text, error)
+    if problems:
+        raise InvalidSetting("\n".join([problems[doc.name] for doc in documented() if doc.name in problems]))
+    return Settings(**values)
 
 
-def _line(name: str, values: Mapping[str, str], problem: object) -> str:
-    value = values[name]
-    unset = "" if value else f", or leave {name} unset"
-    return f"{name}{_shown(name, value)} {problem}{unset}"
+@cache
+def _readers() -> dict[str, Reader]:
+    """How each field is read, as its annotation says."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {field.name: hints[field.name].__metadata__[0] for field in fields(Settings)}
+
+
+def _line(name: str, text: str, problem: ValueError) -> str:
+    unset = "" if text else f", or leave {name} unset"
+    return f"{name}{_shown(name, text)} {problem}{unset}"
 
 
 def _shown(name: str, value: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
 from .field import setting
 from .types import Bool, Text
@@ -10,7 +10,8 @@ from .types import Bool, Text
 TLS = "TLS"
 
 
-class TlsSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class TlsSettings:
     """The part of `settings.Settings` that is about TLS of our own ports."""
 
     grpc_server_use_tls: Bool = setting(TLS, "false", "Whether the gRPC port is served with TLS, 1.2 and up.")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, SecretStr
+from .field import Reader, reader
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -158,12 +157,28 @@ def read_address(text: str) -> str:
     return text
 
 
-def read_secret(text: str) -> SecretStr:
+class SecretText:
+    """A text that no log line and no representation shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "SecretText(***)"
+
+
+def read_secret(text: str) -> SecretText:
     """Any text, not to be shown to anyone."""
-    return SecretStr(read_text(text))
+    return SecretText(read_text(text))
 
 
-def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole number") -> BeforeValidator:
+def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole number") -> Reader:
     """Go's integers (decimal, 0x, 0o, 0b, and octal after a 0) from `lowest` to `highest`."""
 
     def read(text: str) -> int:
@@ -177,12 +192,10 @@ def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole num
             raise ValueError(f"is not {noun}: give one from {lowest} to {highest}")
         return number
 
-    return BeforeValidator(read)
+    return reader(read)
 
 
-def choice(
-    *values: str, also: dict[str, str] | None = None, refused: dict[str, str] | None = None
-) -> BeforeValidator:
+def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, str] | None = None) -> Reader:
     """One of `values`, in upper or lower case. `also` has other names of them, `refused` what is said to a known one."""
     known = {value.lower(): value for value in values} | (also or {})
 
@@ -194,10 +207,10 @@ def choice(
             raise ValueError(f"is not known here: give {_either(values)}")
         return known[name]
 
-    return BeforeValidator(read)
+    return reader(read)
 
 
-def some_of(*values: str) -> BeforeValidator:
+def some_of(*values: str) -> Reader:
     """A comma-separated list of `values`, in upper or lower case; empty for none of them."""
 
     def read(text: str) -> frozenset[str]:
@@ -206,7 +219,7 @@ def some_of(*values: str) -> BeforeValidator:
             raise ValueError(f"has {name!r}, which is not known here: give some of {', '.join(values)}")
         return names
 
-    return BeforeValidator(read)
+    return reader(read)
 
 
 def _either(values: tuple[str, ...]) -> str:
@@ -214,20 +227,16 @@ def _either(values: tuple[str, ...]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _kind(read: Callable[[str], object]) -> BeforeValidator:
-    return BeforeValidator(read)
-
-
-Text = Annotated[str, _kind(read_text)]
-KeyPrefix = Annotated[str, _kind(read_key_prefix)]
-Bool = Annotated[bool, _kind(read_bool)]
-Duration = Annotated[float, _kind(read_duration)]
-PositiveDuration = Annotated[float, _kind(read_positive_duration)]
-Ratio = Annotated[float, _kind(read_ratio)]
-Share = Annotated[float, _kind(read_share)]
-TextList = Annotated[tuple[str, ...], _kind(read_list)]
-HeaderName = Annotated[str, _kind(read_header)]
-UrlPath = Annotated[str, _kind(read_path)]
-Address = Annotated[str, _kind(read_address)]
-Secret = Annotated[SecretStr, _kind(read_secret)]
+Text = Annotated[str, reader(read_text)]
+KeyPrefix = Annotated[str, reader(read_key_prefix)]
+Bool = Annotated[bool, reader(read_bool)]
+Duration = Annotated[float, reader(read_duration)]
+PositiveDuration = Annotated[float, reader(read_positive_duration)]
+Ratio = Annotated[float, reader(read_ratio)]
+Share = Annotated[float, reader(read_share)]
+TextList = Annotated[tuple[str, ...], reader(read_list)]
+HeaderName = Annotated[str, reader(read_header)]
+UrlPath = Annotated[str, reader(read_path)]
+Address = Annotated[str, reader(read_address)]
+Secret = Annotated[SecretText, reader(read_secret)]
 Port = Annotated[int, whole_number(0, 65535, "a port")]
