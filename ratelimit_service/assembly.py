@@ -15,8 +15,8 @@ from .core.answers.refusal import Spread
 from .core.bounds import RequestBounds
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
-from .core.planner import Jitter
 from .core.planning import FailureMode, Policy
+from .core.prepared import Jitter
 from .core.windows.blocks import length
 from .deadlines import Patience
 from .listening.addresses import Address

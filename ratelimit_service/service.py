@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from .core.amendments.index import Amendments
 from .core.answers.refusal import Refusals, Spread
 from .core.decision import decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.matching.tree import RuleTree
 from .core.model import Decision, Request
-from .core.planner import Jitter, Planner
+from .core.planner import Planner
 from .core.planning import Plan, Policy
+from .core.prepared import Jitter
 from .deadlines import Deadlines, Patience
 from .ports import Clock, CounterStore, Observer, Outcome
 
@@ -61,6 +63,7 @@ class RateLimitService:
         jitter: Jitter = lambda: 0,
         patience: Patience | None = None,
         spread: Spread = lambda: 0,
+        amendments: Amendments | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self._store = store
@@ -72,7 +75,8 @@ class RateLimitService:
         self._deadlines = Deadlines(patience) if patience is not None else None
         self._spread = spread
         self._tree: RuleTree | None = None
-        self._planner = Planner(None, self.policy, jitter)
+        self._amendments = amendments if amendments is not None else Amendments()
+        self._planner = Planner(None, self.policy, jitter, self._amendments)
         self._refusals = Refusals(self.policy, None, spread)
 
     @property
@@ -85,10 +89,14 @@ class RateLimitService:
 
         Who has planned until now comes back, with all that it remembers of the rules before.
         """
-        before, self._planner = self._planner, Planner(tree, self.policy, self._jitter)
+        before, self._planner = self._planner, Planner(tree, self.policy, self._jitter, self._amendments)
         self._tree = tree
         self._refusals = Refusals(self.policy, tree, self._spread)
         return before
+
+    def amended(self) -> None:
+        """Plan every call from now on by the amendments as they are now: they have changed."""
+        self._planner.amended()
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Decide on calls and answer each of them: now, when the store has answered, or when the call is due."""

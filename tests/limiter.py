@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ratelimit_service.core.amendments.index import Amendments
+from ratelimit_service.core.amendments.model import Amendment
 from ratelimit_service.core.answers.refusal import Spread
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching import keys
@@ -73,11 +75,29 @@ class Limiter:
     ) -> None:
         self.now = now
         self.store = MemoryStore(lambda: self.now)
+        self.amendments = Amendments()
         self.service = RateLimitService(
-            self.store, observer or Unobserved(), lambda: self.now, Policy(**policy), spread=spread
+            self.store,
+            observer or Unobserved(),
+            lambda: self.now,
+            Policy(**policy),
+            spread=spread,
+            amendments=self.amendments,
         )
         documents = [read(f"{number}.yaml", text) for number, text in enumerate(files)]
         self.service.use(RuleTree(load(documents).domains))
+
+    def amend(self, *amendments: Amendment) -> None:
+        """Put amendments in force."""
+        for amendment in amendments:
+            self.amendments.put(amendment)
+        self.service.amended()
+
+    def unamend(self, *amendments: Amendment) -> None:
+        """Remove them."""
+        for amendment in amendments:
+            self.amendments.remove(amendment.id)
+        self.service.amended()
 
     def answer(self, request: Request) -> Decision:
         """The decision on `request`; raises the error that it is answered with instead."""

@@ -35,6 +35,8 @@ class _Window(NamedTuple):
     over: bool
     resets_in: int
     least: bool = False
+    rule_limit: int | None = None
+    """The limit of the rule, where amendments have made another one of it."""
 
 
 def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) -> list[str]:
@@ -80,6 +82,8 @@ def _explained(status: RateLimitResponse.DescriptorStatus, known: Mapping[str, A
     """What an explanation says of one descriptor, a line for each window."""
     if known.get("unmatched"):
         return ["refused: no rule matches it, and the domain has `unmatched: deny`"]
+    if known.get("blocked"):
+        return [f"refused: it is blocked by {printable(', '.join(known['amendments']))}"]
     if known.get("replaced"):
         return [f"{_FREE}: the rule of another descriptor replaces its own"]
     if known.get("unlimited"):
@@ -102,6 +106,7 @@ def _window(window: Mapping[str, Any]) -> _Window:
         int(window["remaining"]),
         window["over"],
         int(window["resets_in"]),
+        rule_limit=int(window["rule_limit"]) if "rule_limit" in window else None,
     )
 
 
@@ -141,6 +146,8 @@ def _line(window: _Window, lenient: str = "") -> str:
     name = f" ({window.name})" if window.name else ""
     verdict = f"over the limit{f' ({lenient})' if lenient else ''}, " if window.over else ""
     limit = f"{'at least ' if window.least else ''}{window.limit:,}"
+    if window.rule_limit is not None:
+        limit += f" ({window.rule_limit:,} in the rules)"
     remaining = (
         f"{'at least ' if window.least and window.remaining == UINT32_MAX else ''}{window.remaining:,}"
     )

@@ -124,6 +124,8 @@ class Rule:
     limit_on_refusal_only: bool = False
     """Whether only an OVER_LIMIT status carries its limit (`limit_headers: on_refusal`)."""
     source: str = ""
+    original: Rule | None = None
+    """The rule of the configuration that this one is a copy of, with other limits (amendments/amended.py)."""
     watched: bool = field(init=False)
     """Whether its use is reported: by `warn_at` or `track`."""
 

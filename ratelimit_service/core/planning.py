@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .amendments.model import Amendment
 from .bounds import DEFAULT_BOUNDS, RequestBounds
 from .model import Entry, Hit, Limit, Request, Rule, StatKey
 from .record import record
@@ -96,7 +97,7 @@ class PlannedDescriptor:
     `memo` what it has looked up for one; nothing else reads `memo`.
     """
 
-    __slots__ = ("denied", "memo", "quota", "replaced", "rule", "stat", "windows")
+    __slots__ = ("amendments", "blocked", "denied", "memo", "quota", "replaced", "rule", "stat", "windows")
 
     def __init__(
         self,
@@ -107,13 +108,19 @@ class PlannedDescriptor:
         quota: bool = False,
         denied: bool = False,
         replaced: bool = False,
+        blocked: bool = False,
+        amendments: tuple[Amendment, ...] = (),
     ) -> None:
         self.rule = rule
         self.stat = stat
         self.windows = windows
         self.quota = quota
         self.denied = denied
-        """Whether it matches no rule, and its domain refuses such descriptors."""
+        """Whether it is refused without a limit: its domain refuses what no rule matches, or it is blocked."""
+        self.blocked = blocked
+        """Whether it is an amendment that refuses it."""
+        self.amendments = amendments
+        """What amends its limits."""
         self.replaced = replaced
         """Whether the rule of another descriptor replaces the rule that it matches."""
         self.memo: Any = None

@@ -317,6 +317,9 @@ class Metrics:
         return rows
 
     def _rule(self, rule: Rule, limit: Limit) -> list[int]:
+        rule = (
+            rule.original or rule
+        )  # an amended rule counts as its original, and goes before the next reload
         row = self._row_of_rule.get((rule, limit.window))
         if row is not None:
             return row

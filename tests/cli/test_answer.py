@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from ratelimit_service.cli.answer import duration, lines
+from ratelimit_service.core.amendments.model import override, top_up
+from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.decision import decide_without_counts
 from ratelimit_service.core.model import Request
 from ratelimit_service.core.planner import MOST_EXPLAINED, Planner
@@ -107,6 +109,24 @@ def test_an_explanation_stands_beside_the_metadata_that_is_set() -> None:
     assert {"domain", "descriptors"} == set(limiter.ask("team=dba").dynamic_metadata or ())
     request = Request("d", (descriptor("team=dba", 0),), explain=True)
     assert {"domain", "descriptors", "explanation"} == set(limiter.answer(request).dynamic_metadata or ())
+
+
+def test_an_amended_limit_is_shown_beside_that_of_the_rule() -> None:
+    """A descriptor that is blocked without a limit names the amendment, by which it can be removed."""
+    limiter = Limiter(RULES)
+    target = parse("d", "team=dba")
+    amendment = top_up(target, 1_500, "k")
+    limiter.amend(amendment)
+    assert [
+        "OK",
+        "  team=dba: 1,500 of 1,500 (0 in the rules) left for this hour, resets in 1 h",
+    ] == printed(asked(limiter, "team=dba"))
+    block = override(parse("d", "user=eve"), 0)
+    limiter.amend(block)
+    assert [
+        "OVER_LIMIT",
+        f"  user=eve: refused: it is blocked by {block.id}",
+    ] == printed(asked(limiter, "user=eve"), "user=eve")
 
 
 @pytest.mark.parametrize("number, explained", [(MOST_EXPLAINED, True), (MOST_EXPLAINED + 1, False)])

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 from ratelimit_service.core import bounds, planner
+from ratelimit_service.core.amendments.amended import AmendedRules
 from ratelimit_service.core.answers import statkeys
 from ratelimit_service.core.answers.refusal import Refusals
 from ratelimit_service.core.matching import keys
@@ -71,6 +72,7 @@ BOUNDS = {
     "pages (/metrics, /stats, /rlconfig) of a port that are being sent": f"{pages.MOST_AT_ONCE}",
     "requests": weight(codec._requests),
     "forms": weight(codec._forms),
+    "amended rules": weight(AmendedRules()._rules),
     "prepared requests": weight(PLANNER._prepared),
     "plans": f"{planner._PLANS_BYTES}",
     "statuses": weight(codec._limits),

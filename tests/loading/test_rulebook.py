@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ratelimit_service.core import planner
+from ratelimit_service.core import planner, prepared
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matching import tree as matcher
 from ratelimit_service.core.matching.tree import RuleTree
@@ -316,7 +316,7 @@ def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             nonlocal gone
             gone += 1
 
-    class Prepared(planner.PreparedRequest):
+    class Prepared(prepared.PreparedRequest):
         __slots__ = ()
 
         def __del__(self) -> None:

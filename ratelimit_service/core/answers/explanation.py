@@ -15,6 +15,9 @@ A descriptor is empty if nothing limits it. Otherwise it can have
     budget                               its rule counts tokens
     replaced                             the rule of another descriptor replaces its own
     unmatched                            no rule matches it, and its domain refuses that
+    blocked                              an amendment refuses it, and no rule limits it
+    amendments                           the ids of the amendments that hold; a window whose limit they change
+                                         also has the limit of the rule, `rule_limit`
     unreachable                          its counters could not be read
 
 Beside `descriptors` there can be
@@ -84,6 +87,8 @@ def explanation(plan: Plan, tallies: Sequence[TallyValues | None], *, shadowed: 
 
 
 def _descriptor(planned: PlannedDescriptor, tally: TallyValues | None, now: int) -> dict[str, Any]:
+    if planned.blocked:
+        return {"blocked": True, "amendments": [amendment.id for amendment in planned.amendments]}
     if planned.denied:
         return {"unmatched": True}
     if planned.rule is None:
@@ -91,8 +96,14 @@ def _descriptor(planned: PlannedDescriptor, tally: TallyValues | None, now: int)
     found = _rule(planned.rule)
     if planned.quota:
         found["quota_mode"] = True
+    if planned.amendments:
+        found["amendments"] = [amendment.id for amendment in planned.amendments]
     if tally is not None:
         found["windows"] = [_window(use, now) for use in tally[TALLY_USES]]
+        if planned.rule.original is not None:
+            for window, limit in zip(found["windows"], planned.rule.original.limits, strict=True):
+                if window["limit"] != limit.amount:
+                    window["rule_limit"] = limit.amount
     elif planned.windows:
         found["unreachable"] = True
     return found

@@ -90,6 +90,13 @@ class RuleNode:
                 return node
         return self.children.get(entry.key)
 
+    def shared_value(self, entry: Entry) -> bytes:
+        """Return what stands for the value of `entry` in the counter's key, before it is escaped."""
+        before = entry.key + b"_"
+        if self.composite.startswith(before):
+            return self.composite[len(before) :]
+        return b"~" + self.composite
+
     def pattern_for(self, entry: Entry) -> bytes:
         """Return the part of this node's wildcard that is about the value of `entry`."""
         return self.composite.removeprefix(entry.key + b"_")
@@ -161,6 +168,18 @@ class Domain:
             ]
         )
         return Match(rule, bucket_entries, _stat(rule, entries, path))
+
+    def entries_of_bucket(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return the entries of a descriptor with the pattern for each value that shares a bucket with others."""
+        node = self._root
+        found: list[Entry] = []
+        for entry in entries:
+            following = node.next(entry)
+            if following is None:
+                return entries
+            node = following
+            found.append(Entry(entry.key, node.shared_value(entry)) if node.shares else entry)
+        return tuple(found)
 
 
 class RuleTree:

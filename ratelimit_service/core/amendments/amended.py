@@ -1,0 +1,87 @@
+"""Rules with the limits that amendments make of theirs; the planner plans by them.
+
+An amended rule is a copy of the rule with other amounts. Buckets with the same amounts share one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..model import Limit, Override, Rule, Window
+from ..recent import MIB, Recent
+from .effect import Effect, blocked, effect
+from .index import Stack
+from .model import Amendment
+
+_RULES_BYTES = 2 * MIB
+_BYTES_OF_A_RULE, _BYTES_OF_A_LIMIT = 900, 250
+
+BLOCKED = "it is blocked"
+"""Why a request is refused, if a descriptor without a limit is blocked. It does not say who did that, nor for whom."""
+
+
+class Held(NamedTuple):
+    """What amends one descriptor of a request."""
+
+    stack: Stack
+    override: Override | None = None
+    """The limit that the request itself has for the descriptor."""
+
+    def brought(self, window: Window) -> bool:
+        """Return whether the limit of a window came with the request."""
+        override = self.override
+        return override is not None and window[:2] == (override.unit, max(1, override.multiplier))
+
+
+class Amended(NamedTuple):
+    """A rule at a moment, the span of time in which it stays so, and the amendments that make it so."""
+
+    rule: Rule
+    begin: float
+    end: float
+    by: tuple[Amendment, ...]
+
+
+class AmendedRules:
+    """Amends rules. The copies are cached, so that what is kept for a rule elsewhere (refusals) is kept for few."""
+
+    def __init__(self) -> None:
+        self._rules: Recent[tuple[Rule, bool, tuple[int, ...]], Rule] = Recent(_RULES_BYTES, _weight)
+
+    def amend(self, rule: Rule, held: Held, now: int) -> Amended:
+        """Return a rule as amendments make it at `now`. A block is enforced even if the rule is in shadow mode."""
+        effects = [
+            effect(limit, held.stack, now, brought=held.brought(limit.window)) for limit in rule.limits
+        ]
+        shadow = rule.shadow and not any([each.blocked for each in effects])
+        amounts = tuple([each.amount for each in effects])
+        return Amended(
+            rule
+            if shadow is rule.shadow and amounts == tuple([limit.amount for limit in rule.limits])
+            else self._copy(rule, shadow, amounts),
+            max([each.begin for each in effects]),
+            min([each.end for each in effects]),
+            tuple(dict.fromkeys([amendment for each in effects for amendment in each.by])),
+        )
+
+    def _copy(self, rule: Rule, shadow: bool, amounts: tuple[int, ...]) -> Rule:
+        key = (rule, shadow, amounts)
+        copy = self._rules.get(key)
+        if copy is None:
+            limits = [
+                limit if amount == limit.amount else Limit(amount, limit.window, limit.name)
+                for limit, amount in zip(rule.limits, amounts, strict=True)
+            ]
+            copy = replace(rule, limits=tuple(limits), shadow=shadow, original=rule.original or rule)
+            self._rules.put(key, copy)
+        return copy
+
+
+def block_of(held: Held, now: int) -> Effect:
+    """Return whether a descriptor that no limit is for is blocked; see Effect.blocked."""
+    return blocked(held.stack, now)
+
+
+def _weight(key: tuple[Rule, bool, tuple[int, ...]], copy: Rule) -> int:
+    return _BYTES_OF_A_RULE + _BYTES_OF_A_LIMIT * len(copy.limits)
