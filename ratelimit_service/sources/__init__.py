@@ -1,1 +1,1 @@
-"""Where rules come from. Each source makes documents (core/document.py) of what it reads; core/rules.py makes them rules."""
+"""The sources of rules. Each reads documents, which core/rules/reader.py turns into rules."""

@@ -1,8 +1,9 @@
-"""Rules from files: which ones, and when they have changed.
+"""Configuration files: which files are read, and when they have changed.
 
-Changes are found by looking at the files' identities several times a second, not by inotify. It costs some microseconds
-for each file, and it finds every kind of change alike: an edit, a rename, the swap of a symlink that Kubernetes makes when
-a ConfigMap changes, on every file system, a network's too, and without the watches that a node has only so many of.
+Changes are found by polling the status of the files several times a second, not by inotify. Polling costs
+some microseconds for each file. It finds every kind of change on every file system: an edit, a rename, the
+symlink that Kubernetes swaps when a ConfigMap changes. It also needs none of the inotify watches of the node,
+which are limited.
 """
 
 from __future__ import annotations
@@ -24,43 +25,42 @@ _YAML = (".yaml", ".yml")
 
 
 class Found(NamedTuple):
-    """A configuration file: its name for people, relative to where it was looked for, and where it is."""
+    """A configuration file: its name, relative to the directory that was searched, and its path."""
 
     name: str
     path: Path
 
 
 class Listing(NamedTuple):
-    """The configuration files, in the order of their names; and the directories below which nothing could be read."""
+    """The configuration files by name, and the files and directories that were skipped."""
 
     files: list[Found]
     skipped: Sequence[Problem] = ()
 
 
 Find = Callable[[], Listing]
-"""Lists the files. Raises OSError where the directory that was asked for cannot be read.
+"""Lists the files. Raises OSError if the configured directory cannot be read.
 
-Those that are made here can be pickled: another process may be told to read the files (loading/).
+The functions below return values that can be pickled, because another process may read the files (loading/).
 """
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
 
 def joined(*elements: str) -> Path:
-    """Join paths as Go's filepath.Join does, and so as envoyproxy/ratelimit does.
+    """Join paths as Go's filepath.Join, and so envoyproxy/ratelimit, does.
 
-    A later element never starts again at the root of the file system: `/a` and `/b` are `/a/b`. `..` is resolved by name,
-    without looking where a link leads, and never leads above `/`.
+    An absolute element does not replace the elements before it: `/a` and `/b` are `/a/b`. `..` is resolved by
+    name, without following links, and never leads above `/`.
     """
     path = os.path.normpath("/".join(filter(None, elements)) or ".")
     return Path(f"/{path.lstrip('/')}" if path.startswith("/") else path)
 
 
 def named(paths: Sequence[Path]) -> Find:
-    """The files at `paths`; a directory there stands for the YAML files directly in it (CONFIG_PATH).
+    """Return a Find for `paths`. A directory means the YAML files directly in it (CONFIG_PATH).
 
-    A path at which there is nothing is a file that cannot be read: rules that have been asked for by name do not go
-    missing in silence.
+    A missing path counts as a file that cannot be read, so that missing rules are an error.
     """
     return partial(_named, tuple(paths))
 
@@ -79,15 +79,16 @@ def _named(paths: Sequence[Path]) -> Listing:
 def runtime(
     root: str, subdirectory: str, app_directory: str, *, watch_root: bool, ignore_dot_files: bool
 ) -> Find:
-    """The files of upstream's runtime directory (the RUNTIME_* variables), of whatever suffix, subdirectories included.
+    """Return a Find for all files in upstream's runtime directory (the RUNTIME_* variables).
 
-    With `watch_root` they are those below `root/subdirectory` whose path, with dots for slashes, begins with
-    `app_directory` and a dot; without it those below `root/subdirectory/app_directory`. The entries that Kubernetes keeps
-    beside the files of a mounted ConfigMap (`..data`) are left out in any case: they are the same files again.
+    With `watch_root`, these are the files below `root/subdirectory` whose path, with dots for slashes, begins
+    with `app_directory` and a dot. Without it, they are the files below `root/subdirectory/app_directory`.
+    The entries that Kubernetes adds to a mounted ConfigMap (`..data`) are skipped, because they are the same
+    files again.
 
-    A directory below, or on the way, that may not be read (`lost+found` of a volume) is skipped with a warning, as upstream
-    does; only `root/subdirectory/app_directory` itself must be readable. Any other error fails the load: it may pass, and
-    rules must not go missing until then.
+    A directory without read permission (`lost+found` of a volume) is skipped with a warning, as with
+    upstream. Only `root/subdirectory/app_directory` itself must be readable. Any other error may be
+    temporary, and fails the load, so that no rules go missing.
     """
     top, directory = joined(root, subdirectory), joined(root, subdirectory, app_directory)
     wanted = directory.relative_to(top).parts if watch_root and directory.is_relative_to(top) else ()
@@ -101,7 +102,7 @@ def _below(top: Path, wanted: tuple[str, ...], ignore_dot_files: bool) -> Listin
 
 
 class _Search:
-    """Finds all files whose path, with dots for slashes, begins with `wanted`."""
+    """Finds the files whose path, with dots for slashes, begins with `wanted`."""
 
     def __init__(self, wanted: tuple[str, ...], ignore_dot_files: bool) -> None:
         self._wanted = wanted
@@ -111,9 +112,10 @@ class _Search:
         self.skipped: list[Problem] = []
 
     def walk(self, directory: Path, within: tuple[str, ...], above: frozenset[str]) -> None:
-        """Look through a directory, and through links to directories (a ConfigMap with paths has such), but never in a circle.
+        """Search a directory and its links to directories, which a ConfigMap with paths has, without cycles.
 
-        Only what can hold a wanted file is opened: `/` as RUNTIME_ROOT does not walk through the whole machine.
+        It opens only directories that can contain a wanted file, so `/` as RUNTIME_ROOT does not search the
+        whole machine.
         """
         real = os.path.realpath(directory)
         if real in above:
@@ -127,7 +129,7 @@ class _Search:
             if within == self._wanted:
                 raise
             self._skip(directory, error)
-            # A directory on the way that can be passed through and not listed: what was asked for may be readable.
+            # This directory may still be traversed: the wanted one below it may be readable.
             names = [self._wanted[len(within)]] if self._wanted[: len(within)] == within else []
         for name in names:
             if _is_kubernetes_own(name) or (self._ignore_dot_files and name.startswith(".")):
@@ -152,7 +154,7 @@ class _Search:
                 self.found.append(Found("/".join(place), path))
 
     def _skip(self, path: Path, error: OSError) -> None:
-        self.skipped.append(Problem(str(path), 0, "", f"{_unreadable(error)}; what is in it is left out"))
+        self.skipped.append(Problem(str(path), 0, "", f"{_unreadable(error)}; its content is skipped"))
 
 
 def _dotted(parts: Sequence[str]) -> str:
@@ -164,7 +166,7 @@ def _is_kubernetes_own(name: str) -> bool:
 
 
 class Contents(NamedTuple):
-    """What the files say, what is wrong with those that do not say anything, and what else was noticed."""
+    """The documents of the files, the problems of files that cannot be read, and warnings."""
 
     documents: list[Document]
     problems: list[Problem]
@@ -172,13 +174,14 @@ class Contents(NamedTuple):
 
 
 def read(find: Find, where: str = "configuration", manifest_domain: str = "") -> Contents:
-    """Read and parse every file; that there is none is a problem too, of `where`.
+    """Read and parse every file. If there is none, this is a problem about `where`.
 
-    `manifest_domain` is that of the rules in manifests that name none (MANIFEST_DOMAIN). Meanwhile the name of the thread is
-    the file that it reads, so that whatever waits for it can say which one does not answer. Raises InvalidRules where one
-    cannot be read for a reason that may pass, such as a want of descriptors: its rules must not go missing until then.
+    `manifest_domain` is the domain of rules in manifests without one (MANIFEST_DOMAIN). During the read, the
+    name of the thread is that of the current file, so that a waiter can name a file that blocks. Raises
+    InvalidRules if a file cannot be read for a temporary reason, such as a lack of file descriptors: its
+    rules must not go missing meanwhile.
     """
-    # Here, because a process that only tells another one to read has no use for them.
+    # Imported here, because a process that leaves reading to another process needs neither.
     from . import manifests, yaml_text
 
     documents: list[Document] = []
@@ -203,7 +206,7 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
     return Contents(documents, problems, skipped)
 
 
-_STAYS = {
+_PERMANENT = {
     errno.EACCES,
     errno.EISDIR,
     errno.ELOOP,
@@ -212,12 +215,12 @@ _STAYS = {
     errno.ENOTDIR,
     errno.EPERM,
 }
-"""Why a file cannot be read until somebody changes something, which the next look at the files sees."""
+"""The errors that last until a change that the Watcher notices."""
 
 
 def _problem(name: str, error: OSError) -> Problem:
     problem = Problem(name, 0, "", _unreadable(error))
-    if error.errno not in _STAYS:
+    if error.errno not in _PERMANENT:
         raise InvalidRules([problem], again=True)
     return problem
 
@@ -237,27 +240,27 @@ def _unreadable(error: OSError) -> str:
 
 
 class Watcher:
-    """Says when files have changed, and have stopped changing: once two looks in a row have seen the same.
+    """Notices when files have changed since `seen`, or since it was made, and have stopped changing.
 
-    Changed since they were `seen`, or else since now.
+    A change has ended when two fingerprints in a row are equal.
     """
 
     def __init__(self, find: Find, seen: Fingerprint | None = None) -> None:
         self._find = find
-        self._loaded = self._last = self.look() if seen is None else seen
+        self._loaded = self._last = self.fingerprint() if seen is None else seen
 
-    def look(self) -> Fingerprint:
-        """What tells this state of the files from another."""
+    def fingerprint(self) -> Fingerprint:
+        """Return a value that differs if any of the files has changed."""
         seen = []
         try:
             with _busy_with("looking for changes of the rules"):
                 files = self._find().files
-        except OSError as error:  # a state like any other: what is wrong comes out when it is loaded
+        except OSError as error:  # also a state: loading it reports the error
             return ((str(error), 0, 0, 0, 0, 0),)
         for name, path in files:
             try:
                 status = path.stat()
-            except OSError:  # gone between the two
+            except OSError:  # deleted since it was listed
                 continue
             seen.append(
                 (name, status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_size)
@@ -265,10 +268,10 @@ class Watcher:
         return tuple(seen)
 
     def changed(self) -> bool:
-        """Look once; True once for each change, at the first look that finds it at rest."""
-        now = self.look()
-        at_rest, self._last = now == self._last, now
-        if not at_rest or now == self._loaded:
+        """Return True once for each change, as soon as the change has ended."""
+        now = self.fingerprint()
+        has_ended, self._last = now == self._last, now
+        if not has_ended or now == self._loaded:
             return False
         self._loaded = now
         return True

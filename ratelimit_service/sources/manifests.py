@@ -1,8 +1,9 @@
-"""Kubernetes manifests -> the configuration files that are in them.
+"""From Kubernetes manifests to the configurations in them.
 
-Rules often live in a manifest: a ConfigMap, each of whose `data` keys is a file, or Solo's RateLimitConfig. Both can be
-given in place of the files themselves, several in one file (`---`) or in a List (what `kubectl get -o yaml` prints), beside
-manifests of other kinds. What is wrong is told of the manifest: its lines, and the path from its top.
+Rules are often part of a manifest: of a ConfigMap, where each key of `data` is a file, or of Solo's
+RateLimitConfig. A file can have several manifests (`---`), or a List of them (the output of
+`kubectl get -o yaml`), and manifests of other kinds. Problems are reported with the line and the path in the
+manifest.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..core.errors import InvalidRules, Problem
-from ..core.rules.document import Document, Kind, Mapping, Node, Scalar
+from ..core.rules.document import Document, Kind, MappingNode, Node, ScalarNode
 from ..core.rules.fields import describe, quoted, shown
 from ..core.rules.report import Report
 from . import solo, yaml_text
-from .manifest_parts import Part
+from .manifest_mapping import ManifestMapping
 
 MOST_TEXT = 16 * 2**20
-"""How many characters the files in the manifests of one file may have together, each time that an alias names them."""
+"""The most characters of all files in the manifests of one file, after expanding aliases."""
 
 _API_VERSIONS = {"ConfigMap": "v1", "List": "v1", "RateLimitConfig": "ratelimit.solo.io/v1alpha1"}
 _OVER_XDS = (
@@ -27,22 +28,22 @@ _SENT_BY = {
     "BackendTrafficPolicy": f"BackendTrafficPolicy: Envoy Gateway {_OVER_XDS}",
     "QuotaPolicy": f"QuotaPolicy: Envoy AI Gateway {_OVER_XDS}",
 }
-"""Kinds that have limits, which a controller hands to the rate-limit service as rules."""
+"""Kinds with limits, which a controller sends to the rate-limit service as rules."""
 
 _SENDERS = {
-    kind: f"{kind}: it says what the gateway sends, and no limits; write those as a configuration"
+    kind: f"{kind}: it sets what the gateway sends, and has no limits; write those as a configuration"
     for kind in ("AgentgatewayPolicy", "EnvoyFilter", "GatewayExtension", "TrafficPolicy")
 }
-"""Kinds that make a gateway ask the rate-limit service."""
+"""Kinds that make a gateway call the rate-limit service."""
 
 _CONFIG_MAP = ("apiVersion", "kind", "metadata", "data", "binaryData", "immutable")
 
 
 def expand(documents: Iterator[Document], domain: str = "") -> tuple[list[Document], list[Problem]]:
-    """The configuration files in the YAML documents of one file, and what is wrong with those that are missing from them.
+    """Return the configurations in the YAML documents of one file, and what is wrong with the others.
 
-    A configuration is what it is, and the documents after it are not read. `domain` is that of the rules whose manifest
-    has none.
+    A file that begins with a configuration is returned as it is, without the documents after it. `domain` is
+    the domain of rules whose manifest has none.
     """
     try:
         first = document = next(documents)
@@ -59,22 +60,22 @@ def expand(documents: Iterator[Document], domain: str = "") -> tuple[list[Docume
             found.manifest(document.root, "")
     except InvalidRules as error:
         found.problems += error.problems
-    return found.told()
+    return found.result()
 
 
 def _is_empty(document: Document) -> bool:
     root = document.root
-    return root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL)
+    return root is None or (isinstance(root, ScalarNode) and root.kind is Kind.NULL)
 
 
 def _is_manifest(root: Node | None) -> bool:
-    """Whether this says what kind of object it is, and not, as a configuration does, of what domain."""
-    keys = {key.text for key, _ in root.items} if isinstance(root, Mapping) else set()
+    """Return whether a document has a kind, as a manifest, and no domain, as a configuration."""
+    keys = {key.text for key, _ in root.items} if isinstance(root, MappingNode) else set()
     return bool(keys & {"apiVersion", "kind"}) and not keys & {"domain", "descriptors"}
 
 
 class _Found:
-    """What has been found in the manifests of a file."""
+    """The configurations in the manifests of a file."""
 
     def __init__(self, file: str, domain: str) -> None:
         self._file = file
@@ -82,37 +83,37 @@ class _Found:
         self._documents: list[Document] = []
         self._report = Report()
         self._skipped: dict[str, str] = {}
-        """Manifests without rules, and where their rules are."""
+        """The manifests without rules, each with a note where its rules are."""
         self._line = 0
         self._room = MOST_TEXT
         self.problems: list[Problem] = []
 
-    def told(self) -> tuple[list[Document], list[Problem]]:
-        """See expand()."""
-        problems, warnings = self._report.told([self._file])
+    def result(self) -> tuple[list[Document], list[Problem]]:
+        """Return what `expand` returns."""
+        problems, warnings = self._report.in_order([self._file])
         self.problems += problems
         if self._documents:
             self._documents[0].warnings = warnings
         elif not self.problems:
-            there = ", ".join(self._skipped) or "an empty List"
+            others = ", ".join(self._skipped) or "an empty List"
             reasons = dict.fromkeys([reason for reason in self._skipped.values() if reason])
-            message = f"has no rules, only {there}: there must be a ConfigMap or a RateLimitConfig"
+            message = f"has no rules, only {others}: there must be a ConfigMap or a RateLimitConfig"
             self.problems.append(Problem(self._file, self._line, "", ". ".join([message, *reasons])))
         return self._documents, self.problems
 
     def manifest(self, node: Node | None, path: str) -> None:
-        """Takes a manifest; `path` is that of the item of a List which it is, or empty."""
-        if node is None or (isinstance(node, Scalar) and node.kind is Kind.NULL):
+        """Read a manifest. `path` is that of its item in a List, or empty."""
+        if node is None or (isinstance(node, ScalarNode) and node.kind is Kind.NULL):
             return
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MappingNode):
             message = f"must be a manifest with apiVersion and kind, not {describe(node)}"
             self._report.error(Problem(self._file, node.line, path, message))
             return
-        part = Part(self._report, self._file, path, node)
+        part = ManifestMapping(self._report, self._file, path, node)
         kind, version = part.text("kind"), part.text("apiVersion")
         for name, value in (("kind", kind), ("apiVersion", version)):
             if value == "":
-                part.error(name, "is missing: beside manifests there can be only manifests")
+                part.error(name, "is missing: a file with a manifest must have only manifests")
         if not kind or not version:
             return
         if kind not in _API_VERSIONS:
@@ -129,8 +130,8 @@ class _Found:
         else:
             self._documents += solo.documents(part, self._file, self._domain)
 
-    def _skip(self, part: Part, kind: str) -> None:
-        metadata = part.part("metadata")
+    def _skip(self, part: ManifestMapping, kind: str) -> None:
+        metadata = part.child("metadata")
         name = metadata.text("name") if metadata else None
         what = f"{shown(kind)} {quoted(name)}" if name else f"a {shown(kind)}"
         where = _SENT_BY.get(kind, "")
@@ -138,15 +139,15 @@ class _Found:
         self._line = self._line or part.line_of("kind")
         part.warn("kind", f"{what} has no rules, and is skipped" + (f". {where}" if where else ""))
 
-    def _config_map(self, part: Part) -> None:
+    def _config_map(self, part: ManifestMapping) -> None:
         binary, files = part.entries("binaryData"), part.entries("data")
         for key, path, _ in binary:
-            part.problem(key.line, path, "is binary, and a configuration is text: put it under data")
-        if not files and not binary and isinstance(part.node("data"), Mapping | None):
+            part.problem(key.line, path, "is binary, but a configuration is text: move it to data")
+        if not files and not binary and isinstance(part.node("data"), MappingNode | None):
             part.error("data", "is missing or empty: each of its keys is a file, such as 'config.yaml: |'")
         for key, path, value in files:
-            if not isinstance(value, Scalar) or value.kind is not Kind.STRING:
-                message = f"must be the text of a file, which begins after '|', not {describe(value)}"
+            if not isinstance(value, ScalarNode) or value.kind is not Kind.STRING:
+                message = f"must be the text of a file, after '|', not {describe(value)}"
                 part.problem(value.line, path, message)
             elif self._take_room(len(value.text)):
                 self._read(key, path, value)
@@ -158,7 +159,7 @@ class _Found:
         self._room -= size
         return self._room >= 0
 
-    def _read(self, key: Scalar, path: str, value: Scalar) -> None:
+    def _read(self, key: ScalarNode, path: str, value: ScalarNode) -> None:
         try:
             document = yaml_text.read(
                 self._file, value.text.encode("utf-8", "surrogateescape"), _lines_of(value)
@@ -171,7 +172,7 @@ class _Found:
             self._documents.append(document)
 
 
-def _lines_of(value: Scalar) -> Callable[[int], int]:
-    """What line of the manifest a line of this text is: of a block that very line, else the one where the text begins."""
+def _lines_of(value: ScalarNode) -> Callable[[int], int]:
+    """Return a function from lines of a text to lines of its manifest: exact in a block, else the first."""
     last = len(value.text.rstrip().splitlines())
     return (lambda line: value.line + min(line, last)) if value.block else (lambda line: value.line)

@@ -1,8 +1,9 @@
-"""Solo's RateLimitConfig -> a configuration.
+"""From Solo's RateLimitConfig to a configuration.
 
-Its rules are those of a configuration under other names: `rateLimit: {requestsPerUnit: 100, unit: MINUTE}`. Its `type` stands
-apart from them, at the entries that the gateway is to send (`rateLimits`): TOKEN makes the rules that these reach budgets of
-tokens. What chooses among the rules that match (weights, sets) has no like here and is refused.
+Its rules have the form of a configuration, with other names:
+`rateLimit: {requestsPerUnit: 100, unit: MINUTE}`. Its `type` is not in the rules, but in the entries that the
+gateway sends (`rateLimits`): TOKEN makes the rules that match these entries token budgets. Weights and sets,
+which choose among matching rules, have no equivalent here and are errors.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..core.model import UINT32_MAX
-from ..core.rules.document import Document, Kind, Mapping, Node, Scalar
-from ..core.rules.document import Sequence as SequenceNode
+from ..core.rules.document import Document, Kind, MappingNode, Node, ScalarNode, SequenceNode
 from ..core.rules.fields import describe, quoted
 from ..core.rules.hints import UNITS, amount_hint, unit_named
-from .manifest_parts import Part
+from .manifest_mapping import ManifestMapping
 
 _MANIFEST = ("apiVersion", "kind", "metadata", "spec", "status")
 _RAW = ("descriptors", "rateLimits", "setDescriptors")
@@ -33,21 +33,25 @@ _KEYS = {
     "genericKey": "generic_key",
     "headerValueMatch": "header_match",
 }
-"""The keys of the entries that actions make, where an action does not say another."""
+"""The default keys of the entries that actions make."""
 
 _NO_DOMAIN = (
-    "a RateLimitConfig has no domain: give the one that the gateway sends, with MANIFEST_DOMAIN or --domain"
+    "a RateLimitConfig has no domain: set the domain that the gateway sends, with MANIFEST_DOMAIN or --domain"
 )
-_NO_WEIGHT = "must be removed: the rule that fits a descriptor best is the one that counts it here, there are no weights"
-_NO_ALWAYS = "must be removed: the rule that fits a descriptor best always applies here"
-_NO_SETS = "must be removed: entries have an order here, so write sets as descriptors, nested as the gateway sends them"
-_GATEWAYS_SIDE = "what the gateway sends is set up in the gateway: of this, only `type` is read here"
+_NO_WEIGHT = (
+    "must be removed: there are no weights here, because only the best matching rule counts a descriptor"
+)
+_NO_ALWAYS = "must be removed: the best matching rule always applies here"
+_NO_SETS = (
+    "must be removed: entries are ordered here, so write sets as descriptors, nested in the gateway's order"
+)
+_GATEWAYS_SIDE = "only `type` is read from this list: configure in the gateway what it sends"
 
 
-def documents(manifest: Part, file: str, domain: str) -> list[Document]:
-    """The configuration that a RateLimitConfig is for `domain`, which it does not name; none where it cannot be read."""
-    spec = manifest.only(_MANIFEST).part("spec")
-    raw = spec.only(("raw",)).part("raw") if spec else None
+def documents(manifest: ManifestMapping, file: str, domain: str) -> list[Document]:
+    """Return a RateLimitConfig as a configuration of `domain`; none if it cannot be read."""
+    spec = manifest.only(_MANIFEST).child("spec")
+    raw = spec.only(("raw",)).child("raw") if spec else None
     if not domain:
         manifest.problem(manifest.line, manifest.path, _NO_DOMAIN)
     if manifest.node("spec") is None:
@@ -59,39 +63,39 @@ def documents(manifest: Part, file: str, domain: str) -> list[Document]:
     return [Document(file, _Reader(raw.only(_RAW)).configuration(domain), path=raw.path, line=raw.line)]
 
 
-class _Entry(NamedTuple):
-    """An entry that the gateway sends, or that a rule asks for. None is what a request alone can tell, or any."""
+class _EntryPattern(NamedTuple):
+    """An entry of a rule, or one that the gateway sends. None means that the request determines it."""
 
     key: str | None
     value: str | None
 
-    def reaches(self, rule: _Entry) -> bool:
-        """Whether an entry that is sent may match one of a rule."""
+    def may_match(self, rule: _EntryPattern) -> bool:
+        """Return whether an entry that the gateway sends may match an entry of a rule."""
         any_value = not rule.value or "*" in rule.value
         return self.key in (None, rule.key) and (any_value or self.value in (None, rule.value))
 
 
 class _Sent(NamedTuple):
-    """The entries of an item of `rateLimits`, and its type."""
+    """An item of `rateLimits`: the entries that the gateway sends, and their type."""
 
-    entries: tuple[_Entry, ...]
+    entries: tuple[_EntryPattern, ...]
     type: str
 
-    def reaches(self, path: Sequence[_Entry]) -> bool:
-        """Whether the rule at `path` may match what is sent."""
-        return len(self.entries) == len(path) and all(map(_Entry.reaches, self.entries, path))
+    def may_match(self, path: Sequence[_EntryPattern]) -> bool:
+        """Return whether the rule at `path` may match these entries."""
+        return len(self.entries) == len(path) and all(map(_EntryPattern.may_match, self.entries, path))
 
 
 class _Reader:
     """Reads one RateLimitConfig."""
 
-    def __init__(self, raw: Part) -> None:
+    def __init__(self, raw: ManifestMapping) -> None:
         self._raw = raw
         self._sent = set(_sent(raw))
         self._types = {sent.type for sent in self._sent}
 
-    def configuration(self, domain: str) -> Mapping:
-        """The root of the configuration."""
+    def configuration(self, domain: str) -> MappingNode:
+        """Return the root of the configuration."""
         raw = self._raw
         if raw.given("setDescriptors"):
             raw.error("setDescriptors", _NO_SETS)
@@ -99,26 +103,26 @@ class _Reader:
             raw.warn("rateLimits", _GATEWAYS_SIDE)
         return _mapping(
             raw.line,
-            domain=Scalar(raw.line, Kind.STRING, domain, domain),
+            domain=ScalarNode(raw.line, Kind.STRING, domain, domain),
             descriptors=self._descriptors(raw, ()),
         )
 
-    def _descriptors(self, part: Part, above: tuple[_Entry, ...]) -> SequenceNode | None:
+    def _descriptors(self, part: ManifestMapping, above: tuple[_EntryPattern, ...]) -> SequenceNode | None:
         items: list[Node] = [
-            self._descriptor(item.only(_DESCRIPTOR), above) for item in part.parts("descriptors")
+            self._descriptor(item.only(_DESCRIPTOR), above) for item in part.children("descriptors")
         ]
         return SequenceNode(part.line_of("descriptors"), items) if items else None
 
-    def _descriptor(self, part: Part, above: tuple[_Entry, ...]) -> Mapping:
+    def _descriptor(self, part: ManifestMapping, above: tuple[_EntryPattern, ...]) -> MappingNode:
         if part.given("weight"):
             part.error("weight", _NO_WEIGHT)
         if part.given("alwaysApply"):
             part.error("alwaysApply", _NO_ALWAYS)
         key, value = part.node("key"), part.node("value")
-        path = (*above, _Entry(_text(key), _text(value)))
+        path = (*above, _EntryPattern(_text(key), _text(value)))
         if "*" in (path[-1].value or ""):
             part.warn("value", "'*' stands for any text here")
-        limit = part.part("rateLimit")
+        limit = part.child("rateLimit")
         return _mapping(
             part.line,
             key=key,
@@ -127,7 +131,7 @@ class _Reader:
             descriptors=self._descriptors(part, path),
         )
 
-    def _rate_limit(self, limit: Part, path: Sequence[_Entry]) -> Mapping | None:
+    def _rate_limit(self, limit: ManifestMapping, path: Sequence[_EntryPattern]) -> MappingNode | None:
         unit = limit.text("unit")
         if unit is not None and unit.upper() not in _UNITS:
             what = f"unknown unit {quoted(unit)}" if unit else "is missing"
@@ -138,20 +142,22 @@ class _Reader:
         amount = limit.node("requestsPerUnit")
         if amount is None:
             limit.warn("requestsPerUnit", "is missing and read as 0: every request is over the limit")
-            amount = Scalar(limit.line, Kind.INT, "0", 0)
-        elif not (isinstance(amount, Scalar) and amount.kind is Kind.INT and 0 <= amount.value <= UINT32_MAX):
-            hint = amount_hint(amount, 0, UINT32_MAX, endless=False) if isinstance(amount, Scalar) else ""
+            amount = ScalarNode(limit.line, Kind.INT, "0", 0)
+        elif not (
+            isinstance(amount, ScalarNode) and amount.kind is Kind.INT and 0 <= amount.value <= UINT32_MAX
+        ):
+            hint = amount_hint(amount, 0, UINT32_MAX, endless=False) if isinstance(amount, ScalarNode) else ""
             message = f"must be a whole number from 0 to {UINT32_MAX}, not {describe(amount)}"
             limit.error("requestsPerUnit", f"{message}: {hint}" if hint else message)
             amount = None
         kind = self._type(limit, path)
         if not unit or not amount or not kind:
             return None
-        name = Scalar(limit.line_of("unit"), Kind.STRING, unit.lower(), unit.lower())
+        name = ScalarNode(limit.line_of("unit"), Kind.STRING, unit.lower(), unit.lower())
         return _mapping(limit.line, unit=name, **{_AMOUNTS[kind]: amount})
 
-    def _type(self, limit: Part, path: Sequence[_Entry]) -> str | None:
-        """The type of a rule: its own, or that of what reaches it. None where there is none, which is reported."""
+    def _type(self, limit: ManifestMapping, path: Sequence[_EntryPattern]) -> str | None:
+        """Return the type of a rule: its own, or that of entries that may match it; None after an error."""
         own = limit.text("type")
         if own != "":
             if own is not None and own not in _AMOUNTS:
@@ -159,18 +165,20 @@ class _Reader:
             return own if own in _AMOUNTS else None
         if len(self._types) < 2:
             return next(iter(self._types), "REQUEST")
-        reaching = {sent.type for sent in self._sent if sent.reaches(path)}
-        if len(reaching) == 1:
-            return reaching.pop()
+        matching = {sent.type for sent in self._sent if sent.may_match(path)}
+        if len(matching) == 1:
+            return matching.pop()
         what = (
-            "entries of both types reach" if reaching else "rateLimits has both types, and none of it reaches"
+            "entries of both types match"
+            if matching
+            else "rateLimits has both types, and no entry of it matches"
         )
-        limit.error("type", f"{what} this rule: say here which it is, {_TYPES}")
+        limit.error("type", f"{what} this rule: set its type to {_TYPES}")
         return None
 
 
-def _sent(raw: Part) -> Iterator[_Sent]:
-    for item in raw.parts("rateLimits"):
+def _sent(raw: ManifestMapping) -> Iterator[_Sent]:
+    for item in raw.children("rateLimits"):
         kind = item.text("type")
         if kind and kind not in _AMOUNTS:
             item.error("type", f"must be {_TYPES}, not {quoted(kind)}")
@@ -180,23 +188,23 @@ def _sent(raw: Part) -> Iterator[_Sent]:
             yield _Sent(tuple(entries), kind or "REQUEST")
 
 
-def _entry(action: Node) -> _Entry:
-    """The entry that an action makes: `genericKey: {descriptorValue: gold}` makes generic_key=gold."""
-    if not isinstance(action, Mapping) or len(action.items) != 1:
-        return _Entry(None, None)
+def _entry(action: Node) -> _EntryPattern:
+    """Return the entry of an action: `genericKey: {descriptorValue: gold}` makes generic_key=gold."""
+    if not isinstance(action, MappingNode) or len(action.items) != 1:
+        return _EntryPattern(None, None)
     [(name, node)] = action.items
-    says = {key.text: _text(value) for key, value in node.items} if isinstance(node, Mapping) else {}
-    key = says.get("descriptorKey") or says.get("key") or _KEYS.get(name.text)
-    return _Entry(key, says.get("descriptorValue"))
+    fields = {key.text: _text(value) for key, value in node.items} if isinstance(node, MappingNode) else {}
+    key = fields.get("descriptorKey") or fields.get("key") or _KEYS.get(name.text)
+    return _EntryPattern(key, fields.get("descriptorValue"))
 
 
 def _text(node: Node | None) -> str | None:
-    return node.text if isinstance(node, Scalar) else None
+    return node.text if isinstance(node, ScalarNode) else None
 
 
-def _mapping(line: int, **nodes: Node | None) -> Mapping:
-    """A mapping of those nodes that are there."""
-    return Mapping(
+def _mapping(line: int, **nodes: Node | None) -> MappingNode:
+    """Return a mapping of the nodes that are not None."""
+    return MappingNode(
         line,
-        [(Scalar(node.line, Kind.STRING, name, name), node) for name, node in nodes.items() if node],
+        [(ScalarNode(node.line, Kind.STRING, name, name), node) for name, node in nodes.items() if node],
     )

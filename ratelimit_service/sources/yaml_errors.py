@@ -1,4 +1,4 @@
-"""What PyYAML says of text that is no YAML, in words that say where to look and what to change."""
+"""PyYAML's syntax errors in words that say where to look and what to change."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _TAB = "a tab: indent with spaces"
 _PLAIN_WORDS = (
     (
         "mapping values are not allowed",
-        "a ':' that the text before it does not allow: check the indentation, or quote",
+        "an unexpected ':': check the indentation, or quote the text",
     ),
     ("could not find expected ':'", "a key without its ':'"),
     (
         "did not find expected key",
-        "neither a key of this mapping nor its end: check the indentation, or quote the text",
+        "expected a key of this mapping or its end: check the indentation, or quote the text",
     ),
     (
         "did not find expected '-' indicator",
-        "neither '- ' for the next item of this list nor its end: check the indentation",
+        "expected '- ' for the next item of this list, or its end: check the indentation",
     ),
     ("did not find expected ',' or ']'", "expected ',' or ']'"),
     ("did not find expected ',' or '}'", "expected ',' or '}'"),
@@ -36,19 +36,22 @@ _CONTEXTS = (
     ("quoted scalar", "quoted text"),
     ("simple key", "key"),
 )
-_STAR = "a text cannot begin with '*': quote it, as in value: '*.example.com', and to match any value leave `value` out"
+_STAR = (
+    "a text cannot begin with '*': quote it, as in value: '*.example.com', "
+    "and to match any value leave `value` out"
+)
 _NAMED = {
     "while scanning an alias": _STAR,
     "while scanning an anchor": "a text cannot begin with '&': quote it",
 }
-"""By PyYAML's context: a name has to follow these characters, and does not."""
+"""The errors about a character that a name must follow, by PyYAML's context."""
 
 _no_space = re.compile(r"^[ \t]*(?:- +)?([A-Za-z_]+):(?=[^\s:/])")
 _ODD_SPACE = re.compile("[\u00a0\u2007\u202f\u200b\ufeff]")
 
 
 def explain(error: yaml.YAMLError, data: bytes, at: Callable[[int], int]) -> tuple[int, str]:
-    """The line of a syntax error, and what is wrong there in plain words; `at` says what a line of `data` is called."""
+    """Return the line of a syntax error, and what is wrong. `at` maps lines of `data` to those to report."""
     if isinstance(error, yaml.reader.ReaderError):
         line = at(data.count(b"\n", 0, error.position) + 1)
         if "UTF" in error.reason or error.encoding == "utf-8":
@@ -67,21 +70,21 @@ def explain(error: yaml.YAMLError, data: bytes, at: Callable[[int], int]) -> tup
     context = next((plain for words, plain in _CONTEXTS if words in (error.context or "")), "")
     if context and error.context_mark is not None:
         what += f" (in the {context} that begins at line {at(line_of(error.context_mark))})"
-    found = _seen_in_the_lines(error, data)
+    found = _cause_in_lines(error, data)
     if found is not None:
         return at(found[0]), f"not valid YAML: {found[1]}"
     return line, f"not valid YAML: {what}"
 
 
-def _seen_in_the_lines(error: yaml.MarkedYAMLError, data: bytes) -> tuple[int, str] | None:
-    """Return the line and the cause of what PyYAML notices only later, as a ':' without a space behind it."""
+def _cause_in_lines(error: yaml.MarkedYAMLError, data: bytes) -> tuple[int, str] | None:
+    """Return the cause of an error that PyYAML reports later, such as a ':' without a space, and its line."""
     lines = data.decode("utf-8", "replace").splitlines()
     number = line_of(error.problem_mark)
     for each in (number, number - 1):
         line = lines[each - 1] if 0 < each <= len(lines) else ""
         odd = _ODD_SPACE.search(line)
         if odd is not None:
-            return each, f"a space that YAML does not know (U+{ord(odd[0]):04X}): write a plain one"
+            return each, f"a space that YAML does not know (U+{ord(odd[0]):04X}): write an ordinary space"
         glued = _no_space.match(line)
         if glued is not None:
             return each, f"a space is missing after '{glued[1]}:'"
@@ -95,5 +98,5 @@ def _char_at(mark: Any, data: bytes) -> str:
 
 
 def line_of(mark: Any) -> int:
-    """The line of a place in the text, from 1 on."""
+    """Return the line of a mark, from 1 on."""
     return int(mark.line) + 1 if mark is not None else 1

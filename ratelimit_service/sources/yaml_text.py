@@ -1,12 +1,13 @@
-"""YAML text -> a document that remembers its lines, read as upstream's parser reads it.
+"""From YAML text to a document with line numbers, as upstream's parser reads it.
 
-The events of PyYAML's parser are composed here and not by PyYAML, because
+This module composes the events of PyYAML's parser itself, because
 
 - kinds are those of Go's yaml.v2, which upstream uses: YAML 1.1 truth values, no dates, no base 60;
-- a scalar keeps its raw text, a node its line, a mapping what was written twice;
-- nothing a file says can construct an object, recurse without end, or grow beyond `MOST_NODES` by aliases.
+- a scalar keeps its raw text, a node its line, and a mapping its repeated keys;
+- no file can construct an object, recurse without end, or grow beyond `MOST_NODES` by aliases.
 
-Only the first document of a file is a configuration, as with upstream; manifests.py asks for those after it.
+Only the first document of a file is a configuration, as with upstream. manifests.py reads the documents after
+it.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..core.errors import InvalidRules, Problem
-from ..core.rules.document import Document, Kind, Mapping, Node, Scalar, Sequence
+from ..core.rules.document import Document, Kind, MappingNode, Node, ScalarNode, SequenceNode
 from .yaml_errors import explain, line_of
 
 DEEPEST = 300
-"""How deep lists and mappings may be nested in each other: 150 levels of descriptors."""
+"""The deepest nesting of lists and mappings: 150 levels of descriptors."""
 
 MOST_NODES = 1_000_000
-"""How many nodes a file may have when all its aliases are written out."""
+"""The most nodes of a file after expanding all aliases."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -63,22 +64,23 @@ _WORDS |= dict.fromkeys((".nan", ".NaN", ".NAN"), (Kind.FLOAT, math.nan))
 
 _number = re.compile(r"[-+.0-9]")
 _int = re.compile(
-    r"(?P<sign>[-+]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]{0,19}))"
+    r"(?P<sign>[-+]?)"
+    r"(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]{0,19}))"
 )
 _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
 _float = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 def read(file: str, text: bytes | str, at: Callable[[int], int] = int) -> Document:
-    """The first YAML document of `text`. Raises InvalidRules.
+    """Return the first YAML document of `text`. Raises InvalidRules.
 
-    `file` is the name that problems carry, and `at` says what line of it a line of `text` is.
+    Problems are about `file`, and `at` maps a line of `text` to a line of that file.
     """
     return next(read_all(file, text, at))
 
 
 def read_all(file: str, text: bytes | str, at: Callable[[int], int] = int) -> Iterator[Document]:
-    """The YAML documents of `text`, at least one, each parsed when it is asked for. Raises InvalidRules then."""
+    """Yield the YAML documents of `text`, at least one. Raises InvalidRules at the first error."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
         yield from _documents(file, _Events(yaml.parse(data, Loader=_Loader)), at)
@@ -92,27 +94,27 @@ def read_all(file: str, text: bytes | str, at: Callable[[int], int] = int) -> It
 
 
 class _Events:
-    """The events of the parser, of which the next two can be looked at before they are taken."""
+    """The events of the parser, with a lookahead of two."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
         self._seen: list[Any] = []
 
     def take(self) -> Any:
-        """The next event; None at the end."""
+        """Return the next event; None at the end."""
         return self._seen.pop(0) if self._seen else next(self._events, None)
 
     def next_document(self) -> tuple[int, yaml.YAMLError | None]:
-        """The line of the next document that says anything, or of what is no YAML, and what is wrong with it; or 0.
+        """Return the line of the next document that is not empty, and its syntax error; 0 if there is none.
 
-        What is before it is dropped: a `---` at the end of a file begins a document, but nobody means one by it.
+        Empty documents before it are skipped: a `---` at the end of a file begins one, which nobody means.
         """
         seen: list[Any] = []
         try:
             while isinstance(start := next(self._events, None), yaml.DocumentStartEvent):
                 seen = [start]
                 seen.append(next(self._events, None))
-                if not _says_nothing(seen[1]):
+                if not _is_empty(seen[1]):
                     self._seen = seen
                     return line_of(start.start_mark), None
                 seen = []
@@ -139,12 +141,12 @@ def _documents(file: str, events: _Events, at: Callable[[int], int]) -> Iterator
         yield Document(file, None)
 
 
-def _says_nothing(event: Any) -> bool:
+def _is_empty(event: Any) -> bool:
     return isinstance(event, yaml.ScalarEvent) and event.implicit[0] and resolve(event.value)[0] is Kind.NULL
 
 
 def resolve(text: str) -> tuple[Kind, Any]:
-    """The kind and value of a plain scalar, by the rules of YAML 1.1 as yaml.v2 has them."""
+    """Return the kind and the value of a plain scalar, by the YAML 1.1 rules of yaml.v2."""
     word = _WORDS.get(text)
     if word is not None:
         return word
@@ -162,7 +164,7 @@ def resolve(text: str) -> tuple[Kind, Any]:
 
 
 class _Refused(Exception):
-    """What is valid YAML, but not for us."""
+    """Valid YAML that a configuration must not have."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -171,7 +173,7 @@ class _Refused(Exception):
 
 
 class _Built(NamedTuple):
-    """A finished node, and how many nodes and levels of nesting it is with all its aliases written out."""
+    """A complete node, with its number of nodes and its height after expanding all aliases."""
 
     node: Node
     size: int
@@ -180,9 +182,9 @@ class _Built(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping whose end has not come yet; of a mapping, `children` has keys and values in turn."""
+    """A list or mapping before its end. The `children` of a mapping are keys and values in turn."""
 
-    node: Sequence | Mapping
+    node: SequenceNode | MappingNode
     anchor: str | None
     children: list[Node] = field(default_factory=list)
     merges: set[int] = field(default_factory=set)
@@ -191,11 +193,11 @@ class _Open:
 
     @property
     def expects_key(self) -> bool:
-        return isinstance(self.node, Mapping) and len(self.children) % 2 == 0
+        return isinstance(self.node, MappingNode) and len(self.children) % 2 == 0
 
 
 class _Builder:
-    """Composes one document of events, with a stack of its own in place of recursion."""
+    """Composes one document from events, with an explicit stack instead of recursion."""
 
     def __init__(self, at: Callable[[int], int]) -> None:
         self._at = at
@@ -206,16 +208,16 @@ class _Builder:
         self.root: Node | None = None
 
     def take(self, event: Any) -> None:
-        """Adds an event; those that begin and end streams and documents say nothing."""
+        """Add an event. Events about streams and documents are ignored."""
         match event:
             case yaml.ScalarEvent():
                 self._scalar(event)
             case yaml.AliasEvent():
                 self._add(self._anchored(event), event)
             case yaml.SequenceStartEvent():
-                self._start(Sequence(self._line(event)), event)
+                self._start(SequenceNode(self._line(event)), event)
             case yaml.MappingStartEvent():
-                self._start(Mapping(self._line(event)), event)
+                self._start(MappingNode(self._line(event)), event)
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._end(event)
 
@@ -231,14 +233,15 @@ class _Builder:
             and (event.implicit[0] or event.tag == _MERGE)
         ):
             opened.merges.add(len(opened.children))
-            scalar = Scalar(self._line(event), Kind.STRING, event.value, event.value)
+            scalar = ScalarNode(self._line(event), Kind.STRING, event.value, event.value)
         else:
             scalar = _typed(event, self._line(event))
         built = _Built(scalar, 1, 0)
         if event.anchor:
             self._anchors[event.anchor] = built
             if not event.value and event.implicit[0]:
-                message = f"&{event.anchor} names an empty value: quote it if it is text, as in value: '&{event.anchor}'"
+                anchor = event.anchor
+                message = f"&{anchor} names an empty value: quote it if it is text, as in value: '&{anchor}'"
                 self.warnings.append((scalar.line, message))
         self._add(built, event)
 
@@ -246,17 +249,18 @@ class _Builder:
         if event.anchor not in self._anchors:
             raise _Refused(
                 self._line(event),
-                f"alias *{event.anchor} stands for nothing: define &{event.anchor} before it, or quote it if it is text",
+                f"alias *{event.anchor} is not defined: define &{event.anchor} before it, "
+                "or quote it if it is text",
             )
         built = self._anchors[event.anchor]
         if built is None:
             raise _Refused(
                 self._line(event),
-                f"alias *{event.anchor} stands inside what it stands for: it would never end",
+                f"alias *{event.anchor} refers to itself: it would never end",
             )
         return built
 
-    def _start(self, node: Sequence | Mapping, event: Any) -> None:
+    def _start(self, node: SequenceNode | MappingNode, event: Any) -> None:
         if event.tag not in _CONTAINER_TAGS:
             raise _Refused(self._line(event), _unknown_tag(event.tag))
         if len(self._open) >= DEEPEST:
@@ -267,14 +271,14 @@ class _Builder:
 
     def _end(self, event: Any) -> None:
         opened = self._open.pop()
-        if isinstance(opened.node, Sequence):
+        if isinstance(opened.node, SequenceNode):
             opened.node.items = opened.children
         else:
             _fill(opened.node, opened.children, opened.merges)
         built = _Built(opened.node, opened.size, opened.height)
         if opened.anchor:
             self._anchors[opened.anchor] = built
-        self._nodes -= built.size - 1  # its children were counted when they came
+        self._nodes -= built.size - 1  # its children were counted already
         self._add(built, event)
 
     def _add(self, built: _Built, event: Any) -> None:
@@ -291,48 +295,48 @@ class _Builder:
                 self._line(event), f"lists and mappings are nested more than {DEEPEST} deep by this alias"
             )
         opened = self._open[-1]
-        if opened.expects_key and not isinstance(built.node, Scalar):
+        if opened.expects_key and not isinstance(built.node, ScalarNode):
             raise _Refused(
                 built.node.line,
-                "a list or mapping stands where a key must: quote it if it is text, such as '{{ name }}'",
+                "a list or mapping cannot be a key: quote it if it is text, such as '{{ name }}'",
             )
         opened.children.append(built.node)
         opened.size += built.size
         opened.height = max(opened.height, built.height + 1)
 
 
-def _typed(event: Any, line: int) -> Scalar:
-    """A scalar as its tag, its quotes or its text say."""
+def _typed(event: Any, line: int) -> ScalarNode:
+    """Return a scalar of the kind that its tag, its quotes or its text determine."""
     text, tag = event.value, event.tag
     if tag is None:
         kind, value = resolve(text) if event.implicit[0] else (Kind.STRING, text)
-        return Scalar(line, kind, text, value, event.style == "|")
+        return ScalarNode(line, kind, text, value, event.style == "|")
     if tag == _BINARY:
         try:
             data = base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
         except (binascii.Error, ValueError):
             raise _Refused(line, "tagged !!binary, but not valid base64") from None
         decoded = data.decode("utf-8", "surrogateescape")
-        return Scalar(line, Kind.STRING, decoded, decoded)
+        return ScalarNode(line, Kind.STRING, decoded, decoded)
     wanted = _KIND_TAGS.get(tag)
     if wanted is None:
         raise _Refused(line, _unknown_tag(tag))
     if wanted is Kind.STRING:
-        return Scalar(line, wanted, text, text, event.style == "|")
+        return ScalarNode(line, wanted, text, text, event.style == "|")
     kind, value = resolve(text)
     if wanted is Kind.FLOAT and kind is Kind.INT:
         kind, value = Kind.FLOAT, float(value)
     if kind is not wanted:
         raise _Refused(line, f"tagged {_short(tag)}, but {text!r} is not {wanted.value}")
-    return Scalar(line, kind, text, value)
+    return ScalarNode(line, kind, text, value)
 
 
-def _fill(mapping: Mapping, children: list[Node], merges: set[int]) -> None:
-    """Gives `mapping` its items. `<<` counts where it stands: what comes after it wins, what comes before it loses."""
-    found: dict[tuple[Kind, str], tuple[Scalar, Node]] = {}
+def _fill(mapping: MappingNode, children: list[Node], merges: set[int]) -> None:
+    """Set the items of `mapping`. The keys of `<<` win over keys before it, and lose to keys after it."""
+    found: dict[tuple[Kind, str], tuple[ScalarNode, Node]] = {}
     written: set[tuple[Kind, str]] = set()
 
-    def put(key: Scalar, value: Node, *, merged: bool) -> None:
+    def put(key: ScalarNode, value: Node, *, merged: bool) -> None:
         name = (key.kind, key.text)
         before = found.get(name)
         if before is not None:
@@ -345,7 +349,7 @@ def _fill(mapping: Mapping, children: list[Node], merges: set[int]) -> None:
 
     for at in range(0, len(children), 2):
         key, value = children[at], children[at + 1]
-        assert isinstance(key, Scalar)
+        assert isinstance(key, ScalarNode)
         if at in merges:
             for other in _to_merge(key, value):
                 for item in other.items:
@@ -355,23 +359,23 @@ def _fill(mapping: Mapping, children: list[Node], merges: set[int]) -> None:
     mapping.items = list(found.values())
 
 
-def _to_merge(key: Scalar, value: Node) -> list[Mapping]:
-    """The mappings that `<<` brings in, the one that wins last: of a list, the first."""
-    if isinstance(value, Mapping):
+def _to_merge(key: ScalarNode, value: Node) -> list[MappingNode]:
+    """Return the mappings that `<<` merges. The last one wins, which is the first of a list."""
+    if isinstance(value, MappingNode):
         return [value]
-    if isinstance(value, Sequence):
-        mappings = [item for item in value.items if isinstance(item, Mapping)]
+    if isinstance(value, SequenceNode):
+        mappings = [item for item in value.items if isinstance(item, MappingNode)]
         if len(mappings) == len(value.items):
             return mappings[::-1]
     raise _Refused(key.line, "'<<' merges a mapping or a list of mappings, such as '<<: *name'")
 
 
 def _overlaid(before: Node, value: Node) -> Node:
-    """What a key means that had `before` and now gets `value`: upstream's parser fills a mapping that it has already."""
-    if not (isinstance(before, Mapping) and isinstance(value, Mapping)):
+    """Return the value of a repeated key. As with upstream's parser, the items of two mappings are merged."""
+    if not (isinstance(before, MappingNode) and isinstance(value, MappingNode)):
         return value
     items = {(key.kind, key.text): (key, item) for key, item in (*before.items, *value.items)}
-    return Mapping(value.line, list(items.values()), before.repeated + value.repeated)
+    return MappingNode(value.line, list(items.values()), before.repeated + value.repeated)
 
 
 def _short(tag: str) -> str:

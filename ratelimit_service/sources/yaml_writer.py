@@ -1,7 +1,7 @@
-"""A document -> YAML text that says the same, in the form that configuration files have.
+"""From a document to YAML text with the same meaning, in the style of configuration files.
 
-What YAML 1.1 would take for something else than the text it is (`yes`, `010`, `1.5`, `2024-01-01`, `12:30`) is quoted; numbers,
-truth values and null are written as they were. Aliases and merges are written out.
+Text that YAML 1.1 would resolve to another kind (`yes`, `010`, `1.5`, `2024-01-01`, `12:30`) is quoted.
+Numbers, truth values and null keep their raw text. Aliases and merges are expanded.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import base64
 import re
 
-from ..core.rules.document import Document, Kind, Node, Scalar, Sequence
+from ..core.rules.document import Document, Kind, Node, ScalarNode, SequenceNode
 from ..core.text import printable
 from .yaml_text import resolve
 
 _LONGEST_KEY = 120
-"""Characters. A longer key is written after a `?`: YAML lets a key that stands before its `:` have at most 1024."""
+"""The characters of a key before its `:`, of which YAML allows 1024. A longer key is written after a `?`."""
 
 _plain = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@*+-]*( [A-Za-z0-9_./@*+-]+)*")
 _TAGS = {Kind.INT: "!!int", Kind.FLOAT: "!!float", Kind.BOOL: "!!bool", Kind.NULL: "!!null"}
 
 
 def write(document: Document) -> str:
-    """The text of a configuration file, below a comment that says where it comes from."""
+    """Return the text of a configuration file, with a comment about its source at the top."""
     place = f"{document.file}:{document.line}: {document.path}" if document.path else document.file
     lines = [f"# From {printable(place)}"]
     if document.root is not None:
@@ -30,10 +30,10 @@ def write(document: Document) -> str:
 
 
 def _lines(node: Node) -> list[str]:
-    if isinstance(node, Scalar):
+    if isinstance(node, ScalarNode):
         return [scalar(node)]
     lines: list[str] = []
-    if isinstance(node, Sequence):
+    if isinstance(node, SequenceNode):
         for item in node.items:
             first, *rest = _lines(item)
             lines.append(f"- {first}")
@@ -44,7 +44,7 @@ def _lines(node: Node) -> list[str]:
         if len(name) > _LONGEST_KEY:
             lines.append(f"? {name}")
             name = ""
-        if isinstance(value, Scalar) or not value.items:
+        if isinstance(value, ScalarNode) or not value.items:
             lines.append(f"{name}: {below[0]}")
         else:
             lines.append(f"{name}:")
@@ -52,8 +52,8 @@ def _lines(node: Node) -> list[str]:
     return lines or ["{}"]
 
 
-def scalar(node: Scalar) -> str:
-    """A scalar in one line that is read as the kind, the text and the value it has."""
+def scalar(node: ScalarNode) -> str:
+    """Return a scalar in one line. Reading it returns the same kind, text and value."""
     if node.kind is Kind.STRING:
         return _text(node.text)
     if resolve(node.text)[0] is node.kind:

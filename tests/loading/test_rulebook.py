@@ -25,7 +25,7 @@ from ratelimit_service.core.matching import tree as matcher
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.rules.document import Document, Mapping
+from ratelimit_service.core.rules.document import Document, MappingNode
 from ratelimit_service.core.rules.reader import Loaded
 from ratelimit_service.loading import rulebook, slices
 from ratelimit_service.loading.process import read_elsewhere
@@ -64,7 +64,7 @@ def logged() -> Iterator[list[Any]]:
         yield lines
 
 
-class Root(Mapping):
+class Root(MappingNode):
     """The top of a document, such that it can be told whether it is still there."""
 
 
@@ -79,7 +79,7 @@ class Reader:
     def read(self) -> tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]:
         self.collecting.append(gc.isenabled())
         document = read("rules.yaml", self.text)
-        assert isinstance(document.root, Mapping)
+        assert isinstance(document.root, MappingNode)
         root = Root(document.root.line, document.root.items)
         self.roots.append(weakref.ref(root))
         document.root = root

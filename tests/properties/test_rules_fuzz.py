@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.rules.document import Mapping, Scalar, Sequence
+from ratelimit_service.core.rules.document import MappingNode, ScalarNode, SequenceNode
 from ratelimit_service.core.rules.guesses import guess
 from ratelimit_service.core.rules.hints import amount_hint, flag_hint, limit_hint, looks_wrong, unit_hint
 from ratelimit_service.core.rules.reader import load
@@ -196,11 +196,11 @@ almost = st.text("0123456789 .,_'kKmMeE+-/abdhiorstuy*&!#:\n\u00a0\u201c\u200b\u
 def test_whatever_is_almost_right_gets_a_hint_or_none(text: str, level: Level) -> None:
     """A hint is a sentence for people, and never an exception in place of the error that it belongs to."""
     kind, value = resolve(text)
-    node = Scalar(1, kind, text, value)
+    node = ScalarNode(1, kind, text, value)
     unit_hint(text)
     amount_hint(node, 0, 2**53 - 1, endless=True)
     flag_hint(node)
     limit_hint(text)
     looks_wrong(text)
-    for shape in (node, Sequence(1), Mapping(1, [(node, node)])):
+    for shape in (node, SequenceNode(1), MappingNode(1, [(node, node)])):
         assert guess(text, level, shape).hint

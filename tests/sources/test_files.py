@@ -221,9 +221,8 @@ def test_a_directory_below_that_may_not_be_read_is_skipped_with_a_warning(
     assert ([], 1) == (contents.problems, len(contents.documents))
     (warning,) = contents.warnings
     inside = "/b.yaml" if mode == 0o400 else ""
-    assert (
-        f"{config}/lost+found{inside}: cannot be read: Permission denied; what is in it is left out"
-        == str(warning)
+    assert f"{config}/lost+found{inside}: cannot be read: Permission denied; its content is skipped" == str(
+        warning
     )
 
 

@@ -85,7 +85,7 @@ def test_the_corpus_has_both_kinds_and_no_text_without_its_manifest() -> None:
 def test_a_rate_limit_config_needs_a_domain() -> None:
     """It has none, and a guess would limit nothing."""
     expected = (
-        "f.yaml:1: a RateLimitConfig has no domain: give the one that the gateway sends, "
+        "f.yaml:1: a RateLimitConfig has no domain: set the domain that the gateway sends, "
         "with MANIFEST_DOMAIN or --domain"
     )
     assert [expected] == refusal(RATE_LIMIT_CONFIG + "spec: {raw: {descriptors: []}}", domain="")
@@ -141,7 +141,7 @@ def test_aliases_cannot_make_much_of_little() -> None:
     text = CONFIG_MAP + f"data:\n  a: &a '# {'x' * size}'\n" + "".join(f"  a{n}: *a\n" for n in range(2000))
     lines = refusal(text)
     assert "f.yaml:4: data[a]: the file is empty: it must have a domain and descriptors" in lines
-    assert "f.yaml:2004: and more: only 1000 are told at once" not in lines
+    assert "f.yaml:2004: and more: only the first 1000 are reported" not in lines
     message = f"the files in these manifests have more than {manifests.MOST_TEXT:,} characters together"
     assert any(line.endswith(message) for line in lines)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.rules.document import Document, Kind, Mapping, Node, Scalar, Sequence
+from ratelimit_service.core.rules.document import Document, Kind, MappingNode, Node, ScalarNode, SequenceNode
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources import manifests
 from ratelimit_service.sources import yaml_writer as native
@@ -20,24 +20,24 @@ TESTS = Path(__file__).parents[1]
 FILES = sorted([*TESTS.glob("config_corpus/ok/*.yaml"), *TESTS.glob("manifests/ok/*.yaml")])
 
 
-def text(written: str) -> Scalar:
-    return Scalar(1, Kind.STRING, written, written)
+def text(written: str) -> ScalarNode:
+    return ScalarNode(1, Kind.STRING, written, written)
 
 
-def plain(written: str) -> Scalar:
-    return Scalar(1, resolve(written)[0], written, resolve(written)[1])
+def plain(written: str) -> ScalarNode:
+    return ScalarNode(1, resolve(written)[0], written, resolve(written)[1])
 
 
 def says(node: Node | None) -> Any:
     """What a node says, without the lines where it does: the kind of a scalar, its text and its value."""
     match node:
-        case Mapping():
+        case MappingNode():
             return [(says(key), says(value)) for key, value in node.items]
-        case Sequence():
+        case SequenceNode():
             return [says(item) for item in node.items]
-        case Scalar(kind=Kind.NULL):
+        case ScalarNode(kind=Kind.NULL):
             return Kind.NULL
-        case Scalar():
+        case ScalarNode():
             return node.kind, node.text, repr(node.value)
     return None
 
@@ -106,7 +106,9 @@ def test_a_whole_number_that_was_tagged_keeps_its_tag() -> None:
 
 def test_a_file_says_where_it_comes_from() -> None:
     """In a comment of one line, whatever characters the names have."""
-    document = Document("a\nb.yaml", Mapping(3, [(text("domain"), text("d"))]), path="data[x\x07]", line=3)
+    document = Document(
+        "a\nb.yaml", MappingNode(3, [(text("domain"), text("d"))]), path="data[x\x07]", line=3
+    )
     first, *rest = native.write(document).splitlines()
     assert ["domain: d"] == rest
     assert first.startswith("# From ")
@@ -136,8 +138,8 @@ descriptors:
 def test_a_long_key_is_written_so_that_yaml_takes_it() -> None:
     """YAML wants the colon of a plain key within 1024 characters."""
     key = "k" * 5000
-    root = Mapping(
-        1, [(text(key), Sequence(1, [text("a")])), (text(key + "2"), text("b")), (text("c"), text("d"))]
+    root = MappingNode(
+        1, [(text(key), SequenceNode(1, [text("a")])), (text(key + "2"), text("b")), (text("c"), text("d"))]
     )
     again = read("again.yaml", native.write(Document("f.yaml", root)))
     assert says(root) == says(again.root)
@@ -158,7 +160,7 @@ texts = (
 )
 scalars = texts.map(text) | st.sampled_from(
     [
-        Scalar(1, Kind.FLOAT, "5", 5.0),
+        ScalarNode(1, Kind.FLOAT, "5", 5.0),
         *map(plain, "yes OFF 010 0x1F 1.5 -.inf .nan ~ null 1_0 +1".split()),
         plain(""),
     ]
@@ -166,9 +168,9 @@ scalars = texts.map(text) | st.sampled_from(
 nodes = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=4).map(lambda items: Sequence(1, items))
+        st.lists(inner, max_size=4).map(lambda items: SequenceNode(1, items))
         | st.dictionaries(texts, inner, max_size=4).map(
-            lambda items: Mapping(1, [(text(key), value) for key, value in items.items()])
+            lambda items: MappingNode(1, [(text(key), value) for key, value in items.items()])
         )
     ),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.errors import InvalidRules, Problem
-from ratelimit_service.core.rules.document import Kind, Mapping, Node, Scalar, Sequence
+from ratelimit_service.core.rules.document import Kind, MappingNode, Node, ScalarNode, SequenceNode
 from ratelimit_service.sources.yaml_text import DEEPEST, MOST_NODES, read, read_all, resolve
 
 
@@ -21,11 +21,11 @@ def root(text: bytes | str) -> Node:
 def plain(node: Node) -> Any:
     """A node as Python data, scalars by their raw text."""
     match node:
-        case Mapping():
+        case MappingNode():
             return {key.text: plain(value) for key, value in node.items}
-        case Sequence():
+        case SequenceNode():
             return [plain(item) for item in node.items]
-        case Scalar():
+        case ScalarNode():
             return node.text
 
 
@@ -133,16 +133,16 @@ def test_not_a_number_is_a_number() -> None:
 def test_quotes_and_tags_say_what_a_scalar_is(text: str, expected: tuple[Kind, str, Any]) -> None:
     """Quoted scalars are text, and a tag decides where there is one; the raw text stays beside the value."""
     scalar = root(text)
-    assert isinstance(scalar, Scalar)
+    assert isinstance(scalar, ScalarNode)
     assert expected == (scalar.kind, scalar.text, scalar.value)
 
 
 def test_nodes_know_their_lines() -> None:
     """Keys, values, lists and mappings carry the line, from 1, on which they begin."""
     mapping = root("# a comment\na: 1\nb:\n  - c: 2\n  - d\n")
-    assert isinstance(mapping, Mapping)
+    assert isinstance(mapping, MappingNode)
     (a, one), (b, items) = mapping.items
-    assert isinstance(items, Sequence)
+    assert isinstance(items, SequenceNode)
     assert (2, 2, 2, 3, 4, [4, 5]) == (
         mapping.line,
         a.line,
@@ -192,7 +192,7 @@ def test_only_the_first_document_is_read(text: str, line: int) -> None:
 def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: list[str]) -> None:
     """Upstream's parser lets the last one win, and fills mappings that it has already; those before are kept track of."""
     mapping = root(text)
-    assert isinstance(mapping, Mapping)
+    assert isinstance(mapping, MappingNode)
     assert expected == plain(mapping)
     assert repeated == [key.text for key in mapping.repeated]
 
@@ -211,9 +211,9 @@ def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: l
 def test_a_merge_brings_in_the_keys_of_another_mapping(text: str, expected: Any, repeated: list[str]) -> None:
     """`<<` gives way to what comes after it; what it overrides is kept track of."""
     outer = root(text)
-    assert isinstance(outer, Mapping)
+    assert isinstance(outer, MappingNode)
     mapping = outer.items[-1][1]
-    assert isinstance(mapping, Mapping)
+    assert isinstance(mapping, MappingNode)
     assert (expected, repeated) == (plain(mapping), [key.text for key in mapping.repeated])
 
 
@@ -262,7 +262,7 @@ def test_thousands_of_documents_are_read_one_after_another() -> None:
 def test_nesting_ends_at_a_limit() -> None:
     """As deep as the limit is fine; one deeper is refused, also where an alias leads deeper."""
     deepest = "[" * DEEPEST + "]" * DEEPEST
-    assert isinstance(root(deepest), Sequence)
+    assert isinstance(root(deepest), SequenceNode)
     expected = f"lists and mappings are nested more than {DEEPEST} deep"
     assert expected == refusal(f"[{deepest}]").message
     assert f"{expected} by this alias" == refusal(f"[&a {deepest[1:-1]}, [*a]]").message

@@ -20,7 +20,7 @@ FILES: list[dict[str, Any]] = json.loads(
 SURE_MISTAKES = {
     # What was done to the file: the warning, and how many accepted files have the mistake.
     "two documents": ("only the first document of a file is read", 1),
-    "duplicate keys": ("is given more than once", 1),
+    "duplicate keys": ("is repeated", 1),
     "replaces a stranger": ("has the name 'nobody'", 6),
     "unlimited with rpu": ("has no effect beside unlimited", 6),
     "requests_per_unit missing": ("is missing and read as 0", 1),  # the other one had none to take away

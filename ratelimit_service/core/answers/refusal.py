@@ -39,7 +39,8 @@ from ..planning import Plan, Policy
 from ..recent import MIB, Recent
 from ..text import printable
 from ..windows.blocks import length
-from .dialects import DIALECTS, Dialect, Fault, Outlook
+from .dialects import DIALECTS, Dialect
+from .dialects.fault import Fault, Outlook
 from .limit_headers import limit_text
 from .template import Template
 from .wording import Instants, Wording

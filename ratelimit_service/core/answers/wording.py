@@ -11,7 +11,8 @@ from ..model import Entry, Rule, Window
 from ..planning import descriptor_text
 from ..text import printable, shorten
 from ..windows.calendars import local_time
-from .dialects import Dialect, Fault, Outlook
+from .dialects import Dialect
+from .dialects.fault import Fault, Outlook
 from .template import Template, encoded, slot
 
 PLACEHOLDERS = (

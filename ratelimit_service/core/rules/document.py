@@ -1,7 +1,7 @@
-"""A configuration file as plain data that remembers where it stood: what a source hands to rules.py.
+"""A configuration as plain data with line numbers: what a source passes to reader.py.
 
-Sources make these from YAML or from xDS. A scalar keeps its raw text beside its kind, because an identifier written as
-`010` or `yes` means those characters where text is asked for, and a number or a truth value where one of them is.
+Sources make documents from YAML or from xDS. A scalar keeps its raw text beside its kind, because `010` or
+`yes` is text for a key that expects text, and a number or a truth value for a key that expects one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..errors import Problem
 
 
 class Kind(enum.Enum):
-    """What a scalar is taken for by YAML 1.1, as upstream's parser reads it."""
+    """The kind of a scalar in YAML 1.1, as upstream's parser resolves it."""
 
     STRING = "text"
     INT = "a whole number"
@@ -24,10 +24,10 @@ class Kind(enum.Enum):
 
 
 @dataclass(slots=True)
-class Scalar:
-    """`text` as written; `value` as its kind has it (str, int, float, bool or None).
+class ScalarNode:
+    """A scalar: its `text` as written, and its `value` (str, int, float, bool or None).
 
-    Where it is a `block` (YAML's `|`), each line of the text is a line of the file; the first is the one after `line`.
+    Each line of a `block` (YAML's `|`) is a line of the file, and the first of them follows `line`.
     """
 
     line: int
@@ -38,7 +38,7 @@ class Scalar:
 
 
 @dataclass(slots=True)
-class Sequence:
+class SequenceNode:
     """A list of nodes."""
 
     line: int
@@ -46,23 +46,27 @@ class Sequence:
 
 
 @dataclass(slots=True)
-class Mapping:
-    """`items` in the order of the file, each key once (the last one wins); `repeated` has the lines of keys given before."""
+class MappingNode:
+    """A mapping: its `items` in the order of the file, each key once. The last value of a key wins.
+
+    `repeated` has the keys whose values lost.
+    """
 
     line: int
-    items: list[tuple[Scalar, Node]] = field(default_factory=list)
-    repeated: list[Scalar] = field(default_factory=list)
+    items: list[tuple[ScalarNode, Node]] = field(default_factory=list)
+    repeated: list[ScalarNode] = field(default_factory=list)
 
 
-Node = Scalar | Sequence | Mapping
+Node = ScalarNode | SequenceNode | MappingNode
 
 
 @dataclass(slots=True)
 class Document:
-    """One file, or what stands for one within a file, such as a key of a ConfigMap.
+    """One configuration: a file, or a part of a file such as a key of a ConfigMap.
 
-    `root` is None where it is empty; `extra_documents` is the line of a second document in it, or 0. Of what stands within
-    a file, `path` and `line` say where. `warnings` are those of the source; rules.load tells them with its own.
+    `root` is None if it is empty. `extra_documents` is the line of a second YAML document in it, or 0. `path`
+    and `line` are the place of a part in its file. `warnings` are those of the source, which reader.load
+    reports with its own.
     """
 
     file: str

@@ -1,8 +1,9 @@
 """Warn of nested rules that do not apply to a value because it has a descriptor of its own.
 
-Matching has no way back (matching/tree.py): once `team=dba` has met the descriptor that names this value, what is nested
-under `key: team` for all teams is out of reach. That is upstream's language, and a surprise where an override for one value
-was written. `descriptors: []` says that it is intended, and so do `unlimited: true` and a descriptor without any limit.
+Matching never backtracks (matching/tree.py). `team=dba` matches the descriptor for this value, so the rules
+nested under `key: team` for all teams do not apply to it. That is upstream's language, and a surprise for the
+author of an exception for one value. `descriptors: []` says that it is intended, and so does
+`unlimited: true` or a descriptor without a limit.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from ..model import DescriptorRule
 from .fields import Fields, quoted
 
 _MOST_COMPARED = 200_000
-"""How often values are held against wildcards: a file with thousands of both is not searched to its end."""
+"""The comparisons of values with wildcards. In a file with thousands of both, the search ends early."""
 
 _MOST_NAMED = 3
 
 
 class _Dropped(NamedTuple):
-    """A descriptor, and the names of what it lacks of the one that its value would meet otherwise."""
+    """A descriptor, and the names of the nested rules that do not apply to its value."""
 
     descriptor: DescriptorRule
     names: Sequence[str]
 
 
 def warn_of_dropped(descriptors: Sequence[DescriptorRule], written: Mapping[int, Fields]) -> None:
-    """Warn of each descriptor that hides nested rules, once for all that hide the same.
+    """Warn of descriptors that hide nested rules, once for all descriptors that hide the same rules.
 
-    `written` has what the file says of each descriptor with a value, by the descriptor's identity.
+    `written` has the fields of each descriptor with a value, by the id of the descriptor.
     """
     search = _Search(written)
     pending = [descriptors]
@@ -50,8 +51,8 @@ def _warn(default: DescriptorRule, found: Sequence[_Dropped], fields: Fields) ->
     above = quoted(_text(default.composite))
     fields.warn(
         "",
-        f"is all that {entry} meets: what is nested under {above} at {default.source} ({shown}) does not limit it; "
-        f"repeat it here, or {intended} if that is intended{alike}",
+        f"is the only match for {entry}: the rules nested under {above} at {default.source} ({shown}) "
+        f"do not limit it; repeat them here, or {intended} if that is intended{alike}",
     )
 
 
@@ -64,27 +65,27 @@ class _Search:
         self._nested: dict[int, list[DescriptorRule]] = {}
 
     def among(self, siblings: Sequence[DescriptorRule]) -> Iterator[tuple[DescriptorRule, list[_Dropped]]]:
-        """Yield each descriptor whose nested rules siblings hide, with those siblings."""
+        """Yield each descriptor whose nested rules are hidden by siblings, with those siblings."""
         if not any(descriptor.children for descriptor in siblings):
             return
         level = _Level(siblings)
         hidden: dict[int, tuple[DescriptorRule, list[_Dropped]]] = {}
         for descriptor in siblings:
-            if not descriptor.value or self._is_meant(descriptor):
+            if not descriptor.value or self._is_intended(descriptor):
                 continue
-            default = self._otherwise(level, descriptor)
+            default = self._match_without(level, descriptor)
             names = self._lacking(default, descriptor) if default is not None else ()
             if default is not None and names:
                 hidden.setdefault(id(default), (default, []))[1].append(_Dropped(descriptor, names))
         yield from hidden.values()
 
-    def _is_meant(self, descriptor: DescriptorRule) -> bool:
+    def _is_intended(self, descriptor: DescriptorRule) -> bool:
         if _is_exempt(descriptor):
             return True
         return not descriptor.children and self._written[id(descriptor)].given("descriptors")
 
-    def _otherwise(self, level: _Level, descriptor: DescriptorRule) -> DescriptorRule | None:
-        """What the value of a descriptor would meet if that descriptor were not there."""
+    def _match_without(self, level: _Level, descriptor: DescriptorRule) -> DescriptorRule | None:
+        """Return the descriptor that the value of `descriptor` would match without it."""
         wildcard = None if b"*" in descriptor.composite else self._wildcard(level, descriptor)
         return wildcard or level.plain.get(descriptor.key)
 
@@ -98,7 +99,7 @@ class _Search:
         return None
 
     def _lacking(self, default: DescriptorRule, descriptor: DescriptorRule) -> Sequence[str]:
-        """The names of what is nested under `default`, limits something, and is not there under `descriptor`."""
+        """Return the names of the rules under `default` that have no counterpart under `descriptor`."""
         nested = self._nested.get(id(default))
         if nested is None:
             nested = [child for child in default.children if _limits_something(child)]
@@ -119,7 +120,7 @@ class _Search:
 
 
 class _Level:
-    """Siblings, as matching looks them up."""
+    """Siblings, for lookups as in matching."""
 
     def __init__(self, siblings: Iterable[DescriptorRule]) -> None:
         self.plain = {descriptor.composite: descriptor for descriptor in siblings}
@@ -131,12 +132,12 @@ class _Level:
 
 
 def _is_exempt(descriptor: DescriptorRule) -> bool:
-    """Whether the descriptor is there to let its value through."""
+    """Return whether the descriptor exempts its value from limits."""
     return descriptor.rule.unlimited if descriptor.rule is not None else not descriptor.children
 
 
 def _limits_something(descriptor: DescriptorRule) -> bool:
-    """Whether the descriptor, or one below it, has a limit."""
+    """Return whether the descriptor, or one below it, has a limit."""
     pending = [descriptor]
     while pending:
         each = pending.pop()

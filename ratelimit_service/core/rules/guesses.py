@@ -1,8 +1,8 @@
-"""Guess which key was meant by one that the language does not have.
+"""Guess the key that an unknown key stands for.
 
-Where the guess is sure (`requestsPerUnit`, `Unit`, `tokens`), the value is read as that of the key that was meant, so that
-one mistake is one error. Where it is not, checks for missing keys leave that mapping alone, because the unknown key may be
-the one that they would miss.
+If the guess is certain (`requestsPerUnit`, `Unit`, `tokens`), the value is read under the guessed key, so
+that one mistake is one error. Otherwise no missing key is reported for that mapping, because the unknown key
+may be the missing one.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import difflib
 import re
 from typing import NamedTuple
 
-from .document import Kind, Mapping, Node, Scalar, Sequence
+from .document import Kind, MappingNode, Node, ScalarNode, SequenceNode
 from .hints import unit_hint, unit_named
 from .vocabulary import KEYS, Level, homes
 
 _LIMITS = (Level.RATE_LIMIT, Level.RATE_LIMITS)
 
 _SHAPES: dict[str, type[Node]] = {
-    "descriptors": Sequence,
-    "rate_limits": Sequence,
-    "replaces": Sequence,
-    "required_keys": Sequence,
-    "warn_at": Sequence,
-    "rate_limit": Mapping,
-    "metadata": Mapping,
+    "descriptors": SequenceNode,
+    "rate_limits": SequenceNode,
+    "replaces": SequenceNode,
+    "required_keys": SequenceNode,
+    "warn_at": SequenceNode,
+    "rate_limit": MappingNode,
+    "metadata": MappingNode,
 }
-"""What stands under a key; under all others a scalar."""
+"""The type of the value of a key; a scalar for all other keys."""
 
 _ALIASES = {
     (Level.FILE, "descriptor"): "descriptors",
@@ -45,7 +45,7 @@ _ALIASES = {
     **{(level, "multiplier"): "unit_multiplier" for level in _LIMITS},
     **{(level, "tz"): "time_zone" for level in _LIMITS},
 }
-"""By the level and the key without case and separators. Sure where the value has the shape of what is meant."""
+"""The meant key, by the level and the unknown key without case and separators."""
 
 _PERIODS = ("per", "units", "window", "interval", "period", "duration", "every", "timeunit", "seconds")
 _AMOUNTS = ("limit", "max", "maxvalue", "maximum", "amount", "count", "quota", "budget")
@@ -57,21 +57,21 @@ _SHORT = {"r": "request", "t": "token", "s": "second", "m": "minute", "h": "hour
 
 
 class Guess(NamedTuple):
-    """What an unknown key may mean: the key of this level, if it is sure; and the end of the error's sentence."""
+    """A guess: the key that is meant, or empty if that is not certain; and a hint for the error message."""
 
     meant: str
     hint: str
 
 
 def guess(text: str, level: Level, node: Node) -> Guess:
-    """Return what `text`, which is no key of the language, may mean at `level`, where it has the value `node`."""
+    """Guess what the unknown key `text` with the value `node` means at `level`."""
     name = _squeezed(text)
     meant = next((key for key in KEYS[level] if _squeezed(key) == name), "") or _ALIASES.get(
         (level, name), ""
     )
     if meant:
         return Guess(
-            meant if isinstance(node, _SHAPES.get(meant, Scalar)) else "", f"did you mean {meant!r}?"
+            meant if isinstance(node, _SHAPES.get(meant, ScalarNode)) else "", f"did you mean {meant!r}?"
         )
     before, colon, after = text.partition(":")
     if colon and before in KEYS[level]:
@@ -85,17 +85,17 @@ def guess(text: str, level: Level, node: Node) -> Guess:
 
 
 def _hint_of_a_file(name: str, node: Node) -> str:
-    if isinstance(node, Mapping) and {"domain", "descriptors"} & {key.text for key, _ in node.items}:
-        return "domain and descriptors stand at the top of the file: move what is under it there"
+    if isinstance(node, MappingNode) and {"domain", "descriptors"} & {key.text for key, _ in node.items}:
+        return "domain and descriptors belong at the top of the file: move them there"
     if name in _RULES:
-        return "rules stand under 'descriptors', each limit at the descriptor that it is for"
+        return "rules belong under 'descriptors', each limit in its descriptor"
     if name == "domains":
-        return "a file has one domain, such as 'domain: token-budgets': give each a file of its own"
+        return "a file has one domain, such as 'domain: token-budgets': write a file for each domain"
     return ""
 
 
 def _of_a_limit(name: str, node: Node) -> Guess | None:
-    text = node.text if isinstance(node, Scalar) else ""
+    text = node.text if isinstance(node, ScalarNode) else ""
     if name in _PERIODS:
         if unit_named(text):
             return Guess("unit", "did you mean 'unit'?")
@@ -117,7 +117,7 @@ def _both(what: str, unit: str) -> str:
 
 
 def _nearest(text: str, name: str, level: Level, node: Node) -> str:
-    fitting = [key for key in KEYS[level] if isinstance(node, _SHAPES.get(key, Scalar))]
+    fitting = [key for key in KEYS[level] if isinstance(node, _SHAPES.get(key, ScalarNode))]
     near = difflib.get_close_matches(text.lower(), fitting, 1) or difflib.get_close_matches(
         text.lower(), KEYS[level], 1
     )
@@ -126,18 +126,18 @@ def _nearest(text: str, name: str, level: Level, node: Node) -> str:
     elsewhere = [key for keys in KEYS.values() for key in keys]
     found = next((key for key in elsewhere if _squeezed(key) == name), "")
     for key in [found] if found else difflib.get_close_matches(text.lower(), elsewhere, 1, 0.8):
-        return f"did you mean {key!r}? It belongs to {homes(key)}"
+        return f"did you mean {key!r}? It belongs {homes(key)}"
     return f"the keys here are {', '.join(KEYS[level])}"
 
 
-def key_of_a_number(key: Scalar, node: Node) -> str:
-    """Return what to say of a key that is a number: `{requests_per_unit: 1,000}` has the key 000 with nothing behind it."""
-    lone = isinstance(node, Scalar) and node.kind is Kind.NULL
+def key_of_a_number(key: ScalarNode, node: Node) -> str:
+    """Return a hint for a key that is a number: `{requests_per_unit: 1,000}` has the key 000."""
+    lone = isinstance(node, ScalarNode) and node.kind is Kind.NULL
     if key.kind is Kind.INT and lone and re.fullmatch("[0-9]{3}", key.text):
         return "a number is written without commas, as 1000000 or 1_000_000"
     return ""
 
 
 def _squeezed(text: str) -> str:
-    """`text` without case, separators and quotes: `requestsPerUnit`, `Requests-Per-Unit` and `“requests_per_unit”` are alike."""
+    """Return `text` in lower case, without separators and quotes."""
     return re.sub("[^0-9a-z:]", "", text.lower())

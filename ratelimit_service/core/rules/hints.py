@@ -1,7 +1,7 @@
-"""Guess what was meant by a value that is none here: `hours`, `30d`, `5k`, `1,000,000`, `yes` in quotes.
+"""Hints for invalid values: `hours`, `30d`, `5k`, `1,000,000`, `yes` in quotes.
 
-A hint is the end of an error's sentence and says what to write. It never changes how a value is read: upstream refuses the
-same values.
+A hint ends an error message and says what to write. It never changes how a value is read: upstream refuses
+the same values.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from ..model import COUNTER_MAX, Unit
-from .document import Kind, Scalar
+from .document import Kind, ScalarNode
 
 UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR)
-"""In the order of their lengths."""
+"""The units by ascending length."""
 
 _ALIASES = {
     Unit.SECOND: ("s", "sec", "secs", "persecond", "secondly"),
@@ -63,14 +63,14 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1", "enabled"), ("false", "no", "off
 
 
 def unit_named(text: str) -> Unit | None:
-    """Return the unit that `text` surely means, abbreviated, in the plural or in quotes that YAML does not know."""
+    """Return the unit that `text` certainly means: abbreviated, in the plural, or in typographic quotes."""
     return _UNITS.get(re.sub("[ _-]", "", _bare(text).lower()))
 
 
 def unit_hint(text: str, *, multiplier: bool = True) -> str:
-    """Return what to write in place of a unit that is none; empty where that cannot be guessed.
+    """Return what to write instead of an invalid unit, or an empty text.
 
-    `multiplier` is whether a unit_multiplier can stand beside it.
+    `multiplier` is whether the limit can have a unit_multiplier.
     """
     text = _bare(text).lower()
     unit = unit_named(text)
@@ -88,7 +88,7 @@ def unit_hint(text: str, *, multiplier: bool = True) -> str:
 
 
 def _period(text: str) -> tuple[int, Unit] | None:
-    """Return how many of which unit a text such as `30d`, `quarter` or `3600` means."""
+    """Return the number and the unit that a text such as `30d`, `quarter` or `3600` means."""
     name = re.sub("[ _-]", "", text)
     if name in _PERIODS:
         return _PERIODS[name]
@@ -96,22 +96,22 @@ def _period(text: str) -> tuple[int, Unit] | None:
     if found and int(found[1]) and found[2] in (*_UNITS, "m"):  # beside a number an m is a minute, as in Go
         return int(found[1]), _UNITS.get(found[2], Unit.MINUTE)
     seconds = int(text) if re.fullmatch("[1-9][0-9]{1,8}", text) else 0
-    if seconds < 60:  # a small number is as likely that of a unit in the protocol
+    if seconds < 60:  # a small number may as well be the protocol's number of a unit
         return None
     length = next((length for length in _SECONDS if seconds % length == 0), 1)
     return seconds // length, _SECONDS.get(length, Unit.SECOND)
 
 
-def amount_hint(node: Scalar, least: int, most: int, *, endless: bool) -> str:
-    """Return what to write in place of a number that is none; empty where that cannot be guessed.
+def amount_hint(node: ScalarNode, least: int, most: int, *, endless: bool) -> str:
+    """Return what to write instead of an invalid number, or an empty text.
 
-    The number has to be from `least` to `most`. `endless` is whether `unlimited: true` may be meant.
+    The number must be from `least` to `most`. `endless` is whether `unlimited: true` may be meant.
     """
     text = _bare(node.text).lower()
     if node.kind is Kind.STRING and re.fullmatch("[0-9][0-9_]*", text):
         return "remove the quotes"
     if endless and text in _ENDLESS:
-        return "for no limit, write 'unlimited: true' in place of the amount and the unit"
+        return "for no limit, write 'unlimited: true' instead of the amount and the unit"
     if endless and node.kind is Kind.INT and most < node.value <= COUNTER_MAX:
         return f"a budget (tokens_per_unit) may have up to {COUNTER_MAX}"
     meant = [number for number in _numbers(text) if least <= number <= most]
@@ -124,11 +124,11 @@ def amount_hint(node: Scalar, least: int, most: int, *, endless: bool) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    """Return the whole numbers that a text may mean; none where it is no number at all."""
+    """Return the whole numbers that a text may mean."""
     grouped = [int(re.sub("[^0-9]", "", text))] if _grouped.fullmatch(text) else []
     if (found := _scaled.fullmatch(text)) is not None:
         return _whole([Decimal(found[1]) * _SCALES[found[2]]])
-    if re.fullmatch(r"[0-9]{1,15}\.[0-9]{1,9}", text):  # 1.000 is one, or a thousand
+    if re.fullmatch(r"[0-9]{1,15}\.[0-9]{1,9}", text):  # 1.000 is one or a thousand
         return _whole([Decimal(text)]) + grouped
     if _scientific.fullmatch(text):
         return _whole([Decimal(text)])
@@ -143,8 +143,8 @@ def _whole(numbers: Iterable[Decimal]) -> list[int]:
     ]
 
 
-def flag_hint(node: Scalar) -> str:
-    """Return what to write in place of a truth value that is none; empty where that cannot be guessed."""
+def flag_hint(node: ScalarNode) -> str:
+    """Return what to write instead of an invalid truth value, or an empty text."""
     text = _bare(node.text).lower()
     for words, value in ((_TRUE, "true"), (_FALSE, "false")):
         if text in words:
@@ -154,7 +154,7 @@ def flag_hint(node: Scalar) -> str:
 
 
 def limit_hint(text: str) -> str:
-    """Return what to write in place of a limit that is one text, such as `5/hour`; empty where that cannot be guessed."""
+    """Return what to write instead of a limit in one text, such as `5/hour`, or an empty text."""
     text = _bare(text).lower()
     if text in _ENDLESS:
         return "write {unlimited: true}"
@@ -166,14 +166,15 @@ def limit_hint(text: str) -> str:
 
 
 def looks_wrong(text: str) -> str:
-    """Return what of a text is surely not meant to be a part of it; empty where there is nothing.
+    """Return what is wrong with the characters of a text, or an empty text.
 
-    Editors and chat programs put typographic quotes and no-break spaces in. YAML takes them for text like any other.
+    Editors and chat programs insert typographic quotes and no-break spaces, which YAML takes for ordinary
+    text.
     """
     if text.isascii():
         return ""
     if len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
-        return f"has {text[0]}typographic quotes{text[-1]}, which are a part of the text: use \" or '"
+        return f"has {text[0]}typographic quotes{text[-1]}, which are part of the text: use \" or '"
     found = next((char for char in text if char in _INVISIBLE), "")
     return (
         f"has a character that is invisible (U+{ord(found):04X}): remove it, or write it as a space"
@@ -183,5 +184,5 @@ def looks_wrong(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """`text` without quotes of any kind and invisible characters around it."""
+    """Return `text` without the quotes and invisible characters around it."""
     return text.strip(_QUOTES + _INVISIBLE + " ")

@@ -1,4 +1,4 @@
-"""One `rate_limit`, or one entry of `rate_limits` -> how much in which window."""
+"""From one `rate_limit`, or one entry of `rate_limits`, to a limit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from .fields import Fields, describe, quoted
 from .hints import UNITS, unit_hint
 from .zones import is_zone, nearest_zone
 
-BOTH_KINDS = "to limit both, give each a descriptor with a key of its own, as config/examples/requests-and-tokens.yaml does"
-"""What to say where limits of requests and of tokens stand together."""
+BOTH_KINDS = (
+    "to limit both, give each a descriptor with a key of its own, "
+    "as config/examples/requests-and-tokens.yaml does"
+)
+"""The hint for a limit of requests and tokens together."""
 
 _UNIT_NAMES = ", ".join(unit.name.lower() for unit in UNITS)
 _LEAP_YEAR = 2000
@@ -24,16 +27,16 @@ _month_and_day = re.compile(r"(0[1-9]|1[0-2])-([0-9]{2})")
 
 
 class Defaults(NamedTuple):
-    """What a limit takes from its domain: the time zone (empty where there is none), and whether all are budgets."""
+    """What a limit inherits from its domain: the time zone, or an empty text; and whether it is a budget."""
 
     zone: str
     budgets: bool
 
 
-class LimitText(NamedTuple):
-    """What a file says of one limit. `limit` is None where it is unlimited, or where something is wrong with it.
+class ReadLimit(NamedTuple):
+    """A limit of a file. `limit` is None if it is unlimited or has an error.
 
-    `amount_key` is the key that its amount stands under, empty where there is none or it is not clear which.
+    `amount_key` is the key of its amount, or empty if there is not exactly one.
     """
 
     fields: Fields
@@ -43,11 +46,14 @@ class LimitText(NamedTuple):
     limit: Limit | None
 
 
-def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitText:
-    """The limit that `fields` says, checked by itself. Without an amount upstream's rate_limit means 0; a list's is an error."""
+def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> ReadLimit:
+    """Read a limit, and check it by itself.
+
+    Without an amount, a `rate_limit` means 0, as with upstream. In a list, the amount is required.
+    """
     name = fields.text("name") or ""
     if "unlimited" in fields.misplaced:
-        return LimitText(fields, name, False, "", None)
+        return ReadLimit(fields, name, False, "", None)
     unlimited = fields.flag("unlimited")
     amounts = {
         "requests_per_unit": fields.whole("requests_per_unit", 0, UINT32_MAX, absent=0),
@@ -57,13 +63,13 @@ def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitTex
     unit = _unit(fields, unlimited)
     given = [key for key in amounts if fields.given(key)]
     if unlimited:
-        _check_beside_unlimited(fields)
+        _check_with_unlimited(fields)
     elif len(given) > 1:
-        fields.error("tokens_per_unit", f"must not stand beside requests_per_unit: {BOTH_KINDS}")
+        fields.error("tokens_per_unit", f"cannot be combined with requests_per_unit: {BOTH_KINDS}")
     elif fields.unclear and not given:
-        pass  # the key that is unknown, which is an error, may be that of the amount
+        pass  # the unknown key, which is an error, may be that of the amount
     elif not given and in_list:
-        fields.error("", "has no amount: give it requests_per_unit or tokens_per_unit")
+        fields.error("", "has no amount: set requests_per_unit or tokens_per_unit")
     elif not given and unlimited is False:
         fields.warn("requests_per_unit", "is missing and read as 0: every request is over the limit")
     amount_key = given[0] if len(given) == 1 else ""
@@ -75,17 +81,17 @@ def read_limit(fields: Fields, defaults: Defaults, *, in_list: bool) -> LimitTex
         calendar = _calendar(fields, unit, zone, always=budget)
         if amount is not None and multiplier is not None:
             limit = Limit(amount, Window(unit, multiplier, calendar), printable(name))
-    return LimitText(fields, name, bool(unlimited), amount_key, limit)
+    return ReadLimit(fields, name, bool(unlimited), amount_key, limit)
 
 
 def read_zone(fields: Fields) -> str:
-    """The time zone under `time_zone`; empty where there is none, or none that could be used."""
+    """Return the time zone of `time_zone`; empty if it is missing or invalid."""
     name = fields.text("time_zone")
     if name is None or not fields.given("time_zone"):
         return ""
     if is_zone(name):
         return name
-    near = None if fields.hushed else nearest_zone(name)
+    near = None if fields.report_is_full else nearest_zone(name)
     hint = (
         f"did you mean {near!r}?" if near else "use a name of the IANA database, such as Europe/Berlin or UTC"
     )
@@ -94,16 +100,18 @@ def read_zone(fields: Fields) -> str:
 
 
 def _unit(fields: Fields, unlimited: bool | None) -> Unit | None:
-    """The unit of the window, or None where there is none to count in."""
+    """Return the unit of the window; None if the limit is unlimited or its unit is invalid."""
     text = fields.text("unit")
     if text is None or unlimited is None:
         return None
     unit = Unit.__members__.get(text.upper(), Unit.UNKNOWN)
     if unlimited:
         if unit:
-            fields.error("unit", "must not stand beside unlimited: remove one of them")
+            fields.error("unit", "cannot be combined with unlimited: remove one of them")
         elif text:
-            fields.warn("unit", f"{quoted(text)} is no unit, and has no effect beside unlimited: remove it")
+            fields.warn(
+                "unit", f"{quoted(text)} is not a unit, and has no effect beside unlimited: remove it"
+            )
     elif not text:
         fields.missing("unit", f"is missing: use one of {_UNIT_NAMES}")
     elif not unit:
@@ -112,16 +120,16 @@ def _unit(fields: Fields, unlimited: bool | None) -> Unit | None:
     return None if unlimited else unit or None
 
 
-def _check_beside_unlimited(fields: Fields) -> None:
+def _check_with_unlimited(fields: Fields) -> None:
     for key in ("unit_multiplier", "tokens_per_unit", "time_zone", "starts_on"):
         if fields.given(key):
-            fields.error(key, "must not stand beside unlimited: remove one of them")
+            fields.error(key, "cannot be combined with unlimited: remove one of them")
     if fields.given("requests_per_unit"):
         fields.warn("requests_per_unit", "has no effect beside unlimited: remove one of them")
 
 
 def _calendar(fields: Fields, unit: Unit, zone: str, *, always: bool) -> Calendar | None:
-    """The calendar of a window; None where neither the file nor its kind asks for one."""
+    """Return the calendar of a window, or None if the limit needs none."""
     start = _start(fields, unit)
     if not (always or zone or start):
         return None
@@ -129,7 +137,7 @@ def _calendar(fields: Fields, unit: Unit, zone: str, *, always: bool) -> Calenda
 
 
 def _start(fields: Fields, unit: Unit) -> Calendar | None:
-    """Where `starts_on` has weeks, months or years begin; None where it says nothing that could be used."""
+    """Return the calendar of `starts_on`; None if it is missing or invalid."""
     if not fields.given("starts_on"):
         return None
     if unit not in _STARTS:
@@ -172,4 +180,4 @@ _STARTS = {
     Unit.MONTH: ("a day of the month, from 1 to 31", _day),
     Unit.YEAR: ("a month and a day, such as 04-01 for the first of April", _month_day),
 }
-"""For each unit that can start elsewhere: what `starts_on` is, and how it is read from its raw text."""
+"""For each unit with `starts_on`: its description in messages, and the function that reads its raw text."""

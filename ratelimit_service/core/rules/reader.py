@@ -1,11 +1,11 @@
-"""Documents -> validated rules: what the configuration language means.
+"""From documents to validated rules: the meaning of the configuration language.
 
-The language is upstream's, exactly: what it accepts is accepted here, and means the same. What it accepts although it is
-surely a mistake is a warning. All errors of all files are found and told together; one mistake is one message, so what
-cannot be judged because of another error is left alone.
+The language includes upstream's: whatever upstream accepts means the same here, with a warning if it is
+certainly a mistake. One load reports all errors of all files. One mistake is one message, so nothing is
+checked that depends on another error.
 
-Ours beyond upstream: budgets (`tokens_per_unit`), several limits on one descriptor (`rate_limits`), windows of N units and
-by the calendar of a place, and what stands beside a limit or at the top of a file (vocabulary.py has every key).
+Beyond upstream, there are budgets (`tokens_per_unit`), several limits on one descriptor (`rate_limits`),
+windows of N units, calendar windows, and more keys of rules and files (vocabulary.py has every key).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import NamedTuple
 from ..answers.statkeys import stat_level
 from ..errors import InvalidRules, Problem
 from ..model import DescriptorRule, DomainRules, Rule, StatKey
-from .document import Document, Kind, Mapping, Scalar
+from .document import Document, Kind, MappingNode, ScalarNode
 from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
-from .limits import BOTH_KINDS, Defaults, LimitText, read_limit, read_zone
+from .limits import BOTH_KINDS, Defaults, ReadLimit, read_limit, read_zone
 from .refusals import CHOICES, read_message
 from .report import Report
 from .vocabulary import Level
 
 MOST_LIMITS = 16
-"""How many limits one descriptor may have."""
+"""The most limits of one descriptor."""
 
 _MOST_KEYS = 16
 _MOST_THRESHOLDS = 10
 
 _FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
 _BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message", "limit_headers", *CHOICES)
-"""What a descriptor says of its limits, and has no effect without any."""
+"""The keys of a descriptor that have no effect without limits."""
 
 _UNMATCHED = {"allow": False, "deny": True}
 _LIMIT_HEADERS = {"always": False, "on_refusal": True}
@@ -54,9 +54,9 @@ def load(
 ) -> Loaded:
     """The rules that `documents` say, in their order; raises InvalidRules with every error of all of them.
 
-    With `merge_domains` (MERGE_DOMAIN_CONFIG) several documents may name one domain: their descriptors are siblings, those
-    of an earlier document first, and what any of them says of the domain holds for all. In `budget_domains`
-    (BUDGET_DOMAINS) every limit is a budget.
+    With `merge_domains` (MERGE_DOMAIN_CONFIG) several documents may name one domain: their descriptors are
+    siblings, those of an earlier document first, and what any of them says of the domain holds for all. In
+    `budget_domains` (BUDGET_DOMAINS) every limit is a budget.
     """
     report = Report()
     domains: dict[str, _Domain] = {}
@@ -74,23 +74,23 @@ def load(
         for domain in domains.values():
             domain.warn()
         for name in sorted(budget_domains - domains.keys()):
-            message = f"no file is of the domain {quoted(name)}: name one of those that are in the files"
+            message = f"no file has the domain {quoted(name)}: name a domain of the files"
             report.warn(Problem(_BUDGET_DOMAINS, 0, "", message))
-    problems, warnings = report.told([*(document.file for document in documents), _BUDGET_DOMAINS])
+    problems, warnings = report.in_order([*(document.file for document in documents), _BUDGET_DOMAINS])
     if problems:
         raise InvalidRules(problems, warnings)
     return Loaded(tuple([domain.rules() for domain in domains.values()]), warnings)
 
 
 def _root(document: Document, report: Report) -> Fields | None:
-    """The keys at the top of a document; None where there are none to read."""
+    """Return the fields at the top of a document, or None after reporting that there are none."""
     if document.extra_documents:
-        message = "only the first document of a file is read: move what begins here into a file of its own"
+        message = "only the first document of a file is read: move this one into a file of its own"
         report.warn(Problem(document.file, document.extra_documents, document.path, message))
     root = document.root
-    if isinstance(root, Mapping):
+    if isinstance(root, MappingNode):
         return Fields(report, document.file, Level.FILE, document.path, root)
-    if root is None or (isinstance(root, Scalar) and root.kind is Kind.NULL):
+    if root is None or (isinstance(root, ScalarNode) and root.kind is Kind.NULL):
         message = "the file is empty: it must have a domain and descriptors"
         report.error(Problem(document.file, document.line, document.path, message))
     else:
@@ -100,7 +100,7 @@ def _root(document: Document, report: Report) -> Fields | None:
 
 
 class _Domain:
-    """A domain while its documents are read."""
+    """A domain while its documents are being read."""
 
     def __init__(self, name: str, source: str, *, budgets: bool) -> None:
         self.name = name
@@ -115,11 +115,11 @@ class _Domain:
         self.names: set[str] = set()
         self.replaced: list[tuple[str, Fields]] = []
         self.written: dict[int, Fields] = {}
-        """What the files say of each descriptor with a value, by its identity."""
-        self._said: dict[str, tuple[object, str]] = {}
+        """The fields of each descriptor with a value, by the id of the descriptor."""
+        self._settings: dict[str, tuple[object, str]] = {}
 
     def take_settings(self, file: str, fields: Fields) -> None:
-        """What a document says of the domain as a whole; several documents must not contradict each other."""
+        """Read the settings of the domain from a document. Documents must not contradict each other."""
         zone = read_zone(fields)
         if self._agrees(file, fields, "time_zone", zone):
             self.zone = zone
@@ -135,18 +135,18 @@ class _Domain:
                 self.refusals[name] = choice
 
     def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
-        """Whether `value` is something new, or at least nothing else than what another document says."""
+        """Return whether `value` is set and does not contradict another document."""
         if not value or not fields.given(name):
             return False
-        said, where = self._said.setdefault(name, (value, _source(file, fields.line_of(name))))
-        if said != value:
+        first, where = self._settings.setdefault(name, (value, _source(file, fields.line_of(name))))
+        if first != value:
             fields.error(
-                name, f"is another one at {where}: give it once, or the same in every file of the domain"
+                name, f"differs from {where}: set it once, or to the same value in every file of the domain"
             )
-        return said == value
+        return first == value
 
     def warn(self) -> None:
-        """Warns of nested rules that are out of reach, and of a `replaces` that names no rate_limit of the domain."""
+        """Warn of hidden nested rules, and of each name in `replaces` that no rate_limit has."""
         warn_of_dropped(self.descriptors, self.written)
         for name, fields in self.replaced:
             if name not in self.names:
@@ -155,7 +155,7 @@ class _Domain:
                 )
 
     def rules(self) -> DomainRules:
-        """What was read."""
+        """Return the rules that were read."""
         return DomainRules(
             name=self.name,
             descriptors=tuple(self.descriptors),
@@ -176,12 +176,13 @@ def _enter(
     merge_domains: bool,
     budget_domains: frozenset[str],
 ) -> _Domain:
-    """The domain that a document is about; one that nobody will see where its name is wrong."""
+    """Return the domain of a document; one that is dropped later if its name is invalid."""
     name = fields.text("domain")
     if name == "":
         fields.missing(
             "domain",
-            "is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'",
+            "is missing or empty: it must be the domain that the gateway sends, "
+            "such as 'domain: token-budgets'",
         )
     fields.warn_of_looks("domain", name or "")
     domain = _Domain(name or "", _source(file, fields.line_of("domain")), budgets=name in budget_domains)
@@ -190,9 +191,7 @@ def _enter(
     elif name and merge_domains:
         domain = domains[name]
     elif name:
-        message = (
-            f"{quoted(name)} has its rules at {domains[name].source} already: put them together into one file"
-        )
+        message = f"{quoted(name)} already has rules at {domains[name].source}: merge them into one file"
         fields.error("domain", message + ", or set MERGE_DOMAIN_CONFIG=true")
     domain.take_settings(file, fields)
     return domain
@@ -207,7 +206,7 @@ class _Reader:
         self._domain = domain
 
     def descriptors(self) -> None:
-        """Adds them to those of the domain."""
+        """Add the descriptors to those of the domain."""
         items = self._root.mappings("descriptors", Level.DESCRIPTOR)
         self._domain.descriptors += self._descriptors(items, self._domain.siblings, ())
 
@@ -260,7 +259,8 @@ class _Reader:
         shown = quoted(composite.decode("utf-8", "surrogateescape"))
         fields.error(
             "",
-            f"{shown} (key, or key_value) stands at {siblings[composite]} already: siblings must differ in it",
+            f"{shown} (key, or key_value) is already defined at {siblings[composite]}: "
+            "siblings must differ in it",
         )
 
     def _rule(self, fields: Fields, path: tuple[str, ...], source: str) -> Rule | None:
@@ -272,8 +272,8 @@ class _Reader:
         }
         denial_message = read_message(fields, refusals["error_details"])
         limit_headers = fields.choice("limit_headers", _LIMIT_HEADERS)
-        said = self._limits(fields)
-        if not said:
+        limits = self._limits(fields)
+        if not limits:
             if not fields.given("rate_limit") and not fields.given("rate_limits") and not fields.unclear:
                 without_effect = [name for name in _FLAGS if flags[name]]
                 without_effect += ["metadata"] if metadata else []
@@ -281,22 +281,22 @@ class _Reader:
                 for name in without_effect:
                     fields.warn(name, "has no effect: this descriptor has no rate_limit")
             return None
-        unlimited = said[0].unlimited
+        unlimited = limits[0].unlimited
         if unlimited:
             for name in filter(fields.given, _BESIDE_LIMITS):
                 fields.warn(name, "has no effect beside unlimited: remove one of them")
-        name = next((limit.name for limit in said if limit.name), "")
+        name = next((limit.name for limit in limits if limit.name), "")
         if name:
             self._domain.names.add(name)
-        budget = not unlimited and (self._domain.budgets or said[0].amount_key == "tokens_per_unit")
-        # A minute that refuses must not burn the day; a charge on a budget always counts.
+        budget = not unlimited and (self._domain.budgets or limits[0].amount_key == "tokens_per_unit")
+        # A refusal by the minute must not use up the day. A charge on a budget always counts.
         count_by_default = budget or not fields.given("rate_limits")
         return Rule(
             path=StatKey(self._domain.name, path),
-            limits=tuple([limit.limit for limit in said if limit.limit is not None]),
+            limits=tuple([limit.limit for limit in limits if limit.limit is not None]),
             unlimited=unlimited,
             name=name,
-            replaces=self._replaces(said[0].fields, name),
+            replaces=self._replaces(limits[0].fields, name),
             shadow=flags["shadow_mode"],
             quota=flags["quota_mode"],
             detailed_metric=flags["detailed_metric"],
@@ -312,18 +312,18 @@ class _Reader:
             source=source,
         )
 
-    def _limits(self, fields: Fields) -> list[LimitText]:
-        """What stands under `rate_limit` or `rate_limits`; empty where there is nothing that could be read."""
+    def _limits(self, fields: Fields) -> list[ReadLimit]:
+        """Return the limits of `rate_limit` or `rate_limits`; empty if there is none to read."""
         defaults = Defaults(self._domain.zone, self._domain.budgets)
         limit = fields.mapping("rate_limit", Level.RATE_LIMIT)
-        # A list under rate_limit is an error already; what is wrong in it is told with it.
+        # A list under rate_limit is an error already. Errors in the list are reported with it.
         under = "rate_limit" if fields.is_list("rate_limit") else "rate_limits"
         items = fields.mappings(under, Level.RATE_LIMITS, MOST_LIMITS)
         if fields.given("rate_limit") and fields.given("rate_limits"):
-            fields.error("rate_limits", "must not stand beside rate_limit: move that one into the list")
-        said = [read_limit(item, defaults, in_list=True) for item in items]
-        _check_together(said)
-        return said if limit is None else [read_limit(limit, defaults, in_list=False)]
+            fields.error("rate_limits", "cannot be combined with rate_limit: move that limit into the list")
+        limits = [read_limit(item, defaults, in_list=True) for item in items]
+        _check_together(limits)
+        return limits if limit is None else [read_limit(limit, defaults, in_list=False)]
 
     def _replaces(self, limit: Fields, own: str | None) -> frozenset[str]:
         names = set()
@@ -341,27 +341,29 @@ class _Reader:
         return frozenset(names)
 
 
-def _check_together(said: Sequence[LimitText]) -> None:
-    """Reports what limits of one list must not have alike, or otherwise.
+def _check_together(limits: Sequence[ReadLimit]) -> None:
+    """Report limits of one list that conflict with each other.
 
-    Windows are told apart by unit and multiplier alone: those of two time zones often begin at one instant, and would
-    share a counter.
+    Windows must differ in unit or multiplier. Windows that differ only in the time zone often begin at one
+    instant, and would share a counter.
     """
     kinds: dict[str, str] = {}
     windows: dict[object, str] = {}
-    for each in said:
+    for each in limits:
         path = each.fields.path
         if each.amount_key:
             kinds.setdefault(each.amount_key, path)
             key, first = next(iter(kinds.items()))
             if key != each.amount_key:
-                message = f"must be {key}, as in {first}: a list is of one kind; {BOTH_KINDS}"
+                message = (
+                    f"must be {key}, as in {first}: all limits of a list must be of one kind; {BOTH_KINDS}"
+                )
                 each.fields.error(each.amount_key, message)
         if each.limit and not each.fields.unclear:
             first = windows.setdefault(each.limit.window[:2], path)
             if first != path:
                 each.fields.error(
-                    "unit", f"{first} has this window already: give each another unit or unit_multiplier"
+                    "unit", f"has the same window as {first}: give each limit another unit or unit_multiplier"
                 )
 
 

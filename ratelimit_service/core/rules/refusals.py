@@ -1,4 +1,4 @@
-"""What a configuration says of refusals: `denial_message`, `error_format` and `error_details`."""
+"""The keys about refusals: `denial_message`, `error_format` and `error_details`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..planning import FULL, MINIMAL
 from .fields import Fields, quoted
 
 LONGEST = 500
-"""How many characters a denial_message may have."""
+"""The most characters of a denial_message."""
 
 CHOICES = {"error_format": tuple(DIALECTS), "error_details": (FULL, MINIMAL)}
-"""The keys that a domain may have for all of its rules, and their values."""
+"""The keys that a rule inherits from its domain, and their values."""
 
 _known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 _name = re.compile(r"\s*(\w*)")
 
 
 def read_message(fields: Fields, error_details: str) -> str:
-    """The denial_message of a rule whose refusals say as much as `error_details` has it; empty where there is none."""
+    """Read the denial_message of a rule with these `error_details`; empty if there is none."""
     text = fields.text("denial_message") or ""
     wrong = wrong_with(text)
     if not wrong and error_details == MINIMAL:
@@ -33,13 +33,13 @@ def read_message(fields: Fields, error_details: str) -> str:
 
 
 def wrong_with(template: str) -> str:
-    """What is wrong with a template, and what would be right; empty where nothing is."""
+    """Return what is wrong with a denial_message and how to correct it, or an empty text."""
     if len(template) > LONGEST:
         return f"has {len(template)} characters: at most {LONGEST} are allowed"
     try:
         pieces = list(Formatter().parse(template))
     except ValueError:
-        return "has a brace without its partner: a brace as such is written {{ or }}"
+        return "has an unmatched brace: write a literal brace as {{ or }}"
     for _, field, spec, conversion in pieces:
         if field is None or (field in PLACEHOLDERS and not spec and not conversion):
             continue
@@ -51,5 +51,6 @@ def wrong_with(template: str) -> str:
             return (
                 f"{quoted(written)} must be written {{{begins[1]}}}: a placeholder is a name and nothing else"
             )
-        return f"unknown placeholder {quoted(written)}: there are {_known}; a brace as such is written {{{{ or }}}}"
+        known = f"use one of {_known}; write a literal brace as {{{{ or }}}}"
+        return f"unknown placeholder {quoted(written)}: {known}"
     return ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..errors import Problem
 
 MOST_PROBLEMS = 1000
-"""How many errors, and how many warnings, are told of one load."""
+"""The most errors, and the most warnings, that are reported for one load."""
 
 
 class Report:
@@ -19,24 +19,24 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether there are errors."""
+        """Return whether there are errors."""
         return bool(self._problems)
 
     @property
     def full(self) -> bool:
-        """Whether further errors will not be told."""
+        """Return whether further errors will be dropped."""
         return len(self._problems) > MOST_PROBLEMS
 
     def error(self, problem: Problem) -> None:
-        """Adds an error."""
+        """Add an error."""
         _keep(self._problems, problem)
 
     def warn(self, problem: Problem) -> None:
-        """Adds a warning."""
+        """Add a warning."""
         _keep(self._warnings, problem)
 
-    def told(self, files: Iterable[str]) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-        """The errors and the warnings, in the order of `files` and of the lines in them."""
+    def in_order(self, files: Iterable[str]) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+        """Return the errors and the warnings, in the order of `files` and of their lines."""
         order = {file: place for place, file in enumerate(files)}
         return _in_order(self._problems, order), _in_order(self._warnings, order)
 
@@ -47,9 +47,9 @@ def _keep(problems: list[Problem], problem: Problem) -> None:
 
 
 def _in_order(problems: list[Problem], order: Mapping[str, int]) -> tuple[Problem, ...]:
-    told = sorted(problems[:MOST_PROBLEMS], key=lambda problem: (order[problem.file], problem.line))
+    found = sorted(problems[:MOST_PROBLEMS], key=lambda problem: (order[problem.file], problem.line))
     if len(problems) > MOST_PROBLEMS:
-        told.append(
-            problems[-1]._replace(path="", message=f"and more: only {MOST_PROBLEMS} are told at once")
+        found.append(
+            problems[-1]._replace(path="", message=f"and more: only the first {MOST_PROBLEMS} are reported")
         )
-    return tuple(told)
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""The keys of the rule language, and where in a configuration each of them means something."""
+"""The keys of the rule language, and the levels of a configuration where each is allowed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..text import either
 
 
 class Level(Enum):
-    """Where in a configuration a mapping stands; its value is how messages name that."""
+    """The place of a mapping in a configuration. The value is its name in messages, after "it belongs"."""
 
-    FILE = "the top of a file"
-    DESCRIPTOR = "a descriptor"
-    RATE_LIMIT = "rate_limit"
-    RATE_LIMITS = "an entry of rate_limits"
-    REPLACES = "an entry of replaces"
+    FILE = "at the top of a file"
+    DESCRIPTOR = "in a descriptor"
+    RATE_LIMIT = "in rate_limit"
+    RATE_LIMITS = "in an entry of rate_limits"
+    REPLACES = "in an entry of replaces"
 
 
 KEYS: Mapping[Level, tuple[str, ...]] = {
@@ -70,7 +70,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
     ),
     Level.REPLACES: ("name",),
 }
-"""Every key, and the levels where it means something."""
+"""The keys that each level allows."""
 
 _HOMES = {key: [level for level in Level if key in KEYS[level]] for keys in KEYS.values() for key in keys}
 
@@ -96,32 +96,33 @@ _HINTS = {
     (
         Level.RATE_LIMITS,
         "unlimited",
-    ): "what is unlimited has no windows, so use rate_limit: {unlimited: true} in place of the list",
+    ): "an unlimited rule has no windows, so use rate_limit: {unlimited: true} instead of the list",
     (Level.RATE_LIMITS, "replaces"): "only a rate_limit can replace others",
 }
 
 
 def known(key: str) -> bool:
-    """Whether it is a key of the language, at whatever level."""
+    """Return whether `key` is in the language, at any level."""
     return key in _HOMES
 
 
 def harmless(key: str, level: Level) -> bool:
-    """Whether a key may stand where it has no effect.
+    """Return whether a key at the wrong level is only a warning.
 
-    Upstream lets its own keys stand anywhere, and so do we. A limit in force is not what was written where one of ours is
-    in the wrong place, or anything is in a list that only we have.
+    Upstream ignores its own keys at the wrong level, and so do we. A key that upstream does not have, or any
+    key in a list that upstream does not have, is an error: otherwise the limit in force would not be the one
+    in the file.
     """
     return key not in _OURS and level is not Level.RATE_LIMITS
 
 
 def misplaced(key: str, level: Level) -> str:
-    """What to say of a known key at a level where it means nothing."""
-    hint = _HINTS.get((level, key)) or f"it belongs to {homes(key)}"
-    verdict = "has no effect" if harmless(key, level) else "cannot stand"
-    return f"{verdict} at {level.value}: {hint}"
+    """Return the message about a known key at the wrong level."""
+    hint = _HINTS.get((level, key)) or f"it belongs {homes(key)}"
+    verdict = "has no effect" if harmless(key, level) else "is not allowed"
+    return f"{verdict} {level.value}: {hint}"
 
 
 def homes(key: str) -> str:
-    """Return where `key` belongs, for the end of a sentence."""
+    """Return where `key` belongs: `in rate_limit or in an entry of rate_limits`."""
     return either(home.value for home in _HOMES[key])

@@ -1,4 +1,4 @@
-"""Names of time zones: which there are, and which one was likely meant."""
+"""The names of the time zones, and the likely one for a wrong name."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from functools import cache
 from zoneinfo import available_timezones
 
 _NOT_A_PLACE = {"Factory", "localtime"}
-"""Files in the database that mean no zone, or on each machine another one."""
+"""Files in the database that are no zones, or differ between machines."""
 
 _LONGEST_NAME = 80
 
 
 def is_zone(name: str) -> bool:
-    """Whether `name` is in the time zone database."""
+    """Return whether `name` is in the time zone database."""
     return name in _names()
 
 
 def nearest_zone(text: str) -> str | None:
-    """The zone that `text` is likely meant to be, by its whole name or by its city."""
+    """Return the zone that `text` likely means, by its whole name or by its city."""
     wanted = text.lower().replace(" ", "_")
     if len(wanted) > _LONGEST_NAME:
         return None
@@ -34,7 +34,7 @@ def _names() -> frozenset[str]:
 
 @cache
 def _spellings() -> dict[str, str]:
-    # Not CEST -> EST, half a world away, and not GMT+2 -> Etc/GMT+2, which is west.
+    # CEST must not become EST, which is in America, nor GMT+2 become Etc/GMT+2, which is west of Greenwich.
     names = sorted([name for name in _names() if "/" in name and not name.startswith("Etc/")])
     cities = {name.rpartition("/")[2].lower(): name for name in names}
     return {**cities, **{name.lower(): name for name in [*names, "UTC"]}}

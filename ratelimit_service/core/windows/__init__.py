@@ -1,1 +1,1 @@
-"""When a window begins and ends."""
+"""When windows start and end."""

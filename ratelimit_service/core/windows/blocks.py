@@ -1,7 +1,8 @@
-"""When a window starts and ends, and what it is called in a counter key.
+"""When a window starts and ends, and its name in counter keys.
 
-Windows without a calendar are upstream's: blocks of a fixed number of seconds counted from 1970-01-01T00:00Z. So a week
-starts on a Thursday, a month has 30 days and a year 365. Those with a calendar are in calendars.py.
+Windows without a calendar are upstream's: blocks of a fixed number of seconds since 1970-01-01T00:00Z. So a
+week starts on a Thursday, a month has 30 days, and a year has 365. calendars.py has the windows with a
+calendar.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from ..model import Unit, Window
 from . import calendars
 from .calendars import CLOCK_UNITS, DAY, LONGEST
 
-__all__ = ["LONGEST", "SECONDS", "Span", "Spans", "length", "name", "span_at"]
-
 SECONDS = {
     **CLOCK_UNITS,
     Unit.DAY: DAY,
@@ -21,13 +20,13 @@ SECONDS = {
     Unit.MONTH: 30 * DAY,
     Unit.YEAR: 365 * DAY,
 }
-"""The length of one unit without a calendar, in seconds."""
+"""The seconds of one unit without a calendar."""
 
-_REMEMBERED = 1_000
+_MOST_SPANS = 1_000
 
 
 class Span(NamedTuple):
-    """One window in time: [start, end) in seconds since 1970, and its part of the counter key, `<window>:<start>`."""
+    """One window: [start, end) in seconds since 1970, and its label in counter keys, `<window>:<start>`."""
 
     start: int
     end: int
@@ -35,12 +34,12 @@ class Span(NamedTuple):
 
 
 def length(window: Window) -> int:
-    """How long the window is without its calendar, in seconds."""
+    """Return the length of a window without its calendar, in seconds."""
     return min(SECONDS[window.unit] * window.multiplier, LONGEST)
 
 
 def span_at(window: Window, now: int) -> Span:
-    """The span of `window` that `now` (seconds since 1970) lies in."""
+    """Return the span of `window` that contains `now`, in seconds since 1970."""
     if window.calendar is None:
         seconds = length(window)
         start = now // seconds * seconds
@@ -51,13 +50,13 @@ def span_at(window: Window, now: int) -> Span:
 
 
 def name(window: Window) -> str:
-    """What the window is called in a key: `hour`, `15minute`."""
+    """Return the name of a window in counter keys: `hour`, `15minute`."""
     unit = window.unit.name.lower()
     return unit if window.multiplier == 1 else f"{window.multiplier}{unit}"
 
 
 def _instant(start: int, unit: Unit) -> str:
-    """The start as a UTC instant: as short as the unit allows, and longer where it would not say all otherwise."""
+    """Return the start as a UTC instant: as short as the unit allows, and as long as needed."""
     day, second = divmod(start, DAY)
     year, month, day_of_month = calendars.civil(day)
     text = f"{year:04d}-{month:02d}-{day_of_month:02d}"
@@ -72,19 +71,19 @@ def _instant(start: int, unit: Unit) -> str:
 
 
 class Spans:
-    """`span_at`, remembered: all requests of a moment share their windows, so each is worked out once.
+    """`span_at`, cached: all requests of a moment share their windows.
 
-    What it remembers is bounded, since a request can bring a window of its own.
+    The cache is bounded, because requests can bring windows of their own.
     """
 
     def __init__(self) -> None:
         self._current: dict[Window, Span] = {}
 
     def at(self, window: Window, now: int) -> Span:
-        """The span of `window` that `now` lies in."""
+        """Return the span of `window` that contains `now`."""
         span = self._current.get(window)
         if span is None or not span.start <= now < span.end:
-            if len(self._current) >= _REMEMBERED:
+            if len(self._current) >= _MOST_SPANS:
                 self._current.clear()
             span = self._current[window] = span_at(window, now)
         return span

@@ -167,7 +167,7 @@ def test_domains_keep_the_order_of_their_files() -> None:
 def test_one_domain_in_two_files_is_an_error() -> None:
     """Unless merging was asked for, the second file is told of the first; its other errors are told as well."""
     second = "domain: d\ndescriptors:\n  - key: b\n    colour: red\n"
-    message = "'d' has its rules at 1.yaml:1 already: put them together into one file, or set MERGE_DOMAIN_CONFIG=true"
+    message = "'d' already has rules at 1.yaml:1: merge them into one file, or set MERGE_DOMAIN_CONFIG=true"
     assert [f"2.yaml:1: domain: {message}"] == errors(
         document("domain: d\ndescriptors: [{key: a}]", "1.yaml"),
         document("domain: d\ndescriptors: [{key: a}]", "2.yaml"),
@@ -192,7 +192,7 @@ def test_merged_domains_have_the_descriptors_of_all_files_in_order() -> None:
 
 def test_merged_files_cannot_say_the_same_twice() -> None:
     """A descriptor that another file has already is an error that names that file."""
-    expected = "2.yaml:2: descriptors[0]: 'a_b' (key, or key_value) stands at 1.yaml:2 already: siblings must differ in it"
+    expected = "2.yaml:2: descriptors[0]: 'a_b' (key, or key_value) is already defined at 1.yaml:2: siblings must differ in it"
     assert [expected] == errors(
         document("domain: d\ndescriptors: [{key: a, value: b}]", "1.yaml"),
         document("domain: d\ndescriptors: [{key: a_b}]", "2.yaml"),
@@ -238,7 +238,7 @@ def test_one_mistake_is_one_error() -> None:
 def test_a_load_does_not_tell_more_than_a_person_could_read() -> None:
     """After so many errors the last line says that there are more."""
     told = errors(document("domain: d\ndescriptors:\n" + "  - value: a\n" * (MOST_PROBLEMS + 500)))
-    assert (MOST_PROBLEMS + 1, f"and more: only {MOST_PROBLEMS} are told at once") == (
+    assert (MOST_PROBLEMS + 1, f"and more: only the first {MOST_PROBLEMS} are reported") == (
         len(told),
         told[-1].split(": ", 1)[1],
     )

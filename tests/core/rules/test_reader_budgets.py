@@ -194,7 +194,7 @@ def test_a_domain_of_budgets_says_so() -> None:
 
 def test_a_budget_domain_that_no_file_has_is_told() -> None:
     """A misspelt name would leave request limits where budgets were wanted."""
-    assert ["BUDGET_DOMAINS: no file is of the domain 'D': name one of those that are in the files"] == [
+    assert ["BUDGET_DOMAINS: no file has the domain 'D': name a domain of the files"] == [
         str(warning) for warning in loaded("domain: d", budgets="d D").warnings
     ]
 
@@ -228,11 +228,11 @@ def test_settings_of_one_file_hold_for_all_files_of_the_domain() -> None:
 
 def test_files_of_one_domain_must_not_contradict_each_other() -> None:
     """The error names the place where the other value stands."""
-    advice = "give it once, or the same in every file of the domain"
+    advice = "set it once, or to the same value in every file of the domain"
     assert [
-        f"2.yaml:2: time_zone: is another one at 1.yaml:3: {advice}",
-        f"2.yaml:3: unmatched: is another one at 1.yaml:4: {advice}",
-        f"2.yaml:4: required_keys: is another one at 1.yaml:5: {advice}",
+        f"2.yaml:2: time_zone: differs from 1.yaml:3: {advice}",
+        f"2.yaml:3: unmatched: differs from 1.yaml:4: {advice}",
+        f"2.yaml:4: required_keys: differs from 1.yaml:5: {advice}",
     ] == errors(
         "\ndomain: d\ntime_zone: UTC\nunmatched: allow\nrequired_keys: [a]",
         "domain: d\ntime_zone: Europe/Berlin\nunmatched: deny\nrequired_keys: [a, b]",

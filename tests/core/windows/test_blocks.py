@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from ratelimit_service.core.model import Calendar, Unit, Window
-from ratelimit_service.core.windows.blocks import LONGEST, Spans, span_at
+from ratelimit_service.core.windows.blocks import Spans, span_at
+from ratelimit_service.core.windows.calendars import LONGEST
 
 
 def instant(text: str) -> int:

@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from . import anthropic, gemini, openai, problem_json
-from .fault import Fault, Outlook
-
-__all__ = ["DIALECTS", "Dialect", "Fault", "Outlook"]
+from .fault import Fault
 
 
 class Dialect(NamedTuple):
