@@ -27,7 +27,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under 
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm ## Run all tests; sets up what they need: redis-server, and helm, built once where Go is (a minute).
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm kinds ## Run all tests; sets up what they need: redis-server; where Go is, helm and the types of gateways, built once (two minutes).
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -108,7 +108,7 @@ HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus h2load base sdks helm
+.PHONY: redis prometheus h2load base sdks helm kinds
 redis:
 	@sh tools/need_redis.sh
 
@@ -126,3 +126,6 @@ sdks:
 
 helm:
 	@sh tools/need_helm.sh
+
+kinds:
+	@sh tools/need_kinds.sh
