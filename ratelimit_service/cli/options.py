@@ -1,254 +1,340 @@
-"""The command line: `ratelimit-service serve`, and what goes with it."""
+"""The commands of the command line, with their options and help.
+
+A command imports what it needs when it runs: gRPC, HTTP and Redis take a third of a second to import.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import NamedTuple
 
-import typer
-
-from ..core.errors import InvalidRequest, RateLimitServiceError
-
-app = typer.Typer(
-    name="ratelimit-service",
-    help="A global rate-limit service for Envoy and agentgateway that knows what a token budget is.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+from ..core.errors import InvalidRequest
+from .arguments import (
+    add_answers,
+    add_domain,
+    add_manifests,
+    add_tls,
+    manifest_domain,
+    merges,
+    number,
+    seconds,
 )
-
-
-def _utf8(text: str) -> str:
-    """`text`, which the shell may have made of any bytes, where it is UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter("is not UTF-8") from None
-    return text
-
-
-Domain = Annotated[
-    str, typer.Argument(help="The domain, as in the configuration: token-budgets", callback=_utf8)
-]
-Descriptor = Annotated[
-    str, typer.Argument(help="key=value,key=value; in a value, a comma is written \\, and a backslash \\\\.")
-]
-
-MergeDomains = Annotated[
-    bool,
-    typer.Option("--merge-domains", help="Several files may be of one domain.", envvar="MERGE_DOMAIN_CONFIG"),
-]
-ManifestDomain = Annotated[
-    str,
-    typer.Option(
-        "--domain", help="The domain of RateLimitConfig manifests, which name none.", envvar="MANIFEST_DOMAIN"
-    ),
-]
 
 _MOST_HITS = 2**64 - 1
 """What the protocol has room for."""
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def serve(
-    context: typer.Context,
-    config: Annotated[
-        list[str] | None,
-        typer.Option(help="A configuration file, or a directory of them; may be repeated (CONFIG_PATH)."),
-    ] = None,
-    store: Annotated[str | None, typer.Option(help="memory or redis (BACKEND_TYPE).")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="host:port, redis:// or unix:// (REDIS_URL).")] = None,
-    grpc_port: Annotated[str | None, typer.Option(help="The port of ShouldRateLimit (GRPC_PORT).")] = None,
-    port: Annotated[str | None, typer.Option(help="The port of /healthcheck and /json (PORT).")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warn or error (LOG_LEVEL).")] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json (LOG_FORMAT).")] = None,
-) -> None:
-    """Serve until SIGTERM. Everything can be set by environment variables, over which the options here win.
+class Command(NamedTuple):
+    """A command: `summary` is its line in the list of commands, `more` follows it in the command's own help.
 
-    docs/settings.md lists them. Arguments of envoyproxy/ratelimit's binary are accepted and ignored, as it ignores them.
+    `run` returns the exit code. With `ignores_unknown` it finds unknown arguments in `unknown`; else they are an error.
     """
+
+    name: str
+    summary: str
+    more: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    ignores_unknown: bool = False
+
+
+# serve
+
+
+_OVERRIDES = {
+    "store": ("BACKEND_TYPE", "memory or redis"),
+    "redis-url": ("REDIS_URL", "host:port, redis:// or unix://"),
+    "grpc-port": ("GRPC_PORT", "the port of ShouldRateLimit"),
+    "port": ("PORT", "the port of /healthcheck and /json"),
+    "log-level": ("LOG_LEVEL", "debug, info, warn or error"),
+    "log-format": ("LOG_FORMAT", "text or json"),
+}
+"""Options that stand for one variable each; the variables are read, and their values checked, by load_settings."""
+
+
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="PATH",
+        help="a configuration file, or a directory of them; may be repeated (CONFIG_PATH)",
+    )
+    for option, (variable, meaning) in _OVERRIDES.items():
+        parser.add_argument(f"--{option}", dest=variable, metavar="VALUE", help=f"{meaning} ({variable})")
+
+
+def _serve(given: argparse.Namespace) -> int:
     from . import commands
 
-    # Options are read here and not by typer, which would read them in other ways than load_settings.
-    options = {
-        "CONFIG_PATH": ",".join(config) if config else None,
-        "BACKEND_TYPE": store,
-        "REDIS_URL": redis_url,
-        "GRPC_PORT": grpc_port,
-        "PORT": port,
-        "LOG_LEVEL": log_level,
-        "LOG_FORMAT": log_format,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    commands.serve(os.environ, given, ignored=context.args)
+    options = {variable: getattr(given, variable) for variable, _ in _OVERRIDES.values()}
+    options["CONFIG_PATH"] = ",".join(given.config) if given.config else None
+    overrides = {name: value for name, value in options.items() if value is not None}
+    commands.serve(os.environ, overrides, ignored=given.unknown)
+    return 0
 
 
-@app.command("check-config")
-def check_config(
-    paths: Annotated[list[Path], typer.Argument(help="Files and manifests, or directories of them in YAML.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
-    merge_domains: MergeDomains = False,
-    domain: ManifestDomain = "",
-) -> None:
-    """Load configuration files as the service would, and say all that is wrong with them. Exits with 1 if anything is."""
+# check-config and convert
+
+
+def _check_config_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a file, a manifest, or a directory of them"
+    )
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    add_manifests(parser)
+
+
+def _check_config(given: argparse.Namespace) -> int:
     from . import commands
 
-    raise typer.Exit(commands.check_config(paths, strict=strict, merge_domains=merge_domains, domain=domain))
+    return commands.check_config(
+        given.paths, strict=given.strict, merge_domains=merges(given), domain=manifest_domain(given)
+    )
 
 
-@app.command()
-def convert(
-    path: Annotated[Path, typer.Argument(help="A file or a manifest, or a directory of them in YAML.")],
-    merge_domains: MergeDomains = False,
-    domain: ManifestDomain = "",
-) -> None:
-    """Print the rules in a manifest (ConfigMap, RateLimitConfig) as the configuration file that says the same.
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="PATH", help="a file, a manifest, or a directory of them")
+    add_manifests(parser)
 
-    Where there are several, they are several YAML documents: each belongs into a file of its own.
-    """
+
+def _convert(given: argparse.Namespace) -> int:
     from . import commands
 
-    raise typer.Exit(commands.convert(path, merge_domains=merge_domains, domain=domain))
+    return commands.convert(given.path, merge_domains=merges(given), domain=manifest_domain(given))
 
 
-@app.command()
-def ask(
-    domain: Domain,
-    descriptors: Annotated[
-        list[str], typer.Argument(help="key=value,key=value; several are asked about together.")
-    ],
-    hits: Annotated[
-        int,
-        typer.Option(
-            help="0 only asks; more is charged; less is given back.", min=-_MOST_HITS, max=_MOST_HITS
-        ),
-    ] = 0,
-    server: Annotated[str, typer.Option(help="The gRPC port of a running service.")] = "127.0.0.1:8081",
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS; so do the three options below.")] = False,
-    ca: Annotated[Path | None, typer.Option(help="The CA that signed the server's certificate.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="A certificate to show to the server, in PEM.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
-) -> None:
-    """Ask a running service, as a gateway would. Exits with 0 for OK, 3 for OVER_LIMIT, 1 where it could not be asked."""
-    from . import ask as asking
-
-    try:
-        secure = asking.Tls(ca, cert, key) if tls or ca or cert or key else None
-        code = asking.ask(server, domain, descriptors, hits, as_json=as_json, timeout=timeout, tls=secure)
-    except RateLimitServiceError as error:
-        typer.echo(str(error), err=True)
-        code = 1
-    raise typer.Exit(code)
+# ask
 
 
-@app.command()
-def compare(
-    theirs: Annotated[str, typer.Option(help="The gRPC port of the service that is there: HOST:PORT.")],
-    ours: Annotated[str, typer.Option(help="The gRPC port of the one that shall take its place.")],
-    replay: Annotated[
-        Path | None,
-        typer.Option(
-            help="A decision log, or an access log of Envoy with `ratelimit` in each line; - for stdin."
-        ),
-    ] = None,
-    rules: Annotated[
-        list[Path] | None, typer.Option(help="Make up requests for the rules in a file or a directory.")
-    ] = None,
-    requests: Annotated[int | None, typer.Option(help="At most so many; 1000 are made up.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Makes up the same requests again.", min=0)] = 1,
-    checks_only: Annotated[
-        bool, typer.Option("--checks-only", help="Charge nothing: every request asks with 0 hits.")
-    ] = False,
-    mirror: Annotated[
-        bool, typer.Option("--mirror", help="Answer callers as theirs does, and compare with ours beside it.")
-    ] = False,
-    listen: Annotated[str, typer.Option(help="Where --mirror listens.")] = "0.0.0.0:8081",
-    listen_cert: Annotated[
-        Path | None, typer.Option(help="Its certificate; without one it speaks no TLS.")
-    ] = None,
-    listen_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    every: Annotated[float, typer.Option(help="Seconds between the summaries of --mirror.", min=0.1)] = 60.0,
-    theirs_tls: Annotated[bool, typer.Option("--theirs-tls", help="Speak TLS to theirs.")] = False,
-    ours_tls: Annotated[bool, typer.Option("--ours-tls", help="Speak TLS to ours.")] = False,
-    ca: Annotated[Path | None, typer.Option(help="The CA that signed their certificates.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="A certificate to show to them, in PEM.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    show: Annotated[int, typer.Option(help="Of each kind of difference, at most so many.", min=0)] = 20,
-    show_all: Annotated[
-        bool, typer.Option("--show-all", help="Also differences that have a known reason.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where anything differs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print lines of JSON.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 5.0,
-) -> None:
-    """Ask two services the same, and report every difference with its reason.
+def _ask_options(parser: argparse.ArgumentParser) -> None:
+    add_domain(parser)
+    parser.add_argument(
+        "descriptors",
+        nargs="+",
+        metavar="DESCRIPTOR",
+        help=r"key=value,key=value; within a value, write \, for a comma and \\ for a backslash. "
+        "Several are one request",
+    )
+    parser.add_argument(
+        "--hits",
+        type=number(-_MOST_HITS, _MOST_HITS),
+        default=0,
+        metavar="N",
+        help="0 checks (default), more than 0 charges, less than 0 refunds",
+    )
+    parser.add_argument(
+        "--server",
+        default="127.0.0.1:8081",
+        metavar="HOST:PORT",
+        help="the gRPC port of the service (default: %(default)s)",
+    )
+    parser.add_argument("--tls", action="store_true", help="use TLS; implied by the next three")
+    add_tls(parser)
+    add_answers(parser)
 
-    What is replayed is charged, unless with --checks-only: give both a store of their own. Exits with 0 where all differences have
-    a reason (docs/compatibility.md), 3 where one has none, 1 where it could not compare, 2 for a wrong option.
-    """
-    from . import compare as comparing
+
+def _ask(given: argparse.Namespace) -> int:
+    from .ask import Tls, ask
+
+    secure = given.tls or given.ca or given.cert or given.key
+    return ask(
+        given.server,
+        given.domain,
+        given.descriptors,
+        given.hits,
+        as_json=given.json,
+        timeout=given.timeout,
+        tls=Tls(given.ca, given.cert, given.key) if secure else None,
+    )
+
+
+# compare
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--theirs", required=True, metavar="HOST:PORT", help="the gRPC port of the present service")
+    add("--ours", required=True, metavar="HOST:PORT", help="the gRPC port of the service to replace it")
+    add(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="replay a decision log, or an access log of Envoy with `ratelimit` in each line; - is stdin",
+    )
+    add(
+        "--rules",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="generate requests for the rules in a file or a directory; may be repeated",
+    )
+    add(
+        "--requests",
+        type=number(1, 2**63),
+        metavar="N",
+        help="replay or generate at most N (default: all that are recorded, or 1000 generated)",
+    )
+    add(
+        "--seed",
+        type=number(0, 2**63),
+        default=1,
+        metavar="N",
+        help="generate the requests of this seed (default: %(default)d)",
+    )
+    add("--checks-only", action="store_true", help="charge nothing: send every request with 0 hits")
+    add(
+        "--mirror", action="store_true", help="answer callers as theirs does, and compare with ours meanwhile"
+    )
+    add(
+        "--listen",
+        default="0.0.0.0:8081",
+        metavar="HOST:PORT",
+        help="where --mirror listens (default: %(default)s)",
+    )
+    add("--listen-cert", type=Path, metavar="FILE", help="its certificate; without one it uses no TLS")
+    add("--listen-key", type=Path, metavar="FILE", help="the key of --listen-cert")
+    add(
+        "--every",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="the time between summaries of --mirror (default: %(default)g)",
+    )
+    add("--theirs-tls", action="store_true", help="use TLS with theirs")
+    add("--ours-tls", action="store_true", help="use TLS with ours")
+    add_tls(parser)
+    add(
+        "--show",
+        type=number(0, 2**63),
+        default=20,
+        metavar="N",
+        help="show at most N of each kind of difference (default: %(default)d)",
+    )
+    add("--show-all", action="store_true", help="also show differences that have a known reason")
+    add("--strict", action="store_true", help="exit with 3 if there is any difference")
+    add_answers(parser)
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from . import compare
     from .ask import Tls
     from .comparison.report import Report
 
-    tls = Tls(ca, cert, key)
-    services = comparing.Services(
-        theirs, ours, tls if theirs_tls else None, tls if ours_tls else None, timeout
+    tls = Tls(given.ca, given.cert, given.key)
+    services = compare.Services(
+        given.theirs,
+        given.ours,
+        tls if given.theirs_tls else None,
+        tls if given.ours_tls else None,
+        given.timeout,
     )
-    report = Report(as_json=as_json, most=show, everything=show_all or strict)
-    try:
-        if mirror:
-            if replay or rules:
-                raise InvalidRequest("--mirror compares what callers send: leave out --replay and --rules")
-            comparing.compare_mirrored(
-                services,
-                report,
-                listen,
-                listen_tls=(listen_cert, listen_key),
-                every=every,
-                tell=lambda line: typer.echo(line, err=True),
-            )
-        else:
-            comparing.compare_replayed(
-                services,
-                report,
-                recorded=replay,
-                rules=rules or (),
-                many=requests,
-                seed=seed,
-                checks_only=checks_only,
-            )
-    except RateLimitServiceError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    report = Report(as_json=given.json, most=given.show, everything=given.show_all or given.strict)
+    if given.mirror:
+        if given.replay or given.rules:
+            raise InvalidRequest("--mirror compares what callers send: leave out --replay and --rules")
+        compare.compare_mirrored(
+            services,
+            report,
+            given.listen,
+            listen_tls=(given.listen_cert, given.listen_key),
+            every=given.every,
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+    else:
+        compare.compare_replayed(
+            services,
+            report,
+            recorded=given.replay,
+            rules=given.rules or (),
+            many=given.requests,
+            seed=given.seed,
+            checks_only=given.checks_only,
+        )
     report.finish()
-    raise typer.Exit(comparing.DIFFERENT if report.differs(strict=strict) else 0)
+    return compare.DIFFERENT if report.differs(strict=given.strict) else 0
 
 
-@app.command()
-def reset(
-    domain: Domain,
-    descriptor: Descriptor,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this window: hour, 15minute; may be repeated.", metavar="WINDOW"),
-    ] = None,
-    spare: Annotated[
-        list[str] | None,
-        typer.Option(help="All windows but this one; may be repeated.", metavar="WINDOW"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
-) -> None:
-    """Delete the counters of a bucket from the store that the environment's settings name, and say what they held."""
-    from . import reset as command
+# reset
 
-    try:
-        which = command.windows(window or (), spare or ())
-        asyncio.run(command.reset(os.environ, domain, descriptor, which, dry_run=dry_run))
-    except RateLimitServiceError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+
+def _reset_options(parser: argparse.ArgumentParser) -> None:
+    add_domain(parser)
+    parser.add_argument("descriptor", metavar="DESCRIPTOR", help="key=value,key=value, as for ask")
+    parser.add_argument(
+        "--window",
+        action="append",
+        default=[],
+        metavar="WINDOW",
+        help="only this window, such as hour or 15minute; may be repeated",
+    )
+    parser.add_argument(
+        "--spare",
+        action="append",
+        default=[],
+        metavar="WINDOW",
+        help="every window but this one; may be repeated",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
+
+
+def _reset(given: argparse.Namespace) -> int:
+    from . import reset
+
+    which = reset.windows(given.window, given.spare)
+    asyncio.run(reset.reset(os.environ, given.domain, given.descriptor, which, dry_run=given.dry_run))
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "serve",
+        "serve until SIGTERM",
+        "Environment variables configure it (docs/settings.md); an option here overrides its variable. "
+        "Other arguments, such as those of envoyproxy/ratelimit's binary, are ignored with a warning.",
+        _serve_options,
+        _serve,
+        ignores_unknown=True,
+    ),
+    Command(
+        "check-config",
+        "load configuration files as the service does, and print every mistake",
+        "Exits with 1 if there is one.",
+        _check_config_options,
+        _check_config,
+    ),
+    Command(
+        "convert",
+        "print the rules of a manifest (ConfigMap, RateLimitConfig) as configuration files",
+        "Several files are printed as several YAML documents: put each into a file of its own.",
+        _convert_options,
+        _convert,
+    ),
+    Command(
+        "ask",
+        "send a request to a running service, as a gateway does, and explain the answer",
+        "Exits with 0 for OK, 3 for OVER_LIMIT, 1 if there is no answer.",
+        _ask_options,
+        _ask,
+    ),
+    Command(
+        "compare",
+        "send the same requests to two services, and report every difference with its reason",
+        "Replayed requests are charged, unless with --checks-only, so give each service a store of its own. "
+        "Exits with 0 if all differences have a reason (docs/compatibility.md), 3 if one has none, "
+        "1 if it could not compare, 2 for a wrong option.",
+        _compare_options,
+        _compare,
+    ),
+    Command(
+        "reset",
+        "delete the counters of a bucket, and print what they held",
+        "The bucket is in the store that the environment variables of the service name.",
+        _reset_options,
+        _reset,
+    ),
+)

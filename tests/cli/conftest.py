@@ -10,11 +10,11 @@ from typing import Protocol
 from unittest.mock import patch
 
 import pytest
-from typer.testing import CliRunner
 
-from ratelimit_service.cli.options import app
 from testing.servers import RedisServer
 from testing.service import Ended, Service, inherited
+
+from .running import run
 
 DOMAIN = "cli"
 
@@ -79,13 +79,11 @@ class Command(Protocol):
 def command() -> Command:
     """The command line, run in this process: starting one for every test would take most of their time."""
 
-    def run(*arguments: str, **environment: str) -> Ended:
+    def within(*arguments: str, **environment: str) -> Ended:
         with patch.dict(os.environ, {**inherited(), **environment}, clear=True):
-            result = CliRunner().invoke(app, arguments)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return Ended(result.exit_code, result.stdout, result.stderr)
+            return run(arguments)
 
-    return run
+    return within
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import structlog
 from google.protobuf import json_format
-from typer.testing import CliRunner
 
-from ratelimit_service.cli.options import app
 from ratelimit_service.core.answers.dialects import DIALECTS
 from ratelimit_service.core.answers.wording import PLACEHOLDERS
 from ratelimit_service.core.errors import InvalidRules
@@ -44,6 +42,7 @@ from ratelimit_service.observe.tracking import Tracker
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import codec
 
+from ..cli.running import run
 from .documents import (
     BUDGETS,
     CONFIGURATION,
@@ -370,7 +369,7 @@ def test_commands_on_manifests_print_what_the_page_says(
             first, _, printed = block.text.partition("\n")
             _, program, *arguments = first.split()
             assert "ratelimit-service" == program
-            ended = CliRunner().invoke(app, arguments)
-            assert printed == ended.stderr + ended.stdout
+            ended = run(arguments)
+            assert printed == ended.err + ended.out
             ran.append(arguments[0])
     assert {"check-config", "convert"} <= set(ran)

@@ -154,7 +154,6 @@ async def test_it_imports_what_reading_takes_and_no_server(tmp_path: Path) -> No
         "asyncio",
         "grpc",
         "google",
-        "typer",
         "redis",
         "structlog",
         "starlette",

@@ -1,0 +1,72 @@
+"""The command line: reads the arguments, runs a command, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.errors import RateLimitServiceError
+from .options import COMMANDS, Command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that `arguments` name and return its exit code. Exits with 2 for a wrong argument."""
+    parser, parsers = _parsers()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    name, *rest = arguments
+    if name not in parsers:
+        parser.parse_args([name])  # exits: --help, --version, or an error
+    command, own = parsers[name]
+    given, unknown = own.parse_known_intermixed_args(rest)
+    given.unknown = unknown
+    if unknown and not command.ignores_unknown:
+        own.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        code = command.run(given)
+        sys.stdout.flush()
+    except RateLimitServiceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe has left; at the exit, Python would flush into it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, tuple[Command, argparse.ArgumentParser]]]:
+    """The parser of the whole command line, and that of each command."""
+    parser = argparse.ArgumentParser(
+        prog="ratelimit-service",
+        description="A global rate-limit service for Envoy and agentgateway that knows what a token budget is.",
+        epilog="ratelimit-service COMMAND --help explains a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parsers = {}
+    for command in COMMANDS:
+        own = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}. {command.more}",
+            allow_abbrev=False,
+        )
+        command.options(own)
+        parsers[command.name] = command, own
+    return parser, parsers
+
+
+class _Version(argparse.Action):
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(nargs=0, **arguments)
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: object) -> None:
+        from importlib.metadata import version
+
+        print(version("ratelimit-service"))
+        parser.exit()

@@ -1,0 +1,101 @@
+"""The command line as a whole: its version and help, and how errors end it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.cli.options import COMMANDS
+from testing.service import COMMAND, inherited
+
+from .conftest import Command
+
+ROOT = Path(__file__).parents[2]
+GOOD = "domain: {}\ndescriptors: [{{key: a, rate_limit: {{unit: day, requests_per_unit: 1}}}}]\n"
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    """As pyproject.toml has it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (0, f"{project['version']}\n", "") == command("--version")
+
+
+def test_help_lists_every_command(command: Command) -> None:
+    """One line for each, and where more is said."""
+    code, out, err = command("--help")
+    listed = re.findall(r"^    ([a-z-]+)\b", out.partition("commands:")[2], re.MULTILINE)
+    assert (0, [each.name for each in COMMANDS], "") == (code, listed, err)
+
+
+@pytest.mark.parametrize("name", [each.name for each in COMMANDS])
+def test_each_command_has_help(command: Command, name: str) -> None:
+    """Which a percent sign in a text would break, for example."""
+    code, out, err = command(name, "--help")
+    assert (0, True, "") == (code, out.startswith(f"usage: ratelimit-service {name} "), err)
+
+
+def test_no_command_is_a_wrong_command_line(command: Command) -> None:
+    """The help says what is missing."""
+    code, out, err = command()
+    assert (2, "", True) == (code, out, err.startswith("usage: ratelimit-service "))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["chek"], "argument COMMAND: invalid choice: 'chek'"),
+        (["--hits", "1"], "the following arguments are required: COMMAND"),
+        (["ask"], "the following arguments are required: DOMAIN, DESCRIPTOR"),
+        (["ask", "d", "a=b", "--hit", "1"], "unrecognized arguments: --hit"),
+        (["ask", "d", "a=b", "--timeout", "0"], "argument --timeout: give a number of seconds, 0.1 at least"),
+        (["check-config", "--strict"], "the following arguments are required: PATH"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_explained(command: Command, arguments: list[str], said: str) -> None:
+    """On stderr, with 2 as the exit code."""
+    code, out, err = command(*arguments)
+    assert (2, "", True) == (code, out, f"error: {said}" in err)
+
+
+def test_options_may_stand_between_arguments(command: Command, tmp_path: Path) -> None:
+    """`check-config a.yaml --strict b.yaml` checks both."""
+    paths = [tmp_path / f"{name}.yaml" for name in "ab"]
+    for path in paths:
+        path.write_text(GOOD.format(path.stem), "utf-8")
+    checked = command("check-config", str(paths[0]), "--strict", str(paths[1]))
+    assert (0, "ok: 2 rules in 2 domains\n", "") == checked
+
+
+@pytest.mark.parametrize("text, code", [("true", 0), ("false", 1), ("", 1), ("yes", 1)])
+def test_a_variable_says_whether_files_are_merged(
+    command: Command, tmp_path: Path, text: str, code: int
+) -> None:
+    """It is read as `serve` reads it."""
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text(GOOD.format("d").replace("key: a", f"key: {name}"), "utf-8")
+    ended = command("check-config", str(tmp_path), MERGE_DOMAIN_CONFIG=text)
+    assert code == ended.code
+    assert ("MERGE_DOMAIN_CONFIG is not a truth value" in ended.err) is (text in ("", "yes"))
+
+
+def test_a_pipe_whose_reader_leaves_is_no_failure_to_explain() -> None:
+    """`ratelimit-service ... | head` prints no traceback."""
+    read = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.close()"], stdin=subprocess.PIPE)
+    assert read.stdin is not None
+    read.wait()
+    ended = subprocess.run(
+        [*COMMAND, "convert", str(ROOT / "config/token-budgets.yaml")],
+        stdout=read.stdin,
+        stderr=subprocess.PIPE,
+        env=inherited(),
+        cwd=ROOT,
+        check=False,
+    )
+    read.stdin.close()
+    assert (1, b"") == (ended.returncode, ended.stderr)
