@@ -230,6 +230,7 @@ def _context(certificate: Path, key: Path, refused: Callable[[str], None]) -> ss
     context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.refused = refused
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # which costs a client nothing and the service a handshake
     try:
         # Without a passphrase, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(certificate, key, password="")

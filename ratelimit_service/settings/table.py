@@ -114,9 +114,9 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
     )
     grpc_max_bytes: Annotated[int, whole_number(1_048_576, 2**40)] = _setting(
         SERVER,
-        "201326592",
+        "134217728",
         "The most bytes that all connections together may make the native transport keep: half of it is for the connections "
-        "(16 KiB each, 80 KiB with TLS), a quarter for such requests and replies, a quarter for calls in hand. Ours.",
+        "(16 KiB each, 64 KiB with TLS), a quarter for such requests and replies, a quarter for calls in hand. Ours.",
     )
     grpc_request_timeout: PositiveDuration = _setting(
         SERVER,

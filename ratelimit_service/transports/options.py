@@ -31,7 +31,7 @@ class GrpcOptions:
     """One more is closed as soon as it is there."""
     max_connection_bytes: int = 8_388_608
     """What one connection may keep; only the native transport knows. See `_http2.Budget` for this and the next one."""
-    max_bytes: int = 201_326_592
+    max_bytes: int = 134_217_728
     """What all connections together may keep."""
     request_timeout: float = 10.0
     """How long a request may take to arrive in full; only the native transport knows."""

@@ -60,6 +60,7 @@ cdef enum:
     MOST_ACKS = 1000
     MOST_SETTINGS = 32
     MOST_UNSENT = 1024  # of a stream of messages
+    MOST_LATE = 50  # requests that are refused in one look, because others wait meanwhile
     MOST_OF_A_MESSAGE = 1024  # of an error, in bytes
     WINDOW = 1 << 20  # of the connection; a stream's is HTTP/2's own 64 KiB
     ABUSE_BUDGET = 1000
@@ -72,7 +73,10 @@ cdef enum:
 cdef enum:  # bytes that malloc gives out, measured and rounded up
     STREAM_COST = 512  # nghttp2's and ours
     CALL_COST = 1024  # a Call, its Request and its Plan
-    BODY_COST = 4  # for each byte of a body: itself, and what it is decoded to
+    BODY_COST = 16  # for each of the first bytes of a body: itself, and the descriptors that it is decoded to
+    DENSE_BYTES = 16384  # there are no more descriptors than fit into these (REQUEST_MAX_ENTRIES)
+    BULK_COST = 2  # for each byte beyond those
+    FRAME_COST = 256  # a frame that nghttp2 has not written yet
 
 cdef enum:  # statuses of gRPC
     OK = 0
@@ -266,22 +270,29 @@ cdef class Turn:
     """
 
     cdef readonly Budget budget
+    cdef readonly uint64_t number
+    """Of the turn: one more with each."""
     cdef public int share
     """How many streams a connection may open in this turn: a peer that sends more waits for the next one."""
+    cdef public int total
+    """How many all of them may open in this turn: from then on, each may open one."""
+    cdef readonly int opened
+    """How many they have opened."""
     cdef list _calls, _others, _answered, _owners, _behind
     cdef object _begin
     cdef bint _begun
-    cdef uint64_t _number
 
     def __cinit__(self, object begin, Budget budget not None):
         self._begin = begin
         self.budget = budget
         self.share = MOST_STREAMS
+        self.total = 1 << 30
         self._calls, self._others, self._answered, self._owners, self._behind = [], [], [], [], []
 
     def begin(self):
         """Give each connection its share again; return the owners of those that wait for it (see `behind`)."""
-        self._number += 1
+        self.number += 1
+        self.opened = 0
         taken, self._behind = self._behind, []
         return taken
 
@@ -305,9 +316,9 @@ cdef class Turn:
         taken, self._owners = self._owners, []
         return taken
 
-    def behind(self, owner):
-        """The owner of a session has input that is left for the next turn."""
-        self._behind.append(owner)
+    def behind(self, *owners):
+        """The owners of sessions have input that is left for the next turn."""
+        self._behind += owners
         self._something()
 
     def end(self):
@@ -430,7 +441,7 @@ cdef class Session:
         self._now = now
         self._turn = turn
         self._budget = turn.budget
-        self._turn_number = turn._number - 1
+        self._turn_number = turn.number - 1
         begin(&self._frames)
         self.owner = owner
         if nghttp2_option_new(&option) != 0:
@@ -467,9 +478,9 @@ cdef class Session:
         if self._failed or self._ending:
             self._touch()
             return size
-        if self._turn_number != self._turn._number:
-            self._turn_number = self._turn._number
-            self._streams_left = self._turn.share
+        if self._turn_number != self._turn.number:
+            self._turn_number = self._turn.number
+            self._streams_left = min(self._turn.share, max(1, self._turn.total - self._turn.opened))
             self._bytes_left = max(<size_t> LEAST_BYTES_OF_A_TURN, <size_t> self._streams_left * BYTES_OF_A_STREAM)
         if last:
             self._streams_left, self._bytes_left = <int> size, size
@@ -492,6 +503,8 @@ cdef class Session:
 
     def keep(self, size_t size):
         """So many bytes of input or output are kept outside of the session, because of the peer."""
+        if size and not self._failed:
+            size += FRAME_COST * nghttp2_session_get_outbound_queue_size(self._h2)
         self._wait_for(size - self._kept)
         self._kept = size
 
@@ -582,13 +595,14 @@ cdef class Session:
         are milliseconds.
         """
         cdef Stream *stream
+        cdef int late
         if self._failed:
             return False
         if now > self._now:
             self._abuse_budget = <int> min(<uint64_t> ABUSE_BUDGET, self._abuse_budget + (now - self._now) // ABUSE_BUDGET_BACK)
             self._now = now
         now = self._now
-        while True:
+        for late in range(MOST_LATE):
             stream = self._lists[ARRIVING].first
             if stream is NULL or now - stream.since <= request_time:
                 break
@@ -666,6 +680,7 @@ cdef class Session:
                     self._bytes_left = 0
                     return head
                 self._streams_left -= 1
+                self._turn.opened += 1
             else:
                 self._spend(self._cost_of_frame())
                 if self._error:
@@ -920,7 +935,8 @@ cdef class Session:
         if stream.buffer[0]:
             return self._decline(stream, COMPRESSED)
         cdef size_t size = stream.size - PREFIX
-        cdef size_t cost = CALL_COST + BODY_COST * size
+        cdef size_t dense = min(size, <size_t> DENSE_BYTES)
+        cdef size_t cost = CALL_COST + BODY_COST * dense + BULK_COST * (size - dense)
         budget = self._budget
         # One call alone is taken, however small the bounds are.
         if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \

@@ -75,6 +75,7 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_session_del(nghttp2_session *)
     Py_ssize_t nghttp2_session_mem_recv(nghttp2_session *, const uint8_t *, size_t)
     Py_ssize_t nghttp2_session_mem_send(nghttp2_session *, const uint8_t **)
+    size_t nghttp2_session_get_outbound_queue_size(nghttp2_session *)
     int nghttp2_session_want_read(nghttp2_session *)
     int nghttp2_session_want_write(nghttp2_session *)
     void *nghttp2_session_get_stream_user_data(nghttp2_session *, int32_t)

@@ -73,10 +73,8 @@ class Calls:
             owners = turn.take_owners()
             for connection in owners:
                 connection.flush()
-            # The calls in what was left are in the next batch, with those that others send meanwhile.
-            for connection in turn.begin():
-                connection.more()
             self._share_out(len(calls), len(owners), perf_counter() - began)
+            self._take_what_was_left()
             if turn.budget.pressed:
                 self._relieve()
         finally:
@@ -89,8 +87,21 @@ class Calls:
         """
         if calls >= _ENOUGH:
             self._seconds_a_call += 0.1 * (seconds / calls - self._seconds_a_call)
-        share = int(_TURN / (self._seconds_a_call * (connections or 1)))
-        self.turn.share = min(max(share, 1), _LARGEST_SHARE)
+        self.turn.total = max(int(_TURN / self._seconds_a_call), 1)
+        self.turn.share = min(max(self.turn.total // (connections or 1), 1), _LARGEST_SHARE)
+
+    def _take_what_was_left(self) -> None:
+        """Begin a turn with the input that was beyond the shares of the last one.
+
+        It is in the next batch with what others send meanwhile, and never so much that these, which send little, had to wait.
+        """
+        turn = self.turn
+        connections = turn.begin()
+        for number, connection in enumerate(connections):
+            if turn.opened >= turn.total:
+                turn.behind(*connections[number:])
+                break
+            connection.more()
 
     def _begin(self) -> None:
         self._began = perf_counter()

@@ -23,7 +23,7 @@ PATHS = (PATH.encode(), b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Healt
 PATIENCE = 10.0
 """Seconds that a peer has for introducing itself, and for taking a reply in full, before the connection is closed."""
 
-COST, TLS_COST = 16_384, 65_536
+COST, TLS_COST = 16_384, 49_152
 """Bytes that a connection takes, measured and rounded up: buffers of HTTP/2, and those of TLS."""
 
 _ROOM_FOR_ONE = 262_144
@@ -35,6 +35,9 @@ written to it last."""
 
 _LINGER_READS = 16
 """Reads that are discarded meanwhile."""
+
+_READS_OF_TLS = 2
+"""In one turn of the event loop, for each connection."""
 
 _MOST_IDLE = 3_600.0
 """Seconds without a stream after which the peer is asked to leave; it may come back."""
@@ -91,11 +94,13 @@ class Connection(asyncio.BufferedProtocol):
         "_made_at",
         "_maximum_age",
         "_paused",
+        "_reads",
         "_rest",
         "_stuck_since",
         "_timer",
         "_tls",
         "_transport",
+        "_turn",
         "session",
     )
 
@@ -109,6 +114,8 @@ class Connection(asyncio.BufferedProtocol):
         """None until the handshake of TLS is over."""
         self._rest = b""
         """Input that is left for the next turn. Nothing is read meanwhile."""
+        self._turn = self._reads = 0
+        """The last turn in which it has read something enciphered, and how often in that."""
         self._paused = False
         self._gone = False
         self._leaves = False
@@ -169,6 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         self._tls.received(data)
         if self._tls.ready:
             self._take_deciphered()
+            self._spend_share_of_tls()
         else:
             self._transport.pause_reading()
             self._host.peers.shake_hands(self)
@@ -218,7 +226,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._gone or self._paused:  # `resume_writing` asks for another turn
             return
         rest, self._rest = self._rest, b""
-        self._take(rest)
+        if rest:
+            self._take(rest)
         if self._tls is not None:
             self._take_deciphered()
         if not self._rest and not self._gone:
@@ -315,8 +324,11 @@ class Connection(asyncio.BufferedProtocol):
     def _take_deciphered(self) -> None:
         tls = cast(Tls, self._tls)
         try:
-            while not self._rest and not self._gone and (data := tls.read()):
-                self._take(data)
+            records = []
+            while not self._rest and (data := tls.read()):
+                records.append(data)
+            if records and not self._gone:
+                self._take(b"".join(records))
         except ssl.SSLError as error:
             if not isinstance(error, ssl.SSLZeroReturnError):
                 self.abort(f"TLS is broken: {error.reason or error}")
@@ -325,6 +337,16 @@ class Connection(asyncio.BufferedProtocol):
             return
         if answer := tls.to_send():  # to what TLS itself has asked
             self._write(answer)
+
+    def _spend_share_of_tls(self) -> None:
+        """Leave the next read to the next turn, where this one has had its share: many small records take long to decipher."""
+        turn = self._host.turn
+        if self._turn != turn.number:
+            self._turn, self._reads = turn.number, 0
+        self._reads += 1
+        if self._reads >= _READS_OF_TLS and not (self._rest or self._gone or self._paused):
+            self._transport.pause_reading()
+            turn.behind(self)
 
     def _finish(self) -> None:
         """Read what has come, whatever the share of the connection is, and free what is kept for the peer."""

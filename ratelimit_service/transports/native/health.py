@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+from collections.abc import Iterator
+
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
@@ -12,6 +16,7 @@ from .connection import CHECK
 _NOT_FOUND = 5
 _INVALID_ARGUMENT = 3
 _RESOURCE_EXHAUSTED = 8
+_TOLD_AT_ONCE = 500
 _UNKNOWN = "unknown"
 """Stands for every name that there is no service for: such names do not become known, and may have megabytes."""
 _STATUS = health_pb2.HealthCheckResponse
@@ -81,9 +86,23 @@ class HealthService:
         before, self._statuses[name] = self._statuses.get(name), status
         if before == status:
             return
-        for session, watches in self._watches.items():
-            for number in [number for number, watched in watches.items() if watched == name]:
+        concerned = [
+            (session, number)
+            for session, watches in self._watches.items()
+            for number, watched in watches.items()
+            if watched == name
+        ]
+        self._tell_some(iter(concerned))
+
+    def _tell_some(self, watches: Iterator[tuple[Session, int]]) -> None:
+        """Tell watches what their service is now: hundreds at once, and more of them in another turn of the event loop."""
+        for session, number in itertools.islice(watches, _TOLD_AT_ONCE):
+            name = self._watches.get(session, {}).get(number)
+            if name is not None:
                 self._tell(session, number, name)
+        rest = next(watches, None)
+        if rest is not None:
+            asyncio.get_running_loop().call_soon(self._tell_some, itertools.chain([rest], watches))
 
     def _tell(self, session: Session, number: int, name: str) -> None:
         if not session.send(number, self._payload(name)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 from collections.abc import Iterator
 
@@ -16,13 +17,26 @@ _LOOK = 1.0
 """Seconds between two looks at a connection."""
 
 _PARTS = 10
-"""Looking at ten thousand connections takes 20 ms, in which no call is answered: so a tenth at a time."""
+_LONGEST_LOOK = 0.002
+"""Looking at ten thousand connections takes 20 ms, in which no call is answered: so a tenth at a time, and 2 ms at a time."""
 
 _LATE = 1.0
 """Seconds beyond its time after which a look says that this process itself stood still."""
 
 _LOG = 10.0
 """Seconds between two lines about connections that were closed."""
+
+_MUCH = 16 * 1_048_576
+"""Bytes that are worth 10 ms for returning them to the system."""
+
+_BETWEEN_TRIMS = 10.0
+"""Seconds."""
+
+malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""glibc's; others have none, and need none."""
+
+_CLOSED_AT_ONCE = 10
+"""Connections with a thousand streams each, which take time to free: more of them wait for another turn of the event loop."""
 
 _HANDSHAKES = 2
 """Of TLS, in one turn of the event loop: each takes a millisecond or two."""
@@ -44,6 +58,11 @@ class Peers:
         self._next_part = self._next_look = 0
         self._timer: asyncio.TimerHandle | None = None
         self._look_due = float("inf")
+        self._most_held = 0
+        """The most bytes that were held since memory was given back last."""
+        self._given_back_at = float("-inf")
+        self._leaving: list[Connection] = []
+        """Those that keep most are last: they are closed first."""
         self._shaking: dict[Connection, None] = {}
         self._shakes = False
         self._log = structlog.get_logger("ratelimit_service.grpc")
@@ -90,13 +109,32 @@ class Peers:
         self._timer = loop.call_at(self._look_due, self.watch)
         self._next_look = (self._next_look + 1) % _PARTS
         # Where this process stood still itself, or the machine was suspended, what peers have sent meanwhile is read first.
-        for connection in () if late else tuple(self._parts[self._next_look]):
-            connection.look(now)
+        if not late:
+            self._look(iter(tuple(self._parts[self._next_look])))
+        self._give_back(now)
         if self._reasons and now - self._logged_at >= _LOG:
             for why, connections in self._reasons.items():
                 self._log.warning(f"connections were closed: {why}", connections=connections)
             self._reasons.clear()
             self._logged_at = now
+
+    def _give_back(self, now: float) -> None:
+        """Return memory to the system after much of it was freed: malloc would keep it, and the next flood would come on top."""
+        held = self._budget.held
+        self._most_held = max(self._most_held, held)
+        if self._most_held - held > _MUCH and now - self._given_back_at > _BETWEEN_TRIMS:
+            self._most_held, self._given_back_at = held, now
+            if malloc_trim is not None:
+                malloc_trim(0)
+
+    def _look(self, connections: Iterator[Connection]) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in connections:
+            connection.look(now)
+            if loop.time() - now > _LONGEST_LOOK:
+                loop.call_soon(self._look, connections)
+                break
 
     def ignore(self) -> None:
         """Look no more."""
@@ -108,10 +146,18 @@ class Peers:
 
         An honest peer keeps next to nothing: what it sends is whole when it comes, and what it gets is taken at once.
         """
-        for connection in sorted(self._part_of, key=_waiting, reverse=True):
-            if self._budget.waiting <= self._budget.most_waiting // 2:
-                break
-            connection.abort("it kept most when GRPC_MAX_BYTES was short")
+        if not self._leaving:
+            self._leaving = sorted(self._part_of, key=_waiting)
+            self._relieve_more()
+
+    def _relieve_more(self) -> None:
+        for _ in range(_CLOSED_AT_ONCE):
+            if not self._leaving or self._budget.waiting <= self._budget.most_waiting // 2:
+                self._leaving.clear()
+                return
+            if _waiting(connection := self._leaving.pop()):
+                connection.abort("it kept most when GRPC_MAX_BYTES was short")
+        asyncio.get_running_loop().call_soon(self._relieve_more)
 
     def has_closed(self, why: str) -> None:
         """A connection was closed because of its peer: for the log and the metrics."""

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from ratelimit_service.core.errors import StartError
+from ratelimit_service.transports.native import peers
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Budget, Session, Turn, library_version
 from ratelimit_service.transports.native.connection import COST, PATHS, WATCH, Connection
@@ -277,7 +278,7 @@ async def test_a_connection_keeps_no_more_than_its_own_bytes(begin: Begin) -> No
 
 async def test_calls_in_hand_are_bounded_by_their_bytes(begin: Begin) -> None:
     """While the store is slow; what is more is refused, and is not counted."""
-    limiter = await begin(GrpcOptions(max_bytes=1 * MIB), hold=True)
+    limiter = await begin(GrpcOptions(max_bytes=2 * MIB), hold=True)
     large = message("x" * 20_000, 1)
     peer = await limiter.connect()
     peer.send(b"".join(long_call(stream, large) for stream in range(1, 11, 2)))
@@ -310,6 +311,24 @@ async def test_a_connection_costs_what_it_takes(begin: Begin) -> None:
     first.close()
     await until(lambda: len(limiter.server.peers) == 1)
     assert await limiter.still_serves()
+
+
+async def test_much_memory_that_was_freed_is_returned_to_the_system(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """malloc would keep it, and every kind of flood would leave its own."""
+    trims: list[int] = []
+    monkeypatch.setattr(peers, "malloc_trim", trims.append)
+    limiter = await begin()
+    budget = limiter.server.turn.budget
+    limiter.server.peers._give_back(0.0)
+    assert budget.connect(20 * MIB)
+    limiter.server.peers._give_back(1.0)
+    assert [] == trims
+    budget.disconnect(20 * MIB)
+    limiter.server.peers._give_back(2.0)
+    limiter.server.peers._give_back(3.0)
+    assert [0] == trims
 
 
 async def test_nothing_stays_counted_when_all_have_gone(begin: Begin) -> None:
@@ -536,6 +555,7 @@ async def test_what_is_no_tls_ends_the_connection(secured: Limiter, hello: bytes
     """With an alert, where it is like TLS."""
     peer = await secured.connect(hello)
     assert answer == (await peer.read())[:1]
+    peer.close()
     await until(lambda: not secured.server.peers)
 
 

@@ -191,7 +191,7 @@ async def test_a_message_in_small_pieces_is_one_message(limiter: Limiter) -> Non
 
 async def test_messages_that_never_arrive_in_full_are_not_kept_without_end(begin: Begin) -> None:
     """Each is within the limit of one; together they are not, and the last of them are refused."""
-    limiter = await begin(GrpcOptions(max_message_bytes=100_000))
+    limiter = await begin(GrpcOptions(max_message_bytes=100_000, max_connection_bytes=1_000_000))
     peer = await limiter.connect()
     begun = b"\0" + (100_000).to_bytes(3 + 1, "big") + bytes(15_000)
     for number in range(1, 201, 2):
