@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
@@ -109,10 +110,12 @@ class Peer:
         self._decoder = hpack.Decoder()
 
     @classmethod
-    async def connect(cls, address: str, hello: bytes = MAGIC + settings()) -> Self:
+    async def connect(
+        cls, address: str, hello: bytes = MAGIC + settings(), tls: ssl.SSLContext | None = None
+    ) -> Self:
         """A new connection to host:port, which begins with `hello`."""
         host, _, port = address.rpartition(":")
-        peer = cls(*await asyncio.open_connection(host, int(port)))
+        peer = cls(*await asyncio.open_connection(host, int(port), ssl=tls))
         peer.send(hello)
         return peer
 

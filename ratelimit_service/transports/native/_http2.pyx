@@ -289,6 +289,10 @@ cdef class Turn:
         self.total = 1 << 30
         self._calls, self._others, self._answered, self._owners, self._behind = [], [], [], [], []
 
+    def spend(self, int streams):
+        """Something has taken as long as so many streams."""
+        self.opened += streams
+
     def begin(self):
         """Give each connection its share again; return the owners of those that wait for it (see `behind`)."""
         self.number += 1

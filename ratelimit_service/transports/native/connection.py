@@ -39,6 +39,9 @@ _LINGER_READS = 16
 _READS_OF_TLS = 2
 """In one turn of the event loop, for each connection."""
 
+_RECORDS_OF_A_STREAM = 8
+"""Records of TLS that take as long to decipher as a call takes to be decided."""
+
 _MOST_IDLE = 3_600.0
 """Seconds without a stream after which the peer is asked to leave; it may come back."""
 
@@ -95,6 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         "_maximum_age",
         "_paused",
         "_reads",
+        "_records",
         "_rest",
         "_stuck_since",
         "_timer",
@@ -114,8 +118,8 @@ class Connection(asyncio.BufferedProtocol):
         """None until the handshake of TLS is over."""
         self._rest = b""
         """Input that is left for the next turn. Nothing is read meanwhile."""
-        self._turn = self._reads = 0
-        """The last turn in which it has read something enciphered, and how often in that."""
+        self._turn = self._reads = self._records = 0
+        """The last turn in which it has read something enciphered, how often in that, and how many records at the last time."""
         self._paused = False
         self._gone = False
         self._leaves = False
@@ -228,6 +232,8 @@ class Connection(asyncio.BufferedProtocol):
         rest, self._rest = self._rest, b""
         if rest:
             self._take(rest)
+        else:  # the next read may take as long as the one after which there was no more time
+            self._host.turn.spend(self._records // _RECORDS_OF_A_STREAM)
         if self._tls is not None:
             self._take_deciphered()
         if not self._rest and not self._gone:
@@ -327,6 +333,7 @@ class Connection(asyncio.BufferedProtocol):
             records = []
             while not self._rest and (data := tls.read()):
                 records.append(data)
+            self._records = len(records)
             if records and not self._gone:
                 self._take(b"".join(records))
         except ssl.SSLError as error:
@@ -344,7 +351,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._turn != turn.number:
             self._turn, self._reads = turn.number, 0
         self._reads += 1
-        if self._reads >= _READS_OF_TLS and not (self._rest or self._gone or self._paused):
+        turn.spend(self._records // _RECORDS_OF_A_STREAM)
+        if self._rest or self._gone or self._paused:
+            return
+        if self._reads >= _READS_OF_TLS or turn.opened >= turn.total:
             self._transport.pause_reading()
             turn.behind(self)
 

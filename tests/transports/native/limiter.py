@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
 
 from ratelimit_service.observe.metrics import Metrics
@@ -29,15 +30,18 @@ class Limiter:
         self.store = MemoryStore(lambda: NOW, defer=self.held.append if hold else None)
         self.service = RateLimitService(self.store, Metrics(), lambda: NOW)
         self.service.use(TREE)
-        self.server = NativeServer(self.service, Health(), options or GrpcOptions(), self._requested)
+        self.health = Health()
+        self.server = NativeServer(self.service, self.health, options or GrpcOptions(), self._requested)
         self.peers: list[Peer] = []
 
     def _requested(self, method: str, seconds: float, calls: int = 1) -> None:
         assert seconds >= 0
         self.requested.append((method, calls))
 
-    async def connect(self, hello: bytes = h2.MAGIC + h2.settings()) -> Peer:
-        peer = await Peer.connect(self.server.address, hello)
+    async def connect(
+        self, hello: bytes = h2.MAGIC + h2.settings(), tls: ssl.SSLContext | None = None
+    ) -> Peer:
+        peer = await Peer.connect(self.server.address, hello, tls)
         self.peers.append(peer)
         return peer
 

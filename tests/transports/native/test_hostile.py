@@ -13,7 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from ratelimit_service.core.errors import StartError
-from ratelimit_service.transports.native import peers
+from ratelimit_service.listening.certificates import Certificates
+from ratelimit_service.transports.native import health, peers
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Budget, Session, Turn, library_version
 from ratelimit_service.transports.native.connection import COST, PATHS, WATCH, Connection
@@ -214,6 +215,28 @@ async def test_the_busier_the_connections_the_smaller_their_shares(limiter: Limi
     assert (128, 1) == (shares[0], shares[-1])
 
 
+async def test_all_connections_together_have_their_share_of_a_turn(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that send little are served at once, while what is left of the others is taken a few at a time."""
+    *greedy, modest = await limiter.connections(6)
+    sizes = batches_of(limiter, monkeypatch)
+    calls, turn = limiter.server._calls, limiter.server.turn
+    monkeypatch.setattr(calls, "_share_out", lambda *_: None)
+    turn.total = 20
+    for connection in greedy:
+        connection.data_received(
+            b"".join(h2.call(stream, message("greedy", 1)) for stream in range(1, 201, 2))
+        )
+    await until(lambda: bool(sizes))
+    modest.data_received(h2.call(1, message("modest", 1)))
+    done = len(sizes)
+    await until(lambda: len(sizes) > done)
+    assert 1 == await limiter.counted("modest")
+    await until(lambda: sum(sizes) == 501)
+    assert max(sizes) <= 20 + 5
+
+
 @pytest.mark.parametrize("how", ["hangs up", "is cut off"])
 async def test_what_was_left_for_the_next_turn_is_charged_when_the_peer_has_gone(
     limiter: Limiter, how: str
@@ -393,6 +416,19 @@ async def test_a_connection_has_a_hundred_watches_and_not_more(limiter: Limiter)
     await peer.until(h2.DATA, 203)
 
 
+async def test_many_watches_are_told_in_pieces(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several turns of the event loop, because each takes time; those of other services hear nothing."""
+    monkeypatch.setattr(health, "_TOLD_AT_ONCE", 2)
+    peer = await limiter.connect()
+    peer.send(b"".join(watch(stream, "ratelimit" if stream < 10 else "") for stream in range(1, 13, 2)))
+    for stream in range(1, 13, 2):
+        await peer.until(h2.DATA, stream)
+    limiter.health.set("store", False)
+    told = [await peer.until(h2.DATA) for _ in range(5)]
+    assert [1, 3, 5, 7, 9] == [frame.stream for frame in told]
+    assert {2} == {health_pb2.HealthCheckResponse.FromString(frame.payload[5:]).status for frame in told}
+
+
 # Time.
 
 
@@ -442,9 +478,13 @@ async def test_a_watch_that_is_not_read_is_cut_off_as_well(limiter: Limiter) -> 
     assert 1 == len(limiter.server.peers)
 
 
-async def ping(peer: Peer) -> None:
+async def ping(peer: Peer, after: int = 0) -> None:
+    """Wait until the server has read what was sent, and has sent so many headers."""
     peer.send(h2.frame(h2.PING, 0, 0, bytes(8)))
-    await peer.until(h2.PING)
+    kinds = [(await peer.frame()).kind]
+    while h2.PING not in kinds or kinds.count(h2.HEADERS) < after:
+        kinds.append((await peer.frame()).kind)
+    assert after in (0, kinds.count(h2.HEADERS))
 
 
 async def test_a_request_that_does_not_arrive_in_time_is_refused(limiter: Limiter) -> None:
@@ -462,6 +502,19 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(limiter: Limite
     assert DEADLINE_EXCEEDED == (await peer.answer(1)).status
     peer.send(h2.frame(h2.DATA, h2.END_STREAM, 3, h2.message(CHECK)))
     assert OK == (await peer.answer(3)).status
+
+
+async def test_many_late_requests_are_refused_a_few_at_a_look(limiter: Limiter) -> None:
+    """Others wait meanwhile. In the end all are refused, and the connection goes on."""
+    peer = await limiter.connect()
+    peer.send(b"".join(opening(stream) for stream in range(1, 241, 2)))
+    (end,) = limiter.server.peers
+    await until(lambda: end.session is not None and end.session.streams == 120)
+    for look in range(3):
+        look_at_them(limiter, now() + 12 + look)
+        await ping(peer, after=50 if look < 2 else 20)
+    peer.send(h2.call(241, CHECK))
+    await peer.until(h2.DATA, 241)
 
 
 async def test_how_long_a_request_may_take_is_a_setting(begin: Begin) -> None:
@@ -512,12 +565,16 @@ def kept(*kinds: type) -> int:
     return sum(isinstance(one, kinds) for one in gc.get_objects())
 
 
-@pytest.fixture
-async def secured(begin: Begin, tmp_path_factory: pytest.TempPathFactory) -> Limiter:
-    """A server with TLS that takes three connections."""
-    from ratelimit_service.listening.certificates import Certificates
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    """Who signs for the server."""
+    return Authority()
 
-    files = Authority().server().write(tmp_path_factory.mktemp("tls"))
+
+@pytest.fixture
+async def secured(begin: Begin, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Limiter:
+    """A server with TLS that takes three connections."""
+    files = authority.server().write(tmp_path_factory.mktemp("tls"))
     options = GrpcOptions("localhost:0", certificates=Certificates("gRPC", *files), max_connections=3)
     return await begin(options)
 
@@ -546,6 +603,15 @@ async def test_a_handshake_that_ends_early_leaves_nothing(secured: Limiter, hell
         await until(lambda: not secured.server.peers)
     assert before == kept(Connection, Tls, Session)
     assert 0 == secured.server.turn.budget.connections
+
+
+async def test_a_call_in_records_of_one_byte_is_a_call(secured: Limiter, authority: Authority) -> None:
+    """Each record is deciphered for itself, and some of them wait for the next turn."""
+    peer = await secured.connect(b"", tls=authority.context())
+    for byte in h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40):
+        peer.send(bytes((byte,)))
+    assert OK == (await peer.answer(1)).status
+    assert 40 == await secured.counted()
 
 
 @pytest.mark.parametrize(
