@@ -20,7 +20,8 @@ from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.server import RedisStore, connect
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
 from testing.ledger import TREE, charge
 from testing.proxy import Proxy
 from testing.servers import RedisServer

@@ -29,8 +29,9 @@ from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
+from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.cluster import ClusterStore
-from ratelimit_service.stores.redis.server import RedisStore, connect
+from ratelimit_service.stores.redis.server import RedisStore
 
 YEAR = Window(Unit.YEAR, 1, Calendar())
 TREE = RuleTree(
@@ -163,7 +164,7 @@ class Bench:
         """Wait until nothing is under way, the journal is empty and the circuit closed."""
         async with asyncio.timeout(patience):
             while True:
-                await self.settling._under_way.none()
+                await self.settling._in_flight.drained()
                 if self.settling._recovering is None:
                     return
                 await asyncio.wait([self.settling._recovering])

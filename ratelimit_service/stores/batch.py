@@ -1,9 +1,10 @@
-"""A batch that takes several calls: its parts, the wait for their outcomes, and these put together again."""
+"""What the layers of a store share: batches on their way to Redis, batches split by place, and their outcomes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -12,58 +13,65 @@ from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import Hit
 from ..ports import Outcome
+from .lanes import EVERYWHERE, Lane, Place
 
 T = TypeVar("T")
 
-Place = int | str
-"""What the keys of one call have in common: their slot, their hash tag, or nothing but Redis (EVERYWHERE)."""
+Groups = Sequence[Sequence[Hit]]
+"""The hits of requests, one group a request."""
 
-EVERYWHERE: Place = -1
+Counts = list[list[Count]]
+"""The counts of the hits of groups, in their order."""
 
-REGISTER_TTL = 3_600
-"""How long a register is remembered, in seconds: a batch that cannot be settled within it is given up, and counted."""
+
+@dataclass(slots=True)
+class Batch:
+    """Groups that one Redis server applies in one step, by one call of the script.
+
+    Without groups, the call writes the register of its lane and nothing else.
+    """
+
+    groups: Groups
+    place: Place = EVERYWHERE
+    sent: Lane | None = None
+    """The lane that carries it, or that carried it where Redis may have applied it. Then no other lane may carry it."""
+    hand_over: int = 0
+    """Which call of `SettlingStore.hit` it is from: when several of its batches fail, that is one failure."""
+    kept_at: float = 0.0
+    """When the journal took it, in the loop's time."""
+
+
+OnApplied = Callable[[Counts | StoreError], None]
+"""What a Redis store calls once a batch was applied, or failed."""
+
+
+class Origin(NamedTuple):
+    """Where a group of a part comes from: the index of a group of the batch, and the indexes of its hits."""
+
+    group: int
+    hits: Sequence[int]
 
 
 class Part(NamedTuple):
-    """What one call of the script can apply: some hits of some groups.
+    """The hits of a batch whose keys are in one place, and the origin of each of its groups."""
 
-    `places` says for each group of the part which one of all groups it is of, and which of its hits these are; `where`
-    is the place of their keys. A lane has a register in each place: where lanes are used again in the same place, there
-    are few registers.
-    """
-
-    groups: Sequence[Sequence[Hit]]
-    places: Sequence[tuple[int, Sequence[int]]]
-    where: Place = EVERYWHERE
-
-
-class Batch(NamedTuple):
-    """One call of the script: hits that one Redis server applies in one step.
-
-    Without groups, it writes the register of its lane and nothing else.
-    """
-
-    groups: Sequence[Sequence[Hit]]
-    lane: str
-    number: str
-    where: Place = EVERYWHERE
-
-
-Applied = Callable[[list[list[Count]] | StoreError], None]
+    groups: Groups
+    origins: Sequence[Origin]
+    place: Place = EVERYWHERE
 
 
 class Fate(Enum):
     """What a failed call did to the counters, and what a later one can do; stores/redis/errors.py has the table."""
 
     LOST = "no reply: it may have been applied"
-    UNCLEAR = "an error reply that does not tell: it may have been applied"
+    UNCLEAR = "an error reply that does not say: it may have been applied"
     REFUSED = "nothing was applied; the server may accept it later"
-    BAD_LANE = "nothing was applied, and nothing can be by this lane; by another one it can"
+    BAD_LANE = "nothing was applied, and never will be by this lane; another lane can carry it"
     FORBIDDEN = "nothing was applied, because of its keys"
 
 
 class CallFailed(StoreError):
-    """A call of the script that brought no counts. `partly`: only a part of Redis fails, a server of several."""
+    """A call of the script that returned no counts. `partly`: only a part of Redis fails, one server of several."""
 
     def __init__(self, why: str, fate: Fate = Fate.LOST, *, partly: bool = False) -> None:
         super().__init__(why)
@@ -71,61 +79,64 @@ class CallFailed(StoreError):
         self.partly = partly
 
 
-def joined(
-    groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
-) -> list[list[Count]]:
-    """The outcomes of the parts, put together again in the order of the hits of each group."""
-    whole: list[list[Count]] = [[0] * len(group) for group in groups]
+def failed(groups: Groups, error: StoreError) -> list[Outcome]:
+    """Return `error` as the outcome of each group that has hits."""
+    return [error if group else () for group in groups]
+
+
+def join(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]) -> Counts:
+    """Put the outcomes of the parts of `groups` back into the order of the hits."""
+    counts: Counts = [[0] * len(group) for group in groups]
     for part, of_part in zip(parts, outcomes, strict=True):
-        for (group, places), outcome in zip(part.places, of_part, strict=True):
-            for number, place in enumerate(places):
-                whole[group][place] = outcome if isinstance(outcome, StoreError) else outcome[number]
-    return whole
+        for (group, hits), outcome in zip(part.origins, of_part, strict=True):
+            for index, hit in enumerate(hits):
+                counts[group][hit] = outcome if isinstance(outcome, StoreError) else outcome[index]
+    return counts
 
 
-def together(number: int, then: Callable[[list[T]], None]) -> list[Callable[[T], None]]:
-    """As many callbacks; once each was called, `then` is told what they were told, in their order."""
-    told: list[Any] = [None] * number
-    waiting = number
+def callbacks_for(number: int, on_all: Callable[[list[T]], None]) -> list[Callable[[T], None]]:
+    """Return so many callbacks; once each was called, `on_all` gets their results, in the order of the callbacks."""
+    results: list[Any] = [None] * number
+    missing = number
 
-    def answered(place: int, what: T) -> None:
-        nonlocal waiting
-        told[place] = what
-        waiting -= 1
-        if not waiting:
-            then(told)
+    def on_result(index: int, result: T) -> None:
+        nonlocal missing
+        results[index] = result
+        missing -= 1
+        if not missing:
+            on_all(results)
 
-    return [partial(answered, place) for place in range(number)]
-
-
-async def told(begin: Callable[[Callable[[T], None]], None]) -> T:
-    """What the callback is told that `begin` is given. What was begun goes on where the task that waits is cancelled."""
-    answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    begin(lambda what: None if answer.done() else answer.set_result(what))
-    return await answer
+    return [partial(on_result, index) for index in range(number)]
 
 
-class UnderWay:
-    """How many calls are under way, for whoever must wait until there are none."""
+async def result_of(begin: Callable[[Callable[[T], None]], None]) -> T:
+    """Pass a callback to `begin`, and return its result. The work goes on if the awaiting task is cancelled."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    begin(lambda result: None if future.done() else future.set_result(result))
+    return await future
+
+
+class InFlight:
+    """Counts the calls in flight, for waiting until there are none."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.count = 0
         self._none: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
-        """One more."""
-        self.number += 1
+        """Count one more."""
+        self.count += 1
 
     def end(self) -> None:
-        """One less."""
-        self.number -= 1
-        if not self.number and self._none is not None:
+        """Count one less."""
+        self.count -= 1
+        if not self.count and self._none is not None:
             self._none.set_result(None)
             self._none = None
 
-    async def none(self) -> None:
-        """Wait until there are none. What is called back at the end of the last one may begin another: that one, too."""
-        while self.number:
+    async def drained(self) -> None:
+        """Wait until there are none; a callback of the last call may begin another, which is then waited for as well."""
+        while self.count:
             if self._none is None:
                 self._none = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._none)

@@ -28,7 +28,7 @@ from ratelimit_service.observe import (
 from ratelimit_service.observe.once import OncePerWindow
 from ratelimit_service.runtime import descriptors
 from ratelimit_service.settings.table import documented
-from ratelimit_service.stores import memory, shards
+from ratelimit_service.stores import lanes, memory, shards
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.transports import codec, grpcio
@@ -84,8 +84,8 @@ BOUNDS = {
     "charges kept while Redis is away, STORE_JOURNAL_SIZE": f"{DEFAULTS['STORE_JOURNAL_SIZE']} hits",
     "bytes of a hit in the journal, on average": f"{journal._BYTES_OF_A_HIT}",
     "hits that wait for a batch": default(CoalescingStore, "most_waiting"),
-    "calls to Redis at a time": f"{settling._MOST_UNDER_WAY}",
-    "lanes that are used again": f"{settling._LANES_BYTES} bytes",
+    "calls to Redis at a time": f"{settling._MOST_IN_FLIGHT}",
+    "lanes that are used again": f"{lanes._FREE_LANES_BYTES} bytes",
     "local cache, LOCAL_CACHE_SIZE_IN_BYTES": DEFAULTS["LOCAL_CACHE_SIZE_IN_BYTES"],
     "series of a metric, METRICS_MAX_SERIES": DEFAULTS["METRICS_MAX_SERIES"],
     "bytes of the labels of a row, on average": f"{tables._BYTES_OF_A_ROW}",
@@ -127,6 +127,6 @@ def test_the_steps_on_the_page_are_those_of_the_code() -> None:
         f"{once._FORGOTTEN_AT_ONCE} of them for each that is reported",
         f"{tracking._LOOKED_AT:,} are looked at",
         f"{standing._AT_ONCE} at a time",
-        f"{journal._MOST_AT_ONCE:,} hits in a call",
+        f"{journal._MOST_HITS_AT_ONCE:,} hits in a call",
     ]
     assert [] == [step for step in steps if step not in text]

@@ -18,7 +18,7 @@ from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores import batch
+from ratelimit_service.stores import lanes
 from ratelimit_service.stores.layers import settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from tools import generate_docs
@@ -262,11 +262,11 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "REDIS_TIMEOUT": defaults["REDIS_TIMEOUT"],
         "STORE_JOURNAL_SIZE": f"{defaults['STORE_JOURNAL_SIZE']} hits",
         "failures in a row": f"{settling._OPENS_AFTER}",
-        "calls to Redis at a time": f"{settling._MOST_UNDER_WAY}",
+        "calls to Redis at a time": f"{settling._MOST_IN_FLIGHT}",
         "hits in a batch": f"{grouped['most_in_batch'].default}",
         "hits that wait for a batch": f"{grouped['most_waiting'].default}",
-        "a register is kept": f"{batch.REGISTER_TTL} s",
-        "a batch of unknown outcome is settled within": f"{batch.REGISTER_TTL // 2} s",
+        "a register is kept": f"{lanes.REGISTER_TTL} s",
+        "a batch of unknown outcome is settled within": f"{lanes.REGISTER_TTL // 2} s",
         "MEMORY_STORE_SIZE_IN_BYTES": defaults["MEMORY_STORE_SIZE_IN_BYTES"],
     }
     assert bounds == {row[0]: row[1] for row in table.rows}

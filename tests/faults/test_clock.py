@@ -15,7 +15,8 @@ from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.server import RedisStore, connect
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
 from testing.servers import RedisServer
 
 HOUR = 3_600

@@ -172,7 +172,7 @@ async def until_answered(bench: Bench, batches: int = 100) -> None:
 
 def answered(bench: Bench) -> int:
     """How many batches came back."""
-    return bench.settling._batches - bench.settling.failures
+    return bench.settling._lanes.number - bench.settling.failures
 
 
 async def test_a_primary_of_a_cluster_is_killed(bench: Bench, redis_cluster: RedisCluster) -> None:

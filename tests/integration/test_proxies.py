@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from time import time as time_of_the_wall
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ import structlog
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.stores.batch import Batch, CallFailed, Fate, told
+from ratelimit_service.stores.batch import Batch, CallFailed, Fate, result_of
+from ratelimit_service.stores.lanes import Lane
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
@@ -95,7 +97,7 @@ async def test_a_proxy_is_found_out_and_said_once(spread: Spread) -> None:
     """At the start; before it is known, buckets are apart as well."""
     store = RedisStore(connect(spread.proxy.url))
     with structlog.testing.capture_logs() as logs:
-        assert len(BUCKETS) == len(store.parts([[Hit(f"{bucket}:x", 1, ttl=60) for bucket in BUCKETS]]) or ())
+        assert len(BUCKETS) == len(store.split([[Hit(f"{bucket}:x", 1, ttl=60) for bucket in BUCKETS]]) or ())
         await store.start()
         await store.ping()
         await store.start()
@@ -110,22 +112,22 @@ async def test_a_proxy_before_one_server_takes_whole_batches(servers: list[Redis
     with RedisProxy(servers[:1]) as one, RedisProxy(servers) as several:
         store = RedisStore(connect(one.url))
         await store.start()
-        assert store.parts([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) is None
+        assert store.split([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) is None
         store._wire.client.connection_pool.connection_kwargs["port"] = several.port
         store._wire.drop("the proxy is replaced")
         store._found_out -= 3_600
         await store.ping()
-        assert 2 == len(store.parts([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) or ())
+        assert 2 == len(store.split([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) or ())
         await store.close()
 
 
 async def test_a_batch_that_is_sent_again_is_applied_once(spread: Spread, store: SettlingStore) -> None:
     """Its register is on the server of its bucket."""
-    parts = store._below.parts([[Hit(f"{bucket}:hour:x", 5, ttl=60) for bucket in BUCKETS]]) or ()
+    parts = store._below.split([[Hit(f"{bucket}:hour:x", 5, ttl=60) for bucket in BUCKETS]]) or ()
     for found in ([[0]], [[5]]):
         for part in parts:
-            batch = Batch(part.groups, "lane", "1", part.where)
-            assert found == await told(lambda then, batch=batch: store._below.apply(batch, then))  # type: ignore[misc]
+            batch = Batch(part.groups, part.place, Lane("lane", [], 1))
+            assert found == await result_of(partial(store._below.apply, batch))
 
 
 async def test_a_bucket_is_looked_up_and_forgotten_where_it_is_counted(

@@ -10,8 +10,10 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Gate, Hit
 from ratelimit_service.ports import Outcome
-from ratelimit_service.stores.batch import Batch, told
-from ratelimit_service.stores.redis.server import RedisStore, connect
+from ratelimit_service.stores.batch import Batch, result_of
+from ratelimit_service.stores.lanes import EVERYWHERE, Lane
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
 from testing.proxy import Proxy
 from testing.servers import RedisServer
 
@@ -130,8 +132,8 @@ async def test_a_primary_that_became_a_replica_is_left() -> None:
         store = RedisStore(connect(f"redis://127.0.0.1:{proxy.port}"))
 
         async def apply(number: int) -> object:
-            batch = Batch([[Hit(KEY, number, ttl=60)]], "lane", str(number))
-            return await asyncio.wait_for(told(lambda then: store.apply(batch, then)), 10)
+            batch = Batch([[Hit(KEY, number, ttl=60)]], EVERYWHERE, Lane("lane", [], number))
+            return await asyncio.wait_for(result_of(lambda on_applied: store.apply(batch, on_applied)), 10)
 
         outcomes = [await apply(1)]
         before.cli("REPLICAOF", "127.0.0.1", "1")

@@ -17,8 +17,8 @@ from ratelimit_service.stores.batch import CallFailed, Fate
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import Link, Login, at_address, connect
 from ratelimit_service.stores.redis.cluster import ClusterStore
-from ratelimit_service.stores.redis.script import Arguments
 from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.wire import Command
 from testing.fleets import RedisCluster
 from testing.servers import RedisServer
 
@@ -250,8 +250,7 @@ async def test_what_is_refused_for_now_was_never_applied(
         (refused,) = await asyncio.wait_for(answer, 15)
         assert isinstance(refused, CallFailed)
         assert (Fate.REFUSED, True) == (refused.fate, why in str(refused))
-        lanes = [entry.lane for queue in store.journal._queues.values() for entry in queue]
-        assert "" in lanes
+        assert None in [batch.sent for queue in store.journal._queues.values() for batch in queue]
     finally:
         end(server)
     await settled(store)
@@ -264,7 +263,7 @@ async def test_a_register_of_another_kind_costs_its_lane_and_nothing_else(
 ) -> None:
     """Somebody has pushed to it, say."""
     assert [0] == await charge(store, ALLOWED)
-    (lane,) = server.cli("KEYS", f"lane:{store._name}*").split()
+    (lane,) = server.cli("KEYS", f"lane:{store._lanes.name}*").split()
     server.cli("DEL", lane)
     server.cli("RPUSH", lane, "x")
     for _ in range(4):
@@ -286,11 +285,11 @@ async def test_a_redis_that_cannot_be_written_to_at_the_start_is_no_proxy(
         below = RedisStore(connect(server.url))
         await below.start()
         await below.ping()
-        assert 2 == len(below.parts(groups) or ())
+        assert 2 == len(below.split(groups) or ())
     finally:
         end(server)
     await below.ping()
-    assert below.parts(groups) is None
+    assert below.split(groups) is None
     await below.close()
 
 
@@ -300,10 +299,10 @@ async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) ->
     ask = below._ask
     asked = 0
 
-    async def losing(arguments: Arguments) -> object:
+    async def losing(command: Command) -> object:
         nonlocal asked
         asked += 1
-        reply = await ask(arguments)
+        reply = await ask(command)
         if asked == 17:  # the marker, after the greetings
             server.cli("FLUSHALL")
         return reply
@@ -311,7 +310,7 @@ async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) ->
     below._ask = losing  # type: ignore[method-assign]
     await below.start()
     assert asked > 17 + 64 + 2
-    assert below.parts([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) is None
+    assert below.split([[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]) is None
     await below.close()
 
 
@@ -355,5 +354,5 @@ async def test_in_a_cluster_a_prefix_with_a_hash_tag_is_one_slot(redis_cluster: 
     async with settling(below) as store:
         assert [0] * 30 == await charge(store, *keys)
         assert [1] * 30 == await charge(store, *keys)
-        assert 1 == len(below.parts([[Hit(key, 1, ttl=60) for key in keys]]))
+        assert 1 == len(below.split([[Hit(key, 1, ttl=60) for key in keys]]))
         assert {keys[7]: 2} == await store.read_bucket("{rl}:{d|k=7}")

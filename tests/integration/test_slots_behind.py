@@ -10,7 +10,8 @@ import structlog
 
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.stores.batch import Batch, told
+from ratelimit_service.stores.batch import Batch, result_of
+from ratelimit_service.stores.lanes import EVERYWHERE, Lane
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
@@ -41,7 +42,7 @@ async def charge(store: CounterStore, *keys: str) -> list[object]:
 
 async def applied(store: RedisStore, batch: Batch) -> object:
     """What came of a batch."""
-    return await asyncio.wait_for(told(lambda then: store.apply(batch, then)), 15)
+    return await asyncio.wait_for(result_of(lambda on_applied: store.apply(batch, on_applied)), 15)
 
 
 async def test_the_first_call_finds_out_and_all_are_counted_once(sharded: RedisServer) -> None:
@@ -63,19 +64,20 @@ async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: Re
     """Its number is in a register of each slot, whether it is sent in one piece or not."""
     sharded.cli("FLUSHALL")
     store = RedisStore(connect(sharded.url))
-    batch = Batch([[Hit(key, 5, ttl=60)] for key in KEYS], "lane", "1")
+    lane = Lane("lane", [], 1)
+    batch = Batch([[Hit(key, 5, ttl=60)] for key in KEYS], EVERYWHERE, lane)
     assert [[0]] * len(KEYS) == await applied(store, batch)
     assert [[5]] * len(KEYS) == await applied(store, batch)
-    (part, *_) = store.parts(batch.groups) or ()
-    assert [[5]] == await applied(store, Batch(part.groups, "lane", "1", part.where))
+    (part, *_) = store.split(batch.groups) or ()
+    assert [[5]] == await applied(store, Batch(part.groups, part.place, lane))
     await store.close()
 
 
 async def test_all_calls_of_a_batch_travel_together(sharded: RedisServer) -> None:
     """Thirty calls take no more connections than one."""
     store = RedisStore(connect(sharded.url, pool_size=20))
-    await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS], "", ""))
-    await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS], "", ""))
+    await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS]))
+    await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS]))
     assert 1 == len(
         [
             line

@@ -13,7 +13,8 @@ from ratelimit_service.core.decision import Count
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.server import RedisStore, connect
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
 from testing.servers import RedisServer
 
 KEYS = ["a", "b", "c"]

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ...core.model import Hit
 from ...ports import CounterStore
-from ..batch import Applied, Batch, Part, Place
+from ..batch import Batch, Groups, OnApplied, Part
+from ..lanes import Place
 
 
 class Backend(CounterStore, Protocol):
-    """What this layer needs of a Redis store."""
+    """A store in Redis, one script call at a time."""
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
-        """Split groups by what one call can reach: by slot in a Cluster. None where one call reaches everything."""
+    def split(self, groups: Groups) -> Sequence[Part] | None:
+        """Split groups by what one script call can reach, a slot of a Cluster; None where one call reaches every key."""
         ...
 
-    def server_of(self, where: Place) -> object:
-        """What stands for the server that has a place; None where that one is known to be away."""
+    def server_of(self, place: Place) -> object:
+        """Return something that stands for the server of a place; None where that server is known to be away."""
         ...
 
     async def time(self) -> float | None:
-        """Seconds by the clock of Redis, by which registers expire; None where it does not tell. Never raises."""
+        """Return the seconds of Redis' clock, by which registers expire; None where Redis does not say. Never raises."""
         ...
 
-    def apply(self, batch: Batch, then: Applied) -> None:
-        """Apply a batch unless it was applied before, and tell `then` the counts of each group.
+    def apply(self, batch: Batch, on_applied: OnApplied) -> None:
+        """Apply a batch unless it was applied before, and pass the counts of its groups to `on_applied`.
 
-        Or a StoreError, where it is not known to have been applied: a CallFailed says more. Never raises, and calls `then`
-        once, on the loop; what is told of a batch that was applied before is of no use. A batch without groups writes the
-        register, and so tells whether Redis would accept one.
+        Where it may not have been applied, a StoreError takes the place of the counts; a CallFailed says more. The counts
+        of a batch that had been applied before have no meaning. Never raises; `on_applied` is called once, on the loop. A
+        batch without groups shows whether Redis would accept one that writes.
         """
         ...

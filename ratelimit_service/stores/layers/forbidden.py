@@ -1,64 +1,61 @@
-"""Groups that Redis refused together because of some of their keys (an ACL): which keys these are, and what is left."""
+"""Batches that Redis refused because of some of their keys (an ACL): which keys these are, and what is left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...core.decision import Count
 from ...core.errors import CounterRefused, StoreError
 from ...core.model import Hit
 from ...ports import Outcome
-from ..batch import Applied, Batch, CallFailed, Fate, together
-
-Groups = Sequence[Sequence[Hit]]
+from ..batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, callbacks_for
 
 
 def find_forbidden(
-    apply: Callable[[Batch, Applied], None],
+    apply: Callable[[Batch, OnApplied], None],
     groups: Groups,
     register: Batch,
-    then: Callable[[set[str] | StoreError], None],
+    on_found: Callable[[set[str] | StoreError], None],
 ) -> None:
-    """Call `then` with the keys of `groups` that Redis refuses, or with the error that all of Redis answers with.
+    """Pass the keys of `groups` that Redis refuses to `on_found`, or the error that it answers everything with.
 
-    Each key is read by itself, all in one flight, and beside them `register`, a batch without groups, is written: a user who
-    may not even do that may do nothing. Nothing is counted.
+    Each key is read by itself, all of them in one flight. Beside them `register` is written, a batch without groups: a user
+    who may not even do that may do nothing. Nothing is counted.
     """
     keys = list(dict.fromkeys([hit.key for group in groups for hit in group]))
 
-    def answered(outcomes: list[list[list[Count]] | StoreError]) -> None:
+    def on_all_applied(outcomes: list[Counts | StoreError]) -> None:
         of_register, *of_keys = outcomes
-        forbidden = {key for key, outcome in zip(keys, of_keys, strict=True) if is_forbidden(outcome)}
         if is_forbidden(of_register):
-            then(CallFailed(str(of_register), Fate.REFUSED, partly=getattr(of_register, "partly", False)))
+            partly = getattr(of_register, "partly", False)
+            on_found(CallFailed(str(of_register), Fate.REFUSED, partly=partly))
             return
         for outcome in outcomes:
             if isinstance(outcome, StoreError) and not is_forbidden(outcome):
-                then(outcome)
+                on_found(outcome)
                 return
-        then(forbidden)
+        on_found({key for key, outcome in zip(keys, of_keys, strict=True) if is_forbidden(outcome)})
 
-    first, *others = together(1 + len(keys), answered)
-    apply(register, first)
-    for key, answer in zip(keys, others, strict=True):
-        apply(Batch([[Hit(key, 0, ttl=1)]], "", "", register.where), answer)
+    on_register_applied, *on_keys_applied = callbacks_for(1 + len(keys), on_all_applied)
+    apply(register, on_register_applied)
+    for key, on_key_applied in zip(keys, on_keys_applied, strict=True):
+        apply(Batch([[Hit(key, 0, ttl=1)]], register.place), on_key_applied)
 
 
 def is_forbidden(outcome: object) -> bool:
-    """Whether a call was refused because of its keys, or because of what it does."""
+    """Return whether a call was refused because of its keys, or because of what it does."""
     return isinstance(outcome, CallFailed) and outcome.fate is Fate.FORBIDDEN
 
 
 def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
-    """The groups without the hits of forbidden keys; each group stays in its place."""
+    """Return the groups without the hits of forbidden keys; each group stays in its place."""
     return [[hit for hit in group if hit.key not in forbidden] for group in groups]
 
 
 def with_refusals(
-    forbidden: set[str], groups: Groups, outcomes: Sequence[Outcome], wrong: StoreError
+    forbidden: set[str], groups: Groups, outcomes: Sequence[Outcome], error: StoreError
 ) -> list[Outcome]:
-    """The outcomes of groups whose forbidden hits were left out: those hits fail, as Redis said in `wrong`."""
-    why = f"Redis refused a counter: {str(wrong).removeprefix('Redis: ')}"
+    """Return the outcomes of `groups`, of which `outcomes` has the allowed hits. The forbidden ones fail with `error`."""
+    why = f"Redis refused a counter: {str(error).removeprefix('Redis: ')}"
     whole: list[Outcome] = []
     for group, outcome in zip(groups, outcomes, strict=True):
         counts = iter(() if isinstance(outcome, StoreError) else outcome)

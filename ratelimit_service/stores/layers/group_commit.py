@@ -1,23 +1,23 @@
-"""Group commit: what arrives while a batch is in flight makes the next batch."""
+"""Group commit: hits that arrive while a batch is in flight make up the next batch."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 
-from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
+from ..batch import Groups
 from .layer import Layer
 
 
 class CoalescingStore(Layer):
-    """Group commit without timers: what arrives while a batch is in flight makes the next one.
+    """Group commit without timers.
 
-    The first goes out at once, so an idle service answers as fast as without this layer; the busier it is, the larger the
-    batches become. Hits are put together, never added up: every caller sees its own count. Where the store is far away, up
-    to `most_in_flight` batches are on their way at once, each of `enough` hits: nobody then waits for two round trips. Once
-    `most_waiting` hits wait (the store is slow then), requests go down at once, each by itself: what becomes of them is for
-    the store to say.
+    The first batch leaves at once, so an idle service answers as fast as without this layer; the busier the service, the
+    larger the batches. Hits are put together, never added up: every caller gets its own count. While `enough` hits wait,
+    another batch leaves, up to `most_in_flight` of them: where the store is far away, no caller then waits for two round
+    trips. Once `most_waiting` hits wait, the store is slow, and each further request goes down at once by itself: the
+    store decides what happens to it.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class CoalescingStore(Layer):
         self._most_in_batch = most_in_batch
         self._most_waiting = most_waiting
         self._in_flight = 0
-        self._waiting: deque[tuple[Sequence[Sequence[Hit]], Then]] = deque()
+        self._waiting: deque[tuple[Groups, Then]] = deque()
         self._waiting_hits = 0
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
-        if not any(groups):  # nothing to ask, so nothing to wait for
+        if not any(groups):  # no need to wait for the store
             then([() for _ in groups])
             return
         if not self._in_flight:
@@ -55,16 +55,16 @@ class CoalescingStore(Layer):
         self._send_next()
 
     async def close(self) -> None:
-        """Hand down what waits, then close the store below."""
+        """Pass down the hits that wait, then close the store below."""
         while self._waiting:
             groups, then = self._waiting.popleft()
             self._below.hit(groups, then)
         await super().close()
 
-    def _send(self, calls: Sequence[tuple[Sequence[Sequence[Hit]], Then]]) -> None:
+    def _send(self, calls: Sequence[tuple[Groups, Then]]) -> None:
         self._in_flight += 1
 
-        def answer(outcomes: Sequence[Outcome]) -> None:
+        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
             self._in_flight -= 1
             at = 0
             for groups, then in calls:
@@ -72,12 +72,12 @@ class CoalescingStore(Layer):
                 at += len(groups)
             self._send_next()
 
-        self._below.hit([group for groups, _ in calls for group in groups], answer)
+        self._below.hit([group for groups, _ in calls for group in groups], on_outcomes)
 
     def _send_next(self) -> None:
         if not self._waiting or (self._in_flight and not self._may_send_another()):
             return
-        calls: list[tuple[Sequence[Sequence[Hit]], Then]] = []
+        calls: list[tuple[Groups, Then]] = []
         size = 0
         while self._waiting and (not calls or size < self._most_in_batch):
             groups, then = self._waiting.popleft()

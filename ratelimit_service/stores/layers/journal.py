@@ -1,133 +1,123 @@
-"""Hits that are still to be written to Redis, in memory and bounded."""
+"""The journal: charges that are still to be written to Redis, in memory and bounded."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 from ...core.model import Hit
-from ..batch import EVERYWHERE, Place
-from .moments import Moment
+from ..batch import Batch, Groups
+from ..lanes import Place
 
-_MOST_AT_ONCE = 1_000
-"""Hits of the journal in one call."""
+_MOST_HITS_AT_ONCE = 1_000
+"""Batches that were never applied are put together until they have so many hits."""
 
-
-class Entry(NamedTuple):
-    """A batch of the journal; with a lane where it was sent and its outcome is not known.
-
-    `at` is when it was kept, in the loop's time; `before` is a moment before it was sent, if one is known.
-    """
-
-    groups: Sequence[Sequence[Hit]]
-    at: float
-    where: Place = EVERYWHERE
-    lane: str = ""
-    number: str = ""
-    before: Moment | None = None
-
-    @property
-    def writing(self) -> int:
-        """How many of its hits write something."""
-        return sum(bool(hit.amount) for group in self.groups for hit in group)
-
+_KEPT_FOR_OTHERS = 8
+"""One part in so many is kept for batches that wait for a moment, where others wait for a server that stays away."""
 
 _BYTES_OF_A_HIT = 400
 """Bytes of memory of a hit whose key is of ordinary length, as docs/reliability.md has it."""
+
+_ORDINARY_KEY = 60
 
 
 class Journal:
     """At most `capacity` hits, in a queue for each place, so that no place waits for another one.
 
-    They take no more memory than as many of ordinary length: strangers choose what is in a key.
+    Strangers choose what is in a key, so the bytes are bounded too: by those of as many hits of ordinary length.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._queues: dict[Place, deque[Entry]] = {}
+        self._queues: dict[Place, deque[Batch]] = {}
         self._bytes = 0
         self.hits = 0
         """How many hits it holds."""
         self.dropped = 0
-        """How many hits are lost: it had no room for them, could not settle them in time, or Redis refused their counters."""
+        """How many hits are lost: no room for them, not settled in time, or Redis refused their counters."""
 
-    def add(self, entry: Entry, *, long: bool = False) -> None:
-        """Keep the hits of `entry` that write something. Those that will wait for `long` leave room for others."""
-        groups = [group for group in entry.groups if any(hit.amount for hit in group)]
+    def add(self, batch: Batch, *, for_long: bool = False) -> None:
+        """Keep the groups of a batch that write. Batches that will wait `for_long` leave room for others."""
+        groups = [group for group in batch.groups if _writes(group)]
         size = sum(map(len, groups))
         if not size:
             return
-        # One that was sent must be sent again just as it was.
-        kept = entry if entry.lane else entry._replace(groups=groups)
-        capacity = self._capacity - self._capacity // 8 if long else self._capacity
+        # A batch that may have been applied must be sent again exactly as it was.
+        kept = batch if batch.sent is not None else replace(batch, groups=groups)
+        capacity = self._capacity - self._capacity // _KEPT_FOR_OTHERS if for_long else self._capacity
         full = self._bytes + _bytes(kept) > capacity * _BYTES_OF_A_HIT
         if full or self.hits + size > capacity:
             self.dropped += size
             return
-        self._append(kept)
+        self.put_back(kept)
 
-    def put_back(self, entry: Entry) -> None:
-        """Put back an entry that was taken out, behind the others of its place."""
-        self._append(entry)
+    def put_back(self, batch: Batch) -> None:
+        """Put a batch behind the others of its place, whether there is room or not."""
+        self._queues.setdefault(batch.place, deque()).append(batch)
+        self.hits += _hits(batch)
+        self._bytes += _bytes(batch)
 
-    def give_up(self, entry: Entry) -> None:
-        """Count the hits of an entry that was taken out as lost."""
-        self.dropped += entry.writing
+    def give_up(self, batch: Batch) -> None:
+        """Count the charges of a batch that was taken out as lost."""
+        self.dropped += sum(bool(hit.amount) for group in batch.groups for hit in group)
 
     def places(self) -> list[Place]:
-        """The places that have entries."""
+        """Return the places that have batches."""
         return list(self._queues)
 
-    def entries(self, where: Place) -> int:
-        """How many entries a place has."""
-        queue = self._queues.get(where)
+    def batches_at(self, place: Place) -> int:
+        """Return how many batches a place has."""
+        queue = self._queues.get(place)
         return len(queue) if queue else 0
 
-    def take(self, where: Place) -> Entry:
-        """Take the next entry of a place out; those that were never sent are put together, up to a bound."""
-        queue = self._queues[where]
-        entry = queue.popleft()
-        self._remove(entry)
-        if not entry.lane:
-            groups = list(entry.groups)
+    def next_at(self, place: Place) -> Batch:
+        """Return the next batch of a place, which stays in the journal."""
+        return self._queues[place][0]
+
+    def take(self, place: Place) -> Batch:
+        """Take the next batch of a place out; those that were never applied are put together, up to a bound."""
+        queue = self._queues[place]
+        batch = queue.popleft()
+        self._count_out(batch)
+        if batch.sent is None:
+            groups = list(batch.groups)
             size = sum(map(len, groups))
-            while queue and not queue[0].lane and size < _MOST_AT_ONCE:
+            while queue and queue[0].sent is None and size < _MOST_HITS_AT_ONCE:
                 more = queue.popleft()
-                self._remove(more)
-                groups += [_aged(group, more.at - entry.at) for group in more.groups]
+                self._count_out(more)
+                groups += [_with_longer_lives(group, more.kept_at - batch.kept_at) for group in more.groups]
                 size += sum(map(len, more.groups))
-            entry = entry._replace(groups=groups)
+            batch = replace(batch, groups=groups)
         if not queue:
-            del self._queues[where]
-        return entry
+            del self._queues[place]
+        return batch
 
-    def _append(self, entry: Entry) -> None:
-        self._queues.setdefault(entry.where, deque()).append(entry)
-        self.hits += _kept(entry)
-        self._bytes += _bytes(entry)
-
-    def _remove(self, entry: Entry) -> None:
-        self.hits -= _kept(entry)
-        self._bytes -= _bytes(entry)
+    def _count_out(self, batch: Batch) -> None:
+        self.hits -= _hits(batch)
+        self._bytes -= _bytes(batch)
 
 
-def still_counting(entry: Entry, now: float) -> list[Sequence[Hit]]:
-    """The groups of an entry as they are to be written at `now`, without the hits whose windows are over by then."""
-    aged = (_aged(group, entry.at - now) for group in entry.groups)
-    return [[hit for hit in group if hit.ttl > 0] for group in aged]
+def still_counting(batch: Batch, now: float) -> Groups:
+    """Return the groups of a batch as they are to be written `now`, without the hits whose windows are over."""
+    groups = [_with_longer_lives(group, batch.kept_at - now) for group in batch.groups]
+    return [[hit for hit in group if hit.ttl > 0] for group in groups]
 
 
-def _kept(entry: Entry) -> int:
-    return sum(len(group) for group in entry.groups if any(hit.amount for hit in group))
+def _writes(group: Sequence[Hit]) -> bool:
+    return any(hit.amount for hit in group)
 
 
-def _bytes(entry: Entry) -> int:
-    """The memory that an entry takes, about."""
-    return sum([_BYTES_OF_A_HIT - 60 + len(hit.key) for group in entry.groups for hit in group])
+def _hits(batch: Batch) -> int:
+    return sum(len(group) for group in batch.groups if _writes(group))
 
 
-def _aged(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
-    """A group as if it had been handed over so much earlier: its times to live are longer by that."""
+def _bytes(batch: Batch) -> int:
+    """Return about the bytes of memory that a batch takes."""
+    return sum([_BYTES_OF_A_HIT - _ORDINARY_KEY + len(hit.key) for group in batch.groups for hit in group])
+
+
+def _with_longer_lives(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
+    """Return a group as if it had been kept so many seconds earlier: its times to live are longer by that."""
     more = int(seconds)
     return [Hit(hit.key, hit.amount, ttl=hit.ttl + more, limit=hit.limit, gate=hit.gate) for hit in group]

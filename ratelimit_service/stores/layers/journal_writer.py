@@ -1,4 +1,4 @@
-"""Writes the journal: each place by itself, so that a server which stays away, or a batch which always fails, holds nothing up."""
+"""Writes the journal, each place by itself: neither a server that stays away nor a batch that always fails holds up others."""
 
 from __future__ import annotations
 
@@ -8,124 +8,114 @@ from collections.abc import Callable, Iterator, Sequence
 from ...core.errors import CounterRefused, StoreError
 from ...core.model import Hit
 from ...ports import Outcome, Then
-from ..batch import EVERYWHERE, REGISTER_TTL, Batch, CallFailed, Fate, Place, told
+from ..batch import Batch, CallFailed, Fate, Groups, result_of
+from ..lanes import EVERYWHERE, REGISTER_TTL, Place
+from ..moments import Clocks
 from .backend import Backend
-from .journal import Entry, Journal, still_counting
-from .moments import Moments
+from .journal import Journal, still_counting
 
 _PLACES_AT_ONCE = 64
-"""Places whose parts of the journal are written side by side."""
+"""Places that are written side by side."""
+
+_OF_ONE_BATCH = (Fate.UNCLEAR, Fate.BAD_LANE, Fate.FORBIDDEN)
+"""Fates that may be those of one batch alone: the next batch of the place is tried all the same."""
 
 
 class JournalWriter:
-    """Writes `journal` to the store below. `send` sends groups of one place in one call, and keeps what fails."""
+    """Writes `journal` to the store below. `resend` sends one batch, and puts it back if that fails."""
 
     def __init__(
-        self,
-        below: Backend,
-        journal: Journal,
-        moments: Moments,
-        send: Callable[[Sequence[Sequence[Hit]], Place, Then], None],
+        self, below: Backend, journal: Journal, clocks: Clocks, resend: Callable[[Batch, Then], None]
     ) -> None:
         self._below = below
         self._journal = journal
-        self._moments = moments
-        self._send = send
-        self.shut: set[Place] = set()
-        """Places that have a circuit of their own open; what waits for one of them is tried before it is closed."""
+        self._clocks = clocks
+        self._resend = resend
+        self.open_circuits: set[Place] = set()
+        """Places whose own circuit is open. It closes once every batch of the place has been tried."""
 
     async def write(self) -> None:
-        """Try every entry once, but for those of servers that are away. Raises the StoreError of Redis as a whole.
+        """Try every batch once, but for those of servers that are away. Raises the StoreError of Redis as a whole.
 
-        An entry that fails by itself stays, and holds nothing up.
+        A batch that fails by itself stays in the journal, and holds up no other.
         """
         await self._split_by_place()
         away: set[object] = set()
         places = self._journal.places()
         for first in range(0, len(places), _PLACES_AT_ONCE):
             some = places[first : first + _PLACES_AT_ONCE]
-            for wrong in await asyncio.gather(*[self._write_place(place, away) for place in some]):
-                if wrong is not None and not (isinstance(wrong, CallFailed) and wrong.partly):
-                    raise wrong
+            for error in await asyncio.gather(*[self._write_place(place, away) for place in some]):
+                if error is not None and not (isinstance(error, CallFailed) and error.partly):
+                    raise error
 
     async def _split_by_place(self) -> None:
-        """Where one call does not reach everything, move what was kept before it was split."""
-        for _ in range(self._journal.entries(EVERYWHERE)):
-            entry = self._journal.take(EVERYWHERE)
-            parts = None if entry.lane else self._below.parts(entry.groups)
+        """Split the batches that were kept before one call was known not to reach every key."""
+        for _ in range(self._journal.batches_at(EVERYWHERE)):
+            batch = self._journal.take(EVERYWHERE)
+            parts = None if batch.sent is not None else self._below.split(batch.groups)
             if parts is None:
-                self._journal.put_back(entry)
+                self._journal.put_back(batch)
             else:
                 for part in parts:
-                    self._journal.put_back(Entry(part.groups, entry.at, part.where))
-                await asyncio.sleep(0)  # calls go on
-            if not self._journal.entries(EVERYWHERE):
+                    self._journal.put_back(Batch(part.groups, part.place, kept_at=batch.kept_at))
+                await asyncio.sleep(0)  # let calls go on
+            if not self._journal.batches_at(EVERYWHERE):
                 return
 
-    async def _write_place(self, where: Place, away: set[object]) -> StoreError | None:
-        """Try every entry of a place once; returns why its server takes none, if that is so."""
-        left = self._journal.entries(where)
+    async def _write_place(self, place: Place, away: set[object]) -> StoreError | None:
+        """Try every batch of a place once. Return the error after which its server gets no more of this pass."""
+        left = self._journal.batches_at(place)
         while left > 0:
-            server = self._below.server_of(where)
+            server = self._below.server_of(place)
             if server is None or server in away:
                 return None
-            before = self._journal.entries(where)
-            entry = self._journal.take(where)
-            left -= before - self._journal.entries(where)
-            wrong = await (self._settle(entry) if entry.lane else self._write_anew(entry))
-            if wrong is not None:
+            # From here to `take` only this task touches the front of the queue.
+            age = await self._age(self._journal.next_at(place))
+            before = self._journal.batches_at(place)
+            batch = self._journal.take(place)
+            left -= before - self._journal.batches_at(place)
+            error = await self._write_batch(batch, age)
+            if error is not None:
                 away.add(server)
-                return wrong
-        self.shut.discard(where)
+                return error
+        self.open_circuits.discard(place)
         return None
 
-    async def _write_anew(self, entry: Entry) -> StoreError | None:
-        """Send what was never sent, or never applied; what fails is back in the journal.
+    async def _write_batch(self, batch: Batch, age: float | None) -> StoreError | None:
+        """Write a batch, unless it is too late for that; where it fails, it is back in the journal.
 
-        Returns an error after which nothing more is tried in this place for now.
+        Return an error after which nothing more is to be tried in its place for now.
         """
-        groups = still_counting(entry, _now())
-        if not any(groups):
+        if batch.sent is None:
+            batch.groups = still_counting(batch, _now())
+            if not any(batch.groups):
+                return None
+        elif age is None:
+            self._journal.put_back(batch)
             return None
-        # It is written, or kept, even where the task that waits is cancelled.
-        outcomes: Sequence[Outcome] = await told(lambda then: self._send(groups, entry.where, then))
+        elif age > REGISTER_TTL / 2:
+            self._journal.give_up(batch)
+            return None
+        # The batch is written or kept even where this task is cancelled meanwhile.
+        outcomes: Sequence[Outcome] = await result_of(lambda on_resent: self._resend(batch, on_resent))
         stop: StoreError | None = None
-        for hit, error in _failures(groups, outcomes):
+        for hit, error in _failures(batch.groups, outcomes):
             if isinstance(error, CounterRefused):
                 self._journal.dropped += bool(hit.amount)
-            elif stop is None and not (isinstance(error, CallFailed) and error.fate is Fate.UNCLEAR):
-                stop = error
+            elif not (isinstance(error, CallFailed) and error.fate in _OF_ONE_BATCH):
+                stop = stop or error
         return stop
 
-    async def _settle(self, entry: Entry) -> StoreError | None:
-        """Send a batch again whose outcome is not known. Returns an error after which nothing more is tried for now."""
-        outcome: object = None
-        done = False
-        try:
-            age = await self._age(entry)
-            if age is None:
-                return None
-            if age > REGISTER_TTL / 2:
-                self._journal.give_up(entry)
-                done = True
-                return None
-            batch = Batch(entry.groups, entry.lane, entry.number, entry.where)
-            outcome = await told(lambda then: self._below.apply(batch, then))
-            done = not isinstance(outcome, StoreError)
-        finally:
-            if not done:
-                self._journal.put_back(entry)
-        if isinstance(outcome, CallFailed) and outcome.fate not in (Fate.LOST, Fate.REFUSED):
-            return None  # it may be this batch alone
-        return outcome if isinstance(outcome, StoreError) else None
-
-    async def _age(self, entry: Entry) -> float | None:
-        """How long ago a batch was sent, at most; None where Redis has told its time before and does not do so now."""
-        if entry.before is None:
-            return _now() - entry.at
-        now = await self._moments.now()
-        age = entry.before.age(now)
-        if entry.before.redis is not None and now.redis is None and age <= REGISTER_TTL / 2:
+    async def _age(self, batch: Batch) -> float | None:
+        """Return how many seconds ago a batch was sent, at most; None where only Redis could say, and does not now."""
+        if batch.sent is None:
+            return 0.0
+        before = batch.sent.before
+        if before is None:
+            return _now() - batch.kept_at
+        now = await self._clocks.read()
+        age = before.age(now)
+        if before.redis is not None and now.redis is None and age <= REGISTER_TTL / 2:
             return None
         return age
 
@@ -134,12 +124,10 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _failures(
-    groups: Sequence[Sequence[Hit]], outcomes: Sequence[Outcome]
-) -> Iterator[tuple[Hit, StoreError]]:
-    """Each hit that failed, and why."""
+def _failures(groups: Groups, outcomes: Sequence[Outcome]) -> Iterator[tuple[Hit, StoreError]]:
+    """Yield each hit that failed, and its error."""
     for group, outcome in zip(groups, outcomes, strict=True):
-        for number, hit in enumerate(group):
-            count = outcome if isinstance(outcome, StoreError) else outcome[number]
+        for index, hit in enumerate(group):
+            count = outcome if isinstance(outcome, StoreError) else outcome[index]
             if isinstance(count, StoreError):
                 yield hit, count

@@ -1,23 +1,21 @@
-"""The base of all layers: a CounterStore that passes everything to the one below."""
+"""The base of all layers: a CounterStore over another one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ...core.model import Hit
 from ...ports import CounterStore, Then
+from ..batch import Groups
 
 
 class Layer:
-    """A CounterStore that leaves everything to the one below; layers override what they are for."""
+    """A CounterStore that passes everything to the one below; each layer overrides what it changes."""
 
     for_callers = False
-    """Whether its answers may be early, and so not what the store below has to say."""
+    """Whether it may answer before the store below does."""
 
     def __init__(self, below: CounterStore) -> None:
         self._below = below
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         self._below.hit(groups, then)
 
@@ -30,15 +28,15 @@ class Layer:
         await self._below.close()
 
     async def ping(self) -> None:
-        """Ask the store below whether it can be reached."""
+        """Raise StoreError unless the store below can be reached."""
         await self._below.ping()
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
-        """What the counters of a bucket hold."""
+        """Return the counters of a bucket, by key."""
         return await self._below.read_bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters of a bucket."""
+        """Delete the counters of a bucket, and return their last values, by key."""
         return await self._below.delete_bucket(bucket)
 
 

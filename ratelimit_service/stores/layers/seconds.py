@@ -5,54 +5,52 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from ...core.decision import Count
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
-from ..batch import Part, joined, together
+from ..batch import Groups, Origin, Part, callbacks_for, join
 
 
 class SecondsApart:
-    """Two stores: counters whose window is of seconds are in `seconds`, all others in `others`.
+    """Two stores: counters whose windows are of seconds are in `seconds`, all others in `others`.
 
-    A request that has hits in both is one step in each, and not in both together: whether one holds back the other is
-    not asked.
+    The hits of a request are one step in each store, but not in both together: a refusal in one holds back no hit in the
+    other.
     """
 
     def __init__(self, others: CounterStore, seconds: CounterStore) -> None:
         self._others = others
         self._seconds = seconds
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         parts = [_part(groups, of_seconds) for of_seconds in (False, True)]
 
-        def both(outcomes: list[Sequence[Outcome]]) -> None:
-            then(_whole(groups, parts, outcomes))
+        def on_both(outcomes: list[Sequence[Outcome]]) -> None:
+            then(_joined(groups, parts, outcomes))
 
-        of_others, of_seconds = together(2, both)
-        self._others.hit(parts[0].groups, of_others)
-        self._seconds.hit(parts[1].groups, of_seconds)
+        on_others, on_seconds = callbacks_for(2, on_both)
+        self._others.hit(parts[0].groups, on_others)
+        self._seconds.hit(parts[1].groups, on_seconds)
 
     async def start(self) -> None:
-        """Reach both."""
+        """Reach both stores."""
         await self._both(lambda store: store.start())
 
     async def close(self) -> None:
-        """Close both."""
+        """Close both stores."""
         await self._both(lambda store: store.close())
 
     async def ping(self) -> None:
-        """Raise StoreError unless both answer."""
+        """Raise StoreError unless both stores can be reached."""
         await self._both(lambda store: store.ping())
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
-        """What the counters of a bucket hold in both."""
+        """Return the counters of a bucket in both stores, by key."""
         return await self._others.read_bucket(bucket) | await self._seconds.read_bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters of a bucket in both."""
+        """Delete the counters of a bucket in both stores, and return their last values, by key."""
         return await self._others.delete_bucket(bucket) | await self._seconds.delete_bucket(bucket)
 
     async def _both(self, do: Callable[[CounterStore], Awaitable[None]]) -> None:
@@ -65,26 +63,23 @@ class SecondsApart:
 
 
 def is_of_seconds(key: str) -> bool:
-    """Whether a counter's window is of seconds: `…}:second:…`, `…}:15second:…`."""
+    """Return whether a counter's window is of seconds: `…}:second:…`, `…}:15second:…`."""
     return window_of(key).endswith("second")
 
 
-def _part(groups: Sequence[Sequence[Hit]], of_seconds: bool) -> Part:
-    places = [
-        (number, [place for place, hit in enumerate(group) if is_of_seconds(hit.key) is of_seconds])
+def _part(groups: Groups, of_seconds: bool) -> Part:
+    origins = [
+        Origin(number, [index for index, hit in enumerate(group) if is_of_seconds(hit.key) is of_seconds])
         for number, group in enumerate(groups)
     ]
-    return Part([[groups[number][place] for place in chosen] for number, chosen in places], places)
+    return Part([[groups[number][index] for index in hits] for number, hits in origins], origins)
 
 
-def _whole(
-    groups: Sequence[Sequence[Hit]], parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]
-) -> list[Outcome]:
-    """A group that failed in both is an error; in one, its hits there are."""
-    whole: list[Outcome] = []
-    counts: list[list[Count]] = joined(groups, parts, outcomes)
-    for of_group, *of_parts in zip(counts, *outcomes, strict=True):
-        failures = [outcome for outcome in of_parts if isinstance(outcome, StoreError)]
-        everything = of_group and all(isinstance(count, StoreError) for count in of_group)
-        whole.append(failures[0] if failures and everything else of_group)
-    return whole
+def _joined(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]) -> list[Outcome]:
+    """Join the outcomes of both stores. A group is an error where all of it failed; else its failed hits are errors."""
+    joined: list[Outcome] = []
+    for counts, *of_stores in zip(join(groups, parts, outcomes), *outcomes, strict=True):
+        errors = [outcome for outcome in of_stores if isinstance(outcome, StoreError)]
+        nothing = counts and all(isinstance(count, StoreError) for count in counts)
+        joined.append(errors[0] if errors and nothing else counts)
+    return joined

@@ -1,88 +1,79 @@
-"""Nothing is lost and nothing is counted twice, whatever becomes of a call to Redis.
+"""Settling: each charge is counted once, whatever happens to the calls that carry it to Redis.
 
-Every call of the script carries the name of a lane and the number of its batch. The script keeps the number of the last
-batch that it applied in the lane's register, and applies a batch whose number it finds there no second time. A lane has one
-batch under way at a time. So a batch whose outcome is not known can be sent again, as often as it takes: it is applied once.
-After that its lane is given up, because the first call may still be somewhere on its way.
+    hit(groups, then) ── split: a Batch for each place ──▶ _send(batch, on_settled)
+                                                             │ batch.sent = a lane, with the next number
+                                                             ▼
+                                                           Backend.apply(batch, on_applied)
+                                                             │
+                                                             ▼
+                                                           Redis (stores/redis/server.py has this part of the way)
+                                                             │
+                      counts: the lane is free again         ▼
+    then ◀── join ◀── on_settled ◀──────────────────────── on_applied
+                          ▲                                  │ an error: _on_failure, by its Fate
+                          │                                  ├─ LOST, UNCLEAR: maybe applied, and `sent` stays
+                          │ the error, at once               ├─ REFUSED, BAD_LANE: not applied, and `sent` is None again
+                          └────────────────── _keep ◀────────┘
+                                                │            └─ FORBIDDEN: _send_allowed. Hits of forbidden keys fail,
+                                                ▼                 the others go by _send again
+                                              Journal
+                                                │ JournalWriter, once Redis is back
+                                                ▼
+                                              _resend: by the same lane where `sent` is set, else by _send
 
-Where Redis refused a call before it applied anything (batch.Fate), there is nothing to settle: the lane is used again, and the
-hits are sent anew. Where it refuses certain keys (an ACL), their hits fail for good, and those beside them are counted.
-
-What could not be written is kept in a journal, in memory and bounded, and written when Redis is back. While Redis is away
-(the circuit is open), calls are not even tried: they are answered with an error at once, and go to the journal.
+`lanes.py` says how a lane makes sure that a batch is applied once. The journal is in memory and bounded. While the circuit
+is open (Redis is away), `hit` sends nothing: callers get an error at once, and charges go to the journal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import uuid
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import structlog
 
-from ...core.decision import Count
 from ...core.errors import StoreError
-from ...core.model import Hit
-from ...core.recent import MIB, Recent
 from ...ports import Outcome, Then
 from ...runtime.tasks import Background
 from ..batch import (
-    EVERYWHERE,
     Batch,
     CallFailed,
+    Counts,
     Fate,
-    Place,
-    UnderWay,
-    joined,
-    together,
+    Groups,
+    InFlight,
+    Part,
+    callbacks_for,
+    failed,
+    join,
 )
+from ..lanes import EVERYWHERE, Lanes
+from ..moments import Clocks
 from .backend import Backend
 from .forbidden import find_forbidden, with_refusals, without
-from .journal import Entry, Journal
+from .journal import Journal
 from .journal_writer import JournalWriter
 from .layer import Layer
-from .moments import Moment, Moments
 
 _OPENS_AFTER = 3
-"""This many batches in a row that fail open the circuit; as many of one place that wait in the journal open that of the place."""
+"""So many failures in a row open the circuit; so many batches of one place in the journal open the circuit of that place."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 0.5
-"""Seconds between two tries to reach Redis: from, to; each is shortened at random by up to a half."""
+"""Seconds between two attempts to reach Redis: the first pause and the longest; each is shortened at random by up to half."""
 
 _AFTER_A_MISTAKE = 10.0
-"""The same where something failed that should not: each time is a traceback in the log."""
+"""Seconds until the next attempt after an unexpected exception: each one puts a traceback in the log."""
 
 _TASK = "journal"
-"""What failures of writing the journal are counted under."""
+"""The task name under which failures to write the journal are counted."""
 
-_MOST_UNDER_WAY = 64
-"""Calls that wait for Redis; while there are so many, hits go to the journal."""
-
-_LANES_BYTES = 8 * MIB
-"""For the lanes of places that can be used again: of all slots, or of some 20,000 buckets behind a proxy."""
-
-
-class _Call(NamedTuple):
-    """Groups on their way to one place. `turn` is that of the batch that they are a part of."""
-
-    groups: Sequence[Sequence[Hit]]
-    where: Place
-    then: Then
-    turn: int = 0
-
-
-class _Sent(NamedTuple):
-    """How a batch was sent, and a moment before that."""
-
-    lane: str
-    number: str
-    before: Moment | None
+_MOST_IN_FLIGHT = 64
+"""Calls of `hit` that wait for Redis. Beyond them Redis is overloaded, and charges go to the journal."""
 
 
 class SettlingStore(Layer):
-    """Sends batches to Redis, keeps those that fail, and settles them."""
+    """Sends batches to Redis, keeps those that fail, and sends them again until they are settled."""
 
     _below: Backend
 
@@ -96,19 +87,17 @@ class SettlingStore(Layer):
         super().__init__(below)
         self.journal = Journal(journal_size)
         self.open = False
-        """Whether the circuit is open: Redis is away, and nothing but a probe is sent to it."""
-        self._moments = Moments(below)
-        self._writer = JournalWriter(below, self.journal, self._moments, self._write_part)
+        """Whether the circuit is open: Redis is away, and gets nothing but probes."""
+        self._clocks = Clocks(below.time)
+        self._writer = JournalWriter(below, self.journal, self._clocks, self._resend)
         self.failures = 0
         """How many calls failed."""
-        self._in_a_row = 0
-        self._turns = 0
-        self._failed_turn = 0
-        self._name = uuid.uuid4().hex[:12]
-        self._lanes: Recent[Place, list[str]] = Recent(_LANES_BYTES, _weight)
-        self._lanes_made = 0
-        self._batches = 0
-        self._under_way = UnderWay()
+        self._failures_in_a_row = 0
+        self._hand_overs = 0
+        self._failed_hand_over = 0
+        self._lanes = Lanes()
+        self._in_flight = InFlight()
+        self._resends = InFlight()
         self._recovering: asyncio.Task[None] | None = None
         self._background = background or Background()
         self._background.expect(_TASK)
@@ -117,167 +106,173 @@ class SettlingStore(Layer):
         self._log = structlog.get_logger("ratelimit_service.store")
 
     async def start(self) -> None:
-        """Reach the store below, and note the time by its clock."""
+        """Reach the store below, and read its clock."""
         await super().start()
-        await self._moments.now()
+        await self._clocks.read()
 
     async def ping(self) -> None:
-        """Ask the store below whether it can be reached, and note the time by its clock."""
+        """Raise StoreError unless the store below can be reached; read its clock."""
         await super().ping()
-        await self._moments.now()
+        await self._clocks.read()
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    # The way down.
+
+    def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
             then([() for _ in groups])
-        elif self.open or self._under_way.number >= _MOST_UNDER_WAY:
-            error = StoreError("Redis is away" if self.open else "Redis does not keep up")
-            self._keep(_Call(groups, EVERYWHERE, then), error)
+        elif self.open or self._in_flight.count >= _MOST_IN_FLIGHT:
+            why = (
+                "Redis is away"
+                if self.open
+                else f"Redis is overloaded: {_MOST_IN_FLIGHT} calls are in flight"
+            )
+            self._keep(Batch(groups), StoreError(why), then)
         else:
-            self._write(groups, then)
-
-    def _write(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        parts = self._below.parts(groups)
-        if parts is None:
-            self._write_part(groups, EVERYWHERE, then)
-            return
-        written = self._counted(then)
-        self._turns += 1
-
-        def all_sent(outcomes: list[Sequence[Outcome]]) -> None:
-            written(joined(groups, parts, outcomes))
-
-        for part, answer in zip(parts, together(len(parts), all_sent), strict=True):
-            call = _Call(part.groups, part.where, answer, self._turns)
-            if part.where in self._writer.shut:
-                self._keep(call, StoreError("a part of Redis is away"))
+            parts = self._below.split(groups)
+            on_settled = self._counted(self._in_flight, then)
+            if parts is None:
+                self._send(Batch(groups, EVERYWHERE, None, self._hand_overs), on_settled)
             else:
-                self._send(call)
+                self._send_parts(groups, parts, on_settled)
 
-    def _write_part(self, groups: Sequence[Sequence[Hit]], where: Place, then: Then) -> None:
-        self._turns += 1
-        self._send(_Call(groups, where, self._counted(then), self._turns))
+    def _counted(self, in_flight: InFlight, then: Then) -> Then:
+        """Count one more hand-over, in flight until `then` was called."""
+        self._hand_overs += 1
+        in_flight.begin()
 
-    def _counted(self, then: Then) -> Then:
-        """A call is under way until `then` was called."""
-        self._under_way.begin()
-
-        def counted(outcomes: Sequence[Outcome]) -> None:
+        def on_settled(outcomes: Sequence[Outcome]) -> None:
             try:
                 then(outcomes)
             finally:
-                self._under_way.end()
+                in_flight.end()
 
-        return counted
+        return on_settled
 
-    def _send(self, call: _Call, *, narrowing: bool = False) -> None:
-        """Send groups in one call; `narrowing` where Redis refused them together with others, because of their keys."""
-        lanes = self._lanes_in(call.where)
-        lane = lanes.pop() if lanes else self._new_lane()
-        batch = Batch(call.groups, lane, self._next_number(), call.where)
-        before = self._moments.last
+    def _send_parts(self, groups: Groups, parts: Sequence[Part], on_settled: Then) -> None:
+        """Send each part by itself, but not to places whose circuit is open."""
 
-        def applied(outcome: list[list[Count]] | StoreError) -> None:
-            if not isinstance(outcome, StoreError):
-                self._in_a_row = 0
-                lanes.append(lane)
-                call.then(outcome)
-                return
-            self.failures += 1
-            fate = outcome.fate if isinstance(outcome, CallFailed) else Fate.LOST
-            if fate in (Fate.LOST, Fate.UNCLEAR):  # and the lane is never used again
-                self._put_off(call, outcome, _Sent(lane, batch.number, before))
-                return
-            if fate is not Fate.BAD_LANE:
-                lanes.append(lane)
-            if fate is not Fate.FORBIDDEN:
-                self._put_off(call, outcome)
-            elif narrowing:  # the ACL is changing
-                self._put_off(call, CallFailed(str(outcome), Fate.REFUSED, partly=True))
+        def on_all_settled(outcomes: list[Sequence[Outcome]]) -> None:
+            on_settled(join(groups, parts, outcomes))
+
+        hand_over = self._hand_overs
+        for part, on_part_settled in zip(parts, callbacks_for(len(parts), on_all_settled), strict=True):
+            batch = Batch(part.groups, part.place, None, hand_over)
+            if part.place in self._writer.open_circuits:
+                self._keep(batch, StoreError("a part of Redis is away"), on_part_settled)
             else:
-                self._send_allowed(call, outcome)
+                self._send(batch, on_part_settled)
 
-        self._below.apply(batch, applied)
+    def _send(self, batch: Batch, on_settled: Then, *, narrowed: bool = False) -> None:
+        """Send a batch by a lane of its place; `narrowed` once its forbidden hits have been left out."""
+        batch.sent = lane = self._lanes.take(batch.place, self._clocks.last)
 
-    def _send_allowed(self, call: _Call, wrong: StoreError) -> None:
-        """Send what an ACL allows of groups that it forbids together; nothing of them was applied."""
-        groups = call.groups
-        lanes = self._lanes_in(call.where)
-        lane = lanes.pop()
+        def on_applied(outcome: Counts | StoreError) -> None:
+            if isinstance(outcome, StoreError):
+                self._on_failure(batch, outcome, on_settled, narrowed=narrowed)
+            else:
+                self._failures_in_a_row = 0
+                lane.free.append(lane)
+                on_settled(outcome)
 
-        def found(forbidden: set[str] | StoreError) -> None:
+        self._below.apply(batch, on_applied)
+
+    def _resend(self, batch: Batch, on_resent: Then) -> None:
+        """Send a batch of the journal: anew, or as it was where Redis may have applied it. If that fails, keep it again."""
+        on_settled = self._counted(self._resends, on_resent)
+        if batch.sent is None:
+            batch.hand_over = self._hand_overs
+            self._send(batch, on_settled)
+            return
+
+        def on_applied(outcome: Counts | StoreError) -> None:
+            if isinstance(outcome, StoreError):
+                self.journal.put_back(batch)
+                on_settled(failed(batch.groups, outcome))
+            else:  # the lane is not used again
+                on_settled(outcome)
+
+        self._below.apply(batch, on_applied)
+
+    # The way back of a call that failed.
+
+    def _on_failure(self, batch: Batch, error: StoreError, on_settled: Then, *, narrowed: bool) -> None:
+        self.failures += 1
+        fate = error.fate if isinstance(error, CallFailed) else Fate.LOST
+        if fate not in (Fate.LOST, Fate.UNCLEAR):
+            lane, batch.sent = batch.sent, None
+            if lane is not None and fate is not Fate.BAD_LANE:
+                lane.free.append(lane)
+        if fate is not Fate.FORBIDDEN:
+            self._fail(batch, error, on_settled)
+        elif narrowed:
+            self._fail(batch, _acl_changed(error), on_settled)
+        else:
+            self._send_allowed(batch, error, on_settled)
+
+    def _send_allowed(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
+        """Find out which keys of a batch an ACL forbids, and send the rest. Redis has applied nothing of the batch."""
+        groups = batch.groups
+        lane = self._lanes.take(batch.place, None)
+
+        def on_found(forbidden: set[str] | StoreError) -> None:
             if not isinstance(forbidden, CallFailed) or forbidden.fate is Fate.REFUSED:
-                lanes.append(lane)
+                lane.free.append(lane)
             if isinstance(forbidden, StoreError):
-                self._put_off(call, forbidden)
-            elif not forbidden:  # the ACL has changed since
-                self._put_off(call, CallFailed(str(wrong), Fate.REFUSED, partly=True))
-            elif any(rest := without(forbidden, groups)):
+                self._fail(batch, forbidden, on_settled)
+            elif not forbidden:
+                self._fail(batch, _acl_changed(error), on_settled)
+            elif any(allowed := without(forbidden, groups)):
 
-                def sent(outcomes: Sequence[Outcome]) -> None:
-                    call.then(with_refusals(forbidden, groups, outcomes, wrong))
+                def on_allowed_settled(outcomes: Sequence[Outcome]) -> None:
+                    on_settled(with_refusals(forbidden, groups, outcomes, error))
 
-                self._send(_Call(rest, call.where, sent, call.turn), narrowing=True)
+                rest = Batch(allowed, batch.place, hand_over=batch.hand_over)
+                self._send(rest, on_allowed_settled, narrowed=True)
             else:
-                call.then(with_refusals(forbidden, groups, [()] * len(groups), wrong))
+                on_settled(with_refusals(forbidden, groups, [()] * len(groups), error))
 
-        find_forbidden(self._below.apply, groups, Batch((), lane, self._next_number(), call.where), found)
+        find_forbidden(self._below.apply, groups, Batch((), batch.place, lane), on_found)
 
-    def _put_off(self, call: _Call, error: StoreError, sent: _Sent | None = None) -> None:
-        """Answer with an error, and keep what writes something; with how it was `sent` where it may have been applied."""
+    def _fail(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
+        """Count a failure, which may open a circuit, and keep the batch."""
         partly = isinstance(error, CallFailed) and (error.partly or error.fate is Fate.BAD_LANE)
-        if not partly and call.turn != self._failed_turn:  # all calls of a batch are one failure
-            self._failed_turn = call.turn
-            self._in_a_row += 1
-            if self._in_a_row >= _OPENS_AFTER and not self.open:
-                self._open(error)
-        self._keep(call, error, sent)
-        if call.where != EVERYWHERE and self.journal.entries(call.where) >= _OPENS_AFTER:
-            self._writer.shut.add(call.where)
+        if not partly and batch.hand_over != self._failed_hand_over:
+            self._failed_hand_over = batch.hand_over
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= _OPENS_AFTER and not self.open:
+                self.open = True
+                self._log.error(
+                    "Redis is away: requests get the failure mode's answer, and charges are kept",
+                    error=str(error),
+                )
+                self._recover()
+        self._keep(batch, error, on_settled)
+        if batch.place != EVERYWHERE and self.journal.batches_at(batch.place) >= _OPENS_AFTER:
+            self._writer.open_circuits.add(batch.place)
 
-    def _open(self, error: StoreError) -> None:
-        self.open = True
-        self._log.error(
-            "Redis is away: requests get the failure mode's answer, and charges are kept",
-            error=str(error),
-        )
-        self._recover()
-
-    def _lanes_in(self, where: Place) -> list[str]:
-        lanes = self._lanes.newest(where)
-        if lanes is None:
-            lanes = self._lanes.get(where)
-            if lanes is None:
-                lanes = []
-                self._lanes.put(where, lanes)
-        return lanes
-
-    def _new_lane(self) -> str:
-        self._lanes_made += 1
-        return f"{self._name}-{self._lanes_made}"
-
-    def _next_number(self) -> str:
-        self._batches += 1
-        return str(self._batches)
-
-    def _keep(self, call: _Call, error: StoreError, sent: _Sent | None = None) -> None:
-        dropped = self.journal.dropped
-        # A server of several that stays away must not fill the journal that the others need for a moment.
-        away = call.where != EVERYWHERE and self._below.server_of(call.where) is None
-        entry = Entry(call.groups, self._now(), call.where, *(sent or ()))
-        self.journal.add(entry, long=away)
-        if self.journal.dropped > dropped == 0:
+    def _keep(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
+        """Put the charges of a batch into the journal, and pass the error to its caller."""
+        lost = self.journal.dropped
+        # A server that stays away must not fill the journal: the others need it for a moment now and then.
+        away = batch.place != EVERYWHERE and self._below.server_of(batch.place) is None
+        batch.kept_at = asyncio.get_running_loop().time()
+        self.journal.add(batch, for_long=away)
+        if self.journal.dropped > lost == 0:
             self._log.error("the journal is full: charges are being lost", hits=self.journal.hits)
         if self.journal.hits:
             self._recover()
-        call.then([error if group else () for group in call.groups])
+        on_settled(failed(batch.groups, error))
+
+    # Recovery.
 
     def _recover(self) -> None:
+        """Begin to write the journal, unless that is under way."""
         if self._recovering is None and not self._closing:
-            self._recovering = asyncio.get_running_loop().create_task(self._go_on_trying())
+            self._recovering = asyncio.get_running_loop().create_task(self._retry())
 
-    async def _go_on_trying(self) -> None:
-        """Write the journal, and close the circuits; until both are done."""
+    async def _retry(self) -> None:
+        """Probe Redis and write the journal, again and again, until every circuit is closed and the journal is empty."""
         pause = _FIRST_RETRY
         closed = False
         try:
@@ -287,23 +282,23 @@ class SettlingStore(Layer):
                     pause = min(2 * pause, _LAST_RETRY)
                 try:
                     if self.open:
-                        await self._below.start()  # the probe: half open
-                    shut = len(self._writer.shut)
+                        await self._below.start()  # the probe: the circuit is half open
+                    places = len(self._writer.open_circuits)
                     await self._writer.write()
                 except StoreError:
                     closed = False
                     continue
                 except (
                     Exception
-                ) as error:  # a mistake of ours, or of the driver: the journal waits for this task
+                ) as error:  # a defect of ours or of the driver: only this task writes the journal
                     self._background.failed(_TASK, "the journal could not be written", error)
                     closed, pause = False, _AFTER_A_MISTAKE
                     continue
-                # What was kept while a circuit was closed is written at once.
-                closed = self.open or len(self._writer.shut) < shut
+                # Once a circuit closes, the charges kept meanwhile are written without a pause.
+                closed = self.open or len(self._writer.open_circuits) < places
                 if self.open:
                     self.open = False
-                    self._in_a_row = 0
+                    self._failures_in_a_row = 0
                     self._log.warning("Redis is back", lost=self.journal.dropped)
                 if closed:
                     pause = _FIRST_RETRY
@@ -311,13 +306,13 @@ class SettlingStore(Layer):
             self._recovering = None
 
     async def close(self) -> None:
-        """Finish what is under way, try once more to write what is left, and close."""
-        await self._under_way.none()
+        """Finish what is in flight, try once more to write the journal, and close."""
+        await self._in_flight.drained()
         self._closing = True
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.wait([self._recovering])
-            await self._under_way.none()  # what it had just begun to write
+            await self._resends.drained()
         if self.journal.hits:
             why = "a part of Redis is away"
             try:
@@ -328,11 +323,7 @@ class SettlingStore(Layer):
                 self._log.error("charges are lost", hits=self.journal.hits, error=why)
         await super().close()
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
 
-
-def _weight(where: Place, lanes: list[str]) -> int:
-    """About the bytes of memory of a place and a few lanes."""
-    return 400 + (len(where) if isinstance(where, str) else 0)
+def _acl_changed(error: StoreError) -> CallFailed:
+    """Return the error of a batch whose keys were forbidden, and no longer are, or the other way round: try it again."""
+    return CallFailed(str(error), Fate.REFUSED, partly=True)

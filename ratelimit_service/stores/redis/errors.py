@@ -1,8 +1,8 @@
-"""What an error of Redis says about the call that it answers: whether anything was applied, and what can follow.
+"""The meaning of each error of Redis: whether anything of the call was applied, and what a later call can do.
 
-The table is here, and docs/reliability.md has it in words. A refusal is listed only where Redis checks before the script
-begins, or where the script's first command, which writes the register, fails and ends it (hit.lua). Every other error may
-come after something was applied; such a call is settled under its number (layers/settling.py).
+docs/reliability.md has this table in words. An error is listed as a refusal only where Redis checks before the script begins,
+or where the script's first command, which writes the register, fails and ends it (hit.lua). Every other error may come after
+something was applied, so its batch is settled under its number (layers/settling.py).
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ E = TypeVar("E", bound=Exception)
 
 
 def bare(error: E) -> E:
-    """An error as a value that is passed on: without its traceback, and without those of its causes.
+    """Return an error without its traceback and its causes, to be passed on as a value.
 
-    Their frames hold the batch that failed, and often the error itself. Such a cycle stays until a full collection, of which
-    there are next to none (app.py).
+    The frames of a traceback refer to the batch that failed, and often to the error itself. Such a cycle stays until a full
+    garbage collection, and there are next to none (app.py).
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 class NotSent(RedisConnectionError):
-    """There is no connection, because of `cause`: nothing was sent."""
+    """There was no connection, because of `cause`: nothing was sent."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -52,37 +52,34 @@ class NotSent(RedisConnectionError):
 
 _FATES: tuple[tuple[type[Exception], Fate], ...] = (
     (NotSent, Fate.REFUSED),
-    (NoPermissionError, Fate.FORBIDDEN),  # an ACL names keys and commands; settling.py finds out which it is
-    (
-        OutOfMemoryError,
-        Fate.REFUSED,
-    ),  # maxmemory: checked before the first write of a script, and then no more
+    (NoPermissionError, Fate.FORBIDDEN),  # an ACL of keys or of commands: settling.py finds out
+    (OutOfMemoryError, Fate.REFUSED),  # maxmemory: checked before a script's first write, and not after it
     (ReadOnlyError, Fate.REFUSED),  # a replica
-    (MasterDownError, Fate.REFUSED),  # a replica without its primary, that does not serve stale data
-    (BusyLoadingError, Fate.REFUSED),  # LOADING: it has just started
+    (MasterDownError, Fate.REFUSED),  # a replica without its primary, which serves no stale data
+    (BusyLoadingError, Fate.REFUSED),  # LOADING: the server has just started
     (AuthenticationError, Fate.REFUSED),  # NOAUTH, WRONGPASS
     (NoScriptError, Fate.REFUSED),
     (ClusterDownError, Fate.REFUSED),
-    (TryAgainError, Fate.REFUSED),  # a slot half way to another server
+    (TryAgainError, Fate.REFUSED),  # a slot that is moving to another server
     (AskError, Fate.REFUSED),  # or MOVED, its subclass: the slot is on another server
     (ClusterCrossSlotError, Fate.REFUSED),
 )
 
 _FATES_OF_TEXTS = {
-    "no upstream host": Fate.REFUSED,  # Envoy's redis_proxy has nobody to send it to
-    # The first word is enough for these.
+    "no upstream host": Fate.REFUSED,  # Envoy's redis_proxy has no server to send it to
+    # These match by their first word.
     "MISCONF": Fate.REFUSED,  # a snapshot failed, and Redis accepts no writes until one succeeds
     "NOREPLICAS": Fate.REFUSED,  # fewer replicas than min-replicas-to-write
-    "BUSY": Fate.REFUSED,  # another script has been running for too long
-    "WRONGTYPE": Fate.BAD_LANE,  # the register: a counter of another type fails its own hit (hit.lua)
-    "unknown": Fate.REFUSED,  # unknown command 'EVALSHA': rename-command, or a proxy
-    "Unknown": Fate.REFUSED,  # Unknown Redis command called from script: SET, of the register
+    "BUSY": Fate.REFUSED,  # another script is running for too long
+    "WRONGTYPE": Fate.BAD_LANE,  # of the register: a counter of another type fails only its own hit (hit.lua)
+    "unknown": Fate.REFUSED,  # unknown command 'EVALSHA': renamed, or a proxy that does not have it
+    "Unknown": Fate.REFUSED,  # Unknown Redis command called from script: SET, for the register
 }
-"""By the text of an error that redis-py has no class for, or the first word of it."""
+"""For errors that redis-py has no class for: by the whole text, or by its first word."""
 
 
 def fate_of(error: Exception) -> Fate:
-    """What became of a call that failed with `error`."""
+    """Return what a call that failed with `error` did to the counters."""
     for kind, fate in _FATES:
         if isinstance(error, kind):
             return fate
@@ -93,7 +90,7 @@ def fate_of(error: Exception) -> Fate:
 
 
 def failure(error: Exception, *, partly: bool = False) -> StoreError:
-    """An error of redis-py as callers see it. Its own texts name hosts and ports, never credentials."""
+    """Return an error of redis-py as callers see it. The texts of redis-py name hosts and ports, never credentials."""
     if isinstance(error, StoreError):
         return error
     fate = fate_of(error)

@@ -1,4 +1,4 @@
-"""Reading and deleting the counters of a bucket, whose windows nobody knows: by walking through all keys of its server."""
+"""Reading and deleting the counters of a bucket. Their windows are not known, so all keys of the server are walked."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SCAN = "return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', '1000')"
 _READ = "return redis.call(ARGV[1], KEYS[2])"
 
 
-async def look_up(wire: Wire, prefix: str, bucket: str, command: str) -> dict[str, int | None]:
-    """What `command` (GET or GETDEL) returns for the counters of a bucket, by key. Raises StoreError.
+async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dict[str, int | None]:
+    """Return what `command` (GET or GETDEL) returns for each counter of a bucket, by key. Raises StoreError.
 
-    By scripts with the first key of the bucket's own calls (script.Call), so that a proxy sends them to the server that counts
-    the bucket. None is a value that is no number.
+    Scripts do it, with the same first key as the calls that count the bucket (ScriptCall), so that a proxy sends them to the
+    server of the bucket. None stands for a value that is not a number.
     """
     first = register(prefix, "", tag_of(bucket))
     keys: set[str] = set()
@@ -37,10 +37,10 @@ async def look_up(wire: Wire, prefix: str, bucket: str, command: str) -> dict[st
         raise failure(error) from None
 
 
-async def held(
+async def counters_on(
     client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
 ) -> dict[str, int | None]:
-    """What `get` says of the counters of a bucket on one server of a Cluster, by key. Raises StoreError."""
+    """Return what `get` returns for each counter of a bucket on one server of a Cluster, by key. Raises StoreError."""
     try:
         keys = sorted([key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)])
         return {key: number(await get(key)) for key in keys}
@@ -49,12 +49,12 @@ async def held(
 
 
 def pattern_of(bucket: str) -> str:
-    """A glob that matches the counters of a bucket and nothing else."""
+    """Return a glob that matches the counters of a bucket and nothing else."""
     return re.sub(r"([*?\[\]\\^])", r"\\\1", f"{bucket}:") + "*"
 
 
 def number(value: bytes | str | None) -> int | None:
-    """A counter's value."""
+    """Return the value of a counter; None where it is not a number."""
     try:
         return int(value) if value is not None else None
     except ValueError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from ...core.model import Hit
-from ..batch import Part, Place
+from ..batch import Groups, Origin, Part
+from ..lanes import Place
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 
@@ -18,7 +18,7 @@ _DIGITS = "0123456789abcdef"
 
 
 def _checksum(text: str) -> int:
-    """CRC16 as Redis Cluster has it; the slot is its 14 lowest bits."""
+    """Return the CRC16 of Redis Cluster; its 14 lowest bits are the slot."""
     return crc_hqx(text.encode(), 0)
 
 
@@ -31,16 +31,16 @@ def _ends() -> dict[int, str]:
 
 
 def slot_of(key: str) -> int:
-    """The slot of a key: of what stands between its first braces, or of all of it."""
+    """Return the slot of a key: that of the text between its first braces, or else of the whole key."""
     return key_slot(key.encode())
 
 
 @cache
 def tag_in(slot: int) -> str:
-    """A hash tag in a slot, for a key that must be there: five hexadecimal digits.
+    """Return a hash tag in a slot, for a key that must be there: five hexadecimal digits.
 
-    Trying texts until there is one for each slot takes tenths of a second. But the checksum of a text is the exclusive or of
-    that of its beginning, with zeros behind it, and that of its end: so an end is looked up for each beginning.
+    Trying texts until there is one for each slot takes tenths of a second. But the checksum of a text is the checksum of
+    its beginning followed by zeros, XOR the checksum of its end. So one lookup for each beginning finds a matching end.
     """
     ends = _ends()
     for beginning, checksum in _BEGINNINGS:
@@ -52,32 +52,32 @@ def tag_in(slot: int) -> str:
 
 
 def tag_of(key: str) -> str:
-    """The part of a key that is hashed: the text between its first braces, or all of it."""
+    """Return the hash tag of a key: the text between its first braces, or else the whole key."""
     begin = key.find("{") + 1
     end = key.find("}", begin) if begin else -1
     return key[begin:end] if end > begin else key
 
 
-def by_slot(groups: Sequence[Sequence[Hit]]) -> list[Part]:
-    """Split groups into a part for each slot that they touch; `Part.where` is the slot."""
+def by_slot(groups: Groups) -> list[Part]:
+    """Split groups into a part for each slot of their keys; `Part.place` is the slot."""
     return _split(groups, slot_of)
 
 
-def by_tag(groups: Sequence[Sequence[Hit]]) -> list[Part]:
-    """Split groups into a part for each hash tag, and so for each bucket; `Part.where` is the tag."""
+def by_tag(groups: Groups) -> list[Part]:
+    """Split groups into a part for each hash tag, and so for each bucket; `Part.place` is the tag."""
     return _split(groups, tag_of)
 
 
-def _split(groups: Sequence[Sequence[Hit]], place_of: Callable[[str], Place]) -> list[Part]:
-    places: dict[Place, dict[int, list[int]]] = {}
+def _split(groups: Groups, place_of: Callable[[str], Place]) -> list[Part]:
+    indexes: dict[Place, dict[int, list[int]]] = {}
     for number, group in enumerate(groups):
-        for at, hit in enumerate(group):
-            places.setdefault(place_of(hit.key), {}).setdefault(number, []).append(at)
+        for index, hit in enumerate(group):
+            indexes.setdefault(place_of(hit.key), {}).setdefault(number, []).append(index)
     return [
         Part(
-            [[groups[number][at] for at in members] for number, members in of_place.items()],
-            list(of_place.items()),
+            [[groups[number][index] for index in hits] for number, hits in of_place.items()],
+            [Origin(number, hits) for number, hits in of_place.items()],
             place,
         )
-        for place, of_place in places.items()
+        for place, of_place in indexes.items()
     ]

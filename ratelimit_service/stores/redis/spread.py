@@ -1,7 +1,8 @@
-"""Whether all keys behind an address are on one server: some proxies spread them over several, and say nothing of it.
+"""Whether all keys behind an address are on one server: some proxies spread them over several without saying so.
 
-Such a proxy (Envoy's redis_proxy, twemproxy) sends a script call to the server that has its first key, whatever its other keys
-are. One call for keys of several servers would count on one of them, and the next call, with another key in front, on another.
+Such a proxy (Envoy's redis_proxy, twemproxy) sends a script call to the server that has its first key, whatever its other
+keys are. A call with keys of several servers would count all of them on one server, and the next call, with another first
+key, on another.
 """
 
 from __future__ import annotations
@@ -14,60 +15,62 @@ from typing import Any
 
 from redis.exceptions import ClusterCrossSlotError, InvalidResponse, ResponseError
 
-from ..batch import REGISTER_TTL
-from .script import Arguments, register
+from ..lanes import REGISTER_TTL
+from .script import evalsha, register
+from .wire import Command
 
 _KEYS = 64
-"""How many keys are looked at from: with two servers, one of which has a tenth of the keys, the odds to miss it are 1 in 850."""
+"""Calls that read the marker, each with another first key. Where a second server has a tenth of the keys, the odds that all
+of them miss it are 1 in 850."""
 
 _MARKER_TTL = 60
+"""Seconds for which Redis keeps the marker."""
 
 
 class Spread(Enum):
     """How keys are spread over the servers behind an address."""
 
-    UNKNOWN = "not known yet: as TAGS, which is right in every case"
+    UNKNOWN = "not known yet: treated as TAGS, which is always correct"
     ONE = "all keys are on one server"
     SLOTS = "by Redis Cluster's slots: a call with keys of several slots is refused"
     TAGS = "by a proxy's own hash of a key, or of the text between its braces"
 
 
-async def find_out(ask: Callable[[Arguments], Awaitable[Any]], prefix: str) -> Spread:
-    """How keys are spread. `ask` runs hit.lua with these arguments, and returns or raises what is replied.
+async def find_out(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spread:
+    """Return how keys are spread. `ask` sends a command, and returns or raises the reply.
 
-    UNKNOWN where Redis does not count now (it is full, or read-only). Raises what redis-py does where that does not tell.
+    UNKNOWN where Redis does not count now (it is full, or read-only). Raises the error of redis-py where it leaves the
+    answer open.
     """
-    found = await _look(ask, prefix)
-    if (
-        found is Spread.TAGS
-    ):  # once more: the marker may have been lost by itself, to a FLUSHALL or a failover
-        found = await _look(ask, prefix)
+    found = await _try_keys(ask, prefix)
+    if found is Spread.TAGS:  # make sure that it was not a FLUSHALL or a failover that removed the marker
+        found = await _try_keys(ask, prefix)
     return found
 
 
-async def _look(ask: Callable[[Arguments], Awaitable[Any]], prefix: str) -> Spread:
-    """Count one key, and read it in calls with another key in front: on another server it is not there.
+async def _try_keys(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spread:
+    """Count a marker, and read it by calls with other first keys: a call that reaches another server does not find it.
 
-    All keys are registers by their names, so that an ACL need not allow others. The names have nothing in common beyond
-    that: texts that differ at their ends have similar hashes in some proxies (FNV-1a of twemproxy), and the same server.
+    All keys have names of registers, so that an ACL need not allow others. Apart from that the names have nothing in
+    common: some proxies (twemproxy with FNV-1a) put texts that differ only at their ends on the same server.
     """
     marker, *others = [register(prefix, f"probe-{uuid.uuid4().hex}") for _ in range(1 + _KEYS)]
     try:
-        before = await ask((2, marker, marker, "", REGISTER_TTL, 1, _MARKER_TTL))
+        before = await ask(evalsha(2, marker, marker, "", REGISTER_TTL, 1, _MARKER_TTL))
     except ClusterCrossSlotError:
         return Spread.SLOTS
     if before != [0]:
         return Spread.UNKNOWN
-    from_others = [ask((3, other, marker, marker, "", REGISTER_TTL, 0, 1, 0, 1)) for other in others]
-    replies = await asyncio.gather(*from_others, return_exceptions=True)
-    wrong = [reply for reply in replies if isinstance(reply, BaseException)]
-    if any(isinstance(error, ClusterCrossSlotError) for error in wrong):
+    commands = [evalsha(3, other, marker, marker, "", REGISTER_TTL, 0, 1, 0, 1) for other in others]
+    replies = await asyncio.gather(*map(ask, commands), return_exceptions=True)
+    errors = [reply for reply in replies if isinstance(reply, BaseException)]
+    if any(isinstance(error, ClusterCrossSlotError) for error in errors):
         return Spread.SLOTS
-    for error in wrong:
-        # Where a server of several is away, the proxy says so for the keys of that one.
-        if len(wrong) == len(replies) or not isinstance(error, ResponseError):
+    for error in errors:
+        # Where one server of several is away, the proxy answers the calls with its keys with an error reply.
+        if len(errors) == len(replies) or not isinstance(error, ResponseError):
             raise error
-    seen = [reply[1] if isinstance(reply, list) and len(reply) == 2 else None for reply in replies]
-    if not wrong and None in seen:
-        raise InvalidResponse(f"the script replied {replies[seen.index(None)]!r}")
-    return Spread.ONE if all(count == 1 for count in seen) else Spread.TAGS
+    found = [reply[1] if isinstance(reply, list) and len(reply) == 2 else None for reply in replies]
+    if not errors and None in found:
+        raise InvalidResponse(f"the script replied {replies[found.index(None)]!r}")
+    return Spread.ONE if all(count == 1 for count in found) else Spread.TAGS

@@ -1,7 +1,7 @@
-"""A connection to Redis that is driven directly: a command and a callback in, its reply out.
+"""A connection to Redis that is driven directly: commands and callbacks in, replies out.
 
-The way of script calls. redis-py's own costs a coroutine, a timer and a few tasks for each command, several times of what
-is left of it here: hiredis packs a command and reads the reply, and this module keeps who waits for which. What happens once
+Script calls go this way. redis-py's own way costs a coroutine, a timer and a few tasks for each command, several times what
+is left of it here: hiredis packs commands and reads replies, and this module matches replies to callbacks. What happens once
 for each connection is left to redis-py: sockets, TLS, logging in, the database, and asking sentinels.
 """
 
@@ -19,44 +19,44 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..batch import told
+from ..batch import result_of
 from .client import Address, Opened, close, open_connection, patience_of
 from .errors import NotSent, bare
 
 Argument = str | int | bytes
-Answered = Callable[[Any], None]
-"""Told the reply, or the exception in its place: an error reply, or why there is none."""
+Command = tuple[Argument, ...]
+OnReply = Callable[[Any], object]
+"""Called with the reply, or with an exception in its place: an error reply, or why there is none."""
 
 _NOT_YET: Any = object()
 
 _TRUSTED = 3.0
-"""Seconds for which a connection may be silent. After that, the next command goes by a new one: the network may have forgotten
-it, and it would take `patience` to find out. The health check asks once a second, so only a process that stood still waits
-for a new connection."""
+"""Seconds for which a connection may be silent. After that the next command goes by a new one: the network may have
+forgotten it, and finding that out would take `patience`. The health check runs once a second, so only a process that was
+stopped itself waits for a new connection."""
 
 _MEANWHILE = 0.001
-"""Seconds for what has arrived while this process itself was held up."""
+"""Seconds for reading what arrived while this process itself was stopped."""
 
 
 def ignore(reply: Any) -> None:
-    """For a reply that nobody needs."""
+    """Discard a reply."""
 
 
-async def asked(begin: Callable[[Answered], None]) -> Any:
-    """The reply that the callback is told which `begin` is given. Raises what stands in its place."""
-    reply: Any = await told(begin)
+async def reply_to(begin: Callable[[OnReply], None]) -> Any:
+    """Pass a callback to `begin`, and return the reply that it gets. Raises an exception that comes in its place."""
+    reply: Any = await result_of(begin)
     if isinstance(reply, Exception):
         raise reply
     return reply
 
 
 class Wire:
-    """Commands to the server of `client`, by one connection of their own, which is made when it is needed.
+    """Sends commands to the server of `client`, over one connection of its own, which is made when it is needed.
 
-    Replies come in the order of the commands. Where nothing is heard of the server for `patience` seconds (those of the
-    client, if they are not given), or the connection breaks, all that wait are told so: their commands may or may not have
-    been carried out. Where there is no connection, the error is NotSent. Nothing is sent twice. The next command makes a new
-    connection.
+    Replies come in the order of the commands. Where the server is silent for `patience` seconds (by default those of the
+    client), or the connection breaks, every waiting callback gets the error: its command may or may not have been carried
+    out. Where there is no connection, the error is NotSent. Nothing is sent twice. The next command makes a new connection.
     """
 
     def __init__(self, client: aioredis.Redis, patience: float | None = None) -> None:
@@ -64,29 +64,29 @@ class Wire:
         self._patience = patience_of(client) if patience is None else patience
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._waiting: list[tuple[tuple[Argument, ...], Answered]] = []
+        self._waiting: list[tuple[Command, OnReply]] = []
+        """Commands that wait for a connection."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def call(self, command: tuple[Argument, ...], then: Answered) -> None:
-        """Send a command; `then` is called once, on the loop, later or at once. Never raises."""
-        if self._connection is not None and self._connection.stale:
-            self.drop("it was silent for too long")
+    def call(self, command: Command, on_reply: OnReply) -> None:
+        """Send a command; `on_reply` is called once, on the loop, at once or later. Never raises."""
         if self._connection is not None:
-            self._connection.send(command, then)
-            return
+            if self._connection.send(command, on_reply):
+                return
+            self.drop("it was silent for too long")
         loop = asyncio.get_running_loop()
-        self._waiting.append((command, then))
+        self._waiting.append((command, on_reply))
         if self._timer is None:
             self._timer = loop.call_later(self._patience, self._give_up)
         if self._connecting is None:
             self._connecting = loop.create_task(self._connect())
 
     async def ask(self, *command: Argument) -> Any:
-        """Send a command, and wait for the reply. Raises what stands in its place."""
-        return await asked(lambda then: self.call(command, then))
+        """Send a command, and return its reply. Raises an exception that comes in its place."""
+        return await reply_to(lambda on_reply: self.call(command, on_reply))
 
     def drop(self, why: str, unless_at: Address | None = None) -> None:
-        """Close the connection, unless it leads to that address. Who waits for a reply is told why."""
+        """Close the connection, unless it leads to that address. Waiting callbacks get an error with the reason."""
         connection = self._connection
         if connection is not None and (unless_at is None or connection.address != unless_at):
             connection.fail(RedisConnectionError(why))
@@ -102,27 +102,27 @@ class Wire:
         await close(self.client)
 
     async def _connect(self) -> None:
-        wrong: Exception = RedisConnectionError("the connection broke at once")
+        error: Exception = RedisConnectionError("the connection broke at once")
         try:
             opened = await open_connection(self.client)
             self._connection = _Connection(opened, self._patience, self._forget)
-        except Exception as error:
-            wrong = bare(error)
+        except Exception as raised:
+            error = bare(raised)
         finally:
             self._connecting = None
-        for command, then in self._waited():
+        for command, on_reply in self._take_waiting():
             if self._connection is not None:
-                self._connection.send(command, then)
+                self._connection.send(command, on_reply, trusted=True)
             else:
-                _tell(then, NotSent(wrong))
+                _pass(on_reply, NotSent(error))
 
     def _give_up(self) -> None:
-        """Hold nobody up for longer; a connection may still come of it, for those who come later."""
-        for _, then in self._waited():
-            wrong = RedisTimeoutError(f"no connection within {self._patience * 1000:.0f} ms")
-            _tell(then, NotSent(wrong))
+        """Let no command wait any longer; a connection may still come, for later ones."""
+        for _, on_reply in self._take_waiting():
+            error = RedisTimeoutError(f"no connection within {self._patience * 1000:.0f} ms")
+            _pass(on_reply, NotSent(error))
 
-    def _waited(self) -> list[tuple[tuple[Argument, ...], Answered]]:
+    def _take_waiting(self) -> list[tuple[Command, OnReply]]:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -134,25 +134,25 @@ class Wire:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, taken over as it was `opened`; `lost` is called when it is of no use any more, before those who wait."""
+    """One connection, taken over from redis-py. `on_lost` is called when it is of no more use, before waiting callbacks."""
 
-    def __init__(self, opened: Opened, patience: float, lost: Callable[[], None]) -> None:
+    def __init__(self, opened: Opened, patience: float, on_lost: Callable[[], None]) -> None:
         self.address = opened.address
         self._loop = asyncio.get_running_loop()
-        self._stream = opened.stream  # asyncio closes what nobody holds
+        self._stream = opened.stream  # asyncio closes a stream that nothing refers to
         self._transport = opened.stream.transport
-        self._lost = lost
+        self._on_lost = on_lost
         self._patience = patience
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOT_YET
         )
-        self._pending: deque[Answered] = deque()
+        self._pending: deque[OnReply] = deque()
         self._unsent: list[bytes] = []
         """Commands of this turn of the loop."""
         self._heard = self._loop.time()
-        """When something came last, or was sent after all replies were there."""
+        """When something came last, or was sent after all replies had come."""
         self._late = -1.0
-        """The same, when nothing had come in time."""
+        """The value of `_heard` when nothing had come in time."""
         self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._failed = False
@@ -160,23 +160,27 @@ class _Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits for a reply."""
+        """Whether a callback waits for a reply."""
         return bool(self._pending)
 
-    @property
-    def stale(self) -> bool:
-        """Whether nobody waits for a reply, and nothing was sent or heard for so long that the network may have lost it."""
-        return not self._pending and self._loop.time() > self._heard + _TRUSTED
+    def send(self, command: Command, on_reply: OnReply, *, trusted: bool = False) -> bool:
+        """Send a command; return False where the connection was silent for so long that the network may have lost it.
 
-    def send(self, command: tuple[Argument, ...], then: Answered) -> None:
-        """Send a command: at once where nobody waits for a reply, else in one write with all others of this turn of the loop."""
+        A `trusted` connection is not checked for that. The command is written at once where no other waits for its reply, else together
+        with all others of this turn of the loop.
+        """
+        idle = not self._pending
+        if idle:
+            now = self._loop.time()
+            if now > self._heard + _TRUSTED and not trusted:
+                return False
+            self._heard = now
         try:
             data: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         except Exception as error:
-            _tell(then, bare(error))
-            return
-        if not self._pending:
-            self._heard = self._loop.time()
+            _pass(on_reply, bare(error))
+            return True
+        if idle:
             if self._timer is None:
                 self._timer = self._loop.call_later(self._patience, self._look)
             self._transport.write(data)
@@ -184,7 +188,8 @@ class _Connection(asyncio.Protocol):
             if not self._unsent:
                 self._loop.call_soon(self._send_rest)
             self._unsent.append(data)
-        self._pending.append(then)
+        self._pending.append(on_reply)
+        return True
 
     def _send_rest(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -192,50 +197,50 @@ class _Connection(asyncio.Protocol):
             self._transport.write(b"".join(unsent))
 
     def data_received(self, data: bytes) -> None:
-        """Hand replies to who waits for them."""
+        """Pass each reply to its callback."""
         self._heard = self._loop.time()
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOT_YET:
                 if not self._pending:
-                    raise InvalidResponse("a reply that nobody waits for")
-                _tell(self._pending.popleft(), reply)
+                    raise InvalidResponse("a reply to no command")
+                _pass(self._pending.popleft(), reply)
         except (
             Exception
-        ) as error:  # redis-py's reader of errors raises anything, for a MOVED without an address
+        ) as error:  # redis-py's parser of errors raises anything, for a MOVED without an address
             self.fail(error)
         if self._drained is not None and not self._pending:
             self._drained.set_result(None)
             self._drained = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other end has closed it, or the network has."""
+        """Fail: the peer has closed the connection, or the network has."""
         self.fail(RedisConnectionError(str(exc) if exc else "Connection closed by server."))
 
     def fail(self, error: Exception) -> None:
-        """Close it at once, and tell everybody who waits why."""
+        """Close the connection at once, and pass the error to every waiting callback."""
         if self._failed:
             return
         self._failed = True
         if self._timer is not None:
             self._timer.cancel()
         self._transport.abort()
-        self._lost()
+        self._on_lost()
         while self._pending:
-            _tell(self._pending.popleft(), error)
+            _pass(self._pending.popleft(), error)
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
 
     async def drained(self) -> None:
-        """Wait until nobody waits for a reply."""
+        """Wait until no callback waits for a reply."""
         if self._pending:
             if self._drained is None:
                 self._drained = self._loop.create_future()
             await asyncio.shield(self._drained)
 
     def _look(self) -> None:
-        """See whether replies still come, and come back when the next one is due."""
+        """Check that replies still come, and check again when the next one is due."""
         self._timer = None
         if not self._pending:
             return
@@ -243,18 +248,18 @@ class _Connection(asyncio.Protocol):
         if self._loop.time() < due:
             self._timer = self._loop.call_at(due, self._look)
         elif self._late != self._heard:
-            # Once more, after what is here has been read: it may be this process that stood still.
+            # Look once more after reading what is there: this process itself may have been stopped.
             self._late = self._heard
             self._timer = self._loop.call_later(_MEANWHILE, self._look)
         else:
             self.fail(RedisTimeoutError(f"no answer within {self._patience * 1000:.0f} ms"))
 
 
-def _tell(then: Answered, reply: Any) -> None:
-    """A callback that fails must not take the replies of others with it."""
+def _pass(on_reply: OnReply, reply: Any) -> None:
+    """Call a callback. Where it fails, the replies of others must not be lost with it."""
     try:
-        then(reply)
+        on_reply(reply)
     except Exception as error:
         asyncio.get_running_loop().call_exception_handler(
-            {"message": "an answer of Redis could not be dealt with", "exception": error}
+            {"message": "a reply of Redis could not be processed", "exception": error}
         )

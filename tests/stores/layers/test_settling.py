@@ -1,4 +1,4 @@
-"""What becomes of hits when calls to Redis fail: the settling layer over a backend that fails as it is told."""
+"""The settling layer over a backend whose calls fail on demand: every charge is counted once."""
 
 from __future__ import annotations
 
@@ -6,40 +6,50 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
-from ratelimit_service.core.decision import Count
 from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.runtime.tasks import Background
-from ratelimit_service.stores.batch import EVERYWHERE, Applied, Batch, CallFailed, Fate, Part, Place
+from ratelimit_service.stores.batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, Origin, Part
+from ratelimit_service.stores.lanes import EVERYWHERE, Lane, Place
 from ratelimit_service.stores.layers import settling
-from ratelimit_service.stores.layers.journal import Entry, Journal
+from ratelimit_service.stores.layers.journal import Journal
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
 
 
+class Call(NamedTuple):
+    """A call of the script as the backend got it; a Batch and its Lane change later."""
+
+    groups: Groups
+    place: Place
+    lane: str
+    number: int | None
+
+
 class Backend(MemoryStore):
-    """Applies batches as hit.lua does, registers included; fails before or after applying, as `faults` says."""
+    """Applies batches as hit.lua does, registers included; each of `faults` fails a call "before" or "after" it is applied."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__(lambda: 0.0)
         self.faults = list(faults)
-        self.registers: dict[str, str] = {}
-        self.batches: list[Batch] = []
+        self.registers: dict[str, int] = {}
+        self.calls: list[Call] = []
         self.away = False
         self.clock: float | None = None
-        """What it says when it is asked for the time."""
+        """The time of Redis; None where it does not report it."""
         self.fates: dict[str, Fate] = {}
-        """What becomes of calls with certain keys; nothing of them is applied."""
+        """Keys whose calls fail; nothing of them is applied."""
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part] | None:
+    def split(self, groups: Groups) -> Sequence[Part] | None:
         return None
 
-    def server_of(self, where: Place) -> object:
-        return where
+    def server_of(self, place: Place) -> object:
+        return place
 
     async def time(self) -> float | None:
         return self.clock
@@ -48,27 +58,27 @@ class Backend(MemoryStore):
         if self.away:
             raise StoreError("away")
 
-    def apply(self, batch: Batch, then: Applied) -> None:
-        self.batches.append(batch)
-        asyncio.get_running_loop().call_soon(lambda: then(self._apply_or_fail(batch)))
+    def apply(self, batch: Batch, on_applied: OnApplied) -> None:
+        lane = batch.sent
+        call = Call(batch.groups, batch.place, lane.name if lane else "", lane.number if lane else None)
+        self.calls.append(call)
+        asyncio.get_running_loop().call_soon(lambda: on_applied(self.apply_or_fail(call)))
 
-    def _apply_or_fail(self, batch: Batch) -> list[list[Count]] | StoreError:
+    def apply_or_fail(self, call: Call) -> Counts | StoreError:
         fault = self.faults.pop(0) if self.faults else ""
         if self.away or fault == "before":
             return StoreError("not sent")
-        keys = {hit.key for group in batch.groups for hit in group}
+        keys = {hit.key for group in call.groups for hit in group}
         for key, fate in self.fates.items():
             if key in keys:
                 return CallFailed(fate.value, fate)
         outcomes: list[Outcome] = []
-        if self.registers.get(batch.lane) != batch.number:
-            self.registers[batch.lane] = batch.number
-            self.hit(batch.groups, outcomes.extend)
-        else:
-            self.hit(
-                [[replace(hit, amount=0) for hit in group] for group in batch.groups],
-                outcomes.extend,
-            )
+        groups = call.groups
+        if call.number is not None:
+            if self.registers.get(call.lane) == call.number:
+                groups = [[replace(hit, amount=0) for hit in group] for group in groups]
+            self.registers[call.lane] = call.number
+        self.hit(groups, outcomes.extend)
         if fault == "after":
             return StoreError("the answer was lost")
         return [list(outcome) for outcome in outcomes if not isinstance(outcome, StoreError)]
@@ -77,7 +87,7 @@ class Backend(MemoryStore):
 class TwoSlots(Backend):
     """A backend of two servers, each with a slot: keys that begin with `a`, and all others.
 
-    `down` are the slots whose server fails every call, `known` those of which that is known.
+    The servers of slots in `down` fail every call; those in `known` are known to be away.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -85,27 +95,27 @@ class TwoSlots(Backend):
         self.down: set[Place] = set()
         self.known: set[Place] = set()
 
-    def parts(self, groups: Sequence[Sequence[Hit]]) -> Sequence[Part]:
-        def part(slot: int, mine: Callable[[str], bool]) -> Part:
-            places = [
-                (number, [place for place, hit in enumerate(group) if mine(hit.key)])
+    def split(self, groups: Groups) -> Sequence[Part]:
+        def part(slot: int, is_in: Callable[[str], bool]) -> Part:
+            origins = [
+                Origin(number, [index for index, hit in enumerate(group) if is_in(hit.key)])
                 for number, group in enumerate(groups)
             ]
-            places = [(number, chosen) for number, chosen in places if chosen]
+            origins = [origin for origin in origins if origin.hits]
             return Part(
-                [[groups[number][place] for place in chosen] for number, chosen in places], places, slot
+                [[groups[number][index] for index in hits] for number, hits in origins], origins, slot
             )
 
         parts = [part(0, lambda key: key.startswith("a")), part(1, lambda key: not key.startswith("a"))]
-        return [part for part in parts if part.places]
+        return [part for part in parts if part.origins]
 
-    def server_of(self, where: Place) -> object:
-        return None if where in self.known else f"server {where}"
+    def server_of(self, place: Place) -> object:
+        return None if place in self.known else f"server {place}"
 
-    def _apply_or_fail(self, batch: Batch) -> list[list[Count]] | StoreError:
-        if batch.where in self.down:
+    def apply_or_fail(self, call: Call) -> Counts | StoreError:
+        if call.place in self.down:
             return CallFailed("one server is away", Fate.LOST, partly=True)
-        return super()._apply_or_fail(batch)
+        return super().apply_or_fail(call)
 
 
 async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outcome]:
@@ -115,7 +125,7 @@ async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outc
 
 
 def is_open(store: SettlingStore) -> bool:
-    """Whether nothing is sent to Redis; asked anew each time."""
+    """Whether the circuit is open. A function, because mypy takes a property for constant."""
     return store.open
 
 
@@ -153,9 +163,9 @@ async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
     await charge(store, "a")
     await settled(store)
     await charge(store, "b")
-    lanes = [batch.lane for batch in backend.batches]
+    lanes = [call.lane for call in backend.calls]
     assert lanes[0] == lanes[1] != lanes[2]
-    backend._apply_or_fail(backend.batches[0])
+    backend.apply_or_fail(backend.calls[0])
     assert {"a": 1, "b": 1} == backend._counters
 
 
@@ -165,9 +175,9 @@ async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
     store = SettlingStore(backend)
     await charge(store, "a")
     await charge(store, "a")
-    assert 1 == len({batch.lane for batch in backend.batches})
+    assert 1 == len({call.lane for call in backend.calls})
     await asyncio.gather(*[charge(store, "a") for _ in range(3)])
-    assert 3 == len({batch.lane for batch in backend.batches[2:]})
+    assert 3 == len({call.lane for call in backend.calls[2:]})
 
 
 async def test_writing_the_journal_goes_on_after_an_error_that_nobody_expected(
@@ -208,11 +218,11 @@ async def test_three_failures_open_the_circuit_and_nothing_is_sent_then() -> Non
     for _ in range(3):
         await charge(store, "a", amount=10)
     assert is_open(store)
-    sent = len(backend.batches)
+    sent = len(backend.calls)
     for amount in (5, 0, -2):
         (outcome,) = await charge(store, "a", amount=amount)
         assert "Redis is away" == str(outcome)
-    assert sent == len(backend.batches)
+    assert sent == len(backend.calls)
     assert 5 == store.journal.hits  # the check is not kept
     backend.away = False
     await settled(store)
@@ -279,7 +289,9 @@ async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
     store = SettlingStore(backend)
     charges = [asyncio.create_task(charge(store, "a")) for _ in range(70)]
     outcomes = [outcome for (outcome,) in await asyncio.gather(*charges)]
-    assert ["Redis does not keep up"] * 6 == [str(it) for it in outcomes if isinstance(it, StoreError)]
+    assert ["Redis is overloaded: 64 calls are in flight"] * 6 == [
+        str(it) for it in outcomes if isinstance(it, StoreError)
+    ]
     await settled(store)
     assert {"a": 70} == backend._counters
 
@@ -315,7 +327,10 @@ async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
     for _ in range(3):
         await charge(store, "x")
     backend.away = False
-    store.journal.add(Entry([[Hit("minute", 5, ttl=60), Hit("day", 5, ttl=86_400)]], store._now() - 100))
+    hundred_seconds_ago = asyncio.get_running_loop().time() - 100
+    store.journal.add(
+        Batch([[Hit("minute", 5, ttl=60), Hit("day", 5, ttl=86_400)]], kept_at=hundred_seconds_ago)
+    )
     await settled(store)
     assert {"x": 3, "day": 5} == backend._counters
 
@@ -332,7 +347,7 @@ async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
     await until(lambda: not is_open(store))
     assert {"good": 5} == backend._counters
     assert (3, [[5]]) == (store.journal.hits, await charge(store, "good"))
-    sent = [(batch.lane, batch.number) for batch in backend.batches if batch.groups[0][0].key == "bad"]
+    sent = [(call.lane, call.number) for call in backend.calls if call.groups[0][0].key == "bad"]
     assert len(set(sent)) == 3 < len(sent)
     backend.fates.clear()
     await settled(store)
@@ -350,9 +365,9 @@ async def test_a_server_that_stays_away_holds_up_no_other() -> None:
     await until(lambda: backend._counters == {f"b{number}": 1 for number in range(8)})
     assert not is_open(store)
     backend.known = {0}
-    asked = len(backend.batches)
+    asked = len(backend.calls)
     await store._writer.write()
-    assert (asked, 8) == (len(backend.batches), store.journal.hits)
+    assert (asked, 8) == (len(backend.calls), store.journal.hits)
     backend.down, backend.known = set(), set()
     await settled(store)
     assert {f"{slot}{number}": 1 for number in range(8) for slot in "ab"} == backend._counters
@@ -381,10 +396,10 @@ async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
     backend.down = {0}
     for _ in range(3):
         await charge(store, "a")
-    sent = len(backend.batches)
+    sent = len(backend.calls)
     (outcome,) = await charge(store, "a", "b")
     assert ["a part of Redis is away", "0"] == [str(count) for count in outcome]  # type: ignore[union-attr]
-    assert sent + 1 == len(backend.batches)
+    assert sent + 1 == len(backend.calls)
     backend.down = set()
     await settled(store)
     assert {"a": 4, "b": 1} == backend._counters
@@ -398,12 +413,12 @@ async def test_what_was_refused_needs_no_settling() -> None:
     for _ in range(5):
         await charge(store, "a")
     assert is_open(store)
-    assert {""} == {entry.lane for entry in store.journal._queues[EVERYWHERE]}
-    assert 1 == len({batch.lane for batch in backend.batches})
+    assert {None} == {batch.sent for batch in store.journal._queues[EVERYWHERE]}
+    assert 1 == len({call.lane for call in backend.calls})
     backend.fates.clear()
     await settled(store)
     assert {"a": 5} == backend._counters
-    assert 1 == len({batch.lane for batch in backend.batches})
+    assert 1 == len({call.lane for call in backend.calls})
 
 
 async def test_a_lane_that_cannot_be_used_is_left() -> None:
@@ -414,7 +429,7 @@ async def test_a_lane_that_cannot_be_used_is_left() -> None:
         backend.fates["a"] = Fate.BAD_LANE
         await charge(store, "a")
     assert not is_open(store)
-    assert 4 == len({batch.lane for batch in backend.batches})
+    assert 4 == len({call.lane for call in backend.calls})
     backend.fates.clear()
     await settled(store)
     assert {"a": 4} == backend._counters
@@ -433,7 +448,7 @@ async def test_what_is_forbidden_fails_by_itself() -> None:
         isinstance(count, CounterRefused) for (count,) in outcomes
     ]
     assert [0, 1, 2, 3, 4, 5] == [count for (count,) in outcomes if not isinstance(count, StoreError)]
-    assert [9, 0, 1, 1, 9] == [len(batch.groups) for batch in backend.batches]
+    assert [9, 0, 1, 1, 9] == [len(call.groups) for call in backend.calls]
     assert {"open": 6} == backend._counters
     assert (0, False) == (store.journal.hits, store.open)
 
@@ -454,16 +469,16 @@ async def test_a_connection_that_breaks_while_forbidden_keys_are_looked_for_lose
 def test_charges_that_were_never_sent_are_put_together() -> None:
     """With the time that each has left; one that was sent stays as it was sent."""
     journal = Journal(100)
-    sent = Entry([[Hit("c", 1, ttl=60)], [Hit("d", 0, ttl=60)]], 16.0, EVERYWHERE, "lane", "7")
-    journal.add(Entry([[Hit("a", 1, ttl=60)]], 10.0))
-    journal.add(Entry([[Hit("b", 1, ttl=60)]], 15.0))
+    sent = Batch([[Hit("c", 1, ttl=60)], [Hit("d", 0, ttl=60)]], sent=Lane("lane", [], 7), kept_at=16.0)
+    journal.add(Batch([[Hit("a", 1, ttl=60)]], kept_at=10.0))
+    journal.add(Batch([[Hit("b", 1, ttl=60)]], kept_at=15.0))
     journal.add(sent)
-    journal.add(Entry([[Hit("e", 1, ttl=60)]], 17.0, 5))
-    assert (4, 3, 1) == (journal.hits, journal.entries(EVERYWHERE), journal.entries(5))
-    assert Entry([[Hit("a", 1, ttl=60)], [Hit("b", 1, ttl=65)]], 10.0) == journal.take(EVERYWHERE)
+    journal.add(Batch([[Hit("e", 1, ttl=60)]], 5, kept_at=17.0))
+    assert (4, 3, 1) == (journal.hits, journal.batches_at(EVERYWHERE), journal.batches_at(5))
+    assert Batch([[Hit("a", 1, ttl=60)], [Hit("b", 1, ttl=65)]], kept_at=10.0) == journal.take(EVERYWHERE)
     assert sent == journal.take(EVERYWHERE)
     assert [5] == journal.places()
-    assert Entry([[Hit("e", 1, ttl=60)]], 17.0, 5) == journal.take(5)
+    assert Batch([[Hit("e", 1, ttl=60)]], 5, kept_at=17.0) == journal.take(5)
     assert (0, []) == (journal.hits, journal.places())
 
 
@@ -540,7 +555,7 @@ async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> N
     await store.ping()
     backend.faults = ["after"]
     answer = asyncio.ensure_future(charge(store, "a", amount=2))
-    while not backend.batches:
+    while not backend.calls:
         await asyncio.sleep(0)
     backend.clock += 2 * 3_600
     await store.ping()

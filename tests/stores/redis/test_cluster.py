@@ -24,7 +24,7 @@ def owners(store: ClusterStore, *slots: int) -> list[str]:
 
 def partly(store: ClusterStore) -> bool:
     """Whether a failure is one of a part of the Cluster."""
-    failure = store._failure(OSError("gone"))
+    failure = store._on_error(OSError("gone"))
     assert isinstance(failure, CallFailed)
     return failure.partly
 
@@ -64,13 +64,13 @@ async def test_connections_are_kept_as_long_as_their_server_has_slots() -> None:
     assert before is not None
     before.used = asyncio.get_running_loop().time()
     cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
-    assert before in cluster._nodes.values()
+    assert before in cluster._servers.values()
     cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
     assert before is cluster._owners[0]
     cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
     before.used -= 60
     cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
-    assert before not in cluster._nodes.values()
+    assert before not in cluster._servers.values()
     await cluster.close()
 
 

@@ -111,7 +111,7 @@ async def test_a_cluster_that_talks_nonsense_is_asked_again_until_it_does_not(
             with pytest.raises(StoreError, match="Redis: "):
                 await probe()
         node.away = True
-        store._mend()
+        store._repair()
         async with asyncio.timeout(10):
             while dict(background.failures())["cluster_slots"] < 2:
                 await asyncio.sleep(0.001)

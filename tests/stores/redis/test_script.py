@@ -6,21 +6,26 @@ import pytest
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
-from ratelimit_service.stores.batch import REGISTER_TTL, Batch
-from ratelimit_service.stores.redis.script import Call
+from ratelimit_service.stores.batch import Batch, Groups
+from ratelimit_service.stores.lanes import EVERYWHERE, REGISTER_TTL, Lane
+from ratelimit_service.stores.redis.script import ScriptCall
 
 HOLDS = Gate.REFUSES | Gate.HOLDS
 
 
-def call(*groups: list[Hit]) -> Call:
-    return Call(Batch(groups, "lane-1", "7"))
+def batch(groups: Groups) -> Batch:
+    return Batch(groups, EVERYWHERE, Lane("lane-1", [], 7))
+
+
+def call(*groups: list[Hit]) -> ScriptCall:
+    return ScriptCall(batch(groups))
 
 
 def test_every_counter_of_its_own_is_a_hit() -> None:
     """The counters, the register of the lane, the number of the batch, and what each counter gets."""
     made = call([Hit("{d|a}:h", 1, ttl=60), Hit("{d|a}:d", 1, ttl=600)], [Hit("{d|b}:h", 4, ttl=61)])
     keys = ("{d|a}:h", "{d|a}:d", "{d|b}:h", "lane:lane-1")
-    assert (4, *keys, "7", REGISTER_TTL, 1, 60, 1, 600, 4, 61) == made.arguments
+    assert (4, *keys, 7, REGISTER_TTL, 1, 60, 1, 600, 4, 61) == made.command[2:]
     assert [[5, 6], [7]] == made.counts([5, 6, 7])
 
 
@@ -32,14 +37,14 @@ def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
         [],
         [Hit("a", 5, ttl=62), Hit("a", 7, ttl=63)],
     )
-    assert (3, "a", "b", "lane:lane-1", "7", REGISTER_TTL, 22, 60, 1, 60) == made.arguments
+    assert (3, "a", "b", "lane:lane-1", 7, REGISTER_TTL, 22, 60, 1, 60) == made.command[2:]
     assert [[100, 3], [110], [], [110, 115]] == made.counts([100, 3])
 
 
 def test_checks_alone_write_nothing() -> None:
     """Not even the register."""
     made = call([Hit("a", 0, ttl=60)], [Hit("a", 0, ttl=60)])
-    assert (2, "a", "lane:lane-1", "", REGISTER_TTL, 0, 60) == made.arguments
+    assert (2, "a", "lane:lane-1", "", REGISTER_TTL, 0, 60) == made.command[2:]
     assert [[3], [3]] == made.counts([3])
 
 
@@ -57,14 +62,14 @@ def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -
     )
     keys = ("a", "b", "b", "c", "c", "e", "e", "lane:lane-1")
     hits = (7, 60, 1, 60, 3, 60, 3, 60, 1, 60, 6, 60, -2, 60)
-    assert (8, *keys, "7", REGISTER_TTL, *hits, 3, 2, HOLDS, 9, Gate.REFUSES, 8) == made.arguments
+    assert (8, *keys, 7, REGISTER_TTL, *hits, 3, 2, HOLDS, 9, Gate.REFUSES, 8) == made.command[2:]
     assert [[10], [11], [20], [~21, ~30], [13], [30], [0], [6]] == made.counts([10, 20, ~21, ~30, 30, 0, 6])
 
 
 def test_what_is_put_together_saturates_as_it_would_one_by_one() -> None:
     """No more than a counter can hold is sent, and no more is told."""
     made = call([Hit("a", COUNTER_MAX - 1, ttl=60)], [Hit("a", 5, ttl=60)], [Hit("a", 5, ttl=60)])
-    assert COUNTER_MAX == made.arguments[5]
+    assert COUNTER_MAX == made.command[7]
     assert [[0], [COUNTER_MAX - 1], [COUNTER_MAX]] == made.counts([0])
     assert [[7], [COUNTER_MAX], [COUNTER_MAX]] == made.counts([7])
 
@@ -89,9 +94,9 @@ def test_what_is_no_reply_of_the_script_is_an_error(reply: object) -> None:
 
 def test_the_register_has_the_prefix_of_all_keys() -> None:
     """An ACL may ask for one."""
-    batch = Batch([[Hit("rl:{d|a}:h", 1, ttl=60)]], "lane-1", "7")
-    assert "rl:lane:lane-1" == Call(batch, "rl:").arguments[2]
-    assert "rl:lane:lane-1{2f}" == Call(batch, "rl:", "2f").arguments[2]
+    one = batch([[Hit("rl:{d|a}:h", 1, ttl=60)]])
+    assert "rl:lane:lane-1" == ScriptCall(one, "rl:").command[4]
+    assert "rl:lane:lane-1{2f}" == ScriptCall(one, "rl:", "2f").command[4]
 
 
 def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None:
@@ -101,15 +106,15 @@ def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None
         [Hit("{d|a}:h", 1, ttl=60)],
         [Hit("{d|a}:h", 2, ttl=60, limit=5, gate=both), Hit("{d|a}:d", 2, ttl=600, limit=9, gate=both)],
     ]
-    made = Call(Batch(groups, "lane-1", "7"), "", "d|a", routed=True)
+    made = ScriptCall(batch(groups), "", "d|a", routed=True)
     keys = ("lane:{d|a}", "{d|a}:h", "{d|a}:h", "{d|a}:d", "lane:lane-1{d|a}")
     hits = (0, 1, 1, 60, 2, 60, 2, 600)
-    assert (5, *keys, "7", REGISTER_TTL, *hits, 3, 2, both, 5, both, 9) == made.arguments
+    assert (5, *keys, 7, REGISTER_TTL, *hits, 3, 2, both, 5, both, 9) == made.command[2:]
     assert [[3], [4, ~8]] == made.counts([0, 3, 4, ~8])
     assert isinstance(made.counts([3, 4, 8]), Exception)
 
 
 def test_a_batch_without_groups_is_the_register_alone() -> None:
     """It tells whether Redis would take a batch."""
-    made = Call(Batch((), "lane-1", "7"), "rl:")
-    assert ((1, "rl:lane:lane-1", "7", REGISTER_TTL), []) == (made.arguments, made.counts([]))
+    made = ScriptCall(batch(()), "rl:")
+    assert ((1, "rl:lane:lane-1", 7, REGISTER_TTL), []) == (made.command[2:], made.counts([]))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.model import Hit
-from ratelimit_service.stores.batch import Part, Place, joined
+from ratelimit_service.stores.batch import Groups, Origin, Part, join
+from ratelimit_service.stores.lanes import Place
 from ratelimit_service.stores.redis import slots
 from ratelimit_service.stores.redis.script import register
 from ratelimit_service.stores.redis.slots import SLOTS, by_slot, by_tag, slot_of, tag_in, tag_of
@@ -88,25 +89,26 @@ GROUPS = st.lists(st.lists(KEYS.map(lambda key: Hit(key, 1, ttl=60)), max_size=5
 @given(GROUPS, st.sampled_from([(by_slot, slot_of), (by_tag, tag_of)]))
 def test_what_is_split_can_be_put_together_again(
     groups: list[list[Hit]],
-    by: tuple[Callable[[Sequence[Sequence[Hit]]], list[Part]], Callable[[str], Place]],
+    by: tuple[Callable[[Groups], list[Part]], Callable[[str], Place]],
 ) -> None:
     """Every hit is in one part, in its order, and its count comes back in its place."""
     split, place_of = by
     parts = split(groups)
-    assert len({part.where for part in parts}) == len(parts)
-    assert all(place_of(hit.key) == part.where for part in parts for group in part.groups for hit in group)
+    assert len({part.place for part in parts}) == len(parts)
+    assert all(place_of(hit.key) == part.place for part in parts for group in part.groups for hit in group)
     numbers = iter(range(100))
     number_of = {id(hit): next(numbers) for group in groups for hit in group}
     counts = [[[number_of[id(hit)] for hit in group] for group in part.groups] for part in parts]
-    assert [[number_of[id(hit)] for hit in group] for group in groups] == joined(groups, parts, counts)
+    assert [[number_of[id(hit)] for hit in group] for group in groups] == join(groups, parts, counts)
 
 
 def test_a_part_has_only_groups_that_are_in_its_slot() -> None:
     """However many other requests there are in the batch."""
     groups = [[Hit(f"{{d|k={number}}}:hour:x", 1, ttl=60)] for number in range(100)]
-    parts = {part.where: part for part in by_slot(groups)}
+    parts = {part.place: part for part in by_slot(groups)}
     slot = slot_of(groups[42][0].key)
     alone = [number for number, group in enumerate(groups) if slot_of(group[0].key) == slot]
     assert (
-        Part([groups[number] for number in alone], [(number, [0]) for number in alone], slot) == parts[slot]
+        Part([groups[number] for number in alone], [Origin(number, [0]) for number in alone], slot)
+        == parts[slot]
     )

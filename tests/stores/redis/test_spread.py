@@ -11,9 +11,9 @@ import pytest
 from redis.exceptions import ClusterCrossSlotError, InvalidResponse, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ratelimit_service.stores.redis.script import Arguments
 from ratelimit_service.stores.redis.slots import slot_of, tag_of
 from ratelimit_service.stores.redis.spread import Spread, find_out
+from ratelimit_service.stores.redis.wire import Command
 
 
 def fnv1a(key: str) -> int:
@@ -42,8 +42,9 @@ class Servers:
         self.failures: dict[int, Exception] = {}
         self.asked = 0
 
-    async def ask(self, arguments: Arguments) -> Any:
+    async def ask(self, command: Command) -> Any:
         self.asked += 1
+        arguments = command[2:]
         number = int(arguments[0])
         *keys, _ = map(str, arguments[1 : number + 1])
         server = self._server_of(keys[0])
@@ -94,7 +95,8 @@ async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
 async def test_slots_are_refused_by_redis_itself() -> None:
     """A call with keys of several slots is refused, so that nothing has to be found out."""
 
-    async def ask(arguments: Arguments) -> Any:
+    async def ask(command: Command) -> Any:
+        arguments = command[2:]
         keys = map(str, arguments[1 : int(arguments[0]) + 1])
         if len(set(map(slot_of, keys))) > 1:
             raise ClusterCrossSlotError("Keys in request don't hash to the same slot")
@@ -107,7 +109,7 @@ async def test_what_is_no_reply_of_the_script_tells_nothing() -> None:
     """Of something that stands between."""
     replies = iter([[0], *[[0, 1, 2]] * 64])
 
-    async def ask(arguments: Arguments) -> Any:
+    async def ask(command: Command) -> Any:
         return next(replies)
 
     with pytest.raises(InvalidResponse):

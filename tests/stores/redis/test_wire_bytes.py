@@ -170,7 +170,7 @@ async def test_an_idle_connection_is_not_looked_at() -> None:
     bench.clock.strike()
     dues.append(bench.clock.due)
     bench.clock.now = 30.0
-    bench.connection.send(("PING",), ignore)
+    bench.connection.send(("PING",), ignore, trusted=True)
     dues.append(bench.clock.due)
     bench.connection.connection_lost(OSError("reset"))
     assert [None, 1.0, None, 31.0, None] == [*dues, bench.clock.due]

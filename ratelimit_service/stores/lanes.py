@@ -1,0 +1,73 @@
+"""Lanes: how a batch is applied once, however often it is sent.
+
+A lane carries one batch at a time, each under a higher number. Redis keeps the number of the last batch in the lane's
+register, and applies no batch whose number it finds there. So a lane that carried a batch of unknown outcome carries no
+other: the first call may still arrive, and must find its own number.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+from ..core.recent import MIB, Recent
+from .moments import Moment
+
+REGISTER_TTL = 3_600
+"""Seconds for which Redis keeps a register. A batch that cannot be settled within half of it is counted as lost."""
+
+Place = int | str
+"""What the keys of one script call have in common: their slot, their hash tag, or only Redis itself (EVERYWHERE)."""
+
+EVERYWHERE: Place = -1
+
+_FREE_LANES_BYTES = 8 * MIB
+"""For the free lanes of each place: of all slots, or of some 20,000 buckets behind a proxy."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A lane, with the `number` of the batch that it carried last.
+
+    `before` is the last reading of all clocks before that batch was sent, if there was one.
+    """
+
+    name: str
+    free: list[Lane] = field(repr=False)
+    """The free lanes of its place, which it joins once its batch is done."""
+    number: int = 0
+    before: Moment | None = None
+
+
+class Lanes:
+    """The lanes of this process, by place: a lane has a register in each place that it is used in, so lanes stay in one."""
+
+    def __init__(self) -> None:
+        self.name = uuid.uuid4().hex[:12]
+        """What the names of its lanes begin with."""
+        self._free: Recent[Place, list[Lane]] = Recent(_FREE_LANES_BYTES, _weight)
+        self._made = 0
+        self.number = 0
+        """The number of the batch that was sent last."""
+
+    def take(self, place: Place, before: Moment | None) -> Lane:
+        """Take a lane for a batch that is about to be sent to a place, and give it the next number."""
+        free = self._free.newest(place)
+        if free is None:
+            free = self._free.get(place)
+            if free is None:
+                free = []
+                self._free.put(place, free)
+        if free:
+            lane = free.pop()
+        else:
+            self._made += 1
+            lane = Lane(f"{self.name}-{self._made}", free)
+        self.number = lane.number = self.number + 1
+        lane.before = before
+        return lane
+
+
+def _weight(place: Place, lanes: list[Lane]) -> int:
+    """Return about the bytes of memory of a place and a few lanes."""
+    return 400 + (len(place) if isinstance(place, str) else 0)

@@ -1,0 +1,103 @@
+"""What the stores in Redis have in common: batches are applied by calls of hit.lua."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from ...core.errors import StoreError
+from ...ports import Then
+from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
+from ..lanes import EVERYWHERE, Place
+from .errors import failure
+from .script import ScriptCall
+from .slots import tag_in
+from .wire import Command, OnReply
+
+OnCounts = Callable[[Counts | Exception], None]
+"""Called with what the script replied, or with the exception in its place."""
+
+
+class ScriptStore:
+    """Counters in Redis; all keys begin with `prefix`.
+
+        apply(batch, on_applied) ─▶ _apply: ScriptCall ─▶ _evaluate, on the server of the place ─▶ Wire ─▶ Redis
+        on_applied ◀── on_counts ◀────────── on_reply ◀─────────────────────────────────────────────┘
+
+    `observe` gets the seconds of each round trip. `hit` tries once; layers/settling.py uses `split` and `apply`, and makes
+    sure that a batch that fails is written in the end.
+    """
+
+    def __init__(self, observe: Callable[[float], None] = lambda seconds: None, prefix: str = "") -> None:
+        self._observe = observe
+        self._prefix = prefix
+        self._in_flight = InFlight()
+        self._log = structlog.get_logger("ratelimit_service.store")
+
+    def hit(self, groups: Groups, then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit)."""
+        if not any(groups):
+            then([() for _ in groups])
+            return
+
+        def on_applied(outcome: Counts | StoreError) -> None:
+            then(failed(groups, outcome) if isinstance(outcome, StoreError) else outcome)
+
+        self.apply(Batch(groups), on_applied)
+
+    def apply(self, batch: Batch, on_applied: OnApplied) -> None:
+        """Apply a batch, unless it was applied before (layers/backend.py)."""
+        started = time.perf_counter()
+        self._in_flight.begin()
+
+        def on_counts(outcome: Counts | Exception) -> None:
+            self._observe(time.perf_counter() - started)
+            try:
+                on_applied(self._on_error(outcome) if isinstance(outcome, Exception) else outcome)
+            finally:
+                self._in_flight.end()
+
+        self._apply(batch, on_counts)
+
+    def _apply(self, batch: Batch, on_counts: OnCounts) -> None:
+        self._apply_in_one_call(batch, on_counts)
+
+    def _apply_in_one_call(self, batch: Batch, on_counts: OnCounts) -> None:
+        call = self._call(batch)
+
+        def on_reply(reply: Any) -> None:
+            on_counts(call.counts(reply))
+
+        self._evaluate(batch.place, call.command, on_reply)
+
+    def _apply_in_parts(self, batch: Batch, parts: Sequence[Part], on_counts: OnCounts) -> None:
+        """Apply a batch by one call for each part. Where some fail the others are applied, and the batch counts as lost."""
+
+        def on_all_counts(outcomes: list[Counts | Exception]) -> None:
+            counts: list[Counts] = []
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    on_counts(CallFailed(str(self._on_error(outcome))))
+                    return
+                counts.append(outcome)
+            on_counts(join(batch.groups, parts, counts))
+
+        for part, on_part_counts in zip(parts, callbacks_for(len(parts), on_all_counts), strict=True):
+            self._apply_in_one_call(Batch(part.groups, part.place, batch.sent), on_part_counts)
+
+    def _call(self, batch: Batch) -> ScriptCall:
+        place = batch.place
+        if isinstance(place, str):
+            return ScriptCall(batch, self._prefix, place, routed=True)
+        return ScriptCall(batch, self._prefix, "" if place == EVERYWHERE else tag_in(place))
+
+    def _evaluate(self, place: Place, command: Command, on_reply: OnReply) -> None:
+        """Run the script on the server of a place."""
+        raise NotImplementedError
+
+    def _on_error(self, error: Exception) -> StoreError:
+        """Return an error of redis-py as callers see it."""
+        return failure(error)
