@@ -32,6 +32,7 @@ from ratelimit_service.stores import lanes, memory, shards
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.transports import codec, grpcio
+from ratelimit_service.transports.native import _http2, calls, connection, health, peers
 
 from .documents import ROOT
 from .documents import tables as tables_of
@@ -65,6 +66,16 @@ BOUNDS = {
     "calls in hand, GRPC_MAX_CONCURRENT_CALLS": DEFAULTS["GRPC_MAX_CONCURRENT_CALLS"],
     "native: bytes kept for one connection, GRPC_MAX_CONNECTION_BYTES": DEFAULTS["GRPC_MAX_CONNECTION_BYTES"],
     "native: bytes kept for all connections, GRPC_MAX_BYTES": DEFAULTS["GRPC_MAX_BYTES"],
+    "native: bytes that a connection counts": f"{connection.COST}",
+    "native: streams of a connection at once": f"{_http2.STREAMS}",
+    "native: health watches of a connection": f"{health._MOST_WATCHES}",
+    "native: bytes of headers and trailers of a request, decoded": f"{_http2.HEADER_BYTES}",
+    "native: time until a request has arrived in full, GRPC_REQUEST_TIMEOUT": DEFAULTS[
+        "GRPC_REQUEST_TIMEOUT"
+    ],
+    "native: seconds until a reply is taken in full": f"{connection.PATIENCE:g}",
+    "native: seconds until a connection speaks HTTP/2, TLS included": f"{connection.PATIENCE:g}",
+    "native: units of the abuse budget": f"{_http2.ABUSE}",
     "grpcio: calls of a connection at once": f"{grpcio._MOST_STREAMS}",
     "grpcio: health watches at once": f"{grpcio._MOST_WATCHES}",
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",
@@ -115,11 +126,24 @@ def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
     assert DEFAULTS["REQUEST_MAX_ENTRIES"] == BOUNDS["entries in all, REQUEST_MAX_ENTRIES"]
 
 
+def test_what_a_connection_counts_with_tls_is_on_the_page() -> None:
+    """And how many of them there are by default."""
+    text = PAGE.read_text("utf-8")
+    half = int(DEFAULTS["GRPC_MAX_BYTES"]) // 2
+    plain, secured = connection.COST, connection.COST + connection.TLS_COST
+    assert f"{secured} with TLS: {half // plain:,} connections by default, or {half // secured:,}" in text
+
+
 def test_the_steps_on_the_page_are_those_of_the_code() -> None:
     """How much is done at a time."""
     (table,) = tables_of(PAGE, "work", "how")
     text = "\n".join([" ".join(row) for row in table.rows])
     steps = [
+        f"about {calls._TURN * 1_000:g} ms",
+        f"{peers._HANDSHAKES} in a turn",
+        f"{peers._LONGEST_LOOK * 1_000:g} ms at a time",
+        f"{peers._CLOSED_AT_ONCE} in a turn",
+        f"{health._TOLD_AT_ONCE} in a turn",
         f"slices of {slices.SLICE * 1_000:g} ms",
         f"{pages._LINES:,} lines at a time",
         f"{memory._SWEPT_AT_ONCE} of them for each call",

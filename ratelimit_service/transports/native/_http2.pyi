@@ -7,6 +7,10 @@ from ...core.model import Request
 from ...service import Answer
 from .connection import Connection
 
+STREAMS: int
+HEADER_BYTES: int
+ABUSE: int
+
 def library_version() -> tuple[int, str]: ...
 
 class Budget:

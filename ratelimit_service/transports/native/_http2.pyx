@@ -209,6 +209,10 @@ REFUSALS = {
 }
 
 
+STREAMS, HEADER_BYTES, ABUSE = MOST_STREAMS, MOST_HEADER_BYTES, ABUSE_BUDGET
+"""Of these bounds, those that docs/bounds.md has."""
+
+
 def library_version():
     """Return the version of libnghttp2 that is loaded: as a number, 0x013400 for 1.52.0, and as text."""
     info = nghttp2_version(0)
