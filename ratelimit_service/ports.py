@@ -1,18 +1,20 @@
 """What the service needs from the outside, and what it promises in return: four protocols.
 
-Everything else is plugged in behind these: stores behind CounterStore, metrics and logs behind Observer.
+Everything else is plugged in behind these: stores behind CounterStore, metrics and logs behind Observer. Sources of rules
+have Rules before them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from .core.amendments.model import Applied, AuditLine, Change, News
 from .core.decision import Count
-from .core.errors import RateLimitServiceError, StoreError
+from .core.errors import Problem, RateLimitServiceError, StoreError
 from .core.model import Decision, Hit
 from .core.planning import Plan
+from .core.rules.document import Document
 
 Clock = Callable[[], float]
 """Seconds since 1970, as the wall has them."""
@@ -107,4 +109,50 @@ class Observer(Protocol):
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """A request was answered with an error. `plan` is None where not even a plan could be made."""
+        ...
+
+
+Read = Callable[[], tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]]
+"""Returns what there is to load, what was wrong with what is therefore missing from it, and warnings."""
+
+
+class Change(NamedTuple):
+    """What a source of rules has changed: `domains`, whose rules `read` returns, and domains that are `gone`.
+
+    What is wrong with a domain concerns that domain alone; with `whole`, nothing comes into force where anything is wrong.
+    `files` are the descriptors of open files that `read` reads.
+    """
+
+    read: Read | None = None
+    files: tuple[int, ...] = ()
+    domains: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    whole: bool = False
+
+
+class Taken(NamedTuple):
+    """What became of a change: the domains whose rules were taken, and what is wrong with the others.
+
+    `again`: it may go well another time. `changed` is whether the rules in force are others than before.
+    """
+
+    accepted: frozenset[str] = frozenset()
+    problems: tuple[Problem, ...] = ()
+    again: bool = False
+    changed: bool = False
+
+
+class Rules(Protocol):
+    """Where a source puts its rules in force."""
+
+    async def change(self, change: Change) -> Taken:
+        """Take a change, as far as nothing is wrong with it. What is wrong is logged and counted."""
+        ...
+
+    def hidden(self) -> Mapping[str, Problem]:
+        """The domains of this source that are in force from another one, and that as a problem."""
+        ...
+
+    def blame(self, problems: Sequence[Problem]) -> None:
+        """Say what is wrong with what the source wants, all of it."""
         ...

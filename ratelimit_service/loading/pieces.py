@@ -28,12 +28,13 @@ _LONG_ENOUGH = 4096
 class End(NamedTuple):
     """Behind everything else: how many things before it are warnings, and before those, problems. The others are domains.
 
-    `again` is InvalidRules.again.
+    `again` is InvalidRules.again. Where the domains hold in spite of the problems (Loaded.problems), `hold` says so.
     """
 
     problems: int
     warnings: int
     again: bool = False
+    hold: bool = False
 
 
 class Nonsense(ValueError):
@@ -78,7 +79,7 @@ def framed(message: bytes) -> bytes:
 
 def loaded(rules: Loaded) -> Iterator[bytes]:
     """The pieces of rules that were loaded."""
-    yield from _pieces(chain(_apart(rules.domains), _listed((), rules.warnings)))
+    yield from _pieces(chain(_apart(rules.domains), _listed(rules.problems, rules.warnings, hold=True)))
 
 
 def refused(error: InvalidRules) -> Iterator[bytes]:
@@ -100,11 +101,11 @@ def _pieces(things: Iterable[tuple[object, int]]) -> Iterator[bytes]:
 
 
 def _listed(
-    problems: Sequence[Problem], warnings: Sequence[Problem], *, again: bool = False
+    problems: Sequence[Problem], warnings: Sequence[Problem], *, again: bool = False, hold: bool = False
 ) -> Iterator[tuple[object, int]]:
     for problem in (*problems, *warnings):
         yield problem, 0
-    yield End(len(problems), len(warnings), again), 0
+    yield End(len(problems), len(warnings), again, hold), 0
 
 
 def _apart(domains: Iterable[DomainRules]) -> Iterator[tuple[object, int]]:
@@ -164,14 +165,14 @@ class Assembly:
         """The rules. Raises InvalidRules where they could not be loaded, Nonsense where there is something else."""
         if self._end is None:
             raise Nonsense("there is no end")
-        things, (wrong, noticed, again) = self._things, self._end
+        things, (wrong, noticed, again, hold) = self._things, self._end
         warnings = tuple(things[len(things) - noticed :])
         problems = tuple(things[len(things) - noticed - wrong : len(things) - noticed])
         domains = tuple(things[: len(things) - noticed - wrong])
         if any([not isinstance(each, Problem) for each in (*problems, *warnings)]):
             raise Nonsense("a problem is none")
-        if problems:
+        if problems and not hold:
             raise InvalidRules(problems, warnings, again=again)
         if any([not isinstance(each, DomainRules) for each in domains]):
             raise Nonsense("a domain is none")
-        return Loaded(domains, warnings)
+        return Loaded(domains, warnings, problems)

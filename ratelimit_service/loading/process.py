@@ -69,7 +69,7 @@ async def read_elsewhere(
     """
     log = structlog.get_logger(__name__)
     try:
-        process = _start(command, 0 if hurry else _NICER)
+        process = _start(command, 0 if hurry else _NICER, task.files)
     except (OSError, subprocess.SubprocessError) as error:
         log.warning(_NOT_STARTED, error=str(error))
         return None
@@ -102,7 +102,7 @@ async def read_elsewhere(
             await _ended(process, _ENDS_WITHIN)
 
 
-def _start(command: Sequence[str], nicer: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], nicer: int, files: Sequence[int]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(  # noqa: S603  # Python itself
         [sys.executable or "python3", *command],
         bufsize=0,
@@ -113,6 +113,7 @@ def _start(command: Sequence[str], nicer: int) -> subprocess.Popen[bytes]:
         # Ctrl-C is for this process, which then ends that one. Where Linux shares cores out by session (sched_autogroup), that
         # counts in place of the priority.
         start_new_session=True,
+        pass_fds=files,
     )
     with contextlib.suppress(OSError):  # gone already, or not permitted
         # From here, so that it gives way while it is still starting; not before, because until then this process waits for it.

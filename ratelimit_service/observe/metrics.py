@@ -31,8 +31,9 @@ from ..core.model import (
 from ..core.planning import Plan, PlannedDescriptor
 from ..core.record import record
 from ..core.windows.blocks import name as window_name
-from .catalogue import BY_NAME, CATALOGUE, Kind
+from .catalogue import BY_NAME, CATALOGUE
 from .exposition import Process, family
+from .info import Kind
 from .tables import Histogram, Sample, Table, counters, label
 from .thresholds import thresholds
 
@@ -210,9 +211,7 @@ class Metrics:
     def config_loaded(self, tree: RuleTree, now: float) -> None:
         """Rules came into force at `now`, seconds since 1970."""
         self._loads += 1
-        self._rules_in_force = len(tree.rules)
-        self._loaded_at = now
-        self._rejected = False
+        self._rules_in_force, self._loaded_at, self._rejected = len(tree.rules), now, False
         # It is by rule, and those before are on their way out.
         self._former_rows, self._row_of_rule = self._row_of_rule, {}
 
@@ -226,6 +225,10 @@ class Metrics:
         """A configuration was refused."""
         self._failed_loads += 1
         self._rejected = True
+
+    def config_rejected(self, rejected: bool) -> None:
+        """Whether something that was read last is refused still (loading/rulebook.py)."""
+        self._rejected = rejected
 
     def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
         """Somebody was told that this share of a budget is used (thresholds.py)."""

@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 from ratelimit_service.core.errors import InvalidRules
+from ratelimit_service.core.rules.reader import Loaded
 from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
@@ -192,7 +193,7 @@ async def test_a_file_that_does_not_answer_is_given_up_by_name(
 
 async def test_reading_that_takes_long_is_waited_for() -> None:
     """On a busy machine a reader of low priority may take minutes; as long as it works, it is not given up."""
-    assert ((), ()) == await read_elsewhere(Task(reads.busy), hurry=True, patience=1.0)
+    assert Loaded((), ()) == await read_elsewhere(Task(reads.busy), hurry=True, patience=1.0)
 
 
 async def test_that_it_may_be_tried_again_is_told_by_the_one_that_reads() -> None:
@@ -261,7 +262,7 @@ async def test_a_mistake_of_ours_is_a_problem_of_the_load(logged: list[Any]) -> 
 
 async def test_what_is_printed_while_rules_are_read_does_no_harm() -> None:
     """It goes to stderr."""
-    assert ((), ()) == await read_elsewhere(Task(reads.chatty))
+    assert Loaded((), ()) == await read_elsewhere(Task(reads.chatty))
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM, errno.EMFILE], ids=os.strerror)

@@ -94,6 +94,7 @@ class Told:
         self.collecting: list[bool] = []
         self.steps = 0
         self.failures = self.replaced = 0
+        self.rejected = False
         self.in_force: list[RuleTree | None] = []
         self.service: RateLimitService | None = None
 
@@ -114,6 +115,9 @@ class Told:
 
     def config_failed(self) -> None:
         self.failures += 1
+
+    def config_rejected(self, rejected: bool) -> None:
+        self.rejected = rejected
 
 
 def made_service() -> RateLimitService:

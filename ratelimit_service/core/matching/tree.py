@@ -188,19 +188,24 @@ class RuleTree:
     def __init__(self, domains: Iterable[DomainRules] = ()) -> None:
         self.domains: Mapping[str, Domain] = {}
         self.rules: tuple[Rule, ...] = ()
-        for _ in self._grow(domains):
+        for _ in self._grow(domains, {}):
             pass
 
     @classmethod
-    def in_steps(cls, domains: Iterable[DomainRules]) -> Generator[None, None, RuleTree]:
-        """The same in steps of some microseconds, for where calls are waiting."""
+    def in_steps(
+        cls, domains: Iterable[DomainRules], compiled: Mapping[str, Domain] | None = None
+    ) -> Generator[None, None, RuleTree]:
+        """The same in steps of some microseconds, for where calls are waiting. What is `compiled` already is taken as it is."""
         tree = cls()
-        yield from tree._grow(domains)
+        yield from tree._grow(domains, compiled or {})
         return tree
 
-    def _grow(self, sources: Iterable[DomainRules]) -> Steps:
+    def _grow(self, sources: Iterable[DomainRules], compiled: Mapping[str, Domain]) -> Steps:
         domains = {}
         for source in sources:
+            if source.name in compiled:
+                domains[source.name] = compiled[source.name]
+                continue
             domain = domains[source.name] = Domain(source)
             yield from domain.grow(source.descriptors)
         self.domains = domains

@@ -67,6 +67,9 @@ class Document:
     `root` is None if it is empty. `extra_documents` is the line of a second YAML document in it, or 0. `path`
     and `line` are the place of a part in its file. `warnings` are those of the source, which reader.load
     reports with its own.
+
+    A document that does not come from a file has no lines (0), and its places are paths. If an `overlay` lies over
+    it, lines are those of that file.
     """
 
     file: str
@@ -75,3 +78,4 @@ class Document:
     path: str = ""
     line: int = 0
     warnings: tuple[Problem, ...] = ()
+    overlay: str = ""

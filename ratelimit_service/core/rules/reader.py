@@ -40,10 +40,14 @@ _BUDGET_DOMAINS = "BUDGET_DOMAINS"
 
 
 class Loaded(NamedTuple):
-    """The rules of all domains, in the order in which the documents name them, and what is surely a mistake in them."""
+    """The rules of all domains, in the order in which the documents name them, and what is surely a mistake in them.
+
+    `problems` is empty where the rules hold only as a whole; else it has what is wrong with the domains that are missing (apart.py).
+    """
 
     domains: tuple[DomainRules, ...]
     warnings: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 def load(
@@ -51,12 +55,14 @@ def load(
     *,
     merge_domains: bool = False,
     budget_domains: frozenset[str] = frozenset(),
+    several: bool = False,
 ) -> Loaded:
     """The rules that `documents` say, in their order; raises InvalidRules with every error of all of them.
 
     With `merge_domains` (MERGE_DOMAIN_CONFIG) several documents may name one domain: their descriptors are
     siblings, those of an earlier document first, and what any of them says of the domain holds for all. In
-    `budget_domains` (BUDGET_DOMAINS) every limit is a budget.
+    `budget_domains` (BUDGET_DOMAINS) every limit is a budget. With `several` loads, another one may have these
+    domains.
     """
     report = Report()
     domains: dict[str, _Domain] = {}
@@ -73,7 +79,7 @@ def load(
     if not report.failed:
         for domain in domains.values():
             domain.warn()
-        for name in sorted(budget_domains - domains.keys()):
+        for name in () if several else sorted(budget_domains - domains.keys()):
             message = f"no file has the domain {quoted(name)}: name a domain of the files"
             report.warn(Problem(_BUDGET_DOMAINS, 0, "", message))
     problems, warnings = report.in_order([*(document.file for document in documents), _BUDGET_DOMAINS])
@@ -138,7 +144,7 @@ class _Domain:
         """Return whether `value` is set and does not contradict another document."""
         if not value or not fields.given(name):
             return False
-        first, where = self._settings.setdefault(name, (value, _source(file, fields.line_of(name))))
+        first, where = self._settings.setdefault(name, (value, _source(file, fields, name)))
         if first != value:
             fields.error(
                 name, f"differs from {where}: set it once, or to the same value in every file of the domain"
@@ -185,7 +191,7 @@ def _enter(
             "such as 'domain: token-budgets'",
         )
     fields.warn_of_looks("domain", name or "")
-    domain = _Domain(name or "", _source(file, fields.line_of("domain")), budgets=name in budget_domains)
+    domain = _Domain(name or "", _source(file, fields, "domain"), budgets=name in budget_domains)
     if name and name not in domains:
         domains[name] = domain
     elif name and merge_domains:
@@ -218,7 +224,7 @@ class _Reader:
     def _descriptor(
         self, fields: Fields, siblings: dict[bytes, str], above: tuple[str, ...]
     ) -> DescriptorRule:
-        source = _source(self._file, fields.line)
+        source = _source(self._file, fields)
         key, value = fields.raw_text("key"), fields.raw_text("value")
         if key == "":
             fields.missing(
@@ -367,8 +373,10 @@ def _check_together(limits: Sequence[ReadLimit]) -> None:
                 )
 
 
-def _source(file: str, line: int) -> str:
-    return f"{file}:{line}" if line else file
+def _source(file: str, fields: Fields, name: str = "") -> str:
+    """Where something stands: the line, or the path where there are no lines."""
+    line, path = fields.line_of(name), fields.at(name)
+    return f"{file}:{line}" if line else f"{file}: {path}" if path else file
 
 
 def _bytes(text: str) -> bytes:

@@ -1,0 +1,52 @@
+"""The rules of several sources, and which of them are in force: each domain is the first source's that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Self
+
+from ..core.errors import Problem
+from ..core.model import DomainRules
+from ..core.text import printable
+
+
+class Combined:
+    """The rules of each source by domain; the sources in the order in which they have their way."""
+
+    def __init__(self, rules: Mapping[str, Mapping[str, DomainRules]]) -> None:
+        self._rules = rules
+
+    def of(self, source: str) -> Mapping[str, DomainRules]:
+        """What a source has, in force or not."""
+        return self._rules[source]
+
+    def with_(self, source: str, domains: Mapping[str, DomainRules]) -> Self:
+        """The same with other rules of one source."""
+        return type(self)({**self._rules, source: domains})
+
+    @cached_property
+    def domains(self) -> Sequence[DomainRules]:
+        """What is in force."""
+        return tuple(self._in_force.values())
+
+    @cached_property
+    def _in_force(self) -> Mapping[str, DomainRules]:
+        found: dict[str, DomainRules] = {}
+        for domains in self._rules.values():
+            for name, domain in domains.items():
+                found.setdefault(name, domain)
+        return found
+
+    def hidden(self, source: str) -> dict[str, Problem]:
+        """The domains of a source that are in force from another one, each with that as a problem."""
+        return {
+            name: Problem(
+                domain.source.removesuffix(": domain"),
+                0,
+                "domain",
+                f"'{printable(name)}' has its rules at {self._in_force[name].source}, which hold: give them another domain",
+            )
+            for name, domain in self._rules[source].items()
+            if self._in_force[name] is not domain
+        }
