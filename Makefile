@@ -61,7 +61,7 @@ format: .venv/dev.stamp ## Format the code, and mend what the linter can mend by
 	@.venv/bin/ruff check --quiet --fix-only .
 	@.venv/bin/ruff format .
 
-proto: .venv/dev.stamp ## Generate ratelimit_service/proto from proto/ratelimit.proto.
+proto: .venv/dev.stamp ## Generate ratelimit_service/proto from proto/*.proto.
 	@.venv/bin/python tools/generate_proto.py
 
 docs: .venv/dev.stamp ## Write the tables in docs/ that are generated from the code.

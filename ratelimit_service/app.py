@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -26,6 +26,7 @@ from .assembly import (
     places_of,
     policy_of,
     shares_of,
+    sources_of,
     spread_of,
 )
 from .core.errors import StoreError
@@ -54,6 +55,9 @@ from .stores.layers.layer import without_early_answers
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .transports import codec
+
+if TYPE_CHECKING:
+    from .control_planes import ControlPlanes
 
 _STORE_LOOK = 1.0
 """Seconds between two looks at whether the store can be reached."""
@@ -87,6 +91,7 @@ class App:
         self._told_to_stop = 0.0
         self._files = Thread("looking for changes of the rules")
         self.background = Background()
+        self._following_rules = asyncio.Lock()
         self.health = Health()
         self.metrics = Metrics(
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
@@ -139,7 +144,9 @@ class App:
             self.metrics,
             merge_domains=settings.merge_domain_config,
             budget_domains=frozenset(settings.budget_domains),
+            sources=sources_of(settings),
         )
+        self._control_planes = self._make_control_planes()
         shares = shares_of(settings)
         self.grpc = make_grpc_server(
             settings, self.service, self.health, self.metrics.requested, self.metrics.watch, shares.grpc
@@ -149,7 +156,12 @@ class App:
         self.background.expect("event_loop")
         self.metrics.show(self._background_failures)
         main = main_app(self.service, self.health, codec)
-        debug = debug_app(lambda: self.service.tree, lambda: self.rulebook.problems, self.metrics)
+        debug = debug_app(
+            lambda: self.service.tree,
+            lambda: self.rulebook.problems,
+            self.metrics,
+            lambda: self._control_planes.lines() if self._control_planes else (),
+        )
         certificates = http_certificates(settings)
         self.http = HttpPort(main, settings.host, settings.port, "HTTP", certificates, shares.http)
         self.debug = HttpPort(
@@ -198,17 +210,19 @@ class App:
             await self.store.start()
         else:
             self.health.set(self._settings.backend, False)
-        watcher = await self._watcher()
-        await self._load()
+        watcher = await self._start_rules()
         if self._decision_log is not None:
             self._decision_log.start()
         for port in self._ports:
             await port.start()
         await self.grpc.start()
-        self.background.keep(
-            "rules",
-            lambda: following.follow(watcher.changed, self._load, self._files, again=self.rulebook.again),
-        )
+        if watcher is not None:
+            self.background.keep(
+                "rules",
+                lambda: following.follow(watcher.changed, self._load, self._files, again=self.rulebook.again),
+            )
+        if self._control_planes is not None:
+            self._control_planes.keep(self.background)
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self._settings.backend == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
@@ -270,6 +284,25 @@ class App:
             and not settings.healthy_with_at_least_one_config_loaded
         )
 
+    def _make_control_planes(self) -> ControlPlanes | None:
+        if "GRPC_XDS_SOTW" not in self._settings.config_type:
+            return None
+        from .control_planes import ControlPlanes  # with h2, which nothing else needs
+
+        control_planes = ControlPlanes(self._settings, self.rulebook, self._in_force)
+        self.metrics.show(control_planes.samples)
+        return control_planes
+
+    async def _start_rules(self) -> files.Watcher | None:
+        """Load what rules there are at the start. Returns what looks for changes of their files, where they have any."""
+        watcher = None
+        if "FILE" in self._settings.config_type:
+            watcher = await self._watcher()
+            await self._load()
+        if self._control_planes is not None:
+            await self._control_planes.start()
+        return watcher
+
     async def _watcher(self) -> files.Watcher:
         try:
             return await self._files.do(partial(files.Watcher, self._find), following.ANSWERS_WITHIN)
@@ -280,11 +313,16 @@ class App:
     async def _load(self) -> bool:
         """Load the rules; whether to try again soon, though no file changes."""
         if await self.rulebook.load():
-            tree = self.service.tree
-            await in_slices(self._standing.following(self.rulebook.domains))
-            needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
-            self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
+            await self._in_force()
         return self.rulebook.again
+
+    async def _in_force(self) -> None:
+        """Have the rest follow rules that have come into force."""
+        async with self._following_rules:
+            await in_slices(self._standing.following(self.rulebook.domains))
+        tree = self.service.tree
+        needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
+        self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
 
     async def _look_after_the_store(self) -> None:
         reached: bool | None = None

@@ -21,6 +21,7 @@ from .core.windows.blocks import length
 from .deadlines import Patience
 from .listening.addresses import Address
 from .listening.certificates import Certificates
+from .loading.rulebook import FILES
 from .ports import CounterStore
 from .runtime import descriptors
 from .runtime.descriptors import Shares
@@ -335,6 +336,20 @@ def spread_of(settings: Settings) -> Spread:
     """How much later than its limit resets a caller is sent back: 0 to REFUSAL_RETRY_JITTER, in whole seconds."""
     most = int(settings.refusal_retry_jitter)
     return itertools.cycle(random.choices(range(most + 1), k=10_007)).__next__ if most else lambda: 0
+
+
+def sources_of(settings: Settings) -> list[str]:
+    """The names of the sources of rules, in the order in which they have their way."""
+    names = {
+        "FILE": [FILES],
+        "GRPC_XDS_SOTW": [source_of(url.name) for url in settings.config_grpc_xds_server_url],
+    }
+    return [name for kind in settings.config_type for name in names[kind]]
+
+
+def source_of(server: str) -> str:
+    """The name of a control plane as a source of rules."""
+    return f"xds {server}"
 
 
 def places_of(settings: Settings) -> str:

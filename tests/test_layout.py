@@ -38,6 +38,7 @@ ALLOWED = {
     "loading": {
         "runtime": "a thread for files that do not answer",
         "core": "data to rules; what another process reads them with comes with the task, by name",
+        "ports": "the changes that sources hand over",
         "service": "gets the rules that were loaded",
     },
     "stores": {
@@ -47,6 +48,8 @@ ALLOWED = {
     },
     "sources": {
         "core": "files to data, and their problems",
+        "ports": "what takes the rules of a control plane",
+        "proto": "what a control plane sends",
     },
     "observe": {
         "core": "what is observed: plans, decisions, rules",
@@ -69,10 +72,10 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "assembly", "cli", "__main__"}
+WIRING = {"app", "assembly", "cli", "control_planes", "__main__"}
 """These make the others and put them together, and may import any of them."""
 
-IMPORTERS_OF_THE_WIRING = {"app", "cli", "__main__"}
+IMPORTERS_OF_THE_WIRING = {"app", "cli", "control_planes", "__main__"}
 """Nobody else imports from WIRING."""
 
 NOT_IN_CORE = {

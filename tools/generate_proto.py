@@ -1,4 +1,4 @@
-"""Generate ratelimit_service/proto from proto/ratelimit.proto; with --check, only say whether it is current."""
+"""Generate ratelimit_service/proto from proto/*.proto; with --check, only say whether it is current."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "ratelimit_service" / "proto"
-GENERATED = ("ratelimit.binpb", "ratelimit_pb2.pyi")
+NAMES = ("ratelimit", "xds")
+GENERATED = [file for name in NAMES for file in (f"{name}.binpb", f"{name}_pb2.pyi")]
 
 POOL = """
-# What ratelimit_pb2.py has beside the messages.
+# What the module has beside the messages.
 from google.protobuf import descriptor_pool as _descriptor_pool
 
 POOL: _descriptor_pool.DescriptorPool
@@ -23,23 +24,24 @@ POOL: _descriptor_pool.DescriptorPool
 
 
 def generate(out: Path) -> None:
-    """Write the descriptor set and its type stub into `out`; raise RuntimeError where protoc refuses."""
+    """Write each descriptor set and its type stub into `out`; raise RuntimeError where protoc refuses."""
     include = protoc.__file__.removesuffix("protoc.py") + "_proto"
-    code = protoc.main(
-        [
-            "protoc",
-            f"-I{ROOT / 'proto'}",
-            f"-I{include}",
-            "--include_imports",
-            f"--descriptor_set_out={out / 'ratelimit.binpb'}",
-            f"--pyi_out={out}",
-            "ratelimit.proto",
-        ]
-    )
-    if code != 0:
-        raise RuntimeError(f"protoc ended with {code}")
-    with (out / "ratelimit_pb2.pyi").open("a") as stub:
-        stub.write(POOL)
+    for name in NAMES:
+        code = protoc.main(
+            [
+                "protoc",
+                f"-I{ROOT / 'proto'}",
+                f"-I{include}",
+                "--include_imports",
+                f"--descriptor_set_out={out / name}.binpb",
+                f"--pyi_out={out}",
+                f"{name}.proto",
+            ]
+        )
+        if code != 0:
+            raise RuntimeError(f"protoc ended with {code}")
+        with (out / f"{name}_pb2.pyi").open("a") as stub:
+            stub.write(POOL)
 
 
 def main() -> int:
@@ -52,7 +54,7 @@ def main() -> int:
         if check:
             for name in stale:
                 print(
-                    f"{TARGET.relative_to(ROOT) / name} is not what proto/ratelimit.proto says: run `make proto`"
+                    f"{TARGET.relative_to(ROOT) / name} is not what the files in proto/ say: run `make proto`"
                 )
             return 1 if stale else 0
         for name in stale:

@@ -32,9 +32,15 @@ class Counters(Protocol):
 
 
 def debug_app(
-    tree: Callable[[], RuleTree | None], problems: Callable[[], Sequence[Problem]], counters: Counters
+    tree: Callable[[], RuleTree | None],
+    problems: Callable[[], Sequence[Problem]],
+    counters: Counters,
+    sources: Callable[[], Iterable[str]] = tuple,
 ) -> ASGIApp:
-    """`/`, `/rlconfig` and `/stats`. `problems` are those of the last load, none where it went well."""
+    """`/`, `/rlconfig` and `/stats`. `problems` are those of the last load, none where it went well.
+
+    `sources` says how sources of rules stand beside files.
+    """
     pages = Pages()
 
     async def index(request: Request) -> Response:
@@ -43,7 +49,7 @@ def debug_app(
         )
 
     async def rlconfig(request: Request) -> Response:
-        return pages.lines(_config_lines(tree(), problems()))
+        return pages.lines(_config_lines(tree(), problems(), sources()))
 
     async def stats(request: Request) -> Response:
         return pages.lines(in_order(_stat_lines(counters), str))
@@ -52,7 +58,10 @@ def debug_app(
     return Router(routes, redirect_slashes=False)
 
 
-def _config_lines(tree: RuleTree | None, problems: Sequence[Problem]) -> Iterator[str]:
+def _config_lines(
+    tree: RuleTree | None, problems: Sequence[Problem], sources: Iterable[str]
+) -> Iterator[str]:
+    yield from (f"# {line}" for line in sources)
     in_force = "no configuration has been loaded yet"
     if tree is not None:
         in_force = "the rules below, from the load before, are in force"

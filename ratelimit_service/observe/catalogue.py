@@ -6,27 +6,8 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import NamedTuple
-
-
-class Kind(StrEnum):
-    """The type of a metric, as the exposition format names it."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-class MetricInfo(NamedTuple):
-    """One metric: `upstream` where envoyproxy/ratelimit has it too, under this name and with these labels."""
-
-    name: str
-    kind: Kind
-    labels: tuple[str, ...]
-    meaning: str
-    upstream: bool = False
-
+from .catalogue_xds import XDS_METRICS
+from .info import Kind, MetricInfo
 
 _LIMIT = ("domain", "key1", "key2")
 _RULE = ("domain", "rule", "path", "unit", "window")
@@ -256,6 +237,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "When the rules in force were loaded, in seconds since 1970; 0 before the first.",
     ),
     MetricInfo("ratelimit_service_config_rules", Kind.GAUGE, (), "Rules in force."),
+    *XDS_METRICS,
     # The process and its store.
     MetricInfo(
         "ratelimit_service_store_seconds",

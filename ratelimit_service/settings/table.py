@@ -36,9 +36,11 @@ from .types import (
     UrlPath,
     choice,
     host_port,
+    one_or_more,
     whole_number,
 )
 from .unsupported import unsupported
+from .xds import HEADERS, XDS, XdsSettings
 
 __all__ = ["SettingDoc", "Settings", "documented", "load_settings", "unsupported"]
 
@@ -49,13 +51,12 @@ LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
+_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, XDS, COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
 _LEVEL = choice("trace", "debug", "info", "warning", "error", "fatal", "panic", also={"warn": "warning"})
 _FORMAT = choice("text", "json", also={"": "text"})
-_SOURCE = choice("FILE", refused={"grpc_xds_sotw": "is not supported yet: give FILE, rules come from files"})
 _STORE = choice(
     "memory",
     "redis",
@@ -67,7 +68,7 @@ _LONGEST_SHOWN = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
+class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings):
     """Everything that can be set. Durations are seconds. Made by `load_settings`."""
 
     grpc_host: Text = _setting(
@@ -194,7 +195,12 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings):
         "Files and directories, separated by commas; a directory means the *.yaml and *.yml files directly in it. "
         "Where it is given, it takes the place of the RUNTIME_ variables. Ours.",
     )
-    config_type: Annotated[Literal["FILE"], _SOURCE] = _setting(RULES, "FILE", "Where rules come from: FILE.")
+    config_type: Annotated[tuple[str, ...], one_or_more("FILE", "GRPC_XDS_SOTW")] = _setting(
+        RULES,
+        "FILE",
+        "Where rules come from: FILE, GRPC_XDS_SOTW (a control plane), or both, separated by a comma; a domain that both have is "
+        "that of the first; both at once is ours.",
+    )
     runtime_root: Text = _setting(
         RULES, "/srv/runtime_data/current", "Files are read below RUNTIME_ROOT/RUNTIME_SUBDIRECTORY."
     )
@@ -375,6 +381,6 @@ def _line(name: str, text: str, problem: ValueError) -> str:
 
 
 def _shown(name: str, value: str) -> str:
-    if name in SECRET or (name in MAY_HOLD_SECRET and any(char in value for char in "@?")):
+    if name in SECRET or name == HEADERS or (name in MAY_HOLD_SECRET and any(char in value for char in "@?")):
         return " (not shown)"
     return f'="{printable(shorten(value, _LONGEST_SHOWN))}"'

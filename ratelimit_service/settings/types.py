@@ -210,6 +210,19 @@ def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, 
     return reader(read)
 
 
+def one_or_more(*values: str) -> Reader:
+    """A comma-separated list of `values`, in upper or lower case, each at most once; in the order in which they are given."""
+    known = {value.lower(): value for value in values}
+
+    def read(text: str) -> tuple[str, ...]:
+        names = [name.strip().lower() for name in text.split(",")]
+        if len(set(names)) < len(names) or not known.keys() >= set(names):
+            raise ValueError(f"is not known here: give {_either(values)}, or both with a comma between them")
+        return tuple([known[name] for name in names])
+
+    return reader(read)
+
+
 def some_of(*values: str) -> Reader:
     """A comma-separated list of `values`, in upper or lower case; empty for none of them."""
 

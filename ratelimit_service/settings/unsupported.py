@@ -29,26 +29,6 @@ _NONE: tuple[str, ...] = ()
 
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported(
-        "rules come from files",
-        {
-            "CONFIG_GRPC_XDS_NODE_ID": ("default",),
-            "CONFIG_GRPC_XDS_NODE_METADATA": _NONE,
-            "CONFIG_GRPC_XDS_SERVER_URL": ("localhost:18000",),
-            "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL": ("3s",),
-            "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": _NONE,
-            "CONFIG_GRPC_XDS_SERVER_USE_TLS": _OFF,
-            "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": _NONE,
-            "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": _NONE,
-            "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": _NONE,
-            "CONFIG_GRPC_XDS_SERVER_TLS_SAN": _NONE,
-            "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": ("10s",),
-            "XDS_CLIENT_BACKOFF_MAX_INTERVAL": ("60s", "1m"),
-            "XDS_CLIENT_BACKOFF_RANDOM_FACTOR": ("0.5",),
-            "XDS_CLIENT_BACKOFF_JITTER": _ON,
-            "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": ("0",),
-        },
-    ),
-    Unsupported(
         "statistics are not pushed to statsd; they are served as Prometheus metrics",
         {
             "USE_STATSD": _OFF,
@@ -116,6 +96,10 @@ class Unneeded(NamedTuple):
 
 
 UNNEEDED: tuple[Unneeded, ...] = (
+    Unneeded(
+        "a control plane that is away is looked for at the pauses of XDS_CLIENT_BACKOFF_*",
+        ("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",),
+    ),
     Unneeded(
         "what arrives while Redis is being asked is put together and asked at once, without waiting for more",
         (

@@ -29,7 +29,7 @@ main()
 def test_serve_does_not_import_what_it_does_not_use(
     config: str, tmp_path: Path, transport: str, store: str, needed: str, foreign: str
 ) -> None:
-    """The other transport, the driver of the other store, and YAML are megabytes each."""
+    """The other transport, the driver of the other store, YAML, and HTTP/2 for control planes are megabytes each."""
     environment = {
         "BACKEND_TYPE": store,
         "CONFIG_PATH": config,
@@ -44,4 +44,20 @@ def test_serve_does_not_import_what_it_does_not_use(
         assert 0 == service.stop()
     imported = set(path.read_text().split())
     assert {"structlog", *needed.split()} <= imported
-    assert set() == {"yaml", *foreign.split()} & imported
+    assert set() == {"yaml", "h2", *foreign.split()} & imported
+    assert [] == [name for name in imported if "sources.xds" in name or "control_planes" in name]
+
+
+def test_rules_over_xds_come_without_grpcio_and_yaml(tmp_path: Path) -> None:
+    """A call to a control plane needs h2 alone, and YAML is for overlays."""
+    path = tmp_path / "modules"
+    with path.open("w") as stdout:
+        service = Service(
+            {"BACKEND_TYPE": "memory", "CONFIG_TYPE": "GRPC_XDS_SOTW", "GRPC_TRANSPORT": "native"},
+            command=(sys.executable, "-c", AT_THE_END, "serve"),
+            stdout=stdout.fileno(),
+        )
+        assert 0 == service.stop()
+    imported = set(path.read_text().split())
+    assert "h2.connection" in imported
+    assert set() == {"yaml", "grpc", "redis", "hiredis"} & imported

@@ -214,8 +214,8 @@ def test_a_port_is_a_port(text: str, port: int) -> None:
         ("LOG_FORMAT", "xml", 'LOG_FORMAT="xml" is not known here: give text or json'),
         (
             "CONFIG_TYPE",
-            "GRPC_XDS_SOTW",
-            'CONFIG_TYPE="GRPC_XDS_SOTW" is not supported yet: give FILE, rules come from files',
+            "file,etcd",
+            'CONFIG_TYPE="file,etcd" is not known here: give FILE or GRPC_XDS_SOTW, or both with a comma between them',
         ),
         ("BACKEND_TYPE", "memcache", 'BACKEND_TYPE="memcache" is not supported: give redis or memory'),
         ("BACKEND_TYPE", "etcd", 'BACKEND_TYPE="etcd" is not known here: give memory or redis'),
@@ -558,7 +558,6 @@ def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: d
         ),
         ({"REDIS_STARTUP_MAX_ELAPSED_TIME": "1m"}, ["REDIS_STARTUP_MAX_ELAPSED_TIME"]),
         ({"MEMCACHE_HOST_PORT": "memcached:11211"}, ["MEMCACHE_HOST_PORT"]),
-        ({"CONFIG_GRPC_XDS_NODE_ID": "node"}, ["CONFIG_GRPC_XDS_NODE_ID"]),
     ],
 )
 def test_a_variable_that_asks_for_more_is_named_in_a_warning(

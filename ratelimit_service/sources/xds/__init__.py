@@ -1,0 +1,1 @@
+"""Rules over xDS: control planes that send them as resources (docs/xds.md)."""

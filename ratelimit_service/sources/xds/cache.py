@@ -1,0 +1,112 @@
+"""The last good set of a control plane in a file, so that a start without the control plane has rules.
+
+A file begins with a line of JSON: the format, whose set it is, when it was taken, and the SHA-256 of the rest, which is a
+DiscoveryResponse with the resources in force. It is replaced in one step, and one that is damaged is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from ...proto.xds_pb2 import DiscoveryResponse, Resource
+from .received import TYPE_URL, Group, Malformed, Received, open_response
+from .spool import Spool
+
+_FORMAT = "ratelimit-service xds 1"
+_LONGEST_HEAD = 4_096
+_CHUNK = 1 << 20
+
+
+class Kept(NamedTuple):
+    """A set from a file, and when it was taken, in seconds since 1970."""
+
+    received: Received
+    taken_at: float
+
+
+class Cache:
+    """Keeps the set of one control plane, called `name` and known to it as `node`, in `directory`. Blocks: for threads."""
+
+    def __init__(self, directory: Path, name: str, node: str) -> None:
+        safe = "".join([char if char.isalnum() or char in "-." else "_" for char in name])
+        # Two names that are written alike are two files all the same.
+        self.path = directory / f"xds-{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        self._name = name
+        self._node = node
+        self._log = structlog.get_logger(__name__)
+
+    def save(self, groups: Mapping[str, Group], taken_at: float) -> None:
+        """Replace the file. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_name(f"{self.path.name}.new")
+        content = hashlib.sha256()
+        for part in _response(groups):
+            content.update(part)
+        head = {
+            "format": _FORMAT,
+            "server": self._name,
+            "node": self._node,
+            "taken_at": taken_at,
+            "sha256": content.hexdigest(),
+        }
+        scratch.touch(0o600)
+        with scratch.open("wb") as file:
+            file.write(json.dumps(head).encode() + b"\n")
+            for part in _response(groups):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self.path)
+
+    def load(self) -> Kept | None:
+        """The set in the file; None where there is none that can be used, which is logged."""
+        try:
+            with self.path.open("rb") as file:
+                head = json.loads(file.readline(_LONGEST_HEAD))
+                if head["format"] != _FORMAT or (head["server"], head["node"]) != (self._name, self._node):
+                    raise ValueError("is of something else")
+                spool, content = Spool(), hashlib.sha256()
+                while part := file.read(_CHUNK):
+                    content.update(part)
+                    spool.write(part)
+                if content.hexdigest() != head["sha256"]:
+                    raise ValueError("is damaged")
+                return Kept(open_response(spool), float(head["taken_at"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, Malformed, ValueError, KeyError, TypeError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self._log.warning("a file with rules is passed over", file=str(self.path), error=why)
+            return None
+
+
+def _response(groups: Mapping[str, Group]) -> Iterator[bytes | memoryview]:
+    """A DiscoveryResponse with the resources of these groups, in parts: fields may stand one after another."""
+    yield DiscoveryResponse(type_url=TYPE_URL).SerializeToString()
+    head = Resource(type_url=TYPE_URL).SerializeToString()
+    for _, group in sorted(groups.items()):
+        for each in group.resources:
+            length = b"\x12" + _varint(each.length)
+            yield b"\x12" + _varint(len(head) + len(length) + each.length) + head + length
+            yield from _chunks(each.spool, each.start, each.length)
+
+
+def _chunks(spool: Spool, start: int, length: int) -> Iterator[bytes]:
+    for at in range(start, start + length, _CHUNK):
+        yield spool.read(at, min(_CHUNK, start + length - at))
+
+
+def _varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

@@ -1,0 +1,271 @@
+"""A gRPC call that streams both ways, on an HTTP/2 connection of its own; without a socket (link.py has that).
+
+The library h2 speaks HTTP/2. grpcio would copy each message as a whole on the event loop, for which all calls wait: tens of
+milliseconds for 16 MiB. Here a message goes into a file as it arrives, in pieces of a frame.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from .spool import Spool
+
+_PREFIX = 5
+"""Bytes before a gRPC message: whether it is compressed, and its length."""
+
+_WINDOW = 1 << 20
+"""Bytes that the peer may send before they are acknowledged."""
+
+_TYPE, _SETTINGS = 3, 4
+"""Where the type of a frame is in it, and that of the first one."""
+
+_LONGEST_TEXT = 1_000
+
+_CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+_OF_HTTP = {
+    "400": "INTERNAL",
+    "401": "UNAUTHENTICATED",
+    "403": "PERMISSION_DENIED",
+    "404": "UNIMPLEMENTED",
+    "429": "UNAVAILABLE",
+    "502": "UNAVAILABLE",
+    "503": "UNAVAILABLE",
+    "504": "UNAVAILABLE",
+}
+"""gRPC's status for an HTTP status that comes without one."""
+
+
+class End(NamedTuple):
+    """How a call has ended: a status of gRPC, and why."""
+
+    code: str
+    why: str
+
+
+class StreamingCall:
+    """One call. Bytes from the peer go into `feed`, those for it come out of `drain`; `messages` and `end` say what has come.
+
+    `largest` is the most bytes that a message may have.
+    """
+
+    def __init__(
+        self, path: str, authority: str, *, secure: bool, headers: Mapping[str, str], largest: int
+    ) -> None:
+        self._largest = largest
+        self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._http.local_settings = Settings(
+            client=True,
+            initial_values={SettingCodes.ENABLE_PUSH: 0, SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW},
+        )
+        self._http.initiate_connection()
+        self._http.increment_flow_control_window(_WINDOW)
+        self._stream = self._http.get_next_available_stream_id()
+        self._http.send_headers(
+            self._stream,
+            [
+                (":method", "POST"),
+                (":scheme", "https" if secure else "http"),
+                (":path", path),
+                (":authority", authority),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+                ("user-agent", "ratelimit-service"),
+                *headers.items(),
+            ],
+        )
+        self._unsent = bytearray()
+        self._prefix = bytearray()
+        self._spool: Spool | None = None
+        self._missing = 0
+        self._greeting = b""
+        self.messages: deque[Spool] = deque()
+        self.end: End | None = None
+        self.answered = False
+        """Whether the peer has introduced itself, as a server that speaks HTTP/2 does."""
+        self.pongs = 0
+        """How many pings were answered."""
+
+    def send(self, message: bytes) -> None:
+        """Send a message, as soon as the peer has room for it."""
+        self._unsent += b"\0" + len(message).to_bytes(4, "big") + message
+        self._flush()
+
+    def ping(self) -> None:
+        """Ask the peer whether it is there."""
+        if self.end is None:
+            self._http.ping(b"is there")
+
+    def drain(self) -> bytes:
+        """What to send to the peer."""
+        data: bytes = self._http.data_to_send()
+        return data
+
+    def feed(self, data: bytes) -> None:
+        """Take what the peer has sent. Raises OSError where there is no room for messages."""
+        if self.end is not None:
+            return
+        if not self._greets(data):
+            return
+        try:
+            events = self._http.receive_data(data)
+            for event in events:
+                self._take(event)
+        except ProtocolError as error:
+            self._ends("INTERNAL", f"it breaks the rules of HTTP/2: {str(error) or type(error).__name__}")
+
+    def close(self) -> None:
+        """Say goodbye; what `drain` returns then is the last."""
+        if self.end is None:
+            self._http.reset_stream(self._stream, ErrorCodes.CANCEL)
+            self._http.close_connection()
+            self._ends("CANCELLED", "closed by us")
+
+    def _take(self, event: object) -> None:
+        match event:
+            case DataReceived():
+                self._collect(memoryview(event.data or b""))
+                if event.flow_controlled_length and self.end is None:
+                    self._http.acknowledge_received_data(event.flow_controlled_length, self._stream)
+            case WindowUpdated():
+                self._flush()
+            case ResponseReceived():
+                self._head(_texts(event.headers))
+            case TrailersReceived():
+                self._status(_texts(event.headers))
+            case StreamEnded():
+                self._ends("UNKNOWN", "it has ended the call without a status")
+            case StreamReset():
+                self._ends("UNAVAILABLE", f"it has reset the call ({_error(event.error_code)})")
+            case ConnectionTerminated():
+                more = _shown((event.additional_data or b"").decode("utf-8", "replace"))
+                why = _error(event.error_code) + (f", {more}" if more else "")
+                self._ends("UNAVAILABLE", f"it closes the connection (GOAWAY {why})")
+            case PingAckReceived():
+                self.pongs += 1
+            case RemoteSettingsChanged():
+                self.answered = True
+
+    def _greets(self, data: bytes) -> bool:
+        """Whether the first frame is SETTINGS. h2 would wait for the rest of what it takes for a frame of some megabytes."""
+        if len(self._greeting) < _TYPE + 1:
+            self._greeting += data[: _TYPE + 1]
+            if len(self._greeting) > _TYPE and self._greeting[_TYPE] != _SETTINGS:
+                self._ends("INTERNAL", "it does not speak HTTP/2")
+        return self.end is None
+
+    def _head(self, headers: dict[str, str]) -> None:
+        if "grpc-status" in headers:
+            self._status(headers)
+        elif headers.get(":status") != "200":
+            status = headers.get(":status", "")
+            self._ends(_OF_HTTP.get(status, "UNKNOWN"), f"it answers with HTTP status {_shown(status)}")
+        elif not headers.get("content-type", "").startswith("application/grpc"):
+            self._ends("UNKNOWN", f"it answers with {_shown(headers.get('content-type', 'nothing'))}")
+
+    def _status(self, headers: dict[str, str]) -> None:
+        number = headers.get("grpc-status", "")
+        code = _CODES[int(number)] if number.isdecimal() and int(number) < len(_CODES) else "UNKNOWN"
+        why = urllib.parse.unquote(headers.get("grpc-message", ""), errors="replace")
+        self._ends(code, _shown(why) or "it has ended the call")
+
+    def _collect(self, data: memoryview) -> None:
+        while data and self.end is None:
+            if self._spool is None:
+                wanted = _PREFIX - len(self._prefix)
+                self._prefix += data[:wanted]
+                data = data[wanted:]
+                if len(self._prefix) < _PREFIX:
+                    return
+                self._begin()
+            part = data[: self._missing]
+            if self._spool is not None:
+                self._spool.write(part)
+                self._missing -= len(part)
+                data = data[len(part) :]
+                if not self._missing:
+                    self.messages.append(self._spool)
+                    self._spool = None
+
+    def _begin(self) -> None:
+        compressed, length = self._prefix[0], int.from_bytes(self._prefix[1:], "big")
+        self._prefix.clear()
+        if compressed:
+            self._ends("INTERNAL", "it sends a compressed message, for which it was not asked")
+        elif length > self._largest:
+            self._ends(
+                "RESOURCE_EXHAUSTED",
+                f"its message has {length} bytes, more than {self._largest}: raise XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
+            )
+        else:
+            self._spool, self._missing = Spool(), length
+            if not length:
+                self.messages.append(self._spool)
+                self._spool = None
+
+    def _flush(self) -> None:
+        while self._unsent and self.end is None:
+            room = min(
+                self._http.local_flow_control_window(self._stream),
+                self._http.max_outbound_frame_size,
+                len(self._unsent),
+            )
+            if room <= 0:
+                return
+            self._http.send_data(self._stream, bytes(self._unsent[:room]))
+            del self._unsent[:room]
+
+    def _ends(self, code: str, why: str) -> None:
+        if self.end is None:
+            self.end = End(code, why)
+            self._spool = None
+
+
+def _texts(headers: object) -> dict[str, str]:
+    assert isinstance(headers, list)
+    return {str(name): str(value) for name, value in headers}
+
+
+def _error(code: ErrorCodes | int | None) -> str:
+    return code.name if isinstance(code, ErrorCodes) else f"error {code}"
+
+
+def _shown(text: str) -> str:
+    return text[:_LONGEST_TEXT]

@@ -1,0 +1,332 @@
+"""Follows one control plane: connects, takes what it sends, answers, and begins again whenever the call ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from ...core.errors import Problem
+from ...core.text import printable
+from ...ports import Change, Rules
+from .backoff import Backoff
+from .cache import Cache
+from .call import End
+from .clock import Clock
+from .link import Call, CallEnded, Unreachable
+from .overlays import Overlays
+from .reading import parts_of, reading
+from .received import TYPE_URL, Group, Malformed, Received, open_response
+from .server import Server
+from .spool import Spool
+from .standing import Standing
+from .subscription import Answer, Subscription
+
+_FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
+"""Seconds until a set that could not be read for a reason that may pass is read again: from, to."""
+
+_SOON = 1.0
+"""Seconds within which a control plane is connected to again whose call has ended after it went well for _WENT_WELL seconds."""
+
+_WENT_WELL = 30.0
+
+_SPEAKS_WITHIN = 15.0
+"""Seconds after which a control plane that sends nothing is worth a line: it waits for ever for a node that it does not know."""
+
+_MOST_NAMED = 10
+"""Domains that one line of the log names."""
+
+
+class Options(NamedTuple):
+    """How a control plane is followed."""
+
+    version: str
+    """Of this service, which it is told."""
+    grace: float
+    strict: bool
+    cache: Cache | None
+
+
+class Follower:
+    """Follows one control plane. `overlays` returns those that hold now."""
+
+    def __init__(
+        self,
+        server: Server,
+        rules: Rules,
+        connect: Callable[[], Awaitable[Call]],
+        backoff: Backoff,
+        clock: Clock,
+        overlays: Callable[[], Overlays],
+        options: Options,
+    ) -> None:
+        self._server = server
+        self._rules = rules
+        self._connect = connect
+        self._backoff = backoff
+        self._clock = clock
+        self._overlays = overlays
+        self._strict = options.strict
+        self._cache = options.cache
+        self._subscription = Subscription(server, options.version, options.grace)
+        self._taking = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._last: Received | None = None
+        """What was received last on this call."""
+        self._due: Answer | None = None
+        self._due_at = 0.0
+        self._rejects = False
+        """Whether the last answer is a rejection."""
+        self._retry: Received | None = None
+        self._retry_at = self._pause = 0.0
+        self._saving = asyncio.Lock()
+        self._saved = b""
+        self._silent_at: float | None = None
+        self._log = structlog.get_logger(__name__).bind(server=server.name)
+        self.standing = Standing(server.name)
+
+    async def restore(self) -> None:
+        """Put the last good set in force that is kept in a file, if there is one."""
+        kept = await asyncio.to_thread(self._cache.load) if self._cache is not None else None
+        if kept is None or not kept.received.groups:
+            return
+        async with self._taking:
+            if not await self._read(list(kept.received.groups.values()), frozenset()):
+                return
+            self._saved = self._subscription.digest
+            self.standing.accepted_at = self.standing.stale_since = kept.taken_at
+            self._show()
+        self._log.warning(
+            "the rules are those of a file, until the control plane sends others",
+            file=str(self._cache.path if self._cache else ""),
+            domains=len(self._subscription.held),
+        )
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            began = self._clock.monotonic()
+            try:
+                call = await self._connect()
+            except Unreachable as error:
+                self.standing.away(self._clock.wall(), "UNAVAILABLE", str(error))
+                await self._clock.sleep(self._backoff.pause())
+                continue
+            went_well = False
+            self._silent_at = began + _SPEAKS_WITHIN
+            self.standing.here(self._clock.wall())
+            try:
+                await self._converse(call)
+            except CallEnded as error:
+                went_well = self._last is not None
+                self.standing.away(self._clock.wall(), error.end.code, error.end.why)
+            finally:
+                call.close()
+                self._last = self._due = self._retry = None
+            if went_well and self._clock.monotonic() - began >= _WENT_WELL:
+                await self._clock.sleep(self._backoff.soon(_SOON))
+            else:
+                await self._clock.sleep(self._backoff.pause())
+
+    async def overlaid(self) -> bool:
+        """Read everything again, because other overlays hold now; False where that is to be tried again."""
+        async with self._taking:
+            groups = self._subscription.everything()
+            if groups and not await self._read(groups, frozenset()):
+                return False
+            if self._rejects and self._last is not None:
+                self._subscription.reconsider()
+                self._retry, self._retry_at = self._last, self._clock.monotonic()
+            self._show()
+        await self._save()
+        self._news.set()
+        return True
+
+    async def _converse(self, call: Call) -> None:
+        """Raises CallEnded."""
+        call.send(self._subscription.begin())
+        receiving = asyncio.create_task(call.receive())
+        try:
+            while True:
+                await self._wait(receiving)
+                if receiving.done():
+                    message = receiving.result()
+                    receiving = asyncio.create_task(call.receive())
+                    await self._received(message)
+                elif self._retry is not None and self._clock.monotonic() >= self._retry_at:
+                    await self._take(self._retry)
+                elif gone := self._subscription.gone(self._clock.monotonic()):
+                    await self._drop(gone)
+                if self._silent_at is not None and self._clock.monotonic() >= self._silent_at:
+                    self._silent_at = None
+                    self._log.warning(
+                        "the control plane is connected and sends nothing: does it know the node id?",
+                        node_id=self._server.node_id,
+                    )
+                if self._due is not None and self._clock.monotonic() >= self._due_at:
+                    call.send(self._due.request)
+                    self._due = None
+                await self._save()
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _wait(self, receiving: asyncio.Task[Spool]) -> None:
+        """Wait for a message, or until something else is to be done."""
+        moments = [
+            self._due_at if self._due is not None else None,
+            self._retry_at if self._retry is not None else None,
+            self._subscription.next_end(),
+            self._silent_at,
+        ]
+        next_moment = min([moment for moment in moments if moment is not None], default=None)
+        waiting: set[asyncio.Future[Any]] = {receiving, asyncio.ensure_future(self._news.wait())}
+        if next_moment is not None:
+            pause = max(0.0, next_moment - self._clock.monotonic())
+            waiting.add(asyncio.ensure_future(self._clock.sleep(pause)))
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._news.clear()
+            for task in waiting - {receiving}:
+                task.cancel()
+
+    async def _received(self, message: Spool) -> None:
+        self._due = self._retry = self._silent_at = None
+        self._pause = 0.0
+        self.standing.response_bytes = message.size
+        self.standing.answered_at = self._clock.wall()
+        try:
+            received = await asyncio.to_thread(open_response, message)
+        except Malformed as error:
+            # Without a nonce there is nothing to answer: the call itself is of no use.
+            self._log.error("the control plane sends what is no response", error=str(error))
+            raise CallEnded(End("INTERNAL", f"its message is no response: {error}")) from None
+        self._last = received
+        if received.type_url != TYPE_URL:
+            answer = self._subscription.foreign(received)
+            if not answer.pause:
+                self._log.error(
+                    "the control plane sends what was not asked for", type=printable(received.type_url)
+                )
+            self.standing.responses["rejected"] += 1
+            self._answer(answer)
+            return
+        await self._take(received)
+
+    async def _take(self, received: Received) -> None:
+        """Take a set as far as nothing is wrong with it, and prepare the answer."""
+        self._retry = None
+        async with self._taking:
+            subscription, now = self._subscription, self._clock.monotonic()
+            if not self._strict:
+                self._miss(received, now)
+            groups = [] if self._strict and subscription.repeats(received) else subscription.wanted(received)
+            gone = subscription.gone(now)
+            before = subscription.digest
+            # The first set counts even where it is empty: there are rules then, though none.
+            first = not (self.standing.generation or subscription.refused)
+            if (groups or gone or first) and not await self._read(groups, gone):
+                self._retry = received
+                self._pause = min(max(2 * self._pause, _FIRST_RETRY), _LAST_RETRY)
+                self._retry_at = self._clock.monotonic() + self._pause
+                return
+            if self._strict and not subscription.problems:
+                self._miss(received, now)
+            answer = subscription.settle(received, self._hidden(received))
+            if not answer.rejects:
+                self.standing.version = received.version
+            changed = before != subscription.digest
+            outcome = "rejected" if answer.rejects else "accepted" if changed else "unchanged"
+            self.standing.responses[outcome] += 1
+            self.standing.stale_since = 0.0
+            self._backoff.reset()
+            self._answer(answer)
+            self._show()
+
+    def _miss(self, received: Received, now: float) -> None:
+        missed = self._subscription.miss(received, now)
+        lasting = [domain for domain in missed if domain not in self._subscription.gone(now)]
+        if lasting:
+            self._warn("the control plane has stopped sending domains: their rules end soon", lasting)
+
+    async def _drop(self, gone: frozenset[str]) -> None:
+        async with self._taking:
+            await self._read([], gone)
+            self._show()
+
+    async def _read(self, groups: Sequence[Group], gone: frozenset[str]) -> bool:
+        """Have groups read, and put in force what is right; False where that is to be tried again."""
+        overlays = self._overlays()
+        parts = parts_of(self._server.name, groups)
+        taken = await self._rules.change(
+            Change(
+                reading(parts, overlays) if parts else None,
+                tuple({part.fd for part in parts}),
+                frozenset([group.domain for group in groups]),
+                gone,
+                self._strict,
+            )
+        )
+        if taken.again:
+            return False
+        refused = bool(taken.problems) and self._strict
+        if gone and not refused:
+            self._warn("rules are dropped that the control plane has stopped sending", sorted(gone))
+            self._subscription.drop(gone)
+        owners = {part.name: part.domain for part in parts}
+        owners |= {document.file: domain for domain, document in overlays.items()}
+        problems: dict[str, tuple[Problem, ...]] = {}
+        for problem in taken.problems:
+            domain = owners.get(problem.file, "")
+            problems[domain] = (*problems.get(domain, ()), problem)
+        for part in parts:
+            if not (refused or part.domain in taken.accepted or part.domain in problems):
+                problems[part.domain] = (
+                    Problem(part.name, 0, "domain", "is given twice, or is not one text"),
+                )
+        changed = self._subscription.take(groups, taken.accepted, problems) or bool(gone)
+        if changed or not (self.standing.generation or taken.problems):
+            self.standing.generation += 1
+            self.standing.accepted_at = self._clock.wall()
+        return True
+
+    def _hidden(self, received: Received) -> list[Problem]:
+        return [problem for domain, problem in self._rules.hidden().items() if domain in received.groups]
+
+    def _answer(self, answer: Answer) -> None:
+        self._rejects = answer.rejects
+        self._due, self._due_at = answer, self._clock.monotonic() + answer.pause
+
+    def _show(self) -> None:
+        hidden = self._hidden(self._last) if self._last is not None else []
+        problems = [*self._subscription.problems, *hidden]
+        self.standing.show(self._subscription, problems)
+        self._rules.blame(problems)
+
+    async def _save(self) -> None:
+        async with self._saving:
+            await self._save_now()
+
+    async def _save_now(self) -> None:
+        digest = self._subscription.digest
+        if self._cache is None or digest == self._saved:
+            return
+        self._saved = digest  # also where it fails: the next change is the next attempt
+        try:
+            await asyncio.to_thread(
+                self._cache.save, dict(self._subscription.held), self.standing.accepted_at
+            )
+        except OSError as error:
+            self._log.error(
+                "the rules cannot be kept in a file: a start without the control plane would have none",
+                file=str(self._cache.path),
+                error=error.strerror or str(error),
+            )
+
+    def _warn(self, event: str, domains: Sequence[str]) -> None:
+        named_ones = ", ".join(map(printable, domains[:_MOST_NAMED]))
+        more = f" and {len(domains) - _MOST_NAMED} more" if len(domains) > _MOST_NAMED else ""
+        self._log.warning(event, domains=named_ones + more)

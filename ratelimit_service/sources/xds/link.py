@@ -1,0 +1,245 @@
+"""A connection to a control plane, with one call on it: sockets, TLS, and whether the peer is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import Protocol, cast
+
+from .call import End, StreamingCall
+from .server import Server
+from .spool import Spool
+
+PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+
+_CONNECTS_WITHIN = 20.0
+"""Seconds for the name, the connection and the handshake."""
+
+_IDLE, _BETWEEN, _PROBES = 30, 10, 3
+"""TCP's own keepalive: seconds of silence until the kernel probes the peer, between two probes, and probes without an answer.
+
+The servers of gRPC see nothing of it; pings of HTTP/2 more often than every five minutes they answer with GOAWAY.
+"""
+
+_PONGS_WITHIN = 20.0
+"""Seconds in which a ping of HTTP/2 is answered by a peer whose process is not stuck."""
+
+
+_SLICE, _BREATH = 131_072, 0.001
+"""Bytes that are taken in one go, which takes half a millisecond, and the seconds until the next ones: calls are waiting."""
+
+
+class Unreachable(Exception):
+    """There is no connection; the message says why, in one line."""
+
+
+class CallEnded(Exception):
+    """The call is over."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end.why)
+        self.end = end
+
+
+class Call(Protocol):
+    """An open call, as a follower needs it."""
+
+    def send(self, message: bytes) -> None:
+        """Send a request."""
+        ...
+
+    async def receive(self) -> Spool:
+        """Wait for a response. Raises CallEnded."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+class Link(asyncio.Protocol):
+    """One call on one connection. Made by `connect`."""
+
+    def __init__(self, call: StreamingCall, keepalive: float) -> None:
+        self._call = call
+        self._keepalive = keepalive
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
+        self._news = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._room = _SLICE
+        self._resuming: asyncio.TimerHandle | None = None
+
+    def send(self, message: bytes) -> None:
+        """Send a message; nothing where the call has ended."""
+        if self._call.end is None:
+            self._call.send(message)
+            self._flush()
+
+    async def receive(self) -> Spool:
+        """Wait for a message. Where several have come, only the last one counts: each is a whole set. Raises CallEnded."""
+        while not self._call.messages:
+            if self._call.end is not None:
+                raise CallEnded(self._call.end)
+            self._news.clear()
+            await self._news.wait()
+        message = self._call.messages.pop()
+        self._call.messages.clear()
+        return message
+
+    async def opened(self) -> None:
+        """Wait until the peer has said something. With TLS 1.3, it refuses our certificate only then. Raises CallEnded."""
+        while not self._call.answered:
+            if self._call.end is not None:
+                raise CallEnded(self._call.end)
+            self._news.clear()
+            await self._news.wait()
+
+    def close(self) -> None:
+        """End the call, and close the connection."""
+        self._call.close()
+        self._over()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast(asyncio.Transport, transport)
+        _probe(transport.get_extra_info("socket"))
+        if self._keepalive:
+            self._timer = self._loop.call_later(self._keepalive, self._ping)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        try:
+            self._call.feed(data)
+        except OSError as error:  # no descriptor or memory for a message
+            self._lose("RESOURCE_EXHAUSTED", f"there is no room for its message: {error.strerror or error}")
+        self._flush()
+        self._room -= len(data)
+        if self._room <= 0 and self._resuming is None and not self._transport.is_closing():
+            # uvloop reads for as long as there is something to read.
+            self._transport.pause_reading()
+            self._resuming = self._loop.call_later(_BREATH, self._resume)
+
+    def _resume(self) -> None:
+        self._room, self._resuming = _SLICE, None
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._lose(
+            "UNAVAILABLE", f"the connection is lost: {reason(exc)}" if exc else "it has closed the connection"
+        )
+
+    # What the above is made of.
+
+    def _flush(self) -> None:
+        if data := self._call.drain():
+            self._transport.write(data)
+        self._news.set()
+        if self._call.end is not None:
+            self._over()
+
+    def _over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._resuming is not None:
+            self._resuming.cancel()
+        if not self._transport.is_closing():
+            if data := self._call.drain():
+                self._transport.write(data)
+            self._transport.close()
+
+    def _lose(self, code: str, why: str) -> None:
+        if self._call.end is None:
+            self._call.end = End(code, why)
+        self._news.set()
+        self._over()
+
+    def _ping(self) -> None:
+        before = self._call.pongs
+        self._call.ping()
+        self._flush()
+        if self._call.end is None:
+            self._timer = self._loop.call_later(_PONGS_WITHIN, self._look, before)
+
+    def _look(self, before: int) -> None:
+        if self._call.pongs == before:
+            self._lose("UNAVAILABLE", f"it has not answered a ping for {_PONGS_WITHIN:g} s")
+            self._transport.abort()
+        else:
+            self._timer = self._loop.call_later(self._keepalive, self._ping)
+
+
+async def connect(server: Server, largest: int, keepalive: float) -> Link:
+    """Connect to a control plane, with what its certificate files have now. Raises Unreachable."""
+    tls = None
+    try:
+        if server.tls is not None:
+            tls = await asyncio.to_thread(server.tls.context)
+        async with asyncio.timeout(_CONNECTS_WITHIN):
+            return await _connect(server, tls, largest, keepalive)
+    except TimeoutError:
+        raise Unreachable(f"no connection within {_CONNECTS_WITHIN:g} s") from None
+    except CallEnded as error:
+        raise Unreachable(error.end.why) from None
+    except (OSError, ssl.SSLError, UnicodeError, ValueError) as error:
+        raise Unreachable(reason(error)) from None
+
+
+async def _connect(server: Server, tls: ssl.SSLContext | None, largest: int, keepalive: float) -> Link:
+    loop = asyncio.get_running_loop()
+
+    def made() -> Link:
+        call = StreamingCall(
+            PATH, server.authority, secure=tls is not None, headers=server.headers, largest=largest
+        )
+        return Link(call, keepalive)
+
+    name = server.tls.name if server.tls is not None else None
+    if server.path:
+        _, link = await loop.create_unix_connection(made, server.path, ssl=tls, server_hostname=name)
+    else:
+        _, link = await loop.create_connection(made, server.host, server.port, ssl=tls, server_hostname=name)
+    try:
+        await link.opened()
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def reason(error: BaseException | None) -> str:
+    """Why something went wrong with a connection, in one line."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is refused: {error.verify_message}"
+        case ssl.SSLError():
+            return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+        case OSError():
+            return error.strerror or str(error)
+    return str(error)
+
+
+def _probe(connection: socket.socket | None) -> None:
+    """Have the kernel find out about a peer that is gone without a word."""
+    if connection is None or connection.family == socket.AF_UNIX:
+        return
+    options = {
+        "TCP_KEEPIDLE": _IDLE,
+        "TCP_KEEPINTVL": _BETWEEN,
+        "TCP_KEEPCNT": _PROBES,
+        # The same for what was sent and is not acknowledged.
+        "TCP_USER_TIMEOUT": 1_000 * (_IDLE + _BETWEEN * _PROBES),
+    }
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

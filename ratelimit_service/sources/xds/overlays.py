@@ -1,0 +1,121 @@
+"""Rule keys laid over the descriptors that a control plane sends, which cannot say them itself.
+
+An overlay is written as a configuration file is: a domain, and descriptors in descriptors. Whatever it says of a descriptor
+that the resource has as well takes the place of what the resource says; it adds keys to descriptors, and no descriptors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ...core.errors import Problem
+from ...core.rules.document import Document, MappingNode, Node, ScalarNode, SequenceNode
+from ...core.rules.fields import shown
+
+Overlays = Mapping[str, Document]
+"""Overlays by their domains."""
+
+_IDENTITY = ("key", "value", "descriptors")
+_AMOUNTS = ("requests_per_unit", "tokens_per_unit", "unlimited")
+
+
+def by_domain(documents: Sequence[Document]) -> tuple[Overlays, list[Problem]]:
+    """Sort overlays by their domains; and what is wrong with them beside what their rule keys are."""
+    found: dict[str, Document] = {}
+    problems = []
+    for document in documents:
+        domain = _at(document.root, "domain")
+        if not isinstance(domain, ScalarNode) or not domain.text:
+            message = "an overlay must have a domain, and descriptors as a configuration file has them"
+            problems.append(Problem(document.file, document.line, document.path, message))
+        elif domain.text in found:
+            message = f"{shown(domain.text)} has its overlay at {found[domain.text].file} already: put them together"
+            problems.append(Problem(document.file, domain.line, "domain", message))
+        else:
+            found[domain.text] = document
+    return found, problems
+
+
+def lay(below: MappingNode, above: MappingNode, *, but: Sequence[str] = _IDENTITY) -> None:
+    """Put the keys of `above` into `below`, in place of those that are there; those of a rate_limit one by one."""
+    said = [(key, node) for key, node in above.items if key.text not in but]
+    names = {key.text for key, _ in said}
+    if "rate_limits" in names:
+        _drop(below, "rate_limit")
+    for key, node in said:
+        there = _at(below, key.text)
+        if key.text == "rate_limit" and isinstance(node, MappingNode) and isinstance(there, MappingNode):
+            _lay_limit(there, node)
+            continue
+        _drop(below, key.text)
+        below.items.append((key, _own(node)))
+    below.repeated += [key for key in above.repeated if key.text not in but]
+
+
+def _lay_limit(below: MappingNode, above: MappingNode) -> None:
+    """A limit has one amount: what an overlay says takes the place of another kind as well."""
+    names = {key.text for key, _ in above.items}
+    if names.intersection(_AMOUNTS):
+        for amount in _AMOUNTS:
+            _drop(below, amount)
+    if "unlimited" in names:
+        _drop(below, "unit")
+    lay(below, above, but=())
+
+
+def lay_over(document: Document, overlay: Document) -> list[Problem]:
+    """Lay an overlay over a document of its domain. Returns a warning for each part of it that lies over nothing."""
+    if not isinstance(document.root, MappingNode) or not isinstance(overlay.root, MappingNode):
+        return []
+    document.overlay = overlay.file
+    lay(document.root, overlay.root, but=("domain", "descriptors"))
+    return list(_lay_descriptors(document.root, overlay.root, overlay.file, overlay.path))
+
+
+def _lay_descriptors(below: MappingNode, above: MappingNode, file: str, path: str) -> Iterator[Problem]:
+    there = {_identity(each): each for _, each in _descriptors(below, "")}
+    for place, wanted in _descriptors(above, path):
+        found = there.get(_identity(wanted))
+        if found is None:
+            message = "lies over nothing: no control plane sends this descriptor here"
+            yield Problem(file, wanted.line, place, message)
+            continue
+        lay(found, wanted)
+        yield from _lay_descriptors(found, wanted, file, place)
+
+
+def _descriptors(node: MappingNode, path: str) -> Iterator[tuple[str, MappingNode]]:
+    below = _at(node, "descriptors")
+    if isinstance(below, SequenceNode):
+        for place, item in enumerate(below.items):
+            if isinstance(item, MappingNode):
+                yield f"{path}.descriptors[{place}]" if path else f"descriptors[{place}]", item
+
+
+def _identity(descriptor: MappingNode) -> tuple[str, str]:
+    return _text(_at(descriptor, "key")), _text(_at(descriptor, "value"))
+
+
+def _text(node: Node | None) -> str:
+    return node.text if isinstance(node, ScalarNode) else ""
+
+
+def _own(node: Node) -> Node:
+    """A copy of the outermost mapping: an overlay lies over several documents, and the next one changes what it finds."""
+    return (
+        MappingNode(node.line, list(node.items), list(node.repeated))
+        if isinstance(node, MappingNode)
+        else node
+    )
+
+
+def _at(node: Node | None, name: str) -> Node | None:
+    if isinstance(node, MappingNode):
+        for key, value in node.items:
+            if key.text == name:
+                return value
+    return None
+
+
+def _drop(node: MappingNode, name: str) -> None:
+    node.items = [(key, value) for key, value in node.items if key.text != name]

@@ -1,0 +1,86 @@
+"""Resources to documents; done by the process that reads rules (loading/), which knows a message by its descriptor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from ...core.errors import Problem
+from ...core.rules.document import Document
+from .overlays import Overlays, lay_over
+from .received import Group
+from .spool import read_at
+from .translate import document
+
+
+class Part(NamedTuple):
+    """A resource within a file: `name` is what problems call it. `wrong` says why it cannot be read, where it cannot."""
+
+    name: str
+    domain: str
+    fd: int
+    start: int
+    length: int
+    wrong: str
+
+
+def parts_of(server: str, groups: Sequence[Group]) -> list[Part]:
+    """The resources of these groups, each under a name of its own."""
+    used: Counter[str] = Counter()
+    parts = []
+    for group in groups:
+        for each in group.resources:
+            name = named(server, each.name)
+            used[name] += 1
+            if used[name] > 1:
+                name = f"{name} ({used[name]})"
+            parts.append(Part(name, group.domain, each.spool.fd, each.start, each.length, each.wrong))
+    return parts
+
+
+def named(server: str, resource: str) -> str:
+    """What problems call a resource of a server."""
+    return f"xds {server}: {resource}"
+
+
+def reading(parts: Sequence[Part], overlays: Overlays) -> partial[Contents]:
+    """What to hand to loading/: can be pickled."""
+    domains = {part.domain for part in parts}
+    return partial(read, tuple(parts), {name: each for name, each in overlays.items() if name in domains})
+
+
+class Contents(NamedTuple):
+    """What the resources say, what is wrong with those that do not say anything, and what else was noticed."""
+
+    documents: list[Document]
+    problems: list[Problem]
+    warnings: list[Problem]
+
+
+def read(parts: Sequence[Part], overlays: Overlays) -> Contents:
+    """Parse every resource, and lay overlays over them."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    unused: dict[str, Counter[Problem]] = {domain: Counter() for domain in overlays}
+    resources = Counter(part.domain for part in parts)
+    for part in parts:
+        if part.wrong:
+            problems.append(Problem(part.name, 0, "", part.wrong))
+            continue
+        found, wrong = document(part.name, read_at(part.fd, part.start, part.length))
+        problems += wrong
+        if found is None:
+            continue
+        if part.domain in overlays:
+            unused[part.domain].update(lay_over(found, overlays[part.domain]))
+        documents.append(found)
+    # An overlay lies over all resources of a domain, and each descriptor in it may be meant for any of them.
+    warnings = [
+        problem
+        for domain, problems_of in unused.items()
+        for problem, times in problems_of.items()
+        if times == resources[domain]
+    ]
+    return Contents(documents, problems, warnings)

@@ -1,0 +1,41 @@
+"""How long is waited between attempts to connect."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.sources.xds.backoff import Backoff
+
+
+def pauses(number: int, factor: float, *, jitter: bool = False, share: float = 0.25) -> list[float]:
+    backoff = Backoff(10, 60, factor, jitter=jitter, random=lambda: share)
+    return [backoff.pause() for _ in range(number)]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
+def test_each_pause_is_twice_as_long_as_the_one_before_up_to_the_longest(factor: float) -> None:
+    """Also with upstream's default, with which its pauses do not change at all."""
+    assert [10, 20, 40, 60, 60] == pauses(5, factor)
+
+
+def test_a_factor_of_more_than_1_is_taken_as_it_is() -> None:
+    """As upstream's library has it."""
+    assert [10, 30, 60, 60] == pauses(4, 3)
+
+
+def test_with_jitter_a_random_part_of_it_is_waited() -> None:
+    """So that replicas do not come back together."""
+    assert [2.5, 5, 10] == pauses(3, 2, jitter=True)
+
+
+def test_it_begins_anew_after_something_went_well() -> None:
+    """Upstream never does."""
+    backoff = Backoff(10, 60, 2, jitter=False, random=lambda: 1)
+    assert [10, 20] == [backoff.pause(), backoff.pause()]
+    backoff.reset()
+    assert [1, 10] == [backoff.soon(1), backoff.pause()]
+
+
+def test_a_first_pause_beyond_the_longest_is_the_longest() -> None:
+    """Whatever the two variables are set to."""
+    assert 5 == Backoff(10, 5, 2, jitter=False, random=lambda: 1).pause()

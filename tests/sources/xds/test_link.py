@@ -1,0 +1,392 @@
+"""A real connection to a control plane, and everything that can go wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from h2.errors import ErrorCodes
+
+from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, DiscoveryResponse
+from ratelimit_service.sources.xds import link as link_module
+from ratelimit_service.sources.xds.link import CallEnded, Link, Unreachable, connect
+from ratelimit_service.sources.xds.received import TYPE_URL
+from ratelimit_service.sources.xds.server import Server, Tls
+from testing.certificates import Authority, Pair
+from testing.control_plane import ControlPlane, Peer, limit, resource
+from testing.control_planes import Served
+
+LARGEST = 1 << 20
+A = resource("a", limit("team", 5))
+
+
+@pytest.fixture
+async def plane() -> AsyncIterator[ControlPlane]:
+    made = ControlPlane()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def at(plane: ControlPlane, tls: Tls | None = None, **more: object) -> Server:
+    return Server("cp", "127.0.0.1", plane.port, tls=tls, **more)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def linked(plane: ControlPlane, keepalive: float = 0, largest: int = LARGEST) -> AsyncIterator[Link]:
+    """A link whose first request was sent."""
+    link = await connect(at(plane), largest, keepalive)
+    link.send(DiscoveryRequest(type_url=TYPE_URL).SerializeToString())
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+async def received(link: Link) -> DiscoveryResponse:
+    spool = await asyncio.wait_for(link.receive(), 10)
+    return DiscoveryResponse.FromString(spool.read(0, spool.size))
+
+
+async def peer_of(plane: ControlPlane) -> Peer:
+    """The other end, once it has the first request."""
+    async with asyncio.timeout(10):
+        while not plane.requests:
+            await asyncio.sleep(0.001)
+    return plane.peers[-1]
+
+
+async def ended(link: Link) -> tuple[str, str]:
+    """How the call ends."""
+    with pytest.raises(CallEnded) as error:
+        await asyncio.wait_for(link.receive(), 10)
+    return error.value.end
+
+
+async def test_requests_and_responses_go_both_ways(plane: ControlPlane) -> None:
+    """As often as one likes, on one call with the right path and headers."""
+    plane.send(A, version="7")
+    link = await connect(at(plane, headers={"x-token": "s3cret"}), LARGEST, 0)
+    for place in range(3):
+        link.send(DiscoveryRequest(response_nonce=str(place or ""), type_url=TYPE_URL).SerializeToString())
+        assert "7" == (await received(link)).version_info
+    link.close()
+    (headers,) = plane.headers
+    assert (
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        f"127.0.0.1:{plane.port}",
+        ("POST", "http", "application/grpc", "trailers", "s3cret"),
+    ) == (
+        headers[":path"],
+        headers[":authority"],
+        tuple(headers[name] for name in (":method", ":scheme", "content-type", "te", "x-token")),
+    )
+
+
+async def test_a_message_may_come_in_any_pieces(plane: ControlPlane) -> None:
+    """The peer's frames have nothing to do with its messages."""
+    async with linked(plane) as link:
+        peer = await peer_of(plane)
+        data = DiscoveryResponse(version_info="8").SerializeToString()
+        framed = b"\0" + len(data).to_bytes(4, "big") + data
+        peer.head()
+        for place in range(len(framed)):
+            peer._http.send_data(peer.stream, framed[place : place + 1])
+            peer.flush()
+            await asyncio.sleep(0)
+        assert "8" == (await received(link)).version_info
+
+
+async def test_of_several_sets_that_have_come_the_last_one_counts(plane: ControlPlane) -> None:
+    """Each of them is a whole one."""
+    async with linked(plane) as link:
+        peer = await peer_of(plane)
+        for version in "123":
+            peer.send(DiscoveryResponse(version_info=version).SerializeToString())
+        await asyncio.sleep(0.05)
+        assert "3" == (await received(link)).version_info
+
+
+def test_a_set_of_many_megabytes_holds_nobody_up() -> None:
+    """It is taken a slice at a time. uvloop, which serves, would read for as long as there is something to read."""
+    size = 16 << 20
+
+    async def receive(port: int) -> int:
+        link = await connect(Server("cp", "127.0.0.1", port), 4 * size, 0)
+        link.send(DiscoveryRequest(type_url=TYPE_URL).SerializeToString())
+        receiving = asyncio.ensure_future(link.receive())
+        most = before = 0
+        while not receiving.done():
+            await asyncio.sleep(0)  # a turn of the event loop, in which calls are answered
+            spool = link._call._spool
+            taken = spool.size if spool is not None else before
+            most, before = max(most, taken - before), taken
+        assert receiving.result().size > size
+        link.close()
+        return most
+
+    with Served() as served:
+        served.send(resource("x" * size))
+        most = uvloop.run(receive(served.plane.port))
+    assert most < 1 << 20
+
+
+async def test_a_set_that_is_too_large_ends_the_call_and_says_how_large(plane: ControlPlane) -> None:
+    """Before it has arrived: what it says of its length is enough."""
+    async with linked(plane) as link:
+        (await peer_of(plane)).send(b"x" * (LARGEST + 1))
+        assert (
+            "RESOURCE_EXHAUSTED",
+            f"its message has {LARGEST + 1} bytes, more than {LARGEST}: raise XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
+        ) == await ended(link)
+
+
+ENDS: dict[str, tuple[Callable[[Peer], None], tuple[str, str]]] = {
+    "status": (lambda peer: peer.end(14, "over%20there%0A"), ("UNAVAILABLE", "over there\n")),
+    "strange status": (lambda peer: peer.end(99), ("UNKNOWN", "it has ended the call")),
+    "ok": (lambda peer: peer.end(0), ("OK", "it has ended the call")),
+    "reset without an error": (
+        lambda peer: peer.reset(),
+        ("UNAVAILABLE", "it has reset the call (NO_ERROR)"),
+    ),
+    "reset": (
+        lambda peer: peer.reset(ErrorCodes.INTERNAL_ERROR),
+        ("UNAVAILABLE", "it has reset the call (INTERNAL_ERROR)"),
+    ),
+    "goaway": (
+        lambda peer: peer.goaway(),
+        ("UNAVAILABLE", "it closes the connection (GOAWAY NO_ERROR)"),
+    ),
+    "too many pings": (
+        lambda peer: peer.goaway(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings"),
+        ("UNAVAILABLE", "it closes the connection (GOAWAY ENHANCE_YOUR_CALM, too_many_pings)"),
+    ),
+    "cut": (lambda peer: peer.cut(), ("UNAVAILABLE", "it has closed the connection")),
+    "proxy": (lambda peer: peer.refuse("503"), ("UNAVAILABLE", "it answers with HTTP status 503")),
+    "not found": (lambda peer: peer.refuse("404"), ("UNIMPLEMENTED", "it answers with HTTP status 404")),
+    "html": (
+        lambda peer: peer.head("200", "text/html"),
+        ("UNKNOWN", "it answers with text/html"),
+    ),
+    "compressed": (
+        lambda peer: peer.send(b"x", compressed=True),
+        ("INTERNAL", "it sends a compressed message, for which it was not asked"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+async def test_however_a_call_ends_it_is_over_with_a_reason(plane: ControlPlane, what: str) -> None:
+    """None of it is waited for: GOAWAY is followed at once, as the servers wait for us to leave."""
+    async with linked(plane) as link:
+        peer = await peer_of(plane)
+        act, (code, why) = ENDS[what]
+        act(peer)
+        end_code, end_why = await ended(link)
+        assert (code, True) == (end_code, end_why.startswith(why)), end_why
+        link.send(b"nothing happens")  # and sending is harmless
+        assert (end_code, end_why) == await ended(link)
+
+
+async def test_a_peer_that_answers_no_ping_is_given_up(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a connection that is half open, or a process that stands still: the kernel acknowledges everything."""
+    monkeypatch.setattr(link_module, "_PONGS_WITHIN", 0.05)
+    async with linked(plane, keepalive=0.05) as link:
+        peer = await peer_of(plane)
+        await asyncio.sleep(0.3)
+        assert 1 == plane.connections  # pings that are answered do no harm
+        peer.deaf = True
+        assert ("UNAVAILABLE", "it has not answered a ping for 0.05 s") == await ended(link)
+
+
+async def test_the_kernel_finds_out_about_a_peer_that_is_gone_without_a_word(plane: ControlPlane) -> None:
+    """In a minute, and with nothing that a server of gRPC could count as a ping."""
+    async with linked(plane) as link:
+        connection = link._transport.get_extra_info("socket")
+        options = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT]
+        values = [connection.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+        assert [30, 10, 3, 60_000] == values
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_a_connection_that_is_refused_says_so(plane: ControlPlane) -> None:
+    """As does a name that does not exist."""
+    await plane.stop()
+    with pytest.raises(Unreachable, match=r"Connect call failed|Connection refused"):
+        await connect(at(plane), LARGEST, 0)
+    with pytest.raises(Unreachable, match=r"not known|No address|Temporary failure"):
+        await connect(Server("cp", "control-plane.invalid", 18000), LARGEST, 0)
+
+
+async def test_a_peer_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of HTTP/2 introduces itself at once."""
+    monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(Unreachable, match=r"no connection within 0\.1 s"),
+    ):
+        await connect(Server("cp", "127.0.0.1", silent.getsockname()[1]), LARGEST, 0)
+
+
+async def test_a_peer_that_speaks_something_else_is_no_control_plane() -> None:
+    """A web server, for example, which goes on waiting for the rest of a request."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        left.set()
+
+    left = asyncio.Event()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(Unreachable, match="it does not speak HTTP/2"):
+        await connect(Server("cp", "127.0.0.1", port), LARGEST, 0)
+    await asyncio.wait_for(left.wait(), 10)
+    server.close()
+
+
+async def test_a_socket_of_unix_will_do(tmp_path: Path) -> None:
+    """As gRPC's own address has it."""
+    plane = ControlPlane()
+    path = str(tmp_path / "xds.sock")
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Peer(plane), path)
+    plane.send(A, version="7")
+    link = await connect(Server("cp", path=path), LARGEST, 0)
+    link.send(DiscoveryRequest(type_url=TYPE_URL).SerializeToString())
+    assert ("7", "localhost") == ((await received(link)).version_info, plane.headers[0][":authority"])
+    link.close()
+    server.close()
+
+
+# TLS
+
+
+class Files:
+    """What a control plane and we have in files, as Envoy Gateway mounts it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = Authority()
+        self.tls = Tls("envoy-gateway", *(str(directory / name) for name in ("ca.crt", "tls.crt", "tls.key")))
+        self.renew()
+
+    def renew(self, authority: Authority | None = None) -> None:
+        """Write our certificate anew, from this CA."""
+        self.authority = authority or self.authority
+        self.authority.write(self.directory, "ca")
+        self.authority.issue("*.envoy-gateway-system").write(self.directory, "tls")
+
+    def trust(self, another: Authority) -> None:
+        """Trust another CA as well."""
+        ca = Path(self.tls.ca)
+        ca.write_bytes(ca.read_bytes() + another.pem)
+
+    def context(self, *names: str) -> ssl.SSLContext:
+        """What the control plane serves with: TLS 1.3 only, and a certificate from every client."""
+        return serving(self.authority.issue(*(names or ("envoy-gateway",))), self.authority, self.directory)
+
+
+def serving(pair: Pair, clients: Authority, directory: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(*pair.write(directory, "server"))
+    context.load_verify_locations(cadata=clients.pem.decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+async def refused(plane: ControlPlane, tls: Tls) -> str:
+    with pytest.raises(Unreachable) as error:
+        await connect(at(plane, tls), LARGEST, 0)
+    return str(error.value)
+
+
+async def test_tls_as_envoy_gateway_has_it(files: Files) -> None:
+    """TLS 1.3, both sides with a certificate, and a server that is known by another name than its address."""
+    plane = ControlPlane(files.context())
+    await plane.start()
+    plane.send(A, version="7")
+    link = await connect(at(plane, files.tls), LARGEST, 0)
+    link.send(DiscoveryRequest(type_url=TYPE_URL).SerializeToString())
+    assert "7" == (await received(link)).version_info
+    assert ("https", "envoy-gateway") == (plane.headers[0][":scheme"], plane.headers[0][":authority"])
+    link.close()
+    await plane.stop()
+
+
+async def test_a_certificate_for_another_name_is_refused_by_us(files: Files) -> None:
+    """With what the name must be."""
+    plane = ControlPlane(files.context("somebody-else"))
+    await plane.start()
+    assert "its certificate is refused: Hostname mismatch" in await refused(plane, files.tls)
+    await plane.stop()
+
+
+async def test_a_certificate_from_another_ca_is_refused_by_us(files: Files) -> None:
+    """Until the file with the CA has it: it is read at each connect, and may have several."""
+    other = Authority()
+    plane = ControlPlane(serving(other.issue("envoy-gateway"), files.authority, files.directory))
+    await plane.start()
+    assert "its certificate is refused: unable to get local issuer" in await refused(plane, files.tls)
+    files.trust(other)
+    (await connect(at(plane, files.tls), LARGEST, 0)).close()
+    await plane.stop()
+
+
+async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(files: Files) -> None:
+    """TLS 1.3 says so after the handshake; with a renewed one, the next attempt goes well."""
+    plane = ControlPlane(files.context())
+    await plane.start()
+    good = files.authority
+    stranger = Authority()
+    stranger.issue("x").write(files.directory, "tls")
+    assert await refused(plane, files.tls)  # our server of asyncio does not send the alert
+    files.renew(good)
+    (await connect(at(plane, files.tls), LARGEST, 0)).close()
+    await plane.stop()
+
+
+@pytest.mark.parametrize(
+    "name, content, why",
+    [
+        ("ca.crt", None, "{path} cannot be read: No such file or directory"),
+        ("ca.crt", b"nothing", "{path} has no certificate in it: give a file in PEM form"),
+        ("tls.crt", None, "{path} cannot be read: No such file or directory"),
+        ("tls.key", b"nothing", "tls.key cannot be used: "),
+    ],
+)
+async def test_a_file_that_cannot_be_used_is_named(
+    files: Files, name: str, content: bytes | None, why: str
+) -> None:
+    """It may be there at the next attempt, so it ends nothing."""
+    path = files.directory / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    plane = ControlPlane()
+    await plane.start()
+    assert why.format(path=path) in await refused(plane, files.tls)
+    await plane.stop()
+
+
+async def test_a_control_plane_without_tls_is_no_control_plane_with_tls(
+    files: Files, plane: ControlPlane
+) -> None:
+    """It says so, in words of TLS."""
+    assert "TLS: " in await refused(plane, files.tls)

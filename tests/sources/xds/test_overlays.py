@@ -1,0 +1,167 @@
+"""Rule keys laid over what a control plane sends."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.loading.task import Task
+from ratelimit_service.sources.xds.overlays import Overlays, by_domain
+from ratelimit_service.sources.xds.reading import parts_of, reading
+from ratelimit_service.sources.yaml_text import read
+from testing.control_plane import limit, resource
+from tests.sources.xds.sets import received
+from tests.sources.xds.test_translate import placeless
+
+SENT = resource(
+    "shop/gw/http",
+    {
+        "key": "route",
+        "value": "route",
+        "descriptors": [
+            limit("rule-0-match-0", 100, "hour"),
+            limit("rule-1-match-0", 7, "minute", value="rule-1-match-0", shadow_mode=True),
+        ],
+    },
+    limit("other", 3, "day"),
+    name="shop",
+)
+
+
+def overlays(text: str) -> Overlays:
+    found, problems = by_domain([read("over.yaml", text)])
+    assert [] == problems
+    return found
+
+
+def laid(text: str, *, merge_domains: bool = False, sent: tuple[object, ...] = (SENT,)) -> Task:
+    groups = list(received(*sent).groups.values())  # type: ignore[arg-type]
+    KEPT.append(groups)
+    return Task(reading(parts_of("cp", groups), overlays(text)), apart=True, merge_domains=merge_domains)
+
+
+KEPT: list[object] = []
+"""What tasks read by its descriptor, and does not stay open by itself."""
+
+ROUTE = "{key: route, value: route, descriptors: [%s]}"
+
+
+@pytest.mark.parametrize(
+    "over, means",
+    [
+        (
+            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 50}}]",
+            "{key: other, rate_limit: {unit: day, tokens_per_unit: 50}}",
+        ),
+        (
+            "descriptors: [{key: other, rate_limit: {unit: month, starts_on: 15}, count_refused: false}]",
+            "{key: other, rate_limit: {unit: month, starts_on: 15, requests_per_unit: 3}, count_refused: false}",
+        ),
+        (
+            "descriptors: [{key: other, rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}]",
+            "{key: other, rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}",
+        ),
+        (
+            "descriptors: [{key: other, rate_limit: {unlimited: true}}]",
+            "{key: other, rate_limit: {unlimited: true}}",
+        ),
+    ],
+    ids=["tokens", "calendar", "several windows", "unlimited"],
+)
+def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> None:
+    """What it says takes the place of what the resource says, and the rest stays."""
+    rest = ROUTE % (
+        "{key: rule-0-match-0, rate_limit: {unit: hour, requests_per_unit: 100}},"
+        " {key: rule-1-match-0, value: rule-1-match-0, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 7}}"
+    )
+    loaded = laid(f"{{domain: shop/gw/http, {over}}}").rules()
+    assert ((), ()) == (loaded.problems, loaded.warnings)
+    (expected,) = load([read("x", f"{{domain: shop/gw/http, descriptors: [{rest}, {means}]}}")]).domains
+    assert placeless(expected) == placeless(loaded.domains[0])
+
+
+def test_an_overlay_reaches_descriptors_in_descriptors_and_the_domain() -> None:
+    """By key and value, as the resource has them; the same key with another value is another descriptor."""
+    text = f"""
+domain: shop/gw/http
+time_zone: Europe/Berlin
+unmatched: deny
+descriptors:
+  - {ROUTE % "{key: rule-1-match-0, value: rule-1-match-0, shadow_mode: false, rate_limit: {tokens_per_unit: 9}}"}
+"""
+    (domain,) = laid(text).rules().domains
+    assert ("Europe/Berlin", True) == (domain.zone, domain.deny_unmatched)
+    (one, other) = domain.descriptors[0].children
+    assert one.rule is not None and other.rule is not None
+    assert [(100, False), (9, False)] == [
+        (rule.limits[0].amount, rule.shadow) for rule in (one.rule, other.rule)
+    ]
+
+
+def test_what_lies_over_nothing_is_a_warning_with_its_line() -> None:
+    """Rules of a gateway are renumbered when one is inserted; an overlay then silently means nothing."""
+    text = f"""
+domain: shop/gw/http
+descriptors:
+  - {ROUTE % "{key: rule-9-match-0, track: true}"}
+  - key: gone
+"""
+    loaded = laid(text).rules()
+    assert [
+        "over.yaml:4: descriptors[0].descriptors[0]: lies over nothing: no control plane sends this descriptor here",
+        "over.yaml:5: descriptors[1]: lies over nothing: no control plane sends this descriptor here",
+    ] == list(map(str, loaded.warnings))
+    assert (1, ()) == (len(loaded.domains), loaded.problems)
+
+
+def test_a_mistake_in_an_overlay_is_named_with_its_line() -> None:
+    """And not as one of the control plane's."""
+    text = """
+domain: shop/gw/http
+descriptors:
+  - key: other
+    rate_limit:
+      tokens_per_unit: many
+"""
+    loaded = laid(text).rules()
+    assert ((), ["over.yaml:6: descriptors[1].rate_limit.tokens_per_unit"]) == (
+        loaded.domains,
+        [str(problem).partition(": must be")[0] for problem in loaded.problems],
+    )
+
+
+def test_an_overlay_lies_over_all_resources_of_its_domain() -> None:
+    """With MERGE_DOMAIN_CONFIG; each part of it may be meant for any of them, and none sees what lies over another."""
+    sent = (resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2"))
+    text = "{domain: d, descriptors: [{key: a, rate_limit: {tokens_per_unit: 5}}, {key: b, track: true}, {key: c}]}"
+    task = laid(text, merge_domains=True, sent=sent)
+    for _ in range(2):  # in this process the overlay is there again for the next read
+        loaded = task.rules()
+        (domain,) = loaded.domains
+        assert [(5, False), (2, True)] == [
+            (each.rule.limits[0].amount, each.rule.track) for each in domain.descriptors if each.rule
+        ]
+        assert ["descriptors[2]"] == [problem.path for problem in loaded.warnings]
+
+
+@pytest.mark.parametrize(
+    "texts, problem",
+    [
+        (
+            ["{descriptors: []}"],
+            "over0.yaml: an overlay must have a domain, and descriptors as a configuration file has them",
+        ),
+        (
+            ["- a"],
+            "over0.yaml: an overlay must have a domain, and descriptors as a configuration file has them",
+        ),
+        (
+            ["{domain: d}", "{domain: d}"],
+            "over1.yaml:1: domain: d has its overlay at over0.yaml already: put them together",
+        ),
+    ],
+)
+def test_what_is_no_overlay_is_a_problem(texts: list[str], problem: str) -> None:
+    """It is told before anything is laid over anything."""
+    _, problems = by_domain([read(f"over{place}.yaml", text) for place, text in enumerate(texts)])
+    assert [problem] == list(map(str, problems))

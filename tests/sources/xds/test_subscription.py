@@ -1,0 +1,246 @@
+"""What a control plane is answered, and what of its sets holds; by a clock that the tests set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from ratelimit_service.core.errors import Problem
+from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, RateLimitConfig
+from ratelimit_service.sources.xds.received import TYPE_URL, Received
+from ratelimit_service.sources.xds.server import Server
+from ratelimit_service.sources.xds.subscription import PAUSES, Answer, Subscription, rejection
+from testing.control_plane import limit, resource
+from tests.sources.xds.sets import received
+
+GRACE = 10.0
+A, B, C = (resource(name, limit("team", 5)) for name in "abc")
+A2, B2 = (resource(name, limit("team", 6)) for name in "ab")
+
+
+class Plane:
+    """A subscription, and rules of which those in `bad` are wrong."""
+
+    def __init__(self, *, grace: float = GRACE) -> None:
+        server = Server("cp", node_id="envoy-ratelimit", node_metadata={"zone": "a"})
+        self.subscription = Subscription(server, "1.2.3", grace)
+        self.bad: set[bytes] = set()
+        self.read: list[str] = []
+        self.now = 0.0
+        self.version = 0
+
+    def sends(
+        self, *configs: RateLimitConfig, version: str | None = None, hidden: Sequence[Problem] = ()
+    ) -> Answer:
+        """What a set is answered with; `read` then has the domains that had to be read for it."""
+        self.version += 1
+        got = received(
+            *configs, version=str(self.version) if version is None else version, nonce=f"n{self.version}"
+        )
+        return self.takes(got, hidden)
+
+    def takes(self, got: Received, hidden: Sequence[Problem] = ()) -> Answer:
+        groups = self.subscription.wanted(got)
+        self.read = [group.domain for group in groups]
+        self.subscription.miss(got, self.now)
+        bad = {group.domain for group in groups if any(each.digest in self.bad for each in group.resources)}
+        problems = {domain: (Problem(f"xds cp: {domain}", 0, "unit", "is wrong"),) for domain in bad}
+        self.subscription.take(groups, frozenset({group.domain for group in groups} - bad), problems)
+        return self.subscription.settle(got, hidden)
+
+    def is_bad(self, config: RateLimitConfig) -> None:
+        (group,) = received(config).groups.values()
+        self.bad.add(group.resources[0].digest)
+
+
+@pytest.fixture
+def plane() -> Plane:
+    return Plane()
+
+
+def said(answer: Answer) -> tuple[str, str, int, str]:
+    """Version, nonce, code and message of an answer."""
+    request = DiscoveryRequest.FromString(answer.request)
+    return (
+        request.version_info,
+        request.response_nonce,
+        request.error_detail.code,
+        request.error_detail.message,
+    )
+
+
+def test_the_first_request_of_a_stream_has_the_node_and_no_nonce(plane: Plane) -> None:
+    """And no version, where nothing is in force."""
+    request = DiscoveryRequest.FromString(plane.subscription.begin())
+    assert ("", "", TYPE_URL, []) == (
+        request.version_info,
+        request.response_nonce,
+        request.type_url,
+        list(request.resource_names),
+    )
+    assert ("envoy-ratelimit", {"zone": "a"}, "ratelimit-service", "1.2.3") == (
+        request.node.id,
+        dict(request.node.metadata.items()),
+        request.node.user_agent_name,
+        request.node.user_agent_version,
+    )
+
+
+def test_a_later_stream_begins_with_a_version_that_no_control_plane_has_given(plane: Plane) -> None:
+    """So each of them sends its set: one whose counter stands at ours again, and one whose set is empty and has no version."""
+    plane.sends(A, version="7")
+    request = DiscoveryRequest.FromString(plane.subscription.begin())
+    assert (True, "") == (request.version_info.startswith("held "), request.response_nonce)
+
+
+def test_a_good_set_is_accepted_with_its_version_and_nonce(plane: Plane) -> None:
+    """Each request has the whole node again."""
+    answer = plane.sends(A, B, version="7")
+    assert (("7", "n1", 0, ""), 0.0, False) == (said(answer), answer.pause, answer.rejects)
+    assert "envoy-ratelimit" == DiscoveryRequest.FromString(answer.request).node.id
+    assert {"a", "b"} == plane.subscription.held.keys()
+
+
+def test_nothing_is_read_for_a_set_that_is_the_same(plane: Plane) -> None:
+    """Whatever its version and its order; it is accepted."""
+    plane.sends(A, B)
+    assert (("x", "n2", 0, ""), []) == (said(plane.sends(B, A, version="x")), plane.read)
+
+
+def test_only_what_has_changed_is_read(plane: Plane) -> None:
+    """A domain of a thousand costs what one domain costs."""
+    plane.sends(A, B)
+    plane.sends(A2, B, C)
+    assert ["a", "c"] == plane.read
+
+
+def test_a_bad_domain_keeps_its_last_good_rules_and_the_others_are_taken(plane: Plane) -> None:
+    """One rejection names it, with the version that was accepted last and a code."""
+    plane.sends(A, B, version="7")
+    plane.is_bad(B2)
+    answer = plane.sends(A2, B2)
+    assert ("7", "n2", 3, "b: unit: is wrong") == said(answer)
+    held = received(A2, B).groups
+    assert {name: group.digest for name, group in held.items()} == {
+        name: group.digest for name, group in plane.subscription.held.items()
+    }
+
+
+def test_a_repaired_domain_is_taken_and_the_set_accepted(plane: Plane) -> None:
+    """Only it is read again."""
+    plane.is_bad(B2)
+    plane.sends(A, B2)
+    assert (("2", "n2", 0, ""), ["b"]) == (said(plane.sends(A, B)), plane.read)
+
+
+def test_a_bad_domain_that_goes_back_to_what_it_was_is_not_read(plane: Plane) -> None:
+    """What is in force is what is sent."""
+    plane.sends(A, B)
+    plane.is_bad(B2)
+    plane.sends(A, B2)
+    assert (("3", "n3", 0, ""), [], {}) == (said(plane.sends(A, B)), plane.read, plane.subscription.refused)
+
+
+def test_a_bad_domain_that_is_not_sent_any_more_is_not_held_against_the_set(plane: Plane) -> None:
+    """Its last good rules end like those of any other."""
+    plane.sends(A, B)
+    plane.is_bad(B2)
+    plane.sends(A, B2)
+    assert ("3", "n3", 0, "") == said(plane.sends(A))
+    assert {"b": 0.0} == plane.subscription.missing
+
+
+def test_the_same_rejection_is_held_back_for_longer_and_longer(plane: Plane) -> None:
+    """The servers send a rejected set again at once; nothing is read for it, and 10 s are the longest."""
+    plane.is_bad(B2)
+    pauses = [plane.sends(A, B2, version="7").pause for _ in range(7)]
+    assert ([*PAUSES, 10.0, 10.0], []) == (pauses, plane.read)
+
+
+def test_other_content_is_answered_at_once(plane: Plane) -> None:
+    """Be it good or bad; the next rejection begins anew."""
+    plane.is_bad(B2)
+    for _ in range(4):
+        plane.sends(A, B2)
+    plane.is_bad(C)
+    assert [0.0, 0.0, 0.0] == [plane.sends(A2, B2).pause, plane.sends(A2, C).pause, plane.sends(A).pause]
+    assert 0.0 == plane.sends(A, B2).pause
+
+
+def test_another_type_is_rejected_and_changes_nothing(plane: Plane) -> None:
+    """It says which one was asked for, and is held back likewise."""
+    plane.sends(A, version="7")
+    foreign = received(version="8", nonce="f", type_url="type.googleapis.com/x\n")
+    answer = plane.subscription.foreign(foreign)
+    assert ("7", "f", 3, f"the type type.googleapis.com/x\\n was not asked for: only {TYPE_URL} was") == said(
+        answer
+    )
+    assert [0.0, 1.0] == [answer.pause, plane.subscription.foreign(foreign).pause]
+    assert {"a"} == plane.subscription.held.keys()
+
+
+def test_a_domain_that_is_in_force_from_elsewhere_is_rejected(plane: Plane) -> None:
+    """With where its rules stand."""
+    problem = Problem("xds cp: a", 0, "domain", "'a' has its rules at config.yaml:1, which hold")
+    assert (
+        "a: domain: 'a' has its rules at config.yaml:1, which hold"
+        == said(plane.sends(A, hidden=[problem]))[3]
+    )
+
+
+def test_a_domain_that_is_missing_holds_for_the_time_of_grace(plane: Plane) -> None:
+    """From when it is missing first; then it is gone."""
+    plane.sends(A, B)
+    plane.now = 5.0
+    plane.sends(A)
+    plane.now = 6.0
+    plane.sends(A2)
+    assert (["b"], 15.0) == (list(plane.subscription.missing), plane.subscription.next_end())
+    assert [[], ["b"]] == [sorted(plane.subscription.gone(now)) for now in (14.9, 15.0)]
+    plane.subscription.drop({"b"})
+    assert (["a"], None) == (list(plane.subscription.held), plane.subscription.next_end())
+
+
+def test_a_domain_that_comes_back_holds_on_and_is_not_read(plane: Plane) -> None:
+    """As when a control plane has just started, and sends what it knows so far."""
+    plane.sends(A, B)
+    plane.sends(B)
+    plane.sends(A, B)
+    assert ({}, []) == (plane.subscription.missing, plane.read)
+
+
+def test_an_empty_set_is_accepted_and_ends_rules_after_the_time_of_grace(plane: Plane) -> None:
+    """In both forms in which Envoy Gateway sends it."""
+    plane.sends(A, B)
+    assert ("", "n2", 0, "") == said(plane.sends(version=""))
+    assert {"a", "b"} == plane.subscription.gone(GRACE)
+
+
+def test_without_grace_a_missing_domain_is_gone_at_once() -> None:
+    """That is what envoyproxy/ratelimit does."""
+    plane = Plane(grace=0)
+    plane.sends(A, B)
+    plane.sends(A)
+    assert {"b"} == plane.subscription.gone(0.0)
+
+
+def test_the_time_of_grace_begins_anew_with_each_stream(plane: Plane) -> None:
+    """No set is complete that a control plane did not live to complete."""
+    plane.sends(A, B)
+    plane.sends(A)
+    plane.subscription.begin()
+    assert {} == plane.subscription.missing
+    plane.now = 60.0
+    plane.sends(A)
+    assert {"b": 60.0} == plane.subscription.missing
+
+
+def test_a_rejection_has_as_much_as_there_is_room_for() -> None:
+    """And says how much more there is; never nothing, and never text that would break a line."""
+    problems = [Problem(f"xds cp: shop/gw/{place}", 0, "descriptors[0]", "x" * 100) for place in range(1_000)]
+    text = rejection(problems, "cp")
+    *lines, last = text.split("\n")
+    assert (True, f"and {1_000 - len(lines)} more") == (3_900 < len(text.encode()) <= 4_096, last)
+    long = rejection([Problem("xds cp: a\nb", 0, "", "ü" * 10_000)], "cp")
+    assert (True, True) == (long.startswith("a\\nb: ü"), len(long.encode()) <= 4_096)

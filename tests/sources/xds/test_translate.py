@@ -1,0 +1,246 @@
+"""A RateLimitConfig means what the file means that says the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.model import DomainRules
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.loading.task import Task
+from ratelimit_service.proto.xds_pb2 import RateLimitConfig
+from ratelimit_service.sources.xds.reading import parts_of, reading
+from ratelimit_service.sources.yaml_text import read
+from testing.control_plane import limit, resource
+from tests.sources.xds.sets import received
+
+
+def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[str]]:
+    """The domain that a resource comes to, its problems and its warnings."""
+    groups = list(received(config).groups.values())
+    loaded = Task(reading(parts_of("cp", groups), {}), apart=True).rules()
+    (domain,) = loaded.domains or (None,)
+    return domain, list(map(str, loaded.problems)), list(map(str, loaded.warnings))
+
+
+def placeless(domain: DomainRules | None) -> dict[str, Any]:
+    """The same as plain data, without where it stood."""
+    assert domain is not None
+    plain: dict[str, Any] = _placeless(asdict(domain))
+    return plain
+
+
+def _placeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _placeless(each) for name, each in value.items() if name != "source"}
+    return [_placeless(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def of_file(text: str) -> dict[str, Any]:
+    (domain,) = load([read("rules.yaml", text)]).domains
+    return placeless(domain)
+
+
+TWINS: list[tuple[dict[str, Any], str]] = [
+    (limit("team", 5, "second"), "{key: team, rate_limit: {unit: second, requests_per_unit: 5}}"),
+    (limit("team", 0, "week"), "{key: team, rate_limit: {unit: week, requests_per_unit: 0}}"),
+    (
+        limit("team", 2**32 - 1, "year", value="a*"),
+        "{key: team, value: 'a*', rate_limit: {unit: year, requests_per_unit: 4294967295}}",
+    ),
+    ({"key": "team", "rate_limit": {"unlimited": True}}, "{key: team, rate_limit: {unlimited: true}}"),
+    (
+        {
+            "key": "team",
+            "rate_limit": {
+                "unit": "day",
+                "requests_per_unit": 3,
+                "name": "big",
+                "replaces": ["small", "tiny"],
+            },
+            "descriptors": [
+                limit("model", 1, "minute"),
+                {"key": "small", "rate_limit": {"unit": "day", "name": "small", "requests_per_unit": 1}},
+            ],
+        },
+        "{key: team, rate_limit: {unit: day, requests_per_unit: 3, name: big, replaces: [{name: small}, {name: tiny}]},"
+        " descriptors: [{key: model, rate_limit: {unit: minute, requests_per_unit: 1}},"
+        " {key: small, rate_limit: {unit: day, name: small, requests_per_unit: 1}}]}",
+    ),
+    (
+        limit("team", 5, shadow_mode=True, quota_mode=True, detailed_metric=True),
+        "{key: team, shadow_mode: true, quota_mode: true, detailed_metric: true,"
+        " rate_limit: {unit: hour, requests_per_unit: 5}}",
+    ),
+    (
+        limit(
+            "team",
+            5,
+            metadata={
+                "tier": "gold",
+                "weight": 3,
+                "share": 0.5,
+                "on": True,
+                "no": None,
+                "list": [1, {"a": "b"}],
+            },
+        ),
+        "{key: team, rate_limit: {unit: hour, requests_per_unit: 5}, metadata:"
+        " {tier: gold, weight: 3, share: 0.5, 'on': true, 'no': null, list: [1, {a: b}]}}",
+    ),
+    (
+        limit(
+            "team",
+            5,
+            metadata={
+                "tier": "gold",
+                "ratelimit-service": {"rate_limit": {"tokens_per_unit": 2**53 - 1}, "track": True},
+            },
+        ),
+        "{key: team, rate_limit: {unit: hour, tokens_per_unit: 9007199254740991}, track: true, metadata: {tier: gold}}",
+    ),
+    (
+        limit(
+            "team",
+            5,
+            metadata={
+                "ratelimit-service": {
+                    "rate_limits": [
+                        {"unit": "hour", "tokens_per_unit": 5, "time_zone": "Europe/Berlin"},
+                        {"unit": "month", "tokens_per_unit": 50, "starts_on": 15},
+                    ],
+                    "warn_at": [0.5, 1],
+                    "denial_message": "no",
+                }
+            },
+        ),
+        "{key: team, warn_at: [0.5, 1], denial_message: 'no', rate_limits: ["
+        "{unit: hour, tokens_per_unit: 5, time_zone: Europe/Berlin}, {unit: month, tokens_per_unit: 50, starts_on: 15}]}",
+    ),
+    (
+        limit("team", 5, metadata={"ratelimit-service": {"rate_limit": {"unlimited": True}}}),
+        "{key: team, rate_limit: {unlimited: true}}",
+    ),
+]
+
+
+@pytest.mark.parametrize("said, text", TWINS, ids=range(len(TWINS)))
+def test_a_resource_means_what_the_same_file_means(said: dict[str, Any], text: str) -> None:
+    """Down to every field of the rules; only where they stand differs."""
+    domain, problems, _ = rules(resource("d", said))
+    assert [] == problems
+    assert of_file(f"{{domain: d, descriptors: [{text}]}}") == placeless(domain)
+
+
+def test_a_place_in_a_resource_is_a_path() -> None:
+    """There are no lines, and /rlconfig says where each rule stands."""
+    domain, _, _ = rules(resource("d", {"key": "a", "descriptors": [limit("b", 1)]}, name="shop/gw"))
+    assert domain is not None
+    (rule,) = [child.rule for each in domain.descriptors for child in each.children]
+    assert rule is not None
+    assert ("xds cp: shop/gw: descriptors[0].descriptors[0]", "xds cp: shop/gw: domain") == (
+        rule.source,
+        domain.source,
+    )
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    (
+        {"key": "team", "rate_limit": {"unit": 9, "requests_per_unit": 5}},
+        "descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year",
+    ),
+    (
+        {"key": "team", "rate_limit": {"requests_per_unit": 5}},
+        "descriptors[0].rate_limit.unit: is missing: use one of second, minute, hour, day, week, month, year",
+    ),
+    (
+        {"key": "team", "rate_limit": {"unit": "hour", "unlimited": True}},
+        "descriptors[0].rate_limit.unit: cannot be combined with unlimited: remove one of them",
+    ),
+    (
+        {"key": ""},
+        "descriptors[0].key: is missing or empty: every descriptor needs the key of an entry, such as 'key: team'",
+    ),
+    (
+        limit("team", 5, metadata={"ratelimit-service": "tokens"}),
+        "descriptors[0].metadata.ratelimit-service: must be a mapping of rule keys, such as {rate_limit: {tokens_per_unit: 5000}}",
+    ),
+    (
+        limit("team", 5, metadata={"ratelimit-service": {"value": "x"}}),
+        "descriptors[0].metadata.ratelimit-service: value cannot stand here: the resource itself has it",
+    ),
+    (
+        limit("team", 5, metadata={"ratelimit-service": {"rate_limit": {"tokens_per_unit": 0.5}}}),
+        "descriptors[0].rate_limit.tokens_per_unit: must be a whole number from 0 to 9007199254740991, not 0.5",
+    ),
+    (
+        limit("team", 5, metadata={"ratelimit-service": {"rate_limit": {"tokens_per_unit": 1e300}}}),
+        "descriptors[0].rate_limit.tokens_per_unit: must be a whole number from 0 to 9007199254740991, not 1e+300",
+    ),
+]
+
+
+@pytest.mark.parametrize("said, problem", WRONG, ids=range(len(WRONG)))
+def test_a_mistake_is_named_with_resource_and_path(said: dict[str, Any], problem: str) -> None:
+    """In the words that a mistake in a file gets."""
+    domain, problems, _ = rules(resource("d", said))
+    assert (None, [f"xds cp: d: {problem}"]) == (domain, problems)
+
+
+def test_siblings_that_are_the_same_are_named_with_both_paths() -> None:
+    """Envoy Gateway sends such for two rules of one route with the same CIDR (docs/xds.md)."""
+    cidr = limit("masked_remote_address", 5, value="10.0.0.0/8")
+    _, problems, _ = rules(resource("d", {"key": "route", "descriptors": [cidr, cidr]}))
+    assert [
+        "xds cp: d: descriptors[0].descriptors[1]: 'masked_remote_address_10.0.0.0/8' (key, or key_value) is already defined at "
+        "xds cp: d: descriptors[0].descriptors[0]: siblings must differ in it"
+    ] == problems
+
+
+def test_a_domain_must_be_utf_8_and_keys_need_not_be() -> None:
+    """A value comes from a header, which may have any byte."""
+    config = resource("d", limit("team", 5))
+    config.descriptors[0].value = b"\xff"
+    domain, problems, _ = rules(config)
+    assert ([], b"\xff") == (problems, domain.descriptors[0].value if domain else None)
+    config.domain = b"\xff"
+    assert (None, ["xds cp: d: domain: must be valid UTF-8"]) == rules(config)[:2]
+
+
+def test_a_resource_without_a_domain_says_so() -> None:
+    """As a file would."""
+    _, problems, _ = rules(RateLimitConfig(name=b"x"))
+    assert [
+        "xds cp: x: domain: is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'"
+    ] == problems
+
+
+def test_two_resources_of_one_domain_are_wrong_both_or_merged() -> None:
+    """None of them is the right one, as their order is random; MERGE_DOMAIN_CONFIG takes both."""
+    groups = list(
+        received(
+            resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2")
+        ).groups.values()
+    )
+    read_both = reading(parts_of("cp", groups), {})
+    apart = Task(read_both, apart=True).rules()
+    assert [
+        "xds cp: 1: domain: 'd' has its rules in xds cp: 2 as well: put them together, or set MERGE_DOMAIN_CONFIG=true",
+        "xds cp: 2: domain: 'd' has its rules in xds cp: 1 as well: put them together, or set MERGE_DOMAIN_CONFIG=true",
+    ] == list(map(str, apart.problems))
+    (domain,) = Task(read_both, merge_domains=True, apart=True).rules().domains
+    assert [b"a", b"b"] == [each.key for each in domain.descriptors]
+
+
+def test_budget_domains_are_budgets() -> None:
+    """So limits of a gateway that knows requests alone can count tokens."""
+    groups = list(received(resource("d", limit("a", 1)), resource("e", limit("a", 1))).groups.values())
+    loaded = Task(
+        reading(parts_of("cp", groups), {}), budget_domains=frozenset({"d", "not-there"}), apart=True
+    ).rules()
+    budgets = {
+        domain.name: each.rule.budget for domain in loaded.domains for each in domain.descriptors if each.rule
+    }
+    assert ({"d": True, "e": False}, ()) == (budgets, loaded.warnings)
