@@ -16,7 +16,7 @@ from .core.text import printable
 from .loading import following
 from .loading.rulebook import Rulebook
 from .observe.tables import Sample
-from .ports import Change, Taken
+from .ports import RuleChange, Taken
 from .runtime.tasks import Background
 from .runtime.threads import Thread
 from .settings.table import Settings
@@ -188,7 +188,7 @@ class _Rules:
         self._changed = changed
         self._settled = settled
 
-    async def change(self, change: Change) -> Taken:
+    async def change(self, change: RuleChange) -> Taken:
         """See ports.Rules."""
         taken = await self._rulebook.change(self._source, change)
         if taken.changed:

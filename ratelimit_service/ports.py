@@ -116,7 +116,7 @@ Read = Callable[[], tuple[Sequence[Document], Sequence[Problem], Sequence[Proble
 """Returns what there is to load, what was wrong with what is therefore missing from it, and warnings."""
 
 
-class Change(NamedTuple):
+class RuleChange(NamedTuple):
     """What a source of rules has changed: `domains`, whose rules `read` returns, and domains that are `gone`.
 
     What is wrong with a domain concerns that domain alone; with `whole`, nothing comes into force where anything is wrong.
@@ -145,7 +145,7 @@ class Taken(NamedTuple):
 class Rules(Protocol):
     """Where a source puts its rules in force."""
 
-    async def change(self, change: Change) -> Taken:
+    async def change(self, change: RuleChange) -> Taken:
         """Take a change, as far as nothing is wrong with it. What is wrong is logged and counted."""
         ...
 

@@ -18,7 +18,7 @@ from ..core.model import DomainRules
 from ..core.planner import Planner
 from ..core.rules.document import Document
 from ..core.rules.reader import Loaded
-from ..ports import Change, Read, Taken
+from ..ports import Read, RuleChange, Taken
 from ..runtime.threads import StuckError, Thread
 from ..service import RateLimitService
 from .combined import Combined
@@ -157,7 +157,7 @@ class Rulebook:
             self._wrong.pop(FILES, None)
             return await self._use(outcome)
 
-    async def change(self, source: str, change: Change) -> Taken:
+    async def change(self, source: str, change: RuleChange) -> Taken:
         """Put what a source has changed in force, as far as nothing is wrong with it. What is wrong is logged and counted."""
         read = change.read or _nothing
         task = self._task._replace(read=read, files=change.files, apart=True)

@@ -120,8 +120,8 @@ class XdsSettings:
         "The control plane: host:port, or unix:path. Several are separated by commas; each may have a name before it "
         f"(name=host:port), and after it what differs from the variables here: ?{'=…&'.join(_PARAMETERS)}=…. Several are ours.",
     )
-    config_grpc_xds_client_additional_headers: Annotated[dict[str, str], reader(read_headers)] = (
-        setting(XDS, "", "Headers of the call: name:value, separated by commas.")
+    config_grpc_xds_client_additional_headers: Annotated[dict[str, str], reader(read_headers)] = setting(
+        XDS, "", "Headers of the call: name:value, separated by commas."
     )
     config_grpc_xds_server_use_tls: Bool = setting(
         XDS, "false", "Whether the control plane is spoken to by TLS."

@@ -17,7 +17,7 @@ from ratelimit_service.core.rules.document import Document
 from ratelimit_service.loading.combined import Combined
 from ratelimit_service.loading.rulebook import FILES, Rulebook
 from ratelimit_service.observe.metrics import Metrics
-from ratelimit_service.ports import Change
+from ratelimit_service.ports import RuleChange
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -51,10 +51,10 @@ def rules(domain: str, amount: object) -> str:
     return f"{{domain: {domain}, descriptors: [{{key: team, rate_limit: {{unit: hour, requests_per_unit: {amount}}}}}]}}"
 
 
-def change(*texts: str, gone: str = "", whole: bool = False) -> Change:
+def change(*texts: str, gone: str = "", whole: bool = False) -> RuleChange:
     """Domains have names of one letter here."""
     domains = frozenset(text.partition(",")[0].removeprefix("{domain: ") for text in texts)
-    return Change(partial(documents, texts) if texts else None, (), domains, frozenset(gone), whole)
+    return RuleChange(partial(documents, texts) if texts else None, (), domains, frozenset(gone), whole)
 
 
 class Book:
@@ -156,9 +156,9 @@ async def test_an_empty_first_change_is_a_configuration_and_one_that_is_wrong_is
     """A service without rules must not say that it has some."""
     taken = await book.book.change("xds eg", change(rules("a", "many")))
     assert (False, None) == (taken.changed, book.service.tree)
-    taken = await book.book.change("xds eg", Change())
+    taken = await book.book.change("xds eg", RuleChange())
     assert (True, {}) == (taken.changed, book.in_force())
-    assert not (await book.book.change("xds eg", Change())).changed
+    assert not (await book.book.change("xds eg", RuleChange())).changed
 
 
 async def test_a_process_that_is_killed_refuses_nothing(book: Book) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from ...core.errors import Problem
 from ...core.text import printable
-from ...ports import Change, Rules
+from ...ports import RuleChange, Rules
 from .backoff import Backoff
 from .cache import Cache
 from .call import End
@@ -262,7 +262,7 @@ class Follower:
         overlays = self._overlays()
         parts = parts_of(self._server.name, groups)
         taken = await self._rules.change(
-            Change(
+            RuleChange(
                 reading(parts, overlays) if parts else None,
                 tuple({part.fd for part in parts}),
                 frozenset([group.domain for group in groups]),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.model import DomainRules
 from ratelimit_service.loading.task import Task
-from ratelimit_service.ports import Change, Taken
+from ratelimit_service.ports import RuleChange, Taken
 from ratelimit_service.proto.xds_pb2 import DiscoveryResponse, RateLimitConfig, Resource
 from ratelimit_service.sources.xds.received import TYPE_URL, Received, open_response
 from ratelimit_service.sources.xds.spool import Spool
@@ -46,13 +46,13 @@ class Book:
 
     def __init__(self, *, merge_domains: bool = False) -> None:
         self.domains: dict[str, DomainRules] = {}
-        self.wanted: list[Change] = []
+        self.wanted: list[RuleChange] = []
         self.blamed: list[Sequence[Problem]] = []
         self.elsewhere: dict[str, Problem] = {}
         self.again = False
         self._merge_domains = merge_domains
 
-    async def change(self, change: Change) -> Taken:
+    async def change(self, change: RuleChange) -> Taken:
         self.wanted.append(change)
         if self.again:
             return Taken(problems=(Problem("configuration", 0, "", "out of memory"),), again=True)
@@ -63,7 +63,7 @@ class Book:
             return Taken(problems=rules.problems)
         return self._use({domain.name: domain for domain in rules.domains}, change, rules.problems)
 
-    def _use(self, read: dict[str, DomainRules], change: Change, problems: tuple[Problem, ...]) -> Taken:
+    def _use(self, read: dict[str, DomainRules], change: RuleChange, problems: tuple[Problem, ...]) -> Taken:
         gone = change.gone.intersection(self.domains)
         self.domains = {name: each for name, each in self.domains.items() if name not in gone} | read
         return Taken(frozenset(read), problems, changed=bool(read or gone))
