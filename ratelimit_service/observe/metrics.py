@@ -34,6 +34,7 @@ from ..core.windows.blocks import name as window_name
 from .catalogue import BY_NAME, CATALOGUE
 from .exposition import Process, family
 from .info import Kind
+from .loads import Loads
 from .tables import Histogram, Sample, Table, counters, label
 from .thresholds import thresholds
 
@@ -133,9 +134,8 @@ class Metrics:
         self._row_of_rule: dict[tuple[Rule, Window], list[int]] = {}
         self._former_rows: dict[tuple[Rule, Window], list[int]] = {}
         self._verdicts: dict[str, tuple[list[int], list[int]]] = {}
-        self._shadowed = self._loads = self._failed_loads = self._rules_in_force = 0
-        self._rejected = False
-        self._loaded_at = 0.0
+        self._shadowed = 0
+        self._loads = Loads()
         self._watched: dict[str, Callable[[], float]] = {}
         self._gauges: list[Callable[[], Iterable[Sample]]] = []
         self._process = Process()
@@ -210,8 +210,7 @@ class Metrics:
 
     def config_loaded(self, tree: RuleTree, now: float) -> None:
         """Rules came into force at `now`, seconds since 1970."""
-        self._loads += 1
-        self._rules_in_force, self._loaded_at, self._rejected = len(tree.rules), now, False
+        self._loads.loaded(len(tree.rules), now)
         # It is by rule, and those before are on their way out.
         self._former_rows, self._row_of_rule = self._row_of_rule, {}
 
@@ -223,12 +222,11 @@ class Metrics:
 
     def config_failed(self) -> None:
         """A configuration was refused."""
-        self._failed_loads += 1
-        self._rejected = True
+        self._loads.failed()
 
     def config_rejected(self, rejected: bool) -> None:
         """Whether something that was read last is refused still (loading/rulebook.py)."""
-        self._rejected = rejected
+        self._loads.rejected = rejected
 
     def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
         """Somebody was told that this share of a budget is used (thresholds.py)."""
@@ -369,11 +367,7 @@ class Metrics:
     def _single(self) -> Iterator[Sample]:
         """What is in no table."""
         yield Sample("ratelimit_service_global_shadow_mode", {}, self._shadowed)
-        yield Sample("ratelimit_service_config_load_success", {}, self._loads)
-        yield Sample("ratelimit_service_config_load_error", {}, self._failed_loads)
-        yield Sample("ratelimit_service_config_rejected", {}, self._rejected)
-        yield Sample("ratelimit_service_config_load_time_seconds", {}, self._loaded_at)
-        yield Sample("ratelimit_service_config_rules", {}, self._rules_in_force)
+        yield from self._loads.samples()
         yield Sample("ratelimit_service_build_info", {"version": self._version}, 1)
         for name, read in self._watched.items():
             yield Sample(name, {}, float(read()))
