@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
+
+from .runtime import garbage
 
 
 def main() -> None:
@@ -12,8 +13,7 @@ def main() -> None:
     # grpc reads this when it is imported. Its C library would write lines to stderr, among those of the log, of which
     # LOG_FORMAT=json promises that each is JSON; what they report comes back as errors as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Imports leave no garbage, and looking for it is an eighth of the start of `serve`; app.py enables collections again.
-    gc.disable()
+    garbage.disable()
     from .cli.main import main as run
 
     try:

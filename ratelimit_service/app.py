@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import signal
@@ -45,6 +44,7 @@ from .observe.standing import StandingBuckets
 from .observe.tables import Sample
 from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
+from .runtime import garbage
 from .runtime.health import Health
 from .runtime.tasks import Background
 from .runtime.threads import StuckError, Thread
@@ -71,10 +71,6 @@ _LAST_WORDS = 0.1
 _SWITCH_INTERVAL = 0.0005
 """Seconds that a thread may go on while another one wants to: metrics are written while calls wait, and rules where no process
 can be started to read them."""
-
-_COLLECT_AFTER = (700, 10, 10_000)
-"""Python's thresholds for garbage collections, but for the last: one in which everything is looked at stops everybody for 20 ms.
-What requests leave behind has no cycles, and what has some (an error, a scrape) dies young."""
 
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals are one."""
@@ -178,8 +174,7 @@ class App:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError where a port cannot be opened."""
         asyncio.get_running_loop().set_exception_handler(self._on_exception)
         self._handle_signals()
-        gc.set_threshold(*_COLLECT_AFTER)
-        gc.enable()
+        garbage.enable_for_serving()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
             if await self._started():

@@ -1,8 +1,8 @@
-"""When a call must have an answer, whatever the store does.
+"""Deadlines of answers, whatever the store does.
 
-A caller that says how long it waits (grpc-timeout) has its answer a margin earlier, so that the answer is the service's own and
-not a timeout of the caller. One that does not say so is given a time by the settings. The deadline bounds the answer alone: the
-hits stay with the store, and are counted there.
+A call with a deadline (grpc-timeout) is answered a margin before it, so that its caller receives an answer
+and not a timeout. For other calls, a setting is the deadline. It bounds the answer alone: the store still
+counts the hits.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import NamedTuple, Protocol
 
 _MILLISECOND = 0.001
 _FEW = 256
-"""Batches that are not worth looking through for answered ones."""
+"""Up to so many batches, answered ones are not searched for."""
 
 _TICK = _MILLISECOND / 2
-"""Seconds by which a timer may be early: uvloop rounds to milliseconds."""
+"""The seconds that a timer may be early: uvloop rounds to milliseconds."""
 
 
 class Patience(NamedTuple):
-    """How long calls wait for the store, in seconds: `margin` less than their callers do, or `otherwise`."""
+    """How long calls wait for the store: `margin` seconds less than their callers, or `otherwise` seconds."""
 
     margin: float = 0.01
     otherwise: float = 0.5
 
     def of(self, timeout: int) -> float:
-        """Seconds for a caller that waits `timeout` milliseconds, half of them at least; below 0: one that does not say."""
+        """Return the seconds for a call with this Call.timeout, at least half of it."""
         if timeout < 0:
             return self.otherwise
         seconds = timeout * _MILLISECOND
         return max(seconds - self.margin, seconds / 2)
 
     def least(self, calls: Sequence[Waiting | None]) -> float:
-        """Seconds for the call of a batch that has the fewest."""
+        """Return the fewest seconds for a call of a batch."""
         timeouts = {call.timeout for call in calls if call is not None}
         return min(map(self.of, timeouts))
 
@@ -45,28 +45,26 @@ class Waiting(Protocol):
 
     @property
     def timeout(self) -> int:
-        """Milliseconds for which its caller waits; below 0 where it does not say."""
+        """The milliseconds that its caller waits, or below 0 if it has no deadline."""
         ...
 
 
-Late = Callable[[int, float], None]
+Expire = Callable[[int, float], None]
+"""Called with the index of a call in its batch, and the seconds that it waited."""
 
 
 class _Batch(NamedTuple):
-    """Ordered by `due`, and then as they came; of two batches no more is compared."""
+    """A batch that the store has not answered. Batches compare by `due`, then by the unique `number`."""
 
     due: float
     number: int
     began: float
     calls: Sequence[Waiting | None]
-    late: Late
+    expire: Expire
 
 
 class Deadlines:
-    """Calls that wait for the store, in the batches in which they were handed over.
-
-    There is an entry for each batch that the store does not answer at once, and one timer for all of them.
-    """
+    """The batches of calls that wait for the store, with one timer for all of them."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
@@ -76,11 +74,10 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
 
-    def watch(self, calls: Sequence[Waiting | None], late: Late) -> None:
-        """Call `late` with the place of each call that the store does not answer in time, and the seconds that it had.
+    def watch(self, calls: Sequence[Waiting | None], expire: Expire) -> None:
+        """Call `expire` for each call that the store does not answer in time.
 
-        `calls` are empty once the store has answered them. Before that, each that was answered early is None, and so `late` has
-        to leave its call.
+        The caller clears `calls` once the store has answered. `expire` replaces its call by None.
         """
         batches = self._batches
         # Drop answered batches now instead of when the timer fires.
@@ -91,7 +88,7 @@ class Deadlines:
         loop = asyncio.get_running_loop()
         began = loop.time()
         due = began + self._patience.least(calls)
-        heappush(batches, _Batch(due, next(self._numbers), began, calls, late))
+        heappush(batches, _Batch(due, next(self._numbers), began, calls, expire))
         if self._timer is not None and due < self._timer_due:
             self._timer.cancel()
             self._timer = None
@@ -99,10 +96,10 @@ class Deadlines:
             self._wake(loop, due)
 
     def _drop_answered(self) -> list[_Batch]:
-        """Drop the answered batches behind one that still waits.
+        """Drop the answered batches after one that still waits.
 
-        A caller that says it waits for a year would else keep an entry for a year. Called when the entries have doubled, so it
-        costs each of them little.
+        Otherwise, a call with a deadline of a year would keep its batch for a year. This runs when the number
+        of batches has doubled, so its cost for each batch is small.
         """
         self._batches = batches = [batch for batch in self._batches if batch.calls]
         heapify(batches)
@@ -110,10 +107,10 @@ class Deadlines:
         return batches
 
     def _wake(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._timer, self._timer_due = loop.call_at(due, self._look), due
+        self._timer, self._timer_due = loop.call_at(due, self._on_timer), due
 
-    def _look(self) -> None:
-        """Answer what is due, and come back for what is not."""
+    def _on_timer(self) -> None:
+        """Expire the calls that are due, and set the timer for the next."""
         loop = asyncio.get_running_loop()
         self._timer = None
         now, batches = loop.time() + _TICK, self._batches
@@ -125,15 +122,15 @@ class Deadlines:
             self._wake(loop, batches[0].due)
 
     def _expire(self, batch: _Batch, now: float) -> float | None:
-        """Answer the calls of a batch that are due; when the next one of it is, if any is left."""
-        left: float | None = None
-        for place, call in enumerate(batch.calls):
+        """Expire the calls of a batch that are due, and return when the next one is due."""
+        next_due: float | None = None
+        for index, call in enumerate(batch.calls):
             if call is None:
                 continue
             seconds = self._patience.of(call.timeout)
             due = batch.began + seconds
             if due <= now:
-                batch.late(place, seconds)
-            elif left is None or due < left:
-                left = due
-        return left
+                batch.expire(index, seconds)
+            elif next_due is None or due < next_due:
+                next_due = due
+        return next_due

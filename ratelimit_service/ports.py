@@ -1,7 +1,6 @@
-"""What the service needs from the outside, and what it promises in return: four protocols.
+"""The interfaces between the service and its surroundings.
 
-Everything else is plugged in behind these: stores behind CounterStore, metrics and logs behind Observer. Sources of rules
-have Rules before them.
+Stores implement CounterStore and AmendmentStore. Metrics and logs implement Observer. Sources of rules use Rules.
 """
 
 from __future__ import annotations
@@ -17,57 +16,57 @@ from .core.planning import Plan
 from .core.rules.document import Document
 
 Clock = Callable[[], float]
-"""Seconds since 1970, as the wall has them."""
+"""Returns the wall time, in seconds since 1970."""
 
 Outcome = Sequence[Count] | StoreError
-"""What became of one group of hits: a count for each of them, in their order, or the error that all of them met.
+"""The outcome of one group of hits: a count for each hit, or the error of the whole group.
 
-A count is what the counter held before the hit (`core.decision`); a single StoreError in its place means that this hit
-alone failed.
+A count is what the counter held before the hit (core/decision.py). A StoreError instead of a count is the
+error of that hit alone.
 """
 
 Then = Callable[[Sequence[Outcome]], None]
+"""A callback with one outcome for each group."""
 
 
 class CounterStore(Protocol):
     """Counters: one integer for each key, with a time to live."""
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        """Apply groups of hits, one group a request, in their order, and hand what came of them to `then`.
+        """Apply groups of hits in their order, one group for each request, and pass their outcomes to `then`.
 
-        - Never raises. `then` is called exactly once, on the event loop, with one outcome for each group; at once or
-          later: callers assume neither.
-        - Hits are applied one after another, each seeing those before it. A group is one step: nothing comes between
-          its hits, nor between deciding whether the group is refused (model.Gate) and counting it.
-        - A group is refused where any of its hits with Gate.REFUSES is over, by the counters as they are before the
-          group: where its counter and its amount make more than its limit, or with Gate.BUDGET, where the counter has
-          reached the limit already. A refund is never over.
-        - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that are not over.
-        - amount > 0 adds, saturating at COUNTER_MAX; 0 reads and writes nothing; < 0 gives back, never below 0.
-        - A counter that is created, or has no time to live, gets the hit's.
-        - A counter that holds something else fails its own hit; the others are counted.
-        - Once handed over, a hit is applied whatever becomes of the caller.
+        - `hit` never raises. It calls `then` exactly once, on the event loop, with an outcome for each group.
+          Callers rely neither on a call before `hit` returns, nor on a call after it.
+        - Hits are applied one after another, and each sees the effect of those before it. A group is atomic:
+          nothing happens between its hits, nor between the verdict on the group (model.Gate) and counting it.
+        - A group is refused if any of its hits with Gate.REFUSES is over (Hit.is_over), by the counters
+          before the group.
+        - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that have room.
+        - A charge saturates at COUNTER_MAX. A check writes nothing. A refund never takes a counter below 0.
+        - A counter that is created, or has no time to live, gets the time to live of the hit.
+        - A counter that is not a number fails its own hit alone.
+        - Hits are applied even if their caller disconnects.
         """
         ...
 
     async def start(self) -> None:
-        """Reach the store. Raises StoreError where that fails; the store goes on trying when it is used."""
+        """Connect to the store. Raises StoreError if that fails; later calls try again."""
         ...
 
     async def close(self) -> None:
-        """Finish what is under way, then let go of the store."""
+        """Finish the hits in flight, then disconnect."""
         ...
 
     async def ping(self) -> None:
-        """Raise StoreError unless the store can be reached now."""
+        """Raise StoreError unless the store is reachable now."""
         ...
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Return the counters whose key starts with `bucket`, by key (None: not a number). Raises StoreError."""
+        """Return the counters whose key starts with `bucket` (None: not a number). Raises StoreError."""
         ...
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters whose key starts with `bucket`, and return their last values. Raises StoreError."""
+        """Delete the counters whose key starts with `bucket`, and return their values. Raises StoreError."""
         ...
 
 
@@ -80,35 +79,35 @@ class AmendmentStore(Protocol):
     async def news(self, version: int, stamp: str) -> News:
         """Return what has happened after a version, which `stamp` tells from others with its number.
 
-        It costs one small read where nothing has happened. A version that the store does not know, or has forgotten the
-        next steps of, gets all amendments (News.whole).
+        It costs one small read where nothing has happened. A version that the store does not know, or has
+        forgotten the next steps of, gets all amendments (News.whole).
         """
         ...
 
     async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
         """Apply a change in one step: its edits, its idempotency key, and a line for each edit in the audit.
 
-        A change whose key was applied before changes nothing, and returns what it did then. With `dry_run` nothing is
-        written. Raises InvalidRequest for a key that another change had, or where there are too many amendments; Conflict
-        where an edit would replace something else than expected. A StoreError does not say whether the change was
-        applied: to apply it again with the same key settles that.
+        A change whose key was applied before changes nothing, and returns what it did then. With `dry_run`
+        nothing is written. Raises InvalidRequest for a key that another change had, or where there are too
+        many amendments; Conflict where an edit would replace something else than expected. A StoreError does
+        not say whether the change was applied: to apply it again with the same key settles that.
         """
         ...
 
     async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
-        """Return the edits of versions before this one (0: of all), the latest first; a change is never cut in two."""
+        """Return the edits before a version (0: all), the latest first, and each change as a whole."""
         ...
 
 
 class Observer(Protocol):
-    """Told of everything that is decided; must not raise and must not block."""
+    """Observes every decision. Its methods must neither raise nor block."""
 
     def decided(self, plan: Plan, decision: Decision) -> None:
-        """A request was decided."""
+        """Observe a decision."""
         ...
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
-        """A request was answered with an error. `plan` is None where not even a plan could be made."""
+        """Observe an answer that is an error. `plan` is None if the request could not be planned."""
         ...
 
 

@@ -1,15 +1,15 @@
-"""The use case: one batch of calls from its requests to its answers.
+"""The use case: one batch of calls, from the requests to the answers.
 
-    transport ──submit(calls)──▶ plan each ──one hand-over──▶ store ──then(outcomes)──▶ decide each ──▶ call.reply
+    transport ──submit(calls)──▶ plan each ──hit(groups)──▶ store ──then(outcomes)──▶ decide each ──▶ reply
 
-A transport hands over all calls that it has read together, and each is answered as soon as its counts are there.
-Callbacks, not a coroutine and a future for each call, because those would cost more than the decision itself.
+A transport submits all calls that it has read together. The service answers each of them as soon as the store
+returns its counts. It uses callbacks, because a coroutine and a future for each call would cost more than the
+decision.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -25,33 +25,34 @@ from .core.planning import Plan, Policy
 from .core.prepared import Jitter
 from .deadlines import Deadlines, Patience
 from .ports import Clock, CounterStore, Observer, Outcome
+from .runtime.exceptions import report
 
 Answer = Decision | RateLimitServiceError
 
 
 class Call(Protocol):
-    """One call that a transport has read."""
+    """One call of ShouldRateLimit, as a transport has read it."""
 
     @property
     def request(self) -> Request:
-        """What is asked."""
+        """The request."""
         ...
 
     @property
     def timeout(self) -> int:
-        """Milliseconds for which its caller waits; below 0 where it does not say."""
+        """The milliseconds that its caller waits, or below 0 if it has no deadline."""
         ...
 
     def reply(self, answer: Answer) -> None:
-        """Answer it. Called exactly once, on the event loop; the caller may be long gone by then."""
+        """Answer the call. Called exactly once, on the event loop, even if the caller has disconnected."""
         ...
 
 
 class RateLimitService:
-    """Decides on requests by the rules it has been given last.
+    """Decides on requests by the current rules.
 
-    `submit` never raises. Each call is planned, decided and answered on its own, so that what goes wrong with one of a
-    batch stays with that one. `patience` is how long calls wait for the store; None: for as long as it takes.
+    `submit` never raises. Each call is planned, decided and answered separately, so that an exception fails
+    one call and not its batch. `patience` is how long calls wait for the store; None for no bound.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class RateLimitService:
         self._clock = clock
         self._jitter = jitter
         self.missed = 0
-        """How many calls had to be answered without the store, because their callers would not have waited."""
+        """The calls that were answered before the store, because their time was up."""
         self._deadlines = Deadlines(patience) if patience is not None else None
         self._spread = spread
         self._tree: RuleTree | None = None
@@ -81,25 +82,25 @@ class RateLimitService:
 
     @property
     def tree(self) -> RuleTree | None:
-        """The rules in force; None before the first are loaded."""
+        """The current rules; None until the first rules are loaded."""
         return self._tree
 
     def use(self, tree: RuleTree) -> Planner:
-        """Put rules in force for every call from now on. Those under way keep the rules that they began with.
+        """Use these rules for every later call. Calls in flight keep the rules of their plan.
 
-        Who has planned until now comes back, with all that it remembers of the rules before.
+        Return the previous planner, so that its caches can be released gradually.
         """
-        before, self._planner = self._planner, Planner(tree, self.policy, self._jitter, self._amendments)
+        previous, self._planner = self._planner, Planner(tree, self.policy, self._jitter, self._amendments)
         self._tree = tree
         self._refusals = Refusals(self.policy, tree, self._spread)
-        return before
+        return previous
 
     def amended(self) -> None:
-        """Plan every call from now on by the amendments as they are now: they have changed."""
+        """Apply changed amendments to every later call."""
         self._planner.amended()
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Decide on calls and answer each of them: now, when the store has answered, or when the call is due."""
+        """Decide on calls, and answer each of them: now, when the store returns, or when its time is up."""
         plan_of, now = self._planner.plan, int(self._clock())
         waiting: list[Call | None] = []
         plans: list[Plan] = []
@@ -113,26 +114,26 @@ class RateLimitService:
                 plans.append(plan)
         if waiting:
             self._store.hit([plan.hits for plan in plans], partial(self._answer, waiting, plans))
-        if waiting and self._deadlines is not None:  # the store has not answered at once
-            self._deadlines.watch(waiting, partial(self._late, waiting, plans))
+        if waiting and self._deadlines is not None:  # the store has not returned yet
+            self._deadlines.watch(waiting, partial(self._expire, waiting, plans))
 
     async def should_rate_limit(self, request: Request, milliseconds: int = -1) -> Decision:
-        """Decide on one request. Raises what the request is answered with where that is an error.
+        """Decide on one request. Raises an answer that is an error.
 
-        The counting goes on where the awaiting task is cancelled. `milliseconds` is how long the caller waits (Call.timeout).
+        Cancelling the awaiting task does not cancel the hits. `milliseconds` is Call.timeout.
         """
-        call = _Awaited(request, milliseconds)
+        call = _AwaitedCall(request, milliseconds)
         self.submit([call])
         try:
             return await call.future
         finally:
-            del call  # an error would hold this frame, and so itself
+            del call  # an error refers to this frame, and through it to itself
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
-        """Answer the calls of a batch that still wait, and empty it: Deadlines may keep it for longer."""
+        """Answer the waiting calls of a batch, and empty it, because Deadlines may keep it for longer."""
         policy, refusals, observe = self.policy, self._refusals, self._observer.decided
         for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
-            if call is None:  # answered when it was due
+            if call is None:  # answered by _expire
                 continue
             try:
                 if isinstance(outcome, StoreError):
@@ -143,16 +144,16 @@ class RateLimitService:
                 continue
             try:
                 observe(plan, decision)
-            except Exception:
-                _report("observing a decision failed")
+            except Exception as error:
+                report("observing a decision failed", error)
             self._reply(call, decision)
         waiting.clear()
         plans.clear()
 
-    def _late(self, waiting: list[Call | None], plans: list[Plan], place: int, seconds: float) -> None:
-        """Answer a call whose caller waits no longer for the store."""
-        call, plan = waiting[place], plans[place]
-        waiting[place] = None
+    def _expire(self, waiting: list[Call | None], plans: list[Plan], index: int, seconds: float) -> None:
+        """Answer a call whose time for the store is up."""
+        call, plan = waiting[index], plans[index]
+        waiting[index] = None
         outcome: Outcome = ()
         if plan.hits:
             self.missed += 1
@@ -161,15 +162,16 @@ class RateLimitService:
 
     def _fail(self, call: Call, plan: Plan | None, error: Exception) -> None:
         if not isinstance(error, RateLimitServiceError):
-            _report("a call could not be decided")
+            report("a call could not be decided", error)
             error = InternalError("internal error")
-        # Its traceback has frames that hold the whole batch, and the call that the error is the answer to: a cycle. Those that
-        # outlive two young collections are kept until a full one, of which there are next to none (app.py).
+        # The frames of its traceback refer to the batch, and so to the call that keeps the error as its
+        # answer. Such a cycle that survives two young collections stays until a full one, and these are rare
+        # (runtime/garbage.py).
         error.__traceback__ = None
         try:
             self._observer.failed(plan, error)
-        except Exception:
-            _report("observing an error failed")
+        except Exception as failure:
+            report("observing an error failed", failure)
         answer: Answer = error
         if isinstance(error, StoreError) and plan is not None:
             answer = decide_without_counts(self.policy, plan, self._refusals) or error
@@ -178,16 +180,11 @@ class RateLimitService:
     def _reply(self, call: Call, answer: Answer) -> None:
         try:
             call.reply(answer)
-        except Exception:
-            _report("a call could not be answered")
+        except Exception as error:
+            report("a call could not be answered", error)
 
 
-def _report(message: str) -> None:
-    """Tell the event loop's exception handler of the exception at hand: app.py logs what reaches it."""
-    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": sys.exc_info()[1]})
-
-
-class _Awaited:
+class _AwaitedCall:
     """A call whose answer is a future."""
 
     __slots__ = ("future", "request", "timeout")
@@ -198,7 +195,7 @@ class _Awaited:
         self.future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
     def reply(self, answer: Answer) -> None:
-        if self.future.done():  # its caller has gone
+        if self.future.done():  # the awaiting task was cancelled
             return
         if isinstance(answer, Decision):
             self.future.set_result(answer)

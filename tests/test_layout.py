@@ -34,6 +34,7 @@ ALLOWED = {
         "core": "plan and decide",
         "deadlines": "answers calls that are due",
         "ports": "the store and the observer that it is given",
+        "runtime": "reports of unexpected exceptions",
     },
     "loading": {
         "runtime": "a thread for files that do not answer",
@@ -42,7 +43,7 @@ ALLOWED = {
         "service": "gets the rules that were loaded",
     },
     "stores": {
-        "runtime": "background tasks, and the lock that says which process owns a file",
+        "runtime": "background tasks, reports of exceptions, and the lock of a file",
         "core": "hits and errors",
         "ports": "what a store is",
     },
@@ -59,7 +60,7 @@ ALLOWED = {
         "core": "requests and decisions",
         "service": "answers the calls",
         "proto": "what stands on the wire",
-        "runtime": "the health that grpc.health.v1 reports",
+        "runtime": "the health that grpc.health.v1 reports, and reports of exceptions",
         "listening": "addresses, the paths of sockets, and certificates",
     },
     "http": {

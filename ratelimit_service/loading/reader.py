@@ -10,7 +10,6 @@ Each message has its length before it. What is imported here is waited for at ea
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import pickle
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..core.errors import InvalidRules
+from ..runtime import garbage
 from . import pieces
 from .task import Task
 
@@ -30,7 +30,7 @@ def main() -> None:
     out = _own_stdout()
     task: Task = pickle.loads(_task())  # noqa: S301  # from the process that has started this one
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    gc.disable()  # there are no cycles in rules, and everything goes with the process
+    garbage.disable()
     try:
         for piece in _said(task):
             out.write(pieces.framed(piece))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,6 +18,7 @@ from ..core.planner import Planner
 from ..core.rules.document import Document
 from ..core.rules.reader import Loaded
 from ..ports import Read, RuleChange, Taken
+from ..runtime import garbage
 from ..runtime.threads import StuckError, Thread
 from ..service import RateLimitService
 from .combined import Combined
@@ -223,18 +223,15 @@ class Rulebook:
 
     async def _read(self, task: Task | None, merge: _Merge) -> _Outcome:
         """Read rules, and compile what is in force with them. Raises InvalidRules."""
-        gc.disable()
         try:
-            return await self._outcome(task, merge)
+            with garbage.paused_for_loading():
+                return await self._outcome(task, merge)
         except InvalidRules:
             raise
         except Exception as error:  # out of descriptors, threads or memory, or a mistake of ours
             self._log.error("the rules cannot be loaded", exc_info=error)
             text = f"could not be loaded: {type(error).__name__}: {error}. It is read again soon"
             raise InvalidRules([Problem("configuration", 0, "", text)], again=True) from None
-        finally:
-            gc.freeze()
-            gc.enable()
 
     async def _outcome(self, task: Task | None, merge: _Merge) -> _Outcome:
         hurry = self._tree is None

@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ...runtime.exceptions import report
 from ..batch import result_of
 from .client import Address, Opened, close, open_connection, patience_of
 from .errors import NotSent, bare
@@ -260,6 +261,4 @@ def _pass(on_reply: OnReply, reply: Any) -> None:
     try:
         on_reply(reply)
     except Exception as error:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "a reply of Redis could not be processed", "exception": error}
-        )
+        report("a reply of Redis could not be processed", error)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...core.errors import InternalError, Overloaded, RateLimitServiceError
 from ...core.model import Decision
+from ...runtime.exceptions import report
 from .. import codec
 from ..grpc_method import METHOD, status_of
 from ._http2 import Budget, Call, Turn
@@ -122,7 +123,7 @@ class Calls:
             except RateLimitServiceError as error:
                 self._refuse(call, error)
             except Exception as error:
-                _report(error)
+                report("a call could not be served", error)
                 self._refuse(call, InternalError("internal error"))
             else:
                 call.started = started
@@ -163,7 +164,7 @@ class Calls:
                 try:
                     call.write(encode(answer))
                 except Exception as error:
-                    _report(error)
+                    report("a call could not be served", error)
                     _fail(call, InternalError("internal error"))
             else:
                 _fail(call, answer)
@@ -173,9 +174,3 @@ class Calls:
 def _fail(call: Call, error: RateLimitServiceError) -> None:
     status = status_of(error)
     call.fail(status.number, status.message)
-
-
-def _report(error: Exception) -> None:
-    """Tell the event loop's exception handler: app.py logs what reaches it."""
-    context: dict[str, Any] = {"message": "a call could not be served", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
