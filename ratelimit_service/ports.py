@@ -32,6 +32,11 @@ Then = Callable[[Sequence[Outcome]], None]
 class CounterStore(Protocol):
     """Counters: one integer for each key, with a time to live."""
 
+    @property
+    def amendments(self) -> AmendmentStore:
+        """Return the store of the amendments that go with these counters."""
+        ...
+
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits in their order, one group for each request, and pass their outcomes to `then`.
 
@@ -92,6 +97,10 @@ class AmendmentStore(Protocol):
         many amendments; Conflict where an edit would replace something else than expected. A StoreError does
         not say whether the change was applied: to apply it again with the same key settles that.
         """
+        ...
+
+    async def finish(self, key: str) -> None:
+        """Note that the resets of the change with this key are done, in case it is sent again."""
         ...
 
     async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:

@@ -15,6 +15,7 @@ from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then
+from .amendments import MemoryAmendments
 from .shards import MASK, SHIFT, Copy, Shards
 
 Defer = Callable[[Callable[[], None]], object]
@@ -99,6 +100,7 @@ class MemoryStore:
         self._ending: dict[int, list[str]] = {}
         self._ends: list[int] = []
         self._dump: _Dump | None = None
+        self.amendments = MemoryAmendments()
         self.bytes = 0
         """The memory that the counters take, about."""
         self.refused = 0

@@ -6,7 +6,8 @@ The file:
     {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>2871
     end 1 <SHA-256 of all lines before this one, in hex>
 
-A line for each counter: its key, what it holds, and for how many seconds it is still kept while a process runs. The file is
+A line for each counter: its key, what it holds, and for how many seconds it is still kept while a process runs. Behind them, where
+there were ever amendments, a line of JSON for each thing that is kept of those (amendments.py): then the version is 3. The file is
 replaced in one rename, so that whoever reads it finds the counters of one moment, all of them.
 
 There is no moment in it, because the clock may be wrong when the file is written or read: a counter that were dropped for an hour
@@ -22,21 +23,26 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
+from ..core.amendments.records import Unreadable
 from ..core.errors import RateLimitServiceError, StartError
 from ..core.model import COUNTER_MAX
 from ..ports import Clock
 from ..runtime.locks import locked
 from .memory import DEFAULT_SIZE, Counter, MemoryStore
 
-VERSION = 2
+VERSION = 3
 """Of the file. A change of the counter keys' grammar is a change of it, too."""
+
+_WITHOUT_AMENDMENTS = 2
+"""The version that is written where there are none, so that an older service can read it."""
 
 _WITH_MOMENTS = 1
 """The version before, which can be read as well."""
@@ -50,19 +56,30 @@ _LINES_AT_ONCE = 500
 """Between two system calls, at which Python lets the event loop's thread have its turn."""
 
 
+class Contents(NamedTuple):
+    """What is in a file."""
+
+    counters: list[Counter]
+    amendments: list[str]
+    """Lines of MemoryAmendments.lines."""
+
+
 class Unusable(RateLimitServiceError):
     """What is in the file is not a snapshot that this version can load; the message ends a sentence on the file."""
 
 
-def write(path: Path, counters: Iterable[Counter], now: float) -> None:
+def write(
+    path: Path, counters: Iterable[Counter], now: float, amendments: Iterator[str] | None = None
+) -> None:
     """Replace the file by one with these counters, which only this user can read, as of `now`. Raises OSError."""
+    version = _WITHOUT_AMENDMENTS if amendments is None else VERSION
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             digest, count = hashlib.sha256(), 0
             counters = (counter for counter in counters if counter.expiry > now)
-            chunk = f"ratelimit-service counters {VERSION}\n".encode()
+            chunk = f"ratelimit-service counters {version}\n".encode()
             while chunk:
                 digest.update(chunk)
                 file.write(chunk)
@@ -72,6 +89,10 @@ def write(path: Path, counters: Iterable[Counter], now: float) -> None:
                 ]
                 count += len(lines)
                 chunk = "".join(lines).encode("ascii")
+            while amendments is not None and (lines := list(islice(amendments, _LINES_AT_ONCE))):
+                chunk = "".join([f"{line}\n" for line in lines]).encode("ascii")
+                digest.update(chunk)
+                file.write(chunk)
             file.write(f"end {count} {digest.hexdigest()}\n".encode())
             file.flush()
             os.fsync(file.fileno())
@@ -87,8 +108,8 @@ def write(path: Path, counters: Iterable[Counter], now: float) -> None:
         os.close(directory)
 
 
-def read(path: Path, now: float = 0.0, day: float = 0.0) -> list[Counter]:
-    """The counters in the file, for a store whose clock says `now`. Raises FileNotFoundError or another OSError, or Unusable.
+def read(path: Path, now: float = 0.0, day: float = 0.0) -> Contents:
+    """What is in the file, for a store whose clock says `now`. Raises FileNotFoundError or another OSError, or Unusable.
 
     `day` is the second since 1970.
     """
@@ -97,7 +118,7 @@ def read(path: Path, now: float = 0.0, day: float = 0.0) -> list[Counter]:
     if header is None:
         raise Unusable("is not a snapshot of counters")
     version = int(header[1])
-    if version not in (VERSION, _WITH_MOMENTS):
+    if version not in (VERSION, _WITHOUT_AMENDMENTS, _WITH_MOMENTS):
         raise Unusable(f"is of version {version}, and this is a service that reads version {VERSION}")
     end = _END.fullmatch(data, data.rfind(b"\n", 0, -1) + 1)
     if end is None:
@@ -105,14 +126,16 @@ def read(path: Path, now: float = 0.0, day: float = 0.0) -> list[Counter]:
     if hashlib.sha256(data[: end.start()]).hexdigest().encode() != end[2]:
         raise Unusable("is damaged: its checksum is not that of what is in it")
     try:
-        counters = list(_parsed(data[header.end() : end.start()].decode("ascii").split("\n")[:-1]))
-        over = math.ceil(now) if version == VERSION else math.ceil(now - day)
+        lines = data[header.end() : end.start()].decode("ascii").split("\n")[:-1]
+        amendments = lines[int(end[1]) :] if version == VERSION else []
+        counters = list(_parsed(lines[: len(lines) - len(amendments)]))
+        over = math.ceil(now - day) if version == _WITH_MOMENTS else math.ceil(now)
         counters = [counter._replace(expiry=over + counter.expiry) for counter in counters]
     except ValueError as error:
         raise Unusable(f"is damaged: {error}") from None
     if len(counters) != int(end[1]):
         raise Unusable(f"is damaged: it has {len(counters)} counters in place of {int(end[1])}")
-    return counters
+    return Contents(counters, amendments)
 
 
 def _parsed(lines: Iterable[str]) -> Iterator[Counter]:
@@ -170,8 +193,10 @@ class KeptMemoryStore(MemoryStore):
         try:
             # Not the snapshot itself, which is another file after each rename.
             self._lock = locked(self._path.with_name(f"{self._path.name}.lock"))
-            self.load(await asyncio.to_thread(self._read))
-            await asyncio.to_thread(write, self._path, self.dump(), self._clock())
+            contents = await asyncio.to_thread(self._read)
+            self.load(contents.counters)
+            await asyncio.to_thread(self._load_amendments, contents.amendments)
+            await asyncio.to_thread(write, self._path, self.dump(), self._clock(), self.amendments.lines())
         except BlockingIOError:
             raise StartError(
                 f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {self._path}: give each a file of its own"
@@ -181,7 +206,7 @@ class KeptMemoryStore(MemoryStore):
                 f"MEMORY_SNAPSHOT_PATH: counters cannot be kept in {self._path}: {error.strerror or error}: "
                 "give a file in a directory in which this user may create files"
             ) from None
-        self.changed = False
+        self.changed = self.amendments.changed = False
         self._written = self._clock()
         self._writer = asyncio.create_task(self._write_again_and_again())
 
@@ -191,21 +216,30 @@ class KeptMemoryStore(MemoryStore):
             self._stopping.set()
             await self._writer
             self._writer = None
-            if self.changed or (self and self._clock() >= self._written + _OUTDATED):
+            if self._has_changed or (self and self._clock() >= self._written + _OUTDATED):
                 await self._write()
-            if self.changed:
+            if self._has_changed:
                 self._log.error("counters since the last snapshot are lost", path=str(self._path))
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    def _read(self) -> list[Counter]:
+    def _load_amendments(self, lines: Sequence[str]) -> None:
+        try:
+            self.amendments.load(lines)
+        except Unreadable as error:  # of a later version
+            self.amendments.load(())
+            self._log.error(
+                "the amendments in the snapshot cannot be read", path=str(self._path), error=str(error)
+            )
+
+    def _read(self) -> Contents:
         started = time.perf_counter()
         try:
-            counters = read(self._path, self._clock(), self._day())
+            contents = read(self._path, self._clock(), self._day())
         except FileNotFoundError:
             self._log.info("no counters have been kept yet", path=str(self._path))
-            return []
+            return Contents([], [])
         except Unusable as error:
             aside = self._path.with_name(f"{self._path.name}.unusable-{int(self._day())}")
             self._path.replace(aside)
@@ -214,24 +248,30 @@ class KeptMemoryStore(MemoryStore):
                 path=str(self._path),
                 set_aside=str(aside),
             )
-            return []
+            return Contents([], [])
         seconds = round(time.perf_counter() - started, 3)
-        self._log.info("counters loaded", path=str(self._path), counters=len(counters), seconds=seconds)
-        return counters
+        self._log.info(
+            "counters loaded", path=str(self._path), counters=len(contents.counters), seconds=seconds
+        )
+        return contents
 
     async def _write_again_and_again(self) -> None:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._interval)
                 return
-            if self.changed:
+            if self._has_changed:
                 await self._write()
 
+    @property
+    def _has_changed(self) -> bool:
+        return self.changed or self.amendments.changed
+
     async def _write(self) -> None:
-        self.changed = False
+        self.changed = self.amendments.changed = False
         now = self._clock()
         try:
-            await asyncio.to_thread(write, self._path, self.dump(), now)
+            await asyncio.to_thread(write, self._path, self.dump(), now, self.amendments.lines())
         except Exception as error:  # whatever it is, the service goes on, and the next time may go well
             self.changed = True
             self.failures += 1

@@ -43,7 +43,7 @@ def test_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> No
     path = Path(environment["MEMORY_SNAPSHOT_PATH"])
     with Service(environment) as service, calling(service.grpc) as caller:
         caller.ask("d", "team", "dba", hits=4)
-        wait_for("4 hits in the file", lambda: [4] == [counter.value for counter in read(path)])
+        wait_for("4 hits in the file", lambda: [4] == [counter.value for counter in read(path).counters])
         caller.ask("d", "team", "dba", hits=2)
         service.signal(signal.SIGKILL)
         assert -signal.SIGKILL == service.ended()

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from ratelimit_service.core.amendments.model import Change, Put, override
+from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.memory import Counter
@@ -51,7 +53,7 @@ class Kept:
     @property
     def on_disk(self) -> dict[str, int]:
         """What a process would find that is started now."""
-        return {counter.key: counter.value for counter in read(self.path)}
+        return {counter.key: counter.value for counter in read(self.path).counters}
 
     @property
     def files(self) -> list[str]:
@@ -240,14 +242,14 @@ def test_what_is_written_is_what_is_read(
     """Whatever an operator's prefix has put into the keys."""
     path = tmp_path_factory.getbasetemp() / "any-counters"
     write(path, counters, 0.0)
-    assert counters == read(path)
+    assert counters == read(path).counters
 
 
 def test_more_counters_than_are_written_at_once(tmp_path: Path) -> None:
     """All of them arrive."""
     counters = [Counter(f"{{d|team={number}}}:hour:x", number, 2**31) for number in range(2_345)]
     write(tmp_path / "counters", iter(counters), 0.0)
-    assert counters == read(tmp_path / "counters")
+    assert counters == read(tmp_path / "counters").counters
 
 
 def test_the_file_is_as_it_is_documented(tmp_path: Path) -> None:
@@ -275,8 +277,8 @@ UNUSABLE = [
     ("something else", b"hello\n", "is not a snapshot of counters"),
     (
         "of another version",
-        GOOD.replace(b"counters 2", b"counters 3"),
-        "is of version 3, and this is a service that reads version 2",
+        GOOD.replace(b"counters 2", b"counters 4"),
+        "is of version 4, and this is a service that reads version 3",
     ),
     ("of which only the beginning is there", HEADER.encode(), "is cut off: its last line is not there"),
     ("cut off in a line", GOOD[:50], "is cut off: its last line is not there"),
@@ -363,6 +365,43 @@ async def test_two_processes_do_not_share_a_file(kept: Kept) -> None:
     ) == str(error.value)
     await store.close()
     assert {DBA: 1} == kept.on_disk
+
+
+# Amendments.
+
+CHANGE = Change("key", "ana", "launch", (Put(override(parse("d", "team=dba"), 5)),), 1_795_249_200)
+
+
+async def test_amendments_outlast_the_process(kept: Kept) -> None:
+    """With their audit and their keys, as of the last write, which a change alone brings about."""
+    store = await kept.start(SOON)
+    charge(store, DBA, 40)
+    await until(lambda: kept.on_disk == {DBA: 40})
+    assert b"counters 2\n" in kept.path.read_bytes()
+    applied = await store.amendments.apply(CHANGE)
+    await until(lambda: bool(read(kept.path).amendments))
+    assert b"counters 3\n" in kept.path.read_bytes()
+    store = await kept.restart()
+    assert {DBA: 40} == kept.on_disk
+    news = await store.amendments.news(0, "")
+    assert (1, (applied.edits[0].after,)) == (news.version, tuple(news.put))
+    assert ["launch"] == [line.reason for line in await store.amendments.audit()]
+    assert (await store.amendments.apply(CHANGE)).replayed
+
+
+async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(kept: Kept) -> None:
+    """A line says so."""
+    write(
+        kept.path,
+        [Counter(DBA, 7, 10)],
+        0.0,
+        iter(['{"version": 1, "stamp": "s"}', '{"amendment": {"kind": "grant"}}']),
+    )
+    with capture_logs() as logged:
+        store = await kept.start()
+    assert 7 == charge(store, DBA, 0)
+    assert "the amendments in the snapshot cannot be read" in [line["event"] for line in logged]
+    assert 0 == (await store.amendments.news(0, "")).version
 
 
 # What fails later.

@@ -128,6 +128,8 @@ class Applied(NamedTuple):
     edits: tuple[Edited, ...]
     replayed: bool = False
     """Whether the change had been applied before, by its key: `edits` are those of that time."""
+    unfinished: bool = False
+    """Whether its resets are still to be done: a line says that they are, and AmendmentStore.finish that they were."""
 
 
 class AuditLine(NamedTuple):
@@ -144,13 +146,15 @@ class AuditLine(NamedTuple):
 class News(NamedTuple):
     """What has happened to the amendments after a version.
 
-    With `whole`, `edits` put every amendment that there is, and all others are gone. `stamp` tells versions with the same
-    number apart: after a failover, a store may have lost the last ones and count on from there.
+    `put` and `removed` (ids) make of those of that version those of this one. With `whole`, `put` is all that there are.
+    `stamp` tells versions with the same number apart: after a failover, a store may have lost the last ones and count on
+    from there.
     """
 
     version: int
     stamp: str
-    edits: Sequence[Edited] = ()
+    put: Sequence[Amendment] = ()
+    removed: Sequence[str] = ()
     whole: bool = False
     unreadable: int = 0
     """How many amendments are of a kind that this version of the service does not know."""

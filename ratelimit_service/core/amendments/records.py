@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from ..errors import RateLimitServiceError
-from .model import Amendment, Kind, Reset
+from .model import Amendment, Change, Kind, Put, Remove, Reset
 from .target import parse
 
 
@@ -79,3 +80,22 @@ def read_reset(text: str | bytes) -> Reset:
         return Reset(target, str(fields.get("window", "")), tuple(counters.items()))
     except (ValueError, KeyError, TypeError, AttributeError, RateLimitServiceError) as error:
         raise Unreadable(f"this is no reset: {type(error).__name__}: {error}") from None
+
+
+def digest(change: Change) -> str:
+    """Return what is the same for the same change sent again, whenever that is, and by whichever replica.
+
+    What a reset found in the counters is no part of it: that differs from one try to the next.
+    """
+    hashed = hashlib.sha256()
+    for edit in change.edits:
+        match edit:
+            case Put(amendment):
+                hashed.update(write(amendment._replace(since=0)).encode())
+            case Remove(name):
+                hashed.update(f"remove {name}".encode())
+            case Reset(target, window, _):
+                hashed.update(write_reset(Reset(target, window, ())).encode())
+        hashed.update(b"\n")
+    hashed.update("\n".join((change.author, change.reason)).encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()

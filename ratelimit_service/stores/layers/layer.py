@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ports import CounterStore, Then
+from ...ports import AmendmentStore, CounterStore, Then
 from ..batch import Groups
 
 
@@ -14,6 +14,11 @@ class Layer:
 
     def __init__(self, below: CounterStore) -> None:
         self._below = below
+
+    @property
+    def amendments(self) -> AmendmentStore:
+        """Return those of the store below."""
+        return self._below.amendments
 
     def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""

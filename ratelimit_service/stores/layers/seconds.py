@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...ports import CounterStore, Outcome, Then
+from ...ports import AmendmentStore, CounterStore, Outcome, Then
 from ..batch import Groups, Origin, Part, callbacks_for, join
 
 
@@ -21,6 +21,11 @@ class SecondsApart:
     def __init__(self, others: CounterStore, seconds: CounterStore) -> None:
         self._others = others
         self._seconds = seconds
+
+    @property
+    def amendments(self) -> AmendmentStore:
+        """Return those of the store that has the longer windows."""
+        return self._others.amendments
 
     def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""

@@ -28,6 +28,7 @@ from ...core.errors import StoreError
 from ...runtime.tasks import Background
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, Place
+from .amendments import Evaluation, run_at
 from .client import Address, close, time_of
 from .errors import NotSent, bare, failure
 from .held import counters_on
@@ -279,6 +280,12 @@ class ClusterStore(ScriptStore):
         """Return the key of a lane's register in the first slot that a server has."""
         slot = next((slot for slot, owner in enumerate(self._owners) if owner and str(owner) == server), 0)
         return register(self._prefix, lane, tag_in(slot))
+
+    async def _run(self, what: Evaluation) -> Any:
+        if not self._servers:
+            await self.ping()
+        slot = slot_of(what.keys[0])
+        return await self._redirected(slot, lambda server, asking: run_at(server.client, what, asking=asking))
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key. Walks through all keys of the server that has its slot."""

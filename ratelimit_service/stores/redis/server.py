@@ -21,6 +21,7 @@ from redis.exceptions import (
 from ...core.errors import StoreError
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
+from .amendments import Evaluation, run_at
 from .client import PrimaryPool, address_of, time_of
 from .errors import failure
 from .held import counters_of
@@ -188,6 +189,9 @@ class RedisStore(ScriptStore):
     def register_on(self, server: str, lane: str) -> str:
         """Return the key of a lane's register."""
         return register(self._prefix, lane)
+
+    async def _run(self, what: Evaluation) -> Any:
+        return await run_at(self._client, what)
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key. Walks through all keys of its server, a thousand at a time."""

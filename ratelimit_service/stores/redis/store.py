@@ -12,6 +12,7 @@ from ...core.errors import StoreError
 from ...ports import Then
 from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
 from ..lanes import EVERYWHERE, Place
+from .amendments import Evaluation, RedisAmendments
 from .errors import failure
 from .script import ScriptCall
 from .slots import tag_in
@@ -35,6 +36,7 @@ class ScriptStore:
         self._observe = observe
         self._prefix = prefix
         self._in_flight = InFlight()
+        self.amendments = RedisAmendments(self._run, self._on_error, prefix)
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def hit(self, groups: Groups, then: Then) -> None:
@@ -96,6 +98,10 @@ class ScriptStore:
 
     def _evaluate(self, place: Place, command: Command, on_reply: OnReply) -> None:
         """Run the script on the server of a place."""
+        raise NotImplementedError
+
+    async def _run(self, what: Evaluation) -> Any:
+        """Run a script of the amendments on the server that has its keys."""
         raise NotImplementedError
 
     def _on_error(self, error: Exception) -> StoreError:

@@ -1,0 +1,82 @@
+-- Applies one change of the amendments, in one step: its edits, its idempotency key, and a line for each edit in the audit.
+--
+-- KEYS  the amendments in force: a hash of JSON texts by id, with the fields `version` and `stamp`
+--       the audit: a stream whose ids are <version>-<number of the edit>
+--       what became of the change with this idempotency key
+-- ARGV  '1' for a dry run, which writes nothing
+--       the stamp of the new version; the digest of the change; the second in which it is made; author; reason; key
+--       for how many seconds the key is remembered, how many amendments there can be, how many lines the audit keeps
+--       for each edit: its id, the JSON of the amendment to put ('' removes it), what it is expected to replace ('' nothing,
+--       '*' whatever is there), and the JSON of a reset, which has no id
+-- Returns {'applied', version, what each edit replaces ...}
+--       {'done', what became of the change: as JSON [digest, version, unfinished, [[id, before, after, reset] ...]]}
+--       {'conflict', number of the edit, what is there}, {'full'}
+--
+-- It must be a script, because a change that is applied and not known by its key would be applied twice, and one without a line
+-- in the audit is nobody's. All checks come before the first write. The texts are ASCII and never taken apart here.
+-- The twin of this script is stores/amendments.py.
+
+local CURRENT, AUDIT, DONE = KEYS[1], KEYS[2], KEYS[3]
+local dry_run, stamp, digest, at, author, reason, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local remembered, most, most_audited = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local FIRST, EACH = 11, 4
+
+local done = redis.call('GET', DONE)
+if done then
+    return {'done', done}
+end
+
+-- What each edit replaces; an edit sees those before it.
+local ahead, added, edits = {}, 0, {}
+for i = FIRST, #ARGV, EACH do
+    local id, after, expected, reset = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local before = ''
+    if id ~= '' then
+        before = ahead[id] or redis.call('HGET', CURRENT, id) or ''
+        if expected ~= '*' and expected ~= before then
+            return {'conflict', #edits, before}
+        end
+        if before == '' and after ~= '' then
+            added = added + 1
+        elseif before ~= '' and after == '' then
+            added = added - 1
+        end
+        ahead[id] = after
+    end
+    edits[#edits + 1] = {id, before, after, reset}
+end
+if added > 0 and redis.call('HLEN', CURRENT) - 2 + added > most then
+    return {'full'}
+end
+
+-- The hash may have been deleted by hand; the ids of a stream only go up.
+local version = tonumber(redis.call('HGET', CURRENT, 'version') or '0')
+local result = {'applied', version}
+for i, edit in ipairs(edits) do
+    result[i + 2] = edit[2]
+end
+if dry_run == '1' then
+    return result
+end
+local last = redis.call('XREVRANGE', AUDIT, '+', '-', 'COUNT', 1)
+if last[1] then
+    version = math.max(version, tonumber(string.match(last[1][1], '^%d+')))
+end
+version = version + 1
+result[2] = version
+
+local unfinished = false
+for i, edit in ipairs(edits) do
+    local id, before, after, reset = unpack(edit)
+    unfinished = unfinished or reset ~= ''
+    redis.call('XADD', AUDIT, 'MAXLEN', most_audited, string.format('%d-%d', version, i), 'stamp', stamp, 'at', at,
+        'author', author, 'reason', reason, 'key', key, 'id', id, 'before', before, 'after', after, 'reset', reset)
+    if id ~= '' and after ~= '' then
+        redis.call('HSET', CURRENT, id, after)
+    elseif id ~= '' then
+        redis.call('HDEL', CURRENT, id)
+    end
+end
+redis.call('HSET', CURRENT, 'version', string.format('%d', version), 'stamp', stamp)
+redis.call('SET', DONE, cjson.encode({digest, version, unfinished, edits}), 'EX', remembered)
+return result

@@ -1,0 +1,327 @@
+"""Amendments in Redis: all keys have one hash tag, and so one slot and one server.
+
+    {amendments}:current         hash: each amendment by its id, and `version` and `stamp`
+    {amendments}:audit           stream: a line for each edit, with the id <version>-<number>
+    {amendments}:done:<digest>   what became of the change with an idempotency key, for a day
+
+CACHE_KEY_PREFIX stands before all of them. Everything is read and written by scripts whose first key is `current`, so that
+a proxy sends all of them to the same server. No decision waits for any of it, so redis-py carries the calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import redis.asyncio as aioredis
+import structlog
+from redis.exceptions import NoScriptError, RedisError
+
+from ...core.amendments.model import (
+    MOST_EDITS,
+    Amendment,
+    Applied,
+    AuditLine,
+    Change,
+    Edited,
+    News,
+    Put,
+    Remove,
+    Reset,
+    check,
+)
+from ...core.amendments.records import Unreadable, digest, read, read_reset, write, write_reset
+from ...core.errors import StoreError
+from ..amendments import KEY_REMEMBERED, MOST, MOST_AUDITED, conflict, key_of_another, too_many
+from .errors import failure
+
+_SCAN_COUNT = 100
+"""Amendments that are read in one call: some 30 kB, in a tenth of a millisecond."""
+
+_MOST_NEWS = 300
+"""Edits that are read in one call; who is further behind reads all amendments."""
+
+_MOST_TRIES = 3
+"""How often all amendments are read where a failover comes between."""
+
+
+class Script(NamedTuple):
+    """A script, and the digest by which Redis knows it."""
+
+    text: bytes
+    sha: str
+
+
+def _script(text: bytes) -> Script:
+    """Return a script with its digest."""
+    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+AMEND = _script(resources.files(__package__).joinpath("amend.lua").read_bytes())
+
+# KEYS: current, audit. ARGV: a version, its stamp, how many lines. Returns the version and its stamp, and where it is another, the
+# lines from the one given on; none where the audit does not have that one, or there are too many.
+NEWS = _script(b"""
+local now = redis.call('HMGET', KEYS[1], 'version', 'stamp')
+if not now[1] or (now[1] == ARGV[1] and now[2] == ARGV[2]) then
+    return now
+end
+now[3] = redis.call('XRANGE', KEYS[2], ARGV[1] .. '-0', '+', 'COUNT', ARGV[3])
+return now
+""")
+
+# KEYS: current. ARGV: cursor, count.
+SCAN = _script(b"return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
+
+# KEYS: current, audit. ARGV: the last id to return, the first one, how many lines.
+AUDIT = _script(b"return redis.call('XREVRANGE', KEYS[2], ARGV[1], ARGV[2], 'COUNT', ARGV[3])")
+
+# KEYS: current, what became of a change.
+FINISH = _script(b"""
+local done = redis.call('GET', KEYS[2])
+if done then
+    local known = cjson.decode(done)
+    known[3] = false
+    redis.call('SET', KEYS[2], cjson.encode(known), 'KEEPTTL')
+end
+return 1
+""")
+
+
+class Evaluation(NamedTuple):
+    """A script with its KEYS and ARGV."""
+
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[str | int]
+
+
+Run = Callable[[Evaluation], Awaitable[Any]]
+"""Runs a script on the server that has its keys. Raises what redis-py does, or StoreError."""
+
+
+async def run_at(client: aioredis.Redis, what: Evaluation, *, asking: bool = False) -> Any:
+    """Run a script on one server; with `asking`, on one that is just being given the slot."""
+    script, keys, arguments = what
+    for command, text in (("EVALSHA", script.sha), ("EVAL", script.text)):
+        pipeline = client.pipeline(transaction=False)
+        if asking:
+            pipeline.execute_command("ASKING")
+        pipeline.execute_command(command, text, len(keys), *keys, *arguments)
+        try:
+            return (await pipeline.execute())[-1]
+        except NoScriptError:
+            continue
+    raise StoreError("Redis: the script is not known")
+
+
+class RedisAmendments:
+    """An AmendmentStore (ports.py) of at most `most` amendments, in a Redis that `run` reaches."""
+
+    def __init__(
+        self, run: Run, prefix: str = "", most: int = MOST, most_audited: int = MOST_AUDITED
+    ) -> None:
+        self._run = run
+        self._most = most
+        self._most_audited = most_audited
+        self._current = f"{prefix}{{amendments}}:current"
+        self._audit = f"{prefix}{{amendments}}:audit"
+        self._done = f"{prefix}{{amendments}}:done:"
+        self._log = structlog.get_logger("ratelimit_service.amendments")
+
+    async def news(self, version: int, stamp: str) -> News:
+        """Return what has happened after a version (ports.AmendmentStore.news)."""
+        reply = await self._news(version, stamp)
+        known = _since(version, stamp, reply)
+        return known if known is not None else await self._everything()
+
+    async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
+        """Apply a change (ports.AmendmentStore.apply)."""
+        check(change)
+        hashed = digest(change)
+        arguments: list[str | int] = [
+            "1" if dry_run else "",
+            uuid.uuid4().hex,
+            hashed,
+            change.at,
+            change.author,
+            change.reason,
+            change.key,
+            KEY_REMEMBERED,
+            self._most,
+            self._most_audited,
+        ]
+        for number, edit in enumerate(change.edits):
+            expected = "*" if change.expected is None else _text(change.expected[number])
+            match edit:
+                case Put(amendment):
+                    arguments += (amendment.id, write(amendment), expected, "")
+                case Remove(name):
+                    arguments += (name, "", expected, "")
+                case Reset():
+                    arguments += ("", "", "*", write_reset(edit))
+        reply = await self._call(AMEND, (self._current, self._audit, self._key_of(change.key)), arguments)
+        kind = reply[0]
+        if kind == b"applied":
+            edits = zip(change.edits, reply[2:], strict=True)
+            edited = tuple([_edited(edit, before) for edit, before in edits])
+            unfinished = not dry_run and any(each.reset is not None for each in edited)
+            return Applied(int(reply[1]), edited, unfinished=unfinished)
+        if kind == b"done":
+            known, version, unfinished, done = json.loads(reply[1])
+            if known != hashed:
+                raise key_of_another(change.key)
+            return Applied(
+                int(version), tuple([_edited_then(*each) for each in done]), True, bool(unfinished)
+            )
+        if kind == b"conflict":
+            assert change.expected is not None
+            raise conflict(change.expected[int(reply[1])], _readable(reply[2]))
+        raise too_many(self._most)
+
+    async def finish(self, key: str) -> None:
+        """Note that the resets of a change are done (ports.AmendmentStore.finish)."""
+        await self._call(FINISH, (self._current, self._key_of(key)), ())
+
+    async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
+        """Return past edits (ports.AmendmentStore.audit)."""
+        lines: list[AuditLine] = []
+        last = f"({before}-0" if before else "+"
+        while len(lines) <= most + MOST_EDITS:  # by then, another change than the last one wanted has begun
+            found = await self._call(AUDIT, (self._current, self._audit), (last, "-", _MOST_NEWS))
+            lines += [line for line in map(self._line, found) if line is not None]
+            if len(found) < _MOST_NEWS:
+                break
+            last = f"({found[-1][0].decode()}"
+        for at in range(most, len(lines)):
+            if lines[at].version != lines[at - 1].version:
+                return lines[:at]
+        return lines
+
+    async def _everything(self) -> News:
+        """Return all amendments: those that a walk finds, and what has happened meanwhile."""
+        for _ in range(_MOST_TRIES):
+            reply = await self._news(0, "", 1)
+            if reply[0] is None:
+                return News(0, "", whole=True)
+            version, stamp = int(reply[0]), reply[1].decode()
+            found: dict[str, Amendment] = {}
+            unreadable = 0
+            async for name, text in self._walk():
+                try:
+                    found[name] = read(text)
+                except Unreadable as error:
+                    unreadable += 1
+                    self._log.warning("an amendment cannot be read", id=name, error=str(error))
+            later = _since(version, stamp, await self._news(version, stamp))
+            if later is not None:
+                for name in later.removed:
+                    found.pop(name, None)
+                found |= {amendment.id: amendment for amendment in later.put}
+                return News(later.version, later.stamp, tuple(found.values()), (), True, unreadable)
+        raise StoreError("Redis: the amendments change faster than they can be read")
+
+    async def _walk(self) -> Any:
+        cursor: str | bytes = "0"
+        while True:
+            cursor, fields = await self._call(SCAN, (self._current,), (_text_of(cursor), _SCAN_COUNT))
+            for name, text in zip(fields[::2], fields[1::2], strict=True):
+                if name not in (b"version", b"stamp"):
+                    yield name.decode("utf-8", "backslashreplace"), text
+            if int(cursor) == 0:
+                return
+
+    async def _news(self, version: int, stamp: str, most: int = _MOST_NEWS) -> list[Any]:
+        reply: list[Any] = await self._call(NEWS, (self._current, self._audit), (version, stamp, most))
+        return reply
+
+    async def _call(self, what: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        try:
+            return await self._run(Evaluation(what, keys, arguments))
+        except StoreError:
+            raise
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+
+    def _key_of(self, key: str) -> str:
+        return self._done + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def _line(self, entry: Any) -> AuditLine | None:
+        name, fields = entry
+        said = _fields(fields)
+        try:
+            edited = _edited_then(said["id"], said["before"], said["after"], said["reset"])
+            at = int(said["at"])
+        except (Unreadable, KeyError, ValueError) as error:
+            self._log.warning("a line of the audit cannot be read", id=name.decode(), error=str(error))
+            return None
+        return AuditLine(_version_of(name), at, said["author"], said["reason"], said["key"], edited)
+
+
+def _since(version: int, stamp: str, reply: list[Any]) -> News | None:
+    """Return the news in the reply of NEWS; None where it does not say all that has happened after a version."""
+    if reply[0] is None:
+        return News(0, "", whole=True) if version else News(0, "")
+    now, new_stamp = int(reply[0]), reply[1].decode()
+    if len(reply) == 2:
+        return News(version, stamp)
+    lines = [(_version_of(name), _fields(fields)) for name, fields in reply[2]]
+    if not version or len(lines) >= _MOST_NEWS or not lines or lines[0][0] != version:
+        return None
+    if any(each["stamp"] != stamp for number, each in lines if number == version):
+        return None
+    last: dict[str, str] = {}
+    for number, each in lines:
+        if number > version and each["id"]:
+            last[each["id"]] = each["after"]
+    put: list[Amendment] = []
+    unreadable = 0
+    for text in filter(None, last.values()):
+        try:
+            put.append(read(text))
+        except Unreadable:
+            unreadable += 1
+    removed = tuple([name for name, text in last.items() if not text])
+    return News(now, new_stamp, tuple(put), removed, unreadable=unreadable)
+
+
+def _fields(pairs: Sequence[bytes]) -> Mapping[str, str]:
+    texts = [text.decode("utf-8", "backslashreplace") for text in pairs]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _version_of(name: bytes) -> int:
+    return int(name.partition(b"-")[0])
+
+
+def _text(amendment: Amendment | None) -> str:
+    return "" if amendment is None else write(amendment)
+
+
+def _text_of(cursor: str | bytes) -> str:
+    return cursor.decode() if isinstance(cursor, bytes) else cursor
+
+
+def _edited(edit: Put | Remove | Reset, before: bytes) -> Edited:
+    if isinstance(edit, Reset):
+        return Edited("", reset=edit)
+    replaced = _readable(before)
+    if isinstance(edit, Put):
+        return Edited(edit.amendment.id, replaced, edit.amendment)
+    return Edited(edit.id, replaced)
+
+
+def _edited_then(name: str, before: str, after: str, reset: str) -> Edited:
+    return Edited(name, _readable(before), _readable(after), read_reset(reset) if reset else None)
+
+
+def _readable(text: str | bytes) -> Amendment | None:
+    """Return the amendment of a text; None for none, and for one that a later version of the service has put."""
+    try:
+        return read(text) if text else None
+    except Unreadable:
+        return None

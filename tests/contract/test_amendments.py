@@ -1,0 +1,497 @@
+"""What every store does with amendments (ports.AmendmentStore)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from ratelimit_service.core.amendments.model import (
+    MOST_EDITS,
+    Amendment,
+    Change,
+    Edited,
+    News,
+    Put,
+    Remove,
+    Reset,
+    override,
+    top_up,
+)
+from ratelimit_service.core.amendments.target import parse
+from ratelimit_service.core.errors import Conflict, InvalidRequest, StoreError
+from ratelimit_service.ports import AmendmentStore, CounterStore
+from ratelimit_service.stores.amendments import MemoryAmendments
+from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.layers.seconds import SecondsApart
+from ratelimit_service.stores.layers.settling import SettlingStore
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis import amendments as in_redis
+from ratelimit_service.stores.redis.amendments import RedisAmendments
+from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore
+from testing.fleets import RedisCluster, RedisSentinels
+from testing.servers import RedisServer
+
+NOW = 1_795_249_200
+TARGET = parse("d", r"team=d\,ba,model=\xFF*")
+ONE = override(TARGET, 5, since=NOW, author="ana", reason="a café")
+TWO = override(parse("d", "*"), 0, since=NOW, author="ana", reason="a café")
+MORE = top_up(TARGET, 7, "key", windows=1, since=NOW, author="ana", reason="a café")
+
+
+@dataclass
+class Amending:
+    """Two connections to one store, as two replicas have them; in memory both are one."""
+
+    store: CounterStore
+    other: CounterStore
+    name: str
+    restart: Callable[[], AmendmentStore]
+    """Returns the amendments as a process finds them that starts now."""
+
+    @property
+    def amendments(self) -> AmendmentStore:
+        return self.store.amendments
+
+
+@pytest.fixture(scope="module")
+def redis_sentinels() -> Iterator[RedisSentinels]:
+    with RedisSentinels() as sentinels:
+        yield sentinels
+
+
+def stores_of(request: pytest.FixtureRequest, kind: str) -> list[CounterStore]:
+    """Two of a kind, in an empty Redis."""
+    if kind == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        return [
+            ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses())
+            for _ in range(2)
+        ]
+    if kind == "sentinels":
+        sentinels: RedisSentinels = request.getfixturevalue("redis_sentinels")
+        sentinels.primary.cli("FLUSHALL")
+        return [
+            RedisStore(through_sentinels("mymaster", sentinels.addresses(), Link(timeout=5.0)))
+            for _ in range(2)
+        ]
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.cli("FLUSHALL")
+    if kind == "redis, with a prefix":
+        return [RedisStore(connect(server.url), prefix="{rl}:") for _ in range(2)]
+    stores = [RedisStore(connect(server.url)) for _ in range(2)]
+    if kind == "redis, as it is served":
+        return [
+            SecondsApart(CoalescingStore(SettlingStore(store)), MemoryStore(lambda: NOW)) for store in stores
+        ]
+    return list(stores)
+
+
+KINDS = [
+    "memory",
+    "memory, from a snapshot",
+    "redis",
+    "redis, as it is served",
+    "redis, with a prefix",
+    "sentinels",
+    "cluster",
+]
+
+
+@pytest.fixture(params=KINDS)
+async def amending(request: pytest.FixtureRequest) -> AsyncIterator[Amending]:
+    if "memory" in request.param:
+        memory = MemoryStore(lambda: NOW)
+
+        def restart() -> AmendmentStore:
+            found = MemoryAmendments()
+            found.load(list(memory.amendments.lines() or ()))
+            return found
+
+        yield Amending(memory, memory, request.param, restart)
+        return
+    store, other = stores_of(request, request.param)
+    await store.start()
+    await other.start()
+    yield Amending(store, other, request.param, lambda: other.amendments)
+    await store.close()
+    await other.close()
+
+
+def change(*edits: Put | Remove | Reset, key: str = "key", at: int = NOW) -> Change:
+    return Change(key, "ana", "a café", edits, at)
+
+
+async def current(store: AmendmentStore) -> list[Amendment]:
+    """All that there are, by their ids."""
+    news = await store.news(0, "")
+    assert news.whole or not news.version
+    return sorted(news.put, key=lambda amendment: amendment.id)
+
+
+def ordered(*amendments: Amendment) -> list[Amendment]:
+    return sorted(amendments, key=lambda amendment: amendment.id)
+
+
+async def test_what_is_put_is_read_back_by_another_replica(amending: Amending) -> None:
+    """Every byte of it; and the version goes up by one for each change, not for each edit."""
+    assert [] == await current(amending.amendments)
+    applied = await amending.amendments.apply(change(Put(ONE), Put(MORE)))
+    assert (1, (Edited(ONE.id, None, ONE), Edited(MORE.id, None, MORE)), False) == applied[:3]
+    assert ordered(ONE, MORE) == await current(amending.other.amendments)
+    assert ordered(ONE, MORE) == await current(amending.restart())
+    applied = await amending.amendments.apply(change(Remove(ONE.id), Remove("o-nothing"), key="other"))
+    assert (2, (Edited(ONE.id, ONE), Edited("o-nothing"))) == applied[:2]
+    assert [MORE] == await current(amending.other.amendments)
+
+
+async def test_news_are_what_has_happened_after_a_version(amending: Amending) -> None:
+    """A replica that is in step gets nothing, one that is behind the edits, in their last state; a new one everything."""
+    store, other = amending.amendments, amending.other.amendments
+    await store.apply(change(Put(ONE), key="1"))
+    first = await other.news(0, "")
+    assert (1, (ONE,), True) == (first.version, first.put, first.whole)
+    assert News(1, first.stamp) == await other.news(1, first.stamp)
+    await store.apply(change(Put(TWO), key="2"))
+    await store.apply(change(Remove(ONE.id), Put(MORE), key="3"))
+    await store.apply(change(Remove(MORE.id), key="4"))
+    news = await other.news(1, first.stamp)
+    assert (4, (TWO,), sorted((ONE.id, MORE.id)), False) == (
+        news.version,
+        tuple(news.put),
+        sorted(news.removed),
+        news.whole,
+    )
+    assert News(4, news.stamp) == await other.news(4, news.stamp)
+
+
+async def test_a_version_that_the_store_does_not_have_gets_everything(amending: Amending) -> None:
+    """One that a failover has lost, be its number known or not."""
+    await amending.amendments.apply(change(Put(ONE), key="1"))
+    await amending.amendments.apply(change(Put(TWO), key="2"))
+    for version, stamp in ((1, "lost"), (2, "lost"), (7, "lost")):
+        news = await amending.amendments.news(version, stamp)
+        assert (2, ordered(ONE, TWO), True) == (news.version, ordered(*news.put), news.whole)
+
+
+async def test_a_change_with_the_same_key_changes_nothing_and_returns_the_same(amending: Amending) -> None:
+    """By whichever replica it is sent again, however late, and after a restart; also where something else has changed since."""
+    first = await amending.amendments.apply(change(Put(ONE)))
+    await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="other"))
+    again = change(Put(ONE._replace(since=NOW + 60)), at=NOW + 60)
+    for store in (amending.other.amendments, amending.restart()):
+        assert first._replace(replayed=True) == await store.apply(again)
+        assert first._replace(replayed=True) == await store.apply(again, dry_run=True)
+    assert [ONE._replace(amount=9)] == await current(amending.amendments)
+    assert 2 == len(await amending.amendments.audit())
+
+
+async def test_a_key_that_another_change_had_is_refused(amending: Amending) -> None:
+    """It would else be silently ignored."""
+    await amending.amendments.apply(change(Put(ONE)))
+    for other in (change(Put(ONE._replace(amount=6))), change(Remove(ONE.id)), change(Put(ONE), Put(TWO))):
+        with pytest.raises(InvalidRequest, match="was that of another change"):
+            await amending.other.amendments.apply(other)
+    assert [ONE] == await current(amending.amendments)
+
+
+async def test_a_dry_run_says_what_would_be_replaced_and_writes_nothing(amending: Amending) -> None:
+    await amending.amendments.apply(change(Put(ONE), key="1"))
+    would = await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="2"), dry_run=True)
+    assert (1, (Edited(ONE.id, ONE, ONE._replace(amount=9)),)) == would[:2]
+    assert [ONE] == await current(amending.amendments)
+    assert 1 == len(await amending.amendments.audit())
+    assert not (await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="2"))).replayed
+
+
+async def test_a_change_that_expects_something_else_changes_nothing(amending: Amending) -> None:
+    """So that two operators who have seen the same do not undo each other; none of its edits comes into force."""
+    store = amending.amendments
+    seen = change(Put(TWO), Put(ONE), key="1")._replace(expected=(None, None))
+    await store.apply(seen)
+    late = change(Put(TWO._replace(amount=1)), Put(ONE._replace(amount=6)), key="2")
+    with pytest.raises(Conflict, match=r"another change came first: there is .*amount.*5"):
+        await store.apply(late._replace(expected=(TWO, None)))
+    with pytest.raises(Conflict, match="there is none"):
+        await store.apply(change(Put(MORE), key="3")._replace(expected=(MORE,)))
+    assert ordered(ONE, TWO) == await current(store)
+    await store.apply(late._replace(expected=(TWO, ONE)))
+    assert [1, 6] == sorted(amendment.amount for amendment in await current(store))
+
+
+async def test_edits_of_one_change_see_those_before_them(amending: Amending) -> None:
+    """The same amendment twice."""
+    other = ONE._replace(amount=9)
+    applied = await amending.amendments.apply(change(Put(ONE), Put(other), Remove(ONE.id), Put(ONE)))
+    expected = (
+        Edited(ONE.id, None, ONE),
+        Edited(ONE.id, ONE, other),
+        Edited(ONE.id, other),
+        Edited(ONE.id, None, ONE),
+    )
+    assert expected == applied.edits
+    assert [ONE] == await current(amending.amendments)
+
+
+async def test_two_operators_at_once_come_one_after_the_other(amending: Amending) -> None:
+    """All changes are in the audit, each with what it replaced, and the last one is in force."""
+    stores = (amending.amendments, amending.other.amendments)
+    changes = [change(Put(ONE._replace(amount=number)), key=f"{number}") for number in range(20)]
+    await asyncio.gather(*[stores[number % 2].apply(each) for number, each in enumerate(changes)])
+    lines = await amending.amendments.audit()
+    assert list(range(20, 0, -1)) == [line.version for line in lines]
+    befores = [line.edited.before for line in lines]
+    assert [line.edited.after for line in lines[1:]] + [None] == befores
+    assert [lines[0].edited.after] == await current(amending.other.amendments)
+
+
+async def test_the_audit_has_who_when_why_and_what(amending: Amending) -> None:
+    """The latest first; also after a restart."""
+    store = amending.amendments
+    await store.apply(change(Put(ONE), key="1", at=NOW + 1))
+    await store.apply(Change("2", "bo", "over\u2028 now".replace("\u2028", ""), (Remove(ONE.id),), NOW + 2))
+    for audit in (await store.audit(), await amending.restart().audit()):
+        assert [
+            (2, NOW + 2, "bo", "over now", "2", Edited(ONE.id, ONE)),
+            (1, NOW + 1, "ana", "a café", "1", Edited(ONE.id, None, ONE)),
+        ] == [tuple(line) for line in audit]
+
+
+async def test_the_audit_is_read_in_pages_that_cut_no_change_in_two(amending: Amending) -> None:
+    """A page goes on until its last change is whole."""
+    store = amending.amendments
+    for number in range(5):
+        target = parse("d", f"team={number}")
+        await store.apply(
+            change(*[Put(override(target, 1, window=unit)) for unit in ("hour", "day")], key=f"{number}")
+        )
+    page = await store.audit(most=3)
+    assert [5, 5, 4, 4] == [line.version for line in page]
+    assert [3, 3] == [line.version for line in await store.audit(before=4, most=2)]
+    assert [2, 2, 1, 1] == [line.version for line in await store.audit(before=3)]
+    assert [] == await store.audit(before=1)
+
+
+async def test_a_reset_is_a_line_of_the_audit_and_done_once(amending: Amending) -> None:
+    """Until it is finished it is still to be done, whoever sends it again; what it then found is not what counts."""
+    reset = Reset(TARGET, "hour", (("{d|team=dba}:hour:x", 7), ("{d|team=dba}:hour:y", None)))
+    store = amending.amendments
+    applied = await store.apply(change(Reset(TARGET, "hour", ())), dry_run=True)
+    assert (False, False) == (applied.replayed, applied.unfinished)
+    applied = await store.apply(change(reset))
+    assert ((Edited("", reset=reset),), False, True) == applied[1:]
+    again = change(reset._replace(counters=(("{d|team=dba}:hour:x", 1),)))
+    assert applied._replace(replayed=True) == await amending.other.amendments.apply(again)
+    await store.finish("key")
+    await store.finish("unknown")
+    for other in (amending.other.amendments, amending.restart()):
+        assert applied._replace(replayed=True, unfinished=False) == await other.apply(again)
+    assert [reset] == [line.edited.reset for line in await store.audit()]
+    assert [] == await current(store)
+
+
+async def test_a_reset_is_no_news(amending: Amending) -> None:
+    """Other than that there is another version: limits are as they were."""
+    await amending.amendments.apply(change(Put(ONE), key="1"))
+    known = await amending.other.amendments.news(0, "")
+    await amending.amendments.apply(change(Reset(TARGET, "", ()), key="2"))
+    news = await amending.other.amendments.news(known.version, known.stamp)
+    assert (2, (), (), False) == (news.version, tuple(news.put), tuple(news.removed), news.whole)
+
+
+async def test_ten_thousand_amendments_are_put_and_read(amending: Amending) -> None:
+    """A hundred in each change; who is far behind reads all of them, and who is not reads what is new."""
+    if "as it is served" in amending.name or "prefix" in amending.name:
+        return  # the same calls as without
+    store, other = amending.amendments, amending.other.amendments
+    amendments = [override(parse("d", f"user=u{number}"), number) for number in range(10_000)]
+    for at in range(0, 10_000, MOST_EDITS):
+        await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
+    news = await other.news(0, "")
+    assert (100, 10_000, ordered(*amendments)) == (news.version, len(news.put), ordered(*news.put))
+    for number in range(8):
+        await store.apply(change(Remove(amendments[number].id), key=f"remove {number}"))
+    later = await other.news(news.version, news.stamp)
+    assert (8, False) == (len(later.removed), later.whole)
+    assert [f"remove {number}" for number in range(7, -1, -1)] == [
+        line.key for line in await store.audit(most=8)
+    ]
+
+
+async def test_there_is_a_bound_and_what_is_there_can_still_be_changed(amending: Amending) -> None:
+    """A change that would go beyond it changes nothing."""
+    store = amending.amendments
+    store._most = 3  # type: ignore[attr-defined]
+    three = [override(parse("d", f"user={number}"), number) for number in range(3)]
+    await store.apply(change(*map(Put, three), key="1"))
+    with pytest.raises(InvalidRequest, match="there are 3 amendments already"):
+        await store.apply(change(Put(ONE), key="2"))
+    await store.apply(change(Put(three[0]._replace(amount=9)), key="3"))
+    await store.apply(change(Remove(three[1].id), Put(ONE), key="4"))
+    assert 3 == len(await current(store))
+
+
+async def test_the_audit_is_bounded_and_who_is_further_behind_reads_everything(amending: Amending) -> None:
+    """The oldest lines go first."""
+    store = amending.amendments
+    await store.apply(change(Put(ONE), key="first"))
+    known = await store.news(0, "")
+    if isinstance(store, MemoryAmendments):
+        store._audit = type(store._audit)(store._audit, maxlen=4)
+    else:
+        store._most_audited = 4  # type: ignore[attr-defined]
+    for number in range(6):
+        await store.apply(change(Put(TWO._replace(amount=number)), key=f"{number}"))
+    assert [7, 6, 5, 4] == [line.version for line in await store.audit()]
+    news = await store.news(known.version, known.stamp)
+    assert (7, 2, True) == (news.version, len(news.put), news.whole)
+
+
+# What only Redis can show.
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[tuple[RedisAmendments, RedisServer]]:
+    redis_server.cli("FLUSHALL")
+    store = RedisStore(connect(redis_server.url))
+    await store.start()
+    yield store.amendments, redis_server
+    await store.close()
+
+
+async def test_a_person_can_read_it_with_redis_cli(redis: tuple[RedisAmendments, RedisServer]) -> None:
+    """As docs/keys.md says."""
+    store, server = redis
+    await store.apply(change(Put(ONE)))
+    assert "1" == server.cli("HGET", "{amendments}:current", "version")
+    text = server.cli("HGET", "{amendments}:current", ONE.id)
+    assert {"kind": "override", "domain": "d", "amount": 5}.items() <= json.loads(text).items()
+    assert "1-1" == server.cli("XRANGE", "{amendments}:audit", "-", "+").splitlines()[0]
+    (key,) = server.cli("--scan", "--pattern", "{amendments}:done:*").split()
+    assert 86_000 < int(server.cli("TTL", key)) <= 86_400
+
+
+async def test_a_kind_that_only_a_later_version_knows_is_skipped_and_counted(
+    redis: tuple[RedisAmendments, RedisServer],
+) -> None:
+    """The others are in force; so it is where it comes as news."""
+    store, server = redis
+    await store.apply(change(Put(ONE)))
+    known = await store.news(0, "")
+    server.cli("HSET", "{amendments}:current", "g-1", '{"id":"g-1","kind":"grant"}')
+    news = await store.news(0, "")
+    assert ((ONE,), 1) == (tuple(news.put), news.unreadable)
+    fields = ["stamp", "s", "at", "1", "author", "a", "reason", "r", "key", "k", "id", "g-1", "before", ""]
+    server.cli("XADD", "{amendments}:audit", "2-1", *fields, "after", "{}", "reset", "")
+    server.cli("HSET", "{amendments}:current", "version", "2", "stamp", "s")
+    news = await store.news(known.version, known.stamp)
+    assert (2, (), 1, False) == (news.version, tuple(news.put), news.unreadable, news.whole)
+
+
+async def test_a_hash_that_was_deleted_by_hand_is_noticed(redis: tuple[RedisAmendments, RedisServer]) -> None:
+    """Nothing is in force any more; and the next change has a version that nobody has seen."""
+    store, server = redis
+    await store.apply(change(Put(ONE), key="1"))
+    known = await store.news(0, "")
+    server.cli("DEL", "{amendments}:current")
+    assert News(0, "", whole=True) == await store.news(known.version, known.stamp)
+    await store.apply(change(Put(TWO), key="2"))
+    news = await store.news(0, "")
+    assert (2, (TWO,)) == (news.version, tuple(news.put))
+
+
+async def test_a_change_while_all_are_read_is_not_missed(
+    redis: tuple[RedisAmendments, RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what is put behind the cursor of the walk nor what is removed before it."""
+    store, _ = redis
+    amendments = [override(parse("d", f"user={number}"), number) for number in range(1_000)]
+    for at in range(0, 1_000, MOST_EDITS):
+        await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
+    other = [override(parse("d", f"other={number}"), number) for number in range(8)]
+    calls = 0
+    run = store._run
+
+    async def run_between(call: in_redis.Evaluation) -> object:
+        nonlocal calls
+        if call.script is in_redis.SCAN and calls < 8:
+            calls += 1
+            await store.apply(
+                change(Put(other[calls - 1]), Remove(amendments[calls].id), key=f"change {calls}")
+            )
+        return await run(call)
+
+    monkeypatch.setattr(store, "_run", run_between)
+    news = await store.news(0, "")
+    expected = [each for number, each in enumerate(amendments) if not 1 <= number <= 8] + other
+    assert (18, ordered(*expected)) == (news.version, ordered(*news.put))
+
+
+async def test_no_call_takes_long(redis: tuple[RedisAmendments, RedisServer]) -> None:
+    """Neither reading thousands of amendments nor a change of a hundred holds up the counters."""
+    store, server = redis
+    amendments = [override(parse("d", f"user=u{number}"), number) for number in range(3_000)]
+    server.cli("CONFIG", "RESETSTAT")
+    for at in range(0, 3_000, MOST_EDITS):
+        await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
+    changes = _microseconds(server)
+    server.cli("CONFIG", "RESETSTAT")
+    await store.news(0, "")
+    await store.audit(most=1_000)
+    reads = _microseconds(server)
+    assert (True, True) == (changes < 3_000, reads < 1_000), (changes, reads)
+
+
+def _microseconds(server: RedisServer) -> float:
+    """Of a script call, in the mean."""
+    line = next(
+        line for line in server.cli("INFO", "commandstats").splitlines() if "cmdstat_evalsha:" in line
+    )
+    return float(line.partition("usec_per_call=")[2].partition(",")[0])
+
+
+async def test_a_user_needs_the_documented_permissions_and_no_others(redis_server: RedisServer) -> None:
+    """docs/compatibility.md has them; without them, the counters go on and the amendments say why not."""
+    redis_server.cli("FLUSHALL")
+    allowed = (
+        "+evalsha +eval +get +set +hget +hmget +hset +hdel +hlen +hscan +xadd +xrange +xrevrange".split()
+    )
+    assert "OK" == redis_server.cli("ACL", "SETUSER", "app", "reset", "on", ">x", "~{amendments}:*", *allowed)
+    store = RedisStore(connect(f"redis://{redis_server.address}", username="app", password="x"))
+    try:
+        await store.amendments.apply(change(Put(ONE)))
+        await store.amendments.finish("key")
+        assert [ONE] == await current(store.amendments)
+        assert 1 == len(await store.amendments.audit())
+        redis_server.cli("ACL", "SETUSER", "app", "resetkeys", "~{ours|*")
+        with pytest.raises(StoreError, match="NoPermission"):
+            await store.amendments.news(0, "")
+        with pytest.raises(StoreError, match="NoPermission"):
+            await store.amendments.apply(change(Put(TWO), key="2"))
+    finally:
+        await store.close()
+        redis_server.cli("ACL", "DELUSER", "app")
+
+
+async def test_a_redis_that_takes_no_writes_applies_nothing_of_a_change(
+    redis: tuple[RedisAmendments, RedisServer], redis_sentinels: RedisSentinels
+) -> None:
+    """Full, or a replica: nothing of it is there afterwards, and it can be sent again with its key."""
+    store, server = redis
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(StoreError, match="OutOfMemory"):
+            await store.apply(change(Put(ONE)))
+    finally:
+        server.cli("CONFIG", "SET", "maxmemory", "0")
+    assert "" == server.cli("--scan", "--pattern", "{amendments}:*")
+    assert not (await store.apply(change(Put(ONE)))).replayed
+    replica = RedisStore(connect(redis_sentinels.replica.url))
+    with pytest.raises(StoreError, match="ReadOnly"):
+        await replica.amendments.apply(change(Put(ONE)))
+    await replica.close()
