@@ -37,7 +37,6 @@ from ...core.amendments.model import (
 from ...core.amendments.records import Unreadable, digest, read, read_reset, write, write_reset
 from ...core.errors import StoreError
 from ..amendments import KEY_REMEMBERED, MOST, MOST_AUDITED, conflict, key_of_another, too_many
-from .errors import failure
 
 _SCAN_COUNT = 100
 """Amendments that are read in one call: some 30 kB, in a tenth of a millisecond."""
@@ -120,12 +119,21 @@ async def run_at(client: aioredis.Redis, what: Evaluation, *, asking: bool = Fal
 
 
 class RedisAmendments:
-    """An AmendmentStore (ports.py) of at most `most` amendments, in a Redis that `run` reaches."""
+    """An AmendmentStore (ports.py) of at most `most` amendments, in a Redis that `run` reaches.
+
+    `on_error` returns an error of redis-py as callers see it.
+    """
 
     def __init__(
-        self, run: Run, prefix: str = "", most: int = MOST, most_audited: int = MOST_AUDITED
+        self,
+        run: Run,
+        on_error: Callable[[Exception], StoreError],
+        prefix: str = "",
+        most: int = MOST,
+        most_audited: int = MOST_AUDITED,
     ) -> None:
         self._run = run
+        self._on_error = on_error
         self._most = most
         self._most_audited = most_audited
         self._current = f"{prefix}{{amendments}}:current"
@@ -245,7 +253,7 @@ class RedisAmendments:
         except StoreError:
             raise
         except (RedisError, OSError) as error:
-            raise failure(error) from None
+            raise self._on_error(error) from None
 
     def _key_of(self, key: str) -> str:
         return self._done + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
