@@ -229,6 +229,7 @@ class App:
         self._log.info(
             "serving",
             grpc=self.grpc.address,
+            **({"grpc_plaintext": self.grpc.plaintext} if self.grpc.plaintext else {}),
             transport=self._settings.grpc_transport,
             http=self.http.address,
             debug=self.debug.address,

@@ -270,6 +270,9 @@ def make_grpc_server(
         request_timeout=settings.grpc_request_timeout,
         certificates=grpc_certificates(settings),
         client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
+        plaintext=str(Address(settings.grpc_host.strip("[]"), settings.grpc_plaintext_port))
+        if settings.grpc_plaintext_port is not None
+        else "",
     )
     # Each takes memory that the other one's process can do without.
     if settings.grpc_transport == "grpcio":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from .field import setting
-from .types import Bool, Text
+from .types import Bool, Text, optional_port
 
 TLS = "TLS"
 
@@ -32,6 +33,12 @@ class TlsSettings:
         TLS,
         "",
         "The DNS name that the client's certificate must have to ask for decisions; needs GRPC_CLIENT_TLS_CACERT.",
+    )
+    grpc_plaintext_port: Annotated[int | None, optional_port()] = setting(
+        TLS,
+        "",
+        "A second gRPC port without TLS and without certificates of clients, for gateways that speak in the clear; empty: none; 0 is any "
+        "free one. Ours.",
     )
     http_tls_cert: Text = setting(
         TLS,

@@ -195,6 +195,12 @@ def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole num
     return reader(read)
 
 
+def optional_port() -> Reader:
+    """A port, or nothing."""
+    port = whole_number(0, 65535, "a port")
+    return lambda text, context: port(text, context) if text else None
+
+
 def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, str] | None = None) -> Reader:
     """One of `values`, in upper or lower case. `also` has other names of them, `refused` what is said to a known one."""
     known = {value.lower(): value for value in values} | (also or {})

@@ -66,15 +66,19 @@ class GrpcioServer:
         self._path: SocketPath | None = None
         self.address = options.address
         """Where it listens, once started."""
+        self.plaintext = options.plaintext
+        """Where it listens without TLS, once started; empty: nowhere else."""
 
     async def start(self) -> None:
-        """Open the port. Raises StartError where it is taken."""
+        """Open the ports. Raises StartError where one is taken."""
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: self._handler()}),)
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(self._server)
         self._listen()
+        if self.plaintext:
+            self.plaintext = self._listen_at(self.plaintext, None)
         # "" is the process, and stays SERVING until it drains: a liveness probe must not restart it because Redis is down.
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         self._health_state.listen(self._announce)
@@ -87,22 +91,25 @@ class GrpcioServer:
             # grpc removes what it finds where it binds and, when it stops, what it finds there then. It knows a name that is
             # nobody else's, and is gone by then.
             self._path = SocketPath(address.removeprefix("unix:"))
-            if not self._open(f"unix:{self._path.claim()}"):
+            if not self._open(f"unix:{self._path.claim()}", self._options.certificates):
                 self._path.release()
                 raise StartError(f"cannot listen for gRPC on {address}: is the path too long?")
             self._path.publish()
             return
+        self.address = self._listen_at(address, self._options.certificates)
+
+    def _listen_at(self, address: str, certificates: Certificates | None) -> str:
+        """Open a port, and return where it is. Raises StartError."""
         wanted = Address.of(address)
         # grpc does not say why it cannot listen, and is content with one of two families.
         wanted.listen("gRPC").close()
-        port = self._open("[::]:" + str(wanted.port) if wanted.is_every else _numeric(wanted))
+        port = self._open("[::]:" + str(wanted.port) if wanted.is_every else _numeric(wanted), certificates)
         if not port:
             raise StartError(f"cannot listen for gRPC on {address}: is the port taken?")
-        self.address = str(wanted._replace(port=port))
+        return str(wanted._replace(port=port))
 
-    def _open(self, address: str) -> int:
+    def _open(self, address: str, certificates: Certificates | None) -> int:
         """The port that grpc listens on, 0 where it cannot; of a path it is 1."""
-        certificates = self._options.certificates
         try:
             if certificates is None:
                 return self._server.add_insecure_port(address)
@@ -157,7 +164,10 @@ class GrpcioServer:
 
     def _check_client(self, context: aio.ServicerContext[Any, Any]) -> None:
         """Raise Forbidden unless the caller's certificate, which grpc has verified, has the name that callers must have."""
-        if not is_for(context.auth_context().get("peer_dns", ()), self._options.client_name):
+        peer = context.auth_context()
+        if self.plaintext and peer.get("transport_security_type") != [b"ssl"]:
+            return
+        if not is_for(peer.get("peer_dns", ()), self._options.client_name):
             raise self._options.forbidden()
 
     def _announce(self, healthy: bool) -> None:

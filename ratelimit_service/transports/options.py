@@ -39,6 +39,8 @@ class GrpcOptions:
     """What to serve TLS with; without, connections are plain."""
     client_name: str = ""
     """The DNS name that a caller's certificate must have; empty: any will do that `certificates` accepts."""
+    plaintext: str = ""
+    """host:port of a second port without TLS, whose callers need no certificate; empty: there is none."""
 
     def forbidden(self) -> Forbidden:
         """The answer to a caller whose certificate does not have `client_name`; the log has it as a refused certificate."""

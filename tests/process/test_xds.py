@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
 from testing.certificates import Authority
 from testing.control_plane import limit, resource
 from testing.control_planes import Served
-from testing.service import Caller, Service, calling, run
+from testing.service import Caller, Service, calling, port_of, run
 from testing.waiting import wait_for
 from tests.sources.xds.test_link import serving
 
@@ -216,3 +217,28 @@ def test_settings_that_cannot_be_end_the_start_with_a_line(settings: dict[str, s
     """As all others."""
     ended = run("serve", environment={**over_xds("127.0.0.1:1"), **settings})
     assert (1, True) == (ended.code, message in ended.err), ended.err
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_one_deployment_serves_a_gateway_with_tls_and_one_without(
+    tmp_path: Path, plane: Served, transport: str
+) -> None:
+    """Envoy Gateway calls with TLS, and Envoy AI Gateway in the clear."""
+    authority = Authority()
+    certificate, key = authority.server().write(tmp_path)
+    plane.send(resource("a", limit("team", 5)))
+    environment = over_xds(
+        plane.address,
+        GRPC_TRANSPORT=transport,
+        GRPC_SERVER_USE_TLS="true",
+        GRPC_SERVER_TLS_CERT=certificate,
+        GRPC_SERVER_TLS_KEY=key,
+        GRPC_PLAINTEXT_PORT="0",
+    )
+    with Service(environment) as service:
+        wait_for("the first set", lambda: service.health() == (200, "OK"))
+        plaintext = service.wait_for_event("serving")["grpc_plaintext"]
+        with calling(f"127.0.0.1:{port_of(plaintext)}") as caller:
+            assert 5 == caller.limit("a", "team", "dba")
+        with grpc.secure_channel(f"localhost:{port_of(service.grpc)}", authority.channel()) as channel:
+            assert 5 == Caller(channel).limit("a", "team", "dba")

@@ -57,8 +57,11 @@ class NativeServer:
         self.buffer = memoryview(bytearray(_LARGEST_READ))
         """What the event loop reads into."""
         self.peers = Peers(options, self.turn.budget)
+        self.plaintext = options.plaintext
+        """Where it listens without TLS, once started; empty: nowhere else."""
         self._tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
+        self._plaintext_server: asyncio.Server | None = None
         self._path: SocketPath | None = None
         self._leaving = False
 
@@ -68,13 +71,24 @@ class NativeServer:
         return self._calls.in_hand
 
     async def start(self) -> None:
-        """Open the port. Raises StartError where it is taken."""
-        listening = self._listen()
+        """Open the ports. Raises StartError where one is taken."""
+        plaintext = Address.of(self.plaintext).listen("gRPC", _BACKLOG) if self.plaintext else None
+        try:
+            listening = self._listen()
+        except StartError:
+            if plaintext is not None:
+                plaintext.close()
+            raise
         loop = asyncio.get_running_loop()
         certificates = self.options.certificates
         self._tls = certificates.server_context("h2") if certificates is not None else None
         open_server = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
         self._server = await open_server(self._connection, sock=listening, backlog=_BACKLOG)
+        if plaintext is not None:
+            self.plaintext = str(Address.of(self.plaintext)._replace(port=plaintext.getsockname()[1]))
+            self._plaintext_server = await loop.create_server(
+                self._plaintext_connection, sock=plaintext, backlog=_BACKLOG
+            )
         if self._path is not None:
             self._path.publish()
         self.peers.watch()
@@ -95,6 +109,8 @@ class NativeServer:
             await asyncio.sleep(min(NOTICE, grace))
         self._leaving = True
         self._server.close()
+        if self._plaintext_server is not None:
+            self._plaintext_server.close()
         if self._path is not None:
             self._path.release()
         with contextlib.suppress(TimeoutError):
@@ -140,8 +156,13 @@ class NativeServer:
         return listening
 
     def _connection(self) -> Connection:
+        return self._made(Tls(self._tls) if self._tls is not None else None)
+
+    def _plaintext_connection(self) -> Connection:
+        return self._made(None)
+
+    def _made(self, tls: Tls | None) -> Connection:
         # Connections that were made together do not all come back together.
-        tls = Tls(self._tls) if self._tls is not None else None
         return Connection(self, self.options.max_connection_age * random.uniform(0.9, 1.1), tls)
 
     def _relieve(self) -> None:

@@ -1,0 +1,84 @@
+"""A second port without TLS, for gateways that speak in the clear, beside one that asks for certificates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc import aio
+
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.listening.certificates import Certificates
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
+from ratelimit_service.transports.grpc_method import PATH
+from ratelimit_service.transports.options import GrpcOptions
+from testing.certificates import Authority
+
+from .test_transport import CHECK, TRANSPORTS, Served, serve
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(params=TRANSPORTS)
+async def served(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path: Path
+) -> AsyncIterator[Served]:
+    """TLS with certificates of one name, and beside it a port in the clear."""
+    files = (*authority.server().write(tmp_path), authority.write(tmp_path))
+    made = await serve(
+        GrpcOptions(
+            "localhost:0",
+            certificates=Certificates("gRPC", *files),
+            client_name="envoy.mesh",
+            plaintext="localhost:0",
+        ),
+        request.param,
+    )
+    yield made
+    await made.channel.close(None)
+    await made.server.stop(0)
+
+
+async def code(address: str, credentials: grpc.ChannelCredentials | None = None) -> str:
+    channel = aio.secure_channel(address, credentials) if credentials else aio.insecure_channel(address)
+    async with channel:
+        try:
+            await channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)(CHECK, timeout=5)
+        except aio.AioRpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+async def test_callers_of_the_plaintext_port_need_no_certificate(
+    served: Served, authority: Authority
+) -> None:
+    """Those of the other port need one as before, with the right name."""
+    assert ["OK", "PERMISSION_DENIED", "UNAVAILABLE", "OK", "UNAVAILABLE"] == [
+        await code(served.server.address, authority.channel(authority.issue("envoy.mesh"))),
+        await code(served.server.address, authority.channel(authority.issue("other.mesh"))),
+        await code(served.server.address),
+        await code(served.server.plaintext),
+        await code(served.server.plaintext, authority.channel(authority.issue("envoy.mesh"))),
+    ]
+
+
+async def test_both_ports_close_at_a_stop(served: Served) -> None:
+    """And both have ports of their own until then."""
+    address, plaintext = served.server.address, served.server.plaintext
+    assert ["OK", False] == [await code(plaintext), address == plaintext]
+    await served.server.stop(0)
+    assert "UNAVAILABLE" == await code(plaintext)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_plaintext_port_that_is_taken_says_so(served: Served, transport: str) -> None:
+    """As the other one does."""
+    options = dataclasses.replace(GrpcOptions(), plaintext=served.server.plaintext)
+    with pytest.raises(StartError, match="cannot listen for gRPC on localhost:"):
+        await serve(options, transport)
