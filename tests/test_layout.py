@@ -67,7 +67,7 @@ ALLOWED = {
         "core": "requests and decisions",
         "listening": "addresses and certificates",
         "service": "answers /json",
-        "runtime": "the health that /healthcheck reports",
+        "runtime": "the health that /healthcheck reports, and reports of exceptions",
         "proto": "/json speaks the protocol's own JSON",
     },
 }

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp
-
 from ..core.errors import Problem
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import Limit, Rule, Unit, Window
 from ..core.ordering import in_order
 from ..core.text import printable, show
 from ..core.windows.calendars import WEEKDAYS
+from .messages import Handler, Request, Response, text
 from .pages import Pages
-from .plain import text
+from .routes import get, routes
 
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
 """What upstream shows for a rule that is unlimited."""
@@ -36,7 +32,7 @@ def debug_app(
     problems: Callable[[], Sequence[Problem]],
     counters: Counters,
     sources: Callable[[], Iterable[str]] = tuple,
-) -> ASGIApp:
+) -> Handler:
     """`/`, `/rlconfig` and `/stats`. `problems` are those of the last load, none where it went well.
 
     `sources` says how sources of rules stand beside files.
@@ -54,8 +50,7 @@ def debug_app(
     async def stats(request: Request) -> Response:
         return pages.lines(in_order(_stat_lines(counters), str))
 
-    routes = [Route("/", index), Route("/rlconfig", rlconfig), Route("/stats", stats)]
-    return Router(routes, redirect_slashes=False)
+    return routes({"/": get(index), "/rlconfig": get(rlconfig), "/stats": get(stats)})
 
 
 def _config_lines(

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from typing import Any, Never, Protocol
 
 from google.protobuf import json_format
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 
 from ..core import model
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
@@ -20,7 +18,7 @@ from ..core.model import Code, Decision
 from ..core.text import fit
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..service import RateLimitService
-from .plain import text
+from .messages import IncompleteBody, Request, Response, text
 
 LARGEST_BODY = 1_048_576
 """Bytes."""
@@ -68,16 +66,16 @@ class JsonEndpoint:
         except RateLimitServiceError as error:
             complaint = " ".join(str(error).split())  # protobuf's have several lines
             return text(f"Bad Request: {fit(complaint, _LONGEST_COMPLAINT)}", 400)
-        except ClientDisconnect:
+        except IncompleteBody:
             return text("Bad Request: the body ended early", 400)  # nobody is there to read it
         message = json_format.MessageToJson(self._codec.response_of(decision), indent=None)
-        return Response(message, _STATUS[decision.code], media_type="application/json")
+        return Response(message.encode(), _STATUS[decision.code], "application/json")
 
     async def _read(self, request: Request) -> bytes | None:
         """The body, or None where it is too large. Raises Overloaded."""
         body = bytearray()
         try:
-            async for chunk in request.stream():
+            async for chunk in request.body:
                 body += chunk
                 self._held += len(chunk)
                 if len(body) > LARGEST_BODY:

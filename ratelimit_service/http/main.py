@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Router
-from starlette.types import ASGIApp
-
 from ..runtime.health import Health
 from ..service import RateLimitService
 from .json import Codec, JsonEndpoint
-from .plain import any_method, text
+from .messages import Handler, Request, Response, text
+from .routes import routes
 
 
-def main_app(service: RateLimitService, health: Health, codec: Codec) -> ASGIApp:
+def main_app(service: RateLimitService, health: Health, codec: Codec) -> Handler:
     """`/healthcheck` and `/json`. `codec` is what gRPC uses between messages and the nouns of core."""
 
     async def healthcheck(request: Request) -> Response:
         if health.healthy:
-            return PlainTextResponse("OK")  # without a newline: upstream's whole body
+            return Response(b"OK")  # without a newline, as upstream sends it
         return text(f"unhealthy: {', '.join(health.unhealthy)}", 500)
 
-    json = JsonEndpoint(service, codec)
-    return Router(
-        [any_method("/healthcheck", healthcheck), any_method("/json", json.answer)], redirect_slashes=False
-    )
+    # For every method, as upstream's.
+    return routes({"/healthcheck": healthcheck, "/json": JsonEndpoint(service, codec).answer})

@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp
 
+from .messages import Handler, Request, Response
 from .pages import Pages
+from .routes import get, routes
 
 
 class Exposition(Protocol):
@@ -22,11 +20,11 @@ class Exposition(Protocol):
         ...
 
 
-def metrics_app(metrics: Exposition, path: str = "/metrics") -> ASGIApp:
+def metrics_app(metrics: Exposition, path: str = "/metrics") -> Handler:
     """The metrics at `path`."""
     pages = Pages()
 
     async def scrape(request: Request) -> Response:
         return pages.page(metrics.chunks(), CONTENT_TYPE_PLAIN_0_0_4)
 
-    return Router([Route(path, scrape)], redirect_slashes=False)
+    return routes({path: get(scrape)})

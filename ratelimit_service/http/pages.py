@@ -6,12 +6,10 @@ Seventy thousand rules take half a second to write down. In one go on the event 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from itertools import islice
 
-from starlette.responses import Response, StreamingResponse
-
-from .plain import text
+from .messages import TEXT, Response, text
 
 MOST_AT_ONCE = 16
 """Pages that are being sent; one more is answered 503. A peer that reads slowly holds what its page is made from."""
@@ -28,17 +26,17 @@ class Pages:
         self._under_way = 0
         self._turn = asyncio.Lock()
 
-    def page(self, chunks: Iterable[bytes], media_type: str = "text/plain") -> Response:
+    def page(self, chunks: Iterable[bytes], content_type: str = TEXT) -> Response:
         """A page of these chunks. The iterable is gone through in other threads, never in two at once."""
         if self._under_way >= self._most:
             return text(f"Service Unavailable: {self._most} pages are being sent already", 503)
-        return StreamingResponse(self._sent(iter(chunks)), media_type=media_type)
+        return Response(self._sent(iter(chunks)), content_type=content_type)
 
     def lines(self, lines: Iterable[str]) -> Response:
         """A page of these lines, each without its end."""
         return self.page(_chunks(iter(lines)))
 
-    async def _sent(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    async def _sent(self, chunks: Iterator[bytes]) -> AsyncGenerator[bytes]:
         self._under_way += 1
         try:
             while (chunk := await self._next(chunks)) is not None:

@@ -1,18 +1,11 @@
-"""One HTTP port: an application, served by uvicorn in this event loop."""
+"""One HTTP port."""
 
 from __future__ import annotations
-
-import asyncio
-import contextlib
-
-from starlette.types import ASGIApp
 
 from ..listening.addresses import Address
 from ..listening.certificates import Certificates
 from .connections import Connections
-
-_BETWEEN_LOOKS = 0.005
-"""Seconds between two looks, at the stop, at whether the requests in hand are answered."""
+from .messages import Handler
 
 _BACKLOG = 1_024
 """Connections that wait to be accepted."""
@@ -22,21 +15,21 @@ MOST_CONNECTIONS = 1_000
 
 
 class HttpPort:
-    """An application on one address. `port` 0 takes a free one; `what` is what errors call it.
+    """A handler of requests on one address. Port 0 takes a free one. Errors call the port `what`.
 
-    With `certificates` it is served with TLS. `most` bounds its connections.
+    With `certificates` it uses TLS. `most` bounds its connections.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
+        handler: Handler,
         host: str,
         port: int,
         what: str = "HTTP",
         certificates: Certificates | None = None,
         most: int = MOST_CONNECTIONS,
     ) -> None:
-        self._app = app
+        self._handler = handler
         self._certificates = certificates
         self._listens = Address(host.strip("[]"), port)
         self._what = what
@@ -50,7 +43,7 @@ class HttpPort:
         listening = self._listens.listen(self._what, _BACKLOG)
         self.address = str(self._listens._replace(port=listening.getsockname()[1]))
         tls = self._certificates.server_context() if self._certificates is not None else None
-        self._connections = Connections(self._app, self._most, self._what, tls)
+        self._connections = Connections(self._handler, self._most, self._what, tls)
         self._connections.listen(listening)
 
     async def stop(self, grace: float) -> None:
@@ -59,8 +52,4 @@ class HttpPort:
         if connections is None:
             return
         connections.refuse()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while connections.busy:  # noqa: ASYNC110  # uvicorn has no event for it
-                    await asyncio.sleep(_BETWEEN_LOOKS)
-        connections.abort()
+        await connections.finish(grace)

@@ -13,7 +13,8 @@ from ratelimit_service.core.matching import keys
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.recent import MIB, Recent
-from ratelimit_service.http import connections, json, pages
+from ratelimit_service.http import connection as http_connection
+from ratelimit_service.http import json, pages
 from ratelimit_service.loading import slices
 from ratelimit_service.observe import (
     decision_log,
@@ -79,7 +80,7 @@ BOUNDS = {
     "grpcio: calls of a connection at once": f"{grpcio._MOST_STREAMS}",
     "grpcio: health watches at once": f"{grpcio._MOST_WATCHES}",
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",
-    "bytes of the headers of an HTTP request": f"{connections._LARGEST_HEAD}",
+    "bytes of the headers of an HTTP request": f"{http_connection._LARGEST_HEAD}",
     "pages (/metrics, /stats, /rlconfig) of a port that are being sent": f"{pages.MOST_AT_ONCE}",
     "requests": weight(codec._requests),
     "forms": weight(codec._forms),

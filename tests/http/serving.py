@@ -1,4 +1,4 @@
-"""An application on a real port, and somebody who asks it."""
+"""A handler on a real port, and a client of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
-from starlette.types import ASGIApp
 
+from ratelimit_service.http.messages import Handler
 from ratelimit_service.http.server import HttpPort
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of `app`."""
-    port = HttpPort(app, "127.0.0.1", 0)
+async def serving(handler: Handler) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the handler."""
+    port = HttpPort(handler, "127.0.0.1", 0)
     await port.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://{port.address}", trust_env=False) as client:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from ratelimit_service.http import connections
-from ratelimit_service.http.plain import text
+from ratelimit_service.http import connection, connections
+from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.listening.certificates import Certificates
 from testing.certificates import Authority
@@ -41,14 +40,13 @@ class App:
         self.released = asyncio.Event()
         self.held = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while (await receive()).get("more_body"):
+    async def __call__(self, request: Request) -> Response:
+        async for _ in request.body:
             pass
-        if scope["path"] == "/held":
+        if request.path == "/held":
             self.held += 1
             await self.released.wait()
-        body = "x" * 20_000_000 if scope["path"] == "/long" else "hello"
-        await text(body)(scope, receive, send)
+        return text("x" * 20_000_000 if request.path == "/long" else "hello")
 
 
 class Peer:
@@ -132,7 +130,7 @@ async def port() -> AsyncIterator[Port]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers have a twentieth of a second."""
-    monkeypatch.setattr(connections, "PATIENCE", 0.05)
+    monkeypatch.setattr(connection, "PATIENCE", 0.05)
     monkeypatch.setattr(connections, "_LOOK", 0.01)
 
 
@@ -231,8 +229,8 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(
     now = loop.time()
     monkeypatch.setattr(held, "_looked_at", now)
     monkeypatch.setattr(connections, "_LOOK", 60)
-    (connection,) = held._all
-    connection.waiting_since, held._looked_at = now - 60, now - 3_600
+    (found,) = held._all
+    found.waiting_since, held._looked_at = now - 60, now - 3_600
     held._look()
     await asyncio.sleep(0.01)
     assert peer.is_open

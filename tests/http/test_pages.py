@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
 
+from ratelimit_service.http.messages import Request, Response
 from ratelimit_service.http.pages import Pages
 
 from .serving import serving
@@ -34,7 +32,7 @@ class Port:
             self.ended += 1
 
     async def answer(self, request: Request) -> Response:
-        return self.pages.lines(self.lines(request.path_params["number"]))
+        return self.pages.lines(self.lines(int(request.path[1:])))
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def port() -> Port:
 
 @pytest.fixture
 async def client(port: Port) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(Router([Route("/{number:int}", port.answer)])) as client:
+    async with serving(port.answer) as client:
         yield client
 
 

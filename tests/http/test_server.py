@@ -8,15 +8,14 @@ import socket
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from ratelimit_service.core.errors import StartError
-from ratelimit_service.http.plain import text
+from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.http.server import HttpPort
 
 
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    await text("hello")(scope, receive, send)
+async def hello(request: Request) -> Response:
+    return text("hello")
 
 
 async def get(address: str) -> str:
@@ -98,10 +97,10 @@ async def test_a_request_in_hand_is_finished_before_the_port_stops() -> None:
     """Within the grace that it is given."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    async def slow(request: Request) -> Response:
         begun.set()
         await go_on.wait()
-        await text("done")(scope, receive, send)
+        return text("done")
 
     port = HttpPort(slow, "127.0.0.1", 0)
     await port.start()
@@ -117,9 +116,10 @@ async def test_a_request_that_outlasts_the_grace_is_ended() -> None:
     """A stop always comes to an end."""
     begun = asyncio.Event()
 
-    async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
+    async def stuck(request: Request) -> Response:
         begun.set()
         await asyncio.Event().wait()
+        return text("never")
 
     port = HttpPort(stuck, "127.0.0.1", 0)
     await port.start()
@@ -141,7 +141,7 @@ async def test_a_head_that_does_not_end_is_refused() -> None:
 
 
 async def test_signals_are_left_to_the_process() -> None:
-    """uvicorn would take them over; app.py has an order in which things stop."""
+    """app.py has an order in which things stop."""
     before = signal.getsignal(signal.SIGTERM)
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from ratelimit_service.http.plain import text
+from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.listening.certificates import Certificates
 from testing.certificates import Authority, handshake
@@ -21,8 +20,8 @@ from testing.service import ConfigMapMount, port_of
 Start = Callable[..., Awaitable[HttpPort]]
 
 
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    await text("hello")(scope, receive, send)
+async def hello(request: Request) -> Response:
+    return text("hello")
 
 
 @pytest.fixture(scope="module")

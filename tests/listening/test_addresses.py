@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from grpc import aio
-from starlette.types import Receive, Scope, Send
 
 from ratelimit_service.core.errors import StartError
-from ratelimit_service.http.plain import text
+from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.listening.addresses import Address
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
@@ -43,8 +42,8 @@ def has_ipv6() -> bool:
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    await text("hello")(scope, receive, send)
+async def hello(request: Request) -> Response:
+    return text("hello")
 
 
 Open = Callable[[str], Awaitable[str]]

@@ -157,7 +157,7 @@ async def test_it_imports_what_reading_takes_and_no_server(tmp_path: Path) -> No
         "google",
         "redis",
         "structlog",
-        "starlette",
+        "h11",
         "site",
     }
 

@@ -1,0 +1,324 @@
+"""One HTTP/1.1 connection: h11 parses requests and formats responses, and a task answers one request after another.
+
+The port waits for the peer, or the peer for the port: `Host.waits` and `waits_no_more` say which. `look` closes the connection
+of a peer that keeps the port waiting for too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Protocol, cast
+from urllib.parse import unquote
+
+import h11
+
+from ..runtime.reporting import report_exception
+from .messages import Handler, IncompleteBody, Request, Response
+
+PATIENCE = 10.0
+"""Seconds that a peer has for the handshake, for a whole request once it has connected or begun one, and for reading some of an
+answer."""
+
+KEEP_ALIVE = 75
+"""Seconds between two requests of a connection, which is more than load balancers wait before they close it themselves."""
+
+_LARGEST_HEAD = 16_384
+"""Bytes of a request's line and headers; a larger one is answered 400. Each connection may hold as much."""
+
+
+_FAILED_BODY = b"Internal Server Error"
+_FAILED = Response(_FAILED_BODY, 500)
+_INVALID = Response(b"Invalid HTTP request received.", 400)
+_NO_TUNNEL = Response(b"Method Not Allowed\n", 405, allow="GET, HEAD")
+
+
+class Host(Protocol):
+    """What a connection reports to."""
+
+    def waits(self, connection: Connection) -> None:
+        """The port waits for the peer, perhaps already for some time."""
+        ...
+
+    def waits_no_more(self, connection: Connection) -> None:
+        """The peer waits for the port."""
+        ...
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is closed, or its handshake has failed."""
+        ...
+
+
+class _LostError(Exception):
+    """The connection is closed."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection from the moment in which it is accepted. `task` runs `run`."""
+
+    def __init__(self, host: Host, handler: Handler, accepted: socket.socket) -> None:
+        self._host = host
+        self._handler = handler
+        self._socket = accepted
+        self._transport: asyncio.Transport | None = None
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+        self._lost = asyncio.Event()
+        self._data: asyncio.Future[None] | None = None
+        """Done when the peer has sent something for which the task waits."""
+        self._room: asyncio.Future[None] | None = None
+        """Done when the peer has read enough of what was sent; None while nothing is in the way."""
+        self._paused = False
+        """Whether reading is paused."""
+        self._in_hand = False
+        """Whether a request has come that is not answered."""
+        self._served = False
+        """Whether a request has been answered."""
+        self._last = False
+        """Whether the connection is closed after the answer."""
+        self._closing = False
+        self._heard_at = 0.0
+        """When the peer sent the first byte of the request that is not complete; 0 while it has sent none."""
+        self._unread = -1
+        """Bytes of the answer that the peer had not taken, at the last look since it stopped reading; else -1."""
+        self.task: asyncio.Task[None] | None = None
+        self.waiting_since = 0.0
+        """When the port began to wait for the peer; the loop's time."""
+
+    async def run(self, tls: ssl.SSLContext | None) -> None:
+        """Make the transport, after the handshake where there is one, and answer requests until the connection is closed."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self,
+                self._socket,
+                ssl=tls,
+                ssl_handshake_timeout=PATIENCE if tls is not None else None,
+            )
+            while await self._exchange():
+                pass
+            await self._close()
+        except (OSError, _LostError):  # the handshake has failed, or the connection is closed
+            pass
+        except asyncio.CancelledError:
+            if self._transport is not None:
+                self._transport.close()
+            raise
+        except Exception:
+            report_exception("an HTTP connection has failed")
+            self.abort()
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """The task has ended, or was cancelled before it began."""
+        if self._transport is None:
+            self._socket.close()
+            self._host.lost(self)
+
+    def finish(self) -> None:
+        """Close the connection, after the answer to the request in hand if there is one."""
+        if self._in_hand:
+            self._last = True
+        elif self._transport is not None:
+            self._transport.close()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+        elif self.task is not None:
+            self.task.cancel()
+
+    def look(self, now: float) -> None:
+        """Close the connection if its peer has kept the port waiting for too long. Called every second while it waits."""
+        waited = now - self.waiting_since
+        if self._unread >= 0 and self._transport is not None:
+            before, self._unread = self._unread, self._transport.get_write_buffer_size()
+            if self._unread < before:
+                self.waiting_since = now
+            elif waited > PATIENCE:
+                self.abort()
+        elif self._heard_at:
+            if now - self._heard_at > PATIENCE:
+                self.abort()
+        elif self._closing or not self._served:
+            if waited > PATIENCE:
+                self.abort()
+        elif waited > KEEP_ALIVE + PATIENCE:  # the peer has not answered the end of TLS
+            self.abort()
+        elif waited > KEEP_ALIVE:
+            self.finish()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._lost.set()
+        _wake(self._data)
+        _wake(self._room)
+        self._host.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if not self._heard_at:
+            self._heard_at = asyncio.get_running_loop().time()
+        self._http.receive_data(data)
+        if self._data is not None and not self._data.done():
+            self._data.set_result(None)
+        elif self._transport is not None:  # more than the task has use for
+            self._transport.pause_reading()
+            self._paused = True
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        assert self._transport is not None
+        self._room = asyncio.get_running_loop().create_future()
+        self._unread = self._transport.get_write_buffer_size()
+        self._host.waits(self)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        _wake(self._room)
+        self._room = None
+        self._unread = -1
+        self._host.waits_no_more(self)
+
+    # The task
+
+    async def _exchange(self) -> bool:
+        """Answer a request; whether there may be another one."""
+        http = self._http
+        try:
+            head = cast(h11.Request, await self._event())
+        except h11.RemoteProtocolError:
+            await self._send("GET", _INVALID)
+            return False
+        self._in_hand = True
+        method = head.method.decode("ascii")
+        await self._send(method, await self._answer(method, head.target))
+        self._in_hand = False
+        self._served = True
+        try:
+            while http.their_state is h11.SEND_BODY:  # what the handler has left of the body
+                await self._event()
+        except h11.RemoteProtocolError:
+            return False
+        if self._last or not http.our_state is http.their_state is h11.DONE:
+            return False
+        http.start_next_cycle()
+        self._heard_at = asyncio.get_running_loop().time() if http.trailing_data[0] else 0.0
+        return True
+
+    async def _answer(self, method: str, target: bytes) -> Response:
+        if method == "CONNECT":  # h11 would take any success for a tunnel
+            return _NO_TUNNEL
+        path = unquote(target.partition(b"?")[0].decode("latin-1"))
+        try:
+            async with aclosing(self._body()) as body:
+                return await self._handler(Request(method, path, body))
+        except asyncio.CancelledError:  # the time for requests in hand is over
+            self._last = True
+            self._send_whole(method, _FAILED, _FAILED_BODY)
+            raise
+        except Exception:
+            report_exception("an HTTP request has failed")
+            return _FAILED
+
+    async def _body(self) -> AsyncGenerator[bytes]:
+        """Read the body of the request."""
+        http = self._http
+        try:
+            while http.their_state is h11.SEND_BODY:
+                if http.they_are_waiting_for_100_continue:
+                    proceed = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+                    self._write(http.send(proceed))
+                event = await self._event()
+                if isinstance(event, h11.Data):
+                    yield bytes(event.data)
+        except (h11.RemoteProtocolError, _LostError):
+            raise IncompleteBody from None
+
+    async def _event(self) -> h11.Event:
+        """Return what the peer sends next. Raises h11.RemoteProtocolError or _LostError."""
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._data = asyncio.get_running_loop().create_future()
+            self._host.waits(self)
+            if self._paused and self._transport is not None:
+                self._transport.resume_reading()
+                self._paused = False
+            await self._data
+            self._data = None
+            self._check()
+        self._host.waits_no_more(self)
+        return cast(h11.Event, event)
+
+    async def _send(self, method: str, response: Response) -> None:
+        """Send a response, as fast as the peer reads it."""
+        if isinstance(response.body, bytes):
+            self._send_whole(method, response, response.body)
+        else:
+            self._write(self._head(response))
+            async with aclosing(response.body) as chunks:
+                if method != "HEAD":
+                    async for chunk in chunks:
+                        self._write(self._http.send(h11.Data(data=chunk)))
+                        await self._drained()
+            self._write(self._http.send(h11.EndOfMessage()))
+        await self._drained()
+
+    def _send_whole(self, method: str, response: Response, body: bytes) -> None:
+        head = self._head(response, len(body))
+        data = self._http.send(h11.Data(data=b"" if method == "HEAD" else body))
+        self._write(b"".join([head, data or b"", self._http.send(h11.EndOfMessage()) or b""]))
+
+    def _head(self, response: Response, length: int | None = None) -> bytes:
+        headers = [
+            ("date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
+            ("content-type", response.content_type),
+        ]
+        if length is not None:
+            headers.append(("content-length", str(length)))
+        if response.allow:
+            headers.append(("allow", response.allow))
+        # A peer that waits for `100 Continue` may or may not send the body after another answer.
+        ending = self._last or self._http.their_state is h11.ERROR
+        if ending or self._http.they_are_waiting_for_100_continue:
+            headers.append(("connection", "close"))
+        reason = HTTPStatus(response.status).phrase
+        head = h11.Response(status_code=response.status, headers=headers, reason=reason)
+        return self._http.send(head) or b""
+
+    def _write(self, data: bytes | None) -> None:
+        self._check()
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    async def _drained(self) -> None:
+        if self._room is not None:
+            await self._room
+        self._check()
+
+    def _check(self) -> None:
+        if self._lost.is_set():
+            raise _LostError
+
+    async def _close(self) -> None:
+        """Close the connection once the peer has read all."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+        self._host.waits(self)
+        await self._lost.wait()
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

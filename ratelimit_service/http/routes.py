@@ -1,0 +1,28 @@
+"""Which handler answers a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .messages import Handler, Request, Response, text
+
+
+def routes(handlers: Mapping[str, Handler]) -> Handler:
+    """Return a handler that passes a request to the one for its path."""
+
+    async def route(request: Request) -> Response:
+        handler = handlers.get(request.path)
+        return await handler(request) if handler is not None else text("Not Found", 404)
+
+    return route
+
+
+def get(handler: Handler) -> Handler:
+    """Return `handler` for GET and HEAD alone."""
+
+    async def only(request: Request) -> Response:
+        if request.method in ("GET", "HEAD"):
+            return await handler(request)
+        return text("Method Not Allowed", 405)._replace(allow="GET, HEAD")
+
+    return only
