@@ -55,6 +55,26 @@ KNOWN: dict[str, Any] = {
         "targetRefs": [REF],
         "rateLimit": {"global": {"extensionRef": REF, "descriptors": [{"entries": [ENTRY]}]}},
     },
+    "AIGatewayRoute": {
+        "parentRefs": [REF],
+        "rules": [
+            {
+                "matches": [{"headers": [{"type": None, "name": None, "value": None}]}],
+                "backendRefs": [{**REF, "modelNameOverride": None, "weight": None, "priority": None}],
+            }
+        ],
+        "llmRequestCosts": [{"metadataKey": None, "type": None, "cel": None}],
+    },
+    "AIServiceBackend": {"schema": {"name": None, "version": None}, "backendRef": REF},
+    "QuotaPolicy": {
+        "targetRefs": [REF],
+        "perModelQuotas": [
+            {
+                "modelName": None,
+                "quota": {"mode": None, "defaultBucket": {"limit": None, "duration": None}},
+            }
+        ],
+    },
     "RateLimitService": dict.fromkeys(
         ["service", "protocol_version", "domain", "timeout_ms", "failure_mode_deny", "tls", "ambassador_id"]
     ),

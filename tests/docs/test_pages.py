@@ -33,19 +33,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     EXAMPLES_PAGE,
     ROOT / "deploy" / "README.md",
-    *(
-        ROOT / "deploy" / name / "README.md"
-        for name in (
-            "agentgateway",
-            "contour",
-            "emissary",
-            "envoy",
-            "helm",
-            "istio",
-            "kgateway",
-            "kubernetes",
-        )
-    ),
+    *sorted((ROOT / "deploy").glob("*/README.md")),
 ]
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
@@ -53,7 +41,7 @@ NO_SETTINGS = {
     "OVER_LIMIT INVALID_ARGUMENT RESOURCE_EXHAUSTED NOT_SERVING NOT_FOUND DEADLINE_EXCEEDED DYNAMIC_METADATA",
     "GRPC_XDS_SOTW SO_REUSEPORT PERMISSION_DENIED OVERWRITE_IF_EXISTS_OR_ADD",
     "GRPC_VERBOSITY",
-    "VIRTUAL_HOST HTTP_ROUTE",
+    "VIRTUAL_HOST HTTP_ROUTE GRPC_SERVER_TLS_CA_CERT",
     "RESPONSE_CODE RESPONSE_CODE_DETAILS TYPED_CEL OPENAI_API_KEY QUOTA_EXHAUSTED RATE_LIMIT_EXCEEDED",
 }
 """What is written as settings are, but is none: names of the protocol and of the code, and a variable of gRPC's own."""
