@@ -113,7 +113,8 @@ def service(certificates: Path, plane: Served, redis_server: RedisServer) -> Ite
     """The service that Envoy Gateway starts, with the rules of all policies here that are its."""
     settings = environment(certificates, plane, redis_server.address)
     with Service({**settings, "BUDGET_DOMAINS": LISTENER}) as service:
-        assert (200, "OK") == service.health()  # FORCE_START_WITHOUT_INITIAL_CONFIG
+        # FORCE_START_WITHOUT_INITIAL_CONFIG: healthy with its Redis, though it has no rules yet.
+        wait_for("a healthy service", lambda: service.health() == (200, "OK"))
         plane.send(*TOKENS.resources, *POLICIES.resources, *USERS.resources)
         wait_for("the rules", lambda: f"{SHOP}." in "\n".join(rlconfig(service)))
         yield service

@@ -31,6 +31,8 @@ from .test_kubernetes import as_the_operator_reads
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
+DEFAULTS = {setting.name: setting.default for setting in documented()}
+
 OF_HELM = {
     *("app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by"),
     "helm.sh/chart",
@@ -75,7 +77,7 @@ def test_a_kubernetes_that_is_too_old_is_refused() -> None:
 
 
 def plain(found: Objects, renamed: Mapping[str, str] = {}) -> dict[str, Object]:
-    """Objects without labels of releases, with a loaded environment, and with other names where they have some."""
+    """Objects without labels of releases and variables that have their default, and with other names where they have some."""
     known: dict[str, Object] = {}
     for each in copy.deepcopy(list(found)):
         if each["kind"] == "Namespace":
@@ -98,9 +100,9 @@ def plain(found: Objects, renamed: Mapping[str, str] = {}) -> dict[str, Object]:
             if "env" in container:
                 environment = {variable["name"]: variable["value"] for variable in container["env"]}
                 host, colon, port = environment.get("REDIS_URL", "").partition(":")
-                container["env"] = load_settings(
-                    {**environment, **({"REDIS_URL": f"{renamed.get(host, host)}:{port}"} if colon else {})}
-                )
+                renames = {"REDIS_URL": f"{renamed.get(host, host)}:{port}"} if colon else {}
+                given = {**environment, **renames}
+                container["env"] = {name: value for name, value in given.items() if value != DEFAULTS[name]}
         known[f"{each['kind']}/{name}"] = each
     return known
 

@@ -26,6 +26,8 @@ _LIMITS = (
 _LENGTHS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600, "DAY": 86_400}
 """Seconds of the units whose windows begin at the same moment in both services."""
 _LARGE_HITS = 2**63
+_LONGEST_TEXT, _MOST_TEXT = 4_096, 131_072
+"""Bytes of a key or value, and of all of them, that dynamic metadata holds."""
 
 
 class Reason(NamedTuple):
@@ -216,6 +218,11 @@ def _cleaned(exchange: Exchange, place: int | None) -> bool:
     )
 
 
+def _cut_metadata(exchange: Exchange, _: int | None) -> bool:
+    sizes = [len(text) for text in _texts(exchange.request)]
+    return max(sizes, default=0) > _LONGEST_TEXT or sum(sizes) > _MOST_TEXT
+
+
 def _kept_metadata(exchange: Exchange, _: int | None) -> bool:
     return exchange.has("dynamic_metadata.metadata")
 
@@ -296,6 +303,7 @@ REASONS = (
     Reason("budget", "- **`BUDGET_DOMAINS`**", "the limit is a budget here", (*_WINDOWS, "raw_body"), _budget),
     Reason("new-keys", "- **`unit_multiplier`**", "a rule, or a limit in the request, that the other does not know", (*_LIMITS, "overall_code"), _new_keys),
     Reason("name", "- **`name`**", "what would break a header is taken out of the name", ("statuses.current_limit.name",), _cleaned),
+    Reason("cut-metadata", "- **Dynamic metadata**", "long keys and values are cut in the metadata here", ("dynamic_metadata.domain", "dynamic_metadata.descriptors"), _cut_metadata),
     Reason("metadata", "- **Metadata**", "metadata of rules is kept here", ("dynamic_metadata.metadata",), _kept_metadata),
     Reason("window-edge", "- **An edge of a window**", "a window has ended between the two answers", _WINDOWS, _at_an_edge),
     Reason("overlapping", "- **Calls that overlap**", "each has taken calls at the same time in its own order", _COUNTS, _overlapping),

@@ -91,6 +91,12 @@ CASES = {
     "a name": Case(request("a"), answer(status(9, name='a"b')), answer(status(9, name="a_b")), ["name"]),
     "another name": Case(request("a"), answer(status(9, name="a")), answer(status(9, name="b")), [""]),
     "metadata": Case(request("a"), answer(status(9), dynamicMetadata={"domain": "x"}), answer(status(9), dynamicMetadata={"domain": "x", "metadata": {}}), ["metadata"]),
+    "metadata of a long value": Case(
+        request("a" * 5_000),
+        answer(status(9), dynamicMetadata={"descriptors": ["a" * 5_000]}),
+        answer(status(9), dynamicMetadata={"descriptors": ["a" * 4_096]}),
+        ["cut-metadata"],
+    ),
     "other metadata": Case(request("a"), answer(status(9), dynamicMetadata={"domain": "x"}), answer(status(9), dynamicMetadata={"domain": "y"}), [""]),
     "an edge": Case(request("a"), answer(status(3, reset=1)), answer(status(100, reset=3_600), rules=[PLAIN]), ["window-edge"]),
     "counted before": Case(request("a"), answer(over()), answer(status(60)), ["counted-before"]),
