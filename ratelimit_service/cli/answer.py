@@ -15,7 +15,7 @@ from google.protobuf import json_format
 
 from ..core.answers.explanation import EXPLANATION
 from ..core.model import UINT32_MAX
-from ..core.text import printable
+from ..core.text import either, printable
 from ..proto.ratelimit_pb2 import RateLimitResponse
 
 _OVER = RateLimitResponse.OVER_LIMIT
@@ -65,7 +65,7 @@ def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
         yield f"the service has no rules for the domain '{printable(domain)}'{_hint(domain, explanation['domains'])}"
     missing = explanation.get("missing_keys", ())
     if missing:
-        keys = " or ".join([f"'{printable(key)}'" for key in missing])
+        keys = either([f"'{printable(key)}'" for key in missing])
         yield f"refused: no descriptor has the key {keys}, and the domain's required_keys ask for it"
     if explanation.get("shadow_mode"):
         yield "the request would be refused, and SHADOW_MODE lets it through"

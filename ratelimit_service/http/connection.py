@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import h11
 
-from ..runtime.reporting import report_exception
+from ..runtime.exceptions import report
 from .messages import Handler, IncompleteBody, Request, Response
 
 PATIENCE = 10.0
@@ -107,8 +107,8 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.close()
             raise
-        except Exception:
-            report_exception("an HTTP connection has failed")
+        except Exception as error:
+            report("an HTTP connection has failed", error)
             self.abort()
 
     def ended(self, task: asyncio.Task[None]) -> None:
@@ -228,8 +228,8 @@ class Connection(asyncio.Protocol):
             self._last = True
             self._send_whole(method, _FAILED, _FAILED_BODY)
             raise
-        except Exception:
-            report_exception("an HTTP request has failed")
+        except Exception as error:
+            report("an HTTP request has failed", error)
             return _FAILED
 
     async def _body(self) -> AsyncGenerator[bytes]:

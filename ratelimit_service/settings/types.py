@@ -10,6 +10,7 @@ import math
 import re
 from typing import Annotated, NamedTuple
 
+from ..core.text import either
 from .field import Reader, reader
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -210,7 +211,7 @@ def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, 
         if name in (refused or {}):
             raise ValueError((refused or {})[name])
         if name not in known:
-            raise ValueError(f"is not known here: give {_either(values)}")
+            raise ValueError(f"is not known here: give {either(values)}")
         return known[name]
 
     return reader(read)
@@ -223,7 +224,7 @@ def one_or_more(*values: str) -> Reader:
     def read(text: str) -> tuple[str, ...]:
         names = [name.strip().lower() for name in text.split(",")]
         if len(set(names)) < len(names) or not known.keys() >= set(names):
-            raise ValueError(f"is not known here: give {_either(values)}, or both with a comma between them")
+            raise ValueError(f"is not known here: give {either(values)}, or both with a comma between them")
         return tuple([known[name] for name in names])
 
     return reader(read)
@@ -239,11 +240,6 @@ def some_of(*values: str) -> Reader:
         return names
 
     return reader(read)
-
-
-def _either(values: tuple[str, ...]) -> str:
-    *first, last = values
-    return f"{', '.join(first)} or {last}" if first else last
 
 
 Text = Annotated[str, reader(read_text)]

@@ -15,6 +15,7 @@ from ..core.model import UINT32_MAX
 from ..core.rules.document import Document, Kind, MappingNode, Node, ScalarNode, SequenceNode
 from ..core.rules.fields import describe, quoted
 from ..core.rules.hints import UNITS, amount_hint, unit_named
+from ..core.text import either
 from .manifest_mapping import ManifestMapping
 
 _MANIFEST = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -24,7 +25,7 @@ _RATE_LIMIT = ("requestsPerUnit", "unit", "type")
 
 _UNITS = [unit.name for unit in UNITS]
 _AMOUNTS = {"REQUEST": "requests_per_unit", "TOKEN": "tokens_per_unit"}
-_TYPES = " or ".join(_AMOUNTS)
+_TYPES = either(_AMOUNTS)
 
 _KEYS = {
     "sourceCluster": "source_cluster",

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from ..model import COUNTER_MAX, Unit
+from ..text import either
 from .document import Kind, ScalarNode
 
 UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR)
@@ -120,7 +121,7 @@ def amount_hint(node: ScalarNode, least: int, most: int, *, endless: bool) -> st
     unit = _followed.fullmatch(text)
     beside = _UNITS.get(unit[2]) if endless and unit and unit[2] else None
     also = f" and 'unit: {beside.name.lower()}'" if beside else ""
-    return f"write {' or '.join(map(str, meant))}{also}"
+    return f"write {either(map(str, meant))}{also}"
 
 
 def _numbers(text: str) -> list[int]:

@@ -26,6 +26,8 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from ...core.text import either
+
 Address = tuple[str, int]
 """Host and port."""
 
@@ -51,7 +53,7 @@ class Tls(NamedTuple):
         try:
             return _context(self, tuple(Path(file).stat().st_mtime_ns for file in files))
         except OSError as error:
-            which = error.filename or " or ".join(files)
+            which = error.filename or (either(files) if files else "TLS")
             raise RedisConnectionError(f"{which} cannot be used: {error.strerror or error}") from None
 
 
