@@ -1,6 +1,7 @@
 """The interfaces between the service and its surroundings.
 
-Stores implement CounterStore and AmendmentStore. Metrics and logs implement Observer. Sources of rules use Rules.
+Stores implement CounterStore and AmendmentStore. Metrics and logs implement Observer. Sources of rules use
+Rules.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .core.decision import Count
 from .core.errors import Problem, RateLimitServiceError, StoreError
 from .core.model import Decision, Hit
 from .core.planning import Plan
-from .core.rules.document import Document
+from .core.rules.document import Read
 
 Clock = Callable[[], float]
 """Returns the wall time, in seconds since 1970."""
@@ -120,15 +121,11 @@ class Observer(Protocol):
         ...
 
 
-Read = Callable[[], tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]]
-"""Returns what there is to load, what was wrong with what is therefore missing from it, and warnings."""
-
-
 class RuleChange(NamedTuple):
-    """What a source of rules has changed: `domains`, whose rules `read` returns, and domains that are `gone`.
+    """A change of a source of rules: `domains`, whose rules `read` returns, and domains that are `gone`.
 
-    What is wrong with a domain concerns that domain alone; with `whole`, nothing comes into force where anything is wrong.
-    `files` are the descriptors of open files that `read` reads.
+    A domain with an error keeps its previous rules. With `whole`, an error in any domain rejects the change.
+    `files` are the file descriptors of open files that `read` reads.
     """
 
     read: Read | None = None
@@ -139,9 +136,9 @@ class RuleChange(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What became of a change: the domains whose rules were taken, and what is wrong with the others.
+    """The result of a change: the domains whose rules were accepted, and the problems of the others.
 
-    `again`: it may go well another time. `changed` is whether the rules in force are others than before.
+    `again` is whether a retry may succeed. `changed` is whether the rules in force have changed.
     """
 
     accepted: frozenset[str] = frozenset()
@@ -151,16 +148,16 @@ class Taken(NamedTuple):
 
 
 class Rules(Protocol):
-    """Where a source puts its rules in force."""
+    """Accepts the rules of one source."""
 
     async def change(self, change: RuleChange) -> Taken:
-        """Take a change, as far as nothing is wrong with it. What is wrong is logged and counted."""
+        """Put the domains without errors in force. Problems are logged and counted."""
         ...
 
     def hidden(self) -> Mapping[str, Problem]:
-        """The domains of this source that are in force from another one, and that as a problem."""
+        """Return the domains of this source that are in force from another source, each with a problem."""
         ...
 
     def blame(self, problems: Sequence[Problem]) -> None:
-        """Say what is wrong with what the source wants, all of it."""
+        """Report all current problems of the source."""
         ...

@@ -15,9 +15,10 @@ from pathlib import Path
 import structlog
 
 from ..core.errors import InvalidRequest, InvalidRules, Problem, StartError
+from ..core.matching.tree import RuleTree
 from ..core.model import Entry
 from ..core.text import printable
-from ..loading.rulebook import compile_rules
+from ..loading.task import load_rules
 from ..observe import logs
 from ..observe.line_writer import LineWriter, to_stderr
 from ..runtime import descriptors
@@ -82,7 +83,9 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, do
     rules = domains = 0
     try:
         contents = files.read(files.named(paths), ", ".join(map(str, paths)), domain)
-        tree, warnings, _ = compile_rules(*contents, merge_domains=merge_domains)
+        loaded = load_rules(contents, merge_domains=merge_domains)
+        warnings = loaded.warnings
+        tree = RuleTree(loaded.domains)
         rules, domains = len(tree.rules), len(tree.domains)
     except InvalidRules as error:
         errors, warnings = error.problems, error.warnings
@@ -105,7 +108,7 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
 
     contents = files.read(files.named([path]), str(path), domain)
     try:
-        warnings = compile_rules(*contents, merge_domains=merge_domains).warnings
+        warnings = load_rules(contents, merge_domains=merge_domains).warnings
     except InvalidRules as error:
         for problem in error.problems:
             print(f"error: {printable(str(problem))}", file=sys.stderr)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ..core.errors import InvalidRequest, InvalidRules, StartError
 from ..core.matching import keys
+from ..core.matching.tree import RuleTree
 from ..core.model import Entry
 from ..core.rules.hints import UNITS, unit_named
 from ..core.text import printable
-from ..loading.rulebook import compile_rules
+from ..loading.task import Task
 from ..ports import CounterStore
 from ..settings.table import Settings, load_settings
 from ..sources import files
@@ -114,12 +116,9 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
 
     match, doubt = None, ""
     try:
-        contents = files.read(find_files(settings), places_of(settings), settings.manifest_domain)
-        tree, *_ = compile_rules(
-            *contents,
-            merge_domains=settings.merge_domain_config,
-            budget_domains=frozenset(settings.budget_domains),
-        )
+        read = partial(files.read, find_files(settings), places_of(settings), settings.manifest_domain)
+        task = Task(read, settings.merge_domain_config, frozenset(settings.budget_domains))
+        tree = RuleTree(task.rules().domains)
     except InvalidRules as error:
         doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
     else:

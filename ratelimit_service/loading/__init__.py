@@ -1,1 +1,1 @@
-"""Reading rules while callers go on: in a process of its own, and taken over a little at a time."""
+"""Loads rules while calls are served: another process reads them, and this one takes them over in slices."""

@@ -1,4 +1,4 @@
-"""The rules of several sources, and which of them are in force: each domain is the first source's that has it."""
+"""The rules of several sources. For each domain, the rules of the first source that has it are in force."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..core.text import printable
 
 
 class Combined:
-    """The rules of each source by domain; the sources in the order in which they have their way."""
+    """The rules of each source, by domain. Earlier sources take precedence."""
 
     def __init__(self, rules: Mapping[str, Mapping[str, DomainRules]]) -> None:
         self._rules = rules
 
     def of(self, source: str) -> Mapping[str, DomainRules]:
-        """What a source has, in force or not."""
+        """Return the rules of a source, in force or not."""
         return self._rules[source]
 
     def with_(self, source: str, domains: Mapping[str, DomainRules]) -> Self:
-        """The same with other rules of one source."""
+        """Return a copy with other rules of one source."""
         return type(self)({**self._rules, source: domains})
 
     @cached_property
     def domains(self) -> Sequence[DomainRules]:
-        """What is in force."""
+        """The rules in force."""
         return tuple(self._in_force.values())
 
     @cached_property
@@ -39,13 +39,14 @@ class Combined:
         return found
 
     def hidden(self, source: str) -> dict[str, Problem]:
-        """The domains of a source that are in force from another one, each with that as a problem."""
+        """Return the domains of a source that are in force from another source, each with a problem."""
         return {
             name: Problem(
                 domain.source.removesuffix(": domain"),
                 0,
                 "domain",
-                f"'{printable(name)}' has its rules at {self._in_force[name].source}, which hold: give them another domain",
+                f"'{printable(name)}' has rules at {self._in_force[name].source}, which take precedence: "
+                "use another domain",
             )
             for name, domain in self._rules[source].items()
             if self._in_force[name] is not domain

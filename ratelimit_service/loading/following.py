@@ -1,4 +1,4 @@
-"""Loading rules again whenever their files have changed, and when they could not be read for a reason that may pass."""
+"""Loads rules again when their files have changed, and retries after temporary errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from ..runtime.threads import Thread
 
 INTERVAL = 0.2
-"""Seconds between two looks at the files."""
+"""Seconds between two polls of the files."""
 
 ANSWERS_WITHIN = 10.0
-"""Seconds in which a file system answers; one that does not is reported, and looked at again."""
+"""Seconds that the file system may take for a poll. Beyond that, it is an error, and the poll is retried."""
 
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
-"""Seconds until rules that could not be read are read again: from, to."""
+"""The shortest and the longest pause before a retry, in seconds."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -27,20 +27,20 @@ async def follow(
     again: bool = False,
     sleep: Sleep = asyncio.sleep,
 ) -> None:
-    """Load whenever `changed` says so, and as long as `load` returns that it should be tried again; until cancelled.
+    """Load whenever `changed` returns True, and retry while `load` returns True; until cancelled.
 
-    `changed` looks at the files, in `thread`. `again` is what the load before has returned. Raises StuckError where the
-    files do not answer.
+    `changed` polls the files, in `thread`. `again` is what the previous load returned. Raises StuckError if
+    the files do not answer.
     """
-    pause, looks = FIRST_PAUSE, 0
+    pause, polls = FIRST_PAUSE, 0
     while True:
         await sleep(INTERVAL)
-        looks += 1
+        polls += 1
         if await thread.do(changed, ANSWERS_WITHIN):
             pause = FIRST_PAUSE
-        elif not (again and looks * INTERVAL >= pause):
+        elif not (again and polls * INTERVAL >= pause):
             continue
         else:
             pause = min(2 * pause, LAST_PAUSE)
         again = await load()
-        looks = 0
+        polls = 0

@@ -1,8 +1,9 @@
-"""Rules as bytes for a pipe: taken apart into small pieces, and put together again a little at a time.
+"""Rules as bytes for a pipe, in small pieces that can be read in slices.
 
-A piece is a few pickles, one behind the other. Each is `(thing, parts)`: a descriptor, a domain, a problem or the end, and how
-many of the things before it belong into it. So whoever reads them needs a stack and nothing else, holds no more than the
-rules themselves, and can pause between any two; to unpickle everything in one call would take a tenth of a second.
+A piece is a sequence of pickles. Each of them is `(item, children)`: a descriptor, a domain, a problem or the
+End, and the number of preceding items that are its children. So a stack is enough to read them, no memory is
+needed beside the rules, and the reader can pause after any item. Unpickling all rules in one call would take
+a tenth of a second.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from ..core.model import Calendar, DescriptorRule, DomainRules, Limit, Rule, Sta
 from ..core.rules.reader import Loaded
 
 LENGTH = 4
-"""Bytes that stand before a message on a pipe: its length, the highest byte first."""
+"""The bytes of the length before each message, in big-endian order."""
 
 _LONG_ENOUGH = 4096
-"""Bytes after which a piece ends, which is some thirty rules. Within one, what is the same is sent once."""
+"""The bytes after which a piece ends: about thirty rules. Within a piece, pickle sends equal objects once."""
 
 
 class End(NamedTuple):
-    """Behind everything else: how many things before it are warnings, and before those, problems. The others are domains.
+    """The last item: the number of warnings before it, and of problems before these. The rest are domains.
 
-    `again` is InvalidRules.again. Where the domains hold in spite of the problems (Loaded.problems), `hold` says so.
+    `again` is InvalidRules.again. With `hold`, the problems are Loaded.problems, and the domains are valid.
     """
 
     problems: int
@@ -37,8 +38,8 @@ class End(NamedTuple):
     hold: bool = False
 
 
-class Nonsense(ValueError):
-    """What was read is not what was taken apart."""
+class InvalidPieces(ValueError):
+    """The bytes are not pieces of rules."""
 
 
 _DATACLASSES = (Rule, DescriptorRule, DomainRules, Limit)
@@ -50,7 +51,7 @@ _KNOWN = {
 
 
 class _Pickler(pickle.Pickler):
-    """Has dataclasses made by their own `__init__`, which takes half as long as what they say of themselves."""
+    """Pickles dataclasses as calls of their class, which takes half as long as their own `__reduce__`."""
 
     def reducer_override(self, obj: Any) -> Any:
         """See pickle.Pickler."""
@@ -62,36 +63,36 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes what rules are made of, and nothing else."""
+    """Unpickles only the classes that rules consist of."""
 
     def find_class(self, module: str, name: str) -> Any:
         """See pickle.Unpickler."""
         try:
             return _KNOWN[module, name]
         except KeyError:
-            raise Nonsense(f"{module}.{name} is no part of a rule") from None
+            raise InvalidPieces(f"{module}.{name} is not a class of rules") from None
 
 
 def framed(message: bytes) -> bytes:
-    """A message as it goes through a pipe, with its length before it."""
+    """Return a message with its length before it."""
     return len(message).to_bytes(LENGTH, "big") + message
 
 
 def loaded(rules: Loaded) -> Iterator[bytes]:
-    """The pieces of rules that were loaded."""
-    yield from _pieces(chain(_apart(rules.domains), _listed(rules.problems, rules.warnings, hold=True)))
+    """Yield the pieces of loaded rules."""
+    yield from _pieces(chain(_flattened(rules.domains), _with_end(rules.problems, rules.warnings, hold=True)))
 
 
 def refused(error: InvalidRules) -> Iterator[bytes]:
-    """The pieces of rules that cannot be loaded."""
-    yield from _pieces(_listed(error.problems, error.warnings, again=error.again))
+    """Yield the pieces of rules that cannot be loaded."""
+    yield from _pieces(_with_end(error.problems, error.warnings, again=error.again))
 
 
-def _pieces(things: Iterable[tuple[object, int]]) -> Iterator[bytes]:
+def _pieces(items: Iterable[tuple[object, int]]) -> Iterator[bytes]:
     piece = io.BytesIO()
     pickler = _Pickler(piece, pickle.HIGHEST_PROTOCOL)
-    for thing in things:
-        pickler.dump(thing)
+    for item in items:
+        pickler.dump(item)
         if piece.tell() >= _LONG_ENOUGH:
             yield piece.getvalue()
             piece = io.BytesIO()
@@ -100,7 +101,7 @@ def _pieces(things: Iterable[tuple[object, int]]) -> Iterator[bytes]:
         yield piece.getvalue()
 
 
-def _listed(
+def _with_end(
     problems: Sequence[Problem], warnings: Sequence[Problem], *, again: bool = False, hold: bool = False
 ) -> Iterator[tuple[object, int]]:
     for problem in (*problems, *warnings):
@@ -108,15 +109,15 @@ def _listed(
     yield End(len(problems), len(warnings), again, hold), 0
 
 
-def _apart(domains: Iterable[DomainRules]) -> Iterator[tuple[object, int]]:
+def _flattened(domains: Iterable[DomainRules]) -> Iterator[tuple[object, int]]:
     for domain in domains:
-        yield from _below(domain.descriptors)
+        yield from _flattened_descriptors(domain.descriptors)
         yield replace(domain, descriptors=()), len(domain.descriptors)
 
 
-def _below(descriptors: Iterable[DescriptorRule]) -> Iterator[tuple[object, int]]:
+def _flattened_descriptors(descriptors: Iterable[DescriptorRule]) -> Iterator[tuple[object, int]]:
     for descriptor in descriptors:
-        yield from _below(descriptor.children)
+        yield from _flattened_descriptors(descriptor.children)
         yield (
             replace(descriptor, children=()) if descriptor.children else descriptor,
             len(descriptor.children),
@@ -124,55 +125,56 @@ def _below(descriptors: Iterable[DescriptorRule]) -> Iterator[tuple[object, int]
 
 
 class Assembly:
-    """Puts together what was taken apart."""
+    """Assembles rules from their pieces."""
 
     def __init__(self) -> None:
-        self._things: list[Any] = []
+        self._items: list[Any] = []
         self._end: End | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the end was read."""
+        """Return whether the End was read."""
         return self._end is not None
 
     def add(self, piece: bytes) -> Generator[None, None, None]:
-        """Take the things of a piece, each in a step. Raises Nonsense."""
+        """Add the items of a piece, one at each step. Raises InvalidPieces."""
         source = io.BytesIO(piece)
         unpickler = _Unpickler(source)
         while source.tell() < len(piece):
             try:
-                thing, parts = unpickler.load()
-                self._take(thing, parts)
-            except Exception as error:  # damaged, a pickle raises anything
-                raise Nonsense(f"{type(error).__name__}: {error}") from error
+                item, children = unpickler.load()
+                self._add(item, children)
+            except Exception as error:  # a damaged pickle may raise any exception
+                raise InvalidPieces(f"{type(error).__name__}: {error}") from error
             yield
 
-    def _take(self, thing: Any, parts: int) -> None:
-        things = self._things
-        if parts:
-            within = tuple(things[-parts:])
-            del things[-parts:]
-            if isinstance(thing, DomainRules):
-                thing = replace(thing, descriptors=within)
+    def _add(self, item: Any, number: int) -> None:
+        items = self._items
+        if number:
+            children = tuple(items[-number:])
+            del items[-number:]
+            if isinstance(item, DomainRules):
+                item = replace(item, descriptors=children)
             else:
-                thing = replace(thing, children=within)
-        if isinstance(thing, End):
-            self._end = thing
+                item = replace(item, children=children)
+        if isinstance(item, End):
+            self._end = item
         else:
-            things.append(thing)
+            items.append(item)
 
     def result(self) -> Loaded:
-        """The rules. Raises InvalidRules where they could not be loaded, Nonsense where there is something else."""
+        """Return the rules. Raises InvalidRules if they could not be loaded, or InvalidPieces."""
         if self._end is None:
-            raise Nonsense("there is no end")
-        things, (wrong, noticed, again, hold) = self._things, self._end
-        warnings = tuple(things[len(things) - noticed :])
-        problems = tuple(things[len(things) - noticed - wrong : len(things) - noticed])
-        domains = tuple(things[: len(things) - noticed - wrong])
+            raise InvalidPieces("there is no end")
+        items, end = self._items, self._end
+        first_warning = len(items) - end.warnings
+        first_problem = first_warning - end.problems
+        domains, problems = tuple(items[:first_problem]), tuple(items[first_problem:first_warning])
+        warnings = tuple(items[first_warning:])
         if any([not isinstance(each, Problem) for each in (*problems, *warnings)]):
-            raise Nonsense("a problem is none")
-        if problems and not hold:
-            raise InvalidRules(problems, warnings, again=again)
+            raise InvalidPieces("an item is not a problem")
+        if problems and not end.hold:
+            raise InvalidRules(problems, warnings, again=end.again)
         if any([not isinstance(each, DomainRules) for each in domains]):
-            raise Nonsense("a domain is none")
+            raise InvalidPieces("an item is not a domain")
         return Loaded(domains, warnings, problems)

@@ -1,8 +1,9 @@
-"""Has rules read by a process of its own (reader.py), of lower priority where calls are waiting, and takes them over in slices.
+"""Starts a process that reads rules (reader.py), and takes the rules over in slices.
 
-It is started by `subprocess` on every event loop: uvloop would copy the page tables of this process for it, which takes 20 ms
-with 300 MB, where `subprocess` takes half a millisecond. It inherits the working directory and three pipes, and of the
-environment what Python needs: no sockets, and no secrets.
+`subprocess` starts it on any event loop. uvloop would copy the page tables of this process, which takes 20 ms
+with 300 MB; `subprocess` takes half a millisecond. The new process inherits the working directory, three
+pipes, and the part of the environment that Python needs, but no sockets and no secrets. While calls are
+served, it has a lower priority.
 """
 
 from __future__ import annotations
@@ -22,50 +23,53 @@ import structlog
 
 from ..core.errors import InvalidRules, Problem
 from ..core.rules.reader import Loaded
-from .pieces import LENGTH, Assembly, Nonsense, framed
+from .pieces import LENGTH, Assembly, InvalidPieces, framed
 from .slices import Pace
 from .task import Task
 
 COMMAND = ("-P", "-S", "-m", f"{__package__}.reader")
-"""Arguments of Python. Without `site`, which looks for what PYTHONPATH names already, and takes as long as all of Python else."""
+"""The arguments of Python. -S skips `site`, which doubles the time of the start; PYTHONPATH replaces it."""
 
 _PACKAGES = str(Path(__file__).parents[2])
-_PASSED_ON = {"PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONUTF8", "PYTHONTZPATH", "PYTHONPYCACHEPREFIX"}
-_PASSED_ON_TOO = ("LC_", "LD_")
-"""In which language file names are, where libraries, time zones and bytecode are."""
+_INHERITED = {"PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONUTF8", "PYTHONTZPATH", "PYTHONPYCACHEPREFIX"}
+_INHERITED_PREFIXES = ("LC_", "LD_")
+"""The variables about the encoding of file names, and the places of libraries, time zones and bytecode."""
 
 _NICER = 19
-"""By how much its priority is lower: as much as can be. With 10, calls waited for it twice as long."""
+"""How much lower its priority is: the maximum. With 10, calls waited twice as long."""
 
 _LARGEST = 1 << 26
-"""Bytes of a piece; a larger one is none. Pieces have 4 kB, or as much as the metadata of a rule have."""
+"""The most bytes of a piece. A piece has 4 kB, or as much as the metadata of one rule."""
 
 _LAST_WORDS = 4_000
-"""Bytes of what it has written to stderr that are logged where it has ended early."""
+"""The last bytes of its stderr, which are logged if it ends early."""
 
 _ENDS_WITHIN = 1.0
-"""Seconds in which it ends by itself, once it has nothing more to say."""
+"""Seconds that it may take to exit."""
 
-STANDS_STILL = 30.0
-"""Seconds without a byte and without any use of the CPU after which it is given up: a FIFO, a file system that does not answer."""
+STALLED_AFTER = 30.0
+"""Seconds without output and CPU use after which it is killed: it waits for a FIFO, or a file system."""
 
-_FIRST_LOOK, _LAST_LOOK = 0.0005, 0.02
-"""Seconds between two looks at whether it has ended: from, to."""
+_FIRST_POLL, _LAST_POLL = 0.0005, 0.02
+"""The shortest and the longest pause between two polls for its exit, in seconds."""
 
 _LATE = 1.0
-"""Seconds beyond its time after which a timer says that this process itself stood still."""
+"""If a timer is late by so many seconds, this process itself has stalled."""
 
-_NOT_STARTED = "no process can read the rules: they are read in this one, and calls wait now and then"
+_NOT_STARTED = (
+    "no process can be started to read the rules: they are read in this one, which delays calls now and then"
+)
 
 
 async def read_elsewhere(
-    task: Task, command: Sequence[str] = COMMAND, *, hurry: bool = False, patience: float = STANDS_STILL
+    task: Task, command: Sequence[str] = COMMAND, *, hurry: bool = False, patience: float = STALLED_AFTER
 ) -> Loaded | None:
-    """Do a task in another process; None where there cannot be one, which is logged. In a `hurry`, it gives way to nobody.
+    """Do a task in another process. Returns None, and logs a warning, if no process can do it.
 
-    Raises InvalidRules where the rules cannot be loaded, where the process ended before it had said all of them, and where it
-    stands still for `patience` seconds; but in a hurry there are no others to go on with, and an early end is None as well. When
-    this returns, raises or is cancelled, the process has ended, unless it hangs within the kernel and will end when it returns.
+    Raises InvalidRules if the rules cannot be loaded, or the process ends early or stalls for `patience`
+    seconds. In a `hurry`, the process has normal priority, and an early end returns None, because there are
+    no previous rules to keep. When this returns, raises or is cancelled, the process has ended, unless it
+    hangs in the kernel.
     """
     log = structlog.get_logger(__name__)
     try:
@@ -73,31 +77,31 @@ async def read_elsewhere(
     except (OSError, subprocess.SubprocessError) as error:
         log.warning(_NOT_STARTED, error=str(error))
         return None
-    talk = _Talk(process, patience)
+    pipes = _Pipes(process, patience)
     try:
-        return await talk.about(task, Pace(0) if hurry else Pace())
+        return await pipes.run(task, Pace(0) if hurry else Pace())
     except asyncio.IncompleteReadError:
         code = await _ended(process, _ENDS_WITHIN)
-        said = await talk.last_words()
-        if hurry or (code >= 0 and not talk.began):
+        said = await pipes.last_words()
+        if hurry or (code >= 0 and not pipes.began):
             log.warning(_NOT_STARTED, code=code, said=said)
             return None
         log.error("the process that reads the rules ended early", code=code, said=said)
         _fail(f"the process that reads it {_how(code)}")
-    except Nonsense as error:
-        log.error("the process that reads the rules sent something else", error=str(error))
-        _fail("the process that reads it sent something else")
-    except _StandsStill:
-        where = await talk.busy_with()
+    except InvalidPieces as error:
+        log.error("the process that reads the rules sent invalid data", error=str(error))
+        _fail("the process that reads it sent invalid data")
+    except _Stalled:
+        where = await pipes.busy_with()
         log.error("the rules cannot be read: a file does not answer", file=where, seconds=patience)
-        _fail(f"it does not answer: reading it has been given up after {patience:g} s", where)
-    except OSError as error:  # no descriptor left for the pipes
-        log.error("the process that reads the rules cannot be spoken to", error=str(error))
-        _fail(f"the process that reads it cannot be spoken to: {error.strerror or error}")
+        _fail(f"it did not answer for {patience:g} s", where)
+    except OSError as error:  # no file descriptors for the pipes
+        log.error("the pipes to the process that reads the rules failed", error=str(error))
+        _fail(f"the pipes to the process that reads it failed: {error.strerror or error}")
     finally:
-        process.kill()  # before anything is awaited, which may be cancelled again
+        process.kill()  # before any await, which may be cancelled again
         try:
-            talk.close()
+            pipes.close()
         finally:
             await _ended(process, _ENDS_WITHIN)
 
@@ -110,13 +114,14 @@ def _start(command: Sequence[str], nicer: int, files: Sequence[int]) -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(_environment()),
-        # Ctrl-C is for this process, which then ends that one. Where Linux shares cores out by session (sched_autogroup), that
-        # counts in place of the priority.
+        # So that Ctrl-C reaches only this process, which then kills that one. With Linux's sched_autogroup,
+        # CPU time is divided by session, and not by priority.
         start_new_session=True,
         pass_fds=files,
     )
-    with contextlib.suppress(OSError):  # gone already, or not permitted
-        # From here, so that it gives way while it is still starting; not before, because until then this process waits for it.
+    with contextlib.suppress(OSError):  # it has ended, or this is not permitted
+        # From here, so that its start has low priority, too. Popen has returned, so nothing waits for it any
+        # more.
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, process.pid, min(19, own + nicer))
     return process
@@ -124,23 +129,23 @@ def _start(command: Sequence[str], nicer: int, files: Sequence[int]) -> subproce
 
 def _environment() -> Iterator[tuple[str, str]]:
     for name, value in os.environ.items():
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_TOO):
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES):
             yield name, value
-    # Where this package is, because it may be found by a hook of `site` and not by a path; behind Python's own modules.
+    # The path of this package comes last. It may have been imported through a hook of `site`, without a path.
     yield "PYTHONPATH", os.pathsep.join([*map(os.path.abspath, sys.path), _PACKAGES])
     if sys.dont_write_bytecode:
         yield "PYTHONDONTWRITEBYTECODE", "1"
 
 
 async def _ended(process: subprocess.Popen[bytes], patience: float) -> int:
-    """Wait until it has ended, which it is made to after so many seconds; its exit code, negative for a signal.
+    """Wait for its exit, and kill it after `patience` seconds. Returns its exit code, negative for a signal.
 
-    A process that hangs within the kernel does not end by SIGKILL either. It is left alone after as many seconds again, and
-    Python takes note of its end when it starts the next one.
+    Even SIGKILL does not end a process that hangs in the kernel. After as many seconds again, it is left
+    alone; Python reaps it when it starts the next one.
     """
     loop = asyncio.get_running_loop()
     for due in (loop.time() + patience, loop.time() + 2 * patience):
-        pause = _FIRST_LOOK
+        pause = _FIRST_POLL
         while True:
             code = process.poll()
             if code is not None:
@@ -148,7 +153,7 @@ async def _ended(process: subprocess.Popen[bytes], patience: float) -> int:
             if loop.time() >= due:
                 break
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LAST_LOOK)
+            pause = min(2 * pause, _LAST_POLL)
         process.kill()
     return -signal.SIGKILL
 
@@ -160,16 +165,16 @@ def _how(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"was ended by {name}" + (", as happens where memory runs out" if name == "SIGKILL" else "")
+    return f"was ended by {name}" + (", as happens if memory runs out" if name == "SIGKILL" else "")
 
 
 def _fail(why: str, what: str = "configuration") -> NoReturn:
-    message = f"could not be read: {why}. It is read again soon, and when a file changes"
+    message = f"could not be read: {why}. A retry follows soon, and when a file changes"
     raise InvalidRules([Problem(what, 0, "", message)], again=True) from None
 
 
 def _used(process: subprocess.Popen[bytes]) -> str:
-    """How much CPU time it has used, for comparison; always the same where the system does not say."""
+    """Return its CPU time as text for comparisons; empty if the system does not have it."""
     try:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -177,12 +182,12 @@ def _used(process: subprocess.Popen[bytes]) -> str:
     return " ".join(fields[11:13])  # in user mode, in the kernel
 
 
-class _StandsStill(Exception):
-    """Nothing has come of it for too long."""
+class _Stalled(Exception):
+    """The process has stalled."""
 
 
 class _LastWords(asyncio.Protocol):
-    """Reads what is written to stderr, so that nobody waits for room there, and keeps the end of it."""
+    """Reads stderr, so that the pipe never fills up, and keeps its end."""
 
     def __init__(self) -> None:
         self.text = b""
@@ -195,12 +200,12 @@ class _LastWords(asyncio.Protocol):
         self.complete.set()
 
 
-class _Talk:
-    """The pipes to such a process, and what goes through them."""
+class _Pipes:
+    """The pipes to the process."""
 
     def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
         self.began = False
-        """Whether it has begun to read."""
+        """Whether the process has begun to read."""
         self._process = process
         self._patience = patience
         assert process.stdin and process.stdout and process.stderr
@@ -209,14 +214,14 @@ class _Talk:
         self._words = _LastWords()
         self._open: list[asyncio.BaseTransport] = []
 
-    async def about(self, task: Task, pace: Pace) -> Loaded:
-        """What becomes of the task. Raises InvalidRules; IncompleteReadError where it has ended, Nonsense, _StandsStill, OSError."""
+    async def run(self, task: Task, pace: Pace) -> Loaded:
+        """Do a task. Raises InvalidRules, InvalidPieces, _Stalled, OSError; IncompleteReadError after its exit."""
         await self._connect(task)
         rules = Assembly()
         while not rules.complete:
             length = int.from_bytes(await self._read(LENGTH), "big")
             if length > _LARGEST:
-                raise Nonsense(f"a piece of {length} bytes")
+                raise InvalidPieces(f"a piece of {length} bytes")
             for _ in rules.add(await self._read(length)):
                 if pace.over:
                     await pace.breathe()
@@ -224,7 +229,7 @@ class _Talk:
         return rules.result()
 
     async def _connect(self, task: Task) -> None:
-        """Give the task. Stdin stays open after it: that it is closed tells the process that nobody waits for it."""
+        """Send the task. Stdin stays open: closing it cancels the task."""
         loop = asyncio.get_running_loop()
         pieces = asyncio.StreamReaderProtocol(self._pieces)
         self._open.append((await loop.connect_read_pipe(lambda: pieces, self._stdout))[0])
@@ -234,7 +239,7 @@ class _Talk:
         self._input.write(framed(pickle.dumps(task)))
 
     async def _read(self, length: int) -> bytes:
-        """So many bytes, for which it may take as long as it likes while it works."""
+        """Read `length` bytes. The process may take any time as long as it works."""
         loop = asyncio.get_running_loop()
         used: str | None = None
         while True:
@@ -245,24 +250,24 @@ class _Talk:
             except TimeoutError:
                 before, used = used, _used(self._process)
                 if used == before and loop.time() - due < _LATE:
-                    raise _StandsStill from None
+                    raise _Stalled from None
 
     async def busy_with(self) -> str:
-        """The file that it waits for, as it says itself; it ends with that."""
+        """Return the name of the file that the process waits for. It ends the process."""
         with contextlib.suppress(OSError, RuntimeError):
             self._input.write(b"?")
         return await self.last_words() or "configuration"
 
     async def last_words(self) -> str:
-        """The end of what it has written to stderr."""
+        """Return the end of its stderr."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._words.complete.wait(), _ENDS_WITHIN)
         return self._words.text.decode(errors="backslashreplace")
 
     def close(self) -> None:
-        """Close what is open; a pipe that was given to the event loop by that."""
+        """Close all pipes. The event loop closes those that were connected to it."""
         for transport in self._open:
             transport.close()
         for pipe in (self._stdout, self._stderr, self._stdin)[len(self._open) :]:
-            with contextlib.suppress(OSError):  # uvloop has closed the one that it was just being given
+            with contextlib.suppress(OSError):  # uvloop closes a pipe that it fails to connect
                 pipe.close()

@@ -1,10 +1,10 @@
 """The process that reads rules, started by process.py: `python -m ratelimit_service.loading.reader`.
 
-    stdin     the task, pickled, and then nothing until its sender goes away, or gives up
-    stdout    an empty piece as soon as the work begins, and then those of the result
-    stderr    what Python says where it ends by a mistake of ours; what it is busy with, where its sender gives up
+    stdin     the task, pickled; later its end, if the parent ends, or one byte, if the parent gives up
+    stdout    an empty piece when the work begins, and then the pieces of the result
+    stderr    a traceback after a bug; the name of the current file, if the parent gives up
 
-Each message has its length before it. What is imported here is waited for at each reload, so it is no more than is needed.
+Each message follows its length. Every reload waits for the imports of this module, so they are few.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from .task import Task
 
 
 def main() -> None:
-    """Do one task, and end."""
-    _go_first()
+    """Do one task, and exit."""
+    _prefer_for_oom_kill()
     out = _own_stdout()
-    task: Task = pickle.loads(_task())  # noqa: S301  # from the process that has started this one
+    task: Task = pickle.loads(_task())  # noqa: S301  # from the parent process
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     garbage.disable()
     try:
-        for piece in _said(task):
+        for piece in _result(task):
             out.write(pieces.framed(piece))
             out.flush()
-    except BrokenPipeError:  # nobody waits for it any more
+    except BrokenPipeError:  # the parent has gone
         os._exit(1)
-    os._exit(0)  # to take everything down would take longer than to pass it on
+    os._exit(0)  # releasing the rules would take longer than sending them
 
 
-def _said(task: Task) -> Iterator[bytes]:
-    """That the work begins, and then what it comes to."""
+def _result(task: Task) -> Iterator[bytes]:
+    """Yield an empty piece before the work, and the pieces of the result."""
     yield b""
     try:
         rules = task.rules()
@@ -52,7 +52,7 @@ def _said(task: Task) -> Iterator[bytes]:
 
 
 def _task() -> bytes:
-    """What stands in stdin first. Read without a buffer, which the thread that waits for the end of stdin would hold."""
+    """Read the task from stdin, without a buffer, because the thread that waits for its end reads it, too."""
     stdin = sys.stdin.fileno()
     missing = int.from_bytes(os.read(stdin, pieces.LENGTH), "big")
     task = b""
@@ -65,25 +65,26 @@ def _task() -> bytes:
 
 
 def _own_stdout() -> BinaryIO:
-    """The way out for pieces alone: who prints, prints to stderr."""
+    """Return stdout, and redirect `print` to stderr: stdout is for pieces alone."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return out
 
 
 def _end_with_the_parent() -> None:
-    """Wait until the parent ends, however it does, or wants the rules no more: its end of the pipe is closed then.
+    """Exit when the parent ends or cancels the load, which closes its end of the pipe.
 
-    A byte means that it waits in vain for a file. The main thread has the name of the file that it reads (sources/files.py).
+    A byte means that the parent gives up on a file that does not answer. The name of the main thread is that
+    file (sources/files.py).
     """
     if os.read(sys.stdin.fileno(), 1):
         os.write(sys.stderr.fileno(), threading.main_thread().name.encode(errors="backslashreplace"))
     os._exit(1)
 
 
-def _go_first() -> None:
-    """Where memory runs out, it is to end this process and not the one that serves."""
-    with contextlib.suppress(OSError):  # not on a Linux
+def _prefer_for_oom_kill() -> None:
+    """Make the kernel kill this process, not the serving one, if memory runs out."""
+    with contextlib.suppress(OSError):  # not on Linux
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 

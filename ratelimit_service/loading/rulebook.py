@@ -1,4 +1,4 @@
-"""Loading rules and putting them in force; a load that fails leaves those in force that were."""
+"""Loads rules and puts them in force. A load that fails leaves the previous rules in force."""
 
 from __future__ import annotations
 
@@ -15,72 +15,48 @@ from ..core.errors import InvalidRules, Problem
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import DomainRules
 from ..core.planner import Planner
-from ..core.rules.document import Document
+from ..core.rules.document import Contents, Read
 from ..core.rules.reader import Loaded
-from ..ports import Read, RuleChange, Taken
+from ..ports import RuleChange, Taken
 from ..runtime import garbage
 from ..runtime.threads import StuckError, Thread
 from ..service import RateLimitService
 from .combined import Combined
-from .process import STANDS_STILL, read_elsewhere
+from .process import STALLED_AFTER, read_elsewhere
 from .slices import Pace, at_once, in_slices
 from .task import Task
 
 
-class Compiled(NamedTuple):
-    """The rules of documents, ready for look-ups; the warnings about them; and the rules as they were written."""
-
-    tree: RuleTree
-    warnings: Sequence[Problem]
-    domains: Sequence[DomainRules]
-
-
-def compile_rules(
-    documents: Sequence[Document],
-    problems: Sequence[Problem],
-    warnings: Sequence[Problem] = (),
-    *,
-    merge_domains: bool,
-    budget_domains: frozenset[str] = frozenset(),
-) -> Compiled:
-    """The rules of `documents`, and the warnings about them, behind those of reading them.
-
-    Raises InvalidRules where anything is wrong with them, or `problems` says that some are missing; with all of it.
-    """
-    rules = Task(lambda: (documents, problems, warnings), merge_domains, budget_domains).rules()
-    return Compiled(RuleTree(rules.domains), rules.warnings, rules.domains)
-
-
 class LoadObserver(Protocol):
-    """Told of every load."""
+    """Observes every load. Its generators run in slices or in a thread, in steps of some microseconds."""
 
     def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
-        """These rules are about to come into force. In steps of some microseconds, done in slices or in another thread."""
+        """Prepare for rules that are about to come into force."""
         ...
 
     def config_loaded(self, tree: RuleTree, now: float) -> None:
-        """Rules came into force at `now`, seconds since 1970."""
+        """Observe that rules came into force at `now`, in seconds since 1970."""
         ...
 
     def config_replaced(self) -> Generator[None, None, None]:
-        """Release what is kept of the rules before. In steps of some microseconds, done in slices."""
+        """Release what is cached for the previous rules."""
         ...
 
     def config_failed(self) -> None:
-        """A load failed; the rules in force stay."""
+        """Observe that a load failed. The rules in force stay."""
         ...
 
     def config_rejected(self, rejected: bool) -> None:
-        """Whether something that was read last is refused still, though other rules have come into force."""
+        """Observe whether any source has problems, although other rules may have come into force."""
         ...
 
 
 FILES = "files"
-"""The source that `Rulebook.load` reads."""
+"""The source that Rulebook.load reads."""
 
 
-class _Outcome(NamedTuple):
-    """What was read; and with it, where that changes what is in force: the rules of all sources, ready for look-ups."""
+class _NewRules(NamedTuple):
+    """The rules that were read, and the rules of all sources with their tree; None if these do not change."""
 
     rules: Loaded
     combined: Combined | None
@@ -91,16 +67,14 @@ _Merge = Callable[[Loaded], Combined | None]
 
 
 class Rulebook:
-    """Reads documents, and gives the services the rules in them.
+    """Reads the rules of all sources, and puts them in force for the services.
 
-    They are read by another process, because calls would wait for a thread again and again, and because what reading takes of
-    memory goes with it. What is left to do here is done in slices: taking the rules over, and letting go of those before. Between
-    the two they change at one stroke. The first ones are waited for, and so it hurries. (`read` is pickled for that.)
+    Another process reads them. A thread would delay calls again and again, and the memory for reading is
+    freed with the process. This process takes the new rules over in slices, replaces the old ones in one
+    step, and releases these in slices. The first load does not pause, because nothing can be served before
+    it. The garbage collector is off during a load (runtime/garbage.py).
 
-    Rules are so many objects that the garbage collector would stop everybody for tenths of a second to look at them. There are
-    no cycles in them, so it does not: it is off while they are made, and leaves them alone afterwards.
-
-    There may be several `sources`; where two have the same domain, it is that of the first.
+    If two of the `sources` have the same domain, the first one takes precedence. `read` must be picklable.
     """
 
     def __init__(
@@ -120,73 +94,73 @@ class Rulebook:
         self._loading = asyncio.Lock()
         self._wrong: dict[str, Sequence[Problem]] = {}
         self.combined = Combined({source: {} for source in sources})
-        """What each source has."""
+        """The rules of each source."""
         self.again = False
-        """Whether the last load may go well another time, though no file changes."""
+        """Whether a retry of the last load may succeed without a change of the files."""
         self._thread = Thread("reading the rules")
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """What was wrong with the last load of the files; empty where it went well."""
+        """The problems of the last load of the files."""
         return self._wrong.get(FILES, ())
 
     @property
     def domains(self) -> Sequence[DomainRules]:
-        """The rules in force, as they were written."""
+        """The rules in force, as in the configuration."""
         return self.combined.domains
 
     @property
     def _tree(self) -> RuleTree | None:
-        """The rules in force: those of each service."""
+        """The rules in force, which all services share."""
         return self._services[0].tree
 
     async def load(self) -> bool:
-        """Load the files once; whether new rules are in force. What is wrong is logged, counted and kept in `problems`."""
+        """Load the files once, and return whether this succeeded. Problems are logged, counted, and kept."""
 
         def merge(rules: Loaded) -> Combined:
             return self.combined.with_(FILES, {domain.name: domain for domain in rules.domains})
 
         async with self._loading:
             try:
-                outcome = await self._read(self._task, merge)
+                new = await self._read(self._task, merge)
             except InvalidRules as error:
                 self.again = error.again
                 await self._failed(FILES, error.problems)
                 return False
             self.again = False
             self._wrong.pop(FILES, None)
-            return await self._use(outcome)
+            return await self._use(new)
 
     async def change(self, source: str, change: RuleChange) -> Taken:
-        """Put what a source has changed in force, as far as nothing is wrong with it. What is wrong is logged and counted."""
+        """Put the changed domains of a source in force, except those with problems."""
         read = change.read or _nothing
         task = self._task._replace(read=read, files=change.files, apart=True)
 
         def merge(rules: Loaded) -> Combined | None:
-            before = self.combined.of(source)
+            previous = self.combined.of(source)
             found = {domain.name: domain for domain in rules.domains if domain.name in change.domains}
-            gone = change.gone.intersection(before)
+            gone = change.gone.intersection(previous)
             first = self._tree is None and not rules.problems
             if (change.whole and rules.problems) or not (found or gone or first):
                 return None
             return self.combined.with_(
-                source, {name: rules for name, rules in before.items() if name not in gone} | found
+                source, {name: rules for name, rules in previous.items() if name not in gone} | found
             )
 
         async with self._loading:
             try:
-                outcome = await self._read(task if change.read else None, merge)
+                new = await self._read(task if change.read else None, merge)
             except InvalidRules as error:
                 await self._failed(source, error.problems)
                 return Taken(problems=tuple(error.problems), again=error.again)
-            changed = await self._use(outcome)
-            if outcome.rules.problems:
-                await self._failed(source, outcome.rules.problems, "the last good rules of these domains")
-        accepted = {domain.name for domain in outcome.rules.domains} if changed else set()
-        return Taken(change.domains.intersection(accepted), tuple(outcome.rules.problems), changed=changed)
+            changed = await self._use(new)
+            if new.rules.problems:
+                await self._failed(source, new.rules.problems, "the last good rules of these domains")
+        accepted = {domain.name for domain in new.rules.domains} if changed else set()
+        return Taken(change.domains.intersection(accepted), tuple(new.rules.problems), changed=changed)
 
     def blame(self, source: str, problems: Sequence[Problem]) -> None:
-        """Say what is wrong with what a source wants, whenever that changes without a load."""
+        """Set the problems of a source that have changed without a load."""
         self._wrong[source] = problems
         self._observer.config_rejected(any(self._wrong.values()))
 
@@ -197,71 +171,71 @@ class Rulebook:
         self._observer.config_failed()
         await in_slices(self._refuse(problems, in_force))
 
-    async def _use(self, outcome: _Outcome) -> bool:
-        """Warn of what was noticed, and put the rules in force; whether there are any that were not before."""
-        await in_slices(self._warn(outcome.rules.warnings))
-        if outcome.combined is None:
+    async def _use(self, new: _NewRules) -> bool:
+        """Log the warnings, and put the rules in force. Return whether the rules in force have changed."""
+        await in_slices(self._warn(new.rules.warnings))
+        if new.combined is None:
             return False
-        tree, before = outcome.tree, self.combined
+        tree, previous = new.tree, self.combined
         released = [
-            _Before(
+            _Previous(
                 self._tree,
-                before.domains,
+                previous.domains,
                 [service.use(tree) for service in self._services],
-                frozenset(map(id, outcome.combined.domains)),
+                frozenset(map(id, new.combined.domains)),
             ),
         ]
-        self.combined = outcome.combined
-        del before, outcome
+        self.combined = new.combined
+        del previous, new
         self._observer.config_loaded(tree, time.time())
         if any(self._wrong.values()):
             self._observer.config_rejected(True)
         self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
         await in_slices(self._observer.config_replaced())
-        await in_slices(_letting_go(released))
+        await in_slices(_release(released))
         return True
 
-    async def _read(self, task: Task | None, merge: _Merge) -> _Outcome:
-        """Read rules, and compile what is in force with them. Raises InvalidRules."""
+    async def _read(self, task: Task | None, merge: _Merge) -> _NewRules:
+        """Read rules, and compile the rules of all sources. Raises InvalidRules."""
         try:
             with garbage.paused_for_loading():
-                return await self._outcome(task, merge)
+                return await self._new_rules(task, merge)
         except InvalidRules:
             raise
-        except Exception as error:  # out of descriptors, threads or memory, or a mistake of ours
+        except Exception as error:  # no file descriptors, threads or memory, or a bug
             self._log.error("the rules cannot be loaded", exc_info=error)
-            text = f"could not be loaded: {type(error).__name__}: {error}. It is read again soon"
+            text = f"could not be loaded: {type(error).__name__}: {error}. A retry follows soon"
             raise InvalidRules([Problem("configuration", 0, "", text)], again=True) from None
 
-    async def _outcome(self, task: Task | None, merge: _Merge) -> _Outcome:
+    async def _new_rules(self, task: Task | None, merge: _Merge) -> _NewRules:
         hurry = self._tree is None
         pace = Pace(0) if hurry else Pace()
         rules = Loaded((), ()) if task is None else await read_elsewhere(task, hurry=hurry)
         if rules is None:
             assert task is not None
             try:
-                return await self._thread.do(partial(self._outcome_here, task, merge), STANDS_STILL)
+                return await self._thread.do(partial(self._new_rules_here, task, merge), STALLED_AFTER)
             except StuckError as error:
-                problem = Problem(error.doing, 0, "", f"could not be read: {error}. It is read again soon")
+                problem = Problem(error.doing, 0, "", f"could not be read: {error}. A retry follows soon")
                 raise InvalidRules([problem], again=True) from None
         combined = merge(rules)
         if combined is None:
-            return _Outcome(rules, None, _NO_RULES)
+            return _NewRules(rules, None, _NO_RULES)
         tree = await in_slices(RuleTree.in_steps(combined.domains, self._compiled(combined)), pace)
         await in_slices(self._observer.config_read(tree), pace)
-        return _Outcome(rules, combined, tree)
+        return _NewRules(rules, combined, tree)
 
-    def _outcome_here(self, task: Task, merge: _Merge) -> _Outcome:
+    def _new_rules_here(self, task: Task, merge: _Merge) -> _NewRules:
         rules = task.rules()
         combined = merge(rules)
         if combined is None:
-            return _Outcome(rules, None, _NO_RULES)
+            return _NewRules(rules, None, _NO_RULES)
         tree = RuleTree(combined.domains)
         at_once(self._observer.config_read(tree))
-        return _Outcome(rules, combined, tree)
+        return _NewRules(rules, combined, tree)
 
     def _compiled(self, combined: Combined) -> dict[str, Domain]:
-        """The domains in force that stay as they are."""
+        """Return the compiled domains that stay in force unchanged."""
         tree = self._tree
         if tree is None:
             return {}
@@ -287,12 +261,12 @@ class Rulebook:
 _NO_RULES = RuleTree()
 
 
-def _nothing() -> tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]:
-    return (), (), ()
+def _nothing() -> Contents:
+    return Contents()
 
 
-class _Before(NamedTuple):
-    """Rules that were in force, and who has planned by them. `kept` has the identities of those that still are."""
+class _Previous(NamedTuple):
+    """The previous rules and their planners. `kept` has the ids of the domains that are still in force."""
 
     tree: RuleTree | None
     domains: Sequence[DomainRules]
@@ -300,22 +274,23 @@ class _Before(NamedTuple):
     kept: frozenset[int] = frozenset()
 
 
-def _letting_go(rules: list[_Before]) -> Generator[None, None, None]:
-    """Drop rules, of which this list is all that holds them: by themselves they would go in one call of many milliseconds.
+def _release(rules: list[_Previous]) -> Generator[None, None, None]:
+    """Release the rules in this list, to which there are no other references, in small steps.
 
-    So something else holds each part of them first. What holds others goes before these do.
+    Clearing the list alone would free everything in one call of many milliseconds. So a queue refers to each
+    object first. Parents are released before their children, so that no single release frees a whole tree.
     """
-    parts: deque[object] = deque()
-    for part in _parts(rules[0]):
-        parts.append(part)
+    queue: deque[object] = deque()
+    for each in _objects_of(rules[0]):
+        queue.append(each)
         yield
     rules.clear()
-    while parts:
-        parts.popleft()
+    while queue:
+        queue.popleft()
         yield
 
 
-def _parts(rules: _Before) -> Iterator[object]:
+def _objects_of(rules: _Previous) -> Iterator[object]:
     for planner in rules.planners:
         yield planner
         yield from planner.cached

@@ -1,6 +1,6 @@
-"""Long work on the event loop, done a slice at a time, so that no call waits for more than a slice.
+"""Long work on the event loop, in slices: no call waits longer than a slice.
 
-Such work is a generator that yields wherever it may be interrupted, after some microseconds each time.
+Such work is a generator that yields every few microseconds, wherever it can pause.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SLICE = 0.0005
-"""Seconds of work in one go. A call that comes meanwhile waits so long at worst, which is a fortieth of what gateways wait."""
+"""Seconds of a slice: the longest delay of a call, and a fortieth of the usual deadline of gateways."""
 
 BREATH = 0.002
-"""Seconds between two slices. So the work takes a fifth of the time, and what has come during a slice is long done by the next."""
+"""Seconds between two slices. So slices take a fifth of the time, and calls do not pile up."""
 
 
 class Pace:
-    """Says when a slice is over; for work that is not one generator. `breath` is in seconds."""
+    """Measures slices, for work that is not one generator. `breath` is the pause between them, in seconds."""
 
     def __init__(self, breath: float | None = None) -> None:
         self._breath = BREATH if breath is None else breath
@@ -28,17 +28,17 @@ class Pace:
 
     @property
     def over(self) -> bool:
-        """Whether the others are to have their turn."""
+        """Return whether the slice is over."""
         return perf_counter() >= self._end
 
     async def breathe(self) -> None:
-        """Give them their turn, and begin the next slice."""
+        """Pause, and begin the next slice."""
         await asyncio.sleep(self._breath)
         self._end = perf_counter() + SLICE
 
 
 async def in_slices(steps: Generator[None, None, T], pace: Pace | None = None) -> T:
-    """Do the work of `steps` in slices, and return what it comes to."""
+    """Run `steps` in slices, and return their result."""
     pace = pace or Pace()
     result: list[T] = []
     for _ in _into(result, steps):
@@ -48,7 +48,7 @@ async def in_slices(steps: Generator[None, None, T], pace: Pace | None = None) -
 
 
 def at_once(steps: Generator[None, None, T]) -> T:
-    """The same in one go, for where nobody waits."""
+    """Run `steps` without pauses, and return their result."""
     result: list[T] = []
     for _ in _into(result, steps):
         pass
@@ -56,5 +56,5 @@ def at_once(steps: Generator[None, None, T]) -> T:
 
 
 def _into(result: list[T], steps: Generator[None, None, T]) -> Generator[None, None, None]:
-    """The same steps, and then what they come to in a list."""
+    """Yield from `steps`, and append their result to `result`."""
     result.append((yield from steps))

@@ -1,22 +1,20 @@
-"""What there is to load. It can be pickled, because another process may be told to do it."""
+"""A load as a task that can be pickled, because another process may do it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..core.errors import InvalidRules
 from ..core.rules.apart import load_apart
+from ..core.rules.document import Contents, Read
 from ..core.rules.reader import Loaded, load
-
-if TYPE_CHECKING:  # which the process that reads rules need not import
-    from ..ports import Read
 
 
 class Task(NamedTuple):
-    """Where rules come from, and what is to be made of them (MERGE_DOMAIN_CONFIG, BUDGET_DOMAINS).
+    """A source, and the settings for reading its rules (MERGE_DOMAIN_CONFIG, BUDGET_DOMAINS).
 
-    `apart`: the rules of a domain hold by themselves, whatever is wrong with others. `files` are the descriptors of open files
-    that `read` reads. `several`: other domains are read by other tasks.
+    With `apart`, the rules of a domain are valid by themselves, whatever is wrong with others. `files` are
+    the file descriptors of open files that `read` reads. With `several`, other tasks read other domains.
     """
 
     read: Read
@@ -27,13 +25,13 @@ class Task(NamedTuple):
     several: bool = False
 
     def rules(self) -> Loaded:
-        """Read, parse and check them. Raises InvalidRules with all that is wrong, with what is missing first; not `apart`."""
-        documents, problems, noticed = self.read()
+        """Read and check the rules. Unless `apart`, raises InvalidRules with all problems."""
+        documents, problems, warnings = self.read()
         if self.apart:
             loaded = load_apart(
                 documents, problems, merge_domains=self.merge_domains, budget_domains=self.budget_domains
             )
-            return loaded._replace(warnings=(*noticed, *loaded.warnings))
+            return loaded._replace(warnings=(*warnings, *loaded.warnings))
         try:
             loaded = load(
                 documents,
@@ -42,8 +40,13 @@ class Task(NamedTuple):
                 several=self.several,
             )
         except InvalidRules as error:
-            raise InvalidRules((*problems, *error.problems), (*noticed, *error.warnings)) from None
-        warnings = (*noticed, *loaded.warnings)
+            raise InvalidRules((*problems, *error.problems), (*warnings, *error.warnings)) from None
+        warnings = (*warnings, *loaded.warnings)
         if problems:
             raise InvalidRules(problems, warnings)
         return loaded._replace(warnings=warnings)
+
+
+def load_rules(contents: Contents, *, merge_domains: bool) -> Loaded:
+    """Return the rules in what a source has read. Raises InvalidRules with all problems."""
+    return Task(lambda: contents, merge_domains).rules()

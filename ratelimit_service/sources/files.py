@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import InvalidRules, Problem
-from ..core.rules.document import Document
+from ..core.rules.document import Contents, Document
 
 _YAML = (".yaml", ".yml")
 
@@ -163,14 +163,6 @@ def _dotted(parts: Sequence[str]) -> str:
 
 def _is_kubernetes_own(name: str) -> bool:
     return name.startswith("..")
-
-
-class Contents(NamedTuple):
-    """The documents of the files, the problems of files that cannot be read, and warnings."""
-
-    documents: list[Document]
-    problems: list[Problem]
-    warnings: Sequence[Problem] = ()
 
 
 def read(find: Find, where: str = "configuration", manifest_domain: str = "") -> Contents:

@@ -123,3 +123,17 @@ def test_a_shell_sees_the_exit_code(tmp_path: Path) -> None:
     assert (0, "ok: 1 rule in 1 domain\n", "") == run("check-config", str(tmp_path), environment={})
     assert 1 == run("check-config", str(tmp_path / "gone"), environment={}).code
     assert 2 == run("check-config", environment={}).code
+
+
+def test_it_imports_neither_the_service_nor_a_store() -> None:
+    """Pipelines and hooks run it for each commit, and wait for its imports."""
+    script = (
+        "import sys; from pathlib import Path; from ratelimit_service.cli.commands import check_config; "
+        "check_config([Path('config/examples')], strict=False, merge_domains=False); "
+        "print(*sorted(name for name in sys.modules if name.startswith('ratelimit_service.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=30
+    )
+    rooms = {name.split(".")[1] for name in done.stdout.splitlines()[-1].split()}
+    assert {"cli", "core", "loading", "observe", "runtime", "settings", "sources"} == rooms

@@ -7,14 +7,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from ratelimit_service.core.errors import InvalidRules, Problem
-from ratelimit_service.core.rules.document import Document
+from ratelimit_service.core.rules.document import Contents
 
-Contents = tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]
-NOTHING: Contents = ((), (), ())
+NOTHING = Contents()
 
 
 def killed() -> Contents:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.model import DomainRules
-from ratelimit_service.core.rules.document import Document
+from ratelimit_service.core.rules.document import Contents
 from ratelimit_service.loading.combined import Combined
 from ratelimit_service.loading.rulebook import FILES, Rulebook
 from ratelimit_service.observe.metrics import Metrics
@@ -42,9 +41,9 @@ def logged() -> Iterator[list[Any]]:
         yield lines
 
 
-def documents(texts: Sequence[str]) -> tuple[list[Document], list[Problem], list[Problem]]:
+def documents(texts: Sequence[str]) -> Contents:
     """What a source has said; read by another process, by the name of this function."""
-    return [read(f"text {place}", text) for place, text in enumerate(texts)], [], []
+    return Contents([read(f"text {place}", text) for place, text in enumerate(texts)])
 
 
 def rules(domain: str, amount: object) -> str:
@@ -68,7 +67,7 @@ class Book:
             [self.service], self._read, self.metrics, merge_domains=False, sources=CONFIG_TYPE
         )
 
-    def _read(self) -> tuple[list[Document], list[Problem], list[Problem]]:
+    def _read(self) -> Contents:
         return documents(self.files)
 
     async def load(self, *files: str) -> bool:
@@ -128,7 +127,7 @@ async def test_a_domain_belongs_to_the_first_source_that_has_it(book: Book) -> N
     await book.book.change("xds ai", change(rules("d", 1)))
     await book.book.change("xds eg", change(rules("d", 2)))
     assert {"d": 2} == book.in_force()
-    assert ["'d' has its rules at text 0:1, which hold: give them another domain"] == [
+    assert ["'d' has rules at text 0:1, which take precedence: use another domain"] == [
         problem.message for problem in book.book.combined.hidden("xds ai").values()
     ]
     await book.load(rules("d", 3))

@@ -13,7 +13,7 @@ import pytest
 from ratelimit_service.core.errors import InvalidRules, Problem
 from ratelimit_service.core.rules.reader import Loaded, load
 from ratelimit_service.loading import pieces
-from ratelimit_service.loading.pieces import Assembly, Nonsense
+from ratelimit_service.loading.pieces import Assembly, InvalidPieces
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.sources.yaml_text import read
 from testing.service import REPOSITORY
@@ -95,7 +95,7 @@ def test_it_is_complete_with_the_last_piece_and_not_before() -> None:
     *most, last = pieces.loaded(loaded(MANY))
     assembly = assembled(most)
     seen = [assembly.complete]
-    with pytest.raises(Nonsense, match="no end"):
+    with pytest.raises(InvalidPieces, match="no end"):
         assembly.result()
     at_once(assembly.add(last))
     assert [False, True] == [*seen, assembly.complete]
@@ -108,7 +108,7 @@ def test_a_damaged_piece_is_nonsense_or_says_something_else(where: int) -> None:
     damaged = first[:where] + bytes([first[where] ^ 0x55]) + first[where + 1 :]
     try:
         assembled([damaged, *others]).result()
-    except (Nonsense, InvalidRules):
+    except (InvalidPieces, InvalidRules):
         return
 
 
@@ -118,14 +118,14 @@ def test_a_piece_that_is_cut_off_is_nonsense() -> None:
     for length in range(1, len(piece)):
         try:
             assembly = assembled([piece[:length]])
-        except Nonsense:
+        except InvalidPieces:
             continue
         assert not assembly.complete
 
 
 def test_a_piece_makes_nothing_but_parts_of_rules() -> None:
     """A pickle could call whatever it names."""
-    with pytest.raises(Nonsense, match=r"posix\.system"):
+    with pytest.raises(InvalidPieces, match=r"posix\.system"):
         assembled([pickle.dumps((os.system, 0))])
 
 
@@ -133,11 +133,11 @@ def test_a_piece_makes_nothing_but_parts_of_rules() -> None:
 def test_what_is_no_rule_is_nonsense(thing: object) -> None:
     """Also where it could be unpickled."""
     end = pickle.dumps((pieces.End(0, 0), 0))
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidPieces):
         assembled([pickle.dumps(thing), end]).result()
 
 
 def test_a_problem_that_is_none_is_nonsense() -> None:
     """Nobody could log it."""
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidPieces):
         assembled([pickle.dumps(("a text", 0)) + pickle.dumps((pieces.End(1, 0), 0))]).result()

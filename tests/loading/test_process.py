@@ -165,8 +165,8 @@ async def test_it_imports_what_reading_takes_and_no_server(tmp_path: Path) -> No
 async def test_one_that_is_killed_is_a_problem_of_the_load(logged: list[Any]) -> None:
     """Which says so, where mistakes in files are said."""
     assert [
-        "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens where memory runs out. "
-        "It is read again soon, and when a file changes"
+        "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens if memory runs out. "
+        "A retry follows soon, and when a file changes"
     ] == await wrong(Task(reads.killed))
     assert [("error", -9)] == [(line["log_level"], line["code"]) for line in logged]
 
@@ -183,8 +183,8 @@ async def test_a_file_that_does_not_answer_is_given_up_by_name(
         await read_elsewhere(reading(path), hurry=hurry, patience=0.2)
     (problem,) = refused.value.problems
     assert (
-        f"{path}: could not be read: it does not answer: reading it has been given up after 0.2 s. "
-        "It is read again soon, and when a file changes"
+        f"{path}: could not be read: it did not answer for 0.2 s. "
+        "A retry follows soon, and when a file changes"
     ) == str(problem)
     assert refused.value.again
     assert [("error", str(path))] == [(line["log_level"], line["file"]) for line in logged]
@@ -214,7 +214,7 @@ async def test_pipes_that_cannot_be_had_are_a_problem_of_the_load(
     before = open_files(), children(os.getpid())
     monkeypatch.setattr(asyncio.get_running_loop(), "connect_read_pipe", refuse)
     (problem,) = await wrong(Task(reads.chatty))
-    assert "cannot be spoken to: Too many open files" in problem
+    assert "the pipes to the process that reads it failed: Too many open files" in problem
     assert before == (open_files(), children(os.getpid()))
 
 
@@ -317,7 +317,7 @@ async def test_one_that_says_something_else_is_ended(data: bytes, logged: list[A
     """It is not waited for, and nothing of what it says comes into force."""
     others = children(os.getpid())
     (problem,) = await wrong(Task(reads.killed), "-c", writing(data))
-    assert "the process that reads it sent something else" in problem
+    assert "the process that reads it sent invalid data" in problem
     assert others == children(os.getpid())
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import weakref
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from threading import get_ident
@@ -20,16 +20,15 @@ import pytest
 import structlog
 
 from ratelimit_service.core import planner, prepared
-from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matching import tree as matcher
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.rules.document import Document, MappingNode
+from ratelimit_service.core.rules.document import Contents, MappingNode
 from ratelimit_service.core.rules.reader import Loaded
 from ratelimit_service.loading import rulebook, slices
 from ratelimit_service.loading.process import read_elsewhere
-from ratelimit_service.loading.rulebook import Rulebook, _Before, _letting_go
+from ratelimit_service.loading.rulebook import Rulebook, _Previous, _release
 from ratelimit_service.loading.task import Task
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources import files
@@ -76,14 +75,14 @@ class Reader:
         self.collecting: list[bool] = []
         self.roots: list[weakref.ref[Root]] = []
 
-    def read(self) -> tuple[Sequence[Document], Sequence[Problem], Sequence[Problem]]:
+    def read(self) -> Contents:
         self.collecting.append(gc.isenabled())
         document = read("rules.yaml", self.text)
         assert isinstance(document.root, MappingNode)
         root = Root(document.root.line, document.root.items)
         self.roots.append(weakref.ref(root))
         document.root = root
-        return [document], [], []
+        return Contents([document])
 
 
 class Told:
@@ -338,10 +337,10 @@ def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         entries = (Entry(b"team", b"%d" % number),)
         plans.plan(Request("d", (Descriptor(entries),), key=b"%d" % number), MIDNIGHT)
-    rules = [_Before(tree, (source,), [plans])]
+    rules = [_Previous(tree, (source,), [plans])]
     del inner, source, tree, plans
     at_each_step = []
-    for _ in _letting_go(rules):
+    for _ in _release(rules):
         at_each_step.append(gone)
         gone = 0
     assert (1, 2 * 201 + 1 + 100) == (max(at_each_step), sum(at_each_step) + gone)

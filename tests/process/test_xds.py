@@ -151,8 +151,8 @@ def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path)
                 "a rejection with both", lambda: len(ai.rejections and ai.rejections[-1].split("\n")) == 2
             )
             assert [
-                "both: domain: 'both' has its rules at xds eg: both: domain, which hold: give them another domain",
-                f"file: domain: 'file' has its rules at {path}:1, which hold: give them another domain",
+                "both: domain: 'both' has rules at xds eg: both: domain, which take precedence: use another domain",
+                f"file: domain: 'file' has rules at {path}:1, which take precedence: use another domain",
             ] == sorted(ai.rejections[-1].split("\n"))
             assert [] == eg.rejections
             write(path, rules("file", 6))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...core.errors import InvalidRequest
 from ...core.model import DescriptorRule, DomainRules, Rule
-from ...loading.rulebook import compile_rules
+from ...loading.task import load_rules
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...sources import files
 
@@ -37,7 +37,7 @@ class _Template(NamedTuple):
 def load(paths: Sequence[Path], *, merge_domains: bool = False) -> Sequence[DomainRules]:
     """The domains in files of rules. Raises InvalidRules."""
     contents = files.read(files.named(paths), ", ".join(map(str, paths)), "")
-    return compile_rules(*contents, merge_domains=merge_domains).domains
+    return load_rules(contents, merge_domains=merge_domains).domains
 
 
 def requests(domains: Sequence[DomainRules], many: int, seed: int) -> Iterator[RateLimitRequest]:

@@ -1,6 +1,7 @@
-"""Documents -> rules, each domain by itself: a domain that is wrong is left out, and the others are loaded.
+"""From documents to rules, each domain by itself: one with an error is skipped, and the others are loaded.
 
-For sources in which many people write, each their own domains: the mistake of one must not hold up the rules of all.
+This is for sources with many authors, each with domains of their own. A mistake of one must not delay the
+rules of all.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ def load_apart(
     merge_domains: bool = False,
     budget_domains: frozenset[str] = frozenset(),
 ) -> Loaded:
-    """The rules of all domains with which nothing is wrong; and, as `problems`, what is wrong with the others.
+    """Return the rules of all domains without errors, and the errors of the others as `Loaded.problems`.
 
-    `problems` has what is wrong with documents already, by their names. As with `load`, but with each domain by itself;
-    without `merge_domains`, several documents of one domain are all wrong, because none of them is the right one.
+    `problems` are the known errors of documents, by the name of the file. The other arguments are those of
+    `load`. Without `merge_domains`, several documents of one domain are all errors, because none of them
+    takes precedence.
     """
     refused = {problem.file for problem in problems}
     domains: list[DomainRules] = []
     warnings: list[Problem] = []
     wrong = list(problems)
-    for name, those in _by_domain(documents).items():
-        if any(each.file in refused for each in those):
+    for name, group in _by_domain(documents).items():
+        if any(each.file in refused for each in group):
             continue
-        if len(those) > 1 and not merge_domains:
-            wrong += _duplicates(name, those)
+        if len(group) > 1 and not merge_domains:
+            wrong += _duplicates(name, group)
             continue
-        overlays = {each.file: each.overlay for each in those if each.overlay}
+        overlays = {each.file: each.overlay for each in group if each.overlay}
         try:
-            loaded = load(those, merge_domains=merge_domains, budget_domains=budget_domains, several=True)
+            loaded = load(group, merge_domains=merge_domains, budget_domains=budget_domains, several=True)
         except InvalidRules as error:
             wrong += _placed(error.problems, overlays)
             warnings += _placed(error.warnings, overlays)
@@ -51,7 +53,7 @@ def load_apart(
 def _by_domain(documents: Sequence[Document]) -> dict[str, list[Document]]:
     found: dict[str, list[Document]] = {}
     for document in documents:
-        # What has no domain is a domain of its own, about which `load` says that.
+        # A document without a domain is in a group of its own, and `load` reports it.
         found.setdefault(_domain(document) or f"\0{document.file}", []).append(document)
     return found
 
@@ -69,14 +71,14 @@ def _duplicates(domain: str, documents: Sequence[Document]) -> list[Problem]:
             each.file,
             0,
             "domain",
-            f"{quoted(domain)} has its rules in {other.file} as well: put them together, or set MERGE_DOMAIN_CONFIG=true",
+            f"{quoted(domain)} also has rules in {other.file}: merge them, or set MERGE_DOMAIN_CONFIG=true",
         )
         for each, other in zip(documents, [*documents[1:], documents[0]], strict=True)
     ]
 
 
 def _placed(problems: Sequence[Problem], overlays: Mapping[str, str]) -> list[Problem]:
-    """Lines are those of an overlay (Document.overlay)."""
+    """Return the problems, with the file of an overlay for those that have a line (Document.overlay)."""
     return [
         problem._replace(file=overlays[problem.file])
         if problem.line and problem.file in overlays

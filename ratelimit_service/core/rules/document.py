@@ -7,8 +7,9 @@ Sources make documents from YAML or from xDS. A scalar keeps its raw text beside
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import Problem
 
@@ -68,8 +69,8 @@ class Document:
     and `line` are the place of a part in its file. `warnings` are those of the source, which reader.load
     reports with its own.
 
-    A document that does not come from a file has no lines (0), and its places are paths. If an `overlay` lies over
-    it, lines are those of that file.
+    A document that is not from a file has no lines (0), and its places are paths. With an `overlay`, lines
+    are those of that file.
     """
 
     file: str
@@ -79,3 +80,15 @@ class Document:
     line: int = 0
     warnings: tuple[Problem, ...] = ()
     overlay: str = ""
+
+
+class Contents(NamedTuple):
+    """What a source has read: its documents, the problems of those that it cannot read, and warnings."""
+
+    documents: Sequence[Document] = ()
+    problems: Sequence[Problem] = ()
+    warnings: Sequence[Problem] = ()
+
+
+Read = Callable[[], Contents]
+"""Reads the documents of a source. It can be pickled, because another process may call it (loading/)."""

@@ -40,9 +40,10 @@ _BUDGET_DOMAINS = "BUDGET_DOMAINS"
 
 
 class Loaded(NamedTuple):
-    """The rules of all domains, in the order in which the documents name them, and what is surely a mistake in them.
+    """The rules of all domains, in the order of the documents, and the warnings about them.
 
-    `problems` is empty where the rules hold only as a whole; else it has what is wrong with the domains that are missing (apart.py).
+    `problems` is empty unless each domain is loaded by itself (apart.py). Then it has the problems of the
+    domains that are missing.
     """
 
     domains: tuple[DomainRules, ...]
@@ -57,12 +58,12 @@ def load(
     budget_domains: frozenset[str] = frozenset(),
     several: bool = False,
 ) -> Loaded:
-    """The rules that `documents` say, in their order; raises InvalidRules with every error of all of them.
+    """Return the rules of `documents`, in their order. Raises InvalidRules with all errors of all documents.
 
-    With `merge_domains` (MERGE_DOMAIN_CONFIG) several documents may name one domain: their descriptors are
-    siblings, those of an earlier document first, and what any of them says of the domain holds for all. In
-    `budget_domains` (BUDGET_DOMAINS) every limit is a budget. With `several` loads, another one may have these
-    domains.
+    With `merge_domains` (MERGE_DOMAIN_CONFIG), several documents may have one domain. Their descriptors
+    become siblings, in the order of the documents, and a setting in one document is that of the domain. In
+    `budget_domains` (BUDGET_DOMAINS), every limit is a budget. With `several` loads, these domains may be
+    part of another load.
     """
     report = Report()
     domains: dict[str, _Domain] = {}
@@ -74,7 +75,7 @@ def load(
         if fields is not None:
             domain = _enter(document.file, fields, domains, merge_domains, budget_domains)
             readers.append(_Reader(document.file, fields, domain))
-    for reader in readers:  # by now each domain is complete but for its descriptors
+    for reader in readers:  # after the settings of all domains
         reader.descriptors()
     if not report.failed:
         for domain in domains.values():
@@ -374,7 +375,7 @@ def _check_together(limits: Sequence[ReadLimit]) -> None:
 
 
 def _source(file: str, fields: Fields, name: str = "") -> str:
-    """Where something stands: the line, or the path where there are no lines."""
+    """Return the place of a key: its file and line, or its path if there are no lines."""
     line, path = fields.line_of(name), fields.at(name)
     return f"{file}:{line}" if line else f"{file}: {path}" if path else file
 

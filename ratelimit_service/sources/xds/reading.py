@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ...core.errors import Problem
-from ...core.rules.document import Document
+from ...core.rules.document import Contents, Document
 from .overlays import Overlays, lay_over
 from .received import Group
 from .spool import read_at
@@ -49,14 +49,6 @@ def reading(parts: Sequence[Part], overlays: Overlays) -> partial[Contents]:
     """What to hand to loading/: can be pickled."""
     domains = {part.domain for part in parts}
     return partial(read, tuple(parts), {name: each for name, each in overlays.items() if name in domains})
-
-
-class Contents(NamedTuple):
-    """What the resources say, what is wrong with those that do not say anything, and what else was noticed."""
-
-    documents: list[Document]
-    problems: list[Problem]
-    warnings: list[Problem]
 
 
 def read(parts: Sequence[Part], overlays: Overlays) -> Contents:

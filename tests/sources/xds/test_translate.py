@@ -227,8 +227,8 @@ def test_two_resources_of_one_domain_are_wrong_both_or_merged() -> None:
     read_both = reading(parts_of("cp", groups), {})
     apart = Task(read_both, apart=True).rules()
     assert [
-        "xds cp: 1: domain: 'd' has its rules in xds cp: 2 as well: put them together, or set MERGE_DOMAIN_CONFIG=true",
-        "xds cp: 2: domain: 'd' has its rules in xds cp: 1 as well: put them together, or set MERGE_DOMAIN_CONFIG=true",
+        "xds cp: 1: domain: 'd' also has rules in xds cp: 2: merge them, or set MERGE_DOMAIN_CONFIG=true",
+        "xds cp: 2: domain: 'd' also has rules in xds cp: 1: merge them, or set MERGE_DOMAIN_CONFIG=true",
     ] == list(map(str, apart.problems))
     (domain,) = Task(read_both, merge_domains=True, apart=True).rules().domains
     assert [b"a", b"b"] == [each.key for each in domain.descriptors]
