@@ -1,1 +1,4 @@
-"""Where counters are kept: in memory, or in Redis. One contract (ports.CounterStore), one suite of tests for both."""
+"""Counters: in memory, or in Redis.
+
+One contract (ports.CounterStore), and one suite of tests for every store.
+"""

@@ -1,4 +1,4 @@
-"""What the layers of a store share: batches on their way to Redis, batches split by place, and their outcomes."""
+"""What the layers of a store share: batches, the parts that they are split into, and callbacks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Batch:
     groups: Groups
     place: Place = EVERYWHERE
     sent: Lane | None = None
-    """The lane that carries it, or that carried it where Redis may have applied it. Then no other lane may carry it."""
+    """The lane that carries it. Once Redis may have applied it, no other lane may carry it."""
     hand_over: int = 0
     """Which call of `SettlingStore.hit` it is from: when several of its batches fail, that is one failure."""
     kept_at: float = 0.0
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
 
 class Fate(Enum):
-    """What a failed call did to the counters, and what a later one can do; stores/redis/errors.py has the table."""
+    """What a failed call did to the counters, and what a later one can do (stores/redis/errors.py)."""
 
     LOST = "no reply: it may have been applied"
     UNCLEAR = "an error reply that does not say: it may have been applied"
@@ -71,7 +71,10 @@ class Fate(Enum):
 
 
 class CallFailed(StoreError):
-    """A call of the script that returned no counts. `partly`: only a part of Redis fails, one server of several."""
+    """A call of the script that returned no counts.
+
+    `partly`: only a part of Redis fails, one server of several.
+    """
 
     def __init__(self, why: str, fate: Fate = Fate.LOST, *, partly: bool = False) -> None:
         super().__init__(why)
@@ -95,7 +98,7 @@ def join(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outc
 
 
 def callbacks_for(number: int, on_all: Callable[[list[T]], None]) -> list[Callable[[T], None]]:
-    """Return so many callbacks; once each was called, `on_all` gets their results, in the order of the callbacks."""
+    """Return so many callbacks; once each was called, `on_all` gets all results in their order."""
     results: list[Any] = [None] * number
     missing = number
 
@@ -110,7 +113,10 @@ def callbacks_for(number: int, on_all: Callable[[list[T]], None]) -> list[Callab
 
 
 async def result_of(begin: Callable[[Callable[[T], None]], None]) -> T:
-    """Pass a callback to `begin`, and return its result. The work goes on if the awaiting task is cancelled."""
+    """Pass a callback to `begin`, and return its result.
+
+    The work goes on if the awaiting task is cancelled.
+    """
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     begin(lambda result: None if future.done() else future.set_result(result))
     return await future
@@ -135,7 +141,7 @@ class InFlight:
             self._none = None
 
     async def drained(self) -> None:
-        """Wait until there are none; a callback of the last call may begin another, which is then waited for as well."""
+        """Wait until there are none, also of those that a callback of the last one begins."""
         while self.count:
             if self._none is None:
                 self._none = asyncio.get_running_loop().create_future()

@@ -1,8 +1,8 @@
 """Lanes: how a batch is applied once, however often it is sent.
 
-A lane carries one batch at a time, each under a higher number. Redis keeps the number of the last batch in the lane's
-register, and applies no batch whose number it finds there. So a lane that carried a batch of unknown outcome carries no
-other: the first call may still arrive, and must find its own number.
+A lane carries one batch at a time, each under a higher number. Redis keeps the number of the last batch in
+the lane's register, and applies no batch whose number it finds there. So a lane that carried a batch of
+unknown outcome carries no other: the first call may still arrive, and must find its own number.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..core.recent import MIB, Recent
 from .moments import Moment
 
 REGISTER_TTL = 3_600
-"""Seconds for which Redis keeps a register. A batch that cannot be settled within half of it is counted as lost."""
+"""Seconds for which Redis keeps a register. A batch that is not settled within half of it counts as lost."""
 
 Place = int | str
-"""What the keys of one script call have in common: their slot, their hash tag, or only Redis itself (EVERYWHERE)."""
+"""What the keys of one script call have in common: a slot, a hash tag, or nothing (EVERYWHERE)."""
 
 EVERYWHERE: Place = -1
 
@@ -40,7 +40,7 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of this process, by place: a lane has a register in each place that it is used in, so lanes stay in one."""
+    """The lanes of this process. Each stays in one place, because it has a register wherever it is used."""
 
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex[:12]

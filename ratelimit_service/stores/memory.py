@@ -1,6 +1,6 @@
-"""Counters in this process: nothing to install, nothing shared between replicas, gone with the process.
+"""Counters in this process: nothing to install, nothing shared between replicas, lost when it ends.
 
-The twin of hit.lua: what a hit does is the same, step by step.
+This is the twin of hit.lua: a hit does the same, step by step.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from .amendments import MemoryAmendments
 from .shards import MASK, SHIFT, Copy, Shards
 
 Defer = Callable[[Callable[[], None]], object]
-"""Calls something soon but not now, as `loop.call_soon` does."""
+"""Calls a function soon, but not at once, as `loop.call_soon` does."""
 
 _SWEPT_AT_ONCE = 100
+"""Expired counters that are removed in one call of `hit`, so that no caller waits for a long sweep."""
 
 DEFAULT_SIZE = 128 * 2**20
-"""Bytes: some 600,000 counters with names of ordinary length, half of what deploy/kubernetes gives a container."""
+"""Bytes: some 600,000 counters with ordinary keys, and half the memory limit in deploy/kubernetes."""
 
 _BYTES_OF_A_COUNTER = 80
-"""Bytes of memory of a counter beside its key: its place in a dictionary, its place in a list of `_ending`, and its value."""
+"""Bytes of memory of a counter beside its key: its value, its place in a shard and in a list of `_ending`."""
 
 _BYTES_OF_AN_END = 300
-"""Bytes of memory of such a list."""
+"""Bytes of memory of such a list, without its entries."""
 
 
 def weight_of(key: str) -> int:
-    """Bytes of memory that a counter takes, about."""
+    """Return about the bytes of memory of a counter."""
     return getsizeof(key) + _BYTES_OF_A_COUNTER
 
 
 class Counter(NamedTuple):
-    """One counter: what it holds, and the second of the store's clock at which its time is over."""
+    """One counter: its value, and the second of the store's clock at which it expires."""
 
     key: str
     value: int
@@ -47,47 +48,51 @@ class Counter(NamedTuple):
 
 
 class _Dump(Copy):
-    """A copy under way. It may be another thread that goes through it, while the loop's begins counters and sweeps them."""
+    """All counters of one moment, read by another thread while the loop's thread adds and sweeps some."""
 
     def __init__(self, counters: Shards) -> None:
         super().__init__(counters)
         self.began: set[tuple[str, int]] = set()
-        """The counters that began after its moment, by key and end: a key may be swept, and begin anew."""
+        """The counters created after the moment, by key and end: a swept key may be created again."""
         self._swept: dict[int, list[str]] = {}
-        self._walked: set[int] = set()
+        self._read: set[int] = set()
 
     def before_sweep(self, keys: Sequence[str], end: int) -> None:
-        """Keep counters that are about to be forgotten, unless they have been gone through."""
+        """Keep the keys of counters that are about to be swept, unless their end has been read."""
         self.before_write(keys)
-        if end not in self._walked:
+        if end not in self._read:
             self._swept.setdefault(end, []).extend(keys)
 
     def counters(self, ending: Mapping[int, Sequence[str]]) -> Iterator[Counter]:
-        """The counters of its moment. `ending` has the keys of each second, and changes meanwhile."""
+        """Yield the counters of the moment.
+
+        `ending` has the keys by the second at which they expire, and changes meanwhile.
+        """
         values = self.finish()
         ends = list(ending)
         while ends:
             for end in ends:
-                # In this order: what is swept after this copy of the keys is in it, and what was swept before is kept.
+                # The order matters: a key that is swept after this copy is in the copy, an earlier one in
+                # `_swept`.
                 keys = dict.fromkeys(ending.get(end, ()))
-                self._walked.add(end)
+                self._read.add(end)
                 keys.update(dict.fromkeys(self._swept.pop(end, ())))
                 for key in keys:
                     value = values.get(key)
                     if value is not None and (key, end) not in self.began:
                         yield Counter(key, value, end)
             ends = list(self._swept)
-        for part in values.parts:  # together, they would be released in one call of many milliseconds
-            part.clear()
+        for shard in values.shards:  # together, they would be released in one call of many milliseconds
+            shard.clear()
 
 
 class MemoryStore:
-    """Counters in a dictionary, each forgotten when its time is over.
+    """Counters in dictionaries, each of which expires.
 
-    They take at most `size` bytes of memory, about. Then new counters are refused with a StoreError, and none is evicted:
-    that would set an exhausted bucket free. `clock` has seconds that go forward only: a step of the clock of the day must expire no
-    counter. `defer` postpones the answers (the tests use it to show that nobody relies on
-    their coming at once); the counting is done at once all the same.
+    They take about `size` bytes of memory at most. A full store refuses new counters with a StoreError, and
+    evicts none: eviction would free an exhausted bucket. `clock` is monotonic, in seconds: a step of the wall
+    clock must expire no counter. `defer` postpones `then`, and not the counting; the tests use it to show
+    that no caller relies on an answer at once.
     """
 
     def __init__(self, clock: Clock, size: int = DEFAULT_SIZE, defer: Defer | None = None) -> None:
@@ -95,18 +100,18 @@ class MemoryStore:
         self._size = size
         self._defer = defer
         self._counters = Shards()
-        self._shards = self._counters.parts
-        # The keys of each second at which some are over: a tuple for each key would take as much again as the counter.
+        self._shards = self._counters.shards
+        # The keys, by the second at which they expire. A tuple for each would double the memory of a counter.
         self._ending: dict[int, list[str]] = {}
         self._ends: list[int] = []
         self._dump: _Dump | None = None
         self.amendments = MemoryAmendments()
         self.bytes = 0
-        """The memory that the counters take, about."""
+        """About the bytes of memory of all counters."""
         self.refused = 0
-        """How many hits met a full store."""
+        """How many hits a full store has refused."""
         self.changed = False
-        """Whether a counter was written to since this was last set to False."""
+        """Whether a counter was written since this was last set to False."""
 
     def __len__(self) -> int:
         return len(self._counters)
@@ -161,7 +166,7 @@ class MemoryStore:
         return counts
 
     def _begin(self, key: str, end: int) -> bool:
-        """Make room for a counter whose time is over at `end`; False where there is none."""
+        """Make room for a counter that expires at `end`; return False where there is none."""
         ending = self._ending.get(end)
         weight = weight_of(key) if ending is not None else weight_of(key) + _BYTES_OF_AN_END
         if self.bytes + weight > self._size:
@@ -177,7 +182,7 @@ class MemoryStore:
         return True
 
     def _held_back(self, group: Sequence[Hit]) -> set[int]:
-        """The places of the hits that are held back where one refuses: those that hold, and those that yield and have room."""
+        """Return the hits to hold back: if any refuses, those that hold, and those that yield with room."""
         over = [hit.is_over(self._counters.get(hit.key, 0)) for hit in group]
         gates = [hit.gate for hit in group]
         if not any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True)):
@@ -189,54 +194,54 @@ class MemoryStore:
         }
 
     def _sweep(self, now: float) -> None:
-        """Forget counters whose time is over; a bounded number of them at a time, so that no caller waits for it."""
+        """Remove some of the expired counters."""
         left = _SWEPT_AT_ONCE
         while left and self._ends and self._ends[0] <= now:
             ending = self._ending[self._ends[0]]
-            over = ending[-left:]
+            expired = ending[-left:]
             if self._dump is not None:
-                self._dump.before_sweep(over, self._ends[0])
+                self._dump.before_sweep(expired, self._ends[0])
             del ending[-left:]
-            for key in over:
+            for key in expired:
                 del self._counters[key]
                 self.bytes -= weight_of(key)
-            left -= len(over)
+            left -= len(expired)
             if not ending:
                 del self._ending[heapq.heappop(self._ends)]
                 self.bytes -= _BYTES_OF_AN_END
 
     async def start(self) -> None:
-        """Nothing has to be reached."""
+        """Do nothing: there is nothing to reach."""
 
     async def close(self) -> None:
-        """Nothing has to be let go."""
+        """Do nothing: there is nothing to release."""
 
     async def ping(self) -> None:
-        """This store can always be reached."""
+        """Do nothing: this store can always be reached."""
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
-        """What the counters of a bucket hold, by key. Walks through all counters, a shard at a time."""
+        """Return the counters of a bucket, by key. Walks through all counters, a shard at a time."""
         found: dict[str, int | None] = {}
-        for shard in self._counters.parts:
+        for shard in self._counters.shards:
             found |= {key: count for key, count in shard.items() if key.startswith(f"{bucket}:")}
             await asyncio.sleep(0)
         return found
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Set the counters of a bucket to nothing; returns what they held, by key."""
-        held = await self.read_bucket(bucket)
+        """Set the counters of a bucket to 0, and return their last values, by key."""
+        counters = await self.read_bucket(bucket)
         if self._dump is not None:
-            self._dump.before_write(held)
-        for key in held:
+            self._dump.before_write(counters)
+        for key in counters:
             if key in self._counters:
                 self._counters[key] = 0
                 self.changed = True
-        return held
+        return counters
 
     def dump(self) -> Iterator[Counter]:
-        """All counters as they are now, in no order; some may be past their time.
+        """Return all counters as they are now, in no order; some may have expired.
 
-        They are copied while somebody goes through them, which may be in another thread. There is one dump at a time.
+        They are copied during the iteration, which may happen in another thread. There is one dump at a time.
         """
         self._dump = dump = _Dump(self._counters)
         return self._dumped(dump)
@@ -249,14 +254,15 @@ class MemoryStore:
                 self._dump = None
 
     def load(self, counters: Iterable[Counter]) -> None:
-        """Take over counters in place of those that are here, without those whose time is over.
+        """Replace all counters by `counters`, without those that have expired.
 
-        All of them, even where they take more than the store may: then new ones are refused until enough are over.
+        Where these take more than the size of the store, new counters are refused until enough of them have
+        expired.
         """
         now = self._clock()
         kept = {counter.key: counter for counter in counters if counter.expiry > now}
         self._counters = Shards()
-        self._shards = self._counters.parts
+        self._shards = self._counters.shards
         self._counters.update({key: counter.value for key, counter in kept.items()})
         self._ending = {}
         for key, counter in kept.items():

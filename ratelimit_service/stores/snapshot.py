@@ -1,4 +1,4 @@
-"""The memory store kept: its counters in a file, written while they change and at the end, and read at the start.
+"""A memory store that keeps its counters in a file: read at the start, written regularly and at the end.
 
 The file:
 
@@ -6,13 +6,13 @@ The file:
     {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>2871
     end 1 <SHA-256 of all lines before this one, in hex>
 
-A line for each counter: its key, what it holds, and for how many seconds it is still kept while a process runs. Behind them, where
-there were ever amendments, a line of JSON for each thing that is kept of those (amendments.py): then the version is 3. The file is
-replaced in one rename, so that whoever reads it finds the counters of one moment, all of them.
+There is a line for each counter: its key, its value, and in how many seconds it expires. Where there have ever
+been amendments, a line of JSON for each thing that is kept of them follows (amendments.py), and the version is
+3. One rename replaces the file, so a reader finds all counters of one moment.
 
-There is no moment in it, because the clock may be wrong when the file is written or read: a counter that were dropped for an hour
-that was not over would set an exhausted bucket free. One that is kept for too long takes memory and does nothing else, because its
-window is in its key. Version 1 had the second since 1970 at which a counter's time was over.
+The file has no absolute times, because the clock may be wrong when it is written or read: dropping a counter
+before its window is over would free an exhausted bucket. A counter that is kept for too long only takes
+memory, because its window is in its key. Version 1 had the second since 1970 at which a counter expired.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from ..runtime.locks import locked
 from .memory import DEFAULT_SIZE, Counter, MemoryStore
 
 VERSION = 3
-"""Of the file. A change of the counter keys' grammar is a change of it, too."""
+"""The version of the file. A change of the grammar of counter keys is a new version as well."""
 
 _WITHOUT_AMENDMENTS = 2
 """The version that is written where there are none, so that an older service can read it."""
 
 _WITH_MOMENTS = 1
-"""The version before, which can be read as well."""
+"""The first version, which can be read as well."""
 
 _HEADER = re.compile(rb"ratelimit-service counters ([0-9]{1,9})\n")
 _END = re.compile(rb"end ([0-9]{1,12}) ([0-9a-f]{64})\n")
 _OUTDATED = 60.0
-"""Seconds after which the file is written at the stop though nothing has changed but for how long counters are kept."""
+"""Seconds after which `close` writes the file even if no counter has changed: their times to live have."""
 
 _LINES_AT_ONCE = 500
-"""Between two system calls, at which Python lets the event loop's thread have its turn."""
+"""Lines between two system calls: during each of these the event loop's thread can run."""
 
 
 class Contents(NamedTuple):
@@ -65,13 +65,16 @@ class Contents(NamedTuple):
 
 
 class Unusable(RateLimitServiceError):
-    """What is in the file is not a snapshot that this version can load; the message ends a sentence on the file."""
+    """The file is not a snapshot that this version can load; the message completes "the snapshot ..."."""
 
 
 def write(
     path: Path, counters: Iterable[Counter], now: float, amendments: Iterator[str] | None = None
 ) -> None:
-    """Replace the file by one with these counters, which only this user can read, as of `now`. Raises OSError."""
+    """Replace the file by one with these counters as of `now`, which only this user can read.
+
+    Raises OSError.
+    """
     version = _WITHOUT_AMENDMENTS if amendments is None else VERSION
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
@@ -100,7 +103,7 @@ def write(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The rename itself is on the disk once the directory is.
+    # The rename is on the disk once the directory is.
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -108,10 +111,10 @@ def write(
         os.close(directory)
 
 
-def read(path: Path, now: float = 0.0, day: float = 0.0) -> Contents:
-    """What is in the file, for a store whose clock says `now`. Raises FileNotFoundError or another OSError, or Unusable.
+def read(path: Path, now: float = 0.0, wall: float = 0.0) -> Contents:
+    """Return what is in the file, for a store whose clock says `now`. Raises OSError, or Unusable.
 
-    `day` is the second since 1970.
+    `wall` is the time since 1970, which version 1 needs.
     """
     data = path.read_bytes()
     header = _HEADER.match(data)
@@ -129,8 +132,8 @@ def read(path: Path, now: float = 0.0, day: float = 0.0) -> Contents:
         lines = data[header.end() : end.start()].decode("ascii").split("\n")[:-1]
         amendments = lines[int(end[1]) :] if version == VERSION else []
         counters = list(_parsed(lines[: len(lines) - len(amendments)]))
-        over = math.ceil(now - day) if version == _WITH_MOMENTS else math.ceil(now)
-        counters = [counter._replace(expiry=over + counter.expiry) for counter in counters]
+        base = math.ceil(now - wall) if version == _WITH_MOMENTS else math.ceil(now)
+        counters = [counter._replace(expiry=base + counter.expiry) for counter in counters]
     except ValueError as error:
         raise Unusable(f"is damaged: {error}") from None
     if len(counters) != int(end[1]):
@@ -143,12 +146,15 @@ def _parsed(lines: Iterable[str]) -> Iterator[Counter]:
         key, value, end = line.split("\t")
         counter = Counter(_unescaped(key), int(value), int(end))
         if not 0 <= counter.value <= COUNTER_MAX:
-            raise ValueError("a counter holds what no counter can hold")
+            raise ValueError("a counter has a value that no counter can have")
         yield counter
 
 
 def _escaped(key: str) -> str:
-    """Keys are plain text by their grammar, but for CACHE_KEY_PREFIX, which is whatever an operator has written."""
+    """Return a key as ASCII in one line.
+
+    Keys are that by their grammar, but CACHE_KEY_PREFIX may be any text.
+    """
     plain = key.isascii() and key.isprintable() and "\\" not in key
     return key if plain else key.encode("unicode_escape").decode("ascii")
 
@@ -158,12 +164,12 @@ def _unescaped(text: str) -> str:
 
 
 class KeptMemoryStore(MemoryStore):
-    """A MemoryStore whose counters outlast the process: they are in the file `path`, as of some moment.
+    """A MemoryStore whose counters survive a restart: they are kept in the file `path`.
 
-    `start` loads them; from then on they are written every `interval` seconds in which some have changed, and by
-    `close`. What a process that is killed loses is what it counted since the last file was begun: at most `interval`,
-    and the time that writing takes. A file that cannot be used is set aside, under another name beside it. `clock` has seconds
-    that go forward only, `day` those since 1970.
+    `start` loads the file. After that it is written every `interval` seconds if a counter has changed, and by
+    `close`. A process that is killed loses what it counted since it began to write the last file: at most
+    `interval`, and the time that writing takes. An unusable file is moved aside, under another name in the
+    same directory. `clock` is monotonic, `wall` is the time since 1970.
     """
 
     def __init__(
@@ -172,26 +178,29 @@ class KeptMemoryStore(MemoryStore):
         path: Path,
         interval: float,
         size: int = DEFAULT_SIZE,
-        day: Clock = time.time,
+        wall: Clock = time.time,
     ) -> None:
         super().__init__(clock, size)
-        self._day = day
+        self._wall = wall
         self._path = path
         self._interval = interval
         self._lock = -1
         self._written = 0.0
-        """The moment that the file is of, by the store's clock."""
+        """When the counters in the file were read, by the store's clock."""
         self._stopping = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._failing = False
         self._log = structlog.get_logger("ratelimit_service.snapshot")
         self.failures = 0
-        """How many times the counters could not be written."""
+        """How often writing the counters has failed."""
 
     async def start(self) -> None:
-        """Load the counters, and begin to keep them. Raises StartError where the file cannot be read and written."""
+        """Load the counters, and keep them from now on.
+
+        Raises StartError where the file cannot be read and written.
+        """
         try:
-            # Not the snapshot itself, which is another file after each rename.
+            # The lock is a file of its own: each rename replaces the snapshot by another file.
             self._lock = locked(self._path.with_name(f"{self._path.name}.lock"))
             contents = await asyncio.to_thread(self._read)
             self.load(contents.counters)
@@ -199,7 +208,8 @@ class KeptMemoryStore(MemoryStore):
             await asyncio.to_thread(write, self._path, self.dump(), self._clock(), self.amendments.lines())
         except BlockingIOError:
             raise StartError(
-                f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {self._path}: give each a file of its own"
+                f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {self._path}: "
+                "give each a file of its own"
             ) from None
         except OSError as error:
             raise StartError(
@@ -208,10 +218,10 @@ class KeptMemoryStore(MemoryStore):
             ) from None
         self.changed = self.amendments.changed = False
         self._written = self._clock()
-        self._writer = asyncio.create_task(self._write_again_and_again())
+        self._writer = asyncio.create_task(self._write_regularly())
 
     async def close(self) -> None:
-        """Write what has changed since the last time, and let go of the file."""
+        """Write the counters if they have changed, and release the file."""
         if self._writer is not None:
             self._stopping.set()
             await self._writer
@@ -236,12 +246,12 @@ class KeptMemoryStore(MemoryStore):
     def _read(self) -> Contents:
         started = time.perf_counter()
         try:
-            contents = read(self._path, self._clock(), self._day())
+            contents = read(self._path, self._clock(), self._wall())
         except FileNotFoundError:
             self._log.info("no counters have been kept yet", path=str(self._path))
             return Contents([], [])
         except Unusable as error:
-            aside = self._path.with_name(f"{self._path.name}.unusable-{int(self._day())}")
+            aside = self._path.with_name(f"{self._path.name}.unusable-{int(self._wall())}")
             self._path.replace(aside)
             self._log.error(
                 f"the snapshot {error}: it is set aside, and all counters begin at 0",
@@ -255,7 +265,7 @@ class KeptMemoryStore(MemoryStore):
         )
         return contents
 
-    async def _write_again_and_again(self) -> None:
+    async def _write_regularly(self) -> None:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._interval)
@@ -272,7 +282,7 @@ class KeptMemoryStore(MemoryStore):
         now = self._clock()
         try:
             await asyncio.to_thread(write, self._path, self.dump(), now, self.amendments.lines())
-        except Exception as error:  # whatever it is, the service goes on, and the next time may go well
+        except Exception as error:  # the service goes on, and the next attempt may succeed
             self.changed = True
             self.failures += 1
             if not self._failing:

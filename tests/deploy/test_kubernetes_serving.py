@@ -126,7 +126,7 @@ async def test_the_service_has_nothing_to_say_against_this_redis(conf: str) -> N
         watch = RedisWatch(time.time, lambda: True)
         watch.add(store)
         with structlog.testing.capture_logs() as logs:
-            assert await watch.look()
+            assert await watch.check()
         await store.close()
     warnings = [log["event"] for log in logs if log["log_level"] in ("warning", "error")]
     assert (conf == "as deployed") is (warnings == [])

@@ -211,7 +211,7 @@ async def test_the_clock_of_a_proxy_is_understood(spread: Spread) -> None:
     watch = RedisWatch(time_of_the_wall, lambda: False)
     watch.add(store)
     with structlog.testing.capture_logs() as logs:
-        assert await watch.look()
+        assert await watch.check()
     await store.close()
     assert abs(watch.clock_offset) < 0.5
     assert [] == [line for line in logs if "clock" in line["event"]]

@@ -39,7 +39,7 @@ class Watching:
     async def said(self) -> list[EventDict]:
         """What is logged when it looks once."""
         with structlog.testing.capture_logs() as logs:
-            await self.watch.look()
+            await self.watch.check()
         return [log for log in logs if log["log_level"] != "debug"]
 
 
@@ -93,7 +93,7 @@ async def test_a_redis_for_seconds_need_not_keep_them(server: RedisServer) -> No
     store = RedisStore(connect(server.url))
     watch.add(store, keeps_days=False)
     with structlog.testing.capture_logs() as logs:
-        assert await watch.look()
+        assert await watch.check()
     assert [] == logs
     await store.close()
 
@@ -165,7 +165,7 @@ async def test_each_server_of_a_cluster_is_marked_in_a_slot_of_its_own(redis_clu
     full = redis_cluster.primaries()[0]
     full.cli("CONFIG", "SET", "maxmemory", "1")
     try:
-        assert await watch.look()
+        assert await watch.check()
         others = {server.address for server in redis_cluster.primaries()[1:]}
         assert others == set(watch._markers)
         for address, key in watch._markers.items():
@@ -183,10 +183,10 @@ async def test_what_redis_does_not_tell_is_said_once(server: RedisServer) -> Non
     server.cli("ACL", "SETUSER", "short", "reset", "on", ">x", "~*", "+ping", "+info", "+time")
     expected = {
         "blind": [
-            "Redis does not tell the time (TIME)",
-            "Redis does not tell its version, nor whether it evicts (INFO)",
+            "Redis does not report its time (TIME)",
+            "Redis does not report its version, nor whether it evicts (INFO)",
         ],
-        "short": ["Redis has no append-only file, and does not tell whether it saves (CONFIG GET)"],
+        "short": ["Redis has no append-only file, and does not report whether it saves (CONFIG GET)"],
     }
     for user, lines in expected.items():
         watching = Watching(f"redis://{server.address}", user, "x")
@@ -203,9 +203,9 @@ async def test_a_redis_that_is_away_is_not_talked_about() -> None:
         watching = Watching(server.url)
         server.stop()
         assert [] == await watching.said()
-        assert not await watching.watch.look()
+        assert not await watching.watch.check()
         server.start()
-        assert await watching.watch.look()
+        assert await watching.watch.check()
         await watching.store.close()
 
 
@@ -214,12 +214,12 @@ async def test_every_primary_of_a_cluster_is_looked_at(redis_cluster: RedisClust
     store = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses())
     watch = RedisWatch(time.time, lambda: True)
     watch.add(store)
-    assert not await watch.look()
+    assert not await watch.check()
     assert await store.time() is None
     await store.start()
     assert abs(time.time() - (await store.time() or 0)) < 2
     with structlog.testing.capture_logs() as logs:
-        assert await watch.look()
+        assert await watch.check()
     await store.close()
     assert {server.address for server in redis_cluster.primaries()} == {log["server"] for log in logs}
 

@@ -106,7 +106,7 @@ def test_no_part_of_it_grows_large() -> None:
     """Where a dictionary grows, all of it is moved at once: a thousand keys, and not a hundred thousand."""
     shards = Shards()
     shards.update({name(number): number for number in range(100_000)})
-    assert max(map(len, shards.parts)) < 2 * 100_000 / len(shards.parts)
+    assert max(map(len, shards.shards)) < 2 * 100_000 / len(shards.shards)
     assert 100_000 == len(shards)
     assert shards[name(77)] == 77
 

@@ -40,7 +40,7 @@ class Kept:
 
     async def start(self, interval: float = LONG) -> KeptMemoryStore:
         """Another process."""
-        store = KeptMemoryStore(lambda: self.now, self.path, interval, day=lambda: self.day)
+        store = KeptMemoryStore(lambda: self.now, self.path, interval, wall=lambda: self.day)
         self.stores.append(store)
         await store.start()
         return store
@@ -292,7 +292,7 @@ UNUSABLE = [
     (
         "with a counter below 0",
         sealed(f"{HEADER}k\t-1\t2\n", 1),
-        "is damaged: a counter holds what no counter can hold",
+        "is damaged: a counter has a value that no counter can have",
     ),
     (
         "with a line of another form",

@@ -1,4 +1,4 @@
-"""Batches that Redis refused because of some of their keys (an ACL): which keys these are, and what is left."""
+"""Finds the keys because of which Redis refused a batch (an ACL), and leaves them out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def find_forbidden(
     register: Batch,
     on_found: Callable[[set[str] | StoreError], None],
 ) -> None:
-    """Pass the keys of `groups` that Redis refuses to `on_found`, or the error that it answers everything with.
+    """Pass the forbidden keys of `groups` to `on_found`, or the error that every call gets.
 
-    Each key is read by itself, all of them in one flight. Beside them `register` is written, a batch without groups: a user
-    who may not even do that may do nothing. Nothing is counted.
+    Each key is read by itself, all of them in one flight. Beside them `register` is written, a batch without
+    groups: a user who may not even do that may do nothing. Nothing is counted.
     """
     keys = list(dict.fromkeys([hit.key for group in groups for hit in group]))
 
@@ -54,7 +54,10 @@ def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
 def with_refusals(
     forbidden: set[str], groups: Groups, outcomes: Sequence[Outcome], error: StoreError
 ) -> list[Outcome]:
-    """Return the outcomes of `groups`, of which `outcomes` has the allowed hits. The forbidden ones fail with `error`."""
+    """Return the outcomes of `groups`, of which `outcomes` has the allowed hits.
+
+    The forbidden ones fail with `error`.
+    """
     why = f"Redis refused a counter: {str(error).removeprefix('Redis: ')}"
     whole: list[Outcome] = []
     for group, outcome in zip(groups, outcomes, strict=True):

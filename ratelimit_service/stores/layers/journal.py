@@ -14,7 +14,7 @@ _MOST_HITS_AT_ONCE = 1_000
 """Batches that were never applied are put together until they have so many hits."""
 
 _KEPT_FOR_OTHERS = 8
-"""One part in so many is kept for batches that wait for a moment, where others wait for a server that stays away."""
+"""Batches for a server that stays away leave one part in so many to batches that wait for a moment."""
 
 _BYTES_OF_A_HIT = 400
 """Bytes of memory of a hit whose key is of ordinary length, as docs/reliability.md has it."""
@@ -25,7 +25,8 @@ _ORDINARY_KEY = 60
 class Journal:
     """At most `capacity` hits, in a queue for each place, so that no place waits for another one.
 
-    Strangers choose what is in a key, so the bytes are bounded too: by those of as many hits of ordinary length.
+    Strangers choose what is in a key, so the bytes are bounded too: by those of as many hits of ordinary
+    length.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -76,7 +77,7 @@ class Journal:
         return self._queues[place][0]
 
     def take(self, place: Place) -> Batch:
-        """Take the next batch of a place out; those that were never applied are put together, up to a bound."""
+        """Take out the next batch of a place; batches that were never applied are put together."""
         queue = self._queues[place]
         batch = queue.popleft()
         self._count_out(batch)
@@ -99,7 +100,7 @@ class Journal:
 
 
 def still_counting(batch: Batch, now: float) -> Groups:
-    """Return the groups of a batch as they are to be written `now`, without the hits whose windows are over."""
+    """Return the groups of a batch as they are to be written `now`; hits of ended windows are left out."""
     groups = [_with_longer_lives(group, batch.kept_at - now) for group in batch.groups]
     return [[hit for hit in group if hit.ttl > 0] for group in groups]
 

@@ -1,4 +1,4 @@
-"""Writes the journal, each place by itself: neither a server that stays away nor a batch that always fails holds up others."""
+"""Writes the journal, each place by itself, so that no server and no batch holds up others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class JournalWriter:
         """Places whose own circuit is open. It closes once every batch of the place has been tried."""
 
     async def write(self) -> None:
-        """Try every batch once, but for those of servers that are away. Raises the StoreError of Redis as a whole.
+        """Try every batch once, except those of servers that are away. Raises StoreError if all of Redis
+        fails.
 
         A batch that fails by itself stays in the journal, and holds up no other.
         """
@@ -63,7 +64,10 @@ class JournalWriter:
                 return
 
     async def _write_place(self, place: Place, away: set[object]) -> StoreError | None:
-        """Try every batch of a place once. Return the error after which its server gets no more of this pass."""
+        """Try every batch of a place once.
+
+        Return the error after which its server gets no more of this pass.
+        """
         left = self._journal.batches_at(place)
         while left > 0:
             server = self._below.server_of(place)
@@ -107,7 +111,9 @@ class JournalWriter:
         return stop
 
     async def _age(self, batch: Batch) -> float | None:
-        """Return how many seconds ago a batch was sent, at most; None where only Redis could say, and does not now."""
+        """Return how many seconds ago a batch was sent, at most; None while Redis does not report its
+        time.
+        """
         if batch.sent is None:
             return 0.0
         before = batch.sent.before

@@ -1,9 +1,9 @@
-"""Refusing at once what was just seen to be used up (LOCAL_CACHE_SIZE_IN_BYTES).
+"""Refuses requests for buckets that were just seen to be exhausted (LOCAL_CACHE_SIZE_IN_BYTES).
 
-A caller who is over the limit often asks again and again. For a second after the store has said so, such requests are
-answered from here. Charges among them are handed down and counted all the same; only their answer does not wait. So nothing
-has to be made invalid: a counter that is deleted, set or given back by hand is seen within the second, and a limit that is
-raised at once, because what is remembered is the count and not the verdict.
+A caller that is over its limit often asks again and again. For a second after the store has reported a bucket
+exhausted, this layer answers such requests from memory. Charges among them are still passed down and counted;
+only their answer does not wait. So nothing has to be invalidated: a counter that is deleted, set or refunded
+is noticed within the second, and a raised limit at once, because the cache keeps counts and not verdicts.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from ...core.decision import Count
 from ...core.errors import StoreError
 from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
+from ..batch import Groups
 from .layer import Layer
 
 FRESH = 1.0
-"""Seconds for which a count is believed."""
+"""Seconds for which a count is used."""
 
 _BYTES_OF_A_COUNT = 340
-"""Bytes of memory of a remembered count beside those of its key."""
+"""Bytes of memory of a cached count beside those of its key."""
 
 
 class _Known(NamedTuple):
-    held: int
+    """A count, and when it becomes too old to be used."""
+
+    value: int
     until: float
 
 
 class LocalCache(Layer):
-    """A CounterStore that answers from memory where a bucket is known to be used up.
+    """A CounterStore that answers from memory where a bucket is known to be exhausted.
 
-    `size` is in bytes. `clock` tells seconds that go forward only. At the bound the oldest counts are forgotten, which costs
-    a question to the store and frees nobody.
+    `size` is in bytes, `clock` is monotonic. At the bound the oldest counts are evicted: the store is asked
+    for them again, and no bucket is freed.
     """
 
     for_callers = True
@@ -44,54 +47,54 @@ class LocalCache(Layer):
         self._most = size
         self._bytes = 0
         self._clock = clock
-        # A dictionary would look for its oldest key among all that were removed before it.
+        # A dict finds its oldest key by walking over all removed ones before it.
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self.answered = 0
-        """How many requests were answered without waiting for the store."""
+        """How many requests were answered from memory."""
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        """Apply groups of hits (ports.CounterStore.hit), but for the age of the counts that are told."""
+    def hit(self, groups: Groups, then: Then) -> None:
+        """Apply groups of hits (ports.CounterStore.hit); counts may be up to a second old."""
         now = self._clock()
         answers = [self._answer(group, now) for group in groups]
         if not any([answer is not None for answer in answers]):
             self._below.hit(groups, lambda outcomes: then(self._remember(groups, outcomes)))
             return
-        asked = [group if answer is None else () for group, answer in zip(groups, answers, strict=True)]
-        writing = [
+        unknown = [group if answer is None else () for group, answer in zip(groups, answers, strict=True)]
+        charges = [
             group
             for group, answer in zip(groups, answers, strict=True)
             if answer is not None and any([hit.amount for hit in group])
         ]
-        if writing:
-            self._below.hit(writing, lambda outcomes: None)
+        if charges:
+            self._below.hit(charges, lambda outcomes: None)
 
-        def join(outcomes: Sequence[Outcome]) -> None:
-            self._remember(asked, outcomes)
+        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
+            self._remember(unknown, outcomes)
             then(
                 [
-                    answer if answer is not None else told
-                    for answer, told in zip(answers, outcomes, strict=True)
+                    answer if answer is not None else outcome
+                    for answer, outcome in zip(answers, outcomes, strict=True)
                 ]
             )
 
-        self._below.hit(asked, join)
+        self._below.hit(unknown, on_outcomes)
 
     def _answer(self, group: Sequence[Hit], now: float) -> list[Count] | None:
-        """The counts of a group all of whose counters are known, one of them to be used up; else None."""
+        """Return the counts of a group if all are known, and one bucket is exhausted; else None."""
         counts: list[Count] = []
         over = False
         for hit in group:
             known = self._known.get(hit.key)
             if known is None or known.until < now or hit.amount < 0:
                 return None
-            counts.append(known.held)
-            over = over or hit.is_over(known.held)
+            counts.append(known.value)
+            over = over or hit.is_over(known.value)
         if not over:
             return None
         self.answered += 1
         return counts
 
-    def _remember(self, groups: Sequence[Sequence[Hit]], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    def _remember(self, groups: Groups, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         until = self._clock() + FRESH
         for group, outcome in zip(groups, outcomes, strict=True):
             if isinstance(outcome, StoreError) or any([isinstance(count, StoreError) for count in outcome]):
@@ -101,7 +104,7 @@ class LocalCache(Layer):
             ]
             if any([hit.is_over(count) for hit, count in zip(group, counts, strict=True)]):
                 for hit, count in zip(group, counts, strict=True):
-                    self._forget(hit.key)  # so that it becomes the newest
+                    self._forget(hit.key)  # the new entry is then the newest
                     self._known[hit.key] = _Known(count, until)
                     self._bytes += len(hit.key) + _BYTES_OF_A_COUNT
             else:

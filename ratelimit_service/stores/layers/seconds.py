@@ -1,4 +1,4 @@
-"""Windows of seconds in a store of their own (REDIS_PERSECOND): many short-lived counters, kept away from the others."""
+"""Windows of seconds in a store of their own (REDIS_PERSECOND), away from long-lived counters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..batch import Groups, Origin, Part, callbacks_for, join
 class SecondsApart:
     """Two stores: counters whose windows are of seconds are in `seconds`, all others in `others`.
 
-    The hits of a request are one step in each store, but not in both together: a refusal in one holds back no hit in the
-    other.
+    The hits of a request are one step in each store, but not in both together: a refusal in one holds back no
+    hit in the other.
     """
 
     def __init__(self, others: CounterStore, seconds: CounterStore) -> None:
@@ -81,7 +81,10 @@ def _part(groups: Groups, of_seconds: bool) -> Part:
 
 
 def _joined(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]) -> list[Outcome]:
-    """Join the outcomes of both stores. A group is an error where all of it failed; else its failed hits are errors."""
+    """Join the outcomes of both stores.
+
+    A group is an error where all of it failed; else its failed hits are errors.
+    """
     joined: list[Outcome] = []
     for counts, *of_stores in zip(join(groups, parts, outcomes), *outcomes, strict=True):
         errors = [outcome for outcome in of_stores if isinstance(outcome, StoreError)]

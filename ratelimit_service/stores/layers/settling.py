@@ -6,23 +6,24 @@
                                                            Backend.apply(batch, on_applied)
                                                              │
                                                              ▼
-                                                           Redis (stores/redis/server.py has this part of the way)
+                                                           Redis (this part is in stores/redis/store.py)
                                                              │
                       counts: the lane is free again         ▼
     then ◀── join ◀── on_settled ◀──────────────────────── on_applied
                           ▲                                  │ an error: _on_failure, by its Fate
-                          │                                  ├─ LOST, UNCLEAR: maybe applied, and `sent` stays
-                          │ the error, at once               ├─ REFUSED, BAD_LANE: not applied, and `sent` is None again
-                          └────────────────── _keep ◀────────┘
-                                                │            └─ FORBIDDEN: _send_allowed. Hits of forbidden keys fail,
+                          │                                  ├─ LOST, UNCLEAR: maybe applied: `sent` stays
+                          │ the error, at once               ├─ REFUSED, BAD_LANE: not applied: `sent` is None
+                          └────────────────── _keep ◀────────┤
+                                                │            └─ FORBIDDEN: _send_allowed: forbidden hits fail,
                                                 ▼                 the others go by _send again
                                               Journal
                                                 │ JournalWriter, once Redis is back
                                                 ▼
                                               _resend: by the same lane where `sent` is set, else by _send
 
-`lanes.py` says how a lane makes sure that a batch is applied once. The journal is in memory and bounded. While the circuit
-is open (Redis is away), `hit` sends nothing: callers get an error at once, and charges go to the journal.
+`lanes.py` says how a lane makes sure that a batch is applied once. The journal is in memory and bounded.
+While the circuit is open (Redis is away), `hit` sends nothing: callers get an error at once, and charges go
+to the journal.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ from .journal_writer import JournalWriter
 from .layer import Layer
 
 _OPENS_AFTER = 3
-"""So many failures in a row open the circuit; so many batches of one place in the journal open the circuit of that place."""
+"""So many failures in a row open the circuit; so many batches of a place in the journal open that of the
+place."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 0.5
-"""Seconds between two attempts to reach Redis: the first pause and the longest; each is shortened at random by up to half."""
+"""Seconds between two attempts to reach Redis: the first pause, and the longest. A random part of up to half
+is taken off."""
 
 _AFTER_A_MISTAKE = 10.0
 """Seconds until the next attempt after an unexpected exception: each one puts a traceback in the log."""
@@ -178,7 +181,10 @@ class SettlingStore(Layer):
         self._below.apply(batch, on_applied)
 
     def _resend(self, batch: Batch, on_resent: Then) -> None:
-        """Send a batch of the journal: anew, or as it was where Redis may have applied it. If that fails, keep it again."""
+        """Send a batch of the journal: anew, or as it was where Redis may have applied it.
+
+        If that fails, keep it again.
+        """
         on_settled = self._counted(self._resends, on_resent)
         if batch.sent is None:
             batch.hand_over = self._hand_overs
@@ -211,7 +217,10 @@ class SettlingStore(Layer):
             self._send_allowed(batch, error, on_settled)
 
     def _send_allowed(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
-        """Find out which keys of a batch an ACL forbids, and send the rest. Redis has applied nothing of the batch."""
+        """Find out which keys of a batch an ACL forbids, and send the rest.
+
+        Redis has applied nothing of the batch.
+        """
         groups = batch.groups
         lane = self._lanes.take(batch.place, None)
 
@@ -272,7 +281,7 @@ class SettlingStore(Layer):
             self._recovering = asyncio.get_running_loop().create_task(self._retry())
 
     async def _retry(self) -> None:
-        """Probe Redis and write the journal, again and again, until every circuit is closed and the journal is empty."""
+        """Probe Redis and write the journal until every circuit is closed and the journal is empty."""
         pause = _FIRST_RETRY
         closed = False
         try:
@@ -325,5 +334,5 @@ class SettlingStore(Layer):
 
 
 def _acl_changed(error: StoreError) -> CallFailed:
-    """Return the error of a batch whose keys were forbidden, and no longer are, or the other way round: try it again."""
+    """Return an error for a batch whose forbidden keys have changed meanwhile: it is to be sent anew."""
     return CallFailed(str(error), Fate.REFUSED, partly=True)

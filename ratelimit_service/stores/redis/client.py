@@ -1,9 +1,10 @@
-"""Clients of redis-py: to one server, to the primary that sentinels name, and to each server of a Cluster.
+"""Clients of redis-py: for one server, for the primary that sentinels name, and for each server of a Cluster.
 
-Their retries are off: a script call whose answer got lost may have been carried out, and a second one would count its hits
-twice. What may be sent again is for layers/settling.py to say.
+Their retries are off: a script call whose reply was lost may have been carried out, and a second one would
+count its hits twice. Only layers/settling.py knows what may be sent again.
 
-Errors name hosts and ports, never credentials: these are asked for when a connection is made, and are in no repr.
+Errors name hosts and ports, never credentials: a connection reads these when it is made, and no repr shows
+them.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ Address = tuple[str, int]
 """Host and port."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
-"""Seconds of silence until the first probe, seconds between probes, and how many may stay unanswered.
+"""Seconds of silence before the first probe, seconds between probes, and how many may stay unanswered.
 
-Firewalls and NAT forget a connection that is silent, some within seconds, and then drop its packets without a reset.
+Firewalls and NAT forget a silent connection, some within seconds, and then drop its packets without a reset.
 """
 
 
 class Tls(NamedTuple):
-    """How connections are secured: files with PEM, by their paths; empty where there are none."""
+    """How connections use TLS: the paths of PEM files; empty where there is none."""
 
     ca: str = ""
     certificate: str = ""
@@ -48,7 +49,10 @@ class Tls(NamedTuple):
     server_name: str = ""
 
     def context(self) -> ssl.SSLContext:
-        """What is in the files now. Raises ConnectionError, with their names, where that is of no use."""
+        """Return a context with what is in the files now.
+
+        Raises ConnectionError, with their names, if they are unusable.
+        """
         files = [file for file in (self.ca, self.certificate, self.key) if file]
         try:
             return _context(self, tuple(Path(file).stat().st_mtime_ns for file in files))
@@ -61,8 +65,8 @@ class Tls(NamedTuple):
 def _context(tls: Tls, changed: tuple[int, ...]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca or None)
     context.check_hostname = tls.check_hostname
-    # The same for every version of Python, and what Go does: an intermediate CA in the file is trusted without its root, and
-    # certificates of private CAs need not keep to all that RFC 5280 wants of them.
+    # As Go does, and the same for every version of Python: an intermediate CA in the file is trusted without
+    # its root, and certificates of private CAs need not follow RFC 5280 in everything.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.certificate:
@@ -71,9 +75,9 @@ def _context(tls: Tls, changed: tuple[int, ...]) -> ssl.SSLContext:
 
 
 class Login(CredentialProvider):
-    """Who we are: a user (empty for the default one) and a password; or a file that says `password` or `user:password`.
+    """A user (empty: the default one) and a password, or a file that contains `password` or `user:password`.
 
-    redis-py asks whenever it makes a connection, so a file may change.
+    redis-py reads them for each connection that it makes, so the file may change.
     """
 
     def __init__(self, username: str = "", password: str = "", file: str = "") -> None:
@@ -81,12 +85,12 @@ class Login(CredentialProvider):
         self._file = file
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """The arguments of AUTH. Raises ConnectionError where the file says nothing."""
+        """Return the arguments of AUTH. Raises ConnectionError if the file is empty or cannot be read."""
         username, password = self._read() if self._file else self._known
         return (username, password) if username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """The same."""
+        """Return the arguments of AUTH, as `get_credentials` does."""
         return self.get_credentials()
 
     def __bool__(self) -> bool:
@@ -106,7 +110,10 @@ class Login(CredentialProvider):
 
 @dataclass(frozen=True)
 class Link:
-    """How connections are made. Times are seconds: `timeout` for an answer, and for a connection of the pool."""
+    """How connections are made.
+
+    Times are seconds: `timeout` for a reply, and for a connection of the pool.
+    """
 
     login: Login = field(default_factory=Login)
     database: int = 0
@@ -116,7 +123,7 @@ class Link:
     connect_timeout: float = 1.0
 
     def options(self) -> dict[str, Any]:
-        """The options of redis-py's pools, but for those of TCP."""
+        """Return the options of redis-py's pools, without those of TCP."""
         options: dict[str, Any] = {
             "db": self.database,
             "max_connections": self.pool_size,
@@ -124,8 +131,8 @@ class Link:
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.connect_timeout,
             "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,  # nothing here needs more, and every server and proxy speaks it
-            "driver_info": None,  # CLIENT SETINFO: a proxy that does not know it closes the connection (twemproxy)
+            "protocol": 2,  # enough for this service, and every server and proxy speaks it
+            "driver_info": None,  # no CLIENT SETINFO: twemproxy closes the connection at it
         }
         if self.login:
             options["credential_provider"] = self.login
@@ -134,14 +141,17 @@ class Link:
         return options
 
     def tcp_options(self) -> dict[str, Any]:
-        """Those of TCP beside them: the kernel keeps idle connections alive, and closes those that the network has lost."""
+        """Return all options.
+
+        The kernel keeps idle connections alive, and closes those that the network has lost.
+        """
         values = {**_KEEPALIVE, "TCP_USER_TIMEOUT": max(1, round(self.timeout * 1000))}
         known = {getattr(socket, name): value for name, value in values.items() if hasattr(socket, name)}
         return {**self.options(), "socket_keepalive": True, "socket_keepalive_options": known}
 
 
 class TlsConnection(Connection):
-    """A connection over TLS whose certificates are read again when their files have changed."""
+    """A connection over TLS, with the certificates that are in the files when it is made."""
 
     def __init__(self, *, tls: Tls, **options: Any) -> None:
         super().__init__(**options)
@@ -156,52 +166,55 @@ class TlsConnection(Connection):
 
 
 class _ToPrimary(SentinelManagedConnection):
-    """A connection to whom the sentinels say is the primary, when it is made."""
+    """A connection to the primary that the sentinels name when it is made."""
 
 
 class _ToPrimaryOverTls(SentinelManagedConnection, TlsConnection):
-    """The same, over TLS."""
+    """A connection over TLS to the primary that the sentinels name when it is made."""
 
 
 class PrimaryPool(SentinelConnectionPool, aioredis.BlockingConnectionPool):
-    """Connections to the primary that sentinels name. Callers wait for a connection, as with a single server."""
+    """Connections to the primary that sentinels name.
+
+    Callers wait for a free one, as with a single server.
+    """
 
     async def get_master_address(self) -> Address:
-        """Ask the sentinels; connections to another primary that are idle are closed.
+        """Ask the sentinels for the primary; idle connections to a previous one are closed.
 
-        They are asked as clients are meant to ask them. redis-py looks at their own list (SENTINEL MASTERS), which has
-        the old primary for as long as it takes to tell all others of the new one.
+        This asks with the command that is meant for clients. redis-py reads SENTINEL MASTERS, which shows the
+        old primary until its replicas have been reconfigured.
         """
         sentinels: list[aioredis.Redis] = self.sentinel_manager.sentinels
-        wrong = ""
+        last_error = ""
         for sentinel in list(sentinels):
             try:
                 reply = await sentinel.execute_command(  # type: ignore[no-untyped-call]
                     "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service_name
                 )
             except (RedisError, OSError) as error:
-                wrong = f"; {address_of(sentinel)} said: {error}"
+                last_error = f"; {address_of(sentinel)} said: {error}"
                 continue
             if reply is None:
                 continue
             sentinels.remove(sentinel)
-            sentinels.insert(0, sentinel)  # who has answered is asked first the next time
+            sentinels.insert(0, sentinel)  # the one that answered is asked first the next time
             address = (reply[0].decode(), int(reply[1]))
             if self.master_address != address:
                 self.master_address = address
                 await self.disconnect(inuse_connections=False)
             return address
-        raise RedisConnectionError(f"no sentinel knows a primary of {self.service_name}{wrong}")
+        raise RedisConnectionError(f"no sentinel knows a primary of {self.service_name}{last_error}")
 
 
 def at_address(address: Address, link: Link) -> aioredis.Redis:
-    """A client of one server."""
+    """Return a client of one server."""
     host, port = address
     return _client(TlsConnection if link.tls else Connection, link, host=host, port=port)
 
 
 def at_socket(path: str, link: Link) -> aioredis.Redis:
-    """A client of the server at a Unix socket."""
+    """Return a client of the server at a Unix socket."""
     options = link.options()
     options.pop("tls", None)
     pool = aioredis.BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **options)
@@ -211,7 +224,7 @@ def at_socket(path: str, link: Link) -> aioredis.Redis:
 def through_sentinels(
     master: str, sentinels: Sequence[Address], link: Link, sentinel_login: Login | None = None
 ) -> aioredis.Redis:
-    """A client of whichever server the sentinels name as the primary of `master`."""
+    """Return a client of the server that the sentinels name as the primary of `master`."""
     to_sentinels = Link(
         login=sentinel_login or Login(),
         tls=link.tls,
@@ -233,7 +246,7 @@ def through_sentinels(
 def connect(
     url: str, *, username: str = "", password: str = "", pool_size: int = 10, timeout: float = 1.0
 ) -> aioredis.Redis:
-    """A client for `redis://` or `unix://`; credentials given apart win over those in the URL."""
+    """Return a client for `redis://` or `unix://`; `username` and `password` take precedence over the URL."""
     parts = aioredis.connection.parse_url(url)
     login = Login(username or parts.get("username", ""), password or parts.get("password", ""))
     link = Link(login, parts.get("db", 0), pool_size=pool_size, timeout=timeout, connect_timeout=timeout)
@@ -249,16 +262,17 @@ def _client(kind: type[AbstractConnection], link: Link, **place: Any) -> aioredi
 
 
 class Opened(NamedTuple):
-    """A connection that is ready for commands, and where it leads; the address of a Unix socket is its path and 0."""
+    """A connection ready for commands, and its peer; the address of a Unix socket is its path and 0."""
 
     stream: asyncio.StreamWriter
     address: Address
 
 
 async def open_connection(client: aioredis.Redis) -> Opened:
-    """A connection as the client makes them for itself, logged in and all, for somebody else to drive (wire.py).
+    """Return a connection as the client makes it for itself, logged in, for wire.py to drive.
 
-    Raises what redis-py does. It has no way to hand a connection over: this is the one place that reaches into it.
+    Raises the errors of redis-py. redis-py cannot hand over a connection, so this function, and no other,
+    uses its private attributes.
     """
     connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     await connection.connect()
@@ -274,12 +288,12 @@ async def open_connection(client: aioredis.Redis) -> Opened:
 
 
 def patience_of(client: aioredis.Redis) -> float:
-    """Seconds for which the client waits for a reply (Link.timeout)."""
+    """Return the seconds for which the client waits for a reply (Link.timeout)."""
     return float(client.connection_pool.connection_kwargs["socket_timeout"])
 
 
 def address_of(client: aioredis.Redis) -> str:
-    """Where a client connects to, for people."""
+    """Return the address that a client connects to, for messages."""
     pool = client.connection_pool
     if isinstance(pool, PrimaryPool):
         host, port = pool.master_address or (pool.service_name, "?")
@@ -289,9 +303,9 @@ def address_of(client: aioredis.Redis) -> str:
 
 
 async def time_of(client: aioredis.Redis) -> float | None:
-    """The time of a server, in seconds since 1970; None where it does not tell. Never raises.
+    """Return the time of a server, in seconds since 1970; None where it does not report it. Never raises.
 
-    By a connection of the pool: a proxy that does not know TIME may close the one on which it is asked.
+    This uses a connection of the pool: a proxy that does not know TIME may close it.
     """
     try:
         seconds, _ = await client.time()

@@ -1,8 +1,9 @@
-"""Counters in a Redis Cluster: one script call for each slot, over one connection to each server, all servers at once.
+"""Counters in a Redis Cluster: one script call for each slot, over one connection to each server.
 
-redis-py's own client of a Cluster sends a command again after errors that do not say whether it was carried out, and closes
-every connection when a slot has moved. So only its connections are used. A call is sent again only where the reply says
-that it was not carried out: MOVED, ASK, TRYAGAIN and NOSCRIPT. layers/settling.py deals with every other failure.
+redis-py's own client of a Cluster sends a command again after errors that do not say whether it was carried
+out, and closes every connection when a slot has moved. So only its connections are used. A call is sent again
+only where the reply says that it was not carried out: MOVED, ASK, TRYAGAIN and NOSCRIPT. layers/settling.py
+deals with every other failure.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _MOST_REDIRECTS = 6
 """How often a call follows a redirect before it fails, and is settled later."""
 
 _TRY_AGAIN = 0.002
-"""Seconds until a call is repeated for a slot that is moving. There is no third attempt: other calls wait for the outcome."""
+"""Seconds until a call for a moving slot is repeated, once: other calls of the batch wait for its outcome."""
 
 _AFTER_A_MISTAKE = 10.0
 """Seconds until the next attempt after an unexpected exception: each one puts a traceback in the log."""
@@ -55,7 +56,8 @@ _TASK = "cluster_slots"
 """The task name under which failures to learn the slots are counted."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.5
-"""Seconds between two attempts to learn the slots while a primary is away: the first pause and the longest."""
+"""Seconds between two attempts to learn the slots while a primary is away: the first pause, and the
+longest."""
 
 _KEPT = 30.0
 """Seconds after its last call until the connections to a server without slots are closed."""
@@ -81,8 +83,8 @@ class ClusterServer:
 class ClusterStore(ScriptStore):
     """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server.
 
-    Where a server is silent for `patience` seconds, its calls fail as lost, and it gets no others until it answers. They
-    may still be carried out, which layers/settling.py allows for.
+    Where a server is silent for `patience` seconds, its calls fail as lost, and it gets no others until it
+    answers. They may still be carried out, which layers/settling.py allows for.
     """
 
     def __init__(
@@ -198,7 +200,10 @@ class ClusterStore(ScriptStore):
         raise NotSent(RedisConnectionError(f"slot {slot} is on its way between servers"))
 
     def _next_server(self, slot: int, server: ClusterServer, error: Exception) -> tuple[ClusterServer, bool]:
-        """Return where to send a call that got `error` from `server`, and whether with ASKING. Raises it where nowhere."""
+        """Return where to send a call that got `error` from `server`, and whether with ASKING.
+
+        Raises it where nowhere.
+        """
         if isinstance(error, MovedError):
             server = self._server((error.host or server.address[0], error.port))
             self._owners[slot] = server
@@ -223,7 +228,10 @@ class ClusterStore(ScriptStore):
         return NotSent(RedisConnectionError(f"{server} is away"))
 
     async def start(self) -> None:
-        """Learn which server has which slot, and greet all primaries. Raises StoreError where none of them answers."""
+        """Learn which server has which slot, and greet all primaries.
+
+        Raises StoreError where none of them answers.
+        """
         await self.ping()
 
     async def _greet(self, server: ClusterServer) -> None:
@@ -266,7 +274,7 @@ class ClusterStore(ScriptStore):
             await server.wire.close()
 
     async def time(self) -> float | None:
-        """Return the seconds of one server's clock (layers/backend.py); all are expected to agree to the second."""
+        """Return the seconds of one server's clock (layers/backend.py); all should agree to the second."""
         for server in self._primaries:
             if not server.away:
                 return await time_of(server.client)
@@ -350,7 +358,10 @@ class ClusterStore(ScriptStore):
             self._repairing = None
 
     async def _learn(self) -> None:
-        """Ask one server after another for the slots, until one reports them. Raises the error of the last one."""
+        """Ask one server after another for the slots, until one reports them.
+
+        Raises the error of the last one.
+        """
         error: Exception = RedisConnectionError("no server of the Cluster is known")
         for address in self._to_ask():
             known = self._servers.get(address)
@@ -395,6 +406,9 @@ class ClusterStore(ScriptStore):
 
 
 def _address(server: Sequence[Any], queried: Address) -> Address:
-    """Return the address of a server in CLUSTER SLOTS. An empty host means the host of the server that was queried."""
+    """Return the address of a server in CLUSTER SLOTS.
+
+    An empty host means the host of the server that was queried.
+    """
     host = server[0].decode() if server[0] else ""
     return (host if host not in ("", "?") else queried[0], int(server[1]))

@@ -1,8 +1,9 @@
 """The meaning of each error of Redis: whether anything of the call was applied, and what a later call can do.
 
-docs/reliability.md has this table in words. An error is listed as a refusal only where Redis checks before the script begins,
-or where the script's first command, which writes the register, fails and ends it (hit.lua). Every other error may come after
-something was applied, so its batch is settled under its number (layers/settling.py).
+docs/reliability.md has this table in words. An error is listed as a refusal only where Redis checks before
+the script begins, or where the script's first command, which writes the register, fails and ends it
+(hit.lua). Every other error may come after something was applied, so its batch is settled under its number
+(layers/settling.py).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ E = TypeVar("E", bound=Exception)
 def bare(error: E) -> E:
     """Return an error without its traceback and its causes, to be passed on as a value.
 
-    The frames of a traceback refer to the batch that failed, and often to the error itself. Such a cycle stays until a full
-    garbage collection, and there are next to none (app.py).
+    The frames of a traceback refer to the batch that failed, and often to the error itself. Such a cycle
+    stays until a full garbage collection, and there are next to none (app.py).
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
@@ -90,7 +91,10 @@ def fate_of(error: Exception) -> Fate:
 
 
 def failure(error: Exception, *, partly: bool = False) -> StoreError:
-    """Return an error of redis-py as callers see it. The texts of redis-py name hosts and ports, never credentials."""
+    """Return an error of redis-py as callers see it.
+
+    The texts of redis-py name hosts and ports, never credentials.
+    """
     if isinstance(error, StoreError):
         return error
     fate = fate_of(error)

@@ -1,4 +1,7 @@
-"""Reading and deleting the counters of a bucket. Their windows are not known, so all keys of the server are walked."""
+"""Reading and deleting the counters of a bucket.
+
+Their windows are not known, so all keys of the server are walked.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ _READ = "return redis.call(ARGV[1], KEYS[2])"
 async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dict[str, int | None]:
     """Return what `command` (GET or GETDEL) returns for each counter of a bucket, by key. Raises StoreError.
 
-    Scripts do it, with the same first key as the calls that count the bucket (ScriptCall), so that a proxy sends them to the
-    server of the bucket. None stands for a value that is not a number.
+    Scripts do it, with the same first key as the calls that count the bucket (ScriptCall), so that a proxy
+    sends them to the server of the bucket. None stands for a value that is not a number.
     """
     first = register(prefix, "", tag_of(bucket))
     keys: set[str] = set()
@@ -40,7 +43,10 @@ async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dic
 async def counters_on(
     client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
 ) -> dict[str, int | None]:
-    """Return what `get` returns for each counter of a bucket on one server of a Cluster, by key. Raises StoreError."""
+    """Return what `get` returns for each counter of a bucket on one server of a Cluster, by key.
+
+    Raises StoreError.
+    """
     try:
         keys = sorted([key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)])
         return {key: number(await get(key)) for key in keys}

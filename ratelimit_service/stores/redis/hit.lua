@@ -1,30 +1,31 @@
 -- Applies a batch of hits, in one step and one round trip.
 --
--- KEYS  the counter of each hit, in the order in which the hits are applied; last the register of the lane
--- ARGV  the number of this batch, and for how many seconds the register is kept;
+-- KEYS  the counter of each hit, in the order in which the hits are applied; last, the register of the lane
+-- ARGV  the number of this batch, and for how many seconds Redis keeps the register;
 --       for each hit: its amount, and the time to live of a new counter in seconds;
---       then for each group of hits that may be held back: the place of its first hit, how many they are,
---       and for each of them its gate (1 refuses + 2 yields + 4 holds + 8 budget; see model.Gate) and its limit
--- Returns for each hit what the counter held before it; its bitwise complement (-before - 1) where the hit was held back;
---       a text where this hit failed
+--       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
+--       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget; see model.Gate) and its limit
+-- Returns for each hit the value of the counter before it; where the hit was held back, the bitwise
+-- complement
+--       of that (-before - 1); where it failed, a text
 --
--- The register holds the number of the last batch that came by its lane. A batch that is sent again, because nobody knows
--- whether it was applied, finds its own number there and only reads (layers/settling.py). Writing the register first also makes
--- sure that a Redis which cannot be written to (read-only, out of memory) applies nothing of the batch: the call fails
--- as a whole. An empty number is for batches that write nothing, and leaves the register alone.
+-- The register holds the number of the last batch of its lane. A batch that is sent again, because its
+-- outcome is unknown, finds its own number there and only reads (stores/lanes.py). The register is written
+-- first: a Redis that cannot be written to (read-only, out of memory) then fails the whole call, and applies
+-- nothing of the batch. A batch with an empty number writes nothing, and leaves the register alone.
 --
--- It must be a script, because a request is refused or counted as a whole, because what a caller is told must be what
--- the counter held at the moment of the hit, and because a refund must not leave less than nothing.
+-- Three things need a script: a request is refused or counted as a whole, a caller gets the value of the
+-- counter at the moment of its hit, and a refund leaves no counter below 0.
 --
--- Amounts reach INCRBY and DECRBY as the argument's own text: Lua would write 2^53+1 as 9.007199254741e+15. Every command
--- is a pcall, so that a key that is no counter fails its own hit and not the batch, half of which would be counted.
--- The twin of this script is memory.py.
+-- INCRBY and DECRBY get the text of the amount as it came: Lua would write 2^53+1 as 9.007199254741e+15.
+-- Every command is a pcall, so a key that is not a counter fails only its own hit, and not half of the batch.
+-- memory.py is the twin of this script.
 
-local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that Lua has exactly; counters saturate there
+local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that is exact in Lua; counters saturate there
 local MAX_TEXT = '9007199254740991'
 local REFUSES, YIELDS, HOLDS, BUDGET = 1, 2, 4, 8
 
--- What every hit needs: Lua finds locals quicker than globals and their fields.
+-- Locals for what every hit uses: Lua reads them faster than globals and their fields.
 local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
 
 local function has(gate, flag)
@@ -42,7 +43,7 @@ if ARGV[1] ~= '' then
     replayed = last == ARGV[1]
 end
 
--- What a counter holds, as 0 ... MAX; or nil and why it cannot be told.
+-- Returns the value of a counter, within 0 ... MAX; or nil and the error.
 local function read(key)
     local value = pcall('GET', key)
     if not value then
@@ -55,20 +56,21 @@ local function read(key)
     return math.max(0, math.min(MAX, tonumber(value)))
 end
 
+-- Sets the time to live of a counter that has none.
 local function keep_for(key, ttl)
     if pcall('TTL', key) == -1 then
         pcall('EXPIRE', key, ttl)
     end
 end
 
--- Adds the text `amount`, which is the number `number`.
+-- Adds `amount`, the text of `number`. Returns the value before, or nil and the error.
 local function add(key, amount, number, ttl)
     local after = pcall('INCRBY', key, amount)
     if type(after) == 'table' then
         return nil, after.err
     end
     local before = after - number
-    if after > MAX then  -- not exact any more: step back to see what was there
+    if after > MAX then  -- no longer exact: undo it to read the value before
         pcall('DECRBY', key, amount)
         before = read(key)
         pcall('SET', key, MAX_TEXT, 'KEEPTTL')
@@ -77,6 +79,7 @@ local function add(key, amount, number, ttl)
     return before < 0 and 0 or before
 end
 
+-- Gives back `amount`, but never more than there is. Returns the value before, or nil and the error.
 local function give_back(key, amount, ttl)
     local before, failure = read(key)
     if not before or before == 0 then
@@ -97,7 +100,8 @@ end
 
 local held = {}
 
--- Marks the hits of a group that are held back where one refuses: those that hold, and those that yield and have room.
+-- Marks the hits of a group that are held back: if one of them refuses, those that hold, and those that yield
+-- with room.
 local function hold_back(first, at)
     local size = tonumber(ARGV[at])
     local refused, gates, over = false, {}, {}
@@ -122,7 +126,7 @@ local function hold_back(first, at)
     end
 end
 
--- The groups that may be held back follow each other in the order of their hits.
+-- The groups that may be held back are in the order of their hits.
 local group = 2 * HITS + 3
 local first_of_group = tonumber(ARGV[group])
 

@@ -22,15 +22,15 @@ SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 
 class ScriptCall:
-    """The call of the script that applies a batch: its `command`. All keys of this service begin with `prefix`.
+    """The call of the script that applies a batch: its `command`. All keys begin with `prefix`.
 
-    With `tag`, the register has that hash tag. With `routed`, there is a key with that tag in front, which the script reads
-    and which never exists: a proxy that spreads keys over servers sends a call to the server of its first key, so all
-    calls with this tag reach one server, even where the proxy hashes whole keys.
+    With `tag`, the register has that hash tag. With `routed`, there is a key with that tag in front, which
+    the script reads and which never exists: a proxy that spreads keys over servers sends a call to the server
+    of its first key, so all calls with this tag reach one server, even where the proxy hashes whole keys.
 
-    Charges and checks of one counter are sent as one hit, their sum: each of them finds what the first one finds and what
-    those before it add. Where a counter gets a refund, or is in a group that may be held back, each of its hits is sent by
-    itself, because its effect depends on the counter.
+    Charges and checks of one counter are sent as one hit, their sum: each of them finds what the first one
+    finds and what those before it add. Where a counter gets a refund, or is in a group that may be held back,
+    each of its hits is sent by itself, because its effect depends on the counter.
 
     A batch without groups is the register alone, which is written where the batch has a lane.
     """
@@ -40,7 +40,7 @@ class ScriptCall:
     def __init__(self, batch: Batch, prefix: str = "", tag: str = "", *, routed: bool = False) -> None:
         self._groups = groups = batch.groups
         self._place_of: Sequence[int] | None = None
-        """For each hit, the place of the script's hit that it is part of; None where each is sent by itself."""
+        """For each hit, the index of the script's hit that it is part of; None where each is sent alone."""
         self._added_before: Sequence[int] = ()
         """For each hit, what the hits before it in the same one of the script's add."""
         self._routed = routed
@@ -78,7 +78,9 @@ class ScriptCall:
         )
 
     def _add_up(self, apart: Container[str]) -> tuple[list[str], list[int], list[int]]:
-        """Return the keys, amounts and times to live of the script's hits: one for each counter that is not `apart`."""
+        """Return keys, amounts and times to live of the script's hits: one for a counter that is not
+        `apart`.
+        """
         place_of: list[int] = []
         added_before: list[int] = []
         places: dict[str, int] = {}
@@ -168,7 +170,10 @@ def _count(key: str, reply: int | bytes, added_before: int) -> Count:
 
 
 def register(prefix: str, lane: str, tag: str = "") -> str:
-    """Return the key of a lane's register in the place of `tag`. A hash tag in `prefix` is that of all keys."""
+    """Return the key of a lane's register in the place of `tag`.
+
+    A hash tag in `prefix` is that of all keys.
+    """
     name = f"{prefix}lane:{lane}"
     return f"{name}{{{tag}}}" if tag and "{" not in prefix else name
 

@@ -38,16 +38,18 @@ _PROBES = tuple(hashlib.sha256(bytes([number])).hexdigest()[:12] for number in r
 """Lanes whose registers a probe names where there may be several servers; any hash spreads these names."""
 
 _WARNINGS = {
-    Spread.SLOTS: "this Redis is sharded behind its address: requests are atomic within a slot, one script call for each",
-    Spread.TAGS: "this Redis is a proxy before several servers: requests are atomic within a bucket, one script call for each",
+    Spread.SLOTS: "this Redis is sharded behind its address: requests are atomic within a slot, "
+    "one script call for each",
+    Spread.TAGS: "this Redis is a proxy before several servers: requests are atomic within a bucket, "
+    "one script call for each",
 }
 
 
 class RedisStore(ScriptStore):
     """Counters behind one client: of a server, or of the primary that sentinels name.
 
-    The address may stand for several servers. Until it is known to be one (spread.py), and where it is not, there is a call
-    for each slot or each hash tag.
+    The address may stand for several servers. Until it is known to be one (spread.py), and where it is not,
+    there is a call for each slot or each hash tag.
     """
 
     def __init__(
@@ -71,12 +73,12 @@ class RedisStore(ScriptStore):
         return by_slot(groups) if self._spread is Spread.SLOTS else by_tag(groups)
 
     def server_of(self, place: Place) -> object:
-        """Return the place itself: a proxy does not say which server has what, so each place is judged by itself."""
+        """Return the place itself: a proxy does not say which server has which place."""
         return place
 
     def _apply(self, batch: Batch, on_counts: OnCounts) -> None:
         if self._spread is not Spread.ONE and batch.place == EVERYWHERE:
-            # Where a proxy took a batch in one call, it must get it in one call again: its number is in one register.
+            # A batch that went through a proxy in one call must do so again: its number is in one register.
             one_call = self._spread is not Spread.SLOTS and batch.sent is not None
             parts = None if one_call else self.split(batch.groups)
             if parts:
@@ -109,7 +111,9 @@ class RedisStore(ScriptStore):
         self._spread = spread
 
     def _leave_replica(self) -> None:
-        """Drop all connections to a primary that has become a replica: its name may lead to another server by now."""
+        """Drop all connections to a replica that was the primary: its name may lead to another server by
+        now.
+        """
         self._wire.drop("this Redis is read-only")
         task = asyncio.get_running_loop().create_task(self._disconnect_idle())
         self._closing.add(task)
@@ -120,7 +124,10 @@ class RedisStore(ScriptStore):
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def start(self) -> None:
-        """Run the script, and determine how keys are spread. Raises StoreError where Redis would not count."""
+        """Run the script, and determine how keys are spread.
+
+        Raises StoreError where Redis would not count.
+        """
         try:
             await self._probe()
             if self._spread is Spread.UNKNOWN:
@@ -131,8 +138,9 @@ class RedisStore(ScriptStore):
     async def _probe(self) -> None:
         """Run the script without a hit, over the connection that counts.
 
-        That shows more than PING, which a proxy answers by itself; of several servers, one that runs the script is enough.
-        It also loads the script without the command SCRIPT, which may be forbidden, and keeps the connection alive.
+        That shows more than PING, which a proxy answers by itself; of several servers, one that runs the
+        script is enough. It also loads the script without the command SCRIPT, which may be forbidden, and
+        keeps the connection alive.
         """
         lanes = ("",) if self._spread is Spread.ONE else _PROBES
         commands = [evalsha(1, register(self._prefix, lane), "", REGISTER_TTL) for lane in lanes]
@@ -194,7 +202,10 @@ class RedisStore(ScriptStore):
         return await run_at(self._client, what)
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Return the counters of a bucket, by key. Walks through all keys of its server, a thousand at a time."""
+        """Return the counters of a bucket, by key.
+
+        Walks through all keys of its server, a thousand at a time.
+        """
         return await counters_of(self._wire, self._prefix, bucket, "GET")
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:

@@ -39,8 +39,9 @@ def slot_of(key: str) -> int:
 def tag_in(slot: int) -> str:
     """Return a hash tag in a slot, for a key that must be there: five hexadecimal digits.
 
-    Trying texts until there is one for each slot takes tenths of a second. But the checksum of a text is the checksum of
-    its beginning followed by zeros, XOR the checksum of its end. So one lookup for each beginning finds a matching end.
+    Trying texts until there is one for each slot takes tenths of a second. But the checksum of a text is the
+    checksum of its beginning followed by zeros, XOR the checksum of its end. So one lookup for each beginning
+    finds a matching end.
     """
     ends = _ends()
     for beginning, checksum in _BEGINNINGS:

@@ -1,8 +1,8 @@
-"""Whether all keys behind an address are on one server: some proxies spread them over several without saying so.
+"""Finds out whether all keys behind an address are on one server: some proxies spread them over several.
 
-Such a proxy (Envoy's redis_proxy, twemproxy) sends a script call to the server that has its first key, whatever its other
-keys are. A call with keys of several servers would count all of them on one server, and the next call, with another first
-key, on another.
+Such a proxy (Envoy's redis_proxy, twemproxy) sends a script call to the server that has its first key,
+whatever its other keys are. A call with keys of several servers would count all of them on one server, and
+the next call, with another first key, on another.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .script import evalsha, register
 from .wire import Command
 
 _KEYS = 64
-"""Calls that read the marker, each with another first key. Where a second server has a tenth of the keys, the odds that all
-of them miss it are 1 in 850."""
+"""Calls that read the marker, each with another first key. Where a second server has a tenth of the keys, the
+odds that all of them miss it are 1 in 850."""
 
 _MARKER_TTL = 60
 """Seconds for which Redis keeps the marker."""
@@ -39,8 +39,8 @@ class Spread(Enum):
 async def find_out(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spread:
     """Return how keys are spread. `ask` sends a command, and returns or raises the reply.
 
-    UNKNOWN where Redis does not count now (it is full, or read-only). Raises the error of redis-py where it leaves the
-    answer open.
+    UNKNOWN where Redis does not count now (it is full, or read-only). Raises the error of redis-py where it
+    leaves the answer open.
     """
     found = await _try_keys(ask, prefix)
     if found is Spread.TAGS:  # make sure that it was not a FLUSHALL or a failover that removed the marker
@@ -49,10 +49,11 @@ async def find_out(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spr
 
 
 async def _try_keys(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spread:
-    """Count a marker, and read it by calls with other first keys: a call that reaches another server does not find it.
+    """Count a marker, and read it by calls with other first keys: another server does not have it.
 
-    All keys have names of registers, so that an ACL need not allow others. Apart from that the names have nothing in
-    common: some proxies (twemproxy with FNV-1a) put texts that differ only at their ends on the same server.
+    All keys have names of registers, so that an ACL need not allow others. Apart from that the names have
+    nothing in common: some proxies (twemproxy with FNV-1a) put texts that differ only at their ends on the
+    same server.
     """
     marker, *others = [register(prefix, f"probe-{uuid.uuid4().hex}") for _ in range(1 + _KEYS)]
     try:

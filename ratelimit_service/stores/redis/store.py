@@ -25,11 +25,11 @@ OnCounts = Callable[[Counts | Exception], None]
 class ScriptStore:
     """Counters in Redis; all keys begin with `prefix`.
 
-        apply(batch, on_applied) ─▶ _apply: ScriptCall ─▶ _evaluate, on the server of the place ─▶ Wire ─▶ Redis
-        on_applied ◀── on_counts ◀────────── on_reply ◀─────────────────────────────────────────────┘
+        apply(batch, on_applied) ─▶ _apply: a ScriptCall ─▶ _evaluate, by the Wire of the place ─▶ Redis
+        on_applied ◀── on_counts ◀───────────────────────── on_reply ◀──────────────────────────────┘
 
-    `observe` gets the seconds of each round trip. `hit` tries once; layers/settling.py uses `split` and `apply`, and makes
-    sure that a batch that fails is written in the end.
+    `observe` gets the seconds of each round trip. `hit` tries once; layers/settling.py uses `split` and
+    `apply`, and makes sure that a batch that fails is written in the end.
     """
 
     def __init__(self, observe: Callable[[float], None] = lambda seconds: None, prefix: str = "") -> None:
@@ -76,7 +76,10 @@ class ScriptStore:
         self._evaluate(batch.place, call.command, on_reply)
 
     def _apply_in_parts(self, batch: Batch, parts: Sequence[Part], on_counts: OnCounts) -> None:
-        """Apply a batch by one call for each part. Where some fail the others are applied, and the batch counts as lost."""
+        """Apply a batch by one call for each part.
+
+        Where some fail the others are applied, and the batch counts as lost.
+        """
 
         def on_all_counts(outcomes: list[Counts | Exception]) -> None:
             counts: list[Counts] = []

@@ -1,4 +1,4 @@
-"""What can be wrong with a Redis that answers: it evicts, keeps nothing on disk, is too old, or has another time."""
+"""Warns of a Redis that evicts counters, keeps nothing on disk, is too old, or has another time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 from ...ports import Clock
 
 EVERY = 60.0
-"""Seconds between two looks, once there was a first; until then, a second and then twice as long each time."""
+"""Seconds between two checks. Until the first one succeeds, the pauses begin at a second and double."""
 
 LARGEST_OFFSET = 1.0
-"""Seconds that a server's clock may be off before it is said."""
+"""Seconds that a server's clock may differ from that of this machine without a warning."""
 
 _MARKER_TTL = 86_400
 
@@ -29,16 +29,19 @@ class Watched(Protocol):
     """A store in Redis."""
 
     def servers(self) -> Mapping[str, aioredis.Redis]:
-        """A client of each server that counts, by its address."""
+        """Return a client of each server with counters, by its address."""
         ...
 
     def register_on(self, server: str, lane: str) -> str:
-        """The key of a lane's register that the server with this address has."""
+        """Return the key of a lane's register that is on the server with this address."""
         ...
 
 
 class Finding(NamedTuple):
-    """Something to say about a server: `level` is the one of the log; an empty `message` is that all is well."""
+    """The result of one check of a server.
+
+    An empty `message` means that all is well; else it is logged at `level`.
+    """
 
     topic: str
     level: str
@@ -47,74 +50,78 @@ class Finding(NamedTuple):
 
 
 class RedisWatch:
-    """Looks at the servers of the stores that it was told of, and says what has changed since it last looked.
+    """Checks the servers of stores regularly, and logs a finding when it changes.
 
-    `long_windows` tells whether a rule counts for a day or longer.
+    `long_windows` returns whether any rule has a window of a day or longer.
     """
 
     def __init__(self, clock: Clock, long_windows: Callable[[], bool]) -> None:
         self._clock = clock
         self._long_windows = long_windows
         self._stores: list[tuple[Watched, bool]] = []
-        self._said: dict[tuple[str, str], str] = {}
+        self._logged: dict[tuple[str, str], str] = {}
         self._offsets: dict[str, float] = {}
         self._runs: dict[str, str] = {}
         self._lane = f"watch-{uuid.uuid4().hex[:12]}"
         self._markers: dict[str, str] = {}
-        """A key of ours on each server with an append-only file: it is gone where the file is."""
+        """A key on each server with an append-only file: if the file is lost, so is the key."""
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def add(self, store: Watched, *, keeps_days: bool = True) -> None:
-        """Watch this one, too. `keeps_days` is whether windows of a day or longer are counted there."""
+        """Watch a store as well; `keeps_days` if windows of a day or longer are counted in it."""
         self._stores.append((store, keeps_days))
 
     @property
     def clock_offset(self) -> float:
-        """Seconds by which the clock of a server is ahead of ours, of the one that is off the most."""
+        """The seconds that Redis' clock is ahead of this machine's; of several servers, the largest
+        difference.
+        """
         return max(self._offsets.values(), key=abs, default=0.0)
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Check all servers, for ever."""
         pause = 1.0
         while True:
-            reached = await self.look()
+            reached = await self.check()
             await asyncio.sleep(EVERY if reached else pause)
-            # Some proxies close a connection that asks for INFO: those need not be asked every second.
+            # Some proxies close a connection that asks for INFO, so do not ask them every second.
             pause = 1.0 if reached else min(2 * pause, EVERY)
 
-    async def look(self) -> bool:
-        """Look once at every server; whether there was one of each store that could be looked at."""
+    async def check(self) -> bool:
+        """Check every server once; return whether one of each store could be reached."""
         offsets, self._offsets = self._offsets, {}
-        return all([await self._look_at(store, keeps_days, offsets) for store, keeps_days in self._stores])
+        return all([await self._check(store, keeps_days, offsets) for store, keeps_days in self._stores])
 
-    async def _look_at(self, store: Watched, keeps_days: bool, offsets: Mapping[str, float]) -> bool:
+    async def _check(self, store: Watched, keeps_days: bool, offsets: Mapping[str, float]) -> bool:
         reached = False
         for name, client in store.servers().items():
             if name in offsets:
                 self._offsets[name] = offsets[name]
             try:
                 for finding in await self._findings(name, client, store if keeps_days else None):
-                    self._say(name, finding)
+                    self._report(name, finding)
                 reached = True
             except (RedisError, OSError) as error:
-                self._log.debug("Redis could not be looked at", server=name, error=str(error))
+                self._log.debug("Redis could not be checked", server=name, error=str(error))
         return reached
 
-    def _say(self, server: str, finding: Finding) -> None:
-        topic, level, message, details = finding
-        before = self._said.get((server, topic), "")
-        self._said[server, topic] = message
-        if message != before:
-            text = message or f"Redis is well again: {topic}"
-            getattr(self._log, level if message else "info")(text, server=server, **details)
+    def _report(self, server: str, finding: Finding) -> None:
+        """Log a finding if its message has changed."""
+        subject = server, finding.topic
+        before = self._logged.get(subject, "")
+        self._logged[subject] = finding.message
+        if finding.message != before:
+            text = finding.message or f"Redis is well again: {finding.topic}"
+            level = finding.level if finding.message else "info"
+            getattr(self._log, level)(text, server=server, **finding.details)
 
     async def _findings(self, name: str, client: aioredis.Redis, store: Watched | None) -> list[Finding]:
-        """What there is to say; about what is kept, where `store` is given."""
+        """Check one server; where `store` is given, also what it keeps on disk."""
         clock = await self._clock_of(name, client)
         try:
             info = await client.info()
         except ResponseError as error:
-            message = "Redis does not tell its version, nor whether it evicts (INFO)"
+            message = "Redis does not report its version, nor whether it evicts (INFO)"
             return [clock, Finding("INFO", "info", message, {"error": str(error)})]
         found = [clock, version(info), eviction(info)]
         if store is not None:
@@ -126,7 +133,7 @@ class RedisWatch:
     async def _emptied(
         self, name: str, info: Mapping[str, Any], client: aioredis.Redis, marker: str
     ) -> Finding:
-        """Whether the server was started again since the last look, and found nothing on its disk."""
+        """Check whether the server has restarted since the last check, and came back without its data."""
         run = str(info.get("run_id", ""))
         before, self._runs[name] = self._runs.get(name, run), run
         left = self._markers.pop(name, "")
@@ -134,11 +141,11 @@ class RedisWatch:
         if not well and left and info.get("aof_enabled"):
             well = await self._is_there(client, left)
         elif not well:
-            # Redis 6.2 does not tell what it has loaded: then what counts is whether it has something now. Of an append-only
-            # file, none tells how many keys were in it.
+            # Redis 6.2 does not report what it has loaded: there, having any key now is enough. No version
+            # reports how many keys were in an append-only file.
             well = bool(info.get("aof_enabled") or info.get("rdb_last_load_keys_loaded", "db0" in info))
         if marker:
-            with suppress(ResponseError):  # it is full, or read-only: then there is no telling
+            with suppress(ResponseError):  # without a marker where the server is full or read-only
                 await client.set(marker, "1", ex=_MARKER_TTL)
                 self._markers[name] = marker
         if well:
@@ -146,26 +153,26 @@ class RedisWatch:
         return Finding(
             "what was used",
             "error",
-            "Redis was started again and came back empty: what was used before is forgotten, and limits begin anew",
+            "Redis was restarted and came back empty: its counters are lost, and all limits begin anew",
         )
 
     async def _is_there(self, client: aioredis.Redis, key: str) -> bool:
         try:
             return await client.get(key) is not None
-        except ResponseError:  # its slot is on another server by now
+        except ResponseError:  # the slot of the key is on another server by now
             return True
 
     async def _clock_of(self, name: str, client: aioredis.Redis) -> Finding:
         try:
-            # Connecting may be a part of the first time; the quicker of the two is the truer one.
+            # The first reading may include connecting. The quicker of two readings is the more accurate one.
             _, offset = min([await self._time_of(client) for _ in range(2)])
         except ResponseError as error:
-            return Finding("clock", "info", "Redis does not tell the time (TIME)", {"error": str(error)})
+            return Finding("clock", "info", "Redis does not report its time (TIME)", {"error": str(error)})
         self._offsets[name] = offset
         return clock(offset)
 
     async def _time_of(self, client: aioredis.Redis) -> tuple[float, float]:
-        """How long it took to ask for the time, and how far that is ahead of ours."""
+        """Return how long it took to read a server's time, and how far that is ahead of this machine's."""
         before = self._clock()
         seconds, microseconds = await client.time()
         after = self._clock()
@@ -178,20 +185,20 @@ class RedisWatch:
         try:
             saves = (await client.config_get("save")).get("save", "")
         except ResponseError as error:
-            message = "Redis has no append-only file, and does not tell whether it saves (CONFIG GET)"
+            message = "Redis has no append-only file, and does not report whether it saves (CONFIG GET)"
             return Finding("persistence", "info", message, {"error": str(error)})
         if saves:
             return Finding("persistence", "warning")
         return Finding(
             "persistence",
             "warning",
-            "Redis keeps nothing on disk, and rules count for a day or longer: what was used is forgotten when it "
-            "starts again; set appendonly yes, or save",
+            "Redis keeps nothing on disk, and some windows last a day or longer: a restart loses them; "
+            "set appendonly yes, or save",
         )
 
 
 def version(info: Mapping[str, Any]) -> Finding:
-    """Whether the server is too old."""
+    """Check that the server is not too old."""
     product = "Valkey" if "valkey_version" in info else "Redis"
     number = str(info.get("valkey_version") or info.get("redis_version", ""))
     parts = tuple(int(part) for part in number.split(".")[:2] if part.isdecimal())
@@ -202,21 +209,22 @@ def version(info: Mapping[str, Any]) -> Finding:
 
 
 def eviction(info: Mapping[str, Any]) -> Finding:
-    """Whether counters may be thrown away to make room."""
+    """Check that the server does not evict counters."""
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy == "noeviction" or not info.get("maxmemory"):
         return Finding("eviction", "warning")
     return Finding(
         "eviction",
         "warning",
-        "Redis throws counters away where memory runs short, and limits begin anew: set maxmemory-policy noeviction",
+        "Redis evicts counters when its memory is full, and their limits begin anew: "
+        "set maxmemory-policy noeviction",
         {"policy": policy},
     )
 
 
 def clock(offset: float) -> Finding:
-    """Whether the clock of a server is off by too much: seconds that it is ahead of ours."""
+    """Check that a server's clock, so many seconds ahead of this machine's, does not differ too much."""
     if abs(offset) <= LARGEST_OFFSET:
         return Finding("clock", "warning")
-    message = "the clock of Redis is not ours: windows begin by ours, which is NTP's to keep right"
+    message = "the clock of Redis differs from that of this machine, by which windows begin: run NTP on both"
     return Finding("clock", "warning", message, {"ahead": f"{offset:.1f}s"})

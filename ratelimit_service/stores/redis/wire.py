@@ -1,8 +1,9 @@
 """A connection to Redis that is driven directly: commands and callbacks in, replies out.
 
-Script calls go this way. redis-py's own way costs a coroutine, a timer and a few tasks for each command, several times what
-is left of it here: hiredis packs commands and reads replies, and this module matches replies to callbacks. What happens once
-for each connection is left to redis-py: sockets, TLS, logging in, the database, and asking sentinels.
+Script calls go this way. redis-py's own way costs a coroutine, a timer and a few tasks for each command,
+several times what is left of it here: hiredis packs commands and reads replies, and this module matches
+replies to callbacks. What happens once for each connection is left to redis-py: sockets, TLS, logging in, the
+database, and asking sentinels.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ OnReply = Callable[[Any], object]
 _NOT_YET: Any = object()
 
 _TRUSTED = 3.0
-"""Seconds for which a connection may be silent. After that the next command goes by a new one: the network may have
-forgotten it, and finding that out would take `patience`. The health check runs once a second, so only a process that was
-stopped itself waits for a new connection."""
+"""Seconds for which a connection may be silent. After that the next command goes by a new one: the network
+may have forgotten it, and finding that out would take `patience`. The health check runs once a second, so
+only a process that was stopped itself waits for a new connection."""
 
 _MEANWHILE = 0.001
 """Seconds for reading what arrived while this process itself was stopped."""
@@ -45,7 +46,10 @@ def ignore(reply: Any) -> None:
 
 
 async def reply_to(begin: Callable[[OnReply], None]) -> Any:
-    """Pass a callback to `begin`, and return the reply that it gets. Raises an exception that comes in its place."""
+    """Pass a callback to `begin`, and return the reply that it gets.
+
+    Raises an exception that comes in its place.
+    """
     reply: Any = await result_of(begin)
     if isinstance(reply, Exception):
         raise reply
@@ -53,11 +57,12 @@ async def reply_to(begin: Callable[[OnReply], None]) -> Any:
 
 
 class Wire:
-    """Sends commands to the server of `client`, over one connection of its own, which is made when it is needed.
+    """Sends commands to the server of `client`, over one connection, which is made when it is needed.
 
-    Replies come in the order of the commands. Where the server is silent for `patience` seconds (by default those of the
-    client), or the connection breaks, every waiting callback gets the error: its command may or may not have been carried
-    out. Where there is no connection, the error is NotSent. Nothing is sent twice. The next command makes a new connection.
+    Replies come in the order of the commands. Where the server is silent for `patience` seconds (by default
+    those of the client), or the connection breaks, every waiting callback gets the error: its command may or
+    may not have been carried out. Where there is no connection, the error is NotSent. Nothing is sent twice.
+    The next command makes a new connection.
     """
 
     def __init__(self, client: aioredis.Redis, patience: float | None = None) -> None:
@@ -87,7 +92,10 @@ class Wire:
         return await reply_to(lambda on_reply: self.call(command, on_reply))
 
     def drop(self, why: str, unless_at: Address | None = None) -> None:
-        """Close the connection, unless it leads to that address. Waiting callbacks get an error with the reason."""
+        """Close the connection, unless it leads to that address.
+
+        Waiting callbacks get an error with the reason.
+        """
         connection = self._connection
         if connection is not None and (unless_at is None or connection.address != unless_at):
             connection.fail(RedisConnectionError(why))
@@ -135,7 +143,10 @@ class Wire:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, taken over from redis-py. `on_lost` is called when it is of no more use, before waiting callbacks."""
+    """One connection, taken over from redis-py.
+
+    `on_lost` is called when it is of no more use, before waiting callbacks.
+    """
 
     def __init__(self, opened: Opened, patience: float, on_lost: Callable[[], None]) -> None:
         self.address = opened.address
@@ -165,10 +176,10 @@ class _Connection(asyncio.Protocol):
         return bool(self._pending)
 
     def send(self, command: Command, on_reply: OnReply, *, trusted: bool = False) -> bool:
-        """Send a command; return False where the connection was silent for so long that the network may have lost it.
+        """Send a command; return False if the connection was silent for too long to be trusted.
 
-        A `trusted` connection is not checked for that. The command is written at once where no other waits for its reply, else together
-        with all others of this turn of the loop.
+        With `trusted` that is not checked. The command is written at once where no other waits
+        for its reply, else together with all others of this turn of the loop.
         """
         idle = not self._pending
         if idle:
