@@ -144,7 +144,7 @@ async def test_a_server_that_stands_still_holds_up_no_journal(
 
     def waiting(server: RedisServer) -> bool:
         places = [place for place in journal.places() if isinstance(place, int)]
-        owners = [store._owners[place] for place in places if place >= 0]
+        owners = [store._topology.owners[place] for place in places if place >= 0]
         return any(node is not None and node.address[1] == server.port for node in owners)
 
     async def fault() -> None:
@@ -188,7 +188,10 @@ async def test_a_primary_of_a_cluster_is_killed(bench: Bench, redis_cluster: Red
         await until_answered(bench)
         alive = next(server for server in redis_cluster.servers if server is not killed)
         await until("the replica has taken over", lambda: owner_port(alive, slot) not in (0, port))
-        await until("all servers are back", lambda: not any(node.away for node in store_of(bench)._primaries))
+        await until(
+            "all servers are back",
+            lambda: not any(server.away for server in store_of(bench)._topology.primaries),
+        )
 
     try:
         outcome = await bench.run(fault)

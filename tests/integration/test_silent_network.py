@@ -87,13 +87,13 @@ async def test_every_server_of_a_cluster_is_checked(redis_cluster: RedisCluster)
         await store.start()
         keys = [f"{{d|k={number}}}:hour:x" for number in range(30)]
         assert [0] * 30 == await charge(store, *keys)
-        for node in store._primaries:
+        for node in store._topology.primaries:
             await node.client.aclose()  # those of the driver are not what this is about
         forget(proxies)
         with pytest.raises(StoreError, match="no primary of the Cluster can be reached"):
             await store.ping()
         async with asyncio.timeout(15):
-            while any(node.away for node in store._primaries):
+            while any(node.away for node in store._topology.primaries):
                 await asyncio.sleep(0.001)
         assert [1] * 30 == await charge(store, *keys)
         await store.close()

@@ -4,8 +4,9 @@
     {amendments}:audit           stream: a line for each edit, with the id <version>-<number>
     {amendments}:done:<digest>   what became of the change with an idempotency key, for a day
 
-CACHE_KEY_PREFIX stands before all of them. Everything is read and written by scripts whose first key is `current`, so that
-a proxy sends all of them to the same server. No decision waits for any of it, so redis-py carries the calls.
+CACHE_KEY_PREFIX stands before all of them. Everything is read and written by scripts whose first key is
+`current`, so that a proxy sends all of them to the same server. No decision waits for any of it, so redis-py
+carries the calls.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ def _script(text: bytes) -> Script:
 
 AMEND = _script(resources.files(__package__).joinpath("amend.lua").read_bytes())
 
-# KEYS: current, audit. ARGV: a version, its stamp, how many lines. Returns the version and its stamp, and where it is another, the
-# lines from the one given on; none where the audit does not have that one, or there are too many.
+# KEYS: current, audit. ARGV: a version, its stamp, how many lines. Returns the version and its stamp, and
+# where it is another, the lines from the one given on; none where the audit does not have that one, or there
+# are too many.
 NEWS = _script(b"""
 local now = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 if not now[1] or (now[1] == ARGV[1] and now[2] == ARGV[2]) then
@@ -271,7 +273,9 @@ class RedisAmendments:
 
 
 def _since(version: int, stamp: str, reply: list[Any]) -> News | None:
-    """Return the news in the reply of NEWS; None where it does not say all that has happened after a version."""
+    """Return the news in the reply of NEWS; None where it does not say all that has happened after a
+    version.
+    """
     if reply[0] is None:
         return News(0, "", whole=True) if version else News(0, "")
     now, new_stamp = int(reply[0]), reply[1].decode()
@@ -328,7 +332,9 @@ def _edited_then(name: str, before: str, after: str, reset: str) -> Edited:
 
 
 def _readable(text: str | bytes) -> Amendment | None:
-    """Return the amendment of a text; None for none, and for one that a later version of the service has put."""
+    """Return the amendment of a text; None for none, and for one that a later version of the service has
+    put.
+    """
     try:
         return read(text) if text else None
     except Unreadable:

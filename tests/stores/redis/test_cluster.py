@@ -19,7 +19,7 @@ def store() -> ClusterStore:
 
 
 def owners(store: ClusterStore, *slots: int) -> list[str]:
-    return [str(store._owners[slot]) for slot in slots]
+    return [str(store._topology.owners[slot]) for slot in slots]
 
 
 def partly(store: ClusterStore) -> bool:
@@ -32,7 +32,7 @@ def partly(store: ClusterStore) -> bool:
 async def test_slots_are_where_the_cluster_says() -> None:
     """A range of them each; what nobody has is known to be nobody's."""
     cluster = store()
-    cluster._use(
+    cluster._topology.use(
         ASKED,
         [
             [0, 99, [b"10.0.0.1", 7000, b"id"], [b"10.0.0.2", 7001, b"id"]],
@@ -43,7 +43,7 @@ async def test_slots_are_where_the_cluster_says() -> None:
     expected = ["10.0.0.1:7000", "10.0.0.1:7000", "10.0.0.3:7002", "None", "10.0.0.1:7000"]
     assert expected == owners(cluster, 0, 99, 100, 150, SLOTS - 1)
     assert {"10.0.0.1:7000", "10.0.0.3:7002"} == set(cluster.servers())
-    assert {("10.0.0.1", 7000), ("10.0.0.3", 7002), ("10.0.0.2", 7001)} == set(cluster._to_ask())
+    assert {("10.0.0.1", 7000), ("10.0.0.3", 7002), ("10.0.0.2", 7001)} == set(cluster._topology.to_ask())
     await cluster.close()
 
 
@@ -51,7 +51,7 @@ async def test_slots_are_where_the_cluster_says() -> None:
 async def test_a_server_that_does_not_say_its_host_is_where_we_asked(host: bytes | None) -> None:
     """As servers do whose preferred endpoint is not known."""
     cluster = store()
-    cluster._use(ASKED, [[0, SLOTS - 1, [host, 7005, b"id"]]])
+    cluster._topology.use(ASKED, [[0, SLOTS - 1, [host, 7005, b"id"]]])
     assert ["10.0.0.1:7005"] == owners(cluster, 0)
     await cluster.close()
 
@@ -59,26 +59,28 @@ async def test_a_server_that_does_not_say_its_host_is_where_we_asked(host: bytes
 async def test_connections_are_kept_as_long_as_their_server_has_slots() -> None:
     """And for a while longer, for it may be given one at any time; then they are closed."""
     cluster = store()
-    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
-    before = cluster._owners[0]
+    cluster._topology.use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
+    before = cluster._topology.owners[0]
     assert before is not None
     before.used = asyncio.get_running_loop().time()
-    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
-    assert before in cluster._servers.values()
-    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
-    assert before is cluster._owners[0]
-    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    cluster._topology.use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    assert before in cluster._topology.servers.values()
+    cluster._topology.use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
+    assert before is cluster._topology.owners[0]
+    cluster._topology.use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
     before.used -= 60
-    cluster._use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
-    assert before not in cluster._servers.values()
+    cluster._topology.use(ASKED, [[0, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
+    assert before not in cluster._topology.servers.values()
     await cluster.close()
 
 
 async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
     """That is no reason to open the circuit; all of them are."""
     cluster = store()
-    cluster._use(ASKED, [[0, 99, [b"10.0.0.1", 7000, b"id"]], [100, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]])
-    first, second = cluster._primaries
+    cluster._topology.use(
+        ASKED, [[0, 99, [b"10.0.0.1", 7000, b"id"]], [100, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]]
+    )
+    first, second = cluster._topology.primaries
     first.away = True
     assert partly(cluster)
     assert {None, second} == {cluster.server_of(0), cluster.server_of(SLOTS - 1)}

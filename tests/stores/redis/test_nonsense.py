@@ -10,7 +10,7 @@ import pytest
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.runtime.tasks import Background
-from ratelimit_service.stores.redis import cluster
+from ratelimit_service.stores.redis import topology
 from ratelimit_service.stores.redis.client import Link, at_address, connect
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
@@ -95,7 +95,7 @@ async def test_a_cluster_that_talks_nonsense_is_asked_again_until_it_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The task that learns the slots goes on; what went wrong is counted."""
-    monkeypatch.setattr(cluster, "_AFTER_A_MISTAKE", 0.01)
+    monkeypatch.setattr(topology, "_AFTER_A_MISTAKE", 0.01)
     background = Background()
     async with Answering(b"").serving() as redis:
         nonsense = b"*1\r\n*1\r\n:0\r\n"
@@ -105,17 +105,17 @@ async def test_a_cluster_that_talks_nonsense_is_asked_again_until_it_does_not(
         )
         redis.reply = sense
         await store.start()
-        (node,) = store._primaries
+        (server,) = store._topology.primaries
         redis.reply = nonsense
         for probe in (store.ping, store.start):
             with pytest.raises(StoreError, match="Redis: "):
                 await probe()
-        node.away = True
-        store._repair()
+        server.away = True
+        store._topology.repair()
         async with asyncio.timeout(10):
             while dict(background.failures())["cluster_slots"] < 2:
                 await asyncio.sleep(0.001)
             redis.reply = sense
-            while node.away:
+            while server.away:
                 await asyncio.sleep(0.001)
         await store.close()
