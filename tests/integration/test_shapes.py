@@ -179,7 +179,7 @@ def test_every_version_of_python_verifies_alike() -> None:
             {"REDIS_TLS_CACERT": "/nowhere/ca.pem"},
             "/nowhere/ca.pem cannot be used: No such file or directory",
         ),
-        ({"REDIS_TLS_CACERT": __file__}, f"{__file__} or "),
+        ({"REDIS_TLS_CACERT": __file__}, f"{__file__}, "),
     ],
 )
 async def test_a_certificate_that_does_not_fit(
