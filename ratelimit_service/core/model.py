@@ -187,16 +187,16 @@ class Override(NamedTuple):
 
 
 class Descriptor(NamedTuple):
-    """A descriptor of a request. `hits` is its own hits_addend: None if absent, 0 for a check."""
+    """A descriptor of a request. Its own `hits_addend` is None if absent, and 0 for a check."""
 
     entries: tuple[Entry, ...]
-    hits: int | None = None
+    hits_addend: int | None = None
     override: Override | None = None
     negative: bool = False
 
 
 class Request(NamedTuple):
-    """One call of ShouldRateLimit. `hits` is the hits_addend of descriptors without one; 0 means 1.
+    """One call of ShouldRateLimit. Its `hits_addend` is that of descriptors without one; 0 means 1.
 
     Requests with the same `key` differ in nothing but their hits_addends. A request with `explain` has no
     key. Without a key, nothing is known about its likeness to others.
@@ -204,7 +204,7 @@ class Request(NamedTuple):
 
     domain: str
     descriptors: tuple[Descriptor, ...]
-    hits: int = 0
+    hits_addend: int = 0
     key: bytes = b""
     explain: bool = False
 

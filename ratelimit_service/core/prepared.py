@@ -118,11 +118,11 @@ class PreparedRequest:
         """Return the plan of a request with this key."""
         if not self._begin <= now < self._end:
             self._enter_windows(now)
-        descriptors, default = request.descriptors, request.hits
+        descriptors, default = request.descriptors, request.hits_addend
         addends: list[int] = []
         incomplete = False
         for descriptor in descriptors:
-            addend = descriptor.hits
+            addend = descriptor.hits_addend
             if addend is None:
                 incomplete = True
                 addend = default or 1
@@ -131,7 +131,7 @@ class PreparedRequest:
             addends.append(-addend if descriptor.negative else addend)
         without_addend: Sequence[int] = ()
         if incomplete and not default and self._budgets:
-            without_addend = [index for index in self._budgets if descriptors[index].hits is None]
+            without_addend = [index for index in self._budgets if descriptors[index].hits_addend is None]
             for index in without_addend:
                 addends[index] = 0
         return Plan(

@@ -94,7 +94,7 @@ def _line(fields: dict[str, Any]) -> bytes:
 
 def _hits(request: Request, descriptor: Descriptor) -> int | None:
     """What the request says that it costs, below 0 for a refund; None where it does not say."""
-    hits = descriptor.hits if descriptor.hits is not None else request.hits or None
+    hits = descriptor.hits_addend if descriptor.hits_addend is not None else request.hits_addend or None
     return -hits if hits is not None and descriptor.negative else hits
 
 

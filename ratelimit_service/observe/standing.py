@@ -121,7 +121,7 @@ def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Wi
     for domain in domains:
         for entries, descriptor in _with_values(domain.descriptors, ()):
             if descriptor.rule is not None and descriptor.rule.track:
-                check = Request(domain.name, (Descriptor(entries, hits=0),))
+                check = Request(domain.name, (Descriptor(entries, hits_addend=0),))
                 yield check, [limit.window for limit in descriptor.rule.limits]
             else:
                 yield None

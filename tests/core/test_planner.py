@@ -78,7 +78,7 @@ def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
     planner = Planner(TREE, Policy(), lambda: 0)
     requests = [asked(b"k", cost, names="team") for cost in range(1, 5_000)]
     for request in requests:
-        assert request.descriptors[0].hits == planner.plan(request, MIDNIGHT).addends[0]
+        assert request.descriptors[0].hits_addend == planner.plan(request, MIDNIGHT).addends[0]
     assert len(planner._plans) * planner._prepared.get(b"k").weight <= 2 * MIB  # type: ignore[union-attr]
 
 

@@ -195,5 +195,5 @@ def test_a_request_means_in_json_what_it_means_on_the_wire() -> None:
         }
     )
     request = codec.request_of(parse(body))
-    assert ("d", 4) == (request.domain, request.hits)
+    assert ("d", 4) == (request.domain, request.hits_addend)
     assert (descriptor("team=a", -5, Override(7, 4, 3)),) == request.descriptors

@@ -276,7 +276,7 @@ def test_a_request_arrives_as_it_was_sent() -> None:
     data = message(TEAM + override(7, 4) + hits(5) + field(4, 1), entry(b"k", b"\xff")) + field(3, 9)
     request = decode(data)
     first, second = request.descriptors
-    assert ("d", 9) == (request.domain, request.hits)
+    assert ("d", 9) == (request.domain, request.hits_addend)
     assert Descriptor((Entry(b"team", b"a"),), 5, Override(7, 4), negative=True) == first
     assert Descriptor((Entry(b"k", b"\xff"),)) == second
 

@@ -94,8 +94,8 @@ def test_requests_of_one_key_differ_in_their_hits_alone(one: bytes, two: bytes) 
         request = plainly(data)
         if parted is None or isinstance(request, str):
             return
-        bare = [descriptor._replace(hits=None) for descriptor in request.descriptors]
-        present = [descriptor.hits is not None for descriptor in request.descriptors]
+        bare = [descriptor._replace(hits_addend=None) for descriptor in request.descriptors]
+        present = [descriptor.hits_addend is not None for descriptor in request.descriptors]
         found.append((parted[0], (request.domain, bare, present)))
     (first, first_request), (second, second_request) = found
     assert (first == second) <= (first_request == second_request)

@@ -31,8 +31,8 @@ def dynamic_metadata(plan: Plan, statuses: Sequence[StatusValues]) -> dict[str, 
         "domain": shorten(request.domain, _LONGEST),
         "descriptors": [_descriptor(descriptor, longest) for descriptor in request.descriptors],
     }
-    if request.hits:
-        metadata["hitsAddend"] = request.hits
+    if request.hits_addend:
+        metadata["hitsAddend"] = request.hits_addend
     merged: dict[str, Any] = {}
     for planned, status in zip(plan.descriptors, statuses, strict=True):
         rule = planned.rule
@@ -53,8 +53,8 @@ def _descriptor(descriptor: Descriptor, longest: int) -> dict[str, Any]:
         if multiplier > 1:
             fields.append(f"unit_multiplier:{{value:{multiplier}}}")
         found["limit"] = " ".join(fields)
-    if descriptor.hits is not None:
-        found["hitsAddend"] = descriptor.hits
+    if descriptor.hits_addend is not None:
+        found["hitsAddend"] = descriptor.hits_addend
     return found
 
 

@@ -94,7 +94,7 @@ def test_each_kind_of_rule_does_what_the_table_says(
     domain = "deny" if rule == "unmatched: deny" else "d"
     descriptors, key = ASKED[rule]
     if int(used):
-        limiter.ask(descriptors[0]._replace(hits=int(used), override=None), domain=domain)
+        limiter.ask(descriptors[0]._replace(hits_addend=int(used), override=None), domain=domain)
     request = Request(domain, descriptors, key=b"the same")
     for _ in range(2):  # the first time without amendments, so that there is a plan to make stale
         found = limiter.service._planner.plan(request, int(limiter.now))

@@ -211,7 +211,7 @@ def test_a_strangers_text_is_text_in_every_dialect(dialect: str, nasty: str) -> 
         )
         charge = Descriptor((Entry(key, value),), 1_000, override)
         asked.answer(Request(domain, (charge,)))
-        decision = asked.answer(Request(domain, (charge._replace(hits=0),)))
+        decision = asked.answer(Request(domain, (charge._replace(hits_addend=0),)))
         body = json.loads(decision.body)
         assert Code.OVER_LIMIT is decision.code
         if domain == "d" and override is None:

@@ -265,7 +265,7 @@ def test_a_rule_has_its_own_words() -> None:
     stranger = descriptor("team=", 10)
     stranger = stranger._replace(entries=(stranger.entries[0]._replace(value=b'{used}\n"x\xff'),))
     asked.ask(stranger)
-    told = error(asked.ask(stranger._replace(hits=0)))
+    told = error(asked.ask(stranger._replace(hits_addend=0)))
     assert (
         r'team={used}\n"x\xff: 10 of 10 a hour used (hourly), {wait} 1800 s, 2026-11-21T00:30:00Z,'
         " 2026-11-21T06:00:00+05:30 in Asia/Kolkata"
