@@ -6,6 +6,7 @@ is asked in the tests of xDS.
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,16 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import kubernetes_validate
 import pytest
 import yaml
 
+from ratelimit_service.proto import ratelimit_pb2 as pb
 from ratelimit_service.settings.table import load_settings, unsupported
 from testing.certificates import Authority
 from testing.control_planes import Served
-from testing.servers import RedisServer
-from testing.service import Service, calling, port_of
+from testing.servers import RedisServer, free_port
+from testing.service import METHOD, Service, calling, port_of
 from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
@@ -355,13 +358,15 @@ def quotas(
 
 
 @contextmanager
-def asking(service: Service, llm: MockLlm, directory: Path, backend: str) -> Iterator[httpx.Client]:
+def asking(
+    service: Service, llm: MockLlm, directory: Path, backend: str, *, port: int = 0
+) -> Iterator[httpx.Client]:
     """An Envoy as Envoy AI Gateway leaves it, whose requests end up at one of the two backends."""
     quota_filter = ratelimit_filter(
         QUOTA_CLUSTER, QUOTA_FILTER, domain=QUOTA_DOMAIN, enable_x_ratelimit_headers="DRAFT_VERSION_03"
     )
     configuration = bootstrap(
-        ratelimit=port_of(service.grpc),
+        ratelimit=port or port_of(service.grpc),
         llm=llm.port,
         cluster=QUOTA_CLUSTER,
         filters=[*processed(backend, "gpt-x"), quota_filter],
@@ -468,6 +473,95 @@ def test_the_overlay_is_for_descriptors_that_the_quota_has() -> None:
     (model,) = backend.children
     sent = {(first.value, second.value) for first in quota(QUOTA).descriptors for second in first.descriptors}
     assert (QUOTA_DOMAIN, True) == (domain.name, (backend.value, model.value) in sent)
+
+
+@in_one_minute
+def test_one_service_serves_both_gateways(
+    certificates: Path,
+    plane: Served,
+    redis_server: RedisServer,
+    authority: Authority,
+    llm: MockLlm,
+    counters: Counters,
+    unique: Unique,
+    tmp_path: Path,
+) -> None:
+    """With the rules of both control planes, over TLS for the one and without for the other."""
+    told = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]["provider"]["kubernetes"]
+    given = {each["name"]: each["value"] for each in told["rateLimitDeployment"]["container"]["env"]}
+    eg, ai = given["CONFIG_GRPC_XDS_SERVER_URL"].split(",")
+    for backend in BACKENDS:
+        counters.reset(quota_bucket(backend))
+    port = free_port()
+    with Served() as quotas:
+        quotas.do(lambda served: setattr(served, "nodes", {"envoy-ai-gateway-ratelimit"}))
+        quotas.send(quota(QUOTA))
+        ours = {
+            **environment(certificates, plane, redis_server.address),
+            **given,
+            "CONFIG_GRPC_XDS_SERVER_URL": ",".join(
+                [
+                    eg.replace("envoy-gateway:18001", plane.address),
+                    re.sub("=[^?]*", f"={quotas.address}", ai, count=1),
+                ]
+            ),
+            "XDS_CACHE_DIR": str(tmp_path),
+            "GRPC_PLAINTEXT_PORT": str(port),
+            "SHUTDOWN_DRAIN": "0s",
+        }
+        plane.send(*TOKENS.resources, *POLICIES.resources, *USERS.resources)
+        with Service(ours) as service:
+            for domain in (LISTENER, QUOTA_DOMAIN):
+                wait_for(f"the rules of {domain}", lambda name=domain: name in "\n".join(rlconfig(service)))  # type: ignore[misc]
+            with grpc.secure_channel(
+                f"localhost:{port_of(service.grpc)}",
+                authority.channel(),
+                (("grpc.ssl_target_name_override", "x.envoy-gateway-system"),),
+            ) as channel:
+                assert 5_000 == limit_of(
+                    channel, LISTENER, [(ROUTE, ROUTE), ("rule-0-match-0", unique("eg"))]
+                )
+            with asking(service, llm, tmp_path, "default/provider-a", port=port) as client:
+                assert [200] == statuses(client, 1, x_mock_tokens="20")
+                counters.wait_until(quota_bucket("default/provider-a"), 21)
+
+
+def limit_of(channel: grpc.Channel, domain: str, entries: list[tuple[str, str]]) -> int:
+    request = pb.RateLimitRequest(domain=domain)
+    descriptor = request.descriptors.add()
+    for key, value in entries:
+        descriptor.entries.add(key=key.encode(), value=value.encode())
+    descriptor.hits_addend.SetInParent()
+    call = channel.unary_unary(
+        METHOD,
+        request_serializer=pb.RateLimitRequest.SerializeToString,
+        response_deserializer=pb.RateLimitResponse.FromString,
+    )
+    answer: pb.RateLimitResponse = call(request, timeout=10)
+    return answer.statuses[0].current_limit.requests_per_unit
+
+
+def test_the_values_for_both_fit_what_is_beside_them() -> None:
+    """They load, the Service has the name and the pods that it should, and its port is the one without TLS."""
+    both = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]
+    told = values(EG)["config"]["envoyGateway"]
+    head = {"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyGateway"}
+    assert "" == read({**head, **both})
+    given, instead = (
+        {
+            each["name"]: each["value"]
+            for each in told_["provider"]["kubernetes"]["rateLimitDeployment"]["container"]["env"]
+        }
+        for told_ in (told, both)
+    )
+    assert given.items() <= instead.items()
+    settings = load_settings({**ENVIRONMENT, **instead})
+    (service,) = objects(AIG / "both-service.yaml")
+    kubernetes_validate.validate(service, OLDEST, strict=True)
+    (port,) = service["spec"]["ports"]
+    assert (8081, settings.grpc_plaintext_port) == (port["port"], port["targetPort"])
+    (replaced,) = [each for each in objects(AIG / "ratelimit.yaml") if each["kind"] == "Service"]
+    assert replaced["metadata"]["name"] == service["metadata"]["name"]
 
 
 def test_a_quota_beyond_32_bits_is_cut_as_the_readme_says() -> None:

@@ -324,6 +324,7 @@ def test_a_release_with_everything_of_its_own_fits_together() -> None:
         settings.store_failure_mode,
         settings.log_format,
     )
+    (pod,) = found.pods
     mounts = {mount["name"]: mount["mountPath"] for mount in _container(found)["volumeMounts"]}
     files = {
         "redis-auth": [settings.redis_auth_file, settings.redis_tls_cacert],
@@ -331,14 +332,17 @@ def test_a_release_with_everything_of_its_own_fits_together() -> None:
     }
     for volume, paths in files.items():
         assert {mounts[volume]} == {str(Path(path).parent) for path in paths}
-    (pod,) = found.pods
     assert mounts.keys() == {volume["name"] for volume in pod["spec"]["volumes"]}
     assert {"config.yaml", "edge.yaml"} == found.one("ConfigMap", "limits-config")["data"].keys()
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert {"httpGet", "tcpSocket"} & _container(found)[probe].keys()
         assert "grpc" not in _container(found)[probe]
-    (grpc, _) = found.one("Service", "limits")["spec"]["ports"]
-    assert "appProtocol" not in grpc
+    (secure, plain, _) = found.one("Service", "limits")["spec"]["ports"]
+    assert "appProtocol" not in secure
+    assert (settings.grpc_plaintext_port, "kubernetes.io/h2c") == (plain["port"], plain["appProtocol"])
+    assert plain["port"] == ports(pod)[plain["targetPort"]]
+    (admitted, *_) = found.one("NetworkPolicy", "limits")["spec"]["ingress"]
+    assert ["grpc", "grpc-plaintext"] == [port["port"] for port in admitted["ports"]]
     (way,) = found.one("NetworkPolicy", "limits-to-redis")["spec"]["egress"]
     assert [6380, 6381] == [port["port"] for port in way["ports"]]
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & pod["spec"]["securityContext"].keys()
@@ -407,6 +411,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"GRPC_PORT": 9000}}, "settings.GRPC_PORT: the ports are those of the Service"),
     ({"extraEnv": [{"name": "LOG_FORMAT", "value": "text"}]}, "extraEnv: LOG_FORMAT is set already"),
     ({"tls": {"enabled": True}}, "tls.secretName: name the Secret with tls.crt and tls.key"),
+    ({"tls": {"plaintextPort": 8082}}, "tls.plaintextPort: without tls.enabled"),
     ({"redis": {"url": ""}}, "redis.url: name a Redis, or set redis.bundled.enabled"),
     ({"redis": {"url": "redis://:secret@x:1"}}, "redis.url: it has a password"),
     ({"redis": {"auth": {"caKey": "ca.crt"}}}, "redis.auth.caKey: name the Secret"),

@@ -85,7 +85,7 @@ def everything() -> Iterator[tuple[Path, Object]]:
     """Each object of the folders, with its file."""
     for folder in FOLDERS:
         for file in sorted(folder.glob("*.yaml")):
-            if file.name not in ("values.yaml", "kustomization.yaml"):
+            if file.name not in ("values.yaml", "both.yaml", "kustomization.yaml"):
                 for each in objects(file):
                     yield file, each
 

@@ -73,6 +73,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $_ := set $env "GRPC_SERVER_USE_TLS" "true" }}
 {{- $_ := set $env "GRPC_SERVER_TLS_CERT" "/etc/ratelimit-tls/tls.crt" }}
 {{- $_ := set $env "GRPC_SERVER_TLS_KEY" "/etc/ratelimit-tls/tls.key" }}
+{{- with .Values.tls.plaintextPort }}{{ $_ := set $env "GRPC_PLAINTEXT_PORT" (include "ratelimit.text" .) }}{{ end }}
 {{- with .Values.tls.clientCaKey }}{{ $_ := set $env "GRPC_CLIENT_TLS_CACERT" (printf "/etc/ratelimit-tls/%s" .) }}{{ end }}
 {{- end }}
 {{- range $name, $value := .Values.settings }}{{ if not (kindIs "invalid" $value) }}
@@ -89,7 +90,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
     "REDIS_URL" "redis.url" "REDIS_TYPE" "redis.type" "REDIS_TLS" "redis.tls" "REDIS_TLS_CACERT" "redis.auth.caKey"
     "REDIS_AUTH" "redis.auth.secretName" "REDIS_AUTH_FILE" "redis.auth.secretName"
     "GRPC_SERVER_USE_TLS" "tls.enabled" "GRPC_SERVER_TLS_CERT" "tls.secretName" "GRPC_SERVER_TLS_KEY" "tls.secretName"
-    "GRPC_CLIENT_TLS_CACERT" "tls.clientCaKey" }}
+    "GRPC_CLIENT_TLS_CACERT" "tls.clientCaKey" "GRPC_PLAINTEXT_PORT" "tls.plaintextPort" }}
 {{- $fixed := list "GRPC_PORT" "PORT" "PROMETHEUS_ADDR" "PROMETHEUS_PATH" "USE_PROMETHEUS" }}
 {{- range $name, $value := .Values.settings }}
 {{- if hasKey $elsewhere $name }}{{ fail (printf "settings.%s: set %s, which goes with what is mounted and probed" $name (get $elsewhere $name)) }}{{ end }}
@@ -102,6 +103,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if hasKey $env .name }}{{ fail (printf "extraEnv: %s is set already; in settings, null takes a default away" .name) }}{{ end }}
 {{- end }}
 {{- if and .Values.tls.enabled (not .Values.tls.secretName) }}{{ fail "tls.secretName: name the Secret with tls.crt and tls.key" }}{{ end }}
+{{- if and .Values.tls.plaintextPort (not .Values.tls.enabled) }}{{ fail "tls.plaintextPort: without tls.enabled, the first port has no TLS either; remove it" }}{{ end }}
 {{- if and (eq .Values.store "redis") (not .Values.redis.bundled.enabled) (not .Values.redis.url) }}{{ fail "redis.url: name a Redis, or set redis.bundled.enabled" }}{{ end }}
 {{- if contains "@" .Values.redis.url }}{{ fail "redis.url: it has a password, which everybody may read who may describe the pod; use redis.auth.secretName" }}{{ end }}
 {{- if and .Values.redis.bundled.enabled (or .Values.redis.tls .Values.redis.auth.secretName (ne .Values.redis.type "SINGLE")) }}{{ fail "redis.bundled: it has no TLS and no password, and is SINGLE; use redis.url for another" }}{{ end }}
