@@ -303,9 +303,11 @@ def test_rules_outlast_a_restart_without_a_control_plane(
         plane.send(*TOKENS.resources)
         with Service(settings) as service:
             wait_for("the rules", lambda: LISTENER in "\n".join(rlconfig(service)))
+            wait_for("the file", lambda: [file for file in tmp_path.iterdir() if file.stat().st_size])
+            assert 0 == service.stop()
         plane.stop()
         with Service(settings) as service:
-            assert LISTENER in "\n".join(rlconfig(service))
+            wait_for("the rules of before", lambda: LISTENER in "\n".join(rlconfig(service)))
             with calling(service.grpc) as caller:
                 assert "OK" == caller.status(LISTENER, "team", "dba")
 
