@@ -1,4 +1,4 @@
-"""The whole service: everything is made and wired here, started in order and stopped in the reverse of it."""
+"""The service: makes and connects all parts, starts them in order and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ from .transports import codec
 if TYPE_CHECKING:
     from .control_planes import ControlPlanes
 
-_STORE_LOOK = 1.0
-"""Seconds between two looks at whether the store can be reached."""
+_STORE_CHECK = 1.0
+"""Seconds between two health checks of the store."""
 
 _LAST_LINES = 2.0
-"""Seconds that whoever reads the decision log has, at the end, to take what is left of it."""
+"""Seconds at the stop for writing the rest of the decision log."""
 
 _LAST_WORDS = 0.1
-"""The same for the log, where a second signal ends the process at once."""
+"""Seconds for writing the rest of the log when a second signal ends the process."""
 
 _SWITCH_INTERVAL = 0.0005
-"""Seconds that a thread may go on while another one wants to: metrics are written while calls wait, and rules where no process
-can be started to read them."""
+"""Seconds that a thread keeps the GIL while another thread waits for it: calls wait while a thread writes metrics, or
+reads rules where no process can be started for them."""
 
 _ONE_SIGNAL = 0.2
-"""Seconds within which two signals are one."""
+"""Seconds within which two signals count as one."""
 
 
 class App:
@@ -84,7 +84,7 @@ class App:
         self._log_writer = log_writer
         self._log = structlog.get_logger("ratelimit_service")
         self._stopping = asyncio.Event()
-        self._told_to_stop = 0.0
+        self._stopped_at = 0.0
         self._files = Thread("looking for changes of the rules")
         self.background = Background()
         self._following_rules = asyncio.Lock()
@@ -171,7 +171,7 @@ class App:
             self._ports.append(self.metrics_port)
 
     async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError where a port cannot be opened."""
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError if a port cannot be opened."""
         asyncio.get_running_loop().set_exception_handler(self._on_exception)
         self._handle_signals()
         garbage.enable_for_serving()
@@ -184,7 +184,7 @@ class App:
             await self.stop()
 
     async def _started(self) -> bool:
-        """Start; False where a signal came first, for example while the first rules are read."""
+        """Start, and return whether no signal came meanwhile, such as during the first load of rules."""
         starting = asyncio.create_task(self.start())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -199,7 +199,7 @@ class App:
             await asyncio.gather(starting, stopping, return_exceptions=True)
 
     async def start(self) -> None:
-        """Load the rules, open the ports, and go looking for the store and for changes of the files."""
+        """Load the rules, open the ports, and begin to check the store and the rules' files."""
         self.health.set("config", self._ready_without_rules)
         if self._settings.backend == "memory":
             await self.store.start()
@@ -223,7 +223,7 @@ class App:
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
         else:
-            self.background.keep("store_health", self._look_after_the_store)
+            self.background.keep("store_health", self._check_store)
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)
         self._log.info(
@@ -238,7 +238,7 @@ class App:
         )
 
     async def drain(self) -> None:
-        """Say NOT_SERVING wherever health is asked for, and go on serving until gateways have noticed."""
+        """Report NOT_SERVING, and keep serving until gateways have noticed."""
         self.health.set("running", False)
         await self.grpc.drain()
         if delay := self._settings.shutdown_drain:
@@ -246,7 +246,7 @@ class App:
             await asyncio.sleep(delay)
 
     async def stop(self) -> None:
-        """Finish the calls in hand, then what they handed to the store, then close."""
+        """Finish the calls in flight, then their batches in the store, then close."""
         await self.background.stop()
         await self.grpc.stop(self._settings.shutdown_grace)
         await asyncio.gather(*[port.stop(self._settings.shutdown_grace) for port in self._ports])
@@ -262,13 +262,13 @@ class App:
     def _on_signal(self, number: int) -> None:
         now = asyncio.get_running_loop().time()
         if self._stopping.is_set():
-            # Sent to a whole process group, one signal may come twice: from the sender, and passed on by make or a shell.
-            if now - self._told_to_stop > _ONE_SIGNAL:
+            # A signal to a process group may arrive twice: from its sender, and from make or a shell that forwards it.
+            if now - self._stopped_at > _ONE_SIGNAL:
                 if self._log_writer is not None:
                     self._log_writer.close(_LAST_WORDS)
                 os._exit(128 + number)
             return
-        self._told_to_stop = now
+        self._stopped_at = now
         self._log.info("stopping", signal=signal.Signals(number).name)
         self._stopping.set()
 
@@ -283,14 +283,14 @@ class App:
     def _make_control_planes(self) -> ControlPlanes | None:
         if "GRPC_XDS_SOTW" not in self._settings.config_type:
             return None
-        from .control_planes import ControlPlanes  # with h2, which nothing else needs
+        from .control_planes import ControlPlanes  # imports h2, which nothing else needs
 
         control_planes = ControlPlanes(self._settings, self.rulebook, self._in_force)
         self.metrics.show(control_planes.samples)
         return control_planes
 
     async def _start_rules(self) -> files.Watcher | None:
-        """Load what rules there are at the start. Returns what looks for changes of their files, where they have any."""
+        """Load the first rules. Return the watcher of their files; None if they come from elsewhere."""
         watcher = None
         if "FILE" in self._settings.config_type:
             watcher = await self._watcher()
@@ -304,23 +304,23 @@ class App:
             return await self._files.do(partial(files.Watcher, self._find), following.ANSWERS_WITHIN)
         except StuckError as error:
             self._log.error("the files of the rules do not answer", error=str(error))
-            return files.Watcher(self._find, seen=())  # whatever is there once they answer is a change
+            return files.Watcher(self._find, seen=())  # any file counts as changed once they answer
 
     async def _load(self) -> bool:
-        """Load the rules; whether to try again soon, though no file changes."""
+        """Load the rules. Return whether to try again soon, even if no file changes."""
         if await self.rulebook.load():
             await self._in_force()
         return self.rulebook.again
 
     async def _in_force(self) -> None:
-        """Have the rest follow rules that have come into force."""
+        """Update everything that depends on the rules in force."""
         async with self._following_rules:
             await in_slices(self._standing.following(self.rulebook.domains))
         tree = self.service.tree
         needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
         self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
 
-    async def _look_after_the_store(self) -> None:
+    async def _check_store(self) -> None:
         reached: bool | None = None
         while True:
             try:
@@ -329,7 +329,7 @@ class App:
                 if reached is not False:
                     self._log.error("the store cannot be reached", error=str(error))
                 reached = False
-            except Exception:  # a reply that the driver cannot parse, for example: the supervisor logs it
+            except Exception:  # such as a reply that the driver cannot parse; Background logs it
                 self.health.set(self._settings.backend, False)
                 raise
             else:
@@ -337,7 +337,7 @@ class App:
                     self._log.info("the store is reached")
                 reached = True
             self.health.set(self._settings.backend, reached)
-            await asyncio.sleep(_STORE_LOOK)
+            await asyncio.sleep(_STORE_CHECK)
 
     def _background_failures(self) -> Iterator[Sample]:
         for task, failures in self.background.failures():
@@ -350,7 +350,7 @@ class App:
 
 
 def decision_log_of(settings: Settings) -> DecisionLog | None:
-    """The decision log that the settings ask for; None where it is off."""
+    """Return the decision log that the settings describe; None if it is off."""
     if settings.decision_log == "off":
         return None
     log = structlog.get_logger("ratelimit_service.decision_log")

@@ -1,4 +1,4 @@
-"""From settings to the parts that they describe."""
+"""Makes the parts that the settings describe."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def make_store(
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     background: Background | None = None,
 ) -> CounterStore:
-    """The store that the settings ask for, not yet reached.
+    """Return the store that the settings describe, not yet connected.
 
-    `observe` is told of the seconds of each round trip, `watch` of each Redis that counters are in, `show` of the metrics of
-    the layers above them, `background` of failures of the work that they do by themselves.
+    `observe` gets the seconds of each round trip, `watch` each Redis that has counters, `show` the metrics of the
+    layers above them. `background` runs their background tasks.
     """
     if settings.backend == "memory":
         if not settings.memory_snapshot_path:
@@ -68,7 +68,7 @@ def make_store(
             settings.memory_snapshot_interval,
             settings.memory_store_size_in_bytes,
         )
-    # redis-py takes long to import, and the memory store has no use for it.
+    # redis-py takes long to import, and the memory store does not need it.
     from .stores.layers.seconds import SecondsApart
     from .stores.layers.settling import SettlingStore
 
@@ -99,7 +99,7 @@ def make_store(
 def redis_store(
     settings: Settings, observe: Callable[[float], None], background: Background | None = None
 ) -> RedisStore | ClusterStore:
-    """The store that the REDIS_ settings describe."""
+    """Return the store that the REDIS_ settings describe."""
     return _redis_store(
         settings,
         settings.redis,
@@ -116,7 +116,7 @@ def redis_store(
 def redis_store_for_seconds(
     settings: Settings, observe: Callable[[float], None], background: Background | None = None
 ) -> RedisStore | ClusterStore:
-    """The store that the REDIS_PERSECOND_ settings describe."""
+    """Return the store that the REDIS_PERSECOND_ settings describe."""
     return _redis_store(
         settings,
         settings.redis_for_seconds,
@@ -181,7 +181,7 @@ def _redis_store(
 
 
 def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> RedisWatch | None:
-    """Who looks after Redis, where counters are there. `tree` has the rules in force."""
+    """Return the watch over Redis; None with the memory store. `tree` returns the rules in force."""
     if settings.backend == "memory":
         return None
     from .stores.redis.watch import RedisWatch
@@ -190,14 +190,14 @@ def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> Redis
 
 
 def counts_for_days(tree: RuleTree | None) -> bool:
-    """Whether a rule counts for a day or longer."""
+    """Return whether a rule has a window of a day or longer."""
     return tree is not None and any(
         length(limit.window) >= _DAY for rule in tree.rules for limit in rule.limits
     )
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The settings that change an answer."""
+    """Return the settings that influence answers."""
     headers = settings.limit_response_headers_enabled
     return Policy(
         near_limit_ratio=settings.near_limit_ratio,
@@ -220,15 +220,15 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def patience_of(settings: Settings) -> Patience:
-    """How long calls wait for the store."""
+    """Return how long calls wait for the store."""
     return Patience(settings.store_answer_margin, settings.store_answer_deadline)
 
 
 def shares_of(settings: Settings) -> Shares:
-    """How many connections there may be to each port, so that all of them fit the limit of open files."""
+    """Return the limit of connections for each port, so that all of them fit the limit of open files."""
     pools = 0
     if settings.backend == "redis":
-        # Twice, for the sentinels or the servers of a Cluster, to each of which few connections are made.
+        # Twice, for the few connections to each sentinel or to each server of a Cluster.
         pools = 2 * settings.redis_pool_size
         if settings.redis_persecond:
             pools += 2 * settings.redis_persecond_pool_size
@@ -252,9 +252,9 @@ def make_grpc_server(
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     most_connections: int | None = None,
 ) -> GrpcioServer | NativeServer:
-    """The gRPC port on the transport that the settings ask for, not yet open. Raises StartError.
+    """Return the gRPC server that the settings describe, not yet started. Raises StartError.
 
-    `show` is called with each metric of the transport. `most_connections` takes the place of GRPC_MAX_CONNECTIONS.
+    Its metrics are passed to `show`. `most_connections` replaces GRPC_MAX_CONNECTIONS.
     """
     options = GrpcOptions(
         address=f"unix:{settings.grpc_uds}"
@@ -274,7 +274,7 @@ def make_grpc_server(
         if settings.grpc_plaintext_port is not None
         else "",
     )
-    # Each takes memory that the other one's process can do without.
+    # Only the transport in use is imported: each takes megabytes.
     if settings.grpc_transport == "grpcio":
         from .transports.grpcio import GrpcioServer
 
@@ -283,8 +283,8 @@ def make_grpc_server(
         from .transports.native.server import NativeServer
     except ImportError as error:
         raise StartError(
-            f"GRPC_TRANSPORT=native is not built here ({error}): install the package where a C compiler and libnghttp2-dev "
-            "are, or run `make native`, or give grpcio"
+            f"GRPC_TRANSPORT=native is not built ({error}): install the package on a machine with a C compiler and "
+            "libnghttp2-dev, or run `make native`, or set GRPC_TRANSPORT=grpcio"
         ) from None
     server = NativeServer(service, health, options, requested)
     metric = "ratelimit_service_grpc_"
@@ -295,7 +295,7 @@ def make_grpc_server(
 
 
 def grpc_certificates(settings: Settings) -> Certificates | None:
-    """What the gRPC port is served with; None: without TLS. Raises StartError."""
+    """Return the certificates of the gRPC port; None without TLS. Raises StartError."""
     given = {
         "GRPC_SERVER_TLS_CERT": settings.grpc_server_tls_cert,
         "GRPC_SERVER_TLS_KEY": settings.grpc_server_tls_key,
@@ -321,7 +321,7 @@ def grpc_certificates(settings: Settings) -> Certificates | None:
 
 
 def http_certificates(settings: Settings) -> Certificates | None:
-    """What the HTTP ports are served with; None: without TLS. Raises StartError."""
+    """Return the certificates of the HTTP ports; None without TLS. Raises StartError."""
     certificate, key = settings.http_tls_cert, settings.http_tls_key
     if bool(certificate) != bool(key):
         raise StartError("HTTP_TLS_CERT and HTTP_TLS_KEY belong together: give both, or none")
@@ -329,20 +329,23 @@ def http_certificates(settings: Settings) -> Certificates | None:
 
 
 def jitter_of(settings: Settings) -> Jitter:
-    """How much longer than its window a counter is kept: 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds."""
+    """Return a function that draws how much longer than its window a counter is kept.
+
+    It returns 0 to EXPIRATION_JITTER_MAX_SECONDS - 1 seconds.
+    """
     most = settings.expiration_jitter_max_seconds
-    # As good as drawing one for each counter, and quicker.
+    # As random as a draw for each counter, and faster.
     return itertools.cycle(random.choices(range(max(most, 1)), k=10_007)).__next__
 
 
 def spread_of(settings: Settings) -> Spread:
-    """How much later than its limit resets a caller is sent back: 0 to REFUSAL_RETRY_JITTER, in whole seconds."""
+    """Return a function that draws the jitter of retry-after: 0 to REFUSAL_RETRY_JITTER, in whole seconds."""
     most = int(settings.refusal_retry_jitter)
     return itertools.cycle(random.choices(range(most + 1), k=10_007)).__next__ if most else lambda: 0
 
 
 def sources_of(settings: Settings) -> list[str]:
-    """The names of the sources of rules, in the order in which they have their way."""
+    """Return the names of the sources of rules; an earlier source takes precedence."""
     names = {
         "FILE": [FILES],
         "GRPC_XDS_SOTW": [source_of(url.name) for url in settings.config_grpc_xds_server_url],
@@ -351,12 +354,12 @@ def sources_of(settings: Settings) -> list[str]:
 
 
 def source_of(server: str) -> str:
-    """The name of a control plane as a source of rules."""
+    """Return the name of a control plane as a source of rules."""
     return f"xds {server}"
 
 
 def places_of(settings: Settings) -> str:
-    """Where configuration files are looked for, for people."""
+    """Return where configuration files are searched, as text for people."""
     if settings.config_path:
         return ", ".join(settings.config_path)
     return str(
@@ -365,7 +368,7 @@ def places_of(settings: Settings) -> str:
 
 
 def find_files(settings: Settings) -> files.Find:
-    """Where the configuration files are: CONFIG_PATH, or upstream's RUNTIME_* variables."""
+    """Return what finds the configuration files: by CONFIG_PATH, or by upstream's RUNTIME_* variables."""
     if settings.config_path:
         return files.named([Path(path) for path in settings.config_path])
     return files.runtime(

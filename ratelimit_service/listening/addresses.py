@@ -1,4 +1,4 @@
-"""Where ports are: addresses as Go reads them, and the paths of Unix sockets, each of which belongs to one process."""
+"""Addresses to listen on, as Go reads them, and paths of Unix sockets, each owned by one process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..core.errors import StartError
 from ..runtime.locks import is_at, locked
 
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""What the system says to "::" where IPv6 is switched off."""
+"""The errors for "::" on a system without IPv6."""
 
 
 class Address(NamedTuple):
-    """A host and a port; as text it is what Go's net.JoinHostPort makes of them.
+    """A host and a port. Its text is that of Go's net.JoinHostPort.
 
-    The unspecified addresses (none at all, 0.0.0.0 and ::) are every address of both families, as Go has it. A name is its first
-    IPv4 address, or else the first of IPv6.
+    The unspecified hosts ("", 0.0.0.0 and ::) mean every address of both families, as in Go. A name means its first
+    IPv4 address, or its first IPv6 address if it has no other.
     """
 
     host: str
@@ -29,7 +29,7 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Address:
-        """The address that was joined to `text`."""
+        """Return the address whose text is `text`."""
         host, _, port = text.rpartition(":")
         return cls(host.strip("[]"), int(port))
 
@@ -38,23 +38,23 @@ class Address(NamedTuple):
 
     @property
     def is_every(self) -> bool:
-        """Whether it is every address of the machine."""
+        """Whether the host means every address of the machine."""
         try:
             return not self.host or ipaddress.ip_address(self.host).is_unspecified
         except ValueError:  # a name
             return False
 
     def resolved(self) -> tuple[socket.AddressFamily, Any]:
-        """The family and the address of a socket. Raises OSError where the host is not known."""
+        """Return the family and the address for a socket. Raises OSError for an unknown host."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except UnicodeError:  # of the codec for names beyond ASCII
+        except UnicodeError:  # the codec for names beyond ASCII refuses it
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
         family, *_, place = min(found, key=lambda each: each[0] != socket.AF_INET)
         return family, place
 
     def listen(self, what: str, backlog: int | None = None) -> socket.socket:
-        """A socket that listens there, and that nobody shares. Raises StartError; `what` is served there ("gRPC")."""
+        """Return a listening socket that no other process shares. Raises StartError, which names `what` ("gRPC")."""
         try:
             if not self.is_every:
                 family, place = self.resolved()
@@ -77,19 +77,19 @@ class Address(NamedTuple):
 
 
 def why(error: OSError) -> str:
-    """Why nobody can listen, without the address that Python's own text repeats."""
+    """Return the reason of an error of listening, without the address that Python's text repeats."""
     if error.errno == errno.EADDRINUSE:
         return "is the port taken?"
-    # A name that nobody knows has no errno of the system, and neither has a path that is too long.
+    # An unknown name and a path that is too long have no errno of the system.
     known = error.errno if not isinstance(error, socket.gaierror) else None
     return os.strerror(known) if known else error.strerror or str(error)
 
 
 class SocketPath:
-    """The path of a Unix socket, which belongs to the process that has locked the file beside it (PATH.lock).
+    """The path of a Unix socket, owned by the process that has locked the file beside it (PATH.lock).
 
-    A socket is bound to another name in the same directory (`claim`) and moved to the path once it listens (`publish`): so the
-    path leads to a socket that answers at any moment, also while one replaces what a killed process has left there.
+    A socket is bound to a temporary name in the same directory (`claim`) and moved to the path once it listens
+    (`publish`). So the path always leads to a socket that answers, even while the socket of a killed process is replaced.
     """
 
     def __init__(self, path: str) -> None:
@@ -99,7 +99,7 @@ class SocketPath:
         self._ours: os.stat_result | None = None
 
     def claim(self) -> str:
-        """The name that a socket is to be bound to. Raises StartError where the path belongs to another process."""
+        """Return the temporary name to bind. Raises StartError if another process owns the path."""
         try:
             self._lock = locked(self._lock_path)
             if self._taken():
@@ -114,12 +114,12 @@ class SocketPath:
         return str(self._bound)
 
     def publish(self) -> None:
-        """Move the socket, which listens by now, to the path."""
+        """Move the socket to the path, now that it listens."""
         self._ours = self._bound.lstat()
         self._bound.replace(self._path)
 
     def release(self) -> None:
-        """Remove what is ours: the socket, unless the path leads to another one by now, and the lock."""
+        """Remove the lock, and the socket unless the path leads to another one by now."""
         self._bound.unlink(missing_ok=True)
         if self._ours is not None and is_at(self._ours, self._path):
             self._path.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ class SocketPath:
         return self._path.with_name(f"{self._path.name}.lock")
 
     def _taken(self) -> bool:
-        """Whether what is at the path must stay: anything but a socket that nobody listens on."""
+        """Return whether the path holds anything but a socket without a listener."""
         if not self._path.is_socket():
             return os.path.lexists(self._path)
         with socket.socket(socket.AF_UNIX) as probe:

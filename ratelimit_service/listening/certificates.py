@@ -1,8 +1,8 @@
-"""Certificates in files, for whatever serves: read at the start, and again when the files have changed.
+"""Server certificates in files: read at the start, and again when the files change.
 
-Every new connection looks whether the files are still those that were read, which takes two or three calls of `stat`. So
-a certificate that was renewed is in use from the next connection on, also where Kubernetes swaps the directory that a
-path leads through; connections that are there go on undisturbed. Sessions of TLS do not outlast a change of the files.
+Each new connection checks by two or three calls of `stat` whether the files have changed. So the next connection uses a
+renewed certificate, even if Kubernetes swaps a directory in the path; open connections go on. TLS sessions end when the
+files change.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import structlog
 from ..core.errors import StartError
 
 _BETWEEN_LINES = 60.0
-"""Seconds between two lines about clients that are refused for one reason."""
+"""Seconds between two log lines about clients that are refused for the same reason."""
 
 
 class Unusable(Exception):
-    """The files cannot be served with; the message names one of them and says why, in one line."""
+    """The files cannot be used. The message is one line with the file and the reason."""
 
 
 class Material(NamedTuple):
-    """What the files held, in PEM: a certificate with its chain, its key, and who signs for clients (empty: nobody).
+    """The content of the files, in PEM: a certificate with its chain, its key, and the CAs of clients (empty: none).
 
-    `context` is the same for Python's own TLS: 1.2 and up, and a certificate from every client where `clients` says
-    who signs them.
+    `context` is the same for Python's ssl, with TLS 1.2 as the lowest version. If there are CAs of clients, it requires a
+    certificate from every client.
     """
 
     certificate: bytes
@@ -40,11 +40,11 @@ class Material(NamedTuple):
 
 
 class Certificates:
-    """A certificate and its key in files, and maybe the CA that clients must have theirs from.
+    """A certificate and its key in files, and optionally the CAs of clients.
 
-    `what` is what errors and the log call that which is served: "gRPC". May be asked from several threads. Raises StartError
-    where the files cannot be used at the start; later, what was read before stays in use, and the log says so once for each
-    state of the files. `clock` has seconds that go forward only.
+    Errors and the log call the port `what` ("gRPC"). Thread-safe. Raises StartError if the files cannot be used at the
+    start; later, the previous certificate stays in use, with one log line for each state of the files. `clock` is
+    monotonic, in seconds.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Certificates:
 
     @property
     def material(self) -> Material:
-        """What was read last and can be used."""
+        """The last content that can be used."""
         return self._material
 
     def renewed(self) -> bool:
-        """Look at the files; whether `material` is another one since."""
+        """Check the files, and return whether `material` has changed."""
         with self._lock:
             seen = self._identity()
             if seen == self._seen:
@@ -93,9 +93,9 @@ class Certificates:
             return True
 
     def server_context(self, *protocols: str) -> ssl.SSLContext:
-        """For a server whose every connection has the certificate that is in the files when it is made.
+        """Return a context that gives each new connection the certificate in the files at that moment.
 
-        `protocols` are those that it agrees on with its clients (ALPN), "h2" for example.
+        `protocols` are the server's protocols for ALPN, such as "h2".
         """
 
         def newest() -> ssl.SSLContext:
@@ -108,7 +108,7 @@ class Certificates:
         return _Newest(newest)
 
     def refused(self, reason: str) -> None:
-        """A client was refused because of its certificate: log it, once a minute for each reason."""
+        """Log that a client was refused for its certificate, once a minute for each reason."""
         now = self._clock()
         before = self._refused.get(reason)
         if before is not None and now - before.logged < _BETWEEN_LINES:
@@ -119,7 +119,7 @@ class Certificates:
         self._log.warning("a client's certificate was refused", port=self._what, reason=reason, times=times)
 
     def _identity(self) -> list[tuple[int, ...]]:
-        """Changes whenever one of the files does, or a link on the way to it. A file that is not there has none."""
+        """Return what changes when a file or a link in its path changes. A missing file gives ()."""
         identity: list[tuple[int, ...]] = []
         for path in filter(None, (self._certificate, self._key, self._clients)):
             try:
@@ -134,31 +134,30 @@ class Certificates:
         certificate = _pem(self._certificate, b"CERTIFICATE", "certificate")
         key = _pem(self._key, b"PRIVATE KEY", "private key")
         if b"ENCRYPTED" in key:
-            raise Unusable(f"the key in {self._key} is encrypted: give one without a passphrase")
+            raise Unusable(f"the key in {self._key} is encrypted: use a key without a passphrase")
         context = _context(self._certificate, self._key, self.refused)
         clients = b""
         if self._clients is not None:
             clients = _pem(self._clients, b"CERTIFICATE", "certificate")
             _verify_clients(context, self._clients)
         if self._identity() != self._seen:
-            # A pair of the old certificate and the new key, for example. The next connection looks again.
-            raise Unusable(f"{self._certificate} or what belongs to it was being written while it was read")
+            # Such as the old certificate and the new key. The next connection reads them again.
+            raise Unusable(f"{self._certificate} or its key was written while they were read")
         return Material(certificate, key, clients, context)
 
 
 class _Refused(NamedTuple):
-    """When clients were last logged that were refused for a reason, and how many were since."""
+    """The last log line for a reason: its time, and the number of clients refused since."""
 
     logged: float
     since: int
 
 
 class _Newest(ssl.SSLContext):
-    """Hands each new connection to the context of what is in the files then.
+    """Passes each new connection to the context of the current files.
 
-    Each state of the files has a context of its own, because a session belongs to the context in which it began, and a client
-    that resumes one is not asked for its certificate again: with a single context, a client of a CA that was replaced would
-    be served for as long as it resumed.
+    Each state of the files has its own context. A TLS session belongs to a context, and a client that resumes one shows no
+    certificate: with a single context, clients of a replaced CA would be served for as long as they resume sessions.
     """
 
     _newest: Callable[[], ssl.SSLContext]
@@ -181,7 +180,7 @@ class _Newest(ssl.SSLContext):
 
 
 class _Accepted(ssl.SSLObject):
-    """The server's end of a connection, which tells its context of a client that is refused for its certificate."""
+    """The server's end of a connection; reports a client that is refused for its certificate to its context."""
 
     def do_handshake(self) -> None:
         """See ssl.SSLObject."""
@@ -195,21 +194,21 @@ class _Accepted(ssl.SSLObject):
 
 
 class _Context(ssl.SSLContext):
-    """One that tells of clients that are refused for their certificates."""
+    """A context that passes the reasons of refused client certificates to `refused`."""
 
     sslobject_class = _Accepted
     refused: Callable[[str], None]
 
 
 def _refusal(error: ssl.SSLError) -> str:
-    """Why a client's certificate is refused; "" where the error is about something else."""
+    """Return why a client's certificate is refused; "" for other errors."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     return "there is none" if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE" else ""
 
 
 def is_for(names: Iterable[bytes], wanted: str) -> bool:
-    """Whether a certificate with these DNS names is one for `wanted`: "*.mesh" stands for one label before ".mesh"."""
+    """Return whether one of these DNS names matches `wanted`; "*.mesh" matches one label before ".mesh"."""
     host = wanted.lower()
     _, dot, parent = host.partition(".")
     good = {host, f"*.{parent}"} if dot and parent else {host}
@@ -222,7 +221,7 @@ def _pem(path: Path, kind: bytes, noun: str) -> bytes:
     except OSError as error:
         raise Unusable(f"{path} cannot be read: {error.strerror or error}") from None
     if not (b"-----BEGIN " in data and kind + b"-----" in data):
-        raise Unusable(f"{path} has no {noun} in it: give a file in PEM form")
+        raise Unusable(f"{path} contains no {noun}: use a file in PEM format")
     return data
 
 
@@ -232,20 +231,20 @@ def _context(certificate: Path, key: Path, refused: Callable[[str], None]) -> ss
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # which costs a client nothing and the service a handshake
     try:
-        # Without a passphrase, OpenSSL would ask for one on the terminal.
+        # Without the argument, OpenSSL would ask for a passphrase on the terminal.
         context.load_cert_chain(certificate, key, password="")
-    except OSError as error:  # which ssl.SSLError is, too
+    except OSError as error:  # includes ssl.SSLError
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            raise Unusable(f"the key in {key} is not that of the certificate in {certificate}") from None
+            raise Unusable(f"the key in {key} does not belong to the certificate in {certificate}") from None
         raise Unusable(f"{certificate} and {key} cannot be used: {error}") from None
     return context
 
 
 def _verify_clients(context: ssl.SSLContext, clients: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
-    # What is in the file is trusted, an intermediate CA without its root too: as Go and grpc have it.
+    # Trust every CA in the file, also an intermediate CA without its root, as Go and grpc do.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A resumed session shows no certificate, and TLS 1.3 would renew it for ever. Sessions of TLS 1.2 end after two hours.
+    # A resumed session shows no certificate. TLS 1.3 would renew it without end; sessions of TLS 1.2 end after two hours.
     context.num_tickets = 0
     try:
         context.load_verify_locations(clients)

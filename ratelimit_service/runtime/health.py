@@ -1,17 +1,17 @@
-"""Whether this process should be asked: one answer for every way of asking (gRPC health, HTTP)."""
+"""Whether this process is ready for requests, as gRPC health and /healthcheck report it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 SERVICE_NAME = "ratelimit"
-"""The name under which gRPC clients ask for the health of the service; "" is the server as a whole."""
+"""The name of the service in grpc.health.v1; "" is the server."""
 
 Listener = Callable[[bool], None]
 
 
 class Health:
-    """Healthy while every component is. Components are named when they are first set."""
+    """Healthy while every component is. Setting a component for the first time adds it."""
 
     def __init__(self) -> None:
         self._components: dict[str, bool] = {}
@@ -24,11 +24,11 @@ class Health:
 
     @property
     def unhealthy(self) -> list[str]:
-        """The components that are not healthy."""
+        """The names of the components that are not healthy."""
         return [name for name, good in self._components.items() if not good]
 
     def set(self, component: str, healthy: bool) -> None:
-        """Say how a component is; listeners hear of it where that changes the whole."""
+        """Set the health of a component, and call the listeners if the overall health changes."""
         before = self.healthy
         self._components[component] = healthy
         if self.healthy is not before:
@@ -36,6 +36,6 @@ class Health:
                 listener(self.healthy)
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` now with the health of the whole, and whenever that changes."""
+        """Call `listener` with the overall health, now and after each change."""
         self._listeners.append(listener)
         listener(self.healthy)

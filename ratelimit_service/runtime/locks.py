@@ -1,4 +1,4 @@
-"""Files that say which process owns something beside them."""
+"""Lock files: the process that holds the lock owns the file beside it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def locked(path: Path) -> int:
-    """A descriptor of the file, which is locked until it is closed; the file is made where there is none.
+    """Create and lock a file, and return its descriptor. Closing the descriptor releases the lock.
 
-    Raises BlockingIOError where another process has locked it, and other OSErrors.
+    Raises BlockingIOError if another process holds the lock, and other OSErrors.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -21,11 +21,11 @@ def locked(path: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its owner has removed it meanwhile: lock the one that is there now
+        os.close(descriptor)  # its owner removed it meanwhile: lock the new file at this path
 
 
 def is_at(found: os.stat_result, path: Path) -> bool:
-    """Whether a file is still the one at `path`."""
+    """Return whether `found` is the file that `path` leads to now."""
     try:
         now = path.lstat()
     except OSError:

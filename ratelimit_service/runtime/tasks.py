@@ -1,7 +1,7 @@
-"""Tasks that run beside the calls, supervised: a failure is logged, counted, and repaired by starting the task again.
+"""Supervised background tasks: a failure is logged, counted, and repaired by starting the task again.
 
-Without this, a task that ends by an exception nobody expected takes its work with it for as long as the process lives: rules
-are not reloaded, the store's health stays what it was, and no line and no metric says so.
+Without supervision, an unexpected exception would end a task for as long as the process lives: rules would not be
+reloaded, or the health of the store would never change again, and no log line and no metric would show it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 import structlog
 
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
-"""Seconds until a task that failed is started again: from, to; each is shortened at random by up to a half."""
+"""Seconds before a failed task is started again, at first and at most; each is shortened at random by up to half."""
 
 _WELL_AFTER = 60.0
-"""Seconds after which a task that runs counts as repaired: its next failure is its first again."""
+"""Seconds after which a running task counts as repaired: the next failure is its first again."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class Background:
-    """Starts tasks, and knows of all that have not ended."""
+    """Starts tasks and supervises them until they end."""
 
     def __init__(
         self, random_share: Callable[[], float] = random.random, sleep: Sleep = asyncio.sleep
@@ -35,31 +35,31 @@ class Background:
         self._log = structlog.get_logger("ratelimit_service.background")
 
     def failures(self) -> Iterator[tuple[str, int]]:
-        """Each task's name, and how often it has failed since the start."""
+        """Yield the name of each task and the number of its failures."""
         yield from self._failures.copy().items()
 
     def expect(self, name: str) -> None:
-        """Count the failures of a task from 0 on, though it is yet to be started."""
+        """Show 0 failures for a task that has not been started."""
         self._failures.setdefault(name, 0)
 
     def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Do `work` until it returns; whenever it raises, start it again after a pause. Cancelling the task ends it."""
+        """Run `work` until it returns. If it raises, start it again after a pause."""
         self.expect(name)
         return self._start(self._kept(name, work), name)
 
     def once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do `work`, whose failure needs no second try."""
+        """Run `work` once. If it raises, do not start it again."""
         self.expect(name)
-        return self._start(self._watched(name, work), name)
+        return self._start(self._supervised(name, work), name)
 
     def failed(self, name: str, event: str, error: BaseException | None) -> None:
-        """Log and count the failure of something that is no task of these: a callback of the event loop."""
+        """Log and count a failure outside the supervised tasks, such as in a callback of the event loop."""
         self.expect(name)
         self._failures[name] += 1
         self._log.error(event, task=name, exc_info=error)
 
     async def stop(self) -> None:
-        """Cancel all tasks, and wait until they have ended."""
+        """Cancel all tasks and wait for them to end."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -67,7 +67,7 @@ class Background:
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)  # the event loop itself holds no task
+        self._tasks.add(task)  # the event loop keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
         return task
 
@@ -86,7 +86,7 @@ class Background:
             await self._sleep(pause * (1 - self._random_share() / 2))
             pause = min(2 * pause, _LAST_PAUSE)
 
-    async def _watched(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _supervised(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:

@@ -1,6 +1,6 @@
-"""A thread for calls that may never return: to a file system that does not answer, to a FIFO that nobody writes to.
+"""A thread for calls that may never return, such as reading from a file system that hangs or from a FIFO without a writer.
 
-The threads of asyncio (`to_thread`) are waited for when the process ends, however long that takes.
+A process that ends waits for the threads of asyncio (`to_thread`), however long they take; it does not wait for this one.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _LATE = 1.0
-"""Seconds beyond its time after which a timer says that this process itself stood still, and not only the call."""
+"""Seconds by which a timer is late when the whole process was suspended, and not only the call was stuck."""
 
 
 class StuckError(Exception):
-    """A call has used no CPU time for as long as it was waited for. `doing` is what it was last busy with."""
+    """A call has used no CPU time while it was awaited. `doing` describes the call."""
 
     def __init__(self, doing: str, seconds: float) -> None:
-        super().__init__(f"{doing} does not answer: nothing has come of it for {seconds:g} s")
+        super().__init__(f"{doing} does not answer: no progress for {seconds:g} s")
         self.doing = doing
 
 
 class Thread:
-    """Does one thing after another for the event loop. It starts with the first, and never keeps the process from ending.
+    """Runs one call after another for the event loop. It starts with the first call, and is a daemon.
 
-    What it does may set the name of the current thread to say what it is busy with.
+    A call may set the name of the current thread, which then describes it in StuckError.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,18 +39,20 @@ class Thread:
         self._done: asyncio.Future[Any] | None = None
 
     async def do(self, work: Callable[[], T], patience: float) -> T:
-        """Return what `work` does, or raise what it raises. Raises StuckError where it stands still for `patience` seconds.
+        """Return the result of `work`, or raise its exception. Raises StuckError after `patience` seconds without progress.
 
-        It then still has the thread: until it returns, further calls raise StuckError as well, each after `patience`.
+        The stuck call keeps the thread: until it returns, further calls raise StuckError as well, each after `patience`.
         """
-        if self._done is not None and not self._done.done():  # somebody before was cancelled, or gave up
+        if (
+            self._done is not None and not self._done.done()
+        ):  # the previous caller was cancelled, or got StuckError
             await self._wait(self._done, patience)
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            thread.start()  # raises RuntimeError where there can be no more
+            thread.start()  # raises RuntimeError at the limit of threads
             self._thread = thread
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(_take_note)
+        done.add_done_callback(_retrieve)
         self._done = done
         self._work.put((work, done))
         await self._wait(done, patience)
@@ -69,7 +71,7 @@ class Thread:
                 raise StuckError(self._thread.name if self._thread is not None else self._name, patience)
 
     def _used(self) -> float:
-        """Seconds of CPU time that the thread has used; 0 where the system does not say."""
+        """Return the CPU time of the thread in seconds; 0 if the system does not report it."""
         if self._thread is None or self._thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
             return 0
         return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
@@ -83,12 +85,12 @@ class Thread:
                 result, error = None, wrong
             loop = done.get_loop()
             try:
-                loop.call_soon_threadsafe(_tell, done, result, error)
+                loop.call_soon_threadsafe(_settle, done, result, error)
             except RuntimeError:  # the loop is closed: the process ends
                 return
 
 
-def _tell(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+def _settle(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
     if done.cancelled():
         return
     if error is None:
@@ -99,7 +101,7 @@ def _tell(done: asyncio.Future[Any], result: object, error: BaseException | None
         done.set_exception(RuntimeError(f"{type(error).__name__} in a thread"))
 
 
-def _take_note(done: asyncio.Future[Any]) -> None:
-    """Take note of an exception that nobody waits for any more."""
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Retrieve the exception, so that asyncio does not log it when no caller is left to receive it."""
     if not done.cancelled():
         done.exception()

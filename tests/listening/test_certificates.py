@@ -51,10 +51,10 @@ def test_without_a_ca_no_client_needs_a_certificate(tmp_path: Path, pair: Pair) 
         ("tls.crt", None, "{}/tls.crt cannot be read: No such file or directory"),
         ("tls.key", None, "{}/tls.key cannot be read: No such file or directory"),
         ("ca.crt", None, "{}/ca.crt cannot be read: No such file or directory"),
-        ("tls.crt", b"", "{}/tls.crt has no certificate in it: give a file in PEM form"),
-        ("tls.key", b"\x30\x82\x01", "{}/tls.key has no private key in it: give a file in PEM form"),
-        ("ca.crt", b"hello\n", "{}/ca.crt has no certificate in it: give a file in PEM form"),
-        ("tls.key", ENCRYPTED, "the key in {}/tls.key is encrypted: give one without a passphrase"),
+        ("tls.crt", b"", "{}/tls.crt contains no certificate: use a file in PEM format"),
+        ("tls.key", b"\x30\x82\x01", "{}/tls.key contains no private key: use a file in PEM format"),
+        ("ca.crt", b"hello\n", "{}/ca.crt contains no certificate: use a file in PEM format"),
+        ("tls.key", ENCRYPTED, "the key in {}/tls.key is encrypted: use a key without a passphrase"),
     ],
 )
 def test_files_that_cannot_be_used_are_told_in_a_line(
@@ -89,7 +89,7 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: Authori
     _, key = authority.server().write(tmp_path, "other")
     with pytest.raises(StartError) as error:
         Certificates("HTTP", certificate, key)
-    said = f"the key in {key} is not that of the certificate in {certificate}"
+    said = f"the key in {key} does not belong to the certificate in {certificate}"
     assert f"HTTP cannot be served with TLS: {said}" == str(error.value)
 
 
@@ -152,7 +152,7 @@ def test_a_broken_renewal_keeps_what_was_there(tmp_path: Path, authority: Author
         Path(key).write_bytes(other.key)
         assert certificates.renewed()
     assert (other.certificate, other.key) == certificates.material[:2]
-    said = f"the key in {key} is not that of the certificate in {certificate}"
+    said = f"the key in {key} does not belong to the certificate in {certificate}"
     assert [
         ("error", f"the certificate before stays in use: {said}"),
         ("info", "certificate renewed"),

@@ -73,6 +73,6 @@ def test_what_is_not_built_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) ->
             lambda method, seconds, calls=1: None,
         )
     said = str(error.value)
-    assert said.startswith("GRPC_TRANSPORT=native is not built here")
+    assert said.startswith("GRPC_TRANSPORT=native is not built (")
     assert "`make native`" in said
     assert "\n" not in said

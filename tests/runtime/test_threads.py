@@ -48,7 +48,7 @@ async def test_a_call_that_stands_still_is_given_up_and_says_what_it_was_busy_wi
 
     thread = Thread("reading")
     done: list[str] = []
-    with pytest.raises(StuckError, match=r"^/rules/fifo does not answer: nothing has come of it for 0.02 s$"):
+    with pytest.raises(StuckError, match=r"^/rules/fifo does not answer: no progress for 0.02 s$"):
         await thread.do(reading, SOON)
     with pytest.raises(StuckError):
         await thread.do(lambda: done.append("not this"), SOON)

@@ -25,7 +25,7 @@ class Tls:
         try:
             context = ssl.create_default_context(cadata=_text(self.ca) if self.ca else None)
         except ssl.SSLError:
-            raise OSError(f"{self.ca} has no certificate in it: give a file in PEM form") from None
+            raise OSError(f"{self.ca} contains no certificate: use a file in PEM format") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # Since Python 3.13 a part of the default; CAs that gateways make for themselves need not be so exact.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

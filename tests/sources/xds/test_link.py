@@ -366,7 +366,7 @@ async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(fil
     "name, content, why",
     [
         ("ca.crt", None, "{path} cannot be read: No such file or directory"),
-        ("ca.crt", b"nothing", "{path} has no certificate in it: give a file in PEM form"),
+        ("ca.crt", b"nothing", "{path} contains no certificate: use a file in PEM format"),
         ("tls.crt", None, "{path} cannot be read: No such file or directory"),
         ("tls.key", b"nothing", "tls.key cannot be used: "),
     ],
