@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from .amending.following import EVERY, Follower
+from .amending.operations import Operations
 from .assembly import (
     find_files,
     http_certificates,
@@ -28,6 +30,7 @@ from .assembly import (
     sources_of,
     spread_of,
 )
+from .core.amendments.index import Amendments
 from .core.errors import StoreError
 from .http.debug import debug_app
 from .http.main import main_app
@@ -118,6 +121,7 @@ class App:
             self.metrics, Thresholds(patient, self.metrics.crossed), tracker, self._decision_log
         )
         policy = policy_of(settings)
+        amendments = Amendments()
         self.service = RateLimitService(
             self.store,
             observers,
@@ -126,16 +130,25 @@ class App:
             jitter_of(settings),
             patience_of(settings),
             spread_of(settings),
+            amendments,
         )
         if self.watch is not None:
             self.metrics.watch(
                 "ratelimit_service_store_deadline_missed", partial(getattr, self.service, "missed")
             )
         self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets)
-        self._unobserved = RateLimitService(patient, self._standing, time.time, policy)
+        self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
+        services = (self.service, self._unobserved)
+        self.amended = Follower(self.store.amendments, amendments, services, lambda: self.service.tree)
+        self.operations = Operations(
+            patient, amendments, self.amended, lambda: self.service.tree, settings.cache_key_prefix
+        )
+        for name in ("version", "age_seconds", "unreadable"):
+            self.metrics.watch(f"ratelimit_service_amendments_{name}", partial(getattr, self.amended, name))
+        self.metrics.watch("ratelimit_service_amendments", lambda: len(amendments))
         self._find = find_files(settings)
         self.rulebook = Rulebook(
-            (self.service, self._unobserved),
+            services,
             partial(files.read, self._find, places_of(settings), settings.manifest_domain),
             self.metrics,
             merge_domains=settings.merge_domain_config,
@@ -156,7 +169,7 @@ class App:
             lambda: self.service.tree,
             lambda: self.rulebook.problems,
             self.metrics,
-            lambda: self._control_planes.lines() if self._control_planes else (),
+            self._notes,
         )
         certificates = http_certificates(settings)
         self.http = HttpPort(main, settings.host, settings.port, "HTTP", certificates, shares.http)
@@ -203,6 +216,7 @@ class App:
         self.health.set("config", self._ready_without_rules)
         if self._settings.backend == "memory":
             await self.store.start()
+            await self.amended.try_to_follow()
         else:
             self.health.set(self._settings.backend, False)
         watcher = await self._start_rules()
@@ -218,6 +232,7 @@ class App:
             )
         if self._control_planes is not None:
             self._control_planes.keep(self.background)
+        self.background.keep("amendments", self.amended.run)
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self._settings.backend == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
@@ -320,6 +335,13 @@ class App:
         needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
         self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
 
+    def _notes(self) -> Iterator[str]:
+        """Say beside the rules what they do not say themselves."""
+        if self._control_planes is not None:
+            yield from self._control_planes.lines()
+        if self.amended.version:
+            yield str(self.amended.in_step)
+
     async def _check_store(self) -> None:
         reached: bool | None = None
         while True:
@@ -336,8 +358,8 @@ class App:
                 if not reached:
                     self._log.info("the store is reached")
                 reached = True
-            self.health.set(self._settings.backend, reached)
-            await asyncio.sleep(_STORE_CHECK)
+            self.health.set(self._settings.backend, reached and self.amended.ready)
+            await asyncio.sleep(_STORE_CHECK if self.amended.ready else EVERY)
 
     def _background_failures(self) -> Iterator[Sample]:
         for task, failures in self.background.failures():

@@ -71,6 +71,10 @@ class CounterStore(Protocol):
         """Return the counters whose key starts with `bucket` (None: not a number). Raises StoreError."""
         ...
 
+    async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Delete these counters, and return the last values of those that were there. Raises StoreError."""
+        ...
+
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters whose key starts with `bucket`, and return their values. Raises StoreError."""
         ...

@@ -30,6 +30,11 @@ ALLOWED = {
         "core": "its errors are of the one tree of errors",
         "runtime": "the lock that says which process owns the path of a socket",
     },
+    "amending": {
+        "core": "amendments, and the rules whose limits they change",
+        "loading": "takes over thousands in slices",
+        "ports": "the store that they are in",
+    },
     "service": {
         "core": "plan and decide",
         "deadlines": "answers calls that are due",

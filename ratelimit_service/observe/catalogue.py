@@ -238,6 +238,26 @@ CATALOGUE: tuple[MetricInfo, ...] = (
     ),
     MetricInfo("ratelimit_service_config_rules", Kind.GAUGE, (), "Rules in force."),
     *XDS_METRICS,
+    # Amendments (docs/amendments.md), as this replica has them in force.
+    MetricInfo("ratelimit_service_amendments", Kind.GAUGE, (), "Amendments in force on this replica."),
+    MetricInfo(
+        "ratelimit_service_amendments_version",
+        Kind.GAUGE,
+        (),
+        "The version of the amendments that is in force on this replica; the same on all of them, up to a second.",
+    ),
+    MetricInfo(
+        "ratelimit_service_amendments_age_seconds",
+        Kind.GAUGE,
+        (),
+        "Seconds since this replica has last seen that its amendments are those of the store.",
+    ),
+    MetricInfo(
+        "ratelimit_service_amendments_unreadable",
+        Kind.GAUGE,
+        (),
+        "Amendments in the store that only a later version of the service knows, and that are not in force here.",
+    ),
     # The process and its store.
     MetricInfo(
         "ratelimit_service_store_seconds",

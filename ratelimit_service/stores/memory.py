@@ -229,7 +229,11 @@ class MemoryStore:
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to 0, and return their last values, by key."""
-        counters = await self.read_bucket(bucket)
+        return await self.delete_counters(list(await self.read_bucket(bucket)))
+
+    async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Set counters to 0, and return their last values, by key."""
+        counters: dict[str, int | None] = {key: self._counters[key] for key in keys if key in self._counters}
         if self._dump is not None:
             self._dump.before_write(counters)
         for key in counters:

@@ -33,6 +33,7 @@ from ratelimit_service.stores.redis import amendments as in_redis
 from ratelimit_service.stores.redis.amendments import RedisAmendments
 from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.evaluation import Evaluation
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.fleets import RedisCluster, RedisSentinels
 from testing.servers import RedisServer
@@ -417,7 +418,7 @@ async def test_a_change_while_all_are_read_is_not_missed(
     calls = 0
     run = store._run
 
-    async def run_between(call: in_redis.Evaluation) -> object:
+    async def run_between(call: Evaluation) -> object:
         nonlocal calls
         if call.script is in_redis.SCAN and calls < 8:
             calls += 1

@@ -186,6 +186,17 @@ async def test_forget_deletes_one_bucket_and_no_other(bench: Bench) -> None:
     ]
 
 
+async def test_counters_are_deleted_by_their_keys(bench: Bench) -> None:
+    """Those and no others; what each held is returned, one that is not there is left out, and what is no number is None."""
+    await bench.counts(add(A, 4), add(A_DAY, 5), add(B, 7))
+    if bench.name == "redis":
+        bench.set_raw(C, "x")
+    expected: dict[str, int | None] = {A: 4, B: 7} | ({C: None} if bench.name == "redis" else {})
+    assert expected == await bench.store.delete_counters([A, B, C])
+    assert [0, 5, 0, 0] == await bench.counts(add(A, 0), add(A_DAY, 0), add(B, 0), add(C, 0))
+    assert {} == await bench.store.delete_counters([])
+
+
 async def test_a_batch_of_many_hits_is_one_call(bench: Bench) -> None:
     """Ten thousand hits in one batch are counted, each on its own."""
     groups = [[add(f"{{d|k={place}}}:hour:2026-11-21T08Z", place + 1)] for place in range(10_000)]

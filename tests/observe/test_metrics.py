@@ -539,6 +539,10 @@ def test_counting_goes_on_while_somebody_reads() -> None:
 
 
 WATCHED = (
+    "amendments",
+    "amendments_age_seconds",
+    "amendments_unreadable",
+    "amendments_version",
     "local_cache_refusals",
     "redis_clock_offset_seconds",
     "store_deadline_missed",

@@ -9,6 +9,7 @@ Of overrides with the same target, that for one window comes before that for all
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -98,3 +99,11 @@ def end_of_windows(window: Window, since: int, count: int) -> int:
     for _ in range(count - 1):
         span = span_at(window, span.end)
     return span.end
+
+
+def end_for(amendment: Amendment, windows: Iterable[Window]) -> float:
+    """Return the second since 1970 from which on an amendment holds in none of these windows; infinity where that is not known."""
+    if not amendment.windows:
+        return amendment.until or math.inf
+    ends = [end_of(amendment, window) for window in windows if amendment.window in ("", name(window))]
+    return max(ends, default=math.inf)

@@ -83,13 +83,25 @@ class Amendments:
         for domain in before.keys() | data.keys():
             self._changed(domain)
 
-    def find(self, domain: str, entries: tuple[Entry, ...]) -> Stack:
-        """Return what amends the bucket with these entries."""
+    def find(
+        self, domain: str, entries: tuple[Entry, ...], instead: Mapping[str, Amendment | None] | None = None
+    ) -> Stack:
+        """Return what amends the bucket with these entries.
+
+        `instead` has by its id what is taken to be in force in place of an amendment, or None for nothing.
+        """
         found = self._domains.get(domain)
         below = self._data.get(domain)
-        if found is None and below is None:
+        if found is None and below is None and not instead:
             return UNAMENDED
         amendments = found.find(entries) if found is not None else []
+        if instead:
+            amendments = [one for one in amendments if one.id not in instead]
+            amendments += [
+                one
+                for one in instead.values()
+                if one is not None and one.target.domain == domain and one.target.matches(entries)
+            ]
         top_ups = tuple([one for one in amendments if one.kind is Kind.TOP_UP])
         overrides = [one for one in amendments if one.kind is Kind.OVERRIDE]
         overrides.sort(key=_precedence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...ports import AmendmentStore, CounterStore, Then
 from ..batch import Groups
 
@@ -39,6 +41,10 @@ class Layer:
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key."""
         return await self._below.read_bucket(bucket)
+
+    async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Delete counters of the store below."""
+        return await self._below.delete_counters(keys)
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket, and return their last values, by key."""

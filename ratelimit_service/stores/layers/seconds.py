@@ -54,6 +54,12 @@ class SecondsApart:
         """Return the counters of a bucket in both stores, by key."""
         return await self._others.read_bucket(bucket) | await self._seconds.read_bucket(bucket)
 
+    async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Delete counters, each in its store."""
+        others = [key for key in keys if not is_of_seconds(key)]
+        seconds = [key for key in keys if is_of_seconds(key)]
+        return await self._others.delete_counters(others) | await self._seconds.delete_counters(seconds)
+
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters of a bucket in both stores, and return their last values, by key."""
         return await self._others.delete_bucket(bucket) | await self._seconds.delete_bucket(bucket)

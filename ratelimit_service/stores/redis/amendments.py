@@ -14,13 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
-import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from ...core.amendments.model import (
     MOST_EDITS,
@@ -36,8 +35,9 @@ from ...core.amendments.model import (
     check,
 )
 from ...core.amendments.records import Unreadable, digest, read, read_reset, write, write_reset
-from ...core.errors import StoreError
+from ...core.errors import CounterRefused, StoreError
 from ..amendments import KEY_REMEMBERED, MOST, MOST_AUDITED, conflict, key_of_another, too_many
+from .evaluation import Evaluation, Run, Script, script
 
 _SCAN_COUNT = 100
 """Amendments that are read in one call: some 30 kB, in a tenth of a millisecond."""
@@ -49,24 +49,12 @@ _MOST_TRIES = 3
 """How often all amendments are read where a failover comes between."""
 
 
-class Script(NamedTuple):
-    """A script, and the digest by which Redis knows it."""
-
-    text: bytes
-    sha: str
-
-
-def _script(text: bytes) -> Script:
-    """Return a script with its digest."""
-    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
-
-
-AMEND = _script(resources.files(__package__).joinpath("amend.lua").read_bytes())
+AMEND = script(resources.files(__package__).joinpath("amend.lua").read_bytes())
 
 # KEYS: current, audit. ARGV: a version, its stamp, how many lines. Returns the version and its stamp, and
 # where it is another, the lines from the one given on; none where the audit does not have that one, or there
 # are too many.
-NEWS = _script(b"""
+NEWS = script(b"""
 local now = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 if not now[1] or (now[1] == ARGV[1] and now[2] == ARGV[2]) then
     return now
@@ -76,13 +64,13 @@ return now
 """)
 
 # KEYS: current. ARGV: cursor, count.
-SCAN = _script(b"return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
+SCAN = script(b"return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
 
 # KEYS: current, audit. ARGV: the last id to return, the first one, how many lines.
-AUDIT = _script(b"return redis.call('XREVRANGE', KEYS[2], ARGV[1], ARGV[2], 'COUNT', ARGV[3])")
+AUDIT = script(b"return redis.call('XREVRANGE', KEYS[2], ARGV[1], ARGV[2], 'COUNT', ARGV[3])")
 
 # KEYS: current, what became of a change.
-FINISH = _script(b"""
+FINISH = script(b"""
 local done = redis.call('GET', KEYS[2])
 if done then
     local known = cjson.decode(done)
@@ -91,33 +79,6 @@ if done then
 end
 return 1
 """)
-
-
-class Evaluation(NamedTuple):
-    """A script with its KEYS and ARGV."""
-
-    script: Script
-    keys: Sequence[str]
-    arguments: Sequence[str | int]
-
-
-Run = Callable[[Evaluation], Awaitable[Any]]
-"""Runs a script on the server that has its keys. Raises what redis-py does, or StoreError."""
-
-
-async def run_at(client: aioredis.Redis, what: Evaluation, *, asking: bool = False) -> Any:
-    """Run a script on one server; with `asking`, on one that is just being given the slot."""
-    script, keys, arguments = what
-    for command, text in (("EVALSHA", script.sha), ("EVAL", script.text)):
-        pipeline = client.pipeline(transaction=False)
-        if asking:
-            pipeline.execute_command("ASKING")
-        pipeline.execute_command(command, text, len(keys), *keys, *arguments)
-        try:
-            return (await pipeline.execute())[-1]
-        except NoScriptError:
-            continue
-    raise StoreError("Redis: the script is not known")
 
 
 class RedisAmendments:
@@ -254,6 +215,8 @@ class RedisAmendments:
             return await self._run(Evaluation(what, keys, arguments))
         except StoreError:
             raise
+        except NoPermissionError as error:  # which is no outage, and does not pass by itself
+            raise CounterRefused(str(self._on_error(error)), keys[0]) from None
         except (RedisError, OSError) as error:
             raise self._on_error(error) from None
 

@@ -27,9 +27,9 @@ from ...core.errors import StoreError
 from ...runtime.tasks import Background
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, Place
-from .amendments import Evaluation, run_at
 from .client import Address, time_of
 from .errors import NotSent, bare, failure
+from .evaluation import Evaluation, run_at
 from .held import counters_on
 from .script import evaluate, register
 from .slots import by_slot, slot_of, tag_in

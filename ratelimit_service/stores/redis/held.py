@@ -6,17 +6,19 @@ Their windows are not known, so all keys of the server are walked.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from .errors import failure
+from .evaluation import Evaluation, Run, script
 from .script import register
 from .slots import tag_of
 from .wire import Wire
 
 _SCAN = "return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', '1000')"
+_GETDEL = script(b"return redis.call('GETDEL', KEYS[2])")
 _READ = "return redis.call(ARGV[1], KEYS[2])"
 
 
@@ -38,6 +40,16 @@ async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dic
         return {key: number(await wire.ask("EVAL", _READ, 2, first, key, command)) for key in sorted(keys)}
     except (RedisError, OSError) as error:
         raise failure(error) from None
+
+
+async def delete_counters(run: Run, prefix: str, keys: Sequence[str]) -> dict[str, int | None]:
+    """Delete counters, and return the last values of those that were there. Raises what redis-py does."""
+    found = {}
+    for key in keys:
+        value = await run(Evaluation(_GETDEL, (register(prefix, "", tag_of(key)), key), ()))
+        if value is not None:
+            found[key] = number(value)
+    return found
 
 
 async def counters_on(

@@ -21,9 +21,9 @@ from redis.exceptions import (
 from ...core.errors import StoreError
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
-from .amendments import Evaluation, run_at
 from .client import PrimaryPool, address_of, time_of
 from .errors import failure
+from .evaluation import Evaluation, run_at
 from .held import counters_of
 from .script import evalsha, evaluate, register
 from .slots import by_slot, by_tag

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
 from ...ports import Then
 from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
 from ..lanes import EVERYWHERE, Place
-from .amendments import Evaluation, RedisAmendments
+from .amendments import RedisAmendments
 from .errors import failure
+from .evaluation import Evaluation
+from .held import delete_counters
 from .script import ScriptCall
 from .slots import tag_in
 from .wire import Command, OnReply
@@ -102,6 +105,13 @@ class ScriptStore:
     def _evaluate(self, place: Place, command: Command, on_reply: OnReply) -> None:
         """Run the script on the server of a place."""
         raise NotImplementedError
+
+    async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Delete counters, and return the last values of those that were there (ports.CounterStore)."""
+        try:
+            return await delete_counters(self._run, self._prefix, keys)
+        except (RedisError, OSError) as error:
+            raise self._on_error(error) from None
 
     async def _run(self, what: Evaluation) -> Any:
         """Run a script of the amendments on the server that has its keys."""

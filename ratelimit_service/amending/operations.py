@@ -1,0 +1,319 @@
+"""What operators do with limits while the service runs: override, top up, remove, reset; preview, audit, and what holds now.
+
+Every change goes to the store first, with who makes it and why, and then comes into force here at once, and on the other
+replicas when they look (following.py). Tools for people (HTTP, the command line) call this and nothing below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+import structlog
+
+from ..core.amendments.effect import Effect, effect
+from ..core.amendments.index import MOST_STEPS, Amendments
+from ..core.amendments.model import (
+    Amendment,
+    Applied,
+    AuditLine,
+    Change,
+    Edit,
+    Edited,
+    Put,
+    Remove,
+    Reset,
+    override,
+    top_up,
+)
+from ..core.amendments.records import reset_to_json, to_json
+from ..core.amendments.target import Target
+from ..core.errors import InvalidRequest, StoreError
+from ..core.matching import keys
+from ..core.matching.tree import Match
+from ..core.model import Entry, Hit, Limit, Rule
+from ..core.windows.blocks import name as window_name
+from ..core.windows.blocks import span_at
+from ..ports import Clock, CounterStore, Outcome
+from .following import Follower, InStep, Tree
+
+MOST_AUDITED = 1_000
+"""Lines of the audit that are read in one go."""
+
+
+class By(NamedTuple):
+    """Who makes a change and why; `key` is its idempotency key, by which it is known when it is sent again."""
+
+    author: str
+    reason: str
+    key: str
+
+
+class WindowNow(NamedTuple):
+    """One window of a bucket as it is: what its rule says, what holds, and by which amendments."""
+
+    limit: Limit
+    effect: Effect
+    key: str
+    end: int
+
+
+class BucketNow(NamedTuple):
+    """What limits a descriptor: its rule, its bucket and each window. `amendments` also has those that change nothing here."""
+
+    rule: Rule
+    bucket: str
+    windows: tuple[WindowNow, ...]
+    amendments: tuple[Amendment, ...]
+
+
+def new_key() -> str:
+    """Return an idempotency key for a change whose maker has none."""
+    return uuid.uuid4().hex
+
+
+class Operations:
+    """Changes amendments and counters. `tree` returns the rules in force, `prefix` is CACHE_KEY_PREFIX."""
+
+    def __init__(
+        self,
+        store: CounterStore,
+        amendments: Amendments,
+        follower: Follower,
+        tree: Tree,
+        prefix: str = "",
+        now: Clock = time.time,
+    ) -> None:
+        self._store = store
+        self._amendments = amendments
+        self._follower = follower
+        self._tree = tree
+        self._prefix = prefix
+        self._now = now
+        self._log = structlog.get_logger("ratelimit_service.amendments")
+
+    @property
+    def in_step(self) -> InStep:
+        """Return what this replica has in force, and how old that is."""
+        return self._follower.in_step
+
+    def all(self, domain: str = "") -> list[Amendment]:
+        """Return the amendments in force here, those of one domain or all."""
+        return [one for one in self._amendments if not domain or one.target.domain == domain]
+
+    def make_override(self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0) -> Put:
+        """Return an edit that overrides a limit; 0 blocks. Raises InvalidRequest."""
+        since = int(self._now())
+        made = override(
+            target, amount, window=window, until=until, since=since, author=by.author, reason=by.reason
+        )
+        return Put(made)
+
+    def make_top_up(
+        self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0, windows: int = 0
+    ) -> Put:
+        """Return an edit that tops a limit up: until a moment, for `windows` windows, or (0) until it is removed. Raises InvalidRequest."""
+        since = int(self._now())
+        made = top_up(
+            target,
+            amount,
+            by.key,
+            window=window,
+            until=until,
+            windows=windows,
+            since=since,
+            author=by.author,
+            reason=by.reason,
+        )
+        return Put(made)
+
+    async def apply(
+        self,
+        by: By,
+        edits: Sequence[Put | Remove],
+        *,
+        expected: Sequence[Amendment | None] | None = None,
+        dry_run: bool = False,
+    ) -> Applied:
+        """Apply edits together, or say what they would replace. Raises InvalidRequest, Conflict or StoreError.
+
+        `expected` is what each of them was seen to replace: where something else is in force by now, nothing is changed. A
+        StoreError does not say whether the change was applied; with the same key it can be sent again.
+        """
+        for edit in edits:
+            if isinstance(edit, Put):
+                self._check_steps(edit.amendment.target)
+        return await self._apply(by, edits, expected, dry_run=dry_run)
+
+    async def reset(self, by: By, target: Target, *, window: str = "", dry_run: bool = False) -> Applied:
+        """Set used to 0 for one bucket, in one window or all. Raises InvalidRequest or StoreError.
+
+        Edited.reset of the answer has what the counters held when they were deleted. The line of the audit, which was written
+        before, has what they held then.
+        """
+        counters = self._counters_of(target, window)
+        held = await self._held(counters)
+        reset = Reset(target, window, tuple(held.items()))
+        applied = await self._apply(by, (reset,), dry_run=dry_run)
+        if not applied.unfinished:
+            return applied
+        (edited,) = applied.edits
+        assert edited.reset is not None
+        # The counters of the first time, where this is sent again: a window may have ended since.
+        noted = dict(edited.reset.counters)
+        deleted = await self._store.delete_counters(_with_markers(self._rule_of(target), noted))
+        await self._store.amendments.finish(by.key)
+        done = tuple([(key, deleted.get(key, 0)) for key in noted])
+        self._log.info("reset done", key=by.key, counters=dict(done))
+        return applied._replace(
+            edits=(edited._replace(reset=reset._replace(counters=done)),), unfinished=False
+        )
+
+    async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
+        """Return what was changed before a version (0: all), the latest first, and each change as a whole. Raises StoreError."""
+        return await self._store.amendments.audit(before, max(1, min(most, MOST_AUDITED)))
+
+    def bucket(
+        self, domain: str, entries: tuple[Entry, ...], edits: Sequence[Put | Remove] = ()
+    ) -> BucketNow | None:
+        """Return what limits a descriptor, as this replica has it in force; None where no limit does.
+
+        With `edits`, as it would be with them: for the preview of a change.
+        """
+        match = self._match(domain, entries)
+        if match is None or not match.rule.limits:
+            return None
+        now = int(self._now())
+        instead = {
+            edit.id if isinstance(edit, Remove) else edit.amendment.id: edit.amendment
+            if isinstance(edit, Put)
+            else None
+            for edit in edits
+        }
+        stack = self._amendments.find(domain, self._entries_of_bucket(domain, entries), instead)
+        bucket = keys.bucket(self._prefix, keys.domain_text(domain), match.bucket_entries)
+        windows = []
+        for limit in match.rule.limits:
+            span = span_at(limit.window, now)
+            windows.append(WindowNow(limit, effect(limit, stack, now), f"{bucket}:{span.label}", span.end))
+        return BucketNow(match.rule, bucket, tuple(windows), (*stack.overrides, *stack.top_ups))
+
+    def exceptions(self, amendment: Amendment) -> list[Amendment]:
+        """Return the overrides that an override of a pattern or a domain does not reach, because they come before it."""
+        if amendment.target.exact:
+            return []
+        own = amendment.target.specificity
+        return [
+            one
+            for one in self.all(amendment.target.domain)
+            if one.id != amendment.id
+            and one.kind is amendment.kind
+            and (one.target.exact or one.target.specificity < own)
+            and _may_overlap(one.target, amendment.target)
+        ]
+
+    async def _apply(
+        self,
+        by: By,
+        edits: Sequence[Edit],
+        expected: Sequence[Amendment | None] | None = None,
+        *,
+        dry_run: bool,
+    ) -> Applied:
+        now = int(self._now())
+        wanted = None if expected is None else tuple(expected)
+        change = Change(by.key, by.author, by.reason, tuple(edits), now, wanted)
+        applied = await self._store.amendments.apply(change, dry_run=dry_run)
+        if not dry_run:
+            if not applied.replayed:
+                for edited in applied.edits:
+                    self._tell(by, applied.version, edited)
+            await self._follower.try_to_follow()
+        return applied
+
+    def _tell(self, by: By, version: int, edited: Edited) -> None:
+        self._log.warning(
+            "reset" if edited.reset is not None else "amended",
+            version=version,
+            author=by.author,
+            reason=by.reason,
+            key=by.key,
+            before=None if edited.before is None else to_json(edited.before),
+            after=None if edited.after is None else to_json(edited.after),
+            reset=None if edited.reset is None else reset_to_json(edited.reset),
+        )
+
+    def _check_steps(self, target: Target) -> None:
+        """Raise InvalidRequest where looking for amendments would take too long with one more of this kind."""
+        if not target.exact and self._amendments.steps(target) > MOST_STEPS:
+            raise InvalidRequest(
+                f"there are too many patterns like {target.text}: give more of the value before the first * or after the last"
+            )
+
+    def _match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
+        tree = self._tree()
+        return tree.match(domain, entries) if tree is not None else None
+
+    def _entries_of_bucket(self, domain: str, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        tree = self._tree()
+        rules = tree.domains.get(domain) if tree is not None else None
+        return rules.entries_of_bucket(entries) if rules is not None else entries
+
+    def _rule_of(self, target: Target) -> Rule | None:
+        match = self._match(target.domain, _entries_of(target))
+        return match.rule if match is not None else None
+
+    def _counters_of(self, target: Target, window: str) -> list[str]:
+        """Return the keys of the counters that a reset is for."""
+        found = self.bucket(target.domain, _entries_of(target))
+        if found is None:
+            raise InvalidRequest(
+                f"no rule limits {target.text} in {target.domain}: there is nothing to reset"
+            )
+        windows = [window_name(each.limit.window) for each in found.windows]
+        if window and window not in windows:
+            raise InvalidRequest(
+                f"no window of {target.text} is called {window}: it has {', '.join(windows)}"
+            )
+        return [each.key for each, name in zip(found.windows, windows, strict=True) if window in ("", name)]
+
+    async def _held(self, counters: Sequence[str]) -> dict[str, int | None]:
+        """Return what counters hold; None where that is no number."""
+        answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+
+        def then(outcomes: Sequence[Outcome]) -> None:
+            if not answer.done():
+                answer.set_result(outcomes)
+
+        self._store.hit([[Hit(key, 0, ttl=1) for key in counters]], then)
+        (outcome,) = await answer
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return {
+            key: None if isinstance(count, StoreError) else count
+            for key, count in zip(counters, outcome, strict=True)
+        }
+
+
+def _entries_of(target: Target) -> tuple[Entry, ...]:
+    if not target.exact:
+        raise InvalidRequest(f"a reset is for one descriptor, and {target.text} is for several: reset each")
+    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+
+
+def _with_markers(rule: Rule | None, counters: Iterable[str]) -> list[str]:
+    """Return the keys of counters, and those of their markers: a threshold is told of again."""
+    shares = rule.warn_at if rule is not None else ()
+    percents = [f"{(Decimal(repr(share)) * 100).normalize():f}" for share in shares]
+    return [marked for key in counters for marked in (key, *[keys.warned(key, each) for each in percents])]
+
+
+def _may_overlap(one: Target, other: Target) -> bool:
+    """Return whether there may be buckets that both are for."""
+    if not one.entries or not other.entries:
+        return True
+    return [entry.key for entry in one.entries] == [entry.key for entry in other.entries]
