@@ -1,1 +1,1 @@
-"""The HTTP ports: health and JSON (main), rules and counters for people (debug), metrics for Prometheus."""
+"""The HTTP ports: health and JSON (main), the rules and counters in force (debug), and metrics."""

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection: h11 parses requests and formats responses, and a task answers one request after another.
 
-The port waits for the peer, or the peer for the port: `Host.waits` and `waits_no_more` say which. `look` closes the connection
-of a peer that keeps the port waiting for too long.
+The connection reports to its `Host` whether the port waits for the peer. `check` disconnects a peer that keeps the port
+waiting for too long.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from ..runtime.exceptions import report
 from .messages import Handler, IncompleteBody, Request, Response
 
 PATIENCE = 10.0
-"""Seconds that a peer has for the handshake, for a whole request once it has connected or begun one, and for reading some of an
-answer."""
+"""Seconds that a peer has for a handshake, for the first request or the rest of one, and for reading part of a response."""
 
 KEEP_ALIVE = 75
-"""Seconds between two requests of a connection, which is more than load balancers wait before they close it themselves."""
+"""Seconds that a connection may be idle; load balancers close theirs earlier."""
 
 _LARGEST_HEAD = 16_384
-"""Bytes of a request's line and headers; a larger one is answered 400. Each connection may hold as much."""
+"""Bytes of a request's line and headers; more are answered 400. Each connection may hold as much."""
 
 
 _FAILED_BODY = b"Internal Server Error"
@@ -39,14 +38,14 @@ _NO_TUNNEL = Response(b"Method Not Allowed\n", 405, allow="GET, HEAD")
 
 
 class Host(Protocol):
-    """What a connection reports to."""
+    """The owner of a connection."""
 
     def waits(self, connection: Connection) -> None:
-        """The port waits for the peer, perhaps already for some time."""
+        """The port waits for the peer, maybe since an earlier call."""
         ...
 
     def waits_no_more(self, connection: Connection) -> None:
-        """The peer waits for the port."""
+        """The port no longer waits for the peer."""
         ...
 
     def lost(self, connection: Connection) -> None:
@@ -59,7 +58,7 @@ class _LostError(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """A connection from the moment in which it is accepted. `task` runs `run`."""
+    """A connection since it was accepted. `task` runs `run`."""
 
     def __init__(self, host: Host, handler: Handler, accepted: socket.socket) -> None:
         self._host = host
@@ -69,28 +68,28 @@ class Connection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
         self._lost = asyncio.Event()
         self._data: asyncio.Future[None] | None = None
-        """Done when the peer has sent something for which the task waits."""
+        """Done when data arrives; the task waits for it."""
         self._room: asyncio.Future[None] | None = None
-        """Done when the peer has read enough of what was sent; None while nothing is in the way."""
+        """Done when the peer has read enough; None while writing is not paused."""
         self._paused = False
         """Whether reading is paused."""
         self._in_hand = False
-        """Whether a request has come that is not answered."""
+        """Whether a request is in flight."""
         self._served = False
         """Whether a request has been answered."""
         self._last = False
-        """Whether the connection is closed after the answer."""
+        """Whether to close the connection after the response."""
         self._closing = False
         self._heard_at = 0.0
-        """When the peer sent the first byte of the request that is not complete; 0 while it has sent none."""
+        """When the first byte of the incomplete request arrived; 0 if there is none."""
         self._unread = -1
-        """Bytes of the answer that the peer had not taken, at the last look since it stopped reading; else -1."""
+        """While writing is paused, the bytes that the peer had not read at the last check; else -1."""
         self.task: asyncio.Task[None] | None = None
         self.waiting_since = 0.0
-        """When the port began to wait for the peer; the loop's time."""
+        """When the port began to wait for the peer, by the loop's clock."""
 
     async def run(self, tls: ssl.SSLContext | None) -> None:
-        """Make the transport, after the handshake where there is one, and answer requests until the connection is closed."""
+        """Open the transport, with a TLS handshake if there is `tls`, and answer requests until the connection is closed."""
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,
@@ -118,7 +117,7 @@ class Connection(asyncio.Protocol):
             self._host.lost(self)
 
     def finish(self) -> None:
-        """Close the connection, after the answer to the request in hand if there is one."""
+        """Close the connection after the response to the request in flight, if there is one."""
         if self._in_hand:
             self._last = True
         elif self._transport is not None:
@@ -127,14 +126,14 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close the connection now."""
+        """Close the connection at once."""
         if self._transport is not None:
             self._transport.abort()
         elif self.task is not None:
             self.task.cancel()
 
-    def look(self, now: float) -> None:
-        """Close the connection if its peer has kept the port waiting for too long. Called every second while it waits."""
+    def check(self, now: float) -> None:
+        """Disconnect the peer if it has kept the port waiting for too long. Called every second meanwhile."""
         waited = now - self.waiting_since
         if self._unread >= 0 and self._transport is not None:
             before, self._unread = self._unread, self._transport.get_write_buffer_size()
@@ -148,7 +147,7 @@ class Connection(asyncio.Protocol):
         elif self._closing or not self._served:
             if waited > PATIENCE:
                 self.abort()
-        elif waited > KEEP_ALIVE + PATIENCE:  # the peer has not answered the end of TLS
+        elif waited > KEEP_ALIVE + PATIENCE:  # the peer does not confirm the end of TLS
             self.abort()
         elif waited > KEEP_ALIVE:
             self.finish()
@@ -173,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._http.receive_data(data)
         if self._data is not None and not self._data.done():
             self._data.set_result(None)
-        elif self._transport is not None:  # more than the task has use for
+        elif self._transport is not None:  # pipelined requests, or more of a body than was read
             self._transport.pause_reading()
             self._paused = True
 
@@ -191,10 +190,10 @@ class Connection(asyncio.Protocol):
         self._unread = -1
         self._host.waits_no_more(self)
 
-    # The task
+    # The task.
 
     async def _exchange(self) -> bool:
-        """Answer a request; whether there may be another one."""
+        """Answer a request. Return whether another one may follow."""
         http = self._http
         try:
             head = cast(h11.Request, await self._event())
@@ -207,7 +206,7 @@ class Connection(asyncio.Protocol):
         self._in_hand = False
         self._served = True
         try:
-            while http.their_state is h11.SEND_BODY:  # what the handler has left of the body
+            while http.their_state is h11.SEND_BODY:  # discard what the handler did not read
                 await self._event()
         except h11.RemoteProtocolError:
             return False
@@ -218,13 +217,13 @@ class Connection(asyncio.Protocol):
         return True
 
     async def _answer(self, method: str, target: bytes) -> Response:
-        if method == "CONNECT":  # h11 would take any success for a tunnel
+        if method == "CONNECT":  # h11 treats every success as the start of a tunnel
             return _NO_TUNNEL
         path = unquote(target.partition(b"?")[0].decode("latin-1"))
         try:
             async with aclosing(self._body()) as body:
                 return await self._handler(Request(method, path, body))
-        except asyncio.CancelledError:  # the time for requests in hand is over
+        except asyncio.CancelledError:  # at the stop, after the grace period
             self._last = True
             self._send_whole(method, _FAILED, _FAILED_BODY)
             raise
@@ -247,7 +246,7 @@ class Connection(asyncio.Protocol):
             raise IncompleteBody from None
 
     async def _event(self) -> h11.Event:
-        """Return what the peer sends next. Raises h11.RemoteProtocolError or _LostError."""
+        """Return the next event from the peer. Raises h11.RemoteProtocolError or _LostError."""
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._data = asyncio.get_running_loop().create_future()
             self._host.waits(self)
@@ -261,7 +260,7 @@ class Connection(asyncio.Protocol):
         return cast(h11.Event, event)
 
     async def _send(self, method: str, response: Response) -> None:
-        """Send a response, as fast as the peer reads it."""
+        """Send a response with back-pressure."""
         if isinstance(response.body, bytes):
             self._send_whole(method, response, response.body)
         else:
@@ -288,7 +287,7 @@ class Connection(asyncio.Protocol):
             headers.append(("content-length", str(length)))
         if response.allow:
             headers.append(("allow", response.allow))
-        # A peer that waits for `100 Continue` may or may not send the body after another answer.
+        # A peer that waits for 100 Continue may or may not send the body after a final response.
         ending = self._last or self._http.their_state is h11.ERROR
         if ending or self._http.they_are_waiting_for_100_continue:
             headers.append(("connection", "close"))
@@ -311,7 +310,7 @@ class Connection(asyncio.Protocol):
             raise _LostError
 
     async def _close(self) -> None:
-        """Close the connection once the peer has read all."""
+        """Close the connection after the peer has read everything."""
         self._closing = True
         if self._transport is not None:
             self._transport.close()

@@ -1,7 +1,7 @@
-"""The connections of one HTTP port: accepted here, a bounded number at a time, and closed when their peers keep them waiting.
+"""The connections of one HTTP port: their number is bounded, and peers that keep the port waiting are disconnected.
 
-At the bound, a new connection takes the place of the one whose peer has kept the port waiting for the longest time: a thousand
-silent connections do not keep a health check from being answered. TLS handshakes count as connections.
+At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, so a thousand
+silent connections do not block a health check. TLS handshakes count as connections.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import structlog
 from .connection import Connection
 from .messages import Handler
 
-_LOOK = 1.0
-"""Seconds between two looks at all connections."""
+_CHECK_EVERY = 1.0
+"""Seconds between two checks of all connections."""
 
 _LATE = 1.0
-"""Seconds beyond its time after which a look says that this process itself stood still."""
+"""Seconds by which a check is late when the process was suspended."""
 
 _ACCEPTED_AT_ONCE = 16
-"""Connections that are accepted before the event loop goes on, and those that were closed for them give their descriptors back."""
+"""Connections accepted before the event loop runs other callbacks, which free the descriptors of closed ones."""
 
 _LAST_WORDS = 1.0
-"""Seconds, at the stop, that requests have to end once they are cancelled."""
+"""Seconds that cancelled requests have to send an error at the stop."""
 
 _BETWEEN_LINES = 60.0
-"""Seconds between two lines of the log that say that a port is at its limit."""
+"""Seconds between two log lines about a port at its limit."""
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SOON, _LATER = 0.01, 0.5
-"""Seconds until the next try to accept where the system has no room: after a connection was closed for it, and where there was
-none."""
+"""Seconds before accepting again when the system is out of resources: if a connection was closed for the new one, and if
+there was none to close."""
 
 
 class Connections:
@@ -49,9 +49,9 @@ class Connections:
         self._sockets: list[socket.socket] = []
         self._all: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}
-        """Those whose peers the port waits for, for the longest time first."""
-        self._looking: asyncio.TimerHandle | None = None
-        self._looked_at = 0.0
+        """The connections whose peers keep the port waiting, the longest wait first."""
+        self._check: asyncio.TimerHandle | None = None
+        self._checked_at = 0.0
         self._short = False
         self._reported_at = float("-inf")
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -67,7 +67,7 @@ class Connections:
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def refuse(self) -> None:
-        """Accept no more, close what is idle, and let requests in hand be answered."""
+        """Stop accepting, close idle connections, and let requests in flight finish."""
         loop = asyncio.get_running_loop()
         for timer in self._timers.values():
             timer.cancel()
@@ -79,31 +79,29 @@ class Connections:
             connection.finish()
 
     async def finish(self, grace: float) -> None:
-        """Wait until all connections are closed. After `grace` seconds, cancel requests, whose callers get an error."""
+        """Wait until all connections are closed. After `grace` seconds, cancel their requests, which answers 500."""
         for timeout in (grace, _LAST_WORDS):
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=timeout)
             for task in self._tasks:
                 task.cancel()
 
-    # What connections call.
+    # connection.Host
 
     def waits(self, connection: Connection) -> None:
-        """The port waits for the peer of a connection, as it may have done before."""
+        """See connection.Host."""
         if connection not in self._waiting and connection in self._all:
             connection.waiting_since = asyncio.get_running_loop().time()
             self._waiting[connection] = None
 
     def waits_no_more(self, connection: Connection) -> None:
-        """It is the peer that waits now."""
+        """See connection.Host."""
         self._waiting.pop(connection, None)
 
     def lost(self, connection: Connection) -> None:
-        """A connection has gone."""
+        """See connection.Host."""
         self._all.discard(connection)
         self._waiting.pop(connection, None)
-
-    # Accepting, and looking after them.
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -115,7 +113,7 @@ class Connections:
                 if error.errno in _NO_ROOM:
                     self._have_no_room(listening, error)
                     return
-                continue  # the peer has gone already
+                continue  # the peer has left already
             self._short = False
             if len(self._all) >= self._most:
                 self._report_limit()
@@ -126,8 +124,8 @@ class Connections:
             if opened.family != socket.AF_UNIX:
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._begin(Connection(self, self._handler, opened))
-            if self._looking is None:
-                self._look_again()
+            if self._check is None:
+                self._schedule_check()
 
     def _begin(self, connection: Connection) -> None:
         self._all.add(connection)
@@ -148,7 +146,7 @@ class Connections:
             )
 
     def _make_room(self) -> bool:
-        """Close the connection whose peer has kept the port waiting for the longest time; False where there is none."""
+        """Close the connection with the longest wait. Return whether there was one."""
         for connection in self._waiting:
             self.lost(connection)
             connection.abort()
@@ -156,7 +154,7 @@ class Connections:
         return False
 
     def _have_no_room(self, listening: socket.socket, error: OSError) -> None:
-        """Come back once there may be descriptors again; what waits to be accepted would else call this without end."""
+        """Pause accepting: the event loop would call `_accept` without end while a connection waits to be accepted."""
         if not self._short:
             self._short = True
             self._log.error(
@@ -175,20 +173,20 @@ class Connections:
 
         self._timers[listening] = loop.call_later(pause, resume)
 
-    def _look_again(self) -> None:
+    def _schedule_check(self) -> None:
         loop = asyncio.get_running_loop()
-        self._looked_at = loop.time()
-        self._looking = loop.call_later(_LOOK, self._look)
+        self._checked_at = loop.time()
+        self._check = loop.call_later(_CHECK_EVERY, self._check_all)
 
-    def _look(self) -> None:
-        """Close the connections whose peers keep the port waiting."""
+    def _check_all(self) -> None:
+        """Disconnect peers that keep the port waiting for too long."""
         now = asyncio.get_running_loop().time()
         try:
-            # Where this process stood still itself, what the peers have sent meanwhile is read first.
-            if now - self._looked_at < _LOOK + _LATE:
+            # After a suspension of the process, first read what the peers have sent meanwhile.
+            if now - self._checked_at < _CHECK_EVERY + _LATE:
                 for connection in tuple(self._waiting):
-                    connection.look(now)
+                    connection.check(now)
         finally:
-            self._looking = None
+            self._check = None
             if self._all:
-                self._look_again()
+                self._schedule_check()

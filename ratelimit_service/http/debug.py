@@ -1,4 +1,4 @@
-"""The debug port, for people: the rules in force and the counters."""
+"""The debug port: the rules in force and the counters, as text for people."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .pages import Pages
 from .routes import get, routes
 
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
-"""What upstream shows for a rule that is unlimited."""
+"""The limit that upstream shows for an unlimited rule."""
 
 
 class Counters(Protocol):
-    """What has been counted (observe/metrics.py)."""
+    """The counters (observe/metrics.py)."""
 
     def counters(self) -> Iterable[tuple[str, Mapping[str, str], float]]:
-        """The name, the labels and the value of each."""
+        """Return the name, the labels and the value of each."""
         ...
 
 
@@ -33,9 +33,9 @@ def debug_app(
     counters: Counters,
     sources: Callable[[], Iterable[str]] = tuple,
 ) -> Handler:
-    """`/`, `/rlconfig` and `/stats`. `problems` are those of the last load, none where it went well.
+    """Return the handler of `/`, `/rlconfig` and `/stats`. `problems` returns the errors of the last load.
 
-    `sources` says how sources of rules stand beside files.
+    `sources` returns lines on the sources of rules other than files.
     """
     pages = Pages()
 
@@ -76,7 +76,7 @@ def _config_lines(
 
 
 def _policies(domain: Domain) -> str:
-    """What the domain refuses beside its limits; empty where that is nothing."""
+    """Return what else than limits refuses requests of the domain; empty if nothing does."""
     if not (domain.deny_unmatched or domain.required_keys):
         return ""
     keys = ", ".join(map(show, domain.required_keys)) or "none"
@@ -84,7 +84,7 @@ def _policies(domain: Domain) -> str:
 
 
 def _rule_line(rule: Rule, limit: Limit) -> str:
-    """Upstream's line, and behind it what upstream does not tell, where it is set."""
+    """Return upstream's line, followed by the keys that upstream does not show, if they are set."""
     amount = "tokens_per_unit" if rule.budget else "requests_per_unit"
     line = (
         f"{rule.path}: unit={limit.window.unit.name} {amount}={limit.amount}, "
@@ -111,7 +111,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
 
 
 def _starts_on(window: Window) -> str:
-    """Where the windows of a calendar begin, where that is not where one expects it."""
+    """Return where calendar windows begin; empty for a Monday, the first of a month and January 1."""
     calendar = window.calendar
     if calendar is None:
         return ""

@@ -1,6 +1,6 @@
-"""ShouldRateLimit in JSON, as protobuf maps it, but with entries' keys and values as plain strings.
+"""ShouldRateLimit in JSON, by protobuf's mapping, but with the keys and values of entries as plain strings.
 
-They are `bytes` in our proto (proto/ratelimit.proto says why), which protobuf's JSON would have in base64.
+They are `bytes` in proto/ratelimit.proto (which says why); protobuf's JSON would have them in base64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST_BODY = 1_048_576
 """Bytes."""
 
 MOST_HELD = 16 * LARGEST_BODY
-"""Bytes of all bodies that are not complete: a thousand slow connections would else hold a gigabyte."""
+"""Bytes of all incomplete bodies: otherwise a thousand slow connections could hold a gigabyte."""
 
 _LONGEST_COMPLAINT = 500
 
@@ -32,19 +32,19 @@ _STATUS = {Code.OK: 200, Code.OVER_LIMIT: 429}
 
 
 class Codec(Protocol):
-    """Between the messages of the protocol and the nouns of core (transports/codec.py is one)."""
+    """Converts between the messages of the protocol and the nouns of core (transports/codec.py)."""
 
     def request_of(self, message: RateLimitRequest) -> model.Request:
-        """A RateLimitRequest as a Request."""
+        """Return the Request of a RateLimitRequest."""
         ...
 
     def response_of(self, decision: Decision) -> RateLimitResponse:
-        """A decision as a RateLimitResponse."""
+        """Return the RateLimitResponse of a decision."""
         ...
 
 
 class JsonEndpoint:
-    """Answers /json with upstream's status codes: 200 for OK, 429 for OVER_LIMIT, 400 for a mistake."""
+    """Answers /json with upstream's status codes: 200 for OK, 429 for OVER_LIMIT, 400 for an error."""
 
     def __init__(self, service: RateLimitService, codec: Codec) -> None:
         self._service = service
@@ -52,7 +52,7 @@ class JsonEndpoint:
         self._held = 0
 
     async def answer(self, request: Request) -> Response:
-        """One request, whatever its method and content type."""
+        """Answer a request with any method and content type."""
         try:
             body = await self._read(request)
             if body is None:
@@ -64,15 +64,15 @@ class JsonEndpoint:
         except InternalError as error:
             return text(f"Internal Server Error: {error}", 500)
         except RateLimitServiceError as error:
-            complaint = " ".join(str(error).split())  # protobuf's have several lines
+            complaint = " ".join(str(error).split())  # protobuf's messages have several lines
             return text(f"Bad Request: {fit(complaint, _LONGEST_COMPLAINT)}", 400)
         except IncompleteBody:
-            return text("Bad Request: the body ended early", 400)  # nobody is there to read it
+            return text("Bad Request: the body ended early", 400)
         message = json_format.MessageToJson(self._codec.response_of(decision), indent=None)
         return Response(message.encode(), _STATUS[decision.code], "application/json")
 
     async def _read(self, request: Request) -> bytes | None:
-        """The body, or None where it is too large. Raises Overloaded."""
+        """Return the body; None if it is too large. Raises Overloaded or IncompleteBody."""
         body = bytearray()
         try:
             async for chunk in request.body:
@@ -81,14 +81,14 @@ class JsonEndpoint:
                 if len(body) > LARGEST_BODY:
                     return None
                 if self._held > MOST_HELD:
-                    raise Overloaded(f"unfinished requests hold {MOST_HELD} bytes already")
+                    raise Overloaded(f"incomplete requests hold {MOST_HELD} bytes already")
             return bytes(body)
         finally:
             self._held -= len(body)
 
 
 def parse(body: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> RateLimitRequest:
-    """The RateLimitRequest that `body` is in JSON. Raises InvalidRequest where it is none, or asks for too much."""
+    """Return the RateLimitRequest in a JSON body. Raises InvalidRequest if it is invalid or too large."""
     _check_size(body, bounds)
     try:
         data = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
@@ -110,7 +110,7 @@ def parse(body: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> RateLimitReque
     except json_format.ParseError as error:
         raise InvalidRequest(f"the body is not a RateLimitRequest: {error}") from None
     except Exception as error:
-        # ParseDict has an error of its own for most that is wrong, and any of Python's for the rest.
+        # ParseDict raises ParseError for most mistakes, and any exception of Python for the rest.
         raise InvalidRequest(f"the body is not a RateLimitRequest: {type(error).__name__}: {error}") from None
     for descriptor, entries in zip(message.descriptors, descriptors, strict=True):
         for key, value in entries:
@@ -119,14 +119,14 @@ def parse(body: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> RateLimitReque
 
 
 def _check_size(body: bytes, bounds: RequestBounds) -> None:
-    """Raise InvalidRequest where `body` has more objects or values than a request within `bounds`.
+    """Raise InvalidRequest if `body` has more objects or values than a request within `bounds` can have.
 
-    A megabyte of `{}` is a third of a million objects, for which parsing takes a second: they are counted before, in a few
-    passes of C over the bytes. The exact count is the planner's.
+    Parsing a megabyte of `{}`, a third of a million objects, takes a second. So objects are counted first, in a few passes
+    over the bytes. The planner has the exact count.
     """
     objects = 16 + 2 * bounds.descriptors + bounds.entries
     values = 16 + 8 * (bounds.descriptors + bounds.entries)
-    # Without what is escaped, each quote begins a string or ends one.
+    # Without escapes, each quote begins or ends a string.
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     if text.count(b'"') <= 4 * values:
         text = b"".join(text.split(b'"')[::2])
@@ -148,15 +148,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"the name {name!r} stands twice in one object")
+                raise ValueError(f"an object has the name {name!r} twice")
             seen.add(name)
     return found
 
 
 def _descriptors(data: dict[str, Any]) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Take the entries out of each descriptor, and return their keys and values.
+    """Remove the entries from each descriptor, and yield their keys and values.
 
-    They are most of a request, and protobuf's JSON takes ten times as long for each.
+    Entries are most of a request, and protobuf's JSON takes ten times as long for each.
     """
     for descriptor, there in _objects(data, "descriptors", ""):
         entries = []
@@ -170,7 +170,7 @@ def _descriptors(data: dict[str, Any]) -> Iterator[list[tuple[bytes, bytes]]]:
 
 
 def _objects(parent: dict[str, Any], name: str, where: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The objects in the list `name` of `parent`, each with its path; none where it is null or absent."""
+    """Yield the objects in the list `name` of `parent`, each with its path. A list may be null or absent."""
     items = parent.get(name)
     if items is None:
         return
@@ -190,4 +190,4 @@ def _bytes(value: Any, where: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(f"{where} has half of a surrogate pair, which is no character") from None
+        raise InvalidRequest(f"{where} has half of a surrogate pair, which is not a character") from None

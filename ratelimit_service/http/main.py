@@ -1,4 +1,4 @@
-"""The main port: /healthcheck for load balancers, /json for whoever has no gRPC at hand."""
+"""The main port: /healthcheck for load balancers, /json for callers without gRPC."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from .routes import routes
 
 
 def main_app(service: RateLimitService, health: Health, codec: Codec) -> Handler:
-    """`/healthcheck` and `/json`. `codec` is what gRPC uses between messages and the nouns of core."""
+    """Return the handler of `/healthcheck` and `/json`, which accept every method, as upstream's do."""
 
     async def healthcheck(request: Request) -> Response:
         if health.healthy:
             return Response(b"OK")  # without a newline, as upstream sends it
         return text(f"unhealthy: {', '.join(health.unhealthy)}", 500)
 
-    # For every method, as upstream's.
     return routes({"/healthcheck": healthcheck, "/json": JsonEndpoint(service, codec).answer})

@@ -13,15 +13,15 @@ from .routes import get, routes
 
 
 class Exposition(Protocol):
-    """What can be scraped (observe/metrics.py)."""
+    """The source of the metrics (observe/metrics.py)."""
 
     def chunks(self) -> Iterable[bytes]:
-        """All metrics in Prometheus' text format 0.0.4, a chunk at a time."""
+        """Yield all metrics in chunks of Prometheus' text format 0.0.4."""
         ...
 
 
 def metrics_app(metrics: Exposition, path: str = "/metrics") -> Handler:
-    """The metrics at `path`."""
+    """Return the handler of the metrics at `path`."""
     pages = Pages()
 
     async def scrape(request: Request) -> Response:

@@ -1,6 +1,6 @@
-"""Long pages: made by a thread, a chunk at a time, and sent as they are made.
+"""Long pages, made chunk by chunk in a thread and sent meanwhile.
 
-Seventy thousand rules take half a second to write down. In one go on the event loop, every call would wait for it.
+Formatting seventy thousand rules takes half a second, for which every call would wait on the event loop.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from itertools import islice
 from .messages import TEXT, Response, text
 
 MOST_AT_ONCE = 16
-"""Pages that are being sent; one more is answered 503. A peer that reads slowly holds what its page is made from."""
+"""Pages in flight; one more is answered 503. A peer that reads slowly keeps the data of its page in memory."""
 
 _LINES = 1_000
-"""Lines of a chunk."""
+"""Lines in a chunk."""
 
 
 class Pages:
-    """Makes the pages of one port."""
+    """The pages of one port."""
 
     def __init__(self, most: int = MOST_AT_ONCE) -> None:
         self._most = most
@@ -27,13 +27,13 @@ class Pages:
         self._turn = asyncio.Lock()
 
     def page(self, chunks: Iterable[bytes], content_type: str = TEXT) -> Response:
-        """A page of these chunks. The iterable is gone through in other threads, never in two at once."""
+        """Return a page of these chunks. Threads iterate over them, one at a time."""
         if self._under_way >= self._most:
             return text(f"Service Unavailable: {self._most} pages are being sent already", 503)
         return Response(self._sent(iter(chunks)), content_type=content_type)
 
     def lines(self, lines: Iterable[str]) -> Response:
-        """A page of these lines, each without its end."""
+        """Return a page of these lines, given without line ends."""
         return self.page(_chunks(iter(lines)))
 
     async def _sent(self, chunks: Iterator[bytes]) -> AsyncGenerator[bytes]:
@@ -45,7 +45,7 @@ class Pages:
             self._under_way -= 1
 
     async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
-        # Each thread that runs beside the event loop's makes it wait half a millisecond for its turn: one is enough.
+        # A thread that runs takes the GIL from the event loop for half a millisecond at a time: one is enough.
         async with self._turn:
             return await asyncio.to_thread(next, chunks, None)
 

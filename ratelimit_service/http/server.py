@@ -8,10 +8,10 @@ from .connections import Connections
 from .messages import Handler
 
 _BACKLOG = 1_024
-"""Connections that wait to be accepted."""
+"""Connections waiting to be accepted."""
 
 MOST_CONNECTIONS = 1_000
-"""At once; one more takes the place of the one that has been silent for the longest time."""
+"""The default limit of connections."""
 
 
 class HttpPort:
@@ -36,10 +36,10 @@ class HttpPort:
         self._most = most
         self._connections: Connections | None = None
         self.address = str(self._listens)
-        """Where it listens, once started: host:port, or [host]:port."""
+        """host:port or [host]:port; after `start`, with the port in use."""
 
     async def start(self) -> None:
-        """Open the port. Raises StartError where it cannot be had."""
+        """Open the port. Raises StartError if that fails."""
         listening = self._listens.listen(self._what, _BACKLOG)
         self.address = str(self._listens._replace(port=listening.getsockname()[1]))
         tls = self._certificates.server_context() if self._certificates is not None else None
@@ -47,7 +47,7 @@ class HttpPort:
         self._connections.listen(listening)
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests, and give those in hand `grace` seconds. Does nothing before `start`."""
+        """Accept no more requests, and cancel those in flight after `grace` seconds. Does nothing before `start`."""
         connections, self._connections = self._connections, None
         if connections is None:
             return

@@ -261,7 +261,7 @@ async def test_a_date_is_in_every_answer() -> None:
 
 async def test_a_connection_without_requests_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Later than a load balancer closes it."""
-    monkeypatch.setattr(connections, "_LOOK", 0.01)
+    monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
     async with served() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(GET)

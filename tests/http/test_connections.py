@@ -131,7 +131,7 @@ async def port() -> AsyncIterator[Port]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers have a twentieth of a second."""
     monkeypatch.setattr(connection, "PATIENCE", 0.05)
-    monkeypatch.setattr(connections, "_LOOK", 0.01)
+    monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
 
 
 @each_part
@@ -227,14 +227,14 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(
     assert held is not None
     loop = asyncio.get_running_loop()
     now = loop.time()
-    monkeypatch.setattr(held, "_looked_at", now)
-    monkeypatch.setattr(connections, "_LOOK", 60)
+    monkeypatch.setattr(held, "_checked_at", now)
+    monkeypatch.setattr(connections, "_CHECK_EVERY", 60)
     (found,) = held._all
-    found.waiting_since, held._looked_at = now - 60, now - 3_600
-    held._look()
+    found.waiting_since, held._checked_at = now - 60, now - 3_600
+    held._check_all()
     await asyncio.sleep(0.01)
     assert peer.is_open
-    held._look()
+    held._check_all()
     assert await peer.closed()
 
 

@@ -228,7 +228,7 @@ BAD_BODIES: list[tuple[str | bytes, str]] = [
     (b'{"domain": "\xff"}', "the body is not UTF-8: byte 12 is wrong"),
     ('{"hitsAddend": NaN}', "the body is not JSON: NaN is not a JSON number"),
     ('{"hitsAddend": -Infinity}', "the body is not JSON: -Infinity is not a JSON number"),
-    ('{"domain": "d", "domain": "e"}', "the body is not JSON: the name 'domain' stands twice in one object"),
+    ('{"domain": "d", "domain": "e"}', "the body is not JSON: an object has the name 'domain' twice"),
     ("[" * 5_000, "the body is nested too deeply"),
     ('{"a":' * 1_100, "the body is nested too deeply"),
     ('{"hitsAddend": ' + "9" * 5_000 + "}", "the body is not JSON: Exceeds the limit (4300 digits)"),
