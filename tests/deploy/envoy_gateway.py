@@ -46,6 +46,8 @@ ENVIRONMENT = {
 }
 """What Envoy Gateway sets in the container of the rate-limit service."""
 
+_ADDRESS = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+
 PROBE: Object = {
     "httpGet": {"path": "/healthcheck", "port": 8080, "scheme": "HTTP"},
     "periodSeconds": 10,
@@ -130,7 +132,8 @@ def _parts(rule: Object, number: int) -> Iterator[Part]:
         }
         yield Part(key, source["value"], {"remote_address_match": told})
         if source.get("type") == "Distinct":
-            yield Part("remote_address", "", {"remote_address": {}})
+            each = {**told, "descriptor_key": "remote_address", "descriptor_value": _ADDRESS}
+            yield Part("remote_address", "", {"remote_address_match": each})
     if not selectors:
         key = f"rule-{number}-match--1"
         yield Part(key, key, {"generic_key": {"descriptor_key": key, "descriptor_value": key}})

@@ -135,6 +135,8 @@ def _in_metadata(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator
 
 def _metadata(response: RateLimitResponse) -> dict[str, Any]:
     """The dynamic metadata without the explanation that was asked for. Spaces in texts of upstream's are not stable."""
+    if response.dynamic_metadata.fields.keys() <= {EXPLANATION}:
+        return {}
     found: dict[str, Any] = json_format.MessageToDict(response.dynamic_metadata)
     found.pop(EXPLANATION, None)
     for descriptor in found.get("descriptors", []):

@@ -62,13 +62,14 @@ class Comparer:
         """Every difference with its reason. `overlapping` is, for each descriptor, the hits of calls at the same time."""
         self._number += 1
         buckets = [bucket_of(request.domain, descriptor) for descriptor in request.descriptors]
+        found = differences(theirs, ours)
         exchange = Exchange(
             self._number,
             request,
             theirs,
             ours,
-            explained(ours),
-            differences(theirs, ours),
+            explained(ours) if found else {},
+            found,
             [self._standings.get(bucket) for bucket in buckets],
             [self._is_shared(bucket) for bucket in buckets],
             list(overlapping) or [0] * len(buckets),

@@ -31,6 +31,9 @@ from .report import Report
 MOST_WAITING = 1_000
 """Calls to the second service that may be under way, and answers that may wait to be compared."""
 
+MOST_CALLS = 10_000
+"""Calls of callers that may be under way; one more gets RESOURCE_EXHAUSTED."""
+
 _HEALTH = "/grpc.health.v1.Health/Check"
 _OF_THE_TRANSPORT = ("grpc-", ":")
 _NOT_HANDED_ON = {"te", "content-type", "user-agent", "host"}
@@ -87,7 +90,7 @@ class Mirror:
         self._answered: deque[_Pair] = deque()
         self._more = asyncio.Event()
         self._overlaps = _Overlaps()
-        self._server = aio.server()
+        self._server = aio.server(maximum_concurrent_rpcs=MOST_CALLS)
         self._comparing: asyncio.Task[None] | None = None
         self.address = ""
 

@@ -12,6 +12,7 @@ docs/migrating-from-envoyproxy-ratelimit.md has the access log that writes this.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -115,7 +116,7 @@ class Recording:
         for key, value in entries:
             descriptor.entries.add(key=_bytes(key), value=_bytes(value))
         if name in said:
-            hits = int(said[name])
+            hits = _whole(said[name])
             descriptor.hits_addend.value = min(abs(hits), _MOST_HITS)
             descriptor.is_negative_hits = hits < 0
 
@@ -123,9 +124,23 @@ class Recording:
 def _object(text: str) -> Mapping[str, Any] | None:
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) else None
+
+
+def _whole(hits: Any) -> int:
+    """A number of hits, which may be text, and which Envoy rounds down."""
+    if isinstance(hits, bool) or not isinstance(hits, int | float | str):
+        raise ValueError(f"the hits are {json.dumps(hits)}, not a number")
+    try:
+        return int(hits)
+    except (ValueError, OverflowError):
+        pass
+    number = float(hits)
+    if not math.isfinite(number):
+        raise ValueError(f"the hits are {hits}, not a number")
+    return int(number)
 
 
 def _text(domain: Any) -> str:

@@ -81,6 +81,14 @@ def test_what_a_gateway_leaves_out_is_left_out() -> None:
     assert ([[("team=a", None)]], skipped) == read(of_envoy(kept, nameless, free), of_envoy(nameless))
 
 
+@pytest.mark.parametrize(
+    "hits, read_as", [("423.9", 423), (40.9, 40), ("1e3", 1000), (-2.5, -2), (1e300, 2**64 - 1)]
+)
+def test_hits_are_read_as_envoy_reads_a_cost(hits: object, read_as: int) -> None:
+    """Rounded down, from text as well; what the protocol has no room for is the most that it has."""
+    assert ([[("team=a", read_as)]], {}) == read(of_envoy({"entries": [["team", "a"]], "hits": hits}))
+
+
 def test_a_limit_in_the_request_is_read() -> None:
     """With its unit in any case."""
     line = of_envoy({"entries": [["team", "a"]], "limit": {"requests_per_unit": "7", "unit": "hour"}})
@@ -90,8 +98,8 @@ def test_a_limit_in_the_request_is_read() -> None:
 
 def test_other_lines_are_skipped() -> None:
     """A log has more in it, and collectors join logs; empty lines are nothing."""
-    others = ['{"level": "info"}', "[1]", "GET / 200", "", "null"]
-    assert ([[("team=a", 0)]], {"other lines": 4}) == read(*others, of_ours(("team", "a")))
+    others = ['{"level": "info"}', "[1]", "GET / 200", "", "null", "[" * 100_000, "1" * 5_000]
+    assert ([[("team=a", 0)]], {"other lines": 6}) == read(*others, of_ours(("team", "a")))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +111,8 @@ def test_other_lines_are_skipped() -> None:
         ('{"ratelimit": {"domain": "x", "descriptors": [{"entries": [["a", "b"]], "hits": "many"}]}}', "many"),
         (of_envoy({"entries": [["a", "b"]], "limit": {"requests_per_unit": 1, "unit": "eon"}}), "EON"),
         ('{"domain": "x", "descriptor": [["a", "b"]]}', "'hits' is missing"),
+        ('{"domain": "x", "descriptor": [["a", "b"]], "hits": Infinity}', "the hits are inf"),
+        ('{"domain": "x", "descriptor": [["a", "b"]], "hits": true}', "the hits are true"),
         ('{"domain": 7, "descriptor": [["a", "b"]], "hits": 0}', "the domain is 7, not a text"),
     ],
 )  # fmt: skip
