@@ -1,5 +1,5 @@
 # Make sure that the tests of deploy/helm have a helm: one that is installed, or build/helm, which is built from its Go module by
-# the hashes in tools/helm/go.sum. That takes about a minute on two cores, once. Where it cannot be built, this says so, and
+# the hashes in tools/helm/go.sum. That takes about a minute on two cores, once. If it cannot be built, this prints why, and
 # those tests are skipped.
 set -eu
 cd "$(dirname "$0")/.."
@@ -28,6 +28,6 @@ if ! (
     timeout 900 go build -trimpath -ldflags "-s -w$versions" -o ../../build/helm.new helm.sh/helm/v3/cmd/helm
 ) >"$log" 2>&1; then
     rm -f build/helm.new
-    without "it cannot be built, as build/helm.log says: $(tail -n 1 "$log")"
+    without "it cannot be built, see build/helm.log: $(tail -n 1 "$log")"
 fi
 mv build/helm.new build/helm

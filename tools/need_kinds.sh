@@ -1,6 +1,6 @@
 # Make sure that the tests of deploy/ have build/kinds, which reads objects into the Go types of Envoy Gateway, Istio, Contour and the
-# Gateway API; built from tools/kinds by the hashes in its go.sum. That takes about a minute on two cores, once. Where it cannot be
-# built, this says so, and those tests are skipped.
+# Gateway API; built from tools/kinds by the hashes in its go.sum. That takes about a minute on two cores, once. If it cannot be
+# built, this prints why, and those tests are skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,6 +16,6 @@ mkdir -p build
 log=$PWD/build/kinds.log
 if ! (cd tools/kinds && timeout 900 go build -trimpath -ldflags '-s -w' -o ../../build/kinds.new .) >"$log" 2>&1; then
     rm -f build/kinds.new
-    without "it cannot be built, as build/kinds.log says: $(tail -n 1 "$log")"
+    without "it cannot be built, see build/kinds.log: $(tail -n 1 "$log")"
 fi
 mv build/kinds.new build/kinds

@@ -60,7 +60,7 @@ class Exchange:
     """Hits of calls about the same bucket that were under way at the same time."""
 
     def rule(self, place: int) -> Mapping[str, Any]:
-        """What the explanation says of a descriptor; empty where it says nothing."""
+        """Return the explanation of a descriptor; empty if there is none."""
         descriptors = self.explanation.get("descriptors", ())
         return descriptors[place] if place < len(descriptors) else {}
 

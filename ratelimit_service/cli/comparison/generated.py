@@ -1,7 +1,7 @@
 """Requests that are made up for rules: descriptors that meet each of them, with hits that use up what they allow.
 
-The same seed makes the same requests. Values that a rule leaves open begin with `compare-`, so that their buckets are nobody
-else's; where a rule names a value, its own bucket is charged.
+The same seed makes the same requests. Values that a rule leaves open begin with `compare-`, so no other
+caller uses their buckets. If a rule names a value, the bucket of that value is charged.
 """
 
 from __future__ import annotations

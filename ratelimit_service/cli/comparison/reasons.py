@@ -1,7 +1,7 @@
-"""Why two answers may differ: a table of reasons, each with where docs/compatibility.md gives it.
+"""Why two answers may differ: a table of reasons, each with its place in docs/compatibility.md.
 
-A reason is as narrow as what can be seen allows, because a difference that has one is not looked at again. Reasons are tried in
-the order of the table.
+A difference with a reason is not examined further, so each reason is as narrow as the answers allow. The first reason in the
+table that applies is used.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _budget(exchange: Exchange, place: int | None) -> bool:
 
 
 def _new_keys(exchange: Exchange, place: int | None) -> bool:
-    """What a file of the other service cannot say."""
+    """A rule key that the other service does not have."""
     if exchange.explanation.get("missing_keys"):
         return True
     if place is None:
@@ -282,20 +282,20 @@ def _consistent(exchange: Exchange, place: int | None, gap: int) -> bool:
         return False
     codes = _codes(exchange, place)
     if codes is not None and codes[gap > 0] != "OVER_LIMIT":
-        return False  # whoever has more left has refused
+        return False  # the service with more left has refused
     return pair[0] - pair[1] == gap or (pair[gap > 0] == 0 and abs(pair[0] - pair[1]) <= abs(gap))
 
 
 REASONS = (
-    Reason("empty-request", "| empty domain, no descriptors |", "a request that says nothing is an error with another status", ("grpc_status",), _nothing_to_decide),
+    Reason("empty-request", "| empty domain, no descriptors |", "an empty request gets another status", ("grpc_status",), _nothing_to_decide),
     Reason("too-many-entries", "| over 100 descriptors,", "a request with so many descriptors or entries is refused", ("grpc_status",), _too_many),
     Reason("unknown-unit", "- **An override with an unknown unit**", "a limit in the request has a unit that does not exist", ("grpc_status",), _unknown_unit),
     Reason("not-utf8", "- **Values that are not UTF-8**", "a value is not UTF-8: limited here, an error there", ("grpc_status",), _not_utf8),
     Reason("large-hits", "- **Hits of 2^63 and more**", "hits beyond 2^63 saturate here, and are an error there", ("grpc_status",), _large_hits),
-    Reason("not-ready", "| no configuration yet |", "ours has no configuration yet, and says so with another status", ("grpc_status",), _not_ready),
+    Reason("not-ready", "| no configuration yet |", "ours has no configuration yet, and answers with another status", ("grpc_status",), _not_ready),
     Reason("slow-store", "| Redis is slow |", "ours answers before its Redis does, at the deadline", ("grpc_status",), _slow),
     Reason("store-fails", "| Redis fails |", "the Redis of ours is away", ("grpc_status", "overall_code", *_LIMITS), _store_failed),
-    Reason("too-many-calls", "| too many calls at once |", "ours takes no more calls at once than it is told", ("grpc_status",), _overloaded),
+    Reason("too-many-calls", "| too many calls at once |", "ours bounds the calls in flight", ("grpc_status",), _overloaded),
     Reason("refund", "- **`is_negative_hits`**", "hits are given back here, and charged there", _COUNTS, _refund),
     Reason("local-cache", "- **`LOCAL_CACHE_SIZE_IN_BYTES`**", "the other's local cache does not see a refund", _COUNTS, _refused_after_a_refund),
     Reason("shared-counter", "- **Counters are never shared by accident.**", "the other counts this descriptor together with another one", _COUNTS, _shared),

@@ -16,7 +16,7 @@ from .reasons import REASONS, REFUSAL
 TEXTS = {reason.name: reason.text for reason in (*REASONS, REFUSAL)} | {
     FOLLOWS: "an earlier difference in the same bucket explains it",
 }
-"""What each reason says; docs/compatibility.md says more."""
+"""A line for each reason; docs/compatibility.md explains it."""
 
 _LONGEST = 200
 """Of a value that is shown."""
@@ -42,7 +42,7 @@ class Report:
         self._json = as_json
         self._most = most
         self._everything = everything
-        self._put = put or partial(print, flush=True)  # somebody may follow it through a pipe
+        self._put = put or partial(print, flush=True)  # a pipe would otherwise be buffered
         self._shown: Counter[object] = Counter()
         self.requests = self.same = self.unexplained = 0
         self.explained: Counter[str] = Counter()
@@ -88,7 +88,7 @@ class Report:
             self._put(f"  {number:>9,}  not compared: {why}")
 
     def differs(self, *, strict: bool = False) -> bool:
-        """Whether a request differs without a reason; with `strict`, for whatever reason."""
+        """Whether a request differs without a reason; with `strict`, for any reason."""
         return self.unexplained > 0 or (strict and self.same < self.requests)
 
     def summary(self) -> dict[str, Any]:
