@@ -1,0 +1,47 @@
+"""Soaks the service, and writes the table in docs/reliability.md.
+
+    make soak MINUTES=60 RATE=200
+    .venv/bin/python -m bench.soak --minutes 3 --transport grpcio
+
+Two replicas with TLS behind the Envoy of deploy/envoy count in a Redis that keeps what it acknowledges. Callers ask for
+completions as JSON and as streams, and hang up on some. Meanwhile rules change and are broken now and then, certificates are
+renewed, connections reach their age, both replicas are replaced one after another, and Redis is stopped, and later killed.
+The exit code is 1 where a charge was lost or counted twice, memory grew, or an error came that no fault explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import sys
+import tempfile
+from pathlib import Path
+
+from . import report
+from .play import Play
+
+
+def main() -> int:
+    """Read the command line, and soak."""
+    options = argparse.ArgumentParser(prog="bench.soak")
+    options.add_argument("--minutes", type=float, default=60.0)
+    options.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    options.add_argument("--transport", default="", help="GRPC_TRANSPORT; the default without it")
+    options.add_argument("--write", type=Path, help="the page whose table is replaced")
+    chosen = options.parse_args()
+    gc.freeze()
+    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
+        play = Play(chosen.minutes * 60, chosen.rate, chosen.transport, Path(scratch))
+        soaked = asyncio.run(play.run())
+    sys.stdout.write(report.table(soaked) + "\n")
+    if chosen.write is not None:
+        chosen.write.write_text(report.written_into(chosen.write.read_text("utf-8"), soaked), "utf-8")
+    found = report.problems(soaked)
+    for problem in found[:100]:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Callers of a gateway: completions as JSON and as streams, streams that are hung up on, and the books of what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import httpx
+
+JSON, STREAM, ABORTED = "JSON", "stream", "aborted stream"
+ABORTED_COST = 1_000
+"""What deploy/envoy/envoy.yaml charges for a stream whose caller hangs up before its usage has come."""
+
+TEAMS, SMALL_TEAMS = 2_000, 5
+_WORKERS = 200
+_SMALL_SHARE = 0.05
+_KINDS, _WEIGHTS = (JSON, STREAM, ABORTED), (50, 40, 10)
+_LATE = 1.0
+"""Seconds behind its schedule after which the load is not made up for."""
+
+
+class Failure(NamedTuple):
+    """A request that was not served, and the time (of `time.time`) from its beginning to its end."""
+
+    began: float
+    ended: float
+    why: str
+
+
+@dataclass
+class Books:
+    """What the callers know."""
+
+    served: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+    refused: int = 0
+    charged: Counter[str] = field(default_factory=Counter)
+    """Tokens, by team."""
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        """All of them, whatever became of them."""
+        return self.served.total() + self.refused + len(self.failures)
+
+
+class Callers:
+    """Sends `rate` requests a second to the gateway at `url` until `end`."""
+
+    def __init__(self, url: str, rate: float) -> None:
+        self.books = Books()
+        self._rate = rate
+        self._dice = random.Random(20_261_121)
+        self._ended = False
+        self._due = time.perf_counter()
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            timeout=60,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=_WORKERS, max_keepalive_connections=_WORKERS),
+        )
+
+    async def run(self) -> None:
+        """Call until the end; every request that was begun is waited for."""
+        async with self._client, asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._work())
+
+    def end(self) -> None:
+        """Begin no more requests."""
+        self._ended = True
+
+    async def _work(self) -> None:
+        while not self._ended:
+            self._due = max(self._due + 1 / self._rate, time.perf_counter() - _LATE)
+            await asyncio.sleep(max(0.0, self._due - time.perf_counter()))
+            await self._call()
+
+    async def _call(self) -> None:
+        dice, began = self._dice, time.time()
+        if dice.random() < _SMALL_SHARE:
+            team = f"small-{dice.randrange(SMALL_TEAMS)}"
+        else:
+            team = f"team-{int(TEAMS * dice.random() ** 3)}"
+        (kind,) = dice.choices(_KINDS, _WEIGHTS)
+        cost = dice.randrange(1, 4_000)
+        try:
+            status = await self._complete(kind, team, cost)
+        except httpx.HTTPError as error:
+            self.books.failures.append(Failure(began, time.time(), f"{kind}: {error!r}"))
+            return
+        if status == httpx.codes.OK:
+            self.books.served[kind] += 1
+            self.books.charged[team] += ABORTED_COST if kind == ABORTED else cost
+        elif status == httpx.codes.TOO_MANY_REQUESTS:
+            self.books.refused += 1
+        else:
+            self.books.failures.append(Failure(began, time.time(), f"{kind}: status {status}"))
+
+    async def _complete(self, kind: str, team: str, cost: int) -> int:
+        """The status of a completion, which is read to its end, or hung up on after the first event."""
+        headers = {"x-team-id": team, "x-mock-tokens": str(cost)}
+        body: dict[str, object] = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
+        if kind != JSON:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        if kind == ABORTED:
+            headers["x-mock-endless"] = "yes"
+        async with self._client.stream("POST", "/v1/chat/completions", headers=headers, json=body) as answer:
+            async for _ in answer.aiter_bytes():
+                if kind == ABORTED and answer.status_code == httpx.codes.OK:
+                    break
+            return answer.status_code
