@@ -245,7 +245,7 @@ class App:
             "serving",
             grpc=self.grpc.address,
             **({"grpc_plaintext": self.grpc.plaintext} if self.grpc.plaintext else {}),
-            transport=self._settings.grpc_transport,
+            transport=self.grpc.TRANSPORT,
             http=self.http.address,
             debug=self.debug.address,
             metrics=self.metrics_port.address if self._settings.use_prometheus else "off",

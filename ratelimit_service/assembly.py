@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .transports.native.server import NativeServer
 
 _DAY = 86_400
+_TO_HAVE_NATIVE = "install a wheel (`make wheel`), or install the package where a C compiler, Python's headers and libnghttp2-dev are"
 
 
 def make_store(
@@ -254,6 +255,8 @@ def make_grpc_server(
 ) -> GrpcioServer | NativeServer:
     """Return the gRPC server that the settings describe, not yet started. Raises StartError.
 
+    Without GRPC_TRANSPORT it is the native one where that can be used.
+
     Its metrics are passed to `show`. `most_connections` replaces GRPC_MAX_CONNECTIONS.
     """
     options = GrpcOptions(
@@ -274,24 +277,45 @@ def make_grpc_server(
         if settings.grpc_plaintext_port is not None
         else "",
     )
+    native = (
+        None if settings.grpc_transport == "grpcio" else _native_server(settings.grpc_transport == "native")
+    )
     # Only the transport in use is imported: each takes megabytes.
-    if settings.grpc_transport == "grpcio":
+    if native is None:
         from .transports.grpcio import GrpcioServer
 
         return GrpcioServer(service, health, options, requested)
-    try:
-        from .transports.native.server import NativeServer
-    except ImportError as error:
-        raise StartError(
-            f"GRPC_TRANSPORT=native is not built ({error}): install the package on a machine with a C compiler and "
-            "libnghttp2-dev, or run `make native`, or set GRPC_TRANSPORT=grpcio"
-        ) from None
-    server = NativeServer(service, health, options, requested)
+    server = native(service, health, options, requested)
     metric = "ratelimit_service_grpc_"
     show(f"{metric}connections", lambda: len(server.peers))
     show(f"{metric}held_bytes", lambda: server.turn.budget.held)
     show(f"{metric}connections_closed", lambda: server.peers.closed)
     return server
+
+
+def _native_server(required: bool) -> type[NativeServer] | None:
+    """Return the native server; where it cannot be used, None and a line in the log, or StartError where it is required."""
+    try:
+        from .transports.native.server import NativeServer, check_library
+
+        check_library()
+    except ImportError as error:
+        why = f"it is not built ({error})"
+    except StartError as error:
+        why = str(error)
+    else:
+        return NativeServer
+    if required:
+        raise StartError(
+            f"GRPC_TRANSPORT=native cannot be used: {why}. To have it, {_TO_HAVE_NATIVE}; or give grpcio"
+        )
+    structlog.get_logger("ratelimit_service").warning(
+        "gRPC is served by grpcio, which takes several times the CPU: the native transport cannot be used",
+        why=why,
+        to_have_it=_TO_HAVE_NATIVE,
+        to_do_without="set GRPC_TRANSPORT=grpcio",
+    )
+    return None
 
 
 def grpc_certificates(settings: Settings) -> Certificates | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -33,6 +34,8 @@ _AFTERWARDS = 2.0
 """Seconds after a fault in which an error is still its."""
 _PATIENCE = 60.0
 _QUIET = ("debug", "info")
+_OF_BROKEN_RULES = ("configuration refused", "the configuration was not loaded")
+"""Lines of the log that a broken file explains, whenever they come."""
 
 
 @dataclass
@@ -144,9 +147,7 @@ class Play:
             soaked.renewed += 1
         if turn % BROKEN_EVERY == 0:
             soaked.broken += 1
-            began = time.time()
             self._mount.update({"config.yaml": BROKEN})
-            soaked.faults.append(Fault("broken rules", began, began + RELOAD_EVERY))
         else:
             soaked.reloads += 1
             self._mount.update({"config.yaml": rules(turn)})
@@ -154,6 +155,7 @@ class Play:
     def _roll(self) -> None:
         """Replace one replica after the other."""
         for place in range(len(self._replicas.ports)):
+            _say(f"replica {place} is replaced")
             self._replicas.replace(place)
             self._wait_until_healthy()
 
@@ -165,6 +167,7 @@ class Play:
 
     def _without_redis(self, name: str, end: Callable[[], None]) -> None:
         began, errors = time.time(), self._errors()
+        _say(name)
         end()
         time.sleep(AWAY)
         self._redis.start()
@@ -214,6 +217,13 @@ class Play:
         soaked.replicas = replicas.all
         for replica in replicas.all:
             for event in replica.service.everything():
+                if event["level"] in _QUIET or event["@message"] in _OF_BROKEN_RULES:
+                    continue
                 at = datetime.fromisoformat(event["@timestamp"]).timestamp()
-                if event["level"] not in _QUIET and soaked.explains(at, at) is None:
+                if soaked.explains(at, at) is None:
                     soaked.stray_lines.append(f"{replica.name}: {event}")
+
+
+def _say(what: str) -> None:
+    """Tell whoever waits for the end how far it is."""
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {what}\n")

@@ -63,6 +63,7 @@ _STORE = choice(
     also={"": "redis"},
     refused={"memcache": "is not supported: give redis or memory"},
 )
+_TRANSPORT = choice("native", "grpcio", also={"": ""})
 _MEANS_REDIS = ("REDIS_URL", "REDIS_TYPE", "REDIS_SOCKET_TYPE")
 _LONGEST_SHOWN = 200
 
@@ -77,11 +78,11 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsS
         "The address that the gRPC port listens on; 0.0.0.0, :: or nothing is every address of both families.",
     )
     grpc_port: Port = _setting(SERVER, "8081", "The gRPC port; 0 is any free one.")
-    grpc_transport: Annotated[Literal["grpcio", "native"], choice("grpcio", "native")] = _setting(
+    grpc_transport: Annotated[Literal["", "grpcio", "native"], _TRANSPORT] = _setting(
         SERVER,
-        "grpcio",
-        "What speaks gRPC: grpcio, or native, which takes a fraction of the CPU, has no reflection, and is there "
-        "where the package was installed with a C compiler and libnghttp2-dev. Ours.",
+        "",
+        "What speaks gRPC: native, which takes a fraction of the CPU, or grpcio. Unset: native where its compiled module is "
+        "there, as in the image and in wheels, else grpcio, with a line in the log. Ours.",
     )
     grpc_uds: Text = _setting(
         SERVER,

@@ -44,6 +44,8 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcioServer:
     """ShouldRateLimit, health and reflection on one address."""
 
+    TRANSPORT = "grpcio"
+
     def __init__(
         self,
         service: RateLimitService,

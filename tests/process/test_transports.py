@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from ratelimit_service.assembly import make_grpc_server
 from ratelimit_service.core.errors import StartError
@@ -15,16 +17,22 @@ from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.grpcio import GrpcioServer
+from ratelimit_service.transports.native import server as native
+from ratelimit_service.transports.native.server import NativeServer
 from testing.certificates import Authority
 from testing.service import Caller, Service, calling, port_of
 
 from .conftest import probing, serving
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "native"])
+@pytest.mark.parametrize("transport", ["grpcio", "native", ""])
 def test_either_transport_serves(config: str, transport: str) -> None:
-    """The log says which it is, and the calls are counted by both."""
-    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
+    """The log says which it is, and the calls are counted by both; without a word it is native."""
+    environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config}
+    if transport:
+        environment["GRPC_TRANSPORT"] = transport
+    transport = transport or "native"
     with Service(environment) as service, calling(service.grpc) as caller, probing(service) as probe:
         assert transport == service.wait_for_event("serving")["transport"]
         caller.ask("d", "team", "dba", hits=4)
@@ -59,20 +67,67 @@ def test_either_transport_serves_with_tls(config: str, transport: str, tmp_path:
         assert grpc.StatusCode.PERMISSION_DENIED == error.value.code()
 
 
-def test_what_is_not_built_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what would build it."""
+@pytest.fixture
+def not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the compiled module."""
     for module in ("server", "calls", "connection", "health"):
         monkeypatch.delitem(sys.modules, f"ratelimit_service.transports.native.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "ratelimit_service.transports.native._http2", None)
+
+
+@pytest.fixture
+def old_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation whose libnghttp2 is too old."""
+    monkeypatch.setattr(native, "library_version", lambda: (0x012B00, "1.43.0"))
+
+
+def make(environment: Mapping[str, str]) -> GrpcioServer | NativeServer:
+    """The gRPC server of a process with this environment."""
     service = RateLimitService(MemoryStore(lambda: 0.0), Metrics(), lambda: 0.0)
+    return make_grpc_server(
+        load_settings(environment), service, Health(), lambda method, seconds, calls=1: None
+    )
+
+
+async def test_native_is_the_default_and_says_nothing() -> None:
+    with capture_logs() as logs:
+        server = make({})
+    assert ("native", []) == (server.TRANSPORT, logs)
+
+
+@pytest.mark.parametrize(
+    ("installation", "why"),
+    [("not_built", "it is not built"), ("old_library", "it needs libnghttp2 1.52 or newer")],
+)
+async def test_grpcio_takes_its_place_where_it_cannot_be_used(
+    installation: str, why: str, request: pytest.FixtureRequest
+) -> None:
+    """With one line that says what is missed, why, and how to have it."""
+    request.getfixturevalue(installation)
+    with capture_logs() as logs:
+        server = make({})
+    assert "grpcio" == server.TRANSPORT
+    (line,) = logs
+    assert ("warning", True) == (line["log_level"], line["why"].startswith(why))
+    assert "several times the CPU" in line["event"]
+    assert "libnghttp2-dev" in line["to_have_it"]
+
+
+@pytest.mark.parametrize("installation", ["not_built", "old_library"])
+def test_what_was_asked_for_and_cannot_be_used_is_told_in_a_line(
+    installation: str, request: pytest.FixtureRequest
+) -> None:
+    """With what would build it."""
+    request.getfixturevalue(installation)
     with pytest.raises(StartError) as error:
-        make_grpc_server(
-            load_settings({"GRPC_TRANSPORT": "native"}),
-            service,
-            Health(),
-            lambda method, seconds, calls=1: None,
-        )
+        make({"GRPC_TRANSPORT": "native"})
     said = str(error.value)
-    assert said.startswith("GRPC_TRANSPORT=native is not built (")
-    assert "`make native`" in said
+    assert said.startswith("GRPC_TRANSPORT=native cannot be used: it ")
+    assert "`make wheel`" in said
     assert "\n" not in said
+
+
+async def test_grpcio_says_nothing_where_it_was_asked_for(not_built: None) -> None:
+    with capture_logs() as logs:
+        server = make({"GRPC_TRANSPORT": "grpcio"})
+    assert ("grpcio", []) == (server.TRANSPORT, logs)

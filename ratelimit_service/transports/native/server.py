@@ -33,8 +33,17 @@ _OLDEST_LIBRARY = 0x013400
 """nghttp2 1.52.0, as nghttp2 numbers its versions."""
 
 
+def check_library() -> None:
+    """Raise StartError where the libnghttp2 that is loaded cannot be used."""
+    number, version = library_version()
+    if number < _OLDEST_LIBRARY:
+        raise StartError(f"it needs libnghttp2 1.52 or newer, and {version} is loaded")
+
+
 class NativeServer:
     """ShouldRateLimit and health on one address."""
+
+    TRANSPORT = "native"
 
     def __init__(
         self,
@@ -46,11 +55,6 @@ class NativeServer:
         self.options = options
         self.address = options.address
         """Where it listens, once started."""
-        number, version = library_version()
-        if number < _OLDEST_LIBRARY:
-            raise StartError(
-                f"GRPC_TRANSPORT=native needs libnghttp2 1.52 or newer, and {version} is loaded: update it, or give grpcio"
-            )
         self._health = HealthService(health_state)
         self._calls = Calls(service, options, requested, self._health.asked, self._relieve)
         self.turn = self._calls.turn
