@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -27,8 +27,7 @@ class MockLlm:
     says it for that request, and `x-mock-prompt-tokens` how much of it is the prompt (default a quarter). `x-mock-together: N` holds the reply back until N such
     requests have arrived, so that all of them have been checked before any is charged. A body with
     `"stream": true` is answered with server-sent events; where its `stream_options` ask to `include_usage`, the
-    last one before `[DONE]` has it. With a header `x-mock-endless` such a stream stops after its first event until the
-    caller hangs up.
+    last one before `[DONE]` has it.
     """
 
     METHODS: Sequence[str] = ("POST",)
@@ -51,8 +50,6 @@ class MockLlm:
         if together := int(request.headers.get("x-mock-together", 0)):
             barrier = self._together.setdefault(together, asyncio.Barrier(together))
             await asyncio.wait_for(barrier.wait(), PATIENCE)
-        if "x-mock-endless" in request.headers:
-            return StreamingResponse(_endless(), media_type="text/event-stream")
         if body.get("stream"):
             told = body.get("stream_options", {}).get("include_usage", False)
             return StreamingResponse(_events(usage if told else None), media_type="text/event-stream")
@@ -80,8 +77,3 @@ def _events(usage: dict[str, int] | None) -> Iterator[str]:
     for chunk in chunks:
         yield f"data: {json.dumps({'object': 'chat.completion.chunk', **chunk})}\n\n"
     yield "data: [DONE]\n\n"
-
-
-async def _endless() -> AsyncIterator[str]:
-    yield next(_events(None))
-    await asyncio.Event().wait()

@@ -18,8 +18,22 @@ import sys
 import tempfile
 from pathlib import Path
 
+import uvloop
+
 from . import report
-from .play import Play
+from .http1 import Provider
+from .play import Play, Soaked
+
+
+async def soak(seconds: float, rate: float, transport: str, scratch: Path) -> Soaked:
+    """Soak for so many seconds, with so many requests a second."""
+    provider = Provider()
+    await provider.start()
+    try:
+        play = await asyncio.to_thread(Play, seconds, rate, transport, provider.port, scratch)
+        return await play.run()
+    finally:
+        provider.close()
 
 
 def main() -> int:
@@ -32,8 +46,7 @@ def main() -> int:
     chosen = options.parse_args()
     gc.freeze()
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        play = Play(chosen.minutes * 60, chosen.rate, chosen.transport, Path(scratch))
-        soaked = asyncio.run(play.run())
+        soaked = uvloop.run(soak(chosen.minutes * 60, chosen.rate, chosen.transport, Path(scratch)))
     sys.stdout.write(report.table(soaked) + "\n")
     if chosen.write is not None:
         chosen.write.write_text(report.written_into(chosen.write.read_text("utf-8"), soaked), "utf-8")

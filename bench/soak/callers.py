@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import httpx
+from .http1 import Client
 
 JSON, STREAM, ABORTED = "JSON", "stream", "aborted stream"
 ABORTED_COST = 1_000
 """What deploy/envoy/envoy.yaml charges for a stream whose caller hangs up before its usage has come."""
 
 TEAMS, SMALL_TEAMS = 2_000, 5
+PATH = "/v1/chat/completions"
+_ASKED = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
+_ONCE = json.dumps(_ASKED).encode()
+_STREAMED = json.dumps({**_ASKED, "stream": True, "stream_options": {"include_usage": True}}).encode()
 _WORKERS = 200
 _SMALL_SHARE = 0.05
 _KINDS, _WEIGHTS = (JSON, STREAM, ABORTED), (50, 40, 10)
@@ -49,26 +54,22 @@ class Books:
 
 
 class Callers:
-    """Sends `rate` requests a second to the gateway at `url` until `end`."""
+    """Sends `rate` requests a second to the gateway at `address` until `end`."""
 
-    def __init__(self, url: str, rate: float) -> None:
+    def __init__(self, address: str, rate: float) -> None:
         self.books = Books()
         self._rate = rate
         self._dice = random.Random(20_261_121)
         self._ended = False
         self._due = time.perf_counter()
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            timeout=60,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=_WORKERS, max_keepalive_connections=_WORKERS),
-        )
+        self._client = Client(address)
 
     async def run(self) -> None:
         """Call until the end; every request that was begun is waited for."""
-        async with self._client, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             for _ in range(_WORKERS):
                 group.create_task(self._work())
+        self._client.close()
 
     def end(self) -> None:
         """Begin no more requests."""
@@ -90,27 +91,21 @@ class Callers:
         cost = dice.randrange(1, 4_000)
         try:
             status = await self._complete(kind, team, cost)
-        except httpx.HTTPError as error:
+        except (OSError, EOFError, ValueError) as error:
             self.books.failures.append(Failure(began, time.time(), f"{kind}: {error!r}"))
             return
-        if status == httpx.codes.OK:
+        if status == 200:
             self.books.served[kind] += 1
             self.books.charged[team] += ABORTED_COST if kind == ABORTED else cost
-        elif status == httpx.codes.TOO_MANY_REQUESTS:
+        elif status == 429:
             self.books.refused += 1
         else:
             self.books.failures.append(Failure(began, time.time(), f"{kind}: status {status}"))
 
     async def _complete(self, kind: str, team: str, cost: int) -> int:
         """The status of a completion, which is read to its end, or hung up on after the first event."""
-        headers = {"x-team-id": team, "x-mock-tokens": str(cost)}
-        body: dict[str, object] = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
-        if kind != JSON:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        headers = {"x-team-id": team, "x-mock-tokens": str(cost), "content-type": "application/json"}
         if kind == ABORTED:
             headers["x-mock-endless"] = "yes"
-        async with self._client.stream("POST", "/v1/chat/completions", headers=headers, json=body) as answer:
-            async for _ in answer.aiter_bytes():
-                if kind == ABORTED and answer.status_code == httpx.codes.OK:
-                    break
-            return answer.status_code
+        body = _ONCE if kind == JSON else _STREAMED
+        return await self._client.post(PATH, headers, body, hang_up=kind == ABORTED)

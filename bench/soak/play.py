@@ -17,7 +17,6 @@ import httpx
 from testing.envoy import EnvoyProcess
 from testing.servers import RedisServer
 from testing.service import ConfigMapMount
-from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 from .callers import Books, Callers
@@ -74,25 +73,23 @@ class Soaked:
 
 
 class Play:
-    """A soak of `seconds`, at `rate` requests a second, in a scratch directory."""
+    """A soak of `seconds`, at `rate` requests a second of the provider at a port, in a scratch directory."""
 
-    def __init__(self, seconds: float, rate: float, transport: str, scratch: Path) -> None:
+    def __init__(self, seconds: float, rate: float, transport: str, provider: int, scratch: Path) -> None:
         self._seconds = seconds
         self._stack = ExitStack()
         with self._stack:
             self._redis = self._stack.enter_context(RedisServer(*DURABLE))
-            llm = MockLlm()
-            self._stack.callback(llm.stop)
             self._mount = ConfigMapMount(scratch / "rules", {"config.yaml": rules(0)})
             self._secrets = Secrets(scratch / "tls")
             chosen = {"GRPC_TRANSPORT": transport} if transport else {}
             self._replicas = Replicas(2, self._redis, self._mount, self._secrets, chosen)
             self._stack.callback(self._replicas.close)
             self._envoy = EnvoyProcess(
-                scratch, gateway(self._replicas.ports, llm.port, self._secrets.transport_socket())
+                scratch, gateway(self._replicas.ports, provider, self._secrets.transport_socket())
             )
             self._stack.callback(self._envoy.stop)
-            self._callers = Callers(f"http://{self._envoy.listeners['callers']}", rate)
+            self._callers = Callers(self._envoy.listeners["callers"], rate)
             self.soaked = Soaked(self._replicas.transport(), rate=rate)
             self._stack = self._stack.pop_all()
 
