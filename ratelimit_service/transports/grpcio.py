@@ -7,22 +7,19 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
 from ..listening.addresses import Address, SocketPath
 from ..listening.certificates import Certificates, is_for
-from ..proto.ratelimit_pb2 import POOL
 from ..runtime.health import SERVICE_NAME, Health
 from ..service import RateLimitService
-from . import codec
+from . import codec, reflection
 from .grpc_method import METHOD, SERVICE, status_of
 from .options import GrpcOptions, Requested
 
@@ -34,6 +31,9 @@ _LAST_WORD = 0.1
 
 _LONGEST_NAME, _MOST_WATCHES = 200, 1_000
 """Characters of the name of a service whose health is watched, and how many watch: a watch holds both until its peer leaves."""
+
+_MOST_REFLECTIONS = 100
+"""Streams of reflection at once."""
 
 _MOST_STREAMS = 1_000
 """Calls of one connection at once; grpc itself has no bound."""
@@ -62,6 +62,7 @@ class GrpcioServer:
         self._leaving = False
         self._answered = asyncio.Event()
         """Set once there are no calls in hand, while the server leaves."""
+        self._reflections = 0
         self._health = _Health()
         self._announcing: set[asyncio.Task[None]] = set()
         self._health_state = health_state
@@ -77,7 +78,9 @@ class GrpcioServer:
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: self._handler()}),)
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        _add_reflection(self._server)
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(name, self._reflecting()) for name in reflection.SERVICES]
+        )
         self._listen()
         if self.plaintext:
             self.plaintext = self._listen_at(self.plaintext, None)
@@ -171,6 +174,23 @@ class GrpcioServer:
             return
         if not is_for(peer.get("peer_dns", ()), self._options.client_name):
             raise self._options.forbidden()
+
+    def _reflecting(self) -> dict[str, Any]:
+        return {reflection.METHOD: grpc.stream_stream_rpc_method_handler(self._reflect)}
+
+    async def _reflect(self, questions: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        if self._reflections >= _MOST_REFLECTIONS:
+            await _abort(context, Overloaded(f"{self._reflections} streams of reflection are open already"))
+        self._reflections += 1
+        try:
+            async for question in questions:
+                if len(question) > reflection.LARGEST:
+                    raise Overloaded(f"the message is larger than {reflection.LARGEST} bytes")
+                yield reflection.reflection().answer(question)
+        except RateLimitServiceError as error:
+            _failed(context, error)
+        finally:
+            self._reflections -= 1
 
     def _announce(self, healthy: bool) -> None:
         serving = (
@@ -301,10 +321,3 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
 def _milliseconds(seconds: float) -> int:
     """As grpc's options want it: a positive 32-bit integer. 0 is without end, as in Go; grpc has the largest for that."""
     return max(1, min(int(seconds * 1_000), 2**31 - 1)) if seconds else 2**31 - 1
-
-
-def _add_reflection(server: aio.Server) -> None:
-    """Reflection of all services; ours is described in a descriptor pool of its own, which then needs the others too."""
-    POOL.Add(descriptor_pb2.FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb))
-    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=POOL)

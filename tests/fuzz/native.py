@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ratelimit_service.core.errors import InternalError
 from ratelimit_service.transports.native._http2 import Budget, Call, Session, Turn
-from ratelimit_service.transports.native.connection import PATHS, WATCH
+from ratelimit_service.transports.native.methods import PATHS, REFLECT, WATCH
 
 from ..transports import h2
 
@@ -78,7 +78,7 @@ class Server:
         self.turn = Turn(lambda: None, self.budget)
         if Way.BUSY in way:
             self.turn.share = 1
-        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, self.most)
+        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, self.most, 0, REFLECT)
 
     def take(self, data: bytes) -> int:
         """Feed the session, and answer its calls; how many there were."""
@@ -101,11 +101,18 @@ class Server:
         return calls
 
     def answer(self, calls: list[Call]) -> None:
-        """Answer them as the service and the health service do."""
+        """Answer them as the service, the health service and reflection do."""
         for number, call in enumerate(calls):
             if call.method == WATCH:
                 if self.session.send(call.number, ANSWER):
                     self.session.send(call.number, ANSWER)
+            elif call.method >= REFLECT:
+                if call.last or (self._failing and number % 2):
+                    status, message = call.wrong or (0, b"")
+                    self.session.end(call.number, status)
+                    call.fail(status, message.decode())
+                else:
+                    self.session.send(call.number, ANSWER * 1_000)
             elif self._failing and number % 2:
                 call.reply(_FAILED)
             else:
@@ -121,7 +128,7 @@ class Server:
     def end(self, calls: list[Call]) -> None:
         """End those that stay."""
         for call in calls:
-            if call.method == WATCH:
+            if call.method >= WATCH:
                 self.session.end(call.number)
 
 
@@ -140,7 +147,7 @@ def play(data: bytes) -> None:
     now = 0
     for at in range(0, len(sent), size):
         calls = server.read(sent[at : at + size])
-        watches += [call for call in calls if call.method == WATCH]
+        watches += [call for call in calls if call.method >= WATCH]
         if Way.HELD in way:
             calls, held = held, calls
         server.answer(calls)
@@ -226,6 +233,8 @@ def floods() -> dict[str, bytes]:
     first = record(h2.SETTINGS, 0, 0)
     opened = first + record(OPENING, headers, 1)
     table = h2.remembered([(b"x", b"a" * 3_900)])
+    asking = first + record(h2.HEADERS, headers, 1, h2.block(h2.replaced(path=PATHS[REFLECT])))
+    question = h2.message(b"\x3a\1*")
     many = b"".join(b"\0\4" + number.to_bytes(4, "big") for number in range(32))
     wrong = record(h2.PING, 0, 0, b"1") + record(h2.WINDOW_UPDATE, 0, 1, b"1")
     return {
@@ -254,6 +263,15 @@ def floods() -> dict[str, bytes]:
         + record(OPENING, headers, 1, table)
         + record(OPENING, 5, 3, b"\xbe" * 4, times=900, step=2),
         "trailers": opened + record(h2.HEADERS, headers, 1, b"\x00\1x\1y", times=900),
+        "questions": asking + record(h2.DATA, 0, 1, question * 20, times=90),
+        "parts of questions": asking
+        + record(h2.DATA, 0, 1, question[:-1])
+        + record(h2.DATA, 0, 1, question[-1:] + question[:-1], times=900)
+        + record(h2.DATA, h2.END_STREAM, 1),
+        "questions that begin": first
+        + record(h2.HEADERS, headers, 1, h2.block(h2.replaced(path=PATHS[REFLECT])), times=900, step=2)
+        + record(h2.DATA, 0, 1, question[:-1], times=900, step=2),
+        "no questions": asking + record(h2.DATA, 0, 1, question + b"\1\0\0\0\1?" + question, times=3) + wrong,
         "dribble": record(h2.SETTINGS, 0, 0, b"\0\4\0\0\0\0")
         + record(WHOLE_CALL, 0, 1, b"\x0a\1d", times=900, step=2)
         + record(h2.WINDOW_UPDATE, 0, 1, b"\0\0\0\1", times=900, step=2),

@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ratelimit_service.transports.grpc_method import PATH
 from testing.envoy import Envoy
@@ -74,6 +75,17 @@ def by_grpcio(port: int) -> None:
         watch.cancel()
 
 
+def by_reflection(port: int) -> None:
+    """Questions at once, and questions that depend on the answers."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        listing = reflection_pb2.ServerReflectionRequest(list_services="")
+        symbol = reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health")
+        assert 3 == len(list(stub.ServerReflectionInfo(iter([listing, symbol, symbol]))))
+        for question in (listing, symbol):
+            assert 1 == len(list(stub.ServerReflectionInfo(iter([question]))))
+
+
 def by_command(port: int, *command: str) -> None:
     """A command, to whose end are added the headers and the address of a call."""
     with tempfile.NamedTemporaryFile() as body:
@@ -105,6 +117,7 @@ def by_envoy(port: int) -> None:
 
 CLIENTS = {
     "grpcio": by_grpcio,
+    "reflection": by_reflection,
     "h2load": lambda port: by_command(port, "h2load", "-n20", "-c1", "-m10", "-dBODY"),
     "curl": lambda port: by_command(port, "curl", "-s", "--http2-prior-knowledge", "--data-binary", "@BODY"),
     "envoy": by_envoy,

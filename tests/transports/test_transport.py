@@ -16,7 +16,6 @@ import pytest
 from google.protobuf import json_format
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ratelimit_service.core.errors import StartError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
@@ -462,25 +461,6 @@ async def test_a_peer_that_does_not_listen_does_not_hold_up_the_stop(start: Star
         assert 0 == (await peer.answer(1)).status
     await asyncio.wait_for(stopping, PATIENCE)
     peer.close()
-
-
-@pytest.mark.parametrize("transport", ["grpcio"])
-async def test_reflection_names_the_services(served: Served) -> None:
-    """grpcurl needs no proto file; and the service is described."""
-    stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
-    asked = [
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(
-            file_containing_symbol="envoy.service.ratelimit.v3.RateLimitService"
-        ),
-    ]
-    listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(asked), timeout=10)]
-    assert {
-        "envoy.service.ratelimit.v3.RateLimitService",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    } == {service.name for service in listed.list_services_response.service}
-    assert described.file_descriptor_response.file_descriptor_proto
 
 
 async def test_a_unix_socket_serves_as_well(start: Start, tmp_path: Path) -> None:

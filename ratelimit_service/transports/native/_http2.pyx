@@ -32,7 +32,8 @@ Memory rules:
    call back, so that `_dispose` frees those that are left. Nothing else keeps a pointer to one: every method and callback
    gets it from `_stream` by the stream's number, or NULL where the stream is gone. `_stream` asks nghttp2, unless it is the
    stream of the last call; `_forget` clears that memory, too.
-3. A Stream owns one buffer: what has come of the request until that is whole, what is left to send from then on.
+3. A Stream owns one buffer: what has come of the request until that is whole, what is left to send from then on. One of a
+   method that takes many messages has what has come of the next one in `part`.
 4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
 5. Names and values of headers are string literals, which nghttp2 need not copy, or are copied by nghttp2_submit_*.
 6. A Session is not cleared by the garbage collector (no_gc_clear), and neither is a Call: their attributes are there as
@@ -60,6 +61,8 @@ cdef enum:
     MOST_ACKS = 1000
     MOST_SETTINGS = 32
     MOST_UNSENT = 1024  # of a stream of messages
+    MOST_UNSENT_ANSWERS = 1048576  # of a stream of messages that answer messages
+    MOST_PART = 4096  # of a message of a method that takes many
     MOST_LATE = 50  # requests that are refused in one look, because others wait meanwhile
     MOST_OF_A_MESSAGE = 1024  # of an error, in bytes
     WINDOW = 1 << 20  # of the connection; a stream's is HTTP/2's own 64 KiB
@@ -105,6 +108,7 @@ cdef enum:  # why a Stream is refused
     COMPRESSED
     SLOW
     FULL
+    LARGE_PART
 
 
 cdef struct Stream:
@@ -126,6 +130,10 @@ cdef struct Stream:
     size_t size          # how much of it is used
     size_t room          # how much there is
     size_t sent          # how much of what is used has been sent
+    uint8_t *part        # rule 3
+    size_t part_size     # how much of it is used
+    size_t part_room     # how much there is
+    uint8_t status       # of the end of a stream of messages
 
 cdef struct List:
     Stream *first
@@ -157,6 +165,14 @@ cdef void set_header(nghttp2_nv *header, const char *name, size_t name_size, con
     header.value = <uint8_t *> value
     header.valuelen = value_size
     header.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE  # rule 5
+
+
+cdef const char *STATUSES = b"0 1 2 3 4 5 6 7 8 9 10111213141516"  # of gRPC, each in two bytes: a literal, as rule 5 wants
+
+
+cdef size_t announced(const uint8_t *head) noexcept:
+    """The length that the first bytes of a message say."""
+    return (<size_t> head[1] << 24) | (<size_t> head[2] << 16) | (<size_t> head[3] << 8) | <size_t> head[4]
 
 
 cdef bint equal(const uint8_t *text, size_t size, const char *other, size_t other_size) noexcept:
@@ -206,6 +222,7 @@ REFUSALS = {
     COMPRESSED: (UNIMPLEMENTED, b"compressed messages are not supported"),
     SLOW: (DEADLINE_EXCEEDED, b"the request did not arrive in full in time"),
     FULL: (RESOURCE_EXHAUSTED, b"too many bytes of requests and replies wait here"),
+    LARGE_PART: (RESOURCE_EXHAUSTED, b"the message is larger than %d bytes" % MOST_PART),
 }
 
 
@@ -356,6 +373,10 @@ cdef class Call:
     cdef readonly int64_t timeout
     """In milliseconds, or -1."""
     cdef readonly bytes body
+    cdef readonly bint last
+    """Whether it is no message, but the end of those to a method that takes many."""
+    cdef readonly tuple wrong
+    """The gRPC status and the message where that end is that of a peer that has sent no message; else None."""
     cdef public object request
     cdef readonly object answer
     """What it has been replied to with."""
@@ -395,11 +416,13 @@ cdef class Session:
 
     `paths` are those of the methods that are served, `owner` is what the turn is to name. A message may have `max_message`
     bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of `look`, in milliseconds.
+    The methods from the place `many` on take many messages of at most MOST_PART bytes: each is a Call, and so is their end.
     """
 
     cdef nghttp2_session *_h2
     cdef List _lists[STATES]
     cdef tuple _paths
+    cdef int _many
     cdef size_t _max_message
     cdef size_t _max_held
     cdef size_t _in_hand
@@ -438,11 +461,12 @@ cdef class Session:
 
     def __cinit__(
         self, Turn turn not None, object owner, object paths, size_t max_message, size_t max_held,
-        uint64_t now=0,
+        uint64_t now=0, int many=1 << 30,
     ):
         cdef nghttp2_option *option = NULL
         cdef nghttp2_settings_entry settings[2]
         self._paths = tuple([bytes(path) for path in paths])
+        self._many = many
         self._max_message = max_message
         self._max_held = max_held
         self._abuse_budget = ABUSE_BUDGET
@@ -521,9 +545,10 @@ cdef class Session:
         cdef Stream *stream = self._stream(number)
         if stream is NULL or (stream.answered and not stream.stays):
             return False
+        cdef size_t most = MOST_UNSENT if stream.method < self._many else MOST_UNSENT_ANSWERS
         if not stream.answered:
             self._reply(number, payload, True)
-        elif stream.size - stream.sent > MOST_UNSENT:  # a peer that reads none of it
+        elif stream.size - stream.sent > most or self.waiting > self._max_held:  # a peer that reads none of it
             nghttp2_submit_rst_stream(self._h2, NGHTTP2_FLAG_NONE, number, NGHTTP2_ENHANCE_YOUR_CALM)
             self._touch()
             return False
@@ -535,14 +560,11 @@ cdef class Session:
         self._touch()
         return True
 
-    def end(self, int32_t number):
-        """End a stream of messages with OK."""
+    def end(self, int32_t number, uint8_t status=OK):
+        """End a stream of messages; nothing where none was sent, or where it has ended."""
         cdef Stream *stream = self._stream(number)
         if stream is not NULL and stream.stays:
-            stream.stays = False
-            if stream.state != LEAVING:
-                self._move(stream, LEAVING)
-            nghttp2_session_resume_data(self._h2, number)
+            self._finish(stream, status)
             self._touch()
 
     def is_open(self, int32_t number):
@@ -793,6 +815,7 @@ cdef class Session:
             self._block = 0
         self._leave(stream)
         self.streams -= 1
+        free(stream.part)
         free(stream.buffer)
         free(stream)
 
@@ -808,7 +831,7 @@ cdef class Session:
             there.last.after = stream
         there.last = stream
         if state != IN_HAND:  # where the Call counts
-            self._wait_for(STREAM_COST + stream.room)
+            self._wait_for(STREAM_COST + stream.room + stream.part_room)
 
     cdef void _leave(self, Stream *stream) noexcept:
         """Take a stream out of its list."""
@@ -822,7 +845,7 @@ cdef class Session:
         else:
             stream.after.before = stream.before
         if stream.state != IN_HAND:
-            self._wait_for(-(STREAM_COST + stream.room))
+            self._wait_for(-(STREAM_COST + stream.room + stream.part_room))
 
     cdef void _move(self, Stream *stream, uint8_t state) noexcept:
         self._leave(stream)
@@ -838,6 +861,13 @@ cdef class Session:
         budget = self._budget
         return self.waiting + more <= self._max_held and budget.waiting + more <= budget.most_waiting
 
+    cdef void _empty_part(self, Stream *stream) noexcept:
+        """Free what has come of the next message. Its bytes count as waiting: no stream of many messages is IN_HAND."""
+        self._wait_for(-stream.part_room)
+        free(stream.part)
+        stream.part = NULL
+        stream.part_size = stream.part_room = 0
+
     cdef void _empty(self, Stream *stream) noexcept:
         """Free the buffer. The stream is in a state whose bytes count as waiting, or the buffer is empty."""
         self._wait_for(-stream.room)
@@ -849,6 +879,7 @@ cdef class Session:
         """Note that a stream is to be refused, and keep no more of its request."""
         if stream.refusal or stream.answered:
             return 0
+        self._empty_part(stream)
         self._empty(stream)
         stream.refusal = why
         return note(&self._refused, stream.number)
@@ -909,7 +940,7 @@ cdef class Session:
         if stream.size + size > stream.room:
             room = max(2 * stream.room, stream.size + size)
             if stream.size >= PREFIX:
-                room = max(stream.size + size, min(room, PREFIX + self._announced(stream)))
+                room = max(stream.size + size, min(room, PREFIX + announced(stream.buffer)))
             if not self._has_room_for(room - stream.room):
                 return self._decline(stream, FULL)
             larger = <uint8_t *> realloc(stream.buffer, room)
@@ -921,46 +952,98 @@ cdef class Session:
         stream.size += size
         if stream.size < PREFIX:
             return 0
-        if self._announced(stream) > self._max_message:
+        if announced(stream.buffer) > self._max_message:
             return self._decline(stream, LARGE_MESSAGE)
-        if stream.size > PREFIX + self._announced(stream):
+        if stream.size > PREFIX + announced(stream.buffer):
             return self._decline(stream, TWO_MESSAGES)
         return 0
 
-    cdef size_t _announced(self, Stream *stream) noexcept:
-        cdef uint8_t *head = stream.buffer
-        return (<size_t> head[1] << 24) | (<size_t> head[2] << 16) | (<size_t> head[3] << 8) | <size_t> head[4]
+    cdef int _messages(self, Stream *stream, const uint8_t *data, size_t size) except -1:
+        """Take more of the messages of a method that takes many; each one that is whole is a call."""
+        cdef size_t wanted, some
+        if stream.part is NULL:
+            if not self._has_room_for(PREFIX + MOST_PART):
+                return self._decline(stream, FULL)
+            stream.part = <uint8_t *> malloc(PREFIX + MOST_PART)
+            if stream.part is NULL:
+                raise MemoryError
+            stream.part_room = PREFIX + MOST_PART
+            self._wait_for(stream.part_room)
+        while size:
+            wanted = PREFIX + announced(stream.part) if stream.part_size >= PREFIX else PREFIX
+            some = min(size, wanted - stream.part_size)
+            memcpy(stream.part + stream.part_size, data, some)
+            stream.part_size += some
+            data += some
+            size -= some
+            if stream.part_size < PREFIX:
+                break
+            if stream.part[0]:
+                return self._hand_over_end(stream, COMPRESSED)
+            if announced(stream.part) > MOST_PART:
+                return self._hand_over_end(stream, LARGE_PART)
+            if stream.part_size == PREFIX + announced(stream.part):
+                self._spend(1)
+                if self._error:
+                    return 0
+                body = PyBytes_FromStringAndSize(<char *> stream.part + PREFIX, stream.part_size - PREFIX)
+                if not self._hand_over(stream, body):
+                    return self._hand_over_end(stream, FULL)
+                stream.part_size = 0
+        if stream.part_size == 0:
+            self._empty_part(stream)
+        return 0
 
-    cdef int _end(self, Stream *stream) except -1:
-        """The peer has said everything: a call is whole, or is none."""
-        stream.whole = True
-        if stream.answered or stream.refusal:
-            return 0
-        if stream.size == 0:
-            return self._decline(stream, NO_MESSAGE)
-        if stream.size < PREFIX or stream.size < PREFIX + self._announced(stream):
-            return self._decline(stream, SHORT_MESSAGE)
-        if stream.buffer[0]:
-            return self._decline(stream, COMPRESSED)
-        cdef size_t size = stream.size - PREFIX
+    cdef int _hand_over_end(self, Stream *stream, uint8_t why) except -1:
+        """Make a call of the end of many messages, behind the calls of those before, so that they are answered before it."""
+        self._empty_part(stream)
+        stream.refusal = why
+        wrong = None if why == NOT_REFUSED else REFUSALS[why]
+        if not self._hand_over(stream, b"", True, wrong):
+            self._spend(ABUSE_BUDGET)  # a peer that has used up all the room there is for its calls
+        return 0
+
+    cdef bint _hand_over(self, Stream *stream, bytes body, bint last=False, tuple wrong=None) except -1:
+        """Make a call of a message that is whole; return whether there was room for it."""
+        cdef size_t size = PyBytes_GET_SIZE(body)
         cdef size_t dense = min(size, <size_t> DENSE_BYTES)
         cdef size_t cost = CALL_COST + BODY_COST * dense + BULK_COST * (size - dense)
         budget = self._budget
         # One call alone is taken, however small the bounds are.
         if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \
                 (self._in_hand and self._in_hand + cost > self._max_held):
-            return self._decline(stream, FULL)
-        body = PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, size)
+            return False
         call = <Call> Call.__new__(Call)
         call.session = self
         call.number = stream.number
         call.method = stream.method
         call.timeout = stream.timeout
         call.body = body
+        call.last = last
+        call.wrong = wrong
         call._cost = cost
         self._in_hand += cost
         budget.in_hand += cost
         (self._turn._calls if stream.method == 0 else self._turn._others).append(call)
+        return True
+
+    cdef int _end(self, Stream *stream) except -1:
+        """The peer has said everything: a call is whole, or is none."""
+        stream.whole = True
+        if stream.refusal or (stream.answered and not stream.stays):
+            return 0
+        if stream.method >= self._many:
+            return self._hand_over_end(stream, SHORT_MESSAGE if stream.part_size else NOT_REFUSED)
+        if stream.answered:
+            return 0
+        if stream.size == 0:
+            return self._decline(stream, NO_MESSAGE)
+        if stream.size < PREFIX or stream.size < PREFIX + announced(stream.buffer):
+            return self._decline(stream, SHORT_MESSAGE)
+        if stream.buffer[0]:
+            return self._decline(stream, COMPRESSED)
+        if not self._hand_over(stream, PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, stream.size - PREFIX)):
+            return self._decline(stream, FULL)
         self._empty(stream)
         self._move(stream, IN_HAND)
         if self._abuse_budget < ABUSE_BUDGET:
@@ -1043,6 +1126,14 @@ cdef class Session:
         self._check(nghttp2_submit_response(self._h2, stream.number, &header, 1, NULL))
         return 0
 
+    cdef void _finish(self, Stream *stream, uint8_t status) noexcept:
+        """End a stream of messages once what is left of them is sent."""
+        stream.stays = False
+        stream.status = status
+        if stream.state != LEAVING:
+            self._move(stream, LEAVING)
+        nghttp2_session_resume_data(self._h2, stream.number)
+
     cdef void _mark_answered(self, Stream *stream, bint stays) noexcept:
         self._move(stream, LEAVING)
         self._empty(stream)
@@ -1083,9 +1174,16 @@ cdef int on_data_chunk(
 ) noexcept:
     session = <Session> user_data
     cdef Stream *stream = session._stream(number)
-    if stream is NULL or stream.answered or stream.refusal:
+    if stream is NULL or stream.refusal:
         return 0
-    return session._chunk(stream, data, size)
+    if stream.method >= session._many:
+        if stream.answered and not stream.stays:
+            return 0
+        try:
+            return session._messages(stream, data, size)
+        except MemoryError:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0 if stream.answered else session._chunk(stream, data, size)
 
 
 cdef int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data) noexcept:
@@ -1156,7 +1254,7 @@ cdef Py_ssize_t read_out(
                 session._move(stream, RESTING)
             return <Py_ssize_t> size if size else NGHTTP2_ERR_DEFERRED
         flags[0] = NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-        set_header(&trailer, "grpc-status", 11, "0", 1)
+        set_header(&trailer, "grpc-status", 11, STATUSES + 2 * stream.status, 2 if stream.status > 9 else 1)
         if nghttp2_submit_trailer(h2, number, &trailer, 1):
             return NGHTTP2_ERR_CALLBACK_FAILURE
     return <Py_ssize_t> size

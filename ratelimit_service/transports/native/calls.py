@@ -43,7 +43,7 @@ class Calls:
         service: RateLimitService,
         options: GrpcOptions,
         requested: Requested,
-        asks_for_health: Callable[[Call], None],
+        take_other: Callable[[Call], None],
         relieve: Callable[[], None],
     ) -> None:
         self.in_hand = 0
@@ -56,7 +56,7 @@ class Calls:
         self._options = options
         self._picks = bool(options.client_name)
         self._requested = requested
-        self._asks_for_health = asks_for_health
+        self._take_other = take_other
         self._relieve = relieve
         self._began = 0.0
         self._seconds_a_call = 0.000_02
@@ -68,7 +68,7 @@ class Calls:
             if calls := turn.take_calls():
                 self._submit(calls)
             for call in turn.take_others():
-                self._asks_for_health(call)
+                self._take_other(call)
             if answered := turn.take_answered():
                 self._answer(answered)
             owners = turn.take_owners()

@@ -8,17 +8,13 @@ import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ...listening.certificates import is_for
-from ..grpc_method import PATH
 from ._http2 import Session, Turn
+from .methods import PATHS, REFLECT
 from .tls import Tls
 
 if TYPE_CHECKING:
     from ..options import GrpcOptions
     from .peers import Peers
-
-CHECK, WATCH = 1, 2
-PATHS = (PATH.encode(), b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch")
-"""The methods that are served; the first is ours, CHECK and WATCH are the places of the others."""
 
 PATIENCE = 10.0
 """Seconds that a peer has for introducing itself, and for taking a reply in full, before the connection is closed."""
@@ -304,7 +300,7 @@ class Connection(asyncio.BufferedProtocol):
         options = self._host.options
         largest = max(options.max_connection_bytes, options.max_message_bytes + _ROOM_FOR_ONE)
         now = int(self._loop.time() * 1_000)
-        session = Session(self._host.turn, self, PATHS, options.max_message_bytes, largest, now)
+        session = Session(self._host.turn, self, PATHS, options.max_message_bytes, largest, now, REFLECT)
         if options.client_name and self._tls is not None:
             session.forbidden = not is_for(self._tls.dns_names, options.client_name)
         self.session = session

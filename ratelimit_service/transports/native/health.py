@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from ...runtime.health import SERVICE_NAME, Health
 from ._http2 import Call, Session
-from .connection import CHECK
+from .methods import CHECK
 
 _NOT_FOUND = 5
 _INVALID_ARGUMENT = 3

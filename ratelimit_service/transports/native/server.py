@@ -1,7 +1,7 @@
 """gRPC by nghttp2: all calls that are read in one turn of the event loop are decided together.
 
 `_http2.Session` speaks HTTP/2 without a socket, and is compiled where a compiler and nghttp2 are there; asyncio does
-sockets and timers. Reflection is left to the transport by grpcio, which this one otherwise behaves like.
+sockets and timers. It behaves like the transport by grpcio.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 from ...core.errors import StartError
 from ...listening.addresses import Address, SocketPath, why
 from ...runtime.health import Health
-from ._http2 import library_version
+from ._http2 import Call, library_version
 from .calls import Calls
 from .connection import NOTICE, Connection
 from .health import HealthService
+from .methods import REFLECT
 from .peers import Peers
+from .reflection import ReflectionService
 from .tls import Tls
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def check_library() -> None:
 
 
 class NativeServer:
-    """ShouldRateLimit and health on one address."""
+    """ShouldRateLimit, health and reflection on one address."""
 
     TRANSPORT = "native"
 
@@ -56,7 +58,8 @@ class NativeServer:
         self.address = options.address
         """Where it listens, once started."""
         self._health = HealthService(health_state)
-        self._calls = Calls(service, options, requested, self._health.asked, self._relieve)
+        self._reflection = ReflectionService()
+        self._calls = Calls(service, options, requested, self._take_other, self._relieve)
         self.turn = self._calls.turn
         self.buffer = memoryview(bytearray(_LARGEST_READ))
         """What the event loop reads into."""
@@ -106,6 +109,7 @@ class NativeServer:
         if self._server is None:
             return
         self._health.leave()
+        self._reflection.leave()
         if self.peers:
             for connection in self.peers:
                 connection.announce()
@@ -139,6 +143,10 @@ class NativeServer:
         self.peers.remove(connection)
         if connection.session is not None:
             self._health.forget(connection.session)
+            self._reflection.forget(connection.session)
+
+    def _take_other(self, call: Call) -> None:
+        (self._health if call.method < REFLECT else self._reflection).asked(call)
 
     def _listen(self) -> socket.socket:
         """A socket at the address, which nobody shares. Raises StartError."""

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.fuzz
 
 TRAFFIC = traffic()
 SEEDS = dict(seeds())
-CALLS = {"hand": 3, "curl": 1, "envoy": 5, "grpcio": 8, "h2load": 20}
-"""How many each client made."""
+CALLS = {"hand": 3, "curl": 1, "envoy": 5, "grpcio": 8, "h2load": 20, "reflection": 8}
+"""How many each client made; each question of reflection is one, and so is the end of them."""
 MALLINFO = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
 
 

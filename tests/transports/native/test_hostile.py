@@ -17,7 +17,8 @@ from ratelimit_service.listening.certificates import Certificates
 from ratelimit_service.transports.native import health, peers
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Budget, Session, Turn, library_version
-from ratelimit_service.transports.native.connection import COST, PATHS, WATCH, Connection
+from ratelimit_service.transports.native.connection import COST, Connection
+from ratelimit_service.transports.native.methods import PATHS, WATCH
 from ratelimit_service.transports.native.tls import Tls
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority

@@ -1,0 +1,67 @@
+"""Server reflection for the native transport: a stream of questions, each answered when it has come."""
+
+from __future__ import annotations
+
+from ...core.errors import InvalidRequest
+from ..grpc_method import status_of
+from ._http2 import Call, Session
+
+_OK, _RESOURCE_EXHAUSTED = 0, 8
+_MOST_STREAMS = 100
+"""Of one connection. Before there are more, those that have ended are forgotten."""
+
+
+class ReflectionService:
+    """Answers ServerReflectionInfo of both versions."""
+
+    def __init__(self) -> None:
+        self._streams: dict[Session, set[int]] = {}
+
+    def asked(self, call: Call) -> None:
+        """Answer a question, or take note that there are no more of them."""
+        session, number = call.session, call.number
+        if session.owner is None:  # it has gone since
+            return
+        streams = self._streams.setdefault(session, set())
+        if call.last:
+            self._end(call, *call.wrong or (_OK, b""))
+            return
+        if number not in streams and not self._add(session, streams, number):
+            call.fail(_RESOURCE_EXHAUSTED, f"a connection may have {_MOST_STREAMS} streams of reflection")
+            return
+        # protobuf's descriptors of these services take memory that a process without a question can do without.
+        from ..reflection import reflection
+
+        try:
+            answer = reflection().answer(call.body)
+        except InvalidRequest as error:
+            status = status_of(error)
+            self._end(call, status.number, status.message.encode())
+            return
+        if not session.send(number, answer):
+            streams.discard(number)
+
+    def forget(self, session: Session) -> None:
+        """Its connection has gone."""
+        self._streams.pop(session, None)
+
+    def leave(self) -> None:
+        """End all streams: they end when their peer has no more questions, which may be never."""
+        for session, streams in self._streams.items():
+            for number in streams:
+                session.end(number)
+            streams.clear()
+
+    def _end(self, call: Call, status: int, message: bytes) -> None:
+        """End the stream of a call, after the answers to what came before."""
+        self._streams[call.session].discard(call.number)
+        call.session.end(call.number, status)
+        call.fail(status, message.decode())  # where nothing was answered
+
+    def _add(self, session: Session, streams: set[int], number: int) -> bool:
+        if len(streams) >= _MOST_STREAMS:
+            streams.intersection_update([each for each in streams if session.is_open(each)])
+        if len(streams) >= _MOST_STREAMS:
+            return False
+        streams.add(number)
+        return True

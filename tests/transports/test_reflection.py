@@ -1,0 +1,326 @@
+"""What grpcurl and Postman ask a server that they have no proto files of. Black box, the same for both transports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc import aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha.reflection_pb2 import (
+    ExtensionRequest,
+    ServerReflectionRequest,
+    ServerReflectionResponse,
+)
+
+from ratelimit_service.proto.ratelimit_pb2 import DESCRIPTOR
+from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import PATIENCE
+
+from . import h2
+from .h2 import Peer
+from .test_transport import CHECK, Served, Start, served, start, transport
+
+__all__ = ["served", "start", "transport"]
+
+SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
+VERSIONS = ("v1", "v1alpha")
+NOT_FOUND, INVALID_ARGUMENT = 5, 3
+LARGEST = 4_096
+
+
+def path(version: str) -> str:
+    return f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+
+
+def asking(served: Served, version: str) -> Any:  # grpc-stubs know no call without an iterator
+    return served.channel.stream_stream(
+        path(version), ServerReflectionRequest.SerializeToString, ServerReflectionResponse.FromString
+    )
+
+
+async def ask(
+    served: Served, *questions: ServerReflectionRequest, version: str = "v1"
+) -> list[ServerReflectionResponse]:
+    """The answers to questions that are all sent at once."""
+    return [answer async for answer in asking(served, version)(iter(questions), timeout=PATIENCE)]
+
+
+def symbol(name: str) -> ServerReflectionRequest:
+    return ServerReflectionRequest(file_containing_symbol=name)
+
+
+def names(answer: ServerReflectionResponse) -> list[str]:
+    """The names of the files in an answer."""
+    files = answer.file_descriptor_response.file_descriptor_proto
+    return [descriptor_pb2.FileDescriptorProto.FromString(file).name for file in files]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_services_are_named(served: Served, version: str) -> None:
+    """All that is served, in both versions."""
+    question = ServerReflectionRequest(host="limiter", list_services="*")
+    (answer,) = await ask(served, question, version=version)
+    assert [
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ] == [service.name for service in answer.list_services_response.service]
+    assert ("limiter", question) == (answer.valid_host, answer.original_request)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        SERVICE,
+        f"{SERVICE}.ShouldRateLimit",
+        "envoy.service.ratelimit.v3.RateLimitRequest",
+        "envoy.service.ratelimit.v3.RateLimitResponse.Code",
+        "grpc.health.v1.Health.Watch",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflectionRequest.host",
+        "google.protobuf.Duration",
+    ],
+)
+async def test_a_symbol_is_described_with_all_that_it_takes(served: Served, name: str) -> None:
+    """The files, in any order and each once, make a pool that knows it: so a client can build a request."""
+    (answer,) = await ask(served, symbol(name))
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(file)
+        for file in answer.file_descriptor_response.file_descriptor_proto
+    ]
+    assert len(files) == len({file.name for file in files})
+    known: set[str] = set()
+    pool = descriptor_pool.DescriptorPool()
+    while left := [file for file in files if file.name not in known]:
+        ready = [file for file in left if known.issuperset(file.dependency)]
+        assert ready, f"{[file.name for file in left]} lack what they import"
+        for file in ready:
+            pool.Add(file)
+            known.add(file.name)
+    found = pool.FindFileContainingSymbol(name.removesuffix(".ShouldRateLimit").removesuffix(".Watch"))
+    assert files[0].name == found.name
+
+
+async def test_a_file_is_found_by_its_name(served: Served) -> None:
+    """The same one as by its symbol."""
+    by_name, by_symbol = await ask(
+        served, ServerReflectionRequest(file_by_filename=DESCRIPTOR.name), symbol(SERVICE)
+    )
+    assert by_name.file_descriptor_response == by_symbol.file_descriptor_response
+    assert DESCRIPTOR.name == names(by_name)[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "code"),
+    [
+        (symbol("envoy.service.ratelimit.v3.Nothing"), NOT_FOUND),
+        (symbol(""), NOT_FOUND),
+        (ServerReflectionRequest(file_by_filename="/etc/passwd"), NOT_FOUND),
+        (ServerReflectionRequest(all_extension_numbers_of_type=SERVICE), NOT_FOUND),
+        (
+            ServerReflectionRequest(
+                file_containing_extension=ExtensionRequest(containing_type=SERVICE, extension_number=1)
+            ),
+            NOT_FOUND,
+        ),
+        (ServerReflectionRequest(), INVALID_ARGUMENT),
+    ],
+    ids=["symbol", "empty", "file", "type", "extension", "nothing"],
+)
+async def test_what_is_not_there_is_an_answer_and_the_stream_goes_on(
+    served: Served, question: ServerReflectionRequest, code: int
+) -> None:
+    missing, listed = await ask(served, question, ServerReflectionRequest(list_services=""))
+    assert (code, question) == (missing.error_response.error_code, missing.original_request)
+    assert 4 == len(listed.list_services_response.service)
+
+
+async def test_a_message_has_no_extensions(served: Served) -> None:
+    name = health_pb2.HealthCheckRequest.DESCRIPTOR.full_name
+    (answer,) = await ask(served, ServerReflectionRequest(all_extension_numbers_of_type=name))
+    found = answer.all_extension_numbers_response
+    assert (name, []) == (found.base_type_name, list(found.extension_number))
+
+
+async def test_questions_are_answered_one_by_one(served: Served) -> None:
+    """As grpcurl asks: the next one depends on the answer before."""
+    call = asking(served, "v1")(timeout=PATIENCE)
+    await call.write(ServerReflectionRequest(list_services=""))
+    first = (await call.read()).list_services_response.service[0].name
+    await call.write(symbol(first))
+    described = await call.read()
+    assert DESCRIPTOR.name == names(described)[0]
+    await call.done_writing()
+    assert aio.EOF == await call.read()  # type: ignore[attr-defined]  # grpc-stubs lack it
+    assert grpc.StatusCode.OK == await call.code()
+
+
+async def test_no_question_is_no_error(served: Served) -> None:
+    assert [] == await ask(served)
+
+
+async def failing(served: Served, *messages: bytes) -> tuple[int, grpc.StatusCode]:
+    """How many answers there were, and how the stream ended."""
+    call: Any = served.channel.stream_stream(path("v1"), bytes, bytes)
+    call, answers = call(timeout=PATIENCE), 0
+    for message in messages:
+        await call.write(message)
+    with contextlib.suppress(aio.AioRpcError):
+        async for _ in call:
+            answers += 1
+    return answers, await call.code()
+
+
+LIST = ServerReflectionRequest(list_services="").SerializeToString()
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (b"\xff" * 9, grpc.StatusCode.INVALID_ARGUMENT),
+        (symbol("x" * LARGEST).SerializeToString(), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+    ids=["no message", "a large one"],
+)
+async def test_what_is_no_question_ends_the_stream(
+    served: Served, wrong: bytes, code: grpc.StatusCode, before: int
+) -> None:
+    """After the answers to those before it; other calls of the connection are served."""
+    assert (before, code) == await failing(served, *[LIST] * before, wrong)
+    assert [] != (await served.call(CHECK)).statuses
+
+
+async def test_an_open_stream_does_not_hold_up_the_stop(start: Start) -> None:
+    """A client that asks no more, and does not leave."""
+    served = await start()
+    call = asking(served, "v1")(timeout=PATIENCE)
+    await call.write(ServerReflectionRequest(list_services=""))
+    await call.read()
+    async with asyncio.timeout(5):
+        await served.server.stop(60)
+
+
+async def test_the_streams_of_strangers_are_bounded(start: Start) -> None:
+    """At the bound a new one is refused, and when one has ended there is room again."""
+    served = await start()
+    calls = [asking(served, "v1")(timeout=60) for _ in range(101)]
+    refused = []
+    for call in calls:
+        try:
+            await call.write(ServerReflectionRequest(list_services=""))
+            await call.read()
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            refused.append(await call.code())
+    assert [grpc.StatusCode.RESOURCE_EXHAUSTED] == refused
+    await calls[0].done_writing()
+    assert grpc.StatusCode.OK == await calls[0].code()
+    assert 1 == len(await ask(served, ServerReflectionRequest(list_services="")))
+    for call in calls:
+        call.cancel()
+
+
+# Bytes by hand.
+
+
+def opening(stream: int, version: str = "v1") -> bytes:
+    return h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.block(h2.replaced(path=path(version).encode())))
+
+
+def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
+    return h2.frame(h2.DATA, flags, stream, payload)
+
+
+@pytest.fixture
+async def peer(served: Served) -> AsyncIterator[Peer]:
+    peer = await Peer.connect(served.server.address)
+    yield peer
+    peer.close()
+
+
+QUESTIONS = (LIST, symbol(SERVICE).SerializeToString(), b"", symbol("x" * 300).SerializeToString())
+
+
+def split(whole: bytes, cuts: Sequence[int]) -> list[bytes]:
+    places = [0, *sorted(cuts), len(whole)]
+    return [whole[begin:end] for begin, end in pairwise(places)]
+
+
+@pytest.mark.parametrize("every", [1, 3, 5, 6, 300, 10_000])
+async def test_messages_may_be_cut_anywhere(served: Served, peer: Peer, every: int) -> None:
+    """A frame may end within the head of a message, within it, or have several; each is answered in its order."""
+    whole = b"".join(map(h2.message, QUESTIONS))
+    peer.send(opening(1))
+    for piece in split(whole, range(every, len(whole), every)):
+        peer.send(data(1, piece))
+    peer.send(data(1, b"", h2.END_STREAM))
+    answer = await peer.answer(1)
+    assert 0 == answer.status
+    assert list(QUESTIONS) == [
+        ServerReflectionResponse.FromString(each).original_request.SerializeToString()
+        for each in unframed(bytes(answer.body))
+    ]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [(h2.message(LIST)[:-1], 13), (h2.message(LIST)[:3], 13), (h2.message(LIST, compressed=1), 12)],
+    ids=["cut", "cut in its head", "compressed"],
+)
+async def test_a_broken_message_ends_the_stream(
+    served: Served, peer: Peer, rest: bytes, status: int, before: int
+) -> None:
+    """With an error, and after the answers to those before it; the connection goes on."""
+    peer.send(opening(1) + data(1, h2.message(LIST) * before + rest, h2.END_STREAM))
+    answer = await peer.answer(1)
+    assert before == len(unframed(bytes(answer.body)))
+    if served.server.TRANSPORT == "native":  # grpcio passes over what is cut off
+        assert status == answer.status
+    peer.send(h2.call(3, CHECK))
+    assert 0 == (await peer.answer(3)).status
+
+
+def unframed(body: bytes) -> list[bytes]:
+    """The messages in a body."""
+    found = []
+    while body:
+        size = int.from_bytes(body[1:5], "big")
+        found.append(body[5 : 5 + size])
+        body = body[5 + size :]
+    return found
+
+
+@pytest.mark.parametrize("transport", ["native"])
+async def test_a_flood_of_questions_ends_the_connection(served: Served) -> None:
+    """Each costs a unit of the abuse budget: a person asks a hundred, and nobody ten thousand."""
+    peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings(initial_window_size=2**31 - 1))
+    peer.send(h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")))
+    peer.send(opening(1))
+    flood = h2.message(symbol("nothing").SerializeToString()) * 200
+    for _ in range(10):
+        peer.send(data(1, flood))
+    goaway = await peer.until(h2.GOAWAY)
+    assert h2.ENHANCE_YOUR_CALM == int.from_bytes(goaway.payload[4:8], "big")
+    peer.close()
+
+
+@pytest.mark.parametrize("transport", ["native"])
+async def test_answers_that_nobody_reads_are_not_kept(start: Start) -> None:
+    """A peer that gives no window and goes on asking loses the stream; at most so many bytes are kept for it."""
+    served = await start(GrpcOptions())
+    peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings(initial_window_size=0))
+    peer.send(opening(1) + data(1, h2.message(symbol(SERVICE).SerializeToString()) * 300))
+    reset = await peer.until(h2.RST_STREAM)
+    assert h2.ENHANCE_YOUR_CALM == int.from_bytes(reset.payload, "big")
+    peer.send(h2.frame(h2.PING, 0, 0, bytes(8)))
+    await peer.until(h2.PING)
+    peer.close()
