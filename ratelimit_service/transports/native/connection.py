@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from ...listening.certificates import is_for
-from ._http2 import Session, Turn
+from ._http2 import Session
 from .methods import PATHS, REFLECT
 from .tls import Tls
 
 if TYPE_CHECKING:
-    from ..options import GrpcOptions
-    from .peers import Peers
+    from .host import Host
 
 PATIENCE = 10.0
 """Seconds that a peer has for introducing itself, and for taking a reply in full, before the connection is closed."""
@@ -43,38 +42,6 @@ _MOST_IDLE = 3_600.0
 
 NOTICE = 0.1
 """Seconds between asking a peer to open no more streams and taking none: what it has sent meanwhile is served."""
-
-
-class Host(Protocol):
-    """The server, as its connections know it."""
-
-    @property
-    def options(self) -> GrpcOptions:
-        """The limits."""
-        ...
-
-    @property
-    def turn(self) -> Turn:
-        """What all connections have read."""
-        ...
-
-    @property
-    def buffer(self) -> memoryview:
-        """What the event loop reads into: of all connections, because only one is read from at a time."""
-        ...
-
-    @property
-    def peers(self) -> Peers:
-        """All connections, this one included."""
-        ...
-
-    def made(self, connection: Connection) -> bool:
-        """A connection is there; return False where there are too many, or none is taken any more."""
-        ...
-
-    def lost(self, connection: Connection) -> None:
-        """A connection has gone."""
-        ...
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -132,7 +132,7 @@ class NativeServer:
         self._calls.settle()
         self.peers.ignore()
 
-    # What connections call: connection.Host.
+    # What connections call: host.Host.
 
     def made(self, connection: Connection) -> bool:
         """A connection is there; return False where there are too many, or none is taken any more."""
