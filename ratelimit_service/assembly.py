@@ -35,6 +35,7 @@ from .stores.layers.group_commit import CoalescingStore
 from .stores.layers.local_cache import LocalCache
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
+from .transports.choice import native_server
 from .transports.options import GrpcOptions, Requested
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from .transports.native.server import NativeServer
 
 _DAY = 86_400
-_TO_HAVE_NATIVE = "install a wheel (`make wheel`), or install the package where a C compiler, Python's headers and libnghttp2-dev are"
 
 
 def make_store(
@@ -278,7 +278,7 @@ def make_grpc_server(
         else "",
     )
     native = (
-        None if settings.grpc_transport == "grpcio" else _native_server(settings.grpc_transport == "native")
+        None if settings.grpc_transport == "grpcio" else native_server(settings.grpc_transport == "native")
     )
     # Only the transport in use is imported: each takes megabytes.
     if native is None:
@@ -291,31 +291,6 @@ def make_grpc_server(
     show(f"{metric}held_bytes", lambda: server.turn.budget.held)
     show(f"{metric}connections_closed", lambda: server.peers.closed)
     return server
-
-
-def _native_server(required: bool) -> type[NativeServer] | None:
-    """Return the native server; where it cannot be used, None and a line in the log, or StartError where it is required."""
-    try:
-        from .transports.native.server import NativeServer, check_library
-
-        check_library()
-    except ImportError as error:
-        why = f"it is not built ({error})"
-    except StartError as error:
-        why = str(error)
-    else:
-        return NativeServer
-    if required:
-        raise StartError(
-            f"GRPC_TRANSPORT=native cannot be used: {why}. To have it, {_TO_HAVE_NATIVE}; or give grpcio"
-        )
-    structlog.get_logger("ratelimit_service").warning(
-        "gRPC is served by grpcio, which takes several times the CPU: the native transport cannot be used",
-        why=why,
-        to_have_it=_TO_HAVE_NATIVE,
-        to_do_without="set GRPC_TRANSPORT=grpcio",
-    )
-    return None
 
 
 def grpc_certificates(settings: Settings) -> Certificates | None:
