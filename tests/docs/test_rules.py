@@ -117,7 +117,7 @@ async def test_requests_are_answered_as_the_table_says(table: Table) -> None:
         told = {
             "answer": in_words(decision),
             "used": used_in_words(decision),
-            "told of": told_of_in_words(decision.statuses[0]),
+            "status shows": shown_in_words(decision.statuses[0]),
             "body": decision.body.decode(),
         }
         if "message" in row:
@@ -161,7 +161,7 @@ def used_in_words(decision: Decision) -> str:
     )
 
 
-def told_of_in_words(status: Status) -> str:
+def shown_in_words(status: Status) -> str:
     """The limit that a status tells of: `dba-hourly, 2400 s`."""
     return f"{status.limit.name}, {status.reset} s" if status.limit else "no limit" if status.reset else ""
 
@@ -187,7 +187,7 @@ def test_windows_begin_and_end_as_the_table_says() -> None:
     assert expected == actual
 
 
-@tables_of_pages("limits", "count_refused, where it is not given")
+@tables_of_pages("limits", "default of count_refused")
 def test_what_is_refused_is_counted_where_the_table_says(table: Table) -> None:
     """The default of count_refused, by the kind of the limits."""
     rules = [
@@ -319,7 +319,7 @@ def log() -> Iterator[io.StringIO]:
 
 async def test_what_can_be_seen_coming_is_what_the_page_shows(log: io.StringIO) -> None:
     """The lines of the log, the metrics and the decision log after the charge that is shown."""
-    rules, asked, logged, shown, decided = section(BUDGETS, "## See it coming")
+    rules, asked, logged, shown, decided = section(BUDGETS, "## Warnings, gauges and the decision log")
     written: list[bytes] = []
     writer = LineWriter(written.append)
     metrics = Metrics()
