@@ -103,11 +103,30 @@ def _costs(results: Results) -> Iterator[Goal]:
     few, many = results.find("rules/10"), results.find("rules/10000")
     text = "10,000 rules cost at most 1.1 times what 10 rules do"
     yield _ratio(text, many, few, lambda run: run.server_cpu, 1.1)
+    yield from _amended(results)
     for store in ("Redis", "memory"):
         four = results.find(named("native", store.lower(), FOUR_BY_TWO, WIDE))
         one = results.find(named("native", store.lower(), "charge", WIDE))
         text = f"{FOUR_BY_TWO} cost at most 2.5 times what one does, {store}"
         yield _ratio(text, four, one, lambda run: 1 / run.rate, 2.5)
+
+
+def _amended(results: Results) -> Iterator[Goal]:
+    found = results.amended
+    for text, one, other, most in (
+        (
+            "10,000 amendments, one for each team of mixed traffic, cost a decision at most 3 %",
+            "with",
+            "without",
+            1.03,
+        ),
+        ("10,000 limits of their own cost no more as amendments than as rules", "own", "rules", 1.0),
+    ):
+        if found:
+            ratio = found[one] / found[other]
+            yield Goal(text, f"{(ratio - 1) * 100:+.1f} %", ratio <= most)
+        else:
+            yield Goal(text, "", False)
 
 
 def _ratio(text: str, run: Run | None, base: Run | None, cost: Callable[[Run], float], most: float) -> Goal:

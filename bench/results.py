@@ -98,6 +98,8 @@ class Results:
     runs: list[Run] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     """Microseconds a decision, by stage, inside the process."""
+    amended: dict[str, float] = field(default_factory=dict)
+    """Microseconds a decision inside the process, by turns: see stages.amended."""
     failures: dict[str, str] = field(default_factory=dict)
     """What became of scenarios that did not come to their end, by name."""
 

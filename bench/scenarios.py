@@ -254,3 +254,4 @@ def _ten_minutes(bench: Bench) -> None:
 def _stages(bench: Bench) -> None:
     """In a process of its own, so that nothing of ours is in its way."""
     bench.results.stages = measure_apart(bench.seconds)
+    bench.results.amended = measure_apart(bench.seconds, "amended")

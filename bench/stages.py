@@ -1,10 +1,11 @@
 """The cost of a decision by stage, inside one process: no network, no Redis, the real parts with everything switched on.
 
-    python -m bench.stages [SECONDS]
+    python -m bench.stages [SECONDS] [amended]
 
 Clocks stand where the ports are (ports.py, service.Call): between decoding and `submit`, at `CounterStore.hit` and its
 `then`, at `Observer.decided` and at `Call.reply`. So this knows nothing of what is inside a stage. What the clocks themselves
-cost is measured and taken off. Prints JSON: microseconds a decision, by stage.
+cost is measured and taken off. Prints JSON: microseconds a decision, by stage; with "amended", of a whole decision without
+amendments and with 10,000 of them, by turns.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ratelimit_service.core.amendments.index import Amendments
+from ratelimit_service.core.amendments.model import Amendment, override
+from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Hit, Request
@@ -35,7 +39,7 @@ from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import codec
 
 from .machine import SERVER_CORE, pin
-from .messages import requests, rules
+from .messages import DOMAIN, LIMIT, TEAMS, requests, rules
 from .nothing import DECISION
 from .servers import ROOT
 
@@ -119,37 +123,80 @@ class WatchedCall:
         self._watch.mark("encode")
 
 
-def measure(traffic: str, seconds: float) -> dict[str, float]:
-    """Microseconds a decision, by stage, of requests of a traffic; the best of several rounds, since noise only adds."""
-    bodies = [request.body[5:] for request in requests(traffic, BATCH * _BATCHES)]
-    watch = Watch()
-    store = WatchedStore(time.time)
-    store.watch = watch
-    metrics = Metrics(10_000)
-    observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000))
-    service = RateLimitService(store, WatchedObserver(observers, watch), time.time)
-    tree = RuleTree(load([read("rules.yaml", rules().encode())]).domains)
-    service.use(tree)
-    metrics.config_loaded(tree, time.time())
-    best = dict.fromkeys((*STAGES, OF_NOTHING), float("inf"))
-    until = clock() + seconds
-    done = 0
-    own = float("inf")
-    while done < 2 or clock() < until:
+class Rounds:
+    """The real parts with everything switched on, and requests of a traffic that they decide on again and again."""
+
+    def __init__(self, traffic: str, amendments: Iterable[Amendment] = (), more_rules: str = "") -> None:
+        self._bodies = [request.body[5:] for request in requests(traffic, BATCH * _BATCHES)]
+        self._watch = watch = Watch()
+        store = WatchedStore(time.time)
+        store.watch = watch
+        metrics = Metrics(10_000)
+        observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000))
+        index = Amendments()
+        for amendment in amendments:
+            index.put(amendment)
+        observer = WatchedObserver(observers, watch)
+        self._service = RateLimitService(store, observer, time.time, amendments=index)
+        tree = RuleTree(load([read("rules.yaml", (rules() + more_rules).encode())]).domains)
+        self._service.use(tree)
+        metrics.config_loaded(tree, time.time())
+        self._own = float("inf")
+
+    def __call__(self) -> dict[str, float]:
+        """Do a round, and return the microseconds a decision by stage."""
+        watch, bodies = self._watch, self._bodies
         watch.spent, watch.marks = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0)
         for at in range(0, len(bodies), BATCH):
-            _batch(service, watch, bodies[at : at + BATCH])
-        own, encoded = min(own, _cost_of_a_mark()), watch.spent["encode"]
-        for stage in STAGES:
-            spent = max(0.0, watch.spent[stage] - own * watch.marks[stage])
-            best[stage] = min(best[stage], spent / len(bodies) * 1e6)
+            _batch(self._service, watch, bodies[at : at + BATCH])
+        self._own, encoded = min(self._own, _cost_of_a_mark()), watch.spent["encode"]
+        found = {
+            stage: max(0.0, watch.spent[stage] - self._own * watch.marks[stage]) / len(bodies) * 1e6
+            for stage in STAGES
+        }
         watch.begin()
         for _ in bodies:
             codec.encode(DECISION)
         watch.mark("encode")
-        best[OF_NOTHING] = min(best[OF_NOTHING], (watch.spent["encode"] - encoded) / len(bodies) * 1e6)
+        found[OF_NOTHING] = (watch.spent["encode"] - encoded) / len(bodies) * 1e6
+        return found
+
+
+def by_turns(rounds: Sequence[Rounds], seconds: float) -> list[dict[str, float]]:
+    """Do rounds of each by turns, and return the best of each stage, since noise only adds."""
+    best = [dict.fromkeys((*STAGES, OF_NOTHING), float("inf")) for _ in rounds]
+    until = clock() + seconds
+    done = 0
+    while done < 2 or clock() < until:
+        for known, again in zip(best, rounds, strict=True):
+            known.update({stage: min(known[stage], spent) for stage, spent in again().items()})
         done += 1
     return best
+
+
+def measure(traffic: str, seconds: float) -> dict[str, float]:
+    """Microseconds a decision, by stage, of requests of a traffic."""
+    (found,) = by_turns([Rounds(traffic)], seconds)
+    return found
+
+
+def amended(seconds: float) -> dict[str, float]:
+    """Microseconds a decision of mixed traffic, by what its 10,000 teams have.
+
+    "without": nothing. "with": an amendment each, of ten limits in all, as where limits come in tiers. "own": an amendment each,
+    each with a limit of its own. "rules": the same limits, and a rule for each.
+    """
+    tiers = [override(parse(DOMAIN, f"team=t{team}"), LIMIT - 1 - team % 10) for team in range(TEAMS)]
+    own = [override(parse(DOMAIN, f"team=t{team}"), LIMIT - team) for team in range(TEAMS)]
+    each = "".join(
+        f"  - {{key: team, value: t{team}, rate_limit: {{unit: year, tokens_per_unit: {LIMIT - team}}}}}\n"
+        for team in range(TEAMS)
+    )
+    rounds = [Rounds("mixed"), Rounds("mixed", tiers), Rounds("mixed", own), Rounds("mixed", more_rules=each)]
+    gc.collect()
+    gc.freeze()
+    totals = [sum(found[stage] for stage in STAGES) for found in by_turns(rounds, seconds)]
+    return dict(zip(("without", "with", "own", "rules"), totals, strict=True))
 
 
 def _batch(service: RateLimitService, watch: Watch, bodies: Sequence[bytes]) -> None:
@@ -174,13 +221,15 @@ async def main() -> None:
     pin(os.getpid(), SERVER_CORE)
     gc.collect()
     gc.freeze()
-    sys.stdout.write(json.dumps(measure("charge", seconds)) + "\n")
+    of_amendments = sys.argv[2:] == ["amended"]
+    found = amended(seconds) if of_amendments else measure("charge", seconds)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
-def measure_apart(seconds: float) -> dict[str, float]:
-    """The same in a process of its own."""
+def measure_apart(seconds: float, *what: str) -> dict[str, float]:
+    """The same in a process of its own; `what` is "amended" for the cost of amendments."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.stages", str(seconds)],
+        [sys.executable, "-m", "bench.stages", str(seconds), *what],
         cwd=ROOT,
         capture_output=True,
         text=True,

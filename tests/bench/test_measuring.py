@@ -46,6 +46,13 @@ def test_every_stage_of_a_decision_is_timed() -> None:
     assert all(0 < microseconds < 10_000 for microseconds in found.values()), found
 
 
+def test_the_cost_of_amendments_is_measured_by_turns() -> None:
+    """A decision without, with 10,000 of them, and with as many rules."""
+    found = stages.amended(0)
+    assert ["without", "with", "own", "rules"] == list(found)
+    assert all(0 < microseconds < 10_000 for microseconds in found.values()), found
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """One whose counters are a Redis that the test has written to."""

@@ -53,7 +53,9 @@ def test_latency_is_in_milliseconds_and_counts_what_envoy_would_not_have_waited_
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     """So that a report can be made again without measuring again."""
-    results = Results(MACHINE, [run("a", extra={"errors": 3.0})], {"decode": 1.5}, {"b": "it broke"})
+    results = Results(
+        MACHINE, [run("a", extra={"errors": 3.0})], {"decode": 1.5}, {"own": 2.5}, {"b": "it broke"}
+    )
     results.dump(tmp_path / "results.json")
     assert results == Results.load(tmp_path / "results.json")
 
@@ -67,6 +69,16 @@ def test_units_are_of_the_same_shape_in_the_same_run(rate: float, met: str) -> N
     assert "not measured" == verdict(results, "charges on Redis, 4 × 25")
     results.runs.append(run(named("native", "redis", "charge", WIDE), rate=rate))
     assert met == verdict(results, "charges on Redis, 4 × 25")
+
+
+@pytest.mark.parametrize("with_them, own, met", [(1.03, 1.2, "yes"), (1.031, 1.201, "**no**")])
+def test_amendments_are_compared_with_none_and_with_rules(with_them: float, own: float, met: str) -> None:
+    """By what a decision costs in one process."""
+    texts = ("10,000 amendments", "10,000 limits of their own")
+    results = Results(MACHINE)
+    assert ["not measured"] * 2 == [verdict(results, text) for text in texts]
+    results.amended = {"without": 1.0, "with": with_them, "own": own, "rules": 1.2}
+    assert [met] * 2 == [verdict(results, text) for text in texts]
 
 
 @pytest.mark.parametrize("many, met", [(11.0, "yes"), (11.2, "**no**")])
