@@ -1,4 +1,4 @@
-"""The service as the tests of its answers use it: rules from YAML, counters in memory, a clock that stands until told."""
+"""The service in tests of its answers: rules from YAML, counters in memory, a clock that tests set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Asked:
 
 
 class Unobserved:
-    """An observer that looks away."""
+    """An observer that does nothing."""
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         pass
@@ -48,7 +48,7 @@ class Unobserved:
 
 
 class Recording(MemoryStore):
-    """A store that remembers what it was asked: for each hand-over its groups of hits."""
+    """A store that keeps its hits: the groups of each call."""
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
@@ -125,7 +125,7 @@ class Limiter:
 
 
 def descriptor(entries: str, hits: int | None = None, override: Override | None = None) -> Descriptor:
-    """The descriptor with the entries `key=value key=value`; hits below 0 are given back."""
+    """Return the descriptor with the entries `key=value key=value`. Hits below 0 are a refund."""
     negative = hits is not None and hits < 0
     return Descriptor(entries_of(entries), None if hits is None else abs(hits), override, negative)
 
@@ -136,7 +136,7 @@ def entries_of(text: str) -> tuple[Entry, ...]:
 
 
 def said(decision: Decision) -> str:
-    """A decision in one line: `OVER_LIMIT: OK 9 3600, OVER_LIMIT 0 60`."""
+    """Return a decision in one line: `OVER_LIMIT: OK 9 3600, OVER_LIMIT 0 60`."""
     return f"{decision.code.name}: {', '.join(map(told, decision.statuses))}"
 
 
@@ -152,7 +152,7 @@ Row = tuple[int, int | None, str]
 
 
 def replay(limiter: Limiter, rows: Iterable[Row], entries: str = "team=dba") -> list[Row]:
-    """The rows as they turn out, to be compared with themselves."""
+    """Return the rows as they turn out, for a comparison with the expected ones."""
     turned_out: list[Row] = []
     for later, hits, _ in rows:
         limiter.now += later

@@ -1,4 +1,4 @@
-"""Every store, for the one suite that all of them pass."""
+"""Every store, for the contract suite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = 1_795_249_200.0
 
 @dataclass
 class Bench:
-    """A store on the test bench: `hit` waits for the outcomes, and insists that they come exactly once."""
+    """A store under test. `hit` waits for the outcomes, and asserts that they arrive exactly once."""
 
     store: CounterStore
     name: str
@@ -51,7 +51,7 @@ class Bench:
         return answers[0]
 
     async def counts(self, *hits: Hit) -> list[object]:
-        """The outcome of one group."""
+        """Return the outcome of one group."""
         (outcome,) = await self.hit(hits)
         assert not isinstance(outcome, Exception), outcome
         return list(outcome)

@@ -1,4 +1,4 @@
-"""What every store does with hits (ports.CounterStore)."""
+"""The contract of every store about hits (ports.CounterStore)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def gated(key: str, amount: int, limit: int, gate: int = Gate.REFUSES | Gate.YIE
 
 
 async def test_a_count_is_what_was_there_before_the_hit(bench: Bench) -> None:
-    """Three charges see nothing, then the first, then both."""
+    """Of three charges, the first returns 0, the second the first, and the third both."""
     assert await bench.counts(add(A, 40)) == [0]
     assert await bench.counts(add(A, 2)) == [40]
     assert await bench.counts(add(A, 1)) == [42]
 
 
 async def test_hits_of_a_batch_are_applied_one_after_another(bench: Bench) -> None:
-    """Each hit of a batch sees those before it, in its own group and in earlier ones."""
+    """Each hit sees those before it, in its own group and in earlier ones."""
     assert await bench.hit([add(A, 1), add(A, 2)], [add(A, 3), add(B, 5)], [add(B, 1)]) == [
         [0, 1],
         [3, 0],
@@ -48,27 +48,27 @@ async def test_hits_of_a_batch_are_applied_one_after_another(bench: Bench) -> No
 
 
 async def test_a_check_reads_and_writes_nothing(bench: Bench) -> None:
-    """A hit of 0 tells what is there and leaves no counter behind."""
+    """It returns the count, and creates no counter."""
     assert await bench.counts(add(A, 0)) == [0]
     assert await bench.store.read_bucket("{d|k=a}") == {}
     await bench.counts(add(A, 7))
     assert await bench.counts(add(A, 0), add(A, 0)) == [7, 7]
 
 
-async def test_a_refund_never_leaves_less_than_nothing(bench: Bench) -> None:
-    """Giving back more than was taken leaves 0, and nothing is owed afterwards."""
+async def test_a_refund_stops_at_0(bench: Bench) -> None:
+    """A refund of more than was charged leaves 0, and no debt."""
     assert await bench.counts(add(A, 10), add(A, -4), add(A, -100), add(A, -1), add(A, 3)) == [0, 10, 6, 0, 0]
     assert await bench.counts(add(A, 0)) == [3]
 
 
 async def test_a_refund_to_an_unused_bucket_leaves_no_counter(bench: Bench) -> None:
-    """Where nothing was taken there is nothing to give back."""
+    """There is nothing to refund."""
     assert await bench.counts(add(A, -5)) == [0]
     assert await bench.store.read_bucket("{d|k=a}") == {}
 
 
 async def test_counters_saturate(bench: Bench) -> None:
-    """2^53-1 is where a counter stops, whatever is added, and it stays exact up to there."""
+    """At 2^53-1, and they are exact up to there."""
     assert await bench.counts(add(A, COUNTER_MAX - 1), add(A, 1), add(A, COUNTER_MAX), add(A, 0)) == [
         0,
         COUNTER_MAX - 1,
@@ -79,7 +79,7 @@ async def test_counters_saturate(bench: Bench) -> None:
 
 
 async def test_groups_without_hits_are_answered_too(bench: Bench) -> None:
-    """A request that nothing limits has no hits, alone and among others."""
+    """A request without limits has no hits, alone and among others."""
     assert [[]] == listed(await bench.hit([]))
     assert [[], [0], []] == listed(await bench.hit([], [add(A, 1)], []))
 
@@ -148,7 +148,7 @@ GATES = [
 async def test_a_refused_group_is_held_back(
     bench: Bench, hits: list[Hit], counts: list[int], left: dict[str, int], keys: dict[str, str]
 ) -> None:
-    """Whether a hit of a gated group is counted depends on the whole group, judged by what was there before it."""
+    """The whole group decides whether a gated hit is counted, by the counters before it."""
     if bench.slotted and keys is IN_THREE_BUCKETS:
         pytest.skip("in a Cluster, a group is one step for each of its buckets")
     assert await bench.counts(*[replace(hit, key=keys[hit.key]) for hit in hits]) == counts
@@ -159,13 +159,13 @@ async def test_a_refused_group_is_held_back(
 
 
 async def test_a_check_over_the_limit_holds_the_others_back(bench: Bench) -> None:
-    """A check refuses its request where the counter holds more than the limit already."""
+    """A check refuses its request if the counter is above the limit already."""
     await bench.counts(add(A, 11))
     assert await bench.counts(gated(A, 0, 10), gated(A_DAY, 3, 10)) == [11, ~0]
 
 
 async def test_gated_and_plain_groups_keep_their_order_in_a_batch(bench: Bench) -> None:
-    """A group is judged when its turn comes: it sees what the groups before it have counted, and not those after."""
+    """A group sees the counts of the groups before it, and not of those after it."""
     assert await bench.hit([add(A, 10)], [gated(A, 1, 10), gated(A_DAY, 1, 10)], [add(A_DAY, 5)]) == [
         [0],
         [10, ~0],
@@ -173,8 +173,8 @@ async def test_gated_and_plain_groups_keep_their_order_in_a_batch(bench: Bench) 
     ]
 
 
-async def test_forget_deletes_one_bucket_and_no_other(bench: Bench) -> None:
-    """All windows of the bucket go, and what they held is told; a bucket whose name begins alike stays."""
+async def test_delete_bucket_deletes_one_bucket_and_no_other(bench: Bench) -> None:
+    """It deletes all windows, and returns their values. A bucket whose name begins alike stays."""
     other = "{d|k=a*}:hour:2026-11-21T08Z"
     await bench.counts(add(A, 4), add(A.replace("hour", "day"), 5), add(other, 6), add(B, 7))
     assert await bench.store.delete_bucket("{d|k=a}") == {A: 4, A.replace("hour", "day"): 5}
@@ -204,8 +204,8 @@ async def test_a_batch_of_many_hits_is_one_call(bench: Bench) -> None:
     assert await bench.hit(*groups[:3]) == [[1], [2], [3]]
 
 
-async def test_a_key_that_is_no_counter_fails_its_own_hit(bench: Bench) -> None:
-    """Of three hits the one on a text fails, whichever way it is touched; the others are counted."""
+async def test_a_key_that_is_not_a_counter_fails_its_own_hit(bench: Bench) -> None:
+    """Of three hits, the one on a text fails, and the others are counted."""
     if bench.name != "redis":
         pytest.skip("the memory store holds nothing but integers")
     bench.set_raw(B, "text")
@@ -218,6 +218,6 @@ async def test_a_key_that_is_no_counter_fails_its_own_hit(bench: Bench) -> None:
 
 
 async def test_a_counter_set_by_hand_is_taken_as_it_is(bench: Bench) -> None:
-    """What an operator writes with SET counts from then on."""
+    """A value that an operator writes with SET counts from then on."""
     bench.set_raw(A, "4211")
     assert await bench.counts(add(A, 1), add(A, 0)) == [4211, 4212]

@@ -1,4 +1,4 @@
-"""Budgets of tokens: checks, charges, refunds, several windows, and requests that are held back."""
+"""Token budgets: checks, charges, refunds, several windows, and requests that are not counted."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def team(hits: int | None = None, *, name: str = "dba", negative: bool = False) 
 
 
 def ask(limiter: Limiter, *descriptors: Descriptor, hits: int = 0) -> tuple[str, list[tuple[str, int]]]:
-    """Overall verdict, and code and remaining of each status."""
+    """Return the overall verdict, and code and remaining of each status."""
     decision = limiter.answer(Request("llm", descriptors, hits))
     return decision.code.name, [(status.code.name, status.remaining) for status in decision.statuses]
 
 
 def test_a_budget_is_checked_charged_and_refused() -> None:
-    """The sequence of a gateway: what is used up is refused, and what crosses the line succeeds."""
+    """The calls of a gateway: the charge that crosses the limit succeeds, and the next check is refused."""
     limiter = Limiter(TEAM)
     rows = [
         # a check counts nothing
@@ -65,36 +65,36 @@ def test_a_budget_is_checked_charged_and_refused() -> None:
         assert (code, [(code, remaining)]) == ask(limiter, team(abs(hits), negative=hits < 0)), hits
 
 
-def test_a_call_that_does_not_say_its_cost_is_a_check() -> None:
-    """Upstream would count 1, and turn the budget into a limit of requests without telling anybody."""
+def test_a_call_without_a_hits_addend_is_a_check() -> None:
+    """Upstream would count 1, and silently turn the budget into a request limit."""
     limiter = Limiter(TEAM)
     assert [("OK", 100)] * 3 == [ask(limiter, team())[1][0] for _ in range(3)]
     ask(limiter, team(100))
     assert "OVER_LIMIT" == ask(limiter, team())[0]
 
 
-def test_the_cost_may_be_the_requests() -> None:
-    """hits_addend of the request is the cost of every descriptor that has none; there 0 is unset."""
+def test_the_hits_addend_may_be_that_of_the_request() -> None:
+    """It applies to descriptors without their own. There, 0 means unset."""
     limiter = Limiter(TEAM)
     assert [("OK", 70)] == ask(limiter, team(), hits=30)[1]
     assert [("OK", 70)] == ask(limiter, team(), hits=0)[1]
 
 
 def test_an_empty_budget_lets_nothing_through() -> None:
-    """A limit of 0 refuses the very first check."""
+    """A limit of 0 refuses the first check."""
     limiter = Limiter(TEAM.replace("100", "0"))
     assert ("OVER_LIMIT", [("OVER_LIMIT", 0)]) == ask(limiter, team(0))
 
 
-def test_a_budget_may_be_larger_than_the_protocol_can_say() -> None:
-    """30,000,000,000 are counted exactly; what is left saturates only on the wire."""
+def test_a_budget_may_be_larger_than_the_protocol_can_express() -> None:
+    """30,000,000,000 is counted exactly. Only on the wire, the remaining amount saturates."""
     limiter = Limiter(TEAM.replace("100", "30_000_000_000"))
     assert [("OK", 20_000_000_000)] == ask(limiter, team(10_000_000_000))[1]
     assert [("OK", 0)] == ask(limiter, team(20_000_000_000))[1]
     assert "OVER_LIMIT" == ask(limiter, team(0))[0]
 
 
-def test_all_windows_are_charged_and_the_fullest_is_told() -> None:
+def test_all_windows_are_charged_and_the_fullest_is_shown() -> None:
     """An hour of 100 and a day of 250 on one bucket, hour after hour."""
     limiter = Limiter(DBA)
     rows = [
@@ -129,8 +129,8 @@ def test_all_windows_are_charged_and_the_fullest_is_told() -> None:
         ), later
 
 
-def test_of_windows_that_reset_together_the_longer_is_told() -> None:
-    """In the last hour of the day both the hour and the day are used up until midnight."""
+def test_of_windows_that_reset_together_the_longer_is_shown() -> None:
+    """In the last hour of the day, both the hour and the day are used up until midnight."""
     limiter = Limiter(DBA, now=MIDNIGHT + 86_399)
     ask(limiter, team(250))
     (status,) = limiter.answer(Request("llm", (team(0),))).statuses
@@ -148,8 +148,8 @@ descriptors:
 """
 
 
-def test_a_minute_that_refuses_does_not_burn_the_day() -> None:
-    """In a list of requests_per_unit a refused request consumes nothing."""
+def test_a_refusal_by_the_minute_does_not_use_up_the_day() -> None:
+    """In a list of requests_per_unit, a refused request is not counted."""
     limiter = Limiter(REQUESTS)
     assert ["OK", "OK", *["OVER_LIMIT"] * 10] == [ask(limiter, team())[0] for _ in range(12)]
     limiter.now += 60
@@ -185,8 +185,8 @@ def left(limiter: Limiter, key: str) -> int:
     return limiter.answer(Request("llm", of(key, hits=0))).statuses[0].remaining
 
 
-def test_what_another_rule_refuses_consumes_nothing_where_a_rule_says_so() -> None:
-    """The gate opens once; then `kept` and the estimate keep what they have, and the budget is charged as ever."""
+def test_a_refusal_by_another_rule_is_not_counted_with_count_refused_false() -> None:
+    """`kept` and the estimate are counted once; the budget is always charged."""
     limiter = Limiter(MIXED)
     keys = ("kept", "gate", "estimate", "tokens")
     assert Code.OK is limiter.answer(Request("llm", of(*keys))).code
@@ -195,15 +195,15 @@ def test_what_another_rule_refuses_consumes_nothing_where_a_rule_says_so() -> No
     assert [9, 99, 96] == [left(limiter, key) for key in ("kept", "estimate", "tokens")]
 
 
-def test_a_rule_on_trial_holds_nothing_back() -> None:
-    """A shadow rule refuses nobody, so nobody's request is refused by it."""
+def test_a_rule_in_shadow_mode_holds_nothing_back() -> None:
+    """It refuses no request, so other rules count as usual."""
     limiter = Limiter(MIXED)
     assert Code.OK is limiter.answer(Request("llm", of("tried", "kept"))).code
     assert 9 == left(limiter, "kept")
 
 
-def test_a_charge_on_a_budget_is_counted_whatever_stop_when_over_says() -> None:
-    """STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT is for requests: tokens that were used were used."""
+def test_a_charge_on_a_budget_is_always_counted() -> None:
+    """STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT is for requests. Tokens are spent already."""
     limiter = Limiter(MIXED, stop_when_over=True)
     for _ in range(3):
         limiter.answer(Request("llm", of("gate", "tokens")))
@@ -223,8 +223,8 @@ descriptors:
 """
 
 
-def test_what_meets_no_rule_can_be_refused() -> None:
-    """The descriptor's status has no limit, the others are as ever, and there is nothing to wait for."""
+def test_an_unmatched_descriptor_can_be_refused() -> None:
+    """Its status has no limit, other statuses are as usual, and there is no reset."""
     limiter = Limiter(
         STRICT, refusal_headers=frozenset(("retry-after", "content-type")), error_format="openai"
     )
@@ -238,7 +238,7 @@ def test_what_meets_no_rule_can_be_refused() -> None:
 
 
 def test_a_request_that_lacks_a_key_is_refused() -> None:
-    """A gateway drops a descriptor whose expression fails; without the key the quota would be bypassed."""
+    """A gateway drops a descriptor whose expression fails. Without required_keys, this bypasses the quota."""
     limiter = Limiter(STRICT, error_format="openai")
     decision = limiter.answer(Request("llm", of("user")))
     assert Code.OVER_LIMIT is decision.code
@@ -249,8 +249,8 @@ def test_a_request_that_lacks_a_key_is_refused() -> None:
     assert 97 == limiter.answer(Request("llm", (team(0), *of("user")))).statuses[1].remaining
 
 
-def test_an_override_keeps_the_kind_of_what_it_overrides() -> None:
-    """It takes the place of the window of its unit; the day goes on beside it."""
+def test_an_override_keeps_the_kind_of_the_limit() -> None:
+    """It replaces the window with the same unit. The daily limit still applies."""
     limiter = Limiter(DBA)
 
     def charge(hits: int, amount: int, unit: Unit) -> tuple[str, int]:
@@ -270,7 +270,7 @@ def test_an_override_keeps_the_kind_of_what_it_overrides() -> None:
 def test_an_override_in_a_domain_of_budgets_is_a_budget(
     budget_domains: tuple[str, ...], expected: str
 ) -> None:
-    """Even where it meets no rule: 10 hits do not fit into a limit of 5 requests, and cross the line of a budget of 5."""
+    """Even without a rule: 10 hits exceed a limit of 5 requests, and cross a budget of 5."""
     limiter = Limiter(TEAM)
     limiter.service.use(
         RuleTree(load([read("rules", TEAM)], budget_domains=frozenset(budget_domains)).domains)
@@ -288,7 +288,7 @@ descriptors:
 
 
 def test_a_rule_may_show_its_limit_in_a_refusal_alone() -> None:
-    """An OK status says what is left and when it is new, and carries no limit: gateways then make no headers of it."""
+    """An OK status has the remaining amount and the reset, but no limit, so that gateways add no headers."""
     limiter = Limiter(QUIET)
     rows = [(0, Code.OK, "", 100), (120, Code.OK, "", 0), (0, Code.OVER_LIMIT, "hourly", 0)]
     for hits, code, name, remaining in rows:
@@ -303,8 +303,8 @@ def test_a_rule_may_show_its_limit_in_a_refusal_alone() -> None:
     assert (Code.OK, None, 0, 3600) == trial
 
 
-def test_a_limit_that_comes_with_the_request_is_shown_as_its_rule_is() -> None:
-    """On a refusal alone."""
+def test_an_override_is_shown_as_its_rule_is() -> None:
+    """In refusals only."""
     limiter = Limiter(QUIET)
     for hits, shown in ((7, False), (0, True)):
         descriptor = team(hits)._replace(override=Override(5, Unit.HOUR))

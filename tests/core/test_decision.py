@@ -1,7 +1,4 @@
-"""What one descriptor is told, call after call: each table is a rule, and rows of (seconds later, hits, answer).
-
-An answer is the code, what remains, and the seconds until the reset.
-"""
+"""The answers for one descriptor, call after call: tables with rows of (seconds, hits, answer)."""
 
 from __future__ import annotations
 
@@ -171,7 +168,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
 
 @pytest.mark.parametrize("rule, rows", TABLES.values(), ids=TABLES)
 def test_calls_are_answered_one_after_another(rule: str, rows: list[Row]) -> None:
-    """Each call is told what the calls before it have left."""
+    """Each call sees what the calls before it have left."""
     assert rows == replay(Limiter(rule), rows)
 
 
@@ -195,17 +192,17 @@ def test_calls_are_answered_one_after_another(rule: str, rows: list[Row]) -> Non
         (2**64 - 1, 0, COUNTER_MAX),
     ],
 )
-def test_hits_come_from_the_descriptor_or_else_from_the_request(
+def test_the_hits_addend_comes_from_the_descriptor_or_else_from_the_request(
     hits: int | None, request_hits: int, used: int | None
 ) -> None:
-    """A descriptor without hits of its own takes the request's, where 0 is not given and means 1."""
+    """In a request, 0 means unset, and so 1."""
     limiter = Limiter(hourly(10))
     limiter.ask(descriptor("team=dba", hits), hits=request_hits)
     assert used == limiter.used("team=dba")
 
 
-def test_a_refund_without_hits_of_its_own_gives_back_the_requests() -> None:
-    """is_negative_hits says which way, not how much."""
+def test_a_refund_without_a_hits_addend_takes_that_of_the_request() -> None:
+    """is_negative_hits is the sign, not the amount."""
     limiter = Limiter(hourly(10))
     limiter.ask(descriptor("team=dba", 9))
     refund = descriptor("team=dba")._replace(negative=True)
@@ -214,7 +211,7 @@ def test_a_refund_without_hits_of_its_own_gives_back_the_requests() -> None:
 
 
 def test_a_refund_of_nothing_is_a_check() -> None:
-    """Beyond the limit it is told so."""
+    """It is refused over the limit."""
     limiter = Limiter(hourly(1))
     limiter.ask(descriptor("team=dba", 2))
     nothing = descriptor("team=dba", 0)._replace(negative=True)
@@ -222,7 +219,7 @@ def test_a_refund_of_nothing_is_a_check() -> None:
 
 
 def test_another_value_of_the_key_has_a_bucket_of_its_own() -> None:
-    """What one team has used is not missed by another."""
+    """One team does not use up the limit of another."""
     limiter = Limiter(hourly(1))
     assert ["OK: OK 0 3600"] * 2 == [said(limiter.ask(f"team={team}")) for team in ("dba", "support")]
     assert "OVER_LIMIT: OVER_LIMIT 0 3600" == said(limiter.ask("team=dba"))
@@ -249,7 +246,7 @@ DAY = 86_400
     ],
 )
 def test_the_reset_is_the_end_of_the_window(window: str, begins: int, seconds: int) -> None:
-    """In whole seconds: all of the window at its first second, 1 at its last, and never 0."""
+    """In whole seconds: the length of the window in its first second, 1 in its last, and never 0."""
     limiter = Limiter(rules(f"requests_per_unit: 100, {window}"))
     resets = []
     for now in (begins, begins + seconds - 1, begins + seconds):
@@ -258,7 +255,7 @@ def test_the_reset_is_the_end_of_the_window(window: str, begins: int, seconds: i
     assert [f"OK: OK 99 {seconds}", "OK: OK 98 1", f"OK: OK 99 {seconds}"] == resets
 
 
-def test_a_window_is_no_longer_than_what_the_protocol_can_say() -> None:
+def test_a_window_is_no_longer_than_the_protocol_can_express() -> None:
     """10,000 years, counted from 1970."""
     limiter = Limiter(rules("requests_per_unit: 100, unit: year, unit_multiplier: 4294967295"))
     assert f"OK: OK 99 {315_576_000_000 - MIDNIGHT}" == said(limiter.ask("team=dba"))
@@ -268,12 +265,12 @@ def test_a_window_is_no_longer_than_what_the_protocol_can_say() -> None:
     "past, reset", [(0.0, 3600), (0.5, 3600), (1.0, 3599), (3598.999, 2), (3599.0, 1), (3599.999, 1)]
 )
 def test_a_part_of_a_second_belongs_to_the_second(past: float, reset: int) -> None:
-    """Nobody is told to wait 0 seconds."""
+    """A reset is never 0."""
     assert f"OK: OK 9 {reset}" == said(Limiter(hourly(10), now=MIDNIGHT + past).ask("team=dba"))
 
 
 def test_a_status_carries_the_limit_as_it_was_configured() -> None:
-    """The amount, the unit and the name are those of the file."""
+    """With the amount, the unit and the name of the file."""
     limiter = Limiter(rules("requests_per_unit: 7, unit: minute, unit_multiplier: 5, name: five"))
     (status,) = limiter.ask("team=dba").statuses
     assert status.limit is not None

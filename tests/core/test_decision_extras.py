@@ -1,4 +1,4 @@
-"""What an answer carries beside its statuses: the headers of LIMIT_RESPONSE_HEADERS_*, and RESPONSE_DYNAMIC_METADATA."""
+"""The content of an answer beside its statuses: LIMIT_RESPONSE_HEADERS_* and RESPONSE_DYNAMIC_METADATA."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ descriptors:
 
 
 def headers(keys: str, **settings: Any) -> str:
-    """The three headers of an answer, limit, remaining and reset, as `10 9 60`; empty where there are none."""
+    """Return the three headers of an answer, as `10 9 60`; empty if there are none."""
     names: dict[str, Any] = {
         "limit_header": "RateLimit-Limit",
         "remaining_header": "x-left",
@@ -74,17 +74,17 @@ def headers(keys: str, **settings: Any) -> str:
     ],
 )
 def test_the_headers_are_those_of_one_descriptor(keys: str, expected: str) -> None:
-    """The last that refuses, or else the first with the least left."""
+    """The last one that refuses, or else the first with the least left."""
     assert expected == headers(keys)
 
 
 def test_global_shadow_mode_leaves_the_headers_as_they_are() -> None:
-    """They say what would have been."""
+    """They show the refusal that did not happen."""
     assert "0 0 60" == headers("minute over", shadow_mode=True)
 
 
 def test_without_the_setting_there_are_no_headers() -> None:
-    """Nothing is added to an answer that was not asked for."""
+    """An answer has no headers by default."""
     decision = Limiter(RULES).ask("over")
     assert ((), None) == (decision.headers, decision.dynamic_metadata)
 
@@ -149,8 +149,8 @@ SILVER: dict[str, Any] = {
         ("stranger", None),
     ],
 )
-def test_the_metadata_of_what_passes_is_merged(keys: str, expected: dict[str, Any] | None) -> None:
-    """The first value wins; nothing comes from descriptors over their limit."""
+def test_the_metadata_of_rules_that_passed_is_merged(keys: str, expected: dict[str, Any] | None) -> None:
+    """The first value wins. Descriptors over their limit add nothing."""
     limiter = Limiter(METADATA, dynamic_metadata=True)
     if keys == "gold=a gold=a":  # used up before, so that neither passes
         limiter.ask("gold=a")
@@ -159,8 +159,8 @@ def test_the_metadata_of_what_passes_is_merged(keys: str, expected: dict[str, An
     assert expected == told.get("metadata")
 
 
-def test_what_is_told_never_changes_the_rules() -> None:
-    """Merging into the metadata of a rule would tell one caller's values to the next."""
+def test_merging_metadata_does_not_change_the_rules() -> None:
+    """Otherwise, the next caller would receive values of this one."""
     limiter = Limiter(METADATA, dynamic_metadata=True)
     assert limiter.service.tree is not None
     rules = limiter.service.tree.rules
@@ -211,24 +211,24 @@ def test_what_is_told_never_changes_the_rules() -> None:
         ([Descriptor(())], 0, {"domain": "d", "descriptors": [{"entries": []}]}),
     ],
 )
-def test_the_request_is_told_back(
+def test_the_metadata_has_the_request(
     descriptors: Sequence[Descriptor], hits: int, expected: dict[str, Any]
 ) -> None:
-    """Later filters and access logs see what was asked."""
+    """For later filters and access logs."""
     limiter = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True)
     assert expected == limiter.ask(*descriptors, hits=hits).dynamic_metadata
 
 
-def test_bytes_that_are_no_text_are_told_as_text() -> None:
-    """A protobuf Struct holds text; what is not is escaped."""
+def test_bytes_that_are_not_text_are_escaped() -> None:
+    """A protobuf Struct has only text."""
     entries = Descriptor((Entry(b"k\xff", b"\x00\xe2\x82"),))
     told = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True).ask(entries).dynamic_metadata
     assert told is not None
     assert [{"entries": [r"k\xff=\x00\xe2\x82"]}] == told["descriptors"]
 
 
-def test_metadata_is_cut_before_it_is_more_than_a_gateway_takes() -> None:
-    """A request of megabytes, bytes of which take four characters each, has an answer of some hundred kilobytes."""
+def test_metadata_is_cut_to_what_a_gateway_accepts() -> None:
+    """A request of megabytes, with four characters for each byte, has an answer of some hundred kB."""
     limiter = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True)
     one = Descriptor((Entry(b"k", b"v" * 4_096), Entry(b"k", b"v" * 4_097)))
     many = [Descriptor((Entry(b"k", b"\xff" * 4_000),) * 10) for _ in range(100)]

@@ -1,4 +1,4 @@
-"""What a request with several descriptors is answered: one status for each of them, in their order, and one verdict."""
+"""The answers to requests with several descriptors: one status for each, in their order, and one verdict."""
 
 from __future__ import annotations
 
@@ -85,19 +85,19 @@ VERDICTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
 
 @pytest.mark.parametrize("settings, rows", VERDICTS.values(), ids=VERDICTS)
 def test_the_verdict_is_made_of_all_statuses(settings: dict[str, Any], rows: list[tuple[str, str]]) -> None:
-    """Each row is asked of fresh counters: the keys of its descriptors, and what is answered."""
+    """Each row has fresh counters, the keys of the descriptors, and the answer."""
     turned_out = [(keys, said(Limiter(RULES, **settings).ask(*keys.split()))) for keys, _ in rows]
     assert rows == turned_out
 
 
-def test_global_shadow_mode_is_told_from_a_pass() -> None:
-    """A decision remembers that it was a refusal, for the statistics."""
+def test_global_shadow_mode_is_marked_in_the_decision() -> None:
+    """For the statistics."""
     limiter = Limiter(RULES, shadow_mode=True)
     assert [True, False, False] == [limiter.ask(key).shadowed for key in ("none", "ten", "shadow")]
 
 
-def test_descriptors_that_are_the_same_count_one_after_another() -> None:
-    """A descriptor that stands twice in a request takes twice."""
+def test_equal_descriptors_are_counted_one_after_another() -> None:
+    """A descriptor that occurs twice is counted twice."""
     limiter = Limiter(RULES)
     answers = [said(limiter.ask(*[descriptor("ten=a", 4)] * 3)), said(limiter.ask("ten=a", "ten=b"))]
     assert [
@@ -107,14 +107,14 @@ def test_descriptors_that_are_the_same_count_one_after_another() -> None:
 
 
 def test_a_refused_request_has_counted_all_of_its_descriptors() -> None:
-    """One that refuses does not stop the others from counting, before and after it."""
+    """Those before and after the one that refuses."""
     limiter = Limiter(RULES)
     limiter.ask("ten=a", "none=x", "ten=b")
     assert [1, 1, 1] == [limiter.used(entries) for entries in ("ten=a", "none=x", "ten=b")]
 
 
-def test_each_descriptor_has_hits_of_its_own() -> None:
-    """A check, a charge and a refund go together in one request."""
+def test_each_descriptor_has_its_own_hits_addend() -> None:
+    """One request can have a check, a charge and a refund."""
     limiter = Limiter(RULES)
     limiter.ask(descriptor("ten=c", 5))
     descriptors = [
@@ -128,14 +128,14 @@ def test_each_descriptor_has_hits_of_its_own() -> None:
 
 @pytest.mark.parametrize("domain", ["other", "D", "d ", "\x00", "d" * 10_000])
 def test_a_domain_without_rules_lets_everything_pass(domain: str) -> None:
-    """Nothing is counted, and every descriptor has its status."""
+    """Nothing is counted, and every descriptor has a status."""
     limiter = Limiter(RULES)
     assert "OK: OK, OK" == said(limiter.ask("none", descriptor("none", 2**64 - 1), domain=domain))
     assert 0 == len(limiter.store)
 
 
 def test_a_descriptor_without_entries_passes() -> None:
-    """There is nothing in it that a rule could be about."""
+    """No rule can match it."""
     limiter = Limiter(RULES)
     assert "OVER_LIMIT: OK, OVER_LIMIT 0 3600" == said(limiter.ask(Descriptor(()), "none"))
 
@@ -188,15 +188,15 @@ descriptors:
     ],
 )
 def test_a_rule_is_replaced_by_another_of_the_same_request(keys: str, expected: str) -> None:
-    """It limits nothing, counts nothing and is told a plain OK."""
+    """It limits nothing and counts nothing, and its status is a plain OK."""
     limiter = Limiter(REPLACES)
     assert expected == said(limiter.ask(*keys.split()))
     limited = sum(" 3600" in status for status in expected.split(","))
     assert limited == len(limiter.store)
 
 
-def test_a_limit_that_the_request_brings_is_not_replaced() -> None:
-    """It has no name, even where the rule that it stands for has one."""
+def test_an_override_is_not_replaced() -> None:
+    """It has no name, even if the rule that it overrides has one."""
     limiter = Limiter(REPLACES)
     brought = descriptor("all", override=Override(3, Unit.HOUR))
     assert "OK: OK 2 3600, OK 9 3600" == said(limiter.ask(brought, "vip"))

@@ -1,4 +1,4 @@
-"""What a request is answered that brings a limit of its own (`descriptor.limit`)."""
+"""The answers to requests with a limit override (`descriptor.limit`)."""
 
 from __future__ import annotations
 
@@ -51,22 +51,20 @@ def brought(
     ],
 )
 @pytest.mark.parametrize("entries", ["team=dba", "free=x", "path=/ab", "stranger=x", "team=dba model=gpt"])
-def test_the_limit_of_the_request_is_the_one_that_holds(
-    entries: str, override: Override, expected: str
-) -> None:
-    """Whatever rule meets the descriptor, or none; a rule's shadow mode does not reach it."""
+def test_an_override_takes_precedence(entries: str, override: Override, expected: str) -> None:
+    """Over any rule or none. It is enforced even if the rule is in shadow mode."""
     assert expected == said(Limiter(RULES).ask(descriptor(entries, 1, override)))
 
 
-def test_a_suspended_tenant_may_still_ask() -> None:
-    """With a limit of 0 a check before any use is not over it."""
+def test_a_check_before_any_use_is_not_over_a_limit_of_0() -> None:
+    """A suspended tenant can still check."""
     limiter = Limiter(RULES)
     answers = [said(limiter.ask(brought("team=dba", 0, hits=hits))) for hits in (0, 1, 0)]
     assert ["OK: OK 0 3600"] + ["OVER_LIMIT: OVER_LIMIT 0 3600"] * 2 == answers
 
 
 def test_the_same_window_is_the_same_counter() -> None:
-    """What was used under the rule counts for the request's limit of that window, and the other way round."""
+    """The use under the rule counts for an override with the same window, and the other way round."""
     limiter = Limiter(RULES)
     answers = [
         said(limiter.ask(descriptor("team=dba", 3))),
@@ -81,7 +79,7 @@ def test_the_same_window_is_the_same_counter() -> None:
     "unit, multiplier", [(Unit.MINUTE, 1), (Unit.DAY, 1), (Unit.HOUR, 2), (Unit.MINUTE, 60)]
 )
 def test_another_window_is_another_counter(unit: Unit, multiplier: int) -> None:
-    """Even where both begin at the same second, or are as long as each other."""
+    """Even if both begin at the same second, or have the same length."""
     limiter = Limiter(RULES)
     limiter.ask(descriptor("team=dba", 10))
     assert "OK" == limiter.ask(brought("team=dba", 1, unit, multiplier)).code.name
@@ -89,7 +87,7 @@ def test_another_window_is_another_counter(unit: Unit, multiplier: int) -> None:
 
 
 def test_two_limits_of_one_bucket_are_kept_apart_by_their_windows() -> None:
-    """One request may ask the same descriptor for its minute and for its day."""
+    """One request may have overrides for the minute and for the day of one bucket."""
     limiter = Limiter(RULES)
     asked = [brought("team=dba", 2, unit) for unit in (Unit.MINUTE, Unit.DAY)]
     answers = [said(limiter.ask(*asked))]
@@ -98,8 +96,8 @@ def test_two_limits_of_one_bucket_are_kept_apart_by_their_windows() -> None:
     assert ["OK: OK 1 60, OK 1 86400", "OK: OK 1 60, OK 0 86340"] == answers
 
 
-def test_a_brought_limit_has_nothing_of_the_rule_but_its_counter() -> None:
-    """Neither name nor metadata nor quota mode."""
+def test_an_override_shares_only_the_counter_with_its_rule() -> None:
+    """Neither the name, nor the metadata, nor the quota mode."""
     limiter = Limiter(RULES, dynamic_metadata=True)
     decision = limiter.ask(brought("team=dba", 5))
     (status,) = decision.statuses
@@ -108,8 +106,8 @@ def test_a_brought_limit_has_nothing_of_the_rule_but_its_counter() -> None:
     assert "OVER_LIMIT: OVER_LIMIT 0 3600, OK 9 3600" == said(limiter.ask(brought("user=x", 0), "path=/a"))
 
 
-def test_a_value_that_shares_a_threshold_does_not_share_a_brought_limit() -> None:
-    """The request's limit is for what the request names, not for all that the pattern matches."""
+def test_values_that_share_a_threshold_do_not_share_an_override() -> None:
+    """The override is for the value in the request, not for all values of the pattern."""
     limiter = Limiter(RULES)
     assert "OK: OK 4 3600, OK 4 3600" == said(limiter.ask(brought("path=/a1", 5), brought("path=/a2", 5)))
 
@@ -117,7 +115,7 @@ def test_a_value_that_shares_a_threshold_does_not_share_a_brought_limit() -> Non
 @pytest.mark.parametrize("unit", [0, 8, -1, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("domain", ["d", "unknown"])
 def test_a_limit_in_an_unknown_unit_is_refused(domain: str, unit: int) -> None:
-    """The caller is told so, whether or not the domain has rules, and nothing of the request is counted."""
+    """The request is invalid, with or without rules for the domain, and nothing of it is counted."""
     limiter = Limiter(RULES)
     with pytest.raises(InvalidRequest) as refusal:
         limiter.ask("team=dba", brought("team=dba", 5, unit), domain=domain)

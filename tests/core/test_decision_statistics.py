@@ -1,4 +1,4 @@
-"""What a decision adds to the statistics: upstream's published examples, and the rows around them."""
+"""What a decision adds to the statistics: upstream's published examples, and more."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLICY = Policy(near_limit_ratio=0.8)
 
 
 def counted(limit: int, hits: int, after: int, shadow: bool = False) -> dict[str, float]:
-    """The statistics of one call that left `after` in the counter, by what follows `rate_limit_` in their names."""
+    """Return the statistics of one call that left `after` in the counter, by the ends of their names."""
     rule = Rule(StatKey("d", ("k",)), (Limit(limit, Window(Unit.HOUR)),), shadow=shadow)
     tree = RuleTree([DomainRules("d", (DescriptorRule(b"k", rule=rule),))])
     request = Request("d", (Descriptor((Entry(b"k", b"v"),), hits),))
@@ -69,7 +69,7 @@ def counted(limit: int, hits: int, after: int, shadow: bool = False) -> dict[str
 def test_hits_are_split_at_the_lines_that_they_cross(
     limit: int, hits: int, after: int, expected: dict[str, float]
 ) -> None:
-    """What still fitted is near the limit, what did not is over it."""
+    """Hits that still fitted are near the limit, and the others are over it."""
     assert expected == counted(limit, hits, after)
 
 
@@ -84,5 +84,5 @@ def test_hits_are_split_at_the_lines_that_they_cross(
 def test_hits_over_a_limit_in_shadow_mode_are_counted_there_as_well(
     after: int, expected: dict[str, float]
 ) -> None:
-    """shadow_mode is the part of over_limit that was let through."""
+    """shadow_mode is the part of over_limit that passed."""
     assert expected == counted(20, 3, after, shadow=True)

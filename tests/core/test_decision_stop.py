@@ -1,4 +1,4 @@
-"""STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT: a refused request is counted only where it is over the limit."""
+"""STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT: only the limits that refuse a request count it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def turned_out(limiter: Limiter, hits: str) -> Row:
 
 
 def test_requests_are_counted_one_after_another() -> None:
-    """Each request finds what the ones before it have left, and leaves what is told."""
+    """Each request sees what the requests before it have left."""
     limiter = Limiter(RULES, stop_when_over=True)
     assert ROWS == [turned_out(limiter, hits) for hits, _, _ in ROWS]
 
@@ -83,6 +83,6 @@ def test_requests_are_counted_one_after_another() -> None:
         ({"stop_when_over": True}, ("a=6 a=6", "OVER_LIMIT: OK 4 3600, OVER_LIMIT 0 3600", {"a": 12})),
     ],
 )
-def test_who_stops_whom(settings: dict[str, Any], row: Row) -> None:
-    """Only what refuses stops others from counting."""
+def test_only_rules_that_refuse_stop_others_from_counting(settings: dict[str, Any], row: Row) -> None:
+    """Not those in shadow or quota mode."""
     assert row == turned_out(Limiter(RULES, **settings), row[0])

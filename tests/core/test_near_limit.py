@@ -1,4 +1,4 @@
-"""Where the use of a limit comes near to it: NEAR_LIMIT_RATIO, reckoned in single precision as upstream reckons."""
+"""The use that is near a limit: NEAR_LIMIT_RATIO, in single precision as upstream computes it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from tests.limiter import Limiter, descriptor
 
 
 def near(amount: int, ratio: float = 0.8) -> int:
-    """How much of `amount` may be used before hits are near the limit: all of it is used at once, and what counted as
-    near is taken off."""
+    """Return the use of `amount` above which hits are near the limit, from the statistics."""
     metrics = Metrics()
     rules = (
         f"{{domain: d, descriptors: [{{key: k, rate_limit: {{requests_per_unit: {amount}, unit: hour}}}}]}}"
@@ -52,5 +51,5 @@ def test_near_is_a_part_of_the_limit_rounded_down(amount: int, ratio: float, exp
 
 @given(st.integers(0, 200_000))
 def test_four_fifths_are_four_fifths(amount: int) -> None:
-    """With the default ratio, single precision makes no difference for limits up to 200,000."""
+    """Single precision makes no difference for the default ratio and limits up to 200,000."""
     assert amount * 4 // 5 == near(amount)

@@ -1,4 +1,4 @@
-"""Sorting in runs comes to what sorting does."""
+"""Sorting in runs has the result of sorting."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ratelimit_service.core.ordering import in_order
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 10))
-def test_things_come_in_their_order(things: list[int], run: int) -> None:
-    """Those that are equal in the order in which they came, however long a run is."""
+def test_items_are_sorted(things: list[int], run: int) -> None:
+    """Equal items keep their order, whatever the length of a run."""
     before = ordering._RUN
     ordering._RUN = run
     try:
@@ -26,7 +26,7 @@ def test_things_come_in_their_order(things: list[int], run: int) -> None:
 
 
 def test_no_call_sorts_more_than_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the sorting that no other thread can interrupt."""
+    """Other threads cannot run during a sort."""
     lengths: list[int] = []
 
     def merged(*runs: list[int], key: Callable[[int], int]) -> Iterator[int]:
@@ -38,8 +38,8 @@ def test_no_call_sorts_more_than_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [1_000] * 10 == lengths
 
 
-def test_nothing_is_sorted_before_somebody_asks() -> None:
-    """The event loop makes it, and another thread goes through it."""
+def test_nothing_is_sorted_before_the_first_item_is_taken() -> None:
+    """The event loop makes the iterator, and another thread uses it."""
     things = iter(range(3))
     ordered = in_order(things, lambda thing: -thing)
     assert 0 == next(things)

@@ -1,4 +1,4 @@
-"""Requests that are alike share what does not depend on their hits; what they share is right for each of them."""
+"""Requests with one key share their prepared request, and each of them gets the right plan."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
 
 
 def asked(key: bytes, *costs: int | None, addend: int = 0, names: str = "team user free") -> Request:
-    """One descriptor for each of `names`, with these hits."""
+    """Return a request with one descriptor for each of `names`, with these hits_addends."""
     entries = [(Entry(name.encode(), b"a"),) for name in names.split()]
     return Request("d", tuple(map(Descriptor, entries, costs)), addend, key)
 
 
-def told(plan: Plan) -> tuple[object, ...]:
-    """Everything in a plan but the request."""
+def without_request(plan: Plan) -> tuple[object, ...]:
+    """Return the content of a plan without the request."""
     planned = [(each.rule, each.stat, each.windows, each.quota, each.denied) for each in plan.descriptors]
     return planned, list(plan.addends), list(plan.hits), plan.now, plan.denial, list(plan.without_addend)
 
@@ -56,16 +56,20 @@ costs = st.sampled_from([None, 0, 1, 7, 2**64 - 1])
 def test_a_prepared_request_gives_the_plans_that_a_new_one_would(
     calls: list[tuple[int | None, int | None, int | None, int, int]],
 ) -> None:
-    """Whatever came before, whatever it costs, and whichever way the clock goes."""
+    """Whatever its hits_addends are, and in whichever direction the clock goes."""
     shared = Planner(TREE, Policy(), lambda: 0)
     for one, two, three, addend, now in calls:
         request = asked(b"k", one, two, three, addend=addend)
         alone = Planner(TREE, Policy(), lambda: 0).plan(request._replace(key=b""), now)
-        assert told(alone) == told(shared.plan(request, now)) == told(shared.plan(request, now))
+        assert (
+            without_request(alone)
+            == without_request(shared.plan(request, now))
+            == without_request(shared.plan(request, now))
+        )
 
 
 def test_the_same_request_is_planned_once_in_a_second() -> None:
-    """A check that comes again, bytes for bytes, asks for the same; in the next second its counters have less time to live."""
+    """In the next second, its counters have less time to live."""
     planner, request = Planner(TREE, Policy(), lambda: 0), asked(b"k", 1, names="team")
     plan = planner.plan(request, MIDNIGHT)
     assert plan is planner.plan(request, MIDNIGHT)
@@ -74,7 +78,7 @@ def test_the_same_request_is_planned_once_in_a_second() -> None:
 
 
 def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
-    """A flood of requests that differ only evicts plans; each is planned as if it came first."""
+    """A flood of requests only evicts plans. Each request is planned as if it were the first."""
     planner = Planner(TREE, Policy(), lambda: 0)
     requests = [asked(b"k", cost, names="team") for cost in range(1, 5_000)]
     for request in requests:
@@ -92,10 +96,8 @@ def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
         (60, "nobody"),
     ],
 )
-def test_what_is_remembered_of_a_request_takes_no_more_memory_than_it_weighs(
-    entries: int, names: str
-) -> None:
-    """The bound is in bytes only if the weights are."""
+def test_a_prepared_request_takes_no_more_memory_than_its_weight(entries: int, names: str) -> None:
+    """Otherwise the bound would not be one in bytes."""
     requests = [
         Request(
             "d",
@@ -122,22 +124,22 @@ def test_what_is_remembered_of_a_request_takes_no_more_memory_than_it_weighs(
 
 
 def test_requests_with_one_key_share_their_planned_descriptors() -> None:
-    """So that an observer looks up once what it counts them in."""
+    """So that an observer looks up their rows once."""
     planner = Planner(TREE, Policy(), lambda: 0)
     one, two = planner.plan(asked(b"k", 1, 2, 3), MIDNIGHT), planner.plan(asked(b"k", 4, 5, 6), MIDNIGHT + 1)
     assert one.descriptors is two.descriptors
 
 
 def test_requests_without_a_key_share_nothing() -> None:
-    """Nobody has said that they are alike."""
+    """They may differ in anything."""
     planner = Planner(TREE, Policy(), lambda: 0)
     one = planner.plan(asked(b"", 1, names="team"), MIDNIGHT)
     two = planner.plan(asked(b"", 1, names="user"), MIDNIGHT)
     assert [TREE.rules[0], TREE.rules[1]] == [one.descriptors[0].rule, two.descriptors[0].rule]
 
 
-def test_a_reload_forgets_what_was_worked_out_by_the_rules_before() -> None:
-    """A request that came before it meets the new rules when it comes again."""
+def test_a_reload_drops_prepared_requests() -> None:
+    """A request that was planned before the reload meets the new rules after it."""
     limiter = Limiter(RULES)
     answers = []
     for limit in (10, 20):

@@ -1,4 +1,4 @@
-"""What a request asks of the store: which counters, how much, and how long they are kept."""
+"""The hits of a request: which counters, which amounts, and how long they live."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hits(
     jitter: Callable[[], int] = lambda: 0,
     **settings: Any,
 ) -> list[list[Hit]]:
-    """The groups that the store is asked for `requests` in one batch, in its one hand-over."""
+    """Return the groups that the store receives for `requests` in one batch, in one call."""
     store = Recording()
     service = RateLimitService(store, Unobserved(), clock, Policy(**settings), jitter)
     service.use(RuleTree(load([read("rules.yaml", RULES)]).domains))
@@ -76,18 +76,18 @@ def keys(groups: list[list[Hit]]) -> list[list[str]]:
     ],
 )
 def test_each_limited_descriptor_touches_one_counter(descriptors: str, expected: list[str]) -> None:
-    """The counter of its entries, in the window of its limit."""
+    """That of its entries, in the window of its limit."""
     assert [expected] == keys(hits(request(*descriptors.split())))
 
 
 def test_a_nested_descriptor_touches_one_counter_with_all_of_its_entries() -> None:
-    """What is used below a rule is not used of the rule above."""
+    """It does not count for the rule above it."""
     groups = hits(request(descriptor("team=dba model=gpt-4.1")))
     assert [["{d|team=dba|model=gpt-4.1}:5minute:2026-11-21T00:00Z"]] == keys(groups)
 
 
-def test_the_prefix_stands_before_every_key() -> None:
-    """CACHE_KEY_PREFIX keeps services apart that share a Redis."""
+def test_every_key_has_the_prefix() -> None:
+    """CACHE_KEY_PREFIX separates services that share a Redis."""
     groups = hits(request("team=a", "user=b"), key_prefix="stage:")
     assert [True, True] == [key.startswith("stage:{d|") for key in keys(groups)[0]]
 
@@ -110,15 +110,15 @@ def test_the_prefix_stands_before_every_key() -> None:
 def test_the_amount_is_what_a_store_can_add(
     own: int | None, addend: int, negative: bool, expected: int
 ) -> None:
-    """Checks are 0, refunds below 0, and nothing is more than a counter holds."""
+    """0 for checks, below 0 for refunds, and no more than a counter can hold."""
     one = descriptor("team=dba", own)._replace(negative=negative)
     ((hit,),) = hits(request(one, addend=addend))
     assert expected == hit.amount
 
 
 @pytest.mark.parametrize("past, expected", [(0, 3600), (1, 3599), (3598, 2), (3599, 1)])
-def test_a_counter_is_kept_until_its_window_ends(past: int, expected: int) -> None:
-    """And as much longer as the jitter says, so that not all of them expire in one second."""
+def test_a_counter_lives_until_its_window_ends(past: int, expected: int) -> None:
+    """And for the jitter after that, so that not all counters expire in one second."""
     ((hit,),) = hits(request("team=dba"), clock=lambda: MIDNIGHT + past + 0.9)
     assert expected == hit.ttl
     ((hit,),) = hits(request("team=dba"), clock=lambda: MIDNIGHT + past + 0.9, jitter=lambda: 250)
@@ -132,8 +132,8 @@ def test_each_counter_has_a_jitter_of_its_own() -> None:
     assert [3601, 3620, 3900] == [hit.ttl for hit in group]
 
 
-def test_a_batch_is_one_hand_over_with_one_now() -> None:
-    """A clock that goes on while requests are planned splits no batch into two windows."""
+def test_a_batch_is_one_call_of_the_store_with_one_now() -> None:
+    """A clock that advances while requests are planned does not split a batch into two windows."""
     ticks = iter(range(MIDNIGHT + 3599, MIDNIGHT + 4000))
     groups = hits(request("team=a", "team=b"), request("team=c"), clock=lambda: next(ticks))
     assert 3 == sum(map(len, groups))
@@ -141,7 +141,7 @@ def test_a_batch_is_one_hand_over_with_one_now() -> None:
 
 
 def test_a_clock_that_is_set_back_counts_in_the_window_that_it_shows() -> None:
-    """And when it comes forward again, in the one before."""
+    """When it advances again, it counts in the later window."""
     limiter = Limiter(RULES)
     answers = []
     for shift in (0, -3600, 3600, 0):
@@ -151,7 +151,7 @@ def test_a_clock_that_is_set_back_counts_in_the_window_that_it_shows() -> None:
 
 
 def test_any_number_of_windows_are_kept_apart() -> None:
-    """However many windows strangers bring with them, each is counted in its own."""
+    """However many windows callers bring, each has its own counter."""
     limiter = Limiter(RULES)
     asked = [descriptor("team=dba", 1, Override(2, Unit.DAY, days)) for days in range(1, 2_500)]
     assert ["OK: OK 1", "OK: OK 0", "OVER_LIMIT: OVER_LIMIT 0"] == [
@@ -169,14 +169,14 @@ def test_any_number_of_windows_are_kept_apart() -> None:
     ],
 )
 def test_a_request_without_a_domain_or_descriptors_is_refused(wrong: Request, message: str) -> None:
-    """The caller is told what is missing, whether or not there are rules."""
+    """The error names what is missing, with or without rules."""
     with pytest.raises(InvalidRequest, match=message):
         Limiter(RULES).answer(wrong)
     assert [InvalidRequest] == [type(answer) for answer in answers_without_rules(wrong)]
 
 
 def test_without_rules_nothing_can_be_decided() -> None:
-    """The same request may succeed in a moment, so it is no fault of the caller's."""
+    """The error is not the caller's: the request may succeed in a moment."""
     assert [NotReady] == [type(answer) for answer in answers_without_rules(request("team=a"))]
 
 

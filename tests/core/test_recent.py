@@ -1,4 +1,4 @@
-"""A cache of recently used values holds those that are in use, and never more memory than its bound."""
+"""A cache of recently used values keeps those in use, and never takes more memory than its bound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ratelimit_service.core.recent import Recent, remembered
 
 
 def sized(most: int) -> Recent[object, int]:
-    """A cache whose values say what they weigh."""
+    """Return a cache whose values are their weights."""
     return Recent(most, lambda key, value: abs(value))
 
 
@@ -33,8 +33,8 @@ def test_two_generations_are_in_use_and_the_third_is_released_soon() -> None:
     assert sum(recent.values()) <= 200
 
 
-def test_a_flood_evicts_values_that_are_not_used_and_none_that_is() -> None:
-    """Strangers may make up as many keys as they like."""
+def test_a_flood_evicts_only_unused_values() -> None:
+    """Callers may invent any number of keys."""
     recent = sized(100)
     recent.put("used", 1)
     recent.put("idle", 2)
@@ -45,7 +45,7 @@ def test_a_flood_evicts_values_that_are_not_used_and_none_that_is() -> None:
 
 
 def test_heavy_values_cost_their_weight_when_they_are_kept_in_use() -> None:
-    """A value that comes back from the generation before is weighed again: else a few heavy ones would pile up."""
+    """A value from the older generation is weighed again. Otherwise a few heavy values would add up."""
     recent = sized(100)
     for number in range(1_000):
         recent.put(number, 12)
@@ -55,7 +55,7 @@ def test_heavy_values_cost_their_weight_when_they_are_kept_in_use() -> None:
 
 
 def test_a_value_heavier_than_an_eighth_of_the_bound_is_not_stored() -> None:
-    """One stranger's value does not evict the others'."""
+    """One caller's value does not evict all others."""
     recent = sized(80)
     recent.put("a", 10)
     recent.put("b", 11)
@@ -63,7 +63,7 @@ def test_a_value_heavier_than_an_eighth_of_the_bound_is_not_stored() -> None:
 
 
 def test_a_value_that_is_replaced_weighs_once() -> None:
-    """A limit's template is replaced each second: that evicts nothing."""
+    """The status of a limit is replaced each second, which evicts nothing."""
     recent = sized(100)
     recent.put("other", 10)
     for _ in range(1_000):
@@ -73,7 +73,7 @@ def test_a_value_that_is_replaced_weighs_once() -> None:
 
 
 def test_the_last_value_of_a_key_counts() -> None:
-    """Wherever the one before it is held."""
+    """In whichever generation the previous one is."""
     recent = sized(80)
     recent.put("a", 10)
     for number in range(8):
@@ -83,7 +83,7 @@ def test_the_last_value_of_a_key_counts() -> None:
 
 
 def test_every_value_is_listed_once() -> None:
-    """Those that are on their way out, too: a reload releases them a few at a time."""
+    """Evicted values, too: a reload releases them in steps."""
     recent = sized(24)
     for number in range(1, 13):
         recent.put(number, 3)

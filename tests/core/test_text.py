@@ -1,4 +1,4 @@
-"""Text of strangers, as people get to see it."""
+"""Untrusted text, as it is shown."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ratelimit_service.core.text import excerpt, fit, hide_credentials, printabl
         ("\u202egnp.exe".encode(), r"\u202egnp.exe"),  # turns the rest of the line around
     ],
 )
-def test_a_descriptor_value_is_shown_with_what_is_not_printable_escaped(value: bytes, expected: str) -> None:
-    """Printable text of any script stays; control characters and bytes that are not UTF-8 are escaped."""
+def test_a_value_is_shown_with_escapes_for_unprintable_bytes(value: bytes, expected: str) -> None:
+    """Printable text of any script is unchanged. Control characters and non-UTF-8 bytes are escaped."""
     assert expected == show(value)
 
 
@@ -38,30 +38,30 @@ def test_a_descriptor_value_is_shown_with_what_is_not_printable_escaped(value: b
         (b"\n" * 6, r"\n\n\n\n\n… (6 bytes)"),
     ],
 )
-def test_of_a_long_value_the_beginning_is_shown(value: bytes, expected: str) -> None:
-    """Cut before it is escaped: a value may be megabytes long, and escaping those takes a second."""
+def test_a_long_value_is_cut(value: bytes, expected: str) -> None:
+    """Before escaping it, which takes a second for megabytes."""
     assert expected == excerpt(value, 5)
 
 
 @given(st.binary())
 def test_whatever_is_shown_is_one_printable_line(value: bytes) -> None:
-    """No byte of a stranger ends a line or acts on a terminal."""
+    """No byte of a caller ends a line, or acts on a terminal."""
     assert show(value).isprintable()
 
 
 @given(st.text())
 def test_escaping_twice_is_escaping_once(text: str) -> None:
-    """A caller may escape a value that the log escapes again."""
+    """The log may escape a value that was escaped before."""
     assert printable(text) == printable(printable(text))
 
 
 def test_a_lone_surrogate_is_escaped() -> None:
-    """The environment holds bytes that are not UTF-8 as surrogates, which no stream can write."""
+    """The environment has bytes that are not UTF-8 as surrogates, which no stream can write."""
     assert r"\udcff" == printable("\udcff")
 
 
 def test_a_long_text_is_cut_with_its_length() -> None:
-    """A reader sees that something is missing, and how much."""
+    """A reader sees that a part is missing, and how much."""
     assert ("abc", "abc… (4 characters)") == (shorten("abc", 3), shorten("abcd", 3))
 
 
@@ -77,25 +77,25 @@ def test_a_long_text_is_cut_with_its_length() -> None:
     ],
 )
 def test_credentials_in_a_url_are_hidden(text: str, expected: str) -> None:
-    """What stands before the last @ of a URL, and a password among its parameters."""
+    """Everything before the last @ of a URL, and a password among its parameters."""
     assert expected == hide_credentials(text)
 
 
-def test_hiding_credentials_takes_no_longer_than_the_text_is_long() -> None:
-    """A text made of nothing but the beginnings of URLs is a stranger's way to make a log line cost a minute."""
+def test_hiding_credentials_takes_linear_time() -> None:
+    """Otherwise, a text of nothing but beginnings of URLs would make a log line take a minute."""
     assert "@" + "://" * 300_000 == hide_credentials("@" + "://" * 300_000)
 
 
 @given(st.binary(max_size=40))
 def test_bytes_are_shown_as_python_escapes_them(value: bytes) -> None:
-    """By a table, because a loop over a stranger's megabyte takes too long."""
+    """By a table, because a loop over a megabyte takes too long."""
     text = value.decode(errors="backslashreplace")
     escaped = [char if char.isprintable() else char.encode("unicode_escape").decode() for char in text]
     assert "".join(escaped) == show(value)
 
 
-def test_the_table_of_escapes_does_not_grow_with_what_strangers_send() -> None:
-    """There are a million characters to choose from."""
+def test_the_table_of_escapes_is_bounded() -> None:
+    """Callers can choose from a million characters."""
     for first in range(0xE000, 0xF8FF, 100):
         printable("".join(map(chr, range(first, first + 100))))
         show("".join(map(chr, range(first, first + 100))).encode())
@@ -103,13 +103,13 @@ def test_the_table_of_escapes_does_not_grow_with_what_strangers_send() -> None:
 
 
 @given(st.text(max_size=40), st.integers(1, 20))
-def test_a_text_that_is_made_to_fit_is_cut_where_it_is_too_long(value: str, longest: int) -> None:
+def test_a_long_text_is_made_to_fit(value: str, longest: int) -> None:
     """As if all of it were escaped first."""
     assert shorten(printable(value), longest) == fit(value, longest)
 
 
-def test_of_a_text_of_megabytes_the_beginning_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The note says how long the text is, and not how long it would be with its escapes."""
+def test_only_the_beginning_of_a_text_of_megabytes_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note has the length of the text without escapes."""
     seen = []
     real = printable
 

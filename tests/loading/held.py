@@ -1,4 +1,4 @@
-"""A file that is only read once its writer has something to say: it holds whoever reads rules, for as long as a test likes."""
+"""A file that blocks its reader until a test releases it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class HeldFile:
-    """A FIFO at `path`, in place of what was there."""
+    """A FIFO at `path`, which replaces the file there."""
 
     def __init__(self, path: Path) -> None:
         scratch = path.with_name(f"{path.name}.fifo")
@@ -18,7 +18,7 @@ class HeldFile:
         self._writing: int | None = None
 
     def is_being_read(self) -> bool:
-        """Whether somebody has opened it, who then waits."""
+        """Return whether a process has opened it for reading, and so waits."""
         if self._writing is None:
             try:
                 self._writing = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
@@ -27,20 +27,20 @@ class HeldFile:
         return True
 
     def release(self, text: str) -> None:
-        """Let the reader have this text, and then the end of the file."""
+        """Give the reader this text, and the end of the file."""
         assert self._writing is not None
         os.write(self._writing, text.encode())
         self.close()
 
     def close(self) -> None:
-        """Let the reader have the end of the file; nothing where there is none."""
+        """Give a reader the end of the file, if there is a reader."""
         if self._writing is not None:
             os.close(self._writing)
             self._writing = None
 
 
 def children(pid: int) -> set[int]:
-    """The processes that a process has started and not yet waited for; of this one, servers of other tests are among them."""
+    """Return the children of a process. Those of this process include the servers of other tests."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
@@ -49,7 +49,7 @@ def children(pid: int) -> set[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; whoever has to take note of that may not have done so yet."""
+    """Return whether a process has ended, even if its parent has not waited for it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What tests have another process do in place of reading files. Such a task goes there by its name."""
+"""Replacements for reading files, which another process imports by their names."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ NOTHING = Contents()
 
 
 def killed() -> Contents:
-    """What the kernel does when memory runs out."""
+    """End as by the kernel, if memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
     return NOTHING
 
 
 def broken() -> Contents:
-    """A mistake of ours, with more words about it than fit into a pipe."""
+    """Fail with a bug, and with more output about it than fits into a pipe."""
     sys.stderr.write("a word, " * 100_000)
     raise RuntimeError("what went wrong")
 
 
 def chatty() -> Contents:
-    """Something that prints."""
+    """Print something."""
     print("a word")  # noqa: T201
     return NOTHING
 
 
 def described(path: Path) -> Contents:
-    """Write down what the process is, and what it knows."""
+    """Write down the properties of the process."""
     path.write_text(
         json.dumps(
             {
@@ -55,7 +55,7 @@ def described(path: Path) -> Contents:
 
 
 def busy() -> Contents:
-    """Works for longer than it may stand still."""
+    """Work for longer than a process may stall."""
     until = time.process_time() + 1.2
     while time.process_time() < until:
         sum(range(1_000))
@@ -63,5 +63,5 @@ def busy() -> Contents:
 
 
 def short_of_descriptors() -> Contents:
-    """Cannot open a file, for now."""
+    """Fail to open a file, for now."""
     raise InvalidRules([Problem("rules.yaml", 0, "", "cannot be read: Too many open files")], again=True)

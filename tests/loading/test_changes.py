@@ -1,4 +1,4 @@
-"""Sources change their rules one by one: what is in force afterwards, of which of them, and what had to be done for it."""
+"""Changes of several sources: the rules in force afterwards, their sources, and the work for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIG_TYPE = (FILES, "xds eg", "xds ai")
 
 @pytest.fixture(autouse=True)
 def thawed() -> Iterator[None]:
-    """What a load leaves to itself is collected again by the next test."""
+    """Unfreeze what a load has frozen."""
     yield
     gc.enable()
     gc.unfreeze()
@@ -36,13 +36,13 @@ def thawed() -> Iterator[None]:
 
 @pytest.fixture
 def logged() -> Iterator[list[Any]]:
-    """Every line of the log."""
+    """Yield every line of the log."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
 
 def documents(texts: Sequence[str]) -> Contents:
-    """What a source has said; read by another process, by the name of this function."""
+    """Return the documents of a source. Another process calls this function by its name."""
     return Contents([read(f"text {place}", text) for place, text in enumerate(texts)])
 
 
@@ -51,7 +51,7 @@ def rules(domain: str, amount: object) -> str:
 
 
 def change(*texts: str, gone: str = "", whole: bool = False) -> RuleChange:
-    """Domains have names of one letter here."""
+    """Return a change of domains whose names have one letter."""
     domains = frozenset(text.partition(",")[0].removeprefix("{domain: ") for text in texts)
     return RuleChange(partial(documents, texts) if texts else None, (), domains, frozenset(gone), whole)
 
@@ -90,7 +90,7 @@ def book() -> Book:
 
 
 async def test_each_source_changes_its_own_domains(book: Book) -> None:
-    """And leaves those of the others as they are."""
+    """Those of other sources stay."""
     assert await book.load(rules("f", 1))
     taken = await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     assert ({"a", "b"}, (), True) == (set(taken.accepted), taken.problems, taken.changed)
@@ -101,8 +101,8 @@ async def test_each_source_changes_its_own_domains(book: Book) -> None:
     assert {"g": 6, "b": 5, "c": 4} == book.in_force()
 
 
-async def test_what_is_wrong_with_a_domain_concerns_that_domain_alone(book: Book, logged: list[Any]) -> None:
-    """It keeps its last good rules; counted and logged as a load that has failed, and as one that went well."""
+async def test_a_domain_with_an_error_keeps_its_last_good_rules(book: Book, logged: list[Any]) -> None:
+    """This is counted and logged both as a failed load, and as a successful one."""
     await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     taken = await book.book.change("xds eg", change(rules("a", 4), rules("b", "many")))
     assert ({"a"}, ["text 1:1"]) == (
@@ -115,15 +115,15 @@ async def test_what_is_wrong_with_a_domain_concerns_that_domain_alone(book: Book
     assert "the last good rules of these domains" == line["in_force"]
 
 
-async def test_as_a_whole_nothing_is_taken_where_anything_is_wrong(book: Book) -> None:
-    """Neither what is right nor what is gone."""
+async def test_a_change_as_a_whole_is_rejected_for_any_error(book: Book) -> None:
+    """Neither valid domains change, nor are domains removed."""
     await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     taken = await book.book.change("xds eg", change(rules("a", 4), rules("c", "many"), gone="b", whole=True))
     assert (set(), False, {"a": 2, "b": 3}) == (set(taken.accepted), taken.changed, book.in_force())
 
 
 async def test_a_domain_belongs_to_the_first_source_that_has_it(book: Book) -> None:
-    """The others are told where its rules are, and have it as soon as it is free."""
+    """The others get a problem, and take over as soon as the first source drops it."""
     await book.book.change("xds ai", change(rules("d", 1)))
     await book.book.change("xds eg", change(rules("d", 2)))
     assert {"d": 2} == book.in_force()
@@ -140,8 +140,8 @@ async def test_a_domain_belongs_to_the_first_source_that_has_it(book: Book) -> N
     assert {"f": 1, "d": 1} == book.in_force()
 
 
-async def test_what_has_not_changed_is_not_compiled_again(book: Book) -> None:
-    """A domain of a thousand costs what one domain costs."""
+async def test_unchanged_domains_are_not_compiled_again(book: Book) -> None:
+    """A change of one domain in a thousand takes as long as with one domain."""
     await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     before = book.service.tree
     await book.book.change("xds eg", change(rules("a", 4)))
@@ -151,8 +151,8 @@ async def test_what_has_not_changed_is_not_compiled_again(book: Book) -> None:
     assert {"a": 4, "b": 3} == book.in_force()
 
 
-async def test_an_empty_first_change_is_a_configuration_and_one_that_is_wrong_is_none(book: Book) -> None:
-    """A service without rules must not say that it has some."""
+async def test_an_empty_first_change_is_a_configuration_and_an_invalid_one_is_not(book: Book) -> None:
+    """A service without rules must not report that it has some."""
     taken = await book.book.change("xds eg", change(rules("a", "many")))
     assert (False, None) == (taken.changed, book.service.tree)
     taken = await book.book.change("xds eg", RuleChange())
@@ -160,15 +160,15 @@ async def test_an_empty_first_change_is_a_configuration_and_one_that_is_wrong_is
     assert not (await book.book.change("xds eg", RuleChange())).changed
 
 
-async def test_a_process_that_is_killed_refuses_nothing(book: Book) -> None:
-    """It may go well another time, so the control plane is told nothing."""
+async def test_a_killed_process_rejects_nothing(book: Book) -> None:
+    """A retry may succeed, so the control plane receives no rejection."""
     await book.load(rules("f", 1))
     taken = await book.book.change("xds eg", change(rules("a", 2))._replace(read=reads.killed))
     assert (True, False, {"f": 1}) == (taken.again, taken.changed, book.in_force())
 
 
-async def test_the_metric_follows_what_is_rejected_in_any_source(book: Book) -> None:
-    """A good load of one does not hide what is wrong with another."""
+async def test_the_metric_is_set_while_any_source_has_problems(book: Book) -> None:
+    """A good load of one source does not hide the problems of another."""
     await book.book.change("xds eg", change(rules("a", "many")))
     await book.load(rules("f", 1))
     assert 1 == book.metric("rejected")
@@ -180,7 +180,7 @@ async def test_the_metric_follows_what_is_rejected_in_any_source(book: Book) -> 
 
 
 async def test_changes_of_several_sources_at_once_wait_for_each_other(book: Book) -> None:
-    """None of them is lost."""
+    """No change is lost."""
     await asyncio.gather(
         book.load(rules("f", 1)),
         book.book.change("xds eg", change(rules("a", 2))),
@@ -190,7 +190,7 @@ async def test_changes_of_several_sources_at_once_wait_for_each_other(book: Book
 
 
 def test_combined_rules_keep_the_order_of_their_sources() -> None:
-    """Whichever has changed last."""
+    """Whichever source changed last."""
     one, other = DomainRules("d", (), source="1"), DomainRules("d", (), source="2")
     combined = Combined({"a": {}, "b": {"d": other}}).with_("a", {"d": one})
     assert ((one,), {}, ["2"]) == (

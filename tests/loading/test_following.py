@@ -1,4 +1,4 @@
-"""When rules are loaded again: when files change, and when they could not be read for a reason that may pass."""
+"""When rules are loaded again: after a change of the files, and after a temporary error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ratelimit_service.runtime.threads import StuckError, Thread
 
 
 class Files:
-    """Files that change at these moments, and loads that come to this; `loads` are the moments of the loads."""
+    """Files that change at these moments, and loads with these results, whose moments are `loads`."""
 
     def __init__(self, *, changes: set[float], outcomes: list[bool]) -> None:
         self.now = 0.0
@@ -41,29 +41,29 @@ class Files:
 
 
 async def test_each_change_is_loaded_once() -> None:
-    """And nothing else."""
+    """Without a change, nothing is loaded."""
     assert [1.0, 5.0] == await Files(changes={1.0, 5.0}, outcomes=[False, False]).follow()
 
 
-async def test_what_could_not_be_read_is_read_again_with_growing_pauses() -> None:
-    """Until it can be."""
+async def test_a_failed_load_is_retried_with_growing_pauses() -> None:
+    """Until it succeeds."""
     files = Files(changes={1.0, 300.0}, outcomes=[True] * 8 + [False, False])
     assert [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 124.0, 184.0, 300.0] == await files.follow()
 
 
-async def test_a_change_is_not_kept_waiting_by_that() -> None:
-    """It begins with a short pause again."""
+async def test_a_change_is_loaded_at_once_during_a_pause() -> None:
+    """After it, pauses are short again."""
     files = Files(changes={1.0, 40.0}, outcomes=[True] * 8)
     assert [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 40.0, 41.0] == await files.follow()
 
 
-async def test_the_first_load_can_be_one_of_these() -> None:
-    """A service that started while its files could not be read."""
+async def test_a_failed_first_load_is_retried() -> None:
+    """A service may start while its files cannot be read."""
     assert [1.0, 3.0] == await Files(changes=set(), outcomes=[True, False]).follow(again=True)
 
 
 async def test_files_that_do_not_answer_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is for the supervisor to log, and to begin again after."""
+    """The supervisor logs it, and starts again."""
     monkeypatch.setattr(following, "ANSWERS_WITHIN", 0.01)
     answers = threading.Event()
     try:

@@ -1,4 +1,4 @@
-"""Rules that were taken apart are the same again when they are put together."""
+"""Rules stay the same through the pipe."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def assembled(some: Iterable[bytes]) -> Assembly:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_rule_that_can_be_written_is_the_same_again(path: Path) -> None:
-    """All that the language has, and the warnings as well."""
+def test_every_kind_of_rule_stays_the_same(path: Path) -> None:
+    """The whole language, and the warnings."""
     rules = loaded(path.read_text("utf-8"))
     again = assembled(pieces.loaded(rules)).result()
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
@@ -48,7 +48,7 @@ def test_every_rule_that_can_be_written_is_the_same_again(path: Path) -> None:
 
 
 def test_domains_and_levels_keep_their_order_and_their_place() -> None:
-    """Each descriptor is again below the one that it was below."""
+    """Each descriptor keeps its parent."""
     text = """
 descriptors:
   - {key: a, descriptors: [{key: b, descriptors: [{key: c}, {key: d}]}, {key: e}]}
@@ -62,7 +62,7 @@ domain: """
 
 
 def test_many_rules_are_many_pieces_and_a_step_is_one_rule() -> None:
-    """So that taking over 10,000 of them can stop and go on anywhere."""
+    """Taking over 10,000 rules can pause after any of them."""
     apart = list(pieces.loaded(loaded(MANY)))
     assert len(apart) > 5
     assert max(map(len, apart)) < 8_192
@@ -73,7 +73,7 @@ def test_many_rules_are_many_pieces_and_a_step_is_one_rule() -> None:
 
 
 def test_large_metadata_have_a_piece_of_their_own() -> None:
-    """A piece is over as soon as it is long enough."""
+    """A piece ends as soon as it is long enough."""
     metadata = ", ".join(f"key{number}: some value" for number in range(500))
     item = f"  - {{key: a%d, rate_limit: {{unit: day, tokens_per_unit: 1}}, metadata: {{{metadata}}}}}\n"
     rules = loaded("domain: d\ndescriptors:\n" + "".join(item % number for number in range(3)))
@@ -81,7 +81,7 @@ def test_large_metadata_have_a_piece_of_their_own() -> None:
 
 
 def test_refused_rules_are_refused_with_every_problem_and_warning() -> None:
-    """In their order, and told apart."""
+    """In their order."""
     problems = [Problem("a.yaml", line, "descriptors[0]", f"wrong {line}") for line in range(400)]
     warnings = [Problem("b.yaml", line, "", "noticed") for line in range(3)]
     assembly = assembled(pieces.refused(InvalidRules(problems, warnings)))
@@ -91,7 +91,7 @@ def test_refused_rules_are_refused_with_every_problem_and_warning() -> None:
 
 
 def test_it_is_complete_with_the_last_piece_and_not_before() -> None:
-    """Whoever hangs up before has not said all."""
+    """A writer that ends earlier has not sent everything."""
     *most, last = pieces.loaded(loaded(MANY))
     assembly = assembled(most)
     seen = [assembly.complete]
@@ -102,8 +102,8 @@ def test_it_is_complete_with_the_last_piece_and_not_before() -> None:
 
 
 @pytest.mark.parametrize("where", range(0, 4_000, 97))
-def test_a_damaged_piece_is_nonsense_or_says_something_else(where: int) -> None:
-    """It raises nothing else, whichever byte it is."""
+def test_a_damaged_piece_is_invalid_or_has_other_content(where: int) -> None:
+    """Whichever byte is damaged, it raises nothing else."""
     first, *others = pieces.loaded(loaded(MANY))
     damaged = first[:where] + bytes([first[where] ^ 0x55]) + first[where + 1 :]
     try:
@@ -112,8 +112,8 @@ def test_a_damaged_piece_is_nonsense_or_says_something_else(where: int) -> None:
         return
 
 
-def test_a_piece_that_is_cut_off_is_nonsense() -> None:
-    """Wherever it is."""
+def test_a_piece_that_is_cut_off_is_invalid() -> None:
+    """After any byte."""
     (piece,) = pieces.loaded(loaded("domain: d\ndescriptors: [{key: a}]"))
     for length in range(1, len(piece)):
         try:
@@ -123,21 +123,21 @@ def test_a_piece_that_is_cut_off_is_nonsense() -> None:
         assert not assembly.complete
 
 
-def test_a_piece_makes_nothing_but_parts_of_rules() -> None:
-    """A pickle could call whatever it names."""
+def test_a_piece_can_create_only_classes_of_rules() -> None:
+    """A pickle can call any function by its name."""
     with pytest.raises(InvalidPieces, match=r"posix\.system"):
         assembled([pickle.dumps((os.system, 0))])
 
 
 @pytest.mark.parametrize("thing", [("a text", 0), (Problem("a", 0, "", ""), 1), 5, ((), 0)], ids=str)
-def test_what_is_no_rule_is_nonsense(thing: object) -> None:
-    """Also where it could be unpickled."""
+def test_an_item_that_is_not_a_rule_is_invalid(thing: object) -> None:
+    """Even if it can be unpickled."""
     end = pickle.dumps((pieces.End(0, 0), 0))
     with pytest.raises(InvalidPieces):
         assembled([pickle.dumps(thing), end]).result()
 
 
-def test_a_problem_that_is_none_is_nonsense() -> None:
-    """Nobody could log it."""
+def test_an_item_that_is_not_a_problem_is_invalid() -> None:
+    """It could not be logged."""
     with pytest.raises(InvalidPieces):
         assembled([pickle.dumps(("a text", 0)) + pickle.dumps((pieces.End(1, 0), 0))]).result()

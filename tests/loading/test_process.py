@@ -1,4 +1,4 @@
-"""Rules are read by another process, and whatever becomes of that, this one knows."""
+"""Another process reads the rules, and this one notices every way in which that can fail."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def logged() -> Any:
 
 
 def open_files() -> int:
-    """How many this process has."""
+    """Return the number of open files of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -48,20 +48,20 @@ def reading(*paths: Path) -> Task:
 
 
 async def until(what: Callable[[], object]) -> None:
-    """Return when it is so."""
+    """Wait until a condition is true."""
     async with asyncio.timeout(PATIENCE):
         while not what():
             await asyncio.sleep(0.005)
 
 
 async def wrong(task: Task, *command: str) -> list[str]:
-    """What is wrong with the rules of a task, as people are told."""
+    """Return the problems of a task as text."""
     with pytest.raises(InvalidRules) as refused:
         await (read_elsewhere(task, command) if command else read_elsewhere(task))
     return [str(problem) for problem in refused.value.problems]
 
 
-async def test_what_it_reads_is_what_would_be_read_here(tmp_path: Path) -> None:
+async def test_it_reads_what_this_process_would_read(tmp_path: Path) -> None:
     """The rules, and the warnings."""
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
@@ -75,7 +75,7 @@ async def test_what_it_reads_is_what_would_be_read_here(tmp_path: Path) -> None:
 async def test_files_are_found_from_the_same_directory_and_in_the_same_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A path that begins nowhere begins where the service was started; upstream's runtime directory goes along as well."""
+    """A relative path starts in the same directory. Upstream's runtime directory works, too."""
     (tmp_path / "ratelimit" / "config").mkdir(parents=True)
     (tmp_path / "ratelimit" / "config" / "rules").write_text(RULES)
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ async def test_files_are_found_from_the_same_directory_and_in_the_same_way(
     assert ["config/rules:1", "rules:1"] == found
 
 
-async def test_settings_of_the_task_go_along(tmp_path: Path) -> None:
+async def test_it_applies_the_settings_of_the_task(tmp_path: Path) -> None:
     """MERGE_DOMAIN_CONFIG, BUDGET_DOMAINS and MANIFEST_DOMAIN."""
     paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     for path, key in zip(paths, "ab", strict=True):
@@ -106,8 +106,8 @@ async def test_settings_of_the_task_go_along(tmp_path: Path) -> None:
     ]
 
 
-async def test_mistakes_in_files_are_told_as_they_would_be_here(tmp_path: Path) -> None:
-    """All of them, with the files that cannot be read."""
+async def test_errors_in_files_are_the_same_as_in_this_process(tmp_path: Path) -> None:
+    """All of them, including unreadable files."""
     path = tmp_path / "rules.yaml"
     path.write_text("domain: d\ndescriptors: [{value: a}, {key: b, x: 1}]")
     task = reading(path, tmp_path / "gone.yaml")
@@ -117,8 +117,8 @@ async def test_mistakes_in_files_are_told_as_they_would_be_here(tmp_path: Path) 
     assert 3 == len(here.value.problems)
 
 
-async def test_it_gives_way_and_goes_first(tmp_path: Path) -> None:
-    """Where the core is wanted it waits, where memory runs out it is what is ended; Ctrl-C does not reach it."""
+async def test_it_has_low_priority_and_is_killed_first(tmp_path: Path) -> None:
+    """It has a low priority, is killed first if memory runs out, and receives no Ctrl-C."""
     told = tmp_path / "told"
     await read_elsewhere(Task(partial(reads.described, told)))
     about = json.loads(told.read_text())
@@ -129,10 +129,8 @@ async def test_it_gives_way_and_goes_first(tmp_path: Path) -> None:
     assert own == json.loads(told.read_text())["priority"]
 
 
-async def test_it_has_nothing_of_this_process_but_its_pipes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No socket, though somebody had made it such that it is passed on, and no secret."""
+async def test_it_inherits_only_its_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a socket that is inheritable, nor a secret."""
     monkeypatch.setenv("REDIS_AUTH", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     told = tmp_path / "told"
@@ -146,8 +144,8 @@ async def test_it_has_nothing_of_this_process_but_its_pipes(
     assert str(Path.cwd()) == about["directory"]
 
 
-async def test_it_imports_what_reading_takes_and_no_server(tmp_path: Path) -> None:
-    """Each of these would be waited for at each reload."""
+async def test_it_imports_no_server(tmp_path: Path) -> None:
+    """Every reload waits for its imports."""
     told = tmp_path / "told"
     await read_elsewhere(Task(partial(reads.described, told)))
     modules = {name.partition(".")[0] for name in json.loads(told.read_text())["modules"]}
@@ -162,8 +160,8 @@ async def test_it_imports_what_reading_takes_and_no_server(tmp_path: Path) -> No
     }
 
 
-async def test_one_that_is_killed_is_a_problem_of_the_load(logged: list[Any]) -> None:
-    """Which says so, where mistakes in files are said."""
+async def test_a_killed_process_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """Reported beside errors in files."""
     assert [
         "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens if memory runs out. "
         "A retry follows soon, and when a file changes"
@@ -172,10 +170,10 @@ async def test_one_that_is_killed_is_a_problem_of_the_load(logged: list[Any]) ->
 
 
 @pytest.mark.parametrize("hurry", [True, False], ids=["first", "again"])
-async def test_a_file_that_does_not_answer_is_given_up_by_name(
+async def test_a_file_that_does_not_answer_is_reported_by_name(
     tmp_path: Path, logged: list[Any], hurry: bool
 ) -> None:
-    """A FIFO that nobody writes to, a server that has gone: it is told which, and it may be tried again."""
+    """A FIFO without a writer, or a server that is gone. A retry may succeed."""
     path = tmp_path / "rules.yaml"
     os.mkfifo(path)
     before = children(os.getpid())
@@ -191,22 +189,22 @@ async def test_a_file_that_does_not_answer_is_given_up_by_name(
     assert before == children(os.getpid())
 
 
-async def test_reading_that_takes_long_is_waited_for() -> None:
-    """On a busy machine a reader of low priority may take minutes; as long as it works, it is not given up."""
+async def test_a_process_that_works_may_take_long() -> None:
+    """On a busy machine, a process with low priority may take minutes."""
     assert Loaded((), ()) == await read_elsewhere(Task(reads.busy), hurry=True, patience=1.0)
 
 
-async def test_that_it_may_be_tried_again_is_told_by_the_one_that_reads() -> None:
-    """It may run out of descriptors, too."""
+async def test_the_process_reports_whether_a_retry_may_succeed() -> None:
+    """It may run out of file descriptors, too."""
     with pytest.raises(InvalidRules) as refused:
         await read_elsewhere(Task(reads.short_of_descriptors))
     assert refused.value.again
 
 
-async def test_pipes_that_cannot_be_had_are_a_problem_of_the_load(
+async def test_a_lack_of_file_descriptors_for_pipes_is_a_problem_of_the_load(
     monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
-    """With the last descriptors a process can be started, and not be spoken to."""
+    """With the last file descriptors, a process can be started, but its pipes cannot be connected."""
 
     async def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -218,8 +216,8 @@ async def test_pipes_that_cannot_be_had_are_a_problem_of_the_load(
     assert before == (open_files(), children(os.getpid()))
 
 
-async def test_where_there_are_no_rules_yet_one_that_is_killed_is_done_without(logged: list[Any]) -> None:
-    """The rules are read here then: a service that waits for a change of the files would serve nobody."""
+async def test_if_the_first_process_is_killed_rules_are_read_in_this_one(logged: list[Any]) -> None:
+    """Otherwise the service would serve nothing until the files change."""
     assert await read_elsewhere(Task(reads.killed), hurry=True) is None
     assert [("warning", -9)] == [(line["log_level"], line["code"]) for line in logged]
 
@@ -227,10 +225,10 @@ async def test_where_there_are_no_rules_yet_one_that_is_killed_is_done_without(l
 @pytest.mark.parametrize(
     "make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
-def test_whenever_it_is_stopped_no_process_and_no_pipe_is_left(
+def test_a_cancelled_load_leaves_no_process_and_no_pipe(
     make_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
-    """While the loop is being given its pipes, too; and it is the stop that comes out of it."""
+    """Even while the pipes are being connected. The cancellation is what is raised."""
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
 
@@ -251,8 +249,8 @@ def test_whenever_it_is_stopped_no_process_and_no_pipe_is_left(
         assert before == (open_files(), children(os.getpid()))
 
 
-async def test_a_mistake_of_ours_is_a_problem_of_the_load(logged: list[Any]) -> None:
-    """The log has the end of what Python says of it, however much that is."""
+async def test_a_bug_in_the_process_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """The log has the end of its traceback, however long that is."""
     (problem,) = await wrong(Task(reads.broken))
     assert "ended early, with code 1" in problem
     (line,) = logged
@@ -260,16 +258,16 @@ async def test_a_mistake_of_ours_is_a_problem_of_the_load(logged: list[Any]) -> 
     assert len(line["said"]) <= 4_000
 
 
-async def test_what_is_printed_while_rules_are_read_does_no_harm() -> None:
+async def test_printing_in_the_process_does_no_harm() -> None:
     """It goes to stderr."""
     assert Loaded((), ()) == await read_elsewhere(Task(reads.chatty))
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM, errno.EMFILE], ids=os.strerror)
-async def test_where_no_process_can_be_started_there_is_a_warning_and_nothing_else(
+async def test_a_process_that_cannot_be_started_is_a_warning(
     number: int, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
-    """Too many processes, no memory, a policy, too many files: the rules can be read here all the same."""
+    """For any reason: the rules can be read in this process."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -281,17 +279,17 @@ async def test_where_no_process_can_be_started_there_is_a_warning_and_nothing_el
     ]
 
 
-async def test_a_python_that_is_not_there_any_more_is_one_that_cannot_be_started(
+async def test_a_missing_python_is_a_process_that_cannot_be_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: list[Any]
 ) -> None:
-    """An upgrade in place, say."""
+    """For example, after an upgrade in place."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert await read_elsewhere(Task(reads.killed)) is None
     assert ["warning"] == [line["log_level"] for line in logged]
 
 
-async def test_one_that_ends_before_it_has_begun_is_one_that_cannot_be_started(logged: list[Any]) -> None:
-    """A package that it does not find, say; the rules can be read here all the same."""
+async def test_a_process_that_ends_before_its_work_cannot_be_started(logged: list[Any]) -> None:
+    """For example, because a package is missing. The rules can be read in this process."""
     assert await read_elsewhere(Task(reads.killed), ["-c", "import nothing_of_that_name"]) is None
     (line,) = logged
     assert "ModuleNotFoundError" in line["said"]
@@ -299,7 +297,7 @@ async def test_one_that_ends_before_it_has_begun_is_one_that_cannot_be_started(l
 
 
 def writing(data: bytes) -> str:
-    """A program that writes this, and ends when its stdin does."""
+    """Return a program that writes this, and ends when its stdin does."""
     return f"import os; os.write(1, {data!r}); os.read(0, 100); os.read(0, 1); os.read(0, 1)"
 
 
@@ -313,23 +311,23 @@ def writing(data: bytes) -> str:
     ],
     ids=["a length", "a piece", "a text", "nothing"],
 )
-async def test_one_that_says_something_else_is_ended(data: bytes, logged: list[Any]) -> None:
-    """It is not waited for, and nothing of what it says comes into force."""
+async def test_a_process_that_sends_invalid_data_is_killed(data: bytes, logged: list[Any]) -> None:
+    """Nothing that it sent comes into force."""
     others = children(os.getpid())
     (problem,) = await wrong(Task(reads.killed), "-c", writing(data))
     assert "the process that reads it sent invalid data" in problem
     assert others == children(os.getpid())
 
 
-async def test_one_that_says_half_of_it_is_a_problem_of_the_load(logged: list[Any]) -> None:
-    """It had begun, so it is not that none can be started."""
+async def test_a_process_that_sends_a_part_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """It had begun, so processes can be started."""
     program = "import os; os.write(1, bytes(4) + bytes([0, 0, 1, 0]) + b'half')"
     (problem,) = await wrong(Task(reads.killed), "-c", program)
     assert "ended early, with code 0" in problem
 
 
-async def test_one_that_is_not_waited_for_any_more_is_ended(tmp_path: Path) -> None:
-    """At our own stop; and it has ended by the time we have."""
+async def test_a_cancelled_load_kills_the_process(tmp_path: Path) -> None:
+    """It has ended by the time the cancellation is raised."""
     path, others = tmp_path / "rules.yaml", children(os.getpid())
     held = HeldFile(path)
     loading = asyncio.create_task(read_elsewhere(reading(path)))
@@ -344,7 +342,7 @@ async def test_one_that_is_not_waited_for_any_more_is_ended(tmp_path: Path) -> N
 
 
 async def test_no_pipe_and_no_process_is_left_behind(tmp_path: Path, logged: list[Any]) -> None:
-    """Whatever has become of it."""
+    """Whatever the result."""
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
     await read_elsewhere(reading(path))

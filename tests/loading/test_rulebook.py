@@ -1,4 +1,4 @@
-"""Loading rules leaves callers alone: others read them, they change at one stroke, and nothing is left to be collected."""
+"""Loading rules does not disturb calls: they are read elsewhere, change in one step, and leave no garbage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ BROKEN = "{domain: d, x: 1}"
 
 @pytest.fixture(autouse=True)
 def thawed() -> Iterator[None]:
-    """What a load leaves to itself is collected again by the next test."""
+    """Unfreeze what a load has frozen."""
     yield
     gc.enable()
     gc.unfreeze()
@@ -58,17 +58,17 @@ def thawed() -> Iterator[None]:
 
 @pytest.fixture
 def logged() -> Iterator[list[Any]]:
-    """Every line of the log."""
+    """Yield every line of the log."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
 
 class Root(MappingNode):
-    """The top of a document, such that it can be told whether it is still there."""
+    """The root of a document, which can be referenced weakly."""
 
 
 class Reader:
-    """Where rules come from that are read in this process."""
+    """A source that this process reads."""
 
     def __init__(self, text: str = RULES) -> None:
         self.text = text
@@ -85,8 +85,8 @@ class Reader:
         return Contents([document])
 
 
-class Told:
-    """Who is told of loads, and in which thread; whether garbage is collected while there is something to be told."""
+class Observed:
+    """An observer of loads: their threads, and whether the garbage collector was on."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -124,11 +124,11 @@ def made_service() -> RateLimitService:
 
 
 class Book:
-    """A Rulebook over a file, which has been read once."""
+    """A Rulebook with one file, which has been loaded once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.told = Told()
+        self.told = Observed()
         self.services = [made_service(), made_service()]
         self.book = Rulebook(
             self.services, partial(files.read, files.named([path])), self.told, merge_domains=False
@@ -147,7 +147,7 @@ class Book:
 
 @pytest.fixture
 async def book(tmp_path: Path) -> Book:
-    """With RULES in force."""
+    """Yield a Book with RULES in force."""
     made = Book(tmp_path / "rules.yaml")
     assert await made.load(RULES)
     made.told.service = made.services[0]
@@ -159,7 +159,7 @@ def amounts(tree: RuleTree) -> list[int]:
 
 
 async def is_read(held: HeldFile, others: set[int]) -> int:
-    """Return when a process beside `others` has begun to read a file; that process."""
+    """Return a process beside `others` when it has begun to read a file."""
     async with asyncio.timeout(PATIENCE):
         while not held.is_being_read():
             await asyncio.sleep(0.005)
@@ -170,10 +170,8 @@ async def is_read(held: HeldFile, others: set[int]) -> int:
 # The first load
 
 
-async def test_the_first_rules_are_read_by_another_process_in_a_hurry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It gives way to nobody, since nobody can be answered before them; what comes after them does."""
+async def test_the_first_load_has_normal_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be served before it. Later loads have low priority."""
     hurries = []
 
     async def watched(task: Task, *, hurry: bool) -> Loaded | None:
@@ -198,10 +196,10 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", refuse)
 
 
-async def test_where_no_process_can_be_started_rules_are_read_in_a_thread(
+async def test_if_no_process_can_be_started_a_thread_reads_the_rules(
     book: Book, alone: None, logged: list[Any]
 ) -> None:
-    """With one warning, each time; who is told of them may take time for it there."""
+    """With one warning for each load. Observers may take their time there."""
     assert await book.load(RULES.replace("5", "6"))
     assert [6, 9] == amounts(book.tree)
     in_thread, on_loop = book.told.threads[2:]
@@ -210,19 +208,19 @@ async def test_where_no_process_can_be_started_rules_are_read_in_a_thread(
 
 
 @pytest.mark.parametrize("text, loaded", [(RULES, True), (BROKEN, False)])
-async def test_no_garbage_is_collected_while_rules_are_made(alone: None, text: str, loaded: bool) -> None:
-    """And it is afterwards, whether or not they could be."""
+async def test_no_garbage_is_collected_while_rules_are_read(alone: None, text: str, loaded: bool) -> None:
+    """The collector is on afterwards, even if the load fails."""
     reader = Reader(text)
-    book = Rulebook([made_service()], reader.read, Told(), merge_domains=False)
+    book = Rulebook([made_service()], reader.read, Observed(), merge_domains=False)
     assert loaded == await book.load()
     assert ([False], True) == (reader.collecting, gc.isenabled())
 
 
-async def test_the_text_of_rules_goes_without_being_collected(alone: None) -> None:
-    """It is frozen with them when they come into force, so a cycle in it would stay for ever."""
+async def test_the_document_is_freed_without_the_collector(alone: None) -> None:
+    """It is frozen with the rules, so a cycle in it would never be freed."""
     reader = Reader()
     gc.disable()
-    await Rulebook([made_service()], reader.read, Told(), merge_domains=False).load()
+    await Rulebook([made_service()], reader.read, Observed(), merge_domains=False).load()
     assert [None] == [root() for root in reader.roots]
 
 
@@ -230,7 +228,7 @@ async def test_the_text_of_rules_goes_without_being_collected(alone: None) -> No
 
 
 async def test_rules_that_change_are_read_by_another_process(book: Book) -> None:
-    """And put in force everywhere; nothing of it is done in a thread."""
+    """All services use them. Nothing is done in a thread."""
     held, others = HeldFile(book.path), children(os.getpid())
     loading = asyncio.create_task(book.book.load())
     child = await is_read(held, others)
@@ -244,16 +242,16 @@ async def test_rules_that_change_are_read_by_another_process(book: Book) -> None
     assert others == children(os.getpid())
 
 
-async def test_the_rules_as_written_have_the_rules_that_are_in_force(book: Book) -> None:
-    """The same objects, as after the first load."""
+async def test_the_configured_rules_are_the_objects_in_force(book: Book) -> None:
+    """After every load."""
     await book.load(RULES.replace("5", "6"))
     (domain,) = book.book.domains
     (rule,) = book.tree.rules
     assert rule is domain.descriptors[0].children[0].rule
 
 
-async def test_rules_change_at_one_stroke(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has a turn while they are taken over finds the rules before, whole."""
+async def test_rules_change_in_one_step(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls between two slices find all of the previous rules."""
     monkeypatch.setattr(slices, "SLICE", 0.0)
     before = book.tree
     more = "".join(
@@ -272,7 +270,7 @@ async def test_rules_change_at_one_stroke(book: Book, monkeypatch: pytest.Monkey
 
 
 async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:
-    """And it is afterwards, whether or not they could be."""
+    """The collector is on afterwards, even if the load fails."""
     book.told.collecting.clear()
     seen = []
     for text in (RULES.replace("5", "6"), BROKEN):
@@ -282,7 +280,7 @@ async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) ->
 
 
 def alive() -> dict[str, int]:
-    """How many there are of what rules are made of, whether or not it is frozen."""
+    """Return the number of objects that rules consist of, frozen or not."""
     gc.unfreeze()
     kinds = Counter(type(each) for each in gc.get_objects())
     return {
@@ -291,8 +289,8 @@ def alive() -> dict[str, int]:
     }
 
 
-async def test_rules_that_are_replaced_go_without_being_collected(book: Book) -> None:
-    """They are frozen when they come into force, so a cycle in them would stay for ever."""
+async def test_replaced_rules_are_freed_without_the_collector(book: Book) -> None:
+    """They are frozen, so a cycle in them would never be freed."""
     book.told.service = None  # which would remember those before
     gc.collect()
     gc.disable()
@@ -301,8 +299,8 @@ async def test_rules_that_are_replaced_go_without_being_collected(book: Book) ->
     assert before == alive()
 
 
-def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are at one level: in one call, they would keep everybody waiting."""
+def test_replaced_rules_are_released_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rules one level has. Releasing them at once would block calls."""
     gone = 0
 
     class Node(matcher.RuleNode):
@@ -353,7 +351,7 @@ def test_rules_go_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_change_that_cannot_be_loaded_changes_nothing(
     book: Book, text: str, problem: str, logged: list[Any]
 ) -> None:
-    """It is logged and kept, until one can be."""
+    """Its problems are logged, and kept until a load succeeds."""
     assert not await book.load(text)
     assert problem in str(book.book.problems[0])
     assert (1, [5, 9]) == (book.told.failures, amounts(book.tree))
@@ -366,7 +364,7 @@ async def test_a_change_that_cannot_be_loaded_changes_nothing(
 
 
 async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(book: Book) -> None:
-    """As by the kernel, where memory runs out."""
+    """As by the kernel, if memory runs out."""
     held, others = HeldFile(book.path), children(os.getpid())
     loading = asyncio.create_task(book.book.load())
     os.kill(await is_read(held, others), signal.SIGKILL)
@@ -380,7 +378,7 @@ async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(bo
 
 
 async def test_a_stop_while_rules_are_read_leaves_no_process(book: Book) -> None:
-    """And the garbage collector on."""
+    """And the garbage collector is on."""
     held, others = HeldFile(book.path), children(os.getpid())
     loading = asyncio.create_task(book.book.load())
     await is_read(held, others)

@@ -1,4 +1,4 @@
-"""Work in slices: all of it is done, and the others have their turns."""
+"""Work in slices: all of it is done, and other tasks run between slices."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ratelimit_service.loading.slices import Pace, at_once, in_slices
 
 
 def counting(to: int, done: list[int]) -> Generator[None, None, str]:
-    """Work of so many steps, that comes to a text."""
+    """Return steps with a text as their result."""
     for number in range(to):
         done.append(number)
         yield
     return "done"
 
 
-async def test_all_steps_are_done_in_their_order_and_the_result_is_theirs() -> None:
-    """In slices as in one go."""
+async def test_all_steps_run_in_order_and_return_their_result() -> None:
+    """In slices, and at once."""
     sliced: list[int] = []
     whole: list[int] = []
     assert ("done", "done") == (await in_slices(counting(50, sliced)), at_once(counting(50, whole)))
     assert list(range(50)) == sliced == whole
 
 
-async def test_others_have_their_turn_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a slice is shorter than any step, that is after each of them."""
+async def test_other_tasks_run_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a slice is shorter than any step, after each step."""
     monkeypatch.setattr(slices, "SLICE", 0.0)
     monkeypatch.setattr(slices, "BREATH", 0.0)
     done: list[int] = []
@@ -40,8 +40,8 @@ async def test_others_have_their_turn_after_each_slice(monkeypatch: pytest.Monke
     assert [1, 2, 3, 4, 5] == sorted(set(seen))
 
 
-async def test_nobody_has_a_turn_within_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes microseconds, and a turn of the loop costs more than it."""
+async def test_no_other_task_runs_within_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes microseconds, and a turn of the event loop takes longer."""
     monkeypatch.setattr(slices, "SLICE", 1e9)
     turns = 0
 
@@ -54,8 +54,8 @@ async def test_nobody_has_a_turn_within_a_slice(monkeypatch: pytest.MonkeyPatch)
     assert 0 == turns
 
 
-async def test_what_goes_wrong_in_a_step_goes_to_who_wanted_the_work() -> None:
-    """As if it were called."""
+async def test_an_exception_in_a_step_is_raised() -> None:
+    """As by a function call."""
 
     def failing() -> Generator[None, None, None]:
         yield
@@ -67,8 +67,8 @@ async def test_what_goes_wrong_in_a_step_goes_to_who_wanted_the_work() -> None:
         at_once(failing())
 
 
-async def test_a_new_slice_begins_after_a_breath(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the breath was: what others do is not counted."""
+async def test_a_new_slice_begins_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause is not part of the slice."""
     now = 0.0
     monkeypatch.setattr(slices, "perf_counter", lambda: now)
     monkeypatch.setattr(slices, "BREATH", 0.0)

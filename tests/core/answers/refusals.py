@@ -1,4 +1,4 @@
-"""What the tests of refusals share."""
+"""Helpers for the tests of refusals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def error(decision: Decision) -> dict[str, Any]:
 
 
 def refused(asked: Limiter, *descriptors: str, charge: int = 1_000) -> Decision:
-    """The decision on a check, after a charge that used up everything."""
+    """Return the decision on a check, after a charge that used up everything."""
     asked.ask(*descriptors, hits=charge)
     return asked.ask(*[descriptor(one, 0) for one in descriptors])
 

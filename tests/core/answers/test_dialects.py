@@ -1,4 +1,4 @@
-"""The bodies of refusals: their shapes, and how much they say."""
+"""The bodies of refusals: their formats, and how much they say."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("dialect, outlook", BODIES)
-def test_a_body_has_the_shape_that_is_asked_for(dialect: str, outlook: str) -> None:
-    """The whole of it, by dialect and outlook (OpenAI's are above), and its content type."""
+def test_a_body_has_the_format_of_its_dialect(dialect: str, outlook: str) -> None:
+    """The whole body, by dialect and outlook, and its content type."""
     asked = limiter(now=MIDNIGHT + (86_372 if outlook == "soon" else 36_000), error_format=dialect)
     decision = refused(asked, "blocked=x" if outlook == "never" else "team=dba")
     assert BODIES[dialect, outlook] == json.loads(decision.body)
@@ -167,8 +167,8 @@ UNREACHED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("dialect", UNREACHED)
-def test_counters_that_cannot_be_reached_are_no_quota(dialect: str) -> None:
-    """STORE_FAILURE_MODE=deny: nobody knows whether a retry helps, so neither header is there."""
+def test_a_refusal_without_counters_is_not_insufficient_quota(dialect: str) -> None:
+    """STORE_FAILURE_MODE=deny: whether a retry helps is unknown, so there is neither header."""
     asked = limiter(error_format=dialect, failure_mode=FailureMode.DENY)
     plan = Planner(asked.service.tree, asked.service.policy, lambda: 0).plan(
         Request("d", (descriptor("team=dba", 0),)), MIDNIGHT
@@ -198,8 +198,8 @@ NASTY = [
 
 @pytest.mark.parametrize("nasty", NASTY)
 @pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "problem+json"])
-def test_a_strangers_text_is_text_in_every_dialect(dialect: str, nasty: str) -> None:
-    """As a value of a rule, of a limit that comes with the request and meets no rule, and where no rule is for it."""
+def test_a_callers_text_is_escaped_in_every_dialect(dialect: str, nasty: str) -> None:
+    """As a value under a rule, under an override without a rule, and in an unmatched descriptor."""
     value = nasty.encode("utf-8", "surrogatepass")
     for key, override, domain in (
         (b"team", None, "d"),
@@ -223,14 +223,14 @@ def test_a_strangers_text_is_text_in_every_dialect(dialect: str, nasty: str) -> 
 
 
 def dicts(value: Any) -> list[dict[str, Any]]:
-    """All objects in a JSON document."""
+    """Return all objects in a JSON document."""
     if isinstance(value, dict):
         return [value, *[found for each in value.values() for found in dicts(each)]]
     return [found for each in value for found in dicts(each)] if isinstance(value, list) else []
 
 
 def texts(value: Any) -> list[str]:
-    """All texts in it."""
+    """Return all texts in a JSON document."""
     return [text for found in dicts(value) for text in found.values() if isinstance(text, str)]
 
 
@@ -258,8 +258,10 @@ descriptors:
 @pytest.mark.parametrize(
     "settings", [{}, {"error_format": "", "refusal_headers": frozenset()}], ids=["on", "off"]
 )
-def test_the_dialect_is_the_rules_or_else_the_domains(asked: Any, key: str, settings: dict[str, Any]) -> None:
-    """And what a rule asks for, it gets, though the setting is for no body."""
+def test_the_dialect_comes_from_the_rule_or_else_from_its_domain(
+    asked: Any, key: str, settings: dict[str, Any]
+) -> None:
+    """A rule has its dialect even if REFUSAL_BODY is none."""
     body = json.loads(limiter(DIALECTS, **settings).ask(asked).body)
     assert key in body
     assert ("error" if key == "error" else "about:blank") == body["type"]
@@ -291,10 +293,10 @@ descriptors:
     ],
 )
 @pytest.mark.parametrize("switch", ["rules", "setting"])
-def test_a_refusal_can_keep_limit_use_and_subject_to_itself(
+def test_a_minimal_refusal_hides_amount_use_and_descriptor(
     dialect: str, asked: str, name: str, switch: str
 ) -> None:
-    """It names the budget and its reset; that the operator's name of a rule is not that of a person is up to the operator."""
+    """It names the budget and its reset. Operators choose names of rules that identify no person."""
     settings: dict[str, Any] = {"error_details": "minimal"} if switch == "setting" else {}
     rules = PRIVATE if switch == "rules" else PRIVATE.replace("error_details: minimal\n", "")
     decision = refused(
@@ -316,21 +318,21 @@ def test_a_refusal_can_keep_limit_use_and_subject_to_itself(
     assert name.lower() in said.lower() and "2026-11-21T01:00:00Z" in said and "3600" in said
 
 
-def test_a_denial_that_keeps_the_subject_to_itself() -> None:
-    """No rule is for it: whatever it was."""
+def test_a_minimal_denial_hides_the_descriptor() -> None:
+    """It only says that no rule matches."""
     decision = limiter(STRICT.replace("unmatched", "error_details: minimal\nunmatched")).ask("team=zebra")
     assert "The request is refused: no rule is for it. Retrying does not help." == error(decision)["message"]
     assert b"zebra" not in decision.body
 
 
-def test_words_that_say_too_much_give_way_to_the_usual_ones() -> None:
-    """REFUSAL_DETAILS=minimal, and a denial_message with {used} in a file that does not know of it."""
+def test_a_message_with_hidden_placeholders_is_replaced_by_the_default() -> None:
+    """REFUSAL_DETAILS=minimal, and a denial_message with {used} in a file without error_details."""
     told = message(WORDS % "{used} of {limit}", error_details="minimal")
     assert told.startswith("Token budget hourly is used up.")
 
 
-def test_a_reload_changes_refusals_that_were_sent_already() -> None:
-    """Of a rule, and of a domain: nothing is remembered of the rules before."""
+def test_a_reload_drops_cached_refusals() -> None:
+    """Those of a rule, and those of a domain."""
     asked = limiter(DIALECTS)
     requests = (descriptor("a=x", 0), descriptor("c=x", 0))
     assert ["error"] * 2 == [json.loads(asked.ask(one).body)["type"] for one in requests]

@@ -20,7 +20,7 @@ from tests.limiter import descriptor
 def test_the_fields_of_draft_11_are_on_every_answer(
     entries: str, hits: int, policy: str | None, left: str | None
 ) -> None:
-    """With every window of the rule; a limit without a name has that of its window."""
+    """They have every window of the rule. A limit without a name has that of its window."""
     asked = limiter(ietf_fields=True)
     decision = asked.ask(descriptor(entries, hits))
     assert (policy, left) == (headers(decision).get("ratelimit-policy"), headers(decision).get("ratelimit"))
@@ -33,8 +33,8 @@ def test_the_fields_of_draft_11_are_on_every_answer(
         )
 
 
-def test_the_fields_are_what_structured_fields_can_say() -> None:
-    """Integers of 15 digits, names that differ, and no letters beyond ASCII."""
+def test_the_fields_are_valid_structured_fields() -> None:
+    """Integers have at most 15 digits, names are unique, and letters are ASCII."""
     rules = """
 domain: d
 descriptors:

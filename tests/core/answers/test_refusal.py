@@ -1,4 +1,4 @@
-"""What a refused caller receives: why, until when, and whether trying again helps."""
+"""What a refused caller receives: why, until when, and whether a retry helps."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.limiter import MIDNIGHT, descriptor
 # Outlooks: soon, later, never
 
 
-def test_a_limit_that_resets_soon_is_waited_for() -> None:
-    """28 seconds before the hour ends: a retry-after, and OpenAI's code for being too fast."""
+def test_a_limit_that_resets_soon_asks_for_a_retry() -> None:
+    """28 seconds before the end of the hour: a retry-after, and OpenAI's code for a rate limit."""
     asked = limiter(now=MIDNIGHT + 3_572, refusal_headers=ALL_HEADERS)
     asked.ask("team=dba", hits=120)
     decision = asked.ask(descriptor("team=other", 0), descriptor("team=dba", 0))
@@ -57,7 +57,7 @@ def test_a_limit_that_resets_soon_is_waited_for() -> None:
 
 
 def test_a_limit_that_resets_later_stops_clients() -> None:
-    """A day that is used up: the moment for people, and x-should-retry for SDKs, which would wait or come back at once."""
+    """A daily limit: the moment of the reset for people, and x-should-retry: false for SDKs."""
     decision = refused(limiter(now=MIDNIGHT + 36_000), "team=dba")
     assert {
         "retry-after": "50400",
@@ -84,8 +84,8 @@ def test_a_limit_that_resets_later_stops_clients() -> None:
 
 
 @pytest.mark.parametrize("within, later", [(0, True), (27, True), (28, False), (600, False)])
-def test_what_is_soon_is_a_setting(within: int, later: bool) -> None:
-    """REFUSAL_RETRY_WITHIN, up to and including it; at 0 nothing is waited for."""
+def test_the_bound_for_soon_is_a_setting(within: int, later: bool) -> None:
+    """REFUSAL_RETRY_WITHIN is inclusive. With 0, no refusal asks for a retry."""
     decision = refused(limiter(now=MIDNIGHT + 86_372, retry_within=within), "team=dba")
     assert ("28", "false" if later else None) == (
         headers(decision)["retry-after"],
@@ -103,7 +103,7 @@ def test_what_is_soon_is_a_setting(within: int, later: bool) -> None:
     ],
 )
 def test_a_limit_of_0_never_lets_anything_through(key: str, rule: str) -> None:
-    """So there is nothing to wait for: no retry-after and no moment, and the message says so."""
+    """The refusal has neither retry-after nor reset, and the message says so."""
     asked = limiter()
     for decision in (asked.ask(descriptor(f"{key}=x", 0)), refused(asked, f"{key}=x")):
         assert {"x-should-retry": "false", "content-type": "application/json"} == headers(decision)
@@ -116,14 +116,14 @@ def test_a_limit_of_0_never_lets_anything_through(key: str, rule: str) -> None:
         assert (rule, 0) == (told["rate_limit"]["rule"], told["rate_limit"]["limit"])
 
 
-def test_a_limit_of_0_that_comes_with_the_request_is_one() -> None:
-    """An override in place of the rule's hour."""
+def test_an_override_of_0_never_lets_anything_through() -> None:
+    """It replaces the hourly limit of the rule."""
     decision = limiter().ask(descriptor("team=dba", 0, Override(0, Unit.HOUR)))
     assert ("false", None) == (headers(decision)["x-should-retry"], headers(decision).get("retry-after"))
 
 
 def test_a_request_that_is_more_than_the_whole_limit_never_fits() -> None:
-    """6 hits on 5 a minute; a budget takes what crosses its line, so it has no such requests."""
+    """6 hits on 5 a minute. On a budget, such a request crosses the limit and succeeds."""
     asked = limiter()
     decision = asked.ask(descriptor("api=x", 6))
     assert ("false", None) == (headers(decision)["x-should-retry"], headers(decision).get("retry-after"))
@@ -141,7 +141,7 @@ def test_a_request_that_is_more_than_the_whole_limit_never_fits() -> None:
     "asked, reason",
     [("team=x", "no rule is for team=x"), ("user=ann", "no descriptor has the key 'team'")],
 )
-def test_what_the_rules_refuse_is_refused_for_good(asked: str, reason: str) -> None:
+def test_a_denial_by_the_rules_is_permanent(asked: str, reason: str) -> None:
     """unmatched: deny, and required_keys."""
     decision = limiter(STRICT).ask(descriptor(asked, 0))
     assert {"x-should-retry": "false", "content-type": "application/json"} == headers(decision)
@@ -190,8 +190,8 @@ descriptors:
         ("t a", 0, "minutely"),
     ],
 )
-def test_a_refusal_is_about_the_limit_that_a_caller_has_to_wait_for(keys: str, later: int, rule: str) -> None:
-    """Of several that refuse."""
+def test_a_refusal_is_about_the_limit_that_resets_last(keys: str, later: int, rule: str) -> None:
+    """If several limits refuse."""
     decision = refused(limiter(SEVERAL, now=MIDNIGHT + later), *keys.split())
     assert rule == error(decision)["rate_limit"]["rule"]
 
@@ -201,8 +201,8 @@ def test_a_refusal_is_about_the_limit_that_a_caller_has_to_wait_for(keys: str, l
     [{"refusal_headers": frozenset(), "error_format": ""}, {"shadow_mode": True}],
     ids=["off", "shadow mode"],
 )
-def test_what_is_not_refused_or_not_asked_for_is_not_told(settings: dict[str, Any]) -> None:
-    """Without the settings, and in global shadow mode, a request over its limit is answered without them."""
+def test_only_refusals_have_refusal_headers_and_only_if_set(settings: dict[str, Any]) -> None:
+    """Neither without the settings, nor in global shadow mode."""
     decision = refused(limiter(**settings), "team=dba")
     assert ((), b"") == (decision.headers, decision.body)
 
@@ -210,21 +210,21 @@ def test_what_is_not_refused_or_not_asked_for_is_not_told(settings: dict[str, An
 # Messages
 
 
-def test_a_budget_without_a_name_has_that_of_its_rule() -> None:
-    """Its path, and the window in words."""
+def test_a_budget_without_a_name_has_the_name_of_its_rule() -> None:
+    """The path of the rule, and the window in words."""
     told = error(refused(limiter(), "unnamed=x"))
     assert told["message"].startswith("Rate limit d.unnamed is used up. It resets at 2026-12-03T00:00:00Z.")
     assert ("d.unnamed", "15 days") == (told["rate_limit"]["rule"], told["rate_limit"]["unit"])
 
 
 def test_one_second_is_not_seconds() -> None:
-    """In the last second of an hour that is also the last of a day."""
+    """In the last second of an hour that is also the last one of the day."""
     told = error(refused(limiter(now=MIDNIGHT + 86_399), "team=dba"))["message"]
     assert told.endswith("Try again in 1 second.")
 
 
-def test_the_moment_is_told_in_the_zone_of_the_rule_too() -> None:
-    """A day in Berlin ends at 23:00 UTC; in a rule without a zone there is nothing to add."""
+def test_a_reset_has_the_local_time_of_the_rule() -> None:
+    """A day in Berlin ends at 23:00 UTC. A rule without a time zone has UTC alone."""
     rules = """
 domain: d
 time_zone: Europe/Berlin
@@ -242,7 +242,7 @@ descriptors: [{key: team, rate_limit: {name: daily, unit: day, tokens_per_unit: 
 
 
 def test_the_end_of_time_has_a_text() -> None:
-    """A window of 10,000 years ends after the last date of Python's calendar, in the east before that of UTC."""
+    """A window of 10,000 years ends after Python's last date, which comes earlier in the east than in UTC."""
     rules = """
 domain: d
 time_zone: Pacific/Kiritimati
@@ -255,8 +255,8 @@ descriptors: [{key: team, rate_limit: {unit: year, unit_multiplier: 10000, token
     )
 
 
-def test_a_rule_has_its_own_words() -> None:
-    """denial_message, with its placeholders filled in; a stranger's value in it is text on one line, not a template."""
+def test_a_denial_message_replaces_the_default_message() -> None:
+    """Its placeholders are filled in. A caller's value is text on one line, and not a template."""
     words = (
         "{descriptor}: {used} of {limit} a {unit} used ({rule}), {{wait}} {reset_seconds} s, {resets_at},"
         " {resets_at_local} in {time_zone}"
@@ -273,8 +273,8 @@ def test_a_rule_has_its_own_words() -> None:
 
 
 @pytest.mark.parametrize("words", ["{used}", "{reset_seconds}", "{{}}", 'a "quoted" \\\\ {rule}'])
-def test_a_message_is_text_whatever_it_is_made_of(words: str) -> None:
-    """Also where it is nothing but a number."""
+def test_a_message_that_looks_like_a_number_is_text(words: str) -> None:
+    """In JSON, it stays a string."""
     told = message(WORDS % words.replace('"', '\\"'))
     expected = {
         "{used}": "1000",
@@ -286,7 +286,7 @@ def test_a_message_is_text_whatever_it_is_made_of(words: str) -> None:
 
 
 def test_letters_beyond_ascii_are_intact() -> None:
-    """In the body as they are; in headers, which cannot have them, each is an underscore."""
+    """The body has them as they are. Headers have an underscore for each."""
     rules = """
 domain: d
 descriptors: [{key: équipe, rate_limits: [{name: größe, unit: hour, tokens_per_unit: 1},
@@ -320,7 +320,7 @@ def spread(most: int) -> Any:
     ],
 )
 def test_callers_of_one_bucket_do_not_come_back_in_the_same_second(now: int, least: int, most: int) -> None:
-    """40 of them refused at once: none is sent back before the limit resets, and the rest are spread over some seconds."""
+    """None of 40 refused callers is sent back before the reset, and the others are spread over seconds."""
     asked = limiter(now=MIDNIGHT + now, spread=spread(5))
     asked.ask("team=dba", hits=1_000)
     decisions = [asked.ask(descriptor("team=dba", 0)) for _ in range(40)]
@@ -332,8 +332,8 @@ def test_callers_of_one_bucket_do_not_come_back_in_the_same_second(now: int, lea
     assert most - least + 1 == len({id(decision.headers) for decision in decisions})
 
 
-def test_what_has_changed_is_told_anew() -> None:
-    """A second later, after another charge, in the next hour, and of another caller of the same rule."""
+def test_a_cached_refusal_is_not_sent_after_a_change() -> None:
+    """A second later, after another charge, in the next hour, and for another caller of the same rule."""
     asked = limiter()
     asked.ask("team=dba", hits=120)
     seen = []
@@ -364,8 +364,8 @@ def test_what_has_changed_is_told_anew() -> None:
 
 
 @pytest.mark.parametrize("rules, entries", [(RULES, "team=dba"), (STRICT, "team=x")])
-def test_headers_come_without_a_body_as_well(rules: str, entries: str) -> None:
-    """REFUSAL_BODY=none, where there is no content type; without any header, too, nothing is sent."""
+def test_headers_need_no_body(rules: str, entries: str) -> None:
+    """REFUSAL_BODY=none has no content type. Without headers, too, the refusal is empty."""
     decision = refused(limiter(rules, error_format=""), entries)
     assert b"" == decision.body
     assert {"x-should-retry"} == set(headers(decision)) - {"retry-after"}

@@ -1,4 +1,4 @@
-"""How keys and values are written in the names of statistics."""
+"""Keys and values in the names of statistics."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ratelimit_service.core.answers.statkeys import stat_level, stat_levels
     ],
 )
 def test_a_level_is_written_as_upstream_writes_it(raw: bytes, expected: str) -> None:
-    """Separators and the dots of addresses become underscores; what cannot be shown is escaped."""
+    """Separators and the dots of addresses become underscores, and unprintable characters are escaped."""
     assert expected == stat_level(raw)
 
 
 def test_levels_below_the_second_are_cut_sooner() -> None:
-    """Metrics have the first two as labels; a request may have a hundred of them, in each of a hundred descriptors."""
+    """The first two are labels of metrics. A request may have ten thousand other levels."""
     first, second, third = stat_levels([b"k" * 2_000] * 3)
     assert ("k" * 1_000 + "… (2000 bytes)", first, "k" * 128 + "… (2000 bytes)") == (first, second, third)

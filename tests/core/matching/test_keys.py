@@ -1,4 +1,4 @@
-"""The grammar of counter keys, which is public: docs/keys.md has these very examples."""
+"""The grammar of counter keys. It is public, and docs/keys.md has these examples."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ VECTORS = [
 def test_a_descriptor_and_a_window_make_a_key(
     domain: str, entries: list[tuple[bytes, bytes]], window: Window, expected: str
 ) -> None:
-    """The key of a counter says in plain text which descriptor and which window it counts."""
+    """The key names the descriptor and the window in plain text."""
     assert expected == key(domain, entries, window)
 
 
 def test_the_documented_keys_are_these() -> None:
-    """docs/keys.md shows each of these keys but the very long ones."""
+    """docs/keys.md has each of these keys except the very long ones."""
     documented = DOCUMENTED.read_text()
     assert [] == [
         vector[3] for vector in VECTORS if len(vector[1][0][1]) < 120 and f" {vector[3]}\n" not in documented
@@ -90,40 +90,40 @@ def test_the_documented_keys_are_these() -> None:
 
 
 @pytest.mark.parametrize("percent", ["80", "12.5"])
-def test_a_marker_stands_beside_its_counter(percent: str) -> None:
-    """In the same slot, and within what `reset` and a scan for the bucket find; docs/keys.md shows it."""
+def test_a_marker_is_in_the_slot_of_its_counter(percent: str) -> None:
+    """`reset` and a scan for the bucket find it, too. docs/keys.md has it."""
     marker = keys.warned(key("token-budgets", [(b"team", b"dba")], Window(Unit.HOUR)), percent)
     assert f"{{token-budgets|team=dba}}:hour:2026-11-21T01Z:warned-{percent}" == marker
     assert f"\n{marker}\n" in DOCUMENTED.read_text()
 
 
 def test_a_pattern_that_values_share_keeps_its_stars() -> None:
-    """A shared bucket is told from the bucket of a value that happens to look like the pattern."""
+    """A shared bucket differs from the bucket of a value that looks like the pattern."""
     assert "path=/api/*" == keys.shared_entry_text(b"path", b"path_/api/*")
     assert "path=/api/%2A" == keys.entry_text(b"path", b"/api/*")
 
 
-def test_a_pattern_that_reaches_into_the_key_stands_there_whole() -> None:
-    """It is told from the pattern of a value that reads the same."""
+def test_a_pattern_with_a_wildcard_in_the_key_is_used_whole() -> None:
+    """It differs from the pattern of a value with the same text."""
     assert "path=~pa*" == keys.shared_entry_text(b"path", b"pa*")
     assert "path=pa*" == keys.shared_entry_text(b"path", b"path_pa*")
 
 
-def test_the_prefix_stands_before_the_hash_tag() -> None:
-    """CACHE_KEY_PREFIX is written as it is, and stays out of what decides the slot."""
+def test_the_prefix_is_before_the_hash_tag() -> None:
+    """CACHE_KEY_PREFIX is not escaped, and does not change the slot."""
     assert "staging:{d|k=v}" == keys.bucket("staging:", keys.domain_text("d"), ["k=v"])
 
 
 @pytest.mark.parametrize("byte", range(256))
-def test_every_byte_can_be_told_from_every_other_and_is_printable(byte: int) -> None:
-    """No byte of a value can act as a separator, a glob, a quote, a space or a control character."""
+def test_every_byte_has_a_printable_text_of_its_own(byte: int) -> None:
+    """No byte of a value acts as a separator, a glob, a quote, a space or a control character."""
     text = keys.escape(bytes([byte]))
     assert re.fullmatch(r"[!#$&()+,\-./0-9;<>@A-Z^_`a-z]|%[0-9A-F]{2}", text)
     assert 1 == sum(keys.escape(bytes([other])) == text for other in range(256))
 
 
-def test_a_marker_is_told_from_a_counter() -> None:
-    """Also where the name of a bucket looks like one."""
+def test_a_marker_differs_from_a_counter() -> None:
+    """Even if the name of a bucket looks like a marker."""
     counter = key("d", [(b"k", b":warned-80")], Window(Unit.DAY))
     assert not keys.is_marker(counter)
     assert keys.is_marker(keys.warned(counter, "80"))

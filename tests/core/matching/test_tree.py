@@ -1,4 +1,4 @@
-"""Which rule a descriptor meets."""
+"""Which rule a descriptor matches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def node(
 
 
 def match(*rules: DescriptorRule, entries: str) -> Match | None:
-    """`entries` as `key=value key=value`."""
+    """Match the entries `key=value key=value`."""
     pairs = [pair.partition("=") for pair in entries.split()]
     wanted = tuple(Entry(key.encode(), value.encode()) for key, _, value in pairs)
     return RuleTree([DomainRules("d", rules)]).match("d", wanted)
@@ -66,7 +66,7 @@ PRECEDENCE = (
     ],
 )
 def test_exact_comes_before_wildcard_and_wildcard_before_key(entries: str, expected: str | None) -> None:
-    """A value written out wins over a pattern, and a pattern over the key alone."""
+    """An exact value takes precedence over a wildcard, and a wildcard over the key alone."""
     assert expected == met(*PRECEDENCE, entries=entries)
 
 
@@ -90,12 +90,12 @@ def test_exact_comes_before_wildcard_and_wildcard_before_key(entries: str, expec
     ],
 )
 def test_a_star_stands_for_any_bytes_or_none(text: str, value: str, expected: bool) -> None:
-    """The pieces between the stars are found in order, and do not overlap."""
+    """The pieces between the stars occur in order, and do not overlap."""
     assert expected is Pattern(text.encode()).matches(value.encode())
 
 
-def test_a_rule_holds_only_for_descriptors_of_its_depth() -> None:
-    """A descriptor that ends above a rule or goes on below it meets nothing."""
+def test_a_rule_applies_only_to_descriptors_of_its_depth() -> None:
+    """A descriptor that ends above a rule, or continues below it, matches nothing."""
     tree = node("team", "", None, node("model", "", rule("model"), node("user", "", rule("user"))))
     assert [None, "model", "user", None] == [
         met(tree, entries=entries)
@@ -103,8 +103,8 @@ def test_a_rule_holds_only_for_descriptors_of_its_depth() -> None:
     ]
 
 
-def test_there_is_no_way_back_from_a_chosen_branch() -> None:
-    """The exact branch has no rule for the model, and the default branch is not tried: the whitelist idiom."""
+def test_matching_never_backtracks() -> None:
+    """The exact branch has no rule for the model, and the default branch is not tried: an allowlist."""
     trusted = node("team", "trusted")
     others = node("team", "", None, node("model", "", rule("model")))
     assert [None, "model"] == [
@@ -112,8 +112,8 @@ def test_there_is_no_way_back_from_a_chosen_branch() -> None:
     ]
 
 
-def test_looking_up_joins_key_and_value_as_upstream_does() -> None:
-    """`foo_bar` without a value is met by (foo, bar), and counts apart from (foo_bar, )."""
+def test_the_lookup_joins_key_and_value_as_upstream_does() -> None:
+    """(foo, bar) matches `foo_bar` without a value, and has a counter other than (foo_bar, )."""
     rules = (node("foo_bar", "", rule("joined")),)
     first, second = match(*rules, entries="foo=bar"), match(*rules, entries="foo_bar=")
     assert first is not None and second is not None
@@ -123,15 +123,15 @@ def test_looking_up_joins_key_and_value_as_upstream_does() -> None:
 
 
 def test_values_that_share_a_threshold_share_a_bucket() -> None:
-    """Whatever matches the pattern counts together, the literal pattern included."""
+    """All values that match the pattern count together, and so does the text of the pattern itself."""
     shared = node("path", "/api/*", rule("api"), share_threshold=True)
     found = [match(shared, entries=f"path={path}") for path in ("/api/a", "/api/b", "/api/*")]
     assert {("path=/api/*",)} == {each.bucket_entries for each in found if each}
     assert 3 == len([each for each in found if each])
 
 
-def test_a_shared_bucket_stays_shared_below() -> None:
-    """The pattern stands for the value in the buckets of nested rules too."""
+def test_nested_rules_share_the_bucket_too() -> None:
+    """The pattern replaces the value in their buckets."""
     tree = node("path", "/api/*", None, node("user", "", rule("user")), share_threshold=True)
     found = match(tree, entries="path=/api/a user=u")
     assert found is not None
@@ -152,15 +152,15 @@ def test_a_shared_bucket_stays_shared_below() -> None:
         (node("k", "", rule("k", detailed_metric=True)), "k=10.0.0.1", ("k_10_0_0_1",)),
     ],
 )
-def test_statistics_are_kept_under_the_path_or_the_values(
+def test_statistics_have_the_path_or_the_values(
     tree: DescriptorRule, entries: str, expected: tuple[str, ...]
 ) -> None:
-    """detailed_metric and value_to_metric put the values of the request into the statistics; a shared value stays a pattern."""
+    """detailed_metric and value_to_metric add the values of the request. A shared value stays a pattern."""
     found = match(tree, entries=entries)
     assert found is not None
     assert StatKey("d", expected) == found.stat
 
 
 def test_levels_are_written_as_upstream_writes_them() -> None:
-    """`:` and `|` would end a statsd name, and dots a level of it."""
+    """`:` and `|` would end a statsd name, and a dot would end a level."""
     assert "k_a_b_c" == stat_level(b"k_a:b|c")

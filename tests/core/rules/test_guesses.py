@@ -1,4 +1,4 @@
-"""What is said of a key that is misspelt: one error that names the key that was meant, and nothing else."""
+"""Misspelt keys: one error names the key that was meant, and nothing else is reported."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ CHANGES: dict[str, Callable[[str], str]] = {
 
 
 def misspelt() -> Iterator[tuple[str, int, str]]:
-    """A key of the file, its line, and what it becomes."""
+    """A key of the file, its line, and its misspelling."""
     every = {key for keys in KEYS.values() for key in keys}
     for number, line in enumerate(FILE.splitlines()):
         for key in every:
@@ -77,14 +77,14 @@ def misspelt() -> Iterator[tuple[str, int, str]]:
 
 
 def test_the_file_has_every_key() -> None:
-    """And nothing is wrong with it."""
+    """And it has no errors."""
     assert () == load([read("a.yaml", FILE)]).warnings
     assert {key for keys in KEYS.values() for key in keys} == {key for key, _, _ in misspelt()}
 
 
 @pytest.mark.parametrize("key, number, text", sorted(set(misspelt())))
 def test_a_misspelt_key_is_one_error(key: str, number: int, text: str) -> None:
-    """On its line, with the key that was meant; nothing is said of what the service would have missed without it."""
+    """It names the line and the meant key. No missing key is reported."""
     lines = FILE.splitlines()
     lines[number] = f" {lines[number]}".replace(f" {key}:", f" {text}:").replace(f"{{{key}:", f"{{{text}:")[
         1:
@@ -100,7 +100,7 @@ def test_a_misspelt_key_is_one_error(key: str, number: int, text: str) -> None:
     "key", ["limits", "rate-limits", "ratelimit", "tokens_per_units", "unlimitted", "unit_multiplyer"]
 )
 def test_no_key_is_suggested_that_would_be_refused_there(key: str) -> None:
-    """At the top of a file, a key of another level is named with the place that it belongs to, or not at all."""
+    """At the top of a file, a key of another level is suggested with its level, or not at all."""
     with pytest.raises(InvalidRules) as caught:
         load([read("a.yaml", f"domain: edge\n{key}: 5\n")])
     (problem,) = caught.value.problems
@@ -112,8 +112,8 @@ def test_no_key_is_suggested_that_would_be_refused_there(key: str) -> None:
     )
 
 
-def test_what_a_misspelt_key_has_is_checked_as_well() -> None:
-    """Where it is clear which key was meant: nobody should have to come back for the next error."""
+def test_the_value_of_a_misspelt_key_is_checked() -> None:
+    """If the meant key is certain, all errors are reported at once."""
     with pytest.raises(InvalidRules) as caught:
         load(
             [
@@ -144,8 +144,8 @@ def test_what_a_misspelt_key_has_is_checked_as_well() -> None:
     ],
     ids=["siblings", "windows", "share_threshold"],
 )
-def test_what_hangs_on_a_misspelt_key_is_not_judged(text: str) -> None:
-    """Two descriptors are not alike because the value of one cannot be read, nor are two windows."""
+def test_nothing_is_checked_that_depends_on_a_misspelt_key(text: str) -> None:
+    """Two descriptors are not duplicates because the value of one is misspelt, nor are two windows."""
     with pytest.raises(InvalidRules) as caught:
         load([read("a.yaml", f"domain: edge\ndescriptors:\n{text}")])
     (problem,) = caught.value.problems

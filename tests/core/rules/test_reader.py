@@ -1,4 +1,4 @@
-"""Documents -> rules: what is loaded, and how several files go together. tests/config_corpus has what is refused."""
+"""From documents to rules: what is loaded, and how files are combined. tests/config_corpus has the errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def domain(text: str) -> DomainRules:
 
 
 def only(text: str) -> DescriptorRule:
-    """The one descriptor of domain `d` that `text`, the inside of a flow mapping, says."""
+    """Return the one descriptor of domain `d` in `text`, the inside of a flow mapping."""
     (descriptor,) = domain(f"{{domain: d, descriptors: [{{{text}}}]}}").descriptors
     return descriptor
 
@@ -43,7 +43,7 @@ def errors(*documents: Document, merge_domains: bool = False) -> list[str]:
 
 
 def test_a_descriptor_has_everything_the_file_says() -> None:
-    """Each key of the language finds its place in the rule."""
+    """Each key of the language ends up in the rule."""
     loaded = domain(
         """
         domain: edge
@@ -113,14 +113,14 @@ def test_a_rule_has_defaults_for_what_is_left_out() -> None:
 
 
 def test_an_unlimited_rule_has_no_limits() -> None:
-    """Whatever stands beside `unlimited: true`, there is nothing to count against, and the name stays."""
+    """Whatever else it has. It keeps its name."""
     found = rule("key: a, rate_limit: {unlimited: true, name: free, requests_per_unit: 5}")
     assert (True, (), "free") == (found.unlimited, found.limits, found.name)
 
 
 @pytest.mark.parametrize("limit", ["", "rate_limit: ", "rate_limit: ~"])
 def test_without_a_rate_limit_there_is_no_rule(limit: str) -> None:
-    """A descriptor that only lets through, or only leads deeper."""
+    """Such a descriptor only exempts its value, or only has nested rules."""
     assert only(f"key: a, {limit}").rule is None
 
 
@@ -137,7 +137,7 @@ def test_without_a_rate_limit_there_is_no_rule(limit: str) -> None:
     ],
 )
 def test_keys_and_values_are_the_bytes_that_were_written(text: str, key: bytes, value: bytes) -> None:
-    """Numbers and truth values keep their spelling; binary ones need not be UTF-8."""
+    """Numbers and truth values keep their text. Binary values need not be UTF-8."""
     descriptor = only(text)
     assert (key, value) == (descriptor.key, descriptor.value)
 
@@ -154,18 +154,18 @@ def test_keys_and_values_are_the_bytes_that_were_written(text: str, key: bytes, 
     ],
 )
 def test_a_name_cannot_break_the_header_that_it_goes_into(name: str, expected: str) -> None:
-    """Only printable ASCII is left, and nothing that could end the quotes it stands in."""
+    """Only printable ASCII without quotes and backslashes is left."""
     assert expected == header_text(name)
 
 
 def test_domains_keep_the_order_of_their_files() -> None:
-    """One domain a file, in the order in which the files are given."""
+    """Each file has one domain."""
     loaded = load([document("domain: b", "1.yaml"), document("domain: a", "2.yaml")])
     assert [("b", "1.yaml:1"), ("a", "2.yaml:1")] == [(each.name, each.source) for each in loaded.domains]
 
 
 def test_one_domain_in_two_files_is_an_error() -> None:
-    """Unless merging was asked for, the second file is told of the first; its other errors are told as well."""
+    """Without merging, the error is about the second file, beside its other errors."""
     second = "domain: d\ndescriptors:\n  - key: b\n    colour: red\n"
     message = "'d' already has rules at 1.yaml:1: merge them into one file, or set MERGE_DOMAIN_CONFIG=true"
     assert [f"2.yaml:1: domain: {message}"] == errors(
@@ -178,7 +178,7 @@ def test_one_domain_in_two_files_is_an_error() -> None:
 
 
 def test_merged_domains_have_the_descriptors_of_all_files_in_order() -> None:
-    """With merging, what an earlier file says comes first."""
+    """Those of an earlier file come first."""
     documents = [
         document("domain: d\ndescriptors: [{key: a}, {key: b}]", "1.yaml"),
         document("domain: e\ndescriptors: [{key: a}]", "2.yaml"),
@@ -190,8 +190,8 @@ def test_merged_domains_have_the_descriptors_of_all_files_in_order() -> None:
     ]
 
 
-def test_merged_files_cannot_say_the_same_twice() -> None:
-    """A descriptor that another file has already is an error that names that file."""
+def test_merged_files_cannot_have_the_same_descriptor() -> None:
+    """The error names the file with the first one."""
     expected = "2.yaml:2: descriptors[0]: 'a_b' (key, or key_value) is already defined at 1.yaml:2: siblings must differ in it"
     assert [expected] == errors(
         document("domain: d\ndescriptors: [{key: a, value: b}]", "1.yaml"),
@@ -201,7 +201,7 @@ def test_merged_files_cannot_say_the_same_twice() -> None:
 
 
 def test_a_name_in_another_file_of_the_domain_can_be_replaced() -> None:
-    """`replaces` finds names across merged files, but not those of another domain."""
+    """`replaces` finds names in merged files, but not in another domain."""
     replacing = document(
         "domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 1, replaces: [{name: n}]}}]",
         "1.yaml",
@@ -213,8 +213,8 @@ def test_a_name_in_another_file_of_the_domain_can_be_replaced() -> None:
     assert ["no rate_limit of domain 'd' has the name 'n'"] == [warning.message for warning in other.warnings]
 
 
-def test_errors_of_all_files_are_told_in_the_order_of_files_and_lines() -> None:
-    """A load tells everything that is wrong, and the warnings beside it."""
+def test_errors_are_in_the_order_of_files_and_lines() -> None:
+    """A load reports all errors and all warnings."""
     documents = [
         document("descriptors:\n  - value: a\ndomain: ''\n", "b.yaml"),
         document("domain: d\nkey: x\ncolour: red\n", "a.yaml"),
@@ -226,7 +226,7 @@ def test_errors_of_all_files_are_told_in_the_order_of_files_and_lines() -> None:
 
 
 def test_one_mistake_is_one_error() -> None:
-    """What cannot be judged because of another mistake is left alone."""
+    """Nothing is checked that depends on another error."""
     assert [
         "rules.yaml:1: descriptors[0].rate_limit.unlimited: must be true or false, not the text 'perhaps'"
     ] == errors(document("{domain: d, descriptors: [{key: a, rate_limit: {unlimited: perhaps}}]}"))
@@ -235,8 +235,8 @@ def test_one_mistake_is_one_error() -> None:
     )
 
 
-def test_a_load_does_not_tell_more_than_a_person_could_read() -> None:
-    """After so many errors the last line says that there are more."""
+def test_a_load_reports_a_bounded_number_of_errors() -> None:
+    """The last line says that there are more."""
     told = errors(document("domain: d\ndescriptors:\n" + "  - value: a\n" * (MOST_PROBLEMS + 500)))
     assert (MOST_PROBLEMS + 1, f"and more: only the first {MOST_PROBLEMS} are reported") == (
         len(told),
@@ -244,8 +244,8 @@ def test_a_load_does_not_tell_more_than_a_person_could_read() -> None:
     )
 
 
-def test_messages_show_what_the_file_says_on_one_line() -> None:
-    """Control characters are escaped and long texts cut, so that a message stays a line."""
+def test_messages_are_one_line() -> None:
+    """Control characters are escaped, and long texts are cut."""
     (told,) = errors(document('domain: d\n"a\\nb\\e[31m": 1'))
     assert "unknown key 'a\\nb\\x1b[31m'" in told
     (told,) = errors(document(f"domain: d\n{'k' * 500}: 1"))
@@ -253,7 +253,7 @@ def test_messages_show_what_the_file_says_on_one_line() -> None:
 
 
 def test_rules_can_be_nested_as_deep_as_a_file_can() -> None:
-    """The deepest file that is read is loaded, too."""
+    """The deepest file that can be read is loaded, too."""
     levels = (DEEPEST - 2) // 2
     text = "[{key: a, descriptors: " * levels + "[]" + "}]" * levels
     depth, below = 0, domain(f"{{domain: d, descriptors: {text}}}").descriptors

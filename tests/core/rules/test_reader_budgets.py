@@ -1,4 +1,4 @@
-"""Documents -> rules, where the language goes beyond upstream's: budgets, several limits, calendars, settings of a domain."""
+"""From documents to rules beyond upstream's language: budgets, several limits, calendars, domain settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def domain(*texts: str, budgets: str = "") -> DomainRules:
 
 
 def rule(text: str, top: str = "", budgets: str = "") -> Rule:
-    """The rule of the one descriptor of domain `d` that `text`, the inside of a flow mapping, says."""
+    """Return the rule of the one descriptor of domain `d` in `text`, the inside of a flow mapping."""
     (descriptor,) = domain(
         f"{{domain: d, {top + ', ' if top else ''}descriptors: [{{key: a, {text}}}]}}", budgets=budgets
     ).descriptors
@@ -42,7 +42,7 @@ def rule(text: str, top: str = "", budgets: str = "") -> Rule:
 
 
 def window(text: str, top: str = "", budgets: str = "") -> Window:
-    """The window of a `rate_limit` with `text` in it."""
+    """Return the window of a `rate_limit` with `text` in it."""
     (limit,) = rule(f"rate_limit: {{{text}}}", top, budgets).limits
     return limit.window
 
@@ -54,14 +54,14 @@ def errors(*texts: str) -> list[str]:
 
 
 def test_tokens_per_unit_is_a_budget_by_the_calendar() -> None:
-    """It may be as large as a counter, and its windows follow the calendar of UTC where nothing else is said."""
+    """It may be as large as a counter. By default, its windows follow the calendar of UTC."""
     found = rule(f"rate_limit: {{unit: month, tokens_per_unit: {COUNTER_MAX}, name: big}}")
     assert (Limit(COUNTER_MAX, Window(Unit.MONTH, 1, UTC), "big"),) == found.limits
     assert (True, True, "big") == (found.budget, found.count_refused, found.name)
 
 
 def test_requests_per_unit_stays_what_it_is_upstream() -> None:
-    """No budget, no calendar, and refused requests are counted."""
+    """It has no budget and no calendar, and refused requests are counted."""
     found = rule("rate_limit: {unit: month, requests_per_unit: 5}")
     assert (Limit(5, Window(Unit.MONTH)),) == found.limits
     assert (False, True) == (found.budget, found.count_refused)
@@ -103,12 +103,12 @@ def test_requests_per_unit_stays_what_it_is_upstream() -> None:
 def test_a_window_has_the_calendar_that_the_file_asks_for(
     text: str, top: str, expected: Calendar | None
 ) -> None:
-    """Windows that are the same are equal: what has no meaning for a unit, and the usual start, leave no trace."""
+    """Equal windows compare equal, with or without defaults and settings that do not apply."""
     assert expected == window(text, top).calendar
 
 
 def test_a_list_has_its_limits_in_the_order_of_the_file() -> None:
-    """Each with its own name; the rule has the first there is."""
+    """Each has its own name. The name of the rule is the first of them."""
     found = rule(
         "rate_limits: [{unit: hour, unit_multiplier: 5, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 50, name: 'a \"b\"'},"
         " {unit: week, tokens_per_unit: 100, name: c}]"
@@ -137,10 +137,10 @@ def test_a_list_has_its_limits_in_the_order_of_the_file() -> None:
         (f"rate_limit: {REQUESTS}, count_refused: ", "", True),
     ],
 )
-def test_refused_requests_are_counted_but_in_a_list_of_requests(
+def test_refused_requests_are_counted_except_in_a_list_of_requests(
     text: str, budgets: str, expected: bool
 ) -> None:
-    """A minute that refuses must not burn the day; all others count what they refuse, unless the file says otherwise."""
+    """A refusal by the minute must not use up the day. count_refused changes the default."""
     assert expected is rule(text, budgets=budgets).count_refused
 
 
@@ -154,13 +154,13 @@ def test_refused_requests_are_counted_but_in_a_list_of_requests(
         ("~", ()),
     ],
 )
-def test_thresholds_ascend_and_are_there_once(text: str, expected: tuple[float, ...]) -> None:
-    """However the file has them."""
+def test_thresholds_are_ascending_and_unique(text: str, expected: tuple[float, ...]) -> None:
+    """In whatever order the file has them."""
     assert expected == rule(f"rate_limit: {TOKENS}, warn_at: {text}").warn_at
 
 
-def test_what_stands_beside_a_limit_is_in_its_rule() -> None:
-    """Whether its use is shown, what a refused caller is told, and when its limit is shown."""
+def test_the_keys_beside_a_limit_are_in_its_rule() -> None:
+    """track, denial_message and limit_headers."""
     found = rule(f"rate_limits: [{REQUESTS}], track: yes, denial_message: 'Wait {{reset_seconds}} s.'")
     assert (True, "Wait {reset_seconds} s.") == (found.track, found.denial_message)
     for written, expected in (("always", False), ("on_refusal", True), ("ON_REFUSAL", True), ("~", False)):
@@ -168,7 +168,7 @@ def test_what_stands_beside_a_limit_is_in_its_rule() -> None:
 
 
 def test_in_budget_domains_every_limit_is_a_budget() -> None:
-    """With the windows of a budget, in the zone of the domain; other domains stay as they are."""
+    """With calendar windows, in the time zone of the domain. Other domains do not change."""
     text = """
         domain: d
         time_zone: Europe/Berlin
@@ -187,20 +187,20 @@ def test_in_budget_domains_every_limit_is_a_budget() -> None:
     assert None is window("unit: week, requests_per_unit: 1", budgets="e d.e").calendar
 
 
-def test_a_domain_of_budgets_says_so() -> None:
-    """So that a limit which a request brings with it is one, too."""
+def test_a_budget_domain_is_marked() -> None:
+    """So that limit overrides in its requests are budgets, too."""
     assert [True, False] == [each.budgets for each in loaded("domain: d", "domain: e", budgets="d").domains]
 
 
-def test_a_budget_domain_that_no_file_has_is_told() -> None:
-    """A misspelt name would leave request limits where budgets were wanted."""
+def test_a_budget_domain_that_no_file_has_is_a_warning() -> None:
+    """With a misspelt name, request limits would stay request limits."""
     assert ["BUDGET_DOMAINS: no file has the domain 'D': name a domain of the files"] == [
         str(warning) for warning in loaded("domain: d", budgets="d D").warnings
     ]
 
 
 def test_a_domain_has_its_settings() -> None:
-    """The time zone as text, the keys as bytes; without them everything is as upstream has it."""
+    """The time zone is text, and keys are bytes. The defaults are upstream's."""
     found = domain(
         "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [team, 010, !!binary /w==]}"
     )
@@ -213,8 +213,8 @@ def test_a_domain_has_its_settings() -> None:
     assert ("", False, (), False) == (plain.zone, plain.deny_unmatched, plain.required_keys, plain.budgets)
 
 
-def test_settings_of_one_file_hold_for_all_files_of_the_domain() -> None:
-    """Also for the limits of a file that was read before."""
+def test_settings_of_one_file_apply_to_all_files_of_the_domain() -> None:
+    """Also to the limits of files that were read before."""
     found = domain(
         "{domain: d, descriptors: [{key: a, rate_limit: {unit: day, tokens_per_unit: 1}}]}",
         "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [a, b]}",
@@ -227,7 +227,7 @@ def test_settings_of_one_file_hold_for_all_files_of_the_domain() -> None:
 
 
 def test_files_of_one_domain_must_not_contradict_each_other() -> None:
-    """The error names the place where the other value stands."""
+    """The error names the place of the other value."""
     advice = "set it once, or to the same value in every file of the domain"
     assert [
         f"2.yaml:2: time_zone: differs from 1.yaml:3: {advice}",
@@ -239,8 +239,8 @@ def test_files_of_one_domain_must_not_contradict_each_other() -> None:
     )
 
 
-def test_the_settings_of_one_domain_are_not_those_of_another() -> None:
-    """Nor do the descriptors of one take the time zone of the other."""
+def test_settings_apply_to_one_domain_only() -> None:
+    """For example, the time zone."""
     (_, other) = loaded(
         "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [a]}",
         f"{{domain: e, descriptors: [{{key: a, rate_limit: {REQUESTS}}}]}}",
@@ -251,7 +251,7 @@ def test_the_settings_of_one_domain_are_not_those_of_another() -> None:
 
 
 def test_a_rule_with_several_limits_can_be_replaced_by_its_first_name() -> None:
-    """The names of its further limits are for people: to replace by one of them would have no effect."""
+    """Further names are for people. Replacing one of them has no effect."""
     text = """
         domain: d
         descriptors:
@@ -277,12 +277,12 @@ def test_a_rule_with_several_limits_can_be_replaced_by_its_first_name() -> None:
         ("x" * 1_000_000, None),
     ],
 )
-def test_the_zone_that_was_likely_meant_is_found(text: str, expected: str | None) -> None:
+def test_the_likely_zone_is_suggested(text: str, expected: str | None) -> None:
     """By its whole name or by its city."""
     assert (False, expected) == (is_zone(text), nearest_zone(text))
 
 
 @pytest.mark.parametrize("text", ["", "Ask {{us}}.", "{used}{limit}", "é" * LONGEST])
-def test_a_sound_template_has_nothing_wrong_with_it(text: str) -> None:
-    """Plain text, braces written twice, placeholders side by side."""
+def test_a_valid_denial_message_has_no_errors(text: str) -> None:
+    """Plain text, escaped braces, adjacent placeholders."""
     assert "" == wrong_with(text)

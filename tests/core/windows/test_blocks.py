@@ -1,4 +1,4 @@
-"""When windows without a calendar start and end, and what the start of any window is called."""
+"""When windows without a calendar start and end, and the labels of all windows."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def instant(text: str) -> int:
         (Window(Unit.HOUR, 6), "2026-11-21T13:00", "2026-11-21T12:00", "2026-11-21T18:00"),
     ],
 )
-def test_a_moment_lies_in_a_window(window: Window, now: str, start: str, end: str) -> None:
-    """Blocks of whole seconds since 1970."""
+def test_a_moment_is_in_a_window(window: Window, now: str, start: str, end: str) -> None:
+    """Windows are blocks of whole seconds since 1970."""
     span = span_at(window, instant(now))
     assert (instant(start), instant(end)) == (span.start, span.end)
 
 
-def test_no_window_is_longer_than_a_duration_can_say() -> None:
+def test_no_window_is_longer_than_a_duration_can_express() -> None:
     """A request may bring 2^32-1 years."""
     assert LONGEST == span_at(Window(Unit.YEAR, 2**32 - 1), 0).end
 
@@ -66,12 +66,12 @@ def test_no_window_is_longer_than_a_duration_can_say() -> None:
         (Window(Unit.YEAR, 1, Calendar("Pacific/Apia")), "2026-06-01", "year:2025-12-31T11Z"),
     ],
 )
-def test_a_label_says_which_window_and_when_it_starts(window: Window, now: str, label: str) -> None:
-    """In UTC, whatever the time zone of the window."""
+def test_a_label_has_the_window_and_its_start(window: Window, now: str, label: str) -> None:
+    """In UTC, in any time zone."""
     assert label == span_at(window, instant(now)).label
 
 
-def test_remembered_spans_are_those_worked_out_anew() -> None:
+def test_cached_spans_are_current() -> None:
     """At the last second of an hour, the first of the next, and back again."""
     spans, hour = Spans(), Window(Unit.HOUR)
     edge = instant("2026-11-21T02:00")
@@ -79,8 +79,8 @@ def test_remembered_spans_are_those_worked_out_anew() -> None:
         assert span_at(hour, now) == spans.at(hour, now)
 
 
-def test_remembered_spans_end_when_the_calendar_says() -> None:
-    """At the last second of a day of 23 hours, and of the one of 24 that follows."""
+def test_cached_spans_end_with_the_calendar_window() -> None:
+    """At the last second of a day of 23 hours, and of the day of 24 hours that follows."""
     spans, day = Spans(), Window(Unit.DAY, 1, Calendar("Europe/Berlin"))
     start = instant("2026-03-28T23:00")
     ends = [spans.at(day, start + hours * 3_600 - 1).end for hours in (1, 23, 24, 47, 48)]
@@ -88,15 +88,15 @@ def test_remembered_spans_end_when_the_calendar_says() -> None:
     assert [first, first, second, second, third] == ends
 
 
-def test_the_days_of_two_calendars_are_remembered_apart() -> None:
-    """A window is told from another by its calendar too."""
+def test_the_days_of_two_calendars_are_cached_separately() -> None:
+    """Windows with different calendars are different."""
     spans, now = Spans(), instant("2026-11-21T01:44:05")
     windows = [Window(Unit.DAY, 1, calendar) for calendar in (None, Calendar("Asia/Tokyo"), Calendar())]
     assert [span_at(window, now) for window in windows] == [spans.at(window, now) for window in windows]
 
 
-def test_remembering_is_bounded() -> None:
-    """Windows that requests bring with them are forgotten again."""
+def test_the_cache_is_bounded() -> None:
+    """Requests may bring any number of windows."""
     spans = Spans()
     for multiplier in range(1, 5_000):
         spans.at(Window(Unit.SECOND, multiplier), 0)

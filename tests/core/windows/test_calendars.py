@@ -1,4 +1,4 @@
-"""When windows start and end that follow a calendar and a time zone. The other half is in tests/properties."""
+"""When windows with a calendar and a time zone start and end. tests/properties has the other half."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UTC_CALENDAR = Calendar()
 
 
 def instant(text: str) -> int:
-    """A time with its offset from UTC, or in UTC where it has none, as seconds since 1970."""
+    """Return a time with its offset from UTC, or in UTC without one, as seconds since 1970."""
     moment = datetime.fromisoformat(text)
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
@@ -250,10 +250,10 @@ CLOCKS: list[Row] = [
 @pytest.mark.parametrize(
     ("unit", "multiplier", "calendar", "now", "start", "end"), DAYS + WEEKS + MONTHS + YEARS + CLOCKS
 )
-def test_a_moment_lies_in_a_window_of_the_calendar(
+def test_a_moment_is_in_a_window_of_the_calendar(
     unit: Unit, multiplier: int, calendar: Calendar, now: str, start: str, end: str
 ) -> None:
-    """From its start to its end, of which only the first is in it."""
+    """From its start, which is in the window, to its end, which is not."""
     first, after = instant(start), instant(end)
     assert (first, after) == bounds(unit, multiplier, calendar, instant(now))
     assert (first, after) == bounds(unit, multiplier, calendar, first)
@@ -263,7 +263,7 @@ def test_a_moment_lies_in_a_window_of_the_calendar(
 
 @pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-21", 24)])
 def test_a_day_has_as_many_windows_of_an_hour_as_it_has_hours(day: str, hours: int) -> None:
-    """In Berlin, where clocks are set forward, back, and not at all."""
+    """In Berlin, when clocks are set forward, back, and not at all."""
     now, end = bounds(Unit.DAY, 1, BERLIN, instant(f"{day}T12:00Z"))
     count = 0
     while now < end:
@@ -287,19 +287,19 @@ def test_a_day_has_as_many_windows_of_an_hour_as_it_has_hours(day: str, hours: i
 def test_days_and_longer_are_cut_to_ten_thousand_years(
     unit: Unit, multiplier: int, end: tuple[int, int, int]
 ) -> None:
-    """A request may bring 2^32-1 years, and Python's own dates end in the year 9999."""
+    """A request may bring 2^32-1 years, and Python's dates end in 9999."""
     assert end == civil(bounds(unit, multiplier, UTC_CALENDAR, instant("2026-11-21"))[1] // 86_400)
 
 
 @pytest.mark.parametrize("unit", [Unit.SECOND, Unit.MINUTE, Unit.HOUR])
 def test_hours_and_shorter_are_cut_as_without_a_calendar(unit: Unit) -> None:
-    """2^32-1 seconds are 136 years, and stay so; of minutes and hours it is 10,000 years at most."""
+    """2^32-1 seconds are 136 years, and are not cut. Minutes and hours are cut to 10,000 years."""
     expected = min({Unit.SECOND: 1, Unit.MINUTE: 60, Unit.HOUR: 3_600}[unit] * (2**32 - 1), LONGEST)
     assert (0, expected) == bounds(unit, 2**32 - 1, BERLIN, instant("2026-11-21"))
 
 
 def test_the_calendar_goes_on_after_the_year_9999() -> None:
-    """Every 400 years it is the same: the summer of 12026 is that of 2026."""
+    """It repeats every 400 years: the summer of 12026 is that of 2026."""
     now, cycles = instant("2026-07-15T12:00Z"), 25 * 146_097 * 86_400
     start, end = bounds(Unit.MONTH, 1, BERLIN, now)
     assert (start + cycles, end + cycles) == bounds(Unit.MONTH, 1, BERLIN, now + cycles)
