@@ -135,12 +135,12 @@ def entries_of(text: str) -> tuple[Entry, ...]:
     return tuple([Entry(key.encode(), value.encode()) for key, _, value in pairs])
 
 
-def said(decision: Decision) -> str:
+def decision_text(decision: Decision) -> str:
     """Return a decision in one line: `OVER_LIMIT: OK 9 3600, OVER_LIMIT 0 60`."""
-    return f"{decision.code.name}: {', '.join(map(told, decision.statuses))}"
+    return f"{decision.code.name}: {', '.join(map(status_text, decision.statuses))}"
 
 
-def told(status: Status) -> str:
+def status_text(status: Status) -> str:
     """A status in one line: its code, what remains, and the seconds to the reset where there is a limit."""
     if status.limit is not None:
         return f"{status.code.name} {status.remaining} {status.reset}"
@@ -148,7 +148,7 @@ def told(status: Status) -> str:
 
 
 Row = tuple[int, int | None, str]
-"""Seconds later, the descriptor's hits, and what is told of it."""
+"""Seconds later, the hits_addend, and the status as text."""
 
 
 def replay(limiter: Limiter, rows: Iterable[Row], entries: str = "team=dba") -> list[Row]:
@@ -159,5 +159,5 @@ def replay(limiter: Limiter, rows: Iterable[Row], entries: str = "team=dba") -> 
         decision = limiter.ask(descriptor(entries, hits))
         (status,) = decision.statuses
         assert decision.code is status.code
-        turned_out.append((later, hits, told(status)))
+        turned_out.append((later, hits, status_text(status)))
     return turned_out

@@ -111,7 +111,7 @@ def test_all_windows_are_charged_and_the_fullest_is_shown() -> None:
         (7_200, 60, "OK", 0, "daily", 79_200),
         # the hour has 40 left, the day nothing: the day refuses
         (7_300, 0, "OVER_LIMIT", 0, "daily", 79_100),
-        # both refuse: the one that takes longest is told
+        # both refuse: the one that resets last is shown
         (7_300, 50, "OVER_LIMIT", 0, "daily", 79_100),
         (7_300, 0, "OVER_LIMIT", 0, "daily", 79_100),
         # the next day

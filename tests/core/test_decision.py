@@ -1,11 +1,14 @@
-"""The answers for one descriptor, call after call: tables with rows of (seconds, hits, answer)."""
+"""The answers for one descriptor, call after call: tables with rows of (seconds, hits, answer).
+
+An answer is the code, the remaining amount, and the seconds until the reset.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from ratelimit_service.core.model import COUNTER_MAX, UINT32_MAX
-from tests.limiter import MIDNIGHT, Limiter, Row, descriptor, replay, said
+from tests.limiter import MIDNIGHT, Limiter, Row, decision_text, descriptor, replay
 
 
 def rules(limit: str, more: str = "") -> str:
@@ -53,7 +56,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             (0, 0, "OK 2 3600"),
             (0, 1, "OK 1 3600"),
             (0, 0, "OK 1 3600"),
-            # full, a check is still told OK; beyond, it is not
+            # at the limit, a check is still OK; over it, it is not
             (0, 1, "OK 0 3600"),
             (0, 0, "OK 0 3600"),
             (0, 1, "OVER_LIMIT 0 3600"),
@@ -206,8 +209,8 @@ def test_a_refund_without_a_hits_addend_takes_that_of_the_request() -> None:
     limiter = Limiter(hourly(10))
     limiter.ask(descriptor("team=dba", 9))
     refund = descriptor("team=dba")._replace(negative=True)
-    assert "OK: OK 5 3600" == said(limiter.ask(refund, hits=4))
-    assert "OK: OK 6 3600" == said(limiter.ask(refund))
+    assert "OK: OK 5 3600" == decision_text(limiter.ask(refund, hits=4))
+    assert "OK: OK 6 3600" == decision_text(limiter.ask(refund))
 
 
 def test_a_refund_of_nothing_is_a_check() -> None:
@@ -215,14 +218,16 @@ def test_a_refund_of_nothing_is_a_check() -> None:
     limiter = Limiter(hourly(1))
     limiter.ask(descriptor("team=dba", 2))
     nothing = descriptor("team=dba", 0)._replace(negative=True)
-    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == said(limiter.ask(nothing))
+    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == decision_text(limiter.ask(nothing))
 
 
 def test_another_value_of_the_key_has_a_bucket_of_its_own() -> None:
     """One team does not use up the limit of another."""
     limiter = Limiter(hourly(1))
-    assert ["OK: OK 0 3600"] * 2 == [said(limiter.ask(f"team={team}")) for team in ("dba", "support")]
-    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == said(limiter.ask("team=dba"))
+    assert ["OK: OK 0 3600"] * 2 == [
+        decision_text(limiter.ask(f"team={team}")) for team in ("dba", "support")
+    ]
+    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == decision_text(limiter.ask("team=dba"))
 
 
 DAY = 86_400
@@ -251,14 +256,14 @@ def test_the_reset_is_the_end_of_the_window(window: str, begins: int, seconds: i
     resets = []
     for now in (begins, begins + seconds - 1, begins + seconds):
         limiter.now = now
-        resets.append(said(limiter.ask("team=dba")))
+        resets.append(decision_text(limiter.ask("team=dba")))
     assert [f"OK: OK 99 {seconds}", "OK: OK 98 1", f"OK: OK 99 {seconds}"] == resets
 
 
 def test_a_window_is_no_longer_than_the_protocol_can_express() -> None:
     """10,000 years, counted from 1970."""
     limiter = Limiter(rules("requests_per_unit: 100, unit: year, unit_multiplier: 4294967295"))
-    assert f"OK: OK 99 {315_576_000_000 - MIDNIGHT}" == said(limiter.ask("team=dba"))
+    assert f"OK: OK 99 {315_576_000_000 - MIDNIGHT}" == decision_text(limiter.ask("team=dba"))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +271,7 @@ def test_a_window_is_no_longer_than_the_protocol_can_express() -> None:
 )
 def test_a_part_of_a_second_belongs_to_the_second(past: float, reset: int) -> None:
     """A reset is never 0."""
-    assert f"OK: OK 9 {reset}" == said(Limiter(hourly(10), now=MIDNIGHT + past).ask("team=dba"))
+    assert f"OK: OK 9 {reset}" == decision_text(Limiter(hourly(10), now=MIDNIGHT + past).ask("team=dba"))
 
 
 def test_a_status_carries_the_limit_as_it_was_configured() -> None:

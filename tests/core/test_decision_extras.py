@@ -154,9 +154,9 @@ def test_the_metadata_of_rules_that_passed_is_merged(keys: str, expected: dict[s
     limiter = Limiter(METADATA, dynamic_metadata=True)
     if keys == "gold=a gold=a":  # used up before, so that neither passes
         limiter.ask("gold=a")
-    told = limiter.ask(*keys.split()).dynamic_metadata
-    assert told is not None
-    assert expected == told.get("metadata")
+    metadata = limiter.ask(*keys.split()).dynamic_metadata
+    assert metadata is not None
+    assert expected == metadata.get("metadata")
 
 
 def test_merging_metadata_does_not_change_the_rules() -> None:
@@ -222,9 +222,9 @@ def test_the_metadata_has_the_request(
 def test_bytes_that_are_not_text_are_escaped() -> None:
     """A protobuf Struct has only text."""
     entries = Descriptor((Entry(b"k\xff", b"\x00\xe2\x82"),))
-    told = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True).ask(entries).dynamic_metadata
-    assert told is not None
-    assert [{"entries": [r"k\xff=\x00\xe2\x82"]}] == told["descriptors"]
+    metadata = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True).ask(entries).dynamic_metadata
+    assert metadata is not None
+    assert [{"entries": [r"k\xff=\x00\xe2\x82"]}] == metadata["descriptors"]
 
 
 def test_metadata_is_cut_to_what_a_gateway_accepts() -> None:

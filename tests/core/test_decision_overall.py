@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.model import Descriptor, Override, Unit
-from tests.limiter import Limiter, descriptor, said
+from tests.limiter import Limiter, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -86,7 +86,7 @@ VERDICTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
 @pytest.mark.parametrize("settings, rows", VERDICTS.values(), ids=VERDICTS)
 def test_the_verdict_is_made_of_all_statuses(settings: dict[str, Any], rows: list[tuple[str, str]]) -> None:
     """Each row has fresh counters, the keys of the descriptors, and the answer."""
-    turned_out = [(keys, said(Limiter(RULES, **settings).ask(*keys.split()))) for keys, _ in rows]
+    turned_out = [(keys, decision_text(Limiter(RULES, **settings).ask(*keys.split()))) for keys, _ in rows]
     assert rows == turned_out
 
 
@@ -99,7 +99,10 @@ def test_global_shadow_mode_is_marked_in_the_decision() -> None:
 def test_equal_descriptors_are_counted_one_after_another() -> None:
     """A descriptor that occurs twice is counted twice."""
     limiter = Limiter(RULES)
-    answers = [said(limiter.ask(*[descriptor("ten=a", 4)] * 3)), said(limiter.ask("ten=a", "ten=b"))]
+    answers = [
+        decision_text(limiter.ask(*[descriptor("ten=a", 4)] * 3)),
+        decision_text(limiter.ask("ten=a", "ten=b")),
+    ]
     assert [
         "OVER_LIMIT: OK 6 60, OK 2 60, OVER_LIMIT 0 60",
         "OVER_LIMIT: OVER_LIMIT 0 60, OK 9 60",
@@ -123,21 +126,21 @@ def test_each_descriptor_has_its_own_hits_addend() -> None:
         descriptor("ten=c", -4),
         descriptor("ten=d"),
     ]
-    assert "OK: OK 10 60, OK 7 60, OK 9 60, OK 8 60" == said(limiter.ask(*descriptors, hits=2))
+    assert "OK: OK 10 60, OK 7 60, OK 9 60, OK 8 60" == decision_text(limiter.ask(*descriptors, hits=2))
 
 
 @pytest.mark.parametrize("domain", ["other", "D", "d ", "\x00", "d" * 10_000])
 def test_a_domain_without_rules_lets_everything_pass(domain: str) -> None:
     """Nothing is counted, and every descriptor has a status."""
     limiter = Limiter(RULES)
-    assert "OK: OK, OK" == said(limiter.ask("none", descriptor("none", 2**64 - 1), domain=domain))
+    assert "OK: OK, OK" == decision_text(limiter.ask("none", descriptor("none", 2**64 - 1), domain=domain))
     assert 0 == len(limiter.store)
 
 
 def test_a_descriptor_without_entries_passes() -> None:
     """No rule can match it."""
     limiter = Limiter(RULES)
-    assert "OVER_LIMIT: OK, OVER_LIMIT 0 3600" == said(limiter.ask(Descriptor(()), "none"))
+    assert "OVER_LIMIT: OK, OVER_LIMIT 0 3600" == decision_text(limiter.ask(Descriptor(()), "none"))
 
 
 REPLACES = """
@@ -190,7 +193,7 @@ descriptors:
 def test_a_rule_is_replaced_by_another_of_the_same_request(keys: str, expected: str) -> None:
     """It limits nothing and counts nothing, and its status is a plain OK."""
     limiter = Limiter(REPLACES)
-    assert expected == said(limiter.ask(*keys.split()))
+    assert expected == decision_text(limiter.ask(*keys.split()))
     limited = sum(" 3600" in status for status in expected.split(","))
     assert limited == len(limiter.store)
 
@@ -199,4 +202,4 @@ def test_an_override_is_not_replaced() -> None:
     """It has no name, even if the rule that it overrides has one."""
     limiter = Limiter(REPLACES)
     brought = descriptor("all", override=Override(3, Unit.HOUR))
-    assert "OK: OK 2 3600, OK 9 3600" == said(limiter.ask(brought, "vip"))
+    assert "OK: OK 2 3600, OK 9 3600" == decision_text(limiter.ask(brought, "vip"))

@@ -6,7 +6,7 @@ import pytest
 
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.model import UINT32_MAX, Descriptor, Override, Unit
-from tests.limiter import MIDNIGHT, Limiter, descriptor, said
+from tests.limiter import MIDNIGHT, Limiter, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -53,13 +53,13 @@ def brought(
 @pytest.mark.parametrize("entries", ["team=dba", "free=x", "path=/ab", "stranger=x", "team=dba model=gpt"])
 def test_an_override_takes_precedence(entries: str, override: Override, expected: str) -> None:
     """Over any rule or none. It is enforced even if the rule is in shadow mode."""
-    assert expected == said(Limiter(RULES).ask(descriptor(entries, 1, override)))
+    assert expected == decision_text(Limiter(RULES).ask(descriptor(entries, 1, override)))
 
 
 def test_a_check_before_any_use_is_not_over_a_limit_of_0() -> None:
     """A suspended tenant can still check."""
     limiter = Limiter(RULES)
-    answers = [said(limiter.ask(brought("team=dba", 0, hits=hits))) for hits in (0, 1, 0)]
+    answers = [decision_text(limiter.ask(brought("team=dba", 0, hits=hits))) for hits in (0, 1, 0)]
     assert ["OK: OK 0 3600"] + ["OVER_LIMIT: OVER_LIMIT 0 3600"] * 2 == answers
 
 
@@ -67,10 +67,10 @@ def test_the_same_window_is_the_same_counter() -> None:
     """The use under the rule counts for an override with the same window, and the other way round."""
     limiter = Limiter(RULES)
     answers = [
-        said(limiter.ask(descriptor("team=dba", 3))),
-        said(limiter.ask(brought("team=dba", 100))),
-        said(limiter.ask(brought("team=dba", 4))),
-        said(limiter.ask(descriptor("team=dba", 1))),
+        decision_text(limiter.ask(descriptor("team=dba", 3))),
+        decision_text(limiter.ask(brought("team=dba", 100))),
+        decision_text(limiter.ask(brought("team=dba", 4))),
+        decision_text(limiter.ask(descriptor("team=dba", 1))),
     ]
     assert ["OK: OK 7 3600", "OK: OK 96 3600", "OVER_LIMIT: OVER_LIMIT 0 3600", "OK: OK 4 3600"] == answers
 
@@ -83,16 +83,16 @@ def test_another_window_is_another_counter(unit: Unit, multiplier: int) -> None:
     limiter = Limiter(RULES)
     limiter.ask(descriptor("team=dba", 10))
     assert "OK" == limiter.ask(brought("team=dba", 1, unit, multiplier)).code.name
-    assert "OK: OK 0 3600" == said(limiter.ask(descriptor("team=dba", 0)))
+    assert "OK: OK 0 3600" == decision_text(limiter.ask(descriptor("team=dba", 0)))
 
 
 def test_two_limits_of_one_bucket_are_kept_apart_by_their_windows() -> None:
     """One request may have overrides for the minute and for the day of one bucket."""
     limiter = Limiter(RULES)
     asked = [brought("team=dba", 2, unit) for unit in (Unit.MINUTE, Unit.DAY)]
-    answers = [said(limiter.ask(*asked))]
+    answers = [decision_text(limiter.ask(*asked))]
     limiter.now += 60
-    answers.append(said(limiter.ask(*asked)))
+    answers.append(decision_text(limiter.ask(*asked)))
     assert ["OK: OK 1 60, OK 1 86400", "OK: OK 1 60, OK 0 86340"] == answers
 
 
@@ -103,13 +103,17 @@ def test_an_override_shares_only_the_counter_with_its_rule() -> None:
     (status,) = decision.statuses
     assert status.limit is not None and decision.dynamic_metadata is not None
     assert ("", False) == (status.limit.name, "metadata" in decision.dynamic_metadata)
-    assert "OVER_LIMIT: OVER_LIMIT 0 3600, OK 9 3600" == said(limiter.ask(brought("user=x", 0), "path=/a"))
+    assert "OVER_LIMIT: OVER_LIMIT 0 3600, OK 9 3600" == decision_text(
+        limiter.ask(brought("user=x", 0), "path=/a")
+    )
 
 
 def test_values_that_share_a_threshold_do_not_share_an_override() -> None:
     """The override is for the value in the request, not for all values of the pattern."""
     limiter = Limiter(RULES)
-    assert "OK: OK 4 3600, OK 4 3600" == said(limiter.ask(brought("path=/a1", 5), brought("path=/a2", 5)))
+    assert "OK: OK 4 3600, OK 4 3600" == decision_text(
+        limiter.ask(brought("path=/a1", 5), brought("path=/a2", 5))
+    )
 
 
 @pytest.mark.parametrize("unit", [0, 8, -1, 2**31 - 1, -(2**31)])

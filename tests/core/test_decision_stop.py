@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.limiter import Limiter, descriptor, said
+from tests.limiter import Limiter, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -24,7 +24,7 @@ Row = tuple[str, str, dict[str, int]]
 ROWS: list[Row] = [
     # where all have room, all count
     ("a=1 b=2", "OK: OK 9 3600, OK 8 3600", {"a": 1, "b": 2}),
-    # one over: the other one counts nothing, and is told what it has left
+    # one over: the other one counts nothing, and shows what it has left
     ("a=11 b=3", "OVER_LIMIT: OVER_LIMIT 0 3600, OK 8 3600", {"a": 12, "b": 2}),
     ("b=3 a=1", "OVER_LIMIT: OK 8 3600, OVER_LIMIT 0 3600", {"a": 13, "b": 2}),
     # the one that is over goes on counting, alone too
@@ -46,7 +46,7 @@ def turned_out(limiter: Limiter, hits: str) -> Row:
     pairs = [pair.split("=") for pair in hits.split()]
     decision = limiter.ask(*[descriptor(key, int(amount)) for key, amount in pairs])
     held = {key: limiter.used(key) for key in ("a", "b", "shadow", "quota", "free")}
-    return hits, said(decision), {key: count for key, count in held.items() if count is not None}
+    return hits, decision_text(decision), {key: count for key, count in held.items() if count is not None}
 
 
 def test_requests_are_counted_one_after_another() -> None:

@@ -15,7 +15,7 @@ from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.core.recent import MIB
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
-from tests.limiter import MIDNIGHT, Asked, Limiter, said
+from tests.limiter import MIDNIGHT, Asked, Limiter, decision_text
 
 RULES = """
 domain: d
@@ -147,5 +147,5 @@ def test_a_reload_drops_prepared_requests() -> None:
         limiter.service.use(RuleTree(load([read("rules.yaml", rules)]).domains))
         call = Asked(asked(b"k", 1, names="team"))
         limiter.service.submit([call])
-        answers.append(said(call.answers[0]))  # type: ignore[arg-type]
+        answers.append(decision_text(call.answers[0]))  # type: ignore[arg-type]
     assert ["OK: OK 9 60", "OK: OK 18 60"] == answers

@@ -14,7 +14,7 @@ from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
-from tests.limiter import MIDNIGHT, Asked, Limiter, Recording, Unobserved, descriptor, said
+from tests.limiter import MIDNIGHT, Asked, Limiter, Recording, Unobserved, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -146,7 +146,7 @@ def test_a_clock_that_is_set_back_counts_in_the_window_that_it_shows() -> None:
     answers = []
     for shift in (0, -3600, 3600, 0):
         limiter.now += shift
-        answers.append(said(limiter.ask("team=dba")))
+        answers.append(decision_text(limiter.ask("team=dba")))
     assert ["OK: OK 9 3600", "OK: OK 9 3600", "OK: OK 8 3600", "OK: OK 7 3600"] == answers
 
 
@@ -155,7 +155,9 @@ def test_any_number_of_windows_are_kept_apart() -> None:
     limiter = Limiter(RULES)
     asked = [descriptor("team=dba", 1, Override(2, Unit.DAY, days)) for days in range(1, 2_500)]
     assert ["OK: OK 1", "OK: OK 0", "OVER_LIMIT: OVER_LIMIT 0"] == [
-        outcome for _ in range(3) for outcome in {said(limiter.ask(one)).rpartition(" ")[0] for one in asked}
+        outcome
+        for _ in range(3)
+        for outcome in {decision_text(limiter.ask(one)).rpartition(" ")[0] for one in asked}
     ]
     assert 2_499 == len(limiter.store)
 

@@ -119,25 +119,25 @@ async def test_errors_in_files_are_the_same_as_in_this_process(tmp_path: Path) -
 
 async def test_it_has_low_priority_and_is_killed_first(tmp_path: Path) -> None:
     """It has a low priority, is killed first if memory runs out, and receives no Ctrl-C."""
-    told = tmp_path / "told"
-    await read_elsewhere(Task(partial(reads.described, told)))
-    about = json.loads(told.read_text())
+    properties = tmp_path / "properties"
+    await read_elsewhere(Task(partial(reads.described, properties)))
+    about = json.loads(properties.read_text())
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert min(19, own + 19) == about["priority"]
     assert ("1000", about["pid"]) == (about["oom"], about["session"])
-    await read_elsewhere(Task(partial(reads.described, told)), hurry=True)
-    assert own == json.loads(told.read_text())["priority"]
+    await read_elsewhere(Task(partial(reads.described, properties)), hurry=True)
+    assert own == json.loads(properties.read_text())["priority"]
 
 
 async def test_it_inherits_only_its_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a socket that is inheritable, nor a secret."""
     monkeypatch.setenv("REDIS_AUTH", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    told = tmp_path / "told"
+    properties = tmp_path / "properties"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
-        await read_elsewhere(Task(partial(reads.described, told)))
-    about = json.loads(told.read_text())
+        await read_elsewhere(Task(partial(reads.described, properties)))
+    about = json.loads(properties.read_text())
     assert {"pipe"} == {each.partition(":")[0] for each in about["open"]}
     assert "secret" not in about["environment"].values()
     assert "C.UTF-8" == about["environment"]["LC_ALL"]
@@ -146,9 +146,9 @@ async def test_it_inherits_only_its_pipes(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_it_imports_no_server(tmp_path: Path) -> None:
     """Every reload waits for its imports."""
-    told = tmp_path / "told"
-    await read_elsewhere(Task(partial(reads.described, told)))
-    modules = {name.partition(".")[0] for name in json.loads(told.read_text())["modules"]}
+    properties = tmp_path / "properties"
+    await read_elsewhere(Task(partial(reads.described, properties)))
+    modules = {name.partition(".")[0] for name in json.loads(properties.read_text())["modules"]}
     assert set() == modules & {
         "asyncio",
         "grpc",

@@ -128,10 +128,10 @@ class Book:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.told = Observed()
+        self.observed = Observed()
         self.services = [made_service(), made_service()]
         self.book = Rulebook(
-            self.services, partial(files.read, files.named([path])), self.told, merge_domains=False
+            self.services, partial(files.read, files.named([path])), self.observed, merge_domains=False
         )
 
     @property
@@ -150,7 +150,7 @@ async def book(tmp_path: Path) -> Book:
     """Yield a Book with RULES in force."""
     made = Book(tmp_path / "rules.yaml")
     assert await made.load(RULES)
-    made.told.service = made.services[0]
+    made.observed.service = made.services[0]
     return made
 
 
@@ -182,7 +182,7 @@ async def test_the_first_load_has_normal_priority(tmp_path: Path, monkeypatch: p
     book = Book(tmp_path / "rules.yaml")
     loads = [await book.load(text) for text in (BROKEN, RULES, RULES.replace("5", "6"))]
     assert ([False, True, True], [True, True, False]) == (loads, hurries)
-    assert {get_ident()} == set(book.told.threads)
+    assert {get_ident()} == set(book.observed.threads)
 
 
 # Where no process can be started
@@ -202,7 +202,7 @@ async def test_if_no_process_can_be_started_a_thread_reads_the_rules(
     """With one warning for each load. Observers may take their time there."""
     assert await book.load(RULES.replace("5", "6"))
     assert [6, 9] == amounts(book.tree)
-    in_thread, on_loop = book.told.threads[2:]
+    in_thread, on_loop = book.observed.threads[2:]
     assert (True, get_ident()) == (in_thread != on_loop, on_loop)
     assert 1 == len([line for line in logged if line["log_level"] == "warning"])
 
@@ -238,7 +238,7 @@ async def test_rules_that_change_are_read_by_another_process(book: Book) -> None
     assert ([5, 9], [6, 9]) == (before, amounts(book.tree))
     assert book.services[0].tree is book.services[1].tree
     assert child != os.getpid()
-    assert {get_ident()} == set(book.told.threads[2:])
+    assert {get_ident()} == set(book.observed.threads[2:])
     assert others == children(os.getpid())
 
 
@@ -265,18 +265,20 @@ async def test_rules_change_in_one_step(book: Book, monkeypatch: pytest.MonkeyPa
         await asyncio.sleep(0)
     assert await loading
     assert {before, book.tree} == seen
-    assert (30, [before] * 30) == (len(book.tree.rules), book.told.in_force[1:])
-    assert 2 == book.told.replaced  # what is kept of the rules before is released, at the first load as well
+    assert (30, [before] * 30) == (len(book.tree.rules), book.observed.in_force[1:])
+    assert (
+        2 == book.observed.replaced
+    )  # what is kept of the rules before is released, at the first load as well
 
 
 async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:
     """The collector is on afterwards, even if the load fails."""
-    book.told.collecting.clear()
+    book.observed.collecting.clear()
     seen = []
     for text in (RULES.replace("5", "6"), BROKEN):
         await book.load(text)
         seen.append(gc.isenabled())
-    assert ([False], [True, True]) == (book.told.collecting, seen)
+    assert ([False], [True, True]) == (book.observed.collecting, seen)
 
 
 def alive() -> dict[str, int]:
@@ -291,7 +293,7 @@ def alive() -> dict[str, int]:
 
 async def test_replaced_rules_are_freed_without_the_collector(book: Book) -> None:
     """They are frozen, so a cycle in them would never be freed."""
-    book.told.service = None  # which would remember those before
+    book.observed.service = None  # which would remember those before
     gc.collect()
     gc.disable()
     before = alive()
@@ -354,7 +356,7 @@ async def test_a_change_that_cannot_be_loaded_changes_nothing(
     """Its problems are logged, and kept until a load succeeds."""
     assert not await book.load(text)
     assert problem in str(book.book.problems[0])
-    assert (1, [5, 9]) == (book.told.failures, amounts(book.tree))
+    assert (1, [5, 9]) == (book.observed.failures, amounts(book.tree))
     assert [str(each) for each in book.book.problems] == [
         line["problem"] for line in logged if line["event"] == "configuration refused"
     ]
@@ -371,7 +373,7 @@ async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(bo
     assert not await loading
     held.close()
     assert "SIGKILL" in str(book.book.problems[0])
-    assert (1, [5, 9], True) == (book.told.failures, amounts(book.tree), gc.isenabled())
+    assert (1, [5, 9], True) == (book.observed.failures, amounts(book.tree), gc.isenabled())
     book.path.unlink()
     assert await book.load(RULES.replace("5", "6"))
     assert [6, 9] == amounts(book.tree)

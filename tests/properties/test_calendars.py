@@ -54,14 +54,14 @@ def wall(zone: str, now: int) -> datetime:
 
 
 def latest_date(zone: str, now: int) -> date:
-    """The latest date that the clock has shown until now: where it is set back over midnight, that is not today's."""
+    """Return the latest date that the clock has shown so far. It may have been set back since."""
     return max(
         wall(zone, then).date() for then in (now, *range(now - now % MINUTE, now - LONGEST_SETBACK, -MINUTE))
     )
 
 
 def first_instant(zone: str, day: date, near: int) -> int:
-    """When the clock first showed `day` or a later date, which must be within two days of `near`."""
+    """Return when the clock first showed `day` or a later date, within two days of `near`."""
     then = near - near % MINUTE - 2 * DAY
     while wall(zone, then).date() < day:
         then += HOUR if wall(zone, then + HOUR + LONGEST_SETBACK).date() < day else MINUTE
@@ -71,7 +71,7 @@ def first_instant(zone: str, day: date, near: int) -> int:
 
 
 def begins(unit: Unit, calendar: Calendar, day: date) -> bool:
-    """Whether a day, week, month or year begins on `day`."""
+    """Return whether a day, week, month or year begins on `day`."""
     if unit is Unit.DAY:
         return True
     if unit is Unit.WEEK:
@@ -89,7 +89,7 @@ def last_beginning(unit: Unit, calendar: Calendar, day: date) -> date:
 
 
 def block(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> int:
-    """The number of the window that `now` lies in, where 0 is the first since 1970."""
+    """Return the number of the window that contains `now`. Window 0 is the first since 1970."""
     begun = last_beginning(unit, calendar, latest_date(calendar.zone, now))
     if unit is Unit.YEAR:
         number = begun.year - 1970
@@ -102,7 +102,7 @@ def block(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> int:
 
 
 def next_change(zone: str, now: int) -> int:
-    """The first second with another offset from UTC, or one after 400 days without."""
+    """Return the first second with another offset from UTC, or one after 400 days without."""
 
     def same(then: int) -> bool:
         return wall(zone, then).utcoffset() == wall(zone, now).utcoffset()
@@ -118,7 +118,7 @@ def next_change(zone: str, now: int) -> int:
 
 @st.composite
 def moments(draw: st.DrawFn, zone: str) -> int:
-    """Any instant; or one close to where the clock of `zone` is changed; or one close to its odd date."""
+    """Return any instant, one close to a clock change in `zone`, or one close to its odd date."""
     kind = draw(st.integers(0, 2))
     if kind == 2 and zone in ODD_DATES:
         odd = datetime.combine(ODD_DATES[zone], time(), UTC)
@@ -142,10 +142,10 @@ units = st.sampled_from([unit for unit in Unit if unit is not Unit.UNKNOWN])
 @given(
     st.data(), st.sampled_from([Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR]), st.integers(1, 12), calendars
 )
-def test_dates_are_those_that_the_clock_on_the_wall_shows(
+def test_windows_begin_with_the_dates_of_the_wall_clock(
     data: st.DataObject, unit: Unit, multiplier: int, calendar: Calendar
 ) -> None:
-    """A window begins and ends with the very second at which a date first shows on which it may."""
+    """At the very second at which the wall clock first shows the date."""
     now = data.draw(moments(calendar.zone))
     start, end = bounds(unit, multiplier, calendar, now)
     assert start <= now < end
@@ -164,7 +164,7 @@ def test_dates_are_those_that_the_clock_on_the_wall_shows(
 def test_hours_and_shorter_are_counted_from_the_first_second_of_a_date(
     data: st.DataObject, unit: Unit, multiplier: int, zone: str
 ) -> None:
-    """Those that divide 24 hours; the others from 1970."""
+    """If they divide 24 hours. Otherwise, they are counted from 1970."""
     now, seconds = data.draw(moments(zone)), SECONDS[unit] * multiplier
     if 24 * HOUR % seconds:
         day, day_end = 0, LAST + LONGEST
@@ -180,7 +180,7 @@ def test_hours_and_shorter_are_counted_from_the_first_second_of_a_date(
 def test_windows_leave_no_gap_and_do_not_overlap(
     unit: Unit, multiplier: int, calendar: Calendar, now: int
 ) -> None:
-    """Whatever a request brings and whatever the clock says: there is one window, between two others."""
+    """For any window of a request, and any time."""
     start, end = bounds(unit, multiplier, calendar, now)
     assert start <= now < end <= start + LONGEST
     assert (
@@ -193,10 +193,10 @@ def test_windows_leave_no_gap_and_do_not_overlap(
 
 
 @given(units, multipliers, st.one_of(st.none(), calendars), st.integers(FIRST, LAST))
-def test_a_label_says_when_its_window_starts(
+def test_a_label_has_the_start_of_its_window(
     unit: Unit, multiplier: int, calendar: Calendar | None, now: int
 ) -> None:
-    """To the second: so two windows that start at different times never share a counter."""
+    """To the second, so that windows with different starts never share a counter."""
     span = span_at(Window(unit, multiplier, calendar), now)
     name, _, text = span.label.partition(":")
     moment = datetime.fromisoformat(text)
@@ -209,7 +209,7 @@ def test_a_label_says_when_its_window_starts(
 
 @given(units, huge, calendars, anywhen)
 def test_the_next_window_has_another_label(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> None:
-    """Before the year 1 and after 9999 too, which no parser of dates reads."""
+    """Before the year 1 and after 9999, too."""
     window = Window(unit, multiplier, calendar)
     span = span_at(window, now)
     assert span.label != span_at(window, span.end).label
@@ -217,8 +217,8 @@ def test_the_next_window_has_another_label(unit: Unit, multiplier: int, calendar
 
 
 @given(st.sampled_from([*SECONDS, Unit.DAY]), st.integers(1, 100), st.integers(FIRST, LAST))
-def test_in_utc_days_and_shorter_are_what_they_are_without_a_calendar(
+def test_in_utc_days_and_shorter_are_the_same_without_a_calendar(
     unit: Unit, multiplier: int, now: int
 ) -> None:
-    """So a limit of these keeps what was used when it is given the calendar of UTC."""
+    """So a limit keeps its use when it gets the calendar of UTC."""
     assert span_at(Window(unit, multiplier), now) == span_at(Window(unit, multiplier, Calendar()), now)

@@ -1,4 +1,4 @@
-"""Whatever stands in the body of /json, it is a request or refused as invalid; nothing else ever happens."""
+"""Any body of /json is a request, or is refused as invalid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULES = "{domain: d, descriptors: [{key: team, rate_limit: {requests_per_unit: 1
 
 
 def outcome(body: bytes) -> str:
-    """What becomes of a body: `invalid`, or the verdict of a decision that JSON can say."""
+    """Return `invalid`, or the verdict of the decision on a body."""
     try:
         request = codec.request_of(parse(body))
         decision = Limiter(RULES, dynamic_metadata=True).answer(request)
@@ -88,21 +88,21 @@ def written(structure: Any) -> bytes:
 @pytest.mark.fuzz
 @given(st.binary(max_size=100) | st.text(max_size=50).map(str.encode))
 def test_any_bytes_are_a_request_or_invalid(body: bytes) -> None:
-    """Hardly ever a request."""
+    """Random bytes are hardly ever a request."""
     assert outcome(body) in ("OK", "OVER_LIMIT", "invalid")
 
 
 @pytest.mark.fuzz
 @given(nearly | structures)
 def test_any_json_is_a_request_or_invalid(structure: Any) -> None:
-    """Values of any kind in any place, the numbers that JSON does not have included."""
+    """Values of any kind in any place, including numbers that JSON does not have."""
     assert outcome(written(structure)) in ("OK", "OVER_LIMIT", "invalid")
 
 
 @pytest.mark.fuzz
 @given(st.data(), nearly)
 def test_json_with_a_piece_changed_is_a_request_or_invalid(data: st.DataObject, structure: Any) -> None:
-    """Cut off, doubled, or with a few bytes put in."""
+    """Cut off, repeated, or with inserted bytes."""
     body = written(structure)
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(body))] * 2)))
     put = data.draw(
@@ -114,7 +114,7 @@ def test_json_with_a_piece_changed_is_a_request_or_invalid(data: st.DataObject, 
 @pytest.mark.fuzz
 @given(requests())
 def test_a_request_in_json_is_the_request(request: RateLimitRequest) -> None:
-    """Written as protobuf writes it, but with text for bytes, it is read as it was, where its bytes are text."""
+    """Written as protobuf does, with text for bytes."""
     said = json_format.MessageToDict(request)
     for one, plain in zip(said.get("descriptors", []), request.descriptors, strict=True):
         for entry, sent in zip(one.get("entries", []), plain.entries, strict=True):
@@ -179,13 +179,13 @@ EDGES: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("body, expected", EDGES.values(), ids=EDGES)
-def test_what_stands_at_an_edge(body: bytes, expected: str) -> None:
-    """Sizes, numbers, characters and structures at the ends of what can arrive."""
+def test_edge_cases(body: bytes, expected: str) -> None:
+    """Extreme sizes, numbers, characters and structures."""
     assert expected == outcome(body)
 
 
 def test_a_request_means_in_json_what_it_means_on_the_wire() -> None:
-    """Every field once, under either of its names."""
+    """Every field once, under both of its names."""
     limit = {"requests_per_unit": 7, "unit": "DAY", "unitMultiplier": 3}
     body = written(
         {

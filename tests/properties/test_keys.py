@@ -1,4 +1,4 @@
-"""Two different descriptors never share a counter, whatever strangers put into them; and a key can be read and pasted."""
+"""Different descriptors never share a counter, whatever they contain. People can read and paste a key."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def flat(name: str, descriptor: Entries) -> str:
 )
 @given(domains, entries, domains, entries)
 def test_two_descriptors_have_two_buckets(name: str, one: Entries, other_name: str, other: Entries) -> None:
-    """Wherever they differ: in the domain, a key, a value, or where one ends and the next begins."""
+    """They differ in the domain, a key, a value, or the borders between them."""
     assume((name, one) != (other_name, other))
     assert flat(name, one) != flat(other_name, other)
 
 
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[Entries, Entries]:
-    """Two descriptors of which the second was made from the first by moving or changing one piece of it."""
+    """Two descriptors. The second is the first with one piece moved or changed."""
     one = draw(entries)
     place = draw(st.integers(0, len(one) - 1))
     key, value = one[place]
@@ -104,7 +104,7 @@ def neighbours(draw: st.DrawFn) -> tuple[Entries, Entries]:
 
 @given(neighbours())
 def test_neighbours_have_two_buckets(pair: tuple[Entries, Entries]) -> None:
-    """A descriptor whose pieces were moved across a border is another one."""
+    """Moving a piece across a border makes another descriptor."""
     one, other = pair
     assume(one != other)
     assert flat("d", one) != flat("d", other)
@@ -114,15 +114,15 @@ def test_neighbours_have_two_buckets(pair: tuple[Entries, Entries]) -> None:
 @example(b"a", b"%2A", b"*")
 @example(b"a", b"~sha256*:" + hashlib.sha256(b"*" * 129).hexdigest().encode(), b"*" * 129)
 @given(texts, texts, texts.filter(lambda pattern: b"*" in pattern))
-def test_a_pattern_is_no_value(key: bytes, value: bytes, pattern: bytes) -> None:
-    """Nobody gets into the shared bucket of a pattern by sending a value that looks like it."""
+def test_a_pattern_is_not_a_value(key: bytes, value: bytes, pattern: bytes) -> None:
+    """A value that looks like a pattern does not get into its shared bucket."""
     assert keys.entry_text(key, value) != keys.shared_entry_text(key, key + b"_" + pattern)
     assert keys.entry_text(key, value) != keys.shared_entry_text(key, pattern)
 
 
 @given(texts, texts, texts)
 def test_two_patterns_have_two_buckets(key: bytes, one: bytes, other: bytes) -> None:
-    """Patterns of values and patterns that reach into the key, short ones and long ones."""
+    """With or without a wildcard in the key, short and long."""
     assume(one != other)
     assert keys.shared_entry_text(key, b"*" + one) != keys.shared_entry_text(key, b"*" + other)
 
@@ -137,7 +137,7 @@ class Read(NamedTuple):
 
 
 def parsed(key: str) -> Read:
-    """What docs/keys.md says that a key says."""
+    """Return a key parsed by the grammar of docs/keys.md."""
     found = re.fullmatch(r"([^{}]*)\{([^{}|]*)((?:\|[^{}|]*)*)\}:(\d*[a-z]+:[-0-9T:Z]+)", key)
     assert found, key
     prefix, name, rest, window = found.groups()
@@ -159,7 +159,7 @@ moments = st.one_of(st.integers(1_700_000_000, 1_700_100_000), st.integers(0, 4_
 
 
 def counters(name: str, asked: list[tuple[Entries, tuple[Unit, int]]], now: int) -> list[str]:
-    """The keys that a request touches that brings limits of its own; of a batch's one request, so with one `now`."""
+    """Return the keys of a request with limit overrides, all in one batch and so with one `now`."""
     store = Recording()
     service = RateLimitService(store, Unobserved(), lambda: now, Policy(key_prefix="p:"))
     service.use(RuleTree([DomainRules(name)]))

@@ -136,7 +136,7 @@ def paths(rules: list[Described], above: tuple[str, ...] = ()) -> list[tuple[str
 def test_the_tree_finds_what_a_plain_reading_finds(
     example: tuple[list[Described], list[list[tuple[str, str]]]],
 ) -> None:
-    """The rule where the descriptor ends exactly, by the same precedence at each level, without a way back."""
+    """The rule where the descriptor ends exactly, with the same precedence at each level."""
     rules, several = example
     tree = compiled(rules)
     for asked in several:
@@ -148,7 +148,7 @@ def test_the_tree_finds_what_a_plain_reading_finds(
 
 
 def test_a_pattern_matches_what_its_pieces_are_found_in() -> None:
-    """In their order, without overlapping, from the first byte to the last: every short pattern, on every short text."""
+    """In order, without overlap, from the first byte to the last: every short pattern on every short text."""
     texts = ["".join(text) for size in range(6) for text in itertools.product("ab", repeat=size)]
     for size in range(1, 8):
         for pattern in map("".join, itertools.product("ab*", repeat=size)):
@@ -159,8 +159,8 @@ def test_a_pattern_matches_what_its_pieces_are_found_in() -> None:
 
 
 @given(levels)
-def test_the_tree_holds_every_rule_once(rules: list[Described]) -> None:
-    """In the order of the file, whatever is nested in what."""
+def test_the_tree_has_every_rule_once(rules: list[Described]) -> None:
+    """In the order of the file, at any depth."""
     tree = compiled(rules)
     assert sorted(paths(rules)) == sorted(rule.path.levels for rule in tree.rules)
 
@@ -195,10 +195,10 @@ BOTH_SHARE = {"share_threshold": True, **LIMITED}
     )
 )
 @given(asked_of_rules())
-def test_only_what_shares_a_threshold_counts_together(
+def test_only_values_that_share_a_threshold_count_together(
     example: tuple[list[Described], list[list[tuple[str, str]]]],
 ) -> None:
-    """Two descriptors that meet rules have one bucket exactly where they are the same, or share all that they differ in."""
+    """Two descriptors have one bucket only if they are equal, or share everything in which they differ."""
     rules, several = example
     tree = compiled(rules)
     for one, other in itertools.combinations(several, 2):

@@ -1,4 +1,4 @@
-"""Whatever stands in a file, it is loaded or refused with a problem; nothing else happens."""
+"""Any file is loaded, or refused with a problem."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ sound: dict[str, st.SearchStrategy[Any]] = {
 
 
 def mappings(level: Level, required: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Mappings with some of the keys of a level; nine of ten are sound, one has a value of any kind."""
+    """Return mappings with some keys of a level. Nine of ten are valid, and one has a value of any kind."""
     optional = {key: sound.get(key, st.booleans()) for key in KEYS[level] if key not in required}
     well = st.fixed_dictionaries(required, optional=optional)
     broken = st.builds(lambda one, key, value: {**one, key: value}, well, st.sampled_from(keys), shallow)
@@ -119,13 +119,13 @@ starts = st.sampled_from(
 
 
 def limits(level: Level, kind: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Limits with an amount of one kind, whose unit goes with where it starts."""
+    """Return limits with one kind of amount, and a `starts_on` that fits the unit."""
     others = mappings(level, {"name": st.sampled_from("ab"), kind: amounts[kind]})
     return st.builds(lambda one, start: {**one, **start}, others, starts)
 
 
 def descriptors(limit: str, value: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Descriptors with something under `rate_limit` or `rate_limits`."""
+    """Return descriptors with a `rate_limit` or `rate_limits`."""
     return mappings(Level.DESCRIPTOR, {"key": sound["key"], "share_threshold": st.just(False), limit: value})
 
 
@@ -147,7 +147,7 @@ configurations = mappings(Level.FILE, {"domain": sound["key"], "descriptors": st
 
 
 def outcome(text: bytes | str) -> str:
-    """`loaded`, with every rule compiled, or `refused`, with a reason and a file."""
+    """Return `loaded`, with every rule compiled, or `refused`, with a reason and a file."""
     try:
         loaded = load([read("f.yaml", text)], budget_domains=frozenset("ab"))
     except InvalidRules as error:
@@ -165,19 +165,19 @@ def outcome(text: bytes | str) -> str:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_loaded_or_refused(text: bytes) -> None:
-    """No bytes make the loader fail in another way than by refusing them."""
+    """The loader raises nothing but InvalidRules for any bytes."""
     assert outcome(text) in ("loaded", "refused")
 
 
 @given(lines)
 def test_any_text_that_looks_like_yaml_is_loaded_or_refused(text: list[tuple[str, list[str]]]) -> None:
-    """Nor does text made of pieces of YAML and of our keys."""
+    """Nor for text from pieces of YAML and of keys."""
     assert outcome("\n".join(indent + "".join(parts) for indent, parts in text)) in ("loaded", "refused")
 
 
 @given(configurations)
 def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
-    """Nor does any structure of our keys with values of any kind."""
+    """Nor for any structure of keys with values of any kind."""
     assert outcome(yaml.safe_dump(structure, allow_unicode=True)) in ("loaded", "refused")
 
 
@@ -185,7 +185,7 @@ def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
     "text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000, "? " * 50_000, "'" * 99_999]
 )
 def test_endless_nesting_is_refused_at_once(text: str) -> None:
-    """What would take a parser's time or stack is refused where it begins."""
+    """Input that would use up the time or the stack of a parser is refused early."""
     assert outcome(text) == "refused"
 
 
@@ -193,8 +193,8 @@ almost = st.text("0123456789 .,_'kKmMeE+-/abdhiorstuy*&!#:\n\u00a0\u201c\u200b\u
 
 
 @given(almost, st.sampled_from(Level))
-def test_whatever_is_almost_right_gets_a_hint_or_none(text: str, level: Level) -> None:
-    """A hint is a sentence for people, and never an exception in place of the error that it belongs to."""
+def test_an_almost_valid_value_gets_a_hint_or_none(text: str, level: Level) -> None:
+    """A hint never fails instead of the error that it belongs to."""
     kind, value = resolve(text)
     node = ScalarNode(1, kind, text, value)
     unit_hint(text)

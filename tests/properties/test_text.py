@@ -1,4 +1,4 @@
-"""Nothing that people get to see lets a stranger's text act: not on a terminal, a log, a header or a statistic's name."""
+"""Untrusted text is harmless wherever it is shown: on a terminal, in a log, a header or a statistic."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ raw = st.one_of(st.binary(max_size=20), st.lists(pieces, max_size=8).map(b"".joi
 
 
 def acts(text: str) -> bool:
-    """Whether anything in it is not plainly seen: controls, formats, surrogates, and separators but the space."""
+    """Return whether a text has characters that are not plainly visible."""
     return any(unicodedata.category(char)[0] in "CZ" and char != " " for char in text)
 
 
 @given(raw)
-def test_a_value_is_shown_as_what_can_be_seen(value: bytes) -> None:
-    """In one line, and bytes that are such text already are shown as they are."""
+def test_a_value_is_shown_as_visible_text(value: bytes) -> None:
+    """In one line. Bytes that are such text already are unchanged."""
     assert not acts(show(value))
     try:
         text = value.decode()
@@ -57,15 +57,15 @@ def test_a_value_is_shown_as_what_can_be_seen(value: bytes) -> None:
 
 
 @given(st.text(st.characters(), max_size=20))
-def test_any_text_is_shown_as_what_can_be_seen(text: str) -> None:
-    """Lone surrogates included, which no stream can write."""
+def test_any_text_is_shown_as_visible_text(text: str) -> None:
+    """Including lone surrogates, which no stream can write."""
     assert not acts(printable(text))
     assert printable(text).encode().decode() == printable(text)
 
 
 @given(raw)
 def test_a_level_is_one_level(value: bytes) -> None:
-    """It has none of the separators of statsd, and nothing that acts."""
+    """It has neither separators of statsd, nor control characters."""
     level = stat_level(value)
     assert not acts(level)
     assert not set(level) & set(":|")
@@ -75,13 +75,13 @@ def test_a_level_is_one_level(value: bytes) -> None:
     st.ip_addresses(v=4), st.sampled_from(["ip_", "", "é ", "a.b."]), st.sampled_from(["", "/24", ".", "x"])
 )
 def test_an_address_is_one_level(address: IPv4Address, before: str, after: str) -> None:
-    """The dots within it part no levels; those around it stay."""
+    """The dots in it separate no levels; those around it do."""
     assert before + str(address).replace(".", "_") + after == stat_level(f"{before}{address}{after}".encode())
 
 
 @given(st.text(st.characters(), max_size=20))
-def test_a_name_stands_in_a_header_as_one_quoted_word(name: str) -> None:
-    """Envoy writes it between quotes, unescaped; what could end them or the header is an underscore, one for one."""
+def test_a_name_is_one_quoted_word_in_a_header(name: str) -> None:
+    """Envoy quotes it without escapes. An underscore replaces each character that could end the quotes."""
     text = header_text(name)
     assert re.fullmatch(r"[ !#-\[\]-~]*", text)
     assert len(name) == len(text)

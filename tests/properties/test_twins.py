@@ -1,4 +1,4 @@
-"""The memory store and the Lua script are twins: whatever is asked of them, they answer alike."""
+"""The memory store and the Lua script are twins: both return the same for any hits."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def server(redis_server: RedisServer) -> RedisServer:
 
 @given(batches=BATCHES)
 @settings(max_examples=150)
-def test_memory_and_redis_answer_alike(server: RedisServer, batches: list[list[list[Hit]]]) -> None:
-    """Random hits, refunds, checks and gates on few counters, in random batches: the same counts, the same counters."""
+def test_memory_and_redis_return_the_same(server: RedisServer, batches: list[list[list[Hit]]]) -> None:
+    """Random charges, refunds, checks and gates on few counters, in random batches."""
 
     async def both() -> None:
         redis_store, memory = RedisStore(connect(server.url)), MemoryStore(lambda: 0.0)
@@ -66,7 +66,7 @@ def test_memory_and_redis_answer_alike(server: RedisServer, batches: list[list[l
 
 @given(batches=BATCHES)
 def test_one_batch_is_the_same_as_one_request_after_another(batches: list[list[list[Hit]]]) -> None:
-    """How requests are put together into batches changes no answer."""
+    """How requests form batches changes no count."""
 
     async def both() -> None:
         together = await replay(MemoryStore(lambda: 0.0), [[group for batch in batches for group in batch]])

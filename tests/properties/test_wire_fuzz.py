@@ -1,4 +1,4 @@
-"""Whatever bytes arrive as a request, it is decided or refused as invalid; nothing else ever happens."""
+"""Any bytes of a request are decided on, or refused as invalid."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def check_answer(call: Asked) -> str:
 
 
 def check_counters(store: Recording) -> None:
-    """Every hit is one that a store can apply, to a key that it can have, and none left a counter out of its bounds."""
+    """Check that every hit is valid for a store, and that every counter is within its bounds."""
     for hit in [hit for hand_over in store.asked for group in hand_over for hit in group]:
         assert re.fullmatch(r"[!-~]+", hit.key)
         assert -COUNTER_MAX <= hit.amount <= COUNTER_MAX
@@ -158,14 +158,14 @@ def check_counters(store: Recording) -> None:
 @pytest.mark.fuzz
 @given(st.lists(messages, min_size=1, max_size=3), policies)
 def test_any_bytes_are_decided_or_refused(batch: list[bytes], policy: Policy) -> None:
-    """Nothing is raised, and every call of a batch has one answer, which the protocol can say."""
+    """Nothing is raised, and every call of a batch has one answer that can be encoded."""
     assert len(batch) == len(serve(batch, policy))
 
 
 @pytest.mark.fuzz
 @given(requests(), policies)
-def test_a_sound_request_is_decided(request: RateLimitRequest, policy: Policy) -> None:
-    """A request is refused for its empty domain, its lack of descriptors or a unit that is none, and for nothing else."""
+def test_a_well_formed_request_is_decided(request: RateLimitRequest, policy: Policy) -> None:
+    """It is refused only for an empty domain, no descriptors, or an unknown unit."""
     wrong = not request.domain or not request.descriptors
     wrong |= any(one.HasField("limit") and not 1 <= one.limit.unit <= 7 for one in request.descriptors)
     (outcome,) = serve([request.SerializeToString()], policy)
@@ -174,10 +174,8 @@ def test_a_sound_request_is_decided(request: RateLimitRequest, policy: Policy) -
 
 @pytest.mark.fuzz
 @given(requests(), st.binary(max_size=20), st.integers(0, 2**64 - 1))
-def test_fields_that_are_not_known_change_nothing(
-    request: RateLimitRequest, text: bytes, number: int
-) -> None:
-    """A newer gateway is answered as an older one is."""
+def test_unknown_fields_change_nothing(request: RateLimitRequest, text: bytes, number: int) -> None:
+    """A newer gateway gets the same answer as an older one."""
     plain = request.SerializeToString()
     newer = plain + field(99, text) + field(100, number)
     for descriptor in request.descriptors:
@@ -188,7 +186,7 @@ def test_fields_that_are_not_known_change_nothing(
 
 
 def message(*descriptors: bytes, domain: bytes = b"d") -> bytes:
-    """A RateLimitRequest of descriptors as they stand on the wire."""
+    """Return a RateLimitRequest with these encoded descriptors."""
     return field(1, domain) + b"".join([field(2, descriptor) for descriptor in descriptors])
 
 
@@ -266,13 +264,13 @@ EDGES = {
 
 
 @pytest.mark.parametrize("data, expected", EDGES.values(), ids=EDGES)
-def test_what_stands_at_an_edge_is_decided_too(data: bytes, expected: str) -> None:
-    """Sizes, bytes, numbers and structures at the ends of what can arrive."""
+def test_edge_cases_are_decided_too(data: bytes, expected: str) -> None:
+    """Extreme sizes, bytes, numbers and structures."""
     assert [expected] == serve([data])
 
 
 def test_a_request_arrives_as_it_was_sent() -> None:
-    """What every field means, once."""
+    """Every field, once."""
     data = message(TEAM + override(7, 4) + hits(5) + field(4, 1), entry(b"k", b"\xff")) + field(3, 9)
     request = decode(data)
     first, second = request.descriptors
@@ -292,7 +290,7 @@ amounts = st.integers(0, COUNTER_MAX) | st.sampled_from(
 def test_numbers_that_the_protocol_cannot_carry_saturate(
     amount: int, remaining: int, unit: Unit, multiplier: int, code: Code
 ) -> None:
-    """The largest uint32 stands for all that are larger; the rest arrives as it is."""
+    """At the largest uint32. Other numbers are unchanged."""
     limit = Limit(amount, Window(unit, multiplier), "name")
     decision = Decision(code, [Status(code, limit, remaining, 60)], [])
     (status,) = RateLimitResponse.FromString(encode(decision)).statuses

@@ -1,4 +1,4 @@
-"""Requests as they could arrive: sound ones, ones with numbers from every edge, and bytes that are nearly a request."""
+"""Requests on the wire: well-formed ones, ones with extreme numbers, and bytes that are almost a request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ domains = st.sampled_from(
 
 @st.composite
 def descriptors(draw: st.DrawFn) -> RateLimitDescriptor:
-    """One descriptor of a sound message; what it means may be nonsense."""
+    """Return one descriptor of a well-formed message. It may be meaningless."""
     descriptor = RateLimitDescriptor()
     for key, value in draw(st.lists(st.tuples(st.sampled_from(NAMES) | texts, texts), max_size=3)):
         descriptor.entries.add(key=key, value=value)
@@ -51,14 +51,14 @@ def descriptors(draw: st.DrawFn) -> RateLimitDescriptor:
 
 @st.composite
 def requests(draw: st.DrawFn) -> RateLimitRequest:
-    """A sound message."""
+    """Return a well-formed message."""
     request = RateLimitRequest(domain=draw(domains), hits_addend=draw(st.sampled_from(UINT32)))
     request.descriptors.extend(draw(st.lists(descriptors(), max_size=4)))
     return request
 
 
 def varint(number: int) -> bytes:
-    """A number as protobuf writes it, also one that is too large for any of its types."""
+    """Return a number as protobuf encodes it, even if it is too large for any type."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -68,7 +68,7 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, content: int | bytes, kind: int | None = None) -> bytes:
-    """A field with its tag; `kind`, the wire type, is by rights 0 for a number and 2 for bytes."""
+    """Return a field with its tag. `kind` is the wire type, normally 0 for a number and 2 for bytes."""
     right = 0 if isinstance(content, int) else 2
     tag = varint(number << 3 | (right if kind is None else kind))
     if isinstance(content, int):
@@ -81,7 +81,7 @@ kinds = st.sampled_from([None] * 12 + [0, 1, 2, 3, 4, 5, 6, 7])
 
 
 def fields(content: st.SearchStrategy[int | bytes]) -> st.SearchStrategy[bytes]:
-    """Any fields of the message and some that it does not have, in any order, most with the wire type that fits."""
+    """Return known and unknown fields in any order, mostly with the right wire type."""
     known = st.integers(1, 4) | st.sampled_from([1, 2, 3, 4, 5, 19_000, 2**29 - 1])
     return st.lists(st.builds(field, known, content, kinds), max_size=4).map(b"".join)
 
@@ -92,7 +92,7 @@ nearly = fields(st.recursive(numbers | texts, lambda inner: numbers | texts | fi
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A sound message with a few of its bytes changed, lost, repeated or put in."""
+    """Return a well-formed message with a few bytes changed, lost, repeated or inserted."""
     data = draw(requests()).SerializeToString()
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))

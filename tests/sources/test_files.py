@@ -1,4 +1,4 @@
-"""Which files hold the configuration, and when they have changed."""
+"""Which files are the configuration, and when they have changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(path: Path, text: str = "domain: d\n") -> Path:
 
 
 def mount(directory: Path, version: str, contents: dict[str, str]) -> None:
-    """Lay files out as kubelet mounts a ConfigMap: real files in `..<version>`, `..data` to it, links to `..data`."""
+    """Lay out files as kubelet mounts a ConfigMap: real files in `..<version>`, and links through `..data`."""
     real = directory / f"..{version}"
     for name, text in contents.items():
         write(real / name, text)
@@ -45,15 +45,15 @@ def runtime(root: Path, *, watch_root: bool = True, ignore_dot_files: bool = Fal
     )
 
 
-def test_a_directory_stands_for_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
-    """Not for its examples, nor for notes beside them."""
+def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
+    """Neither subdirectories, nor files with another suffix."""
     for name in ("b.yaml", "a.yml", "notes.md", "examples/c.yaml"):
         write(tmp_path / name)
     assert [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")] == names(files.named([tmp_path]))
 
 
 def test_files_and_directories_can_be_mixed(tmp_path: Path) -> None:
-    """A file is taken whatever it is called, and even where it does not exist: reading it says so."""
+    """A file may have any name. A missing file is an error when it is read."""
     one = write(tmp_path / "one.conf")
     write(tmp_path / "more" / "two.yaml")
     found = names(files.named([one, tmp_path / "more", tmp_path / "gone.yaml"]))
@@ -61,7 +61,7 @@ def test_files_and_directories_can_be_mixed(tmp_path: Path) -> None:
 
 
 def test_upstreams_directory_is_read_with_its_subdirectories(tmp_path: Path) -> None:
-    """Every file whose path begins with RUNTIME_APPDIRECTORY, of whatever suffix, in the order of the names."""
+    """Every file whose path begins with RUNTIME_APPDIRECTORY, with any suffix, in the order of the names."""
     for name in (
         "config/b.yaml",
         "config/a",
@@ -95,7 +95,7 @@ def test_dot_files_can_be_left_out(tmp_path: Path, ignore: bool, expected: list[
 @pytest.mark.parametrize("watch_root", [True, False])
 @pytest.mark.parametrize("ignore", [True, False])
 def test_a_mounted_configmap_is_read_once(tmp_path: Path, watch_root: bool, ignore: bool) -> None:
-    """Whatever the settings: `..data` has the same files again. A path in the ConfigMap is a linked directory."""
+    """With any settings: `..data` has the same files again. A path in the ConfigMap is a linked directory."""
     mount(
         tmp_path / "ratelimit" / "config", "2026_1", {"config.yaml": "domain: a", "team/b.yaml": "domain: b"}
     )
@@ -129,7 +129,7 @@ def test_a_mounted_configmap_is_read_once(tmp_path: Path, watch_root: bool, igno
     ],
 )
 def test_paths_are_joined_as_go_does(elements: tuple[str, ...], path: str) -> None:
-    """A leading slash does not leave what stands before it, and `..` is resolved by name, up to the root at most."""
+    """Absolute elements do not replace those before them. `..` is resolved by name, up to the root."""
     assert path == str(files.joined(*elements))
 
 
@@ -158,7 +158,7 @@ def test_slashes_and_dots_in_the_variables_lead_to_the_same_files(
 def test_a_directory_outside_of_the_root_is_read_if_the_variables_lead_there(
     tmp_path: Path, watch_root: bool
 ) -> None:
-    """Go's Join follows `..` as well."""
+    """Go's Join resolves `..`, too."""
     write(tmp_path / "current" / "config" / "no.yaml")
     write(tmp_path / "shared" / "a.yaml")
     find = files.runtime(
@@ -167,8 +167,8 @@ def test_a_directory_outside_of_the_root_is_read_if_the_variables_lead_there(
     assert ["a.yaml"] == names(find)
 
 
-def test_a_root_that_holds_the_whole_machine_is_not_walked_through(tmp_path: Path) -> None:
-    """Only what may hold a wanted file is opened: a directory beside the rules may hang, or have no end."""
+def test_the_whole_machine_as_a_root_is_not_searched(tmp_path: Path) -> None:
+    """Only directories that can contain a wanted file are opened. Others may hang, or have no end."""
     write(tmp_path / "config" / "a.yaml")
     write(tmp_path / "config.d" / "b.yaml")
     opened: list[str] = []
@@ -187,7 +187,7 @@ def test_a_root_that_holds_the_whole_machine_is_not_walked_through(tmp_path: Pat
 
 @pytest.fixture
 def volume() -> Iterator[Path]:
-    """A directory in which this user may not read everything: as root, who may, the test becomes somebody else."""
+    """A directory with parts that this user may not read. As root, the test changes its user."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         root = os.geteuid() == 0
@@ -211,10 +211,10 @@ def _open_up(directory: Path) -> None:
 
 @pytest.mark.parametrize("watch_root", [True, False])
 @pytest.mark.parametrize("mode", [0o000, 0o400, 0o100], ids=["nothing", "only-list", "only-pass"])
-def test_a_directory_below_that_may_not_be_read_is_skipped_with_a_warning(
+def test_a_directory_without_permission_is_skipped_with_a_warning(
     volume: Path, watch_root: bool, mode: int
 ) -> None:
-    """`lost+found` of a volume: the rules beside it are loaded, as upstream does, and it is named."""
+    """`lost+found` of a volume: the rules beside it are loaded, as with upstream."""
     config = write(volume / "ratelimit" / "config" / "a.yaml").parent
     write(config / "lost+found" / "b.yaml").parent.chmod(mode)
     contents = files.read(runtime(volume, watch_root=watch_root))
@@ -227,10 +227,10 @@ def test_a_directory_below_that_may_not_be_read_is_skipped_with_a_warning(
 
 
 @pytest.mark.parametrize("subdirectory", ["", "ratelimit"])
-def test_a_directory_beside_the_rules_that_may_not_be_read_does_not_matter(
+def test_a_directory_without_permission_beside_the_rules_does_not_matter(
     volume: Path, subdirectory: str
 ) -> None:
-    """It cannot hold a file whose path begins with RUNTIME_APPDIRECTORY."""
+    """It cannot contain a file whose path begins with RUNTIME_APPDIRECTORY."""
     write(volume / subdirectory / "config" / "a.yaml")
     write(volume / subdirectory / "lost+found" / "b.yaml").parent.chmod(0)
     find = files.runtime(str(volume), subdirectory, "config", watch_root=True, ignore_dot_files=False)
@@ -238,8 +238,8 @@ def test_a_directory_beside_the_rules_that_may_not_be_read_does_not_matter(
     assert ([], 1, ()) == (contents.problems, len(contents.documents), tuple(contents.warnings))
 
 
-def test_a_directory_above_the_rules_that_may_be_passed_and_not_listed_is_passed(volume: Path) -> None:
-    """Upstream has no rules then. The warning says why a file beside the directory would be missing."""
+def test_a_directory_that_can_be_traversed_but_not_listed_is_traversed(volume: Path) -> None:
+    """Upstream has no rules then. The warning explains why a file beside the directory is missing."""
     write(volume / "ratelimit" / "config" / "a.yaml")
     (volume / "ratelimit").chmod(0o100)
     contents = files.read(runtime(volume))
@@ -249,7 +249,7 @@ def test_a_directory_above_the_rules_that_may_be_passed_and_not_listed_is_passed
 
 @pytest.mark.parametrize("watch_root", [True, False])
 def test_the_directory_of_the_rules_must_be_readable(volume: Path, watch_root: bool) -> None:
-    """Rules that are asked for by name do not go missing in silence; once they are readable, that is a change."""
+    """No rules go missing without an error. Becoming readable is a change."""
     config = write(volume / "ratelimit" / "config" / "a.yaml").parent
     config.chmod(0)
     find = runtime(volume, watch_root=watch_root)
@@ -262,7 +262,7 @@ def test_the_directory_of_the_rules_must_be_readable(volume: Path, watch_root: b
 def test_a_directory_that_cannot_be_read_for_another_reason_fails_the_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No descriptor left, a disk that fails: it may pass, and the rules below it must not be out of force until then."""
+    """No file descriptors, a disk error: it may be temporary, and no rules go missing."""
     write(tmp_path / "ratelimit" / "config" / "team" / "a.yaml")
     scandir = os.scandir
 
@@ -278,10 +278,10 @@ def test_a_directory_that_cannot_be_read_for_another_reason_fails_the_load(
 
 
 @pytest.mark.parametrize("wrong", [errno.EMFILE, errno.EIO, errno.ESTALE], ids=os.strerror)
-def test_a_file_that_cannot_be_read_for_a_reason_that_may_pass_is_read_again(
+def test_a_temporary_error_of_a_file_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
-    """Nothing about the file changes when there are descriptors again: nobody would look for it."""
+    """The file does not change when the error is over, so that the watcher would not notice."""
     write(tmp_path / "a.yaml")
 
     def fails(path: Path) -> bytes:
@@ -294,8 +294,8 @@ def test_a_file_that_cannot_be_read_for_a_reason_that_may_pass_is_read_again(
     assert f"{tmp_path / 'a.yaml'}: cannot be read: {os.strerror(wrong)}" == str(raised.value)
 
 
-def test_the_thread_that_reads_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that whatever waits for it can name the one that does not answer."""
+def test_the_name_of_the_reading_thread_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter can name the file that does not answer."""
     write(tmp_path / "a.yaml")
     busy_with: list[str] = []
     read_bytes = Path.read_bytes
@@ -310,22 +310,22 @@ def test_the_thread_that_reads_says_which_file(tmp_path: Path, monkeypatch: pyte
     assert ([str(tmp_path / "a.yaml")], before) == (busy_with, threading.current_thread().name)
 
 
-def test_files_that_could_not_be_looked_at_have_changed_once_they_answer(tmp_path: Path) -> None:
-    """Nobody knows what was there before."""
+def test_files_that_did_not_answer_at_first_have_changed_once_they_do(tmp_path: Path) -> None:
+    """Their previous state is unknown."""
     write(tmp_path / "a.yaml")
     watcher = files.Watcher(files.named([tmp_path]), seen=())
     assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
-    """A directory that is linked into itself is read once."""
+    """A directory that links to itself is read once."""
     config = write(tmp_path / "ratelimit" / "config" / "a.yaml").parent
     (config / "again").symlink_to(config)
     assert ["config/a.yaml"] == names(runtime(tmp_path))
 
 
-def test_all_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
-    """One is no YAML, one is a link to nothing that appeared in between: both are named."""
+def test_all_unreadable_files_are_reported(tmp_path: Path) -> None:
+    """Invalid YAML, and a link to nothing that appeared since the listing."""
     broken = write(tmp_path / "a.yaml", "domain: [")
     gone = tmp_path / "b.yaml"
     find = lambda: files.Listing([files.Found("a.yaml", broken), files.Found("b.yaml", gone)])  # noqa: E731
@@ -333,21 +333,21 @@ def test_all_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 
 
 def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
-    """An empty directory must not wipe the rules out."""
+    """An empty directory must not remove all rules."""
     empty = files.read(files.named([tmp_path]), str(tmp_path))
     assert [f"{tmp_path}: there is no configuration file"] == list(map(str, empty.problems))
 
 
-def test_a_file_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
-    """Beside it, the others are read: what is wrong with them is told too."""
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    """The other files are read, and their problems are reported, too."""
     there, gone = write(tmp_path / "there.yaml"), tmp_path / "gone.yaml"
     contents = files.read(files.named([gone, there]))
     assert [str(there)] == [document.file for document in contents.documents]
     assert [f"{gone}: cannot be read: No such file or directory"] == list(map(str, contents.problems))
 
 
-def test_a_directory_that_cannot_be_read_is_told_and_looked_at_again(tmp_path: Path) -> None:
-    """A link to itself, a file system that has gone: neither ends the looking for changes."""
+def test_an_unreadable_directory_is_reported_and_polled_again(tmp_path: Path) -> None:
+    """A link to itself, or a file system that is gone, does not end the polling."""
     config = tmp_path / "ratelimit" / "config"
     config.parent.mkdir()
     config.symlink_to(config)
@@ -386,10 +386,10 @@ CHANGES = [edit, rename_over, add, remove, forbid]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("watch_root", [True, False])
-def test_a_change_is_seen_once_and_when_it_is_at_rest(
+def test_a_change_is_noticed_once_after_it_has_ended(
     tmp_path: Path, change: Callable[[Path], None], watch_root: bool
 ) -> None:
-    """The first look after it may be in its midst; the second finds it at rest; the third finds nothing new."""
+    """The first poll may be in the middle of it, the second finds its end, the third nothing new."""
     path = write(tmp_path / "ratelimit" / "config" / "a.yaml")
     write(tmp_path / "ratelimit" / "config" / "b.yaml")
     watcher = files.Watcher(runtime(tmp_path, watch_root=watch_root))
@@ -399,7 +399,7 @@ def test_a_change_is_seen_once_and_when_it_is_at_rest(
 
 
 def test_a_file_that_goes_on_changing_is_not_loaded(tmp_path: Path) -> None:
-    """Half of a file that is being written is no configuration."""
+    """Half of a file is not a configuration."""
     path = write(tmp_path / "a.yaml")
     watcher = files.Watcher(files.named([tmp_path]))
     seen = []
@@ -412,7 +412,7 @@ def test_a_file_that_goes_on_changing_is_not_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("watch_root", [True, False])
 def test_the_swap_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_root: bool) -> None:
-    """All its files change at one stroke, and are loaded together."""
+    """All its files change in one step, and are loaded together."""
     directory = tmp_path / "ratelimit" / "config"
     mount(directory, "1", {"a.yaml": "domain: a", "team/b.yaml": "domain: b"})
     watcher = files.Watcher(runtime(tmp_path, watch_root=watch_root))
@@ -421,7 +421,7 @@ def test_the_swap_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_roo
 
 
 def test_the_swap_of_the_root_itself_is_a_change(tmp_path: Path) -> None:
-    """Upstream's own way of deploying: RUNTIME_ROOT is a link that is pointed elsewhere."""
+    """Upstream's own deployment: RUNTIME_ROOT is a link that is changed."""
     write(tmp_path / "v1" / "ratelimit" / "config" / "a.yaml")
     write(tmp_path / "v2" / "ratelimit" / "config" / "a.yaml")
     root = tmp_path / "current"

@@ -35,7 +35,7 @@ def expand(text: bytes | str, domain: str = "given") -> tuple[list[Document], li
 
 
 def loaded(documents: list[Document], problems: list[Problem]) -> Loaded:
-    """The rules in what was expanded, as the service loads them."""
+    """Return the rules of expanded documents, as the service loads them."""
     try:
         rules = load(documents)
     except InvalidRules as error:
@@ -51,8 +51,8 @@ def refusal(text: bytes | str, domain: str = "given") -> list[str]:
     return list(map(str, caught.value.problems))
 
 
-def said_about(file: Path) -> tuple[str, list[str]]:
-    """The verdict on a file, and the errors and then the warnings it gets."""
+def verdict_on(file: Path) -> tuple[str, list[str]]:
+    """Return the verdict on a file, and its errors and warnings."""
     try:
         warnings = loaded(*manifests.expand(read_all(file.name, file.read_bytes()), "given")).warnings
     except InvalidRules as error:
@@ -61,23 +61,23 @@ def said_about(file: Path) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}/{file.stem}" for file in FILES])
-def test_a_manifest_of_the_corpus_is_judged_with_these_words(file: Path) -> None:
+def test_a_manifest_of_the_corpus_has_these_messages(file: Path) -> None:
     """Each file is accepted or refused as its directory says, with exactly the messages beside it."""
     beside = file.with_suffix(".txt")
     messages = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
-    assert (file.parent.name, messages) == said_about(file)
+    assert (file.parent.name, messages) == verdict_on(file)
 
 
 @pytest.mark.parametrize("file", OK, ids=[file.stem for file in OK])
 def test_a_manifest_of_the_corpus_means_these_rules(file: Path) -> None:
-    """They are printed as the configuration files that one would have written."""
+    """Printed as configuration files."""
     documents, _ = manifests.expand(read_all(file.name, file.read_bytes()), "given")
     printed = "---\n".join(map(native.write, documents))
     assert file.with_suffix(".out").read_text(encoding="utf-8") == printed
 
 
 def test_the_corpus_has_both_kinds_and_no_text_without_its_manifest() -> None:
-    """Files of both kinds are found, and everything beside them belongs to one of them."""
+    """Valid and invalid files exist, and each text belongs to one."""
     assert {"ok", "bad"} == {file.parent.name for file in FILES}
     assert [] == [text for text in CORPUS.glob("*/*") if text.with_suffix(".yaml") not in FILES]
 
@@ -92,7 +92,7 @@ def test_a_rate_limit_config_needs_a_domain() -> None:
 
 
 def test_a_configmap_needs_no_domain_and_ignores_one() -> None:
-    """Its files say theirs."""
+    """Its files have their own."""
     documents, problems = expand(CONFIG_MAP + "data:\n  a: 'domain: b'\n", domain="c")
     assert (["b"], []) == ([domain.name for domain in loaded(documents, problems).domains], problems)
 
@@ -109,14 +109,14 @@ def test_a_configmap_needs_no_domain_and_ignores_one() -> None:
         "---\n---\ndomain: a",
     ],
 )
-def test_a_configuration_stays_what_it_is(text: str) -> None:
-    """Of a file that is not a manifest the first document is handed on, and nothing is said about it here."""
+def test_a_configuration_is_returned_unchanged(text: str) -> None:
+    """Without the documents after it, and without messages."""
     (document,), problems = expand(text)
     assert (next(read_all("f.yaml", text)), []) == (document, problems)
 
 
 def test_the_manifests_after_an_error_are_read_all_the_same() -> None:
-    """All that is wrong with a file is told at once."""
+    """All problems of a file are reported at once."""
     text = CONFIG_MAP + "data: {a: 'domain: 1.5', b: '['}\n---\n" + RATE_LIMIT_CONFIG + "spec: {}\n"
     assert [
         "f.yaml:3: data[b]: not valid YAML: did not find expected node content",
@@ -126,7 +126,7 @@ def test_the_manifests_after_an_error_are_read_all_the_same() -> None:
 
 
 def test_a_line_of_a_block_is_the_line_of_the_manifest() -> None:
-    """Whatever line ends, blank lines and indentation it has, and also where its text ends too early."""
+    """With any line ends, blank lines and indentation, and if the text ends too early."""
     head = CONFIG_MAP.replace("\n", "\r\n")
     block = "data:\r\n  a: &x !!str |4-\r\n\r\n      domain: a\r\n      descriptors: 5\r\n"
     expected = "f.yaml:7: data[a].descriptors: must be a list, each item beginning with '- ', not 5"
@@ -135,8 +135,8 @@ def test_a_line_of_a_block_is_the_line_of_the_manifest() -> None:
     assert ["f.yaml:5"] == [line.partition(": ")[0] for line in refusal(unclosed)]
 
 
-def test_aliases_cannot_make_much_of_little() -> None:
-    """The same long text under ever more keys is refused before it is read ever more often."""
+def test_aliases_cannot_multiply_a_long_text() -> None:
+    """Under ever more keys, it is refused before it is parsed ever more often."""
     size = manifests.MOST_TEXT // 10
     text = CONFIG_MAP + f"data:\n  a: &a '# {'x' * size}'\n" + "".join(f"  a{n}: *a\n" for n in range(2000))
     lines = refusal(text)
@@ -177,7 +177,7 @@ anything = st.recursive(
 
 
 def mostly(sound: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """What is sound, and sometimes anything else."""
+    """Return valid values, and sometimes any others."""
     return st.integers(0, 15).flatmap(lambda dice: sound if dice else anything)
 
 
@@ -229,7 +229,7 @@ manifests_of_a_file = st.lists(objects | lists, min_size=1, max_size=2)
 
 
 def outcome(text: bytes | str) -> str:
-    """`loaded`, with every rule compiled and printed, or `refused`, with a reason and a file."""
+    """Return `loaded`, with every rule compiled and printed, or `refused`, with a reason and a file."""
     documents, problems = expand(text)
     try:
         rules = loaded(documents, problems)
@@ -250,7 +250,7 @@ def outcome(text: bytes | str) -> str:
 @pytest.mark.fuzz
 @given(manifests_of_a_file)
 def test_any_manifests_are_loaded_or_refused(several: list[Any]) -> None:
-    """Nothing that manifests say makes the loader fail in another way than by refusing them."""
+    """The loader raises nothing but InvalidRules for any manifests."""
     assert outcome(yaml.safe_dump_all(several, allow_unicode=True)) in ("loaded", "refused")
 
 
@@ -261,5 +261,5 @@ def test_any_manifests_are_loaded_or_refused(several: list[Any]) -> None:
     )
 )
 def test_any_text_after_the_head_of_a_manifest_is_loaded_or_refused(parts: list[str]) -> None:
-    """Nor does anything that is written where the data should be."""
+    """Nor for any text instead of the data."""
     assert outcome(CONFIG_MAP + "data:\n  a: |\n    domain: a\n" + "".join(parts)) in ("loaded", "refused")

@@ -1,4 +1,4 @@
-"""Documents, written as configuration files: what is read again is what there was."""
+"""Documents written as configuration files: reading them returns the same."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def plain(written: str) -> ScalarNode:
     return ScalarNode(1, resolve(written)[0], written, resolve(written)[1])
 
 
-def says(node: Node | None) -> Any:
-    """What a node says, without the lines where it does: the kind of a scalar, its text and its value."""
+def content(node: Node | None) -> Any:
+    """Return the content of a node without lines: the kind of a scalar, its text and its value."""
     match node:
         case MappingNode():
-            return [(says(key), says(value)) for key, value in node.items]
+            return [(content(key), content(value)) for key, value in node.items]
         case SequenceNode():
-            return [says(item) for item in node.items]
+            return [content(item) for item in node.items]
         case ScalarNode(kind=Kind.NULL):
             return Kind.NULL
         case ScalarNode():
@@ -43,7 +43,7 @@ def says(node: Node | None) -> Any:
 
 
 def without_places(rules: Any) -> Any:
-    """The rules as plain data, without the lines where they stand."""
+    """Return the rules as plain data without lines."""
     match rules:
         case dict():
             return {key: without_places(value) for key, value in rules.items() if key != "source"}
@@ -80,8 +80,8 @@ def test_what_is_written_has_the_same_rules(file: Path) -> None:
         '!!binary "/2E="',
     ],
 )
-def test_text_is_quoted_where_it_must_be(written: str) -> None:
-    """And stays plain where people would write it so."""
+def test_text_is_quoted_only_if_necessary(written: str) -> None:
+    """Other text is written as people write it."""
     document = read("f.yaml", f"- {written}")
     assert f"# From f.yaml\n- {written}\n" == native.write(document)
 
@@ -89,23 +89,23 @@ def test_text_is_quoted_where_it_must_be(written: str) -> None:
 @pytest.mark.parametrize(
     "written", "yes OFF 010 0x1F 1_000 1.5 1e3 -.inf .NaN null ~ 18446744073709551615".split()
 )
-def test_what_is_no_text_is_written_as_it_was(written: str) -> None:
-    """`010` may be asked for as text, and is 8 where a number is."""
+def test_other_kinds_keep_their_text(written: str) -> None:
+    """`010` may be read as text, or as the number 8."""
     assert f"# From f.yaml\n- {written}\n" == native.write(read("f.yaml", f"- {written}"))
 
 
 def test_an_empty_value_is_null() -> None:
-    """Nothing is written as a word, so that nobody looks for what is missing."""
+    """It is written as a word, so that nobody looks for a missing value."""
     assert "# From f.yaml\na: null\n" == native.write(read("f.yaml", "a:"))
 
 
 def test_a_whole_number_that_was_tagged_keeps_its_tag() -> None:
-    """It would be another kind of number without it."""
+    """Without it, it would be another kind of number."""
     assert "# From f.yaml\n- !!float '5'\n" == native.write(read("f.yaml", "- !!float 5"))
 
 
-def test_a_file_says_where_it_comes_from() -> None:
-    """In a comment of one line, whatever characters the names have."""
+def test_a_file_names_its_source() -> None:
+    """In a comment of one line, with any characters in the names."""
     document = Document(
         "a\nb.yaml", MappingNode(3, [(text("domain"), text("d"))]), path="data[x\x07]", line=3
     )
@@ -116,7 +116,7 @@ def test_a_file_says_where_it_comes_from() -> None:
 
 
 def test_lists_and_mappings_are_nested_by_two_spaces() -> None:
-    """An item of a list begins beside its dash; what is empty is written in one line."""
+    """An item of a list begins beside its dash. Empty ones are written in one line."""
     written = """\
 # From f.yaml
 descriptors:
@@ -135,21 +135,21 @@ descriptors:
     assert written == native.write(read("f.yaml", written))
 
 
-def test_a_long_key_is_written_so_that_yaml_takes_it() -> None:
-    """YAML wants the colon of a plain key within 1024 characters."""
+def test_a_long_key_is_valid_yaml() -> None:
+    """YAML requires the colon of a plain key within 1024 characters."""
     key = "k" * 5000
     root = MappingNode(
         1, [(text(key), SequenceNode(1, [text("a")])), (text(key + "2"), text("b")), (text("c"), text("d"))]
     )
     again = read("again.yaml", native.write(Document("f.yaml", root)))
-    assert says(root) == says(again.root)
+    assert content(root) == content(again.root)
 
 
 @pytest.mark.parametrize("opening, closing", [("[", "]"), ("{a: ", "}")])
 def test_the_deepest_document_can_be_written(opening: str, closing: str) -> None:
-    """What can be read can be written, and then be read again."""
+    """Whatever can be read can be written, and read again."""
     document = read("f.yaml", opening * DEEPEST + closing * DEEPEST)
-    assert says(document.root) == says(read("again.yaml", native.write(document)).root)
+    assert content(document.root) == content(read("again.yaml", native.write(document)).root)
 
 
 awkward = "yes,<<,=,a: b,- a,#,a #b, a,a ,\n,a\nb,---,...,%a,!a,&a,*a,?,? a,{},[,|,>,',\",\ufeff,\x85,\u2028,~,-,:,,1_0"
@@ -179,6 +179,6 @@ nodes = st.recursive(
 @pytest.mark.fuzz
 @given(nodes)
 def test_whatever_is_written_is_read_as_it_was(root: Node) -> None:
-    """Every kind, text and value, in the same order, whatever bytes are in them."""
+    """Every kind, text and value, in the same order, with any bytes."""
     again = read("again.yaml", native.write(Document("f.yaml", root)))
-    assert (says(root), 0) == (says(again.root), again.extra_documents)
+    assert (content(root), 0) == (content(again.root), again.extra_documents)

@@ -19,7 +19,7 @@ def root(text: bytes | str) -> Node:
 
 
 def plain(node: Node) -> Any:
-    """A node as Python data, scalars by their raw text."""
+    """Return a node as Python data, with scalars by their raw text."""
     match node:
         case MappingNode():
             return {key.text: plain(value) for key, value in node.items}
@@ -62,7 +62,7 @@ def refusal(text: bytes | str) -> Problem:
     ],
 )
 def test_a_plain_scalar_is_of_this_kind(texts: str, kind: Kind, value: Any) -> None:
-    """Each spelling has the kind and value that upstream's parser gives it."""
+    """Each spelling has the kind and value of upstream's parser."""
     for text in texts.split():
         assert (text, kind, value) == (text, *resolve(text))
 
@@ -102,13 +102,13 @@ def test_a_plain_scalar_is_of_this_kind(texts: str, kind: Kind, value: Any) -> N
         "9" * 5000,
     ],
 )
-def test_what_only_looks_like_a_number_or_a_date_is_text(text: str) -> None:
-    """Dates, base 60, addresses and numbers beyond all range stay text."""
+def test_text_that_looks_like_a_number_or_a_date_is_text(text: str) -> None:
+    """Dates, base 60, addresses, and numbers out of range."""
     assert (Kind.STRING, text) == resolve(text)
 
 
 def test_not_a_number_is_a_number() -> None:
-    """`.nan` is of the kind of numbers with a fraction."""
+    """`.nan` has the kind of numbers with a fraction."""
     kind, value = resolve(".nan")
     assert kind is Kind.FLOAT
     assert math.isnan(value)
@@ -130,15 +130,15 @@ def test_not_a_number_is_a_number() -> None:
         ("!!binary /w==", (Kind.STRING, "\udcff", "\udcff")),
     ],
 )
-def test_quotes_and_tags_say_what_a_scalar_is(text: str, expected: tuple[Kind, str, Any]) -> None:
-    """Quoted scalars are text, and a tag decides where there is one; the raw text stays beside the value."""
+def test_quotes_and_tags_determine_the_kind(text: str, expected: tuple[Kind, str, Any]) -> None:
+    """Quoted scalars are text, and a tag takes precedence. The raw text is kept."""
     scalar = root(text)
     assert isinstance(scalar, ScalarNode)
     assert expected == (scalar.kind, scalar.text, scalar.value)
 
 
-def test_nodes_know_their_lines() -> None:
-    """Keys, values, lists and mappings carry the line, from 1, on which they begin."""
+def test_nodes_have_their_lines() -> None:
+    """Keys, values, lists and mappings have the line on which they begin, from 1 on."""
     mapping = root("# a comment\na: 1\nb:\n  - c: 2\n  - d\n")
     assert isinstance(mapping, MappingNode)
     (a, one), (b, items) = mapping.items
@@ -154,8 +154,8 @@ def test_nodes_know_their_lines() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n...\n# end"])
-def test_a_file_without_content_has_no_root_or_nothing_in_it(text: str) -> None:
-    """No document, or an empty one: both have nothing to say."""
+def test_a_file_without_content_has_no_root_or_null(text: str) -> None:
+    """No document, or an empty one."""
     document = read("f.yaml", text)
     assert document.root is None or plain(document.root) == ""
 
@@ -171,7 +171,7 @@ def test_a_file_without_content_has_no_root_or_nothing_in_it(text: str) -> None:
     ],
 )
 def test_only_the_first_document_is_read(text: str, line: int) -> None:
-    """What comes after it is not even checked, but its line is kept."""
+    """The next one is not even checked, but its line is kept."""
     document = read("f.yaml", text)
     assert document.root is not None
     assert ({"a": "1"}, line) == (plain(document.root), document.extra_documents)
@@ -190,7 +190,7 @@ def test_only_the_first_document_is_read(text: str, line: int) -> None:
     ],
 )
 def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: list[str]) -> None:
-    """Upstream's parser lets the last one win, and fills mappings that it has already; those before are kept track of."""
+    """As with upstream's parser, the last value wins, and mappings are merged. The others are kept."""
     mapping = root(text)
     assert isinstance(mapping, MappingNode)
     assert expected == plain(mapping)
@@ -208,8 +208,8 @@ def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: l
         ("{y: {'<<': 1}}", {"<<": "1"}, []),  # in quotes it is a key like any other
     ],
 )
-def test_a_merge_brings_in_the_keys_of_another_mapping(text: str, expected: Any, repeated: list[str]) -> None:
-    """`<<` gives way to what comes after it; what it overrides is kept track of."""
+def test_a_merge_adds_the_keys_of_another_mapping(text: str, expected: Any, repeated: list[str]) -> None:
+    """Keys after `<<` win over its keys. Keys that lose are kept as repeated."""
     outer = root(text)
     assert isinstance(outer, MappingNode)
     mapping = outer.items[-1][1]
@@ -217,8 +217,8 @@ def test_a_merge_brings_in_the_keys_of_another_mapping(text: str, expected: Any,
     assert (expected, repeated) == (plain(mapping), [key.text for key in mapping.repeated])
 
 
-def test_a_merge_leaves_the_mapping_that_it_takes_from_alone() -> None:
-    """What is written beside `<<: *x` does not show where x was defined."""
+def test_a_merge_does_not_change_the_merged_mapping() -> None:
+    """Keys beside `<<: *x` do not appear where x was defined."""
     assert {"x": {"a": {"p": "1"}}, "y": {"a": {"p": "1", "q": "2"}}} == plain(
         root("{x: &x {a: {p: 1}}, y: {<<: *x, a: {q: 2}}}")
     )
@@ -245,8 +245,8 @@ def test_a_merge_leaves_the_mapping_that_it_takes_from_alone() -> None:
         "very many",
     ],
 )
-def test_documents_that_say_nothing_do_not_count(text: str, lines: list[int], read: list[Any]) -> None:
-    """A `---` at the end of a file, as templates leave it behind, is no further document."""
+def test_empty_documents_do_not_count(text: str, lines: list[int], read: list[Any]) -> None:
+    """A `---` at the end of a file, as templates write it, begins no further document."""
     documents = list(read_all("f.yaml", text))
     assert (lines, read) == (
         [document.extra_documents for document in documents],
@@ -255,12 +255,12 @@ def test_documents_that_say_nothing_do_not_count(text: str, lines: list[int], re
 
 
 def test_thousands_of_documents_are_read_one_after_another() -> None:
-    """Without a stack that grows with each of them."""
+    """Without a growing stack."""
     assert 20_000 == sum(1 for _ in read_all("f.yaml", "--- a\n" * 20_000))
 
 
-def test_nesting_ends_at_a_limit() -> None:
-    """As deep as the limit is fine; one deeper is refused, also where an alias leads deeper."""
+def test_nesting_has_a_limit() -> None:
+    """The limit itself is valid. Deeper is not, even through an alias."""
     deepest = "[" * DEEPEST + "]" * DEEPEST
     assert isinstance(root(deepest), SequenceNode)
     expected = f"lists and mappings are nested more than {DEEPEST} deep"
@@ -269,7 +269,7 @@ def test_nesting_ends_at_a_limit() -> None:
 
 
 def test_aliases_cannot_make_a_file_explode() -> None:
-    """Ten lines that stand for more than a million nodes are refused."""
+    """Ten lines that mean more than a million nodes are refused."""
     lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     assert (
         f"more than {MOST_NODES:,} nodes, when all aliases are written out"
@@ -277,12 +277,12 @@ def test_aliases_cannot_make_a_file_explode() -> None:
     )
 
 
-def test_aliases_may_repeat_what_is_small() -> None:
-    """A thousand aliases of one mapping are nothing to refuse."""
+def test_aliases_may_repeat_a_small_node() -> None:
+    """A thousand aliases of one mapping are valid."""
     assert 1001 == len(plain(root("- &a {b: c}\n" + "- *a\n" * 1000)))
 
 
 @pytest.mark.parametrize("text", ["a: \udcff", b"\xed\xa0\x80: a"])
 def test_half_a_character_is_refused(text: bytes | str) -> None:
-    """Surrogates are no text, in whatever way they come."""
+    """Lone surrogates are not text, however they are written."""
     assert refusal(text).message.startswith("a character that YAML does not allow (U+D")

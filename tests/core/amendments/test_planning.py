@@ -11,7 +11,7 @@ from ratelimit_service.core.amendments.model import Amendment, override, top_up
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.model import OK, Decision, Descriptor, Override, Request, Unit
 from tests.docs.documents import ROOT, tables
-from tests.limiter import MIDNIGHT, Limiter, descriptor, said
+from tests.limiter import MIDNIGHT, Limiter, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -120,12 +120,12 @@ def test_a_change_is_in_force_for_the_next_request_of_the_same_second() -> None:
     """Both for a request that came before and for its like; and so is its removal."""
     limiter = Limiter(RULES)
     request = keyed("requests=a")
-    assert "OK: OK 99 3600" == said(limiter.answer(request))
+    assert "OK: OK 99 3600" == decision_text(limiter.answer(request))
     limiter.amend(to("requests=a", 1))
-    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == said(limiter.answer(request))
-    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == said(limiter.answer(keyed("requests=a")))
+    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == decision_text(limiter.answer(request))
+    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == decision_text(limiter.answer(keyed("requests=a")))
     limiter.unamend(to("requests=a", 1))
-    assert "OK: OK 96 3600" == said(limiter.answer(request))
+    assert "OK: OK 96 3600" == decision_text(limiter.answer(request))
 
 
 def test_a_change_for_others_leaves_a_remembered_plan_as_it_is() -> None:
@@ -162,11 +162,11 @@ def test_an_override_ends_by_itself_also_within_a_remembered_plan() -> None:
     limiter = Limiter(RULES)
     limiter.amend(to("budget=a", 10, until=MIDNIGHT + 60))
     request = Request("d", (descriptor("budget=a", 0),), key=b"one")
-    assert "OK: OK 10 3600" == said(limiter.answer(request))
+    assert "OK: OK 10 3600" == decision_text(limiter.answer(request))
     limiter.now += 60
-    assert "OK: OK 100 3540" == said(limiter.answer(request))
+    assert "OK: OK 100 3540" == decision_text(limiter.answer(request))
     limiter.now -= 1
-    assert "OK: OK 10 3541" == said(limiter.answer(request))
+    assert "OK: OK 10 3541" == decision_text(limiter.answer(request))
 
 
 def test_a_block_of_an_unlimited_rule_ends_by_itself() -> None:
@@ -176,7 +176,7 @@ def test_a_block_of_an_unlimited_rule_ends_by_itself() -> None:
         limiter.amend(to(text, 0, until=MIDNIGHT + 60))
         request = Request("d", (descriptor(text, 0),), key=text.encode())
         limiter.now = MIDNIGHT
-        assert "OVER_LIMIT: OVER_LIMIT" == said(limiter.answer(request))
+        assert "OVER_LIMIT: OVER_LIMIT" == decision_text(limiter.answer(request))
         limiter.now = MIDNIGHT + 60
         assert "OK" == limiter.answer(request).code.name
 
@@ -189,16 +189,16 @@ def test_a_top_up_ends_with_each_window() -> None:
     )
     limiter.ask(descriptor("team=a", 100))
     limiter.amend(top_up(parse("d", "team=a"), 30, "k", windows=1, since=MIDNIGHT))
-    assert "OK: OK 30 3600" == said(limiter.ask(descriptor("team=a", 0)))
+    assert "OK: OK 30 3600" == decision_text(limiter.ask(descriptor("team=a", 0)))
     limiter.ask(descriptor("team=a", 30))
-    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == said(limiter.ask(descriptor("team=a", 0)))
+    assert "OVER_LIMIT: OVER_LIMIT 0 3600" == decision_text(limiter.ask(descriptor("team=a", 0)))
     limiter.now += HOUR
-    assert "OK: OK 50 82800" == said(limiter.ask(descriptor("team=a", 0)))  # the day: 150 + 30 - 130
+    assert "OK: OK 50 82800" == decision_text(limiter.ask(descriptor("team=a", 0)))  # the day: 150 + 30 - 130
     limiter.now += 23 * HOUR
-    assert "OK: OK 100 3600" == said(limiter.ask(descriptor("team=a", 0)))
+    assert "OK: OK 100 3600" == decision_text(limiter.ask(descriptor("team=a", 0)))
     limiter.ask(descriptor("team=a", 100))
     limiter.now += HOUR
-    assert "OK: OK 50 82800" == said(limiter.ask(descriptor("team=a", 0)))  # the next day: 150 - 100
+    assert "OK: OK 50 82800" == decision_text(limiter.ask(descriptor("team=a", 0)))  # the next day: 150 - 100
 
 
 def test_a_kill_switch_for_a_domain_refuses_all_of_it_and_nothing_else() -> None:
@@ -267,4 +267,4 @@ def test_a_reload_keeps_the_amendments() -> None:
     tree = limiter.service.tree
     assert tree is not None
     limiter.service.use(tree)
-    assert "OK: OK 4 3600" == said(limiter.ask("requests=a"))
+    assert "OK: OK 4 3600" == decision_text(limiter.ask("requests=a"))

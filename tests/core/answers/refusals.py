@@ -68,5 +68,5 @@ descriptors:
 
 
 def message(rules: str, entries: str = "team=dba", **settings: Any) -> str:
-    told: str = error(refused(limiter(rules, **settings), entries))["message"]
-    return told
+    shown: str = error(refused(limiter(rules, **settings), entries))["message"]
+    return shown

@@ -327,8 +327,8 @@ def test_a_minimal_denial_hides_the_descriptor() -> None:
 
 def test_a_message_with_hidden_placeholders_is_replaced_by_the_default() -> None:
     """REFUSAL_DETAILS=minimal, and a denial_message with {used} in a file without error_details."""
-    told = message(WORDS % "{used} of {limit}", error_details="minimal")
-    assert told.startswith("Token budget hourly is used up.")
+    shown = message(WORDS % "{used} of {limit}", error_details="minimal")
+    assert shown.startswith("Token budget hourly is used up.")
 
 
 def test_a_reload_drops_cached_refusals() -> None:

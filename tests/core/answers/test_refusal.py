@@ -107,13 +107,13 @@ def test_a_limit_of_0_never_lets_anything_through(key: str, rule: str) -> None:
     asked = limiter()
     for decision in (asked.ask(descriptor(f"{key}=x", 0)), refused(asked, f"{key}=x")):
         assert {"x-should-retry": "false", "content-type": "application/json"} == headers(decision)
-        told = error(decision)
+        shown = error(decision)
         assert (
             f"Token budget {rule} lets nothing through. Retrying does not help.",
             "insufficient_quota",
-        ) == (told["message"], told["code"])
-        assert "resets_at" not in told and "resets_at" not in told["rate_limit"]
-        assert (rule, 0) == (told["rate_limit"]["rule"], told["rate_limit"]["limit"])
+        ) == (shown["message"], shown["code"])
+        assert "resets_at" not in shown and "resets_at" not in shown["rate_limit"]
+        assert (rule, 0) == (shown["rate_limit"]["rule"], shown["rate_limit"]["limit"])
 
 
 def test_an_override_of_0_never_lets_anything_through() -> None:
@@ -150,7 +150,7 @@ def test_a_denial_by_the_rules_is_permanent(asked: str, reason: str) -> None:
     assert {"message": message, "type": kind, "param": None, "code": kind} == error(decision)
 
 
-# Which limit a caller is told of
+# Which limit a refusal is about
 
 
 SEVERAL = """
@@ -212,15 +212,15 @@ def test_only_refusals_have_refusal_headers_and_only_if_set(settings: dict[str, 
 
 def test_a_budget_without_a_name_has_the_name_of_its_rule() -> None:
     """The path of the rule, and the window in words."""
-    told = error(refused(limiter(), "unnamed=x"))
-    assert told["message"].startswith("Rate limit d.unnamed is used up. It resets at 2026-12-03T00:00:00Z.")
-    assert ("d.unnamed", "15 days") == (told["rate_limit"]["rule"], told["rate_limit"]["unit"])
+    shown = error(refused(limiter(), "unnamed=x"))
+    assert shown["message"].startswith("Rate limit d.unnamed is used up. It resets at 2026-12-03T00:00:00Z.")
+    assert ("d.unnamed", "15 days") == (shown["rate_limit"]["rule"], shown["rate_limit"]["unit"])
 
 
 def test_one_second_is_not_seconds() -> None:
     """In the last second of an hour that is also the last one of the day."""
-    told = error(refused(limiter(now=MIDNIGHT + 86_399), "team=dba"))["message"]
-    assert told.endswith("Try again in 1 second.")
+    shown = error(refused(limiter(now=MIDNIGHT + 86_399), "team=dba"))["message"]
+    assert shown.endswith("Try again in 1 second.")
 
 
 def test_a_reset_has_the_local_time_of_the_rule() -> None:
@@ -230,14 +230,14 @@ domain: d
 time_zone: Europe/Berlin
 descriptors: [{key: team, rate_limit: {name: daily, unit: day, tokens_per_unit: 1}}]
 """
-    told = error(refused(limiter(rules), "team=dba"))
+    shown = error(refused(limiter(rules), "team=dba"))
     assert (
         "Token budget daily is used up. It resets at 2026-11-21T23:00:00Z (2026-11-22T00:00:00+01:00 in Europe/Berlin)."
         " Retrying before then does not help."
-    ) == told["message"]
+    ) == shown["message"]
     wanted = {"resets_at": "2026-11-21T23:00:00Z", "resets_at_local": "2026-11-22T00:00:00+01:00"}
     assert {**wanted, "time_zone": "Europe/Berlin"} == {
-        key: told["rate_limit"][key] for key in ("resets_at", "resets_at_local", "time_zone")
+        key: shown["rate_limit"][key] for key in ("resets_at", "resets_at_local", "time_zone")
     }
 
 
@@ -248,10 +248,10 @@ domain: d
 time_zone: Pacific/Kiritimati
 descriptors: [{key: team, rate_limit: {unit: year, unit_multiplier: 10000, tokens_per_unit: 1}}]
 """
-    told = error(refused(limiter(rules), "team=dba"))["rate_limit"]
+    shown = error(refused(limiter(rules), "team=dba"))["rate_limit"]
     assert ("9999-12-31T23:59:59Z", "9999-12-31T13:59:59+14:00") == (
-        told["resets_at"],
-        told["resets_at_local"],
+        shown["resets_at"],
+        shown["resets_at_local"],
     )
 
 
@@ -265,24 +265,24 @@ def test_a_denial_message_replaces_the_default_message() -> None:
     stranger = descriptor("team=", 10)
     stranger = stranger._replace(entries=(stranger.entries[0]._replace(value=b'{used}\n"x\xff'),))
     asked.ask(stranger)
-    told = error(asked.ask(stranger._replace(hits_addend=0)))
+    shown = error(asked.ask(stranger._replace(hits_addend=0)))
     assert (
         r'team={used}\n"x\xff: 10 of 10 a hour used (hourly), {wait} 1800 s, 2026-11-21T00:30:00Z,'
         " 2026-11-21T06:00:00+05:30 in Asia/Kolkata"
-    ) == told["message"]
+    ) == shown["message"]
 
 
 @pytest.mark.parametrize("words", ["{used}", "{reset_seconds}", "{{}}", 'a "quoted" \\\\ {rule}'])
 def test_a_message_that_looks_like_a_number_is_text(words: str) -> None:
     """In JSON, it stays a string."""
-    told = message(WORDS % words.replace('"', '\\"'))
+    shown = message(WORDS % words.replace('"', '\\"'))
     expected = {
         "{used}": "1000",
         "{reset_seconds}": "1800",
         "{{}}": "{}",
         'a "quoted" \\\\ {rule}': 'a "quoted" \\ hourly',
     }
-    assert expected[words] == told
+    assert expected[words] == shown
 
 
 def test_letters_beyond_ascii_are_intact() -> None:
@@ -320,7 +320,7 @@ def spread(most: int) -> Any:
     ],
 )
 def test_callers_of_one_bucket_do_not_come_back_in_the_same_second(now: int, least: int, most: int) -> None:
-    """None of 40 refused callers is sent back before the reset, and the others are spread over seconds."""
+    """None of 40 callers is sent back before the reset, and the others are spread over seconds."""
     asked = limiter(now=MIDNIGHT + now, spread=spread(5))
     asked.ask("team=dba", hits=1_000)
     decisions = [asked.ask(descriptor("team=dba", 0)) for _ in range(40)]

@@ -28,6 +28,6 @@ def test_a_level_is_written_as_upstream_writes_it(raw: bytes, expected: str) -> 
 
 
 def test_levels_below_the_second_are_cut_sooner() -> None:
-    """The first two are labels of metrics. A request may have ten thousand other levels."""
+    """The first two are labels of metrics. A request may have ten thousand others."""
     first, second, third = stat_levels([b"k" * 2_000] * 3)
     assert ("k" * 1_000 + "… (2000 bytes)", first, "k" * 128 + "… (2000 bytes)") == (first, second, third)

@@ -165,16 +165,16 @@ def test_domains_keep_the_order_of_their_files() -> None:
 
 
 def test_one_domain_in_two_files_is_an_error() -> None:
-    """Without merging, the error is about the second file, beside its other errors."""
+    """Without merging, the error is about the second file, beside its others."""
     second = "domain: d\ndescriptors:\n  - key: b\n    colour: red\n"
     message = "'d' already has rules at 1.yaml:1: merge them into one file, or set MERGE_DOMAIN_CONFIG=true"
     assert [f"2.yaml:1: domain: {message}"] == errors(
         document("domain: d\ndescriptors: [{key: a}]", "1.yaml"),
         document("domain: d\ndescriptors: [{key: a}]", "2.yaml"),
     )
-    told = errors(document("domain: d", "1.yaml"), document(second, "2.yaml"))
-    assert [f"2.yaml:1: domain: {message}", "2.yaml:4"] == [told[0], told[1].split(": ")[0]]
-    assert 2 == len(told)
+    reported = errors(document("domain: d", "1.yaml"), document(second, "2.yaml"))
+    assert [f"2.yaml:1: domain: {message}", "2.yaml:4"] == [reported[0], reported[1].split(": ")[0]]
+    assert 2 == len(reported)
 
 
 def test_merged_domains_have_the_descriptors_of_all_files_in_order() -> None:
@@ -237,19 +237,19 @@ def test_one_mistake_is_one_error() -> None:
 
 def test_a_load_reports_a_bounded_number_of_errors() -> None:
     """The last line says that there are more."""
-    told = errors(document("domain: d\ndescriptors:\n" + "  - value: a\n" * (MOST_PROBLEMS + 500)))
+    reported = errors(document("domain: d\ndescriptors:\n" + "  - value: a\n" * (MOST_PROBLEMS + 500)))
     assert (MOST_PROBLEMS + 1, f"and more: only the first {MOST_PROBLEMS} are reported") == (
-        len(told),
-        told[-1].split(": ", 1)[1],
+        len(reported),
+        reported[-1].split(": ", 1)[1],
     )
 
 
 def test_messages_are_one_line() -> None:
     """Control characters are escaped, and long texts are cut."""
-    (told,) = errors(document('domain: d\n"a\\nb\\e[31m": 1'))
-    assert "unknown key 'a\\nb\\x1b[31m'" in told
-    (told,) = errors(document(f"domain: d\n{'k' * 500}: 1"))
-    assert len(told) < 250
+    (reported,) = errors(document('domain: d\n"a\\nb\\e[31m": 1'))
+    assert "unknown key 'a\\nb\\x1b[31m'" in reported
+    (reported,) = errors(document(f"domain: d\n{'k' * 500}: 1"))
+    assert len(reported) < 250
 
 
 def test_rules_can_be_nested_as_deep_as_a_file_can() -> None:
