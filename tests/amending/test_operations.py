@@ -13,7 +13,7 @@ from ratelimit_service.core.amendments.index import MOST_STEPS
 from ratelimit_service.core.amendments.model import Amendment, Edited, Put, Remove
 from ratelimit_service.core.amendments.target import Target, parse
 from ratelimit_service.core.errors import Conflict, InvalidRequest, StoreError
-from tests.limiter import Limiter, descriptor, entries_of, said
+from tests.limiter import Limiter, decision_text, descriptor, entries_of
 
 RULES = """
 domain: d
@@ -45,7 +45,7 @@ class Desk:
         return By("ana", "launch", f"key {self.keys}")
 
     def ask(self, text: str = "team=dba", hits: int = 0) -> str:
-        return said(self.limiter.ask(descriptor(text, hits)))
+        return decision_text(self.limiter.ask(descriptor(text, hits)))
 
     async def override(self, text: str, amount: int, **more: Any) -> Amendment:
         by = self.by()
