@@ -16,18 +16,22 @@ import uvloop
 from grpc import aio
 
 from ratelimit_service.core.model import OK_STATUS, Code, Decision
+from ratelimit_service.core.planning import Policy
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import Call
-from ratelimit_service.transports import codec
+from ratelimit_service.transports.codec import make_encode
 from ratelimit_service.transports.grpc_method import METHOD, SERVICE
 from ratelimit_service.transports.options import GrpcOptions
 
 DECISION = Decision(Code.OK, [OK_STATUS], [None])
-ANSWER = codec.encode(DECISION)
+ANSWER = make_encode()(DECISION)
 
 
 class Nothing:
     """Stands for the service."""
+
+    policy = Policy()
+    tree = None
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Answer every call with the same decision."""

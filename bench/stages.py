@@ -36,7 +36,7 @@ from ratelimit_service.ports import Observer, Outcome, Then
 from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.transports import codec
+from ratelimit_service.transports.codec import Codec, Decode, make_encode
 
 from .machine import SERVER_CORE, pin
 from .messages import DOMAIN, LIMIT, TEAMS, requests, rules
@@ -58,6 +58,7 @@ class Watch:
     def __init__(self) -> None:
         self.spent = dict.fromkeys(STAGES, 0.0)
         self.marks = dict.fromkeys(STAGES, 0)
+        self.encode = make_encode()
         self._at = 0.0
 
     def begin(self) -> None:
@@ -119,7 +120,7 @@ class WatchedCall:
         """See service.Call."""
         assert isinstance(answer, Decision)
         self._watch.mark("decide")
-        codec.encode(answer)
+        self._watch.encode(answer)
         self._watch.mark("encode")
 
 
@@ -141,6 +142,9 @@ class Rounds:
         tree = RuleTree(load([read("rules.yaml", (rules() + more_rules).encode())]).domains)
         self._service.use(tree)
         metrics.config_loaded(tree, time.time())
+        codec = Codec()
+        self._decode = codec.decode
+        watch.encode = codec.encode_for(tree)
         self._own = float("inf")
 
     def __call__(self) -> dict[str, float]:
@@ -148,7 +152,7 @@ class Rounds:
         watch, bodies = self._watch, self._bodies
         watch.spent, watch.marks = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0)
         for at in range(0, len(bodies), BATCH):
-            _batch(self._service, watch, bodies[at : at + BATCH])
+            _batch(self._service, self._decode, watch, bodies[at : at + BATCH])
         self._own, encoded = min(self._own, _cost_of_a_mark()), watch.spent["encode"]
         found = {
             stage: max(0.0, watch.spent[stage] - self._own * watch.marks[stage]) / len(bodies) * 1e6
@@ -156,7 +160,7 @@ class Rounds:
         }
         watch.begin()
         for _ in bodies:
-            codec.encode(DECISION)
+            watch.encode(DECISION)
         watch.mark("encode")
         found[OF_NOTHING] = (watch.spent["encode"] - encoded) / len(bodies) * 1e6
         return found
@@ -199,9 +203,9 @@ def amended(seconds: float) -> dict[str, float]:
     return dict(zip(("without", "with", "own", "rules"), totals, strict=True))
 
 
-def _batch(service: RateLimitService, watch: Watch, bodies: Sequence[bytes]) -> None:
+def _batch(service: RateLimitService, decode: Decode, watch: Watch, bodies: Sequence[bytes]) -> None:
     watch.begin()
-    calls = [WatchedCall(codec.decode(body), watch) for body in bodies]
+    calls = [WatchedCall(decode(body), watch) for body in bodies]
     watch.mark("decode")
     service.submit(calls)
 

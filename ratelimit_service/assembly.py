@@ -36,14 +36,13 @@ from .stores.layers.local_cache import LocalCache
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
 from .transports.choice import native_server
-from .transports.options import GrpcOptions, Requested
+from .transports.contract import GrpcServer, OnAnswered
+from .transports.options import GrpcOptions
 
 if TYPE_CHECKING:
     from .stores.redis.cluster import ClusterStore
     from .stores.redis.server import RedisStore
     from .stores.redis.watch import RedisWatch
-    from .transports.grpcio import GrpcioServer
-    from .transports.native.server import NativeServer
 
 _DAY = 86_400
 
@@ -249,10 +248,10 @@ def make_grpc_server(
     settings: Settings,
     service: RateLimitService,
     health: Health,
-    requested: Requested,
+    on_answered: OnAnswered,
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     most_connections: int | None = None,
-) -> GrpcioServer | NativeServer:
+) -> GrpcServer:
     """Return the gRPC server that the settings describe, not yet started. Raises StartError.
 
     Without GRPC_TRANSPORT it is the native one where that can be used.
@@ -284,8 +283,8 @@ def make_grpc_server(
     if native is None:
         from .transports.grpcio import GrpcioServer
 
-        return GrpcioServer(service, health, options, requested)
-    server = native(service, health, options, requested)
+        return GrpcioServer(service, health, options, on_answered)
+    server = native(service, health, options, on_answered)
     metric = "ratelimit_service_grpc_"
     show(f"{metric}connections", lambda: len(server.peers))
     show(f"{metric}held_bytes", lambda: server.turn.budget.held)

@@ -52,7 +52,7 @@ class ClockedService:
         self._loop.close()
 
     async def _start(self) -> None:
-        self._server = NativeServer(self._service, Health(), GrpcOptions(), lambda *_: None)
+        self._server = NativeServer(self._service, Health(), GrpcOptions())
         await self._server.start()
         self.address = self._server.address
 

@@ -1,1 +1,1 @@
-"""Where calls come from. What a transport needs beside its own protocol is in codec.py and grpc_method.py."""
+"""gRPC servers. What they share is in contract.py, options.py, codec.py and grpc_method.py."""

@@ -1,22 +1,24 @@
-"""Between the messages of the protocol and the nouns of core.
+"""Requests and answers between serialized protobuf messages and the nouns of core.
 
-protobuf reads and writes them, but for two short cuts, whose worth docs/performance.md shows:
+protobuf reads and writes them, but for two shortcuts, whose effect docs/performance.md shows:
 
-- A request of nothing but entries and hits is like the one before it with the same bytes, but for the numbers of hits. So
-  its other bytes are looked up, and only the numbers are read (`part`). Whatever is not plainly of this form goes to protobuf.
-- The frame of a status is written here; the parts of an answer that stay the same are protobuf's, and remembered.
+- Many requests differ only in their numbers of hits. The bytes without these numbers are the key of a cache,
+  and only the numbers are parsed (`split_hits`). protobuf parses requests of any other form.
+- The framing of a status is written here. The parts that do not change come from protobuf, and are cached.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import UInt64Value
 
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ..core.errors import InvalidRequest
+from ..core.matching.tree import RuleTree
 from ..core.model import (
     OK,
     OVER_LIMIT,
@@ -34,62 +36,14 @@ from ..core.model import (
     Override,
     Request,
 )
-from ..core.recent import MIB, Recent, remembered
+from ..core.recent import MIB, Recent
+from ..core.record import record
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from .counting import check
 
-
-def decode(data: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> Request:
-    """A serialized RateLimitRequest as a Request. Raises InvalidRequest where it is none, or asks for too much.
-
-    The planner holds requests to the bounds as well; here they save parsing a long message.
-    """
-    if len(data) > _LONGEST:
-        return _read(data, bounds)
-    return _newest(data) or _requests.get(data) or _decode(data, bounds)
-
-
-def _decode(data: bytes, bounds: RequestBounds) -> Request:
-    parted = part(data)
-    if parted is None:
-        request = _read(data, bounds)
-        _requests.put(data, request)
-        return request
-    key, hits, addend = parted
-    form = _forms.get(key)
-    if form is None:
-        request = _read(data, bounds)._replace(key=key)
-        weight = _weight_of_request(data, request)
-        form = key, request.domain, [descriptor.entries for descriptor in request.descriptors], weight
-        _forms.put(key, form, weight)
-    else:
-        key, domain, entries, weight = form
-        request = Request(domain, tuple(map(Descriptor, entries, hits)), addend, key)
-    _requests.put(data, request, weight)
-    return request
-
-
-_Form = tuple[bytes, str, list[tuple[Entry, ...]], int]
-"""A request without its numbers of hits: the key of all such requests, one object for them all, the domain, the entries.
-And the weight of such a request."""
-
-
-def _weight_of_request(data: bytes, request: Request) -> int:
-    descriptors = request.descriptors
-    entries = sum([len(descriptor.entries) for descriptor in descriptors])
-    return 350 + 2 * len(data) + 110 * len(descriptors) + 150 * entries
-
-
-_requests: Recent[bytes, Request] = Recent(4 * MIB, _weight_of_request)
-"""Checks, half of all calls, are the same bytes again and again."""
-
-_forms: Recent[bytes, _Form] = Recent(4 * MIB, lambda key, form: form[3])
-
-_newest = _requests.newest
-
 _LONGEST = 1_000
-"""Bytes of a request that is worth remembering."""
+"""Bytes of a request that is worth caching."""
 
 # The tags of fields: their number, and how their value is written.
 _DOMAIN, _DESCRIPTOR = 0x0A, 0x12
@@ -100,12 +54,101 @@ _LONGEST_ADDEND = 6
 """Bytes of a hits_addend as protobuf writes it."""
 
 
-def part(data: bytes) -> tuple[bytes, list[int | None], int] | None:
-    """A serialized request in parts: all that is not a number of hits, the hits of each descriptor, and its hits_addend.
+_REQUESTS_BYTES = _FORMS_BYTES = _LIMITS_BYTES = 4 * MIB
+_HEADERS_BYTES = MIB
 
-    None where it has anything but one domain, descriptors of entries and hits, and a hits_addend, in this order, with texts
-    of at most 127 bytes. Whether the domain and the entries are well formed is for protobuf to say: requests with the same
-    first part are all good or all bad, and mean the same but for their hits.
+Decode = Callable[[bytes], Request]
+Encode = Callable[[Decision], bytes]
+
+
+class Codec:
+    """Decodes requests and encodes answers for one server. Every request passes through both functions."""
+
+    def __init__(self, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
+        self.decode: Decode = make_decode(bounds)
+        self._encode = make_encode()
+        self._rules: RuleTree | None = None
+
+    def encode_for(self, rules: RuleTree | None) -> Encode:
+        """Return a function that encodes decisions by these rules; its caches are released with them."""
+        if rules is not self._rules:
+            self._encode, self._rules = make_encode(), rules
+        return self._encode
+
+
+# Requests.
+
+
+@record
+class _Form:
+    """A request without its numbers of hits: `key` is one object for all requests of the form."""
+
+    key: bytes
+    domain: str
+    entries: list[tuple[Entry, ...]]
+    weight: int
+    """Bytes of memory of such a request."""
+
+
+class SplitRequest(NamedTuple):
+    """A serialized request: `key` is everything but the hits of each descriptor and the hits_addend."""
+
+    key: bytes
+    hits: list[int | None]
+    addend: int
+
+
+def _weight_of_request(data: bytes, request: Request) -> int:
+    descriptors = request.descriptors
+    entries = sum([len(descriptor.entries) for descriptor in descriptors])
+    return 350 + 2 * len(data) + 110 * len(descriptors) + 150 * entries
+
+
+def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
+    """Return a function that decodes requests. A closure: reading attributes would make it a fifth slower."""
+    requests: Recent[bytes, Request] = Recent(_REQUESTS_BYTES, _weight_of_request)
+    forms: Recent[bytes, _Form] = Recent(_FORMS_BYTES, lambda key, form: form.weight)
+    newest, older = requests.newest, requests.get
+
+    def decode(data: bytes) -> Request:
+        """Return a serialized RateLimitRequest as a Request.
+
+        Raises InvalidRequest for anything else, and for requests that ask for too much: the planner checks
+        that as well, but this saves parsing a long message. Half of all calls are checks, the same bytes
+        again and again.
+        """
+        if len(data) > _LONGEST:
+            return _parse(data, bounds)
+        return newest(data) or older(data) or decode_new(data)
+
+    def decode_new(data: bytes) -> Request:
+        split = split_hits(data)
+        if split is None:
+            request = _parse(data, bounds)
+            requests.put(data, request)
+            return request
+        form = forms.get(split.key)
+        if form is None:
+            request = _parse(data, bounds)._replace(key=split.key)
+            entries = [descriptor.entries for descriptor in request.descriptors]
+            form = _Form(split.key, request.domain, entries, _weight_of_request(data, request))
+            forms.put(split.key, form, form.weight)
+        else:
+            descriptors = tuple(map(Descriptor, form.entries, split.hits))
+            request = Request(form.domain, descriptors, split.addend, form.key)
+        requests.put(data, request, form.weight)
+        return request
+
+    return decode
+
+
+def split_hits(data: bytes) -> SplitRequest | None:
+    """Split the numbers of hits from a serialized request.
+
+    None unless the request consists of one domain, descriptors of entries and hits, and a hits_addend, in
+    this order, with texts of at most 127 bytes. This does not validate the domain and the entries, which
+    protobuf does: of requests with the same key all are valid or none is, and they mean the same but for
+    their hits.
     """
     try:
         if data[0] != _DOMAIN or data[1] & _MORE:
@@ -140,7 +183,7 @@ def part(data: bytes) -> tuple[bytes, list[int | None], int] | None:
         addend = _addend(data[at:]) if at != whole else 0
     except (IndexError, DecodeError):
         return None
-    return (b"".join(kept), hits, addend) if addend is not None else None
+    return SplitRequest(b"".join(kept), hits, addend) if addend is not None else None
 
 
 @lru_cache(maxsize=10_000)
@@ -151,13 +194,13 @@ def _value(data: bytes) -> int:
 
 @lru_cache(maxsize=10_000)
 def _addend(data: bytes) -> int | None:
-    """The hits_addend of a request of which this is the end; None where there is something else in it."""
+    """Return the hits_addend that is all of `data`, the end of a request; None if there is anything else."""
     request = RateLimitRequest.FromString(data)
     alone = RateLimitRequest(hits_addend=request.hits_addend)
     return request.hits_addend if alone.SerializeToString() == data else None
 
 
-def _read(data: bytes, bounds: RequestBounds) -> Request:
+def _parse(data: bytes, bounds: RequestBounds) -> Request:
     if len(data) > 2 * bounds.descriptors:  # a field takes two bytes at least
         check(data, bounds)
     try:
@@ -168,7 +211,7 @@ def _read(data: bytes, bounds: RequestBounds) -> Request:
 
 
 def request_of(message: RateLimitRequest) -> Request:
-    """A RateLimitRequest as a Request."""
+    """Return a RateLimitRequest as a Request."""
     return Request(
         message.domain,
         tuple([_descriptor(descriptor) for descriptor in message.descriptors]),
@@ -178,7 +221,7 @@ def request_of(message: RateLimitRequest) -> Request:
 
 
 def _descriptor(message: RateLimitDescriptor) -> Descriptor:
-    # hits_addend is a presence field: there and 0 is a check, not there is the request's hits_addend.
+    # hits_addend is a presence field: present and 0 is a check; absent means the hits_addend of the request.
     return Descriptor(
         tuple([Entry(entry.key, entry.value) for entry in message.entries]),
         message.hits_addend.value if message.HasField("hits_addend") else None,
@@ -191,38 +234,53 @@ def _override(limit: Any) -> Override:
     return Override(limit.requests_per_unit, limit.unit, max(1, limit.unit_multiplier.value))
 
 
-def encode(decision: Decision) -> bytes:
-    """A decision as a serialized RateLimitResponse. Numbers that the protocol cannot carry saturate at 2^32-1."""
-    parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
-    for status in decision.status_values:
-        code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
-        remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
-        left = _left(remaining) if remaining else b""
-        if limit is None:
-            head = _FREE if code is OK else _REFUSED
-            behind = _reset(reset) if reset else b""
-            parts += (b"\x12", _varint(len(head) + len(left) + len(behind)), head, left, behind)
-        else:
-            known = _newest_limit(id(limit))
-            if known is None or known[0] != reset:
-                known = _limited(limit, reset)
-            # The fields are in the order of their numbers.
-            parts += ((known[1] if code is OK else known[2])[len(left)], left, known[3])
-    if decision.headers:
-        parts.append(_headers(decision.headers))
-    body = decision.body
-    if body:
-        parts += (b"*", _varint(len(body)), body)
-    if decision.dynamic_metadata is not None:
-        response = RateLimitResponse()
-        response.dynamic_metadata.update(decision.dynamic_metadata)
-        parts.append(response.SerializeToString())
-    return b"".join(parts)
+# Answers.
+
+
+def make_encode() -> Encode:
+    """Return a function that encodes decisions."""
+    # By the id of the Limit, which no other object has while it is in here.
+    limits: Recent[int, _EncodedLimit] = Recent(_LIMITS_BYTES, _weight_of_limit)
+    headers: Recent[tuple[Header, ...], bytes] = Recent(_HEADERS_BYTES, _weight_of_headers)
+    newest_limit = limits.newest
+
+    def encode(decision: Decision) -> bytes:
+        """Return a decision as a RateLimitResponse.
+
+        Numbers that the protocol cannot carry saturate at 2^32-1.
+        """
+        parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
+        for status in decision.status_values:
+            code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
+            remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
+            left = _left(remaining) if remaining else b""
+            if limit is None:
+                head = _FREE if code is OK else _REFUSED
+                tail = _reset(reset) if reset else b""
+                parts += (b"\x12", _varint(len(head) + len(left) + len(tail)), head, left, tail)
+            else:
+                encoded = newest_limit(id(limit))
+                if encoded is None or encoded.reset != reset:
+                    encoded = _encode_limit(limits, limit, reset)
+                # The fields are in the order of their numbers.
+                parts += ((encoded.ok if code is OK else encoded.refused)[len(left)], left, encoded.tail)
+        if decision.headers:
+            parts.append(headers.get(decision.headers) or _encode_headers(headers, decision.headers))
+        body = decision.body
+        if body:
+            parts += (b"*", _varint(len(body)), body)
+        if decision.dynamic_metadata is not None:
+            response = RateLimitResponse()
+            response.dynamic_metadata.update(decision.dynamic_metadata)
+            parts.append(response.SerializeToString())
+        return b"".join(parts)
+
+    return encode
 
 
 def response_of(decision: Decision) -> RateLimitResponse:
-    """A decision as a RateLimitResponse for people, who see the names of limits as they were written."""
-    response = RateLimitResponse.FromString(encode(decision))
+    """Return a decision as a RateLimitResponse for people, in which limits have their names as written."""
+    response = RateLimitResponse.FromString(make_encode()(decision))
     for status, values in zip(response.statuses, decision.status_values, strict=True):
         limit = values[STATUS_LIMIT]
         if limit is not None:
@@ -231,33 +289,33 @@ def response_of(decision: Decision) -> RateLimitResponse:
 
 
 def _left(remaining: int) -> bytes:
-    """The field limit_remaining."""
+    """Return the field limit_remaining."""
     if remaining < _MORE:
-        return b"\x18" + _ENDING[remaining]
+        return b"\x18" + _LAST[remaining]
     if remaining < _MORE << 7:
-        return _LEFT[remaining & 0x7F] + _ENDING[remaining >> 7]
+        return _LEFT[remaining & 0x7F] + _LAST[remaining >> 7]
     if remaining < _MORE << 14:
-        return _LEFT[remaining & 0x7F] + _GOING_ON[remaining >> 7 & 0x7F] + _ENDING[remaining >> 14]
+        return _LEFT[remaining & 0x7F] + _CONTINUED[remaining >> 7 & 0x7F] + _LAST[remaining >> 14]
     return b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
 
 
 def _varint(value: int) -> bytes:
-    """Groups of seven bits, the lowest first, all but the last with the eighth bit set."""
+    """Return groups of seven bits, the lowest first; all but the last have the eighth bit set."""
     groups = []
     while value >= _MORE:
-        groups.append(_GOING_ON[value & 0x7F])
+        groups.append(_CONTINUED[value & 0x7F])
         value >>= 7
-    groups.append(_ENDING[value])
+    groups.append(_LAST[value])
     return b"".join(groups)
 
 
-_ENDING = [bytes([value]) for value in range(_MORE)]
-_GOING_ON = [bytes([value | _MORE]) for value in range(_MORE)]
-_LEFT = [b"\x18" + group for group in _GOING_ON]
+_LAST = [bytes([value]) for value in range(_MORE)]
+_CONTINUED = [bytes([value | _MORE]) for value in range(_MORE)]
+_LEFT = [b"\x18" + group for group in _CONTINUED]
 _LONGEST_LEFT = 6
 
 
-# What follows is protobuf's own output, remembered.
+# What follows is output of protobuf.
 
 
 def _status(code: int) -> RateLimitResponse.DescriptorStatus:
@@ -268,34 +326,38 @@ _OVERALL_OK, _OVERALL_REFUSED = (RateLimitResponse(overall_code=code).SerializeT
 _FREE, _REFUSED = (_status(code).SerializeToString() for code in Code)
 
 
-_Limited = tuple[int, list[bytes], list[bytes], bytes, Limit]
-"""A reset, and the status of a limit that resets then: what is before its limit_remaining, where it is OK and where it is
-OVER_LIMIT, by the length of that field; and what is behind it. With the limit, so that it stays."""
+@record
+class _EncodedLimit:
+    """The encoded status of a limit that resets in `reset` seconds."""
+
+    reset: int
+    ok: list[bytes]
+    refused: list[bytes]
+    """What comes before limit_remaining where the status is OK or OVER_LIMIT, by the length of that field."""
+    tail: bytes
+    """What comes after limit_remaining."""
+    limit: Limit
+    """Kept so that no other object gets its id."""
 
 
-def _weight_of_limited(identity: int, limited: _Limited) -> int:
-    return 1_600 + 2 * _LONGEST_LEFT * len(limited[4].name)
-
-
-_limits: Recent[int, _Limited] = Recent(4 * MIB, _weight_of_limited)
-"""Those of the last reset, by the identity of the limit, which nothing else has as long as it is in here."""
-
-_newest_limit = _limits.newest
-
-
-def _limited(limit: Limit, reset: int) -> _Limited:
-    behind = _reset(reset)
-    known = _limits.get(id(limit))
-    if known is not None and len(known[3]) == len(behind):
-        ok, refused = known[1], known[2]
+def _encode_limit(limits: Recent[int, _EncodedLimit], limit: Limit, reset: int) -> _EncodedLimit:
+    tail = _reset(reset)
+    encoded = limits.get(id(limit))
+    if encoded is not None and len(encoded.tail) == len(tail):
+        ok, refused = encoded.ok, encoded.refused
     else:
-        ok, refused = _before(OK, limit, len(behind)), _before(OVER_LIMIT, limit, len(behind))
-    known = (reset, ok, refused, behind, limit)
-    _limits.put(id(limit), known)
-    return known
+        ok, refused = _heads(OK, limit, len(tail)), _heads(OVER_LIMIT, limit, len(tail))
+    encoded = _EncodedLimit(reset, ok, refused, tail, limit)
+    limits.put(id(limit), encoded)
+    return encoded
 
 
-def _before(code: Code, limit: Limit, behind: int) -> list[bytes]:
+def _weight_of_limit(identity: int, encoded: _EncodedLimit) -> int:
+    return 1_600 + 2 * _LONGEST_LEFT * len(encoded.limit.name)
+
+
+def _heads(code: Code, limit: Limit, tail: int) -> list[bytes]:
+    """Return what comes before limit_remaining, by the length of that field; `tail` bytes come after it."""
     status = _status(code)
     current = status.current_limit
     current.requests_per_unit = min(limit.amount, UINT32_MAX)
@@ -304,7 +366,7 @@ def _before(code: Code, limit: Limit, behind: int) -> list[bytes]:
     if limit.window.multiplier != 1:
         current.unit_multiplier.value = limit.window.multiplier
     head = status.SerializeToString()
-    return [b"\x12" + _varint(len(head) + left + behind) + head for left in range(_LONGEST_LEFT + 1)]
+    return [b"\x12" + _varint(len(head) + left + tail) + head for left in range(_LONGEST_LEFT + 1)]
 
 
 @lru_cache(maxsize=10_000)
@@ -314,14 +376,15 @@ def _reset(seconds: int) -> bytes:
     return status.SerializeToString()
 
 
-def _weight_of_headers(headers: tuple[tuple[Header, ...]], encoded: bytes) -> int:
+def _weight_of_headers(headers: tuple[Header, ...], encoded: bytes) -> int:
     return 300 + 4 * len(encoded)
 
 
-@remembered(MIB, _weight_of_headers)
-def _headers(headers: tuple[Header, ...]) -> bytes:
+def _encode_headers(encoded: Recent[tuple[Header, ...], bytes], headers: tuple[Header, ...]) -> bytes:
     response = RateLimitResponse()
     for name, value in headers:
         # `value`, because Envoy does not read `raw_value` here.
         response.response_headers_to_add.add(key=name, value=value)
-    return response.SerializeToString()
+    data = response.SerializeToString()
+    encoded.put(headers, data)
+    return data

@@ -1,8 +1,8 @@
-"""How much a serialized RateLimitRequest asks for, without parsing it.
+"""Checks the size of a serialized RateLimitRequest without parsing it.
 
-protobuf makes an object of everything that a message holds before anybody can count: two million empty descriptors, which
-are four megabytes, take it 50 ms and hundreds of megabytes. Here the fields are only passed over, and no more of them than a
-request may have.
+protobuf makes an object of every field before these can be counted: two million empty descriptors, which are
+four megabytes, cost 50 ms and hundreds of megabytes. This module only skips over the fields, and stops at the
+first one too many.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from ..core.bounds import RequestBounds
 from ..core.errors import InvalidRequest
 
 _DESCRIPTOR, _ENTRY = (2 << 3) | 2, (1 << 3) | 2
-"""Number and wire type of the repeated fields: those of a request, and those of a descriptor."""
+"""The number and wire type of the repeated field of a request, and of that of a descriptor."""
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _LONGEST_VARINT = 10
 
 _OTHER_FIELDS = 8
-"""Other fields that a request and each of its descriptors may have: twice of what Envoy's protocol has."""
+"""Other fields that a request, and each descriptor, may have: twice as many as Envoy's protocol has."""
 
 
 def check(data: bytes, bounds: RequestBounds) -> None:
-    """Raise InvalidRequest where a serialized request has more than `bounds` allow, or where it cannot be counted."""
+    """Raise InvalidRequest if a serialized request exceeds `bounds`, or its fields cannot be counted."""
     descriptors = entries = others = 0
     for tag, start, end in _fields(data, 0, len(data)):
         if tag != _DESCRIPTOR:
             others += 1
             if others > _OTHER_FIELDS:
-                raise _odd("it has too many fields")
+                raise _invalid("it has too many fields")
             continue
         descriptors += 1
         if descriptors > bounds.descriptors:
@@ -43,11 +43,14 @@ def check(data: bytes, bounds: RequestBounds) -> None:
             else:
                 here += 1
                 if here > _OTHER_FIELDS:
-                    raise _odd("a descriptor has too many fields")
+                    raise _invalid("a descriptor has too many fields")
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The tag of each field between two places, and where its value begins and ends. Raises InvalidRequest."""
+    """Yield the tag of each field from `at` to `end`, and where its value begins and ends.
+
+    Raises InvalidRequest.
+    """
     while at < end:
         tag, at = _varint(data, at, end)
         kind = tag & 7
@@ -62,9 +65,9 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         elif kind == _FOUR_BYTES:
             at += 4
         else:
-            raise _odd("it has a group")
+            raise _invalid("it has a group")
         if at > end:
-            raise _odd("it is cut off")
+            raise _invalid("it is cut off")
         yield tag, start, at
 
 
@@ -75,8 +78,8 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * (place - at)
         if byte < 0x80:
             return value, place + 1
-    raise _odd("it is cut off" if end - at < _LONGEST_VARINT else "a number has too many bytes")
+    raise _invalid("it is cut off" if end - at < _LONGEST_VARINT else "a number has too many bytes")
 
 
-def _odd(why: str) -> InvalidRequest:
+def _invalid(why: str) -> InvalidRequest:
     return InvalidRequest(f"the message is not a RateLimitRequest: {why}")

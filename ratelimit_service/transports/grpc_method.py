@@ -1,4 +1,4 @@
-"""What every gRPC transport needs to know about the method: its path, and the status that an error is answered with."""
+"""The method that every transport serves: its path, and the gRPC status of each error."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class GrpcStatus(NamedTuple):
 
 
 _STATUS: dict[type, tuple[int, str]] = {
-    # The caller must change the request; asking again is of no use.
+    # The request is wrong, and a retry fails again.
     InvalidRequest: (3, "INVALID_ARGUMENT"),
-    # The certificate is valid, and not of those who may ask: another one is needed, so not UNAUTHENTICATED.
+    # The certificate is valid, but has no permission, so this is not UNAUTHENTICATED.
     Forbidden: (7, "PERMISSION_DENIED"),
-    # The same request may succeed in a moment. Gateways take any error for "the service failed" and go by their own
-    # failure mode, so the code is for people and for clients that retry.
+    # A retry may succeed in a moment. Gateways treat every error alike, by their own failure mode: the code
+    # is for people, and for clients that retry.
     NotReady: (14, "UNAVAILABLE"),
     StoreError: (14, "UNAVAILABLE"),
-    # The server chose not to take the call on; clients back off on this one.
+    # The server refuses the call to protect itself; clients back off at this code.
     Overloaded: (8, "RESOURCE_EXHAUSTED"),
     InternalError: (13, "INTERNAL"),
 }
 
 
 def status_of(error: RateLimitServiceError) -> GrpcStatus:
-    """The status that a call is answered with where it failed with `error`."""
+    """Return the status of a call that failed with `error`."""
     number, name = next(
         (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), _STATUS[InternalError]
     )

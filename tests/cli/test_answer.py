@@ -14,7 +14,7 @@ from ratelimit_service.core.model import Request
 from ratelimit_service.core.planner import MOST_EXPLAINED, Planner
 from ratelimit_service.core.planning import FailureMode, Policy
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
-from ratelimit_service.transports import codec
+from ratelimit_service.transports.codec import make_encode
 from tests.limiter import MIDNIGHT, Limiter, descriptor
 
 RULES = """\
@@ -32,7 +32,7 @@ def printed(response: RateLimitResponse, *descriptors: str, domain: str = "d") -
 def asked(limiter: Limiter, *descriptors: str) -> RateLimitResponse:
     """The answer to a check that is explained."""
     request = Request("d", tuple([descriptor(one, 0) for one in descriptors]), explain=True)
-    return RateLimitResponse.FromString(codec.encode(limiter.answer(request)))
+    return RateLimitResponse.FromString(make_encode()(limiter.answer(request)))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_guess_of_the_failure_mode_is_told(mode: FailureMode, shown: list[str]
     decision = decide_without_counts(policy, plan)
     assert decision is not None
     assert [*shown, "  user=ada: nothing limits it"][:2] == printed(
-        RateLimitResponse.FromString(codec.encode(decision))
+        RateLimitResponse.FromString(make_encode()(decision))
     )
 
 

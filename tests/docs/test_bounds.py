@@ -12,7 +12,7 @@ from ratelimit_service.core.answers.refusal import Refusals
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.recent import MIB, Recent
+from ratelimit_service.core.recent import Recent
 from ratelimit_service.http import connection as http_connection
 from ratelimit_service.http import json, pages
 from ratelimit_service.loading import slices
@@ -82,16 +82,16 @@ BOUNDS = {
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",
     "bytes of the headers of an HTTP request": f"{http_connection._LARGEST_HEAD}",
     "pages (/metrics, /stats, /rlconfig) of a port that are being sent": f"{pages.MOST_AT_ONCE}",
-    "requests": weight(codec._requests),
-    "forms": weight(codec._forms),
+    "requests": f"{codec._REQUESTS_BYTES}",
+    "forms": f"{codec._FORMS_BYTES}",
     "amended rules": weight(AmendedRules()._rules),
     "prepared requests": weight(PLANNER._prepared),
     "plans": f"{planner._PLANS_BYTES}",
-    "statuses": weight(codec._limits),
+    "statuses": f"{codec._LIMITS_BYTES}",
     "wordings": weight(REFUSALS._wordings),
     "refusals": weight(REFUSALS._by_limit),
     "refusals without a limit": weight(REFUSALS._denials),
-    "headers of answers": f"{MIB}",
+    "headers of answers": f"{codec._HEADERS_BYTES}",
     "counters of the memory store, MEMORY_STORE_SIZE_IN_BYTES": DEFAULTS["MEMORY_STORE_SIZE_IN_BYTES"],
     "charges kept while Redis is away, STORE_JOURNAL_SIZE": f"{DEFAULTS['STORE_JOURNAL_SIZE']} hits",
     "bytes of a hit in the journal, on average": f"{journal._BYTES_OF_A_HIT}",

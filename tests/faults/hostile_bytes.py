@@ -28,7 +28,7 @@ from ratelimit_service.observe.thresholds import Thresholds
 from ratelimit_service.observe.tracking import Tracker
 from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.transports import codec
+from ratelimit_service.transports.codec import Codec
 
 from .hostile_keys import Forgetful, resident
 
@@ -100,16 +100,17 @@ SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
 class Call:
     """A call whose answer is encoded and dropped."""
 
-    __slots__ = ("request",)
+    __slots__ = ("_encode", "request")
 
     timeout = -1
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, encode: Callable[[Decision], bytes]) -> None:
         self.request = request
+        self._encode = encode
 
     def reply(self, answer: Answer) -> None:
         if isinstance(answer, Decision):
-            codec.encode(answer)
+            self._encode(answer)
 
 
 async def grown() -> Iterator[tuple[str, float]]:
@@ -120,13 +121,14 @@ async def grown() -> Iterator[tuple[str, float]]:
     policy = Policy(error_format="openai", refusal_headers=frozenset(HEADERS))
     service = RateLimitService(store, observers, time.time, policy)
     service.use(RuleTree(load([read("rules", RULES)]).domains))
+    codec = Codec()
     gc.collect()
     before = resident()
     found = []
     for name, (requests, made) in SHAPES.items():
         for number in range(requests):
             try:
-                call = Call(codec.decode(made(number)))
+                call = Call(codec.decode(made(number)), codec.encode_for(service.tree))
             except RateLimitServiceError:
                 continue
             service.submit([call])

@@ -17,9 +17,8 @@ from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.transports.grpcio import GrpcioServer
+from ratelimit_service.transports.contract import GrpcServer
 from ratelimit_service.transports.native import server as native
-from ratelimit_service.transports.native.server import NativeServer
 from testing.certificates import Authority
 from testing.service import Caller, Service, calling, port_of
 
@@ -81,7 +80,7 @@ def old_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "library_version", lambda: (0x012B00, "1.43.0"))
 
 
-def make(environment: Mapping[str, str]) -> GrpcioServer | NativeServer:
+def make(environment: Mapping[str, str]) -> GrpcServer:
     """The gRPC server of a process with this environment."""
     service = RateLimitService(MemoryStore(lambda: 0.0), Metrics(), lambda: 0.0)
     return make_grpc_server(

@@ -35,7 +35,7 @@ from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.transports.codec import decode, encode
+from ratelimit_service.transports.codec import make_decode, make_encode
 from tests.limiter import MIDNIGHT, Asked, Recording
 
 from .wire import field, messages, requests
@@ -107,7 +107,7 @@ def serve(batch: Sequence[bytes], policy: Policy | None = None) -> list[str]:
     calls: list[Asked | None] = []
     for data in batch:
         try:
-            calls.append(Asked(decode(data)))
+            calls.append(Asked(make_decode()(data)))
         except InvalidRequest:
             calls.append(None)
     service.submit([call for call in calls if call is not None])
@@ -121,7 +121,7 @@ def check_answer(call: Asked) -> str:
     if isinstance(answer, InvalidRequest):
         return "invalid"
     assert isinstance(answer, Decision), answer
-    response = RateLimitResponse.FromString(encode(answer))
+    response = RateLimitResponse.FromString(make_encode()(answer))
     assert len(call.request.descriptors) == len(response.statuses)
     assert {response.overall_code, *[status.code for status in response.statuses]} <= {OK, OVER_LIMIT}
     for status in response.statuses:
@@ -272,7 +272,7 @@ def test_edge_cases_are_decided_too(data: bytes, expected: str) -> None:
 def test_a_request_arrives_as_it_was_sent() -> None:
     """Every field, once."""
     data = message(TEAM + override(7, 4) + hits(5) + field(4, 1), entry(b"k", b"\xff")) + field(3, 9)
-    request = decode(data)
+    request = make_decode()(data)
     first, second = request.descriptors
     assert ("d", 9) == (request.domain, request.hits_addend)
     assert Descriptor((Entry(b"team", b"a"),), 5, Override(7, 4), negative=True) == first
@@ -293,7 +293,7 @@ def test_numbers_that_the_protocol_cannot_carry_saturate(
     """At the largest uint32. Other numbers are unchanged."""
     limit = Limit(amount, Window(unit, multiplier), "name")
     decision = Decision(code, [Status(code, limit, remaining, 60)], [])
-    (status,) = RateLimitResponse.FromString(encode(decision)).statuses
+    (status,) = RateLimitResponse.FromString(make_encode()(decision)).statuses
     current = status.current_limit
     assert [min(amount, UINT32_MAX), min(remaining, UINT32_MAX)] == [
         current.requests_per_unit,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.errors import InvalidRequest
+from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     UINT32_MAX,
     Code,
@@ -20,7 +22,9 @@ from ratelimit_service.core.model import (
     Window,
 )
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit_service.transports import codec
+from ratelimit_service.transports.codec import Codec, request_of, response_of, split_hits
+
+CODEC = Codec()
 
 texts = st.binary(max_size=6) | st.binary(min_size=120, max_size=135)
 numbers = st.sampled_from([0, 1, 127, 128, 1_500, 2**32 - 1, 2**53, 2**64 - 1])
@@ -59,7 +63,7 @@ def plainly(data: bytes) -> Request | str:
     """What protobuf makes of a request."""
     try:
         message = RateLimitRequest.FromString(data)
-        return codec.request_of(message)
+        return request_of(message)
     except Exception as error:
         return "DecodeError" if not isinstance(error, InvalidRequest) else str(error)
 
@@ -67,7 +71,7 @@ def plainly(data: bytes) -> Request | str:
 def decoded(data: bytes) -> Request | str:
     """What the codec makes of it."""
     try:
-        return codec.decode(data)._replace(key=b"")
+        return CODEC.decode(data)._replace(key=b"")
     except InvalidRequest as error:
         return "DecodeError" if "not a RateLimitRequest" in str(error) else str(error)
 
@@ -90,13 +94,13 @@ def test_requests_of_one_key_differ_in_their_hits_alone(one: bytes, two: bytes) 
     """The law that plans are shared by."""
     found = []
     for data in (one, two):
-        parted = codec.part(data)
+        split = split_hits(data)
         request = plainly(data)
-        if parted is None or isinstance(request, str):
+        if split is None or isinstance(request, str):
             return
         bare = [descriptor._replace(hits_addend=None) for descriptor in request.descriptors]
         present = [descriptor.hits_addend is not None for descriptor in request.descriptors]
-        found.append((parted[0], (request.domain, bare, present)))
+        found.append((split.key, (request.domain, bare, present)))
     (first, first_request), (second, second_request) = found
     assert (first == second) <= (first_request == second_request)
 
@@ -109,7 +113,7 @@ def test_a_charge_of_any_size_has_the_key_of_its_kind() -> None:
         descriptor = request.descriptors.add()
         descriptor.entries.add(key=b"team", value=b"dba")
         descriptor.hits_addend.value = hits
-        keys.add(codec.decode(request.SerializeToString()).key)
+        keys.add(CODEC.decode(request.SerializeToString()).key)
     assert [True] == [bool(key) for key in keys]
 
 
@@ -118,7 +122,7 @@ def test_what_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
     request = RateLimitRequest(domain="d")
     for number in range(100):
         request.descriptors.add().entries.add(key=b"k%d" % number, value=b"v" * 20)
-    decoded = codec.decode(request.SerializeToString())
+    decoded = CODEC.decode(request.SerializeToString())
     assert (100, b"") == (len(decoded.descriptors), decoded.key)
 
 
@@ -175,5 +179,19 @@ def test_an_answer_is_the_message_that_protobuf_writes(
     """Byte by byte, with numbers that the protocol cannot carry cut to those that it can."""
     decision = Decision(code, statuses, [None] * len(statuses), headers, body, metadata)
     expected = written(decision)
-    assert expected.SerializeToString(deterministic=True) == codec.encode(decision)
-    assert expected == codec.response_of(decision)
+    assert expected.SerializeToString(deterministic=True) == CODEC.encode_for(None)(decision)
+    assert expected == response_of(decision)
+
+
+def test_encoded_limits_are_released_with_their_rules() -> None:
+    """The same rules share an encoder; a reload replaces it, and nothing keeps the limits of the previous rules."""
+    codec, rules = Codec(), [RuleTree([]), RuleTree([])]
+    limit = Limit(5, Window(Unit.HOUR))
+    before = sys.getrefcount(limit)
+    decision = Decision(Code.OK, [Status(Code.OK, limit, 1, 60)], [None])
+    answer = codec.encode_for(rules[0])(decision)
+    assert codec.encode_for(rules[0]) == codec.encode_for(rules[0])
+    assert answer == codec.encode_for(rules[1])(decision)
+    del decision
+    codec.encode_for(rules[0])
+    assert before == sys.getrefcount(limit)

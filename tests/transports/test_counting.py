@@ -13,6 +13,7 @@ from ratelimit_service.core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
 from ratelimit_service.transports import codec, counting
+from ratelimit_service.transports.codec import Codec
 
 BOUNDS = RequestBounds(3, 5)
 
@@ -139,5 +140,5 @@ def test_a_message_of_megabytes_is_refused_before_it_is_parsed(
 
     monkeypatch.setattr(counting, "_varint", counted)
     with pytest.raises(InvalidRequest):
-        codec.decode(SHAPES[shape](4_000_000))
+        Codec().decode(SHAPES[shape](4_000_000))
     assert len(passed) <= 2 * (DEFAULT_BOUNDS.descriptors + DEFAULT_BOUNDS.entries) + 20

@@ -27,6 +27,7 @@ from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import Call, RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import grpcio
+from ratelimit_service.transports.contract import GrpcServer, MakeGrpcServer
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.grpcio import GrpcioServer
 from ratelimit_service.transports.native.server import NativeServer
@@ -41,18 +42,14 @@ TEAM_RULE = Rule(StatKey("llm", ("team",)), (Limit(100, Window(Unit.HOUR), "team
 TREE = RuleTree([DomainRules("llm", (DescriptorRule(b"team", rule=TEAM_RULE),))])
 
 
-Server = GrpcioServer | NativeServer
-TRANSPORTS: dict[str, type[GrpcioServer] | type[NativeServer]] = {
-    "grpcio": GrpcioServer,
-    "native": NativeServer,
-}
+TRANSPORTS: dict[str, MakeGrpcServer] = {"grpcio": GrpcioServer, "native": NativeServer}
 
 
 @dataclass
 class Served:
     """A server, what is behind it, and a channel to it. `held` gathers answers of the store while `hold` is set."""
 
-    server: Server
+    server: GrpcServer
     service: RateLimitService
     store: MemoryStore
     health: Health
@@ -385,7 +382,7 @@ async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
         assert health_pb2.HealthCheckResponse.SERVICE_UNKNOWN == (await watch.read()).status
         watch.cancel()
     if isinstance(served.server, GrpcioServer):
-        assert {"", "ratelimit"} >= set(served.server._health._server_watchers)
+        assert {"", "ratelimit"} >= set(served.server._health_service._server_watchers)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=10)
     assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
 
@@ -413,7 +410,7 @@ async def test_grpcio_bounds_the_watches_and_their_names(
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == await code("ratelimit")
     watches[0].cancel()
     async with asyncio.timeout(10):
-        while served.server._health._watches == 2:
+        while served.server._health_service._watches == 2:
             await asyncio.sleep(0.01)
     assert (
         health_pb2.HealthCheckResponse.SERVING

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from ...core.errors import InternalError, Overloaded, RateLimitServiceError
 from ...core.model import Decision
 from ...runtime.exceptions import report
-from .. import codec
+from ..codec import Codec
 from ..grpc_method import METHOD, status_of
 from ._http2 import Budget, Call, Turn
 
 if TYPE_CHECKING:
     from ...service import RateLimitService
-    from ..options import GrpcOptions, Requested
+    from ..contract import OnAnswered
+    from ..options import GrpcOptions
 
 _DEADLINE_EXCEEDED = 4
 _MILLISECOND = 0.001
@@ -42,7 +43,7 @@ class Calls:
         self,
         service: RateLimitService,
         options: GrpcOptions,
-        requested: Requested,
+        on_answered: OnAnswered,
         take_other: Callable[[Call], None],
         relieve: Callable[[], None],
     ) -> None:
@@ -51,11 +52,11 @@ class Calls:
         self.turn = Turn(self._begin, Budget(options.max_bytes))
         self.turn.share = _LARGEST_SHARE
         self._service = service
-        self._bounds = service.policy.bounds
         self._most = options.max_concurrent_calls
         self._options = options
         self._picks = bool(options.client_name)
-        self._requested = requested
+        self._on_answered = on_answered
+        self._codec = Codec(service.policy.bounds)
         self._take_other = take_other
         self._relieve = relieve
         self._began = 0.0
@@ -109,7 +110,7 @@ class Calls:
         asyncio.get_running_loop().call_soon(self.settle)
 
     def _submit(self, calls: Sequence[Call]) -> None:
-        started, decode, bounds = self._began, codec.decode, self._bounds
+        started, decode = self._began, self._codec.decode
         if self._picks:
             calls = self._picked(calls)
         if (room := max(0, self._most - self.in_hand)) < len(calls):
@@ -119,7 +120,7 @@ class Calls:
         ready = []
         for call in calls:
             try:
-                call.request = decode(call.body, bounds)
+                call.request = decode(call.body)
             except RateLimitServiceError as error:
                 self._refuse(call, error)
             except Exception as error:
@@ -144,17 +145,17 @@ class Calls:
         return picked
 
     def _refuse(self, call: Call, error: RateLimitServiceError) -> None:
-        self._requested(METHOD, perf_counter() - self._began)
+        self._on_answered(METHOD, perf_counter() - self._began)
         _fail(call, error)
 
     def _answer(self, calls: Sequence[Call]) -> None:
         """Take the answers to calls. Where a caller has gone, nothing comes of it but what was counted."""
-        encode, now = codec.encode, perf_counter()
+        encode, now = self._codec.encode_for(self._service.tree), perf_counter()
         self.in_hand -= len(calls)
         started, seconds, alike = calls[0].started, now - calls[0].started, 0
         for call in calls:
             if call.started != started:
-                self._requested(METHOD, seconds, alike)
+                self._on_answered(METHOD, seconds, alike)
                 started, seconds, alike = call.started, now - call.started, 0
             alike += 1
             answer = call.answer
@@ -168,7 +169,7 @@ class Calls:
                     _fail(call, InternalError("internal error"))
             else:
                 _fail(call, answer)
-        self._requested(METHOD, seconds, alike)
+        self._on_answered(METHOD, seconds, alike)
 
 
 def _fail(call: Call, error: RateLimitServiceError) -> None:

@@ -11,11 +11,12 @@ import contextlib
 import random
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...core.errors import StartError
 from ...listening.addresses import Address, SocketPath, why
 from ...runtime.health import Health
+from ..contract import OnAnswered, ignore_answered
 from ._http2 import Call, library_version
 from .calls import Calls
 from .connection import NOTICE, Connection
@@ -27,7 +28,7 @@ from .tls import Tls
 
 if TYPE_CHECKING:
     from ...service import RateLimitService
-    from ..options import GrpcOptions, Requested
+    from ..options import GrpcOptions
 
 _BACKLOG = 1_024
 _LARGEST_READ = 16_384
@@ -45,21 +46,21 @@ def check_library() -> None:
 class NativeServer:
     """ShouldRateLimit, health and reflection on one address."""
 
-    TRANSPORT = "native"
+    TRANSPORT: ClassVar[str] = "native"
 
     def __init__(
         self,
         service: RateLimitService,
-        health_state: Health,
+        health: Health,
         options: GrpcOptions,
-        requested: Requested = lambda method, seconds, calls=1: None,
+        on_answered: OnAnswered = ignore_answered,
     ) -> None:
         self.options = options
         self.address = options.address
         """Where it listens, once started."""
-        self._health = HealthService(health_state)
+        self._health = HealthService(health)
         self._reflection = ReflectionService()
-        self._calls = Calls(service, options, requested, self._take_other, self._relieve)
+        self._calls = Calls(service, options, on_answered, self._take_other, self._relieve)
         self.turn = self._calls.turn
         self.buffer = memoryview(bytearray(_LARGEST_READ))
         """What the event loop reads into."""

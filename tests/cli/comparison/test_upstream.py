@@ -20,7 +20,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitDescriptor, RateLimit
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.transports import codec
+from ratelimit_service.transports.codec import make_decode, make_encode
 
 from ...vectors.test_answers import ANSWERS_THAT_DIFFER, NOW, on, policy, recorded
 
@@ -76,8 +76,8 @@ async def compared(number: int, **instead: str) -> Counter[str]:
     reasons: Counter[str] = Counter()
     for step in group["steps"]:
         request = request_of(step["request"])
-        asked = codec.decode(request.SerializeToString() + EXPLAIN, service.policy.bounds)
-        ours = Answer.of(codec.encode(await service.should_rate_limit(asked)))
+        asked = make_decode(service.policy.bounds)(request.SerializeToString() + EXPLAIN)
+        ours = Answer.of(make_encode()(await service.should_rate_limit(asked)))
         assert ours.response is not None
         theirs = Answer.of(response_of(step["response"], ours.response).SerializeToString())
         found = comparer.compare(request, theirs, ours).findings

@@ -21,22 +21,22 @@ from ..test_transport import CHECK, NOW, TREE, until
 class Limiter:
     """A server with a memory store; while `hold` is set, answers of the store wait in `held`.
 
-    `requested` is what the server told of its calls: the method and how many of them at once.
+    `answered` has what the server reported of its calls: the method, and how many of them at once.
     """
 
     def __init__(self, options: GrpcOptions | None = None, hold: bool = False) -> None:
         self.held: list[Callable[[], None]] = []
-        self.requested: list[tuple[str, int]] = []
+        self.answered: list[tuple[str, int]] = []
         self.store = MemoryStore(lambda: NOW, defer=self.held.append if hold else None)
         self.service = RateLimitService(self.store, Metrics(), lambda: NOW)
         self.service.use(TREE)
         self.health = Health()
-        self.server = NativeServer(self.service, self.health, options or GrpcOptions(), self._requested)
+        self.server = NativeServer(self.service, self.health, options or GrpcOptions(), self._on_answered)
         self.peers: list[Peer] = []
 
-    def _requested(self, method: str, seconds: float, calls: int = 1) -> None:
+    def _on_answered(self, method: str, seconds: float, calls: int = 1) -> None:
         assert seconds >= 0
-        self.requested.append((method, calls))
+        self.answered.append((method, calls))
 
     async def connect(
         self, hello: bytes = h2.MAGIC + h2.settings(), tls: ssl.SSLContext | None = None

@@ -44,7 +44,7 @@ async def test_what_several_connections_bring_in_one_turn_is_one_batch(
         answers = await peer.answers({1, 3})
         assert [OK, OK] == [answers[1].status, answers[3].status]
     assert [6] == sizes
-    assert [(METHOD, 6)] == limiter.requested
+    assert [(METHOD, 6)] == limiter.answered
     assert 120 == await limiter.counted()
 
 
@@ -61,7 +61,7 @@ async def test_answers_of_several_batches_are_told_of_by_batch(begin: Begin) -> 
         answer()
     for peer in limiter.peers:
         await peer.answer(1)
-    assert [(METHOD, 2), (METHOD, 1)] == limiter.requested
+    assert [(METHOD, 2), (METHOD, 1)] == limiter.answered
     assert 0 == limiter.server.in_hand
 
 
@@ -74,7 +74,7 @@ async def test_who_leaves_in_the_turn_of_its_charge_is_charged(limiter: Limiter,
         connection.connection_lost(None)
     else:
         connection.abort()
-    await until(lambda: limiter.requested == [(METHOD, 1)])
+    await until(lambda: limiter.answered == [(METHOD, 1)])
     assert not limiter.server.peers
     assert (0, 40) == (limiter.server.in_hand, await limiter.counted())
 
@@ -98,7 +98,7 @@ async def test_calls_beyond_those_that_may_be_in_hand_are_refused(begin: Begin) 
     statuses = sorted(answer[stream].status for answer in answers for stream in (1, 3))
     assert [OK, OK, OK, RESOURCE_EXHAUSTED] == statuses
     assert 120 == await limiter.counted()
-    assert 4 == sum(calls for _, calls in limiter.requested)
+    assert 4 == sum(calls for _, calls in limiter.answered)
 
 
 async def test_an_answer_that_cannot_be_told_is_no_other_callers_problem(

@@ -249,7 +249,7 @@ async def test_what_was_left_for_the_next_turn_is_charged_when_the_peer_has_gone
         connection._transport.abort()
     else:
         connection.abort()
-    await until(lambda: sum(calls for _, calls in limiter.requested) == 200)
+    await until(lambda: sum(calls for _, calls in limiter.answered) == 200)
     assert 200 * 40 == await limiter.counted()
 
 
@@ -556,7 +556,7 @@ async def test_a_peer_that_may_not_ask_is_not_charged_when_it_has_gone(begin: Be
     connection.session.forbidden = True
     connection.data_received(h2.call(1, CHARGE_40))
     connection.connection_lost(None)
-    await until(lambda: sum(calls for _, calls in limiter.requested) == 1)
+    await until(lambda: sum(calls for _, calls in limiter.answered) == 1)
     assert 0 == await limiter.counted()
 
 
