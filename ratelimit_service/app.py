@@ -214,11 +214,11 @@ class App:
     async def start(self) -> None:
         """Load the rules, open the ports, and begin to check the store and the rules' files."""
         self.health.set("config", self._ready_without_rules)
-        if self._settings.backend == "memory":
+        if self._settings.backend_type == "memory":
             await self.store.start()
             await self.amended.try_to_follow()
         else:
-            self.health.set(self._settings.backend, False)
+            self.health.set(self._settings.backend_type, False)
         watcher = await self._start_rules()
         if self._decision_log is not None:
             self._decision_log.start()
@@ -234,7 +234,7 @@ class App:
             self._control_planes.keep(self.background)
         self.background.keep("amendments", self.amended.run)
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
-        if self._settings.backend == "memory":
+        if self._settings.backend_type == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
         else:
@@ -249,7 +249,7 @@ class App:
             http=self.http.address,
             debug=self.debug.address,
             metrics=self.metrics_port.address if self._settings.use_prometheus else "off",
-            store=self._settings.backend,
+            store=self._settings.backend_type,
         )
 
     async def drain(self) -> None:
@@ -352,13 +352,13 @@ class App:
                     self._log.error("the store cannot be reached", error=str(error))
                 reached = False
             except Exception:  # such as a reply that the driver cannot parse; Background logs it
-                self.health.set(self._settings.backend, False)
+                self.health.set(self._settings.backend_type, False)
                 raise
             else:
                 if not reached:
                     self._log.info("the store is reached")
                 reached = True
-            self.health.set(self._settings.backend, reached and self.amended.ready)
+            self.health.set(self._settings.backend_type, reached and self.amended.ready)
             await asyncio.sleep(_STORE_CHECK if self.amended.ready else EVERY)
 
     def _background_failures(self) -> Iterator[Sample]:

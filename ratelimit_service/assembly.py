@@ -59,7 +59,7 @@ def make_store(
     `observe` gets the seconds of each round trip, `watch` each Redis that has counters, `show` the metrics of the
     layers above them. `background` runs their background tasks.
     """
-    if settings.backend == "memory":
+    if settings.backend_type == "memory":
         if not settings.memory_snapshot_path:
             return MemoryStore(time.monotonic, settings.memory_store_size_in_bytes)
         return KeptMemoryStore(
@@ -182,7 +182,7 @@ def _redis_store(
 
 def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> RedisWatch | None:
     """Return the watch over Redis; None with the memory store. `tree` returns the rules in force."""
-    if settings.backend == "memory":
+    if settings.backend_type == "memory":
         return None
     from .stores.redis.watch import RedisWatch
 
@@ -227,7 +227,7 @@ def patience_of(settings: Settings) -> Patience:
 def shares_of(settings: Settings) -> Shares:
     """Return the limit of connections for each port, so that all of them fit the limit of open files."""
     pools = 0
-    if settings.backend == "redis":
+    if settings.backend_type == "redis":
         # Twice, for the few connections to each sentinel or to each server of a Cluster.
         pools = 2 * settings.redis_pool_size
         if settings.redis_persecond:

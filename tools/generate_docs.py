@@ -20,27 +20,27 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_HEAD = """\
 # Settings
 
-Everything is set by environment variables, read once at the start. A variable that envoyproxy/ratelimit has too has its
-name and its meaning here; where our default differs, theirs is named. Those marked "Ours" are new.
+Environment variables configure the service; they are read once, at the start. A variable of envoyproxy/ratelimit has the same
+name and meaning here; if the default differs, upstream's is given. Variables marked "Ours" are new.
 
-Durations are Go's (`24h`, `1m30s`, `200ms`), as upstream writes them. A value that a variable cannot have stops the
-start with a line that says what would be right. As upstream has it, a variable set to nothing is read as nothing, not as
-unset: fine for a text, wrong for a number. Truth values are `true` and `false`, and what else Go reads as such.
+Durations are written as in Go (`24h`, `1m30s`, `200ms`). An invalid value stops the start, with a line that says what is
+valid. As in upstream, an empty variable is an empty text and not an unset variable: valid for a text, invalid for a number.
+Booleans are `true` and `false`, and the other forms that Go accepts.
 """
 
 UNSUPPORTED_HEAD = """\
-## Upstream's variables that mean nothing here
+## Upstream's variables without effect
 
-Where one of them asks for something, a warning at the start names it.
+A warning at the start names each of them that asks for something missing here.
 
 | variable | instead |
 |---|---|
 """
 
 UNNEEDED_HEAD = """\
-## Upstream's variables that need not be set
+## Upstream's variables that are not needed
 
-They may be; what they are for is done anyway.
+They may be set; the service serves their purpose anyway.
 
 | variable | how |
 |---|---|

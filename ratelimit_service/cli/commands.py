@@ -22,7 +22,8 @@ from ..loading.task import load_rules
 from ..observe import logs
 from ..observe.line_writer import LineWriter, to_stderr
 from ..runtime import descriptors
-from ..settings.table import Settings, load_settings, unsupported
+from ..settings.table import Settings, load_settings
+from ..settings.unsupported import unsupported
 from ..sources import files
 
 _MOST_OF_THE_LOG = 4 * 1024 * 1024

@@ -66,7 +66,7 @@ async def reset(
     from ..assembly import make_store
 
     settings = load_settings(environ)
-    if settings.backend == "memory":
+    if settings.backend_type == "memory":
         raise StartError(
             "the memory store lives inside the serving process, and cannot be reached from here: "
             "set REDIS_URL to the store that the service counts in"

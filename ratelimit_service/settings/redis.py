@@ -1,4 +1,4 @@
-"""The settings of Redis: the part of the table of settings whose names begin with REDIS_."""
+"""The settings of Redis, whose names begin with REDIS_."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _read_url(text: str, context: Context) -> SecretText:
     second = "persecond_" if context.name == "redis_persecond_url" else ""
     needed = not second or context.values.get("redis_persecond", True)
     kind = context.values.get(f"redis_{second}type")
-    if needed and kind is not None:  # where the type is wrong, that is said, and the URL cannot be judged
+    if needed and kind is not None:  # with an invalid type, only that is reported
         redis_target(read_text(text), kind=kind)
     return SecretText(text)
 
@@ -30,13 +30,13 @@ def _read_auth_file(text: str, context: Context) -> str:
     auth = context.name.removesuffix("_file")
     given = context.values.get(auth)
     if text and given is not None and given.reveal():
-        raise ValueError(f"is given beside {auth.upper()}: give one of them")
+        raise ValueError(f"is set together with {auth.upper()}: give only one of them")
     return read_text(text)
 
 
 def _read_client_key(text: str, context: Context) -> str:
     if text and not context.values.get("redis_tls_client_cert", "x"):
-        raise ValueError("is the key of no certificate: give REDIS_TLS_CLIENT_CERT, too")
+        raise ValueError("has no certificate: give REDIS_TLS_CLIENT_CERT as well")
     return read_text(text)
 
 
@@ -51,72 +51,73 @@ SocketType = Annotated[Literal["unix", "tcp"], choice("unix", "tcp")]
 
 @dataclass(frozen=True, kw_only=True)
 class RedisSettings:
-    """Where counters are, where they are in Redis. Durations are seconds."""
+    """The fields of `table.Settings` for Redis. Durations are in seconds."""
 
     redis_type: Annotated[RedisType, _type] = setting(
-        REDIS, "SINGLE", "SINGLE (one server), SENTINEL (a primary that sentinels watch) or CLUSTER."
+        REDIS, "SINGLE", "SINGLE (one server), SENTINEL (a primary behind sentinels) or CLUSTER."
     )
     redis_url: RedisUrl = setting(
         REDIS,
         "/var/run/nutcracker/ratelimit.sock",
-        "Where Redis is. SINGLE: host:port, redis://user:password@host:port/database, rediss:// for TLS, unix:///path, or the "
-        "path of a socket. SENTINEL: the name of the master and then the sentinels, mymaster,host:port,host:port. "
-        "CLUSTER: some of its servers, host:port,host:port. Each server may be a URL.",
+        "The address of Redis. SINGLE: host:port, redis://user:password@host:port/database, rediss:// for"
+        " TLS, unix:///path, or the path of a socket. SENTINEL: the name of the master, then the "
+        "sentinels: mymaster,host:port,host:port. CLUSTER: some of the servers: host:port,host:port. Each"
+        " server may be a URL.",
     )
-    redis_auth: Secret = setting(REDIS, "", "The password, or user:password; wins over what REDIS_URL has.")
+    redis_auth: Secret = setting(REDIS, "", "The password, or user:password; overrides that of REDIS_URL.")
     redis_auth_file: AuthFile = setting(
         REDIS,
         "",
-        "A file with that, in place of REDIS_AUTH; it is read whenever a connection is made. Ours.",
+        "A file with the same, as an alternative to REDIS_AUTH; read for every new connection. Ours.",
     )
     redis_sentinel_auth: Secret = setting(
-        REDIS, "", "The password of the sentinels, or user:password, where they ask for one."
+        REDIS, "", "The password of the sentinels, or user:password, if they need one."
     )
     redis_socket_type: SocketType = setting(
-        REDIS, "unix", "unix or tcp; what REDIS_URL looks like decides, so that it need not be set."
+        REDIS, "unix", "unix or tcp. It need not be set: the form of REDIS_URL decides."
     )
     redis_tls: Bool = setting(
         REDIS,
         "false",
-        "Whether connections are made with TLS, as with rediss://. Not those to a Unix socket.",
+        "Whether connections use TLS, as with rediss://; Unix sockets do not.",
     )
     redis_tls_cacert: Text = setting(
         REDIS,
         "",
-        "The file with the CAs that are trusted, in PEM, intermediate ones without their roots if need be; empty: the system's.",
+        "The file with the trusted CAs, in PEM; intermediate CAs need no root; empty: the CAs of the system.",
     )
     redis_tls_client_cert: Text = setting(
-        REDIS, "", "The file with the certificate that we show; it may hold the key, too."
+        REDIS, "", "The file with the client certificate to present; it may contain the key."
     )
     redis_tls_client_key: ClientKey = setting(REDIS, "", "The file with its key.")
     redis_tls_skip_hostname_verification: Bool = setting(
         REDIS,
         "false",
-        "Whether a certificate may be for another host than the one connected to. It is verified all the same.",
+        "Whether the certificate may be for another host. Its signature is verified in any case.",
     )
     redis_tls_server_name: Text = setting(
         REDIS,
         "",
-        "The name that certificates must be for, and that the server is asked for; empty: its host. Ours.",
+        "The name that certificates must have, also sent as SNI; empty: the host of the server. Ours.",
     )
     redis_pool_size: Annotated[int, _pool_size] = setting(
         REDIS,
         "10",
-        "The most connections to Redis beside the one that counts; in a Cluster, to each of its servers.",
+        "The most connections to Redis besides the one for counting; in a Cluster, to each server.",
     )
     redis_timeout: PositiveDuration = setting(
         REDIS,
         "1s",
-        "How long Redis may take to answer before the connection is given up. envoyproxy/ratelimit: 10s, and to "
-        "connect only.",
+        "How long Redis may take to answer before the connection is closed. envoyproxy/ratelimit: 10s, "
+        "and for connecting only.",
     )
     redis_connect_timeout: PositiveDuration = setting(REDIS, "1s", "How long connecting may take. Ours.")
 
     redis_persecond: Bool = setting(
         REDIS,
         "false",
-        "Whether windows of seconds are counted in a Redis of their own, which the variables below describe. "
-        "REDIS_TLS_ and REDIS_CONNECT_TIMEOUT hold for both.",
+        "Whether windows of seconds are counted in a second Redis, which the variables below describe. "
+        "REDIS_TLS_ and REDIS_CONNECT_TIMEOUT apply to both.",
     )
     redis_persecond_type: Annotated[RedisType, _type] = setting(REDIS, "SINGLE", "As REDIS_TYPE.")
     redis_persecond_url: RedisUrl = setting(
@@ -134,12 +135,12 @@ class RedisSettings:
 
     @property
     def redis(self) -> RedisTarget:
-        """Where Redis is, and who we are to it."""
+        """The address and the credentials of Redis."""
         return redis_target(self.redis_url.reveal(), self.redis_auth.reveal(), self.redis_type)
 
     @property
     def redis_for_seconds(self) -> RedisTarget:
-        """The same of the Redis for windows of seconds, where `redis_persecond` says that there is one."""
+        """The same for the Redis of windows of seconds, if `redis_persecond` is set."""
         return redis_target(
             self.redis_persecond_url.reveal(),
             self.redis_persecond_auth.reveal(),

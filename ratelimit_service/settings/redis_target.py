@@ -1,7 +1,7 @@
-"""Where Redis is, and who we are to it: what REDIS_TYPE, REDIS_URL and REDIS_AUTH say together.
+"""The address and the credentials of Redis, from REDIS_TYPE, REDIS_URL and REDIS_AUTH.
 
-REDIS_URL may hold a password. So no message here repeats any of it, and what the rest of the program gets to see is an
-address without credentials, and the credentials apart.
+REDIS_URL may contain a password. So no message here repeats any part of it, and a RedisTarget has the address and the
+credentials apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SCHEMES = frozenset(("redis", "rediss"))
 
 
 class RedisType(StrEnum):
-    """How the servers belong together."""
+    """How the servers are organized."""
 
     SINGLE = "SINGLE"
     SENTINEL = "SENTINEL"
@@ -30,7 +30,7 @@ class RedisType(StrEnum):
 
 @dataclass(frozen=True)
 class RedisTarget:
-    """`servers` are the sentinels where there are some; none where Redis is at a Unix socket, whose path is `path`."""
+    """`servers` are the sentinels if there are any; empty for a Unix socket, whose path is `path`."""
 
     kind: RedisType = RedisType.SINGLE
     servers: tuple[HostPort, ...] = ()
@@ -43,7 +43,7 @@ class RedisTarget:
 
     @property
     def address(self) -> str:
-        """For people: a URL, without credentials, of each server; of a Sentinel the master's name before them."""
+        """The URL of each server without credentials, for people; for Sentinel, after the name of the master."""
         if self.path:
             return f"unix://{quote(self.path)}" + (f"?db={self.database}" if self.database else "")
         database = f"/{self.database}" if self.database else ""
@@ -53,7 +53,7 @@ class RedisTarget:
 
 
 class _Place(NamedTuple):
-    """What one URL says."""
+    """The parts of a URL."""
 
     server: HostPort | None
     path: str
@@ -64,10 +64,10 @@ class _Place(NamedTuple):
 
 
 def redis_target(url: str, auth: str = "", kind: RedisType = RedisType.SINGLE) -> RedisTarget:
-    """What a kind, a URL and credentials (`password` or `user:password`, which win over the URL's) say together.
+    """Return the target of a kind, a URL and credentials (`password` or `user:password`), which override the URL's.
 
-    SINGLE is one server, CLUSTER servers separated by commas, SENTINEL the name of the master and then the sentinels.
-    Raises ValueError where the URL is none, with the rest of a sentence as in settings_types.
+    SINGLE has one server, CLUSTER servers separated by commas, SENTINEL the name of the master and then the sentinels.
+    Raises ValueError for an invalid URL, with the rest of a sentence as in types.py.
     """
     master = ""
     if kind is RedisType.SINGLE:
@@ -83,7 +83,9 @@ def redis_target(url: str, auth: str = "", kind: RedisType = RedisType.SINGLE) -
             raise ValueError(f"has a Unix socket, where {kind} needs servers: {_SEVERAL}")
     database = max(place.database for place in places)
     if database and kind is RedisType.CLUSTER:
-        raise ValueError("has a database, and a Cluster has none but 0: give host:port, such as redis:6379")
+        raise ValueError(
+            "has a database, and a Cluster has only database 0: give host:port, such as redis:6379"
+        )
     username, password = next(
         ((place.username, place.password) for place in places if place.username or place.password), ("", "")
     )
@@ -102,13 +104,13 @@ def redis_target(url: str, auth: str = "", kind: RedisType = RedisType.SINGLE) -
 
 
 def credentials(auth: str) -> tuple[str, str]:
-    """User and password, from `password` or `user:password`."""
+    """Return user and password from `password` or `user:password`."""
     username, _, password = auth.partition(":") if ":" in auth else ("", "", auth)
     return username, password
 
 
 def host_and_port(server: HostPort) -> str:
-    """As it stands in a URL."""
+    """Return a server as in a URL."""
     return f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
 
 
@@ -118,7 +120,9 @@ def _place(url: str, forms: str) -> _Place:
         scheme, rest = ("unix", quote(url)) if "/" in url and "@" not in url else ("redis", url)
     before, _, place = rest.rpartition("@")
     if before and not is_url:
-        raise ValueError("has credentials but is no URL: give redis://user:password@host:6379, or REDIS_AUTH")
+        raise ValueError(
+            "has credentials but is not a URL: give redis://user:password@host:6379, or REDIS_AUTH"
+        )
     server = None
     if scheme == "unix":
         path, _, query = place.partition("?")
@@ -134,10 +138,10 @@ def _place(url: str, forms: str) -> _Place:
             "names several servers: set REDIS_TYPE to SENTINEL or CLUSTER, or give one host:port"
         )
     if wrong:
-        raise ValueError(f"is not where a Redis can be: {forms}")
+        raise ValueError(f"is not an address of Redis: {forms}")
     if not _DATABASE.fullmatch(database):
         raise ValueError(
-            "has more than a database behind its address: give redis://host:6379/0 or unix:///path?db=0"
+            "has more than a database after its address: give redis://host:6379/0 or unix:///path?db=0"
         )
     username, _, password = map(unquote, before.partition(":"))
     return _Place(server, unquote(path), int(database or 0), scheme == "rediss", username, password)

@@ -1,8 +1,8 @@
-"""The settings of the process: one table of environment variables, each with its default, its meaning and its checks.
+"""The table of settings: environment variables, each with its type, default and documentation.
 
-A variable that envoyproxy/ratelimit has too has its name, its meaning and its default here; where the default is ours,
-the meaning says so. As there, a variable set to nothing is read as nothing and not as unset. docs/settings.md is made
-from this table. The environment is read once, by `load_settings`, from the mapping it is given.
+A variable that envoyproxy/ratelimit has as well has the same name, meaning and default here; if the default differs, the
+documentation names upstream's. As there, an empty variable is an empty text, not an unset variable. docs/settings.md is
+generated from this table.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
 from .bounds import BOUNDS, BoundsSettings
-from .field import Context, Reader
-from .field import setting as _setting
+from .field import Context, Reader, setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .refusals import REFUSALS, RefusalSettings
 from .tls import TLS, TlsSettings
@@ -39,10 +38,7 @@ from .types import (
     one_or_more,
     whole_number,
 )
-from .unsupported import unsupported
 from .xds import HEADERS, XDS, XdsSettings
-
-__all__ = ["SettingDoc", "Settings", "documented", "load_settings", "unsupported"]
 
 SERVER = "gRPC"
 HTTP = "HTTP"
@@ -70,270 +66,275 @@ _LONGEST_SHOWN = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings):
-    """Everything that can be set. Durations are seconds. Made by `load_settings`."""
+    """All settings. Durations are in seconds. `load_settings` makes them."""
 
-    grpc_host: Text = _setting(
+    grpc_host: Text = setting(
         SERVER,
         "0.0.0.0",
-        "The address that the gRPC port listens on; 0.0.0.0, :: or nothing is every address of both families.",
+        "The address of the gRPC port. 0.0.0.0, :: and an empty value mean every address of both families.",
     )
-    grpc_port: Port = _setting(SERVER, "8081", "The gRPC port; 0 is any free one.")
-    grpc_transport: Annotated[Literal["", "grpcio", "native"], _TRANSPORT] = _setting(
+    grpc_port: Port = setting(SERVER, "8081", "The gRPC port; 0 is any free one.")
+    grpc_transport: Annotated[Literal["", "grpcio", "native"], _TRANSPORT] = setting(
         SERVER,
         "",
-        "What speaks gRPC: native, which takes a fraction of the CPU, or grpcio. Unset: native where its compiled module is "
-        "there, as in the image and in wheels, else grpcio, with a line in the log. Ours.",
+        "The gRPC server: native, which takes a fraction of the CPU, or grpcio. Unset: native if its compiled "
+        "module is installed, as in the image and in wheels; otherwise grpcio, with a log line. Ours.",
     )
-    grpc_uds: Text = _setting(
+    grpc_uds: Text = setting(
         SERVER,
         "",
-        "The path of a Unix socket to serve gRPC on, in place of the port; one process serves it, which keeps a lock beside it.",
+        "The path of a Unix socket that replaces the gRPC port. One process owns it, by a lock file "
+        "beside it.",
     )
-    grpc_max_connection_age: Duration = _setting(
+    grpc_max_connection_age: Duration = setting(
         SERVER,
         "24h",
-        "How long a connection is kept before its client is asked to open another; 0 is for ever.",
+        "The age at which a connection is closed after its calls (GOAWAY); 0 is no limit.",
     )
-    grpc_max_connection_age_grace: Duration = _setting(
-        SERVER, "1h", "How long after that the calls of the connection may take to end; 0 is for ever."
+    grpc_max_connection_age_grace: Duration = setting(
+        SERVER, "1h", "How long the calls of such a connection may take; 0 is no limit."
     )
-    grpc_max_concurrent_calls: Annotated[int, whole_number(1)] = _setting(
-        SERVER, "10000", "Calls in hand at once; more are refused with RESOURCE_EXHAUSTED. Ours."
+    grpc_max_concurrent_calls: Annotated[int, whole_number(1)] = setting(
+        SERVER, "10000", "The most calls in flight; further calls are refused with RESOURCE_EXHAUSTED. Ours."
     )
-    grpc_max_connections: Annotated[int, whole_number(1)] = _setting(
+    grpc_max_connections: Annotated[int, whole_number(1)] = setting(
         SERVER,
         "10000",
-        "Connections to the gRPC port at once; one more is closed at once. Fewer where the limit of open files is lower. Ours.",
+        "The most connections to the gRPC port; further ones are closed at once. Lower if the limit of "
+        "open files is. Ours.",
     )
-    grpc_max_message_bytes: Annotated[int, whole_number(1)] = _setting(
+    grpc_max_message_bytes: Annotated[int, whole_number(1)] = setting(
         SERVER, "4194304", "The largest request that is read. Ours."
     )
-    grpc_max_connection_bytes: Annotated[int, whole_number(1)] = _setting(
+    grpc_max_connection_bytes: Annotated[int, whole_number(1)] = setting(
         SERVER,
         "8388608",
-        "The most bytes that one connection may make the native transport keep: requests that have not arrived in full, and "
-        "replies that the caller does not take. One request of GRPC_MAX_MESSAGE_BYTES fits in any case. Ours.",
+        "The most bytes that the native transport keeps for one connection: incomplete requests, and "
+        "replies that the peer does not read. One request of GRPC_MAX_MESSAGE_BYTES always fits. Ours.",
     )
-    grpc_max_bytes: Annotated[int, whole_number(1_048_576, 2**40)] = _setting(
+    grpc_max_bytes: Annotated[int, whole_number(1_048_576, 2**40)] = setting(
         SERVER,
         "134217728",
-        "The most bytes that all connections together may make the native transport keep: half of it is for the connections "
-        "(16 KiB each, 64 KiB with TLS), a quarter for such requests and replies, a quarter for calls in hand. Ours.",
+        "The most bytes that the native transport keeps for all connections: half for the connections themselves "
+        "(16 KiB each, 64 KiB with TLS), a quarter for such requests and replies, a quarter for calls in flight. Ours.",
     )
-    grpc_request_timeout: PositiveDuration = _setting(
+    grpc_request_timeout: PositiveDuration = setting(
         SERVER,
         "10s",
-        "How long a request may take to arrive in full at the native transport; then it is refused with DEADLINE_EXCEEDED. "
-        "Ours.",
+        "How long the native transport waits for the rest of a request; then it refuses the call with "
+        "DEADLINE_EXCEEDED. Ours.",
     )
-    shutdown_drain: Duration = _setting(
+    shutdown_drain: Duration = setting(
         SERVER,
         "0s",
-        "How long a process that is told to stop goes on serving while its health is NOT_SERVING. More than gateways take to "
-        "notice: interval and timeout of their health checks. Ours.",
+        "How long the service keeps serving after SIGTERM while its health is NOT_SERVING. It should "
+        "exceed the interval and the timeout of the gateways' health checks. Ours.",
     )
-    shutdown_grace: Duration = _setting(
-        SERVER, "10s", "How long the calls in hand may take to end after that. Ours."
-    )
+    shutdown_grace: Duration = setting(SERVER, "10s", "How long calls in flight may take after that. Ours.")
 
-    host: Text = _setting(
-        HTTP, "0.0.0.0", "The address that the HTTP port (`/json`, `/healthcheck`) listens on, as GRPC_HOST."
+    host: Text = setting(
+        HTTP, "0.0.0.0", "The address of the HTTP port (`/json`, `/healthcheck`), as GRPC_HOST."
     )
-    port: Port = _setting(HTTP, "8080", "The HTTP port; 0 is any free one.")
-    debug_host: Text = _setting(
+    port: Port = setting(HTTP, "8080", "The HTTP port; 0 is any free one.")
+    debug_host: Text = setting(
         HTTP,
         "127.0.0.1",
-        "The address that the debug port (`/rlconfig`, `/stats`) listens on, as GRPC_HOST. envoyproxy/ratelimit: 0.0.0.0.",
+        "The address of the debug port (`/rlconfig`, `/stats`), as GRPC_HOST. envoyproxy/ratelimit: 0.0.0.0.",
     )
-    debug_port: Port = _setting(HTTP, "6070", "The debug port; 0 is any free one.")
-    healthy_with_at_least_one_config_loaded: Bool = _setting(
+    debug_port: Port = setting(HTTP, "6070", "The debug port; 0 is any free one.")
+    healthy_with_at_least_one_config_loaded: Bool = setting(
         HTTP, "false", "Whether the service is unhealthy while no domain is loaded."
     )
 
-    use_prometheus: Bool = _setting(
+    use_prometheus: Bool = setting(
         METRICS, "true", "Whether metrics are served. envoyproxy/ratelimit: false."
     )
-    prometheus_addr: Address = _setting(METRICS, ":9090", "Where: host:port; without a host, every address.")
-    prometheus_path: UrlPath = _setting(METRICS, "/metrics", "The path that metrics are served under.")
-    prometheus_response_time_as_milliseconds: Bool = _setting(
-        METRICS, "false", "Whether response times are in milliseconds, under the name that says seconds."
+    prometheus_addr: Address = setting(
+        METRICS, ":9090", "The address of the metrics port, as host:port. An empty host means every address."
     )
-    metrics_max_series: Annotated[int, whole_number(1)] = _setting(
+    prometheus_path: UrlPath = setting(METRICS, "/metrics", "The path of the metrics.")
+    prometheus_response_time_as_milliseconds: Bool = setting(
+        METRICS,
+        "false",
+        "Whether response times are in milliseconds, although the name of the metric says seconds.",
+    )
+    metrics_max_series: Annotated[int, whole_number(1)] = setting(
         METRICS,
         "10000",
-        "The most series that one metric has; what is beyond them is counted as `other`. Ours.",
+        "The most series of one metric; everything beyond is counted as `other`. Ours.",
     )
 
-    track_max_buckets: Annotated[int, whole_number(1, 10_000)] = _setting(
+    track_max_buckets: Annotated[int, whole_number(1, 10_000)] = setting(
         METRICS,
         "1000",
-        "The most buckets of rules with `track` that metrics show, by share used; others are summed. Ours.",
+        "The most buckets of rules with `track` in the metrics, those with the largest share used; the "
+        "others are summed. Ours.",
     )
 
-    log_level: Annotated[LogLevel, _LEVEL] = _setting(
+    log_level: Annotated[LogLevel, _LEVEL] = setting(
         LOGGING,
         "info",
-        "The least that is logged: trace, debug, info, warn (or warning), error, fatal or panic, in any case. "
-        "envoyproxy/ratelimit: WARN.",
+        "The lowest level that is logged: trace, debug, info, warn (or warning), error, fatal or panic, "
+        "in upper or lower case. envoyproxy/ratelimit: WARN.",
     )
-    log_format: Annotated[Literal["text", "json"], _FORMAT] = _setting(
-        LOGGING, "text", "text, or json for an object on each line with `@timestamp`, `level` and `@message`."
+    log_format: Annotated[Literal["text", "json"], _FORMAT] = setting(
+        LOGGING, "text", "text, or json: an object with `@timestamp`, `level` and `@message` on each line."
     )
-    decision_log: Annotated[Literal["off", "refused", "all"], choice("off", "refused", "all")] = _setting(
+    decision_log: Annotated[Literal["off", "refused", "all"], choice("off", "refused", "all")] = setting(
         LOGGING,
         "off",
-        "Which requests are written to stdout, as a JSON object for each descriptor: off, refused or all. Ours.",
+        "The requests that are written to stdout, as one JSON object for each descriptor: off, refused or"
+        " all. Ours.",
     )
-    decision_log_sample: Share = _setting(
+    decision_log_sample: Share = setting(
         LOGGING,
         "1.0",
-        "The part of these that is written: a request at random, with all its descriptors. Ours.",
+        "The share of these requests that is written, chosen at random, each with all its descriptors. Ours.",
     )
 
-    config_path: TextList = _setting(
+    config_path: TextList = setting(
         RULES,
         "",
-        "Files and directories, separated by commas; a directory means the *.yaml and *.yml files directly in it. "
-        "Where it is given, it takes the place of the RUNTIME_ variables. Ours.",
+        "Files and directories, separated by commas. A directory means the *.yaml and *.yml files "
+        "directly in it. Replaces the RUNTIME_ variables. Ours.",
     )
-    config_type: Annotated[tuple[str, ...], one_or_more("FILE", "GRPC_XDS_SOTW")] = _setting(
+    config_type: Annotated[tuple[str, ...], one_or_more("FILE", "GRPC_XDS_SOTW")] = setting(
         RULES,
         "FILE",
-        "Where rules come from: FILE, GRPC_XDS_SOTW (a control plane), or both, separated by a comma; a domain that both have is "
-        "that of the first; both at once is ours.",
+        "The sources of rules: FILE, GRPC_XDS_SOTW (a control plane), or both, separated by a comma. For "
+        "a domain that both have, the first one takes precedence. Both at once is ours.",
     )
-    runtime_root: Text = _setting(
+    runtime_root: Text = setting(
         RULES, "/srv/runtime_data/current", "Files are read below RUNTIME_ROOT/RUNTIME_SUBDIRECTORY."
     )
-    runtime_subdirectory: Text = _setting(RULES, "", "The directory below RUNTIME_ROOT.")
-    runtime_appdirectory: Text = _setting(
-        RULES, "config", "The directory below that in which the configuration is."
+    runtime_subdirectory: Text = setting(RULES, "", "The directory below RUNTIME_ROOT.")
+    runtime_appdirectory: Text = setting(RULES, "config", "The directory with the configuration, below that.")
+    runtime_ignoredotfiles: Bool = setting(
+        RULES, "false", "Whether files whose names begin with a dot are ignored."
     )
-    runtime_ignoredotfiles: Bool = _setting(
-        RULES, "false", "Whether files that begin with a dot are left out."
+    runtime_watch_root: Bool = setting(
+        RULES,
+        "true",
+        "Whether all of RUNTIME_ROOT is watched and searched, rather than only RUNTIME_APPDIRECTORY in it.",
     )
-    runtime_watch_root: Bool = _setting(
-        RULES, "true", "Whether RUNTIME_ROOT is watched and searched, or only RUNTIME_APPDIRECTORY in it."
+    manifest_domain: Text = setting(
+        RULES, "", "The domain of the rules in RateLimitConfig manifests, which name none. Ours."
     )
-    manifest_domain: Text = _setting(
-        RULES, "", "The domain of the rules in a RateLimitConfig manifest, which names none. Ours."
+    merge_domain_config: Bool = setting(
+        RULES, "false", "Whether several files may have rules for the same domain."
     )
-    merge_domain_config: Bool = _setting(
-        RULES, "false", "Whether several files may say something about one domain."
-    )
-    budget_domains: TextList = _setting(
+    budget_domains: TextList = setting(
         RULES,
         "",
-        "Domains, separated by commas, in which every requests_per_unit is a budget, as tokens_per_unit is. Ours.",
+        "Domains, separated by commas, in which every requests_per_unit is a budget, like "
+        "tokens_per_unit. Ours.",
     )
-    force_start_without_initial_config: Bool = _setting(
-        RULES, "false", "Whether the service is ready before any configuration has been loaded."
+    force_start_without_initial_config: Bool = setting(
+        RULES, "false", "Whether the service is ready before the first configuration is loaded."
     )
 
-    backend_type: Annotated[Literal["memory", "redis"], _STORE] = _setting(
+    backend_type: Annotated[Literal["memory", "redis"], _STORE] = setting(
         COUNTERS,
         "memory",
-        "Where counters are kept: redis, or memory for one process on its own. "
-        f"Unset, it is redis as soon as {', '.join(_MEANS_REDIS[:-1])} or {_MEANS_REDIS[-1]} is set. "
-        "envoyproxy/ratelimit: redis.",
+        "Where counters are kept: redis, or memory (of one process). If unset, it is redis as soon as "
+        "REDIS_URL, REDIS_TYPE or REDIS_SOCKET_TYPE is set. envoyproxy/ratelimit: redis.",
     )
-    cache_key_prefix: KeyPrefix = _setting(
+    cache_key_prefix: KeyPrefix = setting(
         COUNTERS,
         "",
-        "What every counter's key begins with. With braces in it, such as {rl}:, all keys are in one slot of a Redis Cluster.",
+        "The prefix of every counter key. A prefix with braces, such as {rl}:, puts all keys into one "
+        "slot of a Redis Cluster.",
     )
-    expiration_jitter_max_seconds: Annotated[int, whole_number(0)] = _setting(
+    expiration_jitter_max_seconds: Annotated[int, whole_number(0)] = setting(
         COUNTERS,
         "300",
-        "A counter is kept for a random time below this longer than its window; 0: no longer.",
+        "A counter outlives its window by a random time below this; 0: by none.",
     )
-    local_cache_size_in_bytes: Annotated[int, whole_number(0)] = _setting(
+    local_cache_size_in_bytes: Annotated[int, whole_number(0)] = setting(
         COUNTERS,
         "0",
-        "With Redis: memory for counts of buckets that are used up; requests that meet one are refused without asking, for at "
-        "most a second, and charges are counted all the same. 0: every decision asks Redis.",
+        "With Redis: memory for the counts of exhausted buckets. Requests for such a bucket are refused "
+        "without a call to Redis for at most a second; charges are still counted. 0: every decision asks "
+        "Redis.",
     )
-    near_limit_ratio: Ratio = _setting(
-        COUNTERS, "0.8", "The part of a limit from which on hits are counted as near the limit."
+    near_limit_ratio: Ratio = setting(
+        COUNTERS, "0.8", "The share of a limit above which hits count as near the limit."
     )
-    stop_cache_key_increment_when_overlimit: Bool = _setting(
-        COUNTERS, "false", "Whether a request that one limit refuses is left uncounted by its other limits."
+    stop_cache_key_increment_when_overlimit: Bool = setting(
+        COUNTERS, "false", "Whether a request that one limit refuses is not counted by its other limits."
     )
 
-    memory_snapshot_path: Text = _setting(
+    memory_snapshot_path: Text = setting(
         COUNTERS,
         "",
-        "The file that the memory store's counters are kept in, so that a start finds them again; empty: none. Ours.",
+        "The file that keeps the counters of the memory store across restarts; empty: none. Ours.",
     )
-    memory_snapshot_interval: PositiveDuration = _setting(
-        COUNTERS, "1s", "How often that file is written, where something has changed. Ours."
+    memory_snapshot_interval: PositiveDuration = setting(
+        COUNTERS, "1s", "How often that file is written if counters have changed. Ours."
     )
 
-    store_answer_deadline: PositiveDuration = _setting(
+    store_answer_deadline: PositiveDuration = setting(
         REDIS,
         "500ms",
-        "How long a caller that sends no deadline (grpc-timeout) waits for Redis; then it gets the answer of STORE_FAILURE_MODE, "
-        "and its hits are counted all the same. Ours.",
+        "How long a caller without a deadline (grpc-timeout) waits for Redis before it gets the answer of"
+        " STORE_FAILURE_MODE. Its hits are still counted. Ours.",
     )
-    store_answer_margin: Duration = _setting(
+    store_answer_margin: Duration = setting(
         REDIS,
         "10ms",
-        "How long before its own deadline a caller that sends one gets that answer, where Redis has not answered by then; at most "
-        "half of its time. Envoy waits 20 ms by default. Ours.",
+        "How long before its deadline a caller gets that answer; at most half of its timeout. Envoy's "
+        "default timeout is 20 ms. Ours.",
     )
     store_failure_mode: Annotated[Literal["error", "allow", "deny"], choice("error", "allow", "deny")] = (
-        _setting(
+        setting(
             REDIS,
             "error",
-            "The answer where counters cannot be reached: UNAVAILABLE, on which the gateway's own failure mode decides (error), "
-            "OK (allow) or OVER_LIMIT (deny). Ours.",
+            "The answer while the store fails: UNAVAILABLE, so that the failure mode of the gateway decides "
+            "(error), OK (allow) or OVER_LIMIT (deny). Ours.",
         )
     )
-    store_journal_size: Annotated[int, whole_number(0)] = _setting(
+    store_journal_size: Annotated[int, whole_number(0)] = setting(
         REDIS,
         "100000",
-        "How many hits are kept in memory while Redis is away, and written when it is back. Ours.",
+        "The most hits that are kept in memory while Redis is away, and written when it is back. Ours.",
     )
 
-    shadow_mode: Bool = _setting(
-        ANSWERS, "false", "Whether nothing is refused, and only the statistics tell."
+    shadow_mode: Bool = setting(
+        ANSWERS, "false", "Whether nothing is refused; only statistics show what would be."
     )
-    quota_mode: Bool = _setting(
+    quota_mode: Bool = setting(
         ANSWERS,
         "false",
-        "Whether every rule is a quota: a request is refused only where all of them refuse it.",
+        "Whether every rule is a quota: a request is refused only if all its rules refuse it.",
     )
-    limit_response_headers_enabled: Bool = _setting(
-        ANSWERS, "false", "Whether answers carry the three headers below."
+    limit_response_headers_enabled: Bool = setting(
+        ANSWERS, "false", "Whether answers have the three headers below."
     )
-    limit_limit_header: HeaderName = _setting(
-        ANSWERS, "RateLimit-Limit", "The header with the limit; empty: it is not sent."
+    limit_limit_header: HeaderName = setting(
+        ANSWERS, "RateLimit-Limit", "The name of the header with the limit; empty: not sent."
     )
-    limit_remaining_header: HeaderName = _setting(
-        ANSWERS, "RateLimit-Remaining", "The header with what is left; empty: it is not sent."
+    limit_remaining_header: HeaderName = setting(
+        ANSWERS, "RateLimit-Remaining", "The name of the header with the remaining requests; empty: not sent."
     )
-    limit_reset_header: HeaderName = _setting(
+    limit_reset_header: HeaderName = setting(
         ANSWERS,
         "RateLimit-Reset",
-        "The header with the seconds until the window ends; empty: it is not sent.",
+        "The name of the header with the seconds until the window ends; empty: not sent.",
     )
-    response_dynamic_metadata: Bool = _setting(
-        ANSWERS, "false", "Whether answers carry the request and the rules' metadata as dynamic metadata."
+    response_dynamic_metadata: Bool = setting(
+        ANSWERS,
+        "false",
+        "Whether answers have the request and the metadata of the rules as dynamic metadata.",
     )
-
-    @property
-    def backend(self) -> Literal["memory", "redis"]:
-        """The store that counters are kept in."""
-        return self.backend_type
 
     @property
     def prometheus_address(self) -> HostPort:
-        """Where metrics are served; an empty host is every address of the machine."""
+        """The address of the metrics port; an empty host means every address of the machine."""
         return host_port(self.prometheus_addr)
 
 
 class SettingDoc(NamedTuple):
-    """A line of the table: `name` of the variable, `default` as one would write it, `meaning`, and its `group`."""
+    """A line of the documentation. `default` is written as in the environment."""
 
     name: str
     default: str
@@ -342,15 +343,15 @@ class SettingDoc(NamedTuple):
 
 
 def documented() -> Iterator[SettingDoc]:
-    """Every supported variable, in the order of the groups."""
+    """Yield every supported variable, in the order of the groups."""
     lines = [SettingDoc(name=field.name.upper(), **field.metadata) for field in fields(Settings)]
     yield from sorted(lines, key=lambda line: _GROUPS.index(line.group))
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
-    """The settings that `environ` has; `overrides` (options of the command line, under the same names) win.
+    """Return the settings of `environ`, overridden by `overrides` (options of the command line, by the same names).
 
-    Variables that are no settings are passed over. Raises InvalidSetting with a line for each bad variable.
+    Other variables are ignored. Raises InvalidSetting with a line for each invalid variable.
     """
     given = {**environ, **(overrides or {})}
     if any(name in given for name in _MEANS_REDIS):
@@ -371,7 +372,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, str] | Non
 
 @cache
 def _readers() -> dict[str, Reader]:
-    """How each field is read, as its annotation says."""
+    """Return the reader of each field, from its annotation."""
     hints = get_type_hints(Settings, include_extras=True)
     return {field.name: hints[field.name].__metadata__[0] for field in fields(Settings)}
 

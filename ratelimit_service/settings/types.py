@@ -1,7 +1,7 @@
-"""The kinds of value that a setting can have: how its text is read, which is as Go reads it, and what it must be.
+"""The types of settings: each reads the text of a variable as Go does, and validates it.
 
-Every reader takes the text of an environment variable and returns its value, or raises ValueError with the rest of a
-sentence that begins with the name and the value: "is not a port: give a whole number from 0 to 65535".
+A reader raises ValueError with the rest of a sentence that begins with the name and the text of the variable:
+"is not a port: give one from 0 to 65535".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NANOSECONDS = {
 }
 _SPAN = re.compile(r"(?P<whole>[0-9]*)(?:\.(?P<fraction>[0-9]*))?(?P<unit>[^0-9.]+)")
 _LONGEST = 2**63 - 1
-"""Nanoseconds: the longest duration that Go has, 292 years."""
+"""Nanoseconds of Go's longest duration: 292 years."""
 
 _OCTAL = re.compile(r"^([+-]?)0(?=_?[0-7])")
 _HOST = re.compile(r"[A-Za-z0-9._-]*|\[[0-9A-Za-z:.%_-]+\]")
@@ -37,7 +37,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 
 
 def read_text(text: str) -> str:
-    """Any text; raises ValueError where it holds bytes that are not UTF-8."""
+    """Read text. Raises ValueError for bytes that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -46,30 +46,28 @@ def read_text(text: str) -> str:
 
 
 def read_key_prefix(text: str) -> str:
-    """Text, whose braces are a hash tag of Redis, if there are some."""
+    """Read text. If it has braces, they must be a hash tag of Redis."""
     _, brace, rest = read_text(text).partition("{")
     tag, closed, _ = rest.partition("}")
     if brace and not (tag and closed):
         raise ValueError(
-            "has braces that are no hash tag, so that Redis Cluster would spread the windows of a bucket: "
+            "has braces without a hash tag, so that Redis Cluster would spread the windows of a bucket: "
             "give some text between them, such as {rl}:, or no braces"
         )
     return text
 
 
 def read_bool(text: str) -> bool:
-    """Go's ParseBool."""
+    """Read a boolean, as Go's ParseBool does."""
     if text in _TRUE:
         return True
     if text in _FALSE:
         return False
-    raise ValueError(
-        "is not a truth value: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)"
-    )
+    raise ValueError("is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)")
 
 
 def read_duration(text: str) -> float:
-    """Seconds, from Go's ParseDuration: "24h", "1h30m", "1.5s", "150us", "0". Never negative."""
+    """Read a duration in seconds, as Go's ParseDuration does: "24h", "1h30m", "1.5s", "150us", "0". Never negative."""
     wrong = ValueError("is not a duration: give numbers with units, such as 24h, 1h30m, 1.5s, 150us, or 0")
     rest = text.removeprefix("+")
     if rest == "0":
@@ -90,15 +88,15 @@ def read_duration(text: str) -> float:
 
 
 def read_positive_duration(text: str) -> float:
-    """As `read_duration`, but more than 0."""
+    """Read a duration of more than 0 s."""
     seconds = read_duration(text)
     if not seconds:
-        raise ValueError("would not leave any time at all: give more than 0, such as 1s or 250ms")
+        raise ValueError("is not a positive duration: give more than 0, such as 1s or 250ms")
     return seconds
 
 
 def read_ratio(text: str) -> float:
-    """A finite number of at least 0."""
+    """Read a finite number of at least 0."""
     try:
         number = math.nan if "_" in text or text != text.strip() else float(text)
     except ValueError:
@@ -109,20 +107,20 @@ def read_ratio(text: str) -> float:
 
 
 def read_share(text: str) -> float:
-    """A number from 0 to 1."""
+    """Read a number from 0 to 1."""
     number = read_ratio(text)
     if number > 1:
-        raise ValueError("is more than all: give a number from 0 to 1, such as 0.1 for a tenth")
+        raise ValueError("is more than 1: give a number from 0 to 1, such as 0.1 for a tenth")
     return number
 
 
 def read_list(text: str) -> tuple[str, ...]:
-    """What stands between commas, without the space around it; nothing between two commas is no element."""
+    """Read elements separated by commas, without surrounding space; empty elements are dropped."""
     return tuple(part.strip() for part in read_text(text).split(",") if part.strip())
 
 
 def read_header(text: str) -> str:
-    """The name of a response header, or nothing."""
+    """Read the name of a response header, or an empty text."""
     if not _HEADER.fullmatch(text):
         raise ValueError(
             "is not the name of a header: give letters, digits and dashes, such as RateLimit-Limit"
@@ -131,21 +129,21 @@ def read_header(text: str) -> str:
 
 
 def read_path(text: str) -> str:
-    """The path of a URL."""
+    """Read the path of a URL."""
     if not text.startswith("/") or not re.fullmatch(r"[!-~]+", text):
         raise ValueError("is not a path: give one that begins with a slash, such as /metrics")
     return text
 
 
 class HostPort(NamedTuple):
-    """Where to listen or connect. An empty `host` is every address of the machine; `port` 0 is any free one."""
+    """An address. An empty `host` means every address of the machine, `port` 0 any free port."""
 
     host: str
     port: int
 
 
 def host_port(text: str) -> HostPort:
-    """Go's way to write an address: ":9090", "localhost:9090", "[::1]:9090". Raises ValueError on anything else."""
+    """Read an address as Go writes it: ":9090", "localhost:9090", "[::1]:9090"."""
     host, colon, digits = text.rpartition(":")
     if not colon or not _HOST.fullmatch(host) or not _PORT.fullmatch(digits) or int(digits) > 65535:
         raise ValueError("is not an address: give host:port, such as :9090, 127.0.0.1:9090 or [::1]:9090")
@@ -153,13 +151,13 @@ def host_port(text: str) -> HostPort:
 
 
 def read_address(text: str) -> str:
-    """`text`, having made sure that `host_port` can read it."""
+    """Return `text` if `host_port` can read it."""
     host_port(text)
     return text
 
 
 class SecretText:
-    """A text that no log line and no representation shows."""
+    """A text that is not shown in representations, and so not in logs."""
 
     __slots__ = ("_text",)
 
@@ -175,12 +173,12 @@ class SecretText:
 
 
 def read_secret(text: str) -> SecretText:
-    """Any text, not to be shown to anyone."""
+    """Read text that is never shown."""
     return SecretText(read_text(text))
 
 
 def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole number") -> Reader:
-    """Go's integers (decimal, 0x, 0o, 0b, and octal after a 0) from `lowest` to `highest`."""
+    """Return a reader of Go's integers (decimal, 0x, 0o, 0b, and octal after a 0) from `lowest` to `highest`."""
 
     def read(text: str) -> int:
         try:
@@ -203,7 +201,10 @@ def optional_port() -> Reader:
 
 
 def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, str] | None = None) -> Reader:
-    """One of `values`, in upper or lower case. `also` has other names of them, `refused` what is said to a known one."""
+    """Return a reader of one of `values`, in upper or lower case.
+
+    `also` has aliases of values, `refused` the errors for known values that are not supported.
+    """
     known = {value.lower(): value for value in values} | (also or {})
 
     def read(text: str) -> str:
@@ -218,7 +219,7 @@ def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, 
 
 
 def one_or_more(*values: str) -> Reader:
-    """A comma-separated list of `values`, in upper or lower case, each at most once; in the order in which they are given."""
+    """Return a reader of some of `values`, separated by commas, in upper or lower case, in the given order."""
     known = {value.lower(): value for value in values}
 
     def read(text: str) -> tuple[str, ...]:
@@ -231,7 +232,7 @@ def one_or_more(*values: str) -> Reader:
 
 
 def some_of(*values: str) -> Reader:
-    """A comma-separated list of `values`, in upper or lower case; empty for none of them."""
+    """Return a reader of some of `values`, separated by commas, in upper or lower case; maybe none."""
 
     def read(text: str) -> frozenset[str]:
         names = frozenset(name.strip().lower() for name in text.split(",") if name.strip())

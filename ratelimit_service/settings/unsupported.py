@@ -1,7 +1,7 @@
-"""The variables of envoyproxy/ratelimit that mean nothing here, and what happens in their stead.
+"""The variables of envoyproxy/ratelimit without an effect here, and what the service does instead.
 
-Whoever swaps the image finds out at the start, not from a missing metric: each of them that is set to something that
-would matter gets a warning.
+A variable with a value that would matter is named in a warning at the start, so that an operator who replaces the image
+learns it then, and not from a missing metric.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 
 class Unsupported(NamedTuple):
-    """Variables that belong together. `names` has the values that ask for nothing that we do not do, by name.
+    """Related variables. `names` maps each to its harmless values, which ask for nothing that is missing here.
 
-    Nothing else matters where `switch`, a variable that turns the rest on, is off: it is off where it is not set,
-    unless `switched_on` says that upstream has it on.
+    If there is a `switch`, the variables matter only while it is on. Unset, it is off, unless `switched_on`.
     """
 
     instead: str
@@ -46,17 +45,17 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         switch="USE_DOG_STATSD",
     ),
     Unsupported(
-        "statistics are kept in any case; USE_PROMETHEUS=false closes the port they are served on",
+        "statistics are always kept; USE_PROMETHEUS=false closes their port",
         {"DISABLE_STATS": _OFF},
     ),
-    Unsupported("metrics have no further labels", {"EXTRA_TAGS": _NONE}),
+    Unsupported("metrics have no additional labels", {"EXTRA_TAGS": _NONE}),
     Unsupported(
         "metrics have the names of envoyproxy/ratelimit's own mapping",
         {"PROMETHEUS_MAPPER_YAML": _NONE},
     ),
     Unsupported("a month is 30 days", {"USE_CALENDAR_MONTH_RATE_LIMIT": _OFF}),
     Unsupported(
-        "the ports open at once, and Redis is looked for until it answers; who asks for health is told that it does not",
+        "the ports open at once, and health reports whether Redis answers; connecting is retried until it does",
         {"REDIS_STARTUP_MAX_ELAPSED_TIME": ("0", "0s")},
     ),
     Unsupported(
@@ -74,7 +73,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         },
     ),
     Unsupported(
-        "nothing is traced",
+        "there is no tracing",
         {
             "TRACING_ENABLED": _OFF,
             "TRACING_SERVICE_NAME": _NONE,
@@ -89,7 +88,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
 
 
 class Unneeded(NamedTuple):
-    """Variables whose purpose is met in another way, whatever they are set to."""
+    """Variables whose purpose the service serves in another way, whatever their values."""
 
     instead: str
     names: tuple[str, ...]
@@ -97,11 +96,11 @@ class Unneeded(NamedTuple):
 
 UNNEEDED: tuple[Unneeded, ...] = (
     Unneeded(
-        "a control plane that is away is looked for at the pauses of XDS_CLIENT_BACKOFF_*",
+        "connecting to a control plane is retried with the pauses of XDS_CLIENT_BACKOFF_*",
         ("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",),
     ),
     Unneeded(
-        "what arrives while Redis is being asked is put together and asked at once, without waiting for more",
+        "requests that arrive while a call to Redis is in flight form the next batch, without a timer",
         (
             "REDIS_PIPELINE_WINDOW",
             "REDIS_PIPELINE_LIMIT",
@@ -112,22 +111,22 @@ UNNEEDED: tuple[Unneeded, ...] = (
         ),
     ),
     Unneeded(
-        "calls wait for a connection, as upstream's WAIT has it, for at most REDIS_TIMEOUT",
+        "calls wait for a connection, as with upstream's WAIT, for at most REDIS_TIMEOUT",
         ("REDIS_POOL_ON_EMPTY_BEHAVIOR", "REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR"),
     ),
     Unneeded(
-        "health always follows whether Redis answers",
+        "health always reports whether Redis answers",
         ("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",),
     ),
     Unneeded(
-        "the ports open at once, and Redis is looked for every second until it answers",
+        "the ports open at once, and connecting to Redis is retried every second",
         ("REDIS_STARTUP_INITIAL_INTERVAL", "REDIS_STARTUP_MAX_INTERVAL"),
     ),
 )
 
 
 def unsupported(environ: Mapping[str, str]) -> list[str]:
-    """One line for each variable in `environ` that asks for something that we do not do. Values are never shown."""
+    """Return a line for each variable in `environ` that asks for something missing here. Values are never shown."""
     return [f"{name} is set, but not supported: {instead}" for name, instead in _asked_for(environ)]
 
 

@@ -39,7 +39,7 @@ _MOST_SERVERS = 16
 
 
 class ServerUrl(NamedTuple):
-    """One control plane of CONFIG_GRPC_XDS_SERVER_URL. `more` has what differs from the variables that all of them share."""
+    """A control plane in CONFIG_GRPC_XDS_SERVER_URL. `more` has its parameters, which override the shared variables."""
 
     name: str
     address: str
@@ -47,7 +47,7 @@ class ServerUrl(NamedTuple):
 
 
 def read_servers(text: str) -> tuple[ServerUrl, ...]:
-    """One or more of `[name=]host:port[?parameter=value&...]`, between commas."""
+    """Read control planes: `[name=]host:port[?parameter=value&...]`, separated by commas."""
     servers = [_read_server(part.strip()) for part in read_text(text).split(",") if part.strip()]
     if not servers:
         raise ValueError("has no address: give host:port, such as localhost:18000")
@@ -73,7 +73,7 @@ def _read_server(text: str) -> ServerUrl:
         parsed = host_port(address)
         if not parsed.host or not parsed.port:
             raise ValueError(
-                f"has {address!r}, which is no control plane: give host:port, such as localhost:18000"
+                f"has {address!r}, which is not an address: give host:port, such as localhost:18000"
             )
     more = dict(parse_qsl(query, keep_blank_values=True))
     for parameter, value in more.items():
@@ -85,13 +85,13 @@ def _read_server(text: str) -> ServerUrl:
 
 
 def read_pairs(text: str) -> dict[str, str]:
-    """`key=value` between commas. As upstream has it, what has no `=` is left out."""
+    """Read `key=value` separated by commas. Elements without `=` are ignored, as in upstream."""
     pairs = [part.partition("=") for part in read_text(text).split(",")]
     return {key.strip(): value for key, equals, value in pairs if equals and key.strip()}
 
 
 def read_headers(text: str) -> dict[str, str]:
-    """`name:value` between commas."""
+    """Read `name:value` separated by commas."""
     headers = {}
     for part in filter(None, read_text(text).split(",")):
         name, colon, value = part.partition(":")
@@ -106,83 +106,89 @@ def read_headers(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class XdsSettings:
-    """The part of `settings.Settings` that is about control planes. They mean something where CONFIG_TYPE has GRPC_XDS_SOTW."""
+    """The fields of `table.Settings` for control planes, used if CONFIG_TYPE has GRPC_XDS_SOTW."""
 
     config_grpc_xds_node_id: Text = setting(
-        XDS, "default", "What we are called to the control plane. Envoy Gateway: envoy-ratelimit."
+        XDS, "default", "The node id that is sent to the control plane. Envoy Gateway: envoy-ratelimit."
     )
     config_grpc_xds_node_metadata: Annotated[dict[str, str], reader(read_pairs)] = setting(
-        XDS, "", "What it is told beside that: key=value, separated by commas."
+        XDS, "", "The metadata of the node: key=value, separated by commas."
     )
     config_grpc_xds_server_url: Annotated[tuple[ServerUrl, ...], reader(read_servers)] = setting(
         XDS,
         "localhost:18000",
-        "The control plane: host:port, or unix:path. Several are separated by commas; each may have a name before it "
-        f"(name=host:port), and after it what differs from the variables here: ?{'=…&'.join(_PARAMETERS)}=…. Several are ours.",
+        "The control plane: host:port, or unix:path. Several are separated by commas; each may have a name "
+        "(name=host:port), and parameters that override the variables here: "
+        f"?{'=…&'.join(_PARAMETERS)}=…. Several are ours.",
     )
     config_grpc_xds_client_additional_headers: Annotated[dict[str, str], reader(read_headers)] = setting(
         XDS, "", "Headers of the call: name:value, separated by commas."
     )
     config_grpc_xds_server_use_tls: Bool = setting(
-        XDS, "false", "Whether the control plane is spoken to by TLS."
+        XDS, "false", "Whether connections to the control plane use TLS."
     )
     config_grpc_xds_client_tls_cert: Text = setting(
         XDS,
         "",
-        "The file with our certificate and its chain, in PEM. It is read at each connect, as the other two files.",
+        "The file with the client certificate to present and its chain, in PEM. This and the other two "
+        "files are read for every new connection.",
     )
     config_grpc_xds_client_tls_key: Text = setting(XDS, "", "The file with its key, without a passphrase.")
     config_grpc_xds_server_tls_cacert: Text = setting(
         XDS,
         "",
-        "The file with the CAs that the control plane's certificate may be from; empty: those that the system trusts.",
+        "The file with the trusted CAs; empty: the CAs of the system.",
     )
     config_grpc_xds_server_tls_san: Text = setting(
         XDS,
         "",
-        "The name that this certificate must have, and that is asked for; empty: the host of the address.",
+        "The name that the control plane's certificate must have, also sent as SNI; empty: the host of "
+        "the address.",
     )
     xds_client_backoff_initial_interval: PositiveDuration = setting(
         XDS,
         "10s",
-        "The pause before the next attempt to connect; a random part of it, as the next three say.",
+        "The first pause before connecting again; the next three variables refine it.",
     )
     xds_client_backoff_max_interval: PositiveDuration = setting(XDS, "60s", "The longest pause.")
     xds_client_backoff_random_factor: Ratio = setting(
         XDS,
         "0.5",
-        "How many times as long as the pause before each is; 1 and below, with which pauses of envoyproxy/ratelimit stay as they are, "
-        "is read as 2.",
+        "The factor from one pause to the next. 1 or less, with which the pauses of envoyproxy/ratelimit "
+        "do not grow, is read as 2.",
     )
-    xds_client_backoff_jitter: Bool = setting(XDS, "true", "Whether a random part of the pause is waited.")
+    xds_client_backoff_jitter: Bool = setting(
+        XDS, "true", "Whether a pause is shortened to a random part of itself."
+    )
     xds_client_max_msg_size_in_bytes: Annotated[int, whole_number(0)] = setting(
         XDS, "0", "The largest set that is read; 0 is 64 MiB (4 MiB in envoyproxy/ratelimit)."
     )
     xds_strict: Bool = setting(
         XDS,
         "false",
-        "Whether nothing of a set is taken where one domain is wrong, as envoyproxy/ratelimit does. Otherwise that domain keeps its "
-        "last good rules, and the others are taken. Ours.",
+        "Whether an invalid domain makes the whole set be rejected, as in envoyproxy/ratelimit. Otherwise"
+        " that domain keeps its last good rules, and the others are accepted. Ours.",
     )
     xds_domain_grace: Duration = setting(
         XDS,
         "10s",
-        "How long the rules of a domain hold that a set does not have any more; 0: not at all, as in envoyproxy/ratelimit. Ours.",
+        "How long the rules of a domain stay in force after a set without it; 0: not at all, as in "
+        "envoyproxy/ratelimit. Ours.",
     )
     xds_cache_dir: Text = setting(
         XDS,
         "",
-        "The directory that the last good set is kept in, so that a start finds rules while the control plane is away; empty: "
-        "none. Ours.",
+        "The directory for the last good set, with which the service can start while the control plane is"
+        " away; empty: none. Ours.",
     )
     xds_overlays: TextList = setting(
         XDS,
         "",
-        "Files, separated by commas, with rule keys that are laid over the descriptors that a control plane sends. Ours.",
+        "Files, separated by commas, with rule keys to add to the descriptors of a control plane. Ours.",
     )
     xds_keepalive: Duration = setting(
         XDS,
         "310s",
-        "How often the control plane is pinged; 0: never. The servers of both gateways close connections with pings more often than "
-        "every 5 minutes. Ours.",
+        "How often the control plane is pinged; 0: never. The servers of both gateways close connections "
+        "that ping more often than every 5 minutes. Ours.",
     )

@@ -81,7 +81,7 @@ def test_a_variable_says_whether_files_are_merged(
         (tmp_path / f"{name}.yaml").write_text(GOOD.format("d").replace("key: a", f"key: {name}"), "utf-8")
     ended = command("check-config", str(tmp_path), MERGE_DOMAIN_CONFIG=text)
     assert code == ended.code
-    assert ("MERGE_DOMAIN_CONFIG is not a truth value" in ended.err) is (text in ("", "yes"))
+    assert ("MERGE_DOMAIN_CONFIG is not a boolean" in ended.err) is (text in ("", "yes"))
 
 
 def test_a_pipe_whose_reader_leaves_is_no_failure_to_explain() -> None:

@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from ratelimit_service.settings.table import load_settings, unsupported
+from ratelimit_service.settings.table import load_settings
+from ratelimit_service.settings.unsupported import unsupported
 from testing.certificates import Authority
 from testing.control_planes import Served
 from testing.servers import RedisServer, free_port
@@ -238,7 +239,7 @@ def test_every_variable_of_the_container_is_known() -> None:
     assert (19001, True, "redis") == (
         settings.prometheus_address[1],
         settings.grpc_server_use_tls,
-        settings.backend,
+        settings.backend_type,
     )
     (warning,) = unsupported(ENVIRONMENT)
     assert warning.startswith("PROMETHEUS_MAPPER_YAML is set, but not supported")

@@ -20,7 +20,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ratelimit_service.settings.table import documented, load_settings, unsupported
+from ratelimit_service.settings.table import documented, load_settings
+from ratelimit_service.settings.unsupported import unsupported
 from testing.service import REPOSITORY
 
 from ..docs.documents import blocks

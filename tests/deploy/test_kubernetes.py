@@ -13,8 +13,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from ratelimit_service.settings.table import documented, load_settings, unsupported
+from ratelimit_service.settings.table import documented, load_settings
 from ratelimit_service.settings.types import read_duration
+from ratelimit_service.settings.unsupported import unsupported
 
 from .kustomize import (
     BASE,
@@ -254,10 +255,14 @@ def test_counters_are_shared_or_there_is_one_replica(objects: Objects) -> None:
     """Redis for many; in memory, one pod at a time, with a file that outlasts it."""
     settings = load_settings(objects.environment)
     if objects.of("HorizontalPodAutoscaler"):
-        assert "redis" == settings.backend
+        assert "redis" == settings.backend_type
     else:
         spec = objects.one("Deployment")["spec"]
-        assert ("memory", 1, {"type": "Recreate"}) == (settings.backend, spec["replicas"], spec["strategy"])
+        assert ("memory", 1, {"type": "Recreate"}) == (
+            settings.backend_type,
+            spec["replicas"],
+            spec["strategy"],
+        )
         kept = [
             mount["mountPath"] for mount in objects.container["volumeMounts"] if mount["name"] == "counters"
         ]

@@ -58,7 +58,7 @@ def test_it_says_what_is_different_and_nothing_else(mine: Objects) -> None:
     assert ("deny", True, "redis") == (
         settings.store_failure_mode,
         settings.grpc_server_use_tls,
-        settings.backend,
+        settings.backend_type,
     )
 
 

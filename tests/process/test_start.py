@@ -27,7 +27,7 @@ def test_each_bad_value_is_told_in_a_line(config: str) -> None:
         'BACKEND_TYPE="memcache" is not supported: give redis or memory',
         'GRPC_PORT="http" is not a port: give one from 0 to 65535',
         'LOG_FORMAT="xml" is not known here: give text or json',
-        'SHADOW_MODE="" is not a truth value: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False), '
+        'SHADOW_MODE="" is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False), '
         "or leave SHADOW_MODE unset",
     ] == sorted(err.splitlines())
 
@@ -146,7 +146,7 @@ def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path:
         assert [
             ("arguments ignored", ["-config", "/data/ratelimit.yaml", "-v"]),
             (
-                "EXTRA_TAGS is set, but not supported: metrics have no further labels",
+                "EXTRA_TAGS is set, but not supported: metrics have no additional labels",
                 None,
             ),
             (

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ratelimit_service.core.errors import InvalidSetting
 from ratelimit_service.observe.logs import LEVELS
 from ratelimit_service.settings.redis_target import RedisType, redis_target
-from ratelimit_service.settings.table import documented, load_settings, unsupported
+from ratelimit_service.settings.table import documented, load_settings
 from ratelimit_service.settings.types import host_port, read_duration
-from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
+from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED, unsupported
 
 
 def problem(name: str, value: str) -> str:
@@ -111,7 +111,7 @@ def test_what_go_reads_as_false_is_false(text: str) -> None:
 def test_what_go_does_not_read_as_a_truth_value_is_refused(text: str) -> None:
     """Rather than taken for the one or the other."""
     assert problem("SHADOW_MODE", text).startswith(
-        f'SHADOW_MODE="{text}" is not a truth value: give true or false (or 1, t, T, TRUE, True, 0, f, F,'
+        f'SHADOW_MODE="{text}" is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F,'
     )
 
 
@@ -202,7 +202,7 @@ def test_a_port_is_a_port(text: str, port: int) -> None:
         (
             "DECISION_LOG_SAMPLE",
             "1.5",
-            'DECISION_LOG_SAMPLE="1.5" is more than all: give a number from 0 to 1, such as 0.1 for a tenth',
+            'DECISION_LOG_SAMPLE="1.5" is more than 1: give a number from 0 to 1, such as 0.1 for a tenth',
         ),
         ("DECISION_LOG", "on", 'DECISION_LOG="on" is not known here: give off, refused or all'),
         ("TRACK_MAX_BUCKETS", "0", 'TRACK_MAX_BUCKETS="0" is not a whole number: give one from 1 to 10000'),
@@ -227,7 +227,7 @@ def test_a_port_is_a_port(text: str, port: int) -> None:
         (
             "REDIS_TIMEOUT",
             "0",
-            'REDIS_TIMEOUT="0" would not leave any time at all: give more than 0, such as 1s or 250ms',
+            'REDIS_TIMEOUT="0" is not a positive duration: give more than 0, such as 1s or 250ms',
         ),
         (
             "PROMETHEUS_ADDR",
@@ -346,7 +346,7 @@ def test_what_is_not_an_address_is_refused(text: str) -> None:
 )
 def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, str], backend: str) -> None:
     """Unless BACKEND_TYPE says otherwise: a swapped image never counts in memory unnoticed."""
-    assert backend == load_settings(environ).backend
+    assert backend == load_settings(environ).backend_type
 
 
 @pytest.mark.parametrize(
@@ -399,27 +399,27 @@ def test_redis_type_says_what_the_servers_in_redis_url_are(
 @pytest.mark.parametrize(
     ("kind", "url", "reason"),
     [
-        ("SINGLE", "", "is not where a Redis can be"),
-        ("SINGLE", "redis", "is not where a Redis can be"),
-        ("SINGLE", "redis.sock", "is not where a Redis can be"),
-        ("SINGLE", "redis:0", "is not where a Redis can be"),
-        ("SINGLE", "redis:99999", "is not where a Redis can be"),
-        ("SINGLE", "redis://", "is not where a Redis can be"),
-        ("SINGLE", "http://redis:6379", "is not where a Redis can be"),
-        ("SINGLE", "unix://", "is not where a Redis can be"),
+        ("SINGLE", "", "is not an address of Redis"),
+        ("SINGLE", "redis", "is not an address of Redis"),
+        ("SINGLE", "redis.sock", "is not an address of Redis"),
+        ("SINGLE", "redis:0", "is not an address of Redis"),
+        ("SINGLE", "redis:99999", "is not an address of Redis"),
+        ("SINGLE", "redis://", "is not an address of Redis"),
+        ("SINGLE", "http://redis:6379", "is not an address of Redis"),
+        ("SINGLE", "unix://", "is not an address of Redis"),
         ("SINGLE", "one:6379,two:6379", "names several servers: set REDIS_TYPE"),
         ("SINGLE", "mymaster,one:26379,two:26379", "names several servers: set REDIS_TYPE"),
-        ("SINGLE", "redis://redis:6379/two", "has more than a database behind its address"),
-        ("SINGLE", "unix:///run/redis.sock?timeout=2", "has more than a database behind its address"),
-        ("SINGLE", "me:secret@redis:6379", "has credentials but is no URL"),
-        ("SINGLE", ":se/cret@redis:6379", "has credentials but is no URL"),
+        ("SINGLE", "redis://redis:6379/two", "has more than a database after its address"),
+        ("SINGLE", "unix:///run/redis.sock?timeout=2", "has more than a database after its address"),
+        ("SINGLE", "me:secret@redis:6379", "has credentials but is not a URL"),
+        ("SINGLE", ":se/cret@redis:6379", "has credentials but is not a URL"),
         ("SENTINEL", "mymaster", "is not a master and its sentinels: give mymaster,host:26379"),
         ("SENTINEL", "one:26379,two:26379", "is not a master and its sentinels: give mymaster,host:26379"),
-        ("SENTINEL", "mymaster,one", "is not where a Redis can be: give host:port"),
+        ("SENTINEL", "mymaster,one", "is not an address of Redis: give host:port"),
         ("SENTINEL", "mymaster,/run/redis.sock", "has a Unix socket, where SENTINEL needs servers"),
         ("CLUSTER", "/run/redis.sock", "has a Unix socket, where CLUSTER needs servers"),
-        ("CLUSTER", "one:1,,two:2", "is not where a Redis can be: give host:port"),
-        ("CLUSTER", "redis://one:1/2", "has a database, and a Cluster has none but 0"),
+        ("CLUSTER", "one:1,,two:2", "is not an address of Redis: give host:port"),
+        ("CLUSTER", "redis://one:1/2", "has a database, and a Cluster has only database 0"),
     ],
 )
 def test_what_is_not_where_a_redis_can_be_is_refused(kind: str, url: str, reason: str) -> None:
@@ -448,15 +448,15 @@ def test_where_the_type_is_wrong_nothing_is_said_about_the_url() -> None:
     [
         (
             {"REDIS_AUTH": "x", "REDIS_AUTH_FILE": "/run/password"},
-            'REDIS_AUTH_FILE="/run/password" is given beside REDIS_AUTH: give one of them',
+            'REDIS_AUTH_FILE="/run/password" is set together with REDIS_AUTH: give only one of them',
         ),
         (
             {"REDIS_PERSECOND_AUTH": "x", "REDIS_PERSECOND_AUTH_FILE": "/run/password"},
-            'REDIS_PERSECOND_AUTH_FILE="/run/password" is given beside REDIS_PERSECOND_AUTH: give one of them',
+            'REDIS_PERSECOND_AUTH_FILE="/run/password" is set together with REDIS_PERSECOND_AUTH: give only one of them',
         ),
         (
             {"REDIS_TLS_CLIENT_KEY": "/key.pem"},
-            'REDIS_TLS_CLIENT_KEY="/key.pem" is the key of no certificate: give REDIS_TLS_CLIENT_CERT, too',
+            'REDIS_TLS_CLIENT_KEY="/key.pem" has no certificate: give REDIS_TLS_CLIENT_CERT as well',
         ),
     ],
 )
@@ -522,7 +522,7 @@ def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
     }
     settings = load_settings(environ)
     assert ("redis", "redis://redis:6379", "debug") == (
-        settings.backend,
+        settings.backend_type,
         settings.redis.address,
         settings.log_level,
     )

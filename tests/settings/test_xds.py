@@ -100,12 +100,12 @@ def test_node_metadata_and_headers_are_read_as_upstream_reads_them() -> None:
     "url, message",
     [
         ("http://a:1", "is not an address: give host:port"),
-        (":18000", "has ':18000', which is no control plane: give host:port, such as localhost:18000"),
-        ("a:0", "has 'a:0', which is no control plane"),
+        (":18000", "has ':18000', which is not an address: give host:port, such as localhost:18000"),
+        ("a:0", "has 'a:0', which is not an address"),
         ("a:1,a:1", "has 'a:1' twice: give each control plane a name of its own, as name=host:port"),
         ("a b=a:1", "has the name 'a b': give letters, digits, dashes, dots and underscores"),
         ("a:1?node=x", "has the parameter 'node': the parameters are node_id, use_tls, "),
-        ("a:1?use_tls=maybe", "is not a truth value"),
+        ("a:1?use_tls=maybe", "is not a boolean"),
         (",".join(f"n{place}=a:1" for place in range(17)), "has 17 control planes: give at most 16"),
     ],
 )
