@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize fuzz-native test test-core test-e2e coverage fuzz faults bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native wheel test test-core test-e2e coverage fuzz faults soak bench check format proto docs lock clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,10 @@ native: .venv/native.stamp ## Build the native gRPC transport; on Debian, as roo
 
 native-sanitize: .venv/native.stamp ## Run the native transport's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 	@NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/sanitize_native.sh
+
+wheel: .venv/dev.stamp ## Write dist/: the source, and a wheel for this platform with nghttp2 in it (by cargo; NGHTTP2_SOURCE=DIR: that one).
+	@PYTHON=.venv/bin/python sh tools/need_native.sh
+	@PYTHON=.venv/bin/python NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/make_wheel.sh dist && ls dist
 
 SECONDS ?= 60
 fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under the sanitizers, for SECONDS=60. NGHTTP2_SOURCE=DIR: with that nghttp2.
@@ -47,6 +51,11 @@ fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests for long, with hu
 faults: .venv/dev.stamp redis ## Run the fault suite for long, and write its figures into docs/reliability.md.
 	@FAULT_SECONDS=5 HOSTILE_REQUESTS=250000 FAULT_REPORT=docs/reliability.md .venv/bin/python -m pytest tests/faults
 
+MINUTES ?= 60
+RATE ?= 200
+soak: .venv/dev.stamp .venv/native.stamp redis ## Serve behind Envoy with faults for MINUTES=60, RATE=200 requests a second; writes docs/reliability.md.
+	@.venv/bin/python -m bench.soak --minutes $(MINUTES) --rate $(RATE) --write docs/reliability.md
+
 bench: .venv/dev.stamp .venv/native.stamp redis h2load ## Measure, and write docs/performance.md and docs/scaling.md. LONG=1: ten minutes more. TARGET=HOST:PORT: that one, too.
 	@.venv/bin/python -m bench.run --write $(if $(filter-out 0,$(LONG)),--long) $(if $(TARGET),--target $(TARGET)) --json $(or $(JSON),build/bench.json)
 
@@ -71,13 +80,18 @@ lock: ## Lock the dependencies again, keeping versions that still fit; UPGRADE=1
 	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh
 
 clean: ## Remove everything that the other targets have made.
-	rm -rf .venv .venv-xds .prometheus tests/javascript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info ratelimit_service/*/*.so
+	rm -rf .venv .venv-xds .prometheus tests/javascript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find ratelimit_service -name '*.so' -exec rm -f {} +
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment serves `run` and the tests: requirements-dev.lock has all of requirements.lock, in the same versions.
 # A stamp is written last, so that an interrupted set-up is taken up again.
 
-.venv/run.stamp: requirements.lock pyproject.toml
+HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd _frames.pxd) setup.py
+
+# Installing builds the native transport where a compiler and the headers are there. No system package is installed for `run`: the
+# service starts without, and its log says how to have it.
+.venv/run.stamp: requirements.lock pyproject.toml $(HTTP2)
 	@echo 'setting up .venv ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
 	@$(PIP) install --require-hashes -r requirements.lock
@@ -90,8 +104,6 @@ clean: ## Remove everything that the other targets have made.
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/run.stamp $@
-
-HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd _frames.pxd) setup.py
 
 # Installing the package has built it already where that was possible; this says why where it was not.
 .venv/native.stamp: .venv/dev.stamp $(HTTP2)

@@ -1,15 +1,20 @@
 """The one part of the package that is compiled: the native gRPC transport's HTTP/2.
 
-It is optional: without Cython, a compiler or libnghttp2's headers, the package is installed without it. pyproject.toml
-says everything else.
+It is optional: without Cython, a compiler or libnghttp2's headers, the package is installed without it, unless the environment has
+NATIVE=required. pyproject.toml says everything else.
 """
+
+import os
 
 from setuptools import setup
 
+required = os.environ.get("NATIVE") == "required"
 try:
     from Cython.Build import cythonize
     from setuptools import Extension
 except ImportError:
+    if required:
+        raise
     modules = []
 else:
     http2 = Extension(
@@ -19,6 +24,6 @@ else:
     )
     modules = cythonize([http2], build_dir="build", quiet=True)
     for module in modules:
-        module.optional = True  # here, because cythonize does not pass it on
+        module.optional = not required  # here, because cythonize does not pass it on
 
 setup(ext_modules=modules)

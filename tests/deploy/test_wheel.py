@@ -1,0 +1,167 @@
+"""What `make wheel` writes: installed where there is nothing else, it serves by the native transport, with nghttp2 in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from email import message_from_bytes
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from testing.service import REPOSITORY, Service, calling, inherited
+
+MODULE = "ratelimit_service/transports/native/_http2"
+RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 10}}]\n"
+
+
+def environment() -> Mapping[str, str]:
+    """For building: with what cargo and a given source need."""
+    names = ("CARGO_HOME", "RUSTUP_HOME", "NGHTTP2_SOURCE")
+    return {**inherited(), **{name: os.environ[name] for name in names if name in os.environ}}
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the wheel and the source distribution that were built from this tree."""
+    if sys.platform != "linux":
+        pytest.skip("auditwheel is for Linux")
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    source = subprocess.run(
+        ["sh", "tools/nghttp2_source.sh"],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if source.returncode:
+        pytest.skip(f"nghttp2's source cannot be had: {source.stderr.strip().splitlines()[0]}")
+    into = tmp_path_factory.mktemp("dist")
+    built = subprocess.run(
+        ["sh", "tools/make_wheel.sh", str(into)],
+        cwd=REPOSITORY,
+        env={**environment(), "PYTHON": sys.executable, "CFLAGS": "-O1"},  # half as long as with -O2
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == built.returncode, built.stderr
+    return into
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (found,) = dist.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has the wheel; what it depends on is that of this one, and this tree is not."""
+    place = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    python = place / "bin" / "python"
+    here = sysconfig.get_path("purelib")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", str(python))
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", str(wheel)], check=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    # A directory in a .pth file is searched last, and the .pth files in it, by which this tree would be found, are not read.
+    (packages / "dependencies.pth").write_text(here)
+    return python
+
+
+def compiled(wheel: Path) -> ELFFile:
+    """The compiled module of the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.startswith(MODULE) and name.endswith(".so"))
+        return ELFFile(BytesIO(archive.read(name)))
+
+
+def test_it_runs_on_any_linux_of_the_last_ten_years(wheel: Path) -> None:
+    """auditwheel has found no symbol that glibc 2.17 lacks, and has put nothing beside the module."""
+    assert "manylinux_2_17_" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        assert [] == [name for name in archive.namelist() if ".libs/" in name]
+
+
+def test_nghttp2_is_in_the_module_and_not_seen_from_outside(wheel: Path) -> None:
+    """It links to no libnghttp2, and exports nothing that another library in the process could get by mistake."""
+    module = compiled(wheel)
+    dynamic = module.get_section_by_name(".dynamic")
+    assert isinstance(dynamic, DynamicSection)
+    needed = {tag.needed for tag in dynamic.iter_tags("DT_NEEDED")}  # type: ignore[attr-defined]  # made as it is read
+    assert needed <= {"libc.so.6", "libpthread.so.0", "libdl.so.2", "libm.so.6"}
+    symbols = module.get_section_by_name(".dynsym")
+    assert isinstance(symbols, SymbolTableSection)
+    exported = {symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"}
+    assert {"PyInit__http2"} == {name for name in exported if not name.startswith("_")}
+
+
+def test_the_licence_of_nghttp2_is_in_it(wheel: Path) -> None:
+    """And the metadata says so."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        said = message_from_bytes(archive.read(metadata))
+        licences = metadata.removesuffix("METADATA") + "licenses/"
+        assert ["LICENSE", "LICENSE.nghttp2"] == said.get_all("License-File")
+        assert "Apache-2.0 AND MIT" == said["License-Expression"]
+        assert (REPOSITORY / "LICENSE").read_bytes() == archive.read(f"{licences}LICENSE")
+        assert b"Tatsuhiro Tsujikawa" in archive.read(f"{licences}LICENSE.nghttp2")
+
+
+@pytest.fixture
+def served(installed: Path, tmp_path: Path) -> Iterator[Service]:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    settings = {"BACKEND_TYPE": "memory", "CONFIG_PATH": str(tmp_path)}
+    # -P: the working directory is this tree, and is not searched.
+    command = (str(installed), "-P", "-m", "ratelimit_service", "serve")
+    with Service(settings, command=command) as service:
+        yield service
+
+
+def test_installed_alone_it_serves_by_the_native_transport(served: Service, installed: Path) -> None:
+    """By default, without a warning, out of the environment it was installed in, with no libnghttp2 in the process."""
+    with calling(served.grpc) as caller:
+        caller.ask("d", "team", "dba", hits=4)
+        assert 6 == caller.ask("d", "team", "dba").statuses[0].limit_remaining
+    assert "native" == served.events("serving")[0]["transport"]
+    assert [] == [event for event in served.everything() if "grpcio" in str(event)]
+    mapped = set(re.findall(r"/\S+", Path(f"/proc/{served.pid}/maps").read_text()))
+    assert [] == [path for path in mapped if "libnghttp2" in path]
+    (module,) = (path for path in mapped if "_http2" in path)
+    assert module.startswith(str(installed.parents[1]))
+
+
+def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
+    """The version of tools/nghttp2/Cargo.toml."""
+    if "NGHTTP2_SOURCE" in os.environ:
+        pytest.skip("another source is given")
+    locked = (REPOSITORY / "tools" / "nghttp2" / "Cargo.lock").read_text()
+    (wanted,) = re.findall(r'name = "libnghttp2-sys"\nversion = "[^"+]*\+([^"]*)"', locked)
+    code = "from ratelimit_service.transports.native import _http2; print(_http2.library_version()[1])"
+    done = subprocess.run(
+        [installed, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=installed.parent
+    )
+    assert wanted == done.stdout.strip()
+
+
+def test_the_source_has_what_a_build_takes_and_no_binaries(dist: Path) -> None:
+    """The wheel was built from it."""
+    (source,) = dist.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"{MODULE}.pyx", "setup.py", "LICENSE", "ratelimit_service/stores/redis/hit.lua"} <= names
+    assert [] == [name for name in names if name.endswith((".so", ".c", ".pyc")) or name.startswith("tests")]

