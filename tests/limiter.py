@@ -60,7 +60,7 @@ class Recording(MemoryStore):
 
 
 class Limiter:
-    """A RateLimitService for tests: `now` is its clock, `store` its counters, `policy` the settings of core.planning.
+    """A RateLimitService for tests: `now` is its clock, and `policy` the settings of core/planning.py.
 
     `spread` is what a retry-after is longer by.
     """

@@ -1,4 +1,4 @@
-"""Calls are answered in time, whatever the store does: on a clock of the tests, which jumps to the next timer."""
+"""Calls are answered in time, whatever the store does. The clock of the tests jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTHING_TO_COUNT = request(domain="other")
 
 
 class Jumping(selectors.SelectSelector):
-    """Waits for nothing: the time for which it would have is added to `now`."""
+    """A selector that does not wait: it adds the time to `now`."""
 
     now = 0.0
 
@@ -38,7 +38,7 @@ class Jumping(selectors.SelectSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer as soon as there is nothing else to do."""
+    """An event loop whose clock jumps to the next timer when it is idle."""
 
     def __init__(self) -> None:
         self.selector = Jumping()
@@ -49,7 +49,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     @property
     def timers(self) -> int:
-        """How many of its timers have not been cancelled."""
+        """Return the number of timers that are not cancelled."""
         return len([timer for timer in self._scheduled if not timer.cancelled()])  # type: ignore[attr-defined]
 
 
@@ -60,7 +60,7 @@ def played(story: Coroutine[Any, Any, None]) -> None:
 
 
 class Late(MemoryStore):
-    """Counts at once, and answers the oldest hand-over when `answer` is called."""
+    """A store that counts at once, and returns the oldest outcomes when `answer` is called."""
 
     def __init__(self) -> None:
         super().__init__(lambda: NOW)
@@ -81,7 +81,7 @@ class Late(MemoryStore):
 
 @dataclass(eq=False)
 class Call:
-    """A call that remembers when it was answered, in milliseconds, and with what."""
+    """A call that keeps its answer, and when it came, in milliseconds."""
 
     timeout: int = -1
     request: Request = field(default_factory=request)
@@ -132,7 +132,7 @@ def test_a_caller_has_its_answer_a_margin_before_it_gives_up(timeout: int, milli
 
 
 def test_each_call_of_a_batch_has_a_deadline_of_its_own() -> None:
-    """They are handed over together; each is answered once, and all are counted."""
+    """Each call of a batch is answered once, and all are counted."""
 
     async def story() -> None:
         store, observer = Late(), Observed()
@@ -152,8 +152,8 @@ def test_each_call_of_a_batch_has_a_deadline_of_its_own() -> None:
     played(story())
 
 
-def test_what_the_store_answers_in_time_is_decided() -> None:
-    """For the calls of the batch that still wait; for the others it is too late."""
+def test_calls_that_the_store_answers_in_time_are_decided() -> None:
+    """The other calls of the batch were answered before."""
 
     async def story() -> None:
         store = Late()
@@ -168,8 +168,8 @@ def test_what_the_store_answers_in_time_is_decided() -> None:
     played(story())
 
 
-def test_a_caller_in_a_hurry_does_not_wait_behind_those_that_are_not() -> None:
-    """Whatever the order in which they come."""
+def test_a_call_with_a_short_deadline_does_not_wait_for_longer_ones() -> None:
+    """In whatever order they arrive."""
 
     async def story() -> None:
         decides = service(Late())
@@ -182,8 +182,8 @@ def test_a_caller_in_a_hurry_does_not_wait_behind_those_that_are_not() -> None:
     played(story())
 
 
-def test_a_call_that_asks_nothing_of_the_store_is_decided_when_it_is_due() -> None:
-    """Nothing about it is unknown: it only came together with others that wait."""
+def test_a_call_without_hits_is_decided_at_its_deadline() -> None:
+    """Its decision needs no counts. It only waited with other calls of its batch."""
 
     async def story() -> None:
         decides = service(Late())
@@ -198,7 +198,7 @@ def test_a_call_that_asks_nothing_of_the_store_is_decided_when_it_is_due() -> No
 @pytest.mark.parametrize(
     ("mode", "code"), [(FailureMode.ALLOW, Code.OK), (FailureMode.DENY, Code.OVER_LIMIT)]
 )
-def test_an_answer_that_is_due_is_that_of_the_failure_mode(mode: FailureMode, code: Code) -> None:
+def test_the_answer_at_the_deadline_is_that_of_the_failure_mode(mode: FailureMode, code: Code) -> None:
     async def story() -> None:
         decides = service(Late(), failure_mode=mode)
         call = Call(20)
@@ -210,7 +210,7 @@ def test_an_answer_that_is_due_is_that_of_the_failure_mode(mode: FailureMode, co
 
 
 def test_there_is_one_timer_however_many_calls_wait() -> None:
-    """And none once all are answered."""
+    """And none after the last answer."""
 
     async def story() -> None:
         store = Late()
@@ -231,8 +231,8 @@ def test_there_is_one_timer_however_many_calls_wait() -> None:
     played(story())
 
 
-def test_what_is_answered_is_not_kept_until_it_would_have_been_due() -> None:
-    """At sixty thousand calls a second it would be hundreds of thousands of objects, and their garbage collection."""
+def test_answered_calls_are_released_before_their_deadline() -> None:
+    """At 60,000 calls a second, they would be hundreds of thousands of objects."""
 
     async def story() -> None:
         store = Late()
@@ -253,8 +253,8 @@ def test_what_is_answered_is_not_kept_until_it_would_have_been_due() -> None:
         gc.enable()
 
 
-def test_answered_calls_of_callers_that_would_wait_for_years_are_dropped() -> None:
-    """Not only those that are due next: a stranger chooses how long it says that it waits."""
+def test_answered_calls_with_deadlines_of_years_are_dropped() -> None:
+    """Not only those that are due next: callers choose their deadlines."""
 
     async def story() -> None:
         store = Late()
@@ -275,7 +275,7 @@ def test_answered_calls_of_callers_that_would_wait_for_years_are_dropped() -> No
 
 
 def test_without_patience_a_call_waits_for_as_long_as_it_takes() -> None:
-    """Those that nobody waits for: a count that comes late is better than none."""
+    """Without a bound, a late count is better than none."""
 
     async def story() -> None:
         store = Late()

@@ -1,4 +1,4 @@
-"""One batch of calls, from requests to answers."""
+"""One batch of calls, from the requests to the answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def request(team: str = "a", hits: int = 1, domain: str = "d") -> Request:
 
 @dataclass
 class Call:
-    """A call that remembers how it was answered, and may break while it is."""
+    """A call that keeps its answer, and may fail to reply."""
 
     request: Request
     answers: list[Decision | RateLimitServiceError] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass
 class Observed:
-    """An observer that remembers."""
+    """An observer that keeps what it observes."""
 
     decisions: int = 0
     failures: list[tuple[bool, RateLimitServiceError]] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Observed:
 
 
 class FaultyStore(MemoryStore):
-    """Answers for the key that `wrong` picks with what `fault` makes of it."""
+    """A store that returns what `fault` makes of the outcome, for the keys that `wrong` selects."""
 
     def __init__(self, wrong: Callable[[Sequence[Hit]], bool], fault: Callable[[], Any]) -> None:
         super().__init__(lambda: NOW)
@@ -95,7 +95,7 @@ class FaultyStore(MemoryStore):
 
 @pytest.fixture
 async def reported() -> list[dict[str, Any]]:
-    """What reaches the event loop's exception handler."""
+    """Yield what reaches the exception handler of the event loop."""
     contexts: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: contexts.append(context))
     return contexts
@@ -131,7 +131,7 @@ async def test_the_37th_request_of_a_batch_cannot_be_planned() -> None:
 
 
 async def test_the_37th_request_of_a_batch_breaks_the_planning(reported: list[dict[str, Any]]) -> None:
-    """What nobody foresaw is an internal error for that call, reported with its cause."""
+    """An unexpected exception is an internal error of that call, and is reported."""
     calls = hundred()
     calls[37].request = None  # type: ignore[assignment]
     service().submit(calls)
@@ -141,7 +141,7 @@ async def test_the_37th_request_of_a_batch_breaks_the_planning(reported: list[di
 
 
 async def test_the_37th_hit_of_a_batch_cannot_be_counted() -> None:
-    """One counter that fails fails its own request."""
+    """A counter that fails fails only its own request."""
     calls = hundred()
     observer = Observed()
     store = FaultyStore(is_37, lambda: [StoreError("not a counter")])
@@ -151,14 +151,14 @@ async def test_the_37th_hit_of_a_batch_cannot_be_counted() -> None:
 
 
 async def test_the_37th_group_of_a_batch_fails() -> None:
-    """The store may fail a whole group, a Cluster's slot for one."""
+    """For example, the slot of a Cluster."""
     calls = hundred()
     service(FaultyStore(is_37, lambda: StoreError("slot is gone"))).submit(calls)
     check_that_only_37_failed(calls, StoreError)
 
 
 async def test_the_37th_count_of_a_batch_makes_no_sense(reported: list[dict[str, Any]]) -> None:
-    """A store that breaks its contract breaks it for one call."""
+    """A store that violates its contract fails only that call."""
     calls = hundred()
     service(FaultyStore(is_37, lambda: ["text"])).submit(calls)
     check_that_only_37_failed(calls, InternalError)
@@ -166,7 +166,7 @@ async def test_the_37th_count_of_a_batch_makes_no_sense(reported: list[dict[str,
 
 
 async def test_the_observer_breaks_at_the_37th_decision(reported: list[dict[str, Any]]) -> None:
-    """Statistics are not worth an answer: all hundred are decided."""
+    """All hundred calls are answered."""
     calls = hundred()
     service(observer=Observed(breaks_on=lambda plan: is_37(plan.hits))).submit(calls)
     assert 100 == sum(isinstance(call.answers[0], Decision) for call in calls)
@@ -174,7 +174,7 @@ async def test_the_observer_breaks_at_the_37th_decision(reported: list[dict[str,
 
 
 async def test_the_37th_caller_is_gone(reported: list[dict[str, Any]]) -> None:
-    """A reply that cannot be sent is nobody else's trouble."""
+    """A reply that cannot be sent affects no other call."""
     calls = hundred()
     calls[37].breaks = True
     service().submit(calls)
@@ -183,14 +183,14 @@ async def test_the_37th_caller_is_gone(reported: list[dict[str, Any]]) -> None:
 
 
 async def test_without_rules_the_service_is_not_ready() -> None:
-    """Nothing is let through, or refused, before there are rules."""
+    """Nothing is allowed or refused before there are rules."""
     made = RateLimitService(MemoryStore(lambda: NOW), Observed(), lambda: NOW)
     with pytest.raises(NotReady):
         await made.should_rate_limit(request())
 
 
 async def test_a_batch_keeps_the_rules_that_it_began_with() -> None:
-    """A reload between asking the store and its answer changes nothing for those under way."""
+    """A reload before the store returns does not affect calls in flight."""
     held: list[Callable[[], None]] = []
     made = service(MemoryStore(lambda: NOW, defer=held.append))
     call = Call(request(hits=11))
@@ -203,7 +203,7 @@ async def test_a_batch_keeps_the_rules_that_it_began_with() -> None:
 
 
 async def test_a_cancelled_caller_has_been_charged() -> None:
-    """The hits are handed over before the first await: a deadline ends the waiting, not the counting."""
+    """Hits are passed to the store before the first await. A deadline ends the waiting, not the counting."""
     held: list[Callable[[], None]] = []
     store = MemoryStore(lambda: NOW, defer=held.append)
     made = service(store)
@@ -217,7 +217,7 @@ async def test_a_cancelled_caller_has_been_charged() -> None:
 
 
 async def test_all_calls_of_a_batch_reach_the_store_together() -> None:
-    """One hand-over for the whole batch, of all descriptors of all calls."""
+    """In one call of the store, with all descriptors of all calls."""
     batches: list[int] = []
 
     class Counting(MemoryStore):
@@ -240,7 +240,7 @@ async def test_all_calls_of_a_batch_reach_the_store_together() -> None:
 async def test_without_the_store_the_failure_mode_decides(
     mode: FailureMode, expected: tuple[Code, list[tuple[Code, None]]] | None
 ) -> None:
-    """STORE_FAILURE_MODE: an error, OK or OVER_LIMIT; in each case it is observed as the failure that it is."""
+    """STORE_FAILURE_MODE: an error, OK or OVER_LIMIT. Each of them is observed as a failure."""
     observer = Observed()
     store = FaultyStore(lambda hits: True, lambda: StoreError("gone"))
     made = RateLimitService(store, observer, lambda: NOW, Policy(failure_mode=mode, error_format="openai"))
@@ -258,7 +258,7 @@ async def test_without_the_store_the_failure_mode_decides(
 
 
 async def test_an_error_leaves_no_cycle_behind() -> None:
-    """Its traceback holds the batch; what is not released at once is kept until a full collection, which never comes."""
+    """A cycle through its traceback would keep the batch until a full collection, which never happens."""
     made = service(FaultyStore(lambda hits: True, lambda: [StoreError("full")]))
     gc.collect()
     gc.disable()

@@ -29,7 +29,7 @@ class InvalidRequest(RateLimitServiceError):
 
 
 class Conflict(RateLimitServiceError):
-    """A change expects something else than what is in force by now. Nothing was changed."""
+    """A change expects a state that is no longer current. Nothing was changed."""
 
 
 class Forbidden(RateLimitServiceError):

@@ -44,7 +44,19 @@ Find = Callable[[], Listing]
 The functions below return values that can be pickled, because another process may read the files (loading/).
 """
 
-Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
+
+class FileState(NamedTuple):
+    """What differs after a change of a file. `name` alone is an error about all files."""
+
+    name: str
+    device: int = 0
+    inode: int = 0
+    mode: int = 0
+    modified: int = 0
+    size: int = 0
+
+
+Fingerprint = tuple[FileState, ...]
 
 
 def joined(*elements: str) -> Path:
@@ -248,14 +260,21 @@ class Watcher:
             with _busy_with("looking for changes of the rules"):
                 files = self._find().files
         except OSError as error:  # also a state: loading it reports the error
-            return ((str(error), 0, 0, 0, 0, 0),)
+            return (FileState(str(error)),)
         for name, path in files:
             try:
                 status = path.stat()
             except OSError:  # deleted since it was listed
                 continue
             seen.append(
-                (name, status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_size)
+                FileState(
+                    name,
+                    status.st_dev,
+                    status.st_ino,
+                    status.st_mode,
+                    modified=status.st_mtime_ns,
+                    size=status.st_size,
+                )
             )
         return tuple(seen)
 

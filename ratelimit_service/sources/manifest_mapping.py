@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..core.errors import Problem
 from ..core.rules.document import Kind, MappingNode, Node, ScalarNode, SequenceNode
 from ..core.rules.fields import describe, quoted, shown
 from ..core.rules.report import Report
+
+
+class NamedItem(NamedTuple):
+    """An item of a mapping whose keys are free names."""
+
+    key: ScalarNode
+    path: str
+    value: Node
 
 
 class ManifestMapping:
@@ -108,9 +117,11 @@ class ManifestMapping:
                 self.problem(item.line, path, f"must be a mapping, not {describe(item)}")
         return found
 
-    def entries(self, name: str) -> list[tuple[ScalarNode, str, Node]]:
-        """Return the items of the mapping under `name`, whose keys are free names: key, path and value."""
-        part = self.child(name)
-        if part is None:
+    def named_items(self, name: str) -> list[NamedItem]:
+        """Return the items of the mapping under `name`, whose keys are free names."""
+        mapping = self.child(name)
+        if mapping is None:
             return []
-        return [(key, f"{part.path}[{shown(key.text)}]", value) for key, value in part._node.items]
+        return [
+            NamedItem(key, f"{mapping.path}[{shown(key.text)}]", value) for key, value in mapping._node.items
+        ]

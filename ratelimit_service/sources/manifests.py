@@ -1,6 +1,6 @@
 """From Kubernetes manifests to the configurations in them.
 
-Rules are often part of a manifest: of a ConfigMap, where each key of `data` is a file, or of Solo's
+Rules are often mapping of a manifest: of a ConfigMap, where each key of `data` is a file, or of Solo's
 RateLimitConfig. A file can have several manifests (`---`), or a List of them (the output of
 `kubectl get -o yaml`), and manifests of other kinds. Problems are reported with the line and the path in the
 manifest.
@@ -109,51 +109,51 @@ class _Found:
             message = f"must be a manifest with apiVersion and kind, not {describe(node)}"
             self._report.error(Problem(self._file, node.line, path, message))
             return
-        part = ManifestMapping(self._report, self._file, path, node)
-        kind, version = part.text("kind"), part.text("apiVersion")
+        mapping = ManifestMapping(self._report, self._file, path, node)
+        kind, version = mapping.text("kind"), mapping.text("apiVersion")
         for name, value in (("kind", kind), ("apiVersion", version)):
             if value == "":
-                part.error(name, "is missing: a file with a manifest must have only manifests")
+                mapping.error(name, "is missing: a file with a manifest must have only manifests")
         if not kind or not version:
             return
         if kind not in _API_VERSIONS:
-            self._skip(part, kind)
+            self._skip(mapping, kind)
         elif version != _API_VERSIONS[kind]:
-            part.error(
+            mapping.error(
                 "apiVersion", f"must be {_API_VERSIONS[kind]!r} for kind {kind}, not {quoted(version)}"
             )
         elif kind == "List":
-            for item_path, item in part.items("items"):
+            for item_path, item in mapping.items("items"):
                 self.manifest(item, item_path)
         elif kind == "ConfigMap":
-            self._config_map(part.only(_CONFIG_MAP))
+            self._config_map(mapping.only(_CONFIG_MAP))
         else:
-            self._documents += solo.documents(part, self._file, self._domain)
+            self._documents += solo.documents(mapping, self._file, self._domain)
 
-    def _skip(self, part: ManifestMapping, kind: str) -> None:
-        metadata = part.child("metadata")
+    def _skip(self, mapping: ManifestMapping, kind: str) -> None:
+        metadata = mapping.child("metadata")
         name = metadata.text("name") if metadata else None
         what = f"{shown(kind)} {quoted(name)}" if name else f"a {shown(kind)}"
         where = _SENT_BY.get(kind, "")
         self._skipped[what] = where or _SENDERS.get(kind, "")
-        self._line = self._line or part.line_of("kind")
-        part.warn("kind", f"{what} has no rules, and is skipped" + (f". {where}" if where else ""))
+        self._line = self._line or mapping.line_of("kind")
+        mapping.warn("kind", f"{what} has no rules, and is skipped" + (f". {where}" if where else ""))
 
-    def _config_map(self, part: ManifestMapping) -> None:
-        binary, files = part.entries("binaryData"), part.entries("data")
+    def _config_map(self, mapping: ManifestMapping) -> None:
+        binary, files = mapping.named_items("binaryData"), mapping.named_items("data")
         for key, path, _ in binary:
-            part.problem(key.line, path, "is binary, but a configuration is text: move it to data")
-        if not files and not binary and isinstance(part.node("data"), MappingNode | None):
-            part.error("data", "is missing or empty: each of its keys is a file, such as 'config.yaml: |'")
+            mapping.problem(key.line, path, "is binary, but a configuration is text: move it to data")
+        if not files and not binary and isinstance(mapping.node("data"), MappingNode | None):
+            mapping.error("data", "is missing or empty: each of its keys is a file, such as 'config.yaml: |'")
         for key, path, value in files:
             if not isinstance(value, ScalarNode) or value.kind is not Kind.STRING:
                 message = f"must be the text of a file, after '|', not {describe(value)}"
-                part.problem(value.line, path, message)
+                mapping.problem(value.line, path, message)
             elif self._take_room(len(value.text)):
                 self._read(key, path, value)
             else:
                 message = f"the files in these manifests have more than {MOST_TEXT:,} characters together"
-                part.problem(key.line, path, message)
+                mapping.problem(key.line, path, message)
 
     def _take_room(self, size: int) -> bool:
         self._room -= size

@@ -108,28 +108,28 @@ class _Reader:
             descriptors=self._descriptors(raw, ()),
         )
 
-    def _descriptors(self, part: ManifestMapping, above: tuple[_EntryPattern, ...]) -> SequenceNode | None:
+    def _descriptors(self, mapping: ManifestMapping, above: tuple[_EntryPattern, ...]) -> SequenceNode | None:
         items: list[Node] = [
-            self._descriptor(item.only(_DESCRIPTOR), above) for item in part.children("descriptors")
+            self._descriptor(item.only(_DESCRIPTOR), above) for item in mapping.children("descriptors")
         ]
-        return SequenceNode(part.line_of("descriptors"), items) if items else None
+        return SequenceNode(mapping.line_of("descriptors"), items) if items else None
 
-    def _descriptor(self, part: ManifestMapping, above: tuple[_EntryPattern, ...]) -> MappingNode:
-        if part.given("weight"):
-            part.error("weight", _NO_WEIGHT)
-        if part.given("alwaysApply"):
-            part.error("alwaysApply", _NO_ALWAYS)
-        key, value = part.node("key"), part.node("value")
+    def _descriptor(self, mapping: ManifestMapping, above: tuple[_EntryPattern, ...]) -> MappingNode:
+        if mapping.given("weight"):
+            mapping.error("weight", _NO_WEIGHT)
+        if mapping.given("alwaysApply"):
+            mapping.error("alwaysApply", _NO_ALWAYS)
+        key, value = mapping.node("key"), mapping.node("value")
         path = (*above, _EntryPattern(_text(key), _text(value)))
         if "*" in (path[-1].value or ""):
-            part.warn("value", "'*' stands for any text here")
-        limit = part.child("rateLimit")
+            mapping.warn("value", "'*' stands for any text here")
+        limit = mapping.child("rateLimit")
         return _mapping(
-            part.line,
+            mapping.line,
             key=key,
             value=value,
             rate_limit=self._rate_limit(limit.only(_RATE_LIMIT), path) if limit else None,
-            descriptors=self._descriptors(part, path),
+            descriptors=self._descriptors(mapping, path),
         )
 
     def _rate_limit(self, limit: ManifestMapping, path: Sequence[_EntryPattern]) -> MappingNode | None:

@@ -23,11 +23,11 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
     "one hit after another": (
         hourly(3),
         [
-            # down to nothing; no hits given are one
+            # down to 0; without hits, one is charged
             (0, None, "OK 2 3600"),
             (0, 1, "OK 1 3600"),
             (0, None, "OK 0 3600"),
-            # exactly full is not over, and one more is
+            # a full limit is not over; one more hit is
             (0, 0, "OK 0 3600"),
             (0, 1, "OVER_LIMIT 0 3600"),
             (0, None, "OVER_LIMIT 0 3600"),
@@ -36,13 +36,13 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
     "many hits at once": (
         hourly(10),
         [
-            # all of the limit at once fits
+            # one charge can take the whole limit
             (0, 10, "OK 0 3600"),
             (0, -10, "OK 10 3600"),
-            # a hit that crosses the line is refused whole
+            # a charge that crosses the limit is refused
             (0, 7, "OK 3 3600"),
             (0, 4, "OVER_LIMIT 0 3600"),
-            # and was counted whole: 11 are used, and the one that would have fitted does not
+            # and counted in full: 11 are used, so a charge of 1 is refused, too
             (0, 1, "OVER_LIMIT 0 3600"),
             (0, -2, "OK 0 3600"),
             (0, -1, "OK 1 3600"),
@@ -51,7 +51,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
     "checks": (
         hourly(2),
         [
-            # however often it is asked, nothing is used
+            # any number of checks uses nothing
             (0, 0, "OK 2 3600"),
             (0, 0, "OK 2 3600"),
             (0, 1, "OK 1 3600"),
@@ -66,7 +66,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
     "a limit of 0": (
         hourly(0),
         [
-            # nothing asked for is nothing over
+            # a check of an unused limit is not over
             (0, 0, "OK 0 3600"),
             (0, 1, "OVER_LIMIT 0 3600"),
             (0, 0, "OVER_LIMIT 0 3600"),
@@ -85,7 +85,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             (0, 10, "OK 0 3600"),
             # five refused calls: 15 are used
             *[(0, 1, "OVER_LIMIT 0 3600")] * 5,
-            # so giving back five makes it exactly full
+            # so a refund of five makes it exactly full
             (0, -5, "OK 0 3600"),
             (0, 0, "OK 0 3600"),
             (0, -1, "OK 1 3600"),
@@ -94,13 +94,13 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
     "refunds": (
         hourly(10),
         [
-            # nothing was taken, nothing is owed
+            # a refund without a charge leaves no debt
             (0, -5, "OK 10 3600"),
             (0, 1, "OK 9 3600"),
-            # what is given back can be used again
+            # refunded hits can be charged again
             (0, 8, "OK 1 3600"),
             (0, -4, "OK 5 3600"),
-            # never more than was taken
+            # a refund stops at 0
             (0, -100, "OK 10 3600"),
             (0, 10, "OK 0 3600"),
             (0, 1, "OVER_LIMIT 0 3600"),
@@ -113,7 +113,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             (1, 1, "OVER_LIMIT 0 3599"),
             # the last second of the hour
             (3598, 1, "OVER_LIMIT 0 1"),
-            # a new hour, with all of it; then one that is skipped, and the middle of the next
+            # a new hour with the full limit; then a skipped one, and the middle of the next
             (1, 1, "OK 1 3600"),
             (9000, 1, "OK 1 1800"),
             (0, 1, "OK 0 1800"),
@@ -141,10 +141,10 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         hourly(2, ", shadow_mode: true"),
         [
             (0, 2, "OK 0 3600"),
-            # beyond the limit nobody is refused, and nothing remains
+            # over the limit, nothing is refused, and nothing remains
             (0, 5, "OK 0 3600"),
             (0, 0, "OK 0 3600"),
-            # it was counted all the same
+            # it was counted
             (0, -6, "OK 1 3600"),
         ],
     ),
@@ -153,11 +153,11 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         [
             (0, UINT32_MAX, "OK 0 3600"),
             (0, -UINT32_MAX, "OK 4294967295 3600"),
-            # what is more than a counter holds saturates, in the hit and in the counter
+            # amounts above the maximum of a counter saturate, in the hit and in the counter
             (0, 2**64 - 1, "OVER_LIMIT 0 3600"),
             (0, 2**63, "OVER_LIMIT 0 3600"),
             (0, COUNTER_MAX, "OVER_LIMIT 0 3600"),
-            # at its end it is exact: one more than the limit left, then the limit
+            # near the maximum, counts are exact: one more than the limit, then the limit
             (0, UINT32_MAX + 1 - COUNTER_MAX, "OK 0 3600"),
             (0, 0, "OVER_LIMIT 0 3600"),
             (0, -1, "OK 0 3600"),
@@ -178,18 +178,18 @@ def test_calls_are_answered_one_after_another(rule: str, rows: list[Row]) -> Non
 @pytest.mark.parametrize(
     "hits, request_hits, used",
     [
-        # neither says: one
+        # neither has a hits_addend: 1
         (None, 0, 1),
         (None, 1, 1),
-        # the request's are for a descriptor without its own
+        # the request's applies to a descriptor without its own
         (None, 5, 5),
         (None, UINT32_MAX, UINT32_MAX),
-        # the descriptor's win; 0 is its own too, and a check leaves no counter behind
+        # the descriptor's takes precedence, even if it is 0: a check creates no counter
         (3, 5, 3),
         (7, 0, 7),
         (0, 5, None),
         (0, 0, None),
-        # a number that no counter holds
+        # more than a counter can hold
         (COUNTER_MAX, 0, COUNTER_MAX),
         (COUNTER_MAX + 1, 0, COUNTER_MAX),
         (2**64 - 1, 0, COUNTER_MAX),

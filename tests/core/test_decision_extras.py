@@ -46,10 +46,10 @@ def headers(keys: str, **settings: Any) -> str:
         # the one with the least left
         ("many minute", "10 9 60"),
         ("minute many", "10 9 60"),
-        # of equals the first
+        # the first of two with the same
         ("minute hour", "10 9 60"),
         ("hour minute", "10 9 3600"),
-        # what refuses before what has the least left, and the last of those that refuse
+        # one that refuses before the one with the least left, and the last of several that refuse
         ("over many", "0 0 60"),
         ("many over minute", "0 0 60"),
         ("over over_too", "0 0 3600"),
@@ -57,16 +57,16 @@ def headers(keys: str, **settings: Any) -> str:
         # a shadow rule over its limit has nothing left, but does not refuse
         ("many shadow", "0 0 1"),
         ("over shadow", "0 0 60"),
-        # nor does a quota by itself: what refuses comes before it
+        # nor does a quota by itself: one that refuses comes first
         ("minute quota", "0 0 86400"),
         ("quota over", "0 0 60"),
         ("over quota", "0 0 60"),
         ("quota shadow", "0 0 86400"),
-        # what has no limit has no headers
+        # without a limit, there are no headers
         ("free", ""),
         ("stranger", ""),
         ("free stranger minute", "10 9 60"),
-        # nor has one that shows its limit only in a refusal, unless it refuses
+        # nor for a limit that is only shown in refusals, unless it refuses
         ("quiet", ""),
         ("quiet many", "100 99 86400"),
         ("silent", "0 0 86400"),
@@ -124,7 +124,7 @@ SILVER: dict[str, Any] = {
     "keys, expected",
     [
         ("gold", GOLD),
-        # the first one's values stay, mappings are merged at every depth, lists are not
+        # the first value wins; mappings are merged at any depth, and lists are not
         (
             "gold silver",
             {
@@ -135,16 +135,16 @@ SILVER: dict[str, Any] = {
             },
         ),
         ("silver gold", SILVER),
-        # a mapping and a value: the first one stays
+        # of a mapping and a value, the first wins
         ("flat gold", {"model": "flat", "tier": "gold", "tags": ["a"]}),
         ("gold flat", GOLD),
-        # what is unlimited passes, what is over its limit does not, what is in shadow mode is let pass
+        # unlimited rules pass, rules over their limit do not, and rules in shadow mode do
         ("free gold", {**GOLD, "tier": "free"}),
         ("gold=a gold=a", None),
         ("trial", {"trial": True}),
-        # a refusal of another descriptor takes nothing away
+        # a refusal of another descriptor makes no difference
         ("bare silver", SILVER),
-        # nothing to tell
+        # no metadata
         ("bare", None),
         ("stranger", None),
     ],
@@ -179,7 +179,7 @@ def test_merging_metadata_does_not_change_the_rules() -> None:
             0,
             {"domain": "d", "descriptors": [{"entries": ["team=dba", "model=gpt-4.1"]}]},
         ),
-        # hits where they are given: the request's unless 0, the descriptor's even where 0
+        # hits_addends: the request's unless it is 0, the descriptor's even if it is 0
         (
             [descriptor("a=b", 0), descriptor("a=c", 7), descriptor("a=")],
             5,

@@ -29,28 +29,28 @@ VERDICTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "the rules alone": (
         {},
         [
-            # one refuses, wherever it stands
+            # one refuses, in any place
             ("ten", "OK: OK 9 60"),
             ("none", f"OVER_LIMIT: {OVER}"),
             ("ten none", f"OVER_LIMIT: OK 9 60, {OVER}"),
             ("none ten", f"OVER_LIMIT: {OVER}, OK 9 60"),
             ("none none", f"OVER_LIMIT: {OVER}, {OVER}"),
-            # what nothing limits is passed over, each in its own way
+            # descriptors without a limit are ignored, whatever the reason
             ("nothing", "OK: OK"),
             ("stranger", "OK: OK"),
             ("free", f"OK: {FREE}"),
             ("stranger free ten nothing", f"OK: OK, {FREE}, OK 9 60, OK"),
             ("stranger free none nothing", f"OVER_LIMIT: OK, {FREE}, {OVER}, OK"),
-            # a shadow rule refuses nobody
+            # a rule in shadow mode refuses nothing
             ("shadow", "OK: OK 0 3600"),
             ("shadow none", f"OVER_LIMIT: OK 0 3600, {OVER}"),
-            # a quota refuses where all quotas do; its own status says what is
+            # a quota refuses if all quotas do; its own status shows its use
             ("quota", f"OVER_LIMIT: {OVER}"),
             ("quota quota_10", f"OK: {OVER}, OK 9 3600"),
             ("quota_10 quota", f"OK: OK 9 3600, {OVER}"),
             ("quota quota", f"OVER_LIMIT: {OVER}, {OVER}"),
             ("quota trial", f"OK: {OVER}, OK 0 3600"),
-            # what is no quota does not soften it, and refuses by itself
+            # another rule does not change that, and refuses by itself
             ("quota ten", f"OVER_LIMIT: {OVER}, OK 9 60"),
             ("quota stranger free", f"OVER_LIMIT: {OVER}, OK, {FREE}"),
             ("quota_10 none", f"OVER_LIMIT: OK 9 3600, {OVER}"),
@@ -61,7 +61,7 @@ VERDICTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "SHADOW_MODE": (
         {"shadow_mode": True},
         [
-            # the statuses say what would have been
+            # the statuses show the refusal that did not happen
             ("none", f"OK: {OVER}"),
             ("ten none quota", f"OK: OK 9 60, {OVER}, {OVER}"),
             ("ten", "OK: OK 9 60"),
@@ -70,11 +70,11 @@ VERDICTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "QUOTA_MODE": (
         {"quota_mode": True},
         [
-            # every rule is a quota: one that passes is enough
+            # every rule is a quota: one that passes is sufficient
             ("none", f"OVER_LIMIT: {OVER}"),
             ("none ten", f"OK: {OVER}, OK 9 60"),
             ("none quota", f"OVER_LIMIT: {OVER}, {OVER}"),
-            # what no rule meets passes, what is unlimited does not count
+            # unmatched descriptors pass, and unlimited ones do not count
             ("none stranger", f"OK: {OVER}, OK"),
             ("none free", f"OVER_LIMIT: {OVER}, {FREE}"),
             ("free", f"OK: {FREE}"),
@@ -163,13 +163,13 @@ descriptors:
 @pytest.mark.parametrize(
     "keys, expected",
     [
-        # alone it holds, beside what replaces it it is as if it were not there, in either order
+        # alone, it applies; with the rule that replaces it, in any order, it does not
         ("all", f"OVER_LIMIT: {OVER}"),
         ("all vip", "OK: OK, OK 9 3600"),
         ("vip all", "OK: OK 9 3600, OK"),
         # a rule that is replaced itself still replaces
         ("all vip boss", "OK: OK, OK, OK 19 3600"),
-        # not across a link that is not there
+        # replacement is not transitive
         ("all boss", f"OVER_LIMIT: {OVER}, OK 19 3600"),
         # an unlimited rule replaces, and more than one
         ("all free", f"OK: OK, {FREE}"),
@@ -180,13 +180,13 @@ descriptors:
         ("all also vip", "OK: OK, OK, OK 9 3600"),
         # a name that no rule has
         ("nobody all", f"OVER_LIMIT: {OVER}, {OVER}"),
-        # two that replace each other are both gone
+        # two rules that replace each other are both replaced
         ("yin", f"OVER_LIMIT: {OVER}"),
         ("yin yang", "OK: OK, OK"),
         # a replaced quota refuses nothing
         ("quota", f"OVER_LIMIT: {OVER}"),
         ("quota boss", "OK: OK, OK 19 3600"),
-        # the one that replaces need not be there twice to act on two
+        # one rule replaces any number of others
         ("all vip all", "OK: OK, OK 9 3600, OK"),
     ],
 )

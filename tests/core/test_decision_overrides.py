@@ -30,7 +30,7 @@ def brought(
 @pytest.mark.parametrize(
     "override, expected",
     [
-        # the request's limit holds, smaller or larger than the configured one
+        # the override applies, smaller or larger than the configured limit
         (Override(1, Unit.HOUR), "OK: OK 0 3600"),
         (Override(100, Unit.HOUR), "OK: OK 99 3600"),
         (Override(UINT32_MAX, Unit.HOUR), "OK: OK 4294967294 3600"),

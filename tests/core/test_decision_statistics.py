@@ -44,24 +44,24 @@ def counted(limit: int, hits: int, after: int, shadow: bool = False) -> dict[str
 @pytest.mark.parametrize(
     "limit, hits, after, expected",
     [
-        # upstream's examples: the call crosses the line
+        # upstream's examples: the call crosses the limit
         (20, 3, 22, {"total_hits": 3, "over_limit": 2, "near_limit": 1}),
         (20, 7, 22, {"total_hits": 7, "over_limit": 2, "near_limit": 4}),
-        # it comes near the limit, in part or with all of its hits
+        # some or all of its hits are near the limit
         (8, 2, 7, {"total_hits": 2, "within_limit": 2, "near_limit": 1}),
         (20, 3, 19, {"total_hits": 3, "within_limit": 3, "near_limit": 3}),
         # the limit was used up before
         (10, 3, 30, {"total_hits": 3, "over_limit": 3}),
-        # and around them: exactly near, one beyond, exactly the limit, one beyond
+        # more: exactly near, one above, exactly the limit, one above
         (10, 1, 8, {"total_hits": 1, "within_limit": 1}),
         (10, 1, 9, {"total_hits": 1, "within_limit": 1, "near_limit": 1}),
         (10, 1, 10, {"total_hits": 1, "within_limit": 1, "near_limit": 1}),
         (10, 1, 11, {"total_hits": 1, "over_limit": 1}),
-        # from nothing to beyond the limit
+        # from 0 to above the limit
         (10, 30, 30, {"total_hits": 30, "over_limit": 20, "near_limit": 2}),
-        # nothing is allowed
+        # a limit of 0
         (0, 1, 1, {"total_hits": 1, "over_limit": 1}),
-        # checks count nothing
+        # checks are not counted
         (10, 0, 5, {}),
         (10, 0, 15, {}),
     ],

@@ -22,22 +22,22 @@ Row = tuple[str, str, dict[str, int]]
 """The hits of a request as `a=1 b=11`, the answer, and what the counters that exist hold afterwards."""
 
 ROWS: list[Row] = [
-    # where all have room, all count
+    # if all have room, all count
     ("a=1 b=2", "OK: OK 9 3600, OK 8 3600", {"a": 1, "b": 2}),
     # one over: the other one counts nothing, and shows what it has left
     ("a=11 b=3", "OVER_LIMIT: OVER_LIMIT 0 3600, OK 8 3600", {"a": 12, "b": 2}),
     ("b=3 a=1", "OVER_LIMIT: OK 8 3600, OVER_LIMIT 0 3600", {"a": 13, "b": 2}),
-    # the one that is over goes on counting, alone too
+    # the one that is over continues to count, also alone
     ("a=1", "OVER_LIMIT: OVER_LIMIT 0 3600", {"a": 14, "b": 2}),
     # both over: both count
     ("a=1 b=9", "OVER_LIMIT: OVER_LIMIT 0 3600, OVER_LIMIT 0 3600", {"a": 15, "b": 11}),
-    # a refund is given back, whoever refuses
+    # a refund is counted, whichever rule refuses
     ("a=1 b=-10", "OVER_LIMIT: OVER_LIMIT 0 3600, OK 9 3600", {"a": 16, "b": 1}),
-    # a check beyond the limit refuses its request too; exactly full it does not
+    # a check over the limit refuses its request, too; at the limit it does not
     ("a=0 b=1", "OVER_LIMIT: OVER_LIMIT 0 3600, OK 9 3600", {"a": 16, "b": 1}),
     ("a=-6", "OK: OK 0 3600", {"a": 10, "b": 1}),
     ("a=0 b=1", "OK: OK 0 3600, OK 8 3600", {"a": 10, "b": 2}),
-    # what fills a limit exactly fits
+    # a charge that fills the limit exactly fits
     ("b=8", "OK: OK 0 3600", {"a": 10, "b": 10}),
 ]
 
@@ -58,9 +58,9 @@ def test_requests_are_counted_one_after_another() -> None:
 @pytest.mark.parametrize(
     "settings, row",
     [
-        # without the setting all of a refused request counts
+        # without the setting, a refused request is counted in full
         ({}, ("a=11 b=3", "OVER_LIMIT: OVER_LIMIT 0 3600, OK 7 3600", {"a": 11, "b": 3})),
-        # rules that refuse nobody do not stop those that are enforced (upstream lets them)
+        # rules that refuse nothing do not stop enforced rules (with upstream, they do)
         ({"stop_when_over": True}, ("shadow=11 a=1", "OK: OK 0 3600, OK 9 3600", {"shadow": 11, "a": 1})),
         (
             {"stop_when_over": True},

@@ -34,7 +34,8 @@ def near(amount: int, ratio: float = 0.8) -> int:
         (10, 0.0, 0),
         (10, 1.0, 10),
         (10, 0.5, 5),
-        # 0.7 is a little less than 0.7 in binary, and the product is rounded up to 7 before it is rounded down
+        # 0.7 is a little less than 0.7 in binary, and the product is rounded up to 7 before it is rounded
+        # down
         (10, 0.7, 7),
         (10, 0.29, 2),
         (100, 0.29, 29),  # 28 in double precision: 0.29 × 100 is 28.999999999999996 there

@@ -1,7 +1,7 @@
 """Windows of a calendar against a clock on the wall that is read minute by minute, in any time zone.
 
-The oracle does not know what an offset, a gap or a repeated hour is. It reads a local clock, remembers the latest date
-that this has shown, and walks from date to date.
+The oracle does not know what an offset, a gap or a repeated hour is. It reads a local clock, remembers the
+latest date that this has shown, and walks from date to date.
 """
 
 from __future__ import annotations

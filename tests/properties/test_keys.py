@@ -177,7 +177,7 @@ def counters(name: str, asked: list[tuple[Entries, tuple[Unit, int]]], now: int)
 def test_a_key_can_be_read_back_and_pasted(
     name: str, one: Entries, window: tuple[Unit, int], now: int
 ) -> None:
-    """It is printable ASCII without spaces, quotes or globs, and says the domain and every entry; long ones as a digest."""
+    """In printable ASCII without spaces, quotes or globs: the domain and every entry, long ones as digests."""
     (key,) = counters(name, [(one, window)], now)
     assert re.fullmatch(r"[!-~]+", key)
     assert not set(key) & set("*?[]\\\"' ")

@@ -1,4 +1,4 @@
-"""The compiled tree finds what a plain reading of the rules finds, and counts together what belongs together."""
+"""The compiled tree finds the rules that a naive search finds, and counts buckets together that share one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.fuzz
 Described = dict[str, Any]
 """A descriptor as in a file."""
 
-# Few letters and the two that mean something, so that rules and requests meet, nearly meet and run into each other.
+# Few letters and the two that mean something, so that rules and requests meet, nearly meet and run into each
+# other.
 texts = st.text("ab_*", max_size=4)
 keys = st.text("ab_*", min_size=1, max_size=3)
 
@@ -62,7 +63,7 @@ entries = st.lists(st.tuples(keys, texts), max_size=3)
 
 @st.composite
 def requests(draw: st.DrawFn, rules: list[Described]) -> list[tuple[str, str]]:
-    """Entries made after the rules, so that most of them meet one: stars filled in, parts of what they join exchanged."""
+    """Return entries derived from rules, so that most of them match: stars filled in, joined parts exchanged."""
     asked = []
     for _ in range(draw(st.integers(1, 3))):
         if not rules or draw(st.integers(0, 5)) == 0:
@@ -99,7 +100,7 @@ def met(tree: RuleTree, asked: list[tuple[str, str]]) -> Match | None:
 
 
 def walk(rules: list[Described], asked: list[tuple[str, str]]) -> list[Described] | None:
-    """The descriptors that a request comes by, as upstream's README and code have it; None where it ends outside."""
+    """Return the descriptors on the way of a request, by upstream's README; None if it leaves the tree."""
     path = []
     for key, value in asked:
         found = (
@@ -166,7 +167,7 @@ def test_the_tree_has_every_rule_once(rules: list[Described]) -> None:
 
 
 def counted_as(rules: list[Described], asked: list[tuple[str, str]]) -> Any:
-    """What a descriptor is to be counted as: its entries, but for those that share a threshold what they share."""
+    """Return what a descriptor is counted as: its entries, with the pattern for those that share one."""
     path = walk(rules, asked)
     if not path or "rate_limit" not in path[-1]:
         return None

@@ -98,8 +98,9 @@ OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
 
 
 def serve(batch: Sequence[bytes], policy: Policy | None = None) -> list[str]:
-    """What becomes of each message of a batch that arrives at a service with nothing counted: `OK`, `OVER_LIMIT` or
-    `invalid`. Where anything else becomes of it, the service reports it, for which it has no event loop here, and raises.
+    """Return `OK`, `OVER_LIMIT` or `invalid` for each message of a batch, with an empty store.
+
+    The service reports anything else, and raises, because there is no event loop here.
     """
     store, metrics = Recording(), Metrics()
     service = RateLimitService(store, metrics, lambda: MIDNIGHT, policy)

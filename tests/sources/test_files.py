@@ -22,7 +22,7 @@ def write(path: Path, text: str = "domain: d\n") -> Path:
 
 
 def mount(directory: Path, version: str, contents: dict[str, str]) -> None:
-    """Lay out files as kubelet mounts a ConfigMap: real files in `..<version>`, and links through `..data`."""
+    """Lay out files as kubelet mounts a ConfigMap: files in `..<version>`, and links through `..data`."""
     real = directory / f"..{version}"
     for name, text in contents.items():
         write(real / name, text)

@@ -1,7 +1,7 @@
 """Kubernetes manifests: a corpus of them with what is said about each, and whatever a file may say.
 
-`tests/manifests/bad/x.yaml` is refused with exactly the lines of `bad/x.txt`; `ok/x.yaml` is accepted with the warnings of
-`ok/x.txt`, and `convert` prints `ok/x.out` for it.
+`tests/manifests/bad/x.yaml` is refused with exactly the lines of `bad/x.txt`; `ok/x.yaml` is accepted with
+the warnings of `ok/x.txt`, and `convert` prints `ok/x.out` for it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What an answer carries beside the verdict."""
+"""The content of an answer beside the verdict."""

@@ -91,7 +91,7 @@ class RuleNode:
         return self.children.get(entry.key)
 
     def shared_value(self, entry: Entry) -> bytes:
-        """Return what stands for the value of `entry` in the counter's key, before it is escaped."""
+        """Return the replacement for the value of `entry` in counter keys, unescaped."""
         before = entry.key + b"_"
         if self.composite.startswith(before):
             return self.composite[len(before) :]
@@ -195,7 +195,7 @@ class RuleTree:
     def in_steps(
         cls, domains: Iterable[DomainRules], compiled: Mapping[str, Domain] | None = None
     ) -> Generator[None, None, RuleTree]:
-        """The same in steps of some microseconds, for where calls are waiting. What is `compiled` already is taken as it is."""
+        """Compile rules in steps of some microseconds. Domains in `compiled` are used as they are."""
         tree = cls()
         yield from tree._grow(domains, compiled or {})
         return tree

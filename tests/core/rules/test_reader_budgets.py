@@ -76,7 +76,8 @@ def test_requests_per_unit_stays_what_it_is_upstream() -> None:
 @pytest.mark.parametrize(
     ("text", "top", "expected"),
     [
-        # a calendar where a time zone or a start is given, by the limit or by its domain; the limit's zone wins
+        # a calendar where a time zone or a start is given, by the limit or by its domain; the limit's zone
+        # wins
         ("unit: day, requests_per_unit: 1", "", None),
         ("unit: day, requests_per_unit: 1, time_zone: UTC", "", UTC),
         ("unit: day, requests_per_unit: 1", "time_zone: Europe/Berlin", BERLIN),

@@ -69,7 +69,8 @@ DAYS: list[Row] = [
         "2018-11-03T00:00-03:00",
         "2018-11-04T01:00-02:00",
     ),
-    # at midnight clocks go back to 23:00: the hour before it is there twice, and the day ends after the second
+    # at midnight clocks go back to 23:00: the hour before it is there twice, and the day ends after the
+    # second
     (
         Unit.DAY,
         1,
