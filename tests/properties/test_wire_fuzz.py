@@ -141,7 +141,8 @@ def check_answer(call: Asked) -> str:
         assert re.fullmatch(r"[-A-Za-z]+: [ -~]+", f"{header.key}: {header.value}")
     if response.raw_body:
         assert OVER_LIMIT == response.overall_code
-        assert json.loads(response.raw_body)["error"]["message"].isprintable()
+        body = json.loads(response.raw_body)
+        assert (body["detail"] if "detail" in body else body["error"]["message"]).isprintable()
     return RateLimitResponse.Code.Name(response.overall_code)
 
 
