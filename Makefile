@@ -31,7 +31,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport by coverage, under 
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm kinds ## Run all tests; sets up what they need: redis-server; where Go is, helm and the types of gateways, built once (two minutes).
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm kinds control-plane ## Run all tests; sets up what they need: redis-server; where Go is, helm, the types of gateways and their control plane, built once (three minutes).
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -120,7 +120,7 @@ HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus h2load base sdks helm kinds
+.PHONY: redis prometheus h2load base sdks helm kinds control-plane
 redis:
 	@sh tools/need_redis.sh
 
@@ -141,3 +141,6 @@ helm:
 
 kinds:
 	@sh tools/need_kinds.sh
+
+control-plane:
+	@sh tools/need_control_plane.sh

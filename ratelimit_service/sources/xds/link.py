@@ -69,6 +69,10 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
         self._news = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._ping_at = 0.0
+        self._unanswered_since: float | None = None
+        """When the ping was sent that is not answered yet."""
+        self._pongs = 0
         self._room = _SLICE
         self._resuming: asyncio.TimerHandle | None = None
 
@@ -109,7 +113,8 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         _probe(transport.get_extra_info("socket"))
         if self._keepalive:
-            self._timer = self._loop.call_later(self._keepalive, self._ping)
+            self._ping_at = self._loop.time() + self._keepalive
+            self._watch()
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -162,19 +167,21 @@ class Link(asyncio.Protocol):
         self._news.set()
         self._over()
 
-    def _ping(self) -> None:
-        before = self._call.pongs
-        self._call.ping()
-        self._flush()
-        if self._call.end is None:
-            self._timer = self._loop.call_later(_PONGS_WITHIN, self._look, before)
-
-    def _look(self, before: int) -> None:
-        if self._call.pongs == before:
+    def _watch(self) -> None:
+        """Ping the peer now and then, and give it up where it does not answer."""
+        now = self._loop.time()
+        if self._call.pongs != self._pongs:
+            self._pongs, self._unanswered_since = self._call.pongs, None
+        if self._unanswered_since is not None and now - self._unanswered_since >= _PONGS_WITHIN:
             self._lose("UNAVAILABLE", f"it has not answered a ping for {_PONGS_WITHIN:g} s")
             self._transport.abort()
-        else:
-            self._timer = self._loop.call_later(self._keepalive, self._ping)
+            return
+        if self._unanswered_since is None and now >= self._ping_at:
+            self._unanswered_since, self._ping_at = now, now + self._keepalive
+            self._call.ping()
+            self._flush()
+        if self._call.end is None:
+            self._timer = self._loop.call_later(min(self._keepalive, _PONGS_WITHIN), self._watch)
 
 
 async def connect(server: Server, largest: int, keepalive: float) -> Link:

@@ -1,0 +1,244 @@
+"""The service follows the control plane that Envoy Gateway and Envoy AI Gateway run, in whatever that does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testing.certificates import Authority
+from testing.control_plane import limit, resource
+from testing.go_control_plane import GoControlPlane, Tls
+from testing.service import Caller, Service, calling
+from testing.waiting import wait_for
+
+QUICK = {"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": "50ms", "XDS_CLIENT_BACKOFF_MAX_INTERVAL": "100ms"}
+LOADED = "configuration loaded"
+
+pytestmark = pytest.mark.e2e
+
+
+class Files:
+    """The certificates of both sides, as Envoy Gateway makes them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = Authority()
+        self.directory = directory
+        self.ca = self.authority.write(directory, "ca")
+        self.plane = Tls(
+            *self.authority.issue("envoy-gateway", "127.0.0.1").write(directory, "plane"), self.ca
+        )
+        self.ours = self.authority.issue("*.envoy-gateway-system").write(directory, "tls")
+
+    def environment(self, plane: GoControlPlane) -> dict[str, str]:
+        """What Envoy Gateway gives to the container, but for addresses and Redis."""
+        return {
+            "BACKEND_TYPE": "memory",
+            "CONFIG_TYPE": "GRPC_XDS_SOTW",
+            "CONFIG_GRPC_XDS_SERVER_URL": f"eg={plane.address}",
+            "CONFIG_GRPC_XDS_NODE_ID": "envoy-ratelimit",
+            "CONFIG_GRPC_XDS_SERVER_USE_TLS": "true",
+            "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": self.ours[0],
+            "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": self.ours[1],
+            "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": self.ca,
+            "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "envoy-gateway",
+            "FORCE_START_WITHOUT_INITIAL_CONFIG": "true",
+            **QUICK,
+        }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def plane(files: Files) -> Iterator[GoControlPlane]:
+    with GoControlPlane(files.plane) as made:
+        yield made
+
+
+def over(plane: GoControlPlane, **settings: str) -> dict[str, str]:
+    return {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_TYPE": "GRPC_XDS_SOTW",
+        "CONFIG_GRPC_XDS_SERVER_URL": plane.address,
+        "CONFIG_GRPC_XDS_NODE_ID": "envoy-ratelimit",
+        **QUICK,
+        **settings,
+    }
+
+
+def wait_for_limit(caller: Caller, domain: str, amount: int) -> None:
+    wait_for(
+        f"{amount} in {domain}",
+        lambda: (
+            caller.status(domain, "team", "dba") == "OK" and caller.limit(domain, "team", "dba") == amount
+        ),
+    )
+
+
+def of(*domains: str, amount: int = 5) -> list[object]:
+    return [resource(domain, limit("team", amount)) for domain in domains]
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_rules_come_with_tls_as_envoy_gateway_has_it(
+    plane: GoControlPlane, files: Files, transport: str
+) -> None:
+    """TLS 1.3 and certificates on both sides. The set is accepted; the same under another version is not loaded again."""
+    plane.send(resource("shop/gw/http", limit("team", 5)), version="1")
+    with (
+        Service({**files.environment(plane), "GRPC_TRANSPORT": transport}) as service,
+        calling(service.grpc) as caller,
+    ):
+        wait_for_limit(caller, "shop/gw/http", 5)
+        assert ("envoy-ratelimit", 0) == (plane.wait_for("1").node, plane.asked[0].code)
+        assert ("", "") == (plane.asked[0].version, plane.asked[0].nonce)
+        for version in "234":
+            plane.send(resource("shop/gw/http", limit("team", 5)), version=version)
+            plane.wait_for(version)
+        assert 1 == len(service.events(LOADED))
+        plane.send(resource("shop/gw/http", limit("team", 6)), version="5")
+        wait_for_limit(caller, "shop/gw/http", 6)
+
+
+def test_a_rejection_is_no_busy_loop_and_a_correction_ends_it(plane: GoControlPlane, files: Files) -> None:
+    """The cache sends a rejected set again at once. The other domains are taken, and the bad one keeps its last good rules."""
+    with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
+        plane.send(resource("a", limit("team", 5)), resource("b", limit("team", 7)), version="1")
+        plane.wait_for("1")
+        plane.send(resource("a", limit("team", 6)), resource("b", limit("team", 8, 9)), version="2")
+        rejected = plane.wait_for("1", error=True)
+        assert (3, True) == (
+            rejected.code,
+            rejected.error.startswith("b: descriptors[0].rate_limit.unit: unknown unit '9'"),
+        )
+        assert [6, 7] == [caller.limit(domain, "team", "dba") for domain in "ab"]
+        began, before = time.monotonic(), len(plane.asked)
+        wait_for("another rejection", lambda: len(plane.asked) > before)
+        assert len(plane.asked) - before <= 2 + (time.monotonic() - began)
+        plane.send(resource("a", limit("team", 6)), resource("b", limit("team", 8)), version="3")
+        plane.wait_for("3")
+        assert 8 == caller.limit("b", "team", "dba")
+        assert 0 == service.metric("ratelimit_service_config_rejected")
+
+
+def test_another_set_under_the_version_of_before_is_taken(plane: GoControlPlane, files: Files) -> None:
+    """Envoy Gateway counts versions from 1 again when it is started. Meanwhile the last rules hold."""
+    plane.send(resource("a", limit("team", 5)), version="1")
+    with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
+        wait_for_limit(caller, "a", 5)
+        plane.kill()
+        service.wait_for_event("the control plane is away")
+        assert 5 == caller.limit("a", "team", "dba")
+        plane.start()
+        plane.send(resource("a", limit("team", 6)), version="1")
+        wait_for_limit(caller, "a", 6)
+
+
+def test_partial_sets_of_a_control_plane_that_has_just_started_take_no_limit_away(
+    plane: GoControlPlane, files: Files
+) -> None:
+    """It sends one after each Gateway that it has translated."""
+    configs = [resource(domain, limit("team", 5)) for domain in "abc"]
+    plane.send(*configs, version="1")
+    with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
+        wait_for_limit(caller, "c", 5)
+        plane.kill()
+        plane.start()
+        for number in (1, 2, 3):
+            plane.send(*configs[:number], version=f"1{number}")
+            plane.wait_for(f"1{number}")
+            assert [5, 5, 5] == [caller.limit(domain, "team", "dba") for domain in "abc"]
+        assert ["b, c"] == [
+            event["domains"] for event in service.everything() if "stopped sending" in event["@message"]
+        ]
+
+
+@pytest.mark.parametrize("absent", [False, True], ids=["with a version", "without"])
+def test_an_empty_set_ends_rules_after_their_grace(plane: GoControlPlane, files: Files, absent: bool) -> None:
+    """Also on a new call, on which the cache stays silent where it is told its own version, or none."""
+    plane.send(resource("a", limit("team", 5)), version="1")
+    environment = {**files.environment(plane), "XDS_DOMAIN_GRACE": "500ms"}
+    with Service(environment) as service, calling(service.grpc) as caller:
+        wait_for_limit(caller, "a", 5)
+        plane.kill()
+        plane.start()
+        plane.send_nothing() if absent else plane.send(version="1")
+        wait_for("the set", lambda: len(plane.asked) >= 4)
+        assert 5 == caller.limit("a", "team", "dba")
+        wait_for("the end of the rules", lambda: caller.limit("a", "team", "dba") == 0)
+
+
+def test_a_control_plane_that_leaves_need_not_wait_for_us(plane: GoControlPlane, files: Files) -> None:
+    """GracefulStop waits for every call; ours ends with GOAWAY, and the next control plane is found."""
+    plane.send(resource("a", limit("team", 5)), version="1")
+    with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
+        wait_for_limit(caller, "a", 5)
+        assert 0 == plane.leave()
+        plane.start()
+        plane.send(resource("a", limit("team", 6)), version="1")
+        wait_for_limit(caller, "a", 6)
+
+
+def test_pings_more_often_than_the_servers_want_cost_a_call_and_no_limit(
+    plane: GoControlPlane, files: Files
+) -> None:
+    """gRPC's servers answer them with GOAWAY; XDS_KEEPALIVE is above their five minutes by default."""
+    plane.send(resource("a", limit("team", 5)), version="1")
+    environment = {**files.environment(plane), "XDS_KEEPALIVE": "100ms"}
+    with Service(environment) as service, calling(service.grpc) as caller:
+        event = service.wait_for_event("the control plane is away")
+        assert "GOAWAY ENHANCE_YOUR_CALM, too_many_pings" in event["why"]
+        assert 5 == caller.limit("a", "team", "dba")
+        wait_for("another call", lambda: len({each.stream for each in plane.asked}) > 1)
+
+
+def test_certificates_are_renewed_with_a_new_ca_without_a_restart(
+    files: Files, plane: GoControlPlane
+) -> None:
+    """What our certificate is refused for is said, and the next attempt has the new files."""
+    plane.send(resource("a", limit("team", 5)), version="1")
+    with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
+        wait_for_limit(caller, "a", 5)
+        plane.kill()
+        renewed = Authority()
+        renewed.write(files.directory, "ca")
+        renewed.issue("envoy-gateway").write(files.directory, "plane")
+        plane.start()
+        service.wait_for_text(r"(its certificate is refused|unknown ca|certificate unknown|bad certificate)")
+        renewed.issue("*.envoy-gateway-system").write(files.directory, "tls")
+        plane.send(resource("a", limit("team", 6)), version="2")
+        wait_for_limit(caller, "a", 6)
+
+
+def test_a_node_that_is_not_known_is_never_answered_and_the_log_says_so() -> None:
+    """Envoy Gateway has one snapshot, for one node id."""
+    with GoControlPlane(node="another") as plane:
+        plane.send(resource("a", limit("team", 5)), version="1")
+        with Service(over(plane)) as service:
+            wait_for("the request", lambda: plane.asked)
+            assert (500, "unhealthy: config") == service.health()
+
+
+def test_a_set_of_megabytes_is_taken() -> None:
+    """envoyproxy/ratelimit stays with its old rules from 4 MiB on."""
+    with GoControlPlane() as plane:
+        configs = [
+            resource(
+                f"d{place}", *(limit(f"{'key' * 30}{number}", 5) for number in range(520)), limit("team", 5)
+            )
+            for place in range(100)
+        ]
+        assert 5 * 2**20 < sum(len(each.SerializeToString()) for each in configs)
+        plane.send(*configs, version="1")
+        with Service(over(plane)) as service, calling(service.grpc) as caller:
+            plane.wait_for("1")
+            assert 5 == caller.limit("d99", "team", "dba")
+            plane.send(*configs[:-1], resource("d99", limit("team", 6)), version="2")
+            plane.wait_for("2")
+            assert 6 == caller.limit("d99", "team", "dba")
+            assert 99 * 521 + 1 == service.metric("ratelimit_service_config_rules")

@@ -1,0 +1,24 @@
+# Make sure that the tests of rules over xDS have the control plane of Envoy Gateway and Envoy AI Gateway: build/control-plane, which is
+# built from go-control-plane by the hashes in tools/control_plane/go.sum. That takes about a minute on two cores, once. Where it cannot
+# be built, this says so, and those tests are skipped.
+set -eu
+cd "$(dirname "$0")/.."
+
+without() {
+    echo "rules over xDS are not tested with go-control-plane here: $1" >&2
+    exit 0
+}
+
+if [ build/control-plane -nt tools/control_plane/go.sum ] && [ build/control-plane -nt tools/control_plane/main.go ]; then exit 0; fi
+if ! command -v go >/dev/null; then without 'go is not installed'; fi
+echo 'building a control plane (about a minute, once) ...'
+mkdir -p build
+log=$PWD/build/control-plane.log
+if ! (
+    cd tools/control_plane
+    timeout 900 go build -trimpath -ldflags '-s -w' -o ../../build/control-plane.new .
+) >"$log" 2>&1; then
+    rm -f build/control-plane.new
+    without "it cannot be built, as build/control-plane.log says: $(tail -n 1 "$log")"
+fi
+mv build/control-plane.new build/control-plane
