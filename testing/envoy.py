@@ -74,7 +74,9 @@ class EnvoyProcess:
     def _listeners(self) -> dict[str, str]:
         told = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False).json()
         sockets = {
-            each["name"]: each["local_address"]["socket_address"] for each in told["listener_statuses"]
+            each["name"]: each["local_address"]["socket_address"]
+            for each in told["listener_statuses"]
+            if "socket_address" in each["local_address"]
         }
         return {name: f"{at['address']}:{at['port_value']}" for name, at in sockets.items()}
 
