@@ -1,0 +1,185 @@
+"""A control plane does everything wrong while callers charge two replicas: no limit is gone for a moment, and the books are exact."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from grpc import aio
+
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.proto.xds_pb2 import RateLimitConfig
+from ratelimit_service.transports.grpc_method import PATH
+from testing.control_plane import ControlPlane, Peer, limit, resource
+from testing.servers import RedisServer
+from testing.service import Service
+from tests.faults.callers import charge, counted_in
+
+OVER = RateLimitResponse.Code.OVER_LIMIT
+CALLERS = 8
+SLOWEST = 0.1
+"""Seconds of 99 answers in a hundred, on whatever machine; docs/xds.md has what was measured."""
+
+BETWEEN_TWO = 60
+"""Answers from each replica between two steps of the control plane."""
+
+LEDGER = resource("ledger", limit("team", 4_000_000_000, "year"))
+CLOSED = resource("closed", limit("team", 0, "year"))
+BAD = resource("closed", limit("team", 1_000_000, 9))
+OTHER = resource("other", limit("team", 1, "year"))
+HUGE = [
+    resource(f"huge/{domain}", *(limit(f"{'k' * 2_000}{key}", 1, "year") for key in range(50)))
+    for domain in range(50)
+]
+
+
+def check() -> bytes:
+    """A request that a rule refuses, whenever it is in force."""
+    request = RateLimitRequest(domain="closed")
+    request.descriptors.add().entries.add(key=b"team", value=b"x")
+    return request.SerializeToString()
+
+
+class Replica:
+    """A service, and callers that charge it and are refused by it."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.charged = Counter[str]()
+        self.let_through = 0
+        self.latencies: list[float] = []
+        self._ended = False
+
+    async def call(self, number: int) -> None:
+        team = f"t{number % 4}"
+        async with aio.insecure_channel(
+            self.service.grpc, options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
+            turn = number
+            while not self._ended:
+                turn += 1
+                hits = turn % 5 + 1
+                began = time.perf_counter()
+                await method(charge(team, hits), timeout=20)
+                self.charged[team] += hits
+                answer = await method(check(), timeout=20)
+                self.latencies += [(time.perf_counter() - began) / 2]
+                self.let_through += answer.overall_code != OVER
+
+    async def more(self) -> None:
+        """Return when some more calls were answered."""
+        least = len(self.latencies) + BETWEEN_TWO
+        while len(self.latencies) < least:
+            await asyncio.sleep(0.005)
+
+    def end(self) -> None:
+        self._ended = True
+
+
+def started(plane: ControlPlane, redis: RedisServer, transport: str) -> Service:
+    return Service(
+        {
+            "BACKEND_TYPE": "redis",
+            "REDIS_URL": redis.address,
+            "CONFIG_TYPE": "GRPC_XDS_SOTW",
+            "CONFIG_GRPC_XDS_SERVER_URL": f"eg={plane.address}",
+            "GRPC_TRANSPORT": transport,
+            "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": "50ms",
+            "XDS_CLIENT_BACKOFF_MAX_INTERVAL": "100ms",
+            # So long that no time of grace ends in here, however slow the machine is: no limit may be gone, not even for a moment.
+            "XDS_DOMAIN_GRACE": "10m",
+        }
+    )
+
+
+async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_is_counted_once(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """Killed, started again with partial sets, bad, empty and huge ones, other types, resets, GOAWAY; on either transport."""
+    plane = ControlPlane()
+    await plane.start()
+    plane.send(LEDGER, CLOSED)
+    replicas = [
+        Replica(await asyncio.to_thread(started, plane, redis_server, transport))
+        for transport in ("grpcio", "native")
+    ]
+    for replica in replicas:
+        await asyncio.to_thread(replica.service.wait_for_event, "configuration loaded")
+        await asyncio.to_thread(replica.service.wait_for_event, "the store is reached")
+
+    async def followed(step: Callable[[], Awaitable[None] | None], wanted: Callable[[], bool]) -> None:
+        """Do something, and go on when both replicas have taken note of it and callers have called again."""
+        done = step()
+        if done is not None:
+            await done
+        async with asyncio.timeout(60):
+            while not wanted():
+                await asyncio.sleep(0.005)
+        for replica in replicas:
+            await replica.more()
+
+    def accepted() -> bool:
+        """Whether both replicas wait for another set with the version of this one."""
+        return [peer.waits_with for peer in plane.peers] == [plane.version] * 2
+
+    def rejected(before: int) -> Callable[[], bool]:
+        return lambda: len(plane.rejections) >= before + 2
+
+    def sends(*configs: RateLimitConfig) -> Callable[[], None]:
+        return lambda: plane.send(*configs)
+
+    def everybody(act: Callable[[Peer], None]) -> Callable[[], None]:
+        def done() -> None:
+            for peer in tuple(plane.peers):
+                act(peer)
+
+        return done
+
+    async def restarts(*configs: RateLimitConfig) -> None:
+        await plane.stop()
+        plane.version, plane.resources = "", []
+        await plane.start()
+        plane.send(*configs, version="1")
+
+    async def steps() -> None:
+        await followed(lambda: restarts(OTHER), accepted)  # a partial set, with neither of the two domains
+        await followed(sends(OTHER, LEDGER), accepted)
+        await followed(sends(OTHER, LEDGER, CLOSED), accepted)
+        before = len(plane.rejections)
+        await followed(sends(LEDGER, BAD), rejected(before))
+        await followed(lambda: restarts(LEDGER, CLOSED), accepted)
+        await followed(sends(), accepted)  # an empty set
+        await followed(sends(LEDGER, CLOSED, *HUGE), accepted)
+        await followed(sends(LEDGER, CLOSED), accepted)
+        await followed(plane.stop, lambda: not plane.peers)
+        await followed(lambda: restarts(LEDGER, CLOSED, *HUGE[:5]), accepted)
+        for act in (Peer.reset, Peer.goaway, Peer.cut):
+            await followed(everybody(act), accepted)
+        plane.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+        before = len(plane.rejections)
+        await followed(sends(OTHER), rejected(before))
+        plane.type_url = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
+        await followed(lambda: restarts(LEDGER, CLOSED), accepted)
+
+    try:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as callers:
+            for replica in replicas:
+                for number in range(CALLERS // 2):
+                    callers.create_task(replica.call(number))
+            try:
+                await steps()
+            finally:
+                for replica in replicas:
+                    replica.end()
+    finally:
+        for replica in replicas:
+            replica.service.kill()
+        await plane.stop()
+    assert [0, 0] == [replica.let_through for replica in replicas]
+    charged = replicas[0].charged + replicas[1].charged
+    assert charged == counted_in(redis_server)
+    latencies = sorted(replicas[0].latencies + replicas[1].latencies)
+    assert latencies[int(len(latencies) * 0.99)] < SLOWEST
