@@ -138,7 +138,7 @@ async def test_in_strict_mode_nothing_is_taken_where_anything_is_wrong(
     plane.send(A2, B2)
     following.clock.advance(1)
     await following.until(lambda: following.book.amounts() == {"a": [6], "b": [6]})
-    assert not plane.requests[-1].HasField("error_detail")
+    await following.until(lambda: not plane.requests[-1].HasField("error_detail"))
 
 
 @pytest.mark.parametrize("strict", [False, True])
