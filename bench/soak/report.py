@@ -99,7 +99,7 @@ def table(soaked: Soaked) -> str:
         ("tokens lost, counted twice", f"{lost}, {doubled}"),
         *(
             (
-                f"{fault.name} for {fault.ended - fault.began:.1f} s until all was settled",
+                f"{fault.name}, and all is settled after {fault.ended - fault.began:.1f} s",
                 f"{by_fault[fault.name]:,} requests and {fault.charge_errors:,} calls of Envoy got an error",
             )
             for fault in away

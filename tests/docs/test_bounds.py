@@ -34,6 +34,7 @@ from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.transports import codec, grpcio
 from ratelimit_service.transports.native import _http2, calls, connection, health, peers
+from ratelimit_service.transports.native import reflection as native_reflection
 
 from .documents import ROOT
 from .documents import tables as tables_of
@@ -70,6 +71,10 @@ BOUNDS = {
     "native: bytes that a connection counts": f"{connection.COST}",
     "native: streams of a connection at once": f"{_http2.STREAMS}",
     "native: health watches of a connection": f"{health._MOST_WATCHES}",
+    "native: streams of reflection of a connection": f"{native_reflection._MOST_STREAMS}",
+    "grpcio: streams of reflection at once": f"{grpcio._MOST_REFLECTIONS}",
+    "bytes of a question of reflection": f"{_http2.PART_BYTES}",
+    "native: bytes of answers of reflection that a caller has not read": f"{_http2.UNSENT_ANSWERS}",
     "native: bytes of headers and trailers of a request, decoded": f"{_http2.HEADER_BYTES}",
     "native: time until a request has arrived in full, GRPC_REQUEST_TIMEOUT": DEFAULTS[
         "GRPC_REQUEST_TIMEOUT"

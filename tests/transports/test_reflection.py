@@ -33,6 +33,7 @@ SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 VERSIONS = ("v1", "v1alpha")
 NOT_FOUND, INVALID_ARGUMENT = 5, 3
 LARGEST = 4_096
+"""Bytes of a question."""
 
 
 def path(version: str) -> str:
@@ -197,6 +198,13 @@ async def test_what_is_no_question_ends_the_stream(
     """After the answers to those before it; other calls of the connection are served."""
     assert (before, code) == await failing(served, *[LIST] * before, wrong)
     assert [] != (await served.call(CHECK)).statuses
+
+
+@pytest.mark.parametrize(("size", "answers"), [(LARGEST, 1), (LARGEST + 1, 0)])
+async def test_a_question_has_at_most_so_many_bytes(served: Served, size: int, answers: int) -> None:
+    """The same with both transports: each has the bound in a place of its own."""
+    question = symbol("x" * (LARGEST - 3)).SerializeToString() + bytes((0x78, 0)) * 2
+    assert (answers, size) == ((await failing(served, question[:size]))[0], len(question[:size]))
 
 
 async def test_an_open_stream_does_not_hold_up_the_stop(start: Start) -> None:

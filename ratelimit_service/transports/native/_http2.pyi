@@ -10,6 +10,8 @@ from .connection import Connection
 STREAMS: int
 HEADER_BYTES: int
 ABUSE: int
+PART_BYTES: int
+UNSENT_ANSWERS: int
 
 def library_version() -> tuple[int, str]: ...
 
