@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from testing.service import COMMAND, Service, calling, inherited
+from testing.certificates import Authority
+from testing.service import COMMAND, Service, calling, inherited, port_of
 from testing.waiting import wait_for
 
 from .conftest import Command
@@ -198,6 +199,20 @@ def test_a_service_that_is_not_there_is_named(
     for name, addresses in (("theirs", ("127.0.0.1:1", there)), ("ours", (there, "127.0.0.1:1"))):
         code, _, err = command("compare", "--theirs", addresses[0], "--ours", addresses[1], *options)
         assert (1, f"{name} cannot be reached within 0.2 s\n") == (code, err)
+
+
+def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path) -> None:
+    """With the CA that is named; without it neither is reached."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost").write(tmp_path)
+    tls = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificate, "GRPC_SERVER_TLS_KEY": key}
+    with Service({"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", **tls}) as service:
+        address = f"localhost:{port_of(service.grpc)}"
+        asked = ("compare", "--theirs", address, "--ours", address, "--rules", str(rules), "--checks-only")
+        limited = ("--requests", "20", "--timeout", "5", "--theirs-tls", "--ours-tls")
+        done = command(*asked, *limited, "--ca", authority.write(tmp_path))
+        assert (0, "20 requests: 20 answered alike, 0 differ without one\n") == (done.code, done.out)
+        assert 1 == command(*asked, "--timeout", "0.3").code
 
 
 # The mirror

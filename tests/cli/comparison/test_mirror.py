@@ -18,6 +18,7 @@ from ratelimit_service.cli.comparison.report import Report
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import METHOD, PATH, SERVICE
+from testing.certificates import Authority
 
 from .answering import answer, request, status
 
@@ -278,6 +279,21 @@ def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
     alone = overlaps.begin(request("a", hits=1))
     assert [0] == overlaps.end(alone)
     assert ({}, {}) == (dict(overlaps._open), dict(overlaps._begun))
+
+
+async def test_callers_may_need_tls() -> None:
+    """With a certificate the mirror's port has it, whatever the services behind it have."""
+    theirs, _ = replying(9)
+    authority = Authority()
+    certificate, key = authority.issue("localhost")
+    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    async with server(theirs) as one, aio.insecure_channel(one) as channel:
+        mirror = Mirror(channel, channel, Report(put=lambda line: None), timeout=5)
+        await mirror.start("127.0.0.1:0", credentials)
+        address = mirror.address.replace("127.0.0.1", "localhost")
+        async with aio.secure_channel(address, authority.channel()) as caller:
+            assert await caller.unary_unary(PATH, None, None)(ASKED)
+        await mirror.stop()
 
 
 async def test_a_port_that_is_taken_is_told() -> None:
