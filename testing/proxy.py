@@ -95,7 +95,7 @@ class Proxy:
     ) -> None:
         """Each piece goes on `delay` after it came, whatever is on its way before it."""
         loop = asyncio.get_running_loop()
-        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        in_flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def read() -> None:
             data = b"..."
@@ -104,12 +104,12 @@ class Proxy:
                     data = await reader.read(65_536)
                 except ConnectionError:
                     data = b""
-                under_way.put_nowait((loop.time() + self.delay, data))
+                in_flight.put_nowait((loop.time() + self.delay, data))
 
         reading = asyncio.create_task(read())
         try:
             while True:
-                due, data = await under_way.get()
+                due, data = await in_flight.get()
                 if not data:
                     break
                 if due > loop.time():

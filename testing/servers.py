@@ -16,7 +16,7 @@ PATIENCE = 15.0
 """Seconds until a server that does not answer is given up; only a failing test ever waits for so long."""
 
 _ATTEMPTS = 10
-_BETWEEN_LOOKS = 0.01
+_ROUND = 0.01
 
 
 def free_port() -> int:
@@ -175,7 +175,7 @@ class RedisServer:
             if self._ping():
                 return True
             try:
-                self._process.wait(_BETWEEN_LOOKS)
+                self._process.wait(_ROUND)
             except subprocess.TimeoutExpired:
                 continue
             return False

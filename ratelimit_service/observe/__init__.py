@@ -1,1 +1,1 @@
-"""What can be seen of the service from outside: metrics and logs."""
+"""Observability: metrics, logs, and reports of thresholds."""

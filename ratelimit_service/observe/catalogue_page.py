@@ -1,4 +1,4 @@
-"""docs/metrics.md: the catalogue as a table, and what holds for all metrics."""
+"""docs/metrics.md: the catalogue as a table, and the conventions of all metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .catalogue import CATALOGUE
 
 
 def markdown() -> str:
-    """docs/metrics.md."""
+    """Return docs/metrics.md."""
     rows = "\n".join(
         f"| `{info.name}` | {info.kind} | {', '.join(f'`{label}`' for label in info.labels)} "
         f"| {'yes' if info.upstream else ''} | {info.meaning} |"
@@ -18,59 +18,57 @@ def markdown() -> str:
 _PAGE = """\
 # Metrics
 
-`GET /metrics` on port 9090 (`PROMETHEUS_ADDR`, `PROMETHEUS_PATH`), in the Prometheus text format. Values are
-those of the moment of the scrape.
+`GET /metrics` on port 9090 (`PROMETHEUS_ADDR`, `PROMETHEUS_PATH`), in the Prometheus text format, with the values at the
+time of the scrape.
 
-Metrics marked "upstream" have the name and the labels that envoyproxy/ratelimit gives them, so dashboards and
-alerts made for it go on working. No counter ends in `_total`, and there are no `_created` series. Dashboards and alerts
-that are ready to use: [monitoring.md](monitoring.md).
+Metrics marked "upstream" have the same name and labels as in envoyproxy/ratelimit, so its dashboards and alerts keep
+working. No counter ends in `_total`, and there are no `_created` series. [monitoring.md](monitoring.md) has dashboards and
+alerts to install.
 
 | metric | type | labels | upstream | meaning |
 |---|---|---|---|---|
 {rows}
 
-The `process_*` metrics (CPU, memory, open files) are shown as well.
+The `process_*` metrics (CPU, memory, open files) follow.
 
 ## Labels
 
-- `domain`, `key1`, `key2`: the domain and the first two levels of the statistics path of a limit. A level is
-  the `key`, or `key_value` where the rule names a value, or where `detailed_metric` or `value_to_metric` asks
-  for the one that came. Levels beyond the second are summed into these. `key2` is not there where a path has one
-  level.
-- As upstream does, `:` and `|` in a level become `_`, and so do the dots of an IPv4 address. Unlike upstream,
-  other dots stay within their level, and what cannot be printed is written as a backslash escape.
-- A label value of more than 200 characters is cut, and says how long it was.
-- `path`: the path of the rule with its domain in front, as `/rlconfig` shows it; `override` for a limit that
-  came with the request.
-- `window`: the window as counter keys name it: `minute`, `15minute`. `path` and `window` are what `rule_` and `budget_`
-  metrics have in common, and can be [joined](monitoring.md#join-metrics) by.
-- `rule`: with `budget_` metrics the name of the limit, where it has one, and else the path; with `rule_` metrics the path.
-- `unit`: the same as `window`, with `rule_` metrics.
-- `share`: the part of the limit, as a number: `0.8`.
-- `bucket`: the descriptor, as `key=value,key=value`; for values that share a bucket (`share_threshold`), what
-  they have in common, as the counter key has it.
+- `domain`, `key1`, `key2`: the domain and the first two levels of the statistics path of a limit. A level is the `key`,
+  or `key_value` if the rule has a value, or if `detailed_metric` or `value_to_metric` adds the value of the request.
+  Deeper levels are summed into these. A path with one level has no `key2`.
+- As in upstream, `:` and `|` in a level become `_`, and so do the dots of an IPv4 address. Unlike upstream, other dots
+  stay, and unprintable characters become backslash escapes.
+- A label value of more than 200 characters is cut, and its length is added.
+- `path`: the path of the rule after its domain, as in `/rlconfig`; `override` for a limit that the request brings.
+- `window`: the window as in counter keys: `minute`, `15minute`. `path` and `window` [join](monitoring.md#join-metrics)
+  `rule_` and `budget_` metrics.
+- `rule`: in `budget_` metrics the name of the limit, or the path if it has no name; in `rule_` metrics the path.
+- `unit`: the same as `window`, in `rule_` metrics.
+- `share`: the share of the limit, as a number: `0.8`.
+- `bucket`: the descriptor, as `key=value,key=value`; for values that share a bucket (`share_threshold`), their common
+  part, as in the counter key.
 
-## Beginnings
+## Initial values
 
-What the rules name is there from their load on, at 0: hits, what was within and over the limit, refusals and missing
-costs of a rule, its thresholds, decisions of a domain, errors. So `increase()` sees the first of each. Whatever else is
-counted begins with its first: series of values that come with requests (`detailed_metric`, `value_to_metric`, overrides),
-and those of the other metrics with labels.
+Series that the rules determine exist from the load on, at 0: hits, hits within and over the limit, refusals and missing
+costs of a rule, its thresholds, decisions of a domain, errors. So `increase()` sees the first event. Other series begin with
+their first event: those with values of requests (`detailed_metric`, `value_to_metric`, overrides), and those of the other
+metrics with labels.
 
-The gauges of a rule with `track` whose keys all have a `value` are there from the load on as well: its counter is read every
-five seconds, and when its window is new. So they are right in each replica, whoever has charged, given back or reset it.
+The gauges of a rule with `track` whose keys all have a `value` exist from the load on, too: its counter is read every five
+seconds, and at the beginning of its window. So each replica shows the current use, no matter which replica changed it.
 
 ## Bounds
 
-A metric has at most `METRICS_MAX_SERIES` series (10,000 by default), whatever strangers send. What would
-be one more is counted in a series whose labels are all `other`, so that sums stay right. Series are never
-dropped before the process ends. `detailed_metric`, `value_to_metric` and overrides are what makes many series.
+A metric has at most `METRICS_MAX_SERIES` series (10,000 by default). Events beyond are counted in a series whose labels are
+all `other`, so that sums stay correct. Series are kept until the process ends. `detailed_metric`, `value_to_metric` and
+overrides create most series.
 
-Tracked buckets come and go. Those with the largest share used are shown, `TRACK_MAX_BUCKETS` of them (1,000 by
-default; a bucket with two windows is two); as many again are summed into `bucket="other"`, by domain, rule and
-window; what has an even smaller share is forgotten until it is asked for again. A window that is over is not
-shown. Replicas that share a store each show what they have seen last, so the truth is the largest of it, but for what was
-given back elsewhere: `max by (domain, rule, bucket, window) (ratelimit_service_budget_used)`.
+Tracked buckets are evicted. The `TRACK_MAX_BUCKETS` buckets (1,000 by default; a bucket with two windows counts twice) with the
+largest shares used are shown; as many again are summed into `bucket="other"`, by domain, rule and window; others are
+dropped until their next request. Ended windows are not shown. Replicas that share a store show what each has last seen. The
+current use is the largest of them, except after a refund on another replica:
+`max by (domain, rule, bucket, window) (ratelimit_service_budget_used)`.
 
-Hits on an unlimited rule, and hits that are given back, have metrics of their own.
+Hits on unlimited rules, and refunded hits, have their own metrics.
 """

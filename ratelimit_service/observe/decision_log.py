@@ -4,8 +4,8 @@
      "verdict": "OK", "overall_verdict": "OK", "rule": "dba-hourly", "window": "hour", "limit": 5000, "used": 4211,
      "remaining": 789, "resets_in": 955}
 
-The lines of a request with several descriptors follow each other, each with its place: `"part": [2, 3]` is the second of three.
-This is where an account of who used how much belongs: metrics have room for a bounded number of buckets only.
+The lines of a request with several descriptors follow each other; `"part": [2, 3]` is the second of three.
+It is the place for accounting by user: metrics have a bounded number of buckets.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..core.windows.blocks import name as window_name
 from .line_writer import LineWriter
 
 _LONGEST = 256
-"""Of a name or a value: longer ones are cut."""
+"""Characters of a name or a value; longer ones are cut."""
 
 Random = Callable[[], float]
-"""A number from 0 to below 1, another one each time."""
+"""Returns a random number from 0 to below 1."""
 
 
 class DecisionLog:
-    """Gives `writer` the lines of decisions.
+    """Formats the lines of decisions and passes them to `writer`.
 
-    Of all requests, or with `refused_only` of those answered OVER_LIMIT, a request is logged with the probability
-    `sample`: with all of its descriptors or not at all.
+    A request is logged with the probability `sample`, with all its descriptors. With `refused_only`, only requests that
+    are answered OVER_LIMIT are.
     """
 
     def __init__(self, writer: LineWriter, *, refused_only: bool, sample: float, random: Random) -> None:
@@ -42,20 +42,20 @@ class DecisionLog:
         self._random = random
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writer."""
         self._writer.start()
 
     def close(self, patience: float) -> None:
-        """Write what is left, for `patience` seconds at most."""
+        """Write the rest, for at most `patience` seconds."""
         self._writer.close(patience)
 
     @property
     def dropped(self) -> int:
-        """Lines, since the start, that could not be written."""
+        """Lines dropped since the start."""
         return self._writer.dropped
 
     def decided(self, plan: Plan, decision: Decision) -> None:
-        """A request was decided."""
+        """Log a request if it is chosen."""
         if self._refused_only and decision.code is not Code.OVER_LIMIT:
             return
         if self._sample < 1 and self._random() >= self._sample:
@@ -93,13 +93,13 @@ def _line(fields: dict[str, Any]) -> bytes:
 
 
 def _hits(request: Request, descriptor: Descriptor) -> int | None:
-    """What the request says that it costs, below 0 for a refund; None where it does not say."""
+    """Return the hits_addend of a descriptor, below 0 for a refund; None if the request has none."""
     hits = descriptor.hits_addend if descriptor.hits_addend is not None else request.hits_addend or None
     return -hits if hits is not None and descriptor.negative else hits
 
 
 def _limit(plan: Plan, planned: PlannedDescriptor, tally: Tally | None) -> dict[str, Any]:
-    """The limit that the status tells of, all None where nothing limits the descriptor; `rule` also where it is free."""
+    """Return the fields of the limit in the status. Without a limit all are None, except the `rule` of an unlimited one."""
     if tally is None:
         rule = _fit(planned.rule.name or str(planned.rule.path)) if planned.rule else None
         return {"rule": rule, **dict.fromkeys(("window", "limit", "used", "remaining", "resets_in"))}

@@ -1,7 +1,7 @@
-"""Samples as Prometheus' text, a few thousand at a time.
+"""Formats samples as Prometheus' text, a thousand at a time.
 
-Ten thousand series of a metric are megabytes. Written in one call they would be held several times over, and some of these
-calls keep every other thread waiting.
+Ten thousand series are megabytes of text. Formatted in one call, they would be in memory several times over, and the call
+would keep the GIL from other threads.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .catalogue import BY_NAME
 from .tables import Sample
 
 _SAMPLES = 1_000
-"""Samples of a chunk."""
+"""Samples in a chunk."""
 
 
 class _Some(Collector):
-    """Some of the samples of a metric, as prometheus-client takes them."""
+    """Some samples of a metric, for prometheus-client."""
 
     def __init__(self, name: str, samples: Iterable[Sample]) -> None:
         info = BY_NAME[name]
@@ -35,13 +35,13 @@ class _Some(Collector):
 
 
 def family(name: str, samples: Iterable[Sample]) -> Iterator[bytes]:
-    """The text of a metric in chunks; nothing where there are no samples."""
+    """Yield the text of a metric in chunks; nothing if there are no samples."""
     rest = iter(samples)
     head = True
     while some := list(islice(rest, _SAMPLES)):
         meaning, kind, lines = generate_latest(_Some(name, some)).split(b"\n", 2)
         if head:
-            # prometheus-client writes these two lines of a counter with `_total` behind the name; upstream has none.
+            # prometheus-client adds `_total` to the name of a counter in these two lines; upstream has none.
             plain = name.encode()
             yield b"\n".join([line.replace(plain + b"_total", plain, 1) for line in (meaning, kind)]) + b"\n"
             head = False
@@ -49,12 +49,12 @@ def family(name: str, samples: Iterable[Sample]) -> Iterator[bytes]:
 
 
 class Process:
-    """The metrics of the process itself: CPU, memory, open files."""
+    """The metrics of the process: CPU, memory, open files."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
-        """All of them, as text."""
+        """Return their text."""
         return generate_latest(self._registry)

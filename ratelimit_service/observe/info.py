@@ -1,4 +1,4 @@
-"""What a metric is: a line of the catalogue."""
+"""A line of the catalogue of metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Kind(StrEnum):
-    """The type of a metric, as the exposition format names it."""
+    """The type of a metric, by its name in the exposition format."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -15,7 +15,7 @@ class Kind(StrEnum):
 
 
 class MetricInfo(NamedTuple):
-    """One metric: `upstream` where envoyproxy/ratelimit has it too, under this name and with these labels."""
+    """A metric. `upstream`: envoyproxy/ratelimit has it under this name, with these labels."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""Writing lines from a thread of its own, so that a reader that is slow, or does not read at all, delays no request."""
+"""Writes lines in a thread, so that a reader that is slow or does not read delays no request."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 Write = Callable[[bytes], None]
-"""Writes all that it is given, however long that takes. Raises OSError."""
+"""Writes all data, however long it takes. Raises OSError."""
 
 MOST_LINES = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 
 
 class LineWriter:
-    """Hands lines to `write`, in their order. What does not fit in beside `most_lines` or `most_bytes` is dropped.
+    """Passes lines to `write` in order. Lines beyond `most_lines` or `most_bytes` are dropped.
 
-    From the writer's thread, `failed` is called with the first error of each series of writes that fail, and `caught_up` with
-    the number of lines that were dropped, once everything that was held since has been written.
+    In the writer's thread, `failed` is called with the first error of each series of failing writes, and `caught_up` with
+    the number of dropped lines, once all lines that were held have been written.
     """
 
     def __init__(
@@ -39,20 +39,20 @@ class LineWriter:
         self._caught_up = caught_up
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
-        self._lines = self._bytes = 0  # held: those that wait, and those being written
+        self._lines = self._bytes = 0  # held: waiting, or being written
         self._closing = False
         self._failing = False
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="line-writer", daemon=True)
         self.dropped = 0
-        """Lines, since the start, that found no room or could not be written."""
+        """Lines since the start without room, or whose write failed."""
 
     def start(self) -> None:
-        """Begin to write; what is put before that waits for it."""
+        """Start the thread. Lines that were put before wait for it."""
         self._thread.start()
 
     def put(self, lines: Sequence[bytes]) -> None:
-        """Have these lines written, all of them or none. Each ends with a newline."""
+        """Queue these lines, or drop all of them. Each ends with a newline."""
         size = sum(map(len, lines))
         with self._changed:
             if (
@@ -68,7 +68,7 @@ class LineWriter:
             self._changed.notify()
 
     def close(self, patience: float) -> None:
-        """Take no more, and wait until what is held has been written, for `patience` seconds at most."""
+        """Accept no more lines, and wait for the rest to be written, for at most `patience` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -80,7 +80,7 @@ class LineWriter:
             failure: Exception | None = None
             try:
                 self._write(b"".join(lines))
-            except Exception as error:  # whatever it is, the next lines may fare better
+            except Exception as error:  # the next write may succeed
                 failure = error
             with self._changed:
                 self._lines -= len(lines)
@@ -97,7 +97,7 @@ class LineWriter:
                 self._caught_up(dropped)
 
     def _next(self) -> list[bytes]:
-        """All that waits, as soon as there is something; nothing once there will be no more."""
+        """Wait for lines and return them; return none after `close`."""
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
@@ -106,15 +106,16 @@ class LineWriter:
 
 
 def to_stdout() -> Write:
-    """Writes to where stdout leads.
+    """Return a function that writes to stdout.
 
-    Not through sys.stdout: a thread that is stuck in there holds its lock, on which the interpreter then fails to exit.
+    It does not use sys.stdout: a thread stuck in a write would hold the lock of sys.stdout, and the interpreter could
+    not exit.
     """
     return _to(sys.stdout, "output")
 
 
 def to_stderr() -> Write:
-    """Writes to where stderr leads, in the same way."""
+    """Return a function that writes to stderr, in the same way."""
     return _to(sys.stderr, "error")
 
 
@@ -122,16 +123,16 @@ def _to(stream: TextIO | None, name: str) -> Write:
     if stream is not None:
         return to_descriptor(stream.fileno())
 
-    def write(data: bytes) -> None:  # started without one: its descriptor is whatever was opened first
+    def write(data: bytes) -> None:  # started without one: its descriptor may be another file
         raise OSError(f"the process has no standard {name}")
 
     return write
 
 
 def to_descriptor(descriptor: int) -> Write:
-    """Writes to an open file descriptor, which may be one that does not block.
+    """Return a function that writes to a descriptor, blocking or not.
 
-    Where stdout and stderr lead to the same place, what is written by one call is not interrupted by the other.
+    If stdout and stderr lead to the same file, their writes do not interleave.
     """
     lock = _lock_of(descriptor)
     room = select.poll()
@@ -150,12 +151,12 @@ def to_descriptor(descriptor: int) -> Write:
 
 
 _LOCKS: dict[tuple[int, int], threading.Lock] = {}
-"""By device and inode: a pipe with two writers."""
+"""By device and inode: a pipe may have two writers."""
 
 
 def _lock_of(descriptor: int) -> threading.Lock:
     try:
         place = os.fstat(descriptor)
-    except OSError:  # closed: writing will say so
+    except OSError:  # it is closed: the write will fail
         return threading.Lock()
     return _LOCKS.setdefault((place.st_dev, place.st_ino), threading.Lock())

@@ -1,4 +1,4 @@
-"""How loading the rules went: counters and gauges."""
+"""The metrics of loading rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .tables import Sample
 
 @dataclass(slots=True)
 class Loads:
-    """The loads of the process. `rejected` is whether something that was read last is not in force."""
+    """The loads of rules. `rejected`: a part of the last configuration is not in force."""
 
     successes: int = 0
     failures: int = 0
@@ -19,17 +19,17 @@ class Loads:
     at: float = 0.0
 
     def loaded(self, rules: int, now: float) -> None:
-        """So many rules came into force."""
+        """Count a load of `rules` rules at `now`."""
         self.successes += 1
         self.rules, self.at, self.rejected = rules, now, False
 
     def failed(self) -> None:
-        """A configuration was refused."""
+        """Count a refused configuration."""
         self.failures += 1
         self.rejected = True
 
     def samples(self) -> Iterator[Sample]:
-        """What a scrape shows."""
+        """Yield the samples."""
         yield Sample("ratelimit_service_config_load_success", {}, self.successes)
         yield Sample("ratelimit_service_config_load_error", {}, self.failures)
         yield Sample("ratelimit_service_config_rejected", {}, self.rejected)

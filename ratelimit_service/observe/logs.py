@@ -1,12 +1,12 @@
-"""The log: one pipeline for our own events and for those of the libraries, on one stream.
+"""The log: one pipeline for the events of the service and of libraries, on one stream.
 
-Whatever is logged may hold a stranger's bytes, so every value comes out escaped: an event is one line, whatever is in
-it. A traceback has several lines, which are marked as its own in text, and one value in JSON. Secrets are masked by the
-name they are logged under, and in URLs. A line that cannot be written is dropped: it is not worth a request. A service writes
-its log from a thread (line_writer.py), because a pipe that nobody reads holds up whatever writes to it.
+Values may contain a stranger's bytes, so every value is escaped: an event is one line. A traceback has several lines in
+text, each with a mark, and is one value in JSON. Secrets are masked by the name of their field, and in URLs. A line that
+cannot be written is dropped, because no line is worth delaying a request. The service writes its log in a thread
+(line_writer.py), because a pipe that nobody reads blocks its writer.
 
-Callers use `structlog.get_logger()`. Where speed matters, they ask for their logger once: a bound logger answers a call
-below the level with a `return None`.
+Callers use `structlog.get_logger()`. Where speed matters, they get their logger once: below the level, a bound logger
+returns at once.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": logging.CRITICAL,
 }
-"""The level names of envoyproxy/ratelimit, and what they are here."""
+"""The level names of envoyproxy/ratelimit, and their levels here."""
 
 LONGEST = 8_192
-"""Characters of one value; what is beyond them is cut off."""
+"""Characters of a value; longer ones are cut."""
 
 OWN = "ratelimit_service"
-"""The logger of the standard library that our own events go through."""
+"""The standard library's logger for the events of the service."""
 
 _HIDDEN = "***"
 _SECRET = re.compile(
@@ -52,12 +52,12 @@ _SECRET = re.compile(
 
 
 def configure(level: str, fmt: str, stream: TextIO | None = None, writer: LineWriter | None = None) -> None:
-    """Log everything from `level` on (a name of upstream's, in any case) to `stream`, which is stderr without one.
+    """Log events from `level` up (upstream's name, in upper or lower case) to `stream`, by default stderr.
 
-    With a `writer`, it writes the lines, and `stream` only tells how: its encoding, and whether it is a terminal.
+    With a `writer`, it writes the lines, and `stream` only determines the encoding and the colours.
 
-    `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries are heard from
-    WARNING on. Can be called again; the last call holds.
+    `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries log from WARNING
+    up. May be called again; the last call applies.
     """
     threshold = LEVELS[level.lower()]
     stream = sys.stderr if stream is None else stream
@@ -98,9 +98,9 @@ _STAMPS: list[Processor] = [
 
 
 def log_what_python_reports() -> None:
-    """Log what Python itself would write to stderr while it runs: warnings, and exceptions that nothing can catch.
+    """Log what Python would write to stderr: warnings, and exceptions that no code can catch.
 
-    As its own lines they would stand between ours, and hold up whatever causes them where nobody reads stderr.
+    Written by Python, they would interrupt the log's format, and block if nobody reads stderr.
     """
     log = structlog.get_logger(OWN)
 
@@ -121,7 +121,7 @@ def log_what_python_reports() -> None:
 
 
 class _Handler(logging.Handler):
-    """Ours among the handlers of the root logger. What cannot be shown or written is dropped."""
+    """The handler of the root logger. Drops what cannot be formatted or written."""
 
     def __init__(self, stream: TextIO | None, writer: LineWriter | None) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def _text(*, colors: bool) -> list[Processor]:
 
 
 def _as_upstream(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The names that envoyproxy/ratelimit gives the fields of its JSON, which go first."""
+    """Rename fields as in envoyproxy/ratelimit's JSON, and put them first."""
     level = str(event.pop("level", "info"))
     return {
         "@timestamp": event.pop("timestamp", ""),
@@ -167,7 +167,7 @@ def _as_upstream(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _mark_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Put something in front of every line of a traceback, so that none of them can pass for an event."""
+    """Mark each line of a traceback, so that none looks like an event."""
     for name in _SEVERAL_LINES:
         if name in event:
             event[name] = "\n".join(f"  | {line}" for line in event[name].split("\n"))
@@ -190,13 +190,13 @@ def _lines(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    if len(text) > 8 * LONGEST:  # a stranger's: none of our URLs is as long
+    if len(text) > 8 * LONGEST:  # a stranger's text: no URL of the settings is as long
         return hide_credentials(fit(text, LONGEST))
     return shorten(hide_credentials(printable(text)), LONGEST)
 
 
 def _fit(name: str, value: object) -> object:
-    """`value` as the log shows it under `name`: plain data, all text of which is one line."""
+    """Return `value` as it is logged under `name`: plain data whose texts are single lines."""
     if value and _SECRET.search(name):
         return _HIDDEN
     if value is None or isinstance(value, bool):

@@ -1,8 +1,7 @@
-"""Counting what happens, for Prometheus and /stats.
+"""The counters of the service, for Prometheus and /stats.
 
-Plain integers in dictionaries, because they are touched for every descriptor of every request. They are
-turned into samples when somebody asks, possibly in another thread: the tables are copied first, which nothing
-can interrupt, and a row that moves on meanwhile does no harm.
+They are plain integers in dictionaries, because every descriptor of every request changes some. A scrape makes samples of
+them, maybe in another thread: it copies the dictionaries first, which is atomic, and a row may change meanwhile.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from .tables import Histogram, Sample, Table, counters, label
 from .thresholds import thresholds
 
 UNKNOWN_DOMAIN = "unknown"
-"""Stands for every domain that no configuration has, and for that of a request that could not be planned."""
+"""The label of domains without a configuration, and of requests that could not be planned."""
 OVERRIDE = "override"
-"""Stands for every rule that a request brings with it."""
+"""The label of all limits that requests bring (`descriptor.limit`)."""
 
 _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
@@ -78,24 +77,24 @@ _RULE_METRICS = (
 
 @record
 class _Rows:
-    """The rows that a planned descriptor counts in: one for its statistics, and one of its rule for each window."""
+    """The rows of a planned descriptor: one of its limit's statistics, and one of its rule for each window."""
 
     limit: list[int]
     windows: list[list[int]]
 
 
 def rule_label(rule: Rule, limit: Limit) -> str:
-    """What a limit is called: its name, or else the path of its rule."""
+    """Return the name of a limit, or the path of its rule."""
     return label(limit.name) if limit.name else path_label(rule)
 
 
 def path_label(rule: Rule) -> str:
-    """The path of a rule; of those that requests bring with them one name for all."""
+    """Return the path of a rule; `override` for limits that requests bring."""
     return OVERRIDE if rule.source == OVERRIDE_SOURCE else label(str(rule.path))
 
 
 def window_label(rule: Rule, limit: Limit) -> str:
-    """The name of a window; of those that requests bring with them only the unit, as there may be any number of them."""
+    """Return the name of a window; only the unit for limits that requests bring, whose multipliers are unbounded."""
     window = limit.window
     return window.unit.name.lower() if rule.source == OVERRIDE_SOURCE else window_name(window)
 
@@ -111,10 +110,10 @@ def _crossing_labels(rule: Rule, limit: Limit, share: str) -> tuple[str, ...]:
 
 
 class Metrics:
-    """Everything that is counted. An Observer (ports.py), also told of loads, calls and round trips.
+    """All metrics: an Observer (ports.py) that also counts loads, calls and round trips.
 
-    `max_series` bounds the series of each metric. With `milliseconds`, response times are shown in that unit,
-    under the same name (PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS).
+    `max_series` bounds the series of each metric. With `milliseconds`, response times are in that unit, under the same
+    name (PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS).
     """
 
     def __init__(self, max_series: int = 10_000, *, milliseconds: bool = False) -> None:
@@ -140,14 +139,14 @@ class Metrics:
         self._gauges: list[Callable[[], Iterable[Sample]]] = []
         self._process = Process()
 
-    # What is told of.
+    # Counting.
 
     def decided(self, plan: Plan, decision: Decision) -> None:
-        """A request was decided (ports.Observer)."""
+        """See ports.Observer."""
         self.count(plan, decision)
 
     def count(self, plan: Plan, decision: Decision) -> bool:
-        """Count a decision; whether there is more to it: a bucket that is used up, or whose rule is watched."""
+        """Count a decision. Return whether a bucket is exhausted, or its rule has `warn_at` or `track`."""
         code = decision.code
         if plan.known_domain:
             domain = plan.request.domain
@@ -189,7 +188,7 @@ class Metrics:
         return more
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
-        """A request was answered with an error (ports.Observer)."""
+        """See ports.Observer."""
         self._errors.row(("redis_error" if isinstance(error, StoreError) else "service_error",))[0] += 1
         self._count_request(plan, "error")
         if plan is None:
@@ -200,54 +199,54 @@ class Metrics:
                 self._count_addend(planned, addend)
 
     def requested(self, method: str, seconds: float, calls: int = 1) -> None:
-        """Calls of a gRPC method were answered, each after so many seconds."""
+        """Count answered calls of a gRPC method, and the seconds of each."""
         self._calls.row((method,))[0] += calls
         self._times.row((method,)).observe(seconds * self._scale, calls)
 
     def observe_store(self, seconds: float) -> None:
-        """A round trip to the store took so many seconds."""
+        """Count a round trip to the store."""
         self._store.observe(seconds)
 
     def config_loaded(self, tree: RuleTree, now: float) -> None:
-        """Rules came into force at `now`, seconds since 1970."""
+        """Count rules that came into force at `now`, in Unix seconds."""
         self._loads.loaded(len(tree.rules), now)
-        # It is by rule, and those before are on their way out.
+        # Its keys are rules; `config_replaced` releases those of the previous ones.
         self._former_rows, self._row_of_rule = self._row_of_rule, {}
 
     def config_replaced(self) -> Generator[None, None, None]:
-        """Release what was remembered of the rules before, a step for each of them."""
+        """Release what was remembered of the previous rules, in a step for each."""
         while self._former_rows:
             self._former_rows.popitem()
             yield
 
     def config_failed(self) -> None:
-        """A configuration was refused."""
+        """Count a refused configuration."""
         self._loads.failed()
 
     def config_rejected(self, rejected: bool) -> None:
-        """Whether something that was read last is refused still (loading/rulebook.py)."""
+        """Set whether a part of the last configuration is refused (loading/rulebook.py)."""
         self._loads.rejected = rejected
 
     def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
-        """Somebody was told that this share of a budget is used (thresholds.py)."""
+        """Count a reported crossing (thresholds.py)."""
         self._crossings.row(_crossing_labels(rule, limit, share))[0] += 1
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
-        """Show what `read` returns under `name`: a metric of the catalogue, without labels, that is not shown yet."""
+        """Show the result of `read` as the metric `name`, which has no labels and is not shown yet."""
         info = BY_NAME[name]
         if info.labels or info.kind is Kind.HISTOGRAM or name in [sample.name for sample in self.counters()]:
             raise ValueError(f"{name} cannot be watched: it is shown already")
         self._watched[name] = read
 
     def show(self, gauges: Callable[[], Iterable[Sample]]) -> None:
-        """Show what `gauges` returns: samples of labelled gauges of the catalogue, each series once."""
+        """Show the samples that `gauges` returns, each series once."""
         self._gauges.append(gauges)
 
     def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
-        """Show from the load on what is known by then, at 0: of a series that begins with 1, `increase` never sees the 1.
+        """Show the series of these rules at 0: `increase` misses the first 1 of a series that begins with it.
 
-        A step for each rule, because all of them take long: it may be done in slices, or in another thread, while requests are
-        counted.
+        There is a step for each rule, so that a load of many rules can be sliced, or run in another thread, while requests
+        are counted.
         """
         for domain in (*tree.domains, UNKNOWN_DOMAIN):
             for outcome in _OUTCOMES:
@@ -257,9 +256,7 @@ class Metrics:
             self._errors.expect((error,))
         for rule in tree.rules:
             domain = rule.path.domain
-            if (
-                not rule.detailed_metric
-            ):  # else its series have values in their names, which only callers know
+            if not rule.detailed_metric:  # otherwise labels have values that only requests know
                 columns = _EXPECTED_OF_A_LIMIT if rule.limits else (_UNLIMITED,)
                 self._limits.expect((domain, *rule.path.levels[:2]), columns)
             for limit in rule.limits:
@@ -279,7 +276,7 @@ class Metrics:
         self._decisions.row((domain, outcome))[0] += 1
 
     def _verdicts_in(self, domain: str) -> tuple[list[int], list[int]]:
-        """The rows of what was let through in a domain of the configuration, and of what was refused."""
+        """Return the rows of the decisions OK and OVER_LIMIT in a configured domain."""
         rows = self._verdicts[domain] = (
             self._decisions.row((domain, "ok")),
             self._decisions.row((domain, "over_limit")),
@@ -287,7 +284,7 @@ class Metrics:
         return rows
 
     def _count_addend(self, planned: PlannedDescriptor, addend: int) -> _Rows:
-        """Count the hits_addend of a descriptor, whatever the answer is."""
+        """Count the hits_addend of a descriptor, independent of the answer."""
         rows: _Rows = planned.memo or self._rows(planned)
         if not planned.windows:
             rows.limit[_UNLIMITED] += abs(addend)
@@ -308,7 +305,7 @@ class Metrics:
                 (planned.memo or self._rows(planned)).windows[0][_RULE_COST_MISSING] += 1
 
     def _rows(self, planned: PlannedDescriptor) -> _Rows:
-        """Look up the rows of a descriptor, once for all requests that share it."""
+        """Look up the rows of a descriptor, once for all requests that share its plan."""
         rule, stat = planned.rule, planned.stat
         assert rule is not None and stat is not None
         rows = planned.memo = _Rows(
@@ -318,37 +315,35 @@ class Metrics:
         return rows
 
     def _rule(self, rule: Rule, limit: Limit) -> list[int]:
-        rule = (
-            rule.original or rule
-        )  # an amended rule counts as its original, and goes before the next reload
+        rule = rule.original or rule  # an amended rule counts as its original
         row = self._row_of_rule.get((rule, limit.window))
         if row is not None:
             return row
         row = self._rules.row(_rule_labels(rule, limit))
-        if rule.source != OVERRIDE_SOURCE:  # made for one request, so not worth remembering
+        if rule.source != OVERRIDE_SOURCE:  # made for one request
             self._row_of_rule[rule, limit.window] = row
         return row
 
-    # What is shown.
+    # Samples.
 
     def chunks(self) -> Iterator[bytes]:
-        """All metrics in Prometheus' text format 0.0.4, a chunk at a time. Slow with many series: go through it in a thread."""
+        """Yield all metrics in chunks of Prometheus' text format 0.0.4. Slow with many series: iterate in a thread."""
         for name, samples in self._families():
             yield from family(name, samples)
         yield self._process.text()
 
     def text(self) -> bytes:
-        """The same in one piece."""
+        """Return all metrics in Prometheus' text format 0.0.4."""
         return b"".join(self.chunks())
 
     def counters(self) -> Iterator[Sample]:
-        """Every counter and gauge. As with upstream, a labelled counter is there once it has counted."""
+        """Yield every counter and gauge. As in upstream, a labelled counter exists once it has counted."""
         for name, samples in self._families():
             if BY_NAME[name].kind is not Kind.HISTOGRAM:
                 yield from samples
 
     def _families(self) -> Iterator[tuple[str, Iterable[Sample]]]:
-        """The samples of each metric, in the order of the catalogue."""
+        """Yield the samples of each metric, in the order of the catalogue."""
         columns = {
             name: (table, column) for table in self._tables for column, name in enumerate(table.metrics)
         }
@@ -365,7 +360,7 @@ class Metrics:
                 yield info.name, single.get(info.name, ())
 
     def _single(self) -> Iterator[Sample]:
-        """What is in no table."""
+        """Yield the samples that no table has."""
         yield Sample("ratelimit_service_global_shadow_mode", {}, self._shadowed)
         yield from self._loads.samples()
         yield Sample("ratelimit_service_build_info", {"version": self._version}, 1)
@@ -383,7 +378,7 @@ class Metrics:
 
 
 def _samples(table: Table[list[int]], column: int) -> Iterator[Sample]:
-    """Those of one column of a table."""
+    """Yield the samples of a column."""
     name = table.metrics[column]
     for labels, row, expected in table.labelled():
         if row[column] or column in expected:

@@ -1,4 +1,4 @@
-"""Everybody who is told of a decision, in one place: metrics, logs, thresholds and tracked buckets."""
+"""Passes each decision to metrics, logs, thresholds and tracked buckets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .tracking import Tracker
 
 
 class Observers:
-    """The service's Observer (ports.py). A bucket that is refused is a line in the log, once in its window."""
+    """The service's Observer (ports.py). Logs a refused bucket once in its window."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Observers:
         self._decision_log = decision_log
         self._refusals = OncePerWindow()
         self._log = structlog.get_logger("ratelimit_service.refusals")
-        metrics.watch("ratelimit_service_refusals_unlogged", lambda: self._refusals.untold)
+        metrics.watch("ratelimit_service_refusals_unlogged", lambda: self._refusals.overflowed)
         metrics.watch("ratelimit_service_budget_threshold_lost", lambda: thresholds.lost)
         metrics.show(tracker.samples)
         if decision_log is not None:
@@ -54,12 +54,12 @@ class Observers:
     def decided(self, plan: Plan, decision: Decision) -> None:
         """See ports.Observer."""
         if self._metrics.count(plan, decision):
-            self._tell(plan, decision)
+            self._observe_buckets(plan, decision)
         if self._decision_log is not None:
             self._decision_log.decided(plan, decision)
 
-    def _tell(self, plan: Plan, decision: Decision) -> None:
-        """Tell whoever looks at single buckets."""
+    def _observe_buckets(self, plan: Plan, decision: Decision) -> None:
+        """Pass the tallies to the observers of single buckets."""
         now = plan.now
         for index, tally in enumerate(decision.tally_values):
             if tally is None:
@@ -79,7 +79,7 @@ class Observers:
             self._log_refused_counter(plan, error)
 
     def _log_refused_counter(self, plan: Plan, error: CounterRefused) -> None:
-        """Once a minute: every request that meets this counter fails until somebody has put it right."""
+        """Log it once a minute: every request for this counter fails until an operator repairs it."""
         if self._refusals.note(error.key, plan.now - plan.now % 60 + 60, "refused counter", plan.now):
             self._log.error("a counter cannot be used", bucket=error.key, error=str(error))
 

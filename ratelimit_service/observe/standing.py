@@ -1,8 +1,8 @@
-"""Buckets that are known before anybody asks for them.
+"""Checks the buckets that rules name, so that their gauges are current before and without requests.
 
-A rule with `track` all of whose keys have a value (`team: dba`) is about one bucket. Its counters are read every few
-seconds, so that its gauges are there from the load of the rules on, are 0 as soon as a window begins, and are right in each
-replica, whoever has charged, given back or reset it meanwhile.
+A rule with `track` whose keys all have values (`team: dba`) has a single bucket. Its counters are read every few seconds.
+So its gauges exist from the load of the rules on, are 0 as soon as a window begins, and are right in each replica, no
+matter which replica charged, refunded or reset the bucket.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from ..core.planning import Plan
 from ..core.windows.blocks import Spans
 from .tracking import Tracker
 
-_BETWEEN_LOOKS = 5.0
-"""Seconds between two looks at the counters, but for windows that begin meanwhile."""
+_ROUND = 5.0
+"""Seconds between two rounds of checks, unless a window begins earlier."""
 
-_SOONEST = 1.0
-"""Seconds that there are at least between two looks."""
+_SHORTEST_ROUND = 1.0
+"""The fewest seconds between two rounds."""
 
 
-_AT_ONCE = 25
-"""Buckets that are asked about at once: each takes some 20 µs, and callers wait that long."""
+_BATCH = 25
+"""Checks in one batch: each takes some 20 µs, for which callers wait."""
 
-_BREATH = 0.005
-"""Seconds between two such questions."""
+_BETWEEN_BATCHES = 0.005
+"""Seconds between two batches of a round."""
 
 
 class Check:
-    """A call about one bucket, which counts nothing and whose answer nobody waits for."""
+    """A call that checks one bucket; its answer goes to the observer only."""
 
     __slots__ = ("_answered", "request")
 
@@ -42,15 +42,15 @@ class Check:
         self._answered = answered
 
     def reply(self, answer: Decision | RateLimitServiceError) -> None:
-        """It has been decided, and the observer told, or it could not be."""
+        """See service.Call."""
         self._answered()
 
 
 class StandingBuckets:
-    """Asks about such buckets: the first `most` of them, in the order of the rules.
+    """Checks the first `most` of these buckets, in the order of the rules.
 
-    `clock` tells which windows they are in. It is the Observer (ports.py) of the service that it asks, and shows `tracker`
-    what it is told; so metrics and logs are not about these checks.
+    It is the Observer (ports.py) of the service that decides the checks, and passes their tallies to `tracker`. So metrics
+    and logs do not include these checks.
     """
 
     def __init__(self, tracker: Tracker, clock: Callable[[], float], most: int) -> None:
@@ -61,10 +61,10 @@ class StandingBuckets:
         self._requests: tuple[Request, ...] = ()
         self._windows: frozenset[Window] = frozenset()
         self._changed = asyncio.Event()
-        self._under_way = 0
+        self._in_flight = 0
 
     def following(self, domains: Sequence[DomainRules]) -> Generator[None, None, None]:
-        """Ask about the buckets that these rules name, from the last step on; there is one for each descriptor."""
+        """Check the buckets of these rules, after the last step; there is a step for each descriptor."""
         standing: list[tuple[Request, list[Window]]] = []
         for found in _standing(domains):
             if found is not None:
@@ -77,31 +77,31 @@ class StandingBuckets:
         self._changed.set()
 
     async def run(self, ask: Callable[[Sequence[Check]], None]) -> None:
-        """Ask again and again: at once when the rules change, and soon after a window has begun."""
+        """Check in rounds: at once when the rules change, and soon after a window has begun."""
         while True:
             self._changed.clear()
-            await self.look(ask)
+            await self.check(ask)
             try:
                 await asyncio.wait_for(self._changed.wait(), self.pause())
             except TimeoutError:
                 continue
 
-    async def look(self, ask: Callable[[Sequence[Check]], None]) -> None:
-        """Ask about all of them once, a few at a time; nothing while there are answers to come from the time before."""
+    async def check(self, ask: Callable[[Sequence[Check]], None]) -> None:
+        """Check all buckets once, a few at a time. Does nothing while checks of the previous round are in flight."""
         requests = self._requests
-        if self._under_way:
+        if self._in_flight:
             return
-        self._under_way = len(requests)
-        for first in range(0, len(requests), _AT_ONCE):
+        self._in_flight = len(requests)
+        for first in range(0, len(requests), _BATCH):
             if first:
-                await asyncio.sleep(_BREATH)
-            ask([Check(request, self._answered) for request in requests[first : first + _AT_ONCE]])
+                await asyncio.sleep(_BETWEEN_BATCHES)
+            ask([Check(request, self._answered) for request in requests[first : first + _BATCH]])
 
     def pause(self) -> float:
-        """Seconds until it is worth asking again."""
+        """Return the seconds until the next round."""
         now = self._clock()
         ends = [self._spans.at(window, int(now)).end for window in self._windows]
-        return max(_SOONEST, min([_BETWEEN_LOOKS, *[end - now for end in ends]]))
+        return max(_SHORTEST_ROUND, min([_ROUND, *[end - now for end in ends]]))
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """See ports.Observer."""
@@ -110,14 +110,14 @@ class StandingBuckets:
                 self._tracker.note(descriptor, tally)
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
-        """See ports.Observer. What was seen before stays; the store has metrics of its own."""
+        """See ports.Observer. The gauges keep their values; the store has its own metrics."""
 
     def _answered(self) -> None:
-        self._under_way -= 1
+        self._in_flight -= 1
 
 
 def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Window]] | None]:
-    """A check of each bucket that a rule with `track` is about alone, and the windows of it; None for other descriptors."""
+    """Yield a check for each single bucket of a rule with `track`, with its windows; None for other descriptors."""
     for domain in domains:
         for entries, descriptor in _with_values(domain.descriptors, ()):
             if descriptor.rule is not None and descriptor.rule.track:
@@ -130,7 +130,7 @@ def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Wi
 def _with_values(
     descriptors: Sequence[DescriptorRule], above: tuple[Entry, ...]
 ) -> Iterator[tuple[tuple[Entry, ...], DescriptorRule]]:
-    """The descriptors that only one list of entries leads to; below a key without a value there are as many as values."""
+    """Yield the descriptors that only one list of entries matches."""
     for descriptor in descriptors:
         if descriptor.value and b"*" not in descriptor.composite:
             entries = (*above, Entry(descriptor.key, descriptor.value))

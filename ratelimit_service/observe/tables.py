@@ -1,4 +1,4 @@
-"""Tables of plain integers, and what becomes of them at a scrape."""
+"""Tables of plain integers, and their samples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..core.text import fit
 from .catalogue import BY_NAME
 
 OTHER = "other"
-"""Stands for everything that there is no room for."""
+"""The label value of everything beyond the bound."""
 
 _LONGEST_LABEL = 200
 
 _BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds, in seconds: those of Prometheus' clients, which upstream has, and some below them."""
+"""Upper bounds in seconds: the defaults of Prometheus' clients, which upstream uses, and some below them."""
 
 
 class Sample(NamedTuple):
-    """One value of one series."""
+    """A value of a series."""
 
     name: str
     labels: dict[str, str]
@@ -28,12 +28,12 @@ class Sample(NamedTuple):
 
 
 def label(text: str) -> str:
-    """`text` as the value of a label: one printable line of bounded length."""
+    """Return `text` as the value of a label: a printable line of bounded length."""
     return fit(text, _LONGEST_LABEL)
 
 
 class Histogram:
-    """How often a duration fell between two bounds, and the sum of them all."""
+    """Durations, counted by upper bound, and their sum."""
 
     __slots__ = ("counts", "sum")
 
@@ -42,12 +42,12 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
-        """Count one, or several that are alike."""
+        """Count a duration, `times` times."""
         self.counts[bisect_left(_BUCKETS, value)] += times
         self.sum += value * times
 
     def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
-        """As Prometheus has it: the counts summed up from the lowest bound."""
+        """Yield the samples, with cumulative counts as Prometheus has them."""
         below = 0
         for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
             below += count
@@ -59,7 +59,7 @@ class Histogram:
 _Row = TypeVar("_Row")
 
 _BYTES_OF_A_ROW = 800
-"""Bytes of memory of the labels of a row, on average at most: strangers choose some of them."""
+"""The bound on the mean memory of a row's labels, in bytes: strangers choose some labels."""
 
 
 def _bytes(names: tuple[str, ...]) -> int:
@@ -67,9 +67,9 @@ def _bytes(names: tuple[str, ...]) -> int:
 
 
 class Table(Generic[_Row]):
-    """Rows by the values of their labels, `most` at most; the last of them is for all that come too late.
+    """Rows by the values of their labels, at most `most`. The last row is for everything beyond.
 
-    So is it where the labels take more memory than `most` of ordinary length.
+    It is also used once the labels take more memory than `most` rows of ordinary length.
     """
 
     def __init__(self, metrics: Sequence[str], new: Callable[[], _Row], most: int) -> None:
@@ -83,14 +83,14 @@ class Table(Generic[_Row]):
         self._room = most * _BYTES_OF_A_ROW
 
     def expect(self, names: tuple[str, ...], columns: Sequence[int] = (0,)) -> None:
-        """Show these columns of a row from now on, while they are 0 too; nothing where there is no room for it."""
+        """Show these columns of a row even while they are 0. Does nothing if there is no room for the row."""
         names = tuple([label(name) for name in names])
         if names in self.rows or self._fits(names):
             self._find(names)
             self._expected[names] = frozenset(columns)
 
     def row(self, names: tuple[str, ...]) -> _Row:
-        """The row of these label values; of the first so many labels where they are fewer."""
+        """Return the row of these label values, which may be fewer than the labels."""
         row = self.rows.get(names)
         return self._find(names) if row is None else row
 
@@ -105,15 +105,15 @@ class Table(Generic[_Row]):
         return self.rows[names]
 
     def _fits(self, names: tuple[str, ...]) -> bool:
-        """Whether there is room for another row with these labels, beside the last one."""
+        """Return whether there is room for another row with these labels, apart from the last one."""
         return len(self.rows) < self._most - 1 and _bytes(names) <= self._room
 
     def labelled(self) -> Iterator[tuple[dict[str, str], _Row, frozenset[int]]]:
-        """Every row with its labels, and the columns of it that are shown while they are 0."""
+        """Yield every row with its labels, and the columns to show even while they are 0."""
         for names, row in self.rows.copy().items():
             yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, frozenset())
 
 
 def counters(metrics: Sequence[str], most: int) -> Table[list[int]]:
-    """A table with one column for each of `metrics`."""
+    """Return a table with a column for each of `metrics`."""
     return Table(metrics, lambda: [0] * len(metrics), most)

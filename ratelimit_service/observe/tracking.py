@@ -1,7 +1,7 @@
-"""How much of each bucket is used, as gauges: `track` of a rule.
+"""Gauges of the use of buckets: `track` of a rule.
 
-What is shown is what this process has last seen of a counter. Replicas that share a store each have seen some of it, so
-the truth is the largest of what they show.
+A gauge shows the last count that this process has seen. Replicas that share a store see different counts; the largest of
+them is the current one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..core.windows.blocks import name as window_name
 from .metrics import path_label, rule_label
 from .tables import OTHER, Sample, label
 
-_LOOKED_AT = 2_000
-"""Counters that an eviction looks at in one call, which is less than a millisecond."""
+_EXAMINED = 2_000
+"""Counters that one call of an eviction examines, in less than a millisecond."""
 
 _USED = "ratelimit_service_budget_used"
 _LIMIT = "ratelimit_service_budget_limit"
@@ -37,7 +37,7 @@ class _Labels(NamedTuple):
 
 
 class _Row:
-    """One window of one bucket: from `start` until `end`, `used` of `limit` is used."""
+    """A window of a bucket: `used` of `limit`, from `start` until `end`."""
 
     __slots__ = ("end", "labels", "limit", "start", "used")
 
@@ -49,7 +49,7 @@ class _Row:
         self.end = end
 
     def is_running(self, now: float) -> bool:
-        """Whether its window is neither over, nor yet to begin: the clock may have been wrong, and put right."""
+        """Return whether its window has begun and not ended; a corrected clock can make it future."""
         return self.start <= now < self.end
 
     @property
@@ -58,9 +58,9 @@ class _Row:
 
 
 class Tracker:
-    """Remembers what was last seen of at most 2 × `most` counters, those with the largest share used.
+    """Remembers the last counts of at most 2 × `most` counters, those with the largest shares used.
 
-    `clock` tells which windows are over. Samples may be taken in another thread than the one that notes.
+    Thread-safe for one thread that notes and one that reads samples.
     """
 
     def __init__(self, clock: Callable[[], float], most: int = 1_000) -> None:
@@ -69,28 +69,28 @@ class Tracker:
         self._rows: dict[str, _Row] = {}
         self._spans = Spans()
         self._candidates: list[str] = []
-        """The counters that an eviction has not looked at yet, the last one first."""
+        """The counters that an eviction has not examined yet, in reverse order."""
         self._line = -1.0
         self._ties = 0
-        """The share below which it evicts, and how many counters of just that share may stay."""
+        """Evict below the share `_line`, and at it all but `_ties` counters."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def note(self, descriptor: Descriptor, tally: Tally) -> None:
-        """One limited descriptor was decided."""
+        """Remember the uses of a decided descriptor."""
         for use in tally.uses:
             row = self._rows.get(use.key)
             if row is not None and row.limit is use.limit:
                 row.used = use.after
-            else:  # new, or the rules have been loaded anew and may call it something else
+            else:  # new, or after a reload, which may have renamed the limit
                 self._enter(descriptor, tally, use)
 
     def _enter(self, descriptor: Descriptor, tally: Tally, use: Use) -> None:
         if use.key not in self._rows and len(self._rows) >= 2 * self._most:
             self._evict()
             if len(self._rows) >= 2 * self._most:
-                return  # the next ones make room
+                return  # later calls continue the eviction
         labels = _Labels(
             label(tally.stat.domain),
             rule_label(tally.rule, use.limit),
@@ -102,20 +102,20 @@ class Tracker:
         self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end)
 
     def _evict(self) -> None:
-        """Evict those whose window does not run, and those with the smaller shares: look at some of them in each call.
+        """Evict counters without a running window, and those with the smaller shares; a part of them in each call.
 
-        Where there are more of them than are looked at in one call, the line is drawn by a part of them, evenly spread.
+        If there are more than one call examines, an evenly spread sample of them determines the line.
         """
         now, rows = self._clock(), self._rows
         if not self._candidates:
             self._candidates = list(rows)[::-1]
-            seen = [rows[key] for key in self._candidates[:: -(-len(rows) // _LOOKED_AT)]]
+            seen = [rows[key] for key in self._candidates[:: -(-len(rows) // _EXAMINED)]]
             shares = sorted([row.share for row in seen if row.is_running(now)], reverse=True)
             kept = self._most * len(seen) // len(rows)
             self._line = shares[kept - 1] if len(shares) >= kept else -1.0
             above = sum([share > self._line for share in shares])
             self._ties = (kept - above) * len(rows) // len(seen)
-        for _ in range(min(_LOOKED_AT, len(self._candidates))):
+        for _ in range(min(_EXAMINED, len(self._candidates))):
             key = self._candidates.pop()
             row = rows.get(key)
             if row is None:
@@ -127,17 +127,17 @@ class Tracker:
                 del rows[key]
 
     def _by_share(self) -> Iterator[_Row]:
-        """The counters whose window runs, the largest share first."""
+        """Return the counters with a running window, the largest share first."""
         now = self._clock()
-        # A copy, because that cannot be interrupted and what is below it can.
+        # dict.copy() is atomic, iteration is not.
         running = [row for row in self._rows.copy().values() if row.is_running(now)]
         return in_order(running, lambda row: -row.share)
 
     def samples(self) -> Iterator[Sample]:
-        """The gauges of the `most` largest shares, and the sums of the others.
+        """Yield the gauges of the `most` largest shares, and the sums of the others.
 
-        Two buckets that look the same once they are cut are one series, that of the larger share; a series that is there
-        twice would make a scrape unreadable.
+        Buckets with the same labels after cutting are one series, that of the larger share: a duplicate series would make
+        Prometheus refuse the scrape.
         """
         now = self._clock()
         shown: set[_Labels] = set()
@@ -160,8 +160,8 @@ class Tracker:
 
 
 def bucket_text(key: str, descriptor: Descriptor) -> str:
-    """The bucket of a counter for people: its descriptor, `team=dba,model=x`, or what the values that share it have in
-    common, `path=/api/*`."""
+    """Return the bucket of a counter for people: its descriptor, `team=dba,model=x`, or the common part of the values that
+    share it, `path=/api/*`."""
     bucket = key.rpartition("}:")[0].rpartition("{")[2].partition("|")[2]
     if bucket != "|".join([keys.entry_text(*entry) for entry in descriptor.entries]):
         return bucket.replace("|", ",")

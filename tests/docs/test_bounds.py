@@ -110,7 +110,7 @@ BOUNDS = {
     "tracked buckets, TRACK_MAX_BUCKETS": DEFAULTS["TRACK_MAX_BUCKETS"],
     "buckets whose refusal is logged, in their windows": default(OncePerWindow, "most"),
     "thresholds that are known to be passed": f"{thresholds._MOST_SEEN}",
-    "threshold crossings that the store has not answered for": f"{thresholds.MOST_UNDER_WAY}",
+    "threshold crossings that the store has not answered for": f"{thresholds.MOST_IN_FLIGHT}",
     "characters of a value in the log": f"{logs.LONGEST}",
     "lines that wait for the reader of a log": f"{line_writer.MOST_LINES}",
     "bytes of those lines": f"{line_writer.MOST_BYTES}",
@@ -155,8 +155,8 @@ def test_the_steps_on_the_page_are_those_of_the_code() -> None:
         f"{memory._SWEPT_AT_ONCE} of them for each call",
         f"in {shards.SHARDS} shards",
         f"{once._FORGOTTEN_AT_ONCE} of them for each that is reported",
-        f"{tracking._LOOKED_AT:,} are looked at",
-        f"{standing._AT_ONCE} at a time",
+        f"{tracking._EXAMINED:,} are looked at",
+        f"{standing._BATCH} at a time",
         f"{journal._MOST_HITS_AT_ONCE:,} hits in a call",
     ]
     assert [] == [step for step in steps if step not in text]

@@ -74,7 +74,7 @@ class Replica:
     async def told(self) -> None:
         """Return once the store has answered for every crossing."""
         deadline = time.monotonic() + PATIENCE
-        while self.thresholds.under_way:
+        while self.thresholds.in_flight:
             assert time.monotonic() < deadline, "the store does not answer"
             await asyncio.sleep(0)
 

@@ -35,7 +35,7 @@ def test_at_the_bound_new_buckets_are_counted_and_known_ones_stay_known() -> Non
     """No stranger makes the log or the memory grow without end by making up buckets."""
     log = OncePerWindow(most=2)
     noted = [log.note(bucket, 60, "", 0) for bucket in ("a", "b", "c", "c", "a")]
-    assert ([True, True, False, False, False], 2) == (noted, log.untold)
+    assert ([True, True, False, False, False], 2) == (noted, log.overflowed)
 
 
 def test_a_window_that_ends_makes_room() -> None:
@@ -44,7 +44,7 @@ def test_a_window_that_ends_makes_room() -> None:
     noted = [
         log.note(*call) for call in [("day", 86400, "", 0), ("minute", 60, "", 0), ("late", 120, "", 60)]
     ]
-    assert ([True, True, True], 0) == (noted, log.untold)
+    assert ([True, True, True], 0) == (noted, log.overflowed)
 
 
 def test_a_clock_that_goes_back_logs_nothing_twice() -> None:
@@ -72,7 +72,7 @@ def test_a_clock_that_was_ahead_and_is_put_right_leaves_room() -> None:
     year = 365 * 86_400
     noted = [log.note(bucket, year + 60, "", year) for bucket in ("a", "b")]
     noted += [log.note(bucket, 120, "", now) for bucket, now in (("a", 60), ("c", 61), ("a", 62))]
-    assert ([True, True, True, True, False], 0) == (noted, log.untold)
+    assert ([True, True, True, True, False], 0) == (noted, log.overflowed)
 
 
 def test_a_clock_that_was_behind_and_is_put_right_goes_on() -> None:

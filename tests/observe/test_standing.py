@@ -59,9 +59,9 @@ class Looking:
     def ask(self) -> Callable[[Sequence[Check]], None]:
         return self._service.submit
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """One look."""
-        await self.standing.look(self.ask)
+        await self.standing.check(self.ask)
 
     @property
     def used(self) -> dict[str, float]:
@@ -78,7 +78,7 @@ async def test_a_bucket_that_a_rule_names_is_shown_before_anybody_asks() -> None
         team("dba", HOURLY, DAILY), team("", HOURLY), team("quiet", HOURLY, track=False), team("a*", HOURLY)
     )
     before = looking.used
-    await looking.look()
+    await looking.check()
     assert ({}, {"team=dba hour": 0, "team=dba day": 0}) == (before, looking.used)
 
 
@@ -88,7 +88,7 @@ async def test_a_bucket_of_several_keys_is_shown_where_each_has_a_value() -> Non
         b"model", b"x", Rule(StatKey("d", ("model_x",)), (HOURLY,), budget=True, track=True)
     )
     looking = Looking(team("dba", below=[model]), team("", below=[model]))
-    await looking.look()
+    await looking.check()
     assert {"team=dba,model=x hour": 0} == looking.used
 
 
@@ -100,7 +100,7 @@ async def test_what_another_replica_has_charged_is_seen() -> None:
     seen = []
     for hits in (90, -50):
         await other.ask(hits=hits)
-        await looking.look()
+        await looking.check()
         seen.append(looking.used)
     assert [{"team=dba hour": 90}, {"team=dba hour": 40}] == seen
 
@@ -110,7 +110,7 @@ async def test_a_look_counts_nothing_and_is_not_counted() -> None:
     looking = Looking(team("dba", HOURLY))
     await looking.replica.ask(hits=100)
     before = looking.replica.samples("rule", "rate_limit", "decisions")
-    await looking.look()
+    await looking.check()
     assert before == looking.replica.samples("rule", "rate_limit", "decisions")
     assert {"team=dba hour": 100} == looking.used
 
@@ -121,7 +121,7 @@ async def test_a_window_that_has_begun_is_shown_at_0() -> None:
     await looking.replica.ask(hits=90)
     looking.replica.now += 3600
     gone = looking.used
-    await looking.look()
+    await looking.check()
     assert ({}, {"team=dba hour": 0}) == (gone, looking.used)
 
 
@@ -145,7 +145,7 @@ async def test_windows_of_seconds_are_looked_at_once_a_second() -> None:
 async def test_so_many_buckets_are_looked_at() -> None:
     """The first of the file, so that it stays the same ones."""
     looking = Looking(*[team(name, HOURLY) for name in "abc"], most=2)
-    await looking.look()
+    await looking.check()
     assert {"team=a hour": 0, "team=b hour": 0} == looking.used
 
 
@@ -158,7 +158,7 @@ async def test_callers_have_their_turn_between_questions() -> None:
         batches.append(len(checks))
         looking.ask(checks)
 
-    await looking.standing.look(ask)
+    await looking.standing.check(ask)
     assert ([25, 25, 10], 60) == (batches, len(looking.used))
 
 
@@ -185,10 +185,10 @@ async def test_a_store_that_is_slow_is_asked_once() -> None:
     store = Waiting()
     looking = Looking(team("dba", HOURLY), store=store)
     for _ in range(3):
-        await looking.look()
+        await looking.check()
     assert 1 == len(store.asked)
     store.answer()
-    await looking.look()
+    await looking.check()
     assert (1, {"team=dba hour": 0}) == (len(store.asked), looking.used)
 
 
@@ -196,11 +196,11 @@ async def test_a_store_that_fails_leaves_what_was_seen() -> None:
     """And is asked again."""
     store = Waiting()
     looking = Looking(team("dba", HOURLY), store=store)
-    await looking.look()
+    await looking.check()
     store.answer()
-    await looking.look()
+    await looking.check()
     store.answer(StoreError("gone"))
-    await looking.look()
+    await looking.check()
     assert (1, {"team=dba hour": 0}) == (len(store.asked), looking.used)
 
 

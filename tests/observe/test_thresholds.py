@@ -296,7 +296,7 @@ async def test_a_crossing_that_cannot_be_claimed_is_counted_and_dropped(alone: b
 
 async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too much is lost and counted; when the store answers there is room again."""
-    monkeypatch.setattr(module, "MOST_UNDER_WAY", 3)
+    monkeypatch.setattr(module, "MOST_IN_FLIGHT", 3)
 
     class Holds(MemoryStore):
         """Keeps what it would say about markers to itself until it is told to speak."""
@@ -316,11 +316,11 @@ async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest
     with capture_logs() as events:
         for team in ("a", "b", "c"):
             await replica.ask(f"team={team}", 80)
-        assert (2, 4) == (replica.thresholds.under_way, replica.thresholds.lost)
+        assert (2, 4) == (replica.thresholds.in_flight, replica.thresholds.lost)
         for speak in store.held:
             speak()
         await replica.ask("team=d", 80)
-    assert (2, 4) == (replica.thresholds.under_way, replica.thresholds.lost)
+    assert (2, 4) == (replica.thresholds.in_flight, replica.thresholds.lost)
     assert [("{d|team=a}:hour:2026-11-21T00Z", share) for share in (0.5, 0.8)] == crossings(events)
 
 

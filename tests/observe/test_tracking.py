@@ -162,7 +162,7 @@ async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
 
 def test_an_eviction_looks_at_some_of_the_counters_in_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """With thousands of them, the line is drawn by a part, and those that are used most stay all the same."""
-    monkeypatch.setattr(tracking, "_LOOKED_AT", 50)
+    monkeypatch.setattr(tracking, "_EXAMINED", 50)
     tracker = tracking.Tracker(lambda: MIDNIGHT, most=500)
     looked_at = []
     counted: list[int] = []
