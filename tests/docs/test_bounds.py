@@ -33,7 +33,7 @@ from ratelimit_service.stores import lanes, memory, shards
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.transports import codec, grpcio
-from ratelimit_service.transports.native import _http2, calls, connection, health, peers
+from ratelimit_service.transports.native import _http2, accepting, calls, connection, health, peers
 from ratelimit_service.transports.native import reflection as native_reflection
 
 from .documents import ROOT
@@ -146,6 +146,7 @@ def test_the_steps_on_the_page_are_those_of_the_code() -> None:
     text = "\n".join([" ".join(row) for row in table.rows])
     steps = [
         f"about {calls._TURN * 1_000:g} ms",
+        f"{accepting._ACCEPTED_AT_ONCE} of a port in a turn",
         f"{peers._HANDSHAKES} in a turn",
         f"{peers._LONGEST_LOOK * 1_000:g} ms at a time",
         f"{peers._CLOSED_AT_ONCE} in a turn",

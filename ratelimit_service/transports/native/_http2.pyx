@@ -67,6 +67,7 @@ cdef enum:
     MOST_OF_A_MESSAGE = 1024  # of an error, in bytes
     WINDOW = 1 << 20  # of the connection; a stream's is HTTP/2's own 64 KiB
     ABUSE_BUDGET = 1000
+    UNITS_OF_A_STREAM = 8  # that take as long as to decide a call
     ABUSE_BUDGET_BACK = 10  # milliseconds until a unit is given back
     BYTES_OF_A_STREAM = 512  # of input in one turn, for each stream that a connection may open in it
     LEAST_BYTES_OF_A_TURN = 4096
@@ -297,7 +298,7 @@ cdef class Turn:
     cdef public int share
     """How many streams a connection may open in this turn: a peer that sends more waits for the next one."""
     cdef public int total
-    """How many all of them may open in this turn: from then on, each may open one."""
+    """How many all of them may open in this turn. To look at what one of them has sent counts as much as a stream."""
     cdef readonly int opened
     """How many they have opened."""
     cdef list _calls, _others, _answered, _owners, _behind
@@ -342,9 +343,14 @@ cdef class Turn:
         taken, self._owners = self._owners, []
         return taken
 
-    def behind(self, *owners):
-        """The owners of sessions have input that is left for the next turn."""
-        self._behind += owners
+    def behind(self, owner):
+        """The owner of a session has input that is left for the next turn."""
+        self._behind.append(owner)
+        self._something()
+
+    def put_back(self, list owners):
+        """These owners, of those that `begin` has returned, wait for another turn, before those that came later."""
+        self._behind[:0] = owners
         self._something()
 
     def end(self):
@@ -511,12 +517,17 @@ cdef class Session:
         if self._failed or self._ending:
             self._touch()
             return size
+        if self._turn.opened >= self._turn.total and not last:
+            return 0
+        self._turn.opened += 1
         if self._turn_number != self._turn.number:
             self._turn_number = self._turn.number
-            self._streams_left = min(self._turn.share, max(1, self._turn.total - self._turn.opened))
+            self._streams_left = self._turn.share
             self._bytes_left = max(<size_t> LEAST_BYTES_OF_A_TURN, <size_t> self._streams_left * BYTES_OF_A_STREAM)
         if last:
             self._streams_left, self._bytes_left = <int> size, size
+        else:
+            self._streams_left = min(self._streams_left, self._turn.total - self._turn.opened)
         admitted = self._admit(start, size)
         if admitted:
             self._inside = True
@@ -742,6 +753,7 @@ cdef class Session:
         """Spend some of the peer's abuse budget."""
         if units:
             self._abuse_budget -= units
+            self._turn.opened += units // UNITS_OF_A_STREAM
             if self._abuse_budget <= 0 and not self._error:
                 self._error = NGHTTP2_ENHANCE_YOUR_CALM
 

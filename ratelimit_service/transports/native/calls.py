@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,14 @@ _TURN = 0.004
 _LARGEST_SHARE = 128
 """Streams of one connection in one turn, however idle the others are."""
 
+_LEAST_TOTAL = 2
+"""Streams of a turn, however long each takes."""
+
 _ENOUGH = 16
 """Calls of a turn after which it tells how long a call takes."""
+
+
+_LEFT = attrgetter("left")
 
 
 class Calls:
@@ -89,21 +96,27 @@ class Calls:
         """
         if calls >= _ENOUGH:
             self._seconds_a_call += 0.1 * (seconds / calls - self._seconds_a_call)
-        self.turn.total = max(int(_TURN / self._seconds_a_call), 1)
+        self.turn.total = max(int(_TURN / self._seconds_a_call), _LEAST_TOTAL)
         self.turn.share = min(max(self.turn.total // (connections or 1), 1), _LARGEST_SHARE)
 
     def _take_what_was_left(self) -> None:
-        """Begin a turn with the input that was beyond the shares of the last one.
+        """Begin a turn with the input that was beyond the shares of the last one: half of the turn, because others send meanwhile.
 
-        It is in the next batch with what others send meanwhile, and never so much that these, which send little, had to wait.
+        The connection that waits longest comes first, so that none waits for ever; then those of which least is left, because
+        a peer that sends little at a time waits for its answers.
         """
         turn = self.turn
         connections = turn.begin()
-        for number, connection in enumerate(connections):
-            if turn.opened >= turn.total:
-                turn.behind(*connections[number:])
+        if not connections:
+            return
+        waiting = dict.fromkeys(connections)
+        for connection in (connections[0], *sorted(connections[1:], key=_LEFT)):
+            if turn.opened >= turn.total // 2:
                 break
+            del waiting[connection]
             connection.more()
+        if waiting:
+            turn.put_back(list(waiting))
 
     def _begin(self) -> None:
         self._began = perf_counter()

@@ -97,6 +97,11 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes that the connection takes, whatever it is used for."""
         return COST if self._tls is None else COST + TLS_COST
 
+    @property
+    def left(self) -> int:
+        """Bytes of input that wait for another turn."""
+        return len(self._rest)
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -18,6 +18,7 @@ from ...listening.addresses import Address, SocketPath, why
 from ...runtime.health import Health
 from ..contract import OnAnswered, ignore_answered
 from ._http2 import Call, library_version
+from .accepting import Accepting
 from .calls import Calls
 from .connection import NOTICE, Connection
 from .health import HealthService
@@ -68,8 +69,7 @@ class NativeServer:
         self.plaintext = options.plaintext
         """Where it listens without TLS, once started; empty: nowhere else."""
         self._tls: ssl.SSLContext | None = None
-        self._server: asyncio.Server | None = None
-        self._plaintext_server: asyncio.Server | None = None
+        self._accepting: list[Accepting] = []
         self._path: SocketPath | None = None
         self._leaving = False
 
@@ -87,16 +87,14 @@ class NativeServer:
             if plaintext is not None:
                 plaintext.close()
             raise
-        loop = asyncio.get_running_loop()
         certificates = self.options.certificates
         self._tls = certificates.server_context("h2") if certificates is not None else None
-        open_server = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        self._server = await open_server(self._connection, sock=listening, backlog=_BACKLOG)
+        self._accepting = [Accepting(listening, self._connection)]
         if plaintext is not None:
             self.plaintext = str(Address.of(self.plaintext)._replace(port=plaintext.getsockname()[1]))
-            self._plaintext_server = await loop.create_server(
-                self._plaintext_connection, sock=plaintext, backlog=_BACKLOG
-            )
+            self._accepting.append(Accepting(plaintext, self._plaintext_connection))
+        for accepting in self._accepting:
+            accepting.start(_BACKLOG)
         if self._path is not None:
             self._path.publish()
         self.peers.watch()
@@ -107,7 +105,7 @@ class NativeServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those in hand `grace` seconds."""
-        if self._server is None:
+        if not self._accepting:
             return
         self._health.leave()
         self._reflection.leave()
@@ -117,9 +115,8 @@ class NativeServer:
             # The port stays open meanwhile: a peer that knows no other replica comes back at once, and is served.
             await asyncio.sleep(min(NOTICE, grace))
         self._leaving = True
-        self._server.close()
-        if self._plaintext_server is not None:
-            self._plaintext_server.close()
+        for accepting in self._accepting:
+            await accepting.stop()
         if self._path is not None:
             self._path.release()
         with contextlib.suppress(TimeoutError):
