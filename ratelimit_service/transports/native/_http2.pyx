@@ -62,6 +62,7 @@ cdef enum:
     MOST_SETTINGS = 32
     MOST_UNSENT = 1024  # of a stream of messages
     MOST_UNSENT_ANSWERS = 1048576  # of a stream of messages that answer messages
+    COST_OF_A_PART = 3  # of the abuse budget
     MOST_PART = 4096  # of a message of a method that takes many
     MOST_LATE = 50  # requests that are refused in one look, because others wait meanwhile
     MOST_OF_A_MESSAGE = 1024  # of an error, in bytes
@@ -996,9 +997,10 @@ cdef class Session:
             if announced(stream.part) > MOST_PART:
                 return self._hand_over_end(stream, LARGE_PART)
             if stream.part_size == PREFIX + announced(stream.part):
-                self._spend(1)
+                self._spend(COST_OF_A_PART)
                 if self._error:
                     return 0
+                self._turn.opened += 1
                 body = PyBytes_FromStringAndSize(<char *> stream.part + PREFIX, stream.part_size - PREFIX)
                 if not self._hand_over(stream, body):
                     return self._hand_over_end(stream, FULL)
@@ -1069,22 +1071,27 @@ cdef class Session:
         """Put a message behind what is left to send of a stream. Its bytes count as waiting."""
         cdef size_t size = PyBytes_GET_SIZE(payload)
         cdef size_t left = stream.size - stream.sent
-        cdef uint8_t *buffer = <uint8_t *> malloc(left + PREFIX + size)
-        if buffer is NULL:
-            raise MemoryError
-        if left:
-            memcpy(buffer, stream.buffer + stream.sent, left)
-        buffer[left] = 0
-        buffer[left + 1] = <uint8_t> (size >> 24)
-        buffer[left + 2] = <uint8_t> (size >> 16)
-        buffer[left + 3] = <uint8_t> (size >> 8)
-        buffer[left + 4] = <uint8_t> size
-        memcpy(buffer + left + PREFIX, PyBytes_AS_STRING(payload), size)
-        free(stream.buffer)
-        stream.buffer = buffer
-        self._wait_for(left + PREFIX + size - stream.room)
-        stream.size = stream.room = left + PREFIX + size
-        stream.sent = 0
+        cdef size_t room
+        cdef uint8_t *buffer
+        if stream.room - stream.size < PREFIX + size:
+            # A reply has the room that it needs. Of many messages, none is copied for each that comes after it.
+            room = left + PREFIX + size if left == 0 else 2 * (left + PREFIX + size)
+            buffer = <uint8_t *> malloc(room)
+            if buffer is NULL:
+                raise MemoryError
+            if left:
+                memcpy(buffer, stream.buffer + stream.sent, left)
+            free(stream.buffer)
+            self._wait_for(room - stream.room)
+            stream.buffer, stream.room, stream.size, stream.sent = buffer, room, left, 0
+        buffer = stream.buffer + stream.size
+        buffer[0] = 0
+        buffer[1] = <uint8_t> (size >> 24)
+        buffer[2] = <uint8_t> (size >> 16)
+        buffer[3] = <uint8_t> (size >> 8)
+        buffer[4] = <uint8_t> size
+        memcpy(buffer + PREFIX, PyBytes_AS_STRING(payload), size)
+        stream.size += PREFIX + size
         return 0
 
     cdef int _reply(self, int32_t number, bytes payload, bint stays) except -1:

@@ -102,19 +102,21 @@ class Calls:
     def _take_what_was_left(self) -> None:
         """Begin a turn with the input that was beyond the shares of the last one: half of the turn, because others send meanwhile.
 
-        The connection that waits longest comes first, so that none waits for ever; then those of which least is left, because
-        a peer that sends little at a time waits for its answers.
+        Connections of which least is left come first, because a peer that sends little at a time waits for its answers. The one
+        that waits longest is served in any case, so that none waits for ever.
         """
         turn = self.turn
         connections = turn.begin()
         if not connections:
             return
-        waiting = dict.fromkeys(connections)
-        for connection in (connections[0], *sorted(connections[1:], key=_LEFT)):
+        oldest, waiting = connections[0], dict.fromkeys(connections)
+        for connection in sorted(connections, key=_LEFT):
             if turn.opened >= turn.total // 2:
                 break
             del waiting[connection]
             connection.more()
+        if waiting.pop(oldest, self) is None:
+            oldest.more()
         if waiting:
             turn.put_back(list(waiting))
 
