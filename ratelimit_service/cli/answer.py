@@ -1,7 +1,7 @@
 """The answer to `ask`, in lines for people.
 
-A service of this version explains its answers (core/answers/explanation.py). One that does not, such as an older one or
-envoyproxy/ratelimit, is shown by what the protocol has: one window of a descriptor, and numbers up to 2^32 - 1.
+This service explains its answers (core/answers/explanation.py). For an answer without an explanation, of an older version or
+of envoyproxy/ratelimit, the lines show the statuses: one window for each descriptor, with numbers up to 2^32 - 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 class _Window(NamedTuple):
-    """One window of a limit. `least` is whether the numbers may be larger than the protocol can say."""
+    """A window of a limit. `least`: the numbers may exceed the protocol's maximum."""
 
     unit: str
     multiplier: int
@@ -36,11 +36,11 @@ class _Window(NamedTuple):
     resets_in: int
     least: bool = False
     rule_limit: int | None = None
-    """The limit of the rule, where amendments have made another one of it."""
+    """The limit in the rules, if amendments have changed it."""
 
 
 def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) -> list[str]:
-    """Return the verdict, what concerns the whole request, and what limits each descriptor."""
+    """Return lines: the decision, notes on the whole request, and the limits of each descriptor."""
     metadata = json_format.MessageToDict(response.dynamic_metadata)
     notes: list[str] = []
     try:
@@ -49,7 +49,12 @@ def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) 
             _explained(*each) for each in zip(response.statuses, explanation["descriptors"], strict=True)
         ]
         notes = list(_notes(domain, explanation))
-    except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or not one of ours
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # there is none, or it is not an explanation of this service
         limits = [_unexplained(status, response) for status in response.statuses]
     shown = [RateLimitResponse.Code.Name(response.overall_code), *[f"  {note}" for note in notes]]
     for text, windows in zip(map(printable, descriptors), limits, strict=False):
@@ -66,7 +71,7 @@ def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
     missing = explanation.get("missing_keys", ())
     if missing:
         keys = either([f"'{printable(key)}'" for key in missing])
-        yield f"refused: no descriptor has the key {keys}, and the domain's required_keys ask for it"
+        yield f"refused: no descriptor has the key {keys}, which the domain requires (required_keys)"
     if explanation.get("shadow_mode"):
         yield "the request would be refused, and SHADOW_MODE lets it through"
 
@@ -75,11 +80,11 @@ def _hint(domain: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(domain, known, 1)
     if near:
         return f": did you mean '{printable(near[0])}'?"
-    return f": its domains are {printable(', '.join(known))}" if known else ": it has no domain at all"
+    return f": its domains are {printable(', '.join(known))}" if known else ": it has no domains"
 
 
 def _explained(status: RateLimitResponse.DescriptorStatus, known: Mapping[str, Any]) -> list[str]:
-    """What an explanation says of one descriptor, a line for each window."""
+    """Return the lines of an explanation for one descriptor, one for each window."""
     if known.get("unmatched"):
         return ["refused: no rule matches it, and the domain has `unmatched: deny`"]
     if known.get("blocked"):
@@ -111,11 +116,11 @@ def _window(window: Mapping[str, Any]) -> _Window:
 
 
 def _unexplained(status: RateLimitResponse.DescriptorStatus, response: RateLimitResponse) -> list[str]:
-    """What the protocol says of one descriptor."""
+    """Return the line of a status, for answers without an explanation."""
     if not status.HasField("current_limit"):
         if status.code == _OVER:
             return [f"refused{_reason(response.raw_body)}"]
-        if status.HasField("duration_until_reset"):  # of a rule with `limit_headers: on_refusal`
+        if status.HasField("duration_until_reset"):  # the rule has `limit_headers: on_refusal`
             reset = duration(status.duration_until_reset.seconds)
             return [f"{status.limit_remaining:,} left, resets in {reset} (limit_headers: on_refusal)"]
         return ["unlimited" if status.limit_remaining else _FREE]
@@ -134,7 +139,7 @@ def _unexplained(status: RateLimitResponse.DescriptorStatus, response: RateLimit
 
 
 def _reason(body: bytes) -> str:
-    """The message of a refusal's body, which has OpenAI's shape; empty where it has another one, or none."""
+    """Return the message of a refusal's body in OpenAI's format; empty for another format or no body."""
     try:
         return f": {printable(str(json.loads(body)['error']['message']))}"
     except (ValueError, KeyError, TypeError):
@@ -155,7 +160,7 @@ def _line(window: _Window, lenient: str = "") -> str:
 
 
 def duration(seconds: int) -> str:
-    """`2 d 18 h`, `13 min 5 s`: the two largest units that there are, rounded down."""
+    """Return a duration in its two largest units, rounded down: `2 d 18 h`, `13 min 5 s`."""
     parts = []
     for unit, length in _UNITS:
         number, seconds = divmod(seconds, length)

@@ -1,4 +1,4 @@
-"""`ratelimit-service ask`: what a gateway would ask, asked by a person."""
+"""The command `ask`: sends a request as a gateway does."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _OVER = RateLimitResponse.OVER_LIMIT
 
 
 class Tls(NamedTuple):
-    """How to speak TLS: the CA to trust (none: those that grpc brings along), and a certificate of one's own."""
+    """TLS of a client: the CA to trust (None: those of grpc), and the client's certificate."""
 
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What a channel is made with. Raises InvalidRequest for a file that cannot be read, or half a pair."""
+        """Return the credentials of a channel. Raises InvalidRequest for an unreadable file, or for one of --cert and --key."""
         if (self.certificate is None) != (self.key is None):
             raise InvalidRequest("--cert and --key belong together: give both, or none")
         ca, certificate, key = map(content, self)
@@ -48,7 +48,7 @@ def ask(
 ) -> int:
     """Ask `server`, print its answer, and return the exit code: 0 for OK, 3 for OVER_LIMIT.
 
-    Raises InvalidRequest for a descriptor, a server or a file that is none, StoreError where the server gave no answer.
+    Raises InvalidRequest for an invalid descriptor, address or file, and StoreError without an answer.
     """
     address = target(server)
     request = RateLimitRequest(domain=domain, explain=True)
@@ -76,12 +76,12 @@ def ask(
 
 
 def channel(address: str, tls: Tls | None) -> grpc.Channel:
-    """A channel to an address, over TLS where that is wanted."""
+    """Return a channel to an address, with TLS if `tls` is given."""
     return grpc.secure_channel(address, tls.credentials()) if tls else grpc.insecure_channel(address)
 
 
 def content(path: Path | None) -> bytes | None:
-    """What is in a file, None without one. Raises InvalidRequest."""
+    """Return the content of a file; None without a path. Raises InvalidRequest."""
     try:
         return path.read_bytes() if path else None
     except OSError as error:
@@ -89,7 +89,7 @@ def content(path: Path | None) -> bytes | None:
 
 
 def target(server: str) -> str:
-    """`server` as grpc names it; without a host it is this one. Raises InvalidRequest."""
+    """Return `server` as an address for grpc; an empty host means 127.0.0.1. Raises InvalidRequest."""
     if server.startswith("unix:"):
         return server
     try:
@@ -100,7 +100,7 @@ def target(server: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with whole numbers written as such: all numbers of a protobuf Struct are doubles."""
+    """Return `value` with integers for whole numbers: a protobuf Struct has only doubles."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):

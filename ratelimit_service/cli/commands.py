@@ -1,7 +1,7 @@
-"""What the commands of the command line do.
+"""The commands `serve`, `check-config` and `convert`.
 
-What serves is imported where it is needed: gRPC, HTTP and Redis take a third of a second to import, and `check-config`,
-which runs in pipelines and hooks, has no use for them.
+`serve` imports the service when it runs: gRPC, HTTP and Redis take a third of a second to import, and `check-config`, which
+runs in pipelines and hooks, does not need them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ..settings.unsupported import unsupported
 from ..sources import files
 
 _MOST_OF_THE_LOG = 4 * 1024 * 1024
-"""Bytes of the log that wait to be written."""
+"""Bytes of the log that may wait to be written."""
 
 _LAST_LINES = 2.0
-"""Seconds that the reader of the log has, at the end, to take what is left of it."""
+"""Seconds at the end for writing the rest of the log."""
 
 
 def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Sequence[str] = ()) -> None:
-    """Run the service until it is told to stop; exits with 1 and one line for each reason where it cannot start."""
+    """Run the service until a signal stops it. If it cannot start, write a line for each reason and exit with 1."""
     log = structlog.get_logger("ratelimit_service")
     writer = LineWriter(
         to_stderr(),
@@ -79,7 +79,7 @@ async def _serve(settings: Settings, writer: LineWriter) -> None:
 
 
 def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "") -> int:
-    """Load files as `serve` does, and print all that is wrong; the exit code."""
+    """Load files as `serve` does, print every mistake, and return the exit code."""
     errors: Sequence[Problem] = ()
     rules = domains = 0
     try:
@@ -101,9 +101,9 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, do
 
 
 def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
-    """Print what `serve` would load from `path` as configuration files, a document for each; the exit code.
+    """Print the rules at `path` as configuration files, one document for each, and return the exit code.
 
-    What is wrong, and what was noticed, goes to stderr.
+    Errors and warnings go to stderr.
     """
     from ..sources import yaml_writer as native
 
@@ -119,13 +119,13 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
     sys.stdout.buffer.write("---\n".join(map(native.write, contents.documents)).encode())
     sys.stdout.flush()
     if len(contents.documents) > 1:
-        note = "each document is a configuration, and belongs into a file of its own: of a file, only the first is read"
+        note = "each document is a configuration: put it into a file of its own, because only the first document of a file is read"
         print(f"note: {note}", file=sys.stderr)
     return 0
 
 
 def entries_of(text: str) -> tuple[Entry, ...]:
-    r"""`team=dba,model=gpt-x` as entries; `\,` is a comma in a value, `\\` a backslash. Raises InvalidRequest."""
+    r"""Read entries: `team=dba,model=gpt-x`; `\,` is a comma in a value, `\\` a backslash. Raises InvalidRequest."""
     pairs = [""]
     for char in re.findall(r"\\[\\,]|.", text, re.DOTALL):
         if char == ",":

@@ -1,4 +1,4 @@
-"""The command `reset`: deletes the counters of a bucket, or those of some of its windows."""
+"""The command `reset`: deletes the counters of a bucket, or of some of its windows."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _window_name = re.compile(r"(|[1-9][0-9]*)([a-z]+)")
 
 
 class Windows(NamedTuple):
-    """Which windows of a bucket are meant, by the names that counter keys have: all, without any; `spared` never are."""
+    """The windows to reset, by their names in counter keys: `chosen`, or all if empty, without `spared`."""
 
     chosen: frozenset[str] = frozenset()
     spared: frozenset[str] = frozenset()
 
     def has(self, window: str) -> bool:
-        """Whether a window is meant."""
+        """Return whether to reset a window."""
         return window not in self.spared and (not self.chosen or window in self.chosen)
 
 
@@ -39,7 +39,7 @@ EVERY = Windows()
 
 
 def windows(chosen: Sequence[str], spared: Sequence[str]) -> Windows:
-    """Return the windows that options name. Raises InvalidRequest for a name that no window has."""
+    """Return the windows that the options name. Raises InvalidRequest for the name of no window."""
     for name in (*chosen, *spared):
         found = _window_name.fullmatch(name)
         if found is None or found[1] == "1" or found[2] not in _UNITS:
@@ -61,7 +61,7 @@ async def reset(
 ) -> None:
     """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError.
 
-    `which` chooses among its windows.
+    `which` selects its windows.
     """
     from ..assembly import make_store
 
@@ -78,14 +78,14 @@ async def reset(
         there = await store.read_bucket(bucket)
         held = {key: value for key, value in there.items() if which.has(keys.window_of(key))}
         if not dry_run:
-            held = await _forget(store, bucket, held, everything=len(held) == len(there))
+            held = await _delete(store, bucket, held, everything=len(held) == len(there))
     finally:
         await store.close()
     verb = "would delete" if dry_run else "deleted"
     for key, value in held.items():
         what = f"which held {'no number' if value is None else value}"
         if keys.is_marker(key):
-            what = "the marker of a threshold, which will be told again"
+            what = "the marker of a threshold, which may be reported again"
         print(f"{verb} {printable(key)}, {what}")
     if not held:
         others = sorted({keys.window_of(key) for key in there})
@@ -95,10 +95,10 @@ async def reset(
             print(f"note: {doubt}", file=sys.stderr)
 
 
-async def _forget(
+async def _delete(
     store: CounterStore, bucket: str, held: Mapping[str, int | None], *, everything: bool
 ) -> dict[str, int | None]:
-    """Delete the counters of those windows that `held` has keys of; return what they held."""
+    """Delete the counters of the windows in `held`, and return their last values."""
     if everything:
         return await store.delete_bucket(bucket)
     deleted: dict[str, int | None] = {}
@@ -108,9 +108,9 @@ async def _forget(
 
 
 def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tuple[str, str]:
-    """The bucket in which the service counts a descriptor; and why this may be another one, or nothing.
+    """Return the bucket of a descriptor, and the reason if it may be a different one.
 
-    Where values share a bucket, only the rules can tell which: they are those that the settings name.
+    The rules, from the files that the settings name, determine which values share a bucket.
     """
     from ..assembly import find_files, places_of
 
@@ -120,7 +120,7 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
         task = Task(read, settings.merge_domain_config, frozenset(settings.budget_domains))
         tree = RuleTree(task.rules().domains)
     except InvalidRules as error:
-        doubt = f"the rules could not be loaded, which say what values share a counter: {error.problems[0]}"
+        doubt = f"the rules could not be loaded, and they determine which values share a bucket: {error.problems[0]}"
     else:
         match = tree.match(domain, entries) if domain in tree.domains else None
     texts = match.bucket_entries if match else [keys.entry_text(*entry) for entry in entries]

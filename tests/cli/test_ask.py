@@ -144,7 +144,7 @@ def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
     assert (
         3,
         "OVER_LIMIT\n"
-        "  refused: no descriptor has the key 'team', and the domain's required_keys ask for it\n"
+        "  refused: no descriptor has the key 'team', which the domain requires (required_keys)\n"
         "  user=ada: refused: no rule matches it, and the domain has `unmatched: deny`\n",
         "",
     ) == ask("user=ada", domain="closed")

@@ -173,7 +173,7 @@ def test_windows_are_chosen_and_spared(
 ) -> None:
     """An hour can be given back without the month; a dry run says what would be done and does nothing."""
     lines = {
-        key: f"{key}, {'the marker of a threshold, which will be told again' if key == MARKER else f'which held {held}'}"
+        key: f"{key}, {'the marker of a threshold, which may be reported again' if key == MARKER else f'which held {held}'}"
         for key, held in WINDOWS.items()
     }
     arguments = ["reset", DOMAIN, "team=dba", *options]
