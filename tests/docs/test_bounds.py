@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
+from ratelimit_service import control_planes
 from ratelimit_service.core import bounds, planner
 from ratelimit_service.core.amendments.amended import AmendedRules
 from ratelimit_service.core.answers import statkeys
@@ -28,7 +29,9 @@ from ratelimit_service.observe import (
 )
 from ratelimit_service.observe.once import OncePerWindow
 from ratelimit_service.runtime import descriptors
+from ratelimit_service.settings import xds
 from ratelimit_service.settings.table import documented
+from ratelimit_service.sources.xds import link, subscription
 from ratelimit_service.stores import lanes, memory, shards
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
@@ -116,6 +119,11 @@ BOUNDS = {
     "bytes of those lines": f"{line_writer.MOST_BYTES}",
     "bytes of a name in the decision log": f"{decision_log._LONGEST}",
     "bytes of a level of a statistic's path": f"{statkeys._LONGEST}",
+    "bytes of a set, XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": f"{control_planes._LARGEST}",
+    "bytes of a set that are taken in one turn": f"{link._SLICE}",
+    "bytes of a rejection": f"{subscription._LONGEST_REJECTION}",
+    "control planes, in CONFIG_GRPC_XDS_SERVER_URL": f"{xds._MOST_SERVERS}",
+    "seconds until a rejected set is rejected again": f"{subscription.PAUSES[-1]:g}",
 }
 
 

@@ -148,7 +148,7 @@ class StreamingCall:
             events = self._http.receive_data(data)
             for event in events:
                 self._take(event)
-        except ProtocolError as error:
+        except (ProtocolError, UnicodeDecodeError) as error:
             self._ends("INTERNAL", f"it breaks the rules of HTTP/2: {str(error) or type(error).__name__}")
 
     def close(self) -> None:

@@ -201,6 +201,25 @@ async def connect(server: Server, largest: int, keepalive: float) -> Link:
 
 
 async def _connect(server: Server, tls: ssl.SSLContext | None, largest: int, keepalive: float) -> Link:
+    """Connect to the first address of the host that answers. Raises OSError, CallEnded."""
+    if server.path:
+        return await _at(server, server.path, tls, largest, keepalive)
+    found = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    addresses = [str(place[0]) for *_, place in found]
+    for number, address in enumerate(addresses, 1):
+        try:
+            # The system gives an address that does not answer two minutes, in which no other one is tried.
+            async with asyncio.timeout(_CONNECTS_WITHIN / len(addresses)):
+                return await _at(server, address, tls, largest, keepalive)
+        except (OSError, CallEnded):
+            if number == len(addresses):
+                raise
+    raise OSError("the host has no address")
+
+
+async def _at(
+    server: Server, address: str, tls: ssl.SSLContext | None, largest: int, keepalive: float
+) -> Link:
     loop = asyncio.get_running_loop()
 
     def made() -> Link:
@@ -211,9 +230,9 @@ async def _connect(server: Server, tls: ssl.SSLContext | None, largest: int, kee
 
     name = server.tls.name if server.tls is not None else None
     if server.path:
-        _, link = await loop.create_unix_connection(made, server.path, ssl=tls, server_hostname=name)
+        _, link = await loop.create_unix_connection(made, address, ssl=tls, server_hostname=name)
     else:
-        _, link = await loop.create_connection(made, server.host, server.port, ssl=tls, server_hostname=name)
+        _, link = await loop.create_connection(made, address, server.port, ssl=tls, server_hostname=name)
     try:
         await link.opened()
     except BaseException:

@@ -255,6 +255,35 @@ async def test_a_peer_that_speaks_something_else_is_no_control_plane() -> None:
     server.close()
 
 
+async def test_every_address_of_the_host_is_tried(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A headless Service has one for each replica, and one that is gone may answer nothing at all."""
+    monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 0.3)
+    with socket.create_server(("127.0.0.2", plane.port)):  # accepts, and says nothing
+
+        async def found(host: str, port: int, **more: object) -> list[object]:
+            return [(0, 0, 0, "", (address, port)) for address in ("127.0.0.3", "127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+        link = await link_module._connect(at(plane), None, LARGEST, 0)
+        assert "127.0.0.1" == link._transport.get_extra_info("peername")[0]
+        link.close()
+
+
+async def test_headers_that_are_no_text_end_the_call(plane: ControlPlane) -> None:
+    """A status with other bytes, for example."""
+    async with linked(plane) as link:
+        peer = await peer_of(plane)
+        peer.head()
+        peer._http.config.header_encoding = None
+        peer._http.send_headers(
+            peer.stream, [(b"grpc-status", b"2"), (b"grpc-message", b"\xff")], end_stream=True
+        )
+        peer.flush()
+        assert "INTERNAL" == (await ended(link))[0]
+
+
 async def test_a_socket_of_unix_will_do(tmp_path: Path) -> None:
     """As gRPC's own address has it."""
     plane = ControlPlane()
