@@ -138,7 +138,7 @@ class RedisCluster(_Fleet):
         command = ["redis-cli", "--cluster", "create", *(server.address for server in self.servers)]
         command += ["--cluster-replicas", str(self._replicas), "--cluster-yes"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert 0 == done.returncode, done.stdout + done.stderr
         self.wait_until_whole()
 
     @property
@@ -216,7 +216,7 @@ class RedisCluster(_Fleet):
         """Tell all primaries, the new owner first."""
         name = target.cli("CLUSTER", "MYID")
         for server in sorted(self.primaries(), key=lambda server: server is not target):
-            assert server.cli("CLUSTER", "SETSLOT", str(slot), "NODE", name) == "OK"
+            assert "OK" == server.cli("CLUSTER", "SETSLOT", str(slot), "NODE", name)
 
     def move(self, slot: int) -> None:
         """All of it."""

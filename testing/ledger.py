@@ -178,7 +178,7 @@ class Bench:
         for team, charged in outcome.charged.items():
             counters = await books.read_bucket(f"{{ledger|team={team}}}")
             held = [counters.get(key) or 0 for key in counters]
-            assert len(held) == 2 or not held, f"the hour of the test is the edge of a window: {counters}"
+            assert 2 == len(held) or not held, f"the hour of the test is the edge of a window: {counters}"
             for count in held or [0, 0]:
                 outcome.lost += max(0, charged - count)
                 outcome.doubled += max(0, count - charged)

@@ -56,7 +56,7 @@ def xds() -> dict[str, Any]:
     done = subprocess.run(
         [XDS_PYTHON, describe.__file__], env=environment, capture_output=True, encoding="utf-8", check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert 0 == done.returncode, done.stderr
     described: dict[str, Any] = json.loads(done.stdout)
     return described
 

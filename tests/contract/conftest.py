@@ -47,7 +47,7 @@ class Bench:
         self.store.hit(groups, then)
         await asyncio.wait_for(done.wait(), 10)
         await asyncio.sleep(0)
-        assert len(answers) == 1
+        assert 1 == len(answers)
         return answers[0]
 
     async def counts(self, *hits: Hit) -> list[object]:
@@ -74,7 +74,7 @@ def in_cluster(request: pytest.FixtureRequest) -> tuple[ClusterStore, SetRaw]:
     cluster: RedisCluster = request.getfixturevalue("redis_cluster")
 
     def set_raw(key: str, value: str) -> None:
-        assert cluster.owner(slot_of(key)).cli("SET", key, value) == "OK"
+        assert "OK" == cluster.owner(slot_of(key)).cli("SET", key, value)
 
     return ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses()), set_raw
 

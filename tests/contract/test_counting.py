@@ -33,49 +33,49 @@ def gated(key: str, amount: int, limit: int, gate: int = Gate.REFUSES | Gate.YIE
 
 async def test_a_count_is_what_was_there_before_the_hit(bench: Bench) -> None:
     """Of three charges, the first returns 0, the second the first, and the third both."""
-    assert await bench.counts(add(A, 40)) == [0]
-    assert await bench.counts(add(A, 2)) == [40]
-    assert await bench.counts(add(A, 1)) == [42]
+    assert [0] == await bench.counts(add(A, 40))
+    assert [40] == await bench.counts(add(A, 2))
+    assert [42] == await bench.counts(add(A, 1))
 
 
 async def test_hits_of_a_batch_are_applied_one_after_another(bench: Bench) -> None:
     """Each hit sees those before it, in its own group and in earlier ones."""
-    assert await bench.hit([add(A, 1), add(A, 2)], [add(A, 3), add(B, 5)], [add(B, 1)]) == [
+    assert [
         [0, 1],
         [3, 0],
         [5],
-    ]
+    ] == await bench.hit([add(A, 1), add(A, 2)], [add(A, 3), add(B, 5)], [add(B, 1)])
 
 
 async def test_a_check_reads_and_writes_nothing(bench: Bench) -> None:
     """It returns the count, and creates no counter."""
-    assert await bench.counts(add(A, 0)) == [0]
-    assert await bench.store.read_bucket("{d|k=a}") == {}
+    assert [0] == await bench.counts(add(A, 0))
+    assert {} == await bench.store.read_bucket("{d|k=a}")
     await bench.counts(add(A, 7))
-    assert await bench.counts(add(A, 0), add(A, 0)) == [7, 7]
+    assert [7, 7] == await bench.counts(add(A, 0), add(A, 0))
 
 
 async def test_a_refund_stops_at_0(bench: Bench) -> None:
     """A refund of more than was charged leaves 0, and no debt."""
-    assert await bench.counts(add(A, 10), add(A, -4), add(A, -100), add(A, -1), add(A, 3)) == [0, 10, 6, 0, 0]
-    assert await bench.counts(add(A, 0)) == [3]
+    assert [0, 10, 6, 0, 0] == await bench.counts(add(A, 10), add(A, -4), add(A, -100), add(A, -1), add(A, 3))
+    assert [3] == await bench.counts(add(A, 0))
 
 
 async def test_a_refund_to_an_unused_bucket_leaves_no_counter(bench: Bench) -> None:
     """There is nothing to refund."""
-    assert await bench.counts(add(A, -5)) == [0]
-    assert await bench.store.read_bucket("{d|k=a}") == {}
+    assert [0] == await bench.counts(add(A, -5))
+    assert {} == await bench.store.read_bucket("{d|k=a}")
 
 
 async def test_counters_saturate(bench: Bench) -> None:
     """At 2^53-1, and they are exact up to there."""
-    assert await bench.counts(add(A, COUNTER_MAX - 1), add(A, 1), add(A, COUNTER_MAX), add(A, 0)) == [
+    assert [
         0,
         COUNTER_MAX - 1,
         COUNTER_MAX,
         COUNTER_MAX,
-    ]
-    assert await bench.counts(add(A, -1), add(A, 0)) == [COUNTER_MAX, COUNTER_MAX - 1]
+    ] == await bench.counts(add(A, COUNTER_MAX - 1), add(A, 1), add(A, COUNTER_MAX), add(A, 0))
+    assert [COUNTER_MAX, COUNTER_MAX - 1] == await bench.counts(add(A, -1), add(A, 0))
 
 
 async def test_groups_without_hits_are_answered_too(bench: Bench) -> None:
@@ -161,16 +161,16 @@ async def test_a_refused_group_is_held_back(
 async def test_a_check_over_the_limit_holds_the_others_back(bench: Bench) -> None:
     """A check refuses its request if the counter is above the limit already."""
     await bench.counts(add(A, 11))
-    assert await bench.counts(gated(A, 0, 10), gated(A_DAY, 3, 10)) == [11, ~0]
+    assert [11, ~0] == await bench.counts(gated(A, 0, 10), gated(A_DAY, 3, 10))
 
 
 async def test_gated_and_plain_groups_keep_their_order_in_a_batch(bench: Bench) -> None:
     """A group sees the counts of the groups before it, and not of those after it."""
-    assert await bench.hit([add(A, 10)], [gated(A, 1, 10), gated(A_DAY, 1, 10)], [add(A_DAY, 5)]) == [
+    assert [
         [0],
         [10, ~0],
         [0],
-    ]
+    ] == await bench.hit([add(A, 10)], [gated(A, 1, 10), gated(A_DAY, 1, 10)], [add(A_DAY, 5)])
 
 
 async def test_delete_bucket_deletes_one_bucket_and_no_other(bench: Bench) -> None:
@@ -178,12 +178,12 @@ async def test_delete_bucket_deletes_one_bucket_and_no_other(bench: Bench) -> No
     other = "{d|k=a*}:hour:2026-11-21T08Z"
     await bench.counts(add(A, 4), add(A.replace("hour", "day"), 5), add(other, 6), add(B, 7))
     assert await bench.store.delete_bucket("{d|k=a}") == {A: 4, A.replace("hour", "day"): 5}
-    assert await bench.counts(add(A, 0), add(A.replace("hour", "day"), 0), add(other, 0), add(B, 0)) == [
+    assert [
         0,
         0,
         6,
         7,
-    ]
+    ] == await bench.counts(add(A, 0), add(A.replace("hour", "day"), 0), add(other, 0), add(B, 0))
 
 
 async def test_counters_are_deleted_by_their_keys(bench: Bench) -> None:
@@ -200,8 +200,8 @@ async def test_counters_are_deleted_by_their_keys(bench: Bench) -> None:
 async def test_a_batch_of_many_hits_is_one_call(bench: Bench) -> None:
     """Ten thousand hits in one batch are counted, each on its own."""
     groups = [[add(f"{{d|k={place}}}:hour:2026-11-21T08Z", place + 1)] for place in range(10_000)]
-    assert await bench.hit(*groups) == [[0]] * 10_000
-    assert await bench.hit(*groups[:3]) == [[1], [2], [3]]
+    assert [[0]] * 10_000 == await bench.hit(*groups)
+    assert [[1], [2], [3]] == await bench.hit(*groups[:3])
 
 
 async def test_a_key_that_is_not_a_counter_fails_its_own_hit(bench: Bench) -> None:
@@ -214,10 +214,10 @@ async def test_a_key_that_is_not_a_counter_fails_its_own_hit(bench: Bench) -> No
         assert isinstance(before, int) and isinstance(after, int)
         assert isinstance(failure, StoreError)
         assert "not an integer" in str(failure)
-    assert await bench.counts(add(A, 0), add(C, 0)) == [3, 3]
+    assert [3, 3] == await bench.counts(add(A, 0), add(C, 0))
 
 
 async def test_a_counter_set_by_hand_is_taken_as_it_is(bench: Bench) -> None:
     """A value that an operator writes with SET counts from then on."""
     bench.set_raw(A, "4211")
-    assert await bench.counts(add(A, 1), add(A, 0)) == [4211, 4212]
+    assert [4211, 4212] == await bench.counts(add(A, 1), add(A, 0))

@@ -151,7 +151,7 @@ def test_those_that_are_waited_for_say_when_they_are_healthy() -> None:
         for name, how in service.get("depends_on", {}).items()
         if how["condition"] == "service_healthy"
     }
-    assert waited == {"redis", "ratelimit"}
+    assert {"redis", "ratelimit"} == waited
     assert "healthcheck" in SERVICES["redis"]
     assert "HEALTHCHECK" in (REPOSITORY / "deploy" / "Dockerfile").read_text()
 

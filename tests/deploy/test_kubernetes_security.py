@@ -52,7 +52,7 @@ def test_the_image_is_ours(objects: Objects) -> None:
     assert f"ratelimit-service:{version}" == objects.container["image"]
     security = objects.one("Deployment")["spec"]["template"]["spec"]["securityContext"]
     (user,) = re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
-    assert user == f"{security['runAsUser']}:{security['runAsGroup']}"
+    assert f"{security['runAsUser']}:{security['runAsGroup']}" == user
 
 
 def test_memory_is_bounded_and_cpu_is_not(objects: Objects) -> None:

@@ -218,7 +218,7 @@ def test_amounts_of_tokens_are_shown_in_full(dashboard: Dashboard) -> None:
                 ]
                 shown = {each["id"]: each["value"] for each in override["properties"] if each["id"] in full}
             assert full == shown, (panel["title"], target["refId"])
-    assert asked or dashboard.path.stem == "service"
+    assert asked or "service" == dashboard.path.stem
 
 
 def shows_tokens(query: str) -> bool:
@@ -247,4 +247,4 @@ def test_variables_that_are_used_are_defined_and_the_others_used(dashboard: Dash
     texts = [query.text for query in dashboard.queries()] + [panel["title"] for panel in dashboard.panels]
     asked = set().union(*map(variables_in, texts))
     assert asked <= known
-    assert {variable.name for variable in dashboard.variables} - used - asked == {"datasource"}
+    assert {"datasource"} == {variable.name for variable in dashboard.variables} - used - asked

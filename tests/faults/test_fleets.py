@@ -54,7 +54,7 @@ async def bounded(bench: Bench, outcome: Outcome, what: str) -> None:
     """No charge is there twice, and few are lost."""
     await bench.balance(outcome)
     REPORT.append((what, outcome))
-    assert outcome.doubled == 0, outcome
+    assert 0 == outcome.doubled, outcome
     assert outcome.lost <= LOST_AT_MOST, outcome
 
 

@@ -22,7 +22,7 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
 
     told = await charge_until(service, stop)
     assert [0] == codes
-    assert told.failed == CALLERS
+    assert CALLERS == told.failed
     assert told.acknowledged == counted_in(redis_server)
 
 

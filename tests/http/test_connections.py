@@ -295,7 +295,7 @@ async def test_where_descriptors_run_out_the_silent_ones_make_room(port: Port) -
         async with asyncio.timeout(LONG):
             assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
         writer.close()
-    assert [await peer.closed() for peer in silent] == [True, True]
+    assert [True, True] == [await peer.closed() for peer in silent]
     expected = [("a connection cannot be accepted", "HTTP", os.strerror(errno.EMFILE), 2)]
     assert expected == [
         (event["event"], event["port"], event["error"], event["connections"]) for event in events

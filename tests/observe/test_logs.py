@@ -190,7 +190,7 @@ def test_a_traceback_is_marked_line_by_line() -> None:
 
     first, *rest = logged(act).split("\n")
     assert first.endswith("failed")
-    assert rest[0] == "  | Traceback (most recent call last):"
+    assert "  | Traceback (most recent call last):" == rest[0]
     assert all(line.startswith("  | ") and line.isprintable() for line in rest)
     assert rest[-1].endswith("redis://***@host")
 

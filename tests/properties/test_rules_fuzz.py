@@ -157,7 +157,7 @@ def outcome(text: bytes | str) -> str:
         return "loaded"
     assert refusal.problems
     for problem in refusal.problems:
-        assert problem.file == "f.yaml"
+        assert "f.yaml" == problem.file
         assert problem.message
         assert str(problem).isprintable()
     return "refused"
@@ -186,7 +186,7 @@ def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
 )
 def test_endless_nesting_is_refused_at_once(text: str) -> None:
     """Input that would use up the time or the stack of a parser is refused early."""
-    assert outcome(text) == "refused"
+    assert "refused" == outcome(text)
 
 
 almost = st.text("0123456789 .,_'kKmMeE+-/abdhiorstuy*&!#:\n\u00a0\u201c\u200b\u0663", max_size=25)

@@ -241,7 +241,7 @@ def outcome(text: bytes | str) -> str:
         return "loaded"
     assert refusal.problems
     for problem in (*refusal.problems, *refusal.warnings):
-        assert problem.file == "f.yaml"
+        assert "f.yaml" == problem.file
         assert problem.message
         assert str(problem).isprintable()
     return "refused"

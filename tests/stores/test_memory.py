@@ -108,7 +108,7 @@ def test_no_part_of_it_grows_large() -> None:
     shards.update({name(number): number for number in range(100_000)})
     assert max(map(len, shards.shards)) < 2 * 100_000 / len(shards.shards)
     assert 100_000 == len(shards)
-    assert shards[name(77)] == 77
+    assert 77 == shards[name(77)]
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_a_difference_has_this_reason(case: Case) -> None:
 def test_every_reason_has_a_case() -> None:
     """Here, or below where earlier requests are part of it."""
     seen = {reason for case in CASES.values() for reason in case.expected} - {""}
-    assert {reason.name for reason in REASONS} - seen == {"local-cache", "shared-counter", "overlapping"}
+    assert {"local-cache", "shared-counter", "overlapping"} == {reason.name for reason in REASONS} - seen
 
 
 # What earlier requests have shown
