@@ -231,12 +231,14 @@ HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS
 """The gates that make a store read the whole group before it counts a hit of it."""
 
 
-@record
+@dataclass(slots=True)
 class Hit:
     """What one request asks of one counter: a charge (`amount` > 0), a check (0) or a refund (< 0).
 
     A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl`
     seconds (at least 1). `limit` matters only with a `gate`.
+
+    Plans share their hits, so nothing changes a hit after the planner has made it.
     """
 
     key: str
