@@ -1,4 +1,4 @@
-"""Which transport there is to choose from."""
+"""Finds out whether the native transport can be used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from ..core.errors import StartError
 if TYPE_CHECKING:
     from .native.server import NativeServer
 
-_TO_HAVE_NATIVE = "install a wheel (`make wheel`), or install the package where a C compiler, Python's headers and libnghttp2-dev are"
+_TO_HAVE_NATIVE = (
+    "install a wheel (`make wheel`), or install the package where a C compiler, Python's headers and "
+    "libnghttp2-dev are"
+)
 
 
 def native_server(required: bool) -> type[NativeServer] | None:
-    """Return the native server; where it cannot be used, None and a line in the log, or StartError where it is required."""
+    """Return the native server.
+
+    If it cannot be used, raise StartError if it is `required`, else log a warning and return None.
+    """
     try:
         from .native.server import NativeServer, check_library
 

@@ -1,6 +1,7 @@
-"""Server reflection (grpc.reflection.v1 and v1alpha): what is served here, for tools that have no proto files.
+"""Server reflection (grpc.reflection.v1 and v1alpha): describes the services to tools that have no proto
+files.
 
-Both transports answer by this module. Its messages are the same in both versions, and so are the answers.
+Both transports use this module. Questions and answers are the same messages in both versions.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Reflection:
         self._services = _bytes(listed)
 
     def answer(self, question: bytes) -> bytes:
-        """The answer to a question, both as serialized messages. Raises InvalidRequest where it is none."""
+        """Return the answer to a question, both as serialized messages. Raises InvalidRequest."""
         try:
             asked = reflection_pb2.ServerReflectionRequest.FromString(question)
         except DecodeError:
             raise InvalidRequest("the message is not a ServerReflectionRequest") from None
-        # Serialized messages that stand one after another are one message.
+        # Concatenated serialized messages are one message.
         return _bytes(_Response(valid_host=asked.host, original_request=asked)) + self._content(asked)
 
     def _content(self, asked: reflection_pb2.ServerReflectionRequest) -> bytes:
@@ -74,7 +75,7 @@ class Reflection:
 
     @functools.cache  # noqa: B019  # as many as there are files
     def _file(self, name: str) -> bytes:
-        """The answer with a file, and with all that it imports."""
+        """Return an answer with a file and all its imports."""
         found = _Response()
         found.file_descriptor_response.file_descriptor_proto.extend(
             self._files[each].SerializeToString() for each in self._closure(name)
@@ -82,7 +83,7 @@ class Reflection:
         return _bytes(found)
 
     def _closure(self, name: str) -> Iterable[str]:
-        """A file and all that it imports, each once."""
+        """Return a file and all its imports, each once."""
         found = {name: None}
         for dependency in self._files[name].dependency:
             found |= dict.fromkeys(self._closure(dependency))
@@ -97,7 +98,7 @@ class Reflection:
 
 
 def _as_v1(alpha: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """The file of v1: that of v1alpha under another name."""
+    """Return the file of v1: that of v1alpha under another name."""
     renamed = descriptor_pb2.FileDescriptorProto.FromString(alpha.SerializeToString())
     renamed.ClearField("options")
     renamed.package = "grpc.reflection.v1"
@@ -115,7 +116,7 @@ def _as_v1(alpha: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDesc
 
 
 def _messages(file: descriptor_pb2.FileDescriptorProto) -> Iterator[str]:
-    """The full names of a file's messages."""
+    """Yield the full names of the messages in a file."""
     stack = [(file.package, message) for message in file.message_type]
     while stack:
         scope, message = stack.pop()
@@ -125,7 +126,7 @@ def _messages(file: descriptor_pb2.FileDescriptorProto) -> Iterator[str]:
 
 
 def _symbols(file: descriptor_pb2.FileDescriptorProto) -> Iterator[str]:
-    """The full names of everything in a file that tools ask for: messages and their fields, enums, services, methods."""
+    """Yield the full names of all symbols in a file: messages and their fields, enums, services, methods."""
     scopes = [(file.package, file.message_type, file.enum_type)]
     while scopes:
         scope, messages, enums = scopes.pop()
@@ -157,5 +158,5 @@ def _bytes(response: reflection_pb2.ServerReflectionResponse) -> bytes:
 
 @functools.cache
 def reflection() -> Reflection:
-    """The answers of this process, made when they are asked for first: few ever ask."""
+    """Return the Reflection of this process, which is made when it is first needed."""
     return Reflection()

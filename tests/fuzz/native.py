@@ -160,7 +160,7 @@ def play(data: bytes) -> None:
             if session.closed:
                 break
         now += 3_000 if Way.SLOW in way else 1
-        if session.look(now, 10_000, 10_000):
+        if session.check(now, 10_000, 10_000):
             break
     if Way.GONE in way:
         session.abandon()

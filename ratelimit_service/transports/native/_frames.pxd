@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""The frames of HTTP/2 as they lie on the wire, before nghttp2 reads them.
+"""Frames of HTTP/2 on the wire, before nghttp2 reads them.
 
-nghttp2 1.52 to 1.67 end the process where a frame of the wrong size follows the end of a session (CVE-2026-27135). So
+nghttp2 1.52 to 1.67 abort the process if a frame of the wrong size follows the end of a session (CVE-2026-27135). So
 `malformed` finds these frames first. Sizes and flags are those of RFC 9113, section 6.
 """
 
@@ -37,26 +37,26 @@ cdef enum:  # errors
 
 
 cdef struct Frames:
-    size_t left           # bytes of the preface or of a payload that are still to come
-    size_t known          # bytes of the next frame's head that have come
+    size_t left           # bytes of the preface or of a payload that have not arrived
+    size_t known          # bytes of the next frame's head that have arrived
     uint8_t head[9]
 
 
 cdef inline void begin(Frames *frames) noexcept:
-    """A connection has begun: the preface comes first."""
+    """Begin a connection: the preface comes first."""
     frames.left = PREFACE
     frames.known = 0
 
 
 cdef inline size_t pass_payload(Frames *frames, size_t size) noexcept:
-    """Return how many of `size` bytes belong to the payload at hand."""
+    """Return how many of `size` bytes belong to the current payload."""
     cdef size_t passed = min(frames.left, size)
     frames.left -= passed
     return passed
 
 
 cdef inline size_t take_head(Frames *frames, const uint8_t *data, size_t size) noexcept:
-    """Add to the head of the next frame; return how many bytes that took. The head is whole where `known` is 9."""
+    """Add to the head of the next frame; return how many bytes that took. The head is complete when `known` is 9."""
     cdef size_t taken = min(FRAME_HEAD - frames.known, size)
     memcpy(frames.head + frames.known, data, taken)
     frames.known += taken
@@ -68,7 +68,7 @@ cdef inline size_t payload_size(const Frames *frames) noexcept:
 
 
 cdef inline uint32_t malformed(const Frames *frames) noexcept:
-    """Return the error of HTTP/2 that the head at hand is by itself, or E_NONE."""
+    """Return the error of HTTP/2 that is in the current head itself, or E_NONE."""
     cdef size_t size = payload_size(frames)
     cdef uint8_t kind = frames.head[3]
     cdef uint8_t flags = frames.head[4]
@@ -90,6 +90,6 @@ cdef inline uint32_t malformed(const Frames *frames) noexcept:
         return E_FRAME_SIZE_ERROR if size != 8 else E_NONE
     if kind == F_GOAWAY:
         return E_FRAME_SIZE_ERROR if size < 8 else E_NONE
-    if kind == F_PUSH_PROMISE:  # only servers promise
+    if kind == F_PUSH_PROMISE:  # only servers may send it
         return E_PROTOCOL_ERROR
     return E_NONE

@@ -1,44 +1,50 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False
-"""HTTP/2 and the framing of gRPC, by nghttp2: no socket, no clock, no decision.
+"""HTTP/2 and the framing of gRPC, on nghttp2: no socket, no clock, no decision.
 
-    what was read ──Session.feed──▶ nghttp2 ──▶ Turn.calls: those of all connections that are whole
-    what to write ◀─Session.drain── nghttp2 ◀── Call.write, Call.fail ◀── Turn.answered ◀── Call.reply
+    input  ──Session.feed──▶ nghttp2 ──▶ Turn.take_calls: the complete calls of all connections
+    output ◀─Session.drain── nghttp2 ◀── Call.write, Call.fail ◀── Turn.take_answered ◀── Call.reply
 
 A server has one Turn with its Budget, and a Session for each connection.
 
-Strangers speak to this. A malformed call is refused alone; a connection that breaks HTTP/2, or floods, gets a GOAWAY and
-is closed. `closed` says when. No method raises because of what a peer has sent. Four bounds hold for each peer:
+The input comes from strangers. A malformed call is refused by itself; a connection that breaks HTTP/2, or
+floods, gets a GOAWAY and is closed (`closed`). No method raises because of a peer's input. Four bounds hold
+for each peer:
 
-- Its *share*: so many streams and bytes in one turn of the event loop. `feed` takes no more than that.
-- Its *abuse budget*: frames that cost a peer nothing and this process something, and headers that are much larger decoded
-  than on the wire. A part is given back every second, and a unit for each whole call. At 0 the connection ends.
+- Its *share*: streams and bytes in one turn of the event loop. `feed` takes no more than that.
+- Its *abuse budget*, for frames that cost a peer nothing and this process something, and for headers that are
+  much larger decoded than on the wire. Some of it comes back every second, and a unit with each complete
+  call. At 0 the connection ends.
 - Its bytes, and those of all peers together (`Budget`).
-- Time: a request arrives in full, and a reply is taken in full, within so many seconds (`look`).
+- Time: the seconds until a request has arrived in full, and until a reply is taken in full (`check`).
 
 Rules for nghttp2:
 
-A. A callback changes no session: it copies, counts and takes notes. `_after_reading` and `drain` act on the notes once
-   nghttp2 has returned. Two calls are made within callbacks, where nghttp2's manual puts them: set_stream_user_data, which
-   stores a pointer, and submit_trailer from the read callback of the data that it follows.
-B. Nothing is read after the end of a session. `_admit` finds malformed frames before nghttp2 reads them (`_frames.pxd`).
+A. A callback changes no session: it copies, counts and takes notes. `_after_reading` and `_after_writing` act
+   on the notes once nghttp2 has returned. Two calls are made within callbacks, where nghttp2's manual puts
+   them: set_stream_user_data, which stores a pointer, and submit_trailer from the read callback of the data
+   that it follows.
+B. Nothing is read after the end of a session. `_admit` finds malformed frames before nghttp2 reads them
+   (`_frames.pxd`).
 
 Memory rules:
 
-1. A Session owns its nghttp2_session. nghttp2 calls back only from within a method of that Session, which is therefore
-   alive: `user_data` is a borrowed pointer to it. `abandon` frees the nghttp2_session, unless nghttp2 is what it was called
-   from within; then the method that called nghttp2 frees it.
-2. A Stream is allocated when the HEADERS of a request begin, and is then both nghttp2's stream_user_data and in one of the
-   Session's lists. It is freed by `_forget`, which nghttp2 calls through `on_stream_close`; nghttp2_session_del does not
-   call back, so that `_dispose` frees those that are left. Nothing else keeps a pointer to one: every method and callback
-   gets it from `_stream` by the stream's number, or NULL where the stream is gone. `_stream` asks nghttp2, unless it is the
-   stream of the last call; `_forget` clears that memory, too.
-3. A Stream owns one buffer: what has come of the request until that is whole, what is left to send from then on. One of a
-   method that takes many messages has what has come of the next one in `part`.
+1. A Session owns its nghttp2_session. nghttp2 calls back only from within a method of that Session, which is
+   therefore alive: `user_data` is a borrowed pointer to it. `abandon` frees the nghttp2_session, unless it is
+   called from within nghttp2; then the method that called nghttp2 frees it.
+2. A Stream is allocated when the HEADERS of a request begin, and is then both nghttp2's stream_user_data and
+   in one of the Session's lists. `_forget` frees it, when nghttp2 calls `on_stream_close`.
+   nghttp2_session_del does not call back, so `_dispose` frees the remaining ones. No other pointer to a
+   Stream is kept: every method and callback gets it from `_stream` by the stream's number, or NULL if the
+   stream is closed. `_stream` asks nghttp2, unless it is the stream of the last call; `_forget` clears that
+   pointer as well.
+3. A Stream owns one buffer: the input of the request until that is complete, then the output that is still to
+   be sent. For a method that takes a stream of messages, the input of the next message is in `part`.
 4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
-5. Names and values of headers are string literals, which nghttp2 need not copy, or are copied by nghttp2_submit_*.
-6. A Session is not cleared by the garbage collector (no_gc_clear), and neither is a Call: their attributes are there as
-   long as they are. `abandon` breaks the only cycle that they are part of. A Turn may be cleared before them, so that what
-   frees them uses the Budget, which refers to nothing.
+5. Names and values of headers are string literals, which nghttp2 need not copy, or nghttp2_submit_* copies
+   them.
+6. The garbage collector does not clear a Session or a Call (no_gc_clear), so their attributes exist as long
+   as they do. `abandon` breaks the only cycle that they are part of. A Turn may be cleared before them, so
+   their destructors use the Budget, which refers to nothing.
 """
 
 cimport cython
@@ -52,35 +58,35 @@ from ratelimit_service.transports.native._nghttp2 cimport *
 
 
 cdef enum:
-    PREFIX = 5  # of a gRPC message: a byte that says whether it is compressed, and its length in four
+    PREFIX = 5  # of a gRPC message: a byte for whether it is compressed, and its length in four bytes
     MOST_STREAMS = 1000
-    MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded: more is refused
-    MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded: more is not even looked at
-    HONEST_BLOCK_BYTES = 5120  # what a block may gain by decoding: each entry of HPACK's table of 4 KiB once, and static ones
+    MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded; beyond that the request is refused
+    MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded; beyond that the stream is reset
+    HONEST_BLOCK_BYTES = 5120  # that decoding may add to a block: HPACK's table of 4 KiB, and static entries
     MOST_CONTINUATIONS = 8
     MOST_ACKS = 1000
     MOST_SETTINGS = 32
-    MOST_UNSENT = 1024  # of a stream of messages
-    MOST_UNSENT_ANSWERS = 1048576  # of a stream of messages that answer messages
-    COST_OF_A_PART = 3  # of the abuse budget
-    MOST_PART = 4096  # of a message of a method that takes many
-    MOST_LATE = 50  # requests that are refused in one look, because others wait meanwhile
-    MOST_OF_A_MESSAGE = 1024  # of an error, in bytes
-    WINDOW = 1 << 20  # of the connection; a stream's is HTTP/2's own 64 KiB
+    MOST_UNSENT = 1024  # bytes of a stream of messages
+    MOST_UNSENT_ANSWERS = 1048576  # bytes of a stream of messages that answer messages
+    COST_OF_A_PART = 3  # units of the abuse budget
+    MOST_PART = 4096  # bytes of a message in a stream of messages
+    MOST_LATE = 50  # requests that one check refuses, because calls wait meanwhile
+    MOST_OF_A_MESSAGE = 1024  # bytes of the text of an error
+    WINDOW = 1 << 20  # of the connection; that of a stream is the 64 KiB of HTTP/2
     ABUSE_BUDGET = 1000
-    UNITS_OF_A_STREAM = 8  # that take as long as to decide a call
-    ABUSE_BUDGET_BACK = 10  # milliseconds until a unit is given back
-    BYTES_OF_A_STREAM = 512  # of input in one turn, for each stream that a connection may open in it
+    UNITS_OF_A_STREAM = 8  # units that take as long as the decision on a call
+    ABUSE_BUDGET_BACK = 10  # milliseconds until a unit comes back
+    BYTES_OF_A_STREAM = 512  # of input in one turn, for each stream of the connection's share
     LEAST_BYTES_OF_A_TURN = 4096
     NO_TIMEOUT = -1
     UNKNOWN = -1
 
-cdef enum:  # bytes that malloc gives out, measured and rounded up
-    STREAM_COST = 512  # nghttp2's and ours
+cdef enum:  # bytes of malloc, measured and rounded up
+    STREAM_COST = 512  # in nghttp2 and here
     CALL_COST = 1024  # a Call, its Request and its Plan
-    BODY_COST = 16  # for each of the first bytes of a body: itself, and the descriptors that it is decoded to
-    DENSE_BYTES = 16384  # there are no more descriptors than fit into these (REQUEST_MAX_ENTRIES)
-    BULK_COST = 2  # for each byte beyond those
+    BODY_COST = 16  # for each of the first bytes of a body, with its share of the decoded descriptors
+    DENSE_BYTES = 16384  # these first bytes: all allowed descriptors fit into them (REQUEST_MAX_ENTRIES)
+    BULK_COST = 2  # for each further byte
     FRAME_COST = 256  # a frame that nghttp2 has not written yet
 
 cdef enum:  # statuses of gRPC
@@ -90,11 +96,11 @@ cdef enum:  # statuses of gRPC
     UNIMPLEMENTED = 12
     INTERNAL = 13
 
-cdef enum:  # where a Stream is: in the list of its state, the one that has been there longest first
-    ARRIVING = 0   # the request is not whole
-    IN_HAND = 1    # the request is whole, and not answered
-    LEAVING = 2    # something is left to send
-    RESTING = 3    # a stream of messages with nothing to send
+cdef enum:  # states of a Stream, each with a list in which the longest in it is first
+    ARRIVING = 0   # the request is not complete
+    IN_HAND = 1    # the request is complete, and not answered
+    LEAVING = 2    # there is output to send
+    RESTING = 3    # a stream of messages without output
     STATES = 4
 
 cdef enum:  # why a Stream is refused
@@ -118,37 +124,37 @@ cdef struct Stream:
     Stream *before
     Stream *after
     uint8_t state
-    uint8_t refusal      # noted by a callback, or sent
-    uint64_t since       # when it came into this state, by the Session's clock
-    int method           # its place in the Session's paths
+    uint8_t refusal      # that a callback has noted, or that was sent
+    uint64_t since       # when it entered its state, by the Session's clock
+    int method           # the index of its path in the Session's paths
     int64_t timeout      # milliseconds
     size_t header_bytes
     bint is_post
     bint is_grpc
-    bint whole           # the peer has said everything
-    bint answered        # so have we, or nghttp2 has it to send
+    bint complete        # the peer has ended the request
+    bint answered        # nghttp2 has the answer
     bint stays           # more messages may follow
     uint8_t *buffer      # rule 3
-    size_t size          # how much of it is used
-    size_t room          # how much there is
-    size_t sent          # how much of what is used has been sent
+    size_t size          # bytes of it in use
+    size_t room          # bytes allocated
+    size_t sent          # bytes of it that were sent
     uint8_t *part        # rule 3
-    size_t part_size     # how much of it is used
-    size_t part_room     # how much there is
-    uint8_t status       # of the end of a stream of messages
+    size_t part_size     # bytes of it in use
+    size_t part_room     # bytes allocated
+    uint8_t status       # of gRPC, at the end of a stream of messages
 
 cdef struct List:
     Stream *first
     Stream *last
 
-cdef struct Numbers:  # of streams
+cdef struct Numbers:  # numbers of streams
     int32_t *items
     size_t size
     size_t room
 
 
 cdef int note(Numbers *numbers, int32_t number) noexcept:
-    """Append a number; an error of nghttp2 where there is no memory."""
+    """Append a number; return an error of nghttp2 if there is no memory."""
     cdef int32_t *larger
     if numbers.size == numbers.room:
         larger = <int32_t *> realloc(numbers.items, (2 * numbers.room + 16) * sizeof(int32_t))
@@ -169,11 +175,11 @@ cdef void set_header(nghttp2_nv *header, const char *name, size_t name_size, con
     header.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE  # rule 5
 
 
-cdef const char *STATUSES = b"0 1 2 3 4 5 6 7 8 9 10111213141516"  # of gRPC, each in two bytes: a literal, as rule 5 wants
+cdef const char *STATUSES = b"0 1 2 3 4 5 6 7 8 9 10111213141516"  # of gRPC, two bytes each: a literal, for rule 5
 
 
 cdef size_t announced(const uint8_t *head) noexcept:
-    """The length that the first bytes of a message say."""
+    """Return the length that the prefix of a message announces."""
     return (<size_t> head[1] << 24) | (<size_t> head[2] << 16) | (<size_t> head[3] << 8) | <size_t> head[4]
 
 
@@ -182,7 +188,7 @@ cdef bint equal(const uint8_t *text, size_t size, const char *other, size_t othe
 
 
 cdef int64_t milliseconds(const uint8_t *text, size_t size) noexcept:
-    """A grpc-timeout: at most eight digits and a unit. What is none is passed over."""
+    """Return a grpc-timeout, which is at most eight digits and a unit; NO_TIMEOUT for anything else."""
     cdef int64_t number = 0
     cdef size_t index
     if size < 2 or size > 9:
@@ -208,7 +214,7 @@ cdef int64_t milliseconds(const uint8_t *text, size_t size) noexcept:
 
 
 cdef bytes percent_encoded(bytes message):
-    """As grpc-message wants it: printable ASCII, and %XX for every other byte and for "%"."""
+    """Return a text for grpc-message: printable ASCII, and %XX for every other byte and for "%"."""
     return b"".join([
         b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte
         for byte in message[:MOST_OF_A_MESSAGE]
@@ -230,21 +236,21 @@ REFUSALS = {
 
 STREAMS, HEADER_BYTES, ABUSE, PART_BYTES = MOST_STREAMS, MOST_HEADER_BYTES, ABUSE_BUDGET, MOST_PART
 UNSENT_ANSWERS = MOST_UNSENT_ANSWERS
-"""Of these bounds, those that docs/bounds.md has."""
+"""The bounds that docs/bounds.md lists."""
 
 
 def library_version():
-    """Return the version of libnghttp2 that is loaded: as a number, 0x013400 for 1.52.0, and as text."""
+    """Return the version of the loaded libnghttp2: as a number, 0x013400 for 1.52.0, and as text."""
     info = nghttp2_version(0)
     return info.version_num, (<bytes> info.version_str).decode()
 
 
 @cython.final
 cdef class Budget:
-    """The bytes that the peers of a server make it keep, and the most of each kind.
+    """The bytes that a server keeps for its peers, by kind, and the most of each.
 
-    Half of `most` is for connections, a quarter for requests that are not whole and replies that are not taken (`waiting`), a
-    quarter for calls `in_hand`: a peer that fills one leaves the others alone.
+    Half of `most` is for connections, a quarter for incomplete requests and untaken replies (`waiting`), and a
+    quarter for calls `in_hand`: a peer that uses up one of them does not touch the others.
     """
 
     cdef readonly size_t connections
@@ -260,49 +266,49 @@ cdef class Budget:
         self.most_in_hand = most // 4
 
     def connect(self, size_t cost):
-        """Count a connection; return whether there was room for it."""
+        """Count a connection; return False if there is no room for it."""
         if self.connections + cost > self.most_connections:
             return False
         self.connections += cost
         return True
 
     def disconnect(self, size_t cost):
-        """A connection has gone."""
+        """Count a closed connection."""
         self.connections -= cost
 
     @property
     def held(self):
-        """All bytes together."""
+        """The bytes of all kinds."""
         return self.connections + self.waiting + self.in_hand
 
     @property
     def full(self):
-        """Whether no more may wait."""
+        """Whether no more bytes may wait."""
         return self.waiting > self.most_waiting
 
     @property
     def pressed(self):
-        """Whether so much is waiting that the peers that keep most of it have to go."""
+        """Whether so many bytes wait that the connections with most of them are to be closed."""
         return self.waiting > self.most_waiting // 4 * 3
 
 
 @cython.final
 cdef class Turn:
-    """What has come over the connections of a server, and what has been answered, since it was last taken.
+    """The calls and answers of one turn of the event loop, over all connections of a server.
 
-    `begin` is called as soon as there is something, and not again until it has been taken and `end` says so.
+    `begin` is called as soon as there is something to process, and not again until `end`.
     """
 
     cdef readonly Budget budget
     cdef readonly uint64_t number
-    """Of the turn: one more with each."""
+    """The number of the turn."""
     cdef public int share
-    """How many streams a connection may open in this turn: a peer that sends more waits for the next one."""
+    """How many streams a connection may open in this turn. Further ones wait for the next turn."""
     cdef public int total
-    """How many all of them may open in this turn. To look at what one of them has sent counts as much as a stream."""
+    """How many streams all connections may open in this turn. Taking the input of one counts like a stream."""
     cdef readonly int opened
-    """How many they have opened."""
-    cdef list _calls, _others, _answered, _owners, _behind
+    """How many streams all connections have opened in this turn."""
+    cdef list _calls, _others, _answered, _owners, _postponed
     cdef object _begin
     cdef bint _begun
 
@@ -311,53 +317,53 @@ cdef class Turn:
         self.budget = budget
         self.share = MOST_STREAMS
         self.total = 1 << 30
-        self._calls, self._others, self._answered, self._owners, self._behind = [], [], [], [], []
+        self._calls, self._others, self._answered, self._owners, self._postponed = [], [], [], [], []
 
     def spend(self, int streams):
-        """Something has taken as long as so many streams."""
+        """Count work that has taken as long as so many streams."""
         self.opened += streams
 
     def begin(self):
-        """Give each connection its share again; return the owners of those that wait for it (see `behind`)."""
+        """Give each connection its share again; return the owners of those that wait for it (`postpone`)."""
         self.number += 1
         self.opened = 0
-        taken, self._behind = self._behind, []
+        taken, self._postponed = self._postponed, []
         return taken
 
     def take_calls(self):
-        """The calls of the first method that are whole, in the order in which they came."""
+        """Take the complete calls of the first method, in the order of their arrival."""
         taken, self._calls = self._calls, []
         return taken
 
     def take_others(self):
-        """The calls of other methods that are whole."""
+        """Take the complete calls of other methods."""
         taken, self._others = self._others, []
         return taken
 
     def take_answered(self):
-        """The calls that have been replied to."""
+        """Take the answered calls."""
         taken, self._answered = self._answered, []
         return taken
 
     def take_owners(self):
-        """The owners of sessions that may have something to `drain`."""
+        """Take the owners of sessions that may have output to `drain`."""
         taken, self._owners = self._owners, []
         return taken
 
-    def behind(self, owner):
-        """The owner of a session has input that is left for the next turn."""
-        self._behind.append(owner)
+    def postpone(self, owner):
+        """Let the owner of a session with input beyond its share continue in the next turn."""
+        self._postponed.append(owner)
         self._something()
 
     def put_back(self, list owners):
-        """These owners, of those that `begin` has returned, wait for another turn, before those that came later."""
-        self._behind[:0] = owners
+        """Let some of the owners that `begin` has returned wait for another turn, before all later ones."""
+        self._postponed[:0] = owners
         self._something()
 
     def end(self):
-        """Begin anew with what comes from now on."""
+        """End the turn; the next one begins with what comes from now on."""
         self._begun = False
-        if self._calls or self._others or self._answered or self._owners or self._behind:
+        if self._calls or self._others or self._answered or self._owners or self._postponed:
             self._something()
 
     cdef int _something(self) except -1:
@@ -371,23 +377,23 @@ cdef class Turn:
 @cython.freelist(256)
 @cython.no_gc_clear
 cdef class Call:
-    """A call that is whole: a service.Call, once it has its `request`."""
+    """A complete call. It is a service.Call, once it has its `request`."""
 
     cdef readonly Session session
     cdef readonly int32_t number
-    """Of its stream."""
+    """The number of its stream."""
     cdef readonly int method
-    """The place of its path among those of the session."""
+    """The index of its path in those of the session."""
     cdef readonly int64_t timeout
-    """In milliseconds, or -1."""
+    """Milliseconds, or -1."""
     cdef readonly bytes body
     cdef readonly bint last
-    """Whether it is no message, but the end of those to a method that takes many."""
+    """Whether it stands for the end of a stream of messages, and not for a message."""
     cdef readonly tuple wrong
-    """The gRPC status and the message where that end is that of a peer that has sent no message; else None."""
+    """The gRPC status and its text, if the stream of messages ended with an error of the peer; else None."""
     cdef public object request
     cdef readonly object answer
-    """What it has been replied to with."""
+    """The answer, once there is one."""
     cdef public object started
     cdef size_t _cost
 
@@ -397,19 +403,19 @@ cdef class Call:
             self.session._budget.in_hand -= self._cost
 
     def reply(self, object answer):
-        """See service.Call. The turn has it then as answered; `write` and `fail` tell the peer."""
+        """See service.Call. The turn then has the call as answered; `write` or `fail` answers the peer."""
         self.answer = answer
         turn = self.session._turn
         turn._answered.append(self)
         turn._something()
 
     def write(self, bytes payload):
-        """Answer with a message, and OK. Where the caller has gone, nothing happens."""
+        """Answer with a message and the status OK. Does nothing if the caller has gone."""
         self.session._reply(self.number, payload, False)
         self.session._touch()
 
     def fail(self, int status, str message):
-        """Answer with a gRPC status other than OK."""
+        """Answer with another gRPC status than OK. Does nothing if the caller has gone."""
         session = self.session
         cdef Stream *stream = session._stream(self.number)
         if stream is not NULL and not stream.answered:
@@ -420,11 +426,12 @@ cdef class Call:
 @cython.final
 @cython.no_gc_clear
 cdef class Session:
-    """One connection, as the server sees it.
+    """The server side of one connection.
 
-    `paths` are those of the methods that are served, `owner` is what the turn is to name. A message may have `max_message`
-    bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of `look`, in milliseconds.
-    The methods from the place `many` on take many messages of at most MOST_PART bytes: each is a Call, and so is their end.
+    `paths` are those of the methods, and `owner` stands for the session in the Turn. A message may have
+    `max_message` bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of
+    `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at most MOST_PART
+    bytes: each message is a Call, and so is their end.
     """
 
     cdef nghttp2_session *_h2
@@ -437,29 +444,29 @@ cdef class Session:
     cdef size_t _kept
     cdef int _abuse_budget
     cdef uint64_t _now        # milliseconds
-    cdef uint32_t _error      # of HTTP/2: why the session has to end
-    cdef bint _ending         # it has been ended
+    cdef uint32_t _error      # of HTTP/2, because of which the session is to end
+    cdef bint _ending         # the session was ended
     cdef bint _failed
-    cdef bint _inside         # nghttp2 is at work: rule A
+    cdef bint _inside         # within a call of nghttp2: rule A
     cdef Frames _frames
     cdef uint64_t _turn_number
-    cdef int _streams_left    # of its share in that turn
+    cdef int _streams_left    # of the share in that turn
     cdef size_t _bytes_left
-    cdef int32_t _block       # the stream whose block of headers is not whole; 0: none
+    cdef int32_t _block       # the stream whose block of headers is incomplete; 0: none
     cdef size_t _block_bytes  # of that block so far, decoded
-    cdef int _block_units     # what it has cost of the abuse budget
-    cdef Numbers _refused     # streams with a refusal that is not sent
-    cdef Numbers _unwanted    # streams that were answered before the request was whole
+    cdef int _block_units     # of the abuse budget that it has cost
+    cdef Numbers _refused     # streams whose refusal is still to be sent
+    cdef Numbers _unwanted    # streams that were answered before their request was complete
     cdef readonly bint opened
-    """Whether the peer has introduced itself, as HTTP/2 demands."""
+    """Whether the peer has sent the preface and SETTINGS, as HTTP/2 demands."""
     cdef readonly size_t streams
-    """How many streams are open."""
+    """The number of open streams."""
     cdef readonly size_t waiting
-    """Bytes of requests that are not whole, of replies that the peer has not taken, and of what `keep` says."""
+    """Bytes of incomplete requests, of replies that the peer has not taken, and of what `keep` counts."""
     cdef readonly object owner
-    """Whoever `drain`s it, for the turn to know; None once it is abandoned."""
+    """The object that calls `drain`; None once the session is abandoned."""
     cdef public bint forbidden
-    """Whether no call of this connection is answered, because of the peer's certificate. It outlives the owner."""
+    """Whether every call is refused, because of the peer's certificate. It is needed even after `abandon`."""
     cdef Turn _turn
     cdef Budget _budget
     cdef bint _touched
@@ -490,8 +497,8 @@ cdef class Session:
         nghttp2_option_set_max_outbound_ack(option, MOST_ACKS)
         nghttp2_option_set_max_settings(option, MOST_SETTINGS)
         nghttp2_option_set_max_continuations(option, MOST_CONTINUATIONS)
-        # A gateway resets every call that it has waited too long for, thousands a second where the store is slow.
-        # Those cost what any call costs; `_spend` counts the others.
+        # A gateway resets every call that takes too long, thousands a second while the store is slow. These cost
+        # what any call costs; `_spend` counts the other resets.
         nghttp2_option_set_stream_reset_rate_limit(option, 1 << 62, 1 << 62)
         failure = nghttp2_session_server_new2(&self._h2, CALLBACKS, <void *> self, option)
         nghttp2_option_del(option)
@@ -508,10 +515,10 @@ cdef class Session:
     def __dealloc__(self):
         self._dispose()
 
-    # What a server calls.
+    # Called by the server.
 
     def feed(self, bytes data, bint last=False):
-        """Take what was read; return where the part begins that is left for the next turn. Nothing is left of the `last`."""
+        """Take input; return how much. The rest is for the next turn. The `last` input is taken in full."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(data)
         cdef size_t admitted
@@ -540,28 +547,28 @@ cdef class Session:
         return size if self._failed or self._ending else <Py_ssize_t> admitted
 
     def abandon(self):
-        """The connection has gone: nothing is taken, sent or told any more."""
+        """End the session without any output: the connection is closed."""
         self._failed = True
         self.owner = None
         if not self._inside:
             self._dispose()
 
     def keep(self, size_t size):
-        """So many bytes of input or output are kept outside of the session, because of the peer."""
+        """Count so many bytes of input and output that are kept for the peer outside of the session."""
         if size and not self._failed:
             size += FRAME_COST * nghttp2_session_get_outbound_queue_size(self._h2)
         self._wait_for(size - self._kept)
         self._kept = size
 
     def send(self, int32_t number, bytes payload):
-        """Send the first or another message of a stream of them; False where nobody hears it any more."""
+        """Send a message of a stream of messages; return False if the stream has ended."""
         cdef Stream *stream = self._stream(number)
         if stream is NULL or (stream.answered and not stream.stays):
             return False
         cdef size_t most = MOST_UNSENT if stream.method < self._many else MOST_UNSENT_ANSWERS
         if not stream.answered:
             self._reply(number, payload, True)
-        elif stream.size - stream.sent > most or self.waiting > self._max_held:  # a peer that reads none of it
+        elif stream.size - stream.sent > most or self.waiting > self._max_held:  # the peer does not read
             nghttp2_submit_rst_stream(self._h2, NGHTTP2_FLAG_NONE, number, NGHTTP2_ENHANCE_YOUR_CALM)
             self._touch()
             return False
@@ -574,18 +581,18 @@ cdef class Session:
         return True
 
     def end(self, int32_t number, uint8_t status=OK):
-        """End a stream of messages; nothing where none was sent, or where it has ended."""
+        """End a stream of messages. Does nothing if none was sent, or the stream has ended."""
         cdef Stream *stream = self._stream(number)
         if stream is not NULL and stream.stays:
             self._finish(stream, status)
             self._touch()
 
     def is_open(self, int32_t number):
-        """Whether the stream is still there."""
+        """Return whether a stream is open."""
         return self._stream(number) is not NULL
 
     def drain(self):
-        """The bytes to write now."""
+        """Return the output to write now."""
         cdef const uint8_t *chunk
         cdef Py_ssize_t size = 0
         cdef size_t used = 0
@@ -612,30 +619,30 @@ cdef class Session:
         if size < 0:
             self._failed = True
         data = PyBytes_FromStringAndSize(<char *> self._out, used) if used else b""
-        if self._out_room > 65536:  # a large batch is no reason to keep its room for days
+        if self._out_room > 65536:  # do not keep the memory of one large batch
             free(self._out)
             self._out = NULL
             self._out_room = 0
         return data
 
     def announce_goaway(self):
-        """Ask the peer to open no more streams; those that it opens meanwhile are served."""
+        """Ask the peer to open no more streams; streams that it opens meanwhile are served."""
         if not self._failed:
             nghttp2_submit_shutdown_notice(self._h2)
             self._touch()
 
     def goaway(self):
-        """Take no more streams, and be `closed` when those that are there have ended."""
+        """Accept no more streams, and be `closed` when the open ones have ended."""
         if not self._failed:
             nghttp2_submit_goaway(
                 self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
             self._touch()
 
-    def look(self, uint64_t now, uint64_t request_time, uint64_t reply_time):
-        """Called about every second: give back a part of the abuse budget, and refuse requests that take too long to arrive.
+    def check(self, uint64_t now, uint64_t request_time, uint64_t reply_time):
+        """Give back a part of the abuse budget, and refuse requests that take too long to arrive.
 
-        Return whether a reply has been here for longer than `reply_time`: the peer takes none, or far too little. All times
-        are milliseconds.
+        Return whether a reply waits for longer than `reply_time`, because the peer does not take it, or too
+        slowly. Called about once a second. All times are in milliseconds.
         """
         cdef Stream *stream
         cdef int late
@@ -649,7 +656,7 @@ cdef class Session:
             stream = self._lists[ARRIVING].first
             if stream is NULL or now - stream.since <= request_time:
                 break
-            if stream.number == self._block:  # nghttp2 waits for the rest of its headers, and would take nothing else
+            if stream.number == self._block:  # nghttp2 accepts nothing but the rest of these headers
                 self._error = NGHTTP2_ENHANCE_YOUR_CALM
                 self._touch()
                 break
@@ -662,13 +669,13 @@ cdef class Session:
 
     @property
     def closed(self):
-        """Whether the connection is to be closed as soon as what `drain` has returned is written."""
+        """Whether the connection is to be closed, once the output of `drain` is written."""
         return self._failed or not (nghttp2_session_want_read(self._h2) or nghttp2_session_want_write(self._h2))
 
-    # What the callbacks and the methods above are made of.
+    # Helpers of the methods above and of the callbacks.
 
     cdef int _touch(self) except -1:
-        """There may be something to write, or `closed` may have become true."""
+        """Note that there may be output, or that `closed` may have become true."""
         if self.owner is not None:
             if not self._touched:
                 self._touched = True
@@ -677,7 +684,7 @@ cdef class Session:
         return 0
 
     cdef void _dispose(self) noexcept:
-        """Free what nghttp2 and the streams take; the Session itself may be needed by calls in hand."""
+        """Free the memory of nghttp2 and the streams; calls in hand may still need the Session itself."""
         cdef int state
         for state in range(STATES):
             while self._lists[state].first is not NULL:
@@ -698,7 +705,7 @@ cdef class Session:
     cdef size_t _admit(self, const uint8_t *data, size_t size) noexcept:
         """Return how many of `size` bytes nghttp2 may read now.
 
-        These are all of them, or else `_error` is set, or the rest is beyond the share of this turn.
+        If these are not all of them, `_error` is set, or the rest is beyond the share of this turn.
         """
         cdef Frames *frames = &self._frames
         cdef size_t at = 0
@@ -710,7 +717,7 @@ cdef class Session:
                 at += pass_payload(frames, size - at)
                 continue
             head = at
-            split = frames.known != 0  # nghttp2 has the beginning of this head
+            split = frames.known != 0  # nghttp2 already has the beginning of this head
             at += take_head(frames, data + at, size - at)
             if frames.known < FRAME_HEAD:
                 break
@@ -734,7 +741,7 @@ cdef class Session:
         return at
 
     cdef int _cost_of_frame(self) noexcept:
-        """Return what the frame whose head is at hand costs of the abuse budget."""
+        """Return the units of the abuse budget that the current frame costs."""
         cdef size_t size = payload_size(&self._frames)
         cdef uint8_t kind = self._frames.head[3]
         cdef uint8_t flags = self._frames.head[4]
@@ -744,14 +751,14 @@ cdef class Session:
             return 1
         if kind == F_PING:
             return 0 if flags & F_ACK else 1
-        if kind == F_SETTINGS:  # each of its entries may change the windows of all streams
+        if kind == F_SETTINGS:  # each entry may change the windows of all streams
             return 0 if flags & F_ACK else 1 + <int> (size // 6 * self.streams // 256)
-        if kind == F_GOAWAY:  # nghttp2 looks at all streams
+        if kind == F_GOAWAY:  # nghttp2 iterates over all streams
             return 1 + <int> (self.streams // 64)
         return 0
 
     cdef void _spend(self, int units) noexcept:
-        """Spend some of the peer's abuse budget."""
+        """Spend units of the peer's abuse budget."""
         if units:
             self._abuse_budget -= units
             self._turn.opened += units // UNITS_OF_A_STREAM
@@ -759,7 +766,7 @@ cdef class Session:
                 self._error = NGHTTP2_ENHANCE_YOUR_CALM
 
     cdef int _after_reading(self) except -1:
-        """Act on what the callbacks have noted while nghttp2 was reading."""
+        """Act on the notes of the callbacks after nghttp2 has read."""
         cdef size_t index
         cdef size_t kept = 0
         cdef Stream *stream
@@ -771,7 +778,7 @@ cdef class Session:
             stream = self._stream(self._refused.items[index])
             if stream is NULL or stream.answered:
                 continue
-            if stream.number == self._block:  # it gets its answer once its headers have ended
+            if stream.number == self._block:  # it is answered after the end of its headers
                 self._refused.items[kept] = stream.number
                 kept += 1
             else:
@@ -781,7 +788,7 @@ cdef class Session:
         return 0
 
     cdef bint _after_writing(self) noexcept:
-        """Act on what the callbacks have noted while nghttp2 was writing; whether there is more to write."""
+        """Act on the notes of the callbacks after nghttp2 has written; return if there is more output."""
         cdef size_t index
         cdef bint more = self._unwanted.size != 0
         for index in range(self._unwanted.size):
@@ -793,7 +800,7 @@ cdef class Session:
         return more
 
     cdef void _end_if_broken(self) noexcept:
-        """End the session where there is a reason to; nothing is read from then on (rule B)."""
+        """End the session if there is an error; nothing is read after that (rule B)."""
         if self._error and not self._ending and not self._failed:
             self._ending = True
             self._check(nghttp2_session_terminate_session(self._h2, self._error))
@@ -822,7 +829,7 @@ cdef class Session:
         return self._decline(stream, FULL) if full else 0
 
     cdef void _forget(self, Stream *stream) noexcept:
-        """Free it (rule 2). nghttp2 must not have it as stream_user_data any more, or be about to go itself."""
+        """Free a stream (rule 2), which nghttp2 must not use any more."""
         if self._last is stream:
             self._last = NULL
         if self._block == stream.number:
@@ -834,7 +841,7 @@ cdef class Session:
         free(stream)
 
     cdef void _enter(self, Stream *stream, uint8_t state) noexcept:
-        """Put a stream that is in no list behind the others of a state."""
+        """Append a stream that is in no list to the list of a state."""
         cdef List *there = &self._lists[state]
         stream.state = state
         stream.since = self._now
@@ -844,11 +851,11 @@ cdef class Session:
         else:
             there.last.after = stream
         there.last = stream
-        if state != IN_HAND:  # where the Call counts
+        if state != IN_HAND:  # there the Call counts its bytes
             self._wait_for(STREAM_COST + stream.room + stream.part_room)
 
     cdef void _leave(self, Stream *stream) noexcept:
-        """Take a stream out of its list."""
+        """Remove a stream from its list."""
         cdef List *there = &self._lists[stream.state]
         if stream.before is NULL:
             there.first = stream.after
@@ -866,31 +873,31 @@ cdef class Session:
         self._enter(stream, state)
 
     cdef void _wait_for(self, size_t more) noexcept:
-        """Count bytes that wait for the peer; fewer by the wrap-around of unsigned numbers."""
+        """Count bytes that wait for the peer. Negative numbers work, because unsigned numbers wrap around."""
         self.waiting += more
         self._budget.waiting += more
 
     cdef bint _has_room_for(self, size_t more) noexcept:
-        """Whether the peer may make us keep so many more bytes."""
+        """Return whether so many more bytes may be kept for the peer."""
         budget = self._budget
         return self.waiting + more <= self._max_held and budget.waiting + more <= budget.most_waiting
 
     cdef void _empty_part(self, Stream *stream) noexcept:
-        """Free what has come of the next message. Its bytes count as waiting: no stream of many messages is IN_HAND."""
+        """Free the input of the next message. Its bytes count as waiting, since its stream is never IN_HAND."""
         self._wait_for(-stream.part_room)
         free(stream.part)
         stream.part = NULL
         stream.part_size = stream.part_room = 0
 
     cdef void _empty(self, Stream *stream) noexcept:
-        """Free the buffer. The stream is in a state whose bytes count as waiting, or the buffer is empty."""
+        """Free the buffer, whose bytes count as waiting unless it is empty."""
         self._wait_for(-stream.room)
         free(stream.buffer)
         stream.buffer = NULL
         stream.size = stream.room = stream.sent = 0
 
     cdef int _decline(self, Stream *stream, uint8_t why) noexcept:
-        """Note that a stream is to be refused, and keep no more of its request."""
+        """Note that a stream is to be refused, and free its request."""
         if stream.refusal or stream.answered:
             return 0
         self._empty_part(stream)
@@ -908,13 +915,13 @@ cdef class Session:
         cdef int units
         self._block_bytes += name_size + size + 32  # as HTTP/2 counts them
         stream.header_bytes += name_size + size + 32
-        # HPACK lets one byte stand for a header of 4 KiB. An honest peer names each of its headers once.
+        # One byte of HPACK may stand for a header of 4 KiB. An honest peer sends each of its headers once.
         if self._block_bytes > frame.hd.length + HONEST_BLOCK_BYTES:
             units = 1 + <int> ((self._block_bytes - frame.hd.length - HONEST_BLOCK_BYTES) // 1024)
             self._spend(units - self._block_units)
             self._block_units = units
         if self._error or self._block_bytes > MOST_BLOCK_BYTES:
-            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # nghttp2 resets the stream, and checks no more of its headers
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # nghttp2 resets the stream
         if stream.header_bytes > MOST_HEADER_BYTES:
             return self._decline(stream, LARGE_HEADERS)
         if frame.headers.cat != NGHTTP2_HCAT_REQUEST:  # trailers
@@ -935,7 +942,7 @@ cdef class Session:
         return 0
 
     cdef int _headers_end(self, Stream *stream, bint trailers) noexcept:
-        """Refuse at once what is no call of ours, so that its body is not kept."""
+        """Refuse a request that is no call at once, so that its body is not kept."""
         self._block = 0
         if trailers:
             return 0
@@ -948,7 +955,7 @@ cdef class Session:
         return 0
 
     cdef int _chunk(self, Stream *stream, const uint8_t *data, size_t size) noexcept:
-        """Keep what has come of a message, of which there must be one, as large as it said and not too large."""
+        """Keep input of the message of a request; refuse it if it is larger than announced or allowed."""
         cdef size_t room
         cdef uint8_t *larger
         if stream.size + size > stream.room:
@@ -973,7 +980,7 @@ cdef class Session:
         return 0
 
     cdef int _messages(self, Stream *stream, const uint8_t *data, size_t size) except -1:
-        """Take more of the messages of a method that takes many; each one that is whole is a call."""
+        """Take input of a stream of messages, and make a call of each complete message."""
         cdef size_t wanted, some
         if stream.part is NULL:
             if not self._has_room_for(PREFIX + MOST_PART):
@@ -1010,21 +1017,21 @@ cdef class Session:
         return 0
 
     cdef int _hand_over_end(self, Stream *stream, uint8_t why) except -1:
-        """Make a call of the end of many messages, behind the calls of those before, so that they are answered before it."""
+        """Make a call of the end of a stream of messages, so that the messages are answered before it."""
         self._empty_part(stream)
         stream.refusal = why
         wrong = None if why == NOT_REFUSED else REFUSALS[why]
         if not self._hand_over(stream, b"", True, wrong):
-            self._spend(ABUSE_BUDGET)  # a peer that has used up all the room there is for its calls
+            self._spend(ABUSE_BUDGET)  # the peer has used up all room for its calls
         return 0
 
     cdef bint _hand_over(self, Stream *stream, bytes body, bint last=False, tuple wrong=None) except -1:
-        """Make a call of a message that is whole; return whether there was room for it."""
+        """Make a call of a complete message; return False if there is no room for it."""
         cdef size_t size = PyBytes_GET_SIZE(body)
         cdef size_t dense = min(size, <size_t> DENSE_BYTES)
         cdef size_t cost = CALL_COST + BODY_COST * dense + BULK_COST * (size - dense)
         budget = self._budget
-        # One call alone is taken, however small the bounds are.
+        # A single call is accepted, however small the bounds are.
         if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \
                 (self._in_hand and self._in_hand + cost > self._max_held):
             return False
@@ -1043,8 +1050,8 @@ cdef class Session:
         return True
 
     cdef int _end(self, Stream *stream) except -1:
-        """The peer has said everything: a call is whole, or is none."""
-        stream.whole = True
+        """Make a call of a request that the peer has ended, or refuse it."""
+        stream.complete = True
         if stream.refusal or (stream.answered and not stream.stays):
             return 0
         if stream.method >= self._many:
@@ -1068,7 +1075,7 @@ cdef class Session:
     # Replies.
 
     cdef int _queue(self, Stream *stream, bytes payload) except -1:
-        """Put a message behind what is left to send of a stream. Its bytes count as waiting."""
+        """Append a message to the output of a stream. Its bytes count as waiting."""
         cdef size_t size = PyBytes_GET_SIZE(payload)
         cdef size_t left = stream.size - stream.sent
         cdef size_t room
@@ -1102,7 +1109,7 @@ cdef class Session:
             return 0
         self._mark_answered(stream, stays)
         self._queue(stream, payload)
-        if self.waiting > self._max_held:  # of replies that the peer does not take
+        if self.waiting > self._max_held:  # because the peer does not take its replies
             self._error = NGHTTP2_ENHANCE_YOUR_CALM
             self._end_if_broken()
             return 0
@@ -1114,7 +1121,7 @@ cdef class Session:
         return 0
 
     cdef int _send_refusal(self, Stream *stream) except -1:
-        """Answer as the stream's `refusal` says."""
+        """Send the refusal of a stream."""
         if stream.refusal == NOT_POST:
             return self._refuse_http(stream, "405")
         if stream.refusal == NOT_GRPC:
@@ -1139,7 +1146,7 @@ cdef class Session:
         return 0
 
     cdef int _refuse_http(self, Stream *stream, const char *status) except -1:
-        """Answer what is no gRPC at all, as HTTP does. `status` is a literal of three digits."""
+        """Answer a request that is not gRPC with an HTTP status, a literal of three digits."""
         cdef nghttp2_nv header
         self._mark_answered(stream, False)
         set_header(&header, ":status", 7, status, 3)
@@ -1147,7 +1154,7 @@ cdef class Session:
         return 0
 
     cdef void _finish(self, Stream *stream, uint8_t status) noexcept:
-        """End a stream of messages once what is left of them is sent."""
+        """End a stream of messages, after the output that it still has."""
         stream.stays = False
         stream.status = status
         if stream.state != LEAVING:
@@ -1161,12 +1168,12 @@ cdef class Session:
         stream.stays = stays
 
     cdef void _check(self, int failure) noexcept:
-        """nghttp2 has not taken what it was given, which only happens without memory: the connection is of no use."""
+        """Give up the connection if a call of nghttp2 failed, which only happens without memory."""
         if failure:
             self._failed = True
 
 
-# nghttp2's callbacks. `user_data` is the Session (rule 1). They change no session of nghttp2 (rule A).
+# Callbacks of nghttp2. `user_data` is the Session (rule 1). They change no session of nghttp2 (rule A).
 
 cdef int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data) noexcept:
     session = <Session> user_data
@@ -1223,7 +1230,7 @@ cdef int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *us
                 return NGHTTP2_ERR_CALLBACK_FAILURE
     elif kind == NGHTTP2_RST_STREAM:
         stream = session._stream(frame.hd.stream_id)
-        if stream is NULL or not stream.whole:
+        if stream is NULL or not stream.complete:
             session._spend(1)
     elif kind == NGHTTP2_SETTINGS:
         session.opened = True
@@ -1235,11 +1242,11 @@ cdef int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *us
     cdef Stream *stream
     kind = frame.hd.type
     if kind == NGHTTP2_RST_STREAM:
-        if frame.rst_stream.error_code != NGHTTP2_NO_ERROR:  # the peer has broken the rules on that stream
+        if frame.rst_stream.error_code != NGHTTP2_NO_ERROR:  # the peer broke a rule of HTTP/2 in that stream
             session._spend(1)
     elif kind == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = session._stream(frame.hd.stream_id)
-        if stream is not NULL and not stream.whole:  # answered before the end: we want no more of it
+        if stream is not NULL and not stream.complete:  # answered before its end: stop the rest of it
             return note(&session._unwanted, frame.hd.stream_id)
     return 0
 
@@ -1257,7 +1264,7 @@ cdef Py_ssize_t read_out(
     nghttp2_session *h2, int32_t number, uint8_t *buffer, size_t room, uint32_t *flags,
     nghttp2_data_source *source, void *user_data,
 ) noexcept:
-    """Copy what is left to send of a stream; after the last of it come the trailers."""
+    """Copy output of a stream to nghttp2, and submit the trailers after the last of it."""
     cdef nghttp2_nv trailer
     session = <Session> user_data
     cdef Stream *stream = session._stream(number)

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What `_http2.pyx` uses of nghttp2, 1.52 and up; nghttp2.h says what it means."""
+"""The part of nghttp2, 1.52 and up, that `_http2.pyx` uses; nghttp2.h has the documentation."""
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

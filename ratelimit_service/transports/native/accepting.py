@@ -1,7 +1,7 @@
-"""Accepting connections, a few in each turn of the event loop.
+"""Accepts connections, a few in each turn of the event loop.
 
-uvloop's own servers accept for as long as there is a connection to accept, so a peer that connects as fast as it can would stop
-everything else for as long as it does so.
+uvloop's own servers accept as long as there is a connection to accept, so a peer that connects as fast as it
+can would stop all other work.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import structlog
 from .connection import Connection
 
 _ACCEPTED_AT_ONCE = 16
-"""Connections of one port in a turn of the event loop."""
+"""Connections that one port accepts in a turn of the event loop."""
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 0.5
-"""Seconds until the next try to accept where the system has no room for a connection."""
+"""Seconds until the next attempt after the system had no room for a connection."""
 
 
 class Accepting:
-    """Accepts the connections of a listening socket, which it owns, for the protocols that `make` returns."""
+    """Accepts the connections of a listening socket, which it owns, each with the protocol that `make`
+    returns.
+    """
 
     def __init__(self, listening: socket.socket, make: Callable[[], Connection]) -> None:
         self._listening = listening
@@ -35,13 +37,13 @@ class Accepting:
         self._log = structlog.get_logger("ratelimit_service.grpc")
 
     def start(self, backlog: int) -> None:
-        """Accept from now on."""
+        """Accept connections from now on."""
         self._listening.setblocking(False)
         self._listening.listen(backlog)
         self._loop.add_reader(self._listening, self._accept)
 
     async def stop(self) -> None:
-        """Accept no more."""
+        """Accept no more connections, and close the socket."""
         if self._listening.fileno() == -1:
             return
         if self._pause is not None:
@@ -60,7 +62,7 @@ class Accepting:
                 if error.errno in _NO_ROOM:
                     self._have_no_room(error)
                     return
-                continue  # the peer has gone already
+                continue  # the peer has already closed it
             opened.setblocking(False)
             task = self._loop.create_task(self._open(opened))
             self._opening.add(task)
@@ -71,11 +73,11 @@ class Accepting:
             if opened.family != socket.AF_UNIX:
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._make, opened)
-        except OSError:  # the peer has gone already
+        except OSError:  # the peer has already closed it
             opened.close()
 
     def _have_no_room(self, error: OSError) -> None:
-        """Come back later: what waits to be accepted would else call this without end."""
+        """Pause: the waiting connections would make the event loop call this again and again."""
         self._log.error("a connection cannot be accepted", error=error.strerror)
         self._loop.remove_reader(self._listening)
         self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._listening, self._accept)

@@ -1,4 +1,6 @@
-"""The calls of the native transport: those of one turn of the event loop are decided together, and answered together."""
+"""The calls of the native transport: those of one turn of the event loop are decided and answered
+together.
+"""
 
 from __future__ import annotations
 
@@ -24,26 +26,27 @@ _DEADLINE_EXCEEDED = 4
 _MILLISECOND = 0.001
 
 _TURN = 0.004
-"""Seconds that a turn may take: what it leaves is taken in the next one, of every connection its share."""
+"""Seconds that a turn may take. Input beyond that waits for the next turn, in which every connection has its
+share."""
 
 _LARGEST_SHARE = 128
-"""Streams of one connection in one turn, however idle the others are."""
+"""Streams of one connection in one turn, even if all others are idle."""
 
 _LEAST_TOTAL = 2
 """Streams of a turn, however long each takes."""
 
 _ENOUGH = 16
-"""Calls of a turn after which it tells how long a call takes."""
+"""Calls that a turn must have for its time to say how long a call takes."""
 
 
 _LEFT = attrgetter("left")
 
 
 class Calls:
-    """Hands what all connections have read to the service, and the answers to the connections, once in a turn.
+    """Passes the calls of all connections to the service, and the answers to the connections, once in a turn.
 
-    The event loop reads from every socket that has something before it comes here. So the more connections there are, and
-    the busier they are, the larger the batches; a single call waits for nobody.
+    The event loop reads from all readable sockets before it calls `process`. So batches grow with the load,
+    and a single call does not wait.
     """
 
     def __init__(
@@ -55,13 +58,13 @@ class Calls:
         relieve: Callable[[], None],
     ) -> None:
         self.in_hand = 0
-        """Calls read and not yet answered."""
+        """The calls that were read and are not yet answered."""
         self.turn = Turn(self._begin, Budget(options.max_bytes))
         self.turn.share = _LARGEST_SHARE
         self._service = service
         self._most = options.max_concurrent_calls
         self._options = options
-        self._picks = bool(options.client_name)
+        self._checks_certificates = bool(options.client_name)
         self._on_answered = on_answered
         self._codec = Codec(service.policy.bounds)
         self._take_other = take_other
@@ -69,8 +72,11 @@ class Calls:
         self._began = 0.0
         self._seconds_a_call = 0.000_02
 
-    def settle(self) -> None:
-        """Take all there is, now. What is beyond the share of a connection is left for the next turn."""
+    def process(self) -> None:
+        """Process the turn: calls, answers, and what there is to write.
+
+        Input beyond a share waits for the next turn.
+        """
         turn, began = self.turn, perf_counter()
         try:
             if calls := turn.take_calls():
@@ -82,28 +88,29 @@ class Calls:
             owners = turn.take_owners()
             for connection in owners:
                 connection.flush()
-            self._share_out(len(calls), len(owners), perf_counter() - began)
-            self._take_what_was_left()
+            self._set_shares(len(calls), len(owners), perf_counter() - began)
+            self._begin_next_turn()
             if turn.budget.pressed:
                 self._relieve()
         finally:
             turn.end()
 
-    def _share_out(self, calls: int, connections: int, seconds: float) -> None:
-        """Give each connection the share of the next turn with which that does not take too long.
+    def _set_shares(self, calls: int, connections: int, seconds: float) -> None:
+        """Set the share of each connection so that the next turn is short enough.
 
-        Without shares, a peer that sends as fast as it can makes every other caller wait for a thousand calls of its own.
+        Without shares, every caller waits for a thousand calls of a peer that sends as fast as it can.
         """
         if calls >= _ENOUGH:
             self._seconds_a_call += 0.1 * (seconds / calls - self._seconds_a_call)
         self.turn.total = max(int(_TURN / self._seconds_a_call), _LEAST_TOTAL)
         self.turn.share = min(max(self.turn.total // (connections or 1), 1), _LARGEST_SHARE)
 
-    def _take_what_was_left(self) -> None:
-        """Begin a turn with the input that was beyond the shares of the last one: half of the turn, because others send meanwhile.
+    def _begin_next_turn(self) -> None:
+        """Begin the next turn with input beyond the shares of this one, and leave half of the turn to other
+        input.
 
-        Connections of which least is left come first, because a peer that sends little at a time waits for its answers. The one
-        that waits longest is served in any case, so that none waits for ever.
+        Connections with the least input left come first, because a peer that sends little waits for its
+        answers. The connection that waits longest is always served, so that none waits for ever.
         """
         turn = self.turn
         connections = turn.begin()
@@ -114,20 +121,20 @@ class Calls:
             if turn.opened >= turn.total // 2:
                 break
             del waiting[connection]
-            connection.more()
+            connection.read_rest()
         if waiting.pop(oldest, self) is None:
-            oldest.more()
+            oldest.read_rest()
         if waiting:
             turn.put_back(list(waiting))
 
     def _begin(self) -> None:
         self._began = perf_counter()
-        asyncio.get_running_loop().call_soon(self.settle)
+        asyncio.get_running_loop().call_soon(self.process)
 
     def _submit(self, calls: Sequence[Call]) -> None:
         started, decode = self._began, self._codec.decode
-        if self._picks:
-            calls = self._picked(calls)
+        if self._checks_certificates:
+            calls = self._permitted(calls)
         if (room := max(0, self._most - self.in_hand)) < len(calls):
             for call in calls[room:]:
                 self._refuse(call, Overloaded(f"{self._most} calls are in hand already"))
@@ -148,23 +155,23 @@ class Calls:
             self.in_hand += len(ready)
             self._service.submit(ready)
 
-    def _picked(self, calls: Sequence[Call]) -> Sequence[Call]:
-        """Without those of callers whose certificate has the wrong name, which are refused."""
-        picked = []
+    def _permitted(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """Refuse the calls of clients whose certificate has the wrong name, and return the others."""
+        permitted = []
         for call in calls:
-            # Also where the peer has gone meanwhile: an answer cannot reach it, but a charge would count.
+            # Even if the connection is closed: no answer reaches the peer, but its charge would count.
             if call.session.forbidden:
                 self._refuse(call, self._options.forbidden())
             else:
-                picked.append(call)
-        return picked
+                permitted.append(call)
+        return permitted
 
     def _refuse(self, call: Call, error: RateLimitServiceError) -> None:
         self._on_answered(METHOD, perf_counter() - self._began)
         _fail(call, error)
 
     def _answer(self, calls: Sequence[Call]) -> None:
-        """Take the answers to calls. Where a caller has gone, nothing comes of it but what was counted."""
+        """Write the answers to calls. For a caller that has gone, this does nothing: its hits are counted."""
         encode, now = self._codec.encode_for(self._service.tree), perf_counter()
         self.in_hand -= len(calls)
         started, seconds, alike = calls[0].started, now - calls[0].started, 0

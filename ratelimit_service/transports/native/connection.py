@@ -1,4 +1,4 @@
-"""One connection of the native transport: what asyncio reads and writes, round a `_http2.Session`."""
+"""One connection of the native transport: a `_http2.Session` between the reads and writes of asyncio."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ if TYPE_CHECKING:
     from .host import Host
 
 PATIENCE = 10.0
-"""Seconds that a peer has for introducing itself, and for taking a reply in full, before the connection is closed."""
+"""Seconds for a peer to begin to speak HTTP/2, and to take a reply in full, before its connection is
+closed."""
 
 COST, TLS_COST = 16_384, 49_152
-"""Bytes that a connection takes, measured and rounded up: buffers of HTTP/2, and those of TLS."""
+"""Bytes of memory of a connection, measured and rounded up: for HTTP/2, and for TLS beside that."""
 
 _ROOM_FOR_ONE = 262_144
-"""Bytes that a connection may keep at least beside one message of the largest size."""
+"""Bytes that a connection may keep beside one message of the largest size, whatever GRPC_MAX_CONNECTION_BYTES
+is."""
 
 _LINGER = 1.0
-"""Seconds after the end of a session in which its peer may learn why: to close a socket with unread input discards what was
-written to it last."""
+"""Seconds between the end of a session and closing the socket, in which the peer may read the reason: closing
+a socket with unread input discards its last output."""
 
 _LINGER_READS = 16
-"""Reads that are discarded meanwhile."""
+"""Reads that are discarded in that time."""
 
 _READS_OF_TLS = 2
-"""In one turn of the event loop, for each connection."""
+"""Reads of TLS of one connection in one turn of the event loop."""
 
 _RECORDS_OF_A_STREAM = 8
-"""Records of TLS that take as long to decipher as a call takes to be decided."""
+"""Records of TLS that take as long to decrypt as a call takes to decide."""
 
 _MOST_IDLE = 3_600.0
-"""Seconds without a stream after which the peer is asked to leave; it may come back."""
+"""Seconds without a stream after which the peer gets a GOAWAY; it may reconnect."""
 
 NOTICE = 0.1
-"""Seconds between asking a peer to open no more streams and taking none: what it has sent meanwhile is served."""
+"""Seconds between asking a peer to open no more streams and accepting none, for the streams that are on their
+way."""
 
 
 class Connection(asyncio.BufferedProtocol):
     """Reads calls into the turn, and writes their answers at its end.
 
-    `maximum_age` is seconds; 0 is for ever. With `tls`, the session begins when the handshake is over.
+    `maximum_age` is in seconds; 0 is no limit. With `tls`, the session begins after the handshake.
     """
 
     __slots__ = (
@@ -78,31 +81,31 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
         self.session: Session | None = None
-        """None until the handshake of TLS is over."""
+        """None until the TLS handshake is complete."""
         self._rest = b""
-        """Input that is left for the next turn. Nothing is read meanwhile."""
+        """Input that waits for the next turn. Nothing is read meanwhile."""
         self._turn = self._reads = self._records = 0
-        """The last turn in which it has read something enciphered, how often in that, and how many records at the last time."""
+        """The last turn with a read of TLS, the reads in that turn, and the records in the last read."""
         self._paused = False
         self._gone = False
         self._leaves = False
-        """Whether it is the server that ends the session, and not the peer by what it does."""
+        """Whether the server ends the session, and not the peer by breaking a rule."""
         self._lingers = 0
-        """Reads that are still discarded before the socket is closed."""
+        """Reads that may still be discarded before the socket is closed."""
         self._timer: asyncio.TimerHandle | None = None
         self._stuck_since = self._busy_at = self._made_at = self._loop.time()
 
     @property
     def cost(self) -> int:
-        """Bytes that the connection takes, whatever it is used for."""
+        """The bytes of memory of the connection, used or not."""
         return COST if self._tls is None else COST + TLS_COST
 
     @property
     def left(self) -> int:
-        """Bytes of input that wait for another turn."""
+        """The bytes of input that wait for another turn."""
         return len(self._rest)
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -111,7 +114,8 @@ class Connection(asyncio.BufferedProtocol):
             self._gone = True
             self._transport.abort()
             return
-        # Whatever the socket does not take at once counts as kept for the peer, and is known through `pause_writing`.
+        # So asyncio calls `pause_writing` for any output that the socket does not take at once. It counts as
+        # kept.
         self._transport.set_write_buffer_limits(0)
         if self._maximum_age:
             self._timer = self._loop.call_later(self._maximum_age, self._retire)
@@ -119,14 +123,14 @@ class Connection(asyncio.BufferedProtocol):
             self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol. The calls that it has brought are decided all the same."""
+        """See asyncio.Protocol. Calls that were read are still decided."""
         self._finish()
         if self._timer is not None:
             self._timer.cancel()
         self._host.lost(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio.BufferedProtocol. So no read is larger than this buffer, and no peer has a large one."""
+        """See asyncio.BufferedProtocol. The buffer bounds each read, and is not kept for each peer."""
         return self._host.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -139,7 +143,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take what was read."""
+        """Take input from the socket."""
         if self._gone:
             return
         if self._tls is None:
@@ -147,14 +151,17 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._tls.received(data)
         if self._tls.ready:
-            self._take_deciphered()
+            self._take_decrypted()
             self._spend_share_of_tls()
         else:
             self._transport.pause_reading()
             self._host.peers.shake_hands(self)
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol. Back-pressure: the peer is not read from, and its answers wait in the session."""
+        """See asyncio.Protocol.
+
+        Back-pressure: stop reading from the peer; its answers wait in the session.
+        """
         self._paused = True
         self._stuck_since = self._loop.time()
         self._transport.pause_reading()
@@ -169,68 +176,71 @@ class Connection(asyncio.BufferedProtocol):
         if self.session is None:
             self._host.peers.shake_hands(self)
         elif self._rest:
-            self._host.turn.behind(self)
+            self._host.turn.postpone(self)
         else:
             self._transport.resume_reading()
         self.flush()
 
-    # What the server calls.
+    # Called by the server.
 
     def shake_hands(self) -> None:
-        """Go on with the handshake of TLS: the server says when, because this takes a millisecond or two."""
+        """Continue the TLS handshake.
+
+        The server calls this when there is time: it takes a millisecond or two.
+        """
         if self._gone or self._tls is None:
             return
         try:
-            over = self._tls.shake_hands()
+            complete = self._tls.shake_hands()
         except ssl.SSLError as error:
-            self._write(self._tls.to_send())  # an alert that says what is wrong
-            self._close(f"no TLS with it: {error.reason or error}")
+            self._write(self._tls.to_send())  # the alert with the reason
+            self._close(f"the TLS handshake failed: {error.reason or error}")
             return
         self._write(self._tls.to_send())
-        if over:
+        if complete:
             self._begin()
-            self._take_deciphered()
+            self._take_decrypted()
         if not self._paused and not self._rest:
             self._transport.resume_reading()
 
-    def more(self) -> None:
-        """Take more of the input that was left for this turn."""
-        if self._gone or self._paused:  # `resume_writing` asks for another turn
+    def read_rest(self) -> None:
+        """Take the input that has waited for this turn."""
+        if self._gone or self._paused:  # `resume_writing` postpones it to another turn
             return
         rest, self._rest = self._rest, b""
         if rest:
             self._take(rest)
-        else:  # the next read may take as long as the one after which there was no more time
+        else:  # assume that the next read takes as long as the last one
             self._host.turn.spend(self._records // _RECORDS_OF_A_STREAM)
         if self._tls is not None:
-            self._take_deciphered()
+            self._take_decrypted()
         if not self._rest and not self._gone:
             self._count_kept()
             self._transport.resume_reading()
 
     def flush(self) -> None:
-        """Write what there is to write, all at once."""
+        """Write all pending output at once."""
         session = self.session
         if self._gone or self._paused or session is None:
             return
         if data := session.drain():
             if self._tls is not None:
                 try:
-                    data = self._tls.encipher(data)
+                    data = self._tls.encrypt(data)
                 except ssl.SSLError as error:
-                    self.abort(f"TLS is broken: {error.reason or error}")
+                    self.abort(f"the peer broke TLS: {error.reason or error}")
                     return
             self._write(data)
         if session.closed:
             self._close()
 
     def announce(self) -> None:
-        """Ask the peer to go elsewhere with what it has not sent yet."""
+        """Ask the peer to open no more streams."""
         if self.session is not None:
             self.session.announce_goaway()
 
     def leave(self) -> None:
-        """Take no more calls, and close when those in hand are answered."""
+        """Accept no more calls, and close when those in hand are answered."""
         self._leaves = True
         if self.session is not None:
             self.session.goaway()
@@ -238,37 +248,40 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def abort(self, why: str = "") -> None:
-        """Close at once, and free what is kept for the peer. `why` is for the log, where it is the peer's doing."""
+        """Close at once, and free the memory for the peer. `why` is logged, if it is because of the peer."""
         if why:
-            self._host.peers.has_closed(why)
+            self._host.peers.count_closed(why)
         self._finish()
         self._transport.abort()
 
-    def look(self, now: float) -> None:
-        """Called every second, with the loop's time: close the connection of a peer that keeps the server waiting."""
+    def check(self, now: float) -> None:
+        """Close the connection if its peer makes the server wait for too long.
+
+        Called once a second, with the loop's time.
+        """
         session, options = self.session, self._host.options
         waited = now - self._stuck_since
         if (self._gone or self._paused) and waited > PATIENCE:
-            self.abort("it does not read")
+            self.abort("the peer does not read")
         elif self._lingers and waited > _LINGER:
             self.abort()
         elif self._gone:
             return
         elif (session is None or not session.opened) and now - self._made_at > PATIENCE:
-            self.abort("it did not introduce itself")
+            self.abort("the peer did not begin to speak HTTP/2")
         elif session is None:
             return
-        elif session.look(int(now * 1_000), int(options.request_timeout * 1_000), int(PATIENCE * 1_000)):
-            self.abort("it does not take its replies")
+        elif session.check(int(now * 1_000), int(options.request_timeout * 1_000), int(PATIENCE * 1_000)):
+            self.abort("the peer does not take its replies")
         elif session.streams:
             self._busy_at = now
         elif now - self._busy_at > _MOST_IDLE:
             self.leave()
 
-    # What the above is made of.
+    # Helpers.
 
     def _begin(self) -> None:
-        """Begin to speak HTTP/2."""
+        """Begin the session of HTTP/2."""
         options = self._host.options
         largest = max(options.max_connection_bytes, options.max_message_bytes + _ROOM_FOR_ONE)
         now = int(self._loop.time() * 1_000)
@@ -279,7 +292,7 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
 
     def _take(self, data: bytes) -> None:
-        """Feed plain input to the session, as far as the share of the connection goes."""
+        """Feed decrypted input to the session, within the share of the connection."""
         session = cast(Session, self.session)
         if self._rest:
             self._rest += data
@@ -291,11 +304,11 @@ class Connection(asyncio.BufferedProtocol):
             self._count_kept()
             turn = self._host.turn
             if turn.budget.full:
-                self.abort("the server keeps too many bytes for its peers")
+                self.abort("the server keeps too many bytes for its peers (GRPC_MAX_BYTES)")
             elif not self._paused:
-                turn.behind(self)
+                turn.postpone(self)
 
-    def _take_deciphered(self) -> None:
+    def _take_decrypted(self) -> None:
         tls = cast(Tls, self._tls)
         try:
             records = []
@@ -306,15 +319,15 @@ class Connection(asyncio.BufferedProtocol):
                 self._take(b"".join(records))
         except ssl.SSLError as error:
             if not isinstance(error, ssl.SSLZeroReturnError):
-                self.abort(f"TLS is broken: {error.reason or error}")
+                self.abort(f"the peer broke TLS: {error.reason or error}")
                 return
-            self._close()  # the peer has said goodbye
+            self._close()  # the peer has sent close_notify
             return
-        if answer := tls.to_send():  # to what TLS itself has asked
+        if answer := tls.to_send():  # to messages of TLS itself
             self._write(answer)
 
     def _spend_share_of_tls(self) -> None:
-        """Leave the next read to the next turn, where this one has had its share: many small records take long to decipher."""
+        """Postpone the next read once this turn had its share: many small records take long to decrypt."""
         turn = self._host.turn
         if self._turn != turn.number:
             self._turn, self._reads = turn.number, 0
@@ -324,10 +337,10 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._reads >= _READS_OF_TLS or turn.opened >= turn.total:
             self._transport.pause_reading()
-            turn.behind(self)
+            turn.postpone(self)
 
     def _finish(self) -> None:
-        """Read what has come, whatever the share of the connection is, and free what is kept for the peer."""
+        """Take all remaining input, beyond any share, and free the memory for the peer."""
         gone, self._gone = self._gone, True
         session = self.session
         if session is None:
@@ -346,9 +359,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _close(self, why: str = "") -> None:
-        """Close once everything is written; `look` does not wait for that without end."""
+        """Close once all output is written; `check` closes earlier if that takes too long."""
         if why:
-            self._host.peers.has_closed(why)
+            self._host.peers.count_closed(why)
         self._gone = True
         self._stuck_since = self._loop.time()
         if self._tls is not None:
@@ -367,7 +380,7 @@ class Connection(asyncio.BufferedProtocol):
             self.session.keep(len(self._rest) + unwritten)
 
     def _retire(self) -> None:
-        """The connection has reached its age."""
+        """Replace a connection that has reached its maximum age: ask the peer to open no more streams."""
         self.announce()
         self._timer = self._loop.call_later(NOTICE, self._retire_for_good)
 

@@ -16,26 +16,30 @@ from .methods import CHECK
 _NOT_FOUND = 5
 _INVALID_ARGUMENT = 3
 _RESOURCE_EXHAUSTED = 8
-_TOLD_AT_ONCE = 500
+_REPORTS_AT_ONCE = 500
+"""Watches that get a changed status in one turn of the event loop."""
 _UNKNOWN = "unknown"
-"""Stands for every name that there is no service for: such names do not become known, and may have megabytes."""
+"""Stands for every unknown service: strangers choose the names, which may have megabytes and are not kept."""
 _STATUS = health_pb2.HealthCheckResponse
 _MOST_WATCHES = 100
-"""Of one connection. Before there are more, those that have ended are forgotten."""
+"""Watches of one connection at once."""
 
 
 class HealthService:
-    """Answers Check and Watch: "" is the process, SERVICE_NAME what `health` says, other names are unknown."""
+    """Answers Check and Watch: "" is the process, SERVICE_NAME has the state of `health`, other services are
+    unknown.
+    """
 
     def __init__(self, health: Health) -> None:
         self._watches: dict[Session, dict[int, str]] = {}
         self._leaving = False
-        # "" stays SERVING until the server drains: a liveness probe must not restart it because Redis is down.
+        # "" is SERVING until the server drains: a liveness probe must not restart the process while Redis is
+        # down.
         self._statuses = {"": _STATUS.SERVING}
         health.listen(self._on_health)
 
-    def asked(self, call: Call) -> None:
-        """Answer a Check or begin a Watch."""
+    def handle(self, call: Call) -> None:
+        """Answer a Check, or begin a Watch."""
         try:
             name = health_pb2.HealthCheckRequest.FromString(call.body).service
         except DecodeError:
@@ -48,7 +52,7 @@ class HealthService:
                 call.fail(_NOT_FOUND, "there is no such service")
             return
         session = call.session
-        if session.owner is None:  # it has gone since
+        if session.owner is None:  # the connection is closed
             return
         watches = self._watches.setdefault(session, {})
         if len(watches) >= _MOST_WATCHES:
@@ -59,20 +63,20 @@ class HealthService:
                 return
         name = name if name in self._statuses else _UNKNOWN
         watches[call.number] = name
-        self._tell(session, call.number, name)
+        self._report(session, call.number, name)
 
     def forget(self, session: Session) -> None:
-        """Its connection has gone."""
+        """Forget the watches of a closed connection."""
         self._watches.pop(session, None)
 
     def drain(self) -> None:
-        """Tell everybody NOT_SERVING, for good."""
+        """Report NOT_SERVING to every check and watch from now on."""
         self._leaving = True
         for name in self._statuses:
             self._set(name, _STATUS.NOT_SERVING)
 
     def leave(self) -> None:
-        """End all watches: they have no end of their own."""
+        """End all watches: their peers never do."""
         for session, watches in self._watches.items():
             for number in watches:
                 session.end(number)
@@ -86,25 +90,27 @@ class HealthService:
         before, self._statuses[name] = self._statuses.get(name), status
         if before == status:
             return
-        concerned = [
+        affected = [
             (session, number)
             for session, watches in self._watches.items()
             for number, watched in watches.items()
             if watched == name
         ]
-        self._tell_some(iter(concerned))
+        self._report_some(iter(affected))
 
-    def _tell_some(self, watches: Iterator[tuple[Session, int]]) -> None:
-        """Tell watches what their service is now: hundreds at once, and more of them in another turn of the event loop."""
-        for session, number in itertools.islice(watches, _TOLD_AT_ONCE):
+    def _report_some(self, watches: Iterator[tuple[Session, int]]) -> None:
+        """Report the status of their service to some watches now, and to the others in later turns of the
+        event loop.
+        """
+        for session, number in itertools.islice(watches, _REPORTS_AT_ONCE):
             name = self._watches.get(session, {}).get(number)
             if name is not None:
-                self._tell(session, number, name)
+                self._report(session, number, name)
         rest = next(watches, None)
         if rest is not None:
-            asyncio.get_running_loop().call_soon(self._tell_some, itertools.chain([rest], watches))
+            asyncio.get_running_loop().call_soon(self._report_some, itertools.chain([rest], watches))
 
-    def _tell(self, session: Session, number: int, name: str) -> None:
+    def _report(self, session: Session, number: int, name: str) -> None:
         if not session.send(number, self._payload(name)):
             self._watches[session].pop(number, None)
 

@@ -1,4 +1,4 @@
-"""The server, as its connections know it."""
+"""What a connection needs of the server."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """The server, as its connections know it."""
+    """The server of a connection."""
 
     @property
     def options(self) -> GrpcOptions:
-        """The limits."""
+        """The options of the server."""
         ...
 
     @property
     def turn(self) -> Turn:
-        """What all connections have read."""
+        """The turn of the event loop, which all connections share."""
         ...
 
     @property
     def buffer(self) -> memoryview:
-        """What the event loop reads into: of all connections, because only one is read from at a time."""
+        """The buffer that the event loop reads into. All connections share it: one is read at a time."""
         ...
 
     @property
     def peers(self) -> Peers:
-        """All connections, this one included."""
+        """All connections, with this one."""
         ...
 
     def made(self, connection: Connection) -> bool:
-        """A connection is there; return False where there are too many, or none is taken any more."""
+        """Accept a new connection; return False if there are too many, or the server stops."""
         ...
 
     def lost(self, connection: Connection) -> None:
-        """A connection has gone."""
+        """Forget a closed connection."""
         ...

@@ -1,4 +1,4 @@
-"""The methods that the native transport serves, by their places among the paths that a session knows."""
+"""The methods that the native transport serves: `PATHS`, and their indexes in it."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ PATHS = (
     b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
-"""The first is ours, CHECK and WATCH are the places of others; those from REFLECT on take many messages."""
+"""ShouldRateLimit is the first. Those from REFLECT on take a stream of messages."""

@@ -1,4 +1,4 @@
-"""The connections of the native transport: how many there may be, and which have to go."""
+"""The connections of the native transport: how many there may be, and which ones are closed."""
 
 from __future__ import annotations
 
@@ -13,169 +13,176 @@ from ..options import GrpcOptions
 from ._http2 import Budget
 from .connection import Connection
 
-_LOOK = 1.0
-"""Seconds between two looks at a connection."""
+_CHECK = 1.0
+"""Seconds between two checks of a connection."""
 
-_PARTS = 10
-_LONGEST_LOOK = 0.002
-"""Looking at ten thousand connections takes 20 ms, in which no call is answered: so a tenth at a time, and 2 ms at a time."""
+_GROUPS = 10
+"""Groups of connections that are checked one after another: ten thousand at once would take 20 ms without an
+answer."""
+
+_LONGEST_CHECK = 0.002
+"""Seconds of checking after which calls go on."""
 
 _LATE = 1.0
-"""Seconds beyond its time after which a look says that this process itself stood still."""
+"""Seconds after its due time at which a check means that this process itself was stopped."""
 
 _LOG = 10.0
-"""Seconds between two lines about connections that were closed."""
+"""Seconds between two log lines about closed connections."""
 
-_MUCH = 16 * 1_048_576
-"""Bytes that are worth 10 ms for returning them to the system."""
+_WORTH_TRIMMING = 16 * 1_048_576
+"""Freed bytes that are worth the 10 ms of returning them to the system."""
 
 _BETWEEN_TRIMS = 10.0
-"""Seconds."""
+"""Seconds between two of these."""
 
 malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""glibc's; others have none, and need none."""
+"""Only glibc has it; other libraries return memory by themselves."""
 
 _CLOSED_AT_ONCE = 10
-"""Connections with a thousand streams each, which take time to free: more of them wait for another turn of the event loop."""
+"""Connections that are closed in one turn of the event loop: each may have a thousand streams to free."""
 
 _HANDSHAKES = 2
-"""Of TLS, in one turn of the event loop: each takes a millisecond or two."""
+"""TLS handshakes in one turn of the event loop: each takes a millisecond or two."""
 
 
 class Peers:
-    """All connections of a server, until they are lost."""
+    """All open connections of a server."""
 
     def __init__(self, options: GrpcOptions, budget: Budget) -> None:
         self.empty = asyncio.Event()
-        """Whether there is none."""
+        """Set while there is no connection."""
         self.empty.set()
         self.closed = 0
-        """Connections that were closed because of what their peer did, or did not do."""
+        """Connections that were closed because of their peer."""
         self._most = options.max_connections
         self._budget = budget
-        self._parts: list[set[Connection]] = [set() for _ in range(_PARTS)]
-        self._part_of: dict[Connection, int] = {}
-        self._next_part = self._next_look = 0
+        self._groups: list[set[Connection]] = [set() for _ in range(_GROUPS)]
+        self._group_of: dict[Connection, int] = {}
+        self._last_added = self._last_checked = 0
+        """The groups that got the last connection, and that were checked last."""
         self._timer: asyncio.TimerHandle | None = None
-        self._look_due = float("inf")
+        self._check_due = float("inf")
         self._most_held = 0
-        """The most bytes that were held since memory was given back last."""
-        self._given_back_at = float("-inf")
-        self._leaving: list[Connection] = []
-        """Those that keep most are last: they are closed first."""
+        """The most bytes held since memory was last returned to the system."""
+        self._trimmed_at = float("-inf")
+        self._closing: list[Connection] = []
+        """Connections that `relieve` may close; the last ones keep most, and are closed first."""
         self._shaking: dict[Connection, None] = {}
-        self._shakes = False
+        """Connections whose handshake is to be continued."""
+        self._scheduled = False
         self._log = structlog.get_logger("ratelimit_service.grpc")
         self._reasons: dict[str, int] = {}
         self._logged_at = float("-inf")
 
     def __len__(self) -> int:
-        return len(self._part_of)
+        return len(self._group_of)
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(tuple(self._part_of))
+        return iter(tuple(self._group_of))
 
     def add(self, connection: Connection) -> bool:
-        """A connection has been made; return whether there is room for it."""
-        if len(self._part_of) >= self._most:
-            self.has_closed(f"there are {self._most} connections (GRPC_MAX_CONNECTIONS)")
+        """Add a new connection; return False if there is no room for it."""
+        if len(self._group_of) >= self._most:
+            self.count_closed(f"there are {self._most} connections (GRPC_MAX_CONNECTIONS)")
             return False
         if not self._budget.connect(connection.cost):
-            self.has_closed("there are more connections than half of GRPC_MAX_BYTES has room for")
+            self.count_closed("there are more connections than half of GRPC_MAX_BYTES has room for")
             return False
-        self._next_part = (self._next_part + 1) % _PARTS
-        self._parts[self._next_part].add(connection)
-        self._part_of[connection] = self._next_part
+        self._last_added = (self._last_added + 1) % _GROUPS
+        self._groups[self._last_added].add(connection)
+        self._group_of[connection] = self._last_added
         self.empty.clear()
         return True
 
     def remove(self, connection: Connection) -> None:
-        """A connection has been lost, maybe one that there was no room for."""
-        part = self._part_of.pop(connection, None)
-        if part is None:
+        """Remove a closed connection, which may be one that was not added."""
+        group = self._group_of.pop(connection, None)
+        if group is None:
             return
-        self._parts[part].discard(connection)
+        self._groups[group].discard(connection)
         self._shaking.pop(connection, None)
         self._budget.disconnect(connection.cost)
-        if not self._part_of:
+        if not self._group_of:
             self.empty.set()
 
     def watch(self) -> None:
-        """Look at every connection once a second, until `ignore`."""
+        """Check every connection once a second, until `ignore`."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late = now - self._look_due > _LATE
-        self._look_due = now + _LOOK / _PARTS
-        self._timer = loop.call_at(self._look_due, self.watch)
-        self._next_look = (self._next_look + 1) % _PARTS
-        # Where this process stood still itself, or the machine was suspended, what peers have sent meanwhile is read first.
+        late = now - self._check_due > _LATE
+        self._check_due = now + _CHECK / _GROUPS
+        self._timer = loop.call_at(self._check_due, self.watch)
+        self._last_checked = (self._last_checked + 1) % _GROUPS
+        # After this process was stopped itself, first read what peers have sent meanwhile.
         if not late:
-            self._look(iter(tuple(self._parts[self._next_look])))
-        self._give_back(now)
+            self._check(iter(tuple(self._groups[self._last_checked])))
+        self._trim(now)
         if self._reasons and now - self._logged_at >= _LOG:
             for why, connections in self._reasons.items():
                 self._log.warning(f"connections were closed: {why}", connections=connections)
             self._reasons.clear()
             self._logged_at = now
 
-    def _give_back(self, now: float) -> None:
-        """Return memory to the system after much of it was freed: malloc would keep it, and the next flood would come on top."""
+    def _trim(self, now: float) -> None:
+        """Return memory to the system after much of it was freed: malloc would keep it, and fragments
+        grow.
+        """
         held = self._budget.held
         self._most_held = max(self._most_held, held)
-        if self._most_held - held > _MUCH and now - self._given_back_at > _BETWEEN_TRIMS:
-            self._most_held, self._given_back_at = held, now
+        if self._most_held - held > _WORTH_TRIMMING and now - self._trimmed_at > _BETWEEN_TRIMS:
+            self._most_held, self._trimmed_at = held, now
             if malloc_trim is not None:
                 malloc_trim(0)
 
-    def _look(self, connections: Iterator[Connection]) -> None:
+    def _check(self, connections: Iterator[Connection]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in connections:
-            connection.look(now)
-            if loop.time() - now > _LONGEST_LOOK:
-                loop.call_soon(self._look, connections)
+            connection.check(now)
+            if loop.time() - now > _LONGEST_CHECK:
+                loop.call_soon(self._check, connections)
                 break
 
     def ignore(self) -> None:
-        """Look no more."""
+        """Check no more."""
         if self._timer is not None:
             self._timer.cancel()
 
     def relieve(self) -> None:
-        """Close the connections that keep most: unfinished requests, and replies that are not taken.
+        """Close the connections that keep most bytes of unfinished requests and untaken replies.
 
-        An honest peer keeps next to nothing: what it sends is whole when it comes, and what it gets is taken at once.
+        An honest peer keeps next to none: it sends a request at once, and takes a reply at once.
         """
-        if not self._leaving:
-            self._leaving = sorted(self._part_of, key=_waiting)
+        if not self._closing:
+            self._closing = sorted(self._group_of, key=_waiting)
             self._relieve_more()
 
     def _relieve_more(self) -> None:
         for _ in range(_CLOSED_AT_ONCE):
-            if not self._leaving or self._budget.waiting <= self._budget.most_waiting // 2:
-                self._leaving.clear()
+            if not self._closing or self._budget.waiting <= self._budget.most_waiting // 2:
+                self._closing.clear()
                 return
-            if _waiting(connection := self._leaving.pop()):
-                connection.abort("it kept most when GRPC_MAX_BYTES was short")
+            if _waiting(connection := self._closing.pop()):
+                connection.abort("it kept most bytes when GRPC_MAX_BYTES was reached")
         asyncio.get_running_loop().call_soon(self._relieve_more)
 
-    def has_closed(self, why: str) -> None:
-        """A connection was closed because of its peer: for the log and the metrics."""
+    def count_closed(self, why: str) -> None:
+        """Count a connection that was closed because of its peer, for the log and the metrics."""
         self.closed += 1
         self._reasons[why] = self._reasons.get(why, 0) + 1
 
     def shake_hands(self, connection: Connection) -> None:
-        """Let a connection go on with its handshake, when it is its turn."""
+        """Continue the handshake of a connection, when it is its turn."""
         self._shaking[connection] = None
         self._shake_soon()
 
     def _shake_soon(self) -> None:
-        if self._shaking and not self._shakes:
-            self._shakes = True
+        if self._shaking and not self._scheduled:
+            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._shake_hands)
 
     def _shake_hands(self) -> None:
-        self._shakes = False
+        self._scheduled = False
         for connection in tuple(itertools.islice(self._shaking, _HANDSHAKES)):
             self._shaking.pop(connection, None)
             connection.shake_hands()

@@ -1,4 +1,4 @@
-"""Server reflection for the native transport: a stream of questions, each answered when it has come."""
+"""Server reflection for the native transport: a stream of questions, each answered as it arrives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ._http2 import Call, Session
 
 _OK, _RESOURCE_EXHAUSTED = 0, 8
 _MOST_STREAMS = 100
-"""Of one connection. Before there are more, those that have ended are forgotten."""
+"""Streams of one connection at once."""
 
 
 class ReflectionService:
@@ -17,10 +17,10 @@ class ReflectionService:
     def __init__(self) -> None:
         self._streams: dict[Session, set[int]] = {}
 
-    def asked(self, call: Call) -> None:
-        """Answer a question, or take note that there are no more of them."""
+    def handle(self, call: Call) -> None:
+        """Answer a question, or end the stream after the last one."""
         session, number = call.session, call.number
-        if session.owner is None:  # it has gone since
+        if session.owner is None:  # the connection is closed
             return
         streams = self._streams.setdefault(session, set())
         if call.last:
@@ -29,7 +29,8 @@ class ReflectionService:
         if number not in streams and not self._add(session, streams, number):
             call.fail(_RESOURCE_EXHAUSTED, f"a connection may have {_MOST_STREAMS} streams of reflection")
             return
-        # protobuf's descriptors of these services take memory that a process without a question can do without.
+        # Imported when needed: the descriptors of these services take memory, and few processes are ever
+        # asked.
         from ..reflection import reflection
 
         try:
@@ -42,21 +43,21 @@ class ReflectionService:
             streams.discard(number)
 
     def forget(self, session: Session) -> None:
-        """Its connection has gone."""
+        """Forget the streams of a closed connection."""
         self._streams.pop(session, None)
 
     def leave(self) -> None:
-        """End all streams: they end when their peer has no more questions, which may be never."""
+        """End all streams: their peers may never do."""
         for session, streams in self._streams.items():
             for number in streams:
                 session.end(number)
             streams.clear()
 
     def _end(self, call: Call, status: int, message: bytes) -> None:
-        """End the stream of a call, after the answers to what came before."""
+        """End the stream of a call, after the answers to earlier questions."""
         self._streams[call.session].discard(call.number)
         call.session.end(call.number, status)
-        call.fail(status, message.decode())  # where nothing was answered
+        call.fail(status, message.decode())  # only if nothing was answered yet
 
     def _add(self, session: Session, streams: set[int], number: int) -> bool:
         if len(streams) >= _MOST_STREAMS:

@@ -1,7 +1,7 @@
-"""gRPC by nghttp2: all calls that are read in one turn of the event loop are decided together.
+"""gRPC on nghttp2: all calls that are read in one turn of the event loop are decided together.
 
-`_http2.Session` speaks HTTP/2 without a socket, and is compiled where a compiler and nghttp2 are there; asyncio does
-sockets and timers. It behaves like the transport by grpcio.
+`_http2.Session` speaks HTTP/2 without a socket, and is compiled where a compiler and nghttp2 are there;
+asyncio does sockets and timers. It behaves like the transport by grpcio.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _OLDEST_LIBRARY = 0x013400
 
 
 def check_library() -> None:
-    """Raise StartError where the libnghttp2 that is loaded cannot be used."""
+    """Raise StartError if the loaded libnghttp2 is too old."""
     number, version = library_version()
     if number < _OLDEST_LIBRARY:
         raise StartError(f"it needs libnghttp2 1.52 or newer, and {version} is loaded")
 
 
 class NativeServer:
-    """ShouldRateLimit, health and reflection on one address."""
+    """A contract.GrpcServer, and a Host for its connections. It serves reflection as well."""
 
     TRANSPORT: ClassVar[str] = "native"
 
@@ -58,16 +58,16 @@ class NativeServer:
     ) -> None:
         self.options = options
         self.address = options.address
-        """Where it listens, once started."""
+        """The address that it listens on, once started."""
         self._health = HealthService(health)
         self._reflection = ReflectionService()
         self._calls = Calls(service, options, on_answered, self._take_other, self._relieve)
         self.turn = self._calls.turn
         self.buffer = memoryview(bytearray(_LARGEST_READ))
-        """What the event loop reads into."""
+        """The buffer that the event loop reads into."""
         self.peers = Peers(options, self.turn.budget)
         self.plaintext = options.plaintext
-        """Where it listens without TLS, once started; empty: nowhere else."""
+        """The second address, without TLS, once started; empty if there is none."""
         self._tls: ssl.SSLContext | None = None
         self._accepting: list[Accepting] = []
         self._path: SocketPath | None = None
@@ -75,11 +75,11 @@ class NativeServer:
 
     @property
     def in_hand(self) -> int:
-        """Calls read and not yet answered."""
+        """The calls that were read and are not yet answered."""
         return self._calls.in_hand
 
     async def start(self) -> None:
-        """Open the ports. Raises StartError where one is taken."""
+        """Open the ports. Raises StartError if one cannot be opened."""
         plaintext = Address.of(self.plaintext).listen("gRPC", _BACKLOG) if self.plaintext else None
         try:
             listening = self._listen()
@@ -100,11 +100,11 @@ class NativeServer:
         self.peers.watch()
 
     async def drain(self) -> None:
-        """Tell those who watch the health that this server is leaving; calls are still taken."""
+        """Report NOT_SERVING from now on (contract.GrpcServer)."""
         self._health.drain()
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and give those in hand `grace` seconds."""
+        """Accept no more calls, and give those in hand `grace` seconds (contract.GrpcServer)."""
         if not self._accepting:
             return
         self._health.leave()
@@ -112,7 +112,7 @@ class NativeServer:
         if self.peers:
             for connection in self.peers:
                 connection.announce()
-            # The port stays open meanwhile: a peer that knows no other replica comes back at once, and is served.
+            # The port stays open meanwhile, for peers that know no other replica and reconnect at once.
             await asyncio.sleep(min(NOTICE, grace))
         self._leaving = True
         for accepting in self._accepting:
@@ -127,27 +127,27 @@ class NativeServer:
         for connection in self.peers:
             connection.abort()
         await self.peers.empty.wait()
-        self._calls.settle()
+        self._calls.process()
         self.peers.ignore()
 
-    # What connections call: host.Host.
+    # host.Host, for connections.
 
     def made(self, connection: Connection) -> bool:
-        """A connection is there; return False where there are too many, or none is taken any more."""
+        """Accept a new connection; return False if there are too many, or the server stops."""
         return not self._leaving and self.peers.add(connection)
 
     def lost(self, connection: Connection) -> None:
-        """A connection has gone."""
+        """Forget a closed connection."""
         self.peers.remove(connection)
         if connection.session is not None:
             self._health.forget(connection.session)
             self._reflection.forget(connection.session)
 
     def _take_other(self, call: Call) -> None:
-        (self._health if call.method < REFLECT else self._reflection).asked(call)
+        (self._health if call.method < REFLECT else self._reflection).handle(call)
 
     def _listen(self) -> socket.socket:
-        """A socket at the address, which nobody shares. Raises StartError."""
+        """Return a listening socket, which no other process shares. Raises StartError."""
         address = self.options.address
         if not address.startswith("unix:"):
             wanted = Address.of(address)
@@ -172,7 +172,7 @@ class NativeServer:
         return self._made(None)
 
     def _made(self, tls: Tls | None) -> Connection:
-        # Connections that were made together do not all come back together.
+        # A random age keeps connections that were made together from all reconnecting together.
         return Connection(self, self.options.max_connection_age * random.uniform(0.9, 1.1), tls)
 
     def _relieve(self) -> None:

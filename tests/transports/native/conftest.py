@@ -38,5 +38,5 @@ async def limiter(begin: Begin) -> Limiter:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever keeps the server waiting is cut off within a moment."""
-    monkeypatch.setattr(peers, "_LOOK", 0.02)
+    monkeypatch.setattr(peers, "_CHECK", 0.02)
     monkeypatch.setattr(connection, "PATIENCE", 0.2)

@@ -210,7 +210,7 @@ async def test_the_busier_the_connections_the_smaller_their_shares(limiter: Limi
     """A turn takes about as long, however many peers send as fast as they can."""
     shares = []
     for active in (1, 10, 100, 10_000):
-        limiter.server._calls._share_out(0, active, 0.0)
+        limiter.server._calls._set_shares(0, active, 0.0)
         shares.append(limiter.server.turn.share)
     assert all(share >= larger for share, larger in pairwise(shares))
     assert (128, 1) == (shares[0], shares[-1])
@@ -223,7 +223,7 @@ async def test_all_connections_together_have_their_share_of_a_turn(
     *greedy, modest = await limiter.connections(6)
     sizes = batches_of(limiter, monkeypatch)
     calls, turn = limiter.server._calls, limiter.server.turn
-    monkeypatch.setattr(calls, "_share_out", lambda *_: None)
+    monkeypatch.setattr(calls, "_set_shares", lambda *_: None)
     turn.total = 20
     for connection in greedy:
         connection.data_received(
@@ -345,13 +345,13 @@ async def test_much_memory_that_was_freed_is_returned_to_the_system(
     monkeypatch.setattr(peers, "malloc_trim", trims.append)
     limiter = await begin()
     budget = limiter.server.turn.budget
-    limiter.server.peers._give_back(0.0)
+    limiter.server.peers._trim(0.0)
     assert budget.connect(20 * MIB)
-    limiter.server.peers._give_back(1.0)
+    limiter.server.peers._trim(1.0)
     assert [] == trims
     budget.disconnect(20 * MIB)
-    limiter.server.peers._give_back(2.0)
-    limiter.server.peers._give_back(3.0)
+    limiter.server.peers._trim(2.0)
+    limiter.server.peers._trim(3.0)
     assert [0] == trims
 
 
@@ -419,7 +419,7 @@ async def test_a_connection_has_a_hundred_watches_and_not_more(limiter: Limiter)
 
 async def test_many_watches_are_told_in_pieces(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several turns of the event loop, because each takes time; those of other services hear nothing."""
-    monkeypatch.setattr(health, "_TOLD_AT_ONCE", 2)
+    monkeypatch.setattr(health, "_REPORTS_AT_ONCE", 2)
     peer = await limiter.connect()
     peer.send(b"".join(watch(stream, "ratelimit" if stream < 10 else "") for stream in range(1, 13, 2)))
     for stream in range(1, 13, 2):

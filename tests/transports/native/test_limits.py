@@ -305,7 +305,7 @@ async def test_who_waits_for_an_answer_is_not_idle(begin: Begin) -> None:
 def look_at_them(limiter: Limiter, now: float) -> None:
     """What the server does every second, at another time of its clock."""
     for connection in list(limiter.server.peers):
-        connection.look(now)
+        connection.check(now)
 
 
 async def test_a_pause_of_this_process_is_not_held_against_its_peers(limiter: Limiter) -> None:
@@ -317,7 +317,7 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(limiter: Li
     peers = limiter.server.peers
     for _ in range(10):
         peers.ignore()
-        peers._look_due -= 3_600
+        peers._check_due -= 3_600
         peers.watch()
     assert [end] == list(peers)
     peer.send(h2.MAGIC + h2.settings() + h2.call(1, CHECK))
