@@ -332,10 +332,6 @@ class Metrics:
             yield from family(name, samples)
         yield self._process.text()
 
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format 0.0.4."""
-        return b"".join(self.chunks())
-
     def counters(self) -> Iterator[Sample]:
         """Yield every counter and gauge. As in upstream, a labelled counter exists once it has counted."""
         for name, samples in self._families():

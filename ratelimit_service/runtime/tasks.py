@@ -47,11 +47,6 @@ class Background:
         self.expect(name)
         return self._start(self._kept(name, work), name)
 
-    def once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` once. If it raises, do not start it again."""
-        self.expect(name)
-        return self._start(self._supervised(name, work), name)
-
     def failed(self, name: str, event: str, error: BaseException | None) -> None:
         """Log and count a failure outside the supervised tasks, such as in a callback of the event loop."""
         self.expect(name)
@@ -85,9 +80,3 @@ class Background:
                 self.failed(name, "a background task has failed, and is started again", error)
             await self._sleep(pause * (1 - self._random_share() / 2))
             pause = min(2 * pause, _LAST_PAUSE)
-
-    async def _supervised(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception as error:
-            self.failed(name, "a background task has failed", error)

@@ -23,7 +23,6 @@ class Unsupported(NamedTuple):
 
 
 _OFF = ("0", "f", "F", "FALSE", "false", "False")
-_ON = ("1", "t", "T", "TRUE", "true", "True")
 _NONE: tuple[str, ...] = ()
 
 UNSUPPORTED: tuple[Unsupported, ...] = (

@@ -43,6 +43,7 @@ from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import codec
 
 from ..cli.running import run
+from ..observe.replica import text_of
 from .documents import (
     BUDGETS,
     CONFIGURATION,
@@ -337,7 +338,7 @@ async def test_what_can_be_seen_coming_is_what_the_page_shows(log: io.StringIO) 
     assert untimed(logged.text) == untimed(log.getvalue())
     assert shown.text.splitlines() == [
         line
-        for line in metrics.text().decode().splitlines()
+        for line in text_of(metrics).splitlines()
         if line.startswith("ratelimit_service_budget_") and "{" in line
     ]
     assert decided.text == b"".join(written).decode()

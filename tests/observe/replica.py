@@ -111,3 +111,8 @@ def crossings(events: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, flo
     return [
         (event["bucket"], event["share"]) for event in events if event["event"] == "budget threshold crossed"
     ]
+
+
+def text_of(metrics: Metrics) -> str:
+    """What a scrape shows."""
+    return b"".join(metrics.chunks()).decode()

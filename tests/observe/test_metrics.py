@@ -34,6 +34,8 @@ from ratelimit_service.observe.catalogue_xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
 
+from .replica import text_of
+
 UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 DAY = Window(Unit.DAY)
@@ -115,7 +117,7 @@ def count(
 
 def shown(metrics: Metrics, *names: str) -> dict[str, float]:
     """What a scrape shows of these metrics, by name (without what all have in common) and labels."""
-    lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
+    lines = [line for line in text_of(metrics).splitlines() if not line.startswith("#")]
     values = dict(line.removeprefix("ratelimit_service_").rsplit(" ", 1) for line in lines)
     return {series: float(value) for series, value in values.items() if series.startswith(names)}
 
@@ -519,7 +521,7 @@ def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
     for name in HOSTILE:
         count(metrics, Descriptor((Entry(b"each", name.encode()),), 1))
         count(metrics, descriptor("team=x"), domain=name or "-")
-    families = {family.name: family for family in text_string_to_metric_families(metrics.text().decode())}
+    families = {family.name: family for family in text_string_to_metric_families(text_of(metrics))}
     samples = [sample for family in families.values() for sample in family.samples]
     labels = [value for sample in samples for value in sample.labels.values()]
     assert [] == [value for value in labels if not value.isprintable() or len(value) > 300]
@@ -592,7 +594,7 @@ def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
     """Names, types, texts and labels; prometheus-client's own process metrics aside."""
     families = {
         family.name: family
-        for family in text_string_to_metric_families(everything().text().decode())
+        for family in text_string_to_metric_families(text_of(everything()))
         if not family.name.startswith("process_")
     }
     assert [(info.name, info.kind.value, info.meaning) for info in CATALOGUE] == [
@@ -606,7 +608,7 @@ def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
 
 def test_no_name_has_what_prometheus_client_puts_behind_it() -> None:
     """Neither in the samples nor in the lines about them: upstream's names end neither in _total nor in _created."""
-    lines = [line for line in everything().text().decode().splitlines() if "ratelimit_service_" in line]
+    lines = [line for line in text_of(everything()).splitlines() if "ratelimit_service_" in line]
     names = {
         line.removeprefix("# HELP ").removeprefix("# TYPE ").split(" ")[0].split("{")[0] for line in lines
     }

@@ -26,7 +26,7 @@ from ratelimit_service.observe.tables import Sample
 from ratelimit_service.observe.tracking import bucket_text
 from tests.limiter import MIDNIGHT
 
-from .replica import DAY, HOUR, Replica, budget
+from .replica import DAY, HOUR, Replica, budget, text_of
 
 HOURLY = Limit(100, HOUR, "hourly")
 TEAM = budget("team", HOURLY, track=True)
@@ -266,9 +266,7 @@ async def test_a_scrape_can_be_read_whatever_strangers_call_themselves() -> None
     for value in (*HOSTILE, rb"new\nline", b"x" * 100_000 + b"y"):
         descriptor = Descriptor((Entry(b"team", value),), 1)
         await replica.service.should_rate_limit(Request("d", (descriptor,)))
-    families = {
-        family.name: family for family in text_string_to_metric_families(replica.metrics.text().decode())
-    }
+    families = {family.name: family for family in text_string_to_metric_families(text_of(replica.metrics))}
     used = families["ratelimit_service_budget_used"].samples
     shown = [sample.labels["bucket"] for sample in used]
     assert [] == [bucket for bucket in shown if not bucket.isprintable() or len(bucket) > 300]

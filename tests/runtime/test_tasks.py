@@ -80,15 +80,6 @@ async def test_a_task_that_ran_for_long_begins_with_a_short_pause(monkeypatch: p
     assert [1, 2, 4, 1] == naps.taken
 
 
-async def test_a_task_that_is_done_once_is_not_started_again(logged: list[Any]) -> None:
-    """Its failure is told all the same."""
-    background = Background()
-    await background.once("closing", Work(OSError("broken"))())
-    await background.once("closing", Work()())
-    assert {"closing": 1} == dict(background.failures())
-    assert ["a background task has failed"] == [line["event"] for line in logged]
-
-
 async def test_a_stop_ends_all_tasks_and_waits_for_them() -> None:
     """Those that pause before the next try, and those that clean up."""
     cleaned: list[str] = []
