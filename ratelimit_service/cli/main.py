@@ -22,7 +22,12 @@ def main(arguments: Sequence[str]) -> int:
     if name not in parsers:
         parser.parse_args([name])  # exits: --help, --version, or an error
     command, own = parsers[name]
+    behind: list[str] = []
+    if command.ignores_unknown and "--" in rest:  # argparse would keep the "--" among the unknown
+        at = rest.index("--")
+        rest, behind = rest[:at], rest[at + 1 :]
     given, unknown = own.parse_known_intermixed_args(rest)
+    unknown += behind
     given.unknown = unknown
     if unknown and not command.ignores_unknown:
         own.error(f"unrecognized arguments: {' '.join(unknown)}")

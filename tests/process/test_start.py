@@ -140,11 +140,13 @@ def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path:
         "/data/ratelimit.yaml",
         *(word for pair in options.items() for word in pair),
         "-v",
+        "--",
+        "--help",
     ]
     with Service(environment, arguments=arguments) as service:
         assert ("memory", (200, "OK")) == (service.store, service.health())
         assert [
-            ("arguments ignored", ["-config", "/data/ratelimit.yaml", "-v"]),
+            ("arguments ignored", ["-config", "/data/ratelimit.yaml", "-v", "--help"]),
             (
                 "EXTRA_TAGS is set, but not supported: metrics have no additional labels",
                 None,
