@@ -42,9 +42,10 @@ def one(file: Path, kind: str) -> Object:
     return found
 
 
-def ratelimit_filter(cluster: str, name: str = FILTER, **config: Any) -> Object:
-    """The filter that asks the service, as `config` says."""
-    service = {"transport_api_version": "V3", "grpc_service": {"envoy_grpc": {"cluster_name": cluster}}}
+def ratelimit_filter(cluster: str, name: str = FILTER, *, authority: str = "", **config: Any) -> Object:
+    """The filter that calls the service, with `config`. Without `authority`, Envoy sends the name of the cluster."""
+    target = {"cluster_name": cluster} | ({"authority": authority} if authority else {})
+    service = {"transport_api_version": "V3", "grpc_service": {"envoy_grpc": target}}
     return {
         "name": name,
         "typed_config": {"@type": f"{_TYPE}.RateLimit", "rate_limit_service": service, **config},
@@ -213,6 +214,7 @@ def contour(
     cluster = f"extension/{where['namespace']}/{where['name']}"
     made = ratelimit_filter(
         cluster,
+        authority=cluster.replace("/", "."),
         domain=told["domain"],
         failure_mode_deny=not told.get("failOpen", False),
         **({"enable_x_ratelimit_headers": "DRAFT_VERSION_03"} if told.get("enableXRateLimitHeaders") else {}),

@@ -105,6 +105,24 @@ def test_istio_charges_tokens(
     assert [200, 200, 429] == [*codes, *statuses(ingress, 1, "/chat", x_team_id=team)]
 
 
+def test_a_gateway_without_an_authority_is_answered(
+    service: Service, llm: MockLlm, unique: Unique, tmp_path: Path
+) -> None:
+    """Envoy then sends the name of the cluster, which for Istio is no name of a host."""
+    filters, _ = istio(one(DEPLOY / "istio" / "tokens.yaml", "EnvoyFilter"))
+    grpc = filters[0]["typed_config"]["rate_limit_service"]["grpc_service"]["envoy_grpc"]
+    del grpc["authority"]
+    configuration = bootstrap(
+        ratelimit=port_of(service.grpc),
+        llm=llm.port,
+        cluster=grpc["cluster_name"],
+        filters=filters,
+        routes=[route()],
+    )
+    with running(tmp_path, configuration) as client:
+        assert [200] == statuses(client, 1, "/chat", x_team_id=unique("mesh"))
+
+
 def test_istio_refuses_who_has_no_team(ingress: httpx.Client) -> None:
     """The descriptor is left out; the one that is always there is what the service refuses by."""
     refused = ingress.post("/chat", json={})

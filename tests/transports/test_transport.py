@@ -159,6 +159,17 @@ async def test_envoys_own_bytes_check_and_charge(served: Served) -> None:
     assert 0 < last.statuses[0].duration_until_reset.seconds <= 3600
 
 
+@pytest.mark.parametrize(
+    "authority", ["outbound|8081||ratelimit.ratelimit.svc", "extension/ratelimit/ratelimit", "rate limit"]
+)
+async def test_any_authority_is_accepted(served: Served, authority: str) -> None:
+    """Envoy sends the name of its cluster unless it is configured otherwise, and names have characters that no URL has."""
+    peer = await Peer.connect(served.server.address)
+    peer.send(h2.call(1, CHECK, h2.replaced(authority=authority.encode())))
+    assert 0 == (await peer.answer(1)).status
+    peer.close()
+
+
 async def test_a_header_that_is_not_utf8_is_limited_like_any_other(served: Served) -> None:
     """A message with such a value is answered: an error would let the caller through unlimited."""
     response = await served.call(INVALID_UTF8)

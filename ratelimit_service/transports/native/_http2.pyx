@@ -494,6 +494,9 @@ cdef class Session:
         if nghttp2_option_new(&option) != 0:
             raise MemoryError
         nghttp2_option_set_no_closed_streams(option, 1)
+        # Envoy puts the name of its cluster into :authority. Istio's are `outbound|8081||host`, and nghttp2 resets streams whose
+        # authority no URL could have. `_header` looks at the headers that a call depends on, and the others change nothing.
+        nghttp2_option_set_no_http_messaging(option, 1)
         nghttp2_option_set_max_outbound_ack(option, MOST_ACKS)
         nghttp2_option_set_max_settings(option, MOST_SETTINGS)
         nghttp2_option_set_max_continuations(option, MOST_CONTINUATIONS)
@@ -1221,8 +1224,11 @@ cdef int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *us
         stream = session._stream(frame.hd.stream_id)
         if stream is NULL:
             return 0
-        if kind == NGHTTP2_HEADERS and session._headers_end(stream, frame.headers.cat != NGHTTP2_HCAT_REQUEST):
-            return NGHTTP2_ERR_CALLBACK_FAILURE
+        if kind == NGHTTP2_HEADERS:
+            if session._headers_end(stream, frame.headers.cat != NGHTTP2_HCAT_REQUEST):
+                return NGHTTP2_ERR_CALLBACK_FAILURE
+            if frame.headers.cat != NGHTTP2_HCAT_REQUEST and not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+                session._spend(1)  # trailers end a request
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             try:
                 return session._end(stream)

@@ -160,6 +160,14 @@ async def test_trailers_count_with_the_headers(limiter: Limiter) -> None:
     assert 0 == await limiter.counted()
 
 
+async def test_trailers_that_do_not_end_a_request_are_paid_for(limiter: Limiter) -> None:
+    """They are as cheap to send as they are against the rules."""
+    peer = await limiter.connect()
+    peer.send(opening(1) + h2.frame(h2.HEADERS, h2.END_HEADERS, 1) * 1_001)
+    assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
+    assert await limiter.still_serves()
+
+
 async def test_a_call_may_end_with_trailers(limiter: Limiter) -> None:
     """HTTP/2 allows it."""
     peer = await limiter.connect()
