@@ -91,7 +91,7 @@ def compiled(wheel: Path) -> ELFFile:
 
 
 def test_it_runs_on_any_linux_of_the_last_ten_years(wheel: Path) -> None:
-    """auditwheel has found no symbol that glibc 2.17 lacks, and has put nothing beside the module."""
+    """auditwheel found no symbol that glibc 2.17 lacks, and put nothing beside the module."""
     assert "manylinux_2_17_" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         assert [] == [name for name in archive.namelist() if ".libs/" in name]

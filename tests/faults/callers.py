@@ -19,6 +19,7 @@ RULES = (
     "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
 )
 CALLERS = 20
+TRANSPORTS = ("native", "grpcio")
 
 
 @dataclass
@@ -40,10 +41,17 @@ def charge(team: str, hits: int) -> bytes:
     return request.SerializeToString()
 
 
-def counting_in(server: RedisServer, directory: Path) -> Service:
+def counting_in(server: RedisServer, directory: Path, transport: str) -> Service:
     """A service that counts in `server`, with its rules in `directory`."""
     (directory / "rules.yaml").write_text(RULES)
-    return Service({"CONFIG_PATH": str(directory), "BACKEND_TYPE": "redis", "REDIS_URL": server.address})
+    return Service(
+        {
+            "CONFIG_PATH": str(directory),
+            "BACKEND_TYPE": "redis",
+            "REDIS_URL": server.address,
+            "GRPC_TRANSPORT": transport,
+        }
+    )
 
 
 async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -> Told:

@@ -6,15 +6,18 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from testing.servers import RedisServer
-from tests.faults.callers import CALLERS, charge_until, counted_in, counting_in
+from tests.faults.callers import CALLERS, TRANSPORTS, charge_until, counted_in, counting_in
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
-    redis_server: RedisServer, redis_url: str, tmp_path: Path
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """SIGTERM while twenty callers charge: each call is either answered and counted, or refused and not counted."""
-    service = counting_in(redis_server, tmp_path)
+    service = counting_in(redis_server, tmp_path, transport)
     codes: list[int] = []
 
     async def stop() -> None:
@@ -26,11 +29,12 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
     assert told.acknowledged == counted_in(redis_server)
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_killed_service_loses_what_it_had_not_acknowledged(
-    redis_server: RedisServer, redis_url: str, tmp_path: Path
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """SIGKILL under load: every charge that was answered is in the store, and beyond it at most what was in hand."""
-    service = counting_in(redis_server, tmp_path)
+    service = counting_in(redis_server, tmp_path, transport)
     told = await charge_until(service, partial(asyncio.to_thread, service.kill))
     counted = counted_in(redis_server)
     for team, acknowledged in told.acknowledged.items():

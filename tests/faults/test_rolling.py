@@ -6,13 +6,14 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from grpc import StatusCode, aio
 
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
 from testing.servers import RedisServer
 from testing.service import Service
-from tests.faults.callers import CALLERS, charge, counted_in, counting_in
+from tests.faults.callers import CALLERS, TRANSPORTS, charge, counted_in, counting_in
 
 BETWEEN_TWO = 300
 """Charges that are answered before the next replica is replaced: so none of them is replaced while nothing goes on."""
@@ -92,11 +93,12 @@ class Gateway:
             await channel.close(None)
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_replicas_are_replaced_one_after_another_and_every_charge_is_counted_once(
-    redis_server: RedisServer, redis_url: str, tmp_path: Path
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """No caller is left without an answer, each old replica ends with 0, and the counters are what was acknowledged."""
-    replicas = [await asyncio.to_thread(counting_in, redis_server, tmp_path) for _ in range(2)]
+    replicas = [await asyncio.to_thread(counting_in, redis_server, tmp_path, transport) for _ in range(2)]
     gateway = Gateway(*replicas)
     codes = []
     try:
@@ -105,7 +107,7 @@ async def test_replicas_are_replaced_one_after_another_and_every_charge_is_count
                 callers.create_task(gateway.call(number))
             for place, old in enumerate(tuple(replicas)):
                 await gateway.more()
-                new = await asyncio.to_thread(counting_in, redis_server, tmp_path)
+                new = await asyncio.to_thread(counting_in, redis_server, tmp_path, transport)
                 replicas[place] = new
                 await asyncio.to_thread(new.wait_for_event, "the store is reached")
                 ending = asyncio.create_task(asyncio.to_thread(old.stop))

@@ -1,4 +1,4 @@
-"""The native transport behind the real Envoy: what it is asked through one, it answers as grpcio does."""
+"""The transport by grpcio behind the real Envoy, which all other tests here ask by the native one."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def native(
+def by_grpcio(
     redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway whose limiter speaks gRPC by itself."""
+    """A gateway whose limiter speaks gRPC by grpcio."""
     environment = {
         "CONFIG_PATH": str(HERE / "teams.yaml"),
         "REDIS_URL": redis_server.url,
-        "GRPC_TRANSPORT": "native",
+        "GRPC_TRANSPORT": "grpcio",
     }
     with (
         Service(environment) as service,
-        gateway_before(service, redis_server, llm, tmp_path_factory.mktemp("native")) as gateway,
+        gateway_before(service, redis_server, llm, tmp_path_factory.mktemp("grpcio")) as gateway,
     ):
         yield gateway
 
 
-def test_a_team_spends_its_budget_and_gets_some_back(native: Gateway, unique: Unique) -> None:
+def test_a_team_spends_its_budget_and_gets_some_back(by_grpcio: Gateway, unique: Unique) -> None:
     """Checks, charges, a refusal with Envoy's headers, and a refund."""
-    team = unique("native")
+    team = unique("grpcio")
     bucket = f"team-budgets|team={team}"
     seen = []
     for used in (40, 80, 120, 120):
-        answer = native.complete("/team", {"x-team-id": team})
-        native.counters.wait_until(bucket, used)
+        answer = by_grpcio.complete("/team", {"x-team-id": team})
+        by_grpcio.counters.wait_until(bucket, used)
         seen.append((answer.status_code, answer.headers["x-ratelimit-remaining"]))
     assert [(200, "100"), (200, "60"), (200, "20"), (429, "0")] == seen
 
-    assert 200 == native.complete("/refund", {"x-team-id": team, "x-refund": "90"}).status_code
-    native.counters.wait_until(bucket, 30)
-    assert 200 == native.complete("/team", {"x-team-id": team}).status_code
-    native.counters.wait_until(bucket, 70)
+    assert 200 == by_grpcio.complete("/refund", {"x-team-id": team, "x-refund": "90"}).status_code
+    by_grpcio.counters.wait_until(bucket, 30)
+    assert 200 == by_grpcio.complete("/team", {"x-team-id": team}).status_code
+    by_grpcio.counters.wait_until(bucket, 70)

@@ -1,0 +1,148 @@
+"""A soak says what went wrong; and its two ends of HTTP understand each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import pytest
+
+from bench.soak import report
+from bench.soak.callers import ABORTED, ABORTED_COST, JSON, STREAM, Books, Callers, Failure
+from bench.soak.http1 import Client, Provider
+from bench.soak.parts import METRICS, Replica, Sample
+from bench.soak.play import Fault, Soaked
+from testing.service import Service
+
+MIB = 2**20
+NOON = 1_795_249_200.0
+
+
+def replica(name: str, *, until: float, grows: float = 0.0, code: int = 0) -> Replica:
+    """One that was looked at every five seconds, and whose memory grows by so many MiB a minute."""
+    samples = [
+        Sample(at, int((60 + grows * at / 60) * MIB), 40) for at in (5.0 * n for n in range(int(until / 5)))
+    ]
+    return Replica(name, cast(Service, None), samples, code, dict.fromkeys(METRICS, 0.0))
+
+
+def soaked() -> Soaked:
+    """One of ten minutes that went well, with an outage in which two requests and a charge failed."""
+    books = Books(Counter({JSON: 50, STREAM: 40, ABORTED: 10}), 5, Counter(a=100, b=ABORTED_COST))
+    books.failures = [Failure(NOON + 1, NOON + 2, "JSON: status 503"), Failure(NOON + 4, NOON + 7, "…")]
+    return Soaked(
+        "native",
+        seconds=600,
+        books=books,
+        held=Counter(a=100, b=ABORTED_COST),
+        replicas=[replica("A", until=60), replica("B", until=600)],
+        faults=[Fault("Redis is stopped (SIGTERM)", NOON, NOON + 5, charge_errors=3)],
+        envoy={"errors": 3, "upstream_cx_total": 9},
+    )
+
+
+def lose(run: Soaked) -> None:
+    run.held["a"] -= 7
+
+
+def double(run: Soaked) -> None:
+    run.held["c"] = 3
+
+
+def fail(run: Soaked) -> None:
+    run.books.failures.append(Failure(NOON + 60, NOON + 61, "stream: status 500"))
+
+
+def fail_a_charge(run: Soaked) -> None:
+    run.envoy["errors"] += 1
+
+
+def warn(run: Soaked) -> None:
+    run.stray_lines.append("B: Redis is away")
+
+
+def grow(run: Soaked) -> None:
+    run.replicas[1] = replica("B", until=600, grows=1.0)
+
+
+def leak_a_descriptor(run: Soaked) -> None:
+    run.replicas[1].samples[-1].descriptors += 9
+
+
+def crash(run: Soaked) -> None:
+    run.replicas[0].code = 1
+
+
+def drop(run: Soaked) -> None:
+    run.replicas[1].counted["ratelimit_service_store_journal_dropped"] = 2
+
+
+def test_a_soak_that_went_well_has_no_problems() -> None:
+    """Errors within an outage are its."""
+    assert [] == report.problems(soaked())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lose, "7 tokens were lost, and 0 counted twice"),
+        (double, "0 tokens were lost, and 3 counted twice"),
+        (fail, "stream: status 500"),
+        (fail_a_charge, "a call of Envoy failed"),
+        (warn, "Redis is away"),
+        (grow, "replica B grew from"),
+        (leak_a_descriptor, "replica B had 40 descriptors open, and then 49"),
+        (crash, "replica A ended with 1"),
+        (drop, "replica B dropped 2 hits"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_each_thing_that_goes_wrong_is_said(spoil: Callable[[Soaked], None], said: str) -> None:
+    run = soaked()
+    spoil(run)
+    (problem,) = report.problems(run)
+    assert said in problem
+
+
+def test_the_table_takes_the_place_of_the_one_before() -> None:
+    """And nothing else of the page changes."""
+    page = f"before\n{report.BEGIN}\n| old |\n\n{report.END}\nafter\n"
+    once = report.written_into(page, soaked())
+    assert once == report.written_into(once, soaked())
+    assert ("before\n", "\nafter\n") == (once.partition(report.BEGIN)[0], once.partition(report.END)[2])
+    assert "| tokens lost, counted twice | 0, 0 |" in once
+    assert "| old |" not in once
+    with pytest.raises(ValueError, match="no place"):
+        report.written_into("a page", soaked())
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    await provider.start()
+    yield provider
+    provider.close()
+
+
+async def test_callers_are_served_as_json_and_streams_and_hang_up_on_some(provider: Provider) -> None:
+    """Without a gateway all are served, and the books have what each cost."""
+    callers = Callers(f"127.0.0.1:{provider.port}", rate=5_000)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(callers.run())
+        while not all(callers.books.served[kind] > 10 for kind in (JSON, STREAM, ABORTED)):
+            await asyncio.sleep(0)
+        callers.end()
+    books = callers.books
+    assert (0, []) == (books.refused, books.failures)
+    assert books.charged.total() >= books.served[ABORTED] * ABORTED_COST + books.served[JSON]
+
+
+async def test_a_connection_that_was_hung_up_on_is_not_used_again(provider: Provider) -> None:
+    client = Client(f"127.0.0.1:{provider.port}")
+    endless = {"x-mock-tokens": "1", "x-mock-endless": "yes"}
+    assert 200 == await client.post("/", endless, b'{"stream": true}', hang_up=True)
+    assert 200 == await client.post("/", {"x-mock-tokens": "1"}, b"{}")
+    assert 200 == await client.post("/", {"x-mock-tokens": "1"}, b'{"stream": true}')
+    client.close()
