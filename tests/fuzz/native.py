@@ -78,6 +78,8 @@ class Server:
         self.turn = Turn(lambda: None, self.budget)
         if Way.BUSY in way:
             self.turn.share = 1
+        self.last = 0
+        """The last stream that was handed over."""
         self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, self.most, 0, REFLECT)
 
     def take(self, data: bytes) -> int:
@@ -95,6 +97,7 @@ class Server:
         calls = self.turn.take_calls()
         assert all(call.method == 0 for call in calls)
         calls += self.turn.take_others()
+        self.last = max([self.last, *(call.number for call in calls)])
         assert all(len(call.body) <= MAX_MESSAGE for call in calls)
         assert self.session.streams <= MOST_STREAMS
         assert self.session.waiting <= self.most + _STREAM * (MOST_STREAMS + 1)
@@ -168,6 +171,9 @@ def play(data: bytes) -> None:
     server.end(watches)
     written += session.drain()
     assert_whole(written)
+    assert server.last <= last_of_goaways(written), (
+        "a call that was handed over is sent once more by its peer"
+    )
     session.abandon()
     calls = held = watches = []
     assert (0, 0, 0) == (session.streams, session.waiting, server.budget.held)
@@ -179,6 +185,17 @@ def assert_whole(written: bytearray) -> None:
     while at < len(written):
         at += 9 + int.from_bytes(written[at : at + 3], "big")
     assert at == len(written), (at, len(written))
+
+
+def last_of_goaways(written: bytes | bytearray) -> int:
+    """The last stream that the peer is told is served."""
+    last, at = 2**31 - 1, 0
+    while at < len(written):
+        size = int.from_bytes(written[at : at + 3], "big")
+        if written[at + 3] == h2.GOAWAY:
+            last = min(last, int.from_bytes(written[at + 9 : at + 13], "big"))
+        at += 9 + size
+    return last
 
 
 def spelt(records: bytes) -> bytes:

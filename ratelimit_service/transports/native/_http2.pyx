@@ -473,6 +473,7 @@ cdef class Session:
     cdef Stream *_last
     cdef uint8_t *_out
     cdef size_t _out_room
+    cdef size_t _out_used     # bytes written by nghttp2 and not yet drained
 
     def __cinit__(
         self, Turn turn not None, object owner, object paths, size_t max_message, size_t max_held,
@@ -596,13 +597,24 @@ cdef class Session:
 
     def drain(self):
         """Return the output to write now."""
-        cdef const uint8_t *chunk
-        cdef Py_ssize_t size = 0
-        cdef size_t used = 0
-        cdef uint8_t *larger
         self._touched = False
         if self._failed:
             return b""
+        self._write()
+        data = PyBytes_FromStringAndSize(<char *> self._out, self._out_used) if self._out_used else b""
+        self._out_used = 0
+        if self._out_room > 65536:  # do not keep the memory of one large batch
+            free(self._out)
+            self._out = NULL
+            self._out_room = 0
+        return data
+
+    cdef int _write(self) except -1:
+        """Append all output of nghttp2 to what `drain` returns next."""
+        cdef const uint8_t *chunk
+        cdef Py_ssize_t size = 0
+        cdef size_t used = self._out_used
+        cdef uint8_t *larger
         while True:
             self._inside = True
             size = nghttp2_session_mem_send(self._h2, &chunk)
@@ -619,14 +631,10 @@ cdef class Session:
                 self._out_room = 2 * (used + size)
             memcpy(self._out + used, chunk, size)
             used += size
+            self._out_used = used
         if size < 0:
             self._failed = True
-        data = PyBytes_FromStringAndSize(<char *> self._out, used) if used else b""
-        if self._out_room > 65536:  # do not keep the memory of one large batch
-            free(self._out)
-            self._out = NULL
-            self._out_room = 0
-        return data
+        return 0
 
     def announce_goaway(self):
         """Ask the peer to open no more streams; streams that it opens meanwhile are served."""
@@ -639,6 +647,9 @@ cdef class Session:
         if not self._failed:
             nghttp2_submit_goaway(
                 self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
+            # It names the last stream that is served. nghttp2 refuses later streams as soon as it has written the GOAWAY, so that is
+            # before the next read: a peer sends a later call again, to another server, and its charge would count twice.
+            self._write()
             self._touch()
 
     def check(self, uint64_t now, uint64_t request_time, uint64_t reply_time):
@@ -700,7 +711,7 @@ cdef class Session:
         free(self._unwanted.items)
         self._out = NULL
         self._refused.items = self._unwanted.items = NULL
-        self._out_room = self._refused.room = self._refused.size = self._unwanted.room = self._unwanted.size = 0
+        self._out_used = self._out_room = self._refused.room = self._refused.size = self._unwanted.room = self._unwanted.size = 0
         if self._budget is not None:
             self._wait_for(-self._kept)
             self._kept = 0

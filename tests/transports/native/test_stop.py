@@ -8,8 +8,11 @@ import contextlib
 import pytest
 
 from ratelimit_service.transports.native import server as native
+from ratelimit_service.transports.native._http2 import Budget, Session, Turn
+from ratelimit_service.transports.native.methods import PATHS
 from testing.waiting import PATIENCE
 
+from ...fuzz.native import last_of_goaways
 from .. import h2
 from .limiter import Limiter
 
@@ -37,3 +40,14 @@ async def test_a_connection_that_comes_when_the_port_is_closed_is_not_waited_for
     connection = limiter.server._connection()
     await limiter.server.stop(0)
     assert not limiter.server.made(connection)
+
+
+def test_no_call_is_taken_behind_the_last_one_that_the_peer_is_told_of() -> None:
+    """A peer sends what is behind it once more, to another server: a charge that was taken here would count twice."""
+    turn = Turn(lambda: None, Budget(2**24))
+    session = Session(turn, None, PATHS, 4_096, 2**20)
+    session.feed(h2.MAGIC + h2.settings() + h2.call(1, b""))
+    session.goaway()
+    session.feed(h2.call(3, b""))
+    assert [1] == [call.number for call in turn.take_calls()]
+    assert 1 == last_of_goaways(session.drain())
