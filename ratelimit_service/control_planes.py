@@ -1,4 +1,4 @@
-"""Rules over xDS, put together: one follower for each control plane, the overlays over what they send, and what is shown of them."""
+"""Rules over xDS: a follower for each control plane, overlays, and the status of all."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ from .sources.xds.overlays import Overlays, by_domain
 from .sources.xds.server import Server, Tls
 
 _LARGEST = 64 << 20
-"""Bytes of a set where XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES does not say."""
+"""The most bytes of a set if XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES is 0."""
 
 _OUTCOMES = ("accepted", "unchanged", "rejected")
 
 
 class ControlPlanes:
-    """All control planes of the settings. `in_force` is called whenever other rules are in force. Raises StartError."""
+    """All control planes of the settings.
+
+    `in_force` is called after each change of the rules. Raises StartError.
+    """
 
     def __init__(
         self, settings: Settings, rulebook: Rulebook, in_force: Callable[[], Awaitable[None]]
@@ -83,14 +86,14 @@ class ControlPlanes:
         )
 
     async def start(self) -> None:
-        """Read the overlays, and the last good sets from their files."""
+        """Read the overlays and the saved sets."""
         if self._has_overlays:
             self._again = await self._load_overlays()
         for follower in self._followers:
             await follower.restore()
 
     def keep(self, background: Background) -> None:
-        """Follow the control planes, and the files with overlays, from now on."""
+        """Start to follow the control planes and the overlay files."""
         for follower in self._followers:
             background.keep(source_of(follower.standing.server), follower.run)
         if self._has_overlays:
@@ -103,14 +106,14 @@ class ControlPlanes:
             )
 
     def lines(self) -> Iterator[str]:
-        """What /rlconfig says of them."""
+        """Return the lines for /rlconfig."""
         for follower in self._followers:
             yield from follower.standing.lines()
         for problem in self._overlay_problems:
-            yield f"overlays: {printable(str(problem))}; the overlays before it hold"
+            yield f"overlays: {printable(str(problem))}; the previous overlays stay in force"
 
     def samples(self) -> Iterator[Sample]:
-        """What metrics say of them."""
+        """Return the samples of the metrics."""
         for follower in self._followers:
             standing = follower.standing
             server = {"server": standing.server}
@@ -134,7 +137,7 @@ class ControlPlanes:
                 yield Sample(f"{prefix}calls_ended", {**server, "code": code}, times)
 
     async def _load_overlays(self) -> bool:
-        """Read the overlays; whether to try again soon, though no file changes."""
+        """Read the overlays. Return whether to try again although no file changes."""
         try:
             documents, problems, _ = await self._thread.do(
                 partial(files.read, self._overlay_files, "overlays"), following.ANSWERS_WITHIN
@@ -159,10 +162,12 @@ class ControlPlanes:
     def _refuse(self, problems: Sequence[Problem]) -> None:
         self._overlay_problems = tuple(problems)
         for problem in problems:
-            self._log.error("overlays refused, those before hold", problem=str(problem))
+            self._log.error(
+                "an overlay is invalid: the previous overlays stay in force", problem=str(problem)
+            )
 
     def _warn_of_unused(self) -> None:
-        """Warn of domains that are named in overlays and in BUDGET_DOMAINS, and that nobody sends; once for each change."""
+        """Warn once about domains of overlays and of BUDGET_DOMAINS that no source has."""
         if not all(follower.standing.generation for follower in self._followers):
             return
         there = {domain.name for domain in self._rulebook.domains}
@@ -206,7 +211,7 @@ class _Rules:
 
 
 def server_of(url: ServerUrl, settings: Settings) -> Server:
-    """A control plane as the settings describe it. Raises StartError."""
+    """Return a control plane of the settings. Raises StartError."""
     more = url.more
     path = url.address.removeprefix("unix:") if url.address.startswith("unix:") else ""
     host, port = ("", 0) if path else host_port(url.address)

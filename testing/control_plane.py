@@ -1,7 +1,8 @@
 """A control plane of our own, which sends sets of rules over xDS and can do everything wrong that one can.
 
-It speaks HTTP/2 by h2, so that a test decides on every frame. It answers as go-control-plane's SnapshotCache does: at once when
-the version of a request is not that of its set, else when the set changes; a rejected set is therefore sent again at once.
+It speaks HTTP/2 by h2, so that a test decides on every frame. It answers as go-control-plane's SnapshotCache
+does: at once when the version of a request is not that of its set, else when the set changes; a rejected set
+is therefore sent again at once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ UNITS = ("", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK")
 
 
 def resource(domain: str, *descriptors: dict[str, Any], name: str | None = None) -> RateLimitConfig:
-    """A RateLimitConfig, written much as YAML has it: {"key": "team", "rate_limit": {"unit": "hour", "requests_per_unit": 5}}."""
+    """A RateLimitConfig with descriptors in the form of a configuration file."""
     config = RateLimitConfig(name=(domain if name is None else name).encode(), domain=domain.encode())
     for each in descriptors:
         _describe(config.descriptors.add(), each)
@@ -68,7 +69,7 @@ def limit(key: str, amount: int, unit: str | int = "hour", **more: Any) -> dict[
 
 
 class ControlPlane:
-    """Listens on 127.0.0.1:`port`, with TLS where there is a context; after `stop`, `start` does so at the same port again.
+    """Listens on 127.0.0.1:`port`, with TLS if there is a context. After `stop`, `start` uses the same port.
 
     `requests` has every request, in their order. `silent_to` has node ids that are never answered.
     """

@@ -1,4 +1,4 @@
-"""The control plane of Envoy Gateway and Envoy AI Gateway: go-control-plane's SnapshotCache and server, in a process (tools/control_plane)."""
+"""The control plane of both gateways: go-control-plane's server in a process (tools/control_plane)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Tls(NamedTuple):
 
 
 class GoControlPlane:
-    """One that listens on 127.0.0.1:`port`, and after `stop` there again. Skips the test where it could not be built."""
+    """One that listens on 127.0.0.1:`port`, and after `stop` there again.
+
+    Skips the test where it could not be built.
+    """
 
     def __init__(self, tls: Tls | None = None, node: str = "envoy-ratelimit") -> None:
         if not BINARY.exists():

@@ -39,7 +39,10 @@ _MOST_SERVERS = 16
 
 
 class ServerUrl(NamedTuple):
-    """A control plane in CONFIG_GRPC_XDS_SERVER_URL. `more` has its parameters, which override the shared variables."""
+    """A control plane in CONFIG_GRPC_XDS_SERVER_URL.
+
+    `more` has its parameters, which override the shared variables.
+    """
 
     name: str
     address: str

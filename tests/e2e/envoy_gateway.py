@@ -1,8 +1,9 @@
-"""Envoy Gateway's side of rate limits, from what is known of version 1.9: a policy becomes resources for the rate-limit service, and
-descriptors that Envoy makes of requests.
+"""Envoy Gateway's side of rate limits, from what is known of version 1.9: a policy becomes resources for the
+rate-limit service, and descriptors that Envoy makes of requests.
 
-The first level of a domain is the route, or the rule of a shared policy; below it each rule is a chain of selectors, and the limit is
-at its end. `rule-n-match-m` counts rules of the same kind (shared or not) and the selectors of one rule.
+The first level of a domain is the route, or the rule of a shared policy; below it each rule is a chain of
+selectors, and the limit is at its end. `rule-n-match-m` counts rules of the same kind (shared or not) and the
+selectors of one rule.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def translate(routes: Sequence[Route]) -> Translation:
 
 @dataclass(frozen=True)
 class _Level:
-    """One level of a chain: what is configured, and what Envoy sends. An `action` may depend on the method."""
+    """One level of a chain: its descriptor, and the action of Envoy, which may depend on the method."""
 
     key: str
     value: str

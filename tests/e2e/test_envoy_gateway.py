@@ -1,4 +1,4 @@
-"""Every shape of resources that Envoy Gateway 1.9 sends, with the requests that its Envoy makes of them: matched, counted, answered."""
+"""Every shape of the resources of Envoy Gateway 1.9, with the requests of its Envoy."""
 
 from __future__ import annotations
 
@@ -423,7 +423,7 @@ def test_no_limit_is_out_of_reach_and_nothing_is_wrong(running: Running) -> None
 
 
 def test_two_rules_with_one_cidr_take_no_other_domain_down() -> None:
-    """The second one makes siblings with one key and value, and the set is rejected; others are limited all the same."""
+    """They become siblings with the same key and value. The set is rejected, the other domain is limited."""
     cidr = limit("masked_remote_address", 5, "year", value="10.0.0.0/8")
     deep = {
         "key": "masked_remote_address",
@@ -465,7 +465,7 @@ def quota(caller: Caller, backend: str, model: str, hits: int | None) -> tuple[i
 
 
 def test_a_quota_of_envoy_ai_gateway_is_charged_at_the_end_and_refuses_the_next_call() -> None:
-    """Its own test: a quota of 10, a call that costs 20 (counter 21), and the next one is refused (counter 22)."""
+    """Its own test has a quota of 10: a call of 20 tokens makes 21, and the next one is refused (22)."""
     leaf = limit("model_name_override", 10, "hour", value="llama-3")
     with Served() as plane:
         plane.send(

@@ -1,4 +1,4 @@
-"""A control plane does everything wrong while callers charge two replicas: no limit is gone for a moment, and the books are exact."""
+"""Faults of a control plane while callers charge two replicas: no limit lapses, and the books are exact."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str) -> Service:
             "GRPC_TRANSPORT": transport,
             "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": "50ms",
             "XDS_CLIENT_BACKOFF_MAX_INTERVAL": "100ms",
-            # So long that no time of grace ends in here, however slow the machine is: no limit may be gone, not even for a moment.
+            # So long that no time of grace ends in here, however slow the machine is: no limit may be gone,
+            # not even for a moment.
             "XDS_DOMAIN_GRACE": "10m",
         }
     )
@@ -98,7 +99,7 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str) -> Service:
 async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_is_counted_once(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    """Killed, started again with partial sets, bad, empty and huge ones, other types, resets, GOAWAY; on either transport."""
+    """Restarts, partial, bad, empty and huge sets, other types, resets and GOAWAY, on both transports."""
     plane = ControlPlane()
     await plane.start()
     plane.send(LEDGER, CLOSED)

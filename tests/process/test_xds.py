@@ -1,4 +1,4 @@
-"""The whole service over control planes: what is in force, what is shown, and what becomes of it when they go."""
+"""The whole service with control planes: rules in force, status, and outages."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_start_without_the_control_plane_has_the_last_good_set(plane: Served, 
 
 
 def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path) -> None:
-    """Each control plane with its node and TLS; a domain that two have is the first one's, and the other is told so."""
+    """Each control plane has its node and TLS. Of two sources with one domain, the first takes precedence."""
     authority = Authority()
     authority.write(tmp_path, "ca")
     authority.issue("*.envoy-gateway-system").write(tmp_path, "tls")

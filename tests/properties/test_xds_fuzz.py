@@ -1,4 +1,4 @@
-"""Whatever bytes a control plane sends, they end in rules, or in problems that name a place; never in another exception."""
+"""All bytes of a control plane end in rules or in problems, and never in another exception."""
 
 from __future__ import annotations
 

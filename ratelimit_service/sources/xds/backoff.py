@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect."""
+"""The pauses between attempts to connect."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Pauses in seconds: `initial`, and each `factor` times as long as the one before, to `most`.
+    """Pauses in seconds. The first is `initial`; each later one is `factor` times as long, up to `most`.
 
-    With `jitter`, each is a random part of that, so that replicas do not come back together. A factor of 1 and below is read
-    as 2: envoyproxy/ratelimit's default of 0.5 would have pauses shrink, and there they do not change at all.
+    With `jitter`, each pause is a random part of that, so that replicas do not connect all at once. A factor
+    of 1 or less counts as 2. The default of envoyproxy/ratelimit is 0.5, which has no effect there: its
+    pauses never change.
     """
 
     def __init__(
@@ -22,14 +23,14 @@ class Backoff:
         self._next = self._initial
 
     def pause(self) -> float:
-        """The next pause."""
+        """Return the next pause."""
         pause, self._next = self._next, min(self._next * self._factor, self._most)
         return pause * self._random()
 
     def reset(self) -> None:
-        """Begin anew: something went well."""
+        """Start again with the first pause, after a success."""
         self._next = self._initial
 
     def soon(self, most: float) -> float:
-        """A pause before an attempt that follows something that went well."""
+        """Return the pause after a call that lasted long: at most `most` seconds."""
         return min(most, self._initial) * self._random()

@@ -1,7 +1,8 @@
 """The last good set of a control plane in a file, so that a start without the control plane has rules.
 
-A file begins with a line of JSON: the format, whose set it is, when it was taken, and the SHA-256 of the rest, which is a
-DiscoveryResponse with the resources in force. It is replaced in one step, and one that is damaged is passed over.
+The first line of the file is JSON: the format, the control plane, the time at which the set was taken, and
+the SHA-256 of the rest. The rest is a DiscoveryResponse with the resources in force. A save replaces the file
+in one step. A damaged file is ignored.
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ _CHUNK = 1 << 20
 
 
 class Kept(NamedTuple):
-    """A set from a file, and when it was taken, in seconds since 1970."""
+    """A set from a file, and the time at which it was taken, in seconds since 1970."""
 
     received: Received
     taken_at: float
 
 
 class Cache:
-    """Keeps the set of one control plane, called `name` and known to it as `node`, in `directory`. Blocks: for threads."""
+    """Keeps the set that the control plane `name` sent to `node`.
+
+    Its methods block; call them in a thread.
+    """
 
     def __init__(self, directory: Path, name: str, node: str) -> None:
         safe = "".join([char if char.isalnum() or char in "-." else "_" for char in name])
-        # Two names that are written alike are two files all the same.
+        # The hash keeps names apart that are the same without their special characters.
         self.path = directory / f"xds-{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         self._name = name
         self._node = node
@@ -66,12 +70,12 @@ class Cache:
         scratch.replace(self.path)
 
     def load(self) -> Kept | None:
-        """The set in the file; None where there is none that can be used, which is logged."""
+        """Return the set in the file, or None if there is no usable file, which is logged."""
         try:
             with self.path.open("rb") as file:
                 head = json.loads(file.readline(_LONGEST_HEAD))
                 if head["format"] != _FORMAT or (head["server"], head["node"]) != (self._name, self._node):
-                    raise ValueError("is of something else")
+                    raise ValueError("belongs to another control plane, node or version")
                 spool, content = Spool(), hashlib.sha256()
                 while part := file.read(_CHUNK):
                     content.update(part)
@@ -83,12 +87,12 @@ class Cache:
             return None
         except (OSError, Malformed, ValueError, KeyError, TypeError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            self._log.warning("a file with rules is passed over", file=str(self.path), error=why)
+            self._log.warning("a file with rules is ignored", file=str(self.path), error=why)
             return None
 
 
 def _response(groups: Mapping[str, Group]) -> Iterator[bytes | memoryview]:
-    """A DiscoveryResponse with the resources of these groups, in parts: fields may stand one after another."""
+    """Return a DiscoveryResponse with the resources of these groups, in parts that can be concatenated."""
     yield DiscoveryResponse(type_url=TYPE_URL).SerializeToString()
     head = Resource(type_url=TYPE_URL).SerializeToString()
     for _, group in sorted(groups.items()):

@@ -1,7 +1,8 @@
-"""A gRPC call that streams both ways, on an HTTP/2 connection of its own; without a socket (link.py has that).
+"""A bidirectional gRPC call on its own HTTP/2 connection, without a socket (see link.py).
 
-The library h2 speaks HTTP/2. grpcio would copy each message as a whole on the event loop, for which all calls wait: tens of
-milliseconds for 16 MiB. Here a message goes into a file as it arrives, in pieces of a frame.
+The library h2 implements HTTP/2. grpcio would copy a complete message on the event loop, which takes tens of
+milliseconds for 16 MiB, and calls would wait. Here each frame of a message is written to a file as it
+arrives.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from h2.settings import SettingCodes, Settings
 from .spool import Spool
 
 _PREFIX = 5
-"""Bytes before a gRPC message: whether it is compressed, and its length."""
+"""Bytes before a gRPC message: the flag for compression, and the length."""
 
 _WINDOW = 1 << 20
-"""Bytes that the peer may send before they are acknowledged."""
+"""The flow-control windows: bytes that the peer may send before a WINDOW_UPDATE."""
 
 _TYPE, _SETTINGS = 3, 4
-"""Where the type of a frame is in it, and that of the first one."""
+"""The place of the type in the header of a frame, and the type of the first frame of a server."""
 
 _LONGEST_TEXT = 1_000
 
@@ -70,20 +71,21 @@ _OF_HTTP = {
     "503": "UNAVAILABLE",
     "504": "UNAVAILABLE",
 }
-"""gRPC's status for an HTTP status that comes without one."""
+"""The gRPC status for an HTTP status without grpc-status, as gRPC defines it."""
 
 
 class End(NamedTuple):
-    """How a call has ended: a status of gRPC, and why."""
+    """The end of a call: a gRPC status, and the reason in words."""
 
     code: str
     why: str
 
 
 class StreamingCall:
-    """One call. Bytes from the peer go into `feed`, those for it come out of `drain`; `messages` and `end` say what has come.
+    """One call. Pass bytes from the peer to `feed`, and send it the bytes that `drain` returns.
 
-    `largest` is the most bytes that a message may have.
+    `messages` has the complete messages, and `end` the end of the call. A message may have at most `largest`
+    bytes.
     """
 
     def __init__(
@@ -119,27 +121,27 @@ class StreamingCall:
         self.messages: deque[Spool] = deque()
         self.end: End | None = None
         self.answered = False
-        """Whether the peer has introduced itself, as a server that speaks HTTP/2 does."""
+        """Whether the peer has sent SETTINGS, the first frame of an HTTP/2 server."""
         self.pongs = 0
-        """How many pings were answered."""
+        """The number of answered pings."""
 
     def send(self, message: bytes) -> None:
-        """Send a message, as soon as the peer has room for it."""
+        """Send a message, as far as flow control allows it now, and the rest later."""
         self._unsent += b"\0" + len(message).to_bytes(4, "big") + message
         self._flush()
 
     def ping(self) -> None:
-        """Ask the peer whether it is there."""
+        """Send a PING."""
         if self.end is None:
             self._http.ping(b"is there")
 
     def drain(self) -> bytes:
-        """What to send to the peer."""
+        """Return the bytes to send to the peer."""
         data: bytes = self._http.data_to_send()
         return data
 
     def feed(self, data: bytes) -> None:
-        """Take what the peer has sent. Raises OSError where there is no room for messages."""
+        """Process bytes from the peer. Raises OSError if a message cannot be stored."""
         if self.end is not None:
             return
         if not self._greets(data):
@@ -149,10 +151,10 @@ class StreamingCall:
             for event in events:
                 self._take(event)
         except (ProtocolError, UnicodeDecodeError) as error:
-            self._ends("INTERNAL", f"it breaks the rules of HTTP/2: {str(error) or type(error).__name__}")
+            self._ends("INTERNAL", f"it violates HTTP/2: {str(error) or type(error).__name__}")
 
     def close(self) -> None:
-        """Say goodbye; what `drain` returns then is the last."""
+        """Cancel the call. `drain` then returns the last bytes."""
         if self.end is None:
             self._http.reset_stream(self._stream, ErrorCodes.CANCEL)
             self._http.close_connection()
@@ -184,7 +186,11 @@ class StreamingCall:
                 self.answered = True
 
     def _greets(self, data: bytes) -> bool:
-        """Whether the first frame is SETTINGS. h2 would wait for the rest of what it takes for a frame of some megabytes."""
+        """Return whether the first frame is SETTINGS.
+
+        If the peer speaks another protocol, h2 would take its bytes for a frame of some megabytes, and wait
+        for the rest of it.
+        """
         if len(self._greeting) < _TYPE + 1:
             self._greeting += data[: _TYPE + 1]
             if len(self._greeting) > _TYPE and self._greeting[_TYPE] != _SETTINGS:
@@ -228,7 +234,7 @@ class StreamingCall:
         compressed, length = self._prefix[0], int.from_bytes(self._prefix[1:], "big")
         self._prefix.clear()
         if compressed:
-            self._ends("INTERNAL", "it sends a compressed message, for which it was not asked")
+            self._ends("INTERNAL", "it sends a compressed message, although no compression was offered")
         elif length > self._largest:
             self._ends(
                 "RESOURCE_EXHAUSTED",

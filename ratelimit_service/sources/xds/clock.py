@@ -1,4 +1,4 @@
-"""The time, as a follower of a control plane needs it; tests have one of their own."""
+"""The clock of a follower. Tests use a clock that they set."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The time, and waiting for it."""
+    """Tells the time, and waits."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that is never set."""
+        """Return seconds on a clock that is never set."""
         ...
 
     def wall(self) -> float:
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
         ...
 
     def sleep(self, seconds: float) -> Awaitable[None]:
-        """Wait."""
+        """Wait for so many seconds."""
         ...
 
 
 class SystemClock:
-    """The real one."""
+    """The clock of the system."""
 
     def monotonic(self) -> float:
         """See Clock."""

@@ -1,4 +1,4 @@
-"""Follows one control plane: connects, takes what it sends, answers, and begins again whenever the call ends."""
+"""Follows one control plane: connects, puts its sets in force, answers, and reconnects."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ from .standing import Standing
 from .subscription import Answer, Subscription
 
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
-"""Seconds until a set that could not be read for a reason that may pass is read again: from, to."""
+"""The first and the longest pause before a set is read again, after a failure that may pass, in seconds."""
 
 _SOON = 1.0
-"""Seconds within which a control plane is connected to again whose call has ended after it went well for _WENT_WELL seconds."""
+"""The longest pause after a call that lasted _WENT_WELL seconds, in seconds."""
 
 _WENT_WELL = 30.0
 
 _SPEAKS_WITHIN = 15.0
-"""Seconds after which a control plane that sends nothing is worth a line: it waits for ever for a node that it does not know."""
+"""Seconds until a silent control plane is logged: it never answers a node id that it does not know."""
 
 _MOST_NAMED = 10
-"""Domains that one line of the log names."""
+"""The most domains that a log line names."""
 
 
 class Options(NamedTuple):
-    """How a control plane is followed."""
+    """The settings of a follower. `version` is that of this service."""
 
     version: str
-    """Of this service, which it is told."""
     grace: float
     strict: bool
     cache: Cache | None
 
 
 class Follower:
-    """Follows one control plane. `overlays` returns those that hold now."""
+    """Follows one control plane. `overlays` returns the present overlays."""
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class Follower:
         self._taking = asyncio.Lock()
         self._news = asyncio.Event()
         self._last: Received | None = None
-        """What was received last on this call."""
+        """The last response of this call."""
         self._due: Answer | None = None
         self._due_at = 0.0
         self._rejects = False
@@ -88,7 +87,7 @@ class Follower:
         self.standing = Standing(server.name)
 
     async def restore(self) -> None:
-        """Put the last good set in force that is kept in a file, if there is one."""
+        """Put the last good set in force, if a file has it."""
         kept = await asyncio.to_thread(self._cache.load) if self._cache is not None else None
         if kept is None or not kept.received.groups:
             return
@@ -99,13 +98,13 @@ class Follower:
             self.standing.accepted_at = self.standing.stale_since = kept.taken_at
             self._show()
         self._log.warning(
-            "the rules are those of a file, until the control plane sends others",
+            "the rules of a file are in force until the control plane sends a set",
             file=str(self._cache.path if self._cache else ""),
             domains=len(self._subscription.held),
         )
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow the control plane until cancelled."""
         while True:
             began = self._clock.monotonic()
             try:
@@ -131,7 +130,7 @@ class Follower:
                 await self._clock.sleep(self._backoff.pause())
 
     async def overlaid(self) -> bool:
-        """Read everything again, because other overlays hold now; False where that is to be tried again."""
+        """Read all groups again with the present overlays. Return False if this should be tried again."""
         async with self._taking:
             groups = self._subscription.everything()
             if groups and not await self._read(groups, frozenset()):
@@ -145,7 +144,7 @@ class Follower:
         return True
 
     async def _converse(self, call: Call) -> None:
-        """Raises CallEnded."""
+        """Receive and answer sets. Raises CallEnded."""
         call.send(self._subscription.begin())
         receiving = asyncio.create_task(call.receive())
         try:
@@ -174,7 +173,7 @@ class Follower:
             await asyncio.gather(receiving, return_exceptions=True)
 
     async def _wait(self, receiving: asyncio.Task[Spool]) -> None:
-        """Wait for a message, or until something else is to be done."""
+        """Wait for a message, for the time of the next step, or for `_news`."""
         moments = [
             self._due_at if self._due is not None else None,
             self._retry_at if self._retry is not None else None,
@@ -201,15 +200,15 @@ class Follower:
         try:
             received = await asyncio.to_thread(open_response, message)
         except Malformed as error:
-            # Without a nonce there is nothing to answer: the call itself is of no use.
-            self._log.error("the control plane sends what is no response", error=str(error))
-            raise CallEnded(End("INTERNAL", f"its message is no response: {error}")) from None
+            # Without a nonce, there is no answer.
+            self._log.error("the control plane sends malformed responses", error=str(error))
+            raise CallEnded(End("INTERNAL", f"its response is malformed: {error}")) from None
         self._last = received
         if received.type_url != TYPE_URL:
             answer = self._subscription.foreign(received)
             if not answer.pause:
                 self._log.error(
-                    "the control plane sends what was not asked for", type=printable(received.type_url)
+                    "the control plane sends resources of another type", type=printable(received.type_url)
                 )
             self.standing.responses["rejected"] += 1
             self._answer(answer)
@@ -217,7 +216,7 @@ class Follower:
         await self._take(received)
 
     async def _take(self, received: Received) -> None:
-        """Take a set as far as nothing is wrong with it, and prepare the answer."""
+        """Put the correct domains of a set in force, and prepare the answer."""
         self._retry = None
         async with self._taking:
             subscription, now = self._subscription, self._clock.monotonic()
@@ -226,7 +225,7 @@ class Follower:
             groups = [] if self._strict and subscription.repeats(received) else subscription.wanted(received)
             gone = subscription.gone(now)
             before = subscription.digest
-            # The first set counts even where it is empty: there are rules then, though none.
+            # An empty first set is a configuration, too.
             first = not (self.standing.generation or subscription.refused)
             if (groups or gone or first) and not await self._read(groups, gone):
                 self._retry = received
@@ -250,7 +249,7 @@ class Follower:
         missed = self._subscription.miss(received, now)
         lasting = [domain for domain in missed if domain not in self._subscription.gone(now)]
         if lasting:
-            self._warn("the control plane has stopped sending domains: their rules end soon", lasting)
+            self._warn("domains are missing from the set: their rules end after the grace period", lasting)
 
     async def _drop(self, gone: frozenset[str]) -> None:
         async with self._taking:
@@ -258,7 +257,7 @@ class Follower:
             self._show()
 
     async def _read(self, groups: Sequence[Group], gone: frozenset[str]) -> bool:
-        """Have groups read, and put in force what is right; False where that is to be tried again."""
+        """Read groups, and put the correct ones in force. Return False if this should be tried again."""
         overlays = self._overlays()
         parts = parts_of(self._server.name, groups)
         taken = await self._rules.change(
@@ -274,7 +273,7 @@ class Follower:
             return False
         refused = bool(taken.problems) and self._strict
         if gone and not refused:
-            self._warn("rules are dropped that the control plane has stopped sending", sorted(gone))
+            self._warn("the rules of missing domains have ended", sorted(gone))
             self._subscription.drop(gone)
         owners = {part.name: part.domain for part in parts}
         owners |= {document.file: domain for domain, document in overlays.items()}
@@ -285,7 +284,7 @@ class Follower:
         for part in parts:
             if not (refused or part.domain in taken.accepted or part.domain in problems):
                 problems[part.domain] = (
-                    Problem(part.name, 0, "domain", "is given twice, or is not one text"),
+                    Problem(part.name, 0, "domain", "occurs twice, or behind other fields"),
                 )
         changed = self._subscription.take(groups, taken.accepted, problems) or bool(gone)
         if changed or not (self.standing.generation or taken.problems):
@@ -314,14 +313,14 @@ class Follower:
         digest = self._subscription.digest
         if self._cache is None or digest == self._saved:
             return
-        self._saved = digest  # also where it fails: the next change is the next attempt
+        self._saved = digest  # also after a failure: the next change is the next attempt
         try:
             await asyncio.to_thread(
                 self._cache.save, dict(self._subscription.held), self.standing.accepted_at
             )
         except OSError as error:
             self._log.error(
-                "the rules cannot be kept in a file: a start without the control plane would have none",
+                "the set cannot be saved: a start without the control plane would have no rules",
                 file=str(self._cache.path),
                 error=error.strerror or str(error),
             )

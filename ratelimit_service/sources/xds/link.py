@@ -1,4 +1,4 @@
-"""A connection to a control plane, with one call on it: sockets, TLS, and whether the peer is still there."""
+"""The connection of a call to a control plane: sockets, TLS, and the detection of a dead peer."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from .spool import Spool
 PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
 _CONNECTS_WITHIN = 20.0
-"""Seconds for the name, the connection and the handshake."""
+"""Seconds for DNS, the connection, the TLS handshake and the first frame of the server."""
 
 _IDLE, _BETWEEN, _PROBES = 30, 10, 3
-"""TCP's own keepalive: seconds of silence until the kernel probes the peer, between two probes, and probes without an answer.
+"""TCP keepalive: seconds of silence before the first probe, seconds between probes, and unanswered probes.
 
-The servers of gRPC see nothing of it; pings of HTTP/2 more often than every five minutes they answer with GOAWAY.
+gRPC servers do not see these probes. They close connections with HTTP/2 pings more often than every five
+minutes.
 """
 
 _PONGS_WITHIN = 20.0
-"""Seconds in which a ping of HTTP/2 is answered by a peer whose process is not stuck."""
+"""Seconds until an unanswered ping ends the call: the kernel of a stuck process still answers probes."""
 
 
 _SLICE, _BREATH = 131_072, 0.001
-"""Bytes that are taken in one go, which takes half a millisecond, and the seconds until the next ones: calls are waiting."""
+"""Bytes that are processed in one turn (half a millisecond), and the seconds until the next turn."""
 
 
 class Unreachable(Exception):
-    """There is no connection; the message says why, in one line."""
+    """The connection failed. The message is one line with the reason."""
 
 
 class CallEnded(Exception):
-    """The call is over."""
+    """The call has ended."""
 
     def __init__(self, end: End) -> None:
         super().__init__(end.why)
@@ -44,7 +45,7 @@ class CallEnded(Exception):
 
 
 class Call(Protocol):
-    """An open call, as a follower needs it."""
+    """An open call."""
 
     def send(self, message: bytes) -> None:
         """Send a request."""
@@ -55,12 +56,12 @@ class Call(Protocol):
         ...
 
     def close(self) -> None:
-        """End it."""
+        """End the call."""
         ...
 
 
 class Link(asyncio.Protocol):
-    """One call on one connection. Made by `connect`."""
+    """A call and its connection. `connect` creates it."""
 
     def __init__(self, call: StreamingCall, keepalive: float) -> None:
         self._call = call
@@ -71,19 +72,22 @@ class Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._ping_at = 0.0
         self._unanswered_since: float | None = None
-        """When the ping was sent that is not answered yet."""
+        """The time of the unanswered ping, if any."""
         self._pongs = 0
         self._room = _SLICE
         self._resuming: asyncio.TimerHandle | None = None
 
     def send(self, message: bytes) -> None:
-        """Send a message; nothing where the call has ended."""
+        """Send a message, unless the call has ended."""
         if self._call.end is None:
             self._call.send(message)
             self._flush()
 
     async def receive(self) -> Spool:
-        """Wait for a message. Where several have come, only the last one counts: each is a whole set. Raises CallEnded."""
+        """Return the newest message, or wait for one. Older ones are dropped: each is a complete set.
+
+        Raises CallEnded.
+        """
         while not self._call.messages:
             if self._call.end is not None:
                 raise CallEnded(self._call.end)
@@ -94,7 +98,10 @@ class Link(asyncio.Protocol):
         return message
 
     async def opened(self) -> None:
-        """Wait until the peer has said something. With TLS 1.3, it refuses our certificate only then. Raises CallEnded."""
+        """Wait for the first frame of the peer. Raises CallEnded.
+
+        With TLS 1.3, a server rejects a client certificate only after the handshake of the client.
+        """
         while not self._call.answered:
             if self._call.end is not None:
                 raise CallEnded(self._call.end)
@@ -106,7 +113,7 @@ class Link(asyncio.Protocol):
         self._call.close()
         self._over()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -126,7 +133,7 @@ class Link(asyncio.Protocol):
         self._flush()
         self._room -= len(data)
         if self._room <= 0 and self._resuming is None and not self._transport.is_closing():
-            # uvloop reads for as long as there is something to read.
+            # uvloop would read without a pause as long as there is input.
             self._transport.pause_reading()
             self._resuming = self._loop.call_later(_BREATH, self._resume)
 
@@ -140,8 +147,6 @@ class Link(asyncio.Protocol):
         self._lose(
             "UNAVAILABLE", f"the connection is lost: {reason(exc)}" if exc else "it has closed the connection"
         )
-
-    # What the above is made of.
 
     def _flush(self) -> None:
         if data := self._call.drain():
@@ -168,7 +173,7 @@ class Link(asyncio.Protocol):
         self._over()
 
     def _watch(self) -> None:
-        """Ping the peer now and then, and give it up where it does not answer."""
+        """Ping the peer when it is time, and end the call if it does not answer."""
         now = self._loop.time()
         if self._call.pongs != self._pongs:
             self._pongs, self._unanswered_since = self._call.pongs, None
@@ -185,7 +190,7 @@ class Link(asyncio.Protocol):
 
 
 async def connect(server: Server, largest: int, keepalive: float) -> Link:
-    """Connect to a control plane, with what its certificate files have now. Raises Unreachable."""
+    """Connect to a control plane. The certificate files are read now. Raises Unreachable."""
     tls = None
     try:
         if server.tls is not None:
@@ -208,7 +213,7 @@ async def _connect(server: Server, tls: ssl.SSLContext | None, largest: int, kee
     addresses = [str(place[0]) for *_, place in found]
     for number, address in enumerate(addresses, 1):
         try:
-            # The system gives an address that does not answer two minutes, in which no other one is tried.
+            # Without this timeout, an address that does not answer takes two minutes.
             async with asyncio.timeout(_CONNECTS_WITHIN / len(addresses)):
                 return await _at(server, address, tls, largest, keepalive)
         except (OSError, CallEnded):
@@ -242,7 +247,7 @@ async def _at(
 
 
 def reason(error: BaseException | None) -> str:
-    """Why something went wrong with a connection, in one line."""
+    """Return the reason for a failed connection, in one line."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"its certificate is refused: {error.verify_message}"
@@ -254,14 +259,14 @@ def reason(error: BaseException | None) -> str:
 
 
 def _probe(connection: socket.socket | None) -> None:
-    """Have the kernel find out about a peer that is gone without a word."""
+    """Let the kernel detect a peer that has disappeared."""
     if connection is None or connection.family == socket.AF_UNIX:
         return
     options = {
         "TCP_KEEPIDLE": _IDLE,
         "TCP_KEEPINTVL": _BETWEEN,
         "TCP_KEEPCNT": _PROBES,
-        # The same for what was sent and is not acknowledged.
+        # The same for unacknowledged data.
         "TCP_USER_TIMEOUT": 1_000 * (_IDLE + _BETWEEN * _PROBES),
     }
     with contextlib.suppress(OSError):

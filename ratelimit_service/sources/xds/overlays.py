@@ -1,7 +1,7 @@
-"""Rule keys laid over the descriptors that a control plane sends, which cannot say them itself.
+"""Overlays: rule keys for the descriptors of a control plane, whose protocol does not have them.
 
-An overlay is written as a configuration file is: a domain, and descriptors in descriptors. Whatever it says of a descriptor
-that the resource has as well takes the place of what the resource says; it adds keys to descriptors, and no descriptors.
+An overlay has the form of a configuration file: a domain, and descriptors in descriptors. Its keys replace or
+complete those of the same descriptor of a resource. An overlay adds no descriptors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AMOUNTS = ("requests_per_unit", "tokens_per_unit", "unlimited")
 
 
 def by_domain(documents: Sequence[Document]) -> tuple[Overlays, list[Problem]]:
-    """Sort overlays by their domains; and what is wrong with them beside what their rule keys are."""
+    """Return overlays by domain, and the problems of those without a domain or with one that is taken."""
     found: dict[str, Document] = {}
     problems = []
     for document in documents:
@@ -29,7 +29,8 @@ def by_domain(documents: Sequence[Document]) -> tuple[Overlays, list[Problem]]:
             message = "an overlay must have a domain, and descriptors as a configuration file has them"
             problems.append(Problem(document.file, document.line, document.path, message))
         elif domain.text in found:
-            message = f"{shown(domain.text)} has its overlay at {found[domain.text].file} already: put them together"
+            other = found[domain.text].file
+            message = f"{shown(domain.text)} has its overlay at {other} already: put them together"
             problems.append(Problem(document.file, domain.line, "domain", message))
         else:
             found[domain.text] = document
@@ -37,7 +38,10 @@ def by_domain(documents: Sequence[Document]) -> tuple[Overlays, list[Problem]]:
 
 
 def lay(below: MappingNode, above: MappingNode, *, but: Sequence[str] = _IDENTITY) -> None:
-    """Put the keys of `above` into `below`, in place of those that are there; those of a rate_limit one by one."""
+    """Copy the keys of `above` to `below`, replacing those that exist.
+
+    The keys of a rate_limit are copied one by one.
+    """
     said = [(key, node) for key, node in above.items if key.text not in but]
     names = {key.text for key, _ in said}
     if "rate_limits" in names:
@@ -53,7 +57,7 @@ def lay(below: MappingNode, above: MappingNode, *, but: Sequence[str] = _IDENTIT
 
 
 def _lay_limit(below: MappingNode, above: MappingNode) -> None:
-    """A limit has one amount: what an overlay says takes the place of another kind as well."""
+    """Apply the keys of a rate_limit. Its amount replaces an amount of any kind."""
     names = {key.text for key, _ in above.items}
     if names.intersection(_AMOUNTS):
         for amount in _AMOUNTS:
@@ -64,7 +68,10 @@ def _lay_limit(below: MappingNode, above: MappingNode) -> None:
 
 
 def lay_over(document: Document, overlay: Document) -> list[Problem]:
-    """Lay an overlay over a document of its domain. Returns a warning for each part of it that lies over nothing."""
+    """Apply an overlay to a document of its domain.
+
+    Return a warning for each descriptor that the document lacks.
+    """
     if not isinstance(document.root, MappingNode) or not isinstance(overlay.root, MappingNode):
         return []
     document.overlay = overlay.file
@@ -77,7 +84,7 @@ def _lay_descriptors(below: MappingNode, above: MappingNode, file: str, path: st
     for place, wanted in _descriptors(above, path):
         found = there.get(_identity(wanted))
         if found is None:
-            message = "lies over nothing: no control plane sends this descriptor here"
+            message = "has no effect: the control plane sends no such descriptor"
             yield Problem(file, wanted.line, place, message)
             continue
         lay(found, wanted)
@@ -101,7 +108,7 @@ def _text(node: Node | None) -> str:
 
 
 def _own(node: Node) -> Node:
-    """A copy of the outermost mapping: an overlay lies over several documents, and the next one changes what it finds."""
+    """Return a copy of the outermost mapping, because documents must not share the nodes of an overlay."""
     return (
         MappingNode(node.line, list(node.items), list(node.repeated))
         if isinstance(node, MappingNode)

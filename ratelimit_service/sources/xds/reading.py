@@ -1,4 +1,7 @@
-"""Resources to documents; done by the process that reads rules (loading/), which knows a message by its descriptor."""
+"""Resources to documents.
+
+This runs in the process that reads rules (loading/), which inherits the open files.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .translate import document
 
 
 class Part(NamedTuple):
-    """A resource within a file: `name` is what problems call it. `wrong` says why it cannot be read, where it cannot."""
+    """A resource within an open file. Problems call it `name`. `wrong` is Resource.wrong."""
 
     name: str
     domain: str
@@ -27,7 +30,7 @@ class Part(NamedTuple):
 
 
 def parts_of(server: str, groups: Sequence[Group]) -> list[Part]:
-    """The resources of these groups, each under a name of its own."""
+    """Return the resources of these groups, each with a unique name."""
     used: Counter[str] = Counter()
     parts = []
     for group in groups:
@@ -41,18 +44,18 @@ def parts_of(server: str, groups: Sequence[Group]) -> list[Part]:
 
 
 def named(server: str, resource: str) -> str:
-    """What problems call a resource of a server."""
+    """Return the name of a resource in problems."""
     return f"xds {server}: {resource}"
 
 
 def reading(parts: Sequence[Part], overlays: Overlays) -> partial[Contents]:
-    """What to hand to loading/: can be pickled."""
+    """Return the function that loading/ calls in its process. It can be pickled."""
     domains = {part.domain for part in parts}
     return partial(read, tuple(parts), {name: each for name, each in overlays.items() if name in domains})
 
 
 def read(parts: Sequence[Part], overlays: Overlays) -> Contents:
-    """Parse every resource, and lay overlays over them."""
+    """Parse all resources, and apply the overlays to them."""
     documents: list[Document] = []
     problems: list[Problem] = []
     unused: dict[str, Counter[Problem]] = {domain: Counter() for domain in overlays}
@@ -68,7 +71,7 @@ def read(parts: Sequence[Part], overlays: Overlays) -> Contents:
         if part.domain in overlays:
             unused[part.domain].update(lay_over(found, overlays[part.domain]))
         documents.append(found)
-    # An overlay lies over all resources of a domain, and each descriptor in it may be meant for any of them.
+    # An overlay applies to all resources of a domain. A descriptor is unused if none of them has it.
     warnings = [
         problem
         for domain, problems_of in unused.items()

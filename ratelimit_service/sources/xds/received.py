@@ -1,7 +1,7 @@
-"""A response of a control plane: its resources by domain, found without parsing what is in them.
+"""A response of a control plane: its resources by domain, without their descriptors.
 
-Only the outermost fields are read here, in place, and each resource is hashed. So a set that is the same as before, or in
-which one domain of a thousand has changed, costs next to nothing; what has changed is parsed by another process.
+This module reads the outermost fields of a response in place, and hashes each resource. An unchanged set is
+not parsed at all, and of a thousand domains only those that have changed are parsed, by another process.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _LONGEST_NAME = 4_096
 
 
 class Malformed(ValueError):
-    """Bytes that are no message."""
+    """The bytes are not a protobuf message."""
 
 
 class Resource(NamedTuple):
-    """One resource: `name` as the control plane names it, and where in `spool` its RateLimitConfig is.
+    """One resource, by its `name`; `spool` contains its RateLimitConfig at `start`.
 
-    `wrong` says why it cannot be one, where it cannot.
+    `wrong` says why the bytes cannot be a RateLimitConfig, or is empty.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Resource(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The resources of one domain, by their names; with MERGE_DOMAIN_CONFIG there may be several."""
+    """The resources of one domain, sorted by name. Several are valid with MERGE_DOMAIN_CONFIG only."""
 
     domain: str
     resources: tuple[Resource, ...]
@@ -50,9 +50,12 @@ class Group(NamedTuple):
 
 
 class Received(NamedTuple):
-    """One response. `groups` has the resources by domain; those whose domain cannot be read are under a name of their own.
+    """One response. `groups` has the resources by domain.
 
-    `digest` is that of the content: resources in another order, or under another version, have the same.
+    A resource without a readable domain is a group of its own.
+
+    `digest` identifies the content. It does not depend on the order of the resources, the version and the
+    nonce.
     """
 
     version: str
@@ -64,7 +67,10 @@ class Received(NamedTuple):
 
 
 def open_response(spool: Spool) -> Received:
-    """Find what is in a DiscoveryResponse. Raises Malformed. May take a while where it is long: call it in a thread."""
+    """Return the resources in a DiscoveryResponse.
+
+    Raises Malformed. Call it in a thread: a long one takes a while.
+    """
     texts = {_VERSION: "", _TYPE_URL: "", _NONCE: ""}
     by_domain: dict[str, list[Resource]] = {}
     view = spool.view()
@@ -81,7 +87,7 @@ def open_response(spool: Spool) -> Received:
 
 
 def digest_of(groups: Mapping[str, Group]) -> bytes:
-    """What tells one content from another."""
+    """Return the hash of the content of these groups."""
     content = hashlib.sha256()
     for _, group in sorted(groups.items()):
         content.update(group.digest)
@@ -89,7 +95,7 @@ def digest_of(groups: Mapping[str, Group]) -> bytes:
 
 
 def _group(domain: str, resources: list[Resource]) -> Group:
-    # Control planes keep resources in a map, and send them in a random order.
+    # Control planes keep resources in a map, and send them in random order.
     ordered = sorted(resources, key=lambda each: (each.name, each.digest))
     content = hashlib.sha256(domain.encode("utf-8", "surrogateescape"))
     for each in ordered:
@@ -98,7 +104,7 @@ def _group(domain: str, resources: list[Resource]) -> Group:
 
 
 def _resource(spool: Spool, view: memoryview, start: int, end: int, place: int) -> tuple[str, Resource]:
-    """The domain of a resource, and the resource; where the domain is not clear, a name that no domain has."""
+    """Return a resource and its domain; without a readable domain, a name that no domain can have."""
     type_url, at, until = "", start, start
     name = domain = ""
     wrong = ""
@@ -116,7 +122,7 @@ def _resource(spool: Spool, view: memoryview, start: int, end: int, place: int) 
             elif number == _DOMAIN:
                 domain = _text(view, begins, ends)
             elif name and domain:
-                break  # fields come in the order of their numbers; where they do not, reading the rules says so
+                break  # encoders write fields in the order of their numbers; the parser reports all others
     except Malformed:
         wrong = "is damaged: its bytes are no RateLimitConfig"
     digest = hashlib.sha256(type_url.encode("utf-8", "replace"))
@@ -134,7 +140,7 @@ def _text(view: memoryview, start: int, end: int) -> str:
 
 
 def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Each field of the message between `at` and `end`: its number, and where its bytes begin and end. Raises Malformed."""
+    """Return the number, the start and the end of each field of a message. Raises Malformed."""
     while at < end:
         tag, at = _varint(view, at, end)
         kind = tag & 7

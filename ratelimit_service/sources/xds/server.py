@@ -1,4 +1,4 @@
-"""A control plane: where it is, who we are to it, and how it is trusted."""
+"""The address of a control plane, the node that identifies this service to it, and TLS."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS to a control plane. The files are read at each connect, so that renewed certificates are in use from the next one on.
+    """TLS to a control plane. The files are read for each connection: a renewal needs no restart.
 
-    `name` is what its certificate must be for, and what it is asked for. Without `ca`, those that the system trusts are.
+    The certificate of the control plane must be for `name`, which is also sent as SNI. Without `ca`, the CAs
+    of the system are trusted.
     """
 
     name: str
@@ -21,13 +22,13 @@ class Tls:
     key: str = ""
 
     def context(self) -> ssl.SSLContext:
-        """What the files have now. Raises OSError, with the file in its message."""
+        """Return a context with the present content of the files. Raises OSError that names the file."""
         try:
             context = ssl.create_default_context(cadata=_text(self.ca) if self.ca else None)
         except ssl.SSLError:
             raise OSError(f"{self.ca} contains no certificate: use a file in PEM format") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Since Python 3.13 a part of the default; CAs that gateways make for themselves need not be so exact.
+        # Part of the default since Python 3.13. The CAs that gateways generate may not pass these checks.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.set_alpn_protocols(["h2"])
         if self.certificate:
@@ -45,7 +46,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One control plane, called `name` in the log, in metrics and in problems; at `host`:`port`, or at the socket `path`."""
+    """A control plane at `host`:`port`, or at the Unix socket `path`.
+
+    Logs, metrics and problems call it `name`.
+    """
 
     name: str
     host: str = ""
@@ -58,7 +62,7 @@ class Server:
 
     @property
     def authority(self) -> str:
-        """What the server is asked for by."""
+        """Return the `:authority` of a call."""
         if self.tls is not None:
             return self.tls.name
         host = f"[{self.host}]" if ":" in self.host else self.host

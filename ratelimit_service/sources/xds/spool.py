@@ -1,8 +1,9 @@
-"""Messages kept outside of Python's memory, where another process can read them.
+"""Messages outside of Python's memory, where another process can read them.
 
-A set of rules may have 64 MiB. As `bytes` it would be copied again and again in single steps of many milliseconds, for which
-all calls wait; written to a file as it arrives, it is never copied, and loading/ passes its descriptor on to the process
-that reads rules. The file has no name and needs no directory: the container's root may be read-only.
+A set of rules may have 64 MiB. Each copy of such a `bytes` takes many milliseconds, and calls wait meanwhile.
+A message that is written to a file as it arrives is never copied: loading/ passes the file descriptor to the
+process that reads rules. The file has no name and needs no directory, because the root of the container may
+be read-only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import weakref
 
 
 class Spool:
-    """A file without a name; closed when nothing refers to it any more."""
+    """A file without a name. It is closed when the last reference to it is gone."""
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _anonymous() if fd is None else fd
@@ -30,17 +31,18 @@ class Spool:
             rest = rest[written:]
 
     def read(self, start: int, length: int) -> bytes:
-        """Return a part of it."""
+        """Return a part of the file."""
         return read_at(self.fd, start, length)
 
     def view(self) -> memoryview:
-        """All of it, to be read in place."""
-        # Unmapped with the last slice of it, which an exception may hold for longer than a `with` would last.
+        """Return the whole file, mapped into memory."""
+        # No `with`: an exception may hold a slice, and the file must stay mapped until the last slice is
+        # gone.
         return memoryview(mmap.mmap(self.fd, self.size, access=mmap.ACCESS_READ) if self.size else b"")
 
 
 def read_at(fd: int, start: int, length: int) -> bytes:
-    """Return a part of a file by its descriptor. Raises EOFError where it ends before."""
+    """Return a part of an open file. Raises EOFError if the file is shorter."""
     parts = []
     while length:
         part = os.pread(fd, length, start)

@@ -1,4 +1,4 @@
-"""How a control plane stands: what metrics, /rlconfig and the log say of it."""
+"""The status of a control plane, for metrics, /rlconfig and the log."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Standing:
-    """The state of one control plane. Times are seconds since 1970; 0 is never."""
+    """The status of one control plane. Times are seconds since 1970; 0 is never."""
 
     server: str
     connected: bool = False
     since: float = 0.0
-    """When `connected` became what it is."""
+    """The time of the last change of `connected`."""
     why: str = ""
-    """Why it is not connected."""
+    """The reason why it is not connected."""
     generation: int = 0
-    """How many different sets have been in force."""
+    """The number of different sets that have been in force."""
     version: str = ""
     digest: str = ""
     accepted_at: float = 0.0
-    """When the set in force was taken."""
+    """The time at which the set in force was taken."""
     answered_at: float = 0.0
-    """When the control plane has sent something last."""
+    """The time of the last response."""
     stale_since: float = 0.0
-    """Since when the rules in force may be old, because the control plane is away; 0 where they are not."""
+    """The time since which the rules may be out of date, or 0."""
     domains: int = 0
     refused: int = 0
-    """Domains whose last rules are not in force."""
+    """The number of rejected domains."""
     rejected: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     response_bytes: int = 0
     responses: Counter[str] = field(default_factory=Counter)
-    """Sets by what became of them: accepted, unchanged, rejected (as a whole or in part)."""
+    """The number of sets that were accepted, unchanged, or rejected as a whole or in part."""
     ends: Counter[str] = field(default_factory=Counter)
-    """Calls that have ended, and attempts to connect that have failed, by the status of gRPC."""
+    """The number of ended calls and failed connections, by gRPC status."""
 
     _said: str = ""
-    """Why it is not connected, as the log has it."""
+    """The reason in the last log line."""
 
     def here(self, now: float) -> None:
-        """There is a call."""
+        """Record a new call."""
         self.connected, self.since, self.why, self._said = True, now, "", ""
         _LOG.info("the control plane is connected", server=self.server)
 
     def away(self, now: float, code: str, why: str) -> None:
-        """There is none; the log says so once for each reason."""
+        """Record the end of a call or a failed connection. Each reason is logged once."""
         self.ends[code] += 1
         if self.connected or not self.since:
             self.connected, self.since = False, now
@@ -66,13 +66,13 @@ class Standing:
         self.why = printable(why)
         if self.why != self._said:
             self._said = self.why
-            in_force = "the last rules that it sent" if self.generation else "none of its rules"
+            in_force = "its last rules" if self.generation else "none of its rules"
             _LOG.warning(
                 "the control plane is away", server=self.server, code=code, why=self.why, in_force=in_force
             )
 
     def show(self, subscription: Subscription, problems: Sequence[Problem]) -> None:
-        """Show what is in force, and what is wrong with the rest."""
+        """Record the domains in force, and the problems of the others."""
         prefix = named(self.server, "")
         self.digest = subscription.digest.hex()[:12]
         self.domains = len(subscription.held)
@@ -81,7 +81,7 @@ class Standing:
         self.missing = tuple(map(printable, subscription.missing))
 
     def lines(self) -> Iterator[str]:
-        """What people are told."""
+        """Return the lines for /rlconfig."""
         name = f"xds {self.server}"
         if self.connected:
             silent = ", and has sent nothing since" if self.answered_at < self.since else ""
@@ -104,7 +104,7 @@ class Standing:
 
 
 def moment(seconds: float) -> str:
-    """A time as people and machines read it: 2026-11-28T06:45:00Z."""
+    """Return a time in the form 2026-11-28T06:45:00Z."""
     if not seconds:
         return "the start"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

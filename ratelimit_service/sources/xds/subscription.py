@@ -1,11 +1,11 @@
-"""What one control plane has sent, what of it holds, and what it is answered. Decides, and does nothing.
+"""The state of one control plane: its sets, the domains in force, and the next answer. No I/O.
 
-- A domain holds by itself: those with which nothing is wrong are taken, and each of the others keeps its last good rules.
-- The content decides, never its version: control planes count from 1 again when they start.
-- A domain that a set does not have any more holds for a time of grace: a control plane that has just started sends what it
-  knows so far.
-- The servers send a rejected set again as soon as it is rejected, so a rejection of the same content is held back for a while.
-  No longer than 10 s: until it is answered, these servers cannot send another set.
+- Domains are independent: correct domains come into force, and each of the others keeps its last good rules.
+- The content of a set identifies it, not its version, because control planes count from 1 after each start.
+- The rules of a missing domain stay in force for a grace period, because a control plane that has just
+  started sends partial sets.
+- Control planes send a rejected set again at once. So the rejection of the same content is delayed, by at
+  most 10 s: these control planes send no other set until they have the answer.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .received import TYPE_URL, Group, Received, digest_of
 from .server import Server
 
 PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0)
-"""Seconds for which the first rejection of a content is held back, the second, and so on; the last for all others."""
+"""The delay of the first rejection of a content, of the second, and so on, in seconds."""
 
 _INVALID_ARGUMENT = 3
 _LONGEST_REJECTION = 4_096
 
 
 class Refusal(NamedTuple):
-    """A domain of which the last group is not in force, and why."""
+    """A group that is not in force, and why."""
 
     group: Group
     problems: tuple[Problem, ...]
 
 
 class Answer(NamedTuple):
-    """What the control plane is to be sent, and in how many seconds."""
+    """The next request, and the seconds until it is sent."""
 
     request: bytes
     pause: float
@@ -42,54 +42,54 @@ class Answer(NamedTuple):
 
 
 class Subscription:
-    """The state of one control plane. `now` is seconds on a clock that is never set."""
+    """The state of one control plane. `now` is the time of a monotonic clock."""
 
     def __init__(self, server: Server, version: str, grace: float) -> None:
         self._server = server
         self._user_agent = version
         self._grace = grace
         self.held: dict[str, Group] = {}
-        """What is in force, by domain."""
+        """The groups in force, by domain."""
         self.refused: dict[str, Refusal] = {}
         self.missing: dict[str, float] = {}
-        """Domains that are in force and were not in the last set, and since when."""
+        """Domains in force that are missing from the last set, and since when."""
         self.version = ""
-        """That of the last set that was taken as a whole, on this stream."""
+        """The version of the last accepted set of this stream."""
         self._rejected = b""
         self._rejections = 0
 
     @property
     def digest(self) -> bytes:
-        """What tells the content in force from another."""
+        """Return the hash of the content in force."""
         return digest_of(self.held)
 
     @property
     def problems(self) -> list[Problem]:
-        """What is wrong with domains whose last rules are not in force."""
+        """Return the problems of the rejected domains."""
         return [problem for refusal in self.refused.values() for problem in refusal.problems]
 
     def begin(self) -> bytes:
-        """The first request of a stream.
+        """Return the first request of a stream.
 
-        Its version is none that a control plane has given, so that each of them sends its set: some stay silent where it is
-        theirs, although it stands for something else since they were started again; and some where it is empty, and so is
-        their set.
+        Its version differs from all versions of a control plane, so that the control plane always sends its
+        set. Some control planes do not answer their own version, although it may be another set since their
+        restart. Others do not answer an empty version while their set is empty.
         """
         self.version = ""
         self.missing.clear()
         return self._request(f"held {self.digest.hex()[:16]}" if self.held else "", "")
 
     def wanted(self, received: Received) -> list[Group]:
-        """The groups of a set that have to be read: neither in force nor refused already."""
+        """Return the groups that must be read: neither in force nor known to be wrong."""
         return [group for group in received.groups.values() if not self._known(group)]
 
     def everything(self) -> list[Group]:
-        """All groups that were sent last, for when what lies over them has changed."""
+        """Return the last groups of all domains, to be read again with other overlays."""
         latest = self.held | {domain: refusal.group for domain, refusal in self.refused.items()}
         return list(latest.values())
 
     def miss(self, received: Received, now: float) -> list[str]:
-        """Note which domains are not in a set. Returns those of which that is new."""
+        """Record the domains that are missing from a set. Return those that were not missing before."""
         for domain in received.groups:
             self.missing.pop(domain, None)
         new = [domain for domain in self.held if domain not in received.groups and domain not in self.missing]
@@ -97,15 +97,15 @@ class Subscription:
         return new
 
     def gone(self, now: float) -> frozenset[str]:
-        """The domains whose time of grace is over."""
+        """Return the domains whose grace period is over."""
         return frozenset([domain for domain, since in self.missing.items() if now >= since + self._grace])
 
     def next_end(self) -> float | None:
-        """When the next time of grace is over."""
+        """Return the end of the next grace period."""
         return min(self.missing.values()) + self._grace if self.missing else None
 
     def drop(self, domains: Iterable[str]) -> None:
-        """These are not in force any more."""
+        """Record that the rules of these domains are no longer in force."""
         for domain in domains:
             self.held.pop(domain, None)
             self.missing.pop(domain, None)
@@ -113,7 +113,7 @@ class Subscription:
     def take(
         self, groups: Sequence[Group], accepted: frozenset[str], problems: Mapping[str, tuple[Problem, ...]]
     ) -> bool:
-        """Note what became of groups that were read; whether something else is in force."""
+        """Record the outcome for groups that were read. Return whether the content in force has changed."""
         before = self.digest
         for group in groups:
             self.refused.pop(group.domain, None)
@@ -124,7 +124,7 @@ class Subscription:
         return before != self.digest
 
     def settle(self, received: Received, hidden: Sequence[Problem]) -> Answer:
-        """The answer to a set whose groups were read. `hidden` says which of its domains are in force from elsewhere."""
+        """Return the answer to a set. `hidden` has its domains that are in force from another source."""
         for domain in [domain for domain in self.refused if domain not in received.groups]:
             del self.refused[domain]
         problems = [*self.problems, *hidden]
@@ -135,27 +135,30 @@ class Subscription:
         return self._reject(received.digest, received.nonce, rejection(problems, self._server.name))
 
     def foreign(self, received: Received) -> Answer:
-        """The answer to something that was not asked for."""
+        """Return the answer to resources of another type."""
         shown = printable(received.type_url)
         return self._reject(
-            received.digest, received.nonce, f"the type {shown} was not asked for: only {TYPE_URL} was"
+            received.digest, received.nonce, f"unexpected type {shown}: the subscription is to {TYPE_URL}"
         )
 
     def repeats(self, received: Received) -> bool:
-        """Whether this content was rejected last."""
+        """Return whether this content is the one that was rejected last."""
         return received.digest == self._rejected
 
     def reconsider(self) -> None:
-        """Judge the content that was rejected last as if it were new."""
+        """Treat the content that was rejected last as new."""
         self._rejected = b""
 
     def _known(self, group: Group) -> bool:
-        """Whether it need not be read. Refers to it in place of its equal from before, whose message can go then."""
+        """Return whether a group need not be read.
+
+        The group replaces its equal from an earlier message, so that the file of that message can be closed.
+        """
         domain = group.domain
         held, refusal = self.held.get(domain), self.refused.get(domain)
         if held is not None and held.digest == group.digest:
             self.held[domain] = group
-            self.refused.pop(domain, None)  # what was wrong is as it was before
+            self.refused.pop(domain, None)  # the correct rules are back
             return True
         if refusal is not None and refusal.group.digest == group.digest:
             self.refused[domain] = refusal._replace(group=group)
@@ -183,7 +186,7 @@ class Subscription:
 
 
 def rejection(problems: Sequence[Problem], server: str) -> str:
-    """What a control plane is told: a line for each problem, as many as there is room for."""
+    """Return the text of a rejection: a line for each problem, up to the longest text."""
     lines: list[str] = []
     room = _LONGEST_REJECTION
     for place, problem in enumerate(problems):

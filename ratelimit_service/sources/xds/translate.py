@@ -1,8 +1,8 @@
-"""RateLimitConfig, a protobuf message, to a document as files have it (core/rules/document.py).
+"""RateLimitConfig, a protobuf message, to a document (core/rules/document.py).
 
-What the message cannot say (budgets, several windows, calendars) stands in the metadata of a descriptor, under OURS: rule
-keys as a file has them, which are laid over the descriptor. Places in documents that are made here have no lines; what an
-overlay adds has those of its file.
+The message has no fields for budgets, several windows and calendars. The metadata of a descriptor may contain
+them, under OURS: the rule keys of a configuration file, which are applied to the descriptor like an overlay.
+The nodes made here have no lines. The nodes of an overlay have the lines of its file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...proto.xds_pb2 import RateLimitConfig
 from .overlays import lay
 
 OURS = "ratelimit-service"
-"""The key in the metadata of a descriptor whose value is a mapping of rule keys."""
+"""A key in the metadata of a descriptor. Its value is a mapping of rule keys."""
 
 _UNITS = ("", "second", "minute", "hour", "day", "month", "year", "week")
 _LARGEST_WHOLE = 2**53
@@ -25,9 +25,9 @@ _FLAGS = ("shadow_mode", "detailed_metric", "quota_mode")
 
 
 def document(file: str, data: bytes) -> tuple[Document | None, list[Problem]]:
-    """The document in a RateLimitConfig, and what is wrong with it beside what its rules are.
+    """Return the document of a RateLimitConfig, and the problems that only the message can have.
 
-    `file` is what problems call it.
+    `file` is the name of the document in problems.
     """
     try:
         config = RateLimitConfig.FromString(data)
@@ -72,7 +72,7 @@ class _Translation:
         return mapping
 
     def _metadata(self, message: Any, items: list[tuple[ScalarNode, Node]], path: str) -> MappingNode | None:
-        """Add the metadata to `items`, without what is under OURS, which is returned."""
+        """Add the metadata to `items`, except for the value of OURS, which is returned."""
         fields = dict(message.metadata.fields)
         ours = fields.pop(OURS, None)
         if fields:
@@ -110,7 +110,10 @@ def _limit(policy: Any) -> MappingNode:
 
 
 def _struct(fields: Any) -> MappingNode:
-    """A mapping in the order of its keys: protobuf keeps none, and what is shown should not change by itself."""
+    """Return a mapping that is sorted by key.
+
+    Protobuf has no order, and output should not change by itself.
+    """
     return MappingNode(0, [(_key(name), _value(value)) for name, value in sorted(fields.items())])
 
 

@@ -1,4 +1,4 @@
-"""Sets of rules as a control plane sends them, and what the tests have in place of the rest of the service."""
+"""Sets of rules, and a rulebook for the tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def received(
 
 
 class Book:
-    """Takes changes as loading/rulebook.py does, in this process. `wanted` has every change that was asked for."""
+    """Takes changes as loading/rulebook.py does, in this process.
+
+    `wanted` has every change that was asked for.
+    """
 
     def __init__(self, *, merge_domains: bool = False) -> None:
         self.domains: dict[str, DomainRules] = {}

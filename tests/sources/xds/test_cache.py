@@ -76,7 +76,7 @@ def test_the_file_of_another_control_plane_or_node_is_passed_over(cache: Cache, 
     other = Cache(cache.path.parent, "envoy-gateway:18001", "another-node")
     with structlog.testing.capture_logs() as logged:
         assert (cache.path, None) == (other.path, other.load())
-    assert ["is of something else"] == [line["error"] for line in logged]
+    assert ["belongs to another control plane, node or version"] == [line["error"] for line in logged]
     with structlog.testing.capture_logs() as logged:
         assert Cache(tmp_path, "ai", "node").load() is None
     assert [] == logged

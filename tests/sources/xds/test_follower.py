@@ -143,7 +143,10 @@ async def test_in_strict_mode_nothing_is_taken_where_anything_is_wrong(
 
 @pytest.mark.parametrize("strict", [False, True])
 async def test_a_rejected_set_is_not_a_busy_loop(plane: ControlPlane, follow: Follow, strict: bool) -> None:
-    """The control plane sends it again at once; the next rejections wait 1, 2, 5, and then 10 s. Nothing is read for them."""
+    """The control plane sends it again at once; the next rejections wait 1, 2, 5, and then 10 s.
+
+    Nothing is read for them.
+    """
     plane.send(A, BAD)
     following = await follow(strict=strict)
     await following.answered(2)
@@ -197,7 +200,7 @@ async def test_a_domain_that_is_missing_for_a_moment_never_stops_being_limited(
     following.clock.advance(60)
     await following.rest()
     assert {"a": [5], "b": [5], "c": [5]} == following.book.amounts()
-    (line,) = [line for line in logged if "stopped sending" in line["event"]]
+    (line,) = [line for line in logged if "missing from the set" in line["event"]]
     assert ("warning", "b, c") == (line["log_level"], line["domains"])
 
 
@@ -215,8 +218,8 @@ async def test_a_domain_that_stays_missing_ends_after_its_time_of_grace(
     assert {"a", "b"} == following.book.domains.keys()
     following.clock.advance(0.1)
     await following.until(lambda: following.book.domains.keys() == {"a"})
-    assert [("rules are dropped that the control plane has stopped sending", "b")] == [
-        (line["event"], line["domains"]) for line in logged if "dropped" in line["event"]
+    assert [("the rules of missing domains have ended", "b")] == [
+        (line["event"], line["domains"]) for line in logged if "have ended" in line["event"]
     ]
     assert ((), 2) == (following.standing.missing, following.standing.generation)
 
@@ -351,7 +354,7 @@ async def test_a_call_that_went_well_is_followed_by_another_soon(plane: ControlP
 
 
 async def test_a_new_call_begins_without_what_the_old_one_knew(plane: ControlPlane, follow: Follow) -> None:
-    """No nonce, and a version that no control plane has: each of them then sends what it has, also under our version."""
+    """It has no nonce, and a version that no control plane has, so that each of them sends its set."""
     plane.send(A, version="7")
     following = await follow()
     await following.answered(2)
@@ -391,7 +394,7 @@ async def test_another_type_is_rejected_and_the_rules_hold(
     following.clock.advance(1)
     await following.answered(4)
     assert ({"a": [5]}, 1) == (following.book.amounts(), len(set(plane.rejections)))
-    assert 1 == len([line for line in logged if "not asked for" in line["event"]])
+    assert 1 == len([line for line in logged if "of another type" in line["event"]])
 
 
 async def test_bytes_that_are_no_response_end_the_call(plane: ControlPlane, follow: Follow) -> None:
@@ -443,7 +446,7 @@ async def test_what_could_not_be_read_for_a_reason_that_passes_is_read_again(
 
 
 async def test_a_domain_that_another_source_has_is_rejected(plane: ControlPlane, follow: Follow) -> None:
-    """Two control planes that send the same domain are told so; it is paced, and ends when the domain is free."""
+    """The rejection is paced like others, and ends when the other source drops the domain."""
     book = Book()
     book.elsewhere["a"] = Problem("xds cp: a", 0, "domain", "'a' has its rules at xds other: a, which hold")
     plane.send(A, B)
@@ -461,7 +464,7 @@ async def test_a_domain_that_another_source_has_is_rejected(plane: ControlPlane,
 async def test_a_start_without_the_control_plane_has_the_last_good_set(
     plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
 ) -> None:
-    """Bad domains are in it with their last good rules; it says how old it is, and is compared with what comes."""
+    """It has the last good rules of bad domains. The status shows its age, and a new set is compared with it."""
     plane.send(A, B)
     first = await follow(cache=tmp_path)
     await first.answered(2)
@@ -479,7 +482,7 @@ async def test_a_start_without_the_control_plane_has_the_last_good_set(
         second.standing.accepted_at,
         second.standing.generation,
     )
-    assert [2] == [line["domains"] for line in logged if "those of a file" in line["event"]]
+    assert [2] == [line["domains"] for line in logged if "rules of a file" in line["event"]]
     plane.send(A2)
     await plane.start()
     second.clock.advance(10)
@@ -499,7 +502,7 @@ async def test_a_directory_that_cannot_be_written_costs_a_line_and_nothing_else(
     await following.answered(3)
     assert ({"a": [5]}, 1) == (
         following.book.amounts(),
-        len([line for line in logged if "cannot be kept in a file" in line["event"]]),
+        len([line for line in logged if "cannot be saved" in line["event"]]),
     )
 
 

@@ -114,7 +114,10 @@ async def test_of_several_sets_that_have_come_the_last_one_counts(plane: Control
 
 
 def test_a_set_of_many_megabytes_holds_nobody_up() -> None:
-    """It is taken a slice at a time. uvloop, which serves, would read for as long as there is something to read."""
+    """It is taken a slice at a time.
+
+    uvloop, which serves, would read for as long as there is something to read.
+    """
     size = 16 << 20
 
     async def receive(port: int) -> int:
@@ -176,7 +179,7 @@ ENDS: dict[str, tuple[Callable[[Peer], None], tuple[str, str]]] = {
     ),
     "compressed": (
         lambda peer: peer.send(b"x", compressed=True),
-        ("INTERNAL", "it sends a compressed message, for which it was not asked"),
+        ("INTERNAL", "it sends a compressed message, although no compression was offered"),
     ),
 }
 
@@ -197,7 +200,7 @@ async def test_however_a_call_ends_it_is_over_with_a_reason(plane: ControlPlane,
 async def test_a_peer_that_answers_no_ping_is_given_up(
     plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a connection that is half open, or a process that stands still: the kernel acknowledges everything."""
+    """The kernel of a stuck process acknowledges everything, as does a proxy with a half-open connection."""
     monkeypatch.setattr(link_module, "_PONGS_WITHIN", 0.05)
     async with linked(plane, keepalive=0.05) as link:
         peer = await peer_of(plane)

@@ -108,8 +108,8 @@ descriptors:
 """
     loaded = laid(text).rules()
     assert [
-        "over.yaml:4: descriptors[0].descriptors[0]: lies over nothing: no control plane sends this descriptor here",
-        "over.yaml:5: descriptors[1]: lies over nothing: no control plane sends this descriptor here",
+        "over.yaml:4: descriptors[0].descriptors[0]: has no effect: the control plane sends no such descriptor",
+        "over.yaml:5: descriptors[1]: has no effect: the control plane sends no such descriptor",
     ] == list(map(str, loaded.warnings))
     assert (1, ()) == (len(loaded.domains), loaded.problems)
 
@@ -131,7 +131,7 @@ descriptors:
 
 
 def test_an_overlay_lies_over_all_resources_of_its_domain() -> None:
-    """With MERGE_DOMAIN_CONFIG; each part of it may be meant for any of them, and none sees what lies over another."""
+    """With MERGE_DOMAIN_CONFIG. A descriptor of the overlay may belong to any of the resources."""
     sent = (resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2"))
     text = "{domain: d, descriptors: [{key: a, rate_limit: {tokens_per_unit: 5}}, {key: b, track: true}, {key: c}]}"
     task = laid(text, merge_domains=True, sent=sent)
