@@ -81,7 +81,7 @@ class PlannedWindow:
 
     limit: Limit
     amount: int
-    """The amount of the limit."""
+    """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has room."""
     end: int
     """When the window ends, in seconds since 1970."""
     hit: int

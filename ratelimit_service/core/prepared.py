@@ -196,19 +196,20 @@ class PreparedRequest:
                 planned.append(each)
                 continue
             amendments: tuple[Amendment, ...] = ()
+            room: Sequence[int] = ()
             if held is not None:
-                rule, since, until, amendments = self._windows.amended.amend(each.rule, held, now)
+                rule, room, since, until, amendments = self._windows.amended.amend(each.rule, held, now)
                 begin, end = max(begin, since), min(end, until)
                 each = each.by(rule)
             windows: list[PlannedWindow] = []
-            for limit in each.rule.limits:
-                amount = limit.amount
+            for number, limit in enumerate(each.rule.limits):
+                amount = room[number] if room else limit.amount
                 first, last, label = spans.at(limit.window, now)
                 if first > begin:
                     begin = first
                 if last < end:
                     end = last
-                windows.append(PlannedWindow(limit, amount, last, len(hits), near(amount)))
+                windows.append(PlannedWindow(limit, amount, last, len(hits), near(limit.amount)))
                 hits.append(_PreparedHit(f"{each.bucket}:{label}", first, last, index, amount, each.gate))
             planned.append(
                 PlannedDescriptor(

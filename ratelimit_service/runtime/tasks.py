@@ -19,6 +19,9 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
 _WELL_AFTER = 60.0
 """Seconds after which a running task counts as repaired: the next failure is its first again."""
 
+_CANCELLED_AGAIN = 0.2
+"""Seconds after which a task that was cancelled and has not ended is cancelled once more."""
+
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -55,10 +58,12 @@ class Background:
 
     async def stop(self) -> None:
         """Cancel all tasks and wait for them to end."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = set(self._tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            # Again: redis-py takes no notice of it where it is just waiting for a reply.
+            _, tasks = await asyncio.wait(tasks, timeout=_CANCELLED_AGAIN)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)

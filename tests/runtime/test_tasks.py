@@ -100,6 +100,28 @@ async def test_a_stop_ends_all_tasks_and_waits_for_them() -> None:
     assert (["forever"], [True, True]) == (cleaned, [task.cancelled() for task in tasks])
 
 
+async def test_a_stop_ends_a_task_that_takes_no_notice_of_it_at_first() -> None:
+    """As redis-py does with a cancellation while it waits for a reply: the process would never end."""
+    cancelled = 0
+
+    async def work() -> None:
+        nonlocal cancelled
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 2:
+                    raise
+
+    background = Background()
+    background.keep("deaf", work)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await background.stop()
+    assert 2 == cancelled
+
+
 async def test_a_name_counts_from_0_before_anything_of_it_has_failed() -> None:
     """Of a series that begins with 1, Prometheus never sees the 1."""
     background = Background()

@@ -21,6 +21,10 @@ BLOCKED = "it is blocked"
 """Why a request is refused, if a descriptor without a limit is blocked. It does not say who did that, nor for whom."""
 
 
+NO_ROOM = -1
+"""What fits into a window that is blocked: not even a check, which a limit of 0 requests lets through, as upstream does."""
+
+
 class Held(NamedTuple):
     """What amends one descriptor of a request."""
 
@@ -35,9 +39,13 @@ class Held(NamedTuple):
 
 
 class Amended(NamedTuple):
-    """A rule at a moment, the span of time in which it stays so, and the amendments that make it so."""
+    """A rule at a moment, the span of time in which it stays so, and the amendments that make it so.
+
+    `room` has for each limit what fits into its window: its amount, and NO_ROOM where it is blocked.
+    """
 
     rule: Rule
+    room: tuple[int, ...]
     begin: float
     end: float
     by: tuple[Amendment, ...]
@@ -60,6 +68,7 @@ class AmendedRules:
             rule
             if shadow is rule.shadow and amounts == tuple([limit.amount for limit in rule.limits])
             else self._copy(rule, shadow, amounts),
+            tuple([NO_ROOM if each.blocked else each.amount for each in effects]),
             max([each.begin for each in effects]),
             min([each.end for each in effects]),
             tuple(dict.fromkeys([amendment for each in effects for amendment in each.by])),

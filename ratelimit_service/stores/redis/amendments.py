@@ -5,12 +5,12 @@
     {amendments}:done:<digest>   what became of the change with an idempotency key, for a day
 
 CACHE_KEY_PREFIX stands before all of them. Everything is read and written by scripts whose first key is
-`current`, so that a proxy sends all of them to the same server. No decision waits for any of it, so redis-py
-carries the calls.
+`current`, so that a proxy sends all of them to the same server. No decision waits for any of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import uuid
@@ -19,7 +19,7 @@ from importlib import resources
 from typing import Any
 
 import structlog
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, TryAgainError
 
 from ...core.amendments.model import (
     MOST_EDITS,
@@ -42,8 +42,14 @@ from .evaluation import Evaluation, Run, Script, script
 _SCAN_COUNT = 100
 """Amendments that are read in one call: some 30 kB, in a tenth of a millisecond."""
 
-_MOST_NEWS = 300
-"""Edits that are read in one call; who is further behind reads all amendments."""
+_LINES = 300
+"""Lines of the audit that are read in one call."""
+
+_MOST_BEHIND = 3_000
+"""Edits that are read one after another; a replica that is further behind reads all amendments."""
+
+_MOVED_WITHIN, _MOST_MOVES = 2.0, 20
+"""Seconds in which a slot has moved to another server, and how often it is tried meanwhile."""
 
 _MOST_TRIES = 3
 """How often all amendments are read where a failover comes between."""
@@ -62,6 +68,9 @@ end
 now[3] = redis.call('XRANGE', KEYS[2], ARGV[1] .. '-0', '+', 'COUNT', ARGV[3])
 return now
 """)
+
+# KEYS: current, audit. ARGV: the id before the first line, how many lines.
+LINES = script(b"return redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])")
 
 # KEYS: current. ARGV: cursor, count.
 SCAN = script(b"return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
@@ -107,7 +116,7 @@ class RedisAmendments:
     async def news(self, version: int, stamp: str) -> News:
         """Return what has happened after a version (ports.AmendmentStore.news)."""
         reply = await self._news(version, stamp)
-        known = _since(version, stamp, reply)
+        known = await self._later(version, stamp, reply)
         return known if known is not None else await self._everything()
 
     async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
@@ -163,15 +172,31 @@ class RedisAmendments:
         lines: list[AuditLine] = []
         last = f"({before}-0" if before else "+"
         while len(lines) <= most + MOST_EDITS:  # by then, another change than the last one wanted has begun
-            found = await self._call(AUDIT, (self._current, self._audit), (last, "-", _MOST_NEWS))
+            found = await self._call(AUDIT, (self._current, self._audit), (last, "-", _LINES))
             lines += [line for line in map(self._line, found) if line is not None]
-            if len(found) < _MOST_NEWS:
+            if len(found) < _LINES:
                 break
             last = f"({found[-1][0].decode()}"
         for at in range(most, len(lines)):
             if lines[at].version != lines[at - 1].version:
                 return lines[:at]
         return lines
+
+    async def _later(self, version: int, stamp: str, reply: list[Any]) -> News | None:
+        """Return what has happened after a version, of which `reply` has the beginning; None where that is not to be had."""
+        if reply[0] is None:
+            return News(0, "", whole=bool(version))
+        if len(reply) == 2:
+            return News(version, stamp)
+        lines = list(reply[2])
+        page = lines
+        while len(page) == _LINES and len(lines) < _MOST_BEHIND:
+            keys = (self._current, self._audit)
+            page = await self._call(LINES, keys, (f"({page[-1][0].decode()}", _LINES))
+            lines += page
+        if len(page) == _LINES or not version:
+            return None
+        return _news_in([(_version_of(name), _fields(fields)) for name, fields in lines], version, stamp)
 
     async def _everything(self) -> News:
         """Return all amendments: those that a walk finds, and what has happened meanwhile."""
@@ -188,7 +213,7 @@ class RedisAmendments:
                 except Unreadable as error:
                     unreadable += 1
                     self._log.warning("an amendment cannot be read", id=name, error=str(error))
-            later = _since(version, stamp, await self._news(version, stamp))
+            later = await self._later(version, stamp, await self._news(version, stamp))
             if later is not None:
                 for name in later.removed:
                     found.pop(name, None)
@@ -206,19 +231,24 @@ class RedisAmendments:
             if int(cursor) == 0:
                 return
 
-    async def _news(self, version: int, stamp: str, most: int = _MOST_NEWS) -> list[Any]:
+    async def _news(self, version: int, stamp: str, most: int = _LINES) -> list[Any]:
         reply: list[Any] = await self._call(NEWS, (self._current, self._audit), (version, stamp, most))
         return reply
 
     async def _call(self, what: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        try:
-            return await self._run(Evaluation(what, keys, arguments))
-        except StoreError:
-            raise
-        except NoPermissionError as error:  # which is no outage, and does not pass by itself
-            raise CounterRefused(str(self._on_error(error)), keys[0]) from None
-        except (RedisError, OSError) as error:
-            raise self._on_error(error) from None
+        for _ in range(_MOST_MOVES):
+            try:
+                return await self._run(Evaluation(what, keys, arguments))
+            except TryAgainError:  # nothing was done: the slot is on its way to another server
+                await asyncio.sleep(_MOVED_WITHIN / _MOST_MOVES)
+            except (RedisError, OSError) as error:
+                raise self._error(error, keys[0]) from None
+        raise StoreError("Redis: the slot of the amendments is on its way to another server")
+
+    def _error(self, error: Exception, key: str) -> StoreError:
+        if isinstance(error, NoPermissionError):  # which is no outage, and does not pass by itself
+            return CounterRefused(str(self._on_error(error)), key)
+        return self._on_error(error)
 
     def _key_of(self, key: str) -> str:
         return self._done + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -235,23 +265,17 @@ class RedisAmendments:
         return AuditLine(_version_of(name), at, said["author"], said["reason"], said["key"], edited)
 
 
-def _since(version: int, stamp: str, reply: list[Any]) -> News | None:
-    """Return the news in the reply of NEWS; None where it does not say all that has happened after a
-    version.
-    """
-    if reply[0] is None:
-        return News(0, "", whole=True) if version else News(0, "")
-    now, new_stamp = int(reply[0]), reply[1].decode()
-    if len(reply) == 2:
-        return News(version, stamp)
-    lines = [(_version_of(name), _fields(fields)) for name, fields in reply[2]]
-    if not version or len(lines) >= _MOST_NEWS or not lines or lines[0][0] != version:
-        return None
-    if any(each["stamp"] != stamp for number, each in lines if number == version):
+def _news_in(lines: Sequence[tuple[int, Mapping[str, str]]], version: int, stamp: str) -> News | None:
+    """Return what lines of the audit say has happened after a version; None where they do not begin with that one."""
+    if (
+        not lines
+        or lines[0][0] != version
+        or any(each["stamp"] != stamp for at, each in lines if at == version)
+    ):
         return None
     last: dict[str, str] = {}
-    for number, each in lines:
-        if number > version and each["id"]:
+    for at, each in lines:
+        if at > version and each["id"]:
             last[each["id"]] = each["after"]
     put: list[Amendment] = []
     unreadable = 0
@@ -261,7 +285,8 @@ def _since(version: int, stamp: str, reply: list[Any]) -> News | None:
         except Unreadable:
             unreadable += 1
     removed = tuple([name for name, text in last.items() if not text])
-    return News(now, new_stamp, tuple(put), removed, unreadable=unreadable)
+    now, fields = lines[-1]
+    return News(now, fields["stamp"], tuple(put), removed, unreadable=unreadable)
 
 
 def _fields(pairs: Sequence[bytes]) -> Mapping[str, str]:

@@ -233,7 +233,7 @@ class ClusterStore(ScriptStore):
         if not self._topology.servers:
             await self.ping()
         slot = slot_of(what.keys[0])
-        return await self._redirected(slot, lambda server, asking: run_at(server.client, what, asking=asking))
+        return await self._redirected(slot, lambda server, asking: run_at(server.wire, what, asking=asking))
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key. Walks through all keys of the server that has its slot."""

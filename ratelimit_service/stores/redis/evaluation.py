@@ -1,4 +1,8 @@
-"""Scripts that people wait for, not requests: amendments, and what deletes counters. redis-py carries their calls."""
+"""Scripts that no request waits for: those of amendments, and the one that deletes counters.
+
+They go by the connection of the counters. redis-py's own calls take no notice of it where they are cancelled, and the process
+would not stop.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError
 
 from ...core.errors import StoreError
+from .wire import Wire, ignore
 
 
 class Script(NamedTuple):
@@ -36,16 +40,14 @@ Run = Callable[[Evaluation], Awaitable[Any]]
 """Runs a script on the server that has its keys. Raises what redis-py does, or StoreError."""
 
 
-async def run_at(client: aioredis.Redis, what: Evaluation, *, asking: bool = False) -> Any:
-    """Run a script on one server; with `asking`, on one that is just being given the slot."""
+async def run_at(wire: Wire, what: Evaluation, *, asking: bool = False) -> Any:
+    """Run a script on one server; `asking` is for a server that its slot is just being moved to."""
     script, keys, arguments = what
     for command, text in (("EVALSHA", script.sha), ("EVAL", script.text)):
-        pipeline = client.pipeline(transaction=False)
         if asking:
-            pipeline.execute_command("ASKING")
-        pipeline.execute_command(command, text, len(keys), *keys, *arguments)
+            wire.call(("ASKING",), ignore)  # where this fails, the next command fails with MOVED
         try:
-            return (await pipeline.execute())[-1]
+            return await wire.ask(command, text, len(keys), *keys, *arguments)
         except NoScriptError:
             continue
     raise StoreError("Redis: the script is not known")

@@ -199,7 +199,7 @@ class RedisStore(ScriptStore):
         return register(self._prefix, lane)
 
     async def _run(self, what: Evaluation) -> Any:
-        return await run_at(self._client, what)
+        return await run_at(self._wire, what)
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key.

@@ -103,6 +103,23 @@ def test_each_kind_of_rule_does_what_the_table_says(
     assert expected == answer_text(limiter.answer(request))
 
 
+@pytest.mark.parametrize("hits", [0, 1, 100])
+@pytest.mark.parametrize("rule", sorted(ASKED.keys() - {"limit in the request", "quota beside another"}))
+def test_a_block_refuses_whatever_is_asked(rule: str, hits: int) -> None:
+    """A check as well, which a limit of 0 requests would let through: gateways let a request pass by what a check says."""
+    limiter = Limiter(RULES, DENYING)
+    domain = "deny" if rule == "unmatched: deny" else "d"
+    descriptors, key = ASKED[rule]
+    limiter.amend(*amendments_of("override 0", domain, key))
+    asked = [each._replace(hits_addend=hits) for each in descriptors]
+    assert "refused" == answer_text(limiter.ask(*asked, domain=domain)).partition(",")[0]
+    refund = [each._replace(hits_addend=1, negative=True) for each in descriptors]
+    assert OK is limiter.ask(*refund, domain=domain).code or rule in WITHOUT_LIMIT
+
+
+WITHOUT_LIMIT = ("unlimited", "no rule", "unmatched: deny", "replaced by another rule")
+
+
 def test_the_table_has_every_kind_of_rule() -> None:
     assert set(ASKED) == {row[0] for row in TABLE}
 
