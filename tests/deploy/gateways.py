@@ -219,10 +219,6 @@ def contour(
         failure_mode_deny=not told.get("failOpen", False),
         **({"enable_x_ratelimit_headers": "DRAFT_VERSION_03"} if told.get("enableXRateLimitHeaders") else {}),
     )
-    # Contour sets it, because a slash is not allowed in :authority.
-    made["typed_config"]["rate_limit_service"]["grpc_service"]["envoy_grpc"]["authority"] = cluster.replace(
-        "/", "."
-    )
     routes = []
     for each in proxy["spec"]["routes"]:
         (condition,) = each["conditions"]
