@@ -1,7 +1,7 @@
-# Build libnghttp2.a from the source of any release in NGHTTP2_SOURCE (the directory with lib/ in it), with $CC and $CFLAGS, for
-# the tools that test the native transport with a version that the system does not have, or with sanitizers inside of it.
+# Build libnghttp2.a with $CC and $CFLAGS from the source in NGHTTP2_SOURCE (a release, with lib/ in it): for wheels, and
+# for testing the native transport with another version of nghttp2, or with sanitizers in it.
 #     CC=clang CFLAGS=... NGHTTP2_SOURCE=nghttp2-1.68.1 sh tools/build_nghttp2.sh DIRECTORY
-# DIRECTORY then has include/ and lib/. Sources are at https://github.com/nghttp2/nghttp2, in `apt-get source nghttp2`, and in the
+# Writes include/ and lib/ into DIRECTORY. Sources: https://github.com/nghttp2/nghttp2, `apt-get source nghttp2`, or the
 # crate libnghttp2-sys.
 set -eu
 into=$1
@@ -12,7 +12,7 @@ cp "$NGHTTP2_SOURCE/lib/includes/nghttp2/nghttp2.h" "$into/include/nghttp2"
 sed "s/@PACKAGE_VERSION@/$version/; s/@PACKAGE_VERSION_NUM@/$number/" \
     "$NGHTTP2_SOURCE/lib/includes/nghttp2/nghttp2ver.h.in" >"$into/include/nghttp2/nghttp2ver.h"
 for file in "$NGHTTP2_SOURCE"/lib/*.c; do
-    # What its configure finds on every system that these tools run on.
+    # The result of its configure script on every system that these tools support.
     # shellcheck disable=SC2086
     "$CC" $CFLAGS -fPIC -DHAVE_ARPA_INET_H -DHAVE_NETINET_IN_H -DHAVE_CLOCK_GETTIME -DHAVE_DECL_CLOCK_MONOTONIC=1 -DHAVE_TIME_H \
         -DNGHTTP2_STATICLIB -I"$into/include" -c "$file" -o "$into/objects/$(basename "$file" .c).o"

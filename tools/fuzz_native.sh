@@ -1,9 +1,8 @@
-# Fuzz the native transport's HTTP/2 with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer, guided by what of the
-# extension has been reached; see tests/fuzz/native.py. What is found is in build/fuzz/found, and `FOUND=path` plays it again.
-# The corpus grows from run to run in build/fuzz/corpus.
+# Fuzz the native transport's HTTP/2 with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer, guided by the
+# coverage of the extension (tests/fuzz/native.py). Inputs that fail are written to build/fuzz/found; `FOUND=path` replays
+# one. The corpus in build/fuzz/corpus grows from run to run.
 #     SECONDS_LONG=60 sh tools/fuzz_native.sh [options of libFuzzer]
-# With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), its coverage guides as well, and it is under the
-# sanitizers, too.
+# With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), with coverage and the sanitizers.
 set -eu
 python=$PWD/.venv/bin/python
 tools=$PWD/tools
@@ -29,7 +28,7 @@ CC=clang LDSHARED="clang -shared" CFLAGS="$flags $paths" LDFLAGS="$flags $linked
     "$python" setup.py --quiet build_ext --inplace >build.log 2>&1 || { cat build.log >&2; exit 1; }
 ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
-# How this Python is embedded: its headers, its library, and where that is found when the program runs.
+# How to embed this Python: its headers, its library, and the run-time path of the library.
 embedding=$("$python" -c 'import sysconfig
 of = sysconfig.get_config_var
 shared = of("Py_ENABLE_SHARED")
@@ -40,8 +39,8 @@ print("-I" + path, "-L" + place, "-Wl,-rpath," + place, "-lpython" + of("LDVERSI
 # shellcheck disable=SC2086
 clang $sanitizers -fsanitize=fuzzer -rdynamic tests/fuzz/libfuzzer.c $embedding -o fuzzer
 
-# Python's own allocator would hide what is read behind the end of a block. What an interpreter never frees can be reached, and
-# is no leak to LeakSanitizer.
+# Python's own allocator would hide reads beyond the end of a block. Memory that the interpreter never frees is reachable, so
+# LeakSanitizer does not report it.
 export PYTHONMALLOC=malloc PYTHONPATH="$scratch" PYTHONDONTWRITEBYTECODE=1 FUZZ_PYTHON="$python"
 export ASAN_OPTIONS=detect_leaks=1:quarantine_size_mb=32 UBSAN_OPTIONS=print_stacktrace=1
 if [ -n "${FOUND:-}" ]; then
@@ -54,6 +53,6 @@ status=0
 grep -E '^(Done|stat::|==|SUMMARY|#[0-9]+.*(INITED|DONE))' fuzz.log || tail -5 fuzz.log
 if [ "$status" != 0 ]; then
     tail -n 60 fuzz.log >&2
-    echo "something was found: the input is in build/fuzz/found, and FOUND=<that file> make fuzz-native plays it again" >&2
+    echo "an input has failed: it is in build/fuzz/found; FOUND=<that file> make fuzz-native replays it" >&2
 fi
 exit "$status"

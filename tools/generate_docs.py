@@ -1,6 +1,6 @@
-"""Write what is made from tables in the code, and from other files: pages of docs/, and parts of deploy/.
+"""Generate pages of docs/ and files of deploy/ from tables in the code and from other files.
 
-With --check, only say whether they are current.
+With --check, only report whether they are current.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ They may be set; the service serves their purpose anyway.
 RULES = ROOT / "deploy" / "monitoring" / "rules" / "ratelimit.yaml"
 
 PROMETHEUS_RULE_HEAD = """\
-# Made from rules/ratelimit.yaml by `make docs`.
+# Generated from rules/ratelimit.yaml by `make docs`.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -62,7 +62,7 @@ spec:
 
 
 def prometheus_rule() -> str:
-    """deploy/monitoring/prometheusrule.yaml: the groups of rules/ratelimit.yaml as an object of Kubernetes."""
+    """Return deploy/monitoring/prometheusrule.yaml: the groups of rules/ratelimit.yaml as a Kubernetes object."""
     groups = RULES.read_text("utf-8").partition("\ngroups:\n")[2]
     return PROMETHEUS_RULE_HEAD + indent(f"groups:\n{groups}", "  ")
 
@@ -73,7 +73,7 @@ _OF_A_SETTING = ["string", "number", "boolean", "null"]
 
 
 def helm_schema() -> str:
-    """The schema of the chart's values, with every setting as a property of `settings`: a misspelt one is refused."""
+    """Return the schema of the chart's values, with every setting as a property of `settings`, to reject typos."""
     schema = json.loads(HELM_SCHEMA.read_text("utf-8"))
     schema["properties"]["settings"]["properties"] = {
         setting.name: {"description": setting.meaning, "type": _OF_A_SETTING} for setting in documented()
@@ -82,7 +82,7 @@ def helm_schema() -> str:
 
 
 def settings_page() -> str:
-    """docs/settings.md."""
+    """Return docs/settings.md."""
     parts = [SETTINGS_HEAD]
     for group, settings in groupby(documented(), lambda setting: setting.group):
         rows = [
@@ -106,7 +106,7 @@ def settings_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Everything that is generated, by its file."""
+    """Return every generated file and its text."""
     return {
         ROOT / "docs" / "metrics.md": catalogue_page.markdown(),
         ROOT / "docs" / "settings.md": settings_page(),
@@ -116,14 +116,14 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write, or check; the exit code."""
+    """Write or check, and return the exit code."""
     check = "--check" in sys.argv[1:]
     stale = {
         page: text for page, text in pages().items() if not page.exists() or page.read_text("utf-8") != text
     }
     for page, text in stale.items():
         if check:
-            print(f"{page.relative_to(ROOT)} is not what the code says: run `make docs`")
+            print(f"{page.relative_to(ROOT)} is not current: run `make docs`")
         else:
             page.write_text(text, "utf-8")
             print(f"wrote {page.relative_to(ROOT)}")

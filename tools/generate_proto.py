@@ -1,4 +1,4 @@
-"""Generate ratelimit_service/proto from proto/*.proto; with --check, only say whether it is current."""
+"""Generate ratelimit_service/proto from proto/*.proto. With --check, only report whether it is current."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("ratelimit", "xds")
 GENERATED = [file for name in NAMES for file in (f"{name}.binpb", f"{name}_pb2.pyi")]
 
 POOL = """
-# What the module has beside the messages.
+# The module has this beside the messages.
 from google.protobuf import descriptor_pool as _descriptor_pool
 
 POOL: _descriptor_pool.DescriptorPool
@@ -24,7 +24,7 @@ POOL: _descriptor_pool.DescriptorPool
 
 
 def generate(out: Path) -> None:
-    """Write each descriptor set and its type stub into `out`; raise RuntimeError where protoc refuses."""
+    """Write each descriptor set and its type stub into `out`. Raises RuntimeError if protoc fails."""
     include = protoc.__file__.removesuffix("protoc.py") + "_proto"
     for name in NAMES:
         code = protoc.main(
@@ -45,7 +45,7 @@ def generate(out: Path) -> None:
 
 
 def main() -> int:
-    """Generate, or check; the exit code."""
+    """Generate or check, and return the exit code."""
     check = "--check" in sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
@@ -53,9 +53,7 @@ def main() -> int:
         stale = [name for name in GENERATED if not _same(out / name, TARGET / name)]
         if check:
             for name in stale:
-                print(
-                    f"{TARGET.relative_to(ROOT) / name} is not what the files in proto/ say: run `make proto`"
-                )
+                print(f"{TARGET.relative_to(ROOT) / name} is not current: run `make proto`")
             return 1 if stale else 0
         for name in stale:
             shutil.copy(out / name, TARGET / name)

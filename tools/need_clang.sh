@@ -1,4 +1,4 @@
-# Make sure that clang and its sanitizers are installed: through apt-get where that is possible, else by saying how.
+# Install clang and its sanitizers with apt-get if that is possible; otherwise print how to install them.
 set -eu
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -14,12 +14,12 @@ if present; then exit 0; fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo 'installing clang ...'
     export DEBIAN_FRONTEND=noninteractive
-    # What clang links for its sanitizers is a package of its own in some releases; where it is, clang recommends it.
+    # In some releases the sanitizers are a separate package, which clang recommends.
     if { apt-get -qq update && apt-get -qq install -y clang; } </dev/null >/dev/null && present
     then exit 0; fi
 fi
 cat >&2 <<'END'
-clang with libFuzzer and AddressSanitizer is needed, and not installed. One of these does it:
+clang with libFuzzer and AddressSanitizer is not installed. One of these commands installs it:
     sudo apt-get install clang              Debian, Ubuntu
     sudo dnf install clang compiler-rt      Fedora
 END

@@ -1,6 +1,6 @@
-# Make sure that the tests of rules over xDS have the control plane of Envoy Gateway and Envoy AI Gateway: build/control-plane, which is
-# built from go-control-plane by the hashes in tools/control_plane/go.sum. That takes about a minute on two cores, once. Where it cannot
-# be built, this says so, and those tests are skipped.
+# Build the control plane of Envoy Gateway and Envoy AI Gateway for the tests of rules over xDS: build/control-plane, from
+# go-control-plane, by the hashes in tools/control_plane/go.sum. It takes about a minute on two cores, once. If it cannot be
+# built, this prints why, and those tests are skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,6 @@ if ! (
     timeout 900 go build -trimpath -ldflags '-s -w' -o ../../build/control-plane.new .
 ) >"$log" 2>&1; then
     rm -f build/control-plane.new
-    without "it cannot be built, as build/control-plane.log says: $(tail -n 1 "$log")"
+    without "it cannot be built, see build/control-plane.log: $(tail -n 1 "$log")"
 fi
 mv build/control-plane.new build/control-plane

@@ -1,5 +1,4 @@
-# Make sure that h2load is installed, nghttp2's load generator, and taskset: through apt-get where that is possible, else by
-# saying how.
+# Install h2load (nghttp2's load generator) and taskset with apt-get if that is possible; otherwise print how to install them.
 set -eu
 
 present() { command -v h2load >/dev/null && command -v taskset >/dev/null; }
@@ -17,7 +16,7 @@ fi
     command -v h2load >/dev/null || echo '    h2load'
     command -v taskset >/dev/null || echo '    taskset'
     cat <<'END'
-One of these installs them; the cores of a process can be chosen on Linux only:
+One of these commands installs them. taskset is available on Linux only:
     sudo apt-get install nghttp2-client util-linux    Debian, Ubuntu
     sudo dnf install nghttp2 util-linux               Fedora
 END

@@ -1,6 +1,6 @@
-# Make sure that the tests of deploy/helm have a helm: one that is installed, or build/helm, which is built from its Go module by
-# the hashes in tools/helm/go.sum. That takes about a minute on two cores, once. If it cannot be built, this prints why, and
-# those tests are skipped.
+# Build helm for the tests of deploy/helm, unless it is installed: build/helm, from its Go module, by the hashes in
+# tools/helm/go.sum. It takes about a minute on two cores, once. If it cannot be built, this prints why, and those tests are
+# skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ if ! command -v go >/dev/null; then without 'neither helm nor go is installed'; 
 echo 'building helm (about a minute, once) ...'
 mkdir -p build
 log=$PWD/build/helm.log
-# As helm's own releases are linked: a chart is held against the version of Kubernetes whose client it has.
+# Linked like helm's own releases: `helm lint` checks a chart against the Kubernetes version of helm's client.
 if ! (
     cd tools/helm
     client=$(go list -m -f '{{.Version}}' k8s.io/client-go)

@@ -1,11 +1,11 @@
-# Make sure that the tests of deploy/ have build/kinds, which reads objects into the Go types of Envoy Gateway, Istio, Contour and the
-# Gateway API; built from tools/kinds by the hashes in its go.sum. That takes about a minute on two cores, once. If it cannot be
-# built, this prints why, and those tests are skipped.
+# Build build/kinds for the tests of deploy/: it decodes objects into the Go types of Envoy Gateway, Istio, Contour and the
+# Gateway API. It is built from tools/kinds by the hashes in its go.sum, in about a minute on two cores, once. If it cannot
+# be built, this prints why, and those tests are skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
 without() {
-    echo "objects of gateways are not held against their types here: $1" >&2
+    echo "objects of gateways are not checked against their types here: $1" >&2
     exit 0
 }
 

@@ -1,5 +1,5 @@
-# Make sure that the native transport can be built: a C compiler, Python's headers and nghttp2 1.52 or newer with its
-# headers. Through apt-get where that is possible, else by saying how.
+# Install what the native transport is built with (a C compiler, Python's headers, nghttp2 1.52 or newer with its headers),
+# with apt-get if that is possible; otherwise print how to install it.
 set -eu
 python=${PYTHON:-python3}
 scratch=$(mktemp -d)
@@ -27,12 +27,12 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     then exit 0; fi
 fi
 {
-    echo 'The native transport cannot be built here, and the tests are about both transports. Missing:'
+    echo 'The native transport cannot be built, and the tests need both transports. Missing:'
     if ! command -v "${CC:-cc}" >/dev/null; then echo '    a C compiler'
     elif ! compiles; then echo '    nghttp2 1.52 or newer with its headers; the compiler says:'; sed 's/^/        /' "$scratch/said"; fi
     if ! has_python_headers; then echo "    the headers of $python"; fi
     cat <<'END'
-One of these installs it:
+One of these commands installs it:
     sudo apt-get install gcc libc6-dev libnghttp2-dev python3-dev    Debian, Ubuntu
     sudo dnf install gcc libnghttp2-devel python3-devel              Fedora
     brew install libnghttp2                                          macOS

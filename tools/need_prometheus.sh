@@ -1,5 +1,5 @@
-# Make sure that there are prometheus and promtool: those that are installed, or else those of Debian's package, unpacked into
-# .prometheus/. Installing the package would start a server on port 9090, which is that of our metrics.
+# Unpack prometheus and promtool from Debian's package into .prometheus/, unless they are installed. Installing the package
+# would start a server on port 9090, the port of the service's metrics.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
     if [ "$(id -u)" = 0 ] && apt-get -qq update </dev/null >/dev/null && unpack && present; then exit 0; fi
 fi
 cat >&2 <<'END'
-The tests need prometheus and promtool (2.42 or newer), and they are not here. One of these does it:
+The tests need prometheus and promtool (2.42 or newer). One of these commands provides them:
     sudo apt-get update        Debian, Ubuntu: `make test` then fetches the package and unpacks it, without installing it
     brew install prometheus    macOS
 Elsewhere, put both from the archive of a release of Prometheus on the PATH.

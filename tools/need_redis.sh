@@ -1,4 +1,4 @@
-# Make sure that redis-server and redis-cli are installed: through apt-get where that is possible, else by saying how.
+# Install redis-server and redis-cli with apt-get if that is possible; otherwise print how to install them.
 set -eu
 
 present() { command -v redis-server >/dev/null && command -v redis-cli >/dev/null; }
@@ -11,7 +11,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     then exit 0; fi
 fi
 cat >&2 <<'END'
-redis-server and redis-cli are needed, and not installed. One of these does it:
+redis-server and redis-cli are not installed. One of these commands installs them:
     sudo apt-get install redis-server      Debian, Ubuntu
     sudo dnf install redis                 Fedora
     brew install redis                     macOS

@@ -1,5 +1,5 @@
-# Print the directory with nghttp2's source: NGHTTP2_SOURCE, or what cargo fetches by the hash in tools/nghttp2/Cargo.lock, into
-# build/nghttp2. Cargo's registry has the sources of C as a crate; nothing of Rust is built.
+# Print the directory of nghttp2's source: NGHTTP2_SOURCE, or the C source in the crate libnghttp2-sys, which cargo fetches
+# into build/nghttp2 by the hash in tools/nghttp2/Cargo.lock. No Rust is built.
 set -eu
 cd "$(dirname "$0")/.."
 if [ -n "${NGHTTP2_SOURCE:-}" ]; then

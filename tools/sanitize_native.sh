@@ -1,7 +1,7 @@
-# Run the native transport's tests over a build that stops at the first wrong access to memory or undefined behaviour.
-# In a copy, because such a build can be loaded only where the sanitizers are loaded first.
+# Run the native transport's tests with a build that aborts at the first invalid memory access or undefined behaviour.
+# It is built in a copy, because it can be loaded only after the sanitizers.
 #     sh tools/sanitize_native.sh [options of pytest]
-# With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), and stops as well.
+# With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), with the sanitizers.
 set -eu
 python=$PWD/.venv/bin/python
 tools=$PWD/tools
@@ -22,8 +22,8 @@ fi
 CC=gcc CFLAGS="$flags $paths" LDFLAGS="$flags $linked" "$python" setup.py --quiet build_ext --inplace 2>build.log || { cat build.log >&2; exit 1; }
 ls ratelimit_service/transports/native/_http2.*.so >/dev/null
 
-# Python's own allocator would hide what is read behind the end of a block. What the interpreter never frees is no leak of
-# ours: tests/transports/native/test_fuzz.py counts.
+# Python's own allocator would hide reads beyond the end of a block. Leaks are not detected, because the interpreter itself
+# never frees some memory; tests/transports/native/test_fuzz.py counts objects instead.
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$scratch \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     "$python" -m pytest -p no:cacheprovider \

@@ -159,7 +159,7 @@ class RateLimitResponse(_message.Message):
     quota: RateLimitResponse.Quota
     def __init__(self, overall_code: _Optional[_Union[RateLimitResponse.Code, str]] = ..., statuses: _Optional[_Iterable[_Union[RateLimitResponse.DescriptorStatus, _Mapping]]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[HeaderValue, _Mapping]]] = ..., request_headers_to_add: _Optional[_Iterable[_Union[HeaderValue, _Mapping]]] = ..., raw_body: _Optional[bytes] = ..., dynamic_metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., quota: _Optional[_Union[RateLimitResponse.Quota, _Mapping]] = ...) -> None: ...
 
-# What the module has beside the messages.
+# The module has this beside the messages.
 from google.protobuf import descriptor_pool as _descriptor_pool
 
 POOL: _descriptor_pool.DescriptorPool

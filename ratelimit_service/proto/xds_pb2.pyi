@@ -133,7 +133,7 @@ class RateLimitReplace(_message.Message):
     name: bytes
     def __init__(self, name: _Optional[bytes] = ...) -> None: ...
 
-# What the module has beside the messages.
+# The module has this beside the messages.
 from google.protobuf import descriptor_pool as _descriptor_pool
 
 POOL: _descriptor_pool.DescriptorPool

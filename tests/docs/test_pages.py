@@ -295,6 +295,6 @@ def test_a_page_that_is_not_current_is_named(
         code = generate_docs.main()
         return code, capsys.readouterr().out, page.read_text("utf-8")
 
-    assert (1, "settings.md is not what the code says: run `make docs`\n", "old") == run("--check")
+    assert (1, "settings.md is not current: run `make docs`\n", "old") == run("--check")
     assert (0, "wrote settings.md\n", "new") == run()
     assert (0, "", "new") == run("--check")
