@@ -40,6 +40,7 @@ from ..core.windows.blocks import name as window_name
 from ..core.windows.blocks import span_at
 from ..ports import Clock, CounterStore, Outcome
 from .following import Follower, InStep, Tree
+from .resetting import reset
 
 MOST_AUDITED = 1_000
 """Lines of the audit that are read in one go."""
@@ -157,21 +158,15 @@ class Operations:
         """
         counters = self._counters_of(target, window)
         held = await self._held(counters)
-        reset = Reset(target, window, tuple(held.items()))
-        applied = await self._apply(by, (reset,), dry_run=dry_run)
-        if not applied.unfinished:
-            return applied
-        (edited,) = applied.edits
-        assert edited.reset is not None
-        # The counters of the first time, where this is sent again: a window may have ended since.
-        noted = dict(edited.reset.counters)
-        deleted = await self._store.delete_counters(_with_markers(self._rule_of(target), noted))
-        await self._store.amendments.finish(by.key)
-        done = tuple([(key, deleted.get(key, 0)) for key in noted])
-        self._log.info("reset done", key=by.key, counters=dict(done))
-        return applied._replace(
-            edits=(edited._replace(reset=reset._replace(counters=done)),), unfinished=False
-        )
+        edit = Reset(target, window, tuple(held.items()))
+        if dry_run:
+            return await self._apply(by, (edit,), dry_run=True)
+        change = Change(by.key, by.author, by.reason, (edit,), int(self._now()))
+        applied = await reset(self._store, change, self._markers_of(target, counters))
+        if not applied.replayed:
+            self._tell(by, applied.version, applied.edits[0])
+        await self._follower.try_to_follow()
+        return applied
 
     async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
         """Return what was changed before a version (0: all), the latest first, and each change as a whole. Raises StoreError."""
@@ -263,9 +258,12 @@ class Operations:
         rules = tree.domains.get(domain) if tree is not None else None
         return rules.entries_of_bucket(entries) if rules is not None else entries
 
-    def _rule_of(self, target: Target) -> Rule | None:
+    def _markers_of(self, target: Target, counters: Iterable[str]) -> list[str]:
+        """Return the keys of the markers of counters: their thresholds are to be reported again."""
         match = self._match(target.domain, _entries_of(target))
-        return match.rule if match is not None else None
+        shares = match.rule.warn_at if match is not None else ()
+        percents = [f"{(Decimal(repr(share)) * 100).normalize():f}" for share in shares]
+        return [keys.warned(key, percent) for key in counters for percent in percents]
 
     def _counters_of(self, target: Target, window: str) -> list[str]:
         """Return the keys of the counters that a reset is for."""
@@ -303,13 +301,6 @@ def _entries_of(target: Target) -> tuple[Entry, ...]:
     if not target.exact:
         raise InvalidRequest(f"a reset is for one descriptor, and {target.text} is for several: reset each")
     return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
-
-
-def _with_markers(rule: Rule | None, counters: Iterable[str]) -> list[str]:
-    """Return the keys of counters, and those of their markers: a threshold is told of again."""
-    shares = rule.warn_at if rule is not None else ()
-    percents = [f"{(Decimal(repr(share)) * 100).normalize():f}" for share in shares]
-    return [marked for key in counters for marked in (key, *[keys.warned(key, each) for each in percents])]
 
 
 def _may_overlap(one: Target, other: Target) -> bool:

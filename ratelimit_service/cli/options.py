@@ -279,6 +279,8 @@ def _reset_options(parser: argparse.ArgumentParser) -> None:
         metavar="WINDOW",
         help="every window but this one; may be repeated",
     )
+    parser.add_argument("--author", default="", help="who does it, for the audit (default: the user)")
+    parser.add_argument("--reason", default="", help="why, for the audit")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
 
 
@@ -286,7 +288,17 @@ def _reset(given: argparse.Namespace) -> int:
     from . import reset
 
     which = reset.windows(given.window, given.spare)
-    asyncio.run(reset.reset(os.environ, given.domain, given.descriptor, which, dry_run=given.dry_run))
+    asyncio.run(
+        reset.reset(
+            os.environ,
+            given.domain,
+            given.descriptor,
+            which,
+            author=given.author,
+            reason=given.reason,
+            dry_run=given.dry_run,
+        )
+    )
     return 0
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import sys
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from ..core.amendments.model import Change, Reset, check
+from ..core.amendments.target import exactly
 from ..core.errors import InvalidRequest, InvalidRules, StartError
 from ..core.matching import keys
 from ..core.matching.tree import RuleTree
@@ -57,11 +63,18 @@ def _window_meant(name: str) -> str:
 
 
 async def reset(
-    environ: Mapping[str, str], domain: str, descriptor: str, which: Windows = EVERY, *, dry_run: bool
+    environ: Mapping[str, str],
+    domain: str,
+    descriptor: str,
+    which: Windows = EVERY,
+    *,
+    author: str = "",
+    reason: str = "",
+    dry_run: bool,
 ) -> None:
     """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError.
 
-    `which` selects its windows.
+    `which` selects its windows. `author`, by default the user, and `reason` are for the audit.
     """
     from ..assembly import make_store
 
@@ -78,7 +91,14 @@ async def reset(
         there = await store.read_bucket(bucket)
         held = {key: value for key, value in there.items() if which.has(keys.window_of(key))}
         if not dry_run:
-            held = await _delete(store, bucket, held, everything=len(held) == len(there))
+            change = Change(
+                uuid.uuid4().hex,
+                author or _user(),
+                reason or "the command reset",
+                (Reset(exactly(domain, entries), _text_of(which), tuple(held.items())),),
+                int(time.time()),
+            )
+            held = await _delete(store, change) if held else {}
     finally:
         await store.close()
     verb = "would delete" if dry_run else "deleted"
@@ -95,16 +115,26 @@ async def reset(
             print(f"note: {doubt}", file=sys.stderr)
 
 
-async def _delete(
-    store: CounterStore, bucket: str, held: Mapping[str, int | None], *, everything: bool
-) -> dict[str, int | None]:
-    """Delete the counters of the windows in `held`, and return their last values."""
-    if everything:
-        return await store.delete_bucket(bucket)
-    deleted: dict[str, int | None] = {}
-    for window in sorted({keys.window_of(key) for key in held}):
-        deleted |= await store.delete_bucket(f"{bucket}:{window}")
-    return deleted
+async def _delete(store: CounterStore, change: Change) -> dict[str, int | None]:
+    """Delete counters, with a line in the audit, and return what they held."""
+    from ..amending.resetting import reset
+
+    check(change)
+    (edited,) = (await reset(store, change)).edits
+    assert edited.reset is not None
+    return dict(edited.reset.counters)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
+
+
+def _text_of(which: Windows) -> str:
+    """Return the windows as the audit shows them; empty for all."""
+    return ",".join([*sorted(which.chosen), *[f"all but {name}" for name in sorted(which.spared)]])
 
 
 def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tuple[str, str]:

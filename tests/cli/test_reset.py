@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,29 @@ def test_values_that_share_a_counter_are_reset_together(
     shared = prefix + "{cli|path=files/*}:year:2026-01-01Z"
     assert (0, f"deleted {shared}, which held 5\n", "") == reset("path=files/a")
     assert {key: value for key, value in counters.items() if key != shared} == left(redis_server, counters)
+
+
+def test_a_reset_is_in_the_audit(
+    reset: Reset, redis_server: RedisServer, counters: dict[str, str], prefix: str
+) -> None:
+    """Who, why, and what the counters held; a dry run and a reset of nothing are not."""
+    audit = f"{prefix}{{amendments}}:audit"
+    reset("team=dba", "--dry-run")
+    reset("team=nobody")
+    assert "0" == redis_server.cli("EXISTS", audit)
+    options = ("--author", "ana", "--reason", "a runaway job", "--window", "year")
+    assert 0 == reset("team=dba", *options).code
+    line = redis_server.cli("XRANGE", audit, "-", "+").split("\n")
+    fields = dict(zip(line[1::2], line[2::2], strict=True))
+    assert ("ana", "a runaway job") == (fields["author"], fields["reason"])
+    assert {
+        "domain": "cli",
+        "descriptor": "team=dba",
+        "window": "year",
+        "counters": {f"{prefix}{DBA[1]}": 4211},
+    } == json.loads(fields["reset"])
+    assert 0 == reset("team=dba").code
+    assert "2" == redis_server.cli("XLEN", audit)
 
 
 class Store(Protocol):
