@@ -333,7 +333,7 @@ def test_every_module_is_compiled_for_good(image: Image) -> None:
     """With bytecode that Python takes without a look at the source: nobody could write it at run time."""
     site = image.root / SITE
     modules = [path for path in site.rglob("*.py") if "lib2to3" not in path.parts]
-    assert len(modules) > 1000
+    assert len(modules) > 500
     unchecked = 1  # PEP 552: by a hash, and not to be compared
     for module in modules:
         (compiled,) = (module.parent / "__pycache__").glob(f"{module.stem}.cpython-311.pyc")
