@@ -14,6 +14,7 @@ from ratelimit_service.sources.xds.overlays import by_domain
 from ratelimit_service.sources.xds.received import TYPE_URL
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import ControlPlane, Peer, limit, resource
+from testing.waiting import PATIENCE
 from tests.sources.xds.conftest import START, Follow, Following
 from tests.sources.xds.sets import Book
 
@@ -555,6 +556,6 @@ async def test_a_stop_closes_the_call(plane: ControlPlane, follow: Follow) -> No
     following = await follow()
     await following.answered(2)
     await following.end()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while plane.peers:
             await asyncio.sleep(0.001)

@@ -21,6 +21,7 @@ from ratelimit_service.sources.xds.server import Server, Tls
 from testing.certificates import Authority, Pair
 from testing.control_plane import ControlPlane, Peer, limit, resource
 from testing.control_planes import Served
+from testing.waiting import PATIENCE
 
 LARGEST = 1 << 20
 A = resource("a", limit("team", 5))
@@ -50,13 +51,13 @@ async def linked(plane: ControlPlane, keepalive: float = 0, largest: int = LARGE
 
 
 async def received(link: Link) -> DiscoveryResponse:
-    spool = await asyncio.wait_for(link.receive(), 10)
+    spool = await asyncio.wait_for(link.receive(), PATIENCE)
     return DiscoveryResponse.FromString(spool.read(0, spool.size))
 
 
 async def peer_of(plane: ControlPlane) -> Peer:
     """The other end, once it has the first request."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not plane.requests:
             await asyncio.sleep(0.001)
     return plane.peers[-1]
@@ -65,7 +66,7 @@ async def peer_of(plane: ControlPlane) -> Peer:
 async def ended(link: Link) -> tuple[str, str]:
     """How the call ends."""
     with pytest.raises(CallEnded) as error:
-        await asyncio.wait_for(link.receive(), 10)
+        await asyncio.wait_for(link.receive(), PATIENCE)
     return error.value.end
 
 
@@ -262,7 +263,7 @@ async def test_every_address_of_the_host_is_tried(
     plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A headless Service has one for each replica, and one that is gone may answer nothing at all."""
-    monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 0.3)
+    monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 3)
     with socket.create_server(("127.0.0.2", plane.port)):  # accepts, and says nothing
 
         async def found(host: str, port: int, **more: object) -> list[object]:
