@@ -158,11 +158,15 @@ class Peers:
             self._relieve_more()
 
     def _relieve_more(self) -> None:
+        goal = self._budget.most_waiting // 2
+        # While more than the goal waits, some connection keeps more than this. None that keeps less is closed: those that kept most
+        # when they were sorted may have gone by themselves since, and others may have come.
+        share = goal // max(1, len(self._group_of))
         for _ in range(_CLOSED_AT_ONCE):
-            if not self._closing or self._budget.waiting <= self._budget.most_waiting // 2:
+            if not self._closing or self._budget.waiting <= goal:
                 self._closing.clear()
                 return
-            if _waiting(connection := self._closing.pop()):
+            if _waiting(connection := self._closing.pop()) > share:
                 connection.abort("it kept most bytes when GRPC_MAX_BYTES was reached")
         asyncio.get_running_loop().call_soon(self._relieve_more)
 

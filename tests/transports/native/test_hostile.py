@@ -282,6 +282,28 @@ async def test_unfinished_calls_of_many_connections_are_bounded_together(begin: 
     assert await limiter.still_serves()
 
 
+async def test_a_connection_that_keeps_less_than_its_share_is_not_closed(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where those that kept most have gone by themselves since they were chosen."""
+    monkeypatch.setattr(peers, "_CLOSED_AT_ONCE", 1)
+    limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
+    everyone, budget = limiter.server.peers, limiter.server.turn.budget
+    honest, late, *hostile = await limiter.connections(5)
+    for connection, size in ((honest, 2_000), *((each, 800_000) for each in hostile)):
+        assert connection.session is not None
+        connection.session.keep(size)
+    assert budget.pressed
+    everyone.relieve()
+    for connection in hostile:
+        connection.abort()
+    assert late.session is not None
+    late.session.keep(1_800_000)
+    for _ in range(20):
+        everyone._relieve_more()
+    assert (False, True) == (honest._gone, late._gone)
+
+
 async def test_streams_without_a_body_count_as_well(begin: Begin) -> None:
     """A thousand of them take half a megabyte."""
     limiter = await begin(GrpcOptions(max_bytes=4 * MIB))
