@@ -1,13 +1,13 @@
-"""Measurements. `make bench` runs bench/run.py, and docs/performance.md and docs/scaling.md say what came of it.
+"""The benchmark. `make bench` runs bench/run.py, which writes docs/performance.md and docs/scaling.md.
 
 run        the command line: which scenarios, in which order, and where the report goes
-scenarios  what is measured: a server, a load, and what must hold afterwards
-servers    what is measured against: servers that do nothing, the service, Redis, a real Envoy
-messages   what is asked: rules, requests, mixed traffic
+scenarios  the measurements: a server, a load, and the checks afterwards
+servers    servers that decide nothing, the service, Redis, a real Envoy
+messages   rules, requests, mixed traffic
 h2load     closed loop with one request, by nghttp2's load generator
-replay     closed and open loop with mixed requests, by a process of ours (replay_client is its other end)
-machine    cores, CPU time, memory, and whether anybody else was using them
+replay     closed and open loop with mixed requests, in a process that replay_client starts
+machine    cores, CPU time, memory, and the load of other processes
 books      charges acknowledged = counters in the store
-stages     the cost of a decision by stage, inside the process
-results    what a run came to; tables, pages, plots, goals and capacity are made from it and from nothing else
+stages     the cost of a decision by stage, within a process
+results    the results of runs, from which tables, pages, plots, goals and capacity are computed
 """

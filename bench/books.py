@@ -1,4 +1,4 @@
-"""Charges acknowledged = counters in the store: looked up after each run, bucket by bucket."""
+"""Compares acknowledged charges with the counters in the store after each run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from .messages import DOMAIN, LIMIT
 from .servers import Server, metric
 
 Bucket = tuple[str, str]
-"""A key and its value."""
+"""A key and a value."""
 
 
 class Unknown(Exception):
-    """The service does not say what is left of a bucket, as another one may not."""
+    """The service does not report the remaining budget of a bucket."""
 
 
 _AT_ONCE = 100
 IN_HAND = "ratelimit_service_calls_in_hand"
 _MOST_ASKED = 20_000
-"""Buckets that are asked for one by one where there is no Redis to look into; of more, one in so many is."""
+"""The most buckets that are checked by requests, without Redis; of more buckets, a sample of this size."""
 
 
 def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
-    """Compare the counters with what was charged since the server was started; returns how many were compared.
+    """Compare the counters with the charges since the server was started. Return the number of counters.
 
-    In Redis every counter there is, of every window; otherwise what the service says is left. Raises AssertionError.
+    In Redis, compare every counter; otherwise, the remaining budgets that the service reports. Raises AssertionError.
     """
     if server.redis:
         held = in_redis(server)
@@ -58,21 +58,21 @@ def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
 
 
 def check_roughly(server: Server, charged: Mapping[Bucket, int], in_flight: int) -> None:
-    """The same for a load generator that does not wait for the last answers: as many more may have been counted."""
+    """The same for a load generator that does not wait for its last answers, which may have been counted or not."""
     wait_until_idle(server)
     for bucket, used in asked(server, list(charged)).items():
         assert charged[bucket] <= used <= charged[bucket] + in_flight, (bucket, used, charged[bucket])
 
 
 def wait_until_idle(server: Server) -> None:
-    """Until no call is in hand any more."""
+    """Wait until no call is in flight."""
     service = server.service
     if service is not None:
         wait_for("no call is in hand", lambda: metric(service, IN_HAND) == 0, patience=60)
 
 
 def asked(server: Server, buckets: Sequence[Bucket]) -> dict[Bucket, int]:
-    """What was used of buckets, by what the service says is left of their limits. Raises Unknown where it says nothing."""
+    """Return the use of buckets, from the remaining budgets that the service reports. Raises Unknown without a report."""
     found = {}
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         ask = channel.unary_unary(
@@ -96,7 +96,7 @@ def asked(server: Server, buckets: Sequence[Bucket]) -> dict[Bucket, int]:
 
 
 def in_redis(server: Server) -> dict[tuple[Bucket, str], int]:
-    """What all counters of ours hold, by bucket and window; a window that began anew meanwhile is added up."""
+    """Return the counters, by bucket and window; the counters of successive windows are added up."""
     held: dict[tuple[Bucket, str], int] = {}
     for client in server.clients():
         found = client.scan_iter(match=f"{{{DOMAIN}|*", count=10_000)

@@ -1,4 +1,4 @@
-"""The capacity model of docs/scaling.md: measured constants, and what they come to at three sizes."""
+"""The capacity model of docs/scaling.md: measured constants, and the resources for three sizes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ratelimit_service.settings.table import documented
 from .results import WIDE, Results, Run, named
 
 UTILISATION = 0.6
-"""The share of a core that is planned for: what is above is for bursts, and for those who take over from one that is gone."""
+"""The planned utilization of a core: the rest is for bursts, and for the load of a failed replica."""
 FEWEST = 2
-"""Replicas, so that one may go."""
+"""The fewest replicas, so that one may fail."""
 SIZES = (1_000, 100_000, 10_000_000)
 """Decisions a second."""
 _SPARSE = 2_000
-"""Decisions a second of one replica below which batches are taken to be of one decision."""
+"""Decisions a second of a replica below which a batch has one decision."""
 _SHARES = (0.5, 0.1, 0.01)
-"""Of all traffic, that of the largest tenant."""
+"""The share of the largest tenant in the traffic."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a decision costs: µs of a replica, µs of Redis, and script calls."""
+    """The cost of a decision: µs of a replica, µs of Redis, and script calls."""
 
     replica: float
     redis: float
@@ -31,30 +31,30 @@ class Cost:
 
     @classmethod
     def of(cls, run: Run) -> Cost:
-        """As it was measured."""
+        """Return the cost in a run."""
         return cls(run.server_cpu, run.redis_cpu, run.calls)
 
 
 @dataclass(frozen=True)
 class Constants:
-    """All that the model knows."""
+    """The measured constants of the model."""
 
     idle: Cost
-    """One caller, who waits for each answer."""
+    """One caller in a closed loop."""
     busy: Cost
     """A hundred callers, mixed traffic, one Redis."""
     cluster: Cost
-    """The same with a Cluster of three, where a batch becomes a call for each slot."""
+    """The same with a Cluster of three, where a batch is one call for each slot."""
     hot: Cost
     """A hundred callers, all of one bucket."""
     redis_bytes: float
     memory_bytes: float
     connections: int
-    """The most that a replica opens to one Redis."""
+    """The most connections of a replica to one Redis."""
 
     @classmethod
     def of(cls, results: Results) -> Constants | None:
-        """From what was measured; None where something was not."""
+        """Return the constants of the results; None if a measurement is missing."""
         idle = results.find("idle/native/redis")
         busy = results.find(named("native", "redis", "mixed", WIDE))
         cluster = results.find(named("native", "cluster", "mixed", WIDE))
@@ -77,21 +77,21 @@ class Constants:
 
 @dataclass(frozen=True)
 class Plan:
-    """What so many decisions a second need."""
+    """The resources for a rate of decisions."""
 
     rate: int
     replicas: int
     shards: int
-    """Primaries of Redis; 1 is a server that is no Cluster."""
+    """Primaries of Redis; 1 is a single server."""
     cost: Cost
     calls: float
-    """Script calls a second, of all replicas to all shards."""
+    """Script calls a second, from all replicas to all shards."""
     connections: int
-    """To each shard."""
+    """Connections to each shard."""
 
 
 def plan(constants: Constants, rate: int) -> Plan:
-    """The formulas of the page, in their order."""
+    """Return the resources, by the formulas of the page in their order."""
     cost, cluster = constants.busy, False
     replicas = _needed(rate, cost.replica, FEWEST)
     if rate / replicas < _SPARSE:
@@ -102,12 +102,12 @@ def plan(constants: Constants, rate: int) -> Plan:
         replicas = _needed(rate, cost.replica, FEWEST)
     shards = _needed(rate, cost.redis, 1)
     if cluster:
-        shards = max(3, shards)  # fewer cannot agree on which of them has gone
+        shards = max(3, shards)  # a Cluster needs a majority of three
     return Plan(rate, replicas, shards, cost, rate * cost.calls, replicas * constants.connections)
 
 
 def load(rate: float, microseconds: float) -> float:
-    """Cores that are busy."""
+    """Busy cores."""
     return rate * microseconds / 1e6
 
 
@@ -116,12 +116,12 @@ def _needed(rate: float, microseconds: float, fewest: int) -> int:
 
 
 def hottest(constants: Constants) -> float:
-    """Decisions a second on one bucket that one shard can count."""
+    """Return the decisions a second for one bucket that one shard can count."""
     return UTILISATION * 1e6 / constants.hot.redis
 
 
 def tables(results: Results) -> dict[str, str]:
-    """The blocks of docs/scaling.md."""
+    """Return the blocks of docs/scaling.md."""
     constants = Constants.of(results)
     if constants is None:
         missing = "Not measured: this needs a whole run of `make bench`."
@@ -169,7 +169,7 @@ def _sizes(constants: Constants) -> str:
     ]
     for rate in SIZES:
         planned = plan(constants, rate)
-        # So many bytes for one are as many megabytes for a million.
+        # Bytes for one are megabytes for a million.
         redis = "one server" if planned.shards == 1 else f"Cluster of {planned.shards:,}"
         rows.append(
             f"| {rate:,} | {planned.replicas:,} | {redis} | {load(rate, planned.cost.redis):,.2f} "

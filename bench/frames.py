@@ -1,4 +1,4 @@
-"""HTTP/2 as the load generator speaks it: requests encoded before the clock runs, answers read with as little as will do."""
+"""HTTP/2 for the load generator: requests are encoded before a run, and answers are parsed only as far as needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 3, 4
 OVER_LIMIT = 2
 DEFAULT_WINDOW = 65_535
 OUR_WINDOW = 2**30
-"""Bytes that we are willing to be sent before we say that we have read them."""
+"""Bytes that the peer may send before a WINDOW_UPDATE."""
 
 GRPC = (
     (":method", "POST"),
@@ -50,7 +50,7 @@ HELLO = (
 
 
 class Script(NamedTuple):
-    """All that a connection is going to send: request number n is `data[ends[n - 1]:ends[n]]`.
+    """The bytes that a connection sends: request number n is `data[ends[n - 1]:ends[n]]`.
 
     `costs` is how much of the flow-control window each of them takes.
     """
@@ -64,7 +64,7 @@ def grpc_script(bodies: Iterable[bytes]) -> Script:
     """Calls with these framed messages, on streams 1, 3, 5, …"""
     encoder = hpack.Encoder()
     first = encoder.encode(GRPC)
-    block = encoder.encode(GRPC)  # what stands in the table by now is one byte a header
+    block = encoder.encode(GRPC)  # headers in the table take one byte each
     parts: list[bytes] = []
     ends, costs = array("Q"), array("L")
     at, stream = 0, 1
@@ -87,7 +87,7 @@ def grpc_script(bodies: Iterable[bytes]) -> Script:
 
 
 def http_script(name: str, values: Iterable[str]) -> Script:
-    """Requests without a body to a gateway, each with a header of one of these values."""
+    """Return requests without a body to a gateway, each with one of these values in a header."""
     encoder = hpack.Encoder()
     parts: list[bytes] = []
     ends, costs = array("Q"), array("L")
@@ -103,10 +103,10 @@ def http_script(name: str, values: Iterable[str]) -> Script:
 
 
 class Reader:
-    """Reads what a server sends on one connection.
+    """Parses the bytes that a server sends on a connection.
 
-    `messages` counts answers that carry a message, `over` those of them that refuse, `failed` streams that were reset.
-    `window` is how much of our data the server still takes, `streams` how many streams at a time.
+    `messages` counts answers with a message, `over` those of them that refuse, `failed` streams that were reset. `window` is
+    the flow-control window of the connection, `streams` the limit of concurrent streams.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Reader:
         self._unannounced = 0
 
     def feed(self, data: bytes, finished: list[int]) -> bytes:
-        """Take what was received; the streams that ended are added to `finished`. Returns what is to be sent back."""
+        """Parse received bytes, add ended streams to `finished`, and return the bytes to send."""
         unpack = _HEAD.unpack_from
         if self._rest:
             data = self._rest + data
@@ -161,9 +161,7 @@ class Reader:
                     "the server wants a smaller table of headers"
                 )
             return frame(SETTINGS, ACK, 0)
-        elif kind == RST_STREAM and any(
-            payload
-        ):  # without an error it only follows what has ended the stream
+        elif kind == RST_STREAM and any(payload):  # NO_ERROR only follows the end of the stream
             self.failed += 1
             finished.append(stream)
         elif kind == GOAWAY:

@@ -1,4 +1,4 @@
-"""What the service is to reach, and whether it did in a run: computed from the results, never by hand."""
+"""The goals of the service, and whether a run reached them, computed from the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MB = 10**6
 
 
 class Goal(NamedTuple):
-    """One goal. `measured` is empty where it was not measured, and then `met` says nothing."""
+    """A goal. `measured` is empty if it was not measured; `met` then has no meaning."""
 
     text: str
     measured: str
@@ -20,14 +20,14 @@ class Goal(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """As the table has it."""
+        """Return its row of the table."""
         if not self.measured:
             return "not measured"
         return "yes" if self.met else "**no**"
 
 
 def goals(results: Results) -> list[Goal]:
-    """All of them, in the order of the table."""
+    """Return all goals, in the order of the table."""
     return [
         *_units(results),
         *_minute(results),

@@ -1,4 +1,4 @@
-"""What group commit is worth: the same load with and without it, at several distances to Redis.
+"""Measures group commit: the same load with and without it, at several distances from Redis.
 
     .venv/bin/python -m bench.group_commit
 
@@ -31,13 +31,13 @@ SECONDS = 3.0
 
 
 def say(line: str) -> None:
-    """A line of the table, now."""
+    """Print a line of the table."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 async def measure(server: RedisServer, round_trip: float, *, grouped: bool) -> tuple[float, float]:
-    """Decisions a second, and script calls a decision."""
+    """Measure decisions a second and script calls a decision."""
     server.cli("FLUSHALL")
     server.cli("CONFIG", "RESETSTAT")
     proxy = Proxy(server.port)

@@ -1,4 +1,4 @@
-"""Closed loop with one request, by nghttp2's load generator: it is never what limits a run here."""
+"""A closed loop with one request, by nghttp2's load generator, which is faster than every server here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .results import Latency, Shape
 
 
 class Load(NamedTuple):
-    """What h2load says of one run, and the share of its core that it used."""
+    """The report of h2load on a run, and the share of its core that it used."""
 
     decisions: int
     seconds: float
@@ -25,7 +25,7 @@ class Load(NamedTuple):
 
 
 def h2load(port: int, body: bytes, shape: Shape, seconds: float, directory: Path) -> Load:
-    """Have each of the callers ask again as soon as it is answered. Raises AssertionError where a call fails."""
+    """Run a closed loop. Raises AssertionError if a call fails."""
     data, log = directory / "h2load.bin", directory / "h2load.log"
     data.write_bytes(body)
     log.unlink(missing_ok=True)

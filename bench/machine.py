@@ -1,4 +1,4 @@
-"""The machine: its cores, who has used how much of them, and whether it was quiet."""
+"""The machine: its cores, their use by process, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 QUIET = 0.05
-"""The share of one core that others may have used while a run is called undisturbed."""
+"""The most that other processes may use of a core in an undisturbed run."""
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _NANOSECONDS = 1e9
@@ -25,17 +25,17 @@ def _cores() -> tuple[int, int]:
 
 
 SERVER_CORE, LOAD_CORE = _cores()
-"""Where the server (with its Redis) runs, and where the load comes from. One core serves as both where there is no other."""
+"""The cores of the server (with its Redis) and of the load generator; the same core if there is only one."""
 
 
 def pin(pid: int, core: int) -> None:
-    """Put a process, all its threads included, on a core."""
+    """Pin a process and all its threads to a core."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """What processes have used of their cores, to the nanosecond where the kernel says so."""
+    """Return the CPU time of processes, in nanoseconds if the kernel reports them."""
     return sum(_cpu_seconds(pid) for pid in pids)
 
 
@@ -43,20 +43,20 @@ def _cpu_seconds(pid: int) -> float:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / _NANOSECONDS
-    except OSError:  # no such statistics in this kernel, or a thread that has just ended
+    except OSError:  # the kernel lacks these statistics, or the thread has just ended
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory of a process that is in use (RSS)."""
+    """Return the RSS of a process."""
     found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
 
 
 def busy_seconds() -> float:
-    """What everybody has used of all cores since the machine was started, the hypervisor's neighbours included."""
+    """Return the CPU time of all processes since the boot, including steal time."""
     user, nice, system, _idle, _wait, irq, softirq, steal = (
         int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     )
@@ -65,7 +65,7 @@ def busy_seconds() -> float:
 
 @dataclass
 class Meter:
-    """What processes of ours and everybody else use between `start` and `stop`.
+    """The CPU time of given processes, and of all others, between `start` and `stop`.
 
     `server` is what is measured, `ours` whatever else belongs to the run; this process is counted among those.
     """
@@ -76,7 +76,7 @@ class Meter:
     server_cpu: float = 0.0
     redis_cpu: float = 0.0
     others: float = 0.0
-    """The share of one core that everybody else used."""
+    """The share of a core that other processes used."""
 
     def start(self) -> None:
         """Begin."""
@@ -84,7 +84,7 @@ class Meter:
         self._before = self._look()
 
     def stop(self) -> None:
-        """End, and do the sums."""
+        """End, and compute the times."""
         seconds = time.perf_counter() - self._at
         server, redis, own, busy = (
             after - before for after, before in zip(self._look(), self._before, strict=True)
@@ -93,7 +93,7 @@ class Meter:
         self.others = max(0.0, busy - server - redis - own) / seconds
 
     def _look(self) -> tuple[float, float, float, float]:
-        # A child that has ended (h2load) is in its parent's times.
+        # The parent's times include an ended child (h2load).
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
         return (
@@ -105,12 +105,12 @@ class Meter:
 
 
 def load_average() -> float:
-    """Of the last minute."""
+    """Return the load average of the last minute."""
     return os.getloadavg()[0]
 
 
 def describe(load_before: float, others: float) -> dict[str, str]:
-    """The machine in words, as a table has them."""
+    """Return the machine as rows of a table."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*: (.*)", cpuinfo)
     memory = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())

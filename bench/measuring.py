@@ -1,4 +1,4 @@
-"""One run against one server: the load, the meter, the books."""
+"""One run against one server: the load, the measurement, and the comparison with the store."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .results import Results, Run, Shape
 from .servers import Server, metric
 
 _SETTLES_WITHIN = 10.0
-"""Seconds until what was answered by the deadline, and not by the store, must stand in the store all the same."""
+"""Seconds until hits whose callers got the answer of a deadline must be in the store."""
 _CLOSED_WARM_UP = 1.0
 
 
 @dataclass
 class Bench:
-    """How long runs are, where their files are, and what they came to so far."""
+    """The length of runs, their files, and the results so far."""
 
     directory: Path
     results: Results
@@ -34,14 +34,14 @@ class Bench:
     say: Callable[[Run], None] = field(default=lambda run: None)
 
     def keep(self, run: Run) -> Run:
-        """Take a run into the results."""
+        """Add a run to the results."""
         self.results.runs.append(run)
         self.say(run)
         return run
 
 
 def closed(bench: Bench, name: str, server: Server, request: str, shape: Shape) -> Run:
-    """Closed loop: with h2load for a request that is the same each time, with our own generator for a mixture."""
+    """Run a closed loop, with h2load for a constant request, and with bench.replay for mixed traffic."""
     started_with = resident_bytes(server.pids[0]) if server.pids else 0
     run = (
         _constant(bench, name, server, request, shape)
@@ -68,7 +68,7 @@ def _constant(bench: Bench, name: str, server: Server, request: str, shape: Shap
     if before:
         done = warm.decisions + load.decisions
         charged = {bucket: before[bucket] + hits * done for bucket, hits in buckets.items()}
-        # Each run ends with a call on its way for every caller.
+        # At the end of a run, every caller has a call in flight.
         books.check_roughly(server, charged, 2 * shape.connections * shape.streams)
     if server.service is not None and server.redis:
         assert metric(server.service, "ratelimit_service_store_deadline_missed") == 0, (
@@ -92,7 +92,7 @@ def _constant(bench: Bench, name: str, server: Server, request: str, shape: Shap
 
 
 def _held(server: Server, buckets: list[books.Bucket]) -> dict[books.Bucket, int]:
-    """What buckets hold before a run; nothing where the server does not say, or does not count."""
+    """Return the counters before a run; nothing if the server does not report or count."""
     if server.service is not None:
         return books.asked(server, buckets)
     with suppress(books.Unknown):
@@ -119,7 +119,7 @@ def opened(
     shape: Shape,
     at: Mapping[float, Callable[[], None]] | None = None,
 ) -> Run:
-    """Open loop: errors do not end it, they are in `extra`; what was charged must be in the store all the same."""
+    """Run an open loop. Errors are counted in `extra`; all charges must be in the store."""
     done = replay(server, traffic, shape, seconds, rate=rate, at=at)
     settle(server, expected(traffic, done.sent))
     run = run_of(name, server, traffic.partition(":")[0], shape, done)
@@ -128,7 +128,7 @@ def opened(
 
 
 def settle(server: Server, charged: Mapping[books.Bucket, int]) -> int:
-    """Wait until the counters are what was charged, for not much longer than the store may be late; then insist."""
+    """Wait until the counters equal the charges. Raises AssertionError after the store's longest delay."""
     books.wait_until_idle(server)
     until = time.monotonic() + _SETTLES_WITHIN
     while time.monotonic() < until:
@@ -139,7 +139,7 @@ def settle(server: Server, charged: Mapping[books.Bucket, int]) -> int:
 
 
 def run_of(name: str, server: Server, request: str, shape: Shape, done: Replayed) -> Run:
-    """What our generator says, as a run."""
+    """Return the report of bench.replay as a Run."""
     decisions = max(1, done.decisions)
     return Run(
         name,

@@ -1,8 +1,7 @@
-"""What is asked: the rules that are measured with, and requests as bytes.
+"""The rules of the benchmark, and its requests as bytes.
 
-A traffic is a text, because it goes to another process on its command line: the name of a constant request ("charge"),
-"mixed" or "cold:KEY". `requests(traffic, …)` has its requests in their order, the same whenever it is called, so
-that the books can be kept without a word from who has sent them.
+A traffic is a text, for the command line of another process: the name of a constant request ("charge"), "mixed" or
+"cold:KEY". `requests(traffic, …)` is deterministic, so that charges can be computed without a report of their sender.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
 EXAMPLES = Path(__file__).parents[1] / "config" / "examples"
 DOMAIN = "bench"
 LIMIT = 4_000_000_000
-"""Of every budget that is not to be used up."""
+"""The amount of budgets that are not exhausted in a run."""
 TEAMS = 10_000
 ZIPF = 1.1
-"""The k-th of the teams sends 1 / k^ZIPF as much as the first one."""
+"""The k-th team sends 1 / k^ZIPF of the requests of the first."""
 SEED = 20_261_121
 _SECOND_DESCRIPTOR = 5
-"""One team in so many sends a user beside the team."""
+"""One of this many teams sends a user as well."""
 _AMOUNTS = (90, 260, 520, 900, 1_500, 4_000)
-"""What a prompt and its completion cost, in tokens."""
+"""The tokens of a prompt and its completion, from and to."""
 
 _RULES = f"""\
 domain: {DOMAIN}
@@ -50,7 +49,7 @@ descriptors:
 
 
 def rules(count: int = 0) -> str:
-    """A configuration; with a `count`, so many rules with a value of their own beside the others."""
+    """Return a configuration, with `count` additional rules, each with its own value."""
     return _RULES + "".join(
         f"  - {{key: named, value: t{number}, rate_limit: {{unit: year, tokens_per_unit: {LIMIT}}}}}\n"
         for number in range(count)
@@ -58,7 +57,7 @@ def rules(count: int = 0) -> str:
 
 
 def rules_for_others() -> str:
-    """The same in the language of envoyproxy/ratelimit, for what `--target` names: requests, one window a bucket."""
+    """The same for envoyproxy/ratelimit behind `--target`: limits of requests, one window for each bucket."""
     head, _, tail = _RULES.partition("  - key: both\n")
     both = f"  - key: both\n    rate_limit: {{unit: year, requests_per_unit: {LIMIT}}}\n"
     return (head + both + tail[tail.index("  - key: spent") :]).replace(
@@ -67,7 +66,7 @@ def rules_for_others() -> str:
 
 
 def write_rules(directory: Path, count: int = 0) -> list[Path]:
-    """The files that the service is started with: these rules, and all of config/examples."""
+    """Write the configuration of the service: these rules, and those of config/examples."""
     file = directory / "rules.yaml"
     scratch = directory / "rules.tmp"
     scratch.write_text(rules(count), "utf-8")
@@ -76,14 +75,14 @@ def write_rules(directory: Path, count: int = 0) -> list[Path]:
 
 
 class Asked(NamedTuple):
-    """One request: which buckets it charges (key and value) with how much, and its bytes."""
+    """A request: its bytes, and the buckets (key and value) that it charges, with amounts."""
 
     body: bytes
     charges: tuple[tuple[str, str, int], ...] = ()
 
 
 def message(*descriptors: tuple[str, str, int]) -> bytes:
-    """A request, as gRPC frames it; each descriptor is a key, a value and hits."""
+    """Return a framed request; each descriptor is a key, a value and hits."""
     request = RateLimitRequest(domain=DOMAIN)
     for key, value, hits in descriptors:
         descriptor = request.descriptors.add()
@@ -93,12 +92,12 @@ def message(*descriptors: tuple[str, str, int]) -> bytes:
 
 
 def framed(data: bytes) -> bytes:
-    """A message of gRPC that is not compressed."""
+    """Frame an uncompressed message of gRPC."""
     return b"\0" + len(data).to_bytes(4, "big") + data
 
 
 def asked(*descriptors: tuple[str, str, int]) -> Asked:
-    """The same with what it charges."""
+    """Return a request with its charges."""
     return Asked(message(*descriptors), tuple(item for item in descriptors if item[2] and item[0] != "spent"))
 
 
@@ -111,11 +110,11 @@ CONSTANT = {
     "no match": Asked(message(("nobody", "x", 1))),
     "charge of a named team": asked(("named", "t7", 1)),
 }
-"""Requests that are the same each time."""
+"""The constant requests."""
 
 
 class Zipf:
-    """Numbers from 0 to `count` - 1, the k-th of which comes 1 / k^`exponent` as often as the first."""
+    """Draws numbers from 0 to `count` - 1; the k-th is drawn 1 / k^`exponent` times as often as the first."""
 
     def __init__(self, count: int, exponent: float, seed: int) -> None:
         self._numbers = range(count)
@@ -123,7 +122,7 @@ class Zipf:
         self._random = random.Random(seed)
 
     def draw(self, many: int) -> list[int]:
-        """The next ones."""
+        """Draw numbers."""
         return self._random.choices(self._numbers, cum_weights=self._weights, k=many)
 
 
@@ -136,7 +135,7 @@ def _mixed(team: int, hits: int) -> Asked:
 
 
 def requests(traffic: str, many: int, connection: int = 0) -> Iterator[Asked]:
-    """The first `many` requests that a connection sends."""
+    """Return the first `many` requests of a connection."""
     kind, _, detail = traffic.partition(":")
     if kind in CONSTANT:
         return itertools.repeat(CONSTANT[kind], many)
@@ -148,7 +147,7 @@ def requests(traffic: str, many: int, connection: int = 0) -> Iterator[Asked]:
 
 
 def _mixture(seed: int) -> Iterator[Asked]:
-    """Checks and charges by turns, without end: a prompt is asked for and later charged, others come between."""
+    """Yield checks and charges without end: each prompt is checked and later charged, with others in between."""
     draw, dice = Zipf(TEAMS, ZIPF, seed), random.Random(seed)
     while True:
         for place, team in enumerate(draw.draw(4_096)):
@@ -156,7 +155,7 @@ def _mixture(seed: int) -> Iterator[Asked]:
 
 
 def _cold(key: str, many: int, connection: int) -> Iterator[Asked]:
-    """Charges of buckets that nobody has asked for before: each value comes once."""
+    """Yield charges of new buckets: each value comes once."""
     marker = f"c{connection:03d}n{0:09d}"
     start, end = message((key, marker, 1)).split(marker.encode())
     for number in range(many):
@@ -165,7 +164,7 @@ def _cold(key: str, many: int, connection: int) -> Iterator[Asked]:
 
 
 def expected(traffic: str, sent: Sequence[int]) -> dict[tuple[str, str], int]:
-    """What each bucket was charged by connections that have `sent` so many requests, by key and value."""
+    """Return the charges of each bucket by connections that have `sent` these numbers of requests."""
     charged: dict[tuple[str, str], int] = {}
     kind = traffic.partition(":")[0]
     if kind in CONSTANT:

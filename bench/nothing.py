@@ -1,4 +1,4 @@
-"""Servers that decide nothing: what a transport costs by itself.
+"""Servers that decide nothing, to measure the cost of a transport.
 
     python -m bench.nothing grpcio|native
 
@@ -28,7 +28,7 @@ ANSWER = make_encode()(DECISION)
 
 
 class Nothing:
-    """Stands for the service."""
+    """Replaces the service."""
 
     policy = Policy()
     tree = None
@@ -40,7 +40,7 @@ class Nothing:
 
 
 async def serve_grpcio() -> None:
-    """grpc.aio with a handler that returns the same bytes: the unit that everything else is measured in."""
+    """grpc.aio with a handler that returns constant bytes: the unit of all measurements."""
 
     async def handle(data: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
         return ANSWER
@@ -55,7 +55,7 @@ async def serve_grpcio() -> None:
 
 
 async def serve_native() -> None:
-    """The native transport over a service that answers at once."""
+    """The native transport with a service that answers at once."""
     from ratelimit_service.transports.native.server import NativeServer
 
     server = NativeServer(Nothing(), Health(), GrpcOptions())  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ async def serve_native() -> None:
 
 
 def say(port: int) -> None:
-    """Tell whoever has started this where it listens."""
+    """Print the port."""
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
 

@@ -1,5 +1,4 @@
-"""Plots as SVG: lines over logarithmic axes, and bars. Written here, because the whole of it is a page of text and every
-plotting library is many times the size of what it would draw."""
+"""Plots as SVG: lines over logarithmic axes, and bars. A plotting library would be far larger than this module."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ COLOURS = (
     "#5c3d1e",
     "#b2182b",
 )
-"""Those of Okabe and Ito, whom people who see few colours can tell apart, and some more for long bars."""
+"""The colour-blind-safe palette of Okabe and Ito, and more colours for long bars."""
 _LEFT, _RIGHT, _TOP = 78, 24, 56
 _PLOT_HEIGHT = 300
 _BAR, _BETWEEN = 16, 12
@@ -30,7 +29,7 @@ _NOTHING = "not measured"
 
 @dataclass
 class Line:
-    """Points (x, y) that belong together. `dashed` for a bound that is not measured."""
+    """A series of points (x, y). `dashed` is for bounds, which are not measured."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -40,7 +39,7 @@ class Line:
 
 @dataclass
 class Bar:
-    """One bar: parts that follow each other, each with the name of what it is."""
+    """A bar of named parts."""
 
     name: str
     parts: Sequence[tuple[str, float]]
@@ -97,7 +96,7 @@ class _Drawing:
         self._parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
 
     def legend(self, entries: Sequence[tuple[str, str]], y: float) -> float:
-        """Names with their colours, in as many rows as they need; the y below them."""
+        """Draw the legend, and return the y below it."""
         x = 16.0
         for name, colour in entries:
             width = 26 + 6.4 * len(name)
@@ -113,7 +112,7 @@ class _Drawing:
 
 
 def lines(title: str, x_label: str, y_label: str, drawn: Sequence[Line]) -> str:
-    """Lines over two logarithmic axes. Values must be above 0; a line without points is left out."""
+    """Draw lines over two logarithmic axes. Values must be above 0; a line without points is omitted."""
     drawn = [line for line in drawn if line.points]
     height = _TOP + _PLOT_HEIGHT + 66
     drawing = _Drawing(title, height)
@@ -150,7 +149,7 @@ def lines(title: str, x_label: str, y_label: str, drawn: Sequence[Line]) -> str:
 
 
 def bars(title: str, label: str, drawn: Sequence[Bar], *, left: int = 250, right: int = 90) -> str:
-    """Bars from left to right, one below the other, each of parts, over one linear axis."""
+    """Draw horizontal bars over a linear axis."""
     names = list(dict.fromkeys(name for bar in drawn for name, _ in bar.parts))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
     legend = list(colours.items()) if len(names) > 1 else []
@@ -192,7 +191,7 @@ def _scale(axis: tuple[float, float], start: float, end: float) -> Callable[[flo
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten that is between; of a long axis only the powers."""
+    """Return ticks at 1, 2 and 5 times powers of ten; on a long axis, only the powers."""
     found = [
         factor * 10.0**power
         for power in range(math.floor(low), math.ceil(high) + 1)
@@ -204,7 +203,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _even_ticks(most: float) -> list[float]:
-    """From 0 in round steps, four to eight of them."""
+    """Return four to eight ticks from 0 in round steps."""
     step = 10.0 ** math.floor(math.log10(most / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if most / (step * factor) <= 8)
     return [place * step for place in range(int(most / step) + 1)]

@@ -1,13 +1,13 @@
-"""A load generator for requests that differ, with open and closed loop: one process, one thread, its requests encoded before.
+"""A load generator for mixed requests, with open and closed loop: one thread, which encodes its requests before a run.
 
     python -m bench.replay PORT CONNECTIONS STREAMS TRAFFIC SECONDS [--rate N] [--many N] [--warm-up S] [--most N]
 
-Closed loop: each of CONNECTIONS × STREAMS callers asks again as soon as it is answered, for SECONDS or until MANY are sent.
-Open loop, with --rate: requests come at random moments (Poisson), RATE a second, whether those before are answered or not,
-and each is timed from the moment at which it was to be sent: a server that stalls is charged with everybody who had to wait.
+Closed loop: each of CONNECTIONS × STREAMS callers sends its next request after each answer, for SECONDS or until MANY are sent.
+Open loop, with --rate: requests are sent at random times (Poisson), RATE a second, independent of answers. Each is timed
+from its scheduled time, so that a stall of the server is counted for every request that it delays.
 
-Says "ready", "begin" and "end" on lines of their own for whoever measures the server meanwhile, and then one line of JSON.
-Nothing is sent after the end, and everything that was sent is waited for, so that the books can be exact.
+Prints the lines "ready", "begin" and "end", for a process that measures the server meanwhile, and then one line of JSON.
+It waits for the answers to all requests, so that charges can be compared exactly.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from .messages import requests
 from .results import Latency
 
 PATIENCE = 15.0
-"""Seconds that the last answers may take."""
+"""Seconds to wait for the last answers."""
 GATEWAY_TEAMS = [f"t{number}" for number in range(50)]
 _READ = 262_144
 _LONGEST_SLEEP = 0.01
 
 
 class Connection:
-    """One connection and its script."""
+    """A connection and its requests."""
 
     def __init__(self, port: int, script: Script) -> None:
         self.script = script
         self.reader = Reader()
         self.sent = self.done = 0
-        """Requests that were handed to the socket, at least in part, and those that are answered."""
+        """The number of requests sent, at least in part, and of those answered."""
         self.times: list[float] = []
-        """When each request was to be sent."""
+        """The scheduled time of each request."""
         self._view = memoryview(script.data)
         self._out: deque[bytes | memoryview] = deque()
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -57,11 +57,11 @@ class Connection:
         self.socket.setblocking(False)
 
     def fileno(self) -> int:
-        """For `select`."""
+        """The descriptor, for `select`."""
         return self.socket.fileno()
 
     def send(self, wanted: int) -> None:
-        """Have so many requests sent in all, as far as the server lets us. What is left over is sent by another call."""
+        """Send up to this number of requests in all, as far as flow control allows; further calls send the rest."""
         reader, costs, ends = self.reader, self.script.costs, self.script.ends
         wanted = min(wanted, self.done + reader.streams)
         first = self.sent
@@ -73,7 +73,7 @@ class Connection:
         self._write()
 
     def receive(self, finished: list[int]) -> None:
-        """Read; the streams that have ended are added to `finished`."""
+        """Read, and add ended streams to `finished`."""
         data = self.socket.recv(_READ)
         if not data:
             raise ConnectionError(f"the server has closed a connection after {self.done} answers")
@@ -85,7 +85,7 @@ class Connection:
 
     @property
     def stuck(self) -> bool:
-        """Whether there is something that the socket has not taken."""
+        """Whether data is waiting for the socket."""
         return bool(self._out)
 
     def _write(self) -> None:
@@ -102,7 +102,7 @@ class Connection:
 
 
 class Replay:
-    """One run: for `seconds` after those of the warm-up, or until everything is sent."""
+    """A run: for `seconds` after the warm-up, or until all requests are sent."""
 
     def __init__(
         self, connections: Sequence[Connection], streams: int, seconds: float, warm_up: float
@@ -119,7 +119,7 @@ class Replay:
         self.report: dict[str, object] = {}
 
     def closed(self) -> None:
-        """Ask again as soon as one is answered."""
+        """Run the closed loop."""
         clock, streams, connections = time.perf_counter, self._streams, self._connections
         self._start(clock())
         for connection in connections:
@@ -139,7 +139,7 @@ class Replay:
         connection.send(wanted)
 
     def open(self, rate: float) -> None:
-        """Ask when it is time to, whatever has become of those before."""
+        """Run the open loop."""
         clock, connections = time.perf_counter, self._connections
         dice = random.Random(1)
         start = clock() + 0.01
@@ -160,7 +160,7 @@ class Replay:
         self._finish()
 
     def _turn(self, patience: float) -> float:
-        """Read what has come, waiting for it; returns when that was."""
+        """Wait for data, read it, and return the time."""
         connections = self._connections
         waiting = [c for c in connections if c.stuck]
         readable, _, _ = select.select(connections, waiting, (), max(0.0, patience))
@@ -181,7 +181,7 @@ class Replay:
         self._end_at = self._begin_at + self._seconds
 
     def _begin(self) -> None:
-        """The warm-up is over: from now on it counts."""
+        """End the warm-up."""
         self._begun = True
         self._latencies.clear()
         self._finished = 0
@@ -216,20 +216,20 @@ class Replay:
 
 
 def say(line: str) -> None:
-    """Tell whoever has started this."""
+    """Print a line for the parent process."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def script(traffic: str, many: int, connection: int) -> Script:
-    """What a connection sends."""
+    """Return the requests of a connection."""
     if traffic == "gateway":
         return http_script("x-team-id", itertools.islice(itertools.cycle(GATEWAY_TEAMS), many))
     return grpc_script(request.body for request in requests(traffic, many, connection))
 
 
 def main() -> None:
-    """Read the command line, and run."""
+    """Run with the arguments of the command line."""
     options = argparse.ArgumentParser()
     options.add_argument("port", type=int)
     options.add_argument("connections", type=int)
@@ -250,7 +250,7 @@ def main() -> None:
     ]
     gc.collect()
     gc.freeze()
-    gc.disable()  # a pause of ours would look like one of theirs
+    gc.disable()  # a pause of the generator would look like one of the server
     say("ready")
     run = Replay(connections, chosen.streams, math.inf if chosen.many else chosen.seconds, chosen.warm_up)
     if chosen.rate:

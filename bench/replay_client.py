@@ -1,4 +1,4 @@
-"""Starts the load generator of replay.py, and measures the server while it says so."""
+"""Starts the load generator of replay.py, and measures the server during the run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .results import Latency, Shape
 from .servers import ROOT, Server
 
 _PATIENCE = 120.0
-"""Seconds that preparing and finishing a run may take."""
+"""Seconds for preparing and finishing a run."""
 
 
 @dataclass
 class Replayed:
-    """What the generator says of a run, and what the server used meanwhile."""
+    """The report of the generator, and the resources that the server used."""
 
     decisions: int
     seconds: float
     latency: Latency
     generator: float
     sent: list[int]
-    """Requests that each connection sent, warm-up included; all of them were answered."""
+    """The requests of each connection, warm-up included; all were answered."""
     refused: int
     errors: int
     meter: Meter
     calls: float
-    """Script calls for each request, from the first that was sent to the last that was answered."""
+    """Script calls for each request, warm-up included."""
 
 
 def replay(
@@ -47,7 +47,7 @@ def replay(
     most: int = 100_000,
     at: Mapping[float, Callable[[], None]] | None = None,
 ) -> Replayed:
-    """One run. What is in `at` is called so many seconds after its beginning, by another thread."""
+    """Do a run. Another thread calls the functions in `at`, each that many seconds after the beginning."""
     command = [sys.executable, "-m", "bench.replay", str(server.port), *map(str, shape), traffic]
     command += [str(seconds), f"--rate={rate}", f"--many={many}", f"--warm-up={warm_up}", f"--most={most}"]
     timers: list[threading.Timer] = []

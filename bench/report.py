@@ -1,4 +1,4 @@
-"""The results as the pages have them: tables in marked blocks, and plots. No figure on those pages stands outside a block."""
+"""The results on the pages: tables in marked blocks, and plots. Every figure of these pages is in a block."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .stages import OF_NOTHING, STAGES
 
 _BLOCK = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DRIFT = 0.1
-"""How much the unit may have changed between the beginning and the end."""
+"""The tolerated change of the unit from the beginning to the end."""
 
 
 def write(results: Results, docs: Path) -> list[Path]:
-    """Fill the blocks of the pages, and draw the plots; returns what was written."""
+    """Fill the blocks of the pages and draw the plots. Return the written files."""
     images = docs / "images"
     images.mkdir(exist_ok=True)
     written = []
@@ -34,7 +34,7 @@ def write(results: Results, docs: Path) -> list[Path]:
 
 
 def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """A page with other text in its marked blocks. Raises KeyError for a block that nobody writes, or is not there."""
+    """Replace the marked blocks of a page. Raises KeyError for an unknown or missing block."""
     marked = {found[2] for found in _BLOCK.finditer(page)}
     if marked != set(blocks):
         raise KeyError(f"the page has the blocks {sorted(marked)}, and there are {sorted(blocks)}")
@@ -42,7 +42,7 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
 
 
 def tables(results: Results) -> dict[str, str]:
-    """The blocks of docs/performance.md."""
+    """Return the blocks of docs/performance.md."""
     return {
         "machine": machine(results),
         "goals": goals_table(results),
@@ -53,24 +53,24 @@ def tables(results: Results) -> dict[str, str]:
 
 
 def as_text(results: Results) -> str:
-    """All of it for a terminal."""
+    """Return the report for a terminal."""
     return "\n\n".join([*tables(results).values(), *capacity.tables(results).values()]) + "\n"
 
 
 def table(*rows: tuple[str, ...]) -> str:
-    """Markdown; the first row is its head."""
+    """Return a Markdown table; the first row is its head."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def machine(results: Results) -> str:
-    """What it was measured on, and whether that was quiet."""
+    """Describe the machine and the load of other processes."""
     rows = table(("machine", ""), *results.machine.items())
     return f"{rows}\n\n{quietness(results)}"
 
 
 def quietness(results: Results) -> str:
-    """Who else was at work, in words."""
+    """Describe the load of other processes."""
     disturbed = [run for run in results.runs if run.others > QUIET]
     first, last = results.find(f"nothing/grpcio/{WIDE}"), results.find(f"nothing again/grpcio/{WIDE}")
     drift = last.rate / first.rate - 1 if first and last else 0.0
@@ -98,7 +98,7 @@ def quietness(results: Results) -> str:
 
 
 def goals_table(results: Results) -> str:
-    """Goal, measured, met."""
+    """Return the table of goals."""
     return table(
         ("goal", "measured", "met"),
         *[(goal.text, goal.measured or "–", goal.verdict) for goal in goals(results)],
@@ -106,7 +106,7 @@ def goals_table(results: Results) -> str:
 
 
 def closed_table(results: Results) -> str:
-    """All closed loops."""
+    """Return the table of closed loops."""
     rows: list[tuple[str, ...]] = [
         (
             "server",
@@ -153,12 +153,12 @@ def _rules_of(run: Run) -> str:
 
 
 def marks(run: Run) -> str:
-    """† where others were at work, ‡ where it was the generator that could do no more."""
+    """Return † for a disturbed run, ‡ if the load generator was the limit."""
     return " †" * (run.others > QUIET) + " ‡" * run.generator_bound
 
 
 def open_table(results: Results) -> str:
-    """All open loops."""
+    """Return the table of open loops."""
     rows: list[tuple[str, ...]] = [
         (
             "server",
@@ -196,7 +196,7 @@ def open_table(results: Results) -> str:
 
 
 def parts(results: Results, transport: str, store: str) -> list[tuple[str, float]]:
-    """Microseconds a decision, by stage: what a charge at 4 × 25 is made of. Empty where something was not measured."""
+    """Return the microseconds of a charge at 4 × 25 by stage; empty if a measurement is missing."""
     nothing = results.find(f"nothing/{transport}/{WIDE}")
     memory = results.find(named(transport, "memory", "charge", WIDE))
     redis = results.find(named(transport, "redis", "charge", WIDE))
@@ -204,7 +204,7 @@ def parts(results: Results, transport: str, store: str) -> list[tuple[str, float
     if not (nothing and memory and stages):
         return []
     carried = nothing.server_cpu
-    if transport == "native":  # where nothing is decided, native decodes and encodes all the same
+    if transport == "native":  # native decodes and encodes even if nothing is decided
         carried -= stages["decode"] + stages[OF_NOTHING]
     found = [("transport", max(0.0, carried)), *((stage, stages[stage]) for stage in STAGES)]
     rest = memory.server_cpu - sum(value for _, value in found)
@@ -220,7 +220,7 @@ def parts(results: Results, transport: str, store: str) -> list[tuple[str, float
 
 
 def stages_table(results: Results) -> str:
-    """The same as a table, for every transport and store."""
+    """Return the stages as a table, for every transport and store."""
     columns = {
         f"{transport}, {store}": parts(results, transport, store)
         for transport in ("native", "grpcio")
@@ -236,7 +236,7 @@ def stages_table(results: Results) -> str:
 
 
 def plots(results: Results) -> dict[str, str]:
-    """All plots by their names."""
+    """Return all plots by name."""
     return {
         "throughput": throughput(results),
         "latency": latency(results),
@@ -246,7 +246,7 @@ def plots(results: Results) -> dict[str, str]:
 
 
 def stages(results: Results) -> str:
-    """What a charge is made of, by native: grpcio would hide the rest behind its transport."""
+    """Plot the stages of a charge with native; grpcio's transport would dwarf the rest."""
     drawn = [
         Bar(f"native, {store}", found, f"{sum(value for _, value in found):.1f} µs")
         for store in ("memory", "redis")
@@ -256,7 +256,7 @@ def stages(results: Results) -> str:
 
 
 def throughput(results: Results) -> str:
-    """Charges a second by transport, store and shape."""
+    """Plot charges a second by transport, store and shape."""
     drawn = []
     for shape in (WIDE, NARROW):
         unit = results.unit(shape)
@@ -280,7 +280,7 @@ def _sweep(results: Results, server: str, value: Callable[[Run], float]) -> list
 
 
 def latency(results: Results) -> str:
-    """The 99th percentile against the load that is offered, for every server."""
+    """Plot the 99th percentile against the offered load, for every server."""
     drawn = [
         Line(f"{transport}, {store}", _sweep(results, f"{transport}/{store}", lambda run: run.latency.p99))
         for transport, store in (("native", "memory"), ("native", "redis"), ("grpcio", "redis"))
@@ -294,7 +294,7 @@ def latency(results: Results) -> str:
 
 
 def percentiles(results: Results) -> str:
-    """All percentiles against the load that is offered, for native with Redis."""
+    """Plot all percentiles against the offered load, for native with Redis."""
     server = "native/redis"
     drawn = [
         Line("p50", _sweep(results, server, lambda run: run.latency.p50)),

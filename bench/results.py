@@ -1,4 +1,4 @@
-"""What runs came to, as data: everything that is reported is made from this, and it can be written down and read again."""
+"""The results of runs. Every report is computed from them; they can be saved as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 GENERATOR_LIMIT = 0.9
-"""The share of its core from which on it is the load generator, and not the server, that a run measures."""
+"""From this utilization of its core on, the load generator limits a run."""
 
 
 class Shape(NamedTuple):
-    """How many connections, and streams on each."""
+    """The number of connections, and of streams on each."""
 
     connections: int
     streams: int
@@ -24,17 +24,17 @@ class Shape(NamedTuple):
 
 
 WIDE, NARROW, SINGLE = Shape(4, 25), Shape(100, 1), Shape(1, 1)
-"""As a gateway calls; as a hundred small ones; as one caller who waits for each answer."""
+"""A gateway; a hundred small callers; a single caller."""
 
 
 def named(transport: str, store: str, request: str, shape: Shape) -> str:
-    """The name of a run of the service in a closed loop."""
+    """Return the name of a closed-loop run of the service."""
     return f"{transport}/{store}/{request}/{shape}"
 
 
 @dataclass
 class Latency:
-    """In milliseconds: so many in a hundred calls took no longer."""
+    """Percentiles of latency in milliseconds."""
 
     p50: float
     p90: float
@@ -42,11 +42,11 @@ class Latency:
     p999: float
     worst: float
     over_20ms: int = 0
-    """How many calls took longer than that, which is the time that Envoy gives us."""
+    """The share of calls above 20 ms, Envoy's default timeout."""
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
-        """Of the seconds that calls took, in any order."""
+        """Return the percentiles of latencies in seconds."""
         ordered = sorted(seconds)
         p50, p90, p99, p999 = (percentile(ordered, share) * 1000 for share in (0.5, 0.9, 0.99, 0.999))
         late = sum(1 for value in ordered if value > 0.020)
@@ -54,16 +54,16 @@ class Latency:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that so large a share of all does not exceed (nearest rank)."""
+    """Return a percentile by nearest rank."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 @dataclass
 class Run:
-    """One run of one load against one server.
+    """A run of a load against a server.
 
     `offered` is the rate of an open loop, 0 for a closed one. CPU is in microseconds a decision. `calls` is script calls a
-    decision, where there was a Redis. `extra` is what only this scenario has.
+    decision, with Redis. `extra` has values of this scenario only.
     """
 
     name: str
@@ -79,46 +79,46 @@ class Run:
     calls: float = 0.0
     offered: float = 0.0
     generator: float = 0.0
-    """The share of its core that the load generator used."""
+    """The utilization of its core by the load generator."""
     others: float = 0.0
-    """The share of one core that everybody else used."""
+    """The share of a core that other processes used."""
     extra: dict[str, float] = field(default_factory=dict)
 
     @property
     def generator_bound(self) -> bool:
-        """Whether this says more about the load generator than about the server."""
+        """Whether the load generator was the limit."""
         return self.generator >= GENERATOR_LIMIT
 
 
 @dataclass
 class Results:
-    """All runs, the stages of a decision, what did not come to an end, and the machine."""
+    """All runs, the stages of a decision, failed scenarios, and the machine."""
 
     machine: dict[str, str]
     runs: list[Run] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
-    """Microseconds a decision, by stage, inside the process."""
+    """Microseconds a decision, by stage, within a process."""
     amended: dict[str, float] = field(default_factory=dict)
-    """Microseconds a decision inside the process, by turns: see stages.amended."""
+    """Microseconds a decision within a process, measured alternately: see stages.amended."""
     failures: dict[str, str] = field(default_factory=dict)
-    """What became of scenarios that did not come to their end, by name."""
+    """The errors of failed scenarios, by name."""
 
     def find(self, name: str) -> Run | None:
-        """The run of a name; None where there was none."""
+        """Return the run of this name; None if there is none."""
         return next((run for run in self.runs if run.name == name), None)
 
     def unit(self, shape: Shape) -> float | None:
-        """Decisions a second of grpc.aio that decides nothing, in this very measurement."""
+        """Decisions a second of grpc.aio that decides nothing, in the same measurement."""
         run = self.find(f"nothing/grpcio/{shape}")
         return run.rate if run else None
 
     def dump(self, path: Path) -> None:
-        """Write everything down as JSON."""
+        """Save the results as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What was written down."""
+        """Load saved results."""
         data: dict[str, Any] = json.loads(path.read_text("utf-8"))
         runs = [
             Run(**{**run, "shape": Shape(*run["shape"]), "latency": Latency(**run["latency"])})

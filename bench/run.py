@@ -1,13 +1,13 @@
-"""Measures the service, and writes docs/performance.md and docs/scaling.md.
+"""The command line of the benchmark, which writes docs/performance.md and docs/scaling.md.
 
-    make bench                                    all of it, some ten minutes; LONG=1 adds ten more, with new buckets all the time
+    make bench                                    everything, in ten minutes; LONG=1 adds ten minutes of new buckets
     .venv/bin/python -m bench.run --only native/redis --seconds 1
     .venv/bin/python -m bench.run --target 127.0.0.1:8081 --target-pid 4711
 
-The server and its Redis share one core, the load has another. Everything that the service does is switched on. The unit is
-grpc.aio on uvloop that decides nothing, measured in the same run: machines differ and are shared, so a ratio says more than
-a number. After each run the charges that were acknowledged are compared with the counters. What fails does not stop the
-rest; it is in the report, and the exit code is 1.
+The server and its Redis share a core, the load generator has another. All features of the service are on. The unit is
+grpc.aio on uvloop that decides nothing, measured in the same run: machines differ and are shared, so ratios say more than
+numbers. After each run, acknowledged charges are compared with the counters. A failure does not stop the other scenarios;
+the report has it, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .scenarios import all_scenarios
 
 DOCS = Path(__file__).parents[1] / "docs"
 _LISTEN = 1.0
-"""Seconds in which nothing of ours runs, before the first run."""
+"""Seconds of idle measurement before the first run."""
 
 
 def say(line: str) -> None:
-    """Progress, apart from the report."""
+    """Print progress on stderr."""
     sys.stderr.write(line + "\n")
 
 
 def said(run: Run) -> None:
-    """One run on one line."""
+    """Format a run as one line."""
     say(
         f"{run.name:46} {run.rate:10,.0f}/s  p99 {run.latency.p99:7.2f} ms  {run.server_cpu:6.1f} µs  "
         f"Redis {run.redis_cpu:5.1f} µs  calls {run.calls:.3f}  generator {run.generator:4.0%}{report.marks(run)}"
@@ -44,7 +44,7 @@ def said(run: Run) -> None:
 
 
 def measure(bench: Bench, chosen: argparse.Namespace) -> None:
-    """All scenarios that are chosen. What fails is noted, and the next one follows."""
+    """Run the chosen scenarios. A failure is noted, and the next one follows."""
     for scenario in all_scenarios(chosen.target, chosen.target_pid):
         if chosen.only not in scenario.name or (scenario.long and not chosen.long):
             continue
@@ -59,7 +59,7 @@ def measure(bench: Bench, chosen: argparse.Namespace) -> None:
 
 
 def listen() -> float:
-    """The share of a core that others use while we do nothing."""
+    """Measure the share of a core that other processes use."""
     meter = Meter([], [], [])
     meter.start()
     time.sleep(_LISTEN)
@@ -68,7 +68,7 @@ def listen() -> float:
 
 
 def main() -> int:
-    """Read the command line; 1 where something failed."""
+    """Run with the arguments of the command line. Return 1 if a scenario failed."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--only", default="", metavar="TEXT", help="only scenarios with this in their names")
     options.add_argument("--seconds", type=float, default=3.0, help="of each run")

@@ -1,4 +1,4 @@
-"""What is measured, in the order in which it is measured."""
+"""The scenarios, in their order."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ BOTH_SHAPES = ("charge", "check")
 REQUESTS = (*CONSTANT, "mixed", "cold:cold")
 OPEN_RATES = {
     "native": (1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000),
-    # Above, it refuses calls before anything is counted (GRPC_MAX_CONCURRENT_CALLS), and the books would not say which.
+    # Above GRPC_MAX_CONCURRENT_CALLS, calls are refused uncounted, so charges could not be compared.
     "grpcio": (250, 500, 1_000, 1_500, 2_000),
 }
 STEADY = 5_000
-"""Decisions a second of the minute with everything in it."""
+"""Decisions a second of the steady minute."""
 MANY_RULES, FEW_RULES = 10_000, 10
 _COLD_RATE = 2_000
 _GIVEN_UP = 0.9
-"""The share of a load that is not answered any more in its time: a higher one says nothing more."""
+"""If this share of a load is late, higher loads are not measured."""
 LOADED = "ratelimit_service_config_load_success"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something that is measured; `name` is what --only looks into. `long` is only with --long."""
+    """A measurement. --only matches its `name`; `long` needs --long."""
 
     name: str
     measure: Callable[[Bench], None]
@@ -43,7 +43,7 @@ class Scenario:
 
 
 def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[Scenario]:
-    """Everything; with what listens at `address`, whose processes are `pids`, in the same run."""
+    """Return all scenarios, including the service at `address` with the processes `pids`, if given."""
     for transport in TRANSPORTS:
         for shape in (WIDE, NARROW):
             yield Scenario(
@@ -82,7 +82,7 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
     yield Scenario("million/native/memory", _million)
     yield Scenario("stages", _stages)
     yield Scenario("ten minutes/native/redis", _ten_minutes, long=True)
-    # At the end once more: has the machine become another one meanwhile?
+    # Once more at the end, to notice a change of the machine.
     yield Scenario(
         f"nothing again/grpcio/{WIDE}", partial(_nothing, transport="grpcio", shape=WIDE, again=" again")
     )
@@ -90,7 +90,7 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
 
 def _requests() -> Iterator[tuple[str, Shape]]:
     for request in REQUESTS:
-        if request == "charge of a named team":  # it is for the scenario with many rules
+        if request == "charge of a named team":  # for the scenario with many rules
             continue
         yield request, WIDE
         if request in BOTH_SHAPES:
@@ -126,7 +126,7 @@ def _idle(bench: Bench) -> None:
 
 
 def _rules(bench: Bench) -> None:
-    """The same load with few rules and with many, twice by turns; of each the better one, since noise only adds."""
+    """Measure the same load with few and with many rules, twice alternately; take the better run of each."""
     scratch = Bench(bench.directory, Results({}), bench.seconds)
     for _ in range(2):
         for count in (FEW_RULES, MANY_RULES):
@@ -138,7 +138,7 @@ def _rules(bench: Bench) -> None:
 
 
 def _open(bench: Bench, transport: str, store: str) -> None:
-    """More and more load, until it is too much."""
+    """Increase the load until too many answers are late."""
     for rate in OPEN_RATES[transport]:
         with served(transport, store, bench.directory, environment=AS_DEPLOYED) as server:
             name = f"open/{transport}/{store}/{rate}"
@@ -148,7 +148,7 @@ def _open(bench: Bench, transport: str, store: str) -> None:
 
 
 def _minute(bench: Bench) -> None:
-    """A steady load with everything that happens in a minute: garbage collection, and two reloads of many rules."""
+    """Measure a steady load for a minute, with garbage collections and two reloads of many rules."""
     with served("native", "redis", bench.directory, rules=MANY_RULES, environment=AS_DEPLOYED) as server:
         service = server.service
         assert service is not None
@@ -167,7 +167,7 @@ def _minute(bench: Bench) -> None:
 
 
 def _scraped(bench: Bench) -> None:
-    """The same load, while Prometheus asks for the metrics three times."""
+    """Measure the same load with three scrapes of the metrics."""
     with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
         assert server.service is not None
         seconds = bench.minute / 3
@@ -183,11 +183,11 @@ def _do(action: Callable[[], object]) -> None:
 
 
 def _envoy(bench: Bench) -> None:
-    """First what Envoy itself can pass, with a service behind it that costs nothing; then half of that, for a minute."""
+    """Measure the capacity of Envoy with a service that decides nothing; then half of that for a minute."""
     with nothing("native") as free, gateway(free, bench.directory) as (server, envoy):
         done = replay(server, "gateway", WIDE, bench.seconds)
         run = run_of("envoy/nothing", server, "gateway", WIDE, done)
-        run.extra = {}  # an answer of Envoy's has no message, and so no errors can be told from it
+        run.extra = {}  # an answer of Envoy has no message, so errors cannot be distinguished
         most = bench.keep(run).rate
     with (
         served("native", "redis", bench.directory, environment=AS_DEPLOYED) as limiter,
@@ -211,7 +211,7 @@ def _envoy(bench: Bench) -> None:
 
 
 def _million(bench: Bench) -> None:
-    """As many buckets in the memory store, by charges that each come once."""
+    """Fill the memory store with this number of buckets."""
     some = max(1_000, bench.million // 50)
     with served("native", "memory", bench.directory) as server:
         (pid,) = server.pids
@@ -231,7 +231,7 @@ def _million(bench: Bench) -> None:
 
 
 def _ten_minutes(bench: Bench) -> None:
-    """New buckets all the time, of windows of a minute."""
+    """Charge new buckets all the time, with windows of a minute."""
     with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
         (pid,) = server.pids
         service = server.service
@@ -242,7 +242,7 @@ def _ten_minutes(bench: Bench) -> None:
         done = replay(server, "cold:fleeting", WIDE, bench.ten_minutes, rate=_COLD_RATE, at=at)
         time.sleep(0.1)
         run = run_of("ten minutes/native/redis", server, "cold", WIDE, done)
-        # What a minute needs is there after the first fifth; from then on it has to stay as it is.
+        # After the first fifth, memory has reached the need of a minute, and must not grow.
         settled = seen[len(seen) // 5 :]
         run.extra |= {"rss_settled": settled[0], "rss_highest": max(settled), "rss_end": settled[-1]}
         run.offered = _COLD_RATE
@@ -252,6 +252,6 @@ def _ten_minutes(bench: Bench) -> None:
 
 
 def _stages(bench: Bench) -> None:
-    """In a process of its own, so that nothing of ours is in its way."""
+    """Run bench.stages in a separate process."""
     bench.results.stages = measure_apart(bench.seconds)
     bench.results.amended = measure_apart(bench.seconds, "amended")

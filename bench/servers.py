@@ -1,4 +1,4 @@
-"""What is measured against: servers that decide nothing, the service as it is deployed, another one, all of them on one core."""
+"""The measured servers, on one core: servers that decide nothing, the service as deployed, another service."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .messages import write_rules
 ROOT = Path(__file__).parents[1]
 ENVOY = Path(__file__).with_name("envoy.yaml")
 SCRIPT_CALLS = ("evalsha", "evalsha_ro", "eval", "eval_ro", "fcall", "fcall_ro")
-"""What a round trip to Redis is made by. What the scripts call is in its statistics, too, and costs no round trip."""
+"""The commands that are round trips. The statistics of Redis also count commands within scripts."""
 
 AS_DEPLOYED = {"REDIS_TIMEOUT": "1s", "STORE_ANSWER_DEADLINE": "500ms"}
-"""The defaults. In a closed loop, which fills every queue, deadlines are generous, so that each call becomes a decision."""
+"""The default settings. In a closed loop, which fills every queue, long deadlines let every call be decided."""
 
 
 @dataclass
 class Server:
-    """One that listens on 127.0.0.1:`port`. Counters are in `redis`, if any; `ours` are processes that belong to it,
-    but are not what is measured."""
+    """A server on 127.0.0.1:`port`, with counters in `redis`, if any. The processes `ours` belong to it, but are not
+    measured."""
 
     name: str
     port: int
@@ -48,18 +48,18 @@ class Server:
 
     @property
     def redis_pids(self) -> list[int]:
-        """Of the processes of Redis."""
+        """The processes of Redis."""
         return [server.pid for server in self.redis]
 
     def clients(self) -> Iterator[Redis]:
-        """One for each Redis."""
+        """Return a client of each Redis."""
         for server in self.redis:
             client = Redis(unix_socket_path=str(server.unixsocket))
             yield client
             client.close()
 
     def script_calls(self) -> int:
-        """How many calls of scripts all Redis servers were sent until now."""
+        """Return the number of script calls to all Redis servers."""
         total = 0
         for client in self.clients():
             statistics: Any = client.info("commandstats")
@@ -67,7 +67,7 @@ class Server:
         return total
 
     def redis_memory(self) -> tuple[int, int]:
-        """Bytes in use, and keys, of all Redis servers together."""
+        """Return the bytes in use and the keys of all Redis servers."""
         used = keys = 0
         for client in self.clients():
             memory: Any = client.info("memory")
@@ -77,7 +77,7 @@ class Server:
 
 
 def metric(service: Service, name: str) -> float:
-    """The sum of all series of a metric, for which a busy service is given time."""
+    """Return the sum of all series of a metric, with a timeout for a busy service."""
     text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
     found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, found))
@@ -107,7 +107,7 @@ def served(
     rules: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """The service with all that it does, on `store`: memory, redis or cluster. See messages.write_rules for `rules`."""
+    """Start the service with all features on `store`: memory, redis or cluster. For `rules`, see messages.write_rules."""
     settings = {
         "CONFIG_PATH": ",".join(map(str, write_rules(directory, rules))),
         "BACKEND_TYPE": "memory" if store == "memory" else "redis",
@@ -135,7 +135,7 @@ def served(
 
 @contextmanager
 def target(address: str, pids: list[int]) -> Iterator[Server]:
-    """Another service, which somebody else has started on this machine."""
+    """A service that is already running on this machine."""
     host, _, port = address.rpartition(":")
     assert host in ("127.0.0.1", "localhost"), "the load goes to this machine only: give 127.0.0.1:PORT"
     yield Server("the other one", int(port), pids)
@@ -143,7 +143,7 @@ def target(address: str, pids: list[int]) -> Iterator[Server]:
 
 @contextmanager
 def gateway(limiter: Server, directory: Path) -> Iterator[tuple[Server, EnvoyProcess]]:
-    """A real Envoy that asks `limiter` about each request, with its default timeout, and answers by itself."""
+    """Start an Envoy that sends a rate-limit request for each request, with the default timeout, and answers itself."""
     text = string.Template(ENVOY.read_text()).substitute(
         ratelimit_port=limiter.port, answers_port=free_port()
     )
@@ -167,6 +167,6 @@ def gateway(limiter: Server, directory: Path) -> Iterator[tuple[Server, EnvoyPro
 
 
 def statistics(envoy: EnvoyProcess) -> dict[str, int]:
-    """Envoy's counters, of which those that were never touched are missing."""
+    """Return the counters of Envoy; unused ones are missing."""
     text = httpx.get(f"http://{envoy.admin}/stats?usedonly", trust_env=False).text
     return {name: int(value) for name, value in re.findall(r"^(\S+): (\d+)$", text, re.MULTILINE)}

@@ -1,11 +1,11 @@
-"""The cost of a decision by stage, inside one process: no network, no Redis, the real parts with everything switched on.
+"""Measures the cost of a decision by stage, within a process: all features of the service, without network and Redis.
 
     python -m bench.stages [SECONDS] [amended]
 
-Clocks stand where the ports are (ports.py, service.Call): between decoding and `submit`, at `CounterStore.hit` and its
-`then`, at `Observer.decided` and at `Call.reply`. So this knows nothing of what is inside a stage. What the clocks themselves
-cost is measured and taken off. Prints JSON: microseconds a decision, by stage; with "amended", of a whole decision without
-amendments and with 10,000 of them, by turns.
+It measures the times between calls of the ports (ports.py, service.Call): between decoding and `submit`, at
+`CounterStore.hit` and its `then`, at `Observer.decided` and at `Call.reply`. The cost of the clocks is measured and
+subtracted. Prints JSON: microseconds a decision by stage; with "amended", those of a decision without amendments and with
+10,000 of them, measured alternately.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from .servers import ROOT
 
 STAGES = ("decode", "match and plan", "store", "decide", "observe", "encode")
 OF_NOTHING = "encode of nothing"
-"""What it costs to encode the answer of a server that decides nothing; it is part of what native costs there."""
+"""The cost of encoding the answer of a server that decides nothing, which native's measurement includes."""
 BATCH = 25
-"""Calls that a transport reads together."""
+"""Calls in a batch of a transport."""
 _BATCHES = 40
 clock = time.perf_counter
 
 
 class Watch:
-    """Adds up the time of each stage; `mark` ends one, and `pause` ends the time between two."""
+    """Adds up the times of stages; `mark` ends a stage, `pause` ends the time between two."""
 
     def __init__(self) -> None:
         self.spent = dict.fromkeys(STAGES, 0.0)
@@ -62,11 +62,11 @@ class Watch:
         self._at = 0.0
 
     def begin(self) -> None:
-        """From now on."""
+        """Start the clock."""
         self._at = clock()
 
     def mark(self, stage: str) -> None:
-        """What has passed since the last mark was this stage."""
+        """Add the time since the last mark to a stage."""
         now = clock()
         self.spent[stage] += now - self._at
         self.marks[stage] += 1
@@ -125,7 +125,7 @@ class WatchedCall:
 
 
 class Rounds:
-    """The real parts with everything switched on, and requests of a traffic that they decide on again and again."""
+    """The service with all features, and requests of a traffic that it decides repeatedly."""
 
     def __init__(self, traffic: str, amendments: Iterable[Amendment] = (), more_rules: str = "") -> None:
         self._bodies = [request.body[5:] for request in requests(traffic, BATCH * _BATCHES)]
@@ -148,7 +148,7 @@ class Rounds:
         self._own = min([_cost_of_a_mark() for _ in range(10)])
 
     def __call__(self) -> dict[str, float]:
-        """Do a round, and return the microseconds a decision by stage."""
+        """Run a round, and return the microseconds a decision by stage."""
         watch, bodies = self._watch, self._bodies
         watch.spent, watch.marks = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0)
         for at in range(0, len(bodies), BATCH):
@@ -167,7 +167,7 @@ class Rounds:
 
 
 def by_turns(rounds: Sequence[Rounds], seconds: float) -> list[dict[str, float]]:
-    """Do rounds of each by turns, and return the best of each stage, since noise only adds."""
+    """Run rounds of each alternately, and return the best time of each stage, since noise only adds."""
     best = [dict.fromkeys((*STAGES, OF_NOTHING), float("inf")) for _ in rounds]
     until = clock() + seconds
     done = 0
@@ -179,7 +179,7 @@ def by_turns(rounds: Sequence[Rounds], seconds: float) -> list[dict[str, float]]
 
 
 def measure(traffic: str, seconds: float) -> dict[str, float]:
-    """Microseconds a decision, by stage, of requests of a traffic."""
+    """Return the microseconds a decision by stage, for a traffic."""
     (found,) = by_turns([Rounds(traffic)], seconds)
     return found
 
@@ -211,7 +211,7 @@ def _batch(service: RateLimitService, decode: Decode, watch: Watch, bodies: Sequ
 
 
 def _cost_of_a_mark() -> float:
-    """Seconds of a mark that are counted as those of the stage."""
+    """Measure the time of a mark, which is counted in its stage."""
     empty = Watch()
     empty.begin()
     for _ in range(1_000):
@@ -220,7 +220,7 @@ def _cost_of_a_mark() -> float:
 
 
 async def main() -> None:
-    """Print what it comes to. On a loop, because the service's parts expect one."""
+    """Print the result. Runs on an event loop, which the service needs."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
     pin(os.getpid(), SERVER_CORE)
     gc.collect()
@@ -231,7 +231,7 @@ async def main() -> None:
 
 
 def measure_apart(seconds: float, *what: str) -> dict[str, float]:
-    """The same in a process of its own; `what` is "amended" for the cost of amendments."""
+    """Run this in a separate process; `what` is "amended" for the cost of amendments."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.stages", str(seconds), *what],
         cwd=ROOT,
