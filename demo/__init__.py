@@ -1,1 +1,1 @@
-"""The budgets played with real parts: Envoy, Redis, the service and a model that is made up. `make demo` runs it."""
+"""A demonstration of budgets with a real Envoy and Redis, the service, and a mock model: `make demo`."""

@@ -1,8 +1,8 @@
-"""The budgets, played with real parts. What is played, and what to see, is in docs/demo.md.
+"""A demonstration of budgets with real parts; docs/demo.md describes it.
 
     make demo [FAST=1] [KEEP=1]          (or: .venv/bin/python -m demo [--fast] [--keep] [--rules FILE])
 
-Exits with 0 if every scene came out right, else with 1 and a sentence that says which one did not.
+Exits with 0 if every scene succeeded, else with 1 and a sentence about the one that failed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .scenes import TITLES, play
 from .stage import Stage, stage_for
 
 LOG_LINES = 10
-"""What is shown of the service's log where something went wrong."""
+"""Lines of the service's log to show after a failure."""
 
 INTERRUPTED = 130
-"""The exit code of what was ended by Ctrl-C."""
+"""The exit code after Ctrl-C."""
 
 
 def main() -> int:
-    """Start everything, play, and end everything again; the exit code."""
+    """Start everything, play, stop everything, and return the exit code."""
     options = argparse.ArgumentParser(prog="demo", description=__doc__.partition("\n")[0])
     options.add_argument("--fast", action="store_true", help="no pauses, and no waiting for a minute to end")
     options.add_argument("--keep", action="store_true", help="leave it running afterwards, until Ctrl-C")
@@ -67,14 +67,14 @@ def _run(rules: Path, *, fast: bool, keep: bool) -> int:
             _wait_for_the_end()
         return 0
     finally:
-        # A second Ctrl-C must not leave anything behind.
+        # Another Ctrl-C must not interrupt the cleanup.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         parts.stop()
 
 
 def _started(parts: Parts) -> bool:
-    """Whether everything answers; where something does not, it has been said."""
+    """Start everything. Print an error and return False if that fails."""
     try:
         parts.start()
     except (OSError, RuntimeError, AssertionError) as error:
@@ -84,13 +84,13 @@ def _started(parts: Parts) -> bool:
 
 
 def _wait_for_the_end() -> None:
-    """Until Ctrl-C, which is how it is meant to end."""
+    """Wait for Ctrl-C."""
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
 
 
 def _played(parts: Parts, stage: Stage, *, fast: bool) -> bool:
-    """Whether every scene came out right; where one did not, it has been said."""
+    """Play all scenes. Print an error and return False if one fails."""
     try:
         player = Player(parts, stage, fast=fast)
         with stage:

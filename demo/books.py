@@ -1,4 +1,4 @@
-"""What was used, as one can look it up: in Redis, in /metrics and in the decision log."""
+"""The use of budgets, from Redis, /metrics and the decision log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .outcome import expect
 from .parts import Parts
 
 STARTS = {"minute": "%Y-%m-%dT%H:%MZ", "hour": "%Y-%m-%dT%HZ", "day": "%Y-%m-%d"}
-"""How a counter key writes the start of a window (docs/keys.md)."""
+"""The format of a window's start in a counter key (docs/keys.md)."""
 
 LENGTHS = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
-"""Seconds that a window lasts."""
+"""The length of a window in seconds."""
 
 
 class Account(NamedTuple):
-    """Somebody with a budget: a team, or a namespace. `rule` is the one that /rlconfig shows for it."""
+    """The owner of a budget: a team or a namespace. `rule` is its rule in /rlconfig."""
 
     kind: str
     name: str
@@ -31,7 +31,7 @@ class Account(NamedTuple):
 
     @property
     def bucket(self) -> str:
-        """What the counters of it begin with."""
+        """The prefix of its counter keys."""
         return f"{{{self.domain}|{self.descriptor}}}"
 
 
@@ -49,7 +49,7 @@ ACCOUNTS = (DBA, SUPPORT, PAYMENTS, SEARCH)
 
 
 class Window(NamedTuple):
-    """One window of a budget, as it stands."""
+    """A window of a budget, with its current use."""
 
     unit: str
     used: int
@@ -57,39 +57,39 @@ class Window(NamedTuple):
 
     @property
     def left(self) -> int:
-        """What may still be used; the request that crosses the line leaves nothing."""
+        """The remaining budget; 0 after the request that crosses the line."""
         return max(0, self.limit - self.used)
 
     @property
     def resets_in(self) -> int:
-        """Whole seconds until it is new."""
+        """Seconds until the next window."""
         length = LENGTHS[self.unit]
         return length - int(datetime.now(UTC).timestamp()) % length
 
 
 class Balance(NamedTuple):
-    """All windows of a budget, the shortest first."""
+    """The windows of a budget, the shortest first."""
 
     windows: tuple[Window, ...]
 
     @property
     def left(self) -> int:
-        """What all of them have room for."""
+        """The smallest remaining budget of the windows."""
         return min(window.left for window in self.windows)
 
     @property
     def used(self) -> int:
-        """What the shortest has counted."""
+        """The use in the shortest window."""
         return self.windows[0].used
 
 
 def start_of(unit: str) -> str:
-    """The start of the window that it is now, as in a counter key."""
+    """Return the start of the current window, as in a counter key."""
     return datetime.now(UTC).strftime(STARTS[unit])
 
 
 class Books:
-    """Of the parts that are running."""
+    """Reads the use from the running parts."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -103,7 +103,7 @@ class Books:
             expect(account.rule in self._limits, in_force)
 
     def balances(self) -> dict[Account, Balance]:
-        """What everybody has used, by redis-cli, and the limits that /rlconfig showed."""
+        """Return every balance: the use from redis-cli, and the limits from /rlconfig."""
         wanted = [
             (account, unit)
             for account in ACCOUNTS
@@ -117,19 +117,19 @@ class Books:
         return {account: Balance(tuple(each)) for account, each in windows.items()}
 
     def counters(self, domain: str) -> dict[str, str]:
-        """Every counter of a domain, as `redis-cli --scan` and `redis-cli GET` show them."""
+        """Return every counter of a domain, by `redis-cli --scan` and `redis-cli GET`."""
         keys = self._parts.redis.cli("--scan", "--pattern", f"{{{domain}|*").split()
         return {key: self._parts.redis.cli("GET", key) for key in sorted(keys) if ":warned-" not in key}
 
     def tokens_by_team(self) -> dict[str, int]:
-        """What /metrics says was charged, by team."""
+        """Return the charges in /metrics, by team."""
         text = httpx.get(f"http://{self._parts.service.metrics}/metrics", trust_env=False).text
         name = r"^ratelimit_service_rate_limit_total_hits"
         found = re.findall(rf'{name}{{domain="team-budgets",key1="team_(\w+)"}} (\S+)$', text, re.MULTILINE)
         return {team: int(float(hits)) for team, hits in found}
 
     def tokens_by_user(self) -> dict[str, int]:
-        """What the decision log says was charged, by user."""
+        """Return the charges in the decision log, by user."""
         tokens: Counter[str] = Counter()
         for line in self._parts.decisions.read_text("utf-8").splitlines(keepends=True):
             if line.endswith("\n"):

@@ -1,4 +1,4 @@
-"""Callers as the gateway has them: each sends a prompt, and says what came back."""
+"""Callers of the gateway, which send prompts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import httpx
 from .parts import LARGE
 
 PATIENCE = 15.0
-"""Seconds until an answer that does not come is given up."""
+"""Seconds to wait for an answer."""
 
 
 class Answer(NamedTuple):
-    """What a caller got: `tokens` is what the model says it has cost, `message` why it was refused."""
+    """An answer: `tokens` is its cost by the model, `message` the reason of a refusal."""
 
     status: int
     headers: httpx.Headers
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 class Caller:
-    """Somebody with a token, or with a certificate (in `context`), or with neither."""
+    """A caller with a token, with a certificate (in `context`), or with neither."""
 
     def __init__(
         self, url: str, *, token: str = "", context: ssl.SSLContext | None = None, model: str = LARGE
@@ -39,11 +39,11 @@ class Caller:
         self._model = model
 
     def close(self) -> None:
-        """Nothing more is asked."""
+        """Close its connections."""
         self._client.close()
 
     def ask(self, prompt: str, *, stream: bool, **headers: str) -> Answer:
-        """Send one prompt, with `headers` (`x_team_id` is X-Team-ID), and read the answer to its end."""
+        """Send a prompt with `headers` (`x_team_id` is X-Team-ID), and read the whole answer."""
         body: dict[str, object] = {"model": self._model, "messages": [{"role": "user", "content": prompt}]}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -54,7 +54,7 @@ class Caller:
 
 
 def _tokens(answer: httpx.Response) -> int:
-    """`usage.total_tokens`, of the answer or of the last chunk that has it; 0 where none has."""
+    """Return `usage.total_tokens` of the answer, or of the last chunk that has it; 0 without one."""
     if answer.headers["content-type"].startswith("text/event-stream"):
         data = [
             line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")
@@ -66,7 +66,7 @@ def _tokens(answer: httpx.Response) -> int:
 
 
 def _message(answer: httpx.Response) -> str:
-    """Why a request was refused, in the words of the body."""
+    """Return the message in the body of a refusal."""
     if answer.status_code == httpx.codes.OK:
         return ""
     try:

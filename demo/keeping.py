@@ -1,4 +1,4 @@
-"""What there is to try while everything is left running: addresses, as commands that can be copied."""
+"""Commands to try while everything keeps running (KEEP=1)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .books import DBA, PAYMENTS, start_of
 from .parts import LARGE, SMALL, Parts
 
 PEOPLE = {"ann": "dba", "sue": "support"}
-"""Whose tokens are in files, and their teams."""
+"""People whose tokens are written to files, and their teams."""
 
 
 def to_try(parts: Parts) -> str:
-    """All of it. Writes the tokens of PEOPLE into files."""
+    """Write the tokens of PEOPLE into files, and return the commands."""
     for user, team in PEOPLE.items():
         (parts.directory / f"{user}.jwt").write_text(parts.company.token(user, team=team))
     certificate, key = parts.mesh.workload(PAYMENTS.name)

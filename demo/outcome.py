@@ -1,13 +1,13 @@
-"""What scenes say of how something came out."""
+"""The failure of a scene."""
 
 from __future__ import annotations
 
 
 class Wrong(Exception):
-    """Something did not come out as it should; the message is the sentence that says what."""
+    """A scene failed; the message is a sentence about it."""
 
 
 def expect(right: object, sentence: str) -> None:
-    """Raises Wrong with this sentence unless it came out right."""
+    """Raise Wrong with this sentence unless the condition holds."""
     if not right:
         raise Wrong(sentence)

@@ -1,4 +1,4 @@
-"""What is played with: redis-server, the service, a model, and an Envoy in front of it. Each is a process, or a port, of its own."""
+"""The parts of the demonstration: redis-server, the service, a mock model, and Envoy, each with its own process or port."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TEAMS = HERE / "teams.yaml"
 NAMESPACES = HERE / "configmap.yaml"
 
 LARGE, SMALL = "large", "small"
-"""The models that there are."""
+"""The names of the models."""
 
 
 def cost(body: Any) -> int:
-    """What the model says an answer has cost: 400 to 1,500 tokens, the small one 25 to 45; always the same for a prompt."""
+    """Return the cost of a prompt, which is constant: 400 to 1,500 tokens, 25 to 45 for the small model."""
     dice = zlib.crc32(repr(body.get("messages")).encode())
     return 25 + dice % 21 if body.get("model") == SMALL else 400 + dice % 1101
 
 
 class Parts:
-    """All of them. `rules` is the file with the budgets of the teams.
+    """All parts. `rules` is the file with the budgets of the teams.
 
     `teams` and `workloads` are where callers reach the gateway; `directory` has every file, and goes with `stop`.
     """
@@ -41,11 +41,11 @@ class Parts:
         self._stack = ExitStack()
 
     def stop(self) -> None:
-        """End all that was started, in the opposite order, and wait until it is gone."""
+        """Stop everything in reverse order, and wait for it."""
         self._stack.close()
 
     def start(self) -> None:
-        """Return when everything answers. After an error, `stop` ends what was started until then."""
+        """Start everything, and return when it answers. After an error, `stop` stops what was started."""
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
         self.decisions = self.directory / "decisions.log"
         self.company, self.mesh = Company(), Mesh(self.directory)
@@ -57,7 +57,7 @@ class Parts:
             "CONFIG_PATH": f"{self._rules},{NAMESPACES}",
             "BACKEND_TYPE": "redis",
             "REDIS_URL": self.redis.address,
-            # The ConfigMap could be upstream's: this makes a budget of its requests_per_unit.
+            # The ConfigMap is valid for upstream; this makes its requests_per_unit a budget.
             "BUDGET_DOMAINS": "token-budgets",
         }
         decisions = self._stack.enter_context(self.decisions.open("wb"))

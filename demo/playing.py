@@ -1,4 +1,4 @@
-"""What scenes are made of: a prompt and what comes of it, the operator's command, a look at the counters."""
+"""The steps of scenes: a prompt, a command of the operator, a check of the counters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .parts import Parts
 from .stage import Seen, Stage
 
 CHARGE = 5.0
-"""Seconds until a charge must have been counted: it leaves the gateway when the caller has its answer."""
+"""Seconds until a charge must be counted; the gateway sends it after the caller's answer."""
 
 PAUSE = 0.8
-"""Seconds between two requests, so that people can follow."""
+"""Seconds between two requests, for people to follow."""
 
 
 class Player:
-    """Plays with `parts`, and shows it on `stage`. With `fast` nothing is waited for that a command can do as well.
+    """Plays scenes with `parts`, and shows them on `stage`. With `fast`, commands replace waiting.
 
     `by_account` and `by_user` are what the answers came to.
     """
@@ -40,7 +40,7 @@ class Player:
         self._counting: Counter[Account] = Counter()
 
     def within(self, unit: str, accounts: Sequence[Account], play: Callable[[], None]) -> None:
-        """Play something that is about one window: where that ends in the middle, once more from the beginning."""
+        """Play a scene within one window; if the window ends meanwhile, play it again."""
         began = start_of(unit)
         try:
             play()
@@ -63,7 +63,7 @@ class Player:
         note: str = "",
         **headers: str,
     ) -> Answer:
-        """One request of somebody who has an account. Shown when what it cost has been counted there."""
+        """Send a request of an account, and show it when its cost has been counted."""
         before = self.books.balances()[account]
         answer = caller.ask(prompt, stream=stream, **headers)
         if answer.status == httpx.codes.OK:
@@ -91,7 +91,7 @@ class Player:
             raise Wrong(sentence) from None
 
     def stranger(self, caller: Caller, *, note: str, **headers: str) -> Answer:
-        """One request of somebody who has none."""
+        """Send a request of a caller without an account."""
         answer = caller.ask("Hello?", stream=False, **headers)
         told = f"{note}; {answer.message}"
         self.stage.request(Seen(None, "", answer.status, answer.tokens, None, stream=False, note=told))
@@ -99,11 +99,11 @@ class Player:
         return answer
 
     def left(self, account: Account) -> int:
-        """What an account has room for."""
+        """Return the remaining budget of an account."""
         return self.books.balances()[account].left
 
     def expect_exact(self, *accounts: Account) -> None:
-        """Redis holds what the answers came to, in each window."""
+        """Check that Redis has the sum of the answers' costs in each window."""
         for account in accounts:
             for window in self.books.balances()[account].windows:
                 expect(
@@ -113,12 +113,12 @@ class Player:
                 )
 
     def begin(self, *accounts: Account) -> None:
-        """From here on, answers are added up anew: windows have begun."""
+        """Start the sums of answers again, for new windows."""
         for account in accounts:
             self._counting[account] = 0
 
     def reset(self, account: Account) -> None:
-        """The command that an operator has."""
+        """Run the command `reset`, as an operator does."""
         command = shlex.join(("ratelimit-service", "reset", account.domain, account.descriptor))
         ended = self.parts.reset(account.domain, account.descriptor)
         self.stage.say(f"$ {command}\n{(ended.out + ended.err).rstrip()}")
@@ -127,11 +127,11 @@ class Player:
         self.stage.balances(self.books.balances())
 
     def show_counters(self, domain: str) -> None:
-        """What redis-cli says of a domain."""
+        """Show the counters of a domain by redis-cli."""
         for key, value in self.books.counters(domain).items():
             self.stage.say(f"$ redis-cli GET '{key}'\n{value}")
 
     def pause(self) -> None:
-        """For people to follow."""
+        """Pause for people to follow."""
         if not self.fast:
             time.sleep(PAUSE)

@@ -1,4 +1,4 @@
-"""The scenes: what happens in each, and what must come of it."""
+"""The scenes, with their checks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ WORKLOAD_PROMPTS = (
 
 @dataclass(frozen=True)
 class Stranger:
-    """Somebody who has no budget, the status that they get, and what they are told."""
+    """A caller without a budget, with the expected status and message."""
 
     what: str
     caller: Caller
@@ -63,7 +63,7 @@ class Stranger:
 
 @dataclass(frozen=True)
 class Cast:
-    """Everybody who asks for something."""
+    """All callers."""
 
     people: dict[str, Caller]
     strangers: tuple[Stranger, ...]
@@ -74,7 +74,7 @@ class Cast:
 
 @contextmanager
 def cast(parts: Parts) -> Iterator[Cast]:
-    """All of them, with what says who they are."""
+    """Make all callers, with their identities."""
     callers: list[Caller] = []
 
     def person(token: str) -> Caller:
@@ -121,7 +121,7 @@ def cast(parts: Parts) -> Iterator[Cast]:
 
 
 def play(player: Player) -> None:
-    """All scenes, from the first to the last. Raises Wrong at the first thing that is not as it should be."""
+    """Play all scenes. Raises Wrong at the first failure."""
     with cast(player.parts) as everybody:
 
         def teams() -> None:
@@ -139,7 +139,7 @@ def play(player: Player) -> None:
 
 
 def idle(player: Player) -> None:
-    """Nothing is used."""
+    """Show that nothing is used."""
     player.stage.scene(1)
     balances = player.books.balances()
     player.stage.balances(balances)
@@ -152,7 +152,7 @@ def idle(player: Player) -> None:
 
 
 def burn(player: Player, everybody: Cast) -> None:
-    """Team dba uses up its hour in 4 to 6 prompts."""
+    """Team dba exhausts its hourly budget with 4 to 6 prompts."""
     player.stage.scene(2)
     asked = 0
     for asked, (user, prompt) in enumerate(DBA_PROMPTS, start=1):
@@ -170,7 +170,7 @@ def burn(player: Player, everybody: Cast) -> None:
 
 
 def refusal(player: Player, everybody: Cast) -> None:
-    """Team dba gets 429 and is told why, support goes on, and nobody can be somebody else."""
+    """Team dba gets 429 with the reason, support is not affected, and callers cannot assume other identities."""
     player.stage.scene(3)
     hour = player.books.balances()[DBA].windows[0]
     ann, ben, sue = (everybody.people[name] for name in ("ann", "ben", "sue"))
@@ -223,7 +223,7 @@ def refill(player: Player, everybody: Cast) -> None:
 
 
 def workloads(player: Player, everybody: Cast) -> None:
-    """The namespace payments uses up its 100 tokens of the minute, and search is not touched."""
+    """The namespace payments exhausts its 100 tokens a minute, and search is not affected."""
     player.stage.scene(5)
     player.begin(PAYMENTS, SEARCH)
     asked = 0
@@ -255,7 +255,7 @@ def workloads(player: Player, everybody: Cast) -> None:
 
 
 def next_minute(player: Player, everybody: Cast) -> None:
-    """The end of the minute brings the budget back, without anybody doing anything."""
+    """The budget resets at the end of the minute."""
     player.stage.say("The budget comes back with the next minute ...")
     minute = start_of("minute")
     while start_of("minute") == minute:
@@ -282,7 +282,7 @@ def _new_budget(player: Player, everybody: Cast) -> None:
 
 
 def books(player: Player) -> None:
-    """Metrics and the decision log come to the same as the answers did."""
+    """Check that metrics and the decision log have the same sums as the answers."""
     player.stage.scene(6)
     teams = {account.name: tokens for account, tokens in player.by_account.items() if account.kind == "team"}
     _agree(player, "team, by /metrics", player.books.tokens_by_team, teams)

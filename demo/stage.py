@@ -1,4 +1,4 @@
-"""Where it is shown: a live table where there is a terminal, one plain line for each request where there is none."""
+"""The output: a live table on a terminal, otherwise a plain line for each request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .books import Account, Balance, Window
 
 @dataclass(frozen=True)
 class Seen:
-    """One request, as its caller saw it. `account` is whose tokens it used, or would have; None for a caller who is nobody."""
+    """A request, as its caller saw it. `account` has its budget; None for a caller without one."""
 
     account: Account | None
     user: str
@@ -33,7 +33,7 @@ class Seen:
 
     @property
     def line(self) -> str:
-        """All of it in a line that people and programs can read."""
+        """The request as a line for people and programs."""
         who = f"{self.account.kind}={self.account.name}" if self.account else "team=-"
         left = "-" if self.left is None else self.left
         note = f" note={self.note!r}" if self.note else ""
@@ -52,7 +52,7 @@ class Stage:
 
     @property
     def where(self) -> str:
-        """Which scene it is."""
+        """The current scene."""
         return f"Scene {self._scene} ({self._titles[self._scene - 1]})" if self._scene else "The start"
 
     def __enter__(self) -> Self:
@@ -61,30 +61,30 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        """Leave what was shown as it is."""
+        """Keep the output."""
 
     def scene(self, number: int) -> None:
-        """Scene `number` begins, and the one before it came out right."""
+        """Begin scene `number`, after the success of the previous one."""
         self._scene = number
         self.say(f"\n== {number}. {self._titles[number - 1]}")
 
     def ended(self) -> None:
-        """The last one came out right, too."""
+        """End the last scene."""
 
     def balances(self, balances: Mapping[Account, Balance]) -> None:
-        """What everybody has used now."""
+        """Show the balances."""
 
     def request(self, seen: Seen) -> None:
-        """A request was answered."""
+        """Show a request."""
         self.say(seen.line)
 
     def say(self, text: str) -> None:
-        """Anything else, in words, or as a command and what it printed."""
+        """Show text."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveStage(Stage):
-    """The same lines in colours, above a table of all budgets that is drawn anew four times a second."""
+    """Coloured lines above a table of all budgets, which is redrawn four times a second."""
 
     def __init__(self, console: Console, titles: Sequence[str]) -> None:
         super().__init__(console, titles)
@@ -103,22 +103,22 @@ class LiveStage(Stage):
         self._live.stop()
 
     def scene(self, number: int) -> None:
-        """As above."""
+        """See Stage."""
         self._scene = number
         self._console.print(f"\n[bold]{number}. {escape(self._titles[number - 1])}[/]", highlight=False)
 
     def ended(self) -> None:
-        """As above."""
+        """See Stage."""
         self._over = True
         self._live.refresh()
 
     def balances(self, balances: Mapping[Account, Balance]) -> None:
-        """As above."""
+        """See Stage."""
         self._balances = balances
         self._live.refresh()
 
     def request(self, seen: Seen) -> None:
-        """As above."""
+        """See Stage."""
         if seen.account:
             self._requests.setdefault(seen.account, []).append(seen.status)
         colour = "green" if seen.status == 200 else "red"
@@ -135,7 +135,7 @@ class LiveStage(Stage):
         return Group(self._table(), self._progress())
 
     def _progress(self) -> RenderableType:
-        """Where in the play we are."""
+        """The progress through the scenes."""
         words = Text("  ")
         for number, title in enumerate(self._titles, start=1):
             mark, style = "·", "dim"
@@ -181,6 +181,6 @@ def _clock(seconds: int) -> str:
 
 
 def stage_for(console: Console, titles: Sequence[str]) -> Stage:
-    """The live one where it can be drawn."""
+    """Return a live stage if the console supports it."""
     live = console.is_terminal and not console.is_dumb_terminal
     return LiveStage(console, titles) if live else Stage(console, titles)

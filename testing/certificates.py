@@ -1,4 +1,4 @@
-"""Certificates for the tests, as an operator has them: in files, signed by a CA that is made on the spot."""
+"""Certificates in files, signed by a CA of the tests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 PATIENCE = 10.0
-"""Seconds for a handshake."""
+"""Seconds to wait for a handshake."""
 
 
 class Pair(NamedTuple):
-    """A certificate with its chain, and its key, both in PEM."""
+    """A certificate with its chain, and its key, in PEM."""
 
     certificate: bytes
     key: bytes
 
     def write(self, directory: Path, name: str = "tls") -> tuple[str, str]:
-        """The paths of the two files that it now is in."""
+        """Write both to files, and return their paths."""
         certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
         certificate.write_bytes(self.certificate)
         key.write_bytes(self.key)
@@ -35,30 +35,30 @@ class Pair(NamedTuple):
 
     @property
     def der(self) -> bytes:
-        """The certificate itself, as a client gets to see it."""
+        """The certificate in DER, as a client sees it."""
         first, end, _ = self.certificate.partition(b"-----END CERTIFICATE-----\n")
         return ssl.PEM_cert_to_DER_cert((first + end).decode())
 
 
 class Authority:
-    """A CA of our own; an intermediate one, whose certificates have it in their chain, where it is `below` another."""
+    """A CA; if it is `below` another one, an intermediate CA, which is in the chain of its certificates."""
 
     def __init__(self, below: Authority | None = None) -> None:
         self._ca: trustme.CA = trustme.CA() if below is None else below._ca.create_child_ca()
         self.pem = self._ca.cert_pem.bytes()
 
     def issue(self, *names: str) -> Pair:
-        """A new certificate for these names and addresses."""
+        """Issue a certificate for these names and addresses."""
         issued = self._ca.issue_cert(*names)
         return Pair(b"".join(pem.bytes() for pem in issued.cert_chain_pems), issued.private_key_pem.bytes())
 
     def server(self) -> Pair:
-        """A new certificate for whatever serves on this machine."""
+        """Issue a certificate for servers on this machine."""
         return self.issue("localhost", "127.0.0.1")
 
     def workload(self, uri: str) -> Pair:
-        """A new certificate for a workload, as a mesh issues them: its identity is a URI, and it has no other name."""
-        # trustme knows names, addresses and mailboxes, and no URIs.
+        """Issue a certificate for a workload, as a mesh does: its only name is a URI."""
+        # trustme has no URIs.
         issuer = x509.load_pem_x509_certificate(self.pem)
         signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)
@@ -90,24 +90,22 @@ class Authority:
         )
 
     def write(self, directory: Path, name: str = "ca") -> str:
-        """The path of the file that its own certificate now is in."""
+        """Write its certificate to a file, and return the path."""
         path = directory / f"{name}.crt"
         path.write_bytes(self.pem)
         return str(path)
 
     def channel(self, client: Pair | None = None) -> grpc.ChannelCredentials:
-        """What a gRPC client needs that trusts this CA, and maybe shows a certificate."""
+        """Return the credentials of a gRPC client that trusts this CA, maybe with a certificate."""
         certificate, key = client or (None, None)
         return grpc.ssl_channel_credentials(self.pem, key, certificate)
 
     def context(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-        """The same for other clients; with `version`, they speak no other."""
+        """Return the same for other clients; `version` is their only TLS version."""
         context = ssl.create_default_context(cadata=self.pem.decode())
         context.set_alpn_protocols(["h2", "http/1.1"])
         if version is not None:
-            context.set_ciphers(
-                "DEFAULT:@SECLEVEL=0"
-            )  # else OpenSSL itself would not even ask for an old version
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")  # otherwise OpenSSL refuses old versions itself
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 context.minimum_version = context.maximum_version = version
@@ -115,7 +113,7 @@ class Authority:
 
 
 def handshake(address: str, context: ssl.SSLContext, called: str = "localhost") -> tuple[bytes, str]:
-    """The certificate that a server shows to a new connection, and the version of TLS. Raises OSError. Blocks.
+    """Connect, and return the certificate of the server and the TLS version. Raises OSError. Blocks.
 
     `called` is what the client calls the server; it tells the server so where that is a name, and not an address.
     """

@@ -1,4 +1,4 @@
-"""The service within the process of a test: real gRPC, counters in memory, and a clock that stands until it is moved."""
+"""The service in the process of a test: real gRPC, counters in memory, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .waiting import PATIENCE
 
 
 class ClockedService:
-    """One that serves while it is a context. `now` is its clock, and `address` where it is asked ("127.0.0.1:43211")."""
+    """A service as a context manager. `now` is its clock, `address` its gRPC address ("127.0.0.1:43211")."""
 
     def __init__(self, rules: str, *, now: float, **settings: str) -> None:
         self.now = now

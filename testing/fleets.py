@@ -1,4 +1,4 @@
-"""Several real Redis servers that belong together: a primary with sentinels, and a Cluster."""
+"""Several real Redis servers: a primary with sentinels, and a Cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .waiting import wait_for
 
 SLOTS = 16_384
 _BUS = 10_000
-"""The servers of a Cluster talk to each other on their port and so many more."""
+"""The distance from the port of a server to that of its cluster bus."""
 
 
 class Sentinel(RedisServer):
@@ -41,7 +41,7 @@ sentinel failover-timeout mymaster 2000
 
 
 class _Fleet:
-    """Servers that are started and closed together."""
+    """Servers that are started and stopped together."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -64,7 +64,7 @@ class _Fleet:
 
 
 class RedisSentinels(_Fleet):
-    """A primary, a replica, and three sentinels, two of which have to agree."""
+    """A primary, a replica, and three sentinels with a quorum of two."""
 
     primary: RedisServer
     replica: RedisServer
@@ -90,15 +90,15 @@ class RedisSentinels(_Fleet):
 
     @property
     def url(self) -> str:
-        """As in REDIS_URL: the name of the master, and the sentinels."""
+        """Their address for REDIS_URL: the name of the master, and the sentinels."""
         return ",".join(["mymaster", *(sentinel.address for sentinel in self.sentinels)])
 
     def addresses(self) -> list[tuple[str, int]]:
-        """Of the sentinels."""
+        """The ports of the sentinels."""
         return [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
 
     def master_port(self) -> int:
-        """The port of the primary, as the sentinels have it now."""
+        """Return the port of the primary, according to the sentinels."""
         return int(self.sentinels[0].cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster").splitlines()[1])
 
 
@@ -117,8 +117,8 @@ class _ClusterServer(RedisServer):
             *super()._arguments(),
             *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
             *("--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"),
-            *("--cluster-require-full-coverage", "no"),  # the others go on while one is away
-            # A replica does not ask how long it was cut off: these servers live for a minute, under load.
+            *("--cluster-require-full-coverage", "no"),  # the others serve while one is away
+            # A replica may fail over however long it was cut off: these servers run for a minute, under load.
             *("--cluster-replica-validity-factor", "0"),
         ]
 
@@ -143,19 +143,19 @@ class RedisCluster(_Fleet):
 
     @property
     def url(self) -> str:
-        """As in REDIS_URL: all servers."""
+        """Their address for REDIS_URL: all servers."""
         return ",".join(server.address for server in self.servers)
 
     def addresses(self) -> list[tuple[str, int]]:
-        """Of all servers."""
+        """The ports of all servers."""
         return [("127.0.0.1", server.port) for server in self.servers]
 
     def primaries(self) -> list[RedisServer]:
-        """Those that are primaries now."""
+        """The current primaries."""
         return [server for server in self.servers if "role:master" in server.cli("INFO", "replication")]
 
     def owner(self, slot: int) -> RedisServer:
-        """The primary that has a slot, as the first server has it."""
+        """Return the primary of a slot, according to the first server."""
         for line in self.servers[0].cli("CLUSTER", "NODES").splitlines():
             _, address, flags, _, _, _, _, _, *slots = line.split()
             ranges = [part.partition("-") for part in slots if not part.startswith("[")]
@@ -164,21 +164,21 @@ class RedisCluster(_Fleet):
         raise AssertionError(f"nobody has slot {slot}")
 
     def at(self, port: int) -> RedisServer:
-        """The server at a port."""
+        """Return the server at a port."""
         return next(server for server in self.servers if server.port == port)
 
     def flush(self) -> None:
-        """Leave nothing in it."""
+        """Delete everything."""
         for server in self.primaries():
             server.cli("FLUSHALL")
 
     def configure(self, name: str, value: str) -> None:
-        """CONFIG SET on every server."""
+        """Run CONFIG SET on every server."""
         for server in self.servers:
             server.cli("CONFIG", "SET", name, value)
 
     def wait_until_whole(self) -> None:
-        """Until all servers agree that all are there and have all slots, and the replicas are in step."""
+        """Wait until all servers see all others and all slots, and the replicas are in sync."""
         for server in self.servers:
             wait_for("the Cluster is whole", partial(self._is_well, server), patience=60)
         assert len(self.primaries()) == self._primaries
@@ -194,10 +194,10 @@ class RedisCluster(_Fleet):
             )
         )
 
-    # A slot on its way from one server to another.
+    # Migration of a slot.
 
     def begin_to_move(self, slot: int) -> tuple[RedisServer, RedisServer]:
-        """From its owner to another primary; both. From now on keys that are not there are asked for over there."""
+        """Begin to migrate a slot, and return both primaries. The owner redirects requests for missing keys."""
         source = self.owner(slot)
         target = next(server for server in self.primaries() if server is not source)
         target.cli("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source.cli("CLUSTER", "MYID"))
@@ -205,7 +205,7 @@ class RedisCluster(_Fleet):
         return source, target
 
     def move_keys(self, slot: int, source: RedisServer, target: RedisServer, most: int = 10) -> int:
-        """Some of its keys; how many these were."""
+        """Migrate some of its keys, and return their number."""
         keys = source.cli("CLUSTER", "GETKEYSINSLOT", str(slot), str(most)).split()
         if keys:
             moved = source.cli("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
@@ -213,13 +213,13 @@ class RedisCluster(_Fleet):
         return len(keys)
 
     def end_move(self, slot: int, target: RedisServer) -> None:
-        """Tell all primaries, the new owner first."""
+        """End the migration on all primaries, the new owner first."""
         name = target.cli("CLUSTER", "MYID")
         for server in sorted(self.primaries(), key=lambda server: server is not target):
             assert "OK" == server.cli("CLUSTER", "SETSLOT", str(slot), "NODE", name)
 
     def move(self, slot: int) -> None:
-        """All of it."""
+        """Migrate a whole slot."""
         source, target = self.begin_to_move(slot)
         while self.move_keys(slot, source, target):
             pass

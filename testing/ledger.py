@@ -1,4 +1,4 @@
-"""Load with exact books: every charge that was handed over must be in the store in the end, once."""
+"""Load with exact accounts: every charge must be in the store once in the end."""
 
 from __future__ import annotations
 
@@ -55,28 +55,28 @@ TREE = RuleTree(
 
 @dataclass
 class Outcome:
-    """What a run under a fault came to."""
+    """The result of a run with a fault."""
 
     answered: Counter[str] = field(default_factory=Counter)
     charged: Counter[str] = field(default_factory=Counter)
-    """What was handed over, by team."""
+    """The charges, by team."""
     latencies: list[float] = field(default_factory=list)
     recovered_in: float = 0.0
-    """Seconds from the end of the fault until everything was written and the circuit closed."""
+    """Seconds from the end of the fault until everything was written and the circuit was closed."""
     lost: int = 0
     doubled: int = 0
 
     def p99(self) -> float:
-        """Seconds within which 99 of 100 callers had their answer."""
+        """The 99th percentile of latency in seconds."""
         return sorted(self.latencies)[int(len(self.latencies) * 0.99)] if self.latencies else 0.0
 
 
 REPORT: list[tuple[str, Outcome]] = []
-"""What the runs of this session came to, by fault; conftest.py writes them down."""
+"""The results of this session, by fault; conftest.py writes them to a file."""
 
 
 def table(report: list[tuple[str, Outcome]]) -> str:
-    """The report as a Markdown table."""
+    """Return the report as a Markdown table."""
     lines = [
         "| fault | requests | answered with an error | charges lost | counted twice | p99 of an answer | settled after |",
         "|---|---|---|---|---|---|---|",
@@ -92,9 +92,9 @@ def table(report: list[tuple[str, Outcome]]) -> str:
 
 
 class Bench:
-    """The service as it counts in a Redis, all layers included, without a transport.
+    """The service with all store layers in front of Redis, without a transport.
 
-    Redis is at a URL, or behind a store. `books`: see balance. As many `teams` are charged.
+    Redis is at a URL, or behind a given store. `books`: see balance. `teams` is the number of charged teams.
     """
 
     def __init__(
@@ -119,17 +119,17 @@ class Bench:
         self.service.use(TREE)
 
     async def start(self) -> None:
-        """Reach Redis."""
+        """Connect to Redis."""
         await self.store.start()
 
     async def close(self) -> None:
-        """Finish and close."""
+        """Finish, and close."""
         await self.store.close()
 
     async def run(
         self, fault: Callable[[], Awaitable[None]], *, callers: int = 20, pause: float = 0.002, least: int = 0
     ) -> Outcome:
-        """Charge without a pause while `fault` goes on; then wait until all is settled."""
+        """Charge without pauses during `fault`; then wait until everything is settled."""
         outcome = Outcome()
         stop = asyncio.Event()
 
@@ -161,7 +161,7 @@ class Bench:
         return outcome
 
     async def settled(self, patience: float = 30) -> None:
-        """Wait until nothing is under way, the journal is empty and the circuit closed."""
+        """Wait until nothing is in flight, the journal is empty and the circuit is closed."""
         async with asyncio.timeout(patience):
             while True:
                 await self.settling._in_flight.drained()
@@ -170,7 +170,7 @@ class Bench:
                 await asyncio.wait([self.settling._recovering])
 
     async def balance(self, outcome: Outcome) -> Outcome:
-        """Compare the counters with what was handed over: what is missing was lost, what is too much counted twice.
+        """Compare the counters with the charges: missing charges are lost, excess ones were counted twice.
 
         The counters are read at `books`, which is Redis itself where a proxy stands before it.
         """

@@ -1,4 +1,4 @@
-"""A TCP proxy of ours, which can cut connections at any byte, hold back what passes through it, and forget connections."""
+"""A TCP proxy that can cut connections at any byte, delay data, and forget connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 
 
 class Proxy:
-    """Passes connections on to 127.0.0.1:`target`, from 127.0.0.1:`port`; new ones to a new target.
+    """Forwards connections from 127.0.0.1:`port` to 127.0.0.1:`target`; a new target applies to new connections.
 
     `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections; `cut_requests_after`
     likewise on the way there. `delay` seconds pass before bytes go on in either direction. As a firewall does, it forgets a
@@ -27,9 +27,9 @@ class Proxy:
         self.delay = 0.0
         self.forgets_after: float | None = None
         self.forgotten = 0
-        """How many connections it has forgotten."""
+        """The number of forgotten connections."""
         self._seen: dict[asyncio.StreamWriter, float] = {}
-        """When something last passed by an end, in the loop's time."""
+        """The time of the last data of a connection's end, by the loop's clock."""
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -37,7 +37,7 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Cut every connection, and listen no more."""
+        """Cut every connection, and stop listening."""
         assert self._server is not None
         self._server.close()
         self.cut_all()
@@ -45,13 +45,13 @@ class Proxy:
             await asyncio.wait(self._passing)
 
     def cut_all(self) -> None:
-        """Cut every connection that there is now."""
+        """Cut every open connection."""
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
 
     def forget_all(self) -> None:
-        """Forget every connection that there is now."""
+        """Forget every open connection."""
         self._seen = dict.fromkeys(self._writers, -math.inf)
 
     def _knows(self, ends: set[asyncio.StreamWriter]) -> bool:
@@ -93,7 +93,7 @@ class Proxy:
         *,
         reply: bool,
     ) -> None:
-        """Each piece goes on `delay` after it came, whatever is on its way before it."""
+        """Forward each piece of data `delay` after its arrival."""
         loop = asyncio.get_running_loop()
         in_flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 

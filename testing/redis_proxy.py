@@ -1,4 +1,4 @@
-"""Envoy's redis_proxy before several Redis servers: it spreads keys over them, and says nothing of it."""
+"""Envoy's redis_proxy in front of several Redis servers: it spreads keys over them, transparently."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .servers import RedisServer
 
 
 class RedisProxy:
-    """A running one; `port` is where clients connect to.
+    """A running proxy; clients connect to `port`.
 
-    With `hash_tags` it hashes the text between a key's first braces, else all of the key, as it does by default.
+    With `hash_tags` it hashes the text between a key's first braces; by default the whole key.
     """
 
     def __init__(self, servers: Sequence[RedisServer], *, hash_tags: bool = False) -> None:
@@ -42,7 +42,7 @@ class RedisProxy:
 
     @property
     def url(self) -> str:
-        """As in REDIS_URL."""
+        """Its address for REDIS_URL."""
         return f"redis://127.0.0.1:{self.port}"
 
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests: started on free ports, stopped by the process that was started."""
+"""Real Redis servers on free ports, stopped by their process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 PATIENCE = 15.0
-"""Seconds until a server that does not answer is given up; only a failing test ever waits for so long."""
+"""Seconds to wait for a server; only a failing test waits that long."""
 
 _ATTEMPTS = 10
 _ROUND = 0.01
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now. Somebody else may take it before its user does."""
+    """Return a free TCP port of 127.0.0.1. Another process may take it before it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class TlsFiles(NamedTuple):
-    """The paths of a server's certificate, its key, and the CA that its clients must have a certificate of, if any."""
+    """The paths of a server's certificate, its key, and the CA of its clients, if it requires certificates."""
 
     certificate: str
     key: str
@@ -36,7 +36,7 @@ class TlsFiles(NamedTuple):
 
 
 class RedisServer:
-    """A redis-server of our own, which keeps nothing on disk.
+    """A redis-server that keeps nothing on disk.
 
     It listens on 127.0.0.1:`port`, with TLS where there is `tls`, and on `unixsocket`. `options` are redis-server's own
     ("--maxmemory", "1mb"). After `stop`, `start` brings an empty one up at the same places.
@@ -47,7 +47,7 @@ class RedisServer:
         self._password = password
         self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
-        # Not pytest's tmp_path: the path of a socket is cut at 104 bytes on some systems.
+        # Not pytest's tmp_path: some systems limit the path of a socket to 104 bytes.
         self._directory = Path(tempfile.mkdtemp(prefix="redis-"))
         self.unixsocket = self._directory / "redis.sock"
         self.port = 0
@@ -67,12 +67,12 @@ class RedisServer:
 
     @property
     def address(self) -> str:
-        """ "127.0.0.1:43211", as in REDIS_URL."""
+        """ "127.0.0.1:43211", for REDIS_URL."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """ "redis://127.0.0.1:43211", with the password where it has one."""
+        """ "redis://127.0.0.1:43211", with the password if it has one."""
         scheme = "rediss" if self._tls else "redis"
         return (
             f"{scheme}://:{self._password}@{self.address}" if self._password else f"{scheme}://{self.address}"
@@ -80,15 +80,15 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        """Of the running server, for tests that pause it."""
+        """The id of its process, for tests that pause it."""
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
     def start(self) -> None:
-        """Return as soon as it answers. Raises RuntimeError, with the server's log, where it does not."""
+        """Start, and return when it answers. Raises RuntimeError with the server's log if it does not."""
         again = self.port
         for _ in range(1 if again else _ATTEMPTS):
-            # A free port may be taken by another process before redis-server has it: then this one ends, and we go on.
+            # Another process may take the free port first: then this redis-server exits, and the next attempt follows.
             self.port = again or self._choose_port()
             self._process = self._launch()
             if self._answers():
@@ -97,14 +97,14 @@ class RedisServer:
         raise RuntimeError(f"redis-server does not start:\n{self._log.read_text(errors='backslashreplace')}")
 
     def kill(self) -> None:
-        """End it at once, without a chance to do anything about it."""
+        """Kill it."""
         assert self._process is not None, "the server is not running"
         self._process.kill()
         self._process.wait()
         self._process = None
 
     def stop(self) -> None:
-        """End it; nothing where it does not run."""
+        """Stop it, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -116,12 +116,12 @@ class RedisServer:
             process.wait()
 
     def close(self) -> None:
-        """Stop it for good."""
+        """Stop it, and remove its files."""
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def cli(self, *arguments: str) -> str:
-        """What `redis-cli ARGUMENTS` prints; an error reply is printed, too."""
+        """Return the output of `redis-cli ARGUMENTS`, including error replies."""
         environment = {**os.environ, "REDISCLI_AUTH": self._password} if self._password else None
         done = subprocess.run(
             ["redis-cli", "-s", str(self.unixsocket), *arguments],
@@ -168,7 +168,7 @@ class RedisServer:
         return [*(word for pair in settings.items() for word in pair), *self._options]
 
     def _answers(self) -> bool:
-        """Whether it came up. Asks over its unix socket: who answers on the port may be somebody else."""
+        """Return whether it started. Pings its Unix socket, because another process may have the port."""
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The service as it is deployed: a process, configured by its environment, spoken to over its ports."""
+"""The service as deployed: a process, configured by its environment, tested through its ports."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 REPOSITORY = Path(__file__).parents[1]
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
-"""What the process gets from the environment of the tests, where nothing may configure it by accident."""
+"""The variables that the process inherits from the tests; no other variable configures it by accident."""
 
 FREE_PORTS = {"GRPC_PORT": "0", "PORT": "0", "DEBUG_PORT": "0", "PROMETHEUS_ADDR": "127.0.0.1:0"}
-"""Ports that the system chooses; the log line "serving" says which."""
+"""Settings for free ports; the log line "serving" has them."""
 
 
 LOG = {"LOG_LEVEL": "info", "LOG_FORMAT": "json"}
-"""How the service logs, so that tests can read it."""
+"""Settings for a log that tests can parse."""
 
 PATIENT = {"REDIS_TIMEOUT": "10s", "STORE_ANSWER_DEADLINE": "10s"}
-"""Redis is waited for, so that a slow machine fails no test that is about something else."""
+"""Settings for long waits for Redis, so that a slow machine does not fail unrelated tests."""
 
 
 def port_of(address: str) -> int:
-    """The port of "127.0.0.1:43211"."""
+    """Return the port of "127.0.0.1:43211"."""
     return int(address.rpartition(":")[2])
 
 
 def inherited() -> dict[str, str]:
-    """What every process of ours gets from the environment."""
+    """Return the environment that every process inherits."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
 class Ended(NamedTuple):
-    """A command that has come to its end: its exit code, and what it has written."""
+    """A finished command: its exit code and output."""
 
     code: int
     out: str
@@ -62,7 +62,7 @@ class Ended(NamedTuple):
 
 
 def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
-    """`ratelimit-service ARGUMENTS`, with FREE_PORTS and `environment`, waited for until it ends by itself."""
+    """Run `ratelimit-service ARGUMENTS` with FREE_PORTS and `environment`, and wait for its end."""
     done = subprocess.run(
         (*COMMAND, *arguments),
         cwd=REPOSITORY,
@@ -77,7 +77,7 @@ def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
 
 
 class Serving:
-    """A `ratelimit-service serve` that has been started, with `environment` beside what a process needs in any case.
+    """A started `ratelimit-service serve`, with `environment` in addition to what every process needs.
 
     `command` is what starts it. `stdout` is an open file descriptor.
     """
@@ -114,7 +114,7 @@ class Serving:
 
     @contextmanager
     def log_unread(self) -> Iterator[None]:
-        """Meanwhile nobody reads the log, and the pipe that it goes to has room for a few lines only."""
+        """Stop reading the log meanwhile; its pipe has room for a few lines only."""
         assert self._process.stderr is not None
         fcntl.fcntl(self._process.stderr, fcntl.F_SETPIPE_SZ, 4_096)
         self._reading.clear()
@@ -125,23 +125,23 @@ class Serving:
 
     @property
     def log(self) -> str:
-        """Everything that it has logged, as it was written."""
+        """The log so far."""
         return "".join(self._lines)
 
     def everything(self) -> list[dict[str, Any]]:
-        """All logged events, where LOG_FORMAT is json."""
+        """All logged events, with LOG_FORMAT=json."""
         return [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
 
     def events(self, message: str) -> list[dict[str, Any]]:
-        """The logged events with this message, in their order."""
+        """Return the logged events with this message."""
         return [event for event in self.everything() if event.get("@message") == message]
 
     def wait_for_event(self, message: str) -> dict[str, Any]:
-        """The first logged event with this message, which may be yet to come."""
+        """Wait for and return the first logged event with this message."""
         return self._wait_for(f"an event {message!r} in the log", lambda: self.events(message))[0]
 
     def wait_for_text(self, pattern: str) -> str:
-        """What the first group of a pattern matches in the log, at once or later."""
+        """Wait for a pattern in the log, and return its first group."""
         found: list[str] = self._wait_for(f"{pattern!r} in the log", lambda: re.findall(pattern, self.log))
         return found[0]
 
@@ -160,12 +160,12 @@ class Serving:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is running."""
         return self._process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
@@ -173,19 +173,19 @@ class Serving:
         self._process.send_signal(number)
 
     def ended(self) -> int:
-        """Wait until it has ended, and return its exit code; that of a signal is negative."""
+        """Wait for its end, and return the exit code, negative for a signal."""
         try:
             return self._process.wait(timeout=30)
         finally:
             self.kill()
 
     def stop(self) -> int:
-        """Ask it to end (SIGTERM), and return the code that it ends with."""
+        """Send SIGTERM, and return the exit code."""
         self.signal(signal.SIGTERM)
         return self.ended()
 
     def kill(self) -> None:
-        """End it in any case; nothing where it has ended already."""
+        """Kill it, if it runs."""
         self._process.kill()
         self._process.wait()
         self._reading.set()
@@ -193,7 +193,7 @@ class Serving:
 
 
 class Service(Serving):
-    """One that serves. `grpc`, `http`, `debug` and `metrics` are the addresses ("127.0.0.1:43211") that it has opened.
+    """A serving service. `grpc`, `http`, `debug` and `metrics` are its addresses ("127.0.0.1:43211").
 
     `store` is where it counts.
     """
@@ -225,23 +225,23 @@ class Service(Serving):
         self.kill()
 
     def health(self) -> tuple[int, str]:
-        """The status and the body of /healthcheck."""
+        """Return the status and the body of /healthcheck."""
         answer = httpx.get(f"http://{self.http}/healthcheck", trust_env=False)
         return answer.status_code, answer.text.strip()
 
     def metric(self, name: str) -> float:
-        """The value of a metric that has no labels, as Prometheus would scrape it."""
+        """Return the value of a metric without labels."""
         lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def metric_sum(self, name: str) -> float:
-        """The sum of all series of a metric."""
+        """Return the sum of all series of a metric."""
         lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
 
 
 class Caller:
-    """A gateway, as far as the service can tell."""
+    """A client that behaves like a gateway."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._call = channel.unary_unary(
@@ -253,7 +253,7 @@ class Caller:
     def ask(
         self, domain: str, key: str, value: str | bytes, *, hits: int | None = 0, timeout: float = 10
     ) -> pb.RateLimitResponse:
-        """One call about one entry. Without hits (None) it brings no hits_addend, and counts 1."""
+        """Send a request with one entry. None sends no hits_addend, which counts 1."""
         request = pb.RateLimitRequest(domain=domain)
         descriptor = request.descriptors.add()
         descriptor.entries.add(key=key.encode(), value=value if isinstance(value, bytes) else value.encode())
@@ -263,11 +263,11 @@ class Caller:
         return answer
 
     def limit(self, domain: str, key: str, value: str) -> int:
-        """The limit that is in force, 0 for none; asking counts nothing."""
+        """Return the limit in force by a check; 0 for none."""
         return self.ask(domain, key, value).statuses[0].current_limit.requests_per_unit
 
     def status(self, domain: str, key: str, value: str) -> str:
-        """The name of the gRPC status that a check gets: "OK", "UNAVAILABLE"."""
+        """Return the name of the gRPC status of a check: "OK", "UNAVAILABLE"."""
         try:
             self.ask(domain, key, value)
         except grpc.RpcError as error:
@@ -277,13 +277,13 @@ class Caller:
 
 @contextmanager
 def calling(address: str) -> Iterator[Caller]:
-    """A caller of the service at an address ("127.0.0.1:43211", "unix:/run/ratelimit.sock")."""
+    """Open a caller of the service at an address ("127.0.0.1:43211", "unix:/run/ratelimit.sock")."""
     with grpc.insecure_channel(address) as channel:
         yield Caller(channel)
 
 
 class ConfigMapMount:
-    """A directory in which kubelet keeps the files of a ConfigMap.
+    """A directory with the files of a ConfigMap, as kubelet writes them.
 
     `config.yaml` is a link to `..data/config.yaml`, and `..data` to a directory named after the time. An
     update writes another such directory, and swaps `..data` in one rename.
@@ -298,7 +298,7 @@ class ConfigMapMount:
             (directory / name).symlink_to(Path("..data", name))
 
     def update(self, files: Mapping[str, str]) -> None:
-        """Swap to another version of the same files."""
+        """Swap in another version of the files."""
         data = self.directory / "..data"
         before = data.resolve() if data.is_symlink() else None
         self._versions += 1

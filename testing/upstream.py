@@ -1,4 +1,4 @@
-"""A mock of an LLM provider: OpenAI-style chat completions which cost what the request asks them to cost."""
+"""A mock LLM provider: OpenAI-style chat completions whose cost the request chooses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_TOKENS = 40
 
 
 class MockLlm:
-    """A provider on a port of its own (`port`), served by a thread.
+    """A provider on its own port (`port`), served by a thread.
 
     `cost` says, by the body of a request, what the reply costs in total (default: always 40); a header `x-mock-tokens`
     says it for that request, and `x-mock-prompt-tokens` how much of it is the prompt (default a quarter). `x-mock-together: N` holds the reply back until N such
@@ -57,7 +57,7 @@ class MockLlm:
         return JSONResponse({"object": "chat.completion", "choices": [choice], "usage": usage})
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop it, and wait for its end."""
         self._server.should_exit = True
         self._server.force_exit = True
         self._thread.join(timeout=10)
