@@ -216,10 +216,11 @@ class App:
         self.health.set("config", self._ready_without_rules)
         if self._settings.backend_type == "memory":
             await self.store.start()
-            await self.amended.try_to_follow()
         else:
             self.health.set(self._settings.backend_type, False)
+        self.background.keep("amendments", self.amended.run)
         watcher = await self._start_rules()
+        await self.amended.first_try()
         if self._decision_log is not None:
             self._decision_log.start()
         for port in self._ports:
@@ -232,7 +233,6 @@ class App:
             )
         if self._control_planes is not None:
             self._control_planes.keep(self.background)
-        self.background.keep("amendments", self.amended.run)
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self._settings.backend_type == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"

@@ -36,6 +36,9 @@ _TIDIED_EVERY = 60.0
 _KEPT = 3_600
 """Seconds after its end until an amendment is removed: clocks differ, and people look at what has just ended."""
 
+_FIRST_TRY = 2.0
+"""Seconds for which a start waits for the first look."""
+
 _GIVEN_UP_AFTER = 40
 """Looks that fail after which a new replica serves without having read the amendments, while its store does count."""
 
@@ -99,6 +102,7 @@ class Follower:
         self._failures = 0
         self.ready = False
         """Whether there is something to go by: the store was read, or it is not to be expected that it will be."""
+        self._tried = asyncio.Event()
         self._tidied = clock()
         self._looking = asyncio.Lock()
         self._log = structlog.get_logger("ratelimit_service.amendments")
@@ -123,10 +127,16 @@ class Follower:
         """Return how many amendments are not in force because only a later version of the service knows their kind."""
         return self._unreadable
 
+    async def first_try(self) -> None:
+        """Wait until the store was read, or could not be: a replica serves its first call by the amendments."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._tried.wait(), _FIRST_TRY)
+
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
             await self.try_to_follow()
+            self._tried.set()
             await asyncio.sleep(EVERY)
 
     async def try_to_follow(self) -> None:

@@ -179,8 +179,10 @@ class Operations:
 
         With `edits`, as it would be with them: for the preview of a change.
         """
-        match = self._match(domain, entries)
-        if match is None or not match.rule.limits:
+        tree = self._tree()
+        rules = tree.domains.get(domain) if tree is not None else None
+        match = rules.match(entries) if rules is not None else None
+        if rules is None or match is None or not match.rule.limits:
             return None
         now = int(self._now())
         instead = {
@@ -189,7 +191,7 @@ class Operations:
             else None
             for edit in edits
         }
-        stack = self._amendments.find(domain, self._entries_of_bucket(domain, entries), instead)
+        stack = self._amendments.find(domain, rules.entries_of_bucket(entries), rules.limits, instead)
         bucket = keys.bucket(self._prefix, keys.domain_text(domain), match.bucket_entries)
         windows = []
         for limit in match.rule.limits:
@@ -252,11 +254,6 @@ class Operations:
     def _match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
         tree = self._tree()
         return tree.match(domain, entries) if tree is not None else None
-
-    def _entries_of_bucket(self, domain: str, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        tree = self._tree()
-        rules = tree.domains.get(domain) if tree is not None else None
-        return rules.entries_of_bucket(entries) if rules is not None else entries
 
     def _markers_of(self, target: Target, counters: Iterable[str]) -> list[str]:
         """Return the keys of the markers of counters: their thresholds are to be reported again."""

@@ -81,13 +81,14 @@ async def _serve(settings: Settings, writer: LineWriter) -> None:
 def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "") -> int:
     """Load files as `serve` does, print every mistake, and return the exit code."""
     errors: Sequence[Problem] = ()
-    rules = domains = 0
+    rules = domains = limits = 0
     try:
         contents = files.read(files.named(paths), ", ".join(map(str, paths)), domain)
         loaded = load_rules(contents, merge_domains=merge_domains)
         warnings = loaded.warnings
         tree = RuleTree(loaded.domains)
         rules, domains = len(tree.rules), len(tree.domains)
+        limits = sum(len(each.limits) for each in loaded.domains)
     except InvalidRules as error:
         errors, warnings = error.problems, error.warnings
     for problem in errors:
@@ -96,7 +97,8 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, do
         print(f"{'error' if strict else 'warning'}: {printable(str(problem))}")
     if errors or (strict and warnings):
         return 1
-    print(f"ok: {_count(rules, 'rule')} in {_count(domains, 'domain')}")
+    data = f", and {_count(limits, 'limit')} as data" if limits else ""
+    print(f"ok: {_count(rules, 'rule')} in {_count(domains, 'domain')}{data}")
     return 0
 
 
@@ -116,9 +118,10 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
         return 1
     for problem in warnings:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
-    sys.stdout.buffer.write("---\n".join(map(native.write, contents.documents)).encode())
+    documents = [document for document in contents.documents if document.rows is None]
+    sys.stdout.buffer.write("---\n".join(map(native.write, documents)).encode())
     sys.stdout.flush()
-    if len(contents.documents) > 1:
+    if len(documents) > 1:
         note = "each document is a configuration: put it into a file of its own, because only the first document of a file is read"
         print(f"note: {note}", file=sys.stderr)
     return 0

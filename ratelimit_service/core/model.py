@@ -9,9 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .record import record
+
+if TYPE_CHECKING:
+    from .amendments.model import Amendment
 
 UINT32_MAX = 2**32 - 1
 """The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
@@ -169,6 +172,8 @@ class DomainRules:
     error_details: str = ""
     """As in Rule, for a refusal that is not due to a limit."""
     source: str = ""
+    limits: tuple[Amendment, ...] = ()
+    """Limits as data (rules/data.py): overrides that rank below those of operators."""
 
 
 class Entry(NamedTuple):

@@ -126,15 +126,16 @@ class Planner:
 
     def _held(self, request: Request) -> dict[int, Held]:
         """Return what amends each descriptor of a request, by the index of the descriptor."""
-        if not self._amendments.version_of(request.domain):  # there have never been any
-            return {}
         domain = self._tree.domains.get(request.domain) if self._tree is not None else None
+        data = domain.limits if domain is not None else None
+        if data is None and not self._amendments.version_of(request.domain):  # there have never been any
+            return {}
         found = {}
         for index, descriptor in enumerate(request.descriptors):
             entries = descriptor.entries
             if domain is not None and descriptor.override is None:
                 entries = domain.entries_of_bucket(entries)
-            stack = self._amendments.find(request.domain, entries)
+            stack = self._amendments.find(request.domain, entries, data)
             if stack is not UNAMENDED:
                 found[index] = Held(stack, descriptor.override)
         return found

@@ -76,11 +76,14 @@ def _config_lines(
 
 
 def _policies(domain: Domain) -> str:
-    """Return what else than limits refuses requests of the domain; empty if nothing does."""
-    if not (domain.deny_unmatched or domain.required_keys):
-        return ""
-    keys = ", ".join(map(show, domain.required_keys)) or "none"
-    return f"unmatched: {'deny' if domain.deny_unmatched else 'allow'}, required_keys: {keys}"
+    """Return what the domain has beside its rules; empty if that is nothing."""
+    policies = []
+    if domain.deny_unmatched or domain.required_keys:
+        keys = ", ".join(map(show, domain.required_keys)) or "none"
+        policies.append(f"unmatched: {'deny' if domain.deny_unmatched else 'allow'}, required_keys: {keys}")
+    if domain.limits is not None:
+        policies.append(f"limits as data: {len(domain.limits)}")
+    return ", ".join(policies)
 
 
 def _rule_line(rule: Rule, limit: Limit) -> str:

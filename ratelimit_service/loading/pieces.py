@@ -15,6 +15,8 @@ from dataclasses import fields, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
+from ..core.amendments.model import Amendment, Kind
+from ..core.amendments.target import Target, TargetEntry
 from ..core.errors import InvalidRules, Problem
 from ..core.model import Calendar, DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ..core.rules.reader import Loaded
@@ -46,7 +48,11 @@ _DATACLASSES = (Rule, DescriptorRule, DomainRules, Limit)
 _FIELDS = {each: tuple([field.name for field in fields(each) if field.init]) for each in _DATACLASSES}
 _KNOWN = {
     (each.__module__, each.__qualname__): each
-    for each in (*_DATACLASSES, StatKey, Window, Calendar, Unit, Problem, End)
+    for each in (
+        *_DATACLASSES,
+        *(StatKey, Window, Calendar, Unit, Problem, End),
+        *(Amendment, Kind, Target, TargetEntry),
+    )
 }
 
 
@@ -56,7 +62,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """See pickle.Pickler."""
         kind = type(obj)
-        if kind is Unit:
+        if kind is Unit or kind is Kind:
             return kind, (obj.value,)
         names = _FIELDS.get(kind)
         return NotImplemented if names is None else (kind, tuple([getattr(obj, name) for name in names]))
@@ -112,7 +118,9 @@ def _with_end(
 def _flattened(domains: Iterable[DomainRules]) -> Iterator[tuple[object, int]]:
     for domain in domains:
         yield from _flattened_descriptors(domain.descriptors)
-        yield replace(domain, descriptors=()), len(domain.descriptors)
+        for limit in domain.limits:
+            yield limit, 0
+        yield replace(domain, descriptors=(), limits=()), len(domain.descriptors) + len(domain.limits)
 
 
 def _flattened_descriptors(descriptors: Iterable[DescriptorRule]) -> Iterator[tuple[object, int]]:
@@ -154,7 +162,8 @@ class Assembly:
             children = tuple(items[-number:])
             del items[-number:]
             if isinstance(item, DomainRules):
-                item = replace(item, descriptors=children)
+                limits = tuple([child for child in children if isinstance(child, Amendment)])
+                item = replace(item, descriptors=children[: len(children) - len(limits)], limits=limits)
             else:
                 item = replace(item, children=children)
         if isinstance(item, End):

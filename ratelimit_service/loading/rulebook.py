@@ -190,7 +190,9 @@ class Rulebook:
         self._observer.config_loaded(tree, time.time())
         if any(self._wrong.values()):
             self._observer.config_rejected(True)
-        self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules))
+        limits = sum(len(domain.limits) for domain in self.domains)
+        more = {"limits": limits} if limits else {}
+        self._log.info("configuration loaded", domains=len(tree.domains), rules=len(tree.rules), **more)
         await in_slices(self._observer.config_replaced())
         await in_slices(_release(released))
         return True
@@ -301,6 +303,7 @@ def _objects_of(rules: _Previous) -> Iterator[object]:
         yield from domain.nodes()
     for source in released:
         yield source
+        yield from source.limits
         pending = list(source.descriptors)
         while pending:
             descriptor = pending.pop()

@@ -21,7 +21,8 @@ from typing import NamedTuple
 from ..core.errors import InvalidRules, Problem
 from ..core.rules.document import Contents, Document
 
-_YAML = (".yaml", ".yml")
+_SUFFIXES = (".yaml", ".yml", ".csv")
+"""Of the files that a directory stands for."""
 
 
 class Found(NamedTuple):
@@ -70,7 +71,7 @@ def joined(*elements: str) -> Path:
 
 
 def named(paths: Sequence[Path]) -> Find:
-    """Return a Find for `paths`. A directory means the YAML files directly in it (CONFIG_PATH).
+    """Return a Find for `paths`. A directory means the YAML and CSV files directly in it (CONFIG_PATH).
 
     A missing path counts as a file that cannot be read, so that missing rules are an error.
     """
@@ -81,7 +82,9 @@ def _named(paths: Sequence[Path]) -> Listing:
     found = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix in _YAML and entry.is_file())
+            inside = sorted(
+                entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and entry.is_file()
+            )
             found += [Found(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
         else:
             found.append(Found(str(path), path))
@@ -186,7 +189,7 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
     rules must not go missing meanwhile.
     """
     # Imported here, because a process that leaves reading to another process needs neither.
-    from . import manifests, yaml_text
+    from . import csv_text, manifests, yaml_text
 
     documents: list[Document] = []
     problems: list[Problem] = []
@@ -202,6 +205,12 @@ def read(find: Find, where: str = "configuration", manifest_domain: str = "") ->
             except OSError as error:
                 problems.append(_problem(name, error))
                 continue
+        if path.suffix == csv_text.SUFFIX:
+            try:
+                documents.append(csv_text.read(name, text))
+            except InvalidRules as error:
+                problems += error.problems
+            continue
         found, wrong = manifests.expand(yaml_text.read_all(name, text), manifest_domain)
         documents += found
         problems += wrong

@@ -137,3 +137,15 @@ def test_it_imports_neither_the_service_nor_a_store() -> None:
     )
     rooms = {name.split(".")[1] for name in done.stdout.splitlines()[-1].split()}
     assert {"cli", "core", "loading", "observe", "runtime", "settings", "sources"} == rooms
+
+
+def test_limits_as_data_are_checked_with_the_rules(command: Command, tmp_path: Path) -> None:
+    """Counted where they are good; each mistake has its file and line."""
+    directory = write(tmp_path / "config", good=GOOD.format(domain="d"))
+    table = directory / "limits.csv"
+    table.write_text("domain,descriptor,limit\nd,team=a,5\nd,team=b,6\n")
+    said = "ok: 1 rule in 1 domain, and 2 limits as data\n"
+    assert (0, said, "") == command("check-config", str(directory))
+    table.write_text("domain,descriptor,limit\nd,team=a,5\nd,team=a,many\n")
+    said = f"error: {table}:3: limit: must be a whole number from 0 to 9007199254740991, not 'many'\n"
+    assert (1, said, "") == command("check-config", str(directory))

@@ -15,6 +15,7 @@ from ratelimit_service.core.rules.reader import Loaded, load
 from ratelimit_service.loading import pieces
 from ratelimit_service.loading.pieces import Assembly, InvalidPieces
 from ratelimit_service.loading.slices import at_once
+from ratelimit_service.sources import csv_text
 from ratelimit_service.sources.yaml_text import read
 from testing.service import REPOSITORY
 
@@ -58,6 +59,19 @@ domain: """
     rules = loaded(text + "x", text + "w")
     again = assembled(pieces.loaded(rules)).result()
     assert ["x", "w"] == [domain.name for domain in again.domains]
+    assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
+
+
+def test_limits_as_data_keep_their_order_and_their_domain() -> None:
+    """And thousands of them are many pieces, each limit a step."""
+    table = "domain,descriptor,limit\n" + "".join(f"d,user=u{number},{number}\n" for number in range(300))
+    documents = [read("d.yaml", MANY), csv_text.read("limits.csv", table.encode())]
+    rules = load([*documents, read("e.yaml", "domain: e\ndescriptors: []\n")])
+    apart = list(pieces.loaded(rules))
+    assert max(map(len, apart)) < 8_192
+    assert 600 < sum(1 for piece in apart for _ in Assembly().add(piece))
+    again = assembled(apart).result()
+    assert rules.domains[0].limits == again.domains[0].limits
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
 
 

@@ -52,6 +52,22 @@ def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None
     assert [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")] == names(files.named([tmp_path]))
 
 
+def test_tables_stand_beside_the_rules(tmp_path: Path) -> None:
+    """In a directory, by their names, and in upstream's; a table that is none is a problem with its line."""
+    (tmp_path / "limits.csv").write_text("domain,descriptor,limit\nd,user=a,5\n")
+    (tmp_path / "rules.yaml").write_text("domain: d\n")
+    for find in (
+        files.named([tmp_path]),
+        files.named([tmp_path / "limits.csv", tmp_path / "rules.yaml"]),
+        files.runtime(str(tmp_path), "", "", watch_root=True, ignore_dot_files=False),
+    ):
+        table, rules = files.read(find).documents
+        assert (2, None) == (len(table.rows or ()), rules.rows)
+    (tmp_path / "limits.csv").write_text('domain,descriptor,limit\nd,"user=a,5\n')
+    contents = files.read(files.named([tmp_path]))
+    assert [2] == [problem.line for problem in contents.problems]
+
+
 def test_files_and_directories_can_be_mixed(tmp_path: Path) -> None:
     """A file may have any name. A missing file is an error when it is read."""
     one = write(tmp_path / "one.conf")

@@ -46,7 +46,6 @@ class Amendments:
         self.version = 0
         self._by_id: dict[str, Amendment] = {}
         self._domains: dict[str, Targets] = {}
-        self._data: Mapping[str, Targets] = {}
         self._versions: dict[str, int] = {}
         """By domain, those without amendments included: a plan that found some must learn that they are gone."""
 
@@ -77,22 +76,19 @@ class Amendments:
         if amendment is not None:
             self._changed(amendment.target.domain)
 
-    def use_data(self, data: Mapping[str, Targets]) -> None:
-        """Put limits as data in force, by domain, in place of those before. They rank below every other override."""
-        before, self._data = self._data, data
-        for domain in before.keys() | data.keys():
-            self._changed(domain)
-
     def find(
-        self, domain: str, entries: tuple[Entry, ...], instead: Mapping[str, Amendment | None] | None = None
+        self,
+        domain: str,
+        entries: tuple[Entry, ...],
+        data: Targets | None = None,
+        instead: Mapping[str, Amendment | None] | None = None,
     ) -> Stack:
         """Return what amends the bucket with these entries.
 
-        `instead` has by its id what is taken to be in force in place of an amendment, or None for nothing.
+        `data` are the limits as data of the domain, which rank below all others. `instead` has by its id what is taken to be in force in place of an amendment, or None for nothing.
         """
         found = self._domains.get(domain)
-        below = self._data.get(domain)
-        if found is None and below is None and not instead:
+        if found is None and data is None and not instead:
             return UNAMENDED
         amendments = found.find(entries) if found is not None else []
         if instead:
@@ -105,8 +101,8 @@ class Amendments:
         top_ups = tuple([one for one in amendments if one.kind is Kind.TOP_UP])
         overrides = [one for one in amendments if one.kind is Kind.OVERRIDE]
         overrides.sort(key=_precedence)
-        if below is not None:
-            overrides += sorted(below.find(entries), key=_precedence)
+        if data is not None:
+            overrides += sorted(data.find(entries), key=_precedence)
         if not overrides and not top_ups:
             return UNAMENDED
         return Stack(tuple(overrides), top_ups)
@@ -144,17 +140,19 @@ def _precedence(amendment: Amendment) -> tuple[object, ...]:
 class Targets:
     """The amendments of one domain, by their targets."""
 
-    __slots__ = ("_shapes", "_whole")
+    __slots__ = ("_count", "_shapes", "_whole")
 
     def __init__(self) -> None:
+        self._count = 0
         self._whole: list[Amendment] = []
         self._shapes: dict[tuple[bytes, ...], _Shape] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._whole or self._shapes)
+    def __len__(self) -> int:
+        return self._count
 
     def put(self, amendment: Amendment) -> None:
         """Add an amendment."""
+        self._count += 1
         target = amendment.target
         if not target.entries:
             self._whole.append(amendment)
@@ -167,6 +165,7 @@ class Targets:
 
     def remove(self, amendment: Amendment) -> None:
         """Remove one that was added."""
+        self._count -= 1
         target = amendment.target
         if not target.entries:
             self._whole.remove(amendment)

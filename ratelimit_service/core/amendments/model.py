@@ -219,11 +219,14 @@ def check(change: Change) -> None:
         raise InvalidRequest("a change expects something of each of its amendments, or of none")
 
 
-def _check_window(name: str) -> None:
-    if not name:
-        return
+def known_window(name: str) -> bool:
+    """Return whether a window can be called so in a counter's key."""
     found = _window_name.fullmatch(name)
-    if found is None or found[2] not in _UNITS or found[1] == "1":
+    return found is not None and found[2] in _UNITS and found[1] != "1"
+
+
+def _check_window(name: str) -> None:
+    if name and not known_window(name):
         raise InvalidRequest(
             f"no window is called {name[:40]!r}: give it as it stands in the counter's key, such as hour, day or 15minute"
         )

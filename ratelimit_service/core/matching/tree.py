@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from ..amendments.index import Targets
+from ..amendments.model import Amendment
 from ..answers.statkeys import stat_level, stat_levels
 from ..model import DescriptorRule, DomainRules, Entry, Rule, StatKey
 from . import keys
@@ -111,6 +113,7 @@ class Domain:
         "deny_unmatched",
         "error_details",
         "error_format",
+        "limits",
         "name",
         "name_in_keys",
         "required_keys",
@@ -127,6 +130,8 @@ class Domain:
         self.zone = source.zone
         self.error_format = source.error_format
         self.error_details = source.error_details
+        self.limits: Targets | None = None
+        """The limits as data; None if there are none."""
         self._root = RuleNode()
         self.rules: tuple[Rule, ...] = ()
 
@@ -139,6 +144,14 @@ class Domain:
                 rules.append(node.rule)
             yield
         self.rules = tuple(rules)
+
+    def limit(self, limits: Iterable[Amendment]) -> Steps:
+        """Add limits as data, one at each step."""
+        for amendment in limits:
+            if self.limits is None:
+                self.limits = Targets()
+            self.limits.put(amendment)
+            yield
 
     def nodes(self) -> Iterator[RuleNode]:
         """Yield every node in the order of the file, parents before children."""
@@ -208,6 +221,7 @@ class RuleTree:
                 continue
             domain = domains[source.name] = Domain(source)
             yield from domain.grow(source.descriptors)
+            yield from domain.limit(source.limits)
         self.domains = domains
         self.rules = tuple([rule for domain in domains.values() for rule in domain.rules])
 

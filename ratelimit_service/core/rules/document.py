@@ -80,6 +80,15 @@ class Document:
     line: int = 0
     warnings: tuple[Problem, ...] = ()
     overlay: str = ""
+    rows: tuple[Row, ...] | None = None
+    """The rows of a table in place of a root: limits as data (data.py)."""
+
+
+class Row(NamedTuple):
+    """One row of a table: its line, and its fields."""
+
+    line: int
+    fields: tuple[str, ...]
 
 
 class Contents(NamedTuple):

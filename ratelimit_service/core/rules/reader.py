@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..amendments.model import Amendment
 from ..answers.statkeys import stat_level
 from ..errors import InvalidRules, Problem
 from ..model import DescriptorRule, DomainRules, Rule, StatKey
+from .data import read_data
 from .document import Document, Kind, MappingNode, ScalarNode
 from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
@@ -68,15 +70,21 @@ def load(
     report = Report()
     domains: dict[str, _Domain] = {}
     readers = []
+    tables = [document for document in documents if document.rows is not None]
     for document in documents:
         for warning in document.warnings:
             report.warn(warning)
+        if document.rows is not None:
+            continue
         fields = _root(document, report)
         if fields is not None:
             domain = _enter(document.file, fields, domains, merge_domains, budget_domains)
             readers.append(_Reader(document.file, fields, domain))
     for reader in readers:  # after the settings of all domains
         reader.descriptors()
+    rules = {name: domain.descriptors for name, domain in domains.items()}
+    for name, limits in read_data(tables, rules, report).items():
+        domains[name].limits = limits
     if not report.failed:
         for domain in domains.values():
             domain.warn()
@@ -118,6 +126,7 @@ class _Domain:
         self.required_keys: tuple[str, ...] = ()
         self.refusals = dict.fromkeys(CHOICES, "")
         self.descriptors: list[DescriptorRule] = []
+        self.limits: tuple[Amendment, ...] = ()
         self.siblings: dict[bytes, str] = {}
         self.names: set[str] = set()
         self.replaced: list[tuple[str, Fields]] = []
@@ -173,6 +182,7 @@ class _Domain:
             error_format=self.refusals["error_format"],
             error_details=self.refusals["error_details"],
             source=self.source,
+            limits=self.limits,
         )
 
 

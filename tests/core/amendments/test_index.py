@@ -86,17 +86,14 @@ def test_a_change_in_one_domain_leaves_the_version_of_another() -> None:
 def test_data_rank_below_every_override() -> None:
     """A kill switch for a domain stops the users who have a limit in a file, too."""
     amendments = Amendments()
-    targets = Targets()
-    targets.put(to("user=a", 70))
-    targets.put(to("user=*", 10))
-    amendments.use_data({"d": targets})
-    assert [70, 10] == amounts(amendments, "user=a")
+    data = Targets()
+    data.put(to("user=a", 70))
+    data.put(to("user=*", 10))
+    bucket = entries_of("user=a")
+    assert [70, 10] == [one.amount for one in amendments.find("d", bucket, data).overrides]
     amendments.put(to("*", 0))
-    assert [0, 70, 10] == amounts(amendments, "user=a")
-    version = amendments.version_of("d")
-    amendments.use_data({})
-    assert [0] == amounts(amendments, "user=a")
-    assert version < amendments.version_of("d")
+    assert [0, 70, 10] == [one.amount for one in amendments.find("d", bucket, data).overrides]
+    assert UNAMENDED == Amendments().find("d", entries_of("team=a"), data)
 
 
 def test_a_find_among_ten_thousand_takes_a_few_steps() -> None:
