@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -129,10 +130,11 @@ class Replica:
     """Metrics at its end."""
 
     def look(self, at: float) -> None:
-        """Take a sample."""
+        """Take a sample, unless the process has just ended: it may be replaced meanwhile."""
         pid = self.service.pid
-        descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-        self.samples.append(Sample(at, resident_bytes(pid), descriptors))
+        with contextlib.suppress(OSError, AssertionError):
+            descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+            self.samples.append(Sample(at, resident_bytes(pid), descriptors))
 
     def count(self) -> None:
         """Read the metrics that the report has."""

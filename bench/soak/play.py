@@ -107,18 +107,25 @@ class Play:
         looking = asyncio.create_task(self._again_and_again(_LOOK_EVERY, self._look))
         reloading = asyncio.create_task(self._again_and_again(RELOAD_EVERY, self._reload))
         ending = (looking, reloading)
+
+        async def until(share: float) -> None:
+            """Wait for this share of the time, or raise at once what has ended one of the tasks."""
+            left = max(0.0, self._began + share * self._seconds - time.time())
+            ended, _ = await asyncio.wait(
+                (calling, *ending), timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in ended:
+                task.result()
+
         try:
             for share, fault in (
                 (ROLLING_AT, self._roll),
                 (STOPPED_AT, self._stop_redis),
                 (KILLED_AT, self._kill_redis),
             ):
-                await asyncio.sleep(max(0.0, self._began + share * self._seconds - time.time()))
+                await until(share)
                 await asyncio.to_thread(fault)
-            await asyncio.sleep(max(0.0, self._began + self._seconds - time.time()))
-            for task in (calling, *ending):
-                if task.done():
-                    task.result()
+            await until(1.0)
         finally:
             self._callers.end()
             for task in ending:

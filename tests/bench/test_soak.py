@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import cast
@@ -116,6 +118,15 @@ def test_the_table_takes_the_place_of_the_one_before() -> None:
     assert "| old |" not in once
     with pytest.raises(ValueError, match="no place"):
         report.written_into("a page", soaked())
+
+
+def test_a_process_that_has_ended_is_not_looked_at() -> None:
+    """A replica ends while it is replaced: that is no error of the soak."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = Replica("A", cast(Service, ended))
+    gone.look(1.0)
+    assert [] == gone.samples
 
 
 @pytest.fixture
