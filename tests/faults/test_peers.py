@@ -21,7 +21,8 @@ from ..transports import h2
 from .hostile_peers import ATTACKS, CHECK, WINDOW
 
 MOST_MIB = 256
-LONGEST_MS = 20.0
+LONGEST_MS = 200.0
+"""Ten times the goal, which holds on a quiet machine: a busy one must not fail the test. Without bounds it was seconds."""
 
 
 @pytest.fixture(scope="module")
