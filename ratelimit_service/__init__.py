@@ -1,1 +1,1 @@
-"""A global rate-limit service for Envoy and agentgateway that knows what a token budget is."""
+"""A global rate-limit service for Envoy and agentgateway, made for LLM token budgets."""

@@ -47,7 +47,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, tuple[Command, argpar
     """The parser of the whole command line, and that of each command."""
     parser = argparse.ArgumentParser(
         prog="ratelimit-service",
-        description="A global rate-limit service for Envoy and agentgateway that knows what a token budget is.",
+        description="A global rate-limit service for Envoy and agentgateway, made for LLM token budgets.",
         epilog="ratelimit-service COMMAND --help explains a command.",
         allow_abbrev=False,
     )

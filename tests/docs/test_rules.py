@@ -100,7 +100,7 @@ def test_descriptors_meet_the_rules_of_the_table(table: Table) -> None:
     assert expected == actual
 
 
-ASKED = "asked, one after another"
+ASKED = "requests, in order"
 
 
 @tables_of_pages(ASKED)
