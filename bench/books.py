@@ -32,7 +32,8 @@ _MOST_ASKED = 20_000
 def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
     """Compare the counters with the charges since the server was started. Return the number of counters.
 
-    In Redis, compare every counter; otherwise, the remaining budgets that the service reports. Raises AssertionError.
+    In Redis, compare every counter; otherwise, the remaining budgets that the service reports. Raises
+    AssertionError.
     """
     if server.redis:
         held = in_redis(server)
@@ -58,7 +59,9 @@ def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
 
 
 def check_roughly(server: Server, charged: Mapping[Bucket, int], in_flight: int) -> None:
-    """The same for a load generator that does not wait for its last answers, which may have been counted or not."""
+    """The same for a load generator that does not wait for its last answers, which may have been counted or
+    not.
+    """
     wait_until_idle(server)
     for bucket, used in asked(server, list(charged)).items():
         assert charged[bucket] <= used <= charged[bucket] + in_flight, (bucket, used, charged[bucket])
@@ -72,7 +75,10 @@ def wait_until_idle(server: Server) -> None:
 
 
 def asked(server: Server, buckets: Sequence[Bucket]) -> dict[Bucket, int]:
-    """Return the use of buckets, from the remaining budgets that the service reports. Raises Unknown without a report."""
+    """Return the use of buckets, from the remaining budgets that the service reports.
+
+    Raises Unknown without a report.
+    """
     found = {}
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         ask = channel.unary_unary(

@@ -1,4 +1,6 @@
-"""HTTP/2 for the load generator: requests are encoded before a run, and answers are parsed only as far as needed."""
+"""HTTP/2 for the load generator: requests are encoded before a run, and answers are parsed only as far as
+needed.
+"""
 
 from __future__ import annotations
 
@@ -105,8 +107,8 @@ def http_script(name: str, values: Iterable[str]) -> Script:
 class Reader:
     """Parses the bytes that a server sends on a connection.
 
-    `messages` counts answers with a message, `over` those of them that refuse, `failed` streams that were reset. `window` is
-    the flow-control window of the connection, `streams` the limit of concurrent streams.
+    `messages` counts answers with a message, `over` those of them that refuse, `failed` streams that were
+    reset. `window` is the flow-control window of the connection, `streams` the limit of concurrent streams.
     """
 
     def __init__(self) -> None:

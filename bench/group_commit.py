@@ -2,9 +2,10 @@
 
     .venv/bin/python -m bench.group_commit
 
-Closed loop, 50 callers, charges of 20 buckets, the service in this process without a transport, a redis-server on this
-machine behind a proxy that holds every byte back for half of the round trip in each direction. Prints decisions a second
-and script calls a decision; the counters are compared with what was charged after each run.
+Closed loop, 50 callers, charges of 20 buckets, the service in this process without a transport, a
+redis-server on this machine behind a proxy that holds every byte back for half of the round trip in each
+direction. Prints decisions a second and script calls a decision; the counters are compared with what was
+charged after each run.
 """
 
 from __future__ import annotations

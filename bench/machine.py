@@ -67,7 +67,8 @@ def busy_seconds() -> float:
 class Meter:
     """The CPU time of given processes, and of all others, between `start` and `stop`.
 
-    `server` is what is measured, `ours` whatever else belongs to the run; this process is counted among those.
+    `server` is what is measured, `ours` whatever else belongs to the run; this process is counted among
+    those.
     """
 
     server: list[int]

@@ -1,7 +1,8 @@
 """The rules of the benchmark, and its requests as bytes.
 
-A traffic is a text, for the command line of another process: the name of a constant request ("charge"), "mixed" or
-"cold:KEY". `requests(traffic, …)` is deterministic, so that charges can be computed without a report of their sender.
+A traffic is a text, for the command line of another process: the name of a constant request ("charge"),
+"mixed" or "cold:KEY". `requests(traffic, …)` is deterministic, so that charges can be computed without a
+report of their sender.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Plots as SVG: lines over logarithmic axes, and bars. A plotting library would be far larger than this module."""
+"""Plots as SVG: lines over logarithmic axes, and bars.
+
+A plotting library would be far larger than this module.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""A load generator for mixed requests, with open and closed loop: one thread, which encodes its requests before a run.
+"""A load generator for mixed requests, with open and closed loop: one thread, which encodes its requests
+before a run.
 
     python -m bench.replay PORT CONNECTIONS STREAMS TRAFFIC SECONDS [--rate N] [--many N] [--warm-up S] [--most N]
 
-Closed loop: each of CONNECTIONS × STREAMS callers sends its next request after each answer, for SECONDS or until MANY are sent.
-Open loop, with --rate: requests are sent at random times (Poisson), RATE a second, independent of answers. Each is timed
-from its scheduled time, so that a stall of the server is counted for every request that it delays.
+Closed loop: each of CONNECTIONS × STREAMS callers sends its next request after each answer, for SECONDS or
+until MANY are sent. Open loop, with --rate: requests are sent at random times (Poisson), RATE a second,
+independent of answers. Each is timed from its scheduled time, so that a stall of the server is counted for
+every request that it delays.
 
-Prints the lines "ready", "begin" and "end", for a process that measures the server meanwhile, and then one line of JSON.
-It waits for the answers to all requests, so that charges can be compared exactly.
+Prints the lines "ready", "begin" and "end", for a process that measures the server meanwhile, and then one
+line of JSON. It waits for the answers to all requests, so that charges can be compared exactly.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class Connection:
         return self.socket.fileno()
 
     def send(self, wanted: int) -> None:
-        """Send up to this number of requests in all, as far as flow control allows; further calls send the rest."""
+        """Send up to this number of requests in all, as far as flow control allows; further calls send the
+        rest.
+        """
         reader, costs, ends = self.reader, self.script.costs, self.script.ends
         wanted = min(wanted, self.done + reader.streams)
         first = self.sent

@@ -62,8 +62,8 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 class Run:
     """A run of a load against a server.
 
-    `offered` is the rate of an open loop, 0 for a closed one. CPU is in microseconds a decision. `calls` is script calls a
-    decision, with Redis. `extra` has values of this scenario only.
+    `offered` is the rate of an open loop, 0 for a closed one. CPU is in microseconds a decision. `calls` is
+    script calls a decision, with Redis. `extra` has values of this scenario only.
     """
 
     name: str

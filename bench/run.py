@@ -4,10 +4,10 @@
     .venv/bin/python -m bench.run --only native/redis --seconds 1
     .venv/bin/python -m bench.run --target 127.0.0.1:8081 --target-pid 4711
 
-The server and its Redis share a core, the load generator has another. All features of the service are on. The unit is
-grpc.aio on uvloop that decides nothing, measured in the same run: machines differ and are shared, so ratios say more than
-numbers. After each run, acknowledged charges are compared with the counters. A failure does not stop the other scenarios;
-the report has it, and the exit code is 1.
+The server and its Redis share a core, the load generator has another. All features of the service are on. The
+unit is grpc.aio on uvloop that decides nothing, measured in the same run: machines differ and are shared, so
+ratios say more than numbers. After each run, acknowledged charges are compared with the counters. A failure
+does not stop the other scenarios; the report has it, and the exit code is 1.
 """
 
 from __future__ import annotations

@@ -31,13 +31,16 @@ SCRIPT_CALLS = ("evalsha", "evalsha_ro", "eval", "eval_ro", "fcall", "fcall_ro")
 """The commands that are round trips. The statistics of Redis also count commands within scripts."""
 
 AS_DEPLOYED = {"REDIS_TIMEOUT": "1s", "STORE_ANSWER_DEADLINE": "500ms"}
-"""The default settings. In a closed loop, which fills every queue, long deadlines let every call be decided."""
+"""The default settings. In a closed loop, which fills every queue, long deadlines let every call be decided.
+"""
 
 
 @dataclass
 class Server:
-    """A server on 127.0.0.1:`port`, with counters in `redis`, if any. The processes `ours` belong to it, but are not
-    measured."""
+    """A server on 127.0.0.1:`port`, with counters in `redis`, if any.
+
+    The processes `ours` belong to it, but are not measured.
+    """
 
     name: str
     port: int
@@ -107,7 +110,10 @@ def served(
     rules: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Start the service with all features on `store`: memory, redis or cluster. For `rules`, see messages.write_rules."""
+    """Start the service with all features on `store`: memory, redis or cluster.
+
+    For `rules`, see messages.write_rules.
+    """
     settings = {
         "CONFIG_PATH": ",".join(map(str, write_rules(directory, rules))),
         "BACKEND_TYPE": "memory" if store == "memory" else "redis",
@@ -143,7 +149,9 @@ def target(address: str, pids: list[int]) -> Iterator[Server]:
 
 @contextmanager
 def gateway(limiter: Server, directory: Path) -> Iterator[tuple[Server, EnvoyProcess]]:
-    """Start an Envoy that sends a rate-limit request for each request, with the default timeout, and answers itself."""
+    """Start an Envoy that sends a rate-limit request for each request, with the default timeout, and answers
+    itself.
+    """
     text = string.Template(ENVOY.read_text()).substitute(
         ratelimit_port=limiter.port, answers_port=free_port()
     )

@@ -1,11 +1,12 @@
-"""Measures the cost of a decision by stage, within a process: all features of the service, without network and Redis.
+"""Measures the cost of a decision by stage, within a process: all features of the service, without network
+and Redis.
 
     python -m bench.stages [SECONDS] [amended]
 
 It measures the times between calls of the ports (ports.py, service.Call): between decoding and `submit`, at
-`CounterStore.hit` and its `then`, at `Observer.decided` and at `Call.reply`. The cost of the clocks is measured and
-subtracted. Prints JSON: microseconds a decision by stage; with "amended", those of a decision without amendments and with
-10,000 of them, measured alternately.
+`CounterStore.hit` and its `then`, at `Observer.decided` and at `Call.reply`. The cost of the clocks is
+measured and subtracted. Prints JSON: microseconds a decision by stage; with "amended", those of a decision
+without amendments and with 10,000 of them, measured alternately.
 """
 
 from __future__ import annotations
@@ -187,8 +188,8 @@ def measure(traffic: str, seconds: float) -> dict[str, float]:
 def amended(seconds: float) -> dict[str, float]:
     """Microseconds a decision of mixed traffic, by what its 10,000 teams have.
 
-    "without": nothing. "with": an amendment each, of ten limits in all, as where limits come in tiers. "own": an amendment each,
-    each with a limit of its own. "rules": the same limits, and a rule for each.
+    "without": nothing. "with": an amendment each, of ten limits in all, as where limits come in tiers. "own":
+    an amendment each, each with a limit of its own. "rules": the same limits, and a rule for each.
     """
     tiers = [override(parse(DOMAIN, f"team=t{team}"), LIMIT - 1 - team % 10) for team in range(TEAMS)]
     own = [override(parse(DOMAIN, f"team=t{team}"), LIMIT - team) for team in range(TEAMS)]

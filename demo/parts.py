@@ -1,4 +1,6 @@
-"""The parts of the demonstration: redis-server, the service, a mock model, and Envoy, each with its own process or port."""
+"""The parts of the demonstration: redis-server, the service, a mock model, and Envoy, each with its own
+process or port.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def cost(body: Any) -> int:
 class Parts:
     """All parts. `rules` is the file with the budgets of the teams.
 
-    `teams` and `workloads` are where callers reach the gateway; `directory` has every file, and goes with `stop`.
+    `teams` and `workloads` are where callers reach the gateway; `directory` has every file, and goes with
+    `stop`.
     """
 
     def __init__(self, rules: Path = TEAMS) -> None:

@@ -10,8 +10,8 @@ from .runtime import garbage
 
 def main() -> None:
     """The console script."""
-    # grpc reads this when it is imported. Its C library would write lines to stderr, among those of the log, of which
-    # LOG_FORMAT=json promises that each is JSON; what they report comes back as errors as well.
+    # grpc reads this when it is imported. Its C library would write lines to stderr, among those of the log,
+    # of which LOG_FORMAT=json promises that each is JSON; what they report comes back as errors as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     garbage.disable()
     from .cli.main import main as run

@@ -72,8 +72,8 @@ _LAST_WORDS = 0.1
 """Seconds for writing the rest of the log when a second signal ends the process."""
 
 _SWITCH_INTERVAL = 0.0005
-"""Seconds that a thread keeps the GIL while another thread waits for it: calls wait while a thread writes metrics, or
-reads rules where no process can be started for them."""
+"""Seconds that a thread keeps the GIL while another thread waits for it: calls wait while a thread writes
+metrics, or reads rules where no process can be started for them."""
 
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals count as one."""
@@ -277,7 +277,8 @@ class App:
     def _on_signal(self, number: int) -> None:
         now = asyncio.get_running_loop().time()
         if self._stopping.is_set():
-            # A signal to a process group may arrive twice: from its sender, and from make or a shell that forwards it.
+            # A signal to a process group may arrive twice: from its sender, and from make or a shell that
+            # forwards it.
             if now - self._stopped_at > _ONE_SIGNAL:
                 if self._log_writer is not None:
                     self._log_writer.close(_LAST_WORDS)

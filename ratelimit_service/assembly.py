@@ -56,8 +56,8 @@ def make_store(
 ) -> CounterStore:
     """Return the store that the settings describe, not yet connected.
 
-    `observe` gets the seconds of each round trip, `watch` each Redis that has counters, `show` the metrics of the
-    layers above them. `background` runs their background tasks.
+    `observe` gets the seconds of each round trip, `watch` each Redis that has counters, `show` the metrics of
+    the layers above them. `background` runs their background tasks.
     """
     if settings.backend_type == "memory":
         if not settings.memory_snapshot_path:

@@ -115,7 +115,8 @@ class Authority:
 def handshake(address: str, context: ssl.SSLContext, called: str = "localhost") -> tuple[bytes, str]:
     """Connect, and return the certificate of the server and the TLS version. Raises OSError. Blocks.
 
-    `called` is what the client calls the server; it tells the server so where that is a name, and not an address.
+    `called` is what the client calls the server; it tells the server so where that is a name, and not an
+    address.
     """
     host, _, port = address.rpartition(":")
     with (

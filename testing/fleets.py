@@ -197,7 +197,10 @@ class RedisCluster(_Fleet):
     # Migration of a slot.
 
     def begin_to_move(self, slot: int) -> tuple[RedisServer, RedisServer]:
-        """Begin to migrate a slot, and return both primaries. The owner redirects requests for missing keys."""
+        """Begin to migrate a slot, and return both primaries.
+
+        The owner redirects requests for missing keys.
+        """
         source = self.owner(slot)
         target = next(server for server in self.primaries() if server is not source)
         target.cli("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source.cli("CLUSTER", "MYID"))

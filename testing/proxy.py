@@ -8,11 +8,13 @@ import math
 
 
 class Proxy:
-    """Forwards connections from 127.0.0.1:`port` to 127.0.0.1:`target`; a new target applies to new connections.
+    """Forwards connections from 127.0.0.1:`port` to 127.0.0.1:`target`; a new target applies to new
+    connections.
 
-    `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections; `cut_requests_after`
-    likewise on the way there. `delay` seconds pass before bytes go on in either direction. As a firewall does, it forgets a
-    connection that was idle for `forgets_after` seconds: it drops what comes by it, and tells neither end.
+    `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections;
+    `cut_requests_after` likewise on the way there. `delay` seconds pass before bytes go on in either
+    direction. As a firewall does, it forgets a connection that was idle for `forgets_after` seconds: it drops
+    what comes by it, and tells neither end.
     """
 
     def __init__(self, target: int) -> None:

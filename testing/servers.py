@@ -38,8 +38,9 @@ class TlsFiles(NamedTuple):
 class RedisServer:
     """A redis-server that keeps nothing on disk.
 
-    It listens on 127.0.0.1:`port`, with TLS where there is `tls`, and on `unixsocket`. `options` are redis-server's own
-    ("--maxmemory", "1mb"). After `stop`, `start` brings an empty one up at the same places.
+    It listens on 127.0.0.1:`port`, with TLS where there is `tls`, and on `unixsocket`. `options` are
+    redis-server's own ("--maxmemory", "1mb"). After `stop`, `start` brings an empty one up at the same
+    places.
     """
 
     def __init__(self, *options: str, password: str = "", tls: TlsFiles | None = None) -> None:
@@ -88,7 +89,8 @@ class RedisServer:
         """Start, and return when it answers. Raises RuntimeError with the server's log if it does not."""
         again = self.port
         for _ in range(1 if again else _ATTEMPTS):
-            # Another process may take the free port first: then this redis-server exits, and the next attempt follows.
+            # Another process may take the free port first: then this redis-server exits, and the next attempt
+            # follows.
             self.port = again or self._choose_port()
             self._process = self._launch()
             if self._answers():

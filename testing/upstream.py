@@ -23,11 +23,11 @@ DEFAULT_TOKENS = 40
 class MockLlm:
     """A provider on its own port (`port`), served by a thread.
 
-    `cost` says, by the body of a request, what the reply costs in total (default: always 40); a header `x-mock-tokens`
-    says it for that request, and `x-mock-prompt-tokens` how much of it is the prompt (default a quarter). `x-mock-together: N` holds the reply back until N such
-    requests have arrived, so that all of them have been checked before any is charged. A body with
-    `"stream": true` is answered with server-sent events; where its `stream_options` ask to `include_usage`, the
-    last one before `[DONE]` has it.
+    `cost` says, by the body of a request, what the reply costs in total (default: always 40); a header
+    `x-mock-tokens` says it for that request, and `x-mock-prompt-tokens` how much of it is the prompt (default
+    a quarter). `x-mock-together: N` holds the reply back until N such requests have arrived, so that all of
+    them have been checked before any is charged. A body with `"stream": true` is answered with server-sent
+    events; where its `stream_options` ask to `include_usage`, the last one before `[DONE]` has it.
     """
 
     METHODS: Sequence[str] = ("POST",)

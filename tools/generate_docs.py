@@ -62,7 +62,9 @@ spec:
 
 
 def prometheus_rule() -> str:
-    """Return deploy/monitoring/prometheusrule.yaml: the groups of rules/ratelimit.yaml as a Kubernetes object."""
+    """Return deploy/monitoring/prometheusrule.yaml: the groups of rules/ratelimit.yaml as a Kubernetes
+    object.
+    """
     groups = RULES.read_text("utf-8").partition("\ngroups:\n")[2]
     return PROMETHEUS_RULE_HEAD + indent(f"groups:\n{groups}", "  ")
 
@@ -73,7 +75,9 @@ _OF_A_SETTING = ["string", "number", "boolean", "null"]
 
 
 def helm_schema() -> str:
-    """Return the schema of the chart's values, with every setting as a property of `settings`, to reject typos."""
+    """Return the schema of the chart's values, with every setting as a property of `settings`, to reject
+    typos.
+    """
     schema = json.loads(HELM_SCHEMA.read_text("utf-8"))
     schema["properties"]["settings"]["properties"] = {
         setting.name: {"description": setting.meaning, "type": _OF_A_SETTING} for setting in documented()

@@ -3,10 +3,11 @@
     make soak MINUTES=60 RATE=200
     .venv/bin/python -m bench.soak --minutes 3 --transport grpcio
 
-Two replicas with TLS behind the Envoy of deploy/envoy count in a Redis that keeps what it acknowledges. Callers ask for
-completions as JSON and as streams, and hang up on some. Meanwhile rules change and are broken now and then, certificates are
-renewed, connections reach their age, both replicas are replaced one after another, and Redis is stopped, and later killed.
-The exit code is 1 where a charge was lost or counted twice, memory grew, or an error came that no fault explains.
+Two replicas with TLS behind the Envoy of deploy/envoy count in a Redis that keeps what it acknowledges.
+Callers ask for completions as JSON and as streams, and hang up on some. Meanwhile rules change and are broken
+now and then, certificates are renewed, connections reach their age, both replicas are replaced one after
+another, and Redis is stopped, and later killed. The exit code is 1 where a charge was lost or counted twice,
+memory grew, or an error came that no fault explains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Callers of a gateway: completions as JSON and as streams, streams that are hung up on, and the books of what they cost."""
+"""Callers of a gateway: completions as JSON and as streams, streams that are hung up on, and the books of
+what they cost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""HTTP/1.1 as a soak needs it, in a tenth of the CPU of a whole client and server: both ends are ours, Envoy is between them."""
+"""HTTP/1.1 as a soak needs it, in a tenth of the CPU of a whole client and server: both ends are ours, Envoy
+is between them.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ class Client:
 
 
 class Provider:
-    """Answers chat completions that cost what `x-mock-tokens` says, as JSON or, where the body asks for it, as a stream.
+    """Answers chat completions that cost what `x-mock-tokens` says, as JSON or, where the body asks for it,
+    as a stream.
 
     With `x-mock-endless` the stream stops after its first event, until the caller hangs up.
     """

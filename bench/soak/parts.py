@@ -1,4 +1,6 @@
-"""What a soak is made of: a Redis that keeps what it has acknowledged, two replicas with TLS, the Envoy of deploy/envoy."""
+"""What a soak is made of: a Redis that keeps what it has acknowledged, two replicas with TLS, the Envoy of
+deploy/envoy.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ BROKEN = (
 
 
 class Secrets:
-    """Certificates of the service and of the gateway, in a directory; `renew` issues that of the service anew."""
+    """Certificates of the service and of the gateway, in a directory; `renew` issues that of the service
+    anew.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._authority = Authority()

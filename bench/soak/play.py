@@ -27,7 +27,8 @@ ROLLING_AT, STOPPED_AT, KILLED_AT = 0.1, 0.4, 0.7
 AWAY = 3.0
 """Seconds that Redis is away, each time."""
 RELOAD_EVERY, BROKEN_EVERY, RENEW_EVERY = 15.0, 8, 10
-"""Seconds between two reloads; one in so many is of a broken file; before one in so many the certificate is renewed."""
+"""Seconds between two reloads; one in so many is of a broken file; before one in so many the certificate is
+renewed."""
 _LOOK_EVERY = 5.0
 _AFTERWARDS = 2.0
 """Seconds after a fault in which an error is still its."""
@@ -143,7 +144,9 @@ class Play:
         self._replicas.look(time.time() - self._began)
 
     def _reload(self) -> None:
-        """A ConfigMap has changed; now and then it is broken, and now and then the certificate is another one."""
+        """A ConfigMap has changed; now and then it is broken, and now and then the certificate is another
+        one.
+        """
         soaked = self.soaked
         turn = soaked.reloads + soaked.broken + 1
         if turn % RENEW_EVERY == 0:

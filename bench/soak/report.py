@@ -14,7 +14,8 @@ BEGIN, END = "<!-- measured by `make soak` -->\n", "<!-- end -->"
 WARM_UP = 300.0
 """Seconds after which the caches of a replica are filled; of a short soak, a third of its time."""
 _GROWTH, _MORE_DESCRIPTORS = 0.05, 8
-"""How much more memory, and how many more descriptors, a flat replica may have at its end than after its warm-up."""
+"""How much more memory, and how many more descriptors, a flat replica may have at its end than after its
+warm-up."""
 _MIB = 2**20
 
 
@@ -36,7 +37,9 @@ def unexplained(soaked: Soaked) -> list[str]:
 
 
 def memory(replica: Replica, seconds: float) -> tuple[float, float, float]:
-    """MiB after the warm-up, at the end, and at most; each of the first two is the median of a tenth of the samples."""
+    """MiB after the warm-up, at the end, and at most; each of the first two is the median of a tenth of the
+    samples.
+    """
     first = replica.samples[0].at
     warm_up = min(WARM_UP, seconds / 3)
     settled = [sample for sample in replica.samples if sample.at - first >= warm_up] or replica.samples

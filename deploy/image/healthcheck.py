@@ -1,4 +1,5 @@
-"""Is the service in this container healthy? Asks /healthcheck as HOST, PORT and HTTP_TLS_CERT say, and exits with 0 or 1.
+"""Is the service in this container healthy? Asks /healthcheck as HOST, PORT and HTTP_TLS_CERT say, and exits
+with 0 or 1.
 
 What it prints is in `docker inspect`. The standard library only: it runs every few seconds.
 """
@@ -15,7 +16,8 @@ PATIENCE = 4.0
 """Seconds; a little less than what HEALTHCHECK allows, so that it is this that says why."""
 
 EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
-"""All addresses of both families: a container without IPv6 has 127.0.0.1, and so has one without IPv4 in its network."""
+"""All addresses of both families: a container without IPv6 has 127.0.0.1, and so has one without IPv4 in its
+network."""
 
 
 def connect(environ: Mapping[str, str]) -> http.client.HTTPConnection:

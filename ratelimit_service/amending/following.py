@@ -2,9 +2,9 @@
 
     store ──news(version)──▶ Follower ──put, remove──▶ core.amendments.index ──amended()──▶ planners
 
-It asks several times a second: one small read, of which nothing comes where nothing has happened. So a change is in force on
-every replica within EVERY and a round trip, after a failover as well. A replica that cannot reach the store goes on with
-what it knows, and `age_seconds` says for how long.
+It asks several times a second: one small read, of which nothing comes where nothing has happened. So a change
+is in force on every replica within EVERY and a round trip, after a failover as well. A replica that cannot
+reach the store goes on with what it knows, and `age_seconds` says for how long.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ _TIDIED_EVERY = 60.0
 """Seconds between two looks for amendments that have ended."""
 
 _KEPT = 3_600
-"""Seconds after its end until an amendment is removed: clocks differ, and people look at what has just ended."""
+"""Seconds after its end until an amendment is removed: clocks differ, and people look at what has just ended.
+"""
 
 _FIRST_TRY = 2.0
 """Seconds for which a start waits for the first look."""
 
 _GIVEN_UP_AFTER = 40
-"""Looks that fail after which a new replica serves without having read the amendments, while its store does count."""
+"""Looks that fail after which a new replica serves without having read the amendments, while its store does
+count."""
 
 _TIDIED_AT_ONCE = 100
 _AT_ONCE = 100
@@ -62,7 +64,9 @@ class Amended(Protocol):
 
 
 class InStep(NamedTuple):
-    """What a replica has in force: the version of the store, how many amendments, and how old that is in seconds."""
+    """What a replica has in force: the version of the store, how many amendments, and how old that is in
+    seconds.
+    """
 
     version: int
     amendments: int
@@ -101,7 +105,8 @@ class Follower:
         self._failing = ""
         self._failures = 0
         self.ready = False
-        """Whether there is something to go by: the store was read, or it is not to be expected that it will be."""
+        """Whether there is something to go by: the store was read, or it is not to be expected that it will
+        be."""
         self._tried = asyncio.Event()
         self._tidied = clock()
         self._looking = asyncio.Lock()
@@ -119,12 +124,16 @@ class Follower:
 
     @property
     def age_seconds(self) -> float:
-        """Return how many seconds ago what is in force here was that of the store; from the start on, where it never was."""
+        """Return how many seconds ago what is in force here was that of the store; from the start on, where
+        it never was.
+        """
         return self._clock() - self._in_step
 
     @property
     def unreadable(self) -> int:
-        """Return how many amendments are not in force because only a later version of the service knows their kind."""
+        """Return how many amendments are not in force because only a later version of the service knows their
+        kind.
+        """
         return self._unreadable
 
     async def first_try(self) -> None:
@@ -206,7 +215,9 @@ class Follower:
             yield
 
     def _warn_of_loss(self, news: News) -> None:
-        """Say that the store has lost what was in force here: a failover lost the last changes, or it came back empty."""
+        """Say that the store has lost what was in force here: a failover lost the last changes, or it came
+        back empty.
+        """
         if not self._version or news.version > self._version:
             return
         self._log.error(

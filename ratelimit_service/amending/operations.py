@@ -1,7 +1,9 @@
-"""What operators do with limits while the service runs: override, top up, remove, reset; preview, audit, and what holds now.
+"""What operators do with limits while the service runs: override, top up, remove, reset; preview, audit, and
+what holds now.
 
-Every change goes to the store first, with who makes it and why, and then comes into force here at once, and on the other
-replicas when they look (following.py). Tools for people (HTTP, the command line) call this and nothing below it.
+Every change goes to the store first, with who makes it and why, and then comes into force here at once, and
+on the other replicas when they look (following.py). Tools for people (HTTP, the command line) call this and
+nothing below it.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ class WindowNow(NamedTuple):
 
 
 class BucketNow(NamedTuple):
-    """What limits a descriptor: its rule, its bucket and each window. `amendments` also has those that change nothing here."""
+    """What limits a descriptor: its rule, its bucket and each window.
+
+    `amendments` also has those that change nothing here.
+    """
 
     rule: Rule
     bucket: str
@@ -117,7 +122,9 @@ class Operations:
     def make_top_up(
         self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0, windows: int = 0
     ) -> Put:
-        """Return an edit that tops a limit up: until a moment, for `windows` windows, or (0) until it is removed. Raises InvalidRequest."""
+        """Return an edit that tops a limit up: until a moment, for `windows` windows, or (0) until it is
+        removed. Raises InvalidRequest.
+        """
         since = int(self._now())
         made = top_up(
             target,
@@ -140,10 +147,12 @@ class Operations:
         expected: Sequence[Amendment | None] | None = None,
         dry_run: bool = False,
     ) -> Applied:
-        """Apply edits together, or say what they would replace. Raises InvalidRequest, Conflict or StoreError.
+        """Apply edits together, or say what they would replace. Raises InvalidRequest, Conflict or
+        StoreError.
 
-        `expected` is what each of them was seen to replace: where something else is in force by now, nothing is changed. A
-        StoreError does not say whether the change was applied; with the same key it can be sent again.
+        `expected` is what each of them was seen to replace: where something else is in force by now, nothing
+        is changed. A StoreError does not say whether the change was applied; with the same key it can be sent
+        again.
         """
         for edit in edits:
             if isinstance(edit, Put):
@@ -153,8 +162,8 @@ class Operations:
     async def reset(self, by: By, target: Target, *, window: str = "", dry_run: bool = False) -> Applied:
         """Set used to 0 for one bucket, in one window or all. Raises InvalidRequest or StoreError.
 
-        Edited.reset of the answer has what the counters held when they were deleted. The line of the audit, which was written
-        before, has what they held then.
+        Edited.reset of the answer has what the counters held when they were deleted. The line of the audit,
+        which was written before, has what they held then.
         """
         counters = self._counters_of(target, window)
         held = await self._held(counters)
@@ -169,7 +178,10 @@ class Operations:
         return applied
 
     async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
-        """Return what was changed before a version (0: all), the latest first, and each change as a whole. Raises StoreError."""
+        """Return what was changed before a version (0: all), the latest first, and each change as a whole.
+
+        Raises StoreError.
+        """
         return await self._store.amendments.audit(before, max(1, min(most, MOST_AUDITED)))
 
     def bucket(
@@ -200,7 +212,9 @@ class Operations:
         return BucketNow(match.rule, bucket, tuple(windows), (*stack.overrides, *stack.top_ups))
 
     def exceptions(self, amendment: Amendment) -> list[Amendment]:
-        """Return the overrides that an override of a pattern or a domain does not reach, because they come before it."""
+        """Return the overrides that an override of a pattern or a domain does not reach, because they come
+        before it.
+        """
         if amendment.target.exact:
             return []
         own = amendment.target.specificity

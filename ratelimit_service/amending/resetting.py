@@ -11,9 +11,10 @@ from ..ports import CounterStore
 async def reset(store: CounterStore, change: Change, markers: Sequence[str] = ()) -> Applied:
     """Delete the counters that the one edit of `change` names, and `markers` beside them. Raises StoreError.
 
-    The line comes first: counters and audit are on several servers, and nothing is to be deleted without one. The answer has
-    what the counters held when they were deleted. A change that is sent again deletes nothing, unless it was interrupted: then it
-    deletes the counters of the first time, of which the windows may have ended since.
+    The line comes first: counters and audit are on several servers, and nothing is to be deleted without one.
+    The answer has what the counters held when they were deleted. A change that is sent again deletes nothing,
+    unless it was interrupted: then it deletes the counters of the first time, of which the windows may have
+    ended since.
     """
     applied = await store.amendments.apply(change)
     if not applied.unfinished:

@@ -1,7 +1,8 @@
 """The answer to `ask`, in lines for people.
 
-This service explains its answers (core/answers/explanation.py). For an answer without an explanation, of an older version or
-of envoyproxy/ratelimit, the lines show the statuses: one window for each descriptor, with numbers up to 2^32 - 1.
+This service explains its answers (core/answers/explanation.py). For an answer without an explanation, of an
+older version or of envoyproxy/ratelimit, the lines show the statuses: one window for each descriptor, with
+numbers up to 2^32 - 1.
 """
 
 from __future__ import annotations

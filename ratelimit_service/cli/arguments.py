@@ -91,7 +91,10 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
 
 
 def merges(given: argparse.Namespace) -> bool:
-    """Return whether several files may have the same domain. Raises InvalidRequest for a variable that cannot be read."""
+    """Return whether several files may have the same domain.
+
+    Raises InvalidRequest for a variable that cannot be read.
+    """
     if given.merge_domains:
         return True
     try:

@@ -29,7 +29,10 @@ class Tls(NamedTuple):
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return the credentials of a channel. Raises InvalidRequest for an unreadable file, or for one of --cert and --key."""
+        """Return the credentials of a channel.
+
+        Raises InvalidRequest for an unreadable file, or for one of --cert and --key.
+        """
         if (self.certificate is None) != (self.key is None):
             raise InvalidRequest("--cert and --key belong together: give both, or none")
         ca, certificate, key = map(content, self)

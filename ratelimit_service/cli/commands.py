@@ -1,7 +1,7 @@
 """The commands `serve`, `check-config` and `convert`.
 
-`serve` imports the service when it runs: gRPC, HTTP and Redis take a third of a second to import, and `check-config`, which
-runs in pipelines and hooks, does not need them.
+`serve` imports the service when it runs: gRPC, HTTP and Redis take a third of a second to import, and
+`check-config`, which runs in pipelines and hooks, does not need them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _LAST_LINES = 2.0
 
 
 def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Sequence[str] = ()) -> None:
-    """Run the service until a signal stops it. If it cannot start, write a line for each reason and exit with 1."""
+    """Run the service until a signal stops it.
+
+    If it cannot start, write a line for each reason and exit with 1.
+    """
     log = structlog.get_logger("ratelimit_service")
     writer = LineWriter(
         to_stderr(),
@@ -128,7 +131,10 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
 
 
 def entries_of(text: str) -> tuple[Entry, ...]:
-    r"""Read entries: `team=dba,model=gpt-x`; `\,` is a comma in a value, `\\` a backslash. Raises InvalidRequest."""
+    r"""Read entries: `team=dba,model=gpt-x`; `\,` is a comma in a value, `\\` a backslash.
+
+    Raises InvalidRequest.
+    """
     pairs = [""]
     for char in re.findall(r"\\[\\,]|.", text, re.DOTALL):
         if char == ",":

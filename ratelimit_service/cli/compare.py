@@ -1,4 +1,6 @@
-"""`ratelimit-service compare`: replays requests to two services, or stands in front of both, and reports what differs."""
+"""`ratelimit-service compare`: replays requests to two services, or stands in front of both, and reports what
+differs.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def compare_replayed(
     seed: int,
     checks_only: bool,
 ) -> None:
-    """Replay what was recorded, or what is made up for rules. Raises InvalidRequest, InvalidRules or StoreError."""
+    """Replay what was recorded, or what is made up for rules.
+
+    Raises InvalidRequest, InvalidRules or StoreError.
+    """
     if (recorded is None) == (not rules):
         raise InvalidRequest("give either --replay FILE or --rules PATH")
     with (

@@ -32,7 +32,8 @@ _MOST_HITS = 2**64 - 1
 class Command(NamedTuple):
     """A command: `summary` is its line in the list of commands, `more` follows it in the command's own help.
 
-    `run` returns the exit code. With `ignores_unknown` it finds unknown arguments in `unknown`; else they are an error.
+    `run` returns the exit code. With `ignores_unknown` it finds unknown arguments in `unknown`; else they are
+    an error.
     """
 
     name: str
@@ -54,7 +55,8 @@ _OVERRIDES = {
     "log-level": ("LOG_LEVEL", "debug, info, warn or error"),
     "log-format": ("LOG_FORMAT", "text or json"),
 }
-"""Options that stand for one variable each; the variables are read, and their values checked, by load_settings."""
+"""Options that stand for one variable each; the variables are read, and their values checked, by
+load_settings."""
 
 
 def _serve_options(parser: argparse.ArgumentParser) -> None:

@@ -72,7 +72,8 @@ async def reset(
     reason: str = "",
     dry_run: bool,
 ) -> None:
-    """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or StoreError.
+    """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or
+    StoreError.
 
     `which` selects its windows. `author`, by default the user, and `reason` are for the audit.
     """

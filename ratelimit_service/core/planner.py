@@ -3,8 +3,9 @@
     Planner(tree, policy, jitter).plan(request, now) -> Plan        pure: nothing is counted yet
 
 A PreparedRequest is what neither the hits_addends of a request nor the time changes: the matched rules, the
-buckets, the gates, and what amends them. Requests with one key (model.Request.key) share it. All caches belong
-to the planner, and a reload makes a new planner. Amendments that have changed make stale what they are for.
+buckets, the gates, and what amends them. Requests with one key (model.Request.key) share it. All caches
+belong to the planner, and a reload makes a new planner. Amendments that have changed make stale what they are
+for.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _MOST_DOMAINS = 50
 
 
 class Planner:
-    """Plans requests by one set of rules, as they are amended. `tree` is None until the first rules are loaded.
+    """Plans requests by one set of rules, as they are amended. `tree` is None until the first rules are
+    loaded.
 
     `amendments` may change; `amended` must be called before the next plan.
     """
@@ -97,7 +99,9 @@ class Planner:
         self._plans, self._weight_of_plans = {}, 0
 
     def _renew(self, before: PreparedRequest | None, request: Request) -> PreparedRequest:
-        """Return the request prepared by the amendments as they are now: as it was before, if they are the same for it."""
+        """Return the request prepared by the amendments as they are now: as it was before, if they are the
+        same for it.
+        """
         if before is not None and (
             self._amendments.version_of(request.domain) <= before.version
             or self._held(request) == before.held

@@ -81,7 +81,8 @@ class PlannedWindow:
 
     limit: Limit
     amount: int
-    """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has room."""
+    """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has room.
+    """
     end: int
     """When the window ends, in seconds since 1970."""
     hit: int
@@ -116,7 +117,8 @@ class PlannedDescriptor:
         self.windows = windows
         self.quota = quota
         self.denied = denied
-        """Whether it is refused without a limit: its domain refuses what no rule matches, or it is blocked."""
+        """Whether it is refused without a limit: its domain refuses what no rule matches, or it is blocked.
+        """
         self.blocked = blocked
         """Whether it is an amendment that refuses it."""
         self.amendments = amendments

@@ -23,7 +23,9 @@ _MOST_NEAR_LIMITS = 1_000
 
 
 class Windows:
-    """The current span of each window, the near limit of each amount and the amended rules, cached for all requests."""
+    """The current span of each window, the near limit of each amount and the amended rules, cached for all
+    requests.
+    """
 
     def __init__(self, near_limit_ratio: float) -> None:
         self._ratio = near_limit_ratio

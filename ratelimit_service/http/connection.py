@@ -1,7 +1,8 @@
-"""One HTTP/1.1 connection: h11 parses requests and formats responses, and a task answers one request after another.
+"""One HTTP/1.1 connection: h11 parses requests and formats responses, and a task answers one request after
+another.
 
-The connection reports to its `Host` whether the port waits for the peer. `check` disconnects a peer that keeps the port
-waiting for too long.
+The connection reports to its `Host` whether the port waits for the peer. `check` disconnects a peer that
+keeps the port waiting for too long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ..runtime.exceptions import report
 from .messages import Handler, IncompleteBody, Request, Response
 
 PATIENCE = 10.0
-"""Seconds that a peer has for a handshake, for the first request or the rest of one, and for reading part of a response."""
+"""Seconds that a peer has for a handshake, for the first request or the rest of one, and for reading part of
+a response."""
 
 KEEP_ALIVE = 75
 """Seconds that a connection may be idle; load balancers close theirs earlier."""
@@ -89,7 +91,9 @@ class Connection(asyncio.Protocol):
         """When the port began to wait for the peer, by the loop's clock."""
 
     async def run(self, tls: ssl.SSLContext | None) -> None:
-        """Open the transport, with a TLS handshake if there is `tls`, and answer requests until the connection is closed."""
+        """Open the transport, with a TLS handshake if there is `tls`, and answer requests until the
+        connection is closed.
+        """
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,

@@ -1,7 +1,8 @@
-"""The connections of one HTTP port: their number is bounded, and peers that keep the port waiting are disconnected.
+"""The connections of one HTTP port: their number is bounded, and peers that keep the port waiting are
+disconnected.
 
-At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, so a thousand
-silent connections do not block a health check. TLS handshakes count as connections.
+At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, so
+a thousand silent connections do not block a health check. TLS handshakes count as connections.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _LATE = 1.0
 """Seconds by which a check is late when the process was suspended."""
 
 _ACCEPTED_AT_ONCE = 16
-"""Connections accepted before the event loop runs other callbacks, which free the descriptors of closed ones."""
+"""Connections accepted before the event loop runs other callbacks, which free the descriptors of closed ones.
+"""
 
 _LAST_WORDS = 1.0
 """Seconds that cancelled requests have to send an error at the stop."""
@@ -33,8 +35,8 @@ _BETWEEN_LINES = 60.0
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SOON, _LATER = 0.01, 0.5
-"""Seconds before accepting again when the system is out of resources: if a connection was closed for the new one, and if
-there was none to close."""
+"""Seconds before accepting again when the system is out of resources: if a connection was closed for the new
+one, and if there was none to close."""
 
 
 class Connections:
@@ -79,7 +81,10 @@ class Connections:
             connection.finish()
 
     async def finish(self, grace: float) -> None:
-        """Wait until all connections are closed. After `grace` seconds, cancel their requests, which answers 500."""
+        """Wait until all connections are closed.
+
+        After `grace` seconds, cancel their requests, which answers 500.
+        """
         for timeout in (grace, _LAST_WORDS):
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=timeout)
@@ -154,7 +159,9 @@ class Connections:
         return False
 
     def _have_no_room(self, listening: socket.socket, error: OSError) -> None:
-        """Pause accepting: the event loop would call `_accept` without end while a connection waits to be accepted."""
+        """Pause accepting: the event loop would call `_accept` without end while a connection waits to be
+        accepted.
+        """
         if not self._short:
             self._short = True
             self._log.error(

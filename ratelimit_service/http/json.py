@@ -121,8 +121,8 @@ def parse(body: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> RateLimitReque
 def _check_size(body: bytes, bounds: RequestBounds) -> None:
     """Raise InvalidRequest if `body` has more objects or values than a request within `bounds` can have.
 
-    Parsing a megabyte of `{}`, a third of a million objects, takes a second. So objects are counted first, in a few passes
-    over the bytes. The planner has the exact count.
+    Parsing a megabyte of `{}`, a third of a million objects, takes a second. So objects are counted first, in
+    a few passes over the bytes. The planner has the exact count.
     """
     objects = 16 + 2 * bounds.descriptors + bounds.entries
     values = 16 + 8 * (bounds.descriptors + bounds.entries)

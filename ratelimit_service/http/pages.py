@@ -12,7 +12,8 @@ from itertools import islice
 from .messages import TEXT, Response, text
 
 MOST_AT_ONCE = 16
-"""Pages in flight; one more is answered 503. A peer that reads slowly keeps the data of its page in memory."""
+"""Pages in flight; one more is answered 503. A peer that reads slowly keeps the data of its page in memory.
+"""
 
 _LINES = 1_000
 """Lines in a chunk."""
@@ -45,7 +46,8 @@ class Pages:
             self._under_way -= 1
 
     async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
-        # A thread that runs takes the GIL from the event loop for half a millisecond at a time: one is enough.
+        # A thread that runs takes the GIL from the event loop for half a millisecond at a time: one is
+        # enough.
         async with self._turn:
             return await asyncio.to_thread(next, chunks, None)
 

@@ -47,7 +47,10 @@ class HttpPort:
         self._connections.listen(listening)
 
     async def stop(self, grace: float) -> None:
-        """Accept no more requests, and cancel those in flight after `grace` seconds. Does nothing before `start`."""
+        """Accept no more requests, and cancel those in flight after `grace` seconds.
+
+        Does nothing before `start`.
+        """
         connections, self._connections = self._connections, None
         if connections is None:
             return

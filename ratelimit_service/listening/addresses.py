@@ -20,8 +20,8 @@ _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 class Address(NamedTuple):
     """A host and a port. Its text is that of Go's net.JoinHostPort.
 
-    The unspecified hosts ("", 0.0.0.0 and ::) mean every address of both families, as in Go. A name means its first
-    IPv4 address, or its first IPv6 address if it has no other.
+    The unspecified hosts ("", 0.0.0.0 and ::) mean every address of both families, as in Go. A name means its
+    first IPv4 address, or its first IPv6 address if it has no other.
     """
 
     host: str
@@ -54,7 +54,10 @@ class Address(NamedTuple):
         return family, place
 
     def listen(self, what: str, backlog: int | None = None) -> socket.socket:
-        """Return a listening socket that no other process shares. Raises StartError, which names `what` ("gRPC")."""
+        """Return a listening socket that no other process shares.
+
+        Raises StartError, which names `what` ("gRPC").
+        """
         try:
             if not self.is_every:
                 family, place = self.resolved()
@@ -88,8 +91,9 @@ def why(error: OSError) -> str:
 class SocketPath:
     """The path of a Unix socket, owned by the process that has locked the file beside it (PATH.lock).
 
-    A socket is bound to a temporary name in the same directory (`claim`) and moved to the path once it listens
-    (`publish`). So the path always leads to a socket that answers, even while the socket of a killed process is replaced.
+    A socket is bound to a temporary name in the same directory (`claim`) and moved to the path once it
+    listens (`publish`). So the path always leads to a socket that answers, even while the socket of a killed
+    process is replaced.
     """
 
     def __init__(self, path: str) -> None:

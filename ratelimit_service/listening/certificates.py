@@ -1,8 +1,8 @@
 """Server certificates in files: read at the start, and again when the files change.
 
-Each new connection checks by two or three calls of `stat` whether the files have changed. So the next connection uses a
-renewed certificate, even if Kubernetes swaps a directory in the path; open connections go on. TLS sessions end when the
-files change.
+Each new connection checks by two or three calls of `stat` whether the files have changed. So the next
+connection uses a renewed certificate, even if Kubernetes swaps a directory in the path; open connections go
+on. TLS sessions end when the files change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ class Unusable(Exception):
 
 
 class Material(NamedTuple):
-    """The content of the files, in PEM: a certificate with its chain, its key, and the CAs of clients (empty: none).
+    """The content of the files, in PEM: a certificate with its chain, its key, and the CAs of clients (empty:
+    none).
 
-    `context` is the same for Python's ssl, with TLS 1.2 as the lowest version. If there are CAs of clients, it requires a
-    certificate from every client.
+    `context` is the same for Python's ssl, with TLS 1.2 as the lowest version. If there are CAs of clients,
+    it requires a certificate from every client.
     """
 
     certificate: bytes
@@ -42,9 +43,9 @@ class Material(NamedTuple):
 class Certificates:
     """A certificate and its key in files, and optionally the CAs of clients.
 
-    Errors and the log call the port `what` ("gRPC"). Thread-safe. Raises StartError if the files cannot be used at the
-    start; later, the previous certificate stays in use, with one log line for each state of the files. `clock` is
-    monotonic, in seconds.
+    Errors and the log call the port `what` ("gRPC"). Thread-safe. Raises StartError if the files cannot be
+    used at the start; later, the previous certificate stays in use, with one log line for each state of the
+    files. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -156,8 +157,9 @@ class _Refused(NamedTuple):
 class _Newest(ssl.SSLContext):
     """Passes each new connection to the context of the current files.
 
-    Each state of the files has its own context. A TLS session belongs to a context, and a client that resumes one shows no
-    certificate: with a single context, clients of a replaced CA would be served for as long as they resume sessions.
+    Each state of the files has its own context. A TLS session belongs to a context, and a client that resumes
+    one shows no certificate: with a single context, clients of a replaced CA would be served for as long as
+    they resume sessions.
     """
 
     _newest: Callable[[], ssl.SSLContext]
@@ -244,7 +246,8 @@ def _verify_clients(context: ssl.SSLContext, clients: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
     # Trust every CA in the file, also an intermediate CA without its root, as Go and grpc do.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A resumed session shows no certificate. TLS 1.3 would renew it without end; sessions of TLS 1.2 end after two hours.
+    # A resumed session shows no certificate. TLS 1.3 would renew it without end; sessions of TLS 1.2 end
+    # after two hours.
     context.num_tickets = 0
     try:
         context.load_verify_locations(clients)

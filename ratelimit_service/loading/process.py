@@ -215,7 +215,10 @@ class _Pipes:
         self._open: list[asyncio.BaseTransport] = []
 
     async def run(self, task: Task, pace: Pace) -> Loaded:
-        """Do a task. Raises InvalidRules, InvalidPieces, _Stalled, OSError; IncompleteReadError after its exit."""
+        """Do a task.
+
+        Raises InvalidRules, InvalidPieces, _Stalled, OSError; IncompleteReadError after its exit.
+        """
         await self._connect(task)
         rules = Assembly()
         while not rules.complete:

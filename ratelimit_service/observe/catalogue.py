@@ -14,8 +14,8 @@ _RULE = ("domain", "rule", "path", "unit", "window")
 _TRACKED = ("domain", "rule", "path", "bucket", "window")
 
 CATALOGUE: tuple[MetricInfo, ...] = (
-    # Hits by limit. key1 and key2 are the first two levels of the descriptor, `key` or `key_value` as in the rule. Deeper
-    # levels are summed into these; without a second level there is no key2.
+    # Hits by limit. key1 and key2 are the first two levels of the descriptor, `key` or `key_value` as in the
+    # rule. Deeper levels are summed into these; without a second level there is no key2.
     MetricInfo(
         "ratelimit_service_rate_limit_total_hits",
         Kind.COUNTER,
@@ -59,9 +59,9 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _LIMIT,
         "Hits on unlimited rules.",
     ),
-    # Hits by rule: the path of the rule, not the values that matched it. `rule` equals `path`, and `unit` equals `window`;
-    # `path` and `window` join these metrics with `budget_` metrics. All limits that requests bring are `override`, so that
-    # strangers' values cannot use up the series of the rules.
+    # Hits by rule: the path of the rule, not the values that matched it. `rule` equals `path`, and `unit`
+    # equals `window`; `path` and `window` join these metrics with `budget_` metrics. All limits that requests
+    # bring are `override`, so that strangers' values cannot use up the series of the rules.
     MetricInfo(
         "ratelimit_service_rule_hits",
         Kind.COUNTER,

@@ -31,8 +31,8 @@ Random = Callable[[], float]
 class DecisionLog:
     """Formats the lines of decisions and passes them to `writer`.
 
-    A request is logged with the probability `sample`, with all its descriptors. With `refused_only`, only requests that
-    are answered OVER_LIMIT are.
+    A request is logged with the probability `sample`, with all its descriptors. With `refused_only`, only
+    requests that are answered OVER_LIMIT are.
     """
 
     def __init__(self, writer: LineWriter, *, refused_only: bool, sample: float, random: Random) -> None:
@@ -99,7 +99,10 @@ def _hits(request: Request, descriptor: Descriptor) -> int | None:
 
 
 def _limit(plan: Plan, planned: PlannedDescriptor, tally: Tally | None) -> dict[str, Any]:
-    """Return the fields of the limit in the status. Without a limit all are None, except the `rule` of an unlimited one."""
+    """Return the fields of the limit in the status.
+
+    Without a limit all are None, except the `rule` of an unlimited one.
+    """
     if tally is None:
         rule = _fit(planned.rule.name or str(planned.rule.path)) if planned.rule else None
         return {"rule": rule, **dict.fromkeys(("window", "limit", "used", "remaining", "resets_in"))}

@@ -1,7 +1,7 @@
 """Formats samples as Prometheus' text, a thousand at a time.
 
-Ten thousand series are megabytes of text. Formatted in one call, they would be in memory several times over, and the call
-would keep the GIL from other threads.
+Ten thousand series are megabytes of text. Formatted in one call, they would be in memory several times over,
+and the call would keep the GIL from other threads.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ MOST_BYTES = 16 * 1024 * 1024
 class LineWriter:
     """Passes lines to `write` in order. Lines beyond `most_lines` or `most_bytes` are dropped.
 
-    In the writer's thread, `failed` is called with the first error of each series of failing writes, and `caught_up` with
-    the number of dropped lines, once all lines that were held have been written.
+    In the writer's thread, `failed` is called with the first error of each series of failing writes, and
+    `caught_up` with the number of dropped lines, once all lines that were held have been written.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class LineWriter:
 def to_stdout() -> Write:
     """Return a function that writes to stdout.
 
-    It does not use sys.stdout: a thread stuck in a write would hold the lock of sys.stdout, and the interpreter could
-    not exit.
+    It does not use sys.stdout: a thread stuck in a write would hold the lock of sys.stdout, and the
+    interpreter could not exit.
     """
     return _to(sys.stdout, "output")
 

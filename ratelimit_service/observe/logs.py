@@ -1,12 +1,12 @@
 """The log: one pipeline for the events of the service and of libraries, on one stream.
 
-Values may contain a stranger's bytes, so every value is escaped: an event is one line. A traceback has several lines in
-text, each with a mark, and is one value in JSON. Secrets are masked by the name of their field, and in URLs. A line that
-cannot be written is dropped, because no line is worth delaying a request. The service writes its log in a thread
-(line_writer.py), because a pipe that nobody reads blocks its writer.
+Values may contain a stranger's bytes, so every value is escaped: an event is one line. A traceback has
+several lines in text, each with a mark, and is one value in JSON. Secrets are masked by the name of their
+field, and in URLs. A line that cannot be written is dropped, because no line is worth delaying a request. The
+service writes its log in a thread (line_writer.py), because a pipe that nobody reads blocks its writer.
 
-Callers use `structlog.get_logger()`. Where speed matters, they get their logger once: below the level, a bound logger
-returns at once.
+Callers use `structlog.get_logger()`. Where speed matters, they get their logger once: below the level, a
+bound logger returns at once.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def configure(level: str, fmt: str, stream: TextIO | None = None, writer: LineWr
 
     With a `writer`, it writes the lines, and `stream` only determines the encoding and the colours.
 
-    `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries log from WARNING
-    up. May be called again; the last call applies.
+    `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries log
+    from WARNING up. May be called again; the last call applies.
     """
     threshold = LEVELS[level.lower()]
     stream = sys.stderr if stream is None else stream

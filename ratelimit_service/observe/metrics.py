@@ -1,7 +1,8 @@
 """The counters of the service, for Prometheus and /stats.
 
-They are plain integers in dictionaries, because every descriptor of every request changes some. A scrape makes samples of
-them, maybe in another thread: it copies the dictionaries first, which is atomic, and a row may change meanwhile.
+They are plain integers in dictionaries, because every descriptor of every request changes some. A scrape
+makes samples of them, maybe in another thread: it copies the dictionaries first, which is atomic, and a row
+may change meanwhile.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def path_label(rule: Rule) -> str:
 
 
 def window_label(rule: Rule, limit: Limit) -> str:
-    """Return the name of a window; only the unit for limits that requests bring, whose multipliers are unbounded."""
+    """Return the name of a window; only the unit for limits that requests bring, whose multipliers are
+    unbounded.
+    """
     window = limit.window
     return window.unit.name.lower() if rule.source == OVERRIDE_SOURCE else window_name(window)
 
@@ -112,8 +115,8 @@ def _crossing_labels(rule: Rule, limit: Limit, share: str) -> tuple[str, ...]:
 class Metrics:
     """All metrics: an Observer (ports.py) that also counts loads, calls and round trips.
 
-    `max_series` bounds the series of each metric. With `milliseconds`, response times are in that unit, under the same
-    name (PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS).
+    `max_series` bounds the series of each metric. With `milliseconds`, response times are in that unit, under
+    the same name (PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS).
     """
 
     def __init__(self, max_series: int = 10_000, *, milliseconds: bool = False) -> None:
@@ -245,8 +248,8 @@ class Metrics:
     def config_read(self, tree: RuleTree) -> Generator[None, None, None]:
         """Show the series of these rules at 0: `increase` misses the first 1 of a series that begins with it.
 
-        There is a step for each rule, so that a load of many rules can be sliced, or run in another thread, while requests
-        are counted.
+        There is a step for each rule, so that a load of many rules can be sliced, or run in another thread,
+        while requests are counted.
         """
         for domain in (*tree.domains, UNKNOWN_DOMAIN):
             for outcome in _OUTCOMES:
@@ -327,7 +330,10 @@ class Metrics:
     # Samples.
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all metrics in chunks of Prometheus' text format 0.0.4. Slow with many series: iterate in a thread."""
+        """Yield all metrics in chunks of Prometheus' text format 0.0.4.
+
+        Slow with many series: iterate in a thread.
+        """
         for name, samples in self._families():
             yield from family(name, samples)
         yield self._process.text()

@@ -15,8 +15,9 @@ _STEP = 60
 class OncePerWindow:
     """Tells for each bucket and window whether it is the first report.
 
-    It remembers at most `most` buckets with a running window, each by a number instead of its key. While it is full,
-    further buckets are only counted, in `overflowed`: strangers make up buckets faster than anyone can read.
+    It remembers at most `most` buckets with a running window, each by a number instead of its key. While it
+    is full, further buckets are only counted, in `overflowed`: strangers make up buckets faster than anyone
+    can read.
     """
 
     def __init__(self, most: int = 10_000) -> None:

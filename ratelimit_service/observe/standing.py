@@ -1,8 +1,8 @@
 """Checks the buckets that rules name, so that their gauges are current before and without requests.
 
-A rule with `track` whose keys all have values (`team: dba`) has a single bucket. Its counters are read every few seconds.
-So its gauges exist from the load of the rules on, are 0 as soon as a window begins, and are right in each replica, no
-matter which replica charged, refunded or reset the bucket.
+A rule with `track` whose keys all have values (`team: dba`) has a single bucket. Its counters are read every
+few seconds. So its gauges exist from the load of the rules on, are 0 as soon as a window begins, and are
+right in each replica, no matter which replica charged, refunded or reset the bucket.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Check:
 class StandingBuckets:
     """Checks the first `most` of these buckets, in the order of the rules.
 
-    It is the Observer (ports.py) of the service that decides the checks, and passes their tallies to `tracker`. So metrics
-    and logs do not include these checks.
+    It is the Observer (ports.py) of the service that decides the checks, and passes their tallies to
+    `tracker`. So metrics and logs do not include these checks.
     """
 
     def __init__(self, tracker: Tracker, clock: Callable[[], float], most: int) -> None:
@@ -87,7 +87,10 @@ class StandingBuckets:
                 continue
 
     async def check(self, ask: Callable[[Sequence[Check]], None]) -> None:
-        """Check all buckets once, a few at a time. Does nothing while checks of the previous round are in flight."""
+        """Check all buckets once, a few at a time.
+
+        Does nothing while checks of the previous round are in flight.
+        """
         requests = self._requests
         if self._in_flight:
             return
@@ -117,7 +120,9 @@ class StandingBuckets:
 
 
 def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Window]] | None]:
-    """Yield a check for each single bucket of a rule with `track`, with its windows; None for other descriptors."""
+    """Yield a check for each single bucket of a rule with `track`, with its windows; None for other
+    descriptors.
+    """
     for domain in domains:
         for entries, descriptor in _with_values(domain.descriptors, ()):
             if descriptor.rule is not None and descriptor.rule.track:

@@ -1,9 +1,9 @@
 """Reports once that a share of a budget is used: `warn_at` of a rule.
 
-Replicas share the counters, so a single charge takes a counter across a line. But after a refund the line may be crossed
-again, in any replica, and if the store answered too late, no replica saw the crossing. So a replica that sees the crossing,
-or for the first time sees a count beyond the line, adds 1 to a marker beside the counter (keys.warned), and reports the
-crossing if the marker was 0.
+Replicas share the counters, so a single charge takes a counter across a line. But after a refund the line may
+be crossed again, in any replica, and if the store answered too late, no replica saw the crossing. So a
+replica that sees the crossing, or for the first time sees a count beyond the line, adds 1 to a marker beside
+the counter (keys.warned), and reports the crossing if the marker was 0.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ Crossed = Callable[[Rule, Limit, str], None]
 
 
 class Threshold(NamedTuple):
-    """A share of a limit. `line` is the count at which it is reached; `percent` is part of the marker's key."""
+    """A share of a limit.
+
+    `line` is the count at which it is reached; `percent` is part of the marker's key.
+    """
 
     share: float
     text: str
@@ -77,7 +80,8 @@ class Thresholds:
         self.in_flight = 0
         """Claims in flight."""
         self.lost = 0
-        """Crossings since the start that were not reported: the store failed, or too many claims were in flight."""
+        """Crossings since the start that were not reported: the store failed, or too many claims were in
+        flight."""
 
     def note(self, tally: Tally, now: int) -> None:
         """Check the uses of a descriptor that was decided at `now`, in Unix seconds."""

@@ -1,7 +1,7 @@
 """Gauges of the use of buckets: `track` of a rule.
 
-A gauge shows the last count that this process has seen. Replicas that share a store see different counts; the largest of
-them is the current one.
+A gauge shows the last count that this process has seen. Replicas that share a store see different counts; the
+largest of them is the current one.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Tracker:
         self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end)
 
     def _evict(self) -> None:
-        """Evict counters without a running window, and those with the smaller shares; a part of them in each call.
+        """Evict counters without a running window, and those with the smaller shares; a part of them in each
+        call.
 
         If there are more than one call examines, an evenly spread sample of them determines the line.
         """
@@ -136,8 +137,8 @@ class Tracker:
     def samples(self) -> Iterator[Sample]:
         """Yield the gauges of the `most` largest shares, and the sums of the others.
 
-        Buckets with the same labels after cutting are one series, that of the larger share: a duplicate series would make
-        Prometheus refuse the scrape.
+        Buckets with the same labels after cutting are one series, that of the larger share: a duplicate
+        series would make Prometheus refuse the scrape.
         """
         now = self._clock()
         shown: set[_Labels] = set()
@@ -160,8 +161,9 @@ class Tracker:
 
 
 def bucket_text(key: str, descriptor: Descriptor) -> str:
-    """Return the bucket of a counter for people: its descriptor, `team=dba,model=x`, or the common part of the values that
-    share it, `path=/api/*`."""
+    """Return the bucket of a counter for people: its descriptor, `team=dba,model=x`, or the common part of
+    the values that share it, `path=/api/*`.
+    """
     bucket = key.rpartition("}:")[0].rpartition("{")[2].partition("|")[2]
     if bucket != "|".join([keys.entry_text(*entry) for entry in descriptor.entries]):
         return bucket.replace("|", ",")

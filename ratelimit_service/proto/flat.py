@@ -1,8 +1,8 @@
 """Message classes from a descriptor set beside this file, in a descriptor pool of their own.
 
-Generated Python code would register them in protobuf's default pool, where their names clash with those of any package
-that carries Envoy's own protos, in whatever program imports both; and it would tie the package to one version of
-protobuf. A descriptor set (`make proto` writes it) has neither trouble.
+Generated Python code would register them in protobuf's default pool, where their names clash with those of
+any package that carries Envoy's own protos, in whatever program imports both; and it would tie the package to
+one version of protobuf. A descriptor set (`make proto` writes it) has neither trouble.
 """
 
 from __future__ import annotations

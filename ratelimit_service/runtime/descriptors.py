@@ -1,7 +1,7 @@
 """The limit of open files, and how the connections of all ports share it.
 
-A connection takes a descriptor. Without a bound below the limit of the process, connections to one port could take the
-descriptors that health checks, Redis and the loading of rules need.
+A connection takes a descriptor. Without a bound below the limit of the process, connections to one port could
+take the descriptors that health checks, Redis and the loading of rules need.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import resource
 from typing import NamedTuple
 
 _OWN = 96
-"""Descriptors for everything except connections to the ports and to Redis: event loops, listening sockets, logs, files,
-the pipes of the process that reads rules, and connections that are closing."""
+"""Descriptors for everything except connections to the ports and to Redis: event loops, listening sockets,
+logs, files, the pipes of the process that reads rules, and connections that are closing."""
 
 _HTTP_PART = 16
 """Each HTTP port gets this fraction (1/16) of the rest."""
@@ -21,7 +21,8 @@ _MOST_HTTP = 1_000
 """The most connections of an HTTP port."""
 
 _LEAST = 4
-"""The fewest connections of a port. If even these exceed the limit, connections fail until descriptors are free."""
+"""The fewest connections of a port. If even these exceed the limit, connections fail until descriptors are
+free."""
 
 
 class Shares(NamedTuple):

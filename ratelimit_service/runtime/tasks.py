@@ -1,7 +1,8 @@
 """Supervised background tasks: a failure is logged, counted, and repaired by starting the task again.
 
-Without supervision, an unexpected exception would end a task for as long as the process lives: rules would not be
-reloaded, or the health of the store would never change again, and no log line and no metric would show it.
+Without supervision, an unexpected exception would end a task for as long as the process lives: rules would
+not be reloaded, or the health of the store would never change again, and no log line and no metric would show
+it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import structlog
 
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
-"""Seconds before a failed task is started again, at first and at most; each is shortened at random by up to half."""
+"""Seconds before a failed task is started again, at first and at most; each is shortened at random by up to
+half."""
 
 _WELL_AFTER = 60.0
 """Seconds after which a running task counts as repaired: the next failure is its first again."""

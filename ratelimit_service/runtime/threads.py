@@ -1,6 +1,8 @@
-"""A thread for calls that may never return, such as reading from a file system that hangs or from a FIFO without a writer.
+"""A thread for calls that may never return, such as reading from a file system that hangs or from a FIFO
+without a writer.
 
-A process that ends waits for the threads of asyncio (`to_thread`), however long they take; it does not wait for this one.
+A process that ends waits for the threads of asyncio (`to_thread`), however long they take; it does not wait
+for this one.
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ class Thread:
         self._done: asyncio.Future[Any] | None = None
 
     async def do(self, work: Callable[[], T], patience: float) -> T:
-        """Return the result of `work`, or raise its exception. Raises StuckError after `patience` seconds without progress.
+        """Return the result of `work`, or raise its exception. Raises StuckError after `patience` seconds
+        without progress.
 
-        The stuck call keeps the thread: until it returns, further calls raise StuckError as well, each after `patience`.
+        The stuck call keeps the thread: until it returns, further calls raise StuckError as well, each after
+        `patience`.
         """
         if (
             self._done is not None and not self._done.done()

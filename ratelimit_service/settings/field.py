@@ -1,4 +1,6 @@
-"""A line of the table of settings: a field of a dataclass, whose annotation says how the text of the variable is read."""
+"""A line of the table of settings: a field of a dataclass, whose annotation says how the text of the variable
+is read.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,17 @@ from typing import Any, NamedTuple
 
 
 class Context(NamedTuple):
-    """What a reader may need beside the text: the field's name, and the values that were read before it without a problem."""
+    """What a reader may need beside the text: the field's name, and the values that were read before it
+    without a problem.
+    """
 
     name: str
     values: Mapping[str, Any]
 
 
 Reader = Callable[[str, Context], Any]
-"""Returns the value of a text. Raises ValueError with the rest of a sentence that begins with the name and the text."""
+"""Returns the value of a text. Raises ValueError with the rest of a sentence that begins with the name and
+the text."""
 
 
 def reader(read: Callable[[str], Any]) -> Reader:

@@ -1,7 +1,7 @@
 """The address and the credentials of Redis, from REDIS_TYPE, REDIS_URL and REDIS_AUTH.
 
-REDIS_URL may contain a password. So no message here repeats any part of it, and a RedisTarget has the address and the
-credentials apart.
+REDIS_URL may contain a password. So no message here repeats any part of it, and a RedisTarget has the address
+and the credentials apart.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ class _Place(NamedTuple):
 
 
 def redis_target(url: str, auth: str = "", kind: RedisType = RedisType.SINGLE) -> RedisTarget:
-    """Return the target of a kind, a URL and credentials (`password` or `user:password`), which override the URL's.
+    """Return the target of a kind, a URL and credentials (`password` or `user:password`), which override the
+    URL's.
 
-    SINGLE has one server, CLUSTER servers separated by commas, SENTINEL the name of the master and then the sentinels.
-    Raises ValueError for an invalid URL, with the rest of a sentence as in types.py.
+    SINGLE has one server, CLUSTER servers separated by commas, SENTINEL the name of the master and then the
+    sentinels. Raises ValueError for an invalid URL, with the rest of a sentence as in types.py.
     """
     master = ""
     if kind is RedisType.SINGLE:

@@ -1,8 +1,8 @@
 """The table of settings: environment variables, each with its type, default and documentation.
 
-A variable that envoyproxy/ratelimit has as well has the same name, meaning and default here; if the default differs, the
-documentation names upstream's. As there, an empty variable is an empty text, not an unset variable. docs/settings.md is
-generated from this table.
+A variable that envoyproxy/ratelimit has as well has the same name, meaning and default here; if the default
+differs, the documentation names upstream's. As there, an empty variable is an empty text, not an unset
+variable. docs/settings.md is generated from this table.
 """
 
 from __future__ import annotations
@@ -349,7 +349,8 @@ def documented() -> Iterator[SettingDoc]:
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of `environ`, overridden by `overrides` (options of the command line, by the same names).
+    """Return the settings of `environ`, overridden by `overrides` (options of the command line, by the same
+    names).
 
     Other variables are ignored. Raises InvalidSetting with a line for each invalid variable.
     """

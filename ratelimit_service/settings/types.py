@@ -67,7 +67,10 @@ def read_bool(text: str) -> bool:
 
 
 def read_duration(text: str) -> float:
-    """Read a duration in seconds, as Go's ParseDuration does: "24h", "1h30m", "1.5s", "150us", "0". Never negative."""
+    """Read a duration in seconds, as Go's ParseDuration does: "24h", "1h30m", "1.5s", "150us", "0".
+
+    Never negative.
+    """
     wrong = ValueError("is not a duration: give numbers with units, such as 24h, 1h30m, 1.5s, 150us, or 0")
     rest = text.removeprefix("+")
     if rest == "0":

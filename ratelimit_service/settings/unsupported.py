@@ -1,7 +1,7 @@
 """The variables of envoyproxy/ratelimit without an effect here, and what the service does instead.
 
-A variable with a value that would matter is named in a warning at the start, so that an operator who replaces the image
-learns it then, and not from a missing metric.
+A variable with a value that would matter is named in a warning at the start, so that an operator who replaces
+the image learns it then, and not from a missing metric.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 
 class Unsupported(NamedTuple):
-    """Related variables. `names` maps each to its harmless values, which ask for nothing that is missing here.
+    """Related variables. `names` maps each to its harmless values, which ask for nothing that is missing
+    here.
 
     If there is a `switch`, the variables matter only while it is on. Unset, it is off, unless `switched_on`.
     """
@@ -125,7 +126,10 @@ UNNEEDED: tuple[Unneeded, ...] = (
 
 
 def unsupported(environ: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable in `environ` that asks for something missing here. Values are never shown."""
+    """Return a line for each variable in `environ` that asks for something missing here.
+
+    Values are never shown.
+    """
     return [f"{name} is set, but not supported: {instead}" for name, instead in _asked_for(environ)]
 
 

@@ -135,7 +135,10 @@ class MemoryAmendments:
         return lines
 
     def _edits(self, change: Change) -> tuple[Edited, ...]:
-        """Return what each edit replaces, one after another. Raises Conflict, or InvalidRequest where there is no room."""
+        """Return what each edit replaces, one after another.
+
+        Raises Conflict, or InvalidRequest where there is no room.
+        """
         ahead: dict[str, Amendment | None] = {}
         edits = []
         for number, edit in enumerate(change.edits):

@@ -6,8 +6,9 @@ The file:
     {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>2871
     end 1 <SHA-256 of all lines before this one, in hex>
 
-There is a line for each counter: its key, its value, and in how many seconds it expires. Where there have ever
-been amendments, a line of JSON for each thing that is kept of them follows (amendments.py), and the version is
+There is a line for each counter: its key, its value, and in how many seconds it expires. Where there have
+ever been amendments, a line of JSON for each thing that is kept of them follows (amendments.py), and the
+version is
 3. One rename replaces the file, so a reader finds all counters of one moment.
 
 The file has no absolute times, because the clock may be wrong when it is written or read: dropping a counter

@@ -1,1 +1,3 @@
-"""`ratelimit-service compare`: two services answer the same requests, and every difference is given its reason."""
+"""`ratelimit-service compare`: two services answer the same requests, and every difference is given its
+reason.
+"""

@@ -15,7 +15,8 @@ CLOCKS = 2
 """Seconds by which two answers may disagree about when a window ends: each has its own clock, and rounds."""
 
 EXPLAIN = RateLimitRequest(explain=True).SerializeToString()
-"""What asks a service of ours to explain its answer, behind the bytes of any request: the last value of a field counts."""
+"""What asks a service of ours to explain its answer, behind the bytes of any request: the last value of a
+field counts."""
 
 _Code = RateLimitResponse.Code
 _Unit = RateLimitResponse.RateLimit.Unit
@@ -114,7 +115,9 @@ def _alike(one: str | None, other: str | None, *, times: bool) -> bool:
 
 
 def _waits(response: RateLimitResponse) -> bool:
-    """Whether a Retry-After sends callers back when there is room again, or later: by how much is left to chance."""
+    """Whether a Retry-After sends callers back when there is room again, or later: by how much is left to
+    chance.
+    """
     value = _headers(response.response_headers_to_add).get("retry-after", "")
     over = [
         status.duration_until_reset.seconds for status in response.statuses if status.code == _Code.OVER_LIMIT
@@ -134,7 +137,10 @@ def _in_metadata(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator
 
 
 def _metadata(response: RateLimitResponse) -> dict[str, Any]:
-    """The dynamic metadata without the explanation that was asked for. Spaces in texts of upstream's are not stable."""
+    """The dynamic metadata without the explanation that was asked for.
+
+    Spaces in texts of upstream's are not stable.
+    """
     if response.dynamic_metadata.fields.keys() <= {EXPLANATION}:
         return {}
     found: dict[str, Any] = json_format.MessageToDict(response.dynamic_metadata)

@@ -23,7 +23,10 @@ _DERIVED = ("overall_code", "response_headers_to_add.", "raw_body", "dynamic_met
 
 
 class Finding(NamedTuple):
-    """One difference with its reason; empty where none is known. `since` is the request that a difference follows from."""
+    """One difference with its reason; empty where none is known.
+
+    `since` is the request that a difference follows from.
+    """
 
     difference: Difference
     reason: str
@@ -59,7 +62,10 @@ class Comparer:
         ours: Answer,
         overlapping: Sequence[int] = (),
     ) -> Compared:
-        """Every difference with its reason. `overlapping` is, for each descriptor, the hits of calls at the same time."""
+        """Every difference with its reason.
+
+        `overlapping` is, for each descriptor, the hits of calls at the same time.
+        """
         self._number += 1
         buckets = [bucket_of(request.domain, descriptor) for descriptor in request.descriptors]
         found = differences(theirs, ours)
@@ -83,7 +89,8 @@ class Comparer:
         found = []
         for finding in own:
             if not finding.reason and finding.difference.name.startswith(_DERIVED):
-                # Those of the statuses: as many reasons as there are, the first stands for all. None where one has none.
+                # Those of the statuses: as many reasons as there are, the first stands for all. None where
+                # one has none.
                 status = [each for each in own if each.difference.place is not None]
                 if status and all(each.reason for each in status):
                     finding = finding._replace(reason=status[0].reason, since=status[0].since)

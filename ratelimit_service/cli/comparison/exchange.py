@@ -31,8 +31,8 @@ def hits_of(request: RateLimitRequest, descriptor: RateLimitDescriptor) -> int:
 class Standing:
     """How far the two services were apart in one bucket when they last answered about it.
 
-    `gap` is what the first has left, less what the second has; `reason` is why, and `since` the number of the request that
-    showed it.
+    `gap` is what the first has left, less what the second has; `reason` is why, and `since` the number of the
+    request that showed it.
     """
 
     gap: int = 0
@@ -55,7 +55,8 @@ class Exchange:
     known: list[Standing | None] = field(default_factory=list)
     """What was known of the bucket of each descriptor before; None where nothing was."""
     shared: list[bool] = field(default_factory=list)
-    """Whether the counter of each descriptor is another descriptor's as well, in a service that joins entries with `_`."""
+    """Whether the counter of each descriptor is another descriptor's as well, in a service that joins entries
+    with `_`."""
     overlapping: list[int] = field(default_factory=list)
     """Hits of calls about the same bucket that were under way at the same time."""
 

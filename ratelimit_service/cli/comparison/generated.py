@@ -1,4 +1,5 @@
-"""Requests that are made up for rules: descriptors that meet each of them, with hits that use up what they allow.
+"""Requests that are made up for rules: descriptors that meet each of them, with hits that use up what they
+allow.
 
 The same seed makes the same requests. Values that a rule leaves open begin with `compare-`, so no other
 caller uses their buckets. If a rule names a value, the bucket of that value is charged.

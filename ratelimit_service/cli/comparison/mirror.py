@@ -1,9 +1,10 @@
-"""A gRPC server in front of two services: callers get the answers of the first, and those of the second are compared.
+"""A gRPC server in front of two services: callers get the answers of the first, and those of the second are
+compared.
 
-The first is asked at once, with the caller's deadline and metadata, and its bytes are handed on as they came. The second is asked
-when the first has answered, so that nothing of it stands in a caller's way, and in the order of the first's answers. What
-comparing takes is done between calls. Where the second is slow, its calls pile up to a bound; above it they are left out, and
-counted.
+The first is asked at once, with the caller's deadline and metadata, and its bytes are handed on as they came.
+The second is asked when the first has answered, so that nothing of it stands in a caller's way, and in the
+order of the first's answers. What comparing takes is done between calls. Where the second is slow, its calls
+pile up to a bound; above it they are left out, and counted.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _NOT_HANDED_ON = {"te", "content-type", "user-agent", "host"}
 
 @dataclass(slots=True)
 class _Call:
-    """One call of a caller: its bytes, and what the first service has answered; None where the caller went before that."""
+    """One call of a caller: its bytes, and what the first service has answered; None where the caller went
+    before that.
+    """
 
     data: bytes
     request: RateLimitRequest

@@ -1,7 +1,7 @@
 """Why two answers may differ: a table of reasons, each with its place in docs/compatibility.md.
 
-A difference with a reason is not examined further, so each reason is as narrow as the answers allow. The first reason in the
-table that applies is used.
+A difference with a reason is not examined further, so each reason is as narrow as the answers allow. The
+first reason in the table that applies is used.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ _LONGEST_TEXT, _MOST_TEXT = 4_096, 131_072
 
 
 class Reason(NamedTuple):
-    """One reason. `fields` are those that it can explain, and `place` is what its paragraph or row in the page begins with.
+    """One reason. `fields` are those that it can explain, and `place` is what its paragraph or row in the
+    page begins with.
 
-    `applies` is asked about a descriptor (its number), or where the difference belongs to none, about the request (None).
+    `applies` is asked about a descriptor (its number), or where the difference belongs to none, about the
+    request (None).
     """
 
     name: str
@@ -172,7 +174,9 @@ def _on_trial(exchange: Exchange, place: int) -> bool:
 
 
 def _budget(exchange: Exchange, place: int | None) -> bool:
-    """A check of what is used up, the charge that crosses the line, a call without a cost, or a window of the calendar."""
+    """A check of what is used up, the charge that crosses the line, a call without a cost, or a window of the
+    calendar.
+    """
     if exchange.has("raw_body") and place is None:
         return any(exchange.rule(each).get("budget") for each in range(len(exchange.request.descriptors)))
     if place is None or not exchange.rule(place).get("budget"):

@@ -1,12 +1,14 @@
-"""Requests that were recorded, from lines of JSON: the decision log of this service, or an access log of Envoy.
+"""Requests that were recorded, from lines of JSON: the decision log of this service, or an access log of
+Envoy.
 
-A line of an access log has an object `ratelimit`, or a list of them, each a call in the order in which it is made:
+A line of an access log has an object `ratelimit`, or a list of them, each a call in the order in which it is
+made:
 
     {"ratelimit": [{"domain": "token-budgets", "descriptors": [{"entries": [["team", "dba"]], "hits": 0}]},
                    {"domain": "token-budgets", "descriptors": [{"entries": [["team", "dba"]], "hits": 423}]}]}
 
-As a gateway does, a descriptor is left out where something in it is null, and a call where nothing is left of it.
-docs/migrating-from-envoyproxy-ratelimit.md has the access log that writes this.
+As a gateway does, a descriptor is left out where something in it is null, and a call where nothing is left of
+it. docs/migrating-from-envoyproxy-ratelimit.md has the access log that writes this.
 """
 
 from __future__ import annotations

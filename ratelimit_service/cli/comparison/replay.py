@@ -25,7 +25,10 @@ def replay(
     timeout: float,
     checks_only: bool = False,
 ) -> None:
-    """Ask both about each request, at the same time, and report what differs. Raises StoreError where one is not there."""
+    """Ask both about each request, at the same time, and report what differs.
+
+    Raises StoreError where one is not there.
+    """
     for name, channel in (("theirs", theirs), ("ours", ours)):
         try:
             grpc.channel_ready_future(channel).result(timeout)

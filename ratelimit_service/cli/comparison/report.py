@@ -1,4 +1,6 @@
-"""What `compare` prints: differences as they are found, and a summary at the end; in lines for people, or of JSON."""
+"""What `compare` prints: differences as they are found, and a summary at the end; in lines for people, or of
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ _HINTS = {
 
 
 class Report:
-    """Prints what is found. Of the same differences in the same kind of descriptor, `most` requests are shown."""
+    """Prints what is found.
+
+    Of the same differences in the same kind of descriptor, `most` requests are shown.
+    """
 
     def __init__(
         self,
@@ -51,7 +56,9 @@ class Report:
         """Requests that were not compared, by why."""
 
     def add(self, compared: Compared) -> None:
-        """Count one request, and show it where it is worth it: without a reason always, with one if all are asked for."""
+        """Count one request, and show it where it is worth it: without a reason always, with one if all are
+        asked for.
+        """
         self.requests += 1
         if not compared.findings:
             self.same += 1

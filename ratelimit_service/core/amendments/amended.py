@@ -18,11 +18,13 @@ _RULES_BYTES = 2 * MIB
 _BYTES_OF_A_RULE, _BYTES_OF_A_LIMIT = 900, 250
 
 BLOCKED = "it is blocked"
-"""Why a request is refused, if a descriptor without a limit is blocked. It does not say who did that, nor for whom."""
+"""Why a request is refused, if a descriptor without a limit is blocked. It does not say who did that, nor for
+whom."""
 
 
 NO_ROOM = -1
-"""What fits into a window that is blocked: not even a check, which a limit of 0 requests lets through, as upstream does."""
+"""What fits into a window that is blocked: not even a check, which a limit of 0 requests lets through, as
+upstream does."""
 
 
 class Held(NamedTuple):
@@ -52,13 +54,19 @@ class Amended(NamedTuple):
 
 
 class AmendedRules:
-    """Amends rules. The copies are cached, so that what is kept for a rule elsewhere (refusals) is kept for few."""
+    """Amends rules.
+
+    The copies are cached, so that what is kept for a rule elsewhere (refusals) is kept for few.
+    """
 
     def __init__(self) -> None:
         self._rules: Recent[tuple[Rule, bool, tuple[int, ...]], Rule] = Recent(_RULES_BYTES, _weight)
 
     def amend(self, rule: Rule, held: Held, now: int) -> Amended:
-        """Return a rule as amendments make it at `now`. A block is enforced even if the rule is in shadow mode."""
+        """Return a rule as amendments make it at `now`.
+
+        A block is enforced even if the rule is in shadow mode.
+        """
         effects = [
             effect(limit, held.stack, now, brought=held.brought(limit.window)) for limit in rule.limits
         ]

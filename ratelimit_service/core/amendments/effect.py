@@ -34,7 +34,10 @@ class Effect(NamedTuple):
 
 
 def effect(limit: Limit, stack: Stack, now: int, *, brought: bool = False) -> Effect:
-    """Return what a limit is at `now`, seconds since 1970. With `brought` it came with the request, and no override holds."""
+    """Return what a limit is at `now`, seconds since 1970.
+
+    With `brought` it came with the request, and no override holds.
+    """
     window = name(limit.window)
     begin, end = -math.inf, math.inf
     amount = limit.amount
@@ -66,7 +69,8 @@ def effect(limit: Limit, stack: Stack, now: int, *, brought: bool = False) -> Ef
 
 
 def blocked(stack: Stack, now: int) -> Effect:
-    """Return whether a bucket without a limit is blocked: whether the first override in force, for all windows, is 0.
+    """Return whether a bucket without a limit is blocked: whether the first override in force, for all
+    windows, is 0.
 
     An override for one window has nothing to act on there, and neither has one that is no block.
     """
@@ -84,7 +88,9 @@ def blocked(stack: Stack, now: int) -> Effect:
 
 
 def end_of(amendment: Amendment, window: Window) -> float:
-    """Return the second since 1970 at which an amendment ends in windows of this kind; infinity where it does not."""
+    """Return the second since 1970 at which an amendment ends in windows of this kind; infinity where it does
+    not.
+    """
     if amendment.windows:
         return end_of_windows(window, amendment.since, amendment.windows)
     return amendment.until or math.inf
@@ -102,7 +108,9 @@ def end_of_windows(window: Window, since: int, count: int) -> int:
 
 
 def end_for(amendment: Amendment, windows: Iterable[Window]) -> float:
-    """Return the second since 1970 from which on an amendment holds in none of these windows; infinity where that is not known."""
+    """Return the second since 1970 from which on an amendment holds in none of these windows; infinity where
+    that is not known.
+    """
     if not amendment.windows:
         return amendment.until or math.inf
     ends = [end_of(amendment, window) for window in windows if amendment.window in ("", name(window))]

@@ -3,9 +3,9 @@
     put(amendment), remove(id)      what changed since the last version
     find(domain, entries) -> Stack  what amends one bucket, the most specific first
 
-A find costs a few look-ups, however many amendments there are: targets with the same keys and the same kind of pattern
-(how many bytes are given before the first `*` and after the last) share a dictionary. It is not done for every request: plans
-keep what they found, and `version` tells them when to look again.
+A find costs a few look-ups, however many amendments there are: targets with the same keys and the same kind
+of pattern (how many bytes are given before the first `*` and after the last) share a dictionary. It is not
+done for every request: plans keep what they found, and `version` tells them when to look again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ MOST_STEPS = 500
 """Look-ups and comparisons that a find in one domain takes at most, where amendments are put one by one."""
 
 _Signature = tuple[tuple[int, int] | None, ...]
-"""For each entry of a pattern how many bytes are given at its beginning and at its end; None where all of it is given."""
+"""For each entry of a pattern how many bytes are given at its beginning and at its end; None where all of it
+is given."""
 
 _Key = tuple[bytes | tuple[bytes, bytes], ...]
 
 
 class Stack(NamedTuple):
-    """What amends one bucket: overrides, of which the first that is for a window holds there, and top-ups, which add up."""
+    """What amends one bucket: overrides, of which the first that is for a window holds there, and top-ups,
+    which add up.
+    """
 
     overrides: tuple[Amendment, ...]
     top_ups: tuple[Amendment, ...]
@@ -37,7 +40,8 @@ UNAMENDED = Stack((), ())
 
 
 class Amendments:
-    """All amendments. `version` is another number after every change, and `version_of` after every change in a domain.
+    """All amendments. `version` is another number after every change, and `version_of` after every change in
+    a domain.
 
     Both count what happened here; the versions of a store are its own.
     """
@@ -47,7 +51,8 @@ class Amendments:
         self._by_id: dict[str, Amendment] = {}
         self._domains: dict[str, Targets] = {}
         self._versions: dict[str, int] = {}
-        """By domain, those without amendments included: a plan that found some must learn that they are gone."""
+        """By domain, those without amendments included: a plan that found some must learn that they are gone.
+        """
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -85,7 +90,8 @@ class Amendments:
     ) -> Stack:
         """Return what amends the bucket with these entries.
 
-        `data` are the limits as data of the domain, which rank below all others. `instead` has by its id what is taken to be in force in place of an amendment, or None for nothing.
+        `data` are the limits as data of the domain, which rank below all others. `instead` has by its id what
+        is taken to be in force in place of an amendment, or None for nothing.
         """
         found = self._domains.get(domain)
         if found is None and data is None and not instead:
@@ -112,7 +118,9 @@ class Amendments:
         return self._versions.get(domain, 0)
 
     def steps(self, target: Target) -> int:
-        """Return how many look-ups and comparisons a find may take for buckets with the keys of a target, and with it."""
+        """Return how many look-ups and comparisons a find may take for buckets with the keys of a target, and
+        with it.
+        """
         found = self._domains.get(target.domain)
         return 1 if found is None else found.steps(target)
 

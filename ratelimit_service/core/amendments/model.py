@@ -71,7 +71,9 @@ class Amendment(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """Used becomes 0 in the counters of one bucket; `counters` has their keys, and what they held (None: no number)."""
+    """Used becomes 0 in the counters of one bucket; `counters` has their keys, and what they held (None: no
+    number).
+    """
 
     target: Target
     window: str
@@ -106,7 +108,8 @@ class Change(NamedTuple):
     at: int = 0
     """The second since 1970 in which it is made."""
     expected: tuple[Amendment | None, ...] | None = None
-    """What each edit is expected to replace; where something else is in force by now, nothing is changed (Conflict)."""
+    """What each edit is expected to replace; where something else is in force by now, nothing is changed
+    (Conflict)."""
 
 
 class Edited(NamedTuple):
@@ -129,7 +132,8 @@ class Applied(NamedTuple):
     replayed: bool = False
     """Whether the change had been applied before, by its key: `edits` are those of that time."""
     unfinished: bool = False
-    """Whether its resets are still to be done: a line says that they are, and AmendmentStore.finish that they were."""
+    """Whether its resets are still to be done: a line says that they are, and AmendmentStore.finish that they
+    were."""
 
 
 class AuditLine(NamedTuple):
@@ -146,9 +150,9 @@ class AuditLine(NamedTuple):
 class News(NamedTuple):
     """What has happened to the amendments after a version.
 
-    `put` and `removed` (ids) make of those of that version those of this one. With `whole`, `put` is all that there are.
-    `stamp` tells versions with the same number apart: after a failover, a store may have lost the last ones and count on
-    from there.
+    `put` and `removed` (ids) make of those of that version those of this one. With `whole`, `put` is all that
+    there are. `stamp` tells versions with the same number apart: after a failover, a store may have lost the
+    last ones and count on from there.
     """
 
     version: int
@@ -170,7 +174,10 @@ def override(
     author: str = "",
     reason: str = "",
 ) -> Amendment:
-    """Return an override, whose id is the same for the same target and window: the later one counts. Raises InvalidRequest."""
+    """Return an override, whose id is the same for the same target and window: the later one counts.
+
+    Raises InvalidRequest.
+    """
     if not 0 <= amount <= COUNTER_MAX:
         raise InvalidRequest(f"a limit is 0 to {COUNTER_MAX}, not {amount}")
     _check_window(window)
@@ -191,7 +198,10 @@ def top_up(
     author: str = "",
     reason: str = "",
 ) -> Amendment:
-    """Return a top-up, whose id follows from its target, its window and the idempotency `key` of its change. Raises InvalidRequest."""
+    """Return a top-up, whose id follows from its target, its window and the idempotency `key` of its change.
+
+    Raises InvalidRequest.
+    """
     if not 1 <= amount <= COUNTER_MAX:
         raise InvalidRequest(f"a top-up is 1 to {COUNTER_MAX}, not {amount}")
     if not 0 <= windows <= MOST_WINDOWS:

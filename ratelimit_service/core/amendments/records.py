@@ -1,4 +1,6 @@
-"""Amendments as text, for stores and for people's tools: JSON in printable ASCII, with the same keys in the same order."""
+"""Amendments as text, for stores and for people's tools: JSON in printable ASCII, with the same keys in the
+same order.
+"""
 
 from __future__ import annotations
 

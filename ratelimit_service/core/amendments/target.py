@@ -5,11 +5,12 @@ r"""Which buckets an amendment is for: one descriptor, a pattern of descriptors,
     team=dba,model=*              every descriptor with the keys `team` and `model`, in this order, of this team
     *                             every descriptor of the domain
 
-A key is never a pattern, and a target has all the keys of the descriptors that it is for. In a value `*` stands for any
-bytes, or none; `\*`, `\,` and `\\` are these characters themselves, and `\xFF` is the byte FF.
+A key is never a pattern, and a target has all the keys of the descriptors that it is for. In a value `*`
+stands for any bytes, or none; `\*`, `\,` and `\\` are these characters themselves, and `\xFF` is the byte FF.
 
-Where a rule says `share_threshold`, the bucket's value is the pattern of the rule, as in the counter's key: a target has to
-match that text (`path=/api/*`), because the requests that share a counter share its limit as well.
+Where a rule says `share_threshold`, the bucket's value is the pattern of the rule, as in the counter's key: a
+target has to match that text (`path=/api/*`), because the requests that share a counter share its limit as
+well.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Target(NamedTuple):
     def specificity(self) -> tuple[bool, int, int, int, str]:
         """Return a key that sorts the most specific target first, and the whole domain last.
 
-        More entries with one value come first, then more bytes that are given, then fewer `*`; the text settles a tie.
+        More entries with one value come first, then more bytes that are given, then fewer `*`; the text
+        settles a tie.
         """
         exact = sum(entry.exact for entry in self.entries)
         given = sum(len(piece) for entry in self.entries for piece in entry.pieces)
@@ -105,7 +107,10 @@ def fits(pieces: tuple[bytes, ...], value: bytes) -> bool:
 
 
 def parse(domain: str, text: str) -> Target:
-    """Return the target that `text` names in a domain. Raises InvalidRequest, which says what would be right."""
+    """Return the target that `text` names in a domain.
+
+    Raises InvalidRequest, which says what would be right.
+    """
     if not domain:
         raise InvalidRequest("an amendment needs a domain, such as token-budgets")
     if len(text) > MOST_TEXT:
@@ -153,7 +158,9 @@ def _entry(key: bytes | None, pieces: list[bytearray]) -> TargetEntry:
 
 
 def _text(value: bytes, hidden: str = "") -> str:
-    """`value` on one line in which nothing acts on a terminal; `hidden` are characters that must not stand there."""
+    """`value` on one line in which nothing acts on a terminal; `hidden` are characters that must not stand
+    there.
+    """
     shown = value.decode("utf-8", "surrogateescape").translate(_ESCAPES)
     if shown.isprintable() and not hidden:
         return shown

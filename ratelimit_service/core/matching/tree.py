@@ -183,7 +183,9 @@ class Domain:
         return Match(rule, bucket_entries, _stat(rule, entries, path))
 
     def entries_of_bucket(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        """Return the entries of a descriptor with the pattern for each value that shares a bucket with others."""
+        """Return the entries of a descriptor with the pattern for each value that shares a bucket with
+        others.
+        """
         node = self._root
         found: list[Entry] = []
         for entry in entries:

@@ -8,8 +8,8 @@
     token-budgets,gold,user=bob,hour,9000        in it, but for his hour
     token-budgets,,user=eve,,0                   every window; 0 blocks
 
-They are overrides (core/amendments) that rank below those of operators, and above the rules. The first row has the names of the
-columns, in any order; `group` and `window` may be left out.
+They are overrides (core/amendments) that rank below those of operators, and above the rules. The first row
+has the names of the columns, in any order; `group` and `window` may be left out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class _Entry(NamedTuple):
 def read_data(
     documents: Sequence[Document], rules: Mapping[str, Sequence[DescriptorRule]], report: Report
 ) -> dict[str, tuple[Amendment, ...]]:
-    """Return the limits of each domain, and report every mistake. `rules` are those of each domain of the same load."""
+    """Return the limits of each domain, and report every mistake.
+
+    `rules` are those of each domain of the same load.
+    """
     entries = [entry for document in documents for entry in _entries(document, report)]
     groups = _groups(entries, report)
     found: dict[str, _Limits] = {}
@@ -211,7 +214,10 @@ class _Limits:
         _warn(self._report, entry, "window", f"no rule of the domain counts by {quoted(window)}: {have}")
 
     def amendments(self) -> tuple[Amendment, ...]:
-        """Return an override for each descriptor and window. What it has of its own comes before what its group has."""
+        """Return an override for each descriptor and window.
+
+        What it has of its own comes before what its group has.
+        """
         own_targets = {text for text, window in self._own if not window}
         of_groups = {
             (text, window): row

@@ -141,7 +141,8 @@ def _day_start(zone: ZoneInfo, day: int) -> int:
     start = midnight - _wall_offset(zone, midnight, fold=0)
     if _wall(zone, start) == midnight:
         return start
-    # This midnight does not exist, so find the change. In zoneinfo, `start` is after it, and `early` before it.
+    # This midnight does not exist, so find the change. In zoneinfo, `start` is after it, and `early` before
+    # it.
     early = midnight - _wall_offset(zone, midnight, fold=1)
     return early + bisect_left(range(early, start), midnight, key=partial(_wall, zone))
 

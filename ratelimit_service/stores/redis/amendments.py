@@ -183,7 +183,9 @@ class RedisAmendments:
         return lines
 
     async def _later(self, version: int, stamp: str, reply: list[Any]) -> News | None:
-        """Return what has happened after a version, of which `reply` has the beginning; None where that is not to be had."""
+        """Return what has happened after a version, of which `reply` has the beginning; None where that is
+        not to be had.
+        """
         if reply[0] is None:
             return News(0, "", whole=bool(version))
         if len(reply) == 2:
@@ -266,7 +268,9 @@ class RedisAmendments:
 
 
 def _news_in(lines: Sequence[tuple[int, Mapping[str, str]]], version: int, stamp: str) -> News | None:
-    """Return what lines of the audit say has happened after a version; None where they do not begin with that one."""
+    """Return what lines of the audit say has happened after a version; None where they do not begin with that
+    one.
+    """
     if (
         not lines
         or lines[0][0] != version

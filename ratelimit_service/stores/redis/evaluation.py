@@ -1,7 +1,7 @@
 """Scripts that no request waits for: those of amendments, and the one that deletes counters.
 
-They go by the connection of the counters. redis-py's own calls take no notice of it where they are cancelled, and the process
-would not stop.
+They go by the connection of the counters. redis-py's own calls take no notice of it where they are cancelled,
+and the process would not stop.
 """
 
 from __future__ import annotations

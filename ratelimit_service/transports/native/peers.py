@@ -159,8 +159,9 @@ class Peers:
 
     def _relieve_more(self) -> None:
         goal = self._budget.most_waiting // 2
-        # While more than the goal waits, some connection keeps more than this. None that keeps less is closed: those that kept most
-        # when they were sorted may have gone by themselves since, and others may have come.
+        # While more than the goal waits, some connection keeps more than this. None that keeps less is
+        # closed: those that kept most when they were sorted may have gone by themselves since, and others may
+        # have come.
         share = goal // max(1, len(self._group_of))
         for _ in range(_CLOSED_AT_ONCE):
             if not self._closing or self._budget.waiting <= goal:
