@@ -27,10 +27,11 @@ _ROOM_FOR_ONE = 262_144
 is."""
 
 _LINGER = 1.0
-"""Seconds between the end of a session and closing the socket, in which the peer may read the reason: closing
-a socket with unread input discards its last output."""
+"""Seconds between the end of a session and closing the socket, in which the peer may read to the end and close
+its side. Input that comes to a closed socket resets the connection, and a peer whose write fails by that may
+discard answers that it has not read: it would repeat charges that were counted."""
 
-_LINGER_READS = 16
+_LINGER_READS = 256
 """Reads that are discarded in that time."""
 
 _READS_OF_TLS = 2
@@ -57,7 +58,6 @@ class Connection(asyncio.BufferedProtocol):
         "_busy_at",
         "_gone",
         "_host",
-        "_leaves",
         "_lingers",
         "_loop",
         "_made_at",
@@ -88,8 +88,6 @@ class Connection(asyncio.BufferedProtocol):
         """The last turn with a read of TLS, the reads in that turn, and the records in the last read."""
         self._paused = False
         self._gone = False
-        self._leaves = False
-        """Whether the server ends the session, and not the peer by breaking a rule."""
         self._lingers = 0
         """Reads that may still be discarded before the socket is closed."""
         self._timer: asyncio.TimerHandle | None = None
@@ -241,7 +239,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def leave(self) -> None:
         """Accept no more calls, and close when those in hand are answered."""
-        self._leaves = True
         if self.session is not None:
             self.session.goaway()
         else:
@@ -359,7 +356,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _close(self, why: str = "") -> None:
-        """Close once all output is written; `check` closes earlier if that takes too long."""
+        """End the output, and close when the peer does; `check` closes earlier if that takes too long."""
         if why:
             self._host.peers.count_closed(why)
         self._gone = True
@@ -367,12 +364,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls is not None:
             self._tls.close()
             self._write(self._tls.to_send())
-        if self._leaves:
-            self._transport.close()
-        else:
-            self._lingers = _LINGER_READS
-            self._transport.write_eof()
-            self._transport.resume_reading()
+        self._lingers = _LINGER_READS
+        self._transport.write_eof()
+        self._transport.resume_reading()
 
     def _count_kept(self) -> None:
         if self.session is not None:

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from ratelimit_service.transports.native import connection
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Budget, Session, Turn
 from ratelimit_service.transports.native.methods import PATHS
@@ -14,6 +15,7 @@ from testing.waiting import PATIENCE
 
 from ...fuzz.native import last_of_goaways
 from .. import h2
+from ..test_transport import CHECK
 from .limiter import Limiter
 
 
@@ -33,6 +35,23 @@ async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes
     await limiter.server.stop(0)
     with pytest.raises(ConnectionRefusedError):
         await limiter.connect()
+
+
+async def test_a_peer_may_write_until_it_has_read_to_the_end(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that is closed at once answers such a write with a reset, which discards the answers on their way."""
+    monkeypatch.setattr(connection, "_LINGER", PATIENCE)
+    peer = await limiter.connect()
+    peer.send(h2.call(1, CHECK))
+    stopping = asyncio.create_task(limiter.server.stop(PATIENCE))
+    frames = await peer.rest()
+    assert {1} == {frame.stream for frame in frames if frame.kind == h2.HEADERS}
+    peer.send(h2.call(3, CHECK))
+    await asyncio.wait({stopping}, timeout=0.05)
+    assert not stopping.done()
+    peer.close()
+    await stopping
 
 
 async def test_a_connection_that_comes_when_the_port_is_closed_is_not_waited_for(limiter: Limiter) -> None:
