@@ -35,21 +35,21 @@ class CounterStore(Protocol):
 
     @property
     def amendments(self) -> AmendmentStore:
-        """Return the store of the amendments that go with these counters."""
+        """Return the store of the amendments that belong to these counters."""
         ...
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits in their order, one group for each request, and pass their outcomes to `then`.
 
         - `hit` never raises. It calls `then` exactly once, on the event loop, with an outcome for each group.
-          Callers rely neither on a call before `hit` returns, nor on a call after it.
+          That may be before or after `hit` returns; callers rely on neither.
         - Hits are applied one after another, and each sees the effect of those before it. A group is atomic:
           nothing happens between its hits, nor between the verdict on the group (model.Gate) and counting it.
         - A group is refused if any of its hits with Gate.REFUSES is over (Hit.is_over), by the counters
           before the group.
         - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that have room.
         - A charge saturates at COUNTER_MAX. A check writes nothing. A refund never takes a counter below 0.
-        - A counter that is created, or has no time to live, gets the time to live of the hit.
+        - A new counter, or one without a time to live, gets the time to live of the hit.
         - A counter that is not a number fails its own hit alone.
         - Hits are applied even if their caller disconnects.
         """
@@ -72,7 +72,7 @@ class CounterStore(Protocol):
         ...
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
-        """Delete these counters, and return the last values of those that were there. Raises StoreError."""
+        """Delete these counters, and return the last values of those that existed. Raises StoreError."""
         ...
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
@@ -81,26 +81,26 @@ class CounterStore(Protocol):
 
 
 class AmendmentStore(Protocol):
-    """Amendments (core/amendments): what changes limits while the service runs, and what was changed by whom.
+    """Amendments (core/amendments): changes of limits while the service runs, and an audit of them.
 
-    No decision waits for it. Every method raises StoreError where the store cannot be reached, or refuses.
+    No decision waits for it. Every method raises StoreError if the store cannot be reached, or refuses.
     """
 
     async def news(self, version: int, stamp: str) -> News:
-        """Return what has happened after a version, which `stamp` tells from others with its number.
+        """Return the changes after a version. `stamp` distinguishes versions with the same number.
 
-        It costs one small read where nothing has happened. A version that the store does not know, or has
-        forgotten the next steps of, gets all amendments (News.whole).
+        Without changes it costs one small read. If the store does not know the version, or no longer has all
+        changes after it, the result has all amendments (News.whole).
         """
         ...
 
     async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
         """Apply a change in one step: its edits, its idempotency key, and a line for each edit in the audit.
 
-        A change whose key was applied before changes nothing, and returns what it did then. With `dry_run`
-        nothing is written. Raises InvalidRequest for a key that another change had, or where there are too
-        many amendments; Conflict where an edit would replace something else than expected. A StoreError does
-        not say whether the change was applied: to apply it again with the same key settles that.
+        If a change with its key was applied before, nothing is changed, and the result is that of the first
+        time. With `dry_run` nothing is written. Raises InvalidRequest if the key belongs to another change,
+        or there are too many amendments; Conflict if an edit would not replace what is expected. A StoreError
+        does not say whether the change was applied: apply it again with the same key to be sure.
         """
         ...
 
@@ -109,7 +109,7 @@ class AmendmentStore(Protocol):
         ...
 
     async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
-        """Return the edits before a version (0: all), the latest first, and each change as a whole."""
+        """Return the edits before a version (0: all), the latest first, and never only a part of a change."""
         ...
 
 

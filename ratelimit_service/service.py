@@ -40,7 +40,7 @@ class Call(Protocol):
 
     @property
     def timeout(self) -> int:
-        """The milliseconds that its caller waits, or below 0 if it has no deadline."""
+        """How many milliseconds its caller waits; negative if the caller has no deadline."""
         ...
 
     def reply(self, answer: Answer) -> None:
@@ -72,7 +72,7 @@ class RateLimitService:
         self._clock = clock
         self._jitter = jitter
         self.missed = 0
-        """The calls that were answered before the store, because their time was up."""
+        """How many calls were answered without the store, because it took too long."""
         self._deadlines = Deadlines(patience) if patience is not None else None
         self._spread = spread
         self._tree: RuleTree | None = None
@@ -100,7 +100,7 @@ class RateLimitService:
         self._planner.amended()
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Decide on calls, and answer each of them: now, when the store returns, or when its time is up."""
+        """Decide on calls, and answer each of them: at once, when the store returns, or at its deadline."""
         plan_of, now = self._planner.plan, int(self._clock())
         waiting: list[Call | None] = []
         plans: list[Plan] = []
@@ -130,7 +130,7 @@ class RateLimitService:
             del call  # an error refers to this frame, and through it to itself
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
-        """Answer the waiting calls of a batch, and empty it, because Deadlines may keep it for longer."""
+        """Answer the waiting calls of a batch, and empty its lists, which Deadlines may keep for longer."""
         policy, refusals, observe = self.policy, self._refusals, self._observer.decided
         for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
             if call is None:  # answered by _expire
@@ -151,7 +151,7 @@ class RateLimitService:
         plans.clear()
 
     def _expire(self, waiting: list[Call | None], plans: list[Plan], index: int, seconds: float) -> None:
-        """Answer a call whose time for the store is up."""
+        """Answer a call at its deadline, although the store has not returned."""
         call, plan = waiting[index], plans[index]
         waiting[index] = None
         outcome: Outcome = ()
@@ -165,7 +165,7 @@ class RateLimitService:
             report("a call could not be decided", error)
             error = InternalError("internal error")
         # The frames of its traceback refer to the batch, and so to the call that keeps the error as its
-        # answer. Such a cycle that survives two young collections stays until a full one, and these are rare
+        # answer. If such a cycle survives two young collections, it stays until a full one, which is rare
         # (runtime/garbage.py).
         error.__traceback__ = None
         try:

@@ -1,6 +1,6 @@
-"""Amendments in this process, for the memory store: the twin of redis/amend.lua.
+"""Amendments in this process, for the memory store. This is the twin of redis/amend.lua.
 
-They are in the snapshot of the counters (snapshot.py), a line of JSON for each.
+The snapshot of the counters (snapshot.py) keeps them, each as a line of JSON.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from ..core.amendments.records import Unreadable, digest, read, read_reset, rese
 from ..core.errors import Conflict, InvalidRequest
 
 MOST = 50_000
-"""How many amendments there can be."""
+"""The largest number of amendments."""
 
 MOST_AUDITED = 10_000
-"""Edits that the audit remembers."""
+"""Edits that the audit keeps."""
 
 MOST_KEYS = 10_000
-"""Idempotency keys that are remembered."""
+"""Idempotency keys that are kept."""
 
 KEY_REMEMBERED = 86_400
-"""Seconds for which they are remembered in Redis."""
+"""Seconds for which Redis keeps them."""
 
 
 def too_many(most: int) -> InvalidRequest:
-    """Return the error of a change for which there is no room."""
+    """Return the error for a change that would exceed the largest number of amendments."""
     return InvalidRequest(f"there are {most} amendments already: remove some, or use limits as data")
 
 
 def key_of_another(key: str) -> InvalidRequest:
-    """Return the error of a change whose idempotency key another change had."""
+    """Return the error for a change whose idempotency key was used by another change."""
     return InvalidRequest(f"the idempotency key {key!r} was that of another change: give this one its own")
 
 
 def conflict(expected: Amendment | None, found: Amendment | None) -> Conflict:
-    """Return the error of a change that expects something else than what is in force."""
+    """Return the error for a change whose expectation does not match what is in force."""
     shown = "none" if found is None else write(found)
     wanted = "none" if expected is None else write(expected)
     return Conflict(f"another change came first: there is {shown} in place of {wanted}")
@@ -72,13 +72,13 @@ class MemoryAmendments:
         self._audit: deque[AuditLine] = deque(maxlen=self._most_audited)
         self._stamps: dict[int, str] = {}
         self._done: dict[str, tuple[str, Applied]] = {}
-        """By idempotency key the digest of the change, and what became of it."""
+        """By idempotency key: the digest of the change, and its result."""
 
     def __bool__(self) -> bool:
         return self._version > 0
 
     async def news(self, version: int, stamp: str) -> News:
-        """Return what has happened after a version (ports.AmendmentStore.news)."""
+        """Return the changes after a version (ports.AmendmentStore.news)."""
         if (version, stamp) == (self._version, self._stamp):
             return News(version, stamp)
         later = [line for line in self._audit if line.version > version]
@@ -135,9 +135,9 @@ class MemoryAmendments:
         return lines
 
     def _edits(self, change: Change) -> tuple[Edited, ...]:
-        """Return what each edit replaces, one after another.
+        """Return what each edit replaces, given the edits before it.
 
-        Raises Conflict, or InvalidRequest where there is no room.
+        Raises Conflict, or InvalidRequest if there is no room.
         """
         ahead: dict[str, Amendment | None] = {}
         edits = []
@@ -162,7 +162,7 @@ class MemoryAmendments:
             del self._done[next(iter(self._done))]
 
     def _remember_stamp(self) -> None:
-        """Keep the stamps of the versions that the audit still has, and of the one before them."""
+        """Keep the stamps of the versions in the audit, and of the version before the oldest of them."""
         self._stamps[self._version] = self._stamp
         oldest = self._audit[0].version - 1
         for version in list(self._stamps):
@@ -173,9 +173,10 @@ class MemoryAmendments:
     # For the snapshot.
 
     def lines(self) -> Iterator[str] | None:
-        """Return all of it as it is now, a line of JSON for each thing; None where nothing was ever changed.
+        """Return the amendments, the audit and the idempotency keys of now as lines of JSON; None if there
+        was never a change.
 
-        It is copied at once, and written while somebody goes through it, which may be in another thread.
+        The data is copied at once, and formatted during the iteration, which may happen in another thread.
         """
         if not self:
             return None
@@ -184,7 +185,7 @@ class MemoryAmendments:
         return map(json.dumps, _things(version, current, audit, done))
 
     def load(self, lines: Iterable[str]) -> None:
-        """Take over what `lines` returned, in place of what is here. Raises Unreadable."""
+        """Replace everything by what `lines` has returned. Raises Unreadable."""
         self._clear()
         try:
             for line in lines:

@@ -36,13 +36,14 @@ class Batch:
     sent: Lane | None = None
     """The lane that carries it. Once Redis may have applied it, no other lane may carry it."""
     hand_over: int = 0
-    """Which call of `SettlingStore.hit` it is from: when several of its batches fail, that is one failure."""
+    """The call of `SettlingStore.hit` that it belongs to: if several batches of one call fail, that is one
+    failure."""
     kept_at: float = 0.0
     """When the journal took it, in the loop's time."""
 
 
 OnApplied = Callable[[Counts | StoreError], None]
-"""What a Redis store calls once a batch was applied, or failed."""
+"""Called by a Redis store when a batch was applied or has failed."""
 
 
 class Origin(NamedTuple):
@@ -61,7 +62,7 @@ class Part(NamedTuple):
 
 
 class Fate(Enum):
-    """What a failed call did to the counters, and what a later one can do (stores/redis/errors.py)."""
+    """What a failed call did to the counters, and whether to send it again (stores/redis/errors.py)."""
 
     LOST = "no reply: it may have been applied"
     UNCLEAR = "an error reply that does not say: it may have been applied"
@@ -98,7 +99,7 @@ def join(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outc
 
 
 def callbacks_for(number: int, on_all: Callable[[list[T]], None]) -> list[Callable[[T], None]]:
-    """Return so many callbacks; once each was called, `on_all` gets all results in their order."""
+    """Return `number` callbacks; once all have been called, pass their results in order to `on_all`."""
     results: list[Any] = [None] * number
     missing = number
 

@@ -1,8 +1,8 @@
 """Lanes: how a batch is applied once, however often it is sent.
 
 A lane carries one batch at a time, each under a higher number. Redis keeps the number of the last batch in
-the lane's register, and applies no batch whose number it finds there. So a lane that carried a batch of
-unknown outcome carries no other: the first call may still arrive, and must find its own number.
+the lane's register, and applies no batch whose number it finds there. After a batch of unknown outcome, a
+lane carries no other batch: the first call may still arrive, and must find its own number in the register.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ..core.recent import MIB, Recent
 from .moments import Moment
 
 REGISTER_TTL = 3_600
-"""Seconds for which Redis keeps a register. A batch that is not settled within half of it counts as lost."""
+"""Seconds for which Redis keeps a register. A batch that is not settled within half of this time counts as
+lost."""
 
 Place = int | str
 """What the keys of one script call have in common: a slot, a hash tag, or nothing (EVERYWHERE)."""
@@ -22,7 +23,7 @@ Place = int | str
 EVERYWHERE: Place = -1
 
 _FREE_LANES_BYTES = 8 * MIB
-"""For the free lanes of each place: of all slots, or of some 20,000 buckets behind a proxy."""
+"""Bytes of the free lanes of all places: enough for every slot, or for some 20,000 buckets behind a proxy."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +45,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex[:12]
-        """What the names of its lanes begin with."""
+        """The prefix of the names of its lanes."""
         self._free: Recent[Place, list[Lane]] = Recent(_FREE_LANES_BYTES, _weight)
         self._made = 0
         self.number = 0
@@ -69,5 +70,5 @@ class Lanes:
 
 
 def _weight(place: Place, lanes: list[Lane]) -> int:
-    """Return about the bytes of memory of a place and a few lanes."""
+    """Estimate the bytes of memory of a place and a few lanes."""
     return 400 + (len(place) if isinstance(place, str) else 0)

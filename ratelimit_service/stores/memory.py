@@ -1,6 +1,6 @@
-"""Counters in this process: nothing to install, nothing shared between replicas, lost when it ends.
+"""Counters in this process: they are not shared between replicas, and are lost when the process ends.
 
-This is the twin of hit.lua: a hit does the same, step by step.
+This is the twin of hit.lua, which applies a hit in the same steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BYTES_OF_AN_END = 300
 
 
 def weight_of(key: str) -> int:
-    """Return about the bytes of memory of a counter."""
+    """Estimate the bytes of memory of a counter."""
     return getsizeof(key) + _BYTES_OF_A_COUNTER
 
 
@@ -91,8 +91,8 @@ class MemoryStore:
 
     They take about `size` bytes of memory at most. A full store refuses new counters with a StoreError, and
     evicts none: eviction would free an exhausted bucket. `clock` is monotonic, in seconds: a step of the wall
-    clock must expire no counter. `defer` postpones `then`, and not the counting; the tests use it to show
-    that no caller relies on an answer at once.
+    clock must expire no counter. `defer` postpones the call of `then`, not the counting; tests use it to show
+    that no caller relies on an immediate call.
     """
 
     def __init__(self, clock: Clock, size: int = DEFAULT_SIZE, defer: Defer | None = None) -> None:
@@ -107,7 +107,7 @@ class MemoryStore:
         self._dump: _Dump | None = None
         self.amendments = MemoryAmendments()
         self.bytes = 0
-        """About the bytes of memory of all counters."""
+        """An estimate of the bytes of memory of all counters."""
         self.refused = 0
         """How many hits a full store has refused."""
         self.changed = False
@@ -166,7 +166,7 @@ class MemoryStore:
         return counts
 
     def _begin(self, key: str, end: int) -> bool:
-        """Make room for a counter that expires at `end`; return False where there is none."""
+        """Make room for a counter that expires at `end`; return False if the store is full."""
         ending = self._ending.get(end)
         weight = weight_of(key) if ending is not None else weight_of(key) + _BYTES_OF_AN_END
         if self.bytes + weight > self._size:
@@ -182,7 +182,10 @@ class MemoryStore:
         return True
 
     def _held_back(self, group: Sequence[Hit]) -> set[int]:
-        """Return the hits to hold back: if any refuses, those that hold, and those that yield with room."""
+        """Return the indexes of the hits to hold back.
+
+        If any hit refuses, these are the hits with Gate.HOLDS, and those with Gate.YIELDS that have room.
+        """
         over = [hit.is_over(self._counters.get(hit.key, 0)) for hit in group]
         gates = [hit.gate for hit in group]
         if not any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True)):
@@ -260,7 +263,7 @@ class MemoryStore:
     def load(self, counters: Iterable[Counter]) -> None:
         """Replace all counters by `counters`, without those that have expired.
 
-        Where these take more than the size of the store, new counters are refused until enough of them have
+        If these take more than the size of the store, new counters are refused until enough of them have
         expired.
         """
         now = self._clock()

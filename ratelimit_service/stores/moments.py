@@ -1,9 +1,9 @@
-"""How old a batch may be, by the clock that its register expires by.
+"""The age of a batch, by the clock by which its register expires.
 
 Redis keeps a register for an hour by its own clock. The clocks of this machine cannot measure that hour: the
 event loop's stands still while a virtual machine is suspended, and the wall clock may be corrected at any
 time. So the service reads Redis' clock now and then, and a batch keeps the last reading from before it was
-sent. The difference to the reading at the time of a resend is never shorter than the real age.
+sent. The difference between that reading and one at the time of a resend is never shorter than the real age.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that runs on while the system is suspended, where there is one. A hypervisor that pauses the
-machine stops it too."""
+"""A clock that also runs while the system is suspended, if there is one. It stops while a hypervisor pauses
+the machine."""
 
 
 class Moment(NamedTuple):
-    """One moment by every clock, in seconds; `redis` is None where Redis does not report its time."""
+    """One moment by every clock, in seconds; `redis` is None if Redis does not report its time."""
 
     redis: float | None
     loop: float
@@ -27,7 +27,9 @@ class Moment(NamedTuple):
     wall: float
 
     def age(self, now: Moment) -> float:
-        """Return the seconds until `now`: by Redis' clock, or else by the fastest clock of this machine."""
+        """Return the seconds until `now`: by Redis' clock, or without it by the fastest clock of this
+        machine.
+        """
         if self.redis is not None and now.redis is not None:
             return now.redis - self.redis
         return max(now.loop - self.loop, now.boot - self.boot, now.wall - self.wall)

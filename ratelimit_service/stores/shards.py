@@ -42,8 +42,8 @@ class Shards(MutableMapping[str, int]):
 class Copy:
     """The counters of one moment, copied by another thread while the event loop's thread goes on counting.
 
-    The loop's thread calls `before_write` ahead of each write, the other thread calls `finish`. Where both
-    copy the same shard, the copies are equal: nothing is written to a shard before the first copy of it.
+    The event loop's thread calls `before_write` before each write; the other thread calls `finish`. If both
+    copy the same shard, the copies are equal: nothing is written to a shard before its first copy is made.
     """
 
     def __init__(self, counters: Shards) -> None:

@@ -6,10 +6,9 @@ The file:
     {token-budgets|team=dba}:hour:2026-11-21T01Z<tab>4211<tab>2871
     end 1 <SHA-256 of all lines before this one, in hex>
 
-There is a line for each counter: its key, its value, and in how many seconds it expires. Where there have
-ever been amendments, a line of JSON for each thing that is kept of them follows (amendments.py), and the
-version is
-3. One rename replaces the file, so a reader finds all counters of one moment.
+There is a line for each counter: its key, its value, and in how many seconds it expires. If there have ever
+been amendments, lines of JSON with their records follow (amendments.py), and the version is 3. One rename
+replaces the file, so a reader finds all counters of one moment.
 
 The file has no absolute times, because the clock may be wrong when it is written or read: dropping a counter
 before its window is over would free an exhausted bucket. A counter that is kept for too long only takes
@@ -43,18 +42,18 @@ VERSION = 3
 """The version of the file. A change of the grammar of counter keys is a new version as well."""
 
 _WITHOUT_AMENDMENTS = 2
-"""The version that is written where there are none, so that an older service can read it."""
+"""The version that is written if there are no amendments, so that an older service can read the file."""
 
 _WITH_MOMENTS = 1
-"""The first version, which can be read as well."""
+"""The first version, which this service can still read."""
 
 _HEADER = re.compile(rb"ratelimit-service counters ([0-9]{1,9})\n")
 _END = re.compile(rb"end ([0-9]{1,12}) ([0-9a-f]{64})\n")
 _OUTDATED = 60.0
-"""Seconds after which `close` writes the file even if no counter has changed: their times to live have."""
+"""Seconds after which `close` writes the file even if no counter has changed, because times to live have."""
 
 _LINES_AT_ONCE = 500
-"""Lines between two system calls: during each of these the event loop's thread can run."""
+"""Lines between two system calls; the event loop's thread can run during a system call."""
 
 
 class Contents(NamedTuple):

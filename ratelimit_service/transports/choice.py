@@ -1,4 +1,4 @@
-"""Finds out whether the native transport can be used."""
+"""Chooses the native transport if it can be used."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .native.server import NativeServer
 
 _TO_HAVE_NATIVE = (
-    "install a wheel (`make wheel`), or install the package where a C compiler, Python's headers and "
-    "libnghttp2-dev are"
+    "install a wheel (`make wheel`), or install a C compiler, Python's headers and libnghttp2-dev, and then "
+    "the package again"
 )
 
 

@@ -1,10 +1,10 @@
-"""Requests and answers between serialized protobuf messages and the nouns of core.
+"""Converts requests and answers between serialized protobuf messages and the types of core.
 
-protobuf reads and writes them, but for two shortcuts, whose effect docs/performance.md shows:
+protobuf does that, except for two shortcuts, whose effect docs/performance.md shows:
 
 - Many requests differ only in their numbers of hits. The bytes without these numbers are the key of a cache,
   and only the numbers are parsed (`split_hits`). protobuf parses requests of any other form.
-- The framing of a status is written here. The parts that do not change come from protobuf, and are cached.
+- This module writes the framing of a status. The parts that do not change come from protobuf, and are cached.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLim
 from .counting import check
 
 _LONGEST = 1_000
-"""Bytes of a request that is worth caching."""
+"""Bytes of the longest request that is cached."""
 
 # The tags of fields: their number, and how their value is written.
 _DOMAIN, _DESCRIPTOR = 0x0A, 0x12
@@ -51,7 +51,7 @@ _ENTRY, _HITS = 0x0A, 0x1A
 _MORE = 0x80
 
 _LONGEST_ADDEND = 6
-"""Bytes of a hits_addend as protobuf writes it."""
+"""Bytes of the longest hits_addend, as protobuf writes it."""
 
 
 _REQUESTS_BYTES = _FORMS_BYTES = _LIMITS_BYTES = 4 * MIB
@@ -105,7 +105,10 @@ def _weight_of_request(data: bytes, request: Request) -> int:
 
 
 def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
-    """Return a function that decodes requests. A closure: reading attributes would make it a fifth slower."""
+    """Return a function that decodes requests.
+
+    It is a closure, because attributes would make it a fifth slower.
+    """
     requests: Recent[bytes, Request] = Recent(_REQUESTS_BYTES, _weight_of_request)
     forms: Recent[bytes, _Form] = Recent(_FORMS_BYTES, lambda key, form: form.weight)
     newest, older = requests.newest, requests.get
@@ -113,9 +116,9 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
     def decode(data: bytes) -> Request:
         """Return a serialized RateLimitRequest as a Request.
 
-        Raises InvalidRequest for anything else, and for requests that ask for too much: the planner checks
-        that as well, but this saves parsing a long message. Half of all calls are checks, the same bytes
-        again and again.
+        Raises InvalidRequest for anything else, and for requests that are too large: the planner checks their
+        size as well, but this saves parsing a long message. Requests are cached because half of all calls are
+        checks, which repeat the same bytes.
         """
         if len(data) > _LONGEST:
             return _parse(data, bounds)
@@ -146,9 +149,8 @@ def split_hits(data: bytes) -> SplitRequest | None:
     """Split the numbers of hits from a serialized request.
 
     None unless the request consists of one domain, descriptors of entries and hits, and a hits_addend, in
-    this order, with texts of at most 127 bytes. This does not validate the domain and the entries, which
-    protobuf does: of requests with the same key all are valid or none is, and they mean the same but for
-    their hits.
+    this order, with texts of at most 127 bytes. protobuf validates the domain and the entries: of requests
+    with the same key either all are valid or none is, and they differ only in their hits.
     """
     try:
         if data[0] != _DOMAIN or data[1] & _MORE:
@@ -239,7 +241,7 @@ def _override(limit: Any) -> Override:
 
 def make_encode() -> Encode:
     """Return a function that encodes decisions."""
-    # By the id of the Limit, which no other object has while it is in here.
+    # By the id of the Limit, which stays unique because the value refers to the Limit.
     limits: Recent[int, _EncodedLimit] = Recent(_LIMITS_BYTES, _weight_of_limit)
     headers: Recent[tuple[Header, ...], bytes] = Recent(_HEADERS_BYTES, _weight_of_headers)
     newest_limit = limits.newest
@@ -279,7 +281,7 @@ def make_encode() -> Encode:
 
 
 def response_of(decision: Decision) -> RateLimitResponse:
-    """Return a decision as a RateLimitResponse for people, in which limits have their names as written."""
+    """Return a decision as a RateLimitResponse for people, which has the names of limits as written."""
     response = RateLimitResponse.FromString(make_encode()(decision))
     for status, values in zip(response.statuses, decision.status_values, strict=True):
         limit = values[STATUS_LIMIT]
@@ -333,11 +335,11 @@ class _EncodedLimit:
     reset: int
     ok: list[bytes]
     refused: list[bytes]
-    """What comes before limit_remaining where the status is OK or OVER_LIMIT, by the length of that field."""
+    """The bytes before limit_remaining in a status OK or OVER_LIMIT, by the length of that field."""
     tail: bytes
-    """What comes after limit_remaining."""
+    """The bytes after limit_remaining."""
     limit: Limit
-    """Kept so that no other object gets its id."""
+    """A reference, so that no other object gets its id."""
 
 
 def _encode_limit(limits: Recent[int, _EncodedLimit], limit: Limit, reset: int) -> _EncodedLimit:
@@ -357,7 +359,7 @@ def _weight_of_limit(identity: int, encoded: _EncodedLimit) -> int:
 
 
 def _heads(code: Code, limit: Limit, tail: int) -> list[bytes]:
-    """Return what comes before limit_remaining, by the length of that field; `tail` bytes come after it."""
+    """Return the bytes before limit_remaining, by the length of that field; `tail` bytes come after it."""
     status = _status(code)
     current = status.current_limit
     current.requests_per_unit = min(limit.amount, UINT32_MAX)

@@ -1,4 +1,4 @@
-"""What every gRPC transport is: the contract that the service, the wiring and the tests rely on."""
+"""The interface of every gRPC transport, on which the service, app.py and the tests rely."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class OnAnswered(Protocol):
     """Called by a transport when it has answered calls."""
 
     def __call__(self, method: str, seconds: float, calls: int = 1) -> None:
-        """Observe that so many calls of a method took so many seconds each."""
+        """Observe `calls` calls of a method that took `seconds` each."""
         ...
 
 
@@ -45,7 +45,7 @@ class GrpcServer(Protocol):
         ...
 
     async def stop(self, grace: float) -> None:
-        """Accept no more calls, and close once those in hand are answered, after `grace` seconds at the
+        """Accept no more calls, and close when those in hand are answered, after `grace` seconds at the
         latest.
         """
         ...
@@ -62,4 +62,4 @@ class MakeGrpcServer(Protocol):
 
 
 def ignore_answered(method: str, seconds: float, calls: int = 1) -> None:
-    """Do nothing: an OnAnswered for servers that nobody observes."""
+    """Do nothing: the OnAnswered of a server without metrics."""

@@ -1,8 +1,8 @@
 """Checks the size of a serialized RateLimitRequest without parsing it.
 
-protobuf makes an object of every field before these can be counted: two million empty descriptors, which are
-four megabytes, cost 50 ms and hundreds of megabytes. This module only skips over the fields, and stops at the
-first one too many.
+protobuf makes an object of every field before anything can be counted: two million empty descriptors, which
+are four megabytes, cost 50 ms and hundreds of megabytes. This module only skips over the fields, and stops at
+the first one beyond a bound.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ class GrpcStatus(NamedTuple):
 
 
 _STATUS: dict[type, tuple[int, str]] = {
-    # The request is wrong, and a retry fails again.
+    # The request is invalid, and a retry would fail again.
     InvalidRequest: (3, "INVALID_ARGUMENT"),
     # The certificate is valid, but has no permission, so this is not UNAUTHENTICATED.
     Forbidden: (7, "PERMISSION_DENIED"),
-    # A retry may succeed in a moment. Gateways treat every error alike, by their own failure mode: the code
-    # is for people, and for clients that retry.
+    # A retry may soon succeed. Gateways treat all errors alike, by their own failure mode; the code is for
+    # people, and for clients that retry.
     NotReady: (14, "UNAVAILABLE"),
     StoreError: (14, "UNAVAILABLE"),
     # The server refuses the call to protect itself; clients back off at this code.

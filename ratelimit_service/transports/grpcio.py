@@ -29,13 +29,14 @@ _HANDSHAKE = 10.0
 """Seconds for a peer to complete the handshake of HTTP/2, TLS included."""
 
 _LAST_WORD = 0.1
-"""Seconds for health watches to report NOT_SERVING, and for the last answers to be sent."""
+"""Seconds in which health watches report NOT_SERVING, and the last answers are sent."""
 
 _LONGEST_NAME, _MOST_WATCHES = 200, 1_000
-"""Characters of the name in a health watch, and the watches at once: both are kept until the peer leaves."""
+"""Characters of the name in a health watch, and concurrent watches; both are kept until the peer disconnects.
+"""
 
 _MOST_REFLECTIONS = 100
-"""Streams of reflection at once."""
+"""Concurrent streams of reflection."""
 
 _MOST_STREAMS = 1_000
 """Concurrent calls of one connection; grpc has no bound of its own."""
@@ -87,8 +88,8 @@ class GrpcioServer:
         self._listen()
         if self.plaintext:
             self.plaintext = self._listen_at(self.plaintext, None)
-        # "" is the process, SERVING until it drains: a liveness probe must not restart it while Redis is
-        # down.
+        # "" stands for the process, which is SERVING until it drains: a liveness probe must not restart it
+        # while Redis is down.
         await self._health_service.set("", health_pb2.HealthCheckResponse.SERVING)
         self._health.listen(self._announce)
         await self._server.start()
@@ -97,8 +98,8 @@ class GrpcioServer:
         """Open the first port or socket. Raises StartError."""
         address = self._options.address
         if address.startswith("unix:"):
-            # grpc removes any file at the path that it binds, and again when it stops. So it gets a path that
-            # no other process uses, and that does not exist any more when it stops.
+            # grpc removes any file at the path that it binds, before binding and again when it stops. So it
+            # gets a path that no other process uses, and that no longer exists when it stops.
             self._path = SocketPath(address.removeprefix("unix:"))
             if not self._open(f"unix:{self._path.claim()}", self._options.certificates):
                 self._path.release()
@@ -110,7 +111,8 @@ class GrpcioServer:
     def _listen_at(self, address: str, certificates: Certificates | None) -> str:
         """Open a port, and return its address. Raises StartError."""
         wanted = Address.of(address)
-        # grpc gives no reason when it cannot listen, and accepts one of two address families.
+        # Try the address first: grpc gives no reason if it cannot listen, and is content with one of two
+        # address families.
         wanted.listen("gRPC").close()
         port = self._open("[::]:" + str(wanted.port) if wanted.is_every else _numeric(wanted), certificates)
         if not port:
@@ -159,8 +161,8 @@ class GrpcioServer:
             if self._options.client_name:
                 self._check_client(context)
             request = self._codec.decode(data)
-            # grpc.aio cancels this task at the caller's deadline. That only ends the wait: the store got the
-            # hits before the first await, and counts them.
+            # grpc.aio cancels this task at the caller's deadline. That only ends the wait: the store has
+            # received the hits before the first await, and counts them.
             decision = await self._service.should_rate_limit(request, _timeout(context))
             return self._codec.encode_for(self._service.tree)(decision)
         except RateLimitServiceError as error:
@@ -209,7 +211,7 @@ class GrpcioServer:
 
 
 class _HealthService(health.aio.HealthServicer):  # type: ignore[misc]  # its types are skipped (pyproject.toml)
-    """grpc.health.v1, whose watches end when the server stops: each would else last for the whole grace."""
+    """grpc.health.v1. Its watches end when the server stops, otherwise each would last for the whole grace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +219,7 @@ class _HealthService(health.aio.HealthServicer):  # type: ignore[misc]  # its ty
         self._watches = 0
 
     def leave(self) -> None:
-        """End all watches, which have reported NOT_SERVING by now (`enter_graceful_shutdown`)."""
+        """End all watches. They have already reported NOT_SERVING (`enter_graceful_shutdown`)."""
         self._leaving.set()
 
     async def Watch(self, request: Any, context: Any) -> None:
@@ -258,7 +260,10 @@ async def _watch_unknown(context: Any) -> None:
 
 
 def _failed(context: aio.ServicerContext[Any, Any], error: RateLimitServiceError) -> bytes:
-    """Answer with an error. `abort` would raise, and its traceback be a cycle that holds the request."""
+    """Answer with an error.
+
+    `abort` would raise, and the traceback would be part of a cycle that keeps the request.
+    """
     status = status_of(error)
     context.set_code(_CODES[status.number])
     context.set_details(status.message)
@@ -279,7 +284,7 @@ def _timeout(context: aio.ServicerContext[Any, Any]) -> int:
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials for TLS 1.2 and up.
 
-    Before each handshake grpc asks, in its own thread, for new certificates.
+    Before each handshake, grpc calls `configuration` in its own thread for new certificates.
     """
 
     def configuration() -> grpc.ServerCertificateConfiguration:
@@ -305,14 +310,15 @@ def _numeric(address: Address) -> str:
 
 def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
     return [
-        # By default two processes may share a port, and a forgotten one would get half of the calls.
+        # By default two processes can share a port, and one left over by mistake would get half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
         ("grpc.max_allowed_incoming_connections", options.max_connections),
         # A peer that connects and stays silent counts as a connection, by default for two minutes.
         ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)),
-        # grpc adds a jitter of a tenth itself; this one is for replicas that were started together.
+        # grpc adds a jitter of a tenth to each connection; this one is for replicas that were started
+        # together.
         (
             "grpc.max_connection_age_ms",
             _milliseconds(options.max_connection_age * random.uniform(0.95, 1.05)),
@@ -325,7 +331,5 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Return milliseconds for grpc's options. 0 is no limit here, and the largest 32-bit integer is in
-    grpc.
-    """
+    """Return milliseconds for grpc's options. 0 means no limit; in grpc, the largest 32-bit integer does."""
     return max(1, min(int(seconds * 1_000), 2**31 - 1)) if seconds else 2**31 - 1

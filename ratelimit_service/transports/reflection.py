@@ -1,7 +1,6 @@
-"""Server reflection (grpc.reflection.v1 and v1alpha): describes the services to tools that have no proto
-files.
+"""Server reflection (grpc.reflection.v1 and v1alpha): describes the services to tools without proto files.
 
-Both transports use this module. Questions and answers are the same messages in both versions.
+Both transports use this module. Both versions have the same messages.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..proto.ratelimit_pb2 import DESCRIPTOR
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 METHOD = "ServerReflectionInfo"
 LARGEST = 4_096
-"""Bytes of a question; `_http2.pyx` has the same bound. An answer repeats the question."""
+"""Bytes of the largest question; `_http2.pyx` has the same bound. An answer repeats the question."""
 
 _INVALID_ARGUMENT, _NOT_FOUND = 3, 5
 _Response = reflection_pb2.ServerReflectionResponse
@@ -73,7 +72,7 @@ class Reflection:
             return _error(_INVALID_ARGUMENT, "the request asks for nothing that is known here")
         return _error(_NOT_FOUND, "there is no such thing here")
 
-    @functools.cache  # noqa: B019  # as many as there are files
+    @functools.cache  # noqa: B019  # one entry for each file
     def _file(self, name: str) -> bytes:
         """Return an answer with a file and all its imports."""
         found = _Response()
@@ -158,5 +157,5 @@ def _bytes(response: reflection_pb2.ServerReflectionResponse) -> bytes:
 
 @functools.cache
 def reflection() -> Reflection:
-    """Return the Reflection of this process, which is made when it is first needed."""
+    """Return the Reflection of this process, which is created at the first call."""
     return Reflection()

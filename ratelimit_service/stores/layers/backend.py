@@ -1,4 +1,4 @@
-"""What the settling layer needs of a Redis store."""
+"""The interface between the settling layer and a Redis store."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ class Backend(CounterStore, Protocol):
     """A store in Redis, one script call at a time."""
 
     def split(self, groups: Groups) -> Sequence[Part] | None:
-        """Split groups by what one script call can reach; None where one call reaches every key."""
+        """Split groups so that one script call reaches all keys of a part; None if one call reaches every
+        key.
+        """
         ...
 
     def server_of(self, place: Place) -> object:
-        """Return an object for the server of a place; None where that server is known to be away."""
+        """Return an object that stands for the server of a place; None if that server is known to be away."""
         ...
 
     async def time(self) -> float | None:
-        """Return the seconds of Redis' clock, by which registers expire; None where Redis does not say.
+        """Return the time of Redis in seconds, by which registers expire; None if Redis does not report it.
 
         Never raises.
         """
@@ -31,8 +33,8 @@ class Backend(CounterStore, Protocol):
     def apply(self, batch: Batch, on_applied: OnApplied) -> None:
         """Apply a batch unless it was applied before, and pass the counts of its groups to `on_applied`.
 
-        Where it may not have been applied, a StoreError takes the place of the counts; a CallFailed says
-        more. The counts of a batch that had been applied before have no meaning. Never raises; `on_applied`
-        is called once, on the loop. A batch without groups shows whether Redis would accept one that writes.
+        If it may not have been applied, pass a StoreError instead; a CallFailed has the details. The counts
+        of a batch that had been applied before have no meaning. Never raises; `on_applied` is called once, on
+        the event loop. A batch without groups shows whether Redis accepts writes.
         """
         ...

@@ -1,4 +1,4 @@
-"""Finds the keys because of which Redis refused a batch (an ACL), and leaves them out."""
+"""Finds the keys of a batch that an ACL of Redis forbids, and leaves them out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def find_forbidden(
     register: Batch,
     on_found: Callable[[set[str] | StoreError], None],
 ) -> None:
-    """Pass the forbidden keys of `groups` to `on_found`, or the error that every call gets.
+    """Pass the forbidden keys of `groups` to `on_found`, or an error if calls fail for another reason.
 
-    Each key is read by itself, all of them in one flight. Beside them `register` is written, a batch without
-    groups: a user who may not even do that may do nothing. Nothing is counted.
+    Each key is read by a call of its own, and all calls are in flight together. `register`, a batch without
+    groups, is written as well: a user who is not even allowed to do that cannot count at all. Nothing is
+    counted.
     """
     keys = list(dict.fromkeys([hit.key for group in groups for hit in group]))
 
@@ -54,7 +55,7 @@ def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
 def with_refusals(
     forbidden: set[str], groups: Groups, outcomes: Sequence[Outcome], error: StoreError
 ) -> list[Outcome]:
-    """Return the outcomes of `groups`, of which `outcomes` has the allowed hits.
+    """Return the outcomes of `groups`; `outcomes` has those of the allowed hits.
 
     The forbidden ones fail with `error`.
     """

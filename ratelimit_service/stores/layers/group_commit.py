@@ -14,10 +14,10 @@ class CoalescingStore(Layer):
     """Group commit without timers.
 
     The first batch leaves at once, so an idle service answers as fast as without this layer; the busier the
-    service, the larger the batches. Hits are put together, never added up: every caller gets its own count.
-    While `enough` hits wait, another batch leaves, up to `most_in_flight` of them: where the store is far
-    away, no caller then waits for two round trips. Once `most_waiting` hits wait, the store is slow, and each
-    further request goes down at once by itself: the store decides what happens to it.
+    service, the larger the batches. Hits are collected, never added up: every caller gets its own count. As
+    soon as `enough` hits wait, another batch leaves, up to `most_in_flight` batches at once, so that no
+    caller of a distant store waits for two round trips. If `most_waiting` hits wait already, each further
+    request is passed down at once as a batch of its own, and the store below decides what happens to it.
     """
 
     def __init__(

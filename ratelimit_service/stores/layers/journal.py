@@ -11,10 +11,11 @@ from ..batch import Batch, Groups
 from ..lanes import Place
 
 _MOST_HITS_AT_ONCE = 1_000
-"""Batches that were never applied are put together until they have so many hits."""
+"""Batches that were never applied are merged until they have this many hits."""
 
 _KEPT_FOR_OTHERS = 8
-"""Batches for a server that stays away leave one part in so many to batches that wait for a moment."""
+"""One part in this many of the journal is reserved for batches that wait only briefly; batches for a server
+that stays away do not use it."""
 
 _BYTES_OF_A_HIT = 400
 """Bytes of memory of a hit whose key is of ordinary length, as docs/reliability.md has it."""
@@ -25,8 +26,8 @@ _ORDINARY_KEY = 60
 class Journal:
     """At most `capacity` hits, in a queue for each place, so that no place waits for another one.
 
-    Strangers choose what is in a key, so the bytes are bounded too: by those of as many hits of ordinary
-    length.
+    Callers choose the length of keys, so the bytes are bounded too: by the bytes of `capacity` hits with keys
+    of ordinary length.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -39,7 +40,7 @@ class Journal:
         """How many hits are lost: no room for them, not settled in time, or Redis refused their counters."""
 
     def add(self, batch: Batch, *, for_long: bool = False) -> None:
-        """Keep the groups of a batch that write. Batches that will wait `for_long` leave room for others."""
+        """Keep the groups of a batch that write. Batches that wait `for_long` leave room for others."""
         groups = [group for group in batch.groups if _writes(group)]
         size = sum(map(len, groups))
         if not size:
@@ -54,7 +55,7 @@ class Journal:
         self.put_back(kept)
 
     def put_back(self, batch: Batch) -> None:
-        """Put a batch behind the others of its place, whether there is room or not."""
+        """Put a batch behind the others of its place, even beyond the capacity."""
         self._queues.setdefault(batch.place, deque()).append(batch)
         self.hits += _hits(batch)
         self._bytes += _bytes(batch)
@@ -77,7 +78,7 @@ class Journal:
         return self._queues[place][0]
 
     def take(self, place: Place) -> Batch:
-        """Take out the next batch of a place; batches that were never applied are put together."""
+        """Take out the next batch of a place, merged with those behind it if none of them was ever applied."""
         queue = self._queues[place]
         batch = queue.popleft()
         self._count_out(batch)
@@ -114,11 +115,11 @@ def _hits(batch: Batch) -> int:
 
 
 def _bytes(batch: Batch) -> int:
-    """Return about the bytes of memory that a batch takes."""
+    """Estimate the bytes of memory of a batch."""
     return sum([_BYTES_OF_A_HIT - _ORDINARY_KEY + len(hit.key) for group in batch.groups for hit in group])
 
 
 def _with_longer_lives(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
-    """Return a group as if it had been kept so many seconds earlier: its times to live are longer by that."""
+    """Return a group with times to live that are longer by `seconds`, which may be negative."""
     more = int(seconds)
     return [Hit(hit.key, hit.amount, ttl=hit.ttl + more, limit=hit.limit, gate=hit.gate) for hit in group]

@@ -1,4 +1,4 @@
-"""Writes the journal, each place by itself, so that no server and no batch holds up others."""
+"""Writes the journal place by place, so that no server and no batch delays others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .backend import Backend
 from .journal import Journal, still_counting
 
 _PLACES_AT_ONCE = 64
-"""Places that are written side by side."""
+"""Places that are written concurrently."""
 
 _OF_ONE_BATCH = (Fate.UNCLEAR, Fate.BAD_LANE, Fate.FORBIDDEN)
-"""Fates that may be those of one batch alone: the next batch of the place is tried all the same."""
+"""Fates that may concern only this batch: the next batch of the place is still tried."""
 
 
 class JournalWriter:
@@ -38,7 +38,7 @@ class JournalWriter:
         """Try every batch once, except those of servers that are away. Raises StoreError if all of Redis
         fails.
 
-        A batch that fails by itself stays in the journal, and holds up no other.
+        A batch that fails stays in the journal, and delays no other.
         """
         await self._split_by_place()
         away: set[object] = set()
@@ -50,7 +50,7 @@ class JournalWriter:
                     raise error
 
     async def _split_by_place(self) -> None:
-        """Split the batches that were kept before one call was known not to reach every key."""
+        """Split the batches that were kept while one call was thought to reach every key."""
         for _ in range(self._journal.batches_at(EVERYWHERE)):
             batch = self._journal.take(EVERYWHERE)
             parts = None if batch.sent is not None else self._below.split(batch.groups)
@@ -66,7 +66,7 @@ class JournalWriter:
     async def _write_place(self, place: Place, away: set[object]) -> StoreError | None:
         """Try every batch of a place once.
 
-        Return the error after which its server gets no more of this pass.
+        Return an error after which this pass sends nothing more to the server of the place.
         """
         left = self._journal.batches_at(place)
         while left > 0:
@@ -86,9 +86,10 @@ class JournalWriter:
         return None
 
     async def _write_batch(self, batch: Batch, age: float | None) -> StoreError | None:
-        """Write a batch, unless it is too late for that; where it fails, it is back in the journal.
+        """Write a batch, unless its register may have expired. If writing fails, the batch is back in the
+        journal.
 
-        Return an error after which nothing more is to be tried in its place for now.
+        Return an error after which nothing more is tried in this place for now.
         """
         if batch.sent is None:
             batch.groups = still_counting(batch, _now())
@@ -100,7 +101,7 @@ class JournalWriter:
         elif age > REGISTER_TTL / 2:
             self._journal.give_up(batch)
             return None
-        # The batch is written or kept even where this task is cancelled meanwhile.
+        # The batch is written or kept even if this task is cancelled meanwhile.
         outcomes: Sequence[Outcome] = await result_of(lambda on_resent: self._resend(batch, on_resent))
         stop: StoreError | None = None
         for hit, error in _failures(batch.groups, outcomes):
@@ -111,7 +112,7 @@ class JournalWriter:
         return stop
 
     async def _age(self, batch: Batch) -> float | None:
-        """Return how many seconds ago a batch was sent, at most; None while Redis does not report its
+        """Return an upper bound of the seconds since a batch was sent; None while Redis does not report its
         time.
         """
         if batch.sent is None:

@@ -12,14 +12,14 @@ class Layer:
     """A CounterStore that passes everything to the one below; each layer overrides what it changes."""
 
     for_callers = False
-    """Whether it may answer before the store below does."""
+    """Whether it may return before the store below does."""
 
     def __init__(self, below: CounterStore) -> None:
         self._below = below
 
     @property
     def amendments(self) -> AmendmentStore:
-        """Return those of the store below."""
+        """Return the amendments of the store below."""
         return self._below.amendments
 
     def hit(self, groups: Groups, then: Then) -> None:

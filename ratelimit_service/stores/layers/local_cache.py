@@ -2,8 +2,8 @@
 
 A caller that is over its limit often asks again and again. For a second after the store has reported a bucket
 exhausted, this layer answers such requests from memory. Charges among them are still passed down and counted;
-only their answer does not wait. So nothing has to be invalidated: a counter that is deleted, set or refunded
-is noticed within the second, and a raised limit at once, because the cache keeps counts and not verdicts.
+only the answer does not wait. No entry needs to be invalidated: a deleted, changed or refunded counter is
+noticed within the second, and a raised limit at once, because the cache keeps counts and not verdicts.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _Known(NamedTuple):
 class LocalCache(Layer):
     """A CounterStore that answers from memory where a bucket is known to be exhausted.
 
-    `size` is in bytes, `clock` is monotonic. At the bound the oldest counts are evicted: the store is asked
-    for them again, and no bucket is freed.
+    `size` is in bytes, `clock` is monotonic. At the bound the oldest counts are evicted and then read from
+    the store again, so that no bucket is freed.
     """
 
     for_callers = True
@@ -47,7 +47,7 @@ class LocalCache(Layer):
         self._most = size
         self._bytes = 0
         self._clock = clock
-        # A dict finds its oldest key by walking over all removed ones before it.
+        # Not a dict, which finds its oldest key by walking over all the keys that were removed before it.
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self.answered = 0
         """How many requests were answered from memory."""

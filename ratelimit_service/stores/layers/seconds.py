@@ -12,10 +12,10 @@ from ..batch import Groups, Origin, Part, callbacks_for, join
 
 
 class SecondsApart:
-    """Two stores: counters whose windows are of seconds are in `seconds`, all others in `others`.
+    """Two stores: counters of windows of seconds are in `seconds`, all others in `others`.
 
-    The hits of a request are one step in each store, but not in both together: a refusal in one holds back no
-    hit in the other.
+    The hits of a request are atomic in each store, but not over both: a refusal in one holds back no hit in
+    the other.
     """
 
     def __init__(self, others: CounterStore, seconds: CounterStore) -> None:
@@ -24,7 +24,7 @@ class SecondsApart:
 
     @property
     def amendments(self) -> AmendmentStore:
-        """Return those of the store that has the longer windows."""
+        """Return the amendments, which are in the store of the longer windows."""
         return self._others.amendments
 
     def hit(self, groups: Groups, then: Then) -> None:
@@ -89,7 +89,7 @@ def _part(groups: Groups, of_seconds: bool) -> Part:
 def _joined(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]) -> list[Outcome]:
     """Join the outcomes of both stores.
 
-    A group is an error where all of it failed; else its failed hits are errors.
+    The outcome of a group is an error if all its hits failed; otherwise each failed hit is an error.
     """
     joined: list[Outcome] = []
     for counts, *of_stores in zip(join(groups, parts, outcomes), *outcomes, strict=True):

@@ -58,12 +58,12 @@ from .journal_writer import JournalWriter
 from .layer import Layer
 
 _OPENS_AFTER = 3
-"""So many failures in a row open the circuit; so many batches of a place in the journal open that of the
-place."""
+"""Failures in a row that open the circuit, and batches of one place in the journal that open the circuit of
+that place."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 0.5
-"""Seconds between two attempts to reach Redis: the first pause, and the longest. A random part of up to half
-is taken off."""
+"""Seconds between two attempts to reach Redis: the first pause, and the longest. Each is shortened at random,
+by up to half."""
 
 _AFTER_A_MISTAKE = 10.0
 """Seconds until the next attempt after an unexpected exception: each one puts a traceback in the log."""
@@ -72,7 +72,7 @@ _TASK = "journal"
 """The task name under which failures to write the journal are counted."""
 
 _MOST_IN_FLIGHT = 64
-"""Calls of `hit` that wait for Redis. Beyond them Redis is overloaded, and charges go to the journal."""
+"""Calls of `hit` in flight. At this number Redis counts as overloaded, and charges go to the journal."""
 
 
 class SettlingStore(Layer):
@@ -90,7 +90,7 @@ class SettlingStore(Layer):
         super().__init__(below)
         self.journal = Journal(journal_size)
         self.open = False
-        """Whether the circuit is open: Redis is away, and gets nothing but probes."""
+        """Whether the circuit is open: Redis is away, and only probes are sent to it."""
         self._clocks = Clocks(below.time)
         self._writer = JournalWriter(below, self.journal, self._clocks, self._resend)
         self.failures = 0
@@ -140,7 +140,7 @@ class SettlingStore(Layer):
                 self._send_parts(groups, parts, on_settled)
 
     def _counted(self, in_flight: InFlight, then: Then) -> Then:
-        """Count one more hand-over, in flight until `then` was called."""
+        """Count a hand-over, which is in flight until the returned callback is called."""
         self._hand_overs += 1
         in_flight.begin()
 
@@ -153,7 +153,7 @@ class SettlingStore(Layer):
         return on_settled
 
     def _send_parts(self, groups: Groups, parts: Sequence[Part], on_settled: Then) -> None:
-        """Send each part by itself, but not to places whose circuit is open."""
+        """Send each part as a batch, except to places whose circuit is open."""
 
         def on_all_settled(outcomes: list[Sequence[Outcome]]) -> None:
             on_settled(join(groups, parts, outcomes))
@@ -167,7 +167,7 @@ class SettlingStore(Layer):
                 self._send(batch, on_part_settled)
 
     def _send(self, batch: Batch, on_settled: Then, *, narrowed: bool = False) -> None:
-        """Send a batch by a lane of its place; `narrowed` once its forbidden hits have been left out."""
+        """Send a batch by a lane of its place. `narrowed`: its forbidden hits have been left out already."""
         batch.sent = lane = self._lanes.take(batch.place, self._clocks.last)
 
         def on_applied(outcome: Counts | StoreError) -> None:
@@ -181,7 +181,7 @@ class SettlingStore(Layer):
         self._below.apply(batch, on_applied)
 
     def _resend(self, batch: Batch, on_resent: Then) -> None:
-        """Send a batch of the journal: anew, or as it was where Redis may have applied it.
+        """Send a batch of the journal again: unchanged and by the same lane if Redis may have applied it.
 
         If that fails, keep it again.
         """
@@ -217,7 +217,7 @@ class SettlingStore(Layer):
             self._send_allowed(batch, error, on_settled)
 
     def _send_allowed(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
-        """Find out which keys of a batch an ACL forbids, and send the rest.
+        """Find the keys of a batch that an ACL forbids, and send the other hits.
 
         Redis has applied nothing of the batch.
         """
@@ -263,7 +263,7 @@ class SettlingStore(Layer):
     def _keep(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
         """Put the charges of a batch into the journal, and pass the error to its caller."""
         lost = self.journal.dropped
-        # A server that stays away must not fill the journal: the others need it for a moment now and then.
+        # A server that stays away must not fill the journal: other servers need it during short failures.
         away = batch.place != EVERYWHERE and self._below.server_of(batch.place) is None
         batch.kept_at = asyncio.get_running_loop().time()
         self.journal.add(batch, for_long=away)
@@ -276,7 +276,7 @@ class SettlingStore(Layer):
     # Recovery.
 
     def _recover(self) -> None:
-        """Begin to write the journal, unless that is under way."""
+        """Begin to write the journal, unless a task is doing that already."""
         if self._recovering is None and not self._closing:
             self._recovering = asyncio.get_running_loop().create_task(self._retry())
 
@@ -334,5 +334,5 @@ class SettlingStore(Layer):
 
 
 def _acl_changed(error: StoreError) -> CallFailed:
-    """Return an error for a batch whose forbidden keys have changed meanwhile: it is to be sent anew."""
+    """Return an error for a batch whose forbidden keys have changed meanwhile, so that it is sent again."""
     return CallFailed(str(error), Fate.REFUSED, partly=True)

@@ -1,20 +1,23 @@
--- Applies one change of the amendments, in one step: its edits, its idempotency key, and a line for each edit in the audit.
+-- Applies one change of the amendments in one step: its edits, its idempotency key, and a line of the audit
+-- for each edit.
 --
 -- KEYS  the amendments in force: a hash of JSON texts by id, with the fields `version` and `stamp`
 --       the audit: a stream whose ids are <version>-<number of the edit>
---       what became of the change with this idempotency key
+--       the result of the change with this idempotency key
 -- ARGV  '1' for a dry run, which writes nothing
---       the stamp of the new version; the digest of the change; the second in which it is made; author; reason; key
---       for how many seconds the key is remembered, how many amendments there can be, how many lines the audit keeps
---       for each edit: its id, the JSON of the amendment to put ('' removes it), what it is expected to replace ('' nothing,
---       '*' whatever is there), and the JSON of a reset, which has no id
--- Returns {'applied', version, what each edit replaces ...}
---       {'done', what became of the change: as JSON [digest, version, unfinished, [[id, before, after, reset] ...]]}
---       {'conflict', number of the edit, what is there}, {'full'}
+--       the stamp of the new version; the digest of the change; its time in seconds; its author; its reason;
+--       its idempotency key
+--       for how many seconds the key is kept, the largest number of amendments, how many lines the audit keeps
+--       for each edit: its id, the JSON of the amendment to put ('' removes it), the JSON that it is expected
+--       to replace ('' for none, '*' for any), and the JSON of a reset, which has no id
+-- Returns {'applied', version, the JSON that each edit replaces ...}
+--       {'done', the result of the change as JSON:
+--                [digest, version, unfinished, [[id, before, after, reset] ...]]}
+--       {'conflict', number of the edit, the JSON in force}, {'full'}
 --
--- It must be a script, because a change that is applied and not known by its key would be applied twice, and one without a line
--- in the audit is nobody's. All checks come before the first write. The texts are ASCII and never taken apart here.
--- The twin of this script is stores/amendments.py.
+-- It must be a script: a change that is applied without its key would be applied twice when it is sent again,
+-- and one without a line in the audit could not be traced to its author. All checks come before the first
+-- write. The texts are ASCII, and are not parsed here. stores/amendments.py is the twin of this script.
 
 local CURRENT, AUDIT, DONE = KEYS[1], KEYS[2], KEYS[3]
 local dry_run, stamp, digest, at, author, reason, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -26,7 +29,7 @@ if done then
     return {'done', done}
 end
 
--- What each edit replaces; an edit sees those before it.
+-- What each edit replaces; an edit sees the effect of those before it.
 local ahead, added, edits = {}, 0, {}
 for i = FIRST, #ARGV, EACH do
     local id, after, expected, reset = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]

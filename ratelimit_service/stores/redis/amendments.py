@@ -2,10 +2,10 @@
 
     {amendments}:current         hash: each amendment by its id, and `version` and `stamp`
     {amendments}:audit           stream: a line for each edit, with the id <version>-<number>
-    {amendments}:done:<digest>   what became of the change with an idempotency key, for a day
+    {amendments}:done:<digest>   the result of the change with an idempotency key, for a day
 
-CACHE_KEY_PREFIX stands before all of them. Everything is read and written by scripts whose first key is
-`current`, so that a proxy sends all of them to the same server. No decision waits for any of it.
+CACHE_KEY_PREFIX precedes all of them. Scripts read and write everything, and the first key of each is
+`current`, so that a proxy sends all of them to the same server. No decision waits for any of them.
 """
 
 from __future__ import annotations
@@ -40,26 +40,25 @@ from ..amendments import KEY_REMEMBERED, MOST, MOST_AUDITED, conflict, key_of_an
 from .evaluation import Evaluation, Run, Script, script
 
 _SCAN_COUNT = 100
-"""Amendments that are read in one call: some 30 kB, in a tenth of a millisecond."""
+"""Amendments that one call reads: some 30 kB, in a tenth of a millisecond."""
 
 _LINES = 300
-"""Lines of the audit that are read in one call."""
+"""Lines of the audit that one call reads."""
 
 _MOST_BEHIND = 3_000
-"""Edits that are read one after another; a replica that is further behind reads all amendments."""
+"""A replica that is at most this many edits behind reads these edits; otherwise it reads all amendments."""
 
 _MOVED_WITHIN, _MOST_MOVES = 2.0, 20
-"""Seconds in which a slot has moved to another server, and how often it is tried meanwhile."""
+"""Seconds in which a slot moves to another server, and how often a call is repeated meanwhile."""
 
 _MOST_TRIES = 3
-"""How often all amendments are read where a failover comes between."""
+"""How often all amendments are read again if they change meanwhile, as by a failover."""
 
 
 AMEND = script(resources.files(__package__).joinpath("amend.lua").read_bytes())
 
-# KEYS: current, audit. ARGV: a version, its stamp, how many lines. Returns the version and its stamp, and
-# where it is another, the lines from the one given on; none where the audit does not have that one, or there
-# are too many.
+# KEYS: current, audit. ARGV: a version, its stamp, how many lines. Returns the current version and its stamp.
+# If that is another version, also returns lines of the audit, from the given version on.
 NEWS = script(b"""
 local now = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 if not now[1] or (now[1] == ARGV[1] and now[2] == ARGV[2]) then
@@ -78,7 +77,7 @@ SCAN = script(b"return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
 # KEYS: current, audit. ARGV: the last id to return, the first one, how many lines.
 AUDIT = script(b"return redis.call('XREVRANGE', KEYS[2], ARGV[1], ARGV[2], 'COUNT', ARGV[3])")
 
-# KEYS: current, what became of a change.
+# KEYS: current, the result of a change.
 FINISH = script(b"""
 local done = redis.call('GET', KEYS[2])
 if done then
@@ -114,7 +113,7 @@ class RedisAmendments:
         self._log = structlog.get_logger("ratelimit_service.amendments")
 
     async def news(self, version: int, stamp: str) -> News:
-        """Return what has happened after a version (ports.AmendmentStore.news)."""
+        """Return the changes after a version (ports.AmendmentStore.news)."""
         reply = await self._news(version, stamp)
         known = await self._later(version, stamp, reply)
         return known if known is not None else await self._everything()
@@ -171,7 +170,7 @@ class RedisAmendments:
         """Return past edits (ports.AmendmentStore.audit)."""
         lines: list[AuditLine] = []
         last = f"({before}-0" if before else "+"
-        while len(lines) <= most + MOST_EDITS:  # by then, another change than the last one wanted has begun
+        while len(lines) <= most + MOST_EDITS:  # enough for `most` lines and the rest of a change
             found = await self._call(AUDIT, (self._current, self._audit), (last, "-", _LINES))
             lines += [line for line in map(self._line, found) if line is not None]
             if len(found) < _LINES:
@@ -183,8 +182,8 @@ class RedisAmendments:
         return lines
 
     async def _later(self, version: int, stamp: str, reply: list[Any]) -> News | None:
-        """Return what has happened after a version, of which `reply` has the beginning; None where that is
-        not to be had.
+        """Return the changes after a version, beginning with those in `reply`; None if the audit does not
+        have them all.
         """
         if reply[0] is None:
             return News(0, "", whole=bool(version))
@@ -201,7 +200,7 @@ class RedisAmendments:
         return _news_in([(_version_of(name), _fields(fields)) for name, fields in lines], version, stamp)
 
     async def _everything(self) -> News:
-        """Return all amendments: those that a walk finds, and what has happened meanwhile."""
+        """Return all amendments: those that a scan finds, with the changes that were made meanwhile."""
         for _ in range(_MOST_TRIES):
             reply = await self._news(0, "", 1)
             if reply[0] is None:
@@ -241,14 +240,14 @@ class RedisAmendments:
         for _ in range(_MOST_MOVES):
             try:
                 return await self._run(Evaluation(what, keys, arguments))
-            except TryAgainError:  # nothing was done: the slot is on its way to another server
+            except TryAgainError:  # nothing was applied: the slot is moving to another server
                 await asyncio.sleep(_MOVED_WITHIN / _MOST_MOVES)
             except (RedisError, OSError) as error:
                 raise self._error(error, keys[0]) from None
         raise StoreError("Redis: the slot of the amendments is on its way to another server")
 
     def _error(self, error: Exception, key: str) -> StoreError:
-        if isinstance(error, NoPermissionError):  # which is no outage, and does not pass by itself
+        if isinstance(error, NoPermissionError):  # not an outage, and a retry does not help
             return CounterRefused(str(self._on_error(error)), key)
         return self._on_error(error)
 
@@ -268,8 +267,8 @@ class RedisAmendments:
 
 
 def _news_in(lines: Sequence[tuple[int, Mapping[str, str]]], version: int, stamp: str) -> News | None:
-    """Return what lines of the audit say has happened after a version; None where they do not begin with that
-    one.
+    """Return the changes after a version from lines of the audit; None if these do not begin with that
+    version.
     """
     if (
         not lines
@@ -324,8 +323,8 @@ def _edited_then(name: str, before: str, after: str, reset: str) -> Edited:
 
 
 def _readable(text: str | bytes) -> Amendment | None:
-    """Return the amendment of a text; None for none, and for one that a later version of the service has
-    put.
+    """Return the amendment in a text; None if the text is empty, or if a later version of the service wrote
+    it.
     """
     try:
         return read(text) if text else None

@@ -3,8 +3,8 @@
 Their retries are off: a script call whose reply was lost may have been carried out, and a second one would
 count its hits twice. Only layers/settling.py knows what may be sent again.
 
-Errors name hosts and ports, never credentials: a connection reads these when it is made, and no repr shows
-them.
+Errors name hosts and ports, never credentials: a connection reads credentials when it is made, and no repr
+shows them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Address = tuple[str, int]
 """Host and port."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
-"""Seconds of silence before the first probe, seconds between probes, and how many may stay unanswered.
+"""Seconds of silence before the first probe, seconds between probes, and how many may remain unanswered.
 
 Firewalls and NAT forget a silent connection, some within seconds, and then drop its packets without a reset.
 """
 
 
 class Tls(NamedTuple):
-    """How connections use TLS: the paths of PEM files; empty where there is none."""
+    """The TLS of connections: paths of PEM files, empty for none, and the check of the server's name."""
 
     ca: str = ""
     certificate: str = ""
@@ -49,7 +49,7 @@ class Tls(NamedTuple):
     server_name: str = ""
 
     def context(self) -> ssl.SSLContext:
-        """Return a context with what is in the files now.
+        """Return a context with the current content of the files.
 
         Raises ConnectionError, with their names, if they are unusable.
         """
@@ -65,8 +65,8 @@ class Tls(NamedTuple):
 def _context(tls: Tls, changed: tuple[int, ...]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca or None)
     context.check_hostname = tls.check_hostname
-    # As Go does, and the same for every version of Python: an intermediate CA in the file is trusted without
-    # its root, and certificates of private CAs need not follow RFC 5280 in everything.
+    # As in Go, and the same in every version of Python: an intermediate CA in the file is trusted without its
+    # root, and certificates of private CAs need not follow RFC 5280 strictly.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.certificate:
@@ -180,10 +180,10 @@ class PrimaryPool(SentinelConnectionPool, aioredis.BlockingConnectionPool):
     """
 
     async def get_master_address(self) -> Address:
-        """Ask the sentinels for the primary; idle connections to a previous one are closed.
+        """Return the primary that the sentinels report, and close idle connections to a previous one.
 
-        This asks with the command that is meant for clients. redis-py reads SENTINEL MASTERS, which shows the
-        old primary until its replicas have been reconfigured.
+        This uses the command that is meant for clients. redis-py uses SENTINEL MASTERS, which shows the old
+        primary until its replicas have been reconfigured.
         """
         sentinels: list[aioredis.Redis] = self.sentinel_manager.sentinels
         last_error = ""
@@ -198,7 +198,7 @@ class PrimaryPool(SentinelConnectionPool, aioredis.BlockingConnectionPool):
             if reply is None:
                 continue
             sentinels.remove(sentinel)
-            sentinels.insert(0, sentinel)  # the one that answered is asked first the next time
+            sentinels.insert(0, sentinel)  # the next query goes to the sentinel that answered
             address = (reply[0].decode(), int(reply[1]))
             if self.master_address != address:
                 self.master_address = address
@@ -269,9 +269,9 @@ class Opened(NamedTuple):
 
 
 async def open_connection(client: aioredis.Redis) -> Opened:
-    """Return a connection as the client makes it for itself, logged in, for wire.py to drive.
+    """Return a connection that the client has opened and logged in, to be driven by wire.py.
 
-    Raises the errors of redis-py. redis-py cannot hand over a connection, so this function, and no other,
+    Raises the errors of redis-py. redis-py cannot hand over a connection, so this function, as the only one,
     uses its private attributes.
     """
     connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -303,14 +303,14 @@ def address_of(client: aioredis.Redis) -> str:
 
 
 async def time_of(client: aioredis.Redis) -> float | None:
-    """Return the time of a server, in seconds since 1970; None where it does not report it. Never raises.
+    """Return the time of a server, in seconds since 1970; None if it does not report it. Never raises.
 
     This uses a connection of the pool: a proxy that does not know TIME may close it.
     """
     try:
         seconds, _ = await client.time()
         return float(seconds)
-    except Exception:  # the driver raises anything, where it cannot parse a reply
+    except Exception:  # redis-py raises any exception if it cannot parse a reply
         return None
 
 

@@ -1,9 +1,9 @@
-"""Counters in a Redis Cluster: one script call for each slot, over one connection to each server.
+"""Counters in a Redis Cluster: one script call per slot, over one connection per server.
 
-redis-py's own client of a Cluster sends a command again after errors that do not say whether it was carried
-out, and closes every connection when a slot has moved. So only its connections are used. A call is sent again
-only where the reply says that it was not carried out: MOVED, ASK, TRYAGAIN and NOSCRIPT. layers/settling.py
-deals with every other failure.
+redis-py's client for Clusters repeats a command after errors that do not say whether it was executed, and
+closes every connection when a slot has moved. So this module only uses its connections. It repeats a call
+only if the reply says that it was not executed: MOVED, ASK, TRYAGAIN and NOSCRIPT. layers/settling.py handles
+every other failure.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _TRY_AGAIN = 0.002
 
 
 class ClusterStore(ScriptStore):
-    """Counters in a Cluster, some servers of which are at `seeds`. `connect` makes the client of a server.
+    """Counters in a Cluster with servers at `seeds`, and others. `connect` makes the client of a server.
 
-    Where a server is silent for `patience` seconds, its calls fail as lost, and it gets no others until it
-    answers. They may still be carried out, which layers/settling.py allows for.
+    If a server is silent for `patience` seconds, its calls fail as lost, and no more are sent to it until it
+    answers. The lost calls may still be executed, which layers/settling.py takes into account.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ClusterStore(ScriptStore):
         return by_slot(groups)
 
     def server_of(self, place: Place) -> object:
-        """Return the server that has a slot; None where it is known to be away."""
+        """Return the server that has a slot; None if it is known to be away."""
         server = self._topology.owners[place] if isinstance(place, int) and place != EVERYWHERE else None
         return None if server is not None and server.away else server or place
 
@@ -87,7 +87,7 @@ class ClusterStore(ScriptStore):
         return failure(error, partly=not self._topology.all_away)
 
     def _evaluate(self, place: Place, command: Command, on_reply: OnReply) -> None:
-        """Run the script on the server that has a slot; only an error costs a task."""
+        """Run the script on the server that has a slot; a task is only created after an error."""
         slot = int(place)
         server = self._topology.owners[slot]
         if server is None or server.away:
@@ -128,9 +128,9 @@ class ClusterStore(ScriptStore):
         server: ClusterServer | None = None,
         error: Exception | None = None,
     ) -> T:
-        """Return what `send` gets from the server that has the slot, wherever that turns out to be.
+        """Return the result of `send` to the server that has the slot, following redirects.
 
-        Where `server` has answered with `error` already, continue from there.
+        If `server` has already answered with `error`, continue from there.
         """
         asking = tried_again = False
         for _ in range(_MOST_REDIRECTS):
@@ -155,9 +155,10 @@ class ClusterStore(ScriptStore):
         raise NotSent(RedisConnectionError(f"slot {slot} is on its way between servers"))
 
     def _next_server(self, slot: int, server: ClusterServer, error: Exception) -> tuple[ClusterServer, bool]:
-        """Return where to send a call that got `error` from `server`, and whether with ASKING.
+        """Return the server to send a call to that got `error` from `server`, and whether to send ASKING
+        first.
 
-        Raises it where nowhere.
+        Raises the error if no other server is to be tried.
         """
         if isinstance(error, MovedError):
             server = self._topology.server_at((error.host or server.address[0], error.port))
@@ -185,14 +186,14 @@ class ClusterStore(ScriptStore):
     async def start(self) -> None:
         """Learn which server has which slot, and greet all primaries.
 
-        Raises StoreError where none of them answers.
+        Raises StoreError if none of them answers.
         """
         await self.ping()
 
     async def ping(self) -> None:
-        """Learn the slots anew, and greet all primaries that are not known to be away.
+        """Learn the slots again, and greet all primaries that are not known to be away.
 
-        Raises StoreError where no server reports the slots, or no primary answers.
+        Raises StoreError if no server reports the slots, or no primary answers.
         """
         try:
             await self._topology.learn()
@@ -212,7 +213,7 @@ class ClusterStore(ScriptStore):
         await self._topology.close()
 
     async def time(self) -> float | None:
-        """Return the seconds of one server's clock (layers/backend.py); all should agree to the second."""
+        """Return the time of one server (layers/backend.py); their clocks should agree to the second."""
         for server in self._topology.primaries:
             if not server.away:
                 return await time_of(server.client)

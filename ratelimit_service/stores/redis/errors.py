@@ -1,8 +1,8 @@
-"""The meaning of each error of Redis: whether anything of the call was applied, and what a later call can do.
+"""The meaning of each error of Redis: whether anything of the call was applied, and whether to repeat it.
 
-docs/reliability.md has this table in words. An error is listed as a refusal only where Redis checks before
-the script begins, or where the script's first command, which writes the register, fails and ends it
-(hit.lua). Every other error may come after something was applied, so its batch is settled under its number
+docs/reliability.md has this table in words. An error is listed as a refusal only if Redis reports it before
+the script begins, or if it ends the script at its first command, which writes the register (hit.lua). Every
+other error may come after something was applied, so its batch is settled under its number
 (layers/settling.py).
 """
 
@@ -37,14 +37,14 @@ def bare(error: E) -> E:
     """Return an error without its traceback and its causes, to be passed on as a value.
 
     The frames of a traceback refer to the batch that failed, and often to the error itself. Such a cycle
-    stays until a full garbage collection, and there are next to none (app.py).
+    stays until a full garbage collection, which is rare (runtime/garbage.py).
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 class NotSent(RedisConnectionError):
-    """There was no connection, because of `cause`: nothing was sent."""
+    """There was no connection, because of `cause`, and nothing was sent."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -53,7 +53,7 @@ class NotSent(RedisConnectionError):
 
 _FATES: tuple[tuple[type[Exception], Fate], ...] = (
     (NotSent, Fate.REFUSED),
-    (NoPermissionError, Fate.FORBIDDEN),  # an ACL of keys or of commands: settling.py finds out
+    (NoPermissionError, Fate.FORBIDDEN),  # an ACL of keys or of commands: forbidden.py finds out
     (OutOfMemoryError, Fate.REFUSED),  # maxmemory: checked before a script's first write, and not after it
     (ReadOnlyError, Fate.REFUSED),  # a replica
     (MasterDownError, Fate.REFUSED),  # a replica without its primary, which serves no stale data
@@ -76,7 +76,7 @@ _FATES_OF_TEXTS = {
     "unknown": Fate.REFUSED,  # unknown command 'EVALSHA': renamed, or a proxy that does not have it
     "Unknown": Fate.REFUSED,  # Unknown Redis command called from script: SET, for the register
 }
-"""For errors that redis-py has no class for: by the whole text, or by its first word."""
+"""The fates of errors without a class in redis-py, by the whole text or by its first word."""
 
 
 def fate_of(error: Exception) -> Fate:

@@ -1,7 +1,7 @@
-"""Scripts that no request waits for: those of amendments, and the one that deletes counters.
+"""Runs the scripts that no request waits for: those of amendments, and the one that deletes counters.
 
-They go by the connection of the counters. redis-py's own calls take no notice of it where they are cancelled,
-and the process would not stop.
+They use the connection of the script calls (wire.py). A call of redis-py does not end when its task is
+cancelled, so the process would not stop.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Evaluation(NamedTuple):
 
 
 Run = Callable[[Evaluation], Awaitable[Any]]
-"""Runs a script on the server that has its keys. Raises what redis-py does, or StoreError."""
+"""Runs a script on the server that has its keys. Raises the errors of redis-py, or StoreError."""
 
 
 async def run_at(wire: Wire, what: Evaluation, *, asking: bool = False) -> Any:
-    """Run a script on one server; `asking` is for a server that its slot is just being moved to."""
+    """Run a script on one server; `asking` is for a server to which the slot is being moved."""
     script, keys, arguments = what
     for command, text in (("EVALSHA", script.sha), ("EVAL", script.text)):
         if asking:
-            wire.call(("ASKING",), ignore)  # where this fails, the next command fails with MOVED
+            wire.call(("ASKING",), ignore)  # if this fails, the next command fails with MOVED
         try:
             return await wire.ask(command, text, len(keys), *keys, *arguments)
         except NoScriptError:

@@ -1,6 +1,6 @@
 """Reading and deleting the counters of a bucket.
 
-Their windows are not known, so all keys of the server are walked.
+The windows are not known, so these functions scan all keys of the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READ = "return redis.call(ARGV[1], KEYS[2])"
 async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dict[str, int | None]:
     """Return what `command` (GET or GETDEL) returns for each counter of a bucket, by key. Raises StoreError.
 
-    Scripts do it, with the same first key as the calls that count the bucket (ScriptCall), so that a proxy
+    This runs scripts with the same first key as the calls that count the bucket (ScriptCall), so that a proxy
     sends them to the server of the bucket. None stands for a value that is not a number.
     """
     first = register(prefix, "", tag_of(bucket))
@@ -43,7 +43,7 @@ async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dic
 
 
 async def delete_counters(run: Run, prefix: str, keys: Sequence[str]) -> dict[str, int | None]:
-    """Delete counters, and return the last values of those that were there. Raises what redis-py does."""
+    """Delete counters, and return the last values of those that existed. Raises the errors of redis-py."""
     found = {}
     for key in keys:
         value = await run(Evaluation(_GETDEL, (register(prefix, "", tag_of(key)), key), ()))
@@ -72,7 +72,7 @@ def pattern_of(bucket: str) -> str:
 
 
 def number(value: bytes | str | None) -> int | None:
-    """Return the value of a counter; None where it is not a number."""
+    """Return the value of a counter; None if it is not a number."""
     try:
         return int(value) if value is not None else None
     except ValueError:

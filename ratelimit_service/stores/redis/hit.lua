@@ -5,21 +5,20 @@
 --       for each hit: its amount, and the time to live of a new counter in seconds;
 --       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
 --       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget; see model.Gate) and its limit
--- Returns for each hit the value of the counter before it; where the hit was held back, the bitwise
--- complement
---       of that (-before - 1); where it failed, a text
+-- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
+-- if the hit was held back; a text if it failed
 --
 -- The register holds the number of the last batch of its lane. A batch that is sent again, because its
 -- outcome is unknown, finds its own number there and only reads (stores/lanes.py). The register is written
 -- first: a Redis that cannot be written to (read-only, out of memory) then fails the whole call, and applies
 -- nothing of the batch. A batch with an empty number writes nothing, and leaves the register alone.
 --
--- Three things need a script: a request is refused or counted as a whole, a caller gets the value of the
--- counter at the moment of its hit, and a refund leaves no counter below 0.
+-- This must be a script for three reasons: a request is refused or counted as a whole, a caller gets the
+-- value of the counter at the moment of its hit, and a refund leaves no counter below 0.
 --
--- INCRBY and DECRBY get the text of the amount as it came: Lua would write 2^53+1 as 9.007199254741e+15.
--- Every command is a pcall, so a key that is not a counter fails only its own hit, and not half of the batch.
--- memory.py is the twin of this script.
+-- INCRBY and DECRBY get the amount as the text in ARGV: Lua would write 2^53+1 as 9.007199254741e+15.
+-- Every command is a pcall, so a key that is not a counter fails only its own hit, and not the rest of the
+-- batch. memory.py is the twin of this script.
 
 local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that is exact in Lua; counters saturate there
 local MAX_TEXT = '9007199254740991'
@@ -79,7 +78,7 @@ local function add(key, amount, number, ttl)
     return before < 0 and 0 or before
 end
 
--- Gives back `amount`, but never more than there is. Returns the value before, or nil and the error.
+-- Subtracts `amount`, down to 0 at most. Returns the value before, or nil and the error.
 local function give_back(key, amount, ttl)
     local before, failure = read(key)
     if not before or before == 0 then
@@ -100,8 +99,8 @@ end
 
 local held = {}
 
--- Marks the hits of a group that are held back: if one of them refuses, those that hold, and those that yield
--- with room.
+-- Marks the hits of a group that are held back. If any hit refuses, these are the hits with HOLDS, and those
+-- with YIELDS that have room.
 local function hold_back(first, at)
     local size = tonumber(ARGV[at])
     local refused, gates, over = false, {}, {}

@@ -24,15 +24,15 @@ SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 class ScriptCall:
     """The call of the script that applies a batch: its `command`. All keys begin with `prefix`.
 
-    With `tag`, the register has that hash tag. With `routed`, there is a key with that tag in front, which
-    the script reads and which never exists: a proxy that spreads keys over servers sends a call to the server
-    of its first key, so all calls with this tag reach one server, even where the proxy hashes whole keys.
+    With `tag`, the register has that hash tag. With `routed`, the first key is one with that tag that never
+    exists: a proxy that spreads keys over servers sends a call to the server of its first key, so all calls
+    with this tag reach one server, even if the proxy hashes whole keys.
 
-    Charges and checks of one counter are sent as one hit, their sum: each of them finds what the first one
-    finds and what those before it add. Where a counter gets a refund, or is in a group that may be held back,
-    each of its hits is sent by itself, because its effect depends on the counter.
+    Charges and checks of one counter are sent as one hit, their sum. The count of each is the count of the
+    first plus the amounts before it. If a counter gets a refund, or is in a group that may be held back, each
+    of its hits is sent separately, because its effect depends on the value of the counter.
 
-    A batch without groups is the register alone, which is written where the batch has a lane.
+    A batch without groups consists of the register, which is written if the batch has a lane.
     """
 
     __slots__ = ("_added_before", "_groups", "_place_of", "_routed", "_size", "command")
@@ -40,9 +40,9 @@ class ScriptCall:
     def __init__(self, batch: Batch, prefix: str = "", tag: str = "", *, routed: bool = False) -> None:
         self._groups = groups = batch.groups
         self._place_of: Sequence[int] | None = None
-        """For each hit, the index of the script's hit that it is part of; None where each is sent alone."""
+        """For each hit, the index of the script's hit that it is part of; None if each is sent separately."""
         self._added_before: Sequence[int] = ()
-        """For each hit, what the hits before it in the same one of the script's add."""
+        """For each hit, the sum of the hits before it that are part of the same hit of the script."""
         self._routed = routed
         lane = batch.sent
         number: int | str = lane.number if lane is not None else ""
@@ -78,8 +78,8 @@ class ScriptCall:
         )
 
     def _add_up(self, apart: Container[str]) -> tuple[list[str], list[int], list[int]]:
-        """Return keys, amounts and times to live of the script's hits: one for a counter that is not
-        `apart`.
+        """Return keys, amounts and times to live of the script's hits: one hit for each counter that is not
+        in `apart`.
         """
         place_of: list[int] = []
         added_before: list[int] = []
@@ -119,7 +119,9 @@ class ScriptCall:
         return arguments
 
     def counts(self, reply: Any) -> Counts | Exception:
-        """Return the counts that the script replied, by group; an exception in their place as it is."""
+        """Return the counts in a reply of the script, by group; a reply that is an exception is returned
+        unchanged.
+        """
         if not isinstance(reply, list):
             return reply if isinstance(reply, Exception) else InvalidResponse(f"the script replied {reply!r}")
         if len(reply) != self._size:
@@ -128,7 +130,7 @@ class ScriptCall:
             reply = reply[1:]
         try:
             if self._place_of is None:
-                sum(reply)  # raises TypeError where a hit failed: its reply is a text
+                sum(reply)  # raises TypeError if a hit failed: its reply is a text
                 return self._by_group(reply)
             counts = [
                 reply[place] + before
@@ -155,7 +157,7 @@ class ScriptCall:
 
 
 def _sent_apart(groups: Groups) -> set[str]:
-    """Return the counters each of whose hits is sent by itself."""
+    """Return the counters whose hits are sent separately."""
     apart: set[str] = set()
     for group in groups:
         if any([hit.amount < 0 or hit.gate & HELD_BACK for hit in group]):
@@ -170,9 +172,9 @@ def _count(key: str, reply: int | bytes, added_before: int) -> Count:
 
 
 def register(prefix: str, lane: str, tag: str = "") -> str:
-    """Return the key of a lane's register in the place of `tag`.
+    """Return the key of a lane's register, with a hash tag.
 
-    A hash tag in `prefix` is that of all keys.
+    A hash tag in `prefix` is the hash tag of all keys.
     """
     name = f"{prefix}lane:{lane}"
     return f"{name}{{{tag}}}" if tag and "{" not in prefix else name
@@ -184,9 +186,9 @@ def evalsha(*arguments: Argument) -> Command:
 
 
 def evaluate(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = False) -> None:
-    """Send a command made by `evalsha`, and the script itself where the server does not have it.
+    """Send a command made by `evalsha`, and send it again with the script if the server does not have that.
 
-    `asking` is for a server that a slot is just being moved to.
+    `asking` is for a server to which the slot is being moved.
     """
 
     def on_first_reply(reply: Any) -> None:
@@ -200,7 +202,7 @@ def evaluate(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = 
 
 def _send(wire: Wire, command: Command, on_reply: OnReply, asking: bool) -> None:
     if asking:
-        wire.call(("ASKING",), ignore)  # where this fails, the next command fails with MOVED
+        wire.call(("ASKING",), ignore)  # if this fails, the next command fails with MOVED
     wire.call(command, on_reply)
 
 

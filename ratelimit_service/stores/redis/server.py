@@ -32,10 +32,11 @@ from .store import OnCounts, ScriptStore
 from .wire import Command, OnReply, Wire, reply_to
 
 _LOOK_AGAIN = 60.0
-"""Seconds until the spread of the keys is determined again: a proxy may get another server at any time."""
+"""Seconds until the spread of the keys is determined again, because a proxy may get another server at any
+time."""
 
 _PROBES = tuple(hashlib.sha256(bytes([number])).hexdigest()[:12] for number in range(16))
-"""Lanes whose registers a probe names where there may be several servers; any hash spreads these names."""
+"""Lanes whose registers a probe writes if there may be several servers; any hash spreads these names."""
 
 _WARNINGS = {
     Spread.SLOTS: "this Redis is sharded behind its address: requests are atomic within a slot, "
@@ -48,8 +49,8 @@ _WARNINGS = {
 class RedisStore(ScriptStore):
     """Counters behind one client: of a server, or of the primary that sentinels name.
 
-    The address may stand for several servers. Until it is known to be one (spread.py), and where it is not,
-    there is a call for each slot or each hash tag.
+    Behind its address there may be several servers. Unless all keys are known to be on one server
+    (spread.py), there is a call for each slot or each hash tag.
     """
 
     def __init__(
@@ -67,18 +68,19 @@ class RedisStore(ScriptStore):
         self._closing: set[asyncio.Task[None]] = set()
 
     def split(self, groups: Groups) -> Sequence[Part] | None:
-        """Split groups by what is sure to be on one server."""
+        """Split groups into parts whose keys are certainly on one server."""
         if self._spread is Spread.ONE:
             return None
         return by_slot(groups) if self._spread is Spread.SLOTS else by_tag(groups)
 
     def server_of(self, place: Place) -> object:
-        """Return the place itself: a proxy does not say which server has which place."""
+        """Return the place itself, because a proxy does not report which server has a place."""
         return place
 
     def _apply(self, batch: Batch, on_counts: OnCounts) -> None:
         if self._spread is not Spread.ONE and batch.place == EVERYWHERE:
-            # A batch that went through a proxy in one call must do so again: its number is in one register.
+            # A batch that was sent through a proxy in one call must be sent in one call again: its number is
+            # in one register.
             one_call = self._spread is not Spread.SLOTS and batch.sent is not None
             parts = None if one_call else self.split(batch.groups)
             if parts:
@@ -101,7 +103,7 @@ class RedisStore(ScriptStore):
     def _on_error(self, error: Exception) -> StoreError:
         if isinstance(error, ReadOnlyError):
             self._leave_replica()
-        # A proxy that answers is there, whatever the servers behind it do.
+        # If a proxy answers, Redis is not away, even if a server behind the proxy is.
         several = self._spread in (Spread.SLOTS, Spread.TAGS)
         return failure(error, partly=several and isinstance(error, ResponseError))
 
@@ -111,7 +113,7 @@ class RedisStore(ScriptStore):
         self._spread = spread
 
     def _leave_replica(self) -> None:
-        """Drop all connections to a replica that was the primary: its name may lead to another server by
+        """Drop all connections to a replica that was the primary, because its name may lead to another server
         now.
         """
         self._wire.drop("this Redis is read-only")
@@ -126,7 +128,7 @@ class RedisStore(ScriptStore):
     async def start(self) -> None:
         """Run the script, and determine how keys are spread.
 
-        Raises StoreError where Redis would not count.
+        Raises StoreError if Redis would not count.
         """
         try:
             await self._probe()
@@ -136,10 +138,10 @@ class RedisStore(ScriptStore):
             raise failure(error) from None
 
     async def _probe(self) -> None:
-        """Run the script without a hit, over the connection that counts.
+        """Run the script without a hit, over the connection of the script calls.
 
-        That shows more than PING, which a proxy answers by itself; of several servers, one that runs the
-        script is enough. It also loads the script without the command SCRIPT, which may be forbidden, and
+        That proves more than PING, which a proxy answers itself. Of several servers, one that runs the script
+        is enough. The probe also loads the script without the command SCRIPT, which may be forbidden, and
         keeps the connection alive.
         """
         lanes = ("",) if self._spread is Spread.ONE else _PROBES
@@ -173,7 +175,7 @@ class RedisStore(ScriptStore):
         await self._wire.close()
 
     async def ping(self) -> None:
-        """Raise StoreError unless Redis would count. Where there are sentinels, ask them for the primary."""
+        """Raise StoreError unless Redis would count. With sentinels, follow them to the current primary."""
         pool = self._client.connection_pool
         try:
             if isinstance(pool, PrimaryPool):
@@ -183,7 +185,7 @@ class RedisStore(ScriptStore):
             again = asyncio.get_running_loop().time() > self._found_out + _LOOK_AGAIN
             if self._spread is Spread.UNKNOWN or (self._spread is Spread.ONE and again):
                 await self._find_out()
-        except Exception as error:  # the driver raises anything, where it cannot parse a reply
+        except Exception as error:  # redis-py raises any exception if it cannot parse a reply
             raise failure(error) from None
 
     async def time(self) -> float | None:

@@ -37,11 +37,11 @@ def slot_of(key: str) -> int:
 
 @cache
 def tag_in(slot: int) -> str:
-    """Return a hash tag in a slot, for a key that must be there: five hexadecimal digits.
+    """Return a hash tag in a slot, five hexadecimal digits, for a key that must be in that slot.
 
-    Trying texts until there is one for each slot takes tenths of a second. But the checksum of a text is the
-    checksum of its beginning followed by zeros, XOR the checksum of its end. So one lookup for each beginning
-    finds a matching end.
+    Finding one for each slot by trial takes tenths of a second. But the checksum of a text is the checksum of
+    its beginning followed by zeros, XOR the checksum of its end. So one lookup for each beginning finds a
+    matching end.
     """
     ends = _ends()
     for beginning, checksum in _BEGINNINGS:

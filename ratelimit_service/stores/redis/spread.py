@@ -1,4 +1,4 @@
-"""Finds out whether all keys behind an address are on one server: some proxies spread them over several.
+"""Finds out whether all keys behind an address are on one server; some proxies spread keys over several.
 
 Such a proxy (Envoy's redis_proxy, twemproxy) sends a script call to the server that has its first key,
 whatever its other keys are. A call with keys of several servers would count all of them on one server, and
@@ -20,8 +20,8 @@ from .script import evalsha, register
 from .wire import Command
 
 _KEYS = 64
-"""Calls that read the marker, each with another first key. Where a second server has a tenth of the keys, the
-odds that all of them miss it are 1 in 850."""
+"""Calls that read the marker, each with a different first key. If a second server has a tenth of the keys,
+the odds that all calls miss it are 1 in 850."""
 
 _MARKER_TTL = 60
 """Seconds for which Redis keeps the marker."""
@@ -39,21 +39,20 @@ class Spread(Enum):
 async def find_out(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spread:
     """Return how keys are spread. `ask` sends a command, and returns or raises the reply.
 
-    UNKNOWN where Redis does not count now (it is full, or read-only). Raises the error of redis-py where it
+    UNKNOWN if Redis does not count now, because it is full or read-only. Raises an error of redis-py if that
     leaves the answer open.
     """
     found = await _try_keys(ask, prefix)
-    if found is Spread.TAGS:  # make sure that it was not a FLUSHALL or a failover that removed the marker
+    if found is Spread.TAGS:  # a FLUSHALL or a failover may have removed the marker
         found = await _try_keys(ask, prefix)
     return found
 
 
 async def _try_keys(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Spread:
-    """Count a marker, and read it by calls with other first keys: another server does not have it.
+    """Count a marker, and read it by calls with other first keys; another server would not have it.
 
-    All keys have names of registers, so that an ACL need not allow others. Apart from that the names have
-    nothing in common: some proxies (twemproxy with FNV-1a) put texts that differ only at their ends on the
-    same server.
+    All keys are named like registers, so that an ACL need not allow other keys. The rest of each name is
+    random: some proxies (twemproxy with FNV-1a) put names that differ only at their ends on the same server.
     """
     marker, *others = [register(prefix, f"probe-{uuid.uuid4().hex}") for _ in range(1 + _KEYS)]
     try:
@@ -68,7 +67,8 @@ async def _try_keys(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Sp
     if any(isinstance(error, ClusterCrossSlotError) for error in errors):
         return Spread.SLOTS
     for error in errors:
-        # Where one server of several is away, the proxy answers the calls with its keys with an error reply.
+        # If one of several servers is away, the proxy answers calls with keys of that server with an error
+        # reply.
         if len(errors) == len(replies) or not isinstance(error, ResponseError):
             raise error
     found = [reply[1] if isinstance(reply, list) and len(reply) == 2 else None for reply in replies]

@@ -1,4 +1,4 @@
-"""What the stores in Redis have in common: batches are applied by calls of hit.lua."""
+"""The base class of the stores in Redis: batches are applied by calls of hit.lua."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .slots import tag_in
 from .wire import Command, OnReply
 
 OnCounts = Callable[[Counts | Exception], None]
-"""Called with what the script replied, or with the exception in its place."""
+"""Called with the counts in the reply of the script, or with an exception."""
 
 
 class ScriptStore:
@@ -32,7 +32,7 @@ class ScriptStore:
         on_applied ◀── on_counts ◀───────────────────────── on_reply ◀──────────────────────────────┘
 
     `observe` gets the seconds of each round trip. `hit` tries once; layers/settling.py uses `split` and
-    `apply`, and makes sure that a batch that fails is written in the end.
+    `apply`, and sends a batch that has failed again.
     """
 
     def __init__(self, observe: Callable[[float], None] = lambda seconds: None, prefix: str = "") -> None:
@@ -81,7 +81,7 @@ class ScriptStore:
     def _apply_in_parts(self, batch: Batch, parts: Sequence[Part], on_counts: OnCounts) -> None:
         """Apply a batch by one call for each part.
 
-        Where some fail the others are applied, and the batch counts as lost.
+        If some fail, the others are applied all the same, and the batch counts as lost.
         """
 
         def on_all_counts(outcomes: list[Counts | Exception]) -> None:
@@ -107,7 +107,7 @@ class ScriptStore:
         raise NotImplementedError
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
-        """Delete counters, and return the last values of those that were there (ports.CounterStore)."""
+        """Delete counters, and return the last values of those that existed (ports.CounterStore)."""
         try:
             return await delete_counters(self._run, self._prefix, keys)
         except (RedisError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The servers of a Redis Cluster: which has which slot, which are away, and learning it anew."""
+"""The servers of a Redis Cluster: their slots, which of them are away, and how that is learned."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KEPT = 30.0
 
 
 class ClusterServer:
-    """A server that has slots, or had some, or is just getting one.
+    """A server that has slots, had some, or is receiving one.
 
     While it is `away`, no calls are sent to it. `used` is when the last one was sent, in the loop's time.
     """
@@ -50,7 +50,7 @@ class ClusterServer:
 
 
 class Topology:
-    """The servers of a Cluster, some of which are at `seeds`. `connect` makes the client of a server."""
+    """The servers of a Cluster, found through those at `seeds`. `connect` makes the client of a server."""
 
     def __init__(
         self,
@@ -88,12 +88,15 @@ class Topology:
         return server
 
     async def greet(self, server: ClusterServer) -> None:
-        """Check whether a server answers, over the connection that counts, which that keeps alive."""
+        """Check whether a server answers.
+
+        This uses the connection of the script calls, and so keeps it alive.
+        """
         try:
             if await server.wire.ask("PING") != b"PONG":
                 raise InvalidResponse("PING was answered with something else than PONG")
         except ResponseError:
-            server.away = False  # an ACL, for example, which says nothing about script calls
+            server.away = False  # such as NOPERM: script calls may be allowed
         except (RedisError, OSError):
             server.away = True
             self.repair()
@@ -135,7 +138,7 @@ class Topology:
             self._repairing = None
 
     async def learn(self) -> None:
-        """Ask one server after another for the slots, until one reports them.
+        """Query one server after another for the slots, until one reports them.
 
         Raises the error of the last one.
         """
@@ -157,13 +160,15 @@ class Topology:
         raise error
 
     def to_ask(self) -> Iterator[Address]:
-        """Yield the address of each known server once, those that are likely to answer first."""
+        """Yield the address of each known server once, beginning with those that are likely to answer."""
         well = [server.address for server in self.primaries if not server.away]
         away = [server.address for server in self.servers.values() if server.away]
         yield from dict.fromkeys((*well, *self._replicas, *self._seeds, *away))
 
     def use(self, queried: Address, slots: Sequence[Any]) -> None:
-        """Take over the reply to CLUSTER SLOTS: the first slot, the last slot, the primary, its replicas."""
+        """Apply a reply to CLUSTER SLOTS; each row has the first slot, the last slot, the primary and its
+        replicas.
+        """
         owners: list[ClusterServer | None] = [None] * SLOTS
         replicas: list[Address] = []
         for first, last, primary, *others in slots:

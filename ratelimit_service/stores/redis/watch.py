@@ -1,4 +1,4 @@
-"""Warns of a Redis that evicts counters, keeps nothing on disk, is too old, or has another time."""
+"""Warns of a Redis that evicts counters, has no persistence, is too old, or whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class RedisWatch:
         self._runs: dict[str, str] = {}
         self._lane = f"watch-{uuid.uuid4().hex[:12]}"
         self._markers: dict[str, str] = {}
-        """A key on each server with an append-only file: if the file is lost, so is the key."""
+        """A key on each server with an append-only file; it is lost if the file is."""
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def add(self, store: Watched, *, keeps_days: bool = True) -> None:
-        """Watch a store as well; `keeps_days` if windows of a day or longer are counted in it."""
+        """Also watch a store; `keeps_days` if windows of a day or longer are counted in it."""
         self._stores.append((store, keeps_days))
 
     @property
@@ -79,7 +79,7 @@ class RedisWatch:
         return max(self._offsets.values(), key=abs, default=0.0)
 
     async def run(self) -> None:
-        """Check all servers, for ever."""
+        """Check all servers regularly, without end."""
         pause = 1.0
         while True:
             reached = await self.check()
@@ -88,7 +88,7 @@ class RedisWatch:
             pause = 1.0 if reached else min(2 * pause, EVERY)
 
     async def check(self) -> bool:
-        """Check every server once; return whether one of each store could be reached."""
+        """Check every server once; return whether at least one server of each store could be reached."""
         offsets, self._offsets = self._offsets, {}
         return all([await self._check(store, keeps_days, offsets) for store, keeps_days in self._stores])
 
@@ -116,7 +116,7 @@ class RedisWatch:
             getattr(self._log, level)(text, server=server, **finding.details)
 
     async def _findings(self, name: str, client: aioredis.Redis, store: Watched | None) -> list[Finding]:
-        """Check one server; where `store` is given, also what it keeps on disk."""
+        """Check one server; if `store` is given, also its persistence."""
         clock = await self._clock_of(name, client)
         try:
             info = await client.info()
@@ -133,7 +133,7 @@ class RedisWatch:
     async def _emptied(
         self, name: str, info: Mapping[str, Any], client: aioredis.Redis, marker: str
     ) -> Finding:
-        """Check whether the server has restarted since the last check, and came back without its data."""
+        """Check whether the server has restarted since the last check without its data."""
         run = str(info.get("run_id", ""))
         before, self._runs[name] = self._runs.get(name, run), run
         left = self._markers.pop(name, "")
@@ -141,11 +141,11 @@ class RedisWatch:
         if not well and left and info.get("aof_enabled"):
             well = await self._is_there(client, left)
         elif not well:
-            # Redis 6.2 does not report what it has loaded: there, having any key now is enough. No version
-            # reports how many keys were in an append-only file.
+            # Redis 6.2 does not report how much it has loaded, so any key is taken as a sign of data. No
+            # version reports how many keys were in an append-only file.
             well = bool(info.get("aof_enabled") or info.get("rdb_last_load_keys_loaded", "db0" in info))
         if marker:
-            with suppress(ResponseError):  # without a marker where the server is full or read-only
+            with suppress(ResponseError):  # no marker if the server is full or read-only
                 await client.set(marker, "1", ex=_MARKER_TTL)
                 self._markers[name] = marker
         if well:
@@ -172,7 +172,7 @@ class RedisWatch:
         return clock(offset)
 
     async def _time_of(self, client: aioredis.Redis) -> tuple[float, float]:
-        """Return how long it took to read a server's time, and how far that is ahead of this machine's."""
+        """Return the seconds that reading a server's time took, and how far it is ahead of this machine's."""
         before = self._clock()
         seconds, microseconds = await client.time()
         after = self._clock()
@@ -223,7 +223,7 @@ def eviction(info: Mapping[str, Any]) -> Finding:
 
 
 def clock(offset: float) -> Finding:
-    """Check that a server's clock, so many seconds ahead of this machine's, does not differ too much."""
+    """Check that a server's clock, `offset` seconds ahead of this machine's, does not differ too much."""
     if abs(offset) <= LARGEST_OFFSET:
         return Finding("clock", "warning")
     message = "the clock of Redis differs from that of this machine, by which windows begin: run NTP on both"

@@ -1,9 +1,8 @@
-"""A connection to Redis that is driven directly: commands and callbacks in, replies out.
+"""A connection to Redis without the overhead of redis-py: a callback for the reply to each command.
 
-Script calls go this way. redis-py's own way costs a coroutine, a timer and a few tasks for each command,
-several times what is left of it here: hiredis packs commands and reads replies, and this module matches
-replies to callbacks. What happens once for each connection is left to redis-py: sockets, TLS, logging in, the
-database, and asking sentinels.
+Script calls use it. redis-py takes a coroutine, a timer and a few tasks for each command, which costs several
+times as much. Here hiredis packs commands and parses replies, and this module matches replies to callbacks.
+redis-py opens connections: sockets, TLS, logging in, selecting the database, and querying sentinels.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from .errors import NotSent, bare
 Argument = str | int | bytes
 Command = tuple[Argument, ...]
 OnReply = Callable[[Any], object]
-"""Called with the reply, or with an exception in its place: an error reply, or why there is none."""
+"""Called with the reply, or with an exception: an error reply, or the reason why there is no reply."""
 
 _NOT_YET: Any = object()
 
 _TRUSTED = 3.0
-"""Seconds for which a connection may be silent. After that the next command goes by a new one: the network
-may have forgotten it, and finding that out would take `patience`. The health check runs once a second, so
-only a process that was stopped itself waits for a new connection."""
+"""Seconds for which a connection may be silent. After that, the next command uses a new one: the network may
+have dropped the old one, and detecting that would take `patience` seconds. The health check runs once a
+second, so this only happens after this process itself was stopped."""
 
 _MEANWHILE = 0.001
 """Seconds for reading what arrived while this process itself was stopped."""
@@ -46,9 +45,9 @@ def ignore(reply: Any) -> None:
 
 
 async def reply_to(begin: Callable[[OnReply], None]) -> Any:
-    """Pass a callback to `begin`, and return the reply that it gets.
+    """Pass a callback to `begin`, and return its reply.
 
-    Raises an exception that comes in its place.
+    Raises the reply if it is an exception.
     """
     reply: Any = await result_of(begin)
     if isinstance(reply, Exception):
@@ -59,10 +58,10 @@ async def reply_to(begin: Callable[[OnReply], None]) -> Any:
 class Wire:
     """Sends commands to the server of `client`, over one connection, which is made when it is needed.
 
-    Replies come in the order of the commands. Where the server is silent for `patience` seconds (by default
+    Replies come in the order of the commands. If the server is silent for `patience` seconds (by default
     those of the client), or the connection breaks, every waiting callback gets the error: its command may or
-    may not have been carried out. Where there is no connection, the error is NotSent. Nothing is sent twice.
-    The next command makes a new connection.
+    may not have been executed. If there is no connection, the error is NotSent. Nothing is sent twice. The
+    next command opens a new connection.
     """
 
     def __init__(self, client: aioredis.Redis, patience: float | None = None) -> None:
@@ -88,13 +87,13 @@ class Wire:
             self._connecting = loop.create_task(self._connect())
 
     async def ask(self, *command: Argument) -> Any:
-        """Send a command, and return its reply. Raises an exception that comes in its place."""
+        """Send a command, and return its reply. Raises the reply if it is an exception."""
         return await reply_to(lambda on_reply: self.call(command, on_reply))
 
     def drop(self, why: str, unless_at: Address | None = None) -> None:
-        """Close the connection, unless it leads to that address.
+        """Close the connection, unless it leads to the address `unless_at`.
 
-        Waiting callbacks get an error with the reason.
+        Waiting callbacks get an error with `why`.
         """
         connection = self._connection
         if connection is not None and (unless_at is None or connection.address != unless_at):
@@ -126,7 +125,7 @@ class Wire:
                 _pass(on_reply, NotSent(error))
 
     def _give_up(self) -> None:
-        """Let no command wait any longer; a connection may still come, for later ones."""
+        """Fail the commands that wait for a connection; the connection may still come, for later commands."""
         for _, on_reply in self._take_waiting():
             error = RedisTimeoutError(f"no connection within {self._patience * 1000:.0f} ms")
             _pass(on_reply, NotSent(error))
@@ -143,15 +142,15 @@ class Wire:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, taken over from redis-py.
+    """One connection, which redis-py has opened.
 
-    `on_lost` is called when it is of no more use, before waiting callbacks.
+    `on_lost` is called when it cannot be used any longer, before the waiting callbacks are.
     """
 
     def __init__(self, opened: Opened, patience: float, on_lost: Callable[[], None]) -> None:
         self.address = opened.address
         self._loop = asyncio.get_running_loop()
-        self._stream = opened.stream  # asyncio closes a stream that nothing refers to
+        self._stream = opened.stream  # keep a reference: asyncio closes a stream without one
         self._transport = opened.stream.transport
         self._on_lost = on_lost
         self._patience = patience
@@ -162,9 +161,9 @@ class _Connection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         """Commands of this turn of the loop."""
         self._heard = self._loop.time()
-        """When something came last, or was sent after all replies had come."""
+        """When data was last received, or a command was sent while no reply was pending."""
         self._late = -1.0
-        """The value of `_heard` when nothing had come in time."""
+        """The value of `_heard` when the last reply was found to be overdue."""
         self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._failed = False
@@ -176,10 +175,10 @@ class _Connection(asyncio.Protocol):
         return bool(self._pending)
 
     def send(self, command: Command, on_reply: OnReply, *, trusted: bool = False) -> bool:
-        """Send a command; return False if the connection was silent for too long to be trusted.
+        """Send a command; return False if the connection was silent for too long to be used.
 
-        With `trusted` that is not checked. The command is written at once where no other waits
-        for its reply, else together with all others of this turn of the loop.
+        With `trusted` that is not checked. The command is written at once if no reply is pending, otherwise
+        together with all others of this turn of the event loop.
         """
         idle = not self._pending
         if idle:
@@ -252,7 +251,7 @@ class _Connection(asyncio.Protocol):
             await asyncio.shield(self._drained)
 
     def _look(self) -> None:
-        """Check that replies still come, and check again when the next one is due."""
+        """Check that replies still arrive, and check again when the next one is overdue."""
         self._timer = None
         if not self._pending:
             return
@@ -260,7 +259,7 @@ class _Connection(asyncio.Protocol):
         if self._loop.time() < due:
             self._timer = self._loop.call_at(due, self._look)
         elif self._late != self._heard:
-            # Look once more after reading what is there: this process itself may have been stopped.
+            # This process itself may have been stopped: check once more after reading what has arrived.
             self._late = self._heard
             self._timer = self._loop.call_later(_MEANWHILE, self._look)
         else:
@@ -268,7 +267,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _pass(on_reply: OnReply, reply: Any) -> None:
-    """Call a callback. Where it fails, the replies of others must not be lost with it."""
+    """Call a callback. If it fails, the replies of others must not be lost."""
     try:
         on_reply(reply)
     except Exception as error:

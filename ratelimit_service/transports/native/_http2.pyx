@@ -11,18 +11,19 @@ floods, gets a GOAWAY and is closed (`closed`). No method raises because of a pe
 for each peer:
 
 - Its *share*: streams and bytes in one turn of the event loop. `feed` takes no more than that.
-- Its *abuse budget*, for frames that cost a peer nothing and this process something, and for headers that are
-  much larger decoded than on the wire. Some of it comes back every second, and a unit with each complete
-  call. At 0 the connection ends.
+- Its *abuse budget*, for frames that are cheap for a peer and expensive for this process, and for headers
+  that are much larger decoded than on the wire. Some of it is restored every second, and a unit with each
+  complete call. At 0 the connection ends.
 - Its bytes, and those of all peers together (`Budget`).
-- Time: the seconds until a request has arrived in full, and until a reply is taken in full (`check`).
+- Time: the seconds until a request has arrived in full, and until the peer has read a reply in full
+  (`check`).
 
 Rules for nghttp2:
 
-A. A callback changes no session: it copies, counts and takes notes. `_after_reading` and `_after_writing` act
-   on the notes once nghttp2 has returned. Two calls are made within callbacks, where nghttp2's manual puts
-   them: set_stream_user_data, which stores a pointer, and submit_trailer from the read callback of the data
-   that it follows.
+A. A callback does not change a session of nghttp2: it copies, counts and takes notes. `_after_reading` and
+   `_after_writing` act on the notes once nghttp2 has returned. Two calls are made within callbacks, where
+   nghttp2's manual puts them: set_stream_user_data, which stores a pointer, and submit_trailer from the read
+   callback of the data that it follows.
 B. Nothing is read after the end of a session. `_admit` finds malformed frames before nghttp2 reads them
    (`_frames.pxd`).
 
@@ -247,10 +248,10 @@ def library_version():
 
 @cython.final
 cdef class Budget:
-    """The bytes that a server keeps for its peers, by kind, and the most of each.
+    """The bytes that a server keeps for its peers, and their bound, for each kind.
 
-    Half of `most` is for connections, a quarter for incomplete requests and untaken replies (`waiting`), and a
-    quarter for calls `in_hand`: a peer that uses up one of them does not touch the others.
+    Half of `most` is for connections, a quarter for incomplete requests and unread replies (`waiting`), and a
+    quarter for calls `in_hand`: a peer that exhausts one of them does not affect the others.
     """
 
     cdef readonly size_t connections
@@ -288,7 +289,7 @@ cdef class Budget:
 
     @property
     def pressed(self):
-        """Whether so many bytes wait that the connections with most of them are to be closed."""
+        """Whether so many bytes wait that the connections with most of them must be closed."""
         return self.waiting > self.most_waiting // 4 * 3
 
 
@@ -305,7 +306,8 @@ cdef class Turn:
     cdef public int share
     """How many streams a connection may open in this turn. Further ones wait for the next turn."""
     cdef public int total
-    """How many streams all connections may open in this turn. Taking the input of one counts like a stream."""
+    """How many streams all connections may open in this turn. Taking the input of a connection counts as a
+    stream."""
     cdef readonly int opened
     """How many streams all connections have opened in this turn."""
     cdef list _calls, _others, _answered, _owners, _postponed
@@ -320,7 +322,7 @@ cdef class Turn:
         self._calls, self._others, self._answered, self._owners, self._postponed = [], [], [], [], []
 
     def spend(self, int streams):
-        """Count work that has taken as long as so many streams."""
+        """Count work that takes as long as this number of streams."""
         self.opened += streams
 
     def begin(self):
@@ -351,17 +353,19 @@ cdef class Turn:
         return taken
 
     def postpone(self, owner):
-        """Let the owner of a session with input beyond its share continue in the next turn."""
+        """Continue with the owner of a session in the next turn, because its input exceeds its share."""
         self._postponed.append(owner)
         self._something()
 
     def put_back(self, list owners):
-        """Let some of the owners that `begin` has returned wait for another turn, before all later ones."""
+        """Postpone owners that `begin` has returned to another turn, before all owners that are postponed
+        later.
+        """
         self._postponed[:0] = owners
         self._something()
 
     def end(self):
-        """End the turn; the next one begins with what comes from now on."""
+        """End the turn; the next one begins with the input from now on."""
         self._begun = False
         if self._calls or self._others or self._answered or self._owners or self._postponed:
             self._something()
@@ -377,7 +381,7 @@ cdef class Turn:
 @cython.freelist(256)
 @cython.no_gc_clear
 cdef class Call:
-    """A complete call. It is a service.Call, once it has its `request`."""
+    """A complete call. It is a service.Call as soon as `request` is set."""
 
     cdef readonly Session session
     cdef readonly int32_t number
@@ -388,9 +392,9 @@ cdef class Call:
     """Milliseconds, or -1."""
     cdef readonly bytes body
     cdef readonly bint last
-    """Whether it stands for the end of a stream of messages, and not for a message."""
+    """Whether it stands for the end of a stream of messages instead of a message."""
     cdef readonly tuple wrong
-    """The gRPC status and its text, if the stream of messages ended with an error of the peer; else None."""
+    """The gRPC status and its text if the peer ended the stream of messages with an error; otherwise None."""
     cdef public object request
     cdef readonly object answer
     """The answer, once there is one."""
@@ -410,12 +414,12 @@ cdef class Call:
         turn._something()
 
     def write(self, bytes payload):
-        """Answer with a message and the status OK. Does nothing if the caller has gone."""
+        """Answer with a message and the status OK. Does nothing if the caller has disconnected."""
         self.session._reply(self.number, payload, False)
         self.session._touch()
 
     def fail(self, int status, str message):
-        """Answer with another gRPC status than OK. Does nothing if the caller has gone."""
+        """Answer with another gRPC status than OK. Does nothing if the caller has disconnected."""
         session = self.session
         cdef Stream *stream = session._stream(self.number)
         if stream is not NULL and not stream.answered:
@@ -462,11 +466,11 @@ cdef class Session:
     cdef readonly size_t streams
     """The number of open streams."""
     cdef readonly size_t waiting
-    """Bytes of incomplete requests, of replies that the peer has not taken, and of what `keep` counts."""
+    """Bytes of incomplete requests, of replies that the peer has not read, and those that `keep` counts."""
     cdef readonly object owner
     """The object that calls `drain`; None once the session is abandoned."""
     cdef public bint forbidden
-    """Whether every call is refused, because of the peer's certificate. It is needed even after `abandon`."""
+    """Whether every call is refused because of the peer's certificate. Valid even after `abandon`."""
     cdef Turn _turn
     cdef Budget _budget
     cdef bint _touched
@@ -495,14 +499,15 @@ cdef class Session:
         if nghttp2_option_new(&option) != 0:
             raise MemoryError
         nghttp2_option_set_no_closed_streams(option, 1)
-        # Envoy puts the name of its cluster into :authority. Istio's are `outbound|8081||host`, and nghttp2 resets streams whose
-        # authority no URL could have. `_header` looks at the headers that a call depends on, and the others change nothing.
+        # Envoy puts the name of its cluster into :authority. Istio's cluster names are like
+        # `outbound|8081||host`, and nghttp2 would reset streams whose authority is not valid in a URL.
+        # `_header` checks the headers that a call depends on; the others have no effect.
         nghttp2_option_set_no_http_messaging(option, 1)
         nghttp2_option_set_max_outbound_ack(option, MOST_ACKS)
         nghttp2_option_set_max_settings(option, MOST_SETTINGS)
         nghttp2_option_set_max_continuations(option, MOST_CONTINUATIONS)
-        # A gateway resets every call that takes too long, thousands a second while the store is slow. These cost
-        # what any call costs; `_spend` counts the other resets.
+        # A gateway resets every call that takes too long, thousands a second while the store is slow. Such a
+        # reset costs no more than any call; `_spend` counts the other resets.
         nghttp2_option_set_stream_reset_rate_limit(option, 1 << 62, 1 << 62)
         failure = nghttp2_session_server_new2(&self._h2, CALLBACKS, <void *> self, option)
         nghttp2_option_del(option)
@@ -522,7 +527,10 @@ cdef class Session:
     # Called by the server.
 
     def feed(self, bytes data, bint last=False):
-        """Take input; return how much. The rest is for the next turn. The `last` input is taken in full."""
+        """Take input, and return how many bytes; the rest is for the next turn.
+
+        The `last` input is taken in full.
+        """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(data)
         cdef size_t admitted
@@ -558,7 +566,7 @@ cdef class Session:
             self._dispose()
 
     def keep(self, size_t size):
-        """Count so many bytes of input and output that are kept for the peer outside of the session."""
+        """Count bytes of input and output that are kept for the peer outside of the session."""
         if size and not self._failed:
             size += FRAME_COST * nghttp2_session_get_outbound_queue_size(self._h2)
         self._wait_for(size - self._kept)
@@ -603,7 +611,7 @@ cdef class Session:
         self._write()
         data = PyBytes_FromStringAndSize(<char *> self._out, self._out_used) if self._out_used else b""
         self._out_used = 0
-        if self._out_room > 65536:  # do not keep the memory of one large batch
+        if self._out_room > 65536:  # do not keep memory that only a large batch needs
             free(self._out)
             self._out = NULL
             self._out_room = 0
@@ -643,17 +651,18 @@ cdef class Session:
             self._touch()
 
     def goaway(self):
-        """Accept no more streams, and be `closed` when the open ones have ended."""
+        """Accept no more streams. The session is `closed` when the open ones have ended."""
         if not self._failed:
             nghttp2_submit_goaway(
                 self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
-            # It names the last stream that is served. nghttp2 refuses later streams as soon as it has written the GOAWAY, so that is
-            # before the next read: a peer sends a later call again, to another server, and its charge would count twice.
+            # The GOAWAY names the last stream that is served. nghttp2 refuses later streams as soon as it has
+            # written the GOAWAY, so it must do that before the next read: a peer repeats later calls on
+            # another server, and their charges would count twice.
             self._write()
             self._touch()
 
     def check(self, uint64_t now, uint64_t request_time, uint64_t reply_time):
-        """Give back a part of the abuse budget, and refuse requests that take too long to arrive.
+        """Restore a part of the abuse budget, and refuse requests that take too long to arrive.
 
         Return whether a reply waits for longer than `reply_time`, because the peer does not take it, or too
         slowly. Called about once a second. All times are in milliseconds.
@@ -1036,7 +1045,7 @@ cdef class Session:
         stream.refusal = why
         wrong = None if why == NOT_REFUSED else REFUSALS[why]
         if not self._hand_over(stream, b"", True, wrong):
-            self._spend(ABUSE_BUDGET)  # the peer has used up all room for its calls
+            self._spend(ABUSE_BUDGET)  # the peer keeps so many calls in hand that there is no room for another
         return 0
 
     cdef bint _hand_over(self, Stream *stream, bytes body, bint last=False, tuple wrong=None) except -1:
@@ -1095,7 +1104,8 @@ cdef class Session:
         cdef size_t room
         cdef uint8_t *buffer
         if stream.room - stream.size < PREFIX + size:
-            # A reply has the room that it needs. Of many messages, none is copied for each that comes after it.
+            # A reply gets exactly the room that it needs. The room for many messages doubles, so that earlier
+            # ones are not copied for each later one.
             room = left + PREFIX + size if left == 0 else 2 * (left + PREFIX + size)
             buffer = <uint8_t *> malloc(room)
             if buffer is NULL:
@@ -1182,7 +1192,7 @@ cdef class Session:
         stream.stays = stays
 
     cdef void _check(self, int failure) noexcept:
-        """Give up the connection if a call of nghttp2 failed, which only happens without memory."""
+        """End the session if a call of nghttp2 failed, which only happens if there is no memory."""
         if failure:
             self._failed = True
 

@@ -1,7 +1,7 @@
 """Accepts connections, a few in each turn of the event loop.
 
-uvloop's own servers accept as long as there is a connection to accept, so a peer that connects as fast as it
-can would stop all other work.
+uvloop's servers accept as long as a connection is waiting, so a peer that connects as fast as it can would
+stop all other work.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ _PAUSE = 0.5
 
 
 class Accepting:
-    """Accepts the connections of a listening socket, which it owns, each with the protocol that `make`
-    returns.
-    """
+    """Accepts the connections of a listening socket, which it owns. `make` returns the protocol of each."""
 
     def __init__(self, listening: socket.socket, make: Callable[[], Connection]) -> None:
         self._listening = listening
@@ -77,7 +75,7 @@ class Accepting:
             opened.close()
 
     def _have_no_room(self, error: OSError) -> None:
-        """Pause: the waiting connections would make the event loop call this again and again."""
+        """Pause, because the event loop would call `_accept` without end while connections wait."""
         self._log.error("a connection cannot be accepted", error=error.strerror)
         self._loop.remove_reader(self._listening)
         self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._listening, self._accept)

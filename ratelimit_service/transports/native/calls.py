@@ -1,4 +1,4 @@
-"""The calls of the native transport: those of one turn of the event loop are decided and answered
+"""The calls of the native transport: all calls of one turn of the event loop are decided and answered
 together.
 """
 
@@ -26,17 +26,17 @@ _DEADLINE_EXCEEDED = 4
 _MILLISECOND = 0.001
 
 _TURN = 0.004
-"""Seconds that a turn may take. Input beyond that waits for the next turn, in which every connection has its
+"""Seconds that a turn may take. Input beyond that waits for the next turn, in which every connection has a
 share."""
 
 _LARGEST_SHARE = 128
-"""Streams of one connection in one turn, even if all others are idle."""
+"""The most streams of one connection in one turn, even if all others are idle."""
 
 _LEAST_TOTAL = 2
-"""Streams of a turn, however long each takes."""
+"""The fewest streams of a turn, however long each takes."""
 
 _ENOUGH = 16
-"""Calls that a turn must have for its time to say how long a call takes."""
+"""A turn with at least this many calls updates the average time of a call."""
 
 
 _LEFT = attrgetter("left")
@@ -46,7 +46,7 @@ class Calls:
     """Passes the calls of all connections to the service, and the answers to the connections, once in a turn.
 
     The event loop reads from all readable sockets before it calls `process`. So batches grow with the load,
-    and a single call does not wait.
+    and a call on an idle server does not wait.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Calls:
         self._seconds_a_call = 0.000_02
 
     def process(self) -> None:
-        """Process the turn: calls, answers, and what there is to write.
+        """Process the turn: calls, answers and output.
 
         Input beyond a share waits for the next turn.
         """
@@ -98,7 +98,7 @@ class Calls:
     def _set_shares(self, calls: int, connections: int, seconds: float) -> None:
         """Set the share of each connection so that the next turn is short enough.
 
-        Without shares, every caller waits for a thousand calls of a peer that sends as fast as it can.
+        Without shares, every caller would wait for a thousand calls of a peer that sends as fast as it can.
         """
         if calls >= _ENOUGH:
             self._seconds_a_call += 0.1 * (seconds / calls - self._seconds_a_call)
@@ -106,11 +106,11 @@ class Calls:
         self.turn.share = min(max(self.turn.total // (connections or 1), 1), _LARGEST_SHARE)
 
     def _begin_next_turn(self) -> None:
-        """Begin the next turn with input beyond the shares of this one, and leave half of the turn to other
-        input.
+        """Begin the next turn with the input beyond the shares of this one, which may fill half of the next
+        turn.
 
-        Connections with the least input left come first, because a peer that sends little waits for its
-        answers. The connection that waits longest is always served, so that none waits for ever.
+        Connections with the least input left come first, because a peer that sends little is waiting for its
+        answers. The connection that has waited longest is always served, so that none waits without end.
         """
         turn = self.turn
         connections = turn.begin()
@@ -159,7 +159,7 @@ class Calls:
         """Refuse the calls of clients whose certificate has the wrong name, and return the others."""
         permitted = []
         for call in calls:
-            # Even if the connection is closed: no answer reaches the peer, but its charge would count.
+            # Also if the connection is closed: no answer would reach the peer, but its charge would count.
             if call.session.forbidden:
                 self._refuse(call, self._options.forbidden())
             else:
@@ -171,7 +171,10 @@ class Calls:
         _fail(call, error)
 
     def _answer(self, calls: Sequence[Call]) -> None:
-        """Write the answers to calls. For a caller that has gone, this does nothing: its hits are counted."""
+        """Write the answers to calls.
+
+        An answer to a caller that has disconnected is dropped; its hits are counted.
+        """
         encode, now = self._codec.encode_for(self._service.tree), perf_counter()
         self.in_hand -= len(calls)
         started, seconds, alike = calls[0].started, now - calls[0].started, 0

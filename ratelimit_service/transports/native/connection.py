@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from .host import Host
 
 PATIENCE = 10.0
-"""Seconds for a peer to begin to speak HTTP/2, and to take a reply in full, before its connection is
+"""Seconds in which a peer must begin to speak HTTP/2, and read a reply in full; after that its connection is
 closed."""
 
 COST, TLS_COST = 16_384, 49_152
-"""Bytes of memory of a connection, measured and rounded up: for HTTP/2, and for TLS beside that."""
+"""Bytes of memory of a connection, measured and rounded up: for HTTP/2, and for TLS in addition."""
 
 _ROOM_FOR_ONE = 262_144
-"""Bytes that a connection may keep beside one message of the largest size, whatever GRPC_MAX_CONNECTION_BYTES
-is."""
+"""Bytes that a connection may always keep in addition to one message of the largest size, even if
+GRPC_MAX_CONNECTION_BYTES is smaller."""
 
 _LINGER = 1.0
 """Seconds between the end of a session and closing the socket, in which the peer may read to the end and close
@@ -41,11 +41,11 @@ _RECORDS_OF_A_STREAM = 8
 """Records of TLS that take as long to decrypt as a call takes to decide."""
 
 _MOST_IDLE = 3_600.0
-"""Seconds without a stream after which the peer gets a GOAWAY; it may reconnect."""
+"""Seconds without a stream after which the server sends a GOAWAY; the peer may reconnect."""
 
 NOTICE = 0.1
-"""Seconds between asking a peer to open no more streams and accepting none, for the streams that are on their
-way."""
+"""Seconds between asking a peer to open no more streams and refusing new ones; streams in flight arrive
+meanwhile."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -85,11 +85,11 @@ class Connection(asyncio.BufferedProtocol):
         self._rest = b""
         """Input that waits for the next turn. Nothing is read meanwhile."""
         self._turn = self._reads = self._records = 0
-        """The last turn with a read of TLS, the reads in that turn, and the records in the last read."""
+        """The last turn in which TLS was read, the reads in that turn, and the records in the last read."""
         self._paused = False
         self._gone = False
         self._lingers = 0
-        """Reads that may still be discarded before the socket is closed."""
+        """How many reads may still be discarded before the socket is closed."""
         self._timer: asyncio.TimerHandle | None = None
         self._stuck_since = self._busy_at = self._made_at = self._loop.time()
 
@@ -112,8 +112,8 @@ class Connection(asyncio.BufferedProtocol):
             self._gone = True
             self._transport.abort()
             return
-        # So asyncio calls `pause_writing` for any output that the socket does not take at once. It counts as
-        # kept.
+        # With this limit, asyncio calls `pause_writing` for any output that the socket does not take at once,
+        # and that output counts as kept.
         self._transport.set_write_buffer_limits(0)
         if self._maximum_age:
             self._timer = self._loop.call_later(self._maximum_age, self._retire)
@@ -128,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         self._host.lost(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio.BufferedProtocol. The buffer bounds each read, and is not kept for each peer."""
+        """See asyncio.BufferedProtocol. The buffer bounds each read, and all peers share it."""
         return self._host.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -202,7 +202,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def read_rest(self) -> None:
-        """Take the input that has waited for this turn."""
+        """Take the input that was postponed to this turn."""
         if self._gone or self._paused:  # `resume_writing` postpones it to another turn
             return
         rest, self._rest = self._rest, b""
@@ -245,14 +245,17 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def abort(self, why: str = "") -> None:
-        """Close at once, and free the memory for the peer. `why` is logged, if it is because of the peer."""
+        """Close at once, and free the memory for the peer.
+
+        `why` is given if the peer is the reason, and is logged.
+        """
         if why:
             self._host.peers.count_closed(why)
         self._finish()
         self._transport.abort()
 
     def check(self, now: float) -> None:
-        """Close the connection if its peer makes the server wait for too long.
+        """Close the connection if the server has waited for its peer for too long.
 
         Called once a second, with the loop's time.
         """
@@ -324,7 +327,7 @@ class Connection(asyncio.BufferedProtocol):
             self._write(answer)
 
     def _spend_share_of_tls(self) -> None:
-        """Postpone the next read once this turn had its share: many small records take long to decrypt."""
+        """Postpone the next read if this turn has used its share: many small records take long to decrypt."""
         turn = self._host.turn
         if self._turn != turn.number:
             self._turn, self._reads = turn.number, 0
@@ -374,7 +377,7 @@ class Connection(asyncio.BufferedProtocol):
             self.session.keep(len(self._rest) + unwritten)
 
     def _retire(self) -> None:
-        """Replace a connection that has reached its maximum age: ask the peer to open no more streams."""
+        """Retire a connection that has reached its maximum age: ask the peer to open no more streams."""
         self.announce()
         self._timer = self._loop.call_later(NOTICE, self._retire_for_good)
 

@@ -19,21 +19,22 @@ _RESOURCE_EXHAUSTED = 8
 _REPORTS_AT_ONCE = 500
 """Watches that get a changed status in one turn of the event loop."""
 _UNKNOWN = "unknown"
-"""Stands for every unknown service: strangers choose the names, which may have megabytes and are not kept."""
+"""Stands for every unknown service: names come from strangers, may have megabytes, and are not kept."""
 _STATUS = health_pb2.HealthCheckResponse
 _MOST_WATCHES = 100
-"""Watches of one connection at once."""
+"""Concurrent watches of one connection."""
 
 
 class HealthService:
-    """Answers Check and Watch: "" is the process, SERVICE_NAME has the state of `health`, other services are
-    unknown.
+    """Answers Check and Watch.
+
+    "" stands for the process, SERVICE_NAME has the state of `health`, and other services are unknown.
     """
 
     def __init__(self, health: Health) -> None:
         self._watches: dict[Session, dict[int, str]] = {}
         self._leaving = False
-        # "" is SERVING until the server drains: a liveness probe must not restart the process while Redis is
+        # The process is SERVING until the server drains: a liveness probe must not restart it while Redis is
         # down.
         self._statuses = {"": _STATUS.SERVING}
         health.listen(self._on_health)
@@ -76,7 +77,7 @@ class HealthService:
             self._set(name, _STATUS.NOT_SERVING)
 
     def leave(self) -> None:
-        """End all watches: their peers never do."""
+        """End all watches, because their peers never do."""
         for session, watches in self._watches.items():
             for number in watches:
                 session.end(number)
@@ -99,8 +100,8 @@ class HealthService:
         self._report_some(iter(affected))
 
     def _report_some(self, watches: Iterator[tuple[Session, int]]) -> None:
-        """Report the status of their service to some watches now, and to the others in later turns of the
-        event loop.
+        """Report the current status to some of the watches now, and to the others in later turns of the event
+        loop.
         """
         for session, number in itertools.islice(watches, _REPORTS_AT_ONCE):
             name = self._watches.get(session, {}).get(number)

@@ -1,4 +1,4 @@
-"""What a connection needs of the server."""
+"""The interface between a connection and the server."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ class Host(Protocol):
 
     @property
     def buffer(self) -> memoryview:
-        """The buffer that the event loop reads into. All connections share it: one is read at a time."""
+        """The buffer that the event loop reads into.
+
+        All connections share it, because one is read at a time.
+        """
         ...
 
     @property
     def peers(self) -> Peers:
-        """All connections, with this one."""
+        """All connections of the server."""
         ...
 
     def made(self, connection: Connection) -> bool:

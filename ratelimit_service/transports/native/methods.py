@@ -12,4 +12,4 @@ PATHS = (
     b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
-"""ShouldRateLimit is the first. Those from REFLECT on take a stream of messages."""
+"""The first is ShouldRateLimit. REFLECT and those after it take a stream of messages."""

@@ -1,4 +1,4 @@
-"""The connections of the native transport: how many there may be, and which ones are closed."""
+"""The connections of the native transport: their limit, and which ones are closed at it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _CHECK = 1.0
 """Seconds between two checks of a connection."""
 
 _GROUPS = 10
-"""Groups of connections that are checked one after another: ten thousand at once would take 20 ms without an
-answer."""
+"""Groups of connections that are checked one after another: checking ten thousand at once would delay calls
+by 20 ms."""
 
 _LONGEST_CHECK = 0.002
-"""Seconds of checking after which calls go on."""
+"""Seconds of checking after which the event loop processes calls."""
 
 _LATE = 1.0
-"""Seconds after its due time at which a check means that this process itself was stopped."""
+"""If a check is late by this many seconds, this process itself was stopped."""
 
 _LOG = 10.0
 """Seconds between two log lines about closed connections."""
 
 _WORTH_TRIMMING = 16 * 1_048_576
-"""Freed bytes that are worth the 10 ms of returning them to the system."""
+"""Freed bytes for which returning memory to the system is worth 10 ms."""
 
 _BETWEEN_TRIMS = 10.0
-"""Seconds between two of these."""
+"""Seconds between two returns of memory."""
 
 malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""Only glibc has it; other libraries return memory by themselves."""
+"""Only glibc has it; other C libraries return memory without it."""
 
 _CLOSED_AT_ONCE = 10
-"""Connections that are closed in one turn of the event loop: each may have a thousand streams to free."""
+"""Connections that are closed in one turn of the event loop; each may have a thousand streams to free."""
 
 _HANDSHAKES = 2
-"""TLS handshakes in one turn of the event loop: each takes a millisecond or two."""
+"""TLS handshakes in one turn of the event loop; each takes a millisecond or two."""
 
 
 class Peers:
@@ -59,16 +59,16 @@ class Peers:
         self._groups: list[set[Connection]] = [set() for _ in range(_GROUPS)]
         self._group_of: dict[Connection, int] = {}
         self._last_added = self._last_checked = 0
-        """The groups that got the last connection, and that were checked last."""
+        """The group of the last new connection, and the group that was checked last."""
         self._timer: asyncio.TimerHandle | None = None
         self._check_due = float("inf")
         self._most_held = 0
         """The most bytes held since memory was last returned to the system."""
         self._trimmed_at = float("-inf")
         self._closing: list[Connection] = []
-        """Connections that `relieve` may close; the last ones keep most, and are closed first."""
+        """Connections that `relieve` may close; the last ones keep the most bytes, and are closed first."""
         self._shaking: dict[Connection, None] = {}
-        """Connections whose handshake is to be continued."""
+        """Connections that wait for their turn to continue the handshake."""
         self._scheduled = False
         self._log = structlog.get_logger("ratelimit_service.grpc")
         self._reasons: dict[str, int] = {}
@@ -95,7 +95,7 @@ class Peers:
         return True
 
     def remove(self, connection: Connection) -> None:
-        """Remove a closed connection, which may be one that was not added."""
+        """Remove a closed connection. Does nothing if it was not added."""
         group = self._group_of.pop(connection, None)
         if group is None:
             return
@@ -113,7 +113,7 @@ class Peers:
         self._check_due = now + _CHECK / _GROUPS
         self._timer = loop.call_at(self._check_due, self.watch)
         self._last_checked = (self._last_checked + 1) % _GROUPS
-        # After this process was stopped itself, first read what peers have sent meanwhile.
+        # After this process itself was stopped, first read what peers have sent meanwhile.
         if not late:
             self._check(iter(tuple(self._groups[self._last_checked])))
         self._trim(now)
@@ -124,9 +124,7 @@ class Peers:
             self._logged_at = now
 
     def _trim(self, now: float) -> None:
-        """Return memory to the system after much of it was freed: malloc would keep it, and fragments
-        grow.
-        """
+        """Return memory to the system after much of it was freed; malloc would keep it, and fragment."""
         held = self._budget.held
         self._most_held = max(self._most_held, held)
         if self._most_held - held > _WORTH_TRIMMING and now - self._trimmed_at > _BETWEEN_TRIMS:
@@ -149,9 +147,10 @@ class Peers:
             self._timer.cancel()
 
     def relieve(self) -> None:
-        """Close the connections that keep most bytes of unfinished requests and untaken replies.
+        """Close the connections that keep the most bytes of incomplete requests and of replies that the peer
+        has not read.
 
-        An honest peer keeps next to none: it sends a request at once, and takes a reply at once.
+        An honest peer keeps almost none: it sends a request in one piece, and reads a reply at once.
         """
         if not self._closing:
             self._closing = sorted(self._group_of, key=_waiting)
@@ -159,9 +158,9 @@ class Peers:
 
     def _relieve_more(self) -> None:
         goal = self._budget.most_waiting // 2
-        # While more than the goal waits, some connection keeps more than this. None that keeps less is
-        # closed: those that kept most when they were sorted may have gone by themselves since, and others may
-        # have come.
+        # While more than the goal waits, at least one connection keeps more than this share. Connections that
+        # keep less are not closed: since the list was sorted, connections at its end may have sent or read
+        # their bytes, and new ones may have come.
         share = goal // max(1, len(self._group_of))
         for _ in range(_CLOSED_AT_ONCE):
             if not self._closing or self._budget.waiting <= goal:
@@ -177,7 +176,7 @@ class Peers:
         self._reasons[why] = self._reasons.get(why, 0) + 1
 
     def shake_hands(self, connection: Connection) -> None:
-        """Continue the handshake of a connection, when it is its turn."""
+        """Continue the handshake of a connection in its turn."""
         self._shaking[connection] = None
         self._shake_soon()
 

@@ -8,7 +8,7 @@ from ._http2 import Call, Session
 
 _OK, _RESOURCE_EXHAUSTED = 0, 8
 _MOST_STREAMS = 100
-"""Streams of one connection at once."""
+"""Concurrent streams of one connection."""
 
 
 class ReflectionService:
@@ -29,8 +29,8 @@ class ReflectionService:
         if number not in streams and not self._add(session, streams, number):
             call.fail(_RESOURCE_EXHAUSTED, f"a connection may have {_MOST_STREAMS} streams of reflection")
             return
-        # Imported when needed: the descriptors of these services take memory, and few processes are ever
-        # asked.
+        # Imported at the first question: the descriptors of these services take memory, and most processes
+        # never need them.
         from ..reflection import reflection
 
         try:
@@ -47,7 +47,7 @@ class ReflectionService:
         self._streams.pop(session, None)
 
     def leave(self) -> None:
-        """End all streams: their peers may never do."""
+        """End all streams, because their peers may never do so."""
         for session, streams in self._streams.items():
             for number in streams:
                 session.end(number)

@@ -1,7 +1,7 @@
 """gRPC on nghttp2: all calls that are read in one turn of the event loop are decided together.
 
-`_http2.Session` speaks HTTP/2 without a socket, and is compiled where a compiler and nghttp2 are there;
-asyncio does sockets and timers. It behaves like the transport by grpcio.
+`_http2.Session` implements HTTP/2 without sockets and timers, which asyncio provides. It is compiled if a
+compiler and nghttp2 are installed. The transport behaves like grpcio.py.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class NativeServer:
         if self.peers:
             for connection in self.peers:
                 connection.announce()
-            # The port stays open meanwhile, for peers that know no other replica and reconnect at once.
+            # The port stays open meanwhile for peers that know no other replica and reconnect at once.
             await asyncio.sleep(min(NOTICE, grace))
         self._leaving = True
         for accepting in self._accepting:
@@ -172,7 +172,7 @@ class NativeServer:
         return self._made(None)
 
     def _made(self, tls: Tls | None) -> Connection:
-        # A random age keeps connections that were made together from all reconnecting together.
+        # The age is random, so that connections that were made together do not all reconnect together.
         return Connection(self, self.options.max_connection_age * random.uniform(0.9, 1.1), tls)
 
     def _relieve(self) -> None:

@@ -1,8 +1,8 @@
 """TLS of one connection of the native transport, without a socket.
 
-Python's `ssl` does TLS in memory here, in place of the event loop's TLS, for three reasons: a connection
-counts from its first byte and not from the end of its handshake, nothing is left of a peer that hangs up, and
-the event loop would buffer up to 256 KiB for each connection, which GRPC_MAX_BYTES does not count.
+This uses Python's `ssl` in memory instead of the event loop's TLS, for three reasons: a connection counts
+from its first byte and not only after its handshake, nothing is left of a peer that hangs up, and the event
+loop would buffer up to 256 KiB for each connection, which GRPC_MAX_BYTES would not count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _RECORD = 16_384
 
 
 class Tls:
-    """Decrypts and encrypts. Every method may raise ssl.SSLError, when the peer breaks the protocol."""
+    """Decrypts and encrypts. Every method raises ssl.SSLError if the peer breaks the protocol."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -64,6 +64,6 @@ class Tls:
 
     @property
     def dns_names(self) -> list[bytes]:
-        """The DNS names in the certificate of the peer; none if it has sent no certificate."""
+        """The DNS names in the certificate of the peer; empty if it has sent no certificate."""
         certificate: dict[str, Any] = self._object.getpeercert() or {}
         return [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
