@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 UINT32_MAX = 2**32 - 1
 """The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
 
+MAX_CHARGE = 10**9
+"""The largest charge of a budget whose rule has no `max_charge`; gateways send at most this (docs/budgets.md)."""
+
 COUNTER_MAX = 2**53 - 1
 """Where hits and counters saturate: the largest integer that a Lua number holds exactly."""
 
@@ -126,6 +129,10 @@ class Rule:
     """planning.FULL or MINIMAL, from the rule or its domain; empty for REFUSAL_DETAILS."""
     limit_on_refusal_only: bool = False
     """Whether only an OVER_LIMIT status carries its limit (`limit_headers: on_refusal`)."""
+    max_charge: int = COUNTER_MAX
+    """The largest believable charge or refund; a larger one is an error of the caller."""
+    refuse_larger: bool = False
+    """Whether a charge above `max_charge` counts nothing and is refused, instead of counting `max_charge`."""
     source: str = ""
     original: Rule | None = None
     """The rule of the configuration that this one is a copy of, with other limits (amendments/amended.py)."""

@@ -160,6 +160,8 @@ class Plan:
     """The indexes of the descriptors whose rule is a budget and which came without a hits_addend."""
     notes: Notes | None = None
     """What the dynamic metadata of the answer contains; None for no metadata."""
+    excess: Sequence[int] = ()
+    """The indexes of the descriptors whose hits_addend is above the max_charge of their rule."""
 
 
 def near_limit(amount: int, ratio: float) -> int:

@@ -87,6 +87,7 @@ class PreparedRequest:
         "_end",
         "_hits",
         "_known_domain",
+        "_most",
         "_notes",
         "_planned",
         "_windows",
@@ -117,6 +118,9 @@ class PreparedRequest:
         self._budgets = [
             index for index, each in enumerate(descriptors) if each.rule is not None and each.rule.budget
         ]
+        self._most = min(
+            [each.rule.max_charge for each in descriptors if each.rule is not None], default=COUNTER_MAX
+        )
         self.weight = 900 + sum([_weight_of_descriptor(each) for each in descriptors]) + 400 * len(held)
         """The approximate bytes of memory that it takes."""
         self._begin = self._end = 0.0
@@ -131,42 +135,69 @@ class PreparedRequest:
             self._enter_windows(now)
         descriptors, default = request.descriptors, request.hits_addend
         addends: list[int] = []
-        incomplete = False
+        incomplete = large = False
+        most = self._most
         for descriptor in descriptors:
             addend = descriptor.hits_addend
             if addend is None:
                 incomplete = True
                 addend = default or 1
-            if addend > COUNTER_MAX:
-                addend = COUNTER_MAX
+            if addend > most:
+                large = True
             addends.append(-addend if descriptor.negative else addend)
         without_addend: Sequence[int] = ()
         if incomplete and not default and self._budgets:
             without_addend = [index for index in self._budgets if descriptors[index].hits_addend is None]
             for index in without_addend:
                 addends[index] = 0
+        denial = self._denial
+        excess: Sequence[int] = ()
+        if large:
+            excess, denial = self._bound(addends)
         return Plan(
             request,
             self._planned,
             addends,
-            self._hits_of(addends, now, jitter) if any(addends) else self._hits_of_checks(),
+            self._hits_of(addends, now, jitter, denial) if any(addends) else self._hits_of_checks(),
             now,
             self._known_domain,
-            self._denial,
+            denial,
             without_addend,
             self._notes,
+            excess,
         )
+
+    def _bound(self, addends: list[int]) -> tuple[Sequence[int], str]:
+        """Bound addends by the max_charge of their rules.
+
+        Return the indexes of those above it, and why the rules refuse the request.
+        """
+        denial = self._denial
+        excess = []
+        for index, (addend, each) in enumerate(zip(addends, self._descriptors, strict=True)):
+            rule = each.rule
+            most = COUNTER_MAX if rule is None else rule.max_charge
+            if abs(addend) <= most:
+                continue
+            if rule is not None and most < COUNTER_MAX:
+                excess.append(index)
+            if rule is not None and rule.refuse_larger:
+                addends[index] = 0
+                denial = denial or "its cost is more than max_charge allows"
+            else:
+                addends[index] = most if addend > 0 else -most
+        return excess, denial
 
     def _hits_of_checks(self) -> list[Hit]:
         if self._checks is None:
             self._checks = [prepared.check() for prepared in self._hits]
         return self._checks
 
-    def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter) -> list[Hit]:
+    def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
         hits = []
         for prepared in self._hits:
             addend, gate = addends[prepared.descriptor], prepared.gate
-            if not addend or (gate & Gate.HOLDS and addend > 0 and self._denial):
+            if not addend or (gate & Gate.HOLDS and addend > 0 and denial):
                 hits.append(prepared.check())
                 continue
             # A call of the class, which names the time to live, takes four times as long.

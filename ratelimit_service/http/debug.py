@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..core.errors import Problem
 from ..core.matching.tree import Domain, RuleTree
-from ..core.model import Limit, Rule, Unit, Window
+from ..core.model import COUNTER_MAX, MAX_CHARGE, Limit, Rule, Unit, Window
 from ..core.ordering import in_order
 from ..core.text import printable, show
 from ..core.windows.calendars import WEEKDAYS
@@ -103,6 +103,8 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "replaces": " ".join(sorted(rule.replaces)),
         "detailed_metric": "true" if rule.detailed_metric else "",
         "count_refused": "" if rule.count_refused else "false",
+        "max_charge": "" if rule.max_charge in (MAX_CHARGE, COUNTER_MAX) else str(rule.max_charge),
+        "over_max_charge": "refuse" if rule.refuse_larger else "",
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
         "limit_headers": "on_refusal" if rule.limit_on_refusal_only else "",

@@ -94,6 +94,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _RULE,
         "Charges: descriptors with hits above 0, independent of the answer.",
     ),
+    MetricInfo(
+        "ratelimit_service_rule_charges_above_max",
+        Kind.COUNTER,
+        _RULE,
+        "Charges and refunds above max_charge, which were bounded by it or refused. Counted in the first window.",
+    ),
     # For `warn_at` and `track` of a rule. `rule` is the name of the limit, or the path of its rule.
     MetricInfo(
         "ratelimit_service_budget_threshold_crossed",

@@ -32,6 +32,26 @@ from ..core.planning import Plan, PlannedDescriptor
 from ..core.record import record
 from ..core.windows.blocks import name as window_name
 from .catalogue import BY_NAME, CATALOGUE
+from .columns import (
+    EXPECTED_OF_A_BUDGET,
+    EXPECTED_OF_A_LIMIT,
+    EXPECTED_OF_A_RULE,
+    HITS,
+    LIMIT_METRICS,
+    NEAR,
+    NEGATIVE,
+    OVER,
+    RULE_CHARGES,
+    RULE_CHECKS,
+    RULE_COST_MISSING,
+    RULE_EXCESS,
+    RULE_HITS,
+    RULE_METRICS,
+    RULE_REFUSED,
+    SHADOW,
+    UNLIMITED,
+    WITHIN,
+)
 from .exposition import Process, family
 from .info import Kind
 from .loads import Loads
@@ -45,35 +65,6 @@ OVERRIDE = "override"
 
 _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
-
-# The columns of a limit's row.
-_HITS, _WITHIN, _NEAR, _OVER, _SHADOW, _NEGATIVE, _UNLIMITED = range(7)
-_LIMIT_METRICS = tuple(
-    f"ratelimit_service_rate_limit_{name}"
-    for name in (
-        "total_hits",
-        "within_limit",
-        "near_limit",
-        "over_limit",
-        "shadow_mode",
-        "negative_hits",
-        "unlimited_hits",
-    )
-)
-
-_EXPECTED_OF_A_LIMIT = (_HITS, _WITHIN, _OVER)
-
-# The columns of a rule's row.
-_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING, _RULE_CHECKS, _RULE_CHARGES = range(5)
-_EXPECTED_OF_A_RULE = (_RULE_HITS, _RULE_REFUSED)
-_EXPECTED_OF_A_BUDGET = (_RULE_HITS, _RULE_REFUSED, _RULE_COST_MISSING, _RULE_CHECKS, _RULE_CHARGES)
-_RULE_METRICS = (
-    "ratelimit_service_rule_hits",
-    "ratelimit_service_rule_refused",
-    "ratelimit_service_rule_cost_missing",
-    "ratelimit_service_rule_checks",
-    "ratelimit_service_rule_charges",
-)
 
 
 @record
@@ -120,8 +111,8 @@ class Metrics:
     """
 
     def __init__(self, max_series: int = 10_000, *, milliseconds: bool = False) -> None:
-        self._limits = counters(_LIMIT_METRICS, max_series)
-        self._rules = counters(_RULE_METRICS, max_series)
+        self._limits = counters(LIMIT_METRICS, max_series)
+        self._rules = counters(RULE_METRICS, max_series)
         self._decisions = counters(("ratelimit_service_decisions",), max_series)
         self._errors = counters(("ratelimit_service_should_rate_limit_error",), max_series)
         self._lost_domains = counters(("ratelimit_service_domain_not_found",), max_series)
@@ -149,7 +140,10 @@ class Metrics:
         self.count(plan, decision)
 
     def count(self, plan: Plan, decision: Decision) -> bool:
-        """Count a decision. Return whether a bucket is exhausted, or its rule has `warn_at` or `track`."""
+        """Count a decision. Return whether there is more to observe.
+
+        That is an exhausted bucket, a rule with `warn_at` or `track`, or a charge above `max_charge`.
+        """
         code = decision.code
         if plan.known_domain:
             domain = plan.request.domain
@@ -162,6 +156,9 @@ class Metrics:
         if plan.without_addend:
             self._count_without_addend(plan)
         more = False
+        if plan.excess:
+            self._count_excess(plan)
+            more = True
         descriptors, addends = plan.descriptors, plan.addends
         for index, tally in enumerate(decision.tally_values):
             addend, planned = addends[index], descriptors[index]
@@ -174,20 +171,20 @@ class Metrics:
                 more = True
             if not (addend or over):
                 if code is OK:
-                    (planned.memo or self._rows(planned)).windows[0][_RULE_CHECKS] += 1
+                    (planned.memo or self._rows(planned)).windows[0][RULE_CHECKS] += 1
                 continue
             rows = self._count_addend(planned, addend) if addend else planned.memo or self._rows(planned)
             limit_row = rows.limit
-            limit_row[_WITHIN] += tally[TALLY_WITHIN_LIMIT]
-            limit_row[_NEAR] += tally[TALLY_NEAR_LIMIT]
+            limit_row[WITHIN] += tally[TALLY_WITHIN_LIMIT]
+            limit_row[NEAR] += tally[TALLY_NEAR_LIMIT]
             if not over:
                 continue
-            limit_row[_OVER] += tally[TALLY_OVER_LIMIT]
-            limit_row[_SHADOW] += tally[TALLY_SHADOW_MODE]
+            limit_row[OVER] += tally[TALLY_OVER_LIMIT]
+            limit_row[SHADOW] += tally[TALLY_SHADOW_MODE]
             if not rule.shadow:
                 for use, row in zip(tally[TALLY_USES], rows.windows, strict=True):
                     if use[USE_OVER]:
-                        row[_RULE_REFUSED] += 1
+                        row[RULE_REFUSED] += 1
         return more
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
@@ -197,6 +194,7 @@ class Metrics:
         if plan is None:
             return
         self._count_without_addend(plan)
+        self._count_excess(plan)
         for planned, addend in zip(plan.descriptors, plan.addends, strict=True):
             if addend and planned.rule is not None:
                 self._count_addend(planned, addend)
@@ -260,10 +258,10 @@ class Metrics:
         for rule in tree.rules:
             domain = rule.path.domain
             if not rule.detailed_metric:  # otherwise labels have values that only requests know
-                columns = _EXPECTED_OF_A_LIMIT if rule.limits else (_UNLIMITED,)
+                columns = EXPECTED_OF_A_LIMIT if rule.limits else (UNLIMITED,)
                 self._limits.expect((domain, *rule.path.levels[:2]), columns)
             for limit in rule.limits:
-                expected = _EXPECTED_OF_A_BUDGET if rule.budget else _EXPECTED_OF_A_RULE
+                expected = EXPECTED_OF_A_BUDGET if rule.budget else EXPECTED_OF_A_RULE
                 self._rules.expect(_rule_labels(rule, limit), expected)
                 for threshold in thresholds(rule.warn_at, limit.amount):
                     self._crossings.expect(_crossing_labels(rule, limit, threshold.text))
@@ -290,22 +288,28 @@ class Metrics:
         """Count the hits_addend of a descriptor, independent of the answer."""
         rows: _Rows = planned.memo or self._rows(planned)
         if not planned.windows:
-            rows.limit[_UNLIMITED] += abs(addend)
+            rows.limit[UNLIMITED] += abs(addend)
         elif addend < 0:
-            rows.limit[_NEGATIVE] -= addend
+            rows.limit[NEGATIVE] -= addend
         else:
-            rows.limit[_HITS] += addend
+            rows.limit[HITS] += addend
             windows = rows.windows
-            windows[0][_RULE_CHARGES] += 1
+            windows[0][RULE_CHARGES] += 1
             for row in windows:
-                row[_RULE_HITS] += addend
+                row[RULE_HITS] += addend
         return rows
 
     def _count_without_addend(self, plan: Plan) -> None:
         for index in plan.without_addend:
             planned = plan.descriptors[index]
             if planned.windows:
-                (planned.memo or self._rows(planned)).windows[0][_RULE_COST_MISSING] += 1
+                (planned.memo or self._rows(planned)).windows[0][RULE_COST_MISSING] += 1
+
+    def _count_excess(self, plan: Plan) -> None:
+        for index in plan.excess:
+            planned = plan.descriptors[index]
+            if planned.windows:
+                (planned.memo or self._rows(planned)).windows[0][RULE_EXCESS] += 1
 
     def _rows(self, planned: PlannedDescriptor) -> _Rows:
         """Look up the rows of a descriptor, once for all requests that share its plan."""

@@ -61,6 +61,8 @@ class Observers:
     def _observe_buckets(self, plan: Plan, decision: Decision) -> None:
         """Pass the tallies to the observers of single buckets."""
         now = plan.now
+        if plan.excess:
+            self._log_excess(plan)
         for index, tally in enumerate(decision.tally_values):
             if tally is None:
                 continue
@@ -71,6 +73,25 @@ class Observers:
                 self._thresholds.note(Tally._make(tally), now)
             if rule.track:
                 self._tracker.note(plan.request.descriptors[index], Tally._make(tally))
+
+    def _log_excess(self, plan: Plan) -> None:
+        """Log charges above max_charge, each bucket once a minute: a faulty provider sends one with every answer."""
+        for index in plan.excess:
+            planned, descriptor = plan.descriptors[index], plan.request.descriptors[index]
+            rule = planned.rule
+            if rule is None or not planned.windows:
+                continue
+            key = plan.hits[planned.windows[0].hit].key
+            if self._refusals.note(key, plan.now - plan.now % 60 + 60, "max_charge", plan.now):
+                addend = descriptor.hits_addend
+                self._log.warning(
+                    "a charge is above max_charge",
+                    bucket=key,
+                    rule=rule.name or str(rule.path),
+                    charge=plan.request.hits_addend if addend is None else addend,
+                    max_charge=rule.max_charge,
+                    counted=plan.addends[index],
+                )
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
         """See ports.Observer."""

@@ -88,7 +88,7 @@ def test_an_empty_budget_lets_nothing_through() -> None:
 
 def test_a_budget_may_be_larger_than_the_protocol_can_express() -> None:
     """30,000,000,000 is counted exactly. Only on the wire, the remaining amount saturates."""
-    limiter = Limiter(TEAM.replace("100", "30_000_000_000"))
+    limiter = Limiter(TEAM.replace("100", "30_000_000_000") + "    max_charge: 20_000_000_000\n")
     assert [("OK", 20_000_000_000)] == ask(limiter, team(10_000_000_000))[1]
     assert [("OK", 0)] == ask(limiter, team(20_000_000_000))[1]
     assert "OVER_LIMIT" == ask(limiter, team(0))[0]

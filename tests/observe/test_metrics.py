@@ -78,7 +78,7 @@ TREE = RuleTree(
                     children=(DescriptorRule(b"user", rule=rule("tried", "user", shadow=True)),),
                 ),
                 DescriptorRule(b"each", rule=rule("each", detailed_metric=True)),
-                DescriptorRule(b"budget", rule=rule("budget", budget=True)),
+                DescriptorRule(b"budget", rule=rule("budget", budget=True, max_charge=7)),
                 DescriptorRule(
                     b"windows",
                     rule=Rule(
@@ -144,6 +144,20 @@ def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
         'rule_cost_missing{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 1,
         'rule_hits{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 3,
     } == shown(metrics, "rule_cost", "rule_hits")
+
+
+def test_charges_above_max_charge_have_a_metric() -> None:
+    """Refunds too, and whether the store counted them or not; what the rule counts of them is bounded."""
+    metrics = Metrics()
+    count(metrics, descriptor("budget=x", 7))
+    count(metrics, descriptor("budget=x", 2**63))
+    count(metrics, descriptor("budget=x", 8, negative=True))
+    metrics.failed(planned(descriptor("budget=x", 8)), StoreError("gone"))
+    assert {
+        'rule_charges_above_max{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 3,
+        'rule_charges{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 3,
+        'rule_hits{domain="d",path="d.budget",rule="d.budget",unit="day",window="day"}': 21,
+    } == shown(metrics, "rule_hits", "rule_charges")
 
 
 CHECKS, CHARGES = (
@@ -366,7 +380,7 @@ def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
         *(f'rate_limit_{name}{{domain="d",key1="team_dba"}}' for name in ("total_hits", "within_limit", "over_limit")),
         *(f'rate_limit_{name}{{domain="d",key1="user"}}' for name in ("total_hits", "within_limit", "over_limit")),
         'rate_limit_unlimited_hits{domain="d",key1="ops"}',
-        *(f'rule_{name}{{domain="d",path="d.team_dba",rule="d.team_dba",unit="day",window="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges")),
+        *(f'rule_{name}{{domain="d",path="d.team_dba",rule="d.team_dba",unit="day",window="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges", "charges_above_max")),
         *(f'rule_{name}{{domain="d",path="d.user",rule="d.user",unit="day",window="day"}}' for name in ("hits", "refused")),
         *(f'budget_threshold_crossed{{domain="d",path="d.team_dba",rule="d.team_dba",share="{share}",window="day"}}' for share in ("0.8", "1")),
         *(f'decisions{{domain="{name}",outcome="{outcome}"}}' for name in ("d", "unknown") for outcome in ("ok", "over_limit", "error")),
@@ -576,6 +590,7 @@ def everything() -> Metrics:
     count(metrics, descriptor("team=x user=al", 1, negative=True), descriptor("free=x user=y", 1))
     count(metrics, descriptor("team=x"), domain="nowhere")
     count(metrics, descriptor("budget=x"))
+    count(metrics, descriptor("budget=x", 8))
     metrics.failed(None, StoreError("gone"))
     metrics.requested("ShouldRateLimit", 0.001)
     metrics.observe_store(0.001)

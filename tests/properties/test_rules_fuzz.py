@@ -87,6 +87,8 @@ sound: dict[str, st.SearchStrategy[Any]] = {
     "count_refused": st.booleans(),
     "warn_at": st.lists(st.floats(0.01, 1), min_size=1, max_size=3),
     "track": st.booleans(),
+    "max_charge": st.integers(1, 2**53 - 1),
+    "over_max_charge": st.sampled_from(["clamp", "REFUSE"]),
     "denial_message": st.sampled_from(["wait", "{used} of {limit}", "{{}}"]),
     "limit_headers": st.sampled_from(["always", "ON_REFUSAL"]),
     "error_format": st.sampled_from(["openai", "Gemini", "problem+json"]),

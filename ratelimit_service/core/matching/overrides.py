@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InvalidRequest
-from ..model import Calendar, Descriptor, Limit, Override, Rule, Unit, Window
+from ..model import COUNTER_MAX, MAX_CHARGE, Calendar, Descriptor, Limit, Override, Rule, Unit, Window
 from . import keys
 from .tree import Domain, Match, stat_of_entries
 
@@ -40,6 +40,7 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
             budget=domain.budgets,
             error_format=domain.error_format,
             error_details=domain.error_details,
+            max_charge=MAX_CHARGE if domain.budgets else COUNTER_MAX,
             source=OVERRIDE_SOURCE,
         )
         return Match(rule, bucket_entries, stat)
@@ -61,6 +62,8 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         limit_on_refusal_only=base.limit_on_refusal_only,
         error_format=base.error_format,
         error_details=base.error_details,
+        max_charge=base.max_charge,
+        refuse_larger=base.refuse_larger,
         source=OVERRIDE_SOURCE,
     )
     return Match(rule, bucket_entries, stat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..model import COUNTER_MAX, UINT32_MAX, Calendar, Limit, Unit, Window
@@ -181,3 +182,29 @@ _STARTS = {
     Unit.YEAR: ("a month and a day, such as 04-01 for the first of April", _month_day),
 }
 """For each unit with `starts_on`: its description in messages, and the function that reads its raw text."""
+
+
+def check_together(limits: Sequence[ReadLimit]) -> None:
+    """Report limits of one list that conflict with each other.
+
+    Windows must differ in unit or multiplier. Windows that differ only in the time zone often begin at one
+    instant, and would share a counter.
+    """
+    kinds: dict[str, str] = {}
+    windows: dict[object, str] = {}
+    for each in limits:
+        path = each.fields.path
+        if each.amount_key:
+            kinds.setdefault(each.amount_key, path)
+            key, first = next(iter(kinds.items()))
+            if key != each.amount_key:
+                message = (
+                    f"must be {key}, as in {first}: all limits of a list must be of one kind; {BOTH_KINDS}"
+                )
+                each.fields.error(each.amount_key, message)
+        if each.limit and not each.fields.unclear:
+            first = windows.setdefault(each.limit.window[:2], path)
+            if first != path:
+                each.fields.error(
+                    "unit", f"has the same window as {first}: give each limit another unit or unit_multiplier"
+                )

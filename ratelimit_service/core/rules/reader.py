@@ -17,11 +17,13 @@ from ..amendments.model import Amendment
 from ..answers.statkeys import stat_level
 from ..errors import InvalidRules, Problem
 from ..model import DescriptorRule, DomainRules, Rule, StatKey
+from .charges import KEYS as CHARGE_KEYS
+from .charges import read_max_charge
 from .data import read_data
 from .document import Document, Kind, MappingNode, ScalarNode
 from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
-from .limits import BOTH_KINDS, Defaults, ReadLimit, read_limit, read_zone
+from .limits import Defaults, ReadLimit, check_together, read_limit, read_zone
 from .refusals import CHOICES, read_message
 from .report import Report
 from .vocabulary import Level
@@ -33,7 +35,15 @@ _MOST_KEYS = 16
 _MOST_THRESHOLDS = 10
 
 _FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
-_BESIDE_LIMITS = ("count_refused", "warn_at", "track", "denial_message", "limit_headers", *CHOICES)
+_BESIDE_LIMITS = (
+    "count_refused",
+    *CHARGE_KEYS,
+    "warn_at",
+    "track",
+    "denial_message",
+    "limit_headers",
+    *CHOICES,
+)
 """The keys of a descriptor that have no effect without limits."""
 
 _UNMATCHED = {"allow": False, "deny": True}
@@ -308,6 +318,7 @@ class _Reader:
         budget = not unlimited and (self._domain.budgets or limits[0].amount_key == "tokens_per_unit")
         # A refusal by the minute must not use up the day. A charge on a budget always counts.
         count_by_default = budget or not fields.given("rate_limits")
+        max_charge, refuse_larger = read_max_charge(fields, budget=budget)
         return Rule(
             path=StatKey(self._domain.name, path),
             limits=tuple([limit.limit for limit in limits if limit.limit is not None]),
@@ -326,6 +337,8 @@ class _Reader:
             limit_on_refusal_only=_LIMIT_HEADERS[limit_headers or "always"],
             error_format=refusals["error_format"],
             error_details=refusals["error_details"],
+            max_charge=max_charge,
+            refuse_larger=refuse_larger,
             source=source,
         )
 
@@ -339,7 +352,7 @@ class _Reader:
         if fields.given("rate_limit") and fields.given("rate_limits"):
             fields.error("rate_limits", "cannot be combined with rate_limit: move that limit into the list")
         limits = [read_limit(item, defaults, in_list=True) for item in items]
-        _check_together(limits)
+        check_together(limits)
         return limits if limit is None else [read_limit(limit, defaults, in_list=False)]
 
     def _replaces(self, limit: Fields, own: str | None) -> frozenset[str]:
@@ -356,32 +369,6 @@ class _Reader:
                 names.add(name)
                 self._domain.replaced.append((name, fields))
         return frozenset(names)
-
-
-def _check_together(limits: Sequence[ReadLimit]) -> None:
-    """Report limits of one list that conflict with each other.
-
-    Windows must differ in unit or multiplier. Windows that differ only in the time zone often begin at one
-    instant, and would share a counter.
-    """
-    kinds: dict[str, str] = {}
-    windows: dict[object, str] = {}
-    for each in limits:
-        path = each.fields.path
-        if each.amount_key:
-            kinds.setdefault(each.amount_key, path)
-            key, first = next(iter(kinds.items()))
-            if key != each.amount_key:
-                message = (
-                    f"must be {key}, as in {first}: all limits of a list must be of one kind; {BOTH_KINDS}"
-                )
-                each.fields.error(each.amount_key, message)
-        if each.limit and not each.fields.unclear:
-            first = windows.setdefault(each.limit.window[:2], path)
-            if first != path:
-                each.fields.error(
-                    "unit", f"has the same window as {first}: give each limit another unit or unit_multiplier"
-                )
 
 
 def _source(file: str, fields: Fields, name: str = "") -> str:

@@ -28,6 +28,8 @@ descriptors:
     share_threshold: true
     metadata: {a: b}
     count_refused: true
+    max_charge: 5
+    over_max_charge: refuse
     warn_at: [0.8]
     track: true
     denial_message: no
