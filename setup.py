@@ -1,6 +1,6 @@
-"""The one part of the package that is compiled: the native gRPC transport's HTTP/2.
+"""The parts of the package that are compiled: the native gRPC transport's HTTP/2, and the plain form of requests.
 
-It is optional: without Cython, a compiler or libnghttp2's headers, the package is installed without it, unless the environment has
+They are optional: without Cython, a compiler or libnghttp2's headers, the package is installed without them, unless the environment has
 NATIVE=required. pyproject.toml says everything else.
 """
 
@@ -22,7 +22,8 @@ else:
         ["ratelimit_service/transports/native/_http2.pyx"],
         libraries=["nghttp2"],
     )
-    modules = cythonize([http2], build_dir="build", quiet=True)
+    wire = Extension("ratelimit_service.transports._wire", ["ratelimit_service/transports/_wire.pyx"])
+    modules = cythonize([http2, wire], build_dir="build", quiet=True)
     for module in modules:
         module.optional = not required  # here, because cythonize does not pass it on
 

@@ -1,4 +1,4 @@
-# Run the native transport's tests with a build that aborts at the first invalid memory access or undefined behaviour.
+# Run the tests of the compiled modules with a build that aborts at the first invalid memory access or undefined behaviour.
 # It is built in a copy, because it can be loaded only after the sanitizers.
 #     sh tools/sanitize_native.sh [options of pytest]
 # With NGHTTP2_SOURCE, nghttp2 is built from that source (tools/build_nghttp2.sh), with the sanitizers.
@@ -11,7 +11,7 @@ trap 'rm -rf "$scratch"' EXIT
 flags='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1'
 
 cp -R ratelimit_service testing tests setup.py pyproject.toml "$scratch"
-rm -f "$scratch"/ratelimit_service/transports/native/*.so
+find "$scratch/ratelimit_service" -name '*.so' -exec rm {} +
 cd "$scratch"
 paths=
 linked=
@@ -20,7 +20,7 @@ if [ -n "${NGHTTP2_SOURCE:-}" ]; then
     paths="-I$scratch/nghttp2/include" linked="-L$scratch/nghttp2/lib"
 fi
 CC=gcc CFLAGS="$flags $paths" LDFLAGS="$flags $linked" "$python" setup.py --quiet build_ext --inplace 2>build.log || { cat build.log >&2; exit 1; }
-ls ratelimit_service/transports/native/_http2.*.so >/dev/null
+ls ratelimit_service/transports/_wire.*.so ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # Python's own allocator would hide reads beyond the end of a block. Leaks are not detected, because the interpreter itself
 # never frees some memory; tests/transports/native/test_fuzz.py counts objects instead.
@@ -28,4 +28,4 @@ PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=p
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     "$python" -m pytest -p no:cacheprovider \
     tests/transports/native/test_fuzz.py tests/transports/native/test_limits.py tests/transports/native/test_calls.py \
-    tests/transports/native/test_hostile.py "$@"
+    tests/transports/native/test_hostile.py tests/transports/test_wire.py "$@"

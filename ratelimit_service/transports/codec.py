@@ -3,7 +3,7 @@
 protobuf does that, except for two shortcuts, whose effect docs/performance.md shows:
 
 - Many requests differ only in their numbers of hits. The bytes without these numbers are the key of a cache,
-  and only the numbers are parsed (`split_hits`). protobuf parses requests of any other form.
+  and only the numbers are parsed (wire.py). protobuf parses requests of any other form.
 - This module writes the framing of a status. The parts that do not change come from protobuf, and are cached.
 """
 
@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.message import DecodeError
-from google.protobuf.wrappers_pb2 import UInt64Value
 
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ..core.errors import InvalidRequest
@@ -41,18 +40,19 @@ from ..core.record import record
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from .counting import check
+from .wire import Entries
+
+try:
+    from ._wire import read, split
+    from ._wire import request_of as wire_request
+except ImportError:  # not built
+    from .wire import read, split
+    from .wire import request_of as wire_request
 
 _LONGEST = 1_000
 """Bytes of the longest request that is cached."""
 
-# The tags of fields: their number, and how their value is written.
-_DOMAIN, _DESCRIPTOR = 0x0A, 0x12
-_ENTRY, _HITS = 0x0A, 0x1A
 _MORE = 0x80
-
-_LONGEST_ADDEND = 6
-"""Bytes of the longest hits_addend, as protobuf writes it."""
-
 
 _REQUESTS_BYTES = _FORMS_BYTES = _LIMITS_BYTES = 4 * MIB
 _HEADERS_BYTES = MIB
@@ -85,23 +85,17 @@ class _Form:
 
     key: bytes
     domain: str
-    entries: list[tuple[Entry, ...]]
+    entries: Entries
     weight: int
     """Bytes of memory of such a request."""
 
 
-class SplitRequest(NamedTuple):
-    """A serialized request: `key` is everything but the hits of each descriptor and the hits_addend."""
-
-    key: bytes
-    hits: list[int | None]
-    addend: int
+def _weight_of_form(key: bytes, entries: Entries) -> int:
+    return 350 + 2 * len(key) + 110 * len(entries) + 150 * sum(map(len, entries))
 
 
 def _weight_of_request(data: bytes, request: Request) -> int:
-    descriptors = request.descriptors
-    entries = sum([len(descriptor.entries) for descriptor in descriptors])
-    return 350 + 2 * len(data) + 110 * len(descriptors) + 150 * entries
+    return _weight_of_form(data, tuple([descriptor.entries for descriptor in request.descriptors]))
 
 
 def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
@@ -112,6 +106,7 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
     requests: Recent[bytes, Request] = Recent(_REQUESTS_BYTES, _weight_of_request)
     forms: Recent[bytes, _Form] = Recent(_FORMS_BYTES, lambda key, form: form.weight)
     newest, older = requests.newest, requests.get
+    newest_form, older_form = forms.newest, forms.get
 
     def decode(data: bytes) -> Request:
         """Return a serialized RateLimitRequest as a Request.
@@ -125,81 +120,28 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
         return newest(data) or older(data) or decode_new(data)
 
     def decode_new(data: bytes) -> Request:
-        split = split_hits(data)
-        if split is None:
+        parts = split(data)
+        if parts is None:
             request = _parse(data, bounds)
             requests.put(data, request)
             return request
-        form = forms.get(split.key)
-        if form is None:
-            request = _parse(data, bounds)._replace(key=split.key)
-            entries = [descriptor.entries for descriptor in request.descriptors]
-            form = _Form(split.key, request.domain, entries, _weight_of_request(data, request))
-            forms.put(split.key, form, form.weight)
-        else:
-            descriptors = tuple(map(Descriptor, form.entries, split.hits))
-            request = Request(form.domain, descriptors, split.addend, form.key)
+        key, hits, addend = parts
+        form = newest_form(key) or older_form(key) or new_form(key)
+        request = wire_request(form.domain, form.entries, hits, addend, form.key)
         requests.put(data, request, form.weight)
         return request
 
+    def new_form(key: bytes) -> _Form:
+        found = read(key)
+        if found is None or len(found[1]) > bounds.descriptors:
+            plain = _parse(key, bounds)
+            found = plain.domain, tuple([descriptor.entries for descriptor in plain.descriptors])
+        domain, entries = found
+        form = _Form(key, domain, entries, _weight_of_form(key, entries))
+        forms.put(key, form, form.weight)
+        return form
+
     return decode
-
-
-def split_hits(data: bytes) -> SplitRequest | None:
-    """Split the numbers of hits from a serialized request.
-
-    None unless the request consists of one domain, descriptors of entries and hits, and a hits_addend, in
-    this order, with texts of at most 127 bytes. protobuf validates the domain and the entries: of requests
-    with the same key either all are valid or none is, and they differ only in their hits.
-    """
-    try:
-        if data[0] != _DOMAIN or data[1] & _MORE:
-            return None
-        begin, at, whole = 0, 2 + data[1], len(data)
-        kept: list[bytes] = []
-        hits: list[int | None] = []
-        while at < whole and data[at] == _DESCRIPTOR:
-            size = data[at + 1]
-            at += 2
-            if size & _MORE:
-                if data[at] & _MORE:
-                    return None
-                size = size & 0x7F | data[at] << 7
-                at += 1
-            end = at + size
-            while at < end and data[at] == _ENTRY:
-                if data[at + 1] & _MORE:
-                    return None
-                at += 2 + data[at + 1]
-            if at == end:
-                hits.append(None)
-            elif at < end <= whole and data[at] == _HITS and at + 2 + data[at + 1] == end:
-                kept.append(data[begin:at])
-                hits.append(_value(data[at + 2 : end]))
-                at = begin = end
-            else:
-                return None
-        kept.append(data[begin:at])
-        if whole - at > _LONGEST_ADDEND:
-            return None
-        addend = _addend(data[at:]) if at != whole else 0
-    except (IndexError, DecodeError):
-        return None
-    return SplitRequest(b"".join(kept), hits, addend) if addend is not None else None
-
-
-@lru_cache(maxsize=10_000)
-def _value(data: bytes) -> int:
-    value: int = UInt64Value.FromString(data).value
-    return value
-
-
-@lru_cache(maxsize=10_000)
-def _addend(data: bytes) -> int | None:
-    """Return the hits_addend that is all of `data`, the end of a request; None if there is anything else."""
-    request = RateLimitRequest.FromString(data)
-    alone = RateLimitRequest(hits_addend=request.hits_addend)
-    return request.hits_addend if alone.SerializeToString() == data else None
 
 
 def _parse(data: bytes, bounds: RequestBounds) -> Request:

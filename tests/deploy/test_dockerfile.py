@@ -58,6 +58,7 @@ def test_the_context_has_the_package_and_none_of_what_was_made_from_it() -> None
         ),
         *("deploy/Dockerfile", "ratelimit_service/http/__pycache__/main.cpython-311.pyc"),
         "ratelimit_service/transports/native/_http2.cpython-311-x86_64-linux-gnu.so",
+        "ratelimit_service/transports/_wire.cpython-311-x86_64-linux-gnu.so",
     ],
 )
 def test_nothing_else_is_in_the_context(path: str) -> None:

@@ -141,8 +141,9 @@ def test_installed_alone_it_serves_by_the_native_transport(served: Service, inst
     assert [] == [event for event in served.everything() if "grpcio" in str(event)]
     mapped = set(re.findall(r"/\S+", Path(f"/proc/{served.pid}/maps").read_text()))
     assert [] == [path for path in mapped if "libnghttp2" in path]
-    (module,) = (path for path in mapped if "_http2" in path)
-    assert module.startswith(str(installed.parents[1]))
+    for name in ("_http2", "_wire"):
+        (module,) = (path for path in mapped if name in path)
+        assert module.startswith(str(installed.parents[1]))
 
 
 def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
@@ -164,4 +165,5 @@ def test_the_source_has_what_a_build_takes_and_no_binaries(dist: Path) -> None:
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"{MODULE}.pyx", "setup.py", "LICENSE", "ratelimit_service/stores/redis/hit.lua"} <= names
+    assert "ratelimit_service/transports/_wire.pyx" in names
     assert [] == [name for name in names if name.endswith((".so", ".c", ".pyc")) or name.startswith("tests")]

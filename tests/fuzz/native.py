@@ -12,6 +12,7 @@ from enum import IntFlag
 from pathlib import Path
 
 from ratelimit_service.core.errors import InternalError
+from ratelimit_service.transports import _wire, wire
 from ratelimit_service.transports.native._http2 import Budget, Call, Session, Turn
 from ratelimit_service.transports.native.methods import PATHS, REFLECT, WATCH
 
@@ -96,6 +97,8 @@ class Server:
         self.turn.begin()
         calls = self.turn.take_calls()
         assert all(call.method == 0 for call in calls)
+        for call in calls:
+            read(call.body)
         calls += self.turn.take_others()
         self.last = max([self.last, *(call.number for call in calls)])
         assert all(len(call.body) <= MAX_MESSAGE for call in calls)
@@ -138,6 +141,7 @@ class Server:
 def play(data: bytes) -> None:
     """One input."""
     way, sent = Way(int.from_bytes(data[:2], "little") & ALL), data[2:]
+    read(sent)
     if Way.SPELT in way:
         sent = spelt(sent)
     server = Server(way)
@@ -177,6 +181,15 @@ def play(data: bytes) -> None:
     session.abandon()
     calls = held = watches = []
     assert (0, 0, 0) == (session.streams, session.waiting, server.budget.held)
+
+
+def read(message: bytes) -> None:
+    """Split and read it as a RateLimitRequest: what the compiled module makes of it, wire.py does as well."""
+    if (parts := _wire.split(message)) is not None:
+        assert parts == wire.split(message)
+        found = _wire.read(parts[0])
+        assert found is None or found == wire.read(parts[0])
+    _wire.read(message)
 
 
 def assert_whole(written: bytearray) -> None:

@@ -1,0 +1,233 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+"""The compiled twin of wire.py, which has the documentation.
+
+Every byte comes from a stranger. `at` and `end` never leave the bytes of the argument: a size is compared with
+the bytes that are left before anything behind it is read, so no sum of two sizes can overflow. What this module
+does not read (a number of ten bytes, an entry in an unusual order) is left to protobuf by returning None.
+
+An object of a NamedTuple is made by its type's `tp_alloc` and filled before anything else can see it, as
+`tuple.__new__` does it; a call of the class takes five times as long.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from ratelimit_service.core.model import Descriptor, Entry, Request
+
+cdef extern from "Python.h":
+    ctypedef object (*allocfunc)(PyTypeObject *, Py_ssize_t)
+    ctypedef struct TypeObject "PyTypeObject":
+        allocfunc tp_alloc
+
+
+cdef enum:
+    DOMAIN = 0x0A
+    DESCRIPTOR = 0x12
+    ENTRY = 0x0A
+    HITS = 0x1A
+    KEY = 0x0A
+    VALUE = 0x12
+    NUMBER = 0x08
+    ADDEND = 0x18
+    MORE = 0x80
+    MOST = 1_024  # bytes of a request; codec.py caches no longer ones
+    MOST_DESCRIPTORS = 512
+
+
+cdef inline object new(object cls, Py_ssize_t size):
+    """Return an empty tuple of a class. All of its items must be set before it is passed on."""
+    return (<TypeObject *> cls).tp_alloc(<PyTypeObject *> cls, size)
+
+
+cdef inline void put(object made, Py_ssize_t index, object item) noexcept:
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(made, index, item)
+
+
+cdef int number(const uint8_t **at, const uint8_t *end, uint64_t *found) noexcept:
+    """Read a number of at most nine bytes; return whether there is one."""
+    cdef const uint8_t *here = at[0]
+    cdef int shift = 0
+    found[0] = 0
+    while here < end and shift < 63:
+        found[0] |= <uint64_t> (here[0] & 0x7F) << shift
+        if here[0] < MORE:
+            at[0] = here + 1
+            return 1
+        here += 1
+        shift += 7
+    return 0
+
+
+cdef int text(
+    const uint8_t **at, const uint8_t *end, uint8_t tag, const uint8_t **found, Py_ssize_t *size
+) noexcept:
+    """Read a text, if the next field is one with this tag, else an empty one; return 0 if it is malformed."""
+    cdef const uint8_t *here = at[0]
+    found[0], size[0] = here, 0
+    if here == end or here[0] != tag:
+        return 1
+    if end - here < 2 or here[1] & MORE or here[1] > end - here - 2:
+        return 0
+    found[0], size[0] = here + 2, here[1]
+    at[0] = here + 2 + here[1]
+    return 1
+
+
+def split(bytes data not None):
+    """See wire.split."""
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(data)
+    cdef const uint8_t *whole = at + PyBytes_GET_SIZE(data)
+    cdef const uint8_t *begin
+    cdef const uint8_t *end
+    cdef const uint8_t *last
+    cdef uint8_t kept[MOST]
+    cdef uint64_t values[MOST_DESCRIPTORS]
+    cdef bint present[MOST_DESCRIPTORS]
+    cdef Py_ssize_t size, used = 0, descriptors = 0
+    cdef uint64_t addend = 0
+    cdef tuple hits
+
+    # The key is never longer than the request, so `kept` has room, and so have the others: a descriptor takes
+    # two bytes at least.
+    if whole - at > MOST or whole - at < 2 or at[0] != DOMAIN or at[1] & MORE or at[1] > whole - at - 2:
+        return None
+    size = 2 + at[1]
+    memcpy(kept, at, size)
+    used = size
+    at += size
+    while whole - at >= 2 and at[0] == DESCRIPTOR:
+        size = at[1]
+        at += 2
+        if size & MORE:
+            if at == whole or at[0] & MORE:
+                return None
+            size = size & 0x7F | <Py_ssize_t> at[0] << 7
+            at += 1
+        if size > whole - at:
+            return None
+        begin, end = at, at + size
+        while end - at >= 2 and at[0] == ENTRY:
+            if at[1] & MORE or at[1] > end - at - 2:
+                return None
+            at += 2 + at[1]
+        size = at - begin
+        kept[used] = DESCRIPTOR
+        if size < MORE:
+            kept[used + 1] = <uint8_t> size
+            used += 2
+        else:
+            kept[used + 1] = <uint8_t> (size & 0x7F | MORE)
+            kept[used + 2] = <uint8_t> (size >> 7)
+            used += 3
+        memcpy(kept + used, begin, size)
+        used += size
+        values[descriptors] = 0
+        present[descriptors] = at != end
+        if at != end:
+            if end - at < 2 or at[0] != HITS or at[1] != end - at - 2:
+                return None
+            at += 2
+            if at != end:  # without a number it is 0
+                if at[0] != NUMBER:
+                    return None
+                at += 1
+                if not number(&at, end, &values[descriptors]) or at != end:
+                    return None
+        descriptors += 1
+    if at != whole:
+        last = whole - 1
+        if at[0] != ADDEND:
+            return None
+        at += 1
+        # As protobuf writes it: neither 0 nor a last byte of 0 is written.
+        if not number(&at, whole, &addend) or at != whole or addend > 0xFFFFFFFF or last[0] == 0:
+            return None
+
+    hits = PyTuple_New(descriptors)
+    for size in range(descriptors):
+        put(hits, size, values[size] if present[size] else None)
+    return PyBytes_FromStringAndSize(<char *> kept, used), hits, addend
+
+
+def read(bytes key not None):
+    """See wire.read."""
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(key)
+    cdef const uint8_t *whole = at + PyBytes_GET_SIZE(key)
+    cdef const uint8_t *end
+    cdef const uint8_t *inner
+    cdef const uint8_t *name
+    cdef const uint8_t *value
+    cdef Py_ssize_t size, name_size, value_size
+    cdef bytes key_text, value_text
+    cdef object entry
+    cdef list entries
+    cdef list descriptors = []
+    cdef str domain
+
+    if whole - at < 2 or at[0] != DOMAIN or at[1] & MORE or at[1] > whole - at - 2:
+        return None
+    try:
+        domain = PyUnicode_DecodeUTF8(<char *> at + 2, at[1], NULL)
+    except UnicodeDecodeError:
+        return None
+    at += 2 + at[1]
+    while at != whole:
+        if whole - at < 2 or at[0] != DESCRIPTOR:
+            return None
+        size = at[1]
+        at += 2
+        if size & MORE:
+            if at == whole or at[0] & MORE:
+                return None
+            size = size & 0x7F | <Py_ssize_t> at[0] << 7
+            at += 1
+        if size > whole - at:
+            return None
+        end = at + size
+        entries = []
+        while at != end:
+            if end - at < 2 or at[0] != ENTRY or at[1] & MORE or at[1] > end - at - 2:
+                return None
+            inner = at + 2 + at[1]
+            at += 2
+            if not text(&at, inner, KEY, &name, &name_size) or not text(&at, inner, VALUE, &value, &value_size):
+                return None
+            if at != inner:
+                return None
+            key_text = PyBytes_FromStringAndSize(<char *> name, name_size)
+            value_text = PyBytes_FromStringAndSize(<char *> value, value_size)
+            entry = new(Entry, 2)
+            put(entry, 0, key_text)
+            put(entry, 1, value_text)
+            entries.append(entry)
+        descriptors.append(tuple(entries))
+    return domain, tuple(descriptors)
+
+
+def request_of(str domain not None, tuple entries not None, tuple hits not None, addend not None, bytes key not None):
+    """See wire.request_of."""
+    cdef Py_ssize_t index, size = PyTuple_GET_SIZE(entries)
+    cdef tuple descriptors
+    if PyTuple_GET_SIZE(hits) < size:
+        size = PyTuple_GET_SIZE(hits)
+    descriptors = PyTuple_New(size)
+    for index in range(size):
+        descriptor = new(Descriptor, 4)
+        put(descriptor, 0, entries[index])
+        put(descriptor, 1, hits[index])
+        put(descriptor, 2, None)
+        put(descriptor, 3, False)
+        put(descriptors, index, descriptor)
+    request = new(Request, 5)
+    put(request, 0, domain)
+    put(request, 1, descriptors)
+    put(request, 2, addend)
+    put(request, 3, key)
+    put(request, 4, False)
+    return request

@@ -1,0 +1,114 @@
+"""The plain form of a request, split and read: by Python, compiled, and by protobuf."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.model import Request
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
+from ratelimit_service.transports import _wire, wire
+from ratelimit_service.transports.codec import request_of
+
+from .test_codec import mangled, messages, plainly
+
+BOTH = pytest.mark.parametrize("twin", [wire, _wire])
+
+
+def put_together(twin: ModuleType, data: bytes) -> Request | None:
+    """The request that a twin makes of a message, if it reads it."""
+    parts = twin.split(data)
+    if parts is None:
+        return None
+    key, hits, addend = parts
+    read = twin.read(key)
+    if read is None:
+        return None
+    domain, entries = read
+    request: Request = twin.request_of(domain, entries, hits, addend, key)
+    return request
+
+
+def plain(hits: int | None = None, addend: int = 0, key: bytes = b"team", value: bytes = b"dba") -> bytes:
+    """A request with one descriptor."""
+    request = RateLimitRequest(domain="token-budgets", hits_addend=addend)
+    descriptor = request.descriptors.add()
+    descriptor.entries.add(key=key, value=value)
+    if hits is not None:
+        descriptor.hits_addend.value = hits
+    return request.SerializeToString()
+
+
+@pytest.mark.fuzz
+@given(messages() | mangled() | st.binary(max_size=60))
+@example(b"\x0a\x01d\x12\x06\x0a\x00\x1a\x02\x08\x05")
+@example(b"\x0a\x01d\x12\x05\x0a\x00\x1a\x01\x08")  # a number without a byte
+@example(b"\x0a\x01d\x12\x02\x0a\x00\x18\x00")  # a hits_addend that protobuf does not write
+@example(b"\x0a\x01d\x12\x02\x0a\x00\x18\x81\x00")  # another one
+@example(b"\x0a\x01d\x12\x02\x0a\x00\x18\xff\xff\xff\xff\x1f")  # more than 32 bits
+@example(b"\x0a\x01d\x12\x82\x00\x0a\x00")  # a size in two bytes where one would do
+@example(b"\x0a\x01d\x12\xff\x7f\x0a\x00")  # a descriptor that ends far behind the message
+@example(b"\x0a\x01d\x12\x04\x0a\x02\x12\x00")  # a value without a key
+@example(b"\x0a\x01d\x12\x06\x0a\x04\x12\x00\x0a\x00")  # the value before the key
+@example(b"\x0a\x01\xff\x12\x02\x0a\x00")  # a domain that is not UTF-8
+@example(b"\x0a\x7f" + b"d" * 126)  # a domain that ends behind the message
+@example(b"\x0a\x01d" + b"\x12\x00" * 500)
+@example(b"\x0a\x01d" + b"\x12\x00" * 600)
+def test_what_a_twin_reads_is_what_protobuf_reads(data: bytes) -> None:
+    """Neither reads anything differently, and what the compiled one reads, both read."""
+    by_python, compiled = put_together(wire, data), put_together(_wire, data)
+    expected = plainly(data)
+    for found in (by_python, compiled):
+        if found is not None:
+            assert expected == found._replace(key=b"")
+    if compiled is not None:
+        assert by_python == compiled
+
+
+@BOTH
+@given(hits=st.none() | st.integers(0, 2**63 - 1), addend=st.integers(0, 2**32 - 1))
+def test_the_key_is_the_request_without_its_numbers(twin: ModuleType, hits: int | None, addend: int) -> None:
+    """So a check and charges of any size share what is known about their bucket."""
+    assert (plain(), (hits,), addend) == twin.split(plain(hits, addend))
+
+
+@BOTH
+def test_parts_make_the_request_again(twin: ModuleType) -> None:
+    message = RateLimitRequest(domain="é", hits_addend=7)
+    for number in range(3):
+        descriptor = message.descriptors.add()
+        for entry in range(number):
+            descriptor.entries.add(key=b"k%d" % entry, value=bytes(range(100 * entry, 100 * entry + 100)))
+        if number:
+            descriptor.hits_addend.value = 200 * number
+    data = message.SerializeToString()
+    found = put_together(twin, data)
+    assert found is not None
+    assert request_of(message) == found._replace(key=b"")
+    assert type(found) is Request
+    assert "hits_addend=400" in repr(found.descriptors[2])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x0a",
+        plain(200)[:-1],
+        plain(value=b"x" * 128),
+        plain(200) + b"\x20\x01",
+        plain() + plain(),
+    ],
+)
+def test_other_forms_are_left_to_protobuf(twin: ModuleType, data: bytes) -> None:
+    assert twin.split(data) is None
+
+
+def test_a_number_of_ten_bytes_is_left_to_protobuf() -> None:
+    """The compiled twin does not know how protobuf cuts those."""
+    assert _wire.split(plain(2**63)) is None
+    assert (2**63,) == (wire.split(plain(2**63)) or ((), ()))[1]
