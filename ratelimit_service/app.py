@@ -54,6 +54,7 @@ from .runtime.threads import StuckError, Thread
 from .service import RateLimitService
 from .settings.table import Settings
 from .sources import files
+from .steering import make_views
 from .stores.layers.layer import without_early_answers
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
@@ -143,6 +144,7 @@ class App:
         self.operations = Operations(
             patient, amendments, self.amended, lambda: self.service.tree, settings.cache_key_prefix
         )
+        self.views = make_views(settings, patient, amendments, lambda: self.service.tree)
         for name in ("version", "age_seconds", "unreadable"):
             self.metrics.watch(f"ratelimit_service_amendments_{name}", partial(getattr, self.amended, name))
         self.metrics.watch("ratelimit_service_amendments", lambda: len(amendments))
@@ -263,6 +265,7 @@ class App:
     async def stop(self) -> None:
         """Finish the calls in flight, then their batches in the store, then close."""
         await self.background.stop()
+        await self.views.close()
         await self.grpc.stop(self._settings.shutdown_grace)
         await asyncio.gather(*[port.stop(self._settings.shutdown_grace) for port in self._ports])
         await self.store.close()

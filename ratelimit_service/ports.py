@@ -30,6 +30,13 @@ Then = Callable[[Sequence[Outcome]], None]
 """A callback with one outcome for each group."""
 
 
+class Walked(NamedTuple):
+    """One step of a walk through the keys of a store: some keys, and where the next step begins (empty: at the end)."""
+
+    keys: Sequence[str]
+    position: str
+
+
 class CounterStore(Protocol):
     """Counters: one integer for each key, with a time to live."""
 
@@ -69,6 +76,18 @@ class CounterStore(Protocol):
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters whose key starts with `bucket` (None: not a number). Raises StoreError."""
+        ...
+
+    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+        """Return some keys that start with `begin` and have `part` behind it, in one short step from `position`.
+
+        All steps together return each key that is there during all of them, some more than once, and keys that
+        are no counters as well. Raises InvalidRequest for a position that no step has returned, or StoreError.
+        """
+        ...
+
+    async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Return those of these counters that are there (None: not a number), in short steps. Raises StoreError."""
         ...
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:

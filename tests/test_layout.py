@@ -35,6 +35,12 @@ ALLOWED = {
         "loading": "takes over thousands in slices",
         "ports": "the store that they are in",
     },
+    "seeing": {
+        "core": "budgets, and the rules and amendments that make them",
+        "loading": "sorts and joins thousands in slices",
+        "ports": "the store whose counters are listed",
+        "runtime": "reports of unexpected exceptions",
+    },
     "service": {
         "core": "plan and decide",
         "deadlines": "answers calls that are due",
@@ -78,7 +84,7 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "assembly", "cli", "control_planes", "__main__"}
+WIRING = {"app", "assembly", "cli", "control_planes", "steering", "__main__"}
 """These make the others and put them together, and may import any of them."""
 
 IMPORTERS_OF_THE_WIRING = {"app", "cli", "control_planes", "__main__"}

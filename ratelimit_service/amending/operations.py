@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import structlog
 
-from ..core.amendments.effect import Effect, effect
 from ..core.amendments.index import MOST_STEPS, Amendments
 from ..core.amendments.model import (
     Amendment,
@@ -34,12 +33,12 @@ from ..core.amendments.model import (
 )
 from ..core.amendments.records import reset_to_json, to_json
 from ..core.amendments.target import Target
+from ..core.budgets.bucket import BucketNow, bucket_now
 from ..core.errors import InvalidRequest, StoreError
 from ..core.matching import keys
 from ..core.matching.tree import Match
-from ..core.model import Entry, Hit, Limit, Rule
+from ..core.model import Entry, Hit
 from ..core.windows.blocks import name as window_name
-from ..core.windows.blocks import span_at
 from ..ports import Clock, CounterStore, Outcome
 from .following import Follower, InStep, Tree
 from .resetting import reset
@@ -54,27 +53,6 @@ class By(NamedTuple):
     author: str
     reason: str
     key: str
-
-
-class WindowNow(NamedTuple):
-    """One window of a bucket as it is: what its rule says, what holds, and by which amendments."""
-
-    limit: Limit
-    effect: Effect
-    key: str
-    end: int
-
-
-class BucketNow(NamedTuple):
-    """What limits a descriptor: its rule, its bucket and each window.
-
-    `amendments` also has those that change nothing here.
-    """
-
-    rule: Rule
-    bucket: str
-    windows: tuple[WindowNow, ...]
-    amendments: tuple[Amendment, ...]
 
 
 def new_key() -> str:
@@ -205,11 +183,7 @@ class Operations:
         }
         stack = self._amendments.find(domain, rules.entries_of_bucket(entries), rules.limits, instead)
         bucket = keys.bucket(self._prefix, keys.domain_text(domain), match.bucket_entries)
-        windows = []
-        for limit in match.rule.limits:
-            span = span_at(limit.window, now)
-            windows.append(WindowNow(limit, effect(limit, stack, now), f"{bucket}:{span.label}", span.end))
-        return BucketNow(match.rule, bucket, tuple(windows), (*stack.overrides, *stack.top_ups))
+        return bucket_now(match.rule, bucket, stack, now)
 
     def exceptions(self, amendment: Amendment) -> list[Amendment]:
         """Return the overrides that an override of a pattern or a domain does not reach, because they come

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
-from ..ports import Clock, Outcome, Then
+from ..ports import Clock, Outcome, Then, Walked
 from .amendments import MemoryAmendments
-from .shards import MASK, SHIFT, Copy, Shards
+from .positions import read_number
+from .shards import MASK, SHARDS, SHIFT, Copy, Shards
 
 Defer = Callable[[Callable[[], None]], object]
 """Calls a function soon, but not at once, as `loop.call_soon` does."""
@@ -229,6 +230,20 @@ class MemoryStore:
             found |= {key: count for key, count in shard.items() if key.startswith(f"{bucket}:")}
             await asyncio.sleep(0)
         return found
+
+    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+        """Return the keys of one shard (ports.CounterStore.walk); those that have expired may be among them."""
+        shard = read_number(position or "0", SHARDS)
+        keys = list(self._counters.shards[shard])
+        following = "" if shard + 1 == SHARDS else str(shard + 1)
+        return Walked(
+            [key for key in keys if key.startswith(begin) and key.find(part, len(begin)) >= 0], following
+        )
+
+    async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Return those of these counters that are there."""
+        found = [(key, self._counters.get(key)) for key in keys]
+        return {key: value for key, value in found if value is not None}
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to 0, and return their last values, by key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import slot_of
 from ratelimit_service.stores.snapshot import KeptMemoryStore
-from testing.fleets import RedisCluster
+from testing.fleets import RedisCluster, RedisSentinels
 from testing.servers import RedisServer
 
 NOW = 1_795_249_200.0
@@ -77,6 +77,13 @@ def in_cluster(request: pytest.FixtureRequest) -> tuple[ClusterStore, SetRaw]:
         assert "OK" == cluster.owner(slot_of(key)).cli("SET", key, value)
 
     return ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses()), set_raw
+
+
+@pytest.fixture(scope="module")
+def redis_sentinels() -> Iterator[RedisSentinels]:
+    """A primary with sentinels, the same for all tests of a module."""
+    with RedisSentinels() as sentinels:
+        yield sentinels
 
 
 @pytest.fixture(

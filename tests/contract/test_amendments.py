@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -25,18 +25,16 @@ from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import Conflict, InvalidRequest, StoreError
 from ratelimit_service.ports import AmendmentStore, CounterStore
 from ratelimit_service.stores.amendments import MemoryAmendments
-from ratelimit_service.stores.layers.group_commit import CoalescingStore
-from ratelimit_service.stores.layers.seconds import SecondsApart
-from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis import amendments as in_redis
 from ratelimit_service.stores.redis.amendments import RedisAmendments
-from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
-from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.evaluation import Evaluation
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.fleets import RedisCluster, RedisSentinels
+from testing.fleets import RedisSentinels
 from testing.servers import RedisServer
+
+from .kinds import KINDS, stores_of
 
 NOW = 1_795_249_200
 TARGET = parse("d", r"team=d\,ba,model=\xFF*")
@@ -58,50 +56,6 @@ class Amending:
     @property
     def amendments(self) -> AmendmentStore:
         return self.store.amendments
-
-
-@pytest.fixture(scope="module")
-def redis_sentinels() -> Iterator[RedisSentinels]:
-    with RedisSentinels() as sentinels:
-        yield sentinels
-
-
-def stores_of(request: pytest.FixtureRequest, kind: str) -> list[CounterStore]:
-    """Two of a kind, in an empty Redis."""
-    if kind == "cluster":
-        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
-        return [
-            ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses())
-            for _ in range(2)
-        ]
-    if kind == "sentinels":
-        sentinels: RedisSentinels = request.getfixturevalue("redis_sentinels")
-        sentinels.primary.cli("FLUSHALL")
-        return [
-            RedisStore(through_sentinels("mymaster", sentinels.addresses(), Link(timeout=5.0)))
-            for _ in range(2)
-        ]
-    server: RedisServer = request.getfixturevalue("redis_server")
-    server.cli("FLUSHALL")
-    if kind == "redis, with a prefix":
-        return [RedisStore(connect(server.url), prefix="{rl}:") for _ in range(2)]
-    stores = [RedisStore(connect(server.url)) for _ in range(2)]
-    if kind == "redis, as it is served":
-        return [
-            SecondsApart(CoalescingStore(SettlingStore(store)), MemoryStore(lambda: NOW)) for store in stores
-        ]
-    return list(stores)
-
-
-KINDS = [
-    "memory",
-    "memory, from a snapshot",
-    "redis",
-    "redis, as it is served",
-    "redis, with a prefix",
-    "sentinels",
-    "cluster",
-]
 
 
 @pytest.fixture(params=KINDS)

@@ -35,6 +35,21 @@ def escape(value: bytes) -> str:
     return "".join([_TEXT[byte] for byte in value])
 
 
+def unescape(text: str) -> bytes | None:
+    """Return the bytes that `escape` has made `text` of; None for any other text, such as a digest."""
+    if "%" not in text:
+        value = text.encode("utf-8", "surrogatepass")
+    else:
+        plain, *escaped = text.split("%")
+        try:
+            value = plain.encode() + b"".join(
+                [bytes.fromhex(each[:2]) + each[2:].encode() for each in escaped]
+            )
+        except ValueError:
+            return None
+    return value if escape(value) == text else None
+
+
 def escape_pattern(pattern: bytes) -> str:
     """Return a wildcard pattern as `escape` does, but with its `*` unescaped."""
     if len(pattern) > LONGEST:

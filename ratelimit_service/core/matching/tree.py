@@ -24,6 +24,9 @@ Steps = Generator[None, None, None]
 """Long work in steps: it can pause at each yield, so that calls need not wait for the end."""
 
 
+_NO_DIGESTS: dict[str, RuleNode] = {}
+
+
 class Match(NamedTuple):
     """The rule that a descriptor matches, the entries of its bucket (keys.bucket), and its statistics."""
 
@@ -57,15 +60,28 @@ class Pattern:
 class RuleNode:
     """One descriptor of the configuration, ready for lookups."""
 
-    __slots__ = ("children", "composite", "level", "rule", "shares", "value_to_metric", "wildcards")
+    __slots__ = (
+        "children",
+        "composite",
+        "digests",
+        "key",
+        "level",
+        "rule",
+        "shares",
+        "value_to_metric",
+        "wildcards",
+    )
 
     def __init__(self, source: DescriptorRule | None = None) -> None:
+        self.key = source.key if source else b""
         self.composite = source.composite if source else b""
         self.level = stat_level(self.composite)
         self.rule = source.rule if source else None
         self.shares = bool(source and source.share_threshold)
         self.value_to_metric = bool(source and source.value_to_metric)
         self.children: dict[bytes, RuleNode] = {}
+        self.digests: dict[str, RuleNode] = _NO_DIGESTS
+        """The nodes below whose key or value is so long that a digest stands for it in counter keys, by the digest."""
         self.wildcards: tuple[tuple[Pattern, RuleNode], ...] = ()
 
     def grow(self, below: Iterable[DescriptorRule]) -> Steps:
@@ -78,6 +94,11 @@ class RuleNode:
             self.children[name] = node
             if b"*" in name:
                 wildcards[name] = Pattern(name), node
+            for text in (source.key, source.value):
+                if len(text) > keys.LONGEST:
+                    if self.digests is _NO_DIGESTS:
+                        self.digests = {}
+                    self.digests[keys.escape(text)] = node
             yield
         self.wildcards = tuple(wildcards.values())
 
@@ -160,6 +181,11 @@ class Domain:
             node = pending.pop()
             yield node
             pending.extend(list(node.children.values())[::-1])
+
+    @property
+    def root(self) -> RuleNode:
+        """Return the node above all descriptors of the domain."""
+        return self._root
 
     def match(self, entries: tuple[Entry, ...]) -> Match | None:
         """Return the rule that a descriptor with these entries matches, or None."""

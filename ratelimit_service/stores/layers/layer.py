@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ports import AmendmentStore, CounterStore, Then
+from ...ports import AmendmentStore, CounterStore, Then, Walked
 from ..batch import Groups
 
 
@@ -41,6 +41,14 @@ class Layer:
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key."""
         return await self._below.read_bucket(bucket)
+
+    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+        """Return some keys of the store below."""
+        return await self._below.walk(begin, part, position)
+
+    async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Return those of these counters that are in the store below."""
+        return await self._below.read_counters(keys)
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters of the store below."""

@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...ports import AmendmentStore, CounterStore, Outcome, Then
+from ...ports import AmendmentStore, CounterStore, Outcome, Then, Walked
 from ..batch import Groups, Origin, Part, callbacks_for, join
+
+_SECONDS = "seconds "
+"""What a position in the store of seconds begins with."""
 
 
 class SecondsApart:
@@ -53,6 +56,21 @@ class SecondsApart:
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket in both stores, by key."""
         return await self._others.read_bucket(bucket) | await self._seconds.read_bucket(bucket)
+
+    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+        """Return some keys of the other windows, and behind them those of seconds."""
+        of_seconds = position.startswith(_SECONDS)
+        store = self._seconds if of_seconds else self._others
+        keys, following = await store.walk(begin, part, position.removeprefix(_SECONDS))
+        if of_seconds:
+            return Walked(keys, following and _SECONDS + following)
+        return Walked(keys, following or _SECONDS)
+
+    async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Return those of these counters that are there, each from its store."""
+        others = [key for key in keys if not is_of_seconds(key)]
+        seconds = [key for key in keys if is_of_seconds(key)]
+        return await self._others.read_counters(others) | await self._seconds.read_counters(seconds)
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters, each in its store."""

@@ -24,9 +24,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...core.errors import StoreError
+from ...ports import Walked
 from ...runtime.tasks import Background
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, Place
+from ..positions import read_number
 from .client import Address, time_of
 from .errors import NotSent, bare, failure
 from .evaluation import Evaluation, run_at
@@ -35,9 +37,12 @@ from .script import evaluate, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore
 from .topology import ClusterServer, Connect, Topology
-from .wire import Command, OnReply, reply_to
+from .walking import HIGHEST_CURSOR, counters_in, read_each, walk
+from .wire import Command, OnReply, ignore, reply_to
 
 _SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError
+
+_MOVING = (MovedError, AskError, TryAgainError)
 
 T = TypeVar("T")
 
@@ -235,6 +240,56 @@ class ClusterStore(ScriptStore):
             await self.ping()
         slot = slot_of(what.keys[0])
         return await self._redirected(slot, lambda server, asking: run_at(server.wire, what, asking=asking))
+
+    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+        """Return some keys of one primary, of one primary after another (ports.CounterStore.walk)."""
+        if not self._topology.servers:
+            await self.ping()
+        primaries = sorted(self._topology.primaries, key=str)
+        address, blank, cursor = position.rpartition(" ")
+        read_number(cursor if blank else position or "0", HIGHEST_CURSOR + 1)
+        left = [each for each in primaries if str(each) >= address]
+        if not left:
+            return Walked((), "")
+        server = left[0]
+        if server.away:
+            raise StoreError(f"Redis: {server} is away")
+        # Where the server of this position is gone, the next one is walked from its beginning.
+        keys, following = await walk(server.wire, begin, part, cursor if str(server) == address else "0")
+        if following:
+            return Walked(keys, f"{server} {following}")
+        return Walked(keys, f"{left[1]} 0" if len(left) > 1 else "")
+
+    async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Return those of these counters that are there."""
+        if not self._topology.servers:
+            await self.ping()
+        by_server: dict[ClusterServer, list[str]] = {}
+        for key in keys:
+            slot = slot_of(key)
+            server = self._topology.owners[slot]
+            if server is None or server.away:
+                raise StoreError(f"Redis: the server that has slot {slot} is away")
+            by_server.setdefault(server, []).append(key)
+        try:
+            replies: dict[str, Any] = {}
+            for server, some in by_server.items():
+                replies |= await read_each(server.wire, some)
+            for key in [key for key, reply in replies.items() if isinstance(reply, _MOVING)]:
+                replies[key] = await self._read_moving(key)
+            return counters_in(replies)
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+
+    async def _read_moving(self, key: str) -> Any:
+        """Return the value of a key whose slot is on its way to another server, or has arrived there."""
+
+        async def send(server: ClusterServer, asking: bool) -> Any:
+            if asking:
+                server.wire.call(("ASKING",), ignore)
+            return await server.wire.ask("GET", key)
+
+        return await self._redirected(slot_of(key), send)
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key. Walks through all keys of the server that has its slot."""

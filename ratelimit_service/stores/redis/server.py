@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 
 from ...core.errors import StoreError
+from ...ports import Walked
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
 from .client import PrimaryPool, address_of, time_of
@@ -29,6 +30,7 @@ from .script import evalsha, evaluate, register
 from .slots import by_slot, by_tag
 from .spread import Spread, find_out
 from .store import OnCounts, ScriptStore
+from .walking import counters_in, read_each, read_together, walk
 from .wire import Command, OnReply, Wire, reply_to
 
 _LOOK_AGAIN = 60.0
@@ -202,6 +204,19 @@ class RedisStore(ScriptStore):
 
     async def _run(self, what: Evaluation) -> Any:
         return await run_at(self._wire, what)
+
+    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+        """Return some keys (ports.CounterStore.walk)."""
+        return await walk(self._wire, begin, part, position or "0")
+
+    async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
+        """Return those of these counters that are there."""
+        try:
+            if self._spread is Spread.ONE:
+                return await read_together(self._wire, keys)
+            return counters_in(await read_each(self._wire, keys))
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key.

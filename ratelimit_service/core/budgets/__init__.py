@@ -1,0 +1,1 @@
+"""Budgets as people see them: what a bucket has used, what it may use, and why."""

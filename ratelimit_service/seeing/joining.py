@@ -1,0 +1,107 @@
+"""Joins counters with the rules and amendments that are in force: from the key of a counter to a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..core.amendments.index import Amendments
+from ..core.budgets.bucket import BucketNow, Budget, BudgetWindow, bucket_now, budget
+from ..core.matching import keys
+from ..core.matching.buckets import domain_name, entries_of, find, read_key
+from ..core.matching.tree import Domain, RuleNode, RuleTree
+from ..core.model import Entry
+from ..core.windows.blocks import Spans
+
+
+class Known(NamedTuple):
+    """A bucket whose rule is known, before its counters are read."""
+
+    domain: str
+    entries: tuple[Entry, ...]
+    now: BucketNow
+    hashed: bool = False
+
+    @property
+    def counters(self) -> list[str]:
+        """Return the keys of its counters in the windows that run."""
+        return [window.key for window in self.now.windows]
+
+
+class Joiner:
+    """Joins by one set of rules; amendments hold as they are at each call. `prefix` is CACHE_KEY_PREFIX."""
+
+    def __init__(self, tree: RuleTree | None, amendments: Amendments, prefix: str, near_ratio: float) -> None:
+        self.tree = tree
+        self.prefix = prefix
+        self.read_key = read_key(prefix)
+        self._amendments = amendments
+        self._near_ratio = near_ratio
+        self._spans = Spans()
+        self.domains: Mapping[str, Domain] = {
+            domain.name_in_keys: domain for domain in (tree.domains.values() if tree is not None else ())
+        }
+        """By their texts in keys."""
+
+    def known(self, domain_text: str, texts: tuple[str, ...], now: int) -> Known | None:
+        """Return a bucket by its texts in keys; None where no rule is known for it."""
+        domain = self.domains.get(domain_text)
+        found = find(domain, texts) if domain is not None else None
+        if domain is None or found is None:
+            return None
+        stack = self._amendments.find(domain.name, found.entries, domain.limits)
+        bucket = keys.bucket(self.prefix, domain.name_in_keys, texts)
+        state = bucket_now(found.rule, bucket, stack, now, self._spans)
+        return Known(domain.name, found.entries, state, found.hashed)
+
+    def matched(self, domain_name: str, entries: tuple[Entry, ...], now: int) -> Known | None:
+        """Return the bucket of a descriptor; None where no rule limits it."""
+        domain = self.tree.domains.get(domain_name) if self.tree is not None else None
+        match = domain.match(entries) if domain is not None else None
+        if domain is None or match is None or not match.rule.limits:
+            return None
+        of_bucket = domain.entries_of_bucket(entries)
+        stack = self._amendments.find(domain.name, of_bucket, domain.limits)
+        bucket = keys.bucket(self.prefix, domain.name_in_keys, match.bucket_entries)
+        return Known(domain.name, of_bucket, bucket_now(match.rule, bucket, stack, now, self._spans))
+
+    def budget(self, known: Known, used: Mapping[str, int | None]) -> Budget:
+        """Return a known bucket with what its counters hold."""
+        return budget(known.domain, known.entries, known.now, used, self._near_ratio, hashed=known.hashed)
+
+    def stray(self, domain_text: str, texts: tuple[str, ...], used: Mapping[str, int | None]) -> Budget:
+        """Return a bucket for which no rule is known, with the counters of it that are in `used`."""
+        bucket = keys.bucket(self.prefix, keys.DomainText(domain_text), texts)
+        windows = []
+        for key, value in used.items():
+            counter = self.read_key(key)
+            if counter is not None and counter.bucket == bucket:
+                windows.append(BudgetWindow(counter.window, key, value, 0, 0))
+        return Budget(domain_name(domain_text), entries_of(texts), bucket, None, tuple(windows))
+
+    def named(self, domain: Domain) -> Iterator[tuple[str, ...]]:
+        """Yield the texts of the buckets that rules and amendments name, and nothing at the steps in between."""
+        for entries in _with_values(domain):
+            match = domain.match(entries) if entries else None
+            yield match.bucket_entries if match is not None else ()
+        for amendment in self._amendments:
+            target = amendment.target
+            match = None
+            if target.domain == domain.name and target.exact:
+                match = domain.match(tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries]))
+            yield match.bucket_entries if match is not None else ()
+
+
+def _with_values(domain: Domain) -> Iterator[tuple[Entry, ...]]:
+    """Yield the entries of each limited node that only one descriptor reaches, and nothing for other nodes."""
+    pending: list[tuple[RuleNode, tuple[Entry, ...]]] = [(domain.root, ())]
+    while pending:
+        node, above = pending.pop()
+        for below in node.children.values():
+            value = below.composite[len(below.key) + 1 :]
+            if not value or b"*" in below.composite:
+                yield ()
+                continue
+            entries = (*above, Entry(below.key, value))
+            pending.append((below, entries))
+            yield entries if below.rule is not None and below.rule.limits else ()

@@ -1,0 +1,211 @@
+"""A sweep: a part of the store is walked in the background, and what is found is kept to choose and sort from.
+
+A list that is sorted by use needs all buckets, and there may be a million. So one sweep walks some MOST_KEYS keys and keeps
+some MOST_ROWS buckets, and the cursor of its last page begins the next one. A page is made of what a sweep has found by then,
+and says so where that is not all. All pages with the same filter share a sweep, which works in slices between calls.
+
+A bucket has a counter for each of its windows. It belongs to the sweep that meets the first of them, in the order of the
+rule, so that no two sweeps list it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Generator, Iterable, Mapping
+from time import perf_counter
+
+from ..core.budgets.bucket import Budget
+from ..core.errors import InternalError, RateLimitServiceError, StoreError
+from ..core.matching import keys
+from ..core.matching.buckets import Counter
+from ..core.ordering import in_order
+from ..loading.slices import Pace, in_slices
+from ..ports import Clock, CounterStore
+from ..runtime.exceptions import report
+from .joining import Joiner, Known
+from .query import Query, Row
+
+MOST_KEYS = 200_000
+"""Keys of counters after which a sweep ends."""
+
+MOST_ROWS = 20_000
+"""Buckets after which a sweep ends: some 10 MB."""
+
+_MOST_NAMED = 1_000
+"""Buckets without counters that a sweep adds: those that rules or amendments name."""
+
+_BREATH = 0.0005
+"""Seconds between two slices: a sweep takes half of the time at most, and a call waits for one slice."""
+
+
+class Sweep:
+    """The buckets that a filter is for, in one part of the store. `run` finds them, when it has its `turn`."""
+
+    def __init__(
+        self,
+        store: CounterStore,
+        joiner: Joiner,
+        query: Query,
+        position: str,
+        version: int,
+        now: Clock,
+        turn: asyncio.Semaphore,
+    ) -> None:
+        self._turn = turn
+        self._store = store
+        self._query = query
+        self._now = now
+        self.joiner = joiner
+        self.version = version
+        """The version of the amendments that it began with."""
+        self.begin = self.position = position
+        """Where it began, and where the next one begins; empty for the end of the store."""
+        self.rows: dict[str, Row] = {}
+        self.scanned = 0
+        """Keys of counters that it has met."""
+        self.error: RateLimitServiceError | None = None
+        self.finished = asyncio.Event()
+        self.busy = 0.0
+        """Seconds of work that it has taken."""
+        self._orders: dict[str, tuple[int, list[Row]]] = {}
+
+    @property
+    def done(self) -> bool:
+        """Return whether it has found all that it will."""
+        return self.finished.is_set()
+
+    async def run(self) -> None:
+        """Find the buckets; whatever fails ends it (`error`)."""
+        try:
+            async with self._turn:
+                await self._run()
+        except RateLimitServiceError as error:
+            self.error = error
+        except Exception as error:
+            report("a list of budgets failed", error)
+            self.error = InternalError("internal error")
+        except asyncio.CancelledError:
+            self.error = StoreError("other lists of budgets took its place")
+            raise
+        finally:
+            self.finished.set()
+
+    async def ordered(self, query: Query) -> list[Row]:
+        """Return the rows in the order of a query."""
+        size, rows = self._orders.get(query.sort, (-1, []))
+        if size != len(self.rows):
+            size = len(self.rows)
+            rows = await in_slices(_sorted([*self.rows.values()], query))
+            self._orders[query.sort] = size, rows
+        return rows
+
+    async def _run(self) -> None:
+        domain = self._query.domain
+        text = keys.domain_text(domain) if domain else ""
+        begin = f"{self.joiner.prefix}{{{text}|" if domain else f"{self.joiner.prefix}{{"
+        pace = Pace(_BREATH)
+        if not self.begin:
+            await self._add_named(text, pace)
+        while True:
+            found, self.position = await self._store.walk(begin, self._query.part, self.position)
+            await self._add(found, pace)
+            if not self.position or self.scanned >= MOST_KEYS or len(self.rows) >= MOST_ROWS:
+                return
+            if pace.over:
+                await pace.breathe()
+
+    async def _add_named(self, domain_text: str, pace: Pace) -> None:
+        """Add the buckets that rules and amendments name and that have counted nothing."""
+        domains = self.joiner.domains
+        waiting: dict[str, Known] = {}
+        for text in [domain_text] if domain_text else list(domains):
+            if text in domains:
+                await self._in_slices(self._name(text, waiting), pace)
+        used = await self._read(waiting.values())
+        for known in waiting.values():
+            if not any(key in used for key in known.counters):
+                self._keep(self.joiner.budget(known, {}))
+
+    def _name(self, domain_text: str, waiting: dict[str, Known]) -> Generator[None, None, None]:
+        now = int(self._now())
+        for texts in self.joiner.named(self.joiner.domains[domain_text]):
+            if len(waiting) >= _MOST_NAMED:
+                return
+            known = self.joiner.known(domain_text, texts, now) if texts else None
+            if known is not None and self._query.has(known.entries):
+                waiting[known.now.bucket] = known
+            yield
+
+    async def _add(self, found: Collection[str], pace: Pace) -> None:
+        waiting: dict[str, Known] = {}
+        strays: dict[str, list[str]] = {}
+        await self._in_slices(self._join(found, waiting, strays), pace)
+        used = await self._read(waiting.values())
+        met = frozenset(found)
+        await self._in_slices(self._count(waiting, used, met), pace)
+
+    def _join(
+        self, found: Iterable[str], waiting: dict[str, Known], strays: dict[str, list[str]]
+    ) -> Generator[None, None, None]:
+        now = int(self._now())
+        for key in found:
+            yield
+            counter = self.joiner.read_key(key)
+            if counter is None:
+                continue
+            self.scanned += 1
+            bucket = counter.bucket
+            row = self.rows.get(bucket)
+            if row is not None and row.strays and key not in row.strays:
+                self._keep_stray(counter, (*row.strays, key))
+            elif row is None and bucket not in waiting:
+                known = self.joiner.known(counter.domain, counter.entries, now)
+                if known is None:
+                    self._keep_stray(counter, (key,))
+                elif self._query.has(known.entries):
+                    waiting[bucket] = known
+
+    def _count(
+        self, waiting: Mapping[str, Known], used: Mapping[str, int | None], met: Collection[str]
+    ) -> Generator[None, None, None]:
+        for known in waiting.values():
+            yield
+            first = next((key for key in known.counters if key in used), "")
+            if first in met:
+                self._keep(self.joiner.budget(known, used))
+
+    def _keep(self, budget: Budget) -> None:
+        counter = self.joiner.read_key(budget.windows[0].key)
+        assert counter is not None
+        row = Row(
+            budget.share, budget.state.urgency, budget.end, counter.domain, budget.bucket, counter.entries
+        )
+        if self._query.wants(row):
+            self.rows[budget.bucket] = row
+
+    def _keep_stray(self, counter: Counter, strays: tuple[str, ...]) -> None:
+        entries = self.joiner.stray(counter.domain, counter.entries, {}).entries
+        row = Row(0.0, 0, 0, counter.domain, counter.bucket, counter.entries, strays)
+        if self._query.has(entries) and self._query.wants(row):
+            self.rows[counter.bucket] = row
+
+    async def _read(self, some: Iterable[Known]) -> dict[str, int | None]:
+        return await self._store.read_counters([key for known in some for key in known.counters])
+
+    async def _in_slices(self, steps: Generator[None, None, None], pace: Pace) -> None:
+        """Work in slices, and note for how long."""
+        began = perf_counter()
+        for _ in steps:
+            if pace.over:
+                self.busy += perf_counter() - began
+                await pace.breathe()
+                began = perf_counter()
+        self.busy += perf_counter() - began
+
+
+def _sorted(rows: Iterable[Row], query: Query) -> Generator[None, None, list[Row]]:
+    found = []
+    for row in in_order(rows, query.order):
+        found.append(row)
+        yield
+    return found

@@ -1,0 +1,88 @@
+"""Walking through the keys of a server, and reading counters, in commands that keep Redis from nothing else.
+
+They go by the connection of the counters, so each has to be short: SCAN looks at two hundred keys, MGET reads a
+hundred counters, and either takes some tens of microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from ...ports import Walked
+from ..batch import result_of
+from ..positions import read_number
+from .errors import failure
+from .held import number
+from .wire import Wire
+
+_LOOKED_AT = 200
+"""Keys that one SCAN looks at."""
+
+READ_AT_ONCE = 100
+"""Counters that one MGET reads."""
+
+HIGHEST_CURSOR = 2**64 - 1
+
+
+async def walk(wire: Wire, begin: str, part: str, cursor: str) -> Walked:
+    """Return the keys of one step of SCAN, and the cursor of the next one. Raises StoreError or InvalidRequest."""
+    read_number(cursor, HIGHEST_CURSOR + 1)
+    pattern = f"{_glob(begin)}*{_glob(part)}*" if part else f"{_glob(begin)}*"
+    try:
+        following, found = await wire.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _LOOKED_AT)
+        keys = [key.decode("utf-8", "surrogateescape") for key in found]
+    except (RedisError, OSError) as error:
+        raise failure(error) from None
+    return Walked(keys, "" if int(following) == 0 else _text(following))
+
+
+async def read_together(wire: Wire, keys: Sequence[str]) -> dict[str, int | None]:
+    """Return those of these counters that are there; all of them are on one server. Raises what redis-py does."""
+    found: dict[str, int | None] = {}
+    for first in range(0, len(keys), READ_AT_ONCE):
+        some = keys[first : first + READ_AT_ONCE]
+        values = await wire.ask("MGET", *[key.encode("utf-8", "surrogateescape") for key in some])
+        found.update(
+            {key: number(value) for key, value in zip(some, values, strict=True) if value is not None}
+        )
+    return found
+
+
+async def read_each(wire: Wire, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the reply to a GET for each key, or the error in its place: the keys may be in several slots."""
+    found: dict[str, Any] = {}
+    for first in range(0, len(keys), READ_AT_ONCE):
+        some = keys[first : first + READ_AT_ONCE]
+        replies = await asyncio.gather(
+            *[result_of(partial(wire.call, ("GET", key.encode("utf-8", "surrogateescape")))) for key in some]
+        )
+        found.update(zip(some, replies, strict=True))
+    return found
+
+
+def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
+    """Return the counters that are there of the replies to GET; a key of another type is no number. Raises other errors."""
+    found: dict[str, int | None] = {}
+    for key, reply in replies.items():
+        if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+            found[key] = None
+        elif isinstance(reply, Exception):
+            raise reply
+        elif reply is not None:
+            found[key] = number(reply)
+    return found
+
+
+def _text(cursor: bytes | str) -> str:
+    return cursor.decode() if isinstance(cursor, bytes) else cursor
+
+
+def _glob(text: str) -> str:
+    """Return a glob that matches `text` alone."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

@@ -1,0 +1,192 @@
+"""What every store does for lists of budgets: walking through its keys, and reading counters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from ratelimit_service.core.amendments.index import Amendments
+from ratelimit_service.core.amendments.model import override
+from ratelimit_service.core.amendments.target import parse
+from ratelimit_service.core.errors import InvalidRequest
+from ratelimit_service.core.matching import keys
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import Entry, Hit
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.core.windows.blocks import span_at
+from ratelimit_service.ports import CounterStore
+from ratelimit_service.seeing.listing import Lister
+from ratelimit_service.seeing.query import Query
+from ratelimit_service.sources.yaml_text import read
+from ratelimit_service.stores.memory import MemoryStore
+
+from .conftest import NOW
+from .kinds import KINDS, stores_of
+
+RULES = """
+domain: d
+descriptors:
+  - key: user
+    rate_limits:
+      - {unit: hour, tokens_per_unit: 1000}
+      - {unit: day, tokens_per_unit: 5000}
+  - key: user
+    value: never
+    rate_limit: {unit: hour, tokens_per_unit: 10}
+  - key: second
+    rate_limit: {unit: second, requests_per_unit: 10}
+"""
+TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
+HOUR, DAY = (limit.window for limit in TREE.domains["d"].rules[0].limits)
+
+
+@dataclass
+class Walking:
+    store: CounterStore
+    prefix: str
+    amendments: Amendments
+
+    def key(self, user: bytes, window: object = HOUR, domain: str = "d", key: bytes = b"user") -> str:
+        bucket = keys.bucket(self.prefix, keys.domain_text(domain), [keys.entry_text(key, user)])
+        return f"{bucket}:{span_at(window, int(NOW)).label}"  # type: ignore[arg-type]
+
+    async def charge(self, **used: int) -> None:
+        """Charge users in the hour and the day."""
+        await self.hit({self.key(user.encode(), w): n for user, n in used.items() for w in (HOUR, DAY)})
+
+    async def hit(self, used: dict[str, int]) -> None:
+        groups = [[Hit(key, amount, ttl=3_600)] for key, amount in used.items()]
+        for first in range(0, len(groups), 500):
+            done: list[object] = []
+            self.store.hit(groups[first : first + 500], done.extend)
+            while not done:
+                await self.store.ping()
+
+    async def walked(self, begin: str, part: str = "") -> set[str]:
+        found: set[str] = set()
+        position = ""
+        while True:
+            some, position = await self.store.walk(begin, part, position)
+            found.update(some)
+            if not position:
+                return found
+
+    def lister(self) -> Lister:
+        return Lister(
+            self.store, self.amendments, lambda: TREE, self.prefix, now=lambda: NOW, first_answer=30
+        )
+
+
+@pytest.fixture(params=KINDS)
+async def walking(request: pytest.FixtureRequest) -> AsyncIterator[Walking]:
+    memory = "memory" in request.param
+    stores = [MemoryStore(lambda: NOW)] if memory else stores_of(request, request.param)
+    for store in stores:
+        await store.start()
+    yield Walking(stores[0], "{rl}:" if "prefix" in request.param else "", Amendments())
+    for store in stores:
+        await store.close()
+
+
+async def test_a_walk_returns_every_key_that_begins_so(walking: Walking) -> None:
+    """Those of other domains are not among them, and glob characters mean themselves."""
+    mine = {walking.key(f"{n}".encode()) for n in range(700)} | {walking.key(b"\xff*[a]")}
+    others = {walking.key(b"1", domain="dd"), walking.key(b"1", domain="D")}
+    await walking.hit(dict.fromkeys([*mine, *others], 1))
+    begin = f"{walking.prefix}{{d|"
+    assert mine == await walking.walked(begin)
+    assert {walking.key(b"7")} == await walking.walked(begin, "user=7}")
+    assert {walking.key(b"\xff*[a]")} == await walking.walked(begin, "=%FF%2A%5Ba")
+    assert set() == await walking.walked(begin, "user=*")
+    assert set() == await walking.walked(f"{walking.prefix}{{[d]|")
+
+
+async def test_counters_are_read_if_they_are_there(walking: Walking) -> None:
+    """Many at once, in whatever slots they are; those of seconds are in a store of their own."""
+    wanted = {walking.key(f"{n}".encode()): n + 1 for n in range(250)}
+    wanted[f"{walking.prefix}{{d|second=x}}:second:2026-11-21T01:00:00Z"] = 5
+    await walking.hit(wanted)
+    assert wanted == await walking.store.read_counters([*wanted, walking.key(b"nobody")])
+    assert {} == await walking.store.read_counters([])
+
+
+async def test_a_position_that_nobody_returned_is_refused(walking: Walking) -> None:
+    """It comes from a stranger's cursor."""
+    for position in ("x", "-1", "1e3", "²", "9" * 40, "seconds x", "127.0.0.1:1 x"):
+        with pytest.raises(InvalidRequest, match="is no position"):
+            await walking.store.walk("{d|", "", position)
+
+
+async def test_budgets_are_listed_by_what_is_used(walking: Walking) -> None:
+    """With every window, and what amends it; the page after the last one is none."""
+    await walking.charge(low=850, over=1000, ok=10, blocked=1)
+    target = parse("d", "user=blocked")
+    walking.amendments.put(override(target, 0, since=int(NOW), author="ana", reason="r"))
+    lister = walking.lister()
+    page = await lister.budgets(Query("d", key=b"user"))
+    assert not page.partial, page.partial_reason
+    shown = [(each.entries[0].value, each.state.value, each.share) for each in page.budgets]
+    assert [
+        (b"blocked", "blocked", 1.0),
+        (b"over", "over", 1.0),
+        (b"low", "low", 0.85),
+        (b"ok", "ok", 0.01),
+        (b"never", "ok", 0.0),
+    ] == shown
+    windows = [(w.name, w.used, w.effective, w.state.value) for w in page.budgets[2].windows]
+    assert [("hour", 850, 1000, "low"), ("day", 850, 5000, "ok")] == windows
+    assert "" == page.next_cursor
+    for query, expected in (
+        (Query("d", state="over"), [b"over"]),
+        (Query("d", min_used=0.8), [b"blocked", b"over", b"low"]),
+        (Query("d", key=b"user", prefix=b"o"), [b"over", b"ok"]),
+        (Query("d", value=b"low"), [b"low"]),
+        (Query("d", key=b"user", sort="name", limit=2), [b"blocked", b"low"]),
+        (Query("other"), []),
+        (Query("d", key=b"team"), []),
+    ):
+        budgets = (await lister.budgets(query)).budgets
+        assert expected == [each.entries[0].value for each in budgets], query
+    await lister.close()
+
+
+async def test_pages_follow_each_other_and_each_budget_is_on_one(walking: Walking) -> None:
+    """By a cursor, which another replica understands as well; a budget that changes in between moves no other."""
+    await walking.charge(**{f"user{n:03}": 1 + n for n in range(120)})
+    cursor, seen = "", []
+    for number in range(20):
+        page = await walking.lister().budgets(Query("d", key=b"user", limit=25), cursor)
+        seen += [each.entries[0].value for each in page.budgets]
+        await walking.hit({walking.key(b"user119"): 1 + number})
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    expected = [f"user{n:03}".encode() for n in range(119, -1, -1)]
+    assert [*expected, b"never"] == seen
+
+
+async def test_one_bucket_is_read_by_its_descriptor(walking: Walking) -> None:
+    """Also where it has counted nothing; and none where no rule limits it."""
+    await walking.charge(dba=7)
+    lister = walking.lister()
+    found = await lister.budget("d", (Entry(b"user", b"dba"),))
+    assert found is not None
+    assert [("hour", 7), ("day", 7)] == [(w.name, w.used) for w in found.windows]
+    empty = await lister.budget("d", (Entry(b"user", b"x"),))
+    assert empty is not None
+    assert [0, 0] == [w.used for w in empty.windows]
+    assert None is await lister.budget("d", (Entry(b"nobody", b"x"),))
+    assert None is await lister.budget("nowhere", (Entry(b"user", b"x"),))
+
+
+async def test_counters_that_no_rule_is_for_are_listed_without_a_limit(walking: Walking) -> None:
+    """Of rules that are gone, or of a limit in the request; other keys are left alone."""
+    key = f"{walking.prefix}{{d|gone=x}}:hour:2026-11-21T01Z"
+    marker = walking.key(b"dba") + ":warned-80"
+    await walking.hit({key: 5, marker: 1, f"{walking.prefix}{{d|no counter": 1})
+    page = await walking.lister().budgets(Query("d", sort="name"))
+    (stray,) = [each for each in page.budgets if each.rule is None]
+    assert [("hour", 5, None)] == [(w.name, w.used, w.limit) for w in stray.windows]
+    assert (Entry(b"gone", b"x"),) == stray.entries
