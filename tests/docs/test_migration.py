@@ -156,7 +156,7 @@ def test_everything_that_upstream_counts_is_in_the_table(name: str) -> None:
     assert [row for row in rows if re.search(rf"(?<![a-z_]){re.escape(name)}(?![a-z])", " ".join(row[:2]))]
 
 
-# Counts, in the middle of a month
+# Counts of running windows
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ async def test_the_script_carries_counts_over_and_back(
 ) -> None:
     """What upstream has counted is added once to what is counted here, however often it is run; exchanged, it goes back."""
     unit, seconds, form = row
-    (block,) = [block for block in section(PAGE, "## Counts, in the middle of a month") if block.info == "sh"]
+    (block,) = [block for block in section(PAGE, "## Counts of running windows") if block.info == "sh"]
     first, rest = block.text.split("\n", 1)
     assert "unit=month seconds=2592000 form=%Y-%m-%d" == first
     here = f"unit={unit} seconds={seconds} form={form}\n{rest}"
