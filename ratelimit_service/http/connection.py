@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._socket = accepted
         self._transport: asyncio.Transport | None = None
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+        self._peer = ""
         self._lost = asyncio.Event()
         self._data: asyncio.Future[None] | None = None
         """Done when data arrives; the task waits for it."""
@@ -161,6 +162,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
@@ -206,7 +209,7 @@ class Connection(asyncio.Protocol):
             return False
         self._in_hand = True
         method = head.method.decode("ascii")
-        await self._send(method, await self._answer(method, head.target))
+        await self._send(method, await self._answer(method, head))
         self._in_hand = False
         self._served = True
         try:
@@ -220,13 +223,14 @@ class Connection(asyncio.Protocol):
         self._heard_at = asyncio.get_running_loop().time() if http.trailing_data[0] else 0.0
         return True
 
-    async def _answer(self, method: str, target: bytes) -> Response:
+    async def _answer(self, method: str, head: h11.Request) -> Response:
         if method == "CONNECT":  # h11 treats every success as the start of a tunnel
             return _NO_TUNNEL
-        path = unquote(target.partition(b"?")[0].decode("latin-1"))
+        path, _, query = head.target.decode("latin-1").partition("?")
         try:
             async with aclosing(self._body()) as body:
-                return await self._handler(Request(method, path, body))
+                request = Request(method, unquote(path), body, query, head.headers, self._peer)
+                return await self._handler(request)
         except asyncio.CancelledError:  # at the stop, after the grace period
             self._last = True
             self._send_whole(method, _FAILED, _FAILED_BODY)
@@ -291,6 +295,7 @@ class Connection(asyncio.Protocol):
             headers.append(("content-length", str(length)))
         if response.allow:
             headers.append(("allow", response.allow))
+        headers += response.headers
         # A peer that waits for 100 Continue may or may not send the body after a final response.
         ending = self._last or self._http.their_state is h11.ERROR
         if ending or self._http.they_are_waiting_for_100_continue:

@@ -32,17 +32,19 @@ def debug_app(
     problems: Callable[[], Sequence[Problem]],
     counters: Counters,
     sources: Callable[[], Iterable[str]] = tuple,
+    api: Handler | None = None,
 ) -> Handler:
     """Return the handler of `/`, `/rlconfig` and `/stats`. `problems` returns the errors of the last load.
 
-    `sources` returns lines on the sources of rules other than files.
+    `sources` returns lines on the sources of rules other than files. `api` answers everything below /api/.
     """
     pages = Pages()
 
     async def index(request: Request) -> Response:
-        return text(
-            "/rlconfig: the rules in force, and what was wrong with the last load\n/stats: the counters\n"
-        )
+        lines = "/rlconfig: the rules in force, and what was wrong with the last load\n/stats: the counters\n"
+        if api is not None:
+            lines += "/api/v1/openapi.json: the description of the API\n"
+        return text(lines)
 
     async def rlconfig(request: Request) -> Response:
         return pages.lines(_config_lines(tree(), problems(), sources()))
@@ -50,7 +52,8 @@ def debug_app(
     async def stats(request: Request) -> Response:
         return pages.lines(in_order(_stat_lines(counters), str))
 
-    return routes({"/": get(index), "/rlconfig": get(rlconfig), "/stats": get(stats)})
+    pages_of_text = {"/": get(index), "/rlconfig": get(rlconfig), "/stats": get(stats)}
+    return routes(pages_of_text, {"/api/": api} if api is not None else {})
 
 
 def _config_lines(

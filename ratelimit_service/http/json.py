@@ -5,9 +5,8 @@ They are `bytes` in proto/ratelimit.proto (which says why); protobuf's JSON woul
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any, Never, Protocol
+from typing import Any, Protocol
 
 from google.protobuf import json_format
 
@@ -19,6 +18,7 @@ from ..core.text import fit
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..service import RateLimitService
 from .messages import IncompleteBody, Request, Response, text
+from .strict import strict_json
 
 LARGEST_BODY = 1_048_576
 """Bytes."""
@@ -90,14 +90,7 @@ class JsonEndpoint:
 def parse(body: bytes, bounds: RequestBounds = DEFAULT_BOUNDS) -> RateLimitRequest:
     """Return the RateLimitRequest in a JSON body. Raises InvalidRequest if it is invalid or too large."""
     _check_size(body, bounds)
-    try:
-        data = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the body is not UTF-8: byte {error.start} is wrong") from None
-    except RecursionError:
-        raise InvalidRequest("the body is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    data = strict_json(body)
     if not isinstance(data, dict):
         raise InvalidRequest('the body must be a JSON object: {"domain": ..., "descriptors": [...]}')
     domain = data.pop("domain") if isinstance(data.get("domain"), str) else ""
@@ -136,21 +129,6 @@ def _check_size(body: bytes, bounds: RequestBounds) -> None:
         f"a request may have {bounds.descriptors} descriptors (REQUEST_MAX_DESCRIPTORS) and {bounds.entries} entries "
         "(REQUEST_MAX_ENTRIES) in all, and the body has more"
     )
-
-
-def _refuse_constant(name: str) -> Never:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"an object has the name {name!r} twice")
-            seen.add(name)
-    return found
 
 
 def _descriptors(data: dict[str, Any]) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 TEXT = "text/plain; charset=utf-8"
@@ -13,11 +13,22 @@ class IncompleteBody(Exception):
 
 
 class Request(NamedTuple):
-    """A request whose head has been read. Iterating over `body` reads the rest, and raises IncompleteBody."""
+    """A request whose head has been read. Iterating over `body` reads the rest, and raises IncompleteBody.
+
+    `headers` have names in lower case. `peer` is the IP address of the client; empty where it has none.
+    """
 
     method: str
     path: str
     body: AsyncGenerator[bytes]
+    query: str = ""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    peer: str = ""
+
+    def header(self, name: bytes) -> str | None:
+        """Return the value of a header, of several with the same name all values; None where there is none."""
+        values = [value for each, value in self.headers if each == name]
+        return b", ".join(values).decode("latin-1") if values else None
 
 
 class Response(NamedTuple):
@@ -27,6 +38,8 @@ class Response(NamedTuple):
     status: int = 200
     content_type: str = TEXT
     allow: str = ""
+    headers: Sequence[tuple[str, str]] = ()
+    """Further headers: names in lower case, and values in ASCII without line ends."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]

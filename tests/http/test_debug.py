@@ -10,6 +10,7 @@ from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.http.debug import debug_app
+from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.observe.metrics import Metrics
 
 from .serving import serving
@@ -149,6 +150,18 @@ async def test_stats_shows_the_counters() -> None:
         "ratelimit_service_config_load_time_seconds: 1700000000.25",
         'ratelimit_service_total_requests{grpc_method="ShouldRateLimit"}: 3',
     } <= set(lines)
+
+
+async def test_paths_below_api_go_to_the_api() -> None:
+    """And the first page names its description."""
+
+    async def api(request: Request) -> Response:
+        return text(request.path)
+
+    async with serving(debug_app(lambda: TREE, lambda: (), Metrics(), api=api)) as client:
+        assert "/api/v1/x\n" == (await client.get("/api/v1/x")).text
+        assert 404 == (await client.get("/api")).status_code
+        assert "/api/v1/openapi.json: " in (await client.get("/")).text
 
 
 async def test_the_first_page_names_the_others() -> None:

@@ -34,6 +34,28 @@ async def test_port_0_takes_a_free_port_and_says_which() -> None:
         await port.stop(1)
 
 
+async def test_a_handler_sees_the_head_of_a_request_and_adds_headers_of_its_own() -> None:
+    """Its query as it was sent, its headers by names in lower case, its peer; values of one name are joined."""
+    seen: list[Request] = []
+
+    async def note(request: Request) -> Response:
+        seen.append(request)
+        return text("noted")._replace(headers=(("x-noted", "yes"), ("vary", "accept")))
+
+    port = HttpPort(note, "127.0.0.1", 0)
+    await port.start()
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            headers = [("Accept", "text/html"), ("X-Two", "a"), ("X-Two", "b")]
+            answer = await client.get(f"http://{port.address}/a%20b?c=%41&d", headers=headers)
+    finally:
+        await port.stop(1)
+    (request,) = seen
+    assert ("/a b", "c=%41&d", "127.0.0.1") == (request.path, request.query, request.peer)
+    assert ("text/html", "a, b", None) == tuple(map(request.header, (b"accept", b"x-two", b"x-three")))
+    assert ("yes", "accept") == (answer.headers["x-noted"], answer.headers["vary"])
+
+
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "localhost"])
 async def test_a_host_may_be_every_address_or_a_name(host: str) -> None:
     """No host at all is every address, as in upstream's `:9090`."""
