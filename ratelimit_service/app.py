@@ -54,7 +54,7 @@ from .runtime.threads import StuckError, Thread
 from .service import RateLimitService
 from .settings.table import Settings
 from .sources import files
-from .steering import make_views
+from .steering import make_api, make_views
 from .stores.layers.layer import without_early_answers
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
@@ -172,6 +172,7 @@ class App:
             lambda: self.rulebook.problems,
             self.metrics,
             self._notes,
+            make_api(self, settings),
         )
         certificates = http_certificates(settings)
         self.http = HttpPort(main, settings.host, settings.port, "HTTP", certificates, shares.http)

@@ -1,15 +1,27 @@
-"""Makes what operators see and steer the service with."""
+"""Makes what operators see and steer the service with: views, and the API of the debug port."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from .api.changes import Changes
+from .api.guard import Guard
+from .api.handler import ApiHandler
+from .api.shapes import StoreStatus
+from .api.tokens import Token, Tokens
+from .api.views import Api, Parts
 from .core.amendments.index import Amendments
+from .core.errors import StartError
 from .core.matching.tree import RuleTree
+from .http.messages import Handler
 from .ports import CounterStore
 from .seeing.listing import Lister
 from .seeing.views import Views
 from .settings.table import Settings
+
+if TYPE_CHECKING:
+    from .app import App
 
 
 def make_views(
@@ -17,3 +29,39 @@ def make_views(
 ) -> Views:
     """Return the views of a service that counts in `store` by the rules that `tree` returns."""
     return Views(Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio))
+
+
+def make_tokens(settings: Settings) -> Tokens:
+    """Return the tokens that the settings name. Raises StartError for an unusable file."""
+    admin = Token("ADMIN_TOKEN", settings.admin_token.reveal(), settings.admin_token_file)
+    read = Token("READ_TOKEN", settings.read_token.reveal(), settings.read_token_file)
+    if admin.digest is not None and admin.digest == read.digest:
+        raise StartError("READ_TOKEN is the token of ADMIN_TOKEN: whoever may read could change limits")
+    return Tokens(admin, read)
+
+
+def make_api(app: App, settings: Settings) -> Handler:
+    """Return the handler of /api/v1. Raises StartError."""
+    tokens = make_tokens(settings)
+    kind = settings.backend_type
+
+    def store() -> StoreStatus:
+        watched = app.metrics.watched
+        return {
+            "type": kind,
+            "reachable": kind not in app.health.unhealthy,
+            "circuit_open": bool(watched("ratelimit_service_store_circuit_open")),
+            "journal_hits": int(watched("ratelimit_service_store_journal_hits")),
+        }
+
+    parts = Parts(
+        app.operations,
+        Changes(app.operations, tokens.admin),
+        lambda: app.service.tree,
+        lambda: app.rulebook.problems,
+        app.health,
+        store,
+        app.grpc.TRANSPORT,
+        tokens.admin.wanted,
+    )
+    return ApiHandler(Api(parts), Guard(tokens)).answer

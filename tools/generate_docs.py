@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import indent
 
+from ratelimit_service.api import page as api_page
 from ratelimit_service.observe import catalogue_page
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
@@ -112,6 +113,7 @@ def settings_page() -> str:
 def pages() -> dict[Path, str]:
     """Return every generated file and its text."""
     return {
+        ROOT / "docs" / "api.md": api_page.markdown(),
         ROOT / "docs" / "metrics.md": catalogue_page.markdown(),
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "deploy" / "monitoring" / "prometheusrule.yaml": prometheus_rule(),

@@ -89,6 +89,10 @@ class Operations:
         """Return the amendments in force here, those of one domain or all."""
         return [one for one in self._amendments if not domain or one.target.domain == domain]
 
+    def amendment(self, name: str) -> Amendment | None:
+        """Return the amendment with an id that is in force here."""
+        return self._amendments.get(name)
+
     def make_override(self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0) -> Put:
         """Return an edit that overrides a limit; 0 blocks. Raises InvalidRequest."""
         since = int(self._now())

@@ -239,6 +239,11 @@ class Metrics:
             raise ValueError(f"{name} cannot be watched: it is shown already")
         self._watched[name] = read
 
+    def watched(self, name: str) -> float:
+        """Return the present value of a metric that is watched; 0 where it is not."""
+        read = self._watched.get(name)
+        return read() if read is not None else 0.0
+
     def show(self, gauges: Callable[[], Iterable[Sample]]) -> None:
         """Show the samples that `gauges` returns, each series once."""
         self._gauges.append(gauges)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
+from .api import API, API_SECRET, ApiSettings
 from .bounds import BOUNDS, BoundsSettings
 from .field import Context, Reader, setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
@@ -47,7 +48,7 @@ LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS = (SERVER, HTTP, TLS, METRICS, LOGGING, RULES, XDS, COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
+_GROUPS = (SERVER, HTTP, API, TLS, METRICS, LOGGING, RULES, XDS, COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -65,7 +66,7 @@ _LONGEST_SHOWN = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings):
+class Settings(ApiSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings):
     """All settings. Durations are in seconds. `load_settings` makes them."""
 
     grpc_host: Text = setting(
@@ -139,7 +140,7 @@ class Settings(TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsS
     debug_host: Text = setting(
         HTTP,
         "127.0.0.1",
-        "The address of the debug port (`/rlconfig`, `/stats`), as GRPC_HOST. envoyproxy/ratelimit: 0.0.0.0.",
+        "The address of the debug port (`/rlconfig`, `/stats`, `/api/v1`), as GRPC_HOST. envoyproxy/ratelimit: 0.0.0.0.",
     )
     debug_port: Port = setting(HTTP, "6070", "The debug port; 0 is any free one.")
     healthy_with_at_least_one_config_loaded: Bool = setting(
@@ -384,6 +385,11 @@ def _line(name: str, text: str, problem: ValueError) -> str:
 
 
 def _shown(name: str, value: str) -> str:
-    if name in SECRET or name == HEADERS or (name in MAY_HOLD_SECRET and any(char in value for char in "@?")):
+    if (
+        name in SECRET
+        or name in API_SECRET
+        or name == HEADERS
+        or (name in MAY_HOLD_SECRET and any(char in value for char in "@?"))
+    ):
         return " (not shown)"
     return f'="{printable(shorten(value, _LONGEST_SHOWN))}"'

@@ -479,6 +479,10 @@ SECRETS = [
     {"REDIS_TYPE": "SENTINEL", "REDIS_URL": "hunter2@one:1"},
     {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "redis://:hunter2@redis:99999"},
     {"REDIS_SENTINEL_AUTH": "hunter2\udcff"},
+    {"ADMIN_TOKEN": "hunter2"},
+    {"ADMIN_TOKEN": "hunter2 and more than that", "READ_TOKEN": "hunter2"},
+    {"ADMIN_TOKEN": "hunter2-0123456789", "READ_TOKEN": "hunter2-0123456789"},
+    {"ADMIN_TOKEN": "hunter2-0123456789", "ADMIN_TOKEN_FILE": "token"},
     {"REDIS_PERSECOND_AUTH": "hunter2\udcff", "REDIS_PERSECOND_SENTINEL_AUTH": "hunter2\udcff"},
 ]
 
@@ -494,7 +498,13 @@ def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
 
 def test_settings_do_not_show_secrets() -> None:
     """Not when they are printed, and not when they are dumped."""
-    settings = load_settings({"REDIS_URL": "redis://:hunter2@redis:6379", "REDIS_AUTH": "hunter3"})
+    settings = load_settings(
+        {
+            "REDIS_URL": "redis://:hunter2@redis:6379",
+            "REDIS_AUTH": "hunter3",
+            "ADMIN_TOKEN": "hunter4-0123456789",
+        }
+    )
     shown = f"{settings!r} {settings} {asdict(settings)} {settings.redis!r} {settings.redis.address}"
     assert "hunter" not in shown
 

@@ -1,0 +1,113 @@
+"""The table of endpoints: what each takes, what it returns, and what it is for."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from . import shapes
+
+PREFIX = "/api/v1"
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+
+class Endpoint(NamedTuple):
+    """One endpoint. `name` is its operation in OpenAPI and its method of handler.Api.
+
+    A GET takes the fields of `takes` as parameters, a POST takes them as a JSON object.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    name: str
+    takes: type
+    returns: type | None
+    meaning: str
+    changes: bool = False
+    """Whether it changes limits, and so needs ADMIN_TOKEN and an idempotency key."""
+    missing: bool = False
+    """Whether it answers 404 where what it is asked for is not there."""
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/openapi.json", "openapi", shapes.Nothing, None, "This description, as OpenAPI 3.1."),
+    Endpoint(
+        "GET",
+        "/status",
+        "status",
+        shapes.Nothing,
+        shapes.Status,
+        "How this replica is, and what the caller may do.",
+    ),
+    Endpoint(
+        "GET",
+        "/rules",
+        "rules",
+        shapes.PageOfRules,
+        shapes.Rules,
+        "The rules in force, and what was wrong with the last load.",
+    ),
+    Endpoint(
+        "GET",
+        "/amendments",
+        "amendments",
+        shapes.PageOfAmendments,
+        shapes.AmendmentList,
+        "Amendments in force on this replica, the latest first.",
+    ),
+    Endpoint(
+        "GET",
+        "/audit",
+        "audit",
+        shapes.PageOfAudit,
+        shapes.Audit,
+        "Who changed what, when and why, the latest first; the last 10,000 edits.",
+    ),
+    Endpoint(
+        "POST",
+        "/override",
+        "override",
+        shapes.OverrideBody,
+        shapes.Changed,
+        "Set the limit of a descriptor, a pattern or a domain; 0 blocks.",
+        changes=True,
+    ),
+    Endpoint(
+        "POST",
+        "/top-up",
+        "top_up",
+        shapes.TopUpBody,
+        shapes.Changed,
+        "Add to the limit of a descriptor, a pattern or a domain.",
+        changes=True,
+    ),
+    Endpoint(
+        "POST",
+        "/reset",
+        "reset",
+        shapes.ResetBody,
+        shapes.Changed,
+        "Set used to 0 in the windows of a descriptor that run now.",
+        changes=True,
+    ),
+    Endpoint(
+        "POST",
+        "/unblock",
+        "unblock",
+        shapes.UnblockBody,
+        shapes.Changed,
+        "Remove the override for exactly this descriptor or pattern, and this window.",
+        changes=True,
+        missing=True,
+    ),
+    Endpoint(
+        "POST",
+        "/remove",
+        "remove",
+        shapes.RemoveBody,
+        shapes.Changed,
+        "Remove an amendment by its id.",
+        changes=True,
+        missing=True,
+    ),
+)

@@ -1,0 +1,350 @@
+"""The JSON of the API: what callers send (NamedTuples) and what they get (TypedDicts).
+
+The OpenAPI description and the tables of docs/api.md are made from these (schema.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple, TypedDict
+
+from ..core.amendments.model import LONGEST_NAME, LONGEST_REASON, MOST_WINDOWS
+from ..core.amendments.target import MOST_TEXT
+from ..core.model import COUNTER_MAX
+from .schema import Doc
+
+MOST_LISTED = 500
+"""Items of one page of a list."""
+
+_LONGEST_DOMAIN = 1_024
+_LONGEST_CURSOR = 4_096
+
+_DOMAIN = Doc("The domain.", "token-budgets", shortest=1, longest=_LONGEST_DOMAIN)
+_DESCRIPTOR = Doc(
+    "The descriptor, as `key=value,key=value`; `*`, a comma and a backslash in a value are escaped by a backslash, and "
+    "`\\xFF` is the byte FF.",
+    "team=dba",
+    shortest=1,
+    longest=MOST_TEXT,
+)
+_TARGET = Doc(
+    "A descriptor, a pattern of descriptors such as `user=premium_*`, or `*` for the whole domain (docs/amendments.md).",
+    "team=dba",
+    shortest=1,
+    longest=MOST_TEXT,
+)
+_WINDOW = Doc(
+    "The only window that it is for, as in the counter's key: `hour`, `15minute`; null: every window.",
+    "hour",
+    longest=40,
+)
+_UNTIL = Doc("When it ends, in RFC 3339; null: when it is removed.", "2026-12-01T00:00:00Z", longest=40)
+_REASON = Doc(
+    "Why, for the audit; printable.", "launch of the new search", shortest=1, longest=LONGEST_REASON
+)
+_AUTHOR = Doc(
+    "Who makes the change, for the audit; printable. It is what the caller says.",
+    "ana",
+    shortest=1,
+    longest=LONGEST_NAME,
+)
+_DRY_RUN = Doc("Whether to preview the change only.", False)
+_CONFIRMATION = Doc(
+    "The confirmation of the preview: needed for a pattern and for a whole domain; elsewhere, it makes sure that the "
+    "change replaces what the preview showed.",
+    longest=400,
+)
+_CURSOR = Doc("Where the page begins: `next_cursor` of the page before.", longest=_LONGEST_CURSOR)
+_LIMIT = Doc("The most items of the page.", 50, minimum=1, maximum=MOST_LISTED)
+_NEXT = Doc("The cursor of the next page; null at the end.")
+
+# Requests.
+
+
+class Nothing(NamedTuple):
+    """No parameters."""
+
+
+class PageOfRules(NamedTuple):
+    """Which rules to list."""
+
+    domain: Annotated[str, Doc("Only those of this domain; empty: of all.", longest=_LONGEST_DOMAIN)] = ""
+    limit: Annotated[int, _LIMIT] = 50
+    cursor: Annotated[str, _CURSOR] = ""
+
+
+class PageOfAmendments(NamedTuple):
+    """Which amendments to list."""
+
+    domain: Annotated[str, Doc("Only those in this domain; empty: in all.", longest=_LONGEST_DOMAIN)] = ""
+    descriptor: Annotated[
+        str,
+        Doc(
+            "Only those that are for this descriptor or, of a pattern, exactly for this pattern. Needs `domain`.",
+            longest=MOST_TEXT,
+        ),
+    ] = ""
+    limit: Annotated[int, _LIMIT] = 50
+    cursor: Annotated[str, _CURSOR] = ""
+
+
+class PageOfAudit(NamedTuple):
+    """Which lines of the audit to list."""
+
+    limit: Annotated[int, _LIMIT] = 50
+    cursor: Annotated[str, _CURSOR] = ""
+
+
+class OverrideBody(NamedTuple):
+    """An override: the limit is `amount`, and 0 blocks."""
+
+    domain: Annotated[str, _DOMAIN]
+    descriptor: Annotated[str, _TARGET]
+    amount: Annotated[int, Doc("The limit; 0 blocks.", 20_000, minimum=0, maximum=COUNTER_MAX)]
+    reason: Annotated[str, _REASON]
+    author: Annotated[str, _AUTHOR] = "api"
+    window: Annotated[str | None, _WINDOW] = None
+    until: Annotated[str | None, _UNTIL] = None
+    dry_run: Annotated[bool, _DRY_RUN] = False
+    confirmation: Annotated[str | None, _CONFIRMATION] = None
+
+
+class TopUpBody(NamedTuple):
+    """A top-up: `amount` is added to the limit."""
+
+    domain: Annotated[str, _DOMAIN]
+    descriptor: Annotated[str, _TARGET]
+    amount: Annotated[int, Doc("What is added to the limit.", 5_000, minimum=1, maximum=COUNTER_MAX)]
+    reason: Annotated[str, _REASON]
+    author: Annotated[str, _AUTHOR] = "api"
+    window: Annotated[str | None, _WINDOW] = None
+    until: Annotated[str | None, _UNTIL] = None
+    windows: Annotated[
+        int | None,
+        Doc("For how many windows it is, the present one included.", 1, minimum=1, maximum=MOST_WINDOWS),
+    ] = None
+    dry_run: Annotated[bool, _DRY_RUN] = False
+    confirmation: Annotated[str | None, _CONFIRMATION] = None
+
+
+class ResetBody(NamedTuple):
+    """A reset: used becomes 0."""
+
+    domain: Annotated[str, _DOMAIN]
+    descriptor: Annotated[str, _TARGET]
+    reason: Annotated[str, _REASON]
+    author: Annotated[str, _AUTHOR] = "api"
+    window: Annotated[str | None, _WINDOW] = None
+    dry_run: Annotated[bool, _DRY_RUN] = False
+    confirmation: Annotated[str | None, _CONFIRMATION] = None
+
+
+class UnblockBody(NamedTuple):
+    """The removal of the override for a target, whatever its amount."""
+
+    domain: Annotated[str, _DOMAIN]
+    descriptor: Annotated[str, _TARGET]
+    reason: Annotated[str, _REASON]
+    author: Annotated[str, _AUTHOR] = "api"
+    window: Annotated[str | None, _WINDOW] = None
+    dry_run: Annotated[bool, _DRY_RUN] = False
+    confirmation: Annotated[str | None, _CONFIRMATION] = None
+
+
+class RemoveBody(NamedTuple):
+    """The removal of one amendment."""
+
+    id: Annotated[str, Doc("Its id.", "o-4a7d1ed414474e4033ac29cc", shortest=1, longest=LONGEST_NAME)]
+    reason: Annotated[str, _REASON]
+    author: Annotated[str, _AUTHOR] = "api"
+    dry_run: Annotated[bool, _DRY_RUN] = False
+    confirmation: Annotated[str | None, _CONFIRMATION] = None
+
+
+ChangeBody = OverrideBody | TopUpBody | ResetBody | UnblockBody | RemoveBody
+
+# Answers.
+
+
+class StoreStatus(TypedDict):
+    """The store of the counters."""
+
+    type: Annotated[Literal["memory", "redis"], Doc("Where counters are kept.")]
+    reachable: Annotated[bool, Doc("Whether the last health check reached it.", True)]
+    circuit_open: Annotated[bool, Doc("Whether calls are answered without it (docs/reliability.md).", False)]
+    journal_hits: Annotated[int, Doc("Hits that wait in memory until it is back.", 0)]
+
+
+class RulesStatus(TypedDict):
+    """The rules in force."""
+
+    generation: Annotated[int | None, Doc("Grows with each set of rules, over all replicas.", 3)]
+    hash: Annotated[str | None, Doc("The same on replicas with the same rules.", "5c1f0a6be2d94c07")]
+    loaded_at: Annotated[str | None, Doc("When they came into force.", format="date-time")]
+    domains: Annotated[int, Doc("How many domains they have.", 2)]
+    rules: Annotated[int, Doc("How many rules they have.", 14)]
+    problems: Annotated[
+        int, Doc("How many problems the last load had; with any, earlier rules are in force.", 0)
+    ]
+
+
+class AmendmentsStatus(TypedDict):
+    """The amendments in force here."""
+
+    version: Annotated[int, Doc("Their version in the store.", 12)]
+    count: Annotated[int, Doc("How many there are.", 4)]
+    age_seconds: Annotated[float, Doc("How long ago they were those of the store.", 0.2)]
+    unreadable: Annotated[int, Doc("How many only a later version of the service knows.", 0)]
+
+
+class Status(TypedDict):
+    """How this replica is, and what the caller may do."""
+
+    version: Annotated[str, Doc("The version of the service.", "0.1.0")]
+    transport: Annotated[str, Doc("The gRPC server.", "native")]
+    replica: Annotated[str | None, Doc("The id of this replica in /replicas.")]
+    hostname: Annotated[str, Doc("The name of its host.", "ratelimit-0")]
+    now: Annotated[str, Doc("The time here.", "2026-11-28T10:00:00Z", format="date-time")]
+    started_at: Annotated[str, Doc("When the process started.", format="date-time")]
+    healthy: Annotated[bool, Doc("Whether it is ready for calls.", True)]
+    unhealthy: Annotated[list[str], Doc("What it waits for.")]
+    you: Annotated[
+        Literal["local", "read", "admin"], Doc("The caller: on loopback without a token, or by its token.")
+    ]
+    writes: Annotated[bool, Doc("Whether limits can be changed: ADMIN_TOKEN is set.", True)]
+    store: StoreStatus
+    rules: RulesStatus
+    amendments: AmendmentsStatus
+
+
+class RuleLimit(TypedDict):
+    """One limit of a rule."""
+
+    window: Annotated[str, Doc("Its window, as in the counter's key.", "hour")]
+    limit: Annotated[int, Doc("Its amount.", 5_000)]
+    name: Annotated[str | None, Doc("Its name.")]
+    time_zone: Annotated[str | None, Doc("The time zone of its calendar; null: none.", "Europe/Berlin")]
+
+
+class Rule(TypedDict):
+    """A rule in force."""
+
+    rule: Annotated[str, Doc("Its path, as in metrics and /rlconfig.", "token-budgets.team_dba")]
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    name: Annotated[str | None, Doc("Its name.")]
+    kind: Annotated[Literal["budget", "requests"], Doc("Tokens, or requests.")]
+    limits: list[RuleLimit]
+    shadow: Annotated[bool, Doc("Whether it refuses nothing.", False)]
+    quota: Annotated[bool, Doc("Whether it refuses only together with the other quotas.", False)]
+    unlimited: Annotated[bool, Doc("Whether it has no limit.", False)]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
+
+
+class DomainInForce(TypedDict):
+    """A domain in force."""
+
+    domain: Annotated[str, Doc("Its name.", "token-budgets")]
+    rules: Annotated[int, Doc("How many rules it has.", 7)]
+    limits_as_data: Annotated[int, Doc("How many limits as data it has.", 0)]
+    unmatched: Annotated[Literal["allow", "deny"], Doc("What becomes of a descriptor without a rule.")]
+    required_keys: Annotated[list[str], Doc("Keys that a request needs.")]
+
+
+class RuleProblem(TypedDict):
+    """What was wrong with the last load."""
+
+    file: Annotated[str, Doc("The file.", "limits.yaml")]
+    line: Annotated[int | None, Doc("The line.", 3)]
+    path: Annotated[str | None, Doc("The place in it.", "descriptors[0].rate_limit.unit")]
+    problem: Annotated[str, Doc("What is wrong, and what would be right.")]
+
+
+class Rules(TypedDict):
+    """The rules in force, and what was wrong with the last load."""
+
+    generation: Annotated[int | None, Doc("Grows with each set of rules, over all replicas.", 3)]
+    hash: Annotated[str | None, Doc("The same on replicas with the same rules.", "5c1f0a6be2d94c07")]
+    loaded_at: Annotated[str | None, Doc("When they came into force.", format="date-time")]
+    domains: Annotated[list[DomainInForce], Doc("The first thousand domains.")]
+    problems: Annotated[list[RuleProblem], Doc("The first hundred problems of the last load.")]
+    rules: Annotated[list[Rule], Doc("A page of the rules, in the order of the files.")]
+    next_cursor: Annotated[str | None, _NEXT]
+
+
+class Amendment(TypedDict):
+    """A change of limits that is in force."""
+
+    id: Annotated[str, Doc("Its id.", "o-4a7d1ed414474e4033ac29cc")]
+    kind: Annotated[Literal["override", "top_up"], Doc("How it changes limits.")]
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[str, Doc("What it is for: a descriptor, a pattern, or `*`.", "team=dba")]
+    amount: Annotated[int, Doc("The limit, or what is added to it.", 20_000)]
+    window: Annotated[str | None, Doc("The only window that it is for; null: every window.", "hour")]
+    until: Annotated[str | None, Doc("When it ends; null: when it is removed.", format="date-time")]
+    windows: Annotated[int | None, Doc("For how many windows a top-up is.", 1)]
+    since: Annotated[str, Doc("When it was made.", "2026-11-28T10:00:00Z", format="date-time")]
+    author: Annotated[str, Doc("Who made it.", "ana")]
+    reason: Annotated[str, Doc("Why.", "launch of the new search")]
+    blocks: Annotated[bool, Doc("Whether it lets nothing through.", False)]
+
+
+class AmendmentList(TypedDict):
+    """Amendments, the latest first."""
+
+    amendments: list[Amendment]
+    version: Annotated[int, Doc("The version of the store that is in force here.", 12)]
+    next_cursor: Annotated[str | None, _NEXT]
+
+
+class CounterHeld(TypedDict):
+    """A counter that was set to 0."""
+
+    counter: Annotated[str, Doc("Its key.", "{token-budgets|team=dba}:hour:2026-11-28T10Z")]
+    used: Annotated[int | None, Doc("What it held; null: no number.", 4_211)]
+
+
+class Edit(TypedDict):
+    """What became of one edit."""
+
+    action: Annotated[Literal["put", "remove", "reset"], Doc("What was done.")]
+    id: Annotated[str | None, Doc("The amendment's id; null: a reset.")]
+    domain: Annotated[str | None, Doc("Its domain; null: there was no such amendment.", "token-budgets")]
+    descriptor: Annotated[str | None, Doc("What it is for.", "team=dba")]
+    window: Annotated[str | None, Doc("The only window that it is for; null: every window.", "hour")]
+    before: Annotated[Amendment | None, Doc("What it replaced or removed.")]
+    after: Annotated[Amendment | None, Doc("What is in force since.")]
+    counters: Annotated[list[CounterHeld], Doc("Of a reset: the counters that were set to 0.")]
+
+
+class AuditLine(Edit):
+    """One edit of the past."""
+
+    version: Annotated[int, Doc("The version of the amendments with it.", 12)]
+    at: Annotated[str, Doc("When.", "2026-11-28T10:00:00Z", format="date-time")]
+    author: Annotated[str, Doc("Who.", "ana")]
+    reason: Annotated[str, Doc("Why.", "launch of the new search")]
+    key: Annotated[str, Doc("The idempotency key of the change.", "7f6f3c7e0b9e4b0e")]
+
+
+class Audit(TypedDict):
+    """The audit, the latest line first; a change of several edits is on one page."""
+
+    lines: list[AuditLine]
+    next_cursor: Annotated[str | None, _NEXT]
+
+
+class Changed(TypedDict):
+    """What a change did, or would do."""
+
+    dry_run: Annotated[bool, Doc("Whether nothing was changed.", False)]
+    replayed: Annotated[
+        bool,
+        Doc("Whether the change had been made before, with its idempotency key; `edits` are of then.", False),
+    ]
+    version: Annotated[int, Doc("The version of the amendments with it.", 13)]
+    key: Annotated[str | None, Doc("Its idempotency key; null: a dry run without one.")]
+    edits: list[Edit]
+    exceptions: Annotated[list[Amendment], Doc("Overrides that it does not reach, because they come first.")]
+    confirmation: Annotated[
+        str | None, Doc("Of a dry run: what the same request carries to make the change.")
+    ]
+    confirm_by: Annotated[str | None, Doc("When the confirmation expires.", format="date-time")]

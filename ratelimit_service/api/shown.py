@@ -1,0 +1,143 @@
+"""The nouns of the service as the JSON of the API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from ..core import model
+from ..core.amendments import model as amendments
+from ..core.errors import InvalidRequest, Problem
+from ..core.matching.tree import Domain
+from ..core.text import printable, show
+from ..core.windows.blocks import name as window_name
+from . import shapes
+from .tokens import Role
+
+
+def moment(seconds: float) -> str:
+    """Return a second since 1970 in RFC 3339."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment_or_null(seconds: float) -> str | None:
+    """Return a second since 1970 in RFC 3339; None for 0."""
+    return moment(seconds) if seconds else None
+
+
+def second_of(text: str) -> int:
+    """Return the second since 1970 of a moment in RFC 3339, later than 1970. Raises InvalidRequest."""
+    wrong = InvalidRequest(f"{text!r} is not a moment in RFC 3339: give one such as 2026-12-01T00:00:00Z")
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is None or "T" not in text.upper():
+            raise wrong
+        return int(found.timestamp())
+    except (ValueError, OverflowError):
+        raise wrong from None
+
+
+def amendment(one: amendments.Amendment) -> shapes.Amendment:
+    """Return an amendment."""
+    return {
+        "id": one.id,
+        "kind": one.kind.value,
+        "domain": one.target.domain,
+        "descriptor": one.target.text,
+        "amount": one.amount,
+        "window": one.window or None,
+        "until": moment_or_null(one.until),
+        "windows": one.windows or None,
+        "since": moment(one.since),
+        "author": one.author,
+        "reason": one.reason,
+        "blocks": one.blocks,
+    }
+
+
+def edit(edited: amendments.Edited) -> shapes.Edit:
+    """Return what became of an edit."""
+    if edited.reset is not None:
+        target, window, counters = edited.reset
+        return {
+            "action": "reset",
+            "id": None,
+            "domain": target.domain,
+            "descriptor": target.text,
+            "window": window or None,
+            "before": None,
+            "after": None,
+            "counters": [{"counter": key, "used": used} for key, used in counters],
+        }
+    one = edited.after or edited.before
+    return {
+        "action": "put" if edited.after is not None else "remove",
+        "id": edited.id,
+        "domain": one.target.domain if one else None,
+        "descriptor": one.target.text if one else None,
+        "window": (one.window or None) if one else None,
+        "before": amendment(edited.before) if edited.before else None,
+        "after": amendment(edited.after) if edited.after else None,
+        "counters": [],
+    }
+
+
+def audit_line(line: amendments.AuditLine) -> shapes.AuditLine:
+    """Return a line of the audit."""
+    return {
+        **edit(line.edited),
+        "version": line.version,
+        "at": moment(line.at),
+        "author": line.author,
+        "reason": line.reason,
+        "key": line.key,
+    }
+
+
+def rule(one: model.Rule) -> shapes.Rule:
+    """Return a rule in force."""
+    return {
+        "rule": printable(str(one.path)),
+        "domain": one.path.domain,
+        "name": printable(one.name) or None,
+        "kind": "budget" if one.budget else "requests",
+        "limits": [
+            {
+                "window": window_name(limit.window),
+                "limit": limit.amount,
+                "name": printable(limit.name) or None,
+                "time_zone": limit.window.calendar.zone if limit.window.calendar else None,
+            }
+            for limit in one.limits
+        ],
+        "shadow": one.shadow,
+        "quota": one.quota,
+        "unlimited": one.unlimited,
+        "source": printable(one.source) or None,
+    }
+
+
+def domain(one: Domain) -> shapes.DomainInForce:
+    """Return a domain in force."""
+    return {
+        "domain": one.name,
+        "rules": len(one.rules),
+        "limits_as_data": len(one.limits) if one.limits is not None else 0,
+        "unmatched": "deny" if one.deny_unmatched else "allow",
+        "required_keys": [show(key) for key in one.required_keys],
+    }
+
+
+def rule_problem(one: Problem) -> shapes.RuleProblem:
+    """Return a problem of the last load."""
+    return {
+        "file": printable(one.file),
+        "line": one.line or None,
+        "path": printable(one.path) or None,
+        "problem": printable(one.message),
+    }
+
+
+def role(one: Role) -> Literal["local", "read", "admin"]:
+    """Return who a caller is."""
+    return "admin" if one is Role.ADMIN else "read" if one is Role.READ else "local"

@@ -1,0 +1,134 @@
+"""Tokens of callers: from the settings, or from files that are read again when they change."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import time
+from pathlib import Path
+
+import structlog
+
+from ..core.errors import StartError
+from ..ports import Clock
+from ..runtime.threads import StuckError, Thread
+from ..settings.api import LONGEST, SHORTEST, usable_token
+
+_LOOKED_EVERY = 1.0
+"""Seconds between two looks at a file."""
+
+_ANSWERS_WITHIN = 2.0
+"""Seconds within which a file system answers."""
+
+_MOST_BYTES = 4_096
+"""Bytes of a file that are read: more is no token."""
+
+
+class Role(enum.IntEnum):
+    """What a caller may do; a higher one may do all that a lower one may."""
+
+    LOCAL = 0
+    """On loopback without a token: read."""
+    READ = 1
+    ADMIN = 2
+    """Read, and change limits."""
+
+
+class Token:
+    """One token. `digest` is None while there is none: then no caller has it.
+
+    A file that is gone, empty or unusable lets no caller in; one that does not answer leaves the token as it was.
+    """
+
+    def __init__(self, setting: str, given: str = "", file: str = "", clock: Clock = time.monotonic) -> None:
+        self._setting = setting
+        self._clock = clock
+        self._file = Path(file) if file else None
+        self._seen: tuple[int, ...] | None = None
+        self._looked = clock()
+        self._files = Thread(f"looking for changes of {setting}_FILE")
+        self._log = structlog.get_logger("ratelimit_service.api")
+        self.digest = _digest(given.encode()) if given else None
+        if self._file is not None:
+            problem = self._read()
+            if problem:
+                raise StartError(f"{setting}_FILE cannot be used: {problem}")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the settings name this token."""
+        return self.digest is not None or self._file is not None
+
+    async def look(self) -> None:
+        """Read the file again if it has changed."""
+        if self._file is None or self._clock() < self._looked + _LOOKED_EVERY:
+            return
+        self._looked = self._clock()
+        try:
+            problem = await self._files.do(self._read, _ANSWERS_WITHIN)
+        except StuckError as error:
+            self._log.error("a file does not answer: the token before stays valid", error=str(error))
+            return
+        if problem:
+            self._log.error(
+                "a token cannot be read: no caller has it", setting=f"{self._setting}_FILE", error=problem
+            )
+
+    def _read(self) -> str:
+        """Take over what is in the file, and return what is wrong with it, once for each state of the file."""
+        assert self._file is not None
+        try:
+            found = self._file.stat()
+            seen: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            if seen == self._seen:
+                return ""
+            with self._file.open("rb") as file:
+                text = file.read(_MOST_BYTES).decode("latin-1").strip("\r\n")
+        except OSError as error:
+            seen, text, problem = (), "", f"{self._file} cannot be read: {error.strerror or error}"
+        else:
+            problem = (
+                ""
+                if usable_token(text)
+                else (
+                    f"{self._file} does not have {SHORTEST} to {LONGEST} printable ASCII characters without spaces"
+                )
+            )
+        before, self._seen = self._seen, seen
+        if problem and before == seen:
+            return ""
+        self.digest = None if problem else _digest(text.encode())
+        if before is not None and not problem:
+            self._log.info("a token was read again", setting=f"{self._setting}_FILE")
+        return problem
+
+
+class Tokens:
+    """The tokens of both roles."""
+
+    def __init__(self, admin: Token, read: Token) -> None:
+        self.admin = admin
+        self.read = read
+
+    async def look(self) -> None:
+        """Read files that have changed again."""
+        await self.admin.look()
+        await self.read.look()
+
+    def role_of(self, token: str) -> Role | None:
+        """Return the role of a caller with this token, in a time that says nothing about the tokens; None for a wrong one."""
+        digest = _digest(token.encode("latin-1", "replace"))
+        admin, read = _same(digest, self.admin.digest), _same(digest, self.read.digest)
+        return Role.ADMIN if admin else Role.READ if read else None
+
+
+_NO_TOKEN = bytes(32)
+
+
+def _same(digest: bytes, wanted: bytes | None) -> bool:
+    return hmac.compare_digest(digest, wanted or _NO_TOKEN) and wanted is not None
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()

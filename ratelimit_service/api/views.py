@@ -1,0 +1,177 @@
+"""What each endpoint does: a method for each line of endpoints.py."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from heapq import nsmallest
+from importlib.metadata import version
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..amending.operations import MOST_AUDITED, Operations
+from ..core.amendments.model import Amendment
+from ..core.amendments.target import Target, parse
+from ..core.errors import InvalidRequest, Problem
+from ..core.matching.tree import RuleTree
+from ..core.model import Entry, Rule
+from ..ports import Clock
+from ..runtime.health import Health
+from . import shapes, shown
+from .changes import Changes
+from .openapi import description
+from .tokens import Role
+
+MOST_DOMAINS = 1_000
+MOST_PROBLEMS = 100
+
+
+class Parts(NamedTuple):
+    """What the API shows and changes. The functions return what is there now."""
+
+    operations: Operations
+    changes: Changes
+    tree: Callable[[], RuleTree | None]
+    problems: Callable[[], Sequence[Problem]]
+    health: Health
+    store: Callable[[], shapes.StoreStatus]
+    transport: str
+    writes: bool
+    now: Clock = time.time
+
+
+class Api:
+    """The endpoints."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started_at = parts.now()
+        self.override = parts.changes.override
+        self.top_up = parts.changes.top_up
+        self.reset = parts.changes.reset
+        self.unblock = parts.changes.unblock
+        self.remove = parts.changes.remove
+
+    async def openapi(self, query: shapes.Nothing, role: Role) -> dict[str, Any]:
+        """Return the description of the API."""
+        return description()
+
+    async def status(self, query: shapes.Nothing, role: Role) -> shapes.Status:
+        """Return how this replica is."""
+        parts = self._parts
+        tree = parts.tree()
+        in_step = parts.operations.in_step
+        return {
+            "version": version("ratelimit-service"),
+            "transport": parts.transport,
+            "replica": None,
+            "hostname": socket.gethostname(),
+            "now": shown.moment(parts.now()),
+            "started_at": shown.moment(self._started_at),
+            "healthy": parts.health.healthy,
+            "unhealthy": parts.health.unhealthy,
+            "you": shown.role(role),
+            "writes": parts.writes,
+            "store": parts.store(),
+            "rules": {
+                "generation": None,
+                "hash": None,
+                "loaded_at": None,
+                "domains": len(tree.domains) if tree else 0,
+                "rules": len(tree.rules) if tree else 0,
+                "problems": len(parts.problems()),
+            },
+            "amendments": {
+                "version": in_step.version,
+                "count": in_step.amendments,
+                "age_seconds": round(in_step.age, 3),
+                "unreadable": in_step.unreadable,
+            },
+        }
+
+    async def rules(self, query: shapes.PageOfRules, role: Role) -> shapes.Rules:
+        """Return a page of the rules in force."""
+        tree = self._parts.tree()
+        rules: Sequence[Rule] = ()
+        if tree is not None and not query.domain:
+            rules = tree.rules
+        elif tree is not None and query.domain in tree.domains:
+            rules = tree.domains[query.domain].rules
+        begin = _number(query.cursor)
+        end = begin + query.limit
+        problems = self._parts.problems()
+        return {
+            "generation": None,
+            "hash": None,
+            "loaded_at": None,
+            "domains": [
+                shown.domain(each) for each in islice(tree.domains.values() if tree else (), MOST_DOMAINS)
+            ],
+            "problems": [shown.rule_problem(each) for each in problems[:MOST_PROBLEMS]],
+            "rules": [shown.rule(rule) for rule in rules[begin:end]],
+            "next_cursor": str(end) if end < len(rules) else None,
+        }
+
+    async def amendments(self, query: shapes.PageOfAmendments, role: Role) -> shapes.AmendmentList:
+        """Return a page of the amendments in force here."""
+        target = parse(query.domain, query.descriptor) if query.descriptor else None
+        all_of_them = self._parts.operations.all()
+        version_here = self._parts.operations.in_step.version
+        after = _place(query.cursor)
+
+        def find() -> list[Amendment]:
+            found = (one for one in all_of_them if _is_for(one, query.domain, target) and _order(one) > after)
+            return nsmallest(query.limit + 1, found, key=_order)
+
+        found = await asyncio.to_thread(find)
+        page = found[: query.limit]
+        return {
+            "amendments": [shown.amendment(one) for one in page],
+            "version": version_here,
+            "next_cursor": f"{page[-1].since}.{page[-1].id}" if len(found) > len(page) else None,
+        }
+
+    async def audit(self, query: shapes.PageOfAudit, role: Role) -> shapes.Audit:
+        """Return a page of the audit."""
+        lines = await self._parts.operations.audit(_number(query.cursor), min(query.limit, MOST_AUDITED))
+        last = lines[-1].version if lines else 0
+        return {
+            "lines": [shown.audit_line(line) for line in lines],
+            "next_cursor": str(last) if len(lines) >= query.limit and last > 1 else None,
+        }
+
+
+def _is_for(one: Amendment, domain: str, target: Target | None) -> bool:
+    if domain and one.target.domain != domain:
+        return False
+    if target is None or one.target == target:
+        return True
+    return target.exact and one.target.matches(_entries_of(target))
+
+
+def _entries_of(target: Target) -> tuple[Entry, ...]:
+    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+
+
+def _order(one: Amendment) -> tuple[int, str]:
+    """The latest first."""
+    return (-one.since, one.id)
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    """Return the place after which a page of amendments begins. Raises InvalidRequest."""
+    if not cursor:
+        return (-(2**63), "")
+    since, _, name = cursor.partition(".")
+    return (-_number(since), name)
+
+
+def _number(cursor: str) -> int:
+    """Return the number in a cursor; 0 for an empty one. Raises InvalidRequest."""
+    if not cursor:
+        return 0
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 15):
+        raise InvalidRequest("the cursor is not one of this list: begin again without one")
+    return int(cursor)

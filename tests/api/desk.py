@@ -1,0 +1,137 @@
+"""The API of a replica that counts in memory, on a real port, with a clock that tests set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from ratelimit_service.amending.following import Follower
+from ratelimit_service.amending.operations import Operations
+from ratelimit_service.api.changes import Changes
+from ratelimit_service.api.guard import Guard
+from ratelimit_service.api.handler import ApiHandler
+from ratelimit_service.api.tokens import Token, Tokens
+from ratelimit_service.api.views import Api, Parts
+from ratelimit_service.core.errors import Problem
+from ratelimit_service.http.server import HttpPort
+from ratelimit_service.runtime.health import Health
+from tests.limiter import Limiter, decision_text, descriptor
+
+RULES = """
+domain: d
+descriptors:
+  - key: team
+    rate_limits: [{unit: hour, tokens_per_unit: 100}, {unit: day, tokens_per_unit: 1000}]
+  - {key: user, shadow_mode: true, rate_limit: {name: users, unit: minute, requests_per_unit: 5}}
+  - {key: free, rate_limit: {unlimited: true}}
+"""
+
+ADMIN, READ = "admin-0123456789", "read-0123456789a"
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header with a token."""
+    return {"authorization": f"Bearer {token}"}
+
+
+class Desk:
+    """What is behind the API, and a client of it. `seconds` is its monotonic clock."""
+
+    def __init__(self, admin: str = ADMIN, read: str = READ, limiter: Limiter | None = None) -> None:
+        self.limiter = limiter or Limiter(RULES)
+        self.seconds = 0.0
+        self.problems: list[Problem] = []
+        store, amendments = self.limiter.store, self.limiter.amendments
+        self.follower = Follower(
+            store.amendments, amendments, [self.limiter.service], now=lambda: self.limiter.now
+        )
+        self.operations = Operations(
+            store,
+            amendments,
+            self.follower,
+            lambda: self.limiter.service.tree,
+            now=lambda: self.limiter.now,
+        )
+        tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))
+        self.health = Health()
+        parts = Parts(
+            self.operations,
+            Changes(self.operations, tokens.admin, lambda: self.limiter.now),
+            lambda: self.limiter.service.tree,
+            lambda: self.problems,
+            self.health,
+            lambda: {"type": "memory", "reachable": True, "circuit_open": False, "journal_hits": 0},
+            "native",
+            bool(admin),
+            lambda: self.limiter.now,
+        )
+        self.guard = Guard(tokens, lambda: self.seconds)
+        self.handler = ApiHandler(Api(parts), self.guard)
+        self.client = httpx.AsyncClient(trust_env=False)
+        self.keys = 0
+
+    def ask(self, text: str = "team=dba", hits: int = 0) -> str:
+        """Return the answer to a gateway."""
+        return decision_text(self.limiter.ask(descriptor(text, hits)))
+
+    async def get(self, path: str, status: int = 200, /, **parameters: Any) -> dict[str, Any]:
+        """Return the answer to a GET on loopback."""
+        return _body(await self.client.get(path, params=parameters), status)
+
+    async def change(
+        self, path: str, status: int = 200, /, *, key: Any = None, **body: Any
+    ) -> dict[str, Any]:
+        """Return the answer to a change, by default with a key of its own."""
+        self.keys += 1
+        headers = {
+            **bearer(ADMIN),
+            "content-type": "application/json",
+            "idempotency-key": key or f"key-{self.keys}",
+        }
+        fields = {"domain": "d", "descriptor": "team=dba", "reason": "launch", "author": "ana", **body}
+        given = {name: value for name, value in fields.items() if value is not ...}
+        return _body(await self.client.post(path, content=json.dumps(given), headers=headers), status)
+
+    async def confirmed(self, path: str, /, **body: Any) -> dict[str, Any]:
+        """Return the answer to a change that is previewed first."""
+        preview = await self.change(path, **body, dry_run=True)
+        return await self.change(path, **body, confirmation=preview["confirmation"])
+
+
+def _body(response: httpx.Response, status: int) -> dict[str, Any]:
+    body: dict[str, Any] = response.json()
+    assert (status, "problem+json" if status >= 400 else "json") == (
+        response.status_code,
+        response.headers["content-type"].removeprefix("application/"),
+    ), body
+    return body
+
+
+def edits_of(answer: Mapping[str, Any]) -> list[tuple[str, str, int | None, int | None]]:
+    """Return of each edit what was done, for what, and the amounts before and after."""
+    return [
+        (
+            edit["action"],
+            edit["descriptor"],
+            edit["before"] and edit["before"]["amount"],
+            edit["after"] and edit["after"]["amount"],
+        )
+        for edit in answer["edits"]
+    ]
+
+
+@asynccontextmanager
+async def open_desk(desk: Desk) -> AsyncIterator[Desk]:
+    """Serve the API of a desk."""
+    port = HttpPort(desk.handler.answer, "127.0.0.1", 0)
+    await port.start()
+    try:
+        async with desk.client:
+            desk.client.base_url = f"http://{port.address}/api/v1"
+            yield desk
+    finally:
+        await port.stop(1)
