@@ -46,7 +46,9 @@ def make_api(app: App, settings: Settings) -> Handler:
     kind = settings.backend_type
 
     def store() -> StoreStatus:
-        watched = app.metrics.watched
+        def watched(name: str) -> float:
+            return app.metrics.watched.get(name, float)()
+
         return {
             "type": kind,
             "reachable": kind not in app.health.unhealthy,

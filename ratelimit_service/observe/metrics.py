@@ -129,7 +129,7 @@ class Metrics:
         self._verdicts: dict[str, tuple[list[int], list[int]]] = {}
         self._shadowed = 0
         self._loads = Loads()
-        self._watched: dict[str, Callable[[], float]] = {}
+        self.watched: dict[str, Callable[[], float]] = {}
         self._gauges: list[Callable[[], Iterable[Sample]]] = []
         self._process = Process()
 
@@ -237,12 +237,7 @@ class Metrics:
         info = BY_NAME[name]
         if info.labels or info.kind is Kind.HISTOGRAM or name in [sample.name for sample in self.counters()]:
             raise ValueError(f"{name} cannot be watched: it is shown already")
-        self._watched[name] = read
-
-    def watched(self, name: str) -> float:
-        """Return the present value of a metric that is watched; 0 where it is not."""
-        read = self._watched.get(name)
-        return read() if read is not None else 0.0
+        self.watched[name] = read
 
     def show(self, gauges: Callable[[], Iterable[Sample]]) -> None:
         """Show the samples that `gauges` returns, each series once."""
@@ -375,7 +370,7 @@ class Metrics:
         yield Sample("ratelimit_service_global_shadow_mode", {}, self._shadowed)
         yield from self._loads.samples()
         yield Sample("ratelimit_service_build_info", {"version": self._version}, 1)
-        for name, read in self._watched.items():
+        for name, read in self.watched.items():
             yield Sample(name, {}, float(read()))
         for gauges in self._gauges:
             yield from gauges()
