@@ -31,7 +31,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport for SECONDS=60, und
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus base sdks helm kinds control-plane ## Run all tests. Installs redis-server; with Go, builds helm, gateway types and a control plane once (three minutes).
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus browser base sdks helm kinds control-plane ## Run all tests. Installs redis-server; with Go, builds helm, gateway types and a control plane once (three minutes).
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -120,12 +120,15 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus h2load base sdks helm kinds control-plane
+.PHONY: redis prometheus browser h2load base sdks helm kinds control-plane
 redis:
 	@sh tools/need_redis.sh
 
 prometheus:
 	@sh tools/need_prometheus.sh
+
+browser:
+	@sh tools/need_browser.sh
 
 h2load:
 	@sh tools/need_h2load.sh

@@ -14,6 +14,7 @@ from ..core.windows.calendars import WEEKDAYS
 from .messages import Handler, Request, Response, text
 from .pages import Pages
 from .routes import get, routes
+from .static import BELOW, VARY, Page, wants_html
 
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
 """The limit that upstream shows for an unlimited rule."""
@@ -36,15 +37,19 @@ def debug_app(
 ) -> Handler:
     """Return the handler of `/`, `/rlconfig` and `/stats`. `problems` returns the errors of the last load.
 
-    `sources` returns lines on the sources of rules other than files. `api` answers everything below /api/.
+    `sources` returns lines on the sources of rules other than files. `api` answers everything below /api/. With it, `/` is
+    a page for browsers, and a list for other clients.
     """
     pages = Pages()
+    page = Page()
 
     async def index(request: Request) -> Response:
+        if api is not None and wants_html(request):
+            return await page.document(request)
         lines = "/rlconfig: the rules in force, and what was wrong with the last load\n/stats: the counters\n"
         if api is not None:
             lines += "/api/v1/openapi.json: the description of the API\n"
-        return text(lines)
+        return text(lines)._replace(headers=VARY)
 
     async def rlconfig(request: Request) -> Response:
         return pages.lines(_config_lines(tree(), problems(), sources()))
@@ -53,7 +58,7 @@ def debug_app(
         return pages.lines(in_order(_stat_lines(counters), str))
 
     pages_of_text = {"/": get(index), "/rlconfig": get(rlconfig), "/stats": get(stats)}
-    return routes(pages_of_text, {"/api/": api} if api is not None else {})
+    return routes(pages_of_text, {"/api/": api, BELOW: get(page.file)} if api is not None else {})
 
 
 def _config_lines(

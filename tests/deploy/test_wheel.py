@@ -159,6 +159,14 @@ def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
     assert wanted == done.stdout.strip()
 
 
+def test_the_page_for_browsers_is_in_the_wheel(wheel: Path) -> None:
+    """Every file of it, and what is recorded of the files of others."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    page = REPOSITORY / "ratelimit_service" / "http" / "page"
+    assert {str(path.relative_to(REPOSITORY)) for path in page.rglob("*") if path.is_file()} <= names
+
+
 def test_the_source_has_what_a_build_takes_and_no_binaries(dist: Path) -> None:
     """The wheel was built from it."""
     (source,) = dist.glob("*.tar.gz")

@@ -1,0 +1,48 @@
+// Amounts over time as bars in SVG, with what they say in words and as a table.
+
+import { html, useState } from "./vendor/standalone.module.js";
+import { amount, moment } from "./format.js";
+
+const WIDTH = 640;
+const HEIGHT = 140;
+const LEFT = 64;
+const BOTTOM = 18;
+
+// `points` are { at: milliseconds, value }, the oldest first; each is for the `step` seconds from `at` on.
+export function Chart({ points, step, label }) {
+  const [asTable, setAsTable] = useState(false);
+  if (points.length === 0) return null;
+  const highest = niceCeiling(Math.max(1, ...points.map(({ value }) => Number(value))));
+  const from = points[0].at;
+  const to = Math.max(points.at(-1).at + step * 1000, from + 1);
+  const x = (at) => LEFT + ((WIDTH - LEFT) * (at - from)) / (to - from);
+  const height = (value) => ((HEIGHT - BOTTOM) * Number(value)) / highest;
+  const sum = points.reduce((all, { value }) => all + BigInt(value), 0n);
+  const most = points.reduce((best, point) => (point.value > best.value ? point : best), points[0]);
+  const words =
+    `${label} from ${moment(from, { seconds: true })} to ${moment(to, { seconds: true })}: ${amount(sum)} in all, ` +
+    `at most ${amount(most.value)} in ${step} s, at ${moment(most.at, { seconds: true })}`;
+  const bar = Math.max(1, x(from + step * 1000) - x(from) - 1);
+  return html`<figure class="chart">
+    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${words} preserveAspectRatio="none">
+      ${[0, 0.5, 1].map((part) => {
+        const y = HEIGHT - BOTTOM - height(part * highest);
+        return html`<g key=${part}><line class="grid" x1=${LEFT} x2=${WIDTH} y1=${y} y2=${y} /></g>`;
+      })}
+      ${points.map(({ at, value }) => value > 0 && html`<rect key=${at} class="value" x=${x(at)} width=${bar} y=${HEIGHT - BOTTOM - height(value)} height=${height(value)} />`)}
+    </svg>
+    <div class="scale" aria-hidden="true"><span>${amount(highest)}</span><span>${amount(highest / 2)}</span><span>0</span></div>
+    <div class="span" aria-hidden="true"><span>${moment(from, { seconds: true })}</span><span>${moment(to, { seconds: true })}</span></div>
+    <figcaption>${words}. <button type="button" class="plain" aria-expanded=${asTable} onClick=${() => setAsTable(!asTable)}>${asTable ? "Hide the table" : "As a table"}</button></figcaption>
+    ${asTable && html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
+      <thead><tr><th scope="col">From</th><th scope="col" class="number">${label}</th></tr></thead>
+      <tbody>${points.filter(({ value }) => value > 0).map(({ at, value }) => html`<tr key=${at}><td>${moment(at, { seconds: true })}</td><td class="number">${amount(value)}</td></tr>`)}</tbody>
+    </table></div>`}
+  </figure>`;
+}
+
+// 1, 2 or 5 times a power of ten.
+function niceCeiling(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return Math.max(2, [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value));
+}

@@ -1,0 +1,136 @@
+// The budgets that a search finds, read in parts as far as somebody has scrolled; the parts in sight are kept up to date.
+
+import { useEffect, useRef, useState } from "./vendor/standalone.module.js";
+import { call, poll, query } from "./api.js";
+
+// The first part is read every two seconds by every page, so it is small.
+const FIRST = 50;
+const FURTHER = 200;
+const EVERY = 2_000;
+const AHEAD = 30;
+const MOST_AT_ONCE = 3;
+
+const NOTHING = { items: [], data: null, error: null, at: 0, more: false };
+
+class Listing {
+  constructor(parameters, changed) {
+    this.parameters = parameters;
+    this.changed = changed;
+    this.parts = [];
+    this.sight = [0, 0];
+    this.error = null;
+    this.at = 0;
+    this.reading = null;
+  }
+
+  async read(cursor, signal) {
+    const limit = cursor ? FURTHER : FIRST;
+    return call(`budgets${query({ ...this.parameters, limit, cursor })}`, { signal });
+  }
+
+  // Read what is in sight again, and the first part, which says what the whole is like.
+  async again(signal) {
+    const wanted = [0, ...this.inSight().filter((place) => place > 0)].slice(0, MOST_AT_ONCE);
+    for (const place of wanted) {
+      const part = this.parts[place];
+      let data;
+      try {
+        data = await this.read(part?.cursor ?? "", signal);
+      } catch (error) {
+        // The store may have forgotten a cursor. What stands before it is as good as ever.
+        if (place === 0 || ![400, 404, 410].includes(error.status)) throw error;
+        this.parts.length = place;
+        this.parts[place - 1].data.next_cursor = null;
+        break;
+      }
+      this.parts[place] = { cursor: part?.cursor ?? "", data };
+      if (data.next_cursor === null) this.parts.length = place + 1;
+      else if (this.parts[place + 1]) this.parts[place + 1].cursor = data.next_cursor;
+    }
+    this.error = null;
+    this.at = Date.now();
+    this.tell();
+    await this.ahead(signal);
+  }
+
+  inSight() {
+    const places = [];
+    let start = 0;
+    this.parts.forEach((part, place) => {
+      const end = start + part.data.budgets.length;
+      if (start <= this.sight[1] && end > this.sight[0]) places.push(place);
+      start = end;
+    });
+    return places;
+  }
+
+  // Read on where the end of what there is comes into sight.
+  async ahead(signal) {
+    if (this.reading) return this.reading;
+    this.reading = (async () => {
+      while (this.next !== null && this.sight[1] + AHEAD >= this.count && !signal.aborted) {
+        const cursor = this.next;
+        const data = await this.read(cursor, signal);
+        if (cursor !== this.next) continue;
+        this.parts.push({ cursor, data });
+        this.tell();
+        if (data.budgets.length === 0) break;
+      }
+    })();
+    try {
+      await this.reading;
+    } finally {
+      this.reading = null;
+    }
+  }
+
+  get next() {
+    return this.parts.at(-1)?.data.next_cursor ?? null;
+  }
+
+  get count() {
+    return this.parts.reduce((sum, part) => sum + part.data.budgets.length, 0);
+  }
+
+  failed(error) {
+    this.error = error;
+    this.tell();
+  }
+
+  // A bucket that has moved from one part to another meanwhile may be in both: the first place counts.
+  tell() {
+    const items = new Map();
+    for (const part of this.parts) {
+      for (const budget of part.data.budgets) {
+        if (!items.has(budget.bucket)) items.set(budget.bucket, budget);
+      }
+    }
+    const data = this.parts[0]?.data ?? null;
+    this.changed({ items: [...items.values()], data, error: this.error, at: this.at, more: this.next !== null });
+  }
+}
+
+// Returns the listing, and what to call when other items are in sight.
+export function useListing(parameters) {
+  const name = JSON.stringify(parameters);
+  const [state, set] = useState({ name, ...NOTHING });
+  const listing = useRef(null);
+  useEffect(() => {
+    set({ name, ...NOTHING });
+    const stop = new AbortController();
+    const mine = new Listing(parameters, (next) => stop.signal.aborted || set({ name, ...next }));
+    listing.current = { mine, signal: stop.signal };
+    const end = poll((signal) => mine.again(signal), EVERY, (error) => mine.failed(error));
+    return () => {
+      stop.abort();
+      end();
+    };
+  }, [name]);
+  const seen = (first, last) => {
+    const { mine, signal } = listing.current ?? {};
+    if (!mine) return;
+    mine.sight = [first, last];
+    if (mine.parts.length) mine.ahead(signal).catch((error) => signal.aborted || mine.failed(error));
+  };
+  return [state.name === name ? state : { name, ...NOTHING }, seen];
+}

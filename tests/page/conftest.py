@@ -1,0 +1,70 @@
+"""A real browser for the tests of the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from .stand_in import StandIn
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+EXPECTED = ("Failed to load resource",)
+"""How the browser reports an answer that is an error: several tests want one."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, the same one for all tests."""
+    executable = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("chromium not found: on Debian, `make test` installs it as root")
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield started
+        started.close()
+
+
+class Opened(list[str]):
+    """What scripts have complained about in a page; a test may look at it, and the fixture does at the end."""
+
+    def listen(self, page: Page) -> None:
+        """Note the errors of a page."""
+        page.on("pageerror", lambda error: self.append(str(error)))
+        page.on("console", self._note)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(EXPECTED):
+            self.append(message.text)
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser without a past; the test fails if a script of it fails, or wants what the policy forbids."""
+    opened = Opened()
+    context = browser.new_context(
+        locale="en-GB", timezone_id="Europe/Berlin", viewport={"width": 1200, "height": 900}
+    )
+    context.set_default_timeout(10_000)
+    context.on("page", opened.listen)
+    yield context
+    context.close()
+    assert [] == opened
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """An empty page of it."""
+    return context.new_page()
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    """An API that answers what the test wants."""
+    with StandIn() as server:
+        yield server

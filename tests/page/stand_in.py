@@ -1,0 +1,368 @@
+"""The page over an API that answers what a test wants: names of strangers, ten thousand buckets, errors.
+
+What it answers has the shape of the schemas of /api/v1; test_scenes.py has the page over the service itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs
+
+from ratelimit_service.http.messages import Request, Response
+from ratelimit_service.http.routes import routes
+from ratelimit_service.http.server import HttpPort
+from ratelimit_service.http.static import BELOW, Page
+
+Json = dict[str, Any]
+
+TOKEN = "a token of an admin"
+
+
+def moment(seconds: float = 0) -> str:
+    """RFC 3339, so many seconds from now."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def window(used: int | None, limit: int | None, *, effective: int | None = None, name: str = "hour") -> Json:
+    """A Window."""
+    effective = limit if effective is None else effective
+    share = None if effective is None or used is None else used / effective if effective else 1.0
+    return {
+        "window": name,
+        "used": used,
+        "limit": limit,
+        "effective_limit": effective,
+        "held": 0,
+        "remaining": None if effective is None or used is None else max(0, effective - used),
+        "share": share,
+        "starts_at": moment(-1_800),
+        "resets_at": moment(1_800),
+        "burn_per_second": 1.25,
+        "runs_out_at": moment(600) if share is not None and 0.8 <= share < 1 else None,
+        "counter": f"counter:{name}",
+        "state": "blocked"
+        if effective == 0
+        else "ok"
+        if share is None or share < 0.8
+        else "over"
+        if share >= 1
+        else "low",
+    }
+
+
+def budget(value: str, *windows: Json, key: str = "team", domain: str = "token-budgets", **more: Any) -> Json:
+    """A Budget of the descriptor `key=value`."""
+    held = [{**each, "counter": f"{{{domain}|{key}={value}}}:{each['window']}"} for each in windows]
+    order = ("ok", "low", "over", "blocked")
+    return {
+        "domain": domain,
+        "descriptor": f"{key}={value}",
+        "entries": [[key, value]],
+        "bucket": f"{{{domain}|{key}={value}}}",
+        "rule": f"{domain}.{key}",
+        "name": None,
+        "kind": "budget",
+        "share": max((each["share"] or 0 for each in windows), default=None),
+        "state": max((each["state"] for each in windows), key=order.index, default="ok"),
+        "shadow": False,
+        "windows": held,
+        "amendments": [],
+        **more,
+    }
+
+
+def refusal(number: int, value: str, **more: Any) -> Json:
+    """A Refusal."""
+    return {
+        "id": number,
+        "at": moment(-number),
+        "domain": "token-budgets",
+        "descriptor": f"team={value}",
+        "entries": [["team", value]],
+        "rule": "token-budgets.team",
+        "reason": "over_limit",
+        "message": None,
+        "window": "hour",
+        "limit": 5_000,
+        "used": 5_774,
+        "hits": 0,
+        "shadow": False,
+        **more,
+    }
+
+
+class Refused(Exception):
+    """An answer with a problem."""
+
+    def __init__(self, status: int, title: str, detail: str = "") -> None:
+        super().__init__(title)
+        self.status = status
+        self.problem = {
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "errors": [],
+        }
+
+
+class StandIn:
+    """The page, and an API over `budgets` and the other attributes, on a free port."""
+
+    def __init__(self) -> None:
+        self.budgets: list[Json] = []
+        self.refusals: list[Json] = []
+        self.amendments: list[Json] = []
+        self.audit: list[Json] = []
+        self.problems: list[Json] = []
+        self.domains: list[str] = ["token-budgets"]
+        self.status: Json = {}
+        self.partial: str | None = None
+        self.broken: Refused | None = None
+        """What every call of the API but /status is answered with."""
+        self.wants_token = False
+        self.calls: Counter[str] = Counter()
+        self.bodies: list[tuple[str, Json, str | None]] = []
+        """The path, the body and the idempotency key of each change."""
+        self._loop = asyncio.new_event_loop()
+        self._page = Page()
+        self._port = HttpPort(self._handler(), "127.0.0.1", 0)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._port.start(), self._loop).result(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._port.stop(0), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{self._port.address}/"
+
+    def _handler(self) -> Callable[[Request], Any]:
+        return routes({"/": self._page.document}, {BELOW: self._page.file, "/api/v1/": self._api})
+
+    async def _api(self, request: Request) -> Response:
+        name = request.path.removeprefix("/api/v1/")
+        self.calls[name] += 1
+        body = b"".join([chunk async for chunk in request.body])
+        query = {key: values[-1] for key, values in parse_qs(request.query).items()}
+        try:
+            answer = self._answer(name, request, query, json.loads(body) if body else {})
+        except Refused as refused:
+            text = json.dumps(refused.problem).encode()
+            return Response(text, refused.status, "application/problem+json")
+        return Response(json.dumps(answer).encode(), content_type="application/json")
+
+    def _answer(self, name: str, request: Request, query: dict[str, str], body: Json) -> Json:
+        given = request.header(b"authorization")
+        if (given or self.wants_token) and given != f"Bearer {TOKEN}":
+            raise Refused(401, "Unauthorized", "the token is not one of this service")
+        you = "admin" if given else "local"
+        if name == "status":
+            return self._status(you)
+        if self.broken is not None:
+            raise self.broken
+        if name in ("override", "top-up", "reset", "unblock", "remove"):
+            return self._change(name, request, body)
+        answers: dict[str, Callable[[], Json]] = {
+            "budgets": lambda: self._listing(query),
+            "bucket": lambda: self._bucket(body),
+            "rules": self._rules,
+            "replicas": self._replicas,
+            "refusals": lambda: self._refusals(int(query.get("since", 0))),
+            "amendments": lambda: {"amendments": self.amendments, "version": 12, "next_cursor": None},
+            "audit": lambda: {"lines": self.audit, "next_cursor": None},
+            "series": lambda: {**body, "step_seconds": 5, "points": []},
+            "explain": lambda: self._explanation(body),
+        }
+        if name not in answers:
+            raise Refused(404, "Not Found")
+        return answers[name]()
+
+    def _status(self, you: str) -> Json:
+        status: Json = {
+            "version": "0.1.0",
+            "transport": "native",
+            "now": moment(),
+            "started_at": moment(-3_600),
+            "replica": "replica-1",
+            "hostname": "ratelimit-0",
+            "healthy": True,
+            "unhealthy": [],
+            "you": you,
+            "writes": True,
+            "store": {"type": "redis", "reachable": True, "circuit_open": False, "journal_hits": 0},
+            "rules": {
+                "generation": 3,
+                "hash": "5c1f0a6be2d94c07",
+                "loaded_at": moment(-3_600),
+                "domains": len(self.domains),
+                "rules": 1,
+                "problems": len(self.problems),
+            },
+            "amendments": {"version": 12, "count": len(self.amendments), "age_seconds": 0.2, "unreadable": 0},
+        }
+        return status | self.status
+
+    def _listing(self, query: dict[str, str]) -> Json:
+        found = [
+            each
+            for each in self.budgets
+            if query.get("domain", each["domain"]) == each["domain"]
+            and query.get("state", each["state"]) == each["state"]
+            and any(
+                query.get("key", key) == key and value.startswith(query.get("prefix", ""))
+                for key, value in each["entries"]
+            )
+        ]
+        if query.get("sort") == "-used":
+            order = ("blocked", "over", "low", "ok")
+            found.sort(key=lambda each: (order.index(each["state"]), -(each["share"] or 0)))
+        start, limit = int(query.get("cursor", 0)), int(query.get("limit", 50))
+        end = start + limit
+        return {
+            "budgets": found[start:end],
+            "next_cursor": str(end) if end < len(found) else None,
+            "partial": self.partial is not None,
+            "partial_reason": self.partial,
+            "scanned": len(found),
+            "total": None if self.partial else len(found),
+            "domains": self.domains,
+        }
+
+    def _bucket(self, body: Json) -> Json:
+        for each in self.budgets:
+            if (each["domain"], each["descriptor"]) == (body["domain"], body["descriptor"]):
+                return each
+        raise Refused(404, "Not Found", "no rule limits it")
+
+    def _rules(self) -> Json:
+        rule = {
+            "rule": "token-budgets.team",
+            "domain": "token-budgets",
+            "name": None,
+            "kind": "budget",
+            "limits": [{"window": "hour", "limit": 5_000, "name": None, "time_zone": None}],
+            "shadow": False,
+            "quota": False,
+            "unlimited": False,
+            "source": None,
+        }
+        return {
+            "generation": 3,
+            "hash": "5c1f0a6be2d94c07",
+            "loaded_at": moment(-3_600),
+            "domains": [
+                {
+                    "domain": name,
+                    "rules": 1,
+                    "limits_as_data": 0,
+                    "unmatched": "deny",
+                    "required_keys": ["team"],
+                }
+                for name in self.domains
+            ],
+            "problems": self.problems,
+            "rules": [rule] if self.domains else [],
+            "next_cursor": None,
+        }
+
+    def _replicas(self) -> Json:
+        replica = {
+            "id": "replica-1",
+            "this": True,
+            "version": "0.1.0",
+            "generation": 3,
+            "hash": "5c1f0a6be2d94c07",
+            "loaded_at": moment(-3_600),
+            "amendments_version": 12,
+            "behind_seconds": 0.0,
+            "seen_at": moment(),
+        }
+        other = {**replica, "id": "replica-2", "this": False, "behind_seconds": 42.0}
+        return {"replicas": [replica, other], "in_step": False}
+
+    def _refusals(self, since: int) -> Json:
+        fresh = [each for each in self.refusals if each["id"] > since]
+        fresh.sort(key=lambda each: -each["id"])
+        return {"refusals": fresh, "last": max([since, *[each["id"] for each in fresh]]), "lost": 0}
+
+    def _explanation(self, body: Json) -> Json:
+        return {
+            "domain": body["domain"],
+            "descriptor": body["descriptor"],
+            "entries": [body["descriptor"].split("=", 1)],
+            "verdict": "over_limit",
+            "rule": "token-budgets.team",
+            "code": "OVER_LIMIT",
+            "reason": "5774 of 5000 tokens of this hour are used",
+            "considered": [
+                {"rule": "token-budgets.team", "wins": True, "reason": "its key is that of the descriptor"},
+                {"rule": "token-budgets.user", "wins": False, "reason": "the descriptor has no entry user"},
+            ],
+            "budget": None,
+            "limit": {"window": "hour", "limit": 5_000, "remaining": 0, "resets_at": moment(1_800)},
+            "message": "Try again in 30 minutes.",
+            "possible": [{"rule": "token-budgets.team.model", "missing": ["model"], "reason": ""}],
+        }
+
+    def _change(self, name: str, request: Request, body: Json) -> Json:
+        self.bodies.append((name, body, request.header(b"idempotency-key")))
+        bulk = "*" in body.get("descriptor", "")
+        if bulk and not body.get("dry_run") and body.get("confirmation") != "yes":
+            raise Refused(422, "Confirmation needed", "send the confirmation of the preview")
+        put = {
+            "id": "o-1",
+            "kind": "top_up" if name == "top-up" else "override",
+            "domain": body.get("domain"),
+            "descriptor": body.get("descriptor"),
+            "amount": body.get("amount"),
+            "window": body.get("window"),
+            "until": body.get("until"),
+            "windows": body.get("windows"),
+            "since": moment(),
+            "author": body.get("author", "api"),
+            "reason": body["reason"],
+            "blocks": body.get("amount") == 0,
+        }
+        edit: Json = {
+            "action": "reset" if name == "reset" else "remove" if name in ("unblock", "remove") else "put",
+            "id": "o-1",
+            "domain": body.get("domain"),
+            "descriptor": body.get("descriptor"),
+            "window": body.get("window"),
+            "before": None,
+            "after": put if name in ("override", "top-up") else None,
+            "counters": [],
+        }
+        if edit["after"] and not body.get("dry_run"):
+            self.amendments.append(put)
+        return {
+            "dry_run": bool(body.get("dry_run")),
+            "replayed": False,
+            "version": 13,
+            "key": request.header(b"idempotency-key"),
+            "edits": [edit],
+            "budgets": [{"before": each, "after": each} for each in self.budgets[:1]],
+            "affected": len(self.budgets) if bulk else None,
+            "affected_partial": False,
+            "exceptions": [],
+            "confirmation": "yes" if body.get("dry_run") else None,
+            "confirm_by": None,
+        }

@@ -1,0 +1,520 @@
+"""The page in a real browser, over answers that the tests choose."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from testing.waiting import wait_for
+
+from .stand_in import TOKEN, Refused, StandIn, budget, moment, refusal, window
+
+HOSTILE = {
+    "markup": ("<img src=x onerror=alert(1)>", "team=<img src=x onerror=alert(1)>"),
+    "script": ("<script>alert(2)</script>", "team=<script>alert(2)</script>"),
+    "attributes": ('" onmouseover="alert(1)" \'', 'team=" onmouseover="alert(1)" \''),
+    "entities": ("&lt;b&gt;&#0;", "team=&lt;b&gt;&#0;"),
+    "template": ("${alert(1)}`</template>", "team=${alert(1)}`</template>"),
+    "scheme": ("javascript:alert(1)", "team=javascript:alert(1)"),
+    "bidi": ("\u202egnp.exe\u2066", "team=\\u202egnp.exe\\u2066"),
+    "hebrew": ("עברית", "team=עברית"),
+    "control": ("a\x00\x1b[31m\r\nb", "team=a\\x00\\x1b[31m\\x0d\\x0ab"),
+    "no-utf-8": ("a\udcffb\udc80", "team=a\\xffb\\x80"),
+    "invisible": ("a\u200b\u00ad\ufeffb", "team=a\\u200b\\xad\\ufeffb"),
+    "spaces": ("a\u00a0\u2003b", "team=a\\xa0\\u2003b"),
+    "stacked": ("z" + "\u0301" * 300, None),
+    "long": ("x" * 8_192, "team=" + "x" * 40 + "… (8,192 characters)"),
+    "empty": ("", "team="),
+    "prototype": ("__proto__", "team=__proto__"),
+}
+"""Values that callers may send, and what is shown of them."""
+
+VIEWS = {
+    "budgets": "#/budgets",
+    "bucket": "#/bucket?domain=token-budgets&descriptor=team%3Ddba",
+    "refusals": "#/refusals",
+    "explain": "#/explain?domain=token-budgets&descriptor=team%3Ddba",
+    "changes": "#/changes",
+    "service": "#/service",
+    "change": "#/change?domain=token-budgets",
+}
+
+
+def rows(page: Page) -> list[str]:
+    """The names of the buckets in the list, from the top."""
+    return page.locator(".virtual .budget h3").all_inner_texts()
+
+
+def look_again(page: Page) -> None:
+    """Let the page ask at once for what it would ask for in some seconds."""
+    page.evaluate("window.dispatchEvent(new Event('refresh'))")
+
+
+def open_with_token(page: Page, url: str, token: str = TOKEN) -> None:
+    """Open the page, and give it a token as a person does."""
+    page.goto(url)
+    page.get_by_role("button", name="Token …").click()
+    page.get_by_role("textbox", name="Token", exact=True).fill(token)
+    page.get_by_role("button", name="Use it").click()
+
+
+@pytest.fixture
+def everything(stand_in: StandIn) -> StandIn:
+    """Something to see in each view."""
+    stand_in.budgets = [
+        budget("fine", window(10, 5_000)),
+        budget("dba", window(5_774, 5_000), window(9_000, 50_000, name="day")),
+        budget("support", window(17_000, 20_000), name="support-hour"),
+        budget("stopped", window(10, 5_000, effective=0)),
+        budget("more", window(6_200, 5_000, effective=7_000)),
+        *[budget(value, window(1, 10)) for value, _ in HOSTILE.values()],
+    ]
+    stand_in.refusals = [refusal(number, value) for number, (value, _) in enumerate(HOSTILE.values(), 1)]
+    amended = {
+        "id": "t-1",
+        "kind": "top_up",
+        "domain": "token-budgets",
+        "descriptor": "team=dba",
+        "amount": 2_000,
+        "window": None,
+        "until": None,
+        "windows": 1,
+        "since": moment(-60),
+        "author": "ana",
+        "reason": "launch",
+        "blocks": False,
+    }
+    stand_in.amendments = [amended]
+    stand_in.budgets[1]["amendments"] = [amended]
+    edit = {"action": "put", "id": "t-1", "domain": "token-budgets", "descriptor": "team=dba", "window": None}
+    stand_in.audit = [
+        {
+            **edit,
+            "before": None,
+            "after": amended,
+            "counters": [],
+            "version": 12,
+            "at": moment(-60),
+            "author": "ana",
+            "reason": "launch",
+            "key": "k",
+        }
+    ]
+    stand_in.problems = [
+        {"file": "a.yaml", "line": 3, "path": "descriptors[0]", "problem": "'fortnight' is no unit"}
+    ]
+    return stand_in
+
+
+def test_what_needs_attention_comes_first(page: Page, everything: StandIn) -> None:
+    """Blocked, over, low, and then the rest; each state in words."""
+    page.goto(everything.url)
+    expect(page.locator(".virtual h2").first).to_have_text("Blocked")
+    assert ["team=stopped", "team=dba", "team=more", "team=support"] == rows(page)[:4]
+    assert ["Blocked", "Over the limit", "Running low", "Running low"] == page.locator(
+        ".virtual .state"
+    ).all_inner_texts()[:4]
+    dba = page.locator(".virtual .budget.over")
+    assert "5,774 of 5,000 (115%)" in dba.inner_text().replace("\u202f", "").replace("\u00a0", "").replace(
+        " %", "%"
+    )
+    assert re.search(r"resets in (29 min|30 min)", dba.inner_text())
+    low = page.locator(".virtual .budget.low").first.inner_text()
+    assert "the rule has 5,000" in low and re.search(r"runs out at \d\d:\d\d", low)
+    expect(page.get_by_text("'fortnight' is no unit")).to_be_visible()
+
+
+def test_hostile_names_are_shown_as_text(page: Page, everything: StandIn) -> None:
+    """No value becomes markup, reorders its line, or is wider than the page."""
+    page.goto(f"{everything.url}#/budgets?state=ok")
+    shown = {text for _, text in HOSTILE.values() if text is not None}
+    expect(page.locator(".virtual .budget")).to_have_count(len(HOSTILE) + 1)
+    assert shown <= set(rows(page))
+    assert [0, 0] == [page.locator(f"main {tag}").count() for tag in ("img", "script")]
+    assert [] == page.evaluate(
+        "Array.from(document.querySelectorAll('*')).filter((each) => each.onmouseover)"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.goto(f"{everything.url}#/refusals")
+    expect(page.locator("tbody tr")).to_have_count(len(HOSTILE))
+    assert [0, 0] == [page.locator(f"main {tag}").count() for tag in ("img", "script")]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("value", ["markup", "bidi", "no-utf-8", "long"])
+def test_the_address_of_a_hostile_bucket_leads_back_to_it(
+    page: Page, everything: StandIn, value: str
+) -> None:
+    """The link of the list, and the same address in another tab."""
+    text = HOSTILE[value][0]
+    wanted = next(each for each in everything.budgets if each["entries"][0][1] == text)
+    wanted["descriptor"] = (
+        f"team={text}".encode("utf-8", "backslashreplace").decode() if value == "no-utf-8" else f"team={text}"
+    )
+    page.goto(f"{everything.url}#/budgets?state=ok")
+    page.locator(
+        f".virtual h3 a >> nth={[each['entries'][0][1] for each in everything.budgets if each['state'] == 'ok'].index(text)}"
+    ).click()
+    expect(page.locator(".card.budget")).to_be_visible()
+    page.reload()
+    expect(page.locator(".card.budget")).to_be_visible()
+    assert page.locator("h1").inner_text().startswith("team=")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, stand_in: StandIn) -> None:
+    """JSON numbers that JavaScript would round, and what is typed."""
+    stand_in.budgets = [budget("large", window(9_007_199_254_740_993, 9_223_372_036_854_775_807))]
+    open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Dlarge")
+    card = page.locator(".card.budget")
+    expect(card).to_contain_text("9,007,199,254,740,993 of 9,223,372,036,854,775,807")
+    page.get_by_label("Tokens or requests to add").fill("9_007_199_254_740_993")
+    page.get_by_label("Reason").fill("a test")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("region", name="Preview")).to_contain_text("+9,007,199,254,740,993")
+    assert 9_007_199_254_740_993 == stand_in.bodies[-1][1]["amount"]
+
+
+@pytest.mark.parametrize("typed", ["1.5", "1,5", "-1", "0x10", "1e3", "", "12,34", "99999999999999999999"])
+def test_what_is_no_whole_number_is_not_sent(page: Page, everything: StandIn, typed: str) -> None:
+    """1.5 is not 15."""
+    open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
+    page.get_by_label("Tokens or requests to add").fill(typed)
+    page.get_by_label("Reason").fill("a test")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("alert").filter(has_text="the amount is a whole number")).to_be_visible()
+    assert [] == everything.bodies
+
+
+def test_ten_thousand_buckets_scroll(page: Page, stand_in: StandIn) -> None:
+    """To the last one; only what is in sight is in the document, and the focus is kept."""
+    stand_in.budgets = [budget(f"team-{number:05}", window(number % 100, 1_000)) for number in range(10_000)]
+    page.goto(f"{stand_in.url}#/budgets?sort=name")
+    expect(page.get_by_text("10,000 budgets")).to_be_visible()
+    page.locator(".virtual h3 a").first.focus()
+    most = 0
+    frames = page.evaluate(
+        """async () => {
+            const seen = { most: 0, frames: 0, scripts: 0 };
+            while (true) {
+                const before = performance.now();
+                window.scrollBy(0, 4000);
+                window.dispatchEvent(new Event("scroll"));
+                await new Promise(requestAnimationFrame);
+                seen.frames += 1;
+                seen.most = Math.max(seen.most, document.querySelectorAll(".virtual-item").length);
+                const last = Array.from(document.querySelectorAll(".virtual-item")).at(-1);
+                if (last && last.getAttribute("aria-posinset") === "10000") return seen;
+                if (window.scrollY + innerHeight >= document.documentElement.scrollHeight - 5) await new Promise((done) => setTimeout(done, 5));
+            }
+        }"""
+    )
+    most = frames["most"]
+    assert most < 60
+    expect(page.get_by_text("team-09999")).to_be_visible()
+    assert "team=team-00000" == page.evaluate("document.activeElement.innerText")
+
+
+def test_a_search_is_in_the_address(page: Page, everything: StandIn) -> None:
+    """It is asked of the service, and the address leads to the same view."""
+    page.goto(everything.url)
+    page.get_by_label("Value begins with").fill("sup")
+    expect(page.locator(".virtual .budget")).to_have_count(1)
+    page.get_by_label("State").select_option("Running low")
+    expect(page).to_have_url(f"{everything.url}#/budgets?prefix=sup&state=low")
+    page.reload()
+    expect(page.locator(".virtual .budget")).to_have_count(1)
+    assert ["team=support"] == rows(page)
+    expect(page.get_by_label("Value begins with")).to_have_value("sup")
+    page.get_by_label("State").select_option("Blocked")
+    expect(page.get_by_text("No budget is like that.")).to_be_visible()
+
+
+def test_an_empty_installation_explains_itself(page: Page, stand_in: StandIn) -> None:
+    """First without rules, then without requests."""
+    stand_in.domains = []
+    page.goto(stand_in.url)
+    expect(page.get_by_role("heading", name="No rules are loaded yet")).to_be_visible()
+    expect(page.get_by_text("CONFIG_PATH")).to_be_visible()
+    stand_in.domains = ["token-budgets"]
+    page.reload()
+    expect(page.get_by_role("heading", name="Nothing is counted yet")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("Rules are in force for token-budgets")
+
+
+def test_a_partial_listing_says_so(page: Page, everything: StandIn) -> None:
+    """With the reason, as text."""
+    everything.partial = "looked at 20000 of about 1000000 keys <b>"
+    page.goto(everything.url)
+    expect(page.get_by_text("This is only a part. looked at 20000 of about 1000000 keys <b>")).to_be_visible()
+
+
+def test_a_dead_service_leaves_what_was_shown(page: Page, everything: StandIn) -> None:
+    """Marked as old, and live again when it is back."""
+    page.goto(everything.url)
+    expect(page.locator(".virtual .budget.over")).to_be_visible()
+    everything.broken = Refused(503, "The store does not answer", "it has not answered for 3 s")
+    look_again(page)
+    alert = page.get_by_role("alert").filter(has_text="it has not answered for 3 s")
+    expect(alert).to_contain_text("What is shown is from")
+    expect(page.locator(".virtual .budget.over")).to_be_visible()
+    everything.broken = None
+    look_again(page)
+    expect(alert).to_have_count(0)
+    page.context.set_offline(True)
+    look_again(page)
+    expect(page.get_by_role("alert").filter(has_text="The service does not answer").first).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_role("alert").filter(has_text="The service does not answer")).to_have_count(0)
+
+
+def test_a_store_that_does_not_answer_is_said_in_every_view(page: Page, everything: StandIn) -> None:
+    """Above it."""
+    everything.status = {
+        "store": {"type": "redis", "reachable": False, "circuit_open": True, "journal_hits": 12}
+    }
+    for view in VIEWS.values():
+        page.goto(f"{everything.url}{view}")
+        expect(page.get_by_role("alert").filter(has_text="The store does not answer.").first).to_be_visible()
+    page.goto(f"{everything.url}{VIEWS['service']}")
+    expect(page.locator("dl")).to_contain_text("Does not answer")
+    expect(page.locator("dl")).to_contain_text("12 hits")
+
+
+def test_a_wrong_token_is_refused_and_can_be_forgotten(page: Page, everything: StandIn) -> None:
+    """Nothing else is lost; the token is in this tab only."""
+    open_with_token(page, everything.url, "wrong")
+    expect(page.get_by_role("alert").filter(has_text="The token is not valid")).to_be_visible()
+    assert "wrong" == page.evaluate("sessionStorage.getItem('ratelimit-service token')")
+    assert [0, ""] == page.evaluate("[localStorage.length, document.cookie]")
+    page.get_by_role("button", name="Token …").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.get_by_role("alert").filter(has_text="token")).to_have_count(0)
+    expect(page.locator(".virtual .budget.over")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('ratelimit-service token')") is None
+
+
+def test_an_address_that_wants_a_token_says_so(page: Page, everything: StandIn) -> None:
+    """And shows everything once it has one."""
+    everything.wants_token = True
+    page.goto(everything.url)
+    expect(page.get_by_role("alert").filter(has_text="A token is needed")).to_be_visible()
+    open_with_token(page, everything.url)
+    expect(page.locator(".virtual .budget.over")).to_be_visible()
+
+
+def test_nobody_changes_anything_without_the_admin_token(page: Page, everything: StandIn) -> None:
+    """The page says which one it wants, or that the service has none."""
+    page.goto(f"{everything.url}{VIEWS['bucket']}")
+    expect(page.get_by_text("Changes need the admin token")).to_be_visible()
+    assert 0 == page.get_by_role("button", name="Preview").count()
+    everything.status = {"writes": False}
+    page.reload()
+    expect(page.get_by_text("Changes are off.")).to_be_visible()
+
+
+def test_a_change_is_previewed_and_sent_once(page: Page, everything: StandIn) -> None:
+    """The real call has what the preview had, a key of its own, and only after a confirmation."""
+    open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
+    page.get_by_label("Tokens or requests to add").fill("2,000")
+    page.get_by_role("combobox", name="Window").select_option("hour")
+    page.get_by_label("Your name").fill("ana")
+    page.get_by_label("Reason").fill("launch")
+    page.get_by_role("button", name="Preview").click()
+    preview = page.get_by_role("region", name="Preview")
+    expect(preview).to_contain_text("nothing is changed yet")
+    expect(preview).to_contain_text("+2,000, until the window ends")
+    wanted = {
+        "domain": "token-budgets",
+        "descriptor": "team=dba",
+        "amount": 2_000,
+        "window": "hour",
+        "windows": 1,
+        "author": "ana",
+        "reason": "launch",
+    }
+    assert [("top-up", {**wanted, "dry_run": True})] == [each[:2] for each in everything.bodies]
+    preview.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_text("Done.")).to_be_visible()
+    (_, _, first), (name, body, key) = everything.bodies
+    assert ("top-up", {**wanted, "dry_run": False, "confirmation": "yes"}) == (name, body)
+    assert key and key != first
+
+
+def test_the_same_key_is_sent_when_the_answer_was_lost(page: Page, everything: StandIn) -> None:
+    """So that a second try is not a second change."""
+    open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
+    page.get_by_label("Reset: used becomes 0").check()
+    page.get_by_label("Reason").fill("a test")
+    page.get_by_role("button", name="Preview").click()
+    confirm = page.get_by_role("button", name="Confirm")
+    expect(confirm).to_be_visible()
+    keys = []
+
+    def lose(route: object, request: object) -> None:
+        keys.append(request.headers["idempotency-key"])  # type: ignore[attr-defined]
+        route.abort()  # type: ignore[attr-defined]
+
+    page.route("**/api/v1/reset", lose)
+    confirm.click()
+    expect(page.get_by_role("alert").filter(has_text="The service does not answer")).to_be_visible()
+    page.unroute("**/api/v1/reset")
+    confirm.click()
+    expect(page.get_by_text("Done.")).to_be_visible()
+    assert keys == [everything.bodies[-1][2]]
+
+
+def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> None:
+    """From the rules of a domain: an override of 0 for `*`, with what it is for, and the confirmation of the preview."""
+    open_with_token(page, f"{everything.url}{VIEWS['service']}")
+    page.get_by_role("link", name="Block the whole domain …").click()
+    expect(page.get_by_text("0 blocks:")).to_be_visible()
+    page.get_by_label("How long").select_option("until it is removed")
+    page.get_by_label("Reason").fill("incident 7")
+    page.get_by_role("button", name="Preview").click()
+    preview = page.get_by_role("region", name="Preview")
+    expect(preview).to_contain_text("the whole domain token-budgets: blocked, until it is removed")
+    expect(preview).to_contain_text(f"It is for {len(everything.budgets)} buckets")
+    preview.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_text("Done.")).to_be_visible()
+    name, body, _ = everything.bodies[-1]
+    assert ("override", "*", 0, "yes") == (name, body["descriptor"], body["amount"], body["confirmation"])
+
+
+def test_an_amendment_can_be_removed(page: Page, everything: StandIn) -> None:
+    """With a reason."""
+    open_with_token(page, f"{everything.url}{VIEWS['changes']}")
+    page.get_by_role("button", name='Remove "+2,000" of team=dba').click()
+    page.get_by_label("Reason").fill("enough")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    wait_for("the call", lambda: everything.bodies)
+    name, body, key = everything.bodies[-1]
+    assert ("remove", {"id": "t-1", "reason": "enough"}) == (name, body)
+    assert key
+
+
+def test_explain_is_a_form_with_an_address(page: Page, everything: StandIn) -> None:
+    """The winner, the losers and why."""
+    page.goto(f"{everything.url}#/explain")
+    page.get_by_label("Domain").fill("token-budgets")
+    page.get_by_label("Descriptor", exact=True).fill("team=dba")
+    page.get_by_role("button", name="Explain").click()
+    answer = page.locator(".outcome")
+    expect(answer).to_contain_text("Refused. 5774 of 5000 tokens of this hour are used")
+    expect(answer).to_contain_text("the descriptor has no entry user")
+    expect(answer).to_contain_text("token-budgets.team.model, with model")
+    assert page.url.endswith("#/explain?domain=token-budgets&descriptor=team%3Ddba")
+
+
+def test_refusals_come_as_they_happen(page: Page, stand_in: StandIn) -> None:
+    """The latest first; only new ones are asked for; they can be held still."""
+    stand_in.refusals = [refusal(1, "dba", message="first")]
+    page.goto(f"{stand_in.url}#/refusals")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    stand_in.refusals.append(refusal(2, "dba", message="second"))
+    look_again(page)
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(page.locator("tbody tr").first).to_contain_text("second")
+    page.get_by_label("Search").fill("FIRST")
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_a_hidden_page_asks_for_nothing(page: Page, everything: StandIn) -> None:
+    """And goes on where it is looked at again."""
+    page.clock.install()
+    page.goto(everything.url)
+    expect(page.locator(".virtual .budget.over")).to_be_visible()
+    page.evaluate("""Object.defineProperty(document, "hidden", { value: true, configurable: true })""")
+    page.clock.run_for(60_000)
+    before = everything.calls.total()
+    page.clock.run_for(60_000)
+    assert before == everything.calls.total()
+    page.evaluate("""delete document.hidden; document.dispatchEvent(new Event("visibilitychange"))""")
+    wait_for("a call", lambda: everything.calls.total() > before)
+
+
+def test_the_page_works_without_a_mouse(page: Page, everything: StandIn) -> None:
+    """From the skip link to a bucket and its form."""
+    page.goto(everything.url)
+    expect(page.locator(".virtual .budget.over")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Budgets")).to_be_focused()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="team=stopped")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="team=stopped")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme, width", [("light", 1_200), ("light", 360), ("dark", 1_200)])
+def test_axe_finds_nothing(browser: Browser, everything: StandIn, scheme: str, width: int) -> None:
+    """In no view, nor in the dialog or a preview; and nothing is wider than the window."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
+    try:
+        page = context.new_page()
+        open_with_token(page, everything.url)
+        for name, view in VIEWS.items():
+            page.goto(f"{everything.url}{view}")
+            expect(page.locator("main h1")).to_be_visible()
+            expect(page.get_by_text("Reading")).to_have_count(0)
+            check(page, name)
+        page.get_by_label("Override: set the limit").check()
+        page.get_by_label("the whole domain").check()
+        page.get_by_label("Limit", exact=True).fill("0")
+        page.get_by_label("How long").select_option("until it is removed")
+        page.get_by_label("Reason").fill("a test")
+        page.get_by_role("button", name="Preview").click()
+        expect(page.get_by_role("region", name="Preview")).to_be_visible()
+        check(page, "preview")
+        page.get_by_role("button", name="Token …").click()
+        check(page, "dialog")
+    finally:
+        context.close()
+
+
+def check(page: Page, name: str) -> None:
+    """Fail with what axe finds."""
+    found = Axe().run(page)
+    assert 0 == found.violations_count, f"{name}: {found.generate_report()}"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        f"{name} is wider than the window"
+    )
+
+
+def test_nothing_comes_from_elsewhere(context: BrowserContext, everything: StandIn) -> None:
+    """Each request goes to the port of the page; scripts that somebody put into the document would not run."""
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for view in VIEWS.values():
+        page.goto(f"{everything.url}{view}")
+        expect(page.locator("main h1")).to_be_visible()
+    assert asked and all(each.startswith(everything.url) for each in asked)
+    other = context.browser.new_context() if context.browser else None
+    assert other is not None
+    try:
+        victim = other.new_page()
+        victim.goto(everything.url)
+        expect(victim.locator("main h1")).to_be_visible()
+        refused = victim.evaluate(
+            """async () => {
+                const tried = [];
+                const script = document.createElement("script");
+                try { script.text = "window.owned = true"; document.head.append(script); } catch { tried.push("script"); }
+                try { document.body.innerHTML = "<img src=x onerror='window.owned = true'>"; } catch { tried.push("markup"); }
+                try { await fetch("http://127.0.0.1:9/"); } catch { tried.push("fetch"); }
+                await new Promise((done) => setTimeout(() => {
+                    try { new Function("window.owned = true")(); } catch { tried.push("eval"); }
+                    done();
+                }));
+                return [tried, window.owned === undefined];
+            }"""
+        )
+        assert [["script", "markup", "fetch", "eval"], True] == refused
+    finally:
+        other.close()
