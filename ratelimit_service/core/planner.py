@@ -20,10 +20,11 @@ from .errors import InvalidRequest, NotReady
 from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
-from .model import Descriptor, Gate, Request, Rule
+from .model import Descriptor, Request
 from .planning import Notes, Plan, PlannedDescriptor, Policy, descriptor_text
-from .prepared import Jitter, LimitedDescriptor, PreparedRequest, Windows, weight_of_prepared
+from .prepared import Jitter, LimitedDescriptor, PreparedRequest, weight_of_prepared
 from .recent import MIB, Recent
+from .shared import Windows
 from .text import either, show
 
 _PREPARED_BYTES = 8 * MIB
@@ -56,7 +57,7 @@ class Planner:
         self._version = self._amendments.version
         self._policy = policy
         self._jitter = jitter
-        self._windows = Windows(policy.near_limit_ratio)
+        self._windows = Windows(policy)
         self._prepared: Recent[bytes, PreparedRequest] = Recent(_PREPARED_BYTES, weight_of_prepared)
         self._second = 0
         self._weight_of_plans = 0
@@ -89,9 +90,10 @@ class Planner:
 
     @property
     def cached(self) -> Iterator[object]:
-        """All plans and prepared requests: so many that releasing them at once takes milliseconds."""
+        """All plans, prepared requests and windows: so many that releasing them at once takes milliseconds."""
         yield from self._plans.values()
         yield from self._prepared.values()
+        yield from self._windows.cached
 
     def amended(self) -> None:
         """Plan by the amendments as they are now."""
@@ -178,10 +180,8 @@ def _match_all(
         elif match.rule.unlimited:
             found.append(PlannedDescriptor(match.rule, match.stat))
         else:
-            quota = match.rule.quota or policy.quota_mode
             bucket = keys.bucket(policy.key_prefix, domain.name_in_keys, match.bucket_entries)
-            gate = _gate(policy, match.rule, quota)
-            found.append(LimitedDescriptor(match.rule, match.stat, bucket, gate, quota))
+            found.append(LimitedDescriptor(match.rule, match.stat, bucket))
     return found, denial
 
 
@@ -218,20 +218,3 @@ def _missing_keys(domain: Domain, request: Request) -> list[str]:
     """Return the keys that the domain requires and no descriptor has."""
     present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
     return [show(key) for key in domain.required_keys if key not in present]
-
-
-def _gate(policy: Policy, rule: Rule, quota: bool) -> int:
-    """Return the gate of the hits of a rule.
-
-    Rules in shadow or quota mode refuse nothing, so they hold back no other rule. With upstream's
-    STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT they do, and one of them can freeze the counters of the enforced
-    rules. A charge on a budget is always counted, whatever that setting is: the tokens are spent.
-    """
-    gate = Gate.BUDGET if rule.budget else Gate.NONE
-    if not (rule.shadow or quota):
-        gate |= Gate.REFUSES
-    if not rule.count_refused:
-        gate |= Gate.HOLDS
-    if policy.stop_when_over and not rule.budget:
-        gate |= Gate.YIELDS
-    return gate

@@ -94,8 +94,8 @@ class PlannedWindow:
 class PlannedDescriptor:
     """One descriptor of a planned request, whatever its hits_addend is. Without `windows`, it counts nothing.
 
-    Similar requests share their planned descriptors, and a reload drops them. So an Observer may cache in
-    `memo` what it has looked up for one; nothing else reads `memo`.
+    Requests for buckets of one rule share their planned descriptors, and a reload drops them. So an Observer
+    may cache in `memo` what it has looked up for one; nothing else reads `memo`.
     """
 
     __slots__ = ("amendments", "blocked", "denied", "memo", "quota", "replaced", "rule", "stat", "windows")
@@ -126,6 +126,10 @@ class PlannedDescriptor:
         self.replaced = replaced
         """Whether the rule of another descriptor replaces the rule that it matches."""
         self.memo: Any = None
+
+    def counted_as(self, stat: StatKey) -> PlannedDescriptor:
+        """Return the same with another name in the statistics."""
+        return PlannedDescriptor(self.rule, stat, self.windows, quota=self.quota, amendments=self.amendments)
 
 
 class Notes(NamedTuple):

@@ -4,74 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
-from .amendments.amended import BLOCKED, AmendedRules, Held, block_of
-from .amendments.model import Amendment
+from .amendments.amended import BLOCKED, Held, block_of
 from .model import COUNTER_MAX, Gate, Hit, Request, Rule, StatKey
-from .planning import Notes, Plan, PlannedDescriptor, PlannedWindow, near_limit
+from .planning import Notes, Plan, PlannedDescriptor
 from .record import record
-from .windows.blocks import Spans
+from .shared import SharedHit, Windows
 
 Jitter = Callable[[], int]
 """Seconds that a new counter outlives its window, so that counters do not all expire at once."""
 
 _new = object.__new__
 
-_MOST_NEAR_LIMITS = 1_000
-"""The cached results of near_limit."""
 
-
-class Windows:
-    """The current span of each window, the near limit of each amount and the amended rules, cached for all
-    requests.
-    """
-
-    def __init__(self, near_limit_ratio: float) -> None:
-        self._ratio = near_limit_ratio
-        self._near: dict[int, int] = {}
-        self.spans = Spans()
-        self.amended = AmendedRules()
-
-    def near(self, amount: int) -> int:
-        """Return near_limit of `amount`."""
-        near = self._near.get(amount)
-        if near is None:
-            if len(self._near) >= _MOST_NEAR_LIMITS:  # requests may bring any amount
-                self._near.clear()
-            near = self._near[amount] = near_limit(amount, self._ratio)
-        return near
-
-
-class LimitedDescriptor(NamedTuple):
+@record
+class LimitedDescriptor:
     """A descriptor that a rule limits, before its windows are known."""
 
     rule: Rule
     stat: StatKey
     bucket: str
-    gate: int
-    quota: bool
-
-    def by(self, rule: Rule) -> LimitedDescriptor:
-        """Return the same by its rule as amendments make it, which may refuse where the rule does not."""
-        gate = self.gate | Gate.REFUSES if self.rule.shadow and not (rule.shadow or self.quota) else self.gate
-        return self._replace(rule=rule, gate=gate)
-
-
-@record
-class _PreparedHit:
-    """A hit on one counter but for its amount and its time to live."""
-
-    key: str
-    start: int
-    end: int
-    descriptor: int
-    limit: int
-    gate: int
-
-    def check(self) -> Hit:
-        """Return the hit for a check, which can be any second of the window."""
-        return Hit(self.key, 0, ttl=self.end - self.start, limit=self.limit, gate=self.gate)
 
 
 class PreparedRequest:
@@ -86,6 +38,7 @@ class PreparedRequest:
         "_descriptors",
         "_end",
         "_hits",
+        "_keys",
         "_known_domain",
         "_most",
         "_notes",
@@ -115,17 +68,25 @@ class PreparedRequest:
         """The version of the amendments that it was last compared with."""
         self._known_domain = known_domain
         self._notes = notes
-        self._budgets = [
-            index for index, each in enumerate(descriptors) if each.rule is not None and each.rule.budget
-        ]
-        self._most = min(
-            [each.rule.max_charge for each in descriptors if each.rule is not None], default=COUNTER_MAX
-        )
-        self.weight = 900 + sum([_weight_of_descriptor(each) for each in descriptors]) + 400 * len(held)
+        budgets: list[int] = []
+        most, weight = COUNTER_MAX, 900 + 400 * len(held)
+        for index, each in enumerate(descriptors):
+            rule = each.rule
+            if rule is not None:
+                if rule.budget:
+                    budgets.append(index)
+                if rule.max_charge < most:
+                    most = rule.max_charge
+            weight += _weight_of_descriptor(each)
+        self._budgets = budgets
+        self._most = most
+        """The least max_charge of its rules."""
+        self.weight = weight
         """The approximate bytes of memory that it takes."""
         self._begin = self._end = 0.0
         self._planned: list[PlannedDescriptor] = []
-        self._hits: list[_PreparedHit] = []
+        self._keys: list[str] = []
+        self._hits: list[SharedHit] = []
         self._checks: list[Hit] | None = None
         """The hits of a plan of checks alone, once there was one."""
 
@@ -190,22 +151,23 @@ class PreparedRequest:
 
     def _hits_of_checks(self) -> list[Hit]:
         if self._checks is None:
-            self._checks = [prepared.check() for prepared in self._hits]
+            self._checks = [_check(key, shared) for key, shared in zip(self._keys, self._hits, strict=True)]
         return self._checks
 
     def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
         hits = []
-        for prepared in self._hits:
-            addend, gate = addends[prepared.descriptor], prepared.gate
+        keys = self._keys
+        for index, shared in enumerate(self._hits):
+            addend, gate = addends[shared.descriptor], shared.gate
             if not addend or (gate & Gate.HOLDS and addend > 0 and denial):
-                hits.append(prepared.check())
+                hits.append(_check(keys[index], shared))
                 continue
             # A call of the class, which names the time to live, takes four times as long.
             hit = _new(Hit)
-            hit.key = prepared.key
+            hit.key = keys[index]
             hit.amount = addend
-            hit.ttl = prepared.end - now + jitter()
-            hit.limit = prepared.limit
+            hit.ttl = shared.end - now + jitter()
+            hit.limit = shared.limit
             hit.gate = gate if addend > 0 else Gate.NONE
             hits.append(hit)
         return hits
@@ -213,44 +175,44 @@ class PreparedRequest:
     def _enter_windows(self, now: int) -> None:
         """Compute the windows at `now`, and what depends on them."""
         begin, end = -math.inf, math.inf
-        spans, near = self._windows.spans, self._windows.near
+        held, windows = self.held, self._windows
         planned: list[PlannedDescriptor] = []
-        hits: list[_PreparedHit] = []
+        keys: list[str] = []
+        hits: list[SharedHit] = []
         self._denial = self._denial_by_rules
         for index, each in enumerate(self._descriptors):
-            held = self.held.get(index)
+            amended = held.get(index) if held else None
             if isinstance(each, PlannedDescriptor):
-                if held is not None:
-                    block = block_of(held, now)
+                if amended is not None:
+                    block = block_of(amended, now)
                     begin, end = max(begin, block.begin), min(end, block.end)
                     if block.blocked:
                         each = PlannedDescriptor(denied=True, blocked=True, amendments=block.by)
                         self._denial = self._denial or BLOCKED
                 planned.append(each)
                 continue
-            amendments: tuple[Amendment, ...] = ()
-            room: Sequence[int] = ()
-            if held is not None:
-                rule, room, since, until, amendments = self._windows.amended.amend(each.rule, held, now)
+            if amended is None:
+                shared = windows.of(each.rule, index, len(hits), now)
+            else:
+                rule, room, since, until, amendments = windows.amended.amend(each.rule, amended, now)
                 begin, end = max(begin, since), min(end, until)
-                each = each.by(rule)
-            windows: list[PlannedWindow] = []
-            for number, limit in enumerate(each.rule.limits):
-                amount = room[number] if room else limit.amount
-                first, last, label = spans.at(limit.window, now)
-                if first > begin:
-                    begin = first
-                if last < end:
-                    end = last
-                windows.append(PlannedWindow(limit, amount, last, len(hits), near(limit.amount)))
-                hits.append(_PreparedHit(f"{each.bucket}:{label}", first, last, index, amount, each.gate))
+                shared = windows.make(rule, index, len(hits), now, room, amendments)
+            if shared.begin > begin:
+                begin = shared.begin
+            if shared.end < end:
+                end = shared.end
             planned.append(
-                PlannedDescriptor(
-                    each.rule, each.stat, tuple(windows), quota=each.quota, amendments=amendments
-                )
+                shared.planned if each.stat is shared.planned.stat else shared.planned.counted_as(each.stat)
             )
-        self._planned, self._hits, self._checks = planned, hits, None
+            keys += [f"{each.bucket}:{hit.label}" for hit in shared.hits]
+            hits += shared.hits
+        self._planned, self._keys, self._hits, self._checks = planned, keys, hits, None
         self._begin, self._end = begin, end
+
+
+def _check(key: str, shared: SharedHit) -> Hit:
+    """Return the hit for a check, which can be any second of the window."""
+    return Hit(key, 0, ttl=shared.end - shared.start, limit=shared.limit, gate=shared.gate)
 
 
 def _weight_of_descriptor(descriptor: PlannedDescriptor | LimitedDescriptor) -> int:

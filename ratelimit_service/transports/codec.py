@@ -57,6 +57,8 @@ _MORE = 0x80
 _REQUESTS_BYTES = _FORMS_BYTES = _LIMITS_BYTES = 4 * MIB
 _HEADERS_BYTES = MIB
 
+Charge = tuple[tuple[int | None, ...], int]
+"""The hits of each descriptor, and the hits_addend of a request."""
 Decode = Callable[[bytes], Request]
 Encode = Callable[[Decision], bytes]
 
@@ -79,15 +81,20 @@ class Codec:
 # Requests.
 
 
-@record
 class _Form:
-    """A request without its numbers of hits: `key` is one object for all requests of the form."""
+    """A request without its numbers of hits."""
 
-    key: bytes
-    domain: str
-    entries: Entries
-    weight: int
-    """Bytes of memory of such a request."""
+    __slots__ = ("domain", "entries", "key", "last", "weight")
+
+    def __init__(self, key: bytes, domain: str, entries: Entries) -> None:
+        self.key = key
+        """One object for all requests of the form."""
+        self.domain = domain
+        self.entries = entries
+        self.weight = _weight_of_form(key, entries)
+        """Bytes of memory of such a request."""
+        self.last: Charge = ((), 0)
+        """The hits of the last request that was not cached."""
 
 
 def _weight_of_form(key: bytes, entries: Entries) -> int:
@@ -112,8 +119,8 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
         """Return a serialized RateLimitRequest as a Request.
 
         Raises InvalidRequest for anything else, and for requests that are too large: the planner checks their
-        size as well, but this saves parsing a long message. Requests are cached because half of all calls are
-        checks, which repeat the same bytes.
+        size as well, but this saves parsing a long message. Half of all calls are checks, which repeat the same
+        bytes, so these are cached, and charges that repeat.
         """
         if len(data) > _LONGEST:
             return _parse(data, bounds)
@@ -128,7 +135,11 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
         key, hits, addend = parts
         form = newest_form(key) or older_form(key) or new_form(key)
         request = wire_request(form.domain, form.entries, hits, addend, form.key)
-        requests.put(data, request, form.weight)
+        last = hits, addend
+        if last == form.last or not (any(hits) or addend):
+            requests.put(data, request, form.weight)
+        else:
+            form.last = last
         return request
 
     def new_form(key: bytes) -> _Form:
@@ -137,7 +148,7 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
             plain = _parse(key, bounds)
             found = plain.domain, tuple([descriptor.entries for descriptor in plain.descriptors])
         domain, entries = found
-        form = _Form(key, domain, entries, _weight_of_form(key, entries))
+        form = _Form(key, domain, entries)
         forms.put(key, form, form.weight)
         return form
 

@@ -126,6 +126,25 @@ def test_a_check_and_charges_of_any_size_have_one_key() -> None:
     assert [True] == [bool(key) for key in keys]
 
 
+def test_checks_and_charges_that_repeat_are_decoded_once() -> None:
+    """A charge is another one each time, so the first of its size is not kept: it would only evict others."""
+    codec = Codec()
+
+    def decode(hits: int, value: bytes = b"dba") -> Request:
+        request = RateLimitRequest(domain="token-budgets")
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=b"team", value=value)
+        descriptor.hits_addend.value = hits
+        return codec.decode(request.SerializeToString())
+
+    assert decode(0) is decode(0)
+    first, second, third = decode(7), decode(7), decode(7)
+    assert first == second
+    assert first is not second
+    assert second is third
+    assert [8, 9, 7] == [decode(hits).descriptors[0].hits_addend for hits in (8, 9, 7)]
+
+
 def test_what_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
     """Strangers may send long values; they cost what they always did."""
     request = RateLimitRequest(domain="d")

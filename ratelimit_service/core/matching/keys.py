@@ -30,7 +30,9 @@ def escape(value: bytes) -> str:
     """Return `value` as text for a key. Different values have different texts."""
     if len(value) > LONGEST:
         return "~sha256:" + hashlib.sha256(value).hexdigest()
-    if _plain(value):
+    if value.isalnum() or _plain(
+        value
+    ):  # of bytes, isalnum is about ASCII; most values are, and it is faster
         return value.decode("ascii")
     return "".join([_TEXT[byte] for byte in value])
 

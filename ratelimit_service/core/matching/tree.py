@@ -61,6 +61,7 @@ class RuleNode:
     """One descriptor of the configuration, ready for lookups."""
 
     __slots__ = (
+        "_key_text",
         "children",
         "composite",
         "digests",
@@ -74,6 +75,7 @@ class RuleNode:
 
     def __init__(self, source: DescriptorRule | None = None) -> None:
         self.key = source.key if source else b""
+        self._key_text = keys.escape(self.key)
         self.composite = source.composite if source else b""
         self.level = stat_level(self.composite)
         self.rule = source.rule if source else None
@@ -112,6 +114,15 @@ class RuleNode:
             if pattern.matches(joined):
                 return node
         return self.children.get(entry.key)
+
+    def entry_text(self, entry: Entry) -> str:
+        """Return the text for a bucket of an entry that matches this node."""
+        key, value = entry
+        if self.shares:
+            return keys.shared_entry_text(key, self.composite)
+        if key == self.key:  # escaped before
+            return f"{self._key_text}={keys.escape(value)}"
+        return keys.entry_text(key, value)
 
     def shared_value(self, entry: Entry) -> bytes:
         """Return the replacement for the value of `entry` in counter keys, unescaped."""
@@ -191,22 +202,20 @@ class Domain:
         """Return the rule that a descriptor with these entries matches, or None."""
         node = self._root
         path: list[RuleNode] = []
+        values_in_metric = False
         for entry in entries:
             following = node.next(entry)
             if following is None:
                 return None
             path.append(following)
             node = following
+            values_in_metric = values_in_metric or node.value_to_metric
         rule = node.rule
         if rule is None:  # the root has none, so a descriptor without entries matches nothing
             return None
-        bucket_entries = tuple(
-            [
-                keys.shared_entry_text(entry.key, node.composite) if node.shares else keys.entry_text(*entry)
-                for entry, node in zip(entries, path, strict=True)
-            ]
-        )
-        return Match(rule, bucket_entries, _stat(rule, entries, path))
+        texts = tuple([node.entry_text(entry) for entry, node in zip(entries, path, strict=True)])
+        named_by_values = values_in_metric or rule.detailed_metric
+        return Match(rule, texts, _stat(rule, entries, path) if named_by_values else rule.path)
 
     def entries_of_bucket(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Return the entries of a descriptor with the pattern for each value that shares a bucket with
@@ -269,6 +278,7 @@ def _joined(entry: Entry) -> bytes:
 
 
 def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[RuleNode]) -> StatKey:
+    """Return the name in the statistics of a rule that is named by values."""
     if rule.detailed_metric:
         return StatKey(
             rule.path.domain,
@@ -277,10 +287,8 @@ def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[RuleNode]) -> StatK
                 for entry, node in zip(entries, path, strict=True)
             ),
         )
-    if any(node.value_to_metric for node in path):
-        levels = [
-            stat_level(_joined(entry)) if node.value_to_metric and not node.shares else node.level
-            for entry, node in zip(entries, path, strict=True)
-        ]
-        return StatKey(rule.path.domain, tuple(levels))
-    return rule.path
+    levels = [
+        stat_level(_joined(entry)) if node.value_to_metric and not node.shares else node.level
+        for entry, node in zip(entries, path, strict=True)
+    ]
+    return StatKey(rule.path.domain, tuple(levels))
