@@ -316,7 +316,7 @@ REASONS = (
 
 REFUSAL = Reason(
     "refusal",
-    "- **Refused callers are told why**",
+    "- **Refused callers get the reason**",
     "a refusal has headers and a body here",
     (),
     _explains_itself,

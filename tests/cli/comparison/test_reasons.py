@@ -229,7 +229,7 @@ IN_NO_ANSWER = {
     "**`unlimited`** rules": "metrics",
     "**`duration_until_reset`**": "a second, which clocks may differ by",
     "| HTTP:": "not gRPC",
-    "| the message is no RateLimitRequest": "what is replayed is one",
+    "| the message is not a RateLimitRequest": "what is replayed is one",
     "| too many connections at once": "there are two",
     "| native": "compare and the gateways before a mirror do nothing of the kind",
 }
@@ -242,7 +242,7 @@ def test_what_the_page_says_of_answers_is_a_reason() -> None:
     (answers,) = re.findall(
         r"^## Different answers and statistics\n(.*?)^## ", text, re.MULTILINE | re.DOTALL
     )
-    (errors,) = re.findall(r"^## Errors\n(.*?)^For every", text, re.MULTILINE | re.DOTALL)
+    (errors,) = re.findall(r"^## Errors\n(.*?)^Envoy and agentgateway apply", text, re.MULTILINE | re.DOTALL)
     lines = [line for line in answers.splitlines() if line.startswith("- ")]
     lines += [line for line in errors.splitlines()[3:] if line.startswith("| ") and "`/" not in line]
     places = [reason.place for reason in (*REASONS, REFUSAL)]
