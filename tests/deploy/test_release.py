@@ -1,0 +1,55 @@
+"""What a release is made of: one version in every file, notes for it, and workflows that run nothing that can change under them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from testing.service import REPOSITORY
+from tools.version import notes, version
+
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+PINNED = re.compile(r"[\w./-]+@[0-9a-f]{40}")
+
+IMAGE = re.compile(r"ratelimit-service:(\d+\.\d+\.\d+)\b")
+
+
+def test_the_chart_has_the_version_of_the_package() -> None:
+    chart = yaml.safe_load((REPOSITORY / "deploy/helm/ratelimit-service/Chart.yaml").read_text())
+    assert version() == chart["version"] == chart["appVersion"]
+
+
+def test_every_image_that_is_named_has_the_version_of_the_package() -> None:
+    files = [*(REPOSITORY / "deploy").rglob("*.yaml"), *(REPOSITORY / "deploy").rglob("*.md")]
+    named = {tag for file in files for tag in IMAGE.findall(file.read_text())}
+    assert {version()} == named
+
+
+def test_the_notes_of_a_version_are_its_section_of_the_changelog() -> None:
+    changelog = "# Changelog\n\n## [Unreleased]\n\n- c\n\n## [0.2.0] - 2026-11-28\n\n### Added\n\n- b\n\n## [0.1.0]\n\n- a\n"
+    assert "### Added\n\n- b" == notes("0.2.0", changelog)
+    assert "- a" == notes("0.1.0", changelog)
+    assert notes("0.3.0", changelog) is None
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_every_action_is_pinned_by_its_digest(file: Path) -> None:
+    used = re.findall(r"uses: (\S+)", file.read_text())
+    assert used
+    assert [] == [action for action in used if not action.startswith("./") and not PINNED.fullmatch(action)]
+
+
+def test_continuous_integration_runs_what_a_person_runs() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
+    assert ".ci/run" == workflow["jobs"]["all"]["steps"][-1]["run"]
+
+
+def test_every_python_of_the_workflow_is_among_the_classifiers() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    assert workflow["jobs"]["all"]["strategy"]["matrix"]["python"] == re.findall(
+        r'"Programming Language :: Python :: (3\.\d+)"', project
+    )
