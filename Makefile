@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize fuzz-native wheel wheels dist sbom check-dist audit test test-core test-stores test-e2e coverage fuzz faults soak bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native wheel wheels dist sbom check-dist site audit test test-core test-stores test-e2e coverage fuzz faults soak bench check format proto docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ sbom: .venv/run.stamp .venv-release/release.stamp ## Write dist/sbom.cdx.json: t
 check-dist: .venv-release/release.stamp ## Check the distributions in dist/.
 	@.venv-release/bin/twine check --strict dist/*.whl dist/*.tar.gz
 	@.venv-release/bin/check-wheel-contents dist/*.whl
+
+site: .venv-release/release.stamp ## Write build/site, the documentation as a site that opens from files; fails at a link to nothing.
+	@.venv-release/bin/python tools/site.py build/site-pages
+	@NO_MKDOCS_2_WARNING=1 .venv-release/bin/mkdocs build --quiet --strict
 
 audit: .venv/dev.stamp .venv-release/release.stamp actionlint ## Check licences, secrets, workflows, and the locked versions for known vulnerabilities.
 	@PATH="$$PWD/.venv-release/bin:$$PATH" sh tools/audit.sh
