@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .api.changes import Changes
 from .api.guard import Guard
 from .api.handler import ApiHandler
+from .api.previews import Previews
 from .api.shapes import StoreStatus
 from .api.tokens import Token, Tokens
 from .api.views import Api, Parts
@@ -58,7 +59,8 @@ def make_api(app: App, settings: Settings) -> Handler:
 
     parts = Parts(
         app.operations,
-        Changes(app.operations, tokens.admin),
+        app.views,
+        Changes(app.operations, Previews(app.operations, app.views, settings.near_limit_ratio), tokens.admin),
         lambda: app.service.tree,
         lambda: app.rulebook.problems,
         app.health,

@@ -141,21 +141,32 @@ class Operations:
                 self._check_steps(edit.amendment.target)
         return await self._apply(by, edits, expected, dry_run=dry_run)
 
-    async def reset(self, by: By, target: Target, *, window: str = "", dry_run: bool = False) -> Applied:
-        """Set used to 0 for one bucket, in one window or all. Raises InvalidRequest or StoreError.
+    async def reset(self, by: By, *targets: Target, window: str = "", dry_run: bool = False) -> Applied:
+        """Set used to 0 for these buckets, in one window or all. Raises InvalidRequest or StoreError.
 
-        Edited.reset of the answer has what the counters held when they were deleted. The line of the audit,
-        which was written before, has what they held then.
+        Edited.reset of the answer has what the counters held when they were deleted. The lines of the audit,
+        which were written before, have what they held then.
         """
-        counters = self._counters_of(target, window)
-        held = await self._held(counters)
-        edit = Reset(target, window, tuple(held.items()))
+        counters = {target: self._counters_of(target, window) for target in targets}
+        held = await self._held([key for keys_of_one in counters.values() for key in keys_of_one])
+        edits = tuple(
+            [
+                Reset(target, window, tuple([(key, held[key]) for key in keys_of_one]))
+                for target, keys_of_one in counters.items()
+            ]
+        )
         if dry_run:
-            return await self._apply(by, (edit,), dry_run=True)
-        change = Change(by.key, by.author, by.reason, (edit,), int(self._now()))
-        applied = await reset(self._store, change, self._markers_of(target, counters))
+            return await self._apply(by, edits, dry_run=True)
+        change = Change(by.key, by.author, by.reason, edits, int(self._now()))
+        markers = [
+            marker
+            for target, keys_of_one in counters.items()
+            for marker in self._markers_of(target, keys_of_one)
+        ]
+        applied = await reset(self._store, change, markers)
         if not applied.replayed:
-            self._tell(by, applied.version, applied.edits[0])
+            for edited in applied.edits:
+                self._tell(by, applied.version, edited)
         await self._follower.try_to_follow()
         return applied
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.amendments.model import Applied, Change, Reset
 from ..ports import CounterStore
 
 
 async def reset(store: CounterStore, change: Change, markers: Sequence[str] = ()) -> Applied:
-    """Delete the counters that the one edit of `change` names, and `markers` beside them. Raises StoreError.
+    """Delete the counters that the edits of `change` name, and `markers` beside them. Raises StoreError.
 
     The line comes first: counters and audit are on several servers, and nothing is to be deleted without one.
     The answer has what the counters held when they were deleted. A change that is sent again deletes nothing,
@@ -19,10 +19,16 @@ async def reset(store: CounterStore, change: Change, markers: Sequence[str] = ()
     applied = await store.amendments.apply(change)
     if not applied.unfinished:
         return applied
-    (edited,) = applied.edits
-    assert edited.reset is not None
-    noted = [key for key, _ in edited.reset.counters]
+    resets = [edited.reset for edited in applied.edits if edited.reset is not None]
+    noted = [key for each in resets for key, _ in each.counters]
     deleted = await store.delete_counters([*noted, *markers])
     await store.amendments.finish(change.key)
-    done: Reset = edited.reset._replace(counters=tuple([(key, deleted.get(key, 0)) for key in noted]))
-    return applied._replace(edits=(edited._replace(reset=done),), unfinished=False)
+    edits = tuple([edited._replace(reset=_done(edited.reset, deleted)) for edited in applied.edits])
+    return applied._replace(edits=edits, unfinished=False)
+
+
+def _done(reset: Reset | None, deleted: Mapping[str, int | None]) -> Reset | None:
+    """Return a reset with what its counters held when they were deleted."""
+    if reset is None:
+        return None
+    return reset._replace(counters=tuple([(key, deleted.get(key, 0)) for key, _ in reset.counters]))

@@ -11,15 +11,15 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..amending.operations import By, Operations, new_key
-from ..core.amendments.model import Amendment, Applied, Put, Remove, override
+from ..amending.operations import MOST_AUDITED, By, Operations, new_key
+from ..core.amendments.model import Amendment, Applied, Put, Remove, Reset, override
 from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
 from ..ports import Clock
 from . import shapes, shown
+from .previews import Previews, SetToZero, entries_of
 from .problems import NOT_FOUND, UNCONFIRMED, Refused
 from .tokens import Token
 
@@ -31,18 +31,21 @@ MOST_EXCEPTIONS = 100
 
 
 class _Planned(NamedTuple):
-    """A change before it is made: its edit, what it is for (None: nothing that is there), and whether it is a bulk change."""
+    """A change before it is made: its edit, what it is for, and whether that may be more than one bucket."""
 
     edit: Put | Remove
-    target: Target | None
+    target: Target
     bulk: bool
 
 
 class Changes:
     """Makes changes. `admin` is the token that they need. `now` is the time since 1970."""
 
-    def __init__(self, operations: Operations, admin: Token, now: Clock = time.time) -> None:
+    def __init__(
+        self, operations: Operations, previews: Previews, admin: Token, now: Clock = time.time
+    ) -> None:
         self._operations = operations
+        self._previews = previews
         self._admin = admin
         self._now = now
 
@@ -80,36 +83,78 @@ class Changes:
         """Remove an amendment."""
         by = _by(body, key)
         found = self._operations.amendment(body.id)
-        bulk = found is not None and not found.target.exact
-        return await self._change(by, _Planned(Remove(body.id), None, bulk), body, key)
+        if found is None:
+            # It may be one that this change, sent again, has removed.
+            return await self._change(by, _Planned(Remove(body.id), Target(""), False), body, key)
+        return await self._change(
+            by, _Planned(Remove(body.id), found.target, not found.target.exact), body, key
+        )
 
     async def reset(self, body: shapes.ResetBody, key: str | None) -> shapes.Changed:
         """Set used to 0."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
-        applied = await self._operations.reset(by, target, window=body.window or "", dry_run=body.dry_run)
-        return self._changed(applied, body, key, (), None)
+        if not body.dry_run and (not target.exact or body.confirmation is not None):
+            again = await self._reset_before(by, target, body)
+            if again:
+                applied = await self._operations.reset(by, *again, window=body.window or "")
+                return self._changed(applied, body, key)
+            self._check(body, None)
+        targets = await self._previews.to_reset(target)
+        applied = await self._operations.reset(by, *targets, window=body.window or "", dry_run=body.dry_run)
+        if not body.dry_run or applied.replayed:
+            return self._changed(applied, body, key)
+        return await self._preview(applied, body, key, target, SetToZero(body.window or ""))
+
+    async def _reset_before(self, by: By, target: Target, body: shapes.ResetBody) -> list[Target]:
+        """Return the buckets that this change has reset, if it is sent again: others may have counted since."""
+        found = [
+            line.edited.reset
+            for line in await self._operations.audit(most=MOST_AUDITED)
+            if line.key == by.key and line.edited.reset is not None
+        ]
+        return [one.target for one in reversed(found) if _covers(target, one, body.window or "")]
 
     async def _change(
         self, by: By, planned: _Planned, body: shapes.ChangeBody, key: str | None
     ) -> shapes.Changed:
-        seen = await self._operations.apply(by, [planned.edit], dry_run=True)
+        edit = planned.edit
+        seen = await self._operations.apply(by, [edit], dry_run=True)
         if seen.replayed:
-            return self._changed(seen, body, key, (), None)
+            return self._changed(seen, body, key)
         (edited,) = seen.edits
-        if isinstance(planned.edit, Remove) and edited.before is None:
+        if isinstance(edit, Remove) and edited.before is None:
             raise Refused(NOT_FOUND, _nothing_to_remove(planned))
-        exceptions = self._operations.exceptions(edited.after) if edited.after is not None else []
         if body.dry_run:
-            until = int(self._now()) + VALID
-            confirmation = self._confirmation(body, edited.before, until)
-            return self._changed(seen, body, key, exceptions, (confirmation, until))
+            return await self._preview(seen, body, key, planned.target, edit)
         expected = None
         if planned.bulk or body.confirmation is not None:
             self._check(body, edited.before)
             expected = [edited.before]
-        applied = await self._operations.apply(by, [planned.edit], expected=expected)
-        return self._changed(applied, body, key, exceptions, None)
+        applied = await self._operations.apply(by, [edit], expected=expected)
+        return self._changed(applied, body, key)
+
+    async def _preview(
+        self,
+        seen: Applied,
+        body: shapes.ChangeBody,
+        key: str | None,
+        target: Target,
+        change: Put | Remove | SetToZero,
+    ) -> shapes.Changed:
+        until = int(self._now()) + VALID
+        after = change.amendment if isinstance(change, Put) else None
+        exceptions = self._operations.exceptions(after) if after is not None else []
+        affected = await self._previews.affected(target)
+        return {
+            **self._changed(seen, body, key),
+            "budgets": self._previews.shown(affected, change),
+            "affected": len(affected.budgets),
+            "affected_partial": bool(affected.partial),
+            "exceptions": [shown.amendment(one) for one in exceptions[:MOST_EXCEPTIONS]],
+            "confirmation": self._confirmation(body, seen.edits[0].before, until),
+            "confirm_by": shown.moment(until),
+        }
 
     def _check(self, body: shapes.ChangeBody, before: Amendment | None) -> None:
         """Raise Refused unless the request carries the confirmation of its preview."""
@@ -136,24 +181,28 @@ class Changes:
         digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
         return f"{until}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
-    def _changed(
-        self,
-        applied: Applied,
-        body: shapes.ChangeBody,
-        key: str | None,
-        exceptions: Sequence[Amendment],
-        confirmation: tuple[str, int] | None,
-    ) -> shapes.Changed:
+    def _changed(self, applied: Applied, body: shapes.ChangeBody, key: str | None) -> shapes.Changed:
         return {
             "dry_run": body.dry_run,
             "replayed": applied.replayed,
             "version": applied.version,
             "key": key,
             "edits": [shown.edit(edited) for edited in applied.edits],
-            "exceptions": [shown.amendment(one) for one in exceptions[:MOST_EXCEPTIONS]],
-            "confirmation": confirmation[0] if confirmation else None,
-            "confirm_by": shown.moment(confirmation[1]) if confirmation else None,
+            "budgets": [],
+            "affected": None,
+            "affected_partial": False,
+            "exceptions": [],
+            "confirmation": None,
+            "confirm_by": None,
         }
+
+
+def _covers(target: Target, done: Reset, window: str) -> bool:
+    return (
+        done.target.domain == target.domain
+        and done.window == window
+        and target.matches(entries_of(done.target))
+    )
 
 
 def _by(body: shapes.ChangeBody, key: str | None) -> By:
@@ -165,6 +214,6 @@ def _second(text: str | None) -> int:
 
 
 def _nothing_to_remove(planned: _Planned) -> str:
-    if planned.target is None:
+    if not planned.target.domain:
         return "there is no amendment with this id"
     return f"there is no override for {planned.target.text} with this window in {planned.target.domain}: GET /amendments lists them"

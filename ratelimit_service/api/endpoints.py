@@ -41,6 +41,23 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET",
+        "/budgets",
+        "budgets",
+        shapes.PageOfBudgets,
+        shapes.Budgets,
+        "Budgets with what is used of them: listed, searched and sorted.",
+    ),
+    Endpoint(
+        "POST",
+        "/bucket",
+        "bucket",
+        shapes.BucketBody,
+        shapes.Budget,
+        "One bucket by its descriptor, also where it has counted nothing.",
+        missing=True,
+    ),
+    Endpoint(
+        "GET",
         "/rules",
         "rules",
         shapes.PageOfRules,

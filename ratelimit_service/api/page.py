@@ -108,6 +108,10 @@ In the examples, `$API` is the address, such as `http://127.0.0.1:6070{prefix}`,
 ```sh
 curl "$API/status"
 curl "$API/rules?domain=token-budgets"
+
+# who is near the limit, and one bucket
+curl "$API/budgets?domain=token-budgets&min_used=0.8"
+curl "$API/bucket" -H 'Content-Type: application/json' -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
 ```
 
 ## Tokens
@@ -153,6 +157,8 @@ What each verb does to each kind of rule is in [amendments.md](amendments.md); a
   returns what it did (`replayed`). After a timeout or a 503, send it again with the same key. A key with another change is refused.
 - `dry_run: true` previews: `edits` has what would be replaced, and nothing is changed. Its `confirmation` is valid for five minutes, on
   every replica, for the same request, and as long as what it would replace stays as it is.
+- A preview shows the first twenty buckets that the change is for, before and after (`budgets`), how many there are (`affected`), and the
+  overrides that it does not reach (`exceptions`). A reset of a pattern is for at most a hundred buckets; narrow it for more.
 - A change of many (a pattern, or `*` for a whole domain) is refused without the confirmation of its preview. With one, a change of one
   descriptor is refused as well if another change came first.
 - `author` is what the caller says; whoever has the token can say any name. It is in the audit and in the log, with `reason`.

@@ -57,11 +57,56 @@ _CURSOR = Doc("Where the page begins: `next_cursor` of the page before.", longes
 _LIMIT = Doc("The most items of the page.", 50, minimum=1, maximum=MOST_LISTED)
 _NEXT = Doc("The cursor of the next page; null at the end.")
 
+State = Literal["ok", "low", "over", "blocked"]
+BudgetKind = Literal["budget", "requests"]
+
 # Requests.
 
 
 class Nothing(NamedTuple):
     """No parameters."""
+
+
+class PageOfBudgets(NamedTuple):
+    """Which budgets to list, in which order."""
+
+    domain: Annotated[str, Doc("Only those of this domain; empty: of all.", longest=_LONGEST_DOMAIN)] = ""
+    key: Annotated[
+        str,
+        Doc(
+            "Only those that have an entry with this key; `\\xFF` is the byte FF, `\\\\` a backslash.",
+            longest=1_024,
+        ),
+    ] = ""
+    prefix: Annotated[
+        str, Doc("Only those in which a value, that of `key` where it is given, begins so.", longest=1_024)
+    ] = ""
+    value: Annotated[
+        str | None,
+        Doc("Only those in which a value, that of `key` where it is given, is this one.", longest=1_024),
+    ] = None
+    min_used: Annotated[
+        float,
+        Doc("The smallest share of the limit that is used: 0.8 is 80 %.", 0.8, minimum=0, maximum=1_000_000),
+    ] = 0.0
+    state: Annotated[State | None, Doc("Only those in this state.")] = None
+    sort: Annotated[
+        Literal["-used", "used", "name", "reset"],
+        Doc(
+            "`-used`: the largest share used first, and blocked ones before all; `reset`: by the end of their windows."
+        ),
+    ] = "-used"
+    limit: Annotated[int, _LIMIT] = 50
+    cursor: Annotated[str, Doc("Where the page begins: `next_cursor` of the page before.", longest=8_192)] = (
+        ""
+    )
+
+
+class BucketBody(NamedTuple):
+    """A bucket by its descriptor."""
+
+    domain: Annotated[str, _DOMAIN]
+    descriptor: Annotated[str, _DESCRIPTOR]
 
 
 class PageOfRules(NamedTuple):
@@ -231,7 +276,7 @@ class Rule(TypedDict):
     rule: Annotated[str, Doc("Its path, as in metrics and /rlconfig.", "token-budgets.team_dba")]
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
     name: Annotated[str | None, Doc("Its name.")]
-    kind: Annotated[Literal["budget", "requests"], Doc("Tokens, or requests.")]
+    kind: Annotated[BudgetKind, Doc("Tokens, or requests.")]
     limits: list[RuleLimit]
     shadow: Annotated[bool, Doc("Whether it refuses nothing.", False)]
     quota: Annotated[bool, Doc("Whether it refuses only together with the other quotas.", False)]
@@ -295,6 +340,70 @@ class AmendmentList(TypedDict):
     next_cursor: Annotated[str | None, _NEXT]
 
 
+class Window(TypedDict):
+    """One window of a bucket, and what is used in it."""
+
+    window: Annotated[str, Doc("Its name, as in the counter's key.", "hour")]
+    name: Annotated[str | None, Doc("The name of its limit.")]
+    state: Annotated[State, Doc("How near it is to its limit.")]
+    used: Annotated[int | None, Doc("What is used; null: the counter is no number.", 4_211)]
+    limit: Annotated[int | None, Doc("The limit of the rule; null: no rule is known for the counter.", 5_000)]
+    effective_limit: Annotated[int | None, Doc("The limit with limits as data and amendments.", 6_000)]
+    remaining: Annotated[int | None, Doc("What is left of it.", 1_789)]
+    share: Annotated[float, Doc("The share of it that is used; 1 where it is 0.", 0.7018)]
+    amended_by: Annotated[list[str], Doc("The ids of the amendments that make it so.")]
+    held: Annotated[int | None, Doc("What is set aside for requests in flight; null: not known.")]
+    burn_per_second: Annotated[
+        float | None, Doc("How fast it is used at present; null: not known yet.", 1.25)
+    ]
+    runs_out_at: Annotated[
+        str | None, Doc("When nothing is left at that rate, if that is before it resets.", format="date-time")
+    ]
+    starts_at: Annotated[str | None, Doc("When it began.", format="date-time")]
+    resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]
+    counter: Annotated[str, Doc("Its key.", "{token-budgets|team=dba}:hour:2026-11-28T10Z")]
+
+
+class Budget(TypedDict):
+    """A bucket: what limits it, and what is used."""
+
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[
+        str | None,
+        Doc("What names it in requests; null: its key has a digest in place of a value.", "team=dba"),
+    ]
+    entries: Annotated[list[list[str]], Doc("Keys and values for display.", [["team", "dba"]])]
+    bucket: Annotated[str, Doc("The keys of its counters without the window.", "{token-budgets|team=dba}")]
+    rule: Annotated[str | None, Doc("The path of its rule; null: none is known.", "token-budgets.team_dba")]
+    name: Annotated[str | None, Doc("The name of the rule.")]
+    source: Annotated[str | None, Doc("The file and line of the rule.", "limits.yaml:4")]
+    kind: Annotated[BudgetKind | None, Doc("Tokens, or requests.")]
+    shadow: Annotated[bool, Doc("Whether the rule refuses nothing.", False)]
+    state: Annotated[State, Doc("The worst of its windows.")]
+    share: Annotated[float, Doc("The share of the window of which most is used.", 0.7018)]
+    windows: list[Window]
+    amendments: Annotated[list[Amendment], Doc("Those that are for it, also where they change nothing.")]
+
+
+class Budgets(TypedDict):
+    """A page of budgets."""
+
+    budgets: list[Budget]
+    next_cursor: Annotated[str | None, _NEXT]
+    partial: Annotated[bool, Doc("Whether budgets may be missing before the last one of the page.", False)]
+    partial_reason: Annotated[str | None, Doc("Why.")]
+    scanned: Annotated[int, Doc("Counters that were looked at.", 1_234)]
+    total: Annotated[int | None, Doc("How many budgets there are for the query; null: not known.")]
+    domains: Annotated[list[str], Doc("The first thousand domains in force.")]
+
+
+class BeforeAndAfter(TypedDict):
+    """A bucket as it is, and as a change makes it."""
+
+    before: Budget
+    after: Budget
+
+
 class CounterHeld(TypedDict):
     """A counter that was set to 0."""
 
@@ -343,6 +452,14 @@ class Changed(TypedDict):
     version: Annotated[int, Doc("The version of the amendments with it.", 13)]
     key: Annotated[str | None, Doc("Its idempotency key; null: a dry run without one.")]
     edits: list[Edit]
+    budgets: Annotated[
+        list[BeforeAndAfter],
+        Doc("Of a dry run: the first twenty buckets that it is for, as they are and as they would be."),
+    ]
+    affected: Annotated[
+        int | None, Doc("Of a dry run: how many buckets with counters it is for; null: not known.", 17)
+    ]
+    affected_partial: Annotated[bool, Doc("Whether there may be more.", False)]
     exceptions: Annotated[list[Amendment], Doc("Overrides that it does not reach, because they come first.")]
     confirmation: Annotated[
         str | None, Doc("Of a dry run: what the same request carries to make the change.")

@@ -7,6 +7,8 @@ from typing import Literal
 
 from ..core import model
 from ..core.amendments import model as amendments
+from ..core.budgets.bucket import Budget, BudgetWindow
+from ..core.budgets.texts import descriptor_text
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import Domain
 from ..core.text import printable, show
@@ -20,9 +22,9 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def moment_or_null(seconds: float) -> str | None:
-    """Return a second since 1970 in RFC 3339; None for 0."""
-    return moment(seconds) if seconds else None
+def moment_or_null(seconds: float | None) -> str | None:
+    """Return a second since 1970 in RFC 3339; None for none, for 0, and for the years after 9999."""
+    return moment(seconds) if seconds and 0 < seconds <= amendments.LATEST else None
 
 
 def second_of(text: str) -> int:
@@ -52,6 +54,47 @@ def amendment(one: amendments.Amendment) -> shapes.Amendment:
         "author": one.author,
         "reason": one.reason,
         "blocks": one.blocks,
+    }
+
+
+def budget(one: Budget) -> shapes.Budget:
+    """Return a bucket with what is used."""
+    rule = one.rule
+    return {
+        "domain": one.domain,
+        "descriptor": None if one.hashed else descriptor_text(one.entries),
+        "entries": [[show(key), show(value)] for key, value in one.entries],
+        "bucket": one.bucket,
+        "rule": None if rule is None else printable(str(rule.path)),
+        "name": None if rule is None else printable(rule.name) or None,
+        "source": None if rule is None else printable(rule.source) or None,
+        "kind": None if rule is None else "budget" if rule.budget else "requests",
+        "shadow": rule is not None and rule.shadow,
+        "state": one.state.value,
+        "share": round(one.share, 6),
+        "windows": [_window(each) for each in one.windows],
+        "amendments": [amendment(each) for each in one.amendments],
+    }
+
+
+def _window(one: BudgetWindow) -> shapes.Window:
+    left = None if one.effective is None or one.used is None else max(one.effective - one.used, 0)
+    return {
+        "window": one.name,
+        "name": None if one.limit is None else printable(one.limit.name) or None,
+        "state": one.state.value,
+        "used": one.used,
+        "limit": None if one.limit is None else one.limit.amount,
+        "effective_limit": one.effective,
+        "remaining": left,
+        "share": round(one.share, 6),
+        "amended_by": [each.id for each in one.by],
+        "held": None,
+        "burn_per_second": None,
+        "runs_out_at": None,
+        "starts_at": moment_or_null(one.start),
+        "resets_at": moment_or_null(one.end),
+        "counter": one.key,
     }
 
 

@@ -14,14 +14,19 @@ from typing import Any, NamedTuple
 from ..amending.operations import MOST_AUDITED, Operations
 from ..core.amendments.model import Amendment
 from ..core.amendments.target import Target, parse
+from ..core.budgets.texts import bytes_of
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import RuleTree
-from ..core.model import Entry, Rule
+from ..core.model import Rule
 from ..ports import Clock
 from ..runtime.health import Health
+from ..seeing.query import Query
+from ..seeing.views import Views
 from . import shapes, shown
 from .changes import Changes
 from .openapi import description
+from .previews import entries_of
+from .problems import NOT_FOUND, Refused
 from .tokens import Role
 
 MOST_DOMAINS = 1_000
@@ -32,6 +37,7 @@ class Parts(NamedTuple):
     """What the API shows and changes. The functions return what is there now."""
 
     operations: Operations
+    views: Views
     changes: Changes
     tree: Callable[[], RuleTree | None]
     problems: Callable[[], Sequence[Problem]]
@@ -91,6 +97,38 @@ class Api:
             },
         }
 
+    async def budgets(self, query: shapes.PageOfBudgets, role: Role) -> shapes.Budgets:
+        """Return a page of budgets."""
+        wanted = Query(
+            query.domain,
+            bytes_of(query.key),
+            bytes_of(query.prefix),
+            None if query.value is None else bytes_of(query.value),
+            query.min_used,
+            query.state or "",
+            query.sort,
+            query.limit,
+        )
+        found = await self._parts.views.budgets(wanted, query.cursor)
+        tree = self._parts.tree()
+        return {
+            "budgets": [shown.budget(one) for one in found.budgets],
+            "next_cursor": found.next_cursor or None,
+            "partial": found.partial,
+            "partial_reason": found.partial_reason or None,
+            "scanned": found.scanned,
+            "total": None,
+            "domains": list(islice(tree.domains if tree else (), MOST_DOMAINS)),
+        }
+
+    async def bucket(self, body: shapes.BucketBody, role: Role) -> shapes.Budget:
+        """Return one bucket."""
+        entries = entries_of(parse(body.domain, body.descriptor))
+        found = await self._parts.views.bucket(body.domain, entries)
+        if found is None:
+            raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
+        return shown.budget(found)
+
     async def rules(self, query: shapes.PageOfRules, role: Role) -> shapes.Rules:
         """Return a page of the rules in force."""
         tree = self._parts.tree()
@@ -148,11 +186,7 @@ def _is_for(one: Amendment, domain: str, target: Target | None) -> bool:
         return False
     if target is None or one.target == target:
         return True
-    return target.exact and one.target.matches(_entries_of(target))
-
-
-def _entries_of(target: Target) -> tuple[Entry, ...]:
-    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+    return target.exact and one.target.matches(entries_of(target))
 
 
 def _order(one: Amendment) -> tuple[int, str]:

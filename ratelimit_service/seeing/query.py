@@ -104,9 +104,13 @@ class Query(NamedTuple):
         return _ORDERS[self.sort]
 
 
+_BLOCKED = State.BLOCKED.urgency
+_BLOCKED_FIRST = -(2.0**60)
+"""Before every share that a counter can have."""
+
 _ORDERS: dict[str, Callable[[Row], tuple[float, str]]] = {
     "used": lambda row: (row.share, row.bucket),
-    "-used": lambda row: (-row.share, row.bucket),
+    "-used": lambda row: (_BLOCKED_FIRST if row.urgency == _BLOCKED else -row.share, row.bucket),
     "name": lambda row: (0.0, row.bucket),
     "reset": lambda row: (float(row.end), row.bucket),
 }

@@ -14,11 +14,14 @@ from ratelimit_service.amending.operations import Operations
 from ratelimit_service.api.changes import Changes
 from ratelimit_service.api.guard import Guard
 from ratelimit_service.api.handler import ApiHandler
+from ratelimit_service.api.previews import Previews
 from ratelimit_service.api.tokens import Token, Tokens
 from ratelimit_service.api.views import Api, Parts
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.runtime.health import Health
+from ratelimit_service.seeing.listing import Lister
+from ratelimit_service.seeing.views import Views
 from tests.limiter import Limiter, decision_text, descriptor
 
 RULES = """
@@ -56,11 +59,26 @@ class Desk:
             lambda: self.limiter.service.tree,
             now=lambda: self.limiter.now,
         )
+        self.views = Views(
+            Lister(
+                store,
+                amendments,
+                lambda: self.limiter.service.tree,
+                now=lambda: self.limiter.now,
+                first_answer=10,
+            )
+        )
         tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))
         self.health = Health()
         parts = Parts(
             self.operations,
-            Changes(self.operations, tokens.admin, lambda: self.limiter.now),
+            self.views,
+            Changes(
+                self.operations,
+                Previews(self.operations, self.views, 0.8),
+                tokens.admin,
+                lambda: self.limiter.now,
+            ),
             lambda: self.limiter.service.tree,
             lambda: self.problems,
             self.health,
@@ -135,3 +153,4 @@ async def open_desk(desk: Desk) -> AsyncIterator[Desk]:
             yield desk
     finally:
         await port.stop(1)
+        await desk.views.close()

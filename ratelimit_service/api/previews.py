@@ -1,0 +1,100 @@
+"""Previews: the buckets that a change is for, as they are and as they would be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..amending.operations import Operations
+from ..core.amendments.model import MOST_EDITS, Put, Remove
+from ..core.amendments.target import Target, exactly
+from ..core.budgets.bucket import Budget, budget
+from ..core.errors import InvalidRequest
+from ..core.model import Entry
+from ..seeing.query import MOST_LISTED, Query
+from ..seeing.views import Views
+from . import shapes, shown
+
+MOST_SHOWN = 20
+"""Buckets that a preview shows."""
+
+
+class Affected(NamedTuple):
+    """The buckets that a target is for, as far as they are known. `partial` says why there may be more."""
+
+    budgets: Sequence[Budget]
+    partial: str = ""
+
+
+class SetToZero(NamedTuple):
+    """A reset of a window; empty: of all."""
+
+    window: str
+
+
+def entries_of(target: Target) -> tuple[Entry, ...]:
+    """Return the entries of an exact target. Raises InvalidRequest for another one."""
+    if not target.exact:
+        raise InvalidRequest(f"this is for one descriptor, and {target.text} is for several")
+    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+
+
+class Previews:
+    """Makes previews. `near_ratio` is NEAR_LIMIT_RATIO."""
+
+    def __init__(self, operations: Operations, views: Views, near_ratio: float) -> None:
+        self._operations = operations
+        self._views = views
+        self._near_ratio = near_ratio
+
+    async def affected(self, target: Target) -> Affected:
+        """Return the buckets that a target is for: of a pattern, those of one page of budgets. Raises StoreError."""
+        if target.exact:
+            found = await self._views.bucket(target.domain, entries_of(target))
+            return Affected([found] if found is not None else [])
+        listing = await self._views.budgets(_query(target))
+        budgets = [one for one in listing.budgets if one.rule is not None and target.matches(one.entries)]
+        more = f"only the first {MOST_LISTED} budgets were looked at" if listing.next_cursor else ""
+        return Affected(budgets, listing.partial_reason or more)
+
+    async def to_reset(self, target: Target) -> list[Target]:
+        """Return each bucket that a target is for. Raises InvalidRequest where there is none, or where there are too many."""
+        if target.exact:
+            return [target]
+        found = await self.affected(target)
+        targets = [exactly(one.domain, one.entries) for one in found.budgets if not one.hashed]
+        if found.partial or len(targets) > MOST_EDITS:
+            why = found.partial or f"it is for {len(targets)} buckets"
+            raise InvalidRequest(
+                f"a reset has at most {MOST_EDITS} buckets, and {why}: give a narrower pattern"
+            )
+        if not targets:
+            raise InvalidRequest(f"there is no bucket that {target.text} is for: there is nothing to reset")
+        return targets
+
+    def shown(self, found: Affected, change: Put | Remove | SetToZero) -> list[shapes.BeforeAndAfter]:
+        """Return the first of these buckets before and after a change."""
+        known = [one for one in found.budgets if one.rule is not None and not one.hashed][:MOST_SHOWN]
+        return [
+            {"before": shown.budget(one), "after": shown.budget(self._after(one, change))} for one in known
+        ]
+
+    def _after(self, before: Budget, change: Put | Remove | SetToZero) -> Budget:
+        edits = () if isinstance(change, SetToZero) else (change,)
+        now = self._operations.bucket(before.domain, before.entries, edits)
+        if now is None:
+            return before
+        used = {window.key: window.used for window in before.windows}
+        if isinstance(change, SetToZero):
+            used |= {window.key: 0 for window in before.windows if change.window in ("", window.name)}
+        return budget(before.domain, before.entries, now, used, self._near_ratio)
+
+
+def _query(target: Target) -> Query:
+    """Return a query for the buckets that a pattern may be for."""
+    if not target.entries:
+        return Query(target.domain, sort="name", limit=MOST_LISTED)
+    best = max(target.entries, key=lambda entry: (entry.exact, len(entry.pieces[0])))
+    if best.exact:
+        return Query(target.domain, best.key, value=best.pieces[0], sort="name", limit=MOST_LISTED)
+    return Query(target.domain, best.key, best.pieces[0], sort="name", limit=MOST_LISTED)

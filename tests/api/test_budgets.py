@@ -1,0 +1,190 @@
+"""Budgets over HTTP: lists, one bucket, and what a change would make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .desk import ADMIN, Desk, bearer, edits_of
+
+
+def uses(budget: dict[str, Any]) -> dict[str, tuple[int, int, str]]:
+    """Return by window what is used, what may be used, and the state."""
+    return {
+        each["window"]: (each["used"], each["effective_limit"], each["state"]) for each in budget["windows"]
+    }
+
+
+async def bucket(desk: Desk, descriptor: str, status: int = 200) -> dict[str, Any]:
+    """Return one bucket, or the problem."""
+    answer = await desk.client.post("/bucket", json={"domain": "d", "descriptor": descriptor})
+    assert status == answer.status_code, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_a_bucket_has_its_windows_what_is_used_and_what_amends_it(desk: Desk) -> None:
+    """Also where it has counted nothing yet."""
+    empty = await bucket(desk, "team=dba")
+    assert {"hour": (0, 100, "ok"), "day": (0, 1_000, "ok")} == uses(empty)
+    desk.ask(hits=90)
+    made = (await desk.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
+    found = await bucket(desk, "team=dba")
+    assert {"hour": (90, 120, "ok"), "day": (90, 1_000, "ok")} == uses(found)
+    assert ("d.team", "budget", "team=dba", [["team", "dba"]], "{d|team=dba}", [made]) == tuple(
+        found[name] for name in ("rule", "kind", "descriptor", "entries", "bucket", "amendments")
+    )
+    hour = found["windows"][0]
+    assert (30, 0.75, [made["id"]], 100) == tuple(
+        hour[name] for name in ("remaining", "share", "amended_by", "limit")
+    )
+    assert ("2026-11-21T00:00:00Z", "2026-11-21T01:00:00Z", "{d|team=dba}:hour:2026-11-21T00Z") == tuple(
+        hour[name] for name in ("starts_at", "resets_at", "counter")
+    )
+
+
+@pytest.mark.parametrize(
+    "descriptor, status", [("nothing=x", 404), ("free=x", 404), ("team=*", 422), ("*", 422)]
+)
+async def test_a_bucket_that_is_not_there_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
+    """No rule, no limit, or several descriptors."""
+    assert (await bucket(desk, descriptor, status))["detail"]
+
+
+async def test_budgets_are_searched_and_sorted(desk: Desk) -> None:
+    """By domain, key, value, share and state; the most used first."""
+    for name, hits in [("dba", 100), ("ops", 90), ("web", 10)]:
+        desk.ask(f"team={name}", hits)
+    await desk.change("/override", descriptor="team=web", amount=0)
+    searches: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ["team=web", "team=dba", "team=ops"]),
+        ({"sort": "name"}, ["team=dba", "team=ops", "team=web"]),
+        ({"min_used": 0.9}, ["team=web", "team=dba", "team=ops"]),
+        ({"state": "over"}, ["team=dba"]),
+        ({"state": "blocked"}, ["team=web"]),
+        ({"key": "team", "prefix": "o"}, ["team=ops"]),
+        ({"value": "dba"}, ["team=dba"]),
+        ({"key": "user"}, []),
+        ({"domain": "e"}, []),
+    ]
+    for parameters, expected in searches:
+        found = await desk.get("/budgets", **parameters)
+        assert expected == [one["descriptor"] for one in found["budgets"]], parameters
+        assert (False, None, ["d"]) == (found["partial"], found["partial_reason"], found["domains"])
+    first = await desk.get("/budgets", limit=2)
+    second = await desk.get("/budgets", limit=2, cursor=first["next_cursor"])
+    assert (["team=ops"], None) == ([one["descriptor"] for one in second["budgets"]], second["next_cursor"])
+
+
+@pytest.mark.parametrize(
+    "parameters, status",
+    [
+        ({"min_used": "x"}, 400),
+        ({"min_used": "nan"}, 400),
+        ({"min_used": "-1"}, 400),
+        ({"state": "red"}, 400),
+        ({"state": ""}, 400),
+        ({"sort": "size"}, 400),
+        ({"cursor": "x"}, 422),
+        ({"key": "\\y"}, 422),
+        ({"prefix": "a", "value": "b"}, 422),
+    ],
+)
+async def test_a_search_that_means_nothing_is_refused(
+    desk: Desk, parameters: dict[str, str], status: int
+) -> None:
+    """It is no empty list."""
+    assert (await desk.get("/budgets", status, **parameters))["detail"]
+
+
+async def test_a_preview_shows_each_bucket_before_and_after(desk: Desk) -> None:
+    """Of one descriptor and of a pattern; nothing is changed by it."""
+    desk.ask("team=dba", 100)
+    desk.ask("team=dbb", 60)
+    desk.ask("team=ops", 10)
+    changes: list[tuple[str, dict[str, Any], dict[str, tuple[int, int, str]]]] = [
+        (
+            "/override",
+            {"amount": 50, "window": "hour"},
+            {"hour": (100, 50, "over"), "day": (100, 1_000, "ok")},
+        ),
+        ("/top-up", {"amount": 50}, {"hour": (100, 150, "ok"), "day": (100, 1_050, "ok")}),
+        ("/reset", {"window": "hour"}, {"hour": (0, 100, "ok"), "day": (100, 1_000, "ok")}),
+        ("/reset", {}, {"hour": (0, 100, "ok"), "day": (0, 1_000, "ok")}),
+    ]
+    for verb, fields, expected in changes:
+        for descriptor, affected in [("team=dba", ["dba"]), ("team=db*", ["dba", "dbb"])]:
+            preview = await desk.change(verb, descriptor=descriptor, dry_run=True, **fields)
+            assert (len(affected), False) == (preview["affected"], preview["affected_partial"])
+            assert affected == [each["before"]["entries"][0][1] for each in preview["budgets"]]
+            assert {"hour": (100, 100, "over"), "day": (100, 1_000, "ok")} == uses(
+                preview["budgets"][0]["before"]
+            )
+            assert expected == uses(preview["budgets"][0]["after"]), (verb, fields)
+    assert {"hour": (100, 100, "over"), "day": (100, 1_000, "ok")} == uses(await bucket(desk, "team=dba"))
+    assert [] == (await desk.get("/amendments"))["amendments"]
+
+
+async def test_a_preview_of_an_unblock_shows_what_holds_then(desk: Desk) -> None:
+    """By the id of the amendment as well."""
+    made = await desk.change("/override", amount=0)
+    for answer in (
+        await desk.change("/unblock", dry_run=True),
+        await desk.change("/remove", id=made["edits"][0]["id"], domain=..., descriptor=..., dry_run=True),
+    ):
+        (both,) = answer["budgets"]
+        assert ("blocked", "ok") == (both["before"]["state"], both["after"]["state"])
+
+
+async def test_a_kill_switch_says_how_many_it_is_for(desk: Desk) -> None:
+    """A preview shows twenty of them."""
+    for number in range(30):
+        desk.ask(f"team={number}", 1)
+    preview = await desk.change("/override", descriptor="*", amount=0, dry_run=True)
+    assert (30, 20) == (preview["affected"], len(preview["budgets"]))
+
+
+async def test_a_pattern_is_reset_as_a_whole_and_once(desk: Desk) -> None:
+    """In one change with a line for each bucket. Sent again, it does not touch what has counted since."""
+    for name in ("dba", "dbb", "ops"):
+        desk.ask(f"team={name}", 100)
+    body = {"descriptor": "team=db*", "window": "hour"}
+    assert "confirmation" in (await desk.change("/reset", 422, **body))["detail"]
+    preview = await desk.change("/reset", **body, dry_run=True)
+    done = await desk.change("/reset", key="k", **body, confirmation=preview["confirmation"])
+    assert [("reset", "team=dba", None, None), ("reset", "team=dbb", None, None)] == edits_of(done)
+    assert 1 == done["version"]
+    assert ["OK: OK 100 3600", "OK: OK 100 3600", "OVER_LIMIT: OVER_LIMIT 0 3600"] == [
+        desk.ask(f"team={name}") for name in ("dba", "dbb", "ops")
+    ]
+    desk.ask("team=dba", 40)
+    desk.ask("team=dbc", 40)
+    again = await desk.change("/reset", key="k", **body, confirmation=preview["confirmation"])
+    assert (True, done["edits"]) == (again["replayed"], again["edits"])
+    assert ["OK: OK 60 3600", "OK: OK 60 3600"] == [desk.ask(f"team={name}") for name in ("dba", "dbc")]
+
+
+async def test_a_reset_of_too_many_or_of_nothing_is_refused(desk: Desk) -> None:
+    """A change has a hundred edits at most, and comes into force as a whole."""
+    assert (
+        "nothing to reset" in (await desk.change("/reset", 422, descriptor="user=*", dry_run=True))["detail"]
+    )
+    for number in range(101):
+        desk.ask(f"team={number}", 1)
+    problem = await desk.change("/reset", 422, descriptor="team=*", dry_run=True)
+    assert "at most 100 buckets, and it is for 101 buckets" in problem["detail"]
+
+
+async def test_names_of_strangers_are_data(desk: Desk) -> None:
+    """Markup, bidi marks, control characters, bytes that are no UTF-8, and eight kilobytes: each is one line, and is found again."""
+    for value in ["<script>alert(1)</script>", "\u202eevil", "a\x00b\x1b[31m", "x" * 8_000, "a,b=c*d\\e"]:
+        text = "team=" + value.replace("\\", "\\\\").replace("*", "\\*").replace(",", "\\,")
+        made = await desk.change("/override", descriptor=text, amount=7)
+        shown = made["edits"][0]["descriptor"]
+        assert shown.isprintable()
+        found = await bucket(desk, shown)
+        assert 7 == found["windows"][0]["effective_limit"]
+        assert all(part.isprintable() for entry in found["entries"] for part in entry)
+    listed = await desk.client.get("/budgets", headers=bearer(ADMIN))
+    assert 200 == listed.status_code
