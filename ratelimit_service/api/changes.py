@@ -18,7 +18,7 @@ from ..core.amendments.model import Amendment, Applied, Put, Remove, Reset, over
 from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
 from ..ports import Clock
-from . import shapes, shown
+from . import asked, shapes, shown
 from .previews import Previews, SetToZero, entries_of
 from .problems import NOT_FOUND, UNCONFIRMED, Refused
 from .tokens import Token
@@ -49,7 +49,7 @@ class Changes:
         self._admin = admin
         self._now = now
 
-    async def override(self, body: shapes.OverrideBody, key: str | None) -> shapes.Changed:
+    async def override(self, body: asked.OverrideBody, key: str | None) -> shapes.Changed:
         """Override a limit."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
@@ -58,7 +58,7 @@ class Changes:
         )
         return await self._change(by, _Planned(edit, target, not target.exact), body, key)
 
-    async def top_up(self, body: shapes.TopUpBody, key: str | None) -> shapes.Changed:
+    async def top_up(self, body: asked.TopUpBody, key: str | None) -> shapes.Changed:
         """Top a limit up."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
@@ -72,14 +72,14 @@ class Changes:
         )
         return await self._change(by, _Planned(edit, target, not target.exact), body, key)
 
-    async def unblock(self, body: shapes.UnblockBody, key: str | None) -> shapes.Changed:
+    async def unblock(self, body: asked.UnblockBody, key: str | None) -> shapes.Changed:
         """Remove the override for a target."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
         name = override(target, 0, window=body.window or "").id
         return await self._change(by, _Planned(Remove(name), target, not target.exact), body, key)
 
-    async def remove(self, body: shapes.RemoveBody, key: str | None) -> shapes.Changed:
+    async def remove(self, body: asked.RemoveBody, key: str | None) -> shapes.Changed:
         """Remove an amendment."""
         by = _by(body, key)
         found = self._operations.amendment(body.id)
@@ -90,7 +90,7 @@ class Changes:
             by, _Planned(Remove(body.id), found.target, not found.target.exact), body, key
         )
 
-    async def reset(self, body: shapes.ResetBody, key: str | None) -> shapes.Changed:
+    async def reset(self, body: asked.ResetBody, key: str | None) -> shapes.Changed:
         """Set used to 0."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
@@ -106,7 +106,7 @@ class Changes:
             return self._changed(applied, body, key)
         return await self._preview(applied, body, key, target, SetToZero(body.window or ""))
 
-    async def _reset_before(self, by: By, target: Target, body: shapes.ResetBody) -> list[Target]:
+    async def _reset_before(self, by: By, target: Target, body: asked.ResetBody) -> list[Target]:
         """Return the buckets that this change has reset, if it is sent again: others may have counted since."""
         found = [
             line.edited.reset
@@ -116,7 +116,7 @@ class Changes:
         return [one.target for one in reversed(found) if _covers(target, one, body.window or "")]
 
     async def _change(
-        self, by: By, planned: _Planned, body: shapes.ChangeBody, key: str | None
+        self, by: By, planned: _Planned, body: asked.ChangeBody, key: str | None
     ) -> shapes.Changed:
         edit = planned.edit
         seen = await self._operations.apply(by, [edit], dry_run=True)
@@ -137,7 +137,7 @@ class Changes:
     async def _preview(
         self,
         seen: Applied,
-        body: shapes.ChangeBody,
+        body: asked.ChangeBody,
         key: str | None,
         target: Target,
         change: Put | Remove | SetToZero,
@@ -156,7 +156,7 @@ class Changes:
             "confirm_by": shown.moment(until),
         }
 
-    def _check(self, body: shapes.ChangeBody, before: Amendment | None) -> None:
+    def _check(self, body: asked.ChangeBody, before: Amendment | None) -> None:
         """Raise Refused unless the request carries the confirmation of its preview."""
         preview = "send it with dry_run: true, and then with the confirmation of the answer"
         if body.confirmation is None:
@@ -173,7 +173,7 @@ class Changes:
                 f"the confirmation is of another change, or what it would replace has changed: {preview}",
             )
 
-    def _confirmation(self, body: shapes.ChangeBody, before: Amendment | None, until: int) -> str:
+    def _confirmation(self, body: asked.ChangeBody, before: Amendment | None, until: int) -> str:
         fields = body._replace(dry_run=False, confirmation=None)._asdict()
         seen = None if before is None else to_json(before)
         text = json.dumps([type(body).__name__, fields, seen, until], sort_keys=True)
@@ -181,7 +181,7 @@ class Changes:
         digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
         return f"{until}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
-    def _changed(self, applied: Applied, body: shapes.ChangeBody, key: str | None) -> shapes.Changed:
+    def _changed(self, applied: Applied, body: asked.ChangeBody, key: str | None) -> shapes.Changed:
         return {
             "dry_run": body.dry_run,
             "replayed": applied.replayed,
@@ -205,7 +205,7 @@ def _covers(target: Target, done: Reset, window: str) -> bool:
     )
 
 
-def _by(body: shapes.ChangeBody, key: str | None) -> By:
+def _by(body: asked.ChangeBody, key: str | None) -> By:
     return By(body.author, body.reason, key or new_key())
 
 

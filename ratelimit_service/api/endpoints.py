@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from . import shapes
+from . import asked, shapes
 
 PREFIX = "/api/v1"
 
@@ -30,12 +30,12 @@ class Endpoint(NamedTuple):
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/openapi.json", "openapi", shapes.Nothing, None, "This description, as OpenAPI 3.1."),
+    Endpoint("GET", "/openapi.json", "openapi", asked.Nothing, None, "This description, as OpenAPI 3.1."),
     Endpoint(
         "GET",
         "/status",
         "status",
-        shapes.Nothing,
+        asked.Nothing,
         shapes.Status,
         "How this replica is, and what the caller may do.",
     ),
@@ -43,7 +43,7 @@ ENDPOINTS = (
         "GET",
         "/budgets",
         "budgets",
-        shapes.PageOfBudgets,
+        asked.PageOfBudgets,
         shapes.Budgets,
         "Budgets with what is used of them: listed, searched and sorted.",
     ),
@@ -51,7 +51,7 @@ ENDPOINTS = (
         "POST",
         "/bucket",
         "bucket",
-        shapes.BucketBody,
+        asked.BucketBody,
         shapes.Budget,
         "One bucket by its descriptor, also where it has counted nothing.",
         missing=True,
@@ -60,7 +60,7 @@ ENDPOINTS = (
         "GET",
         "/rules",
         "rules",
-        shapes.PageOfRules,
+        asked.PageOfRules,
         shapes.Rules,
         "The rules in force, and what was wrong with the last load.",
     ),
@@ -68,7 +68,7 @@ ENDPOINTS = (
         "GET",
         "/amendments",
         "amendments",
-        shapes.PageOfAmendments,
+        asked.PageOfAmendments,
         shapes.AmendmentList,
         "Amendments in force on this replica, the latest first.",
     ),
@@ -76,7 +76,7 @@ ENDPOINTS = (
         "GET",
         "/audit",
         "audit",
-        shapes.PageOfAudit,
+        asked.PageOfAudit,
         shapes.Audit,
         "Who changed what, when and why, the latest first; the last 10,000 edits.",
     ),
@@ -84,7 +84,7 @@ ENDPOINTS = (
         "POST",
         "/override",
         "override",
-        shapes.OverrideBody,
+        asked.OverrideBody,
         shapes.Changed,
         "Set the limit of a descriptor, a pattern or a domain; 0 blocks.",
         changes=True,
@@ -93,7 +93,7 @@ ENDPOINTS = (
         "POST",
         "/top-up",
         "top_up",
-        shapes.TopUpBody,
+        asked.TopUpBody,
         shapes.Changed,
         "Add to the limit of a descriptor, a pattern or a domain.",
         changes=True,
@@ -102,7 +102,7 @@ ENDPOINTS = (
         "POST",
         "/reset",
         "reset",
-        shapes.ResetBody,
+        asked.ResetBody,
         shapes.Changed,
         "Set used to 0 in the windows of a descriptor that run now.",
         changes=True,
@@ -111,7 +111,7 @@ ENDPOINTS = (
         "POST",
         "/unblock",
         "unblock",
-        shapes.UnblockBody,
+        asked.UnblockBody,
         shapes.Changed,
         "Remove the override for exactly this descriptor or pattern, and this window.",
         changes=True,
@@ -121,7 +121,7 @@ ENDPOINTS = (
         "POST",
         "/remove",
         "remove",
-        shapes.RemoveBody,
+        asked.RemoveBody,
         shapes.Changed,
         "Remove an amendment by its id.",
         changes=True,

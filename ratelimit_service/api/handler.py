@@ -12,7 +12,7 @@ from ..core.errors import InvalidRequest, RateLimitServiceError
 from ..http.messages import IncompleteBody, Request, Response
 from ..http.strict import strict_json
 from ..runtime.exceptions import report
-from . import problems, shapes
+from . import asked, problems
 from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, PREFIX, Endpoint
 from .guard import Guard
 from .problems import Refused
@@ -90,7 +90,7 @@ class ApiHandler:
         if endpoint.method == "GET":
             answer = await run(read_query(endpoint.takes, request.query), role)
             return answer
-        read_query(shapes.Nothing, request.query)
+        read_query(asked.Nothing, request.query)
         body: Any = read_object(endpoint.takes, await _body_of(request))
         if endpoint.changes:
             answer = await run(body, _idempotency_key(request, body))

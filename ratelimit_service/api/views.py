@@ -22,7 +22,7 @@ from ..ports import Clock
 from ..runtime.health import Health
 from ..seeing.query import Query
 from ..seeing.views import Views
-from . import shapes, shown
+from . import asked, shapes, shown
 from .changes import Changes
 from .openapi import description
 from .previews import entries_of
@@ -60,11 +60,11 @@ class Api:
         self.unblock = parts.changes.unblock
         self.remove = parts.changes.remove
 
-    async def openapi(self, query: shapes.Nothing, role: Role) -> dict[str, Any]:
+    async def openapi(self, query: asked.Nothing, role: Role) -> dict[str, Any]:
         """Return the description of the API."""
         return description()
 
-    async def status(self, query: shapes.Nothing, role: Role) -> shapes.Status:
+    async def status(self, query: asked.Nothing, role: Role) -> shapes.Status:
         """Return how this replica is."""
         parts = self._parts
         tree = parts.tree()
@@ -97,7 +97,7 @@ class Api:
             },
         }
 
-    async def budgets(self, query: shapes.PageOfBudgets, role: Role) -> shapes.Budgets:
+    async def budgets(self, query: asked.PageOfBudgets, role: Role) -> shapes.Budgets:
         """Return a page of budgets."""
         wanted = Query(
             query.domain,
@@ -121,7 +121,7 @@ class Api:
             "domains": list(islice(tree.domains if tree else (), MOST_DOMAINS)),
         }
 
-    async def bucket(self, body: shapes.BucketBody, role: Role) -> shapes.Budget:
+    async def bucket(self, body: asked.BucketBody, role: Role) -> shapes.Budget:
         """Return one bucket."""
         entries = entries_of(parse(body.domain, body.descriptor))
         found = await self._parts.views.bucket(body.domain, entries)
@@ -129,7 +129,7 @@ class Api:
             raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
         return shown.budget(found)
 
-    async def rules(self, query: shapes.PageOfRules, role: Role) -> shapes.Rules:
+    async def rules(self, query: asked.PageOfRules, role: Role) -> shapes.Rules:
         """Return a page of the rules in force."""
         tree = self._parts.tree()
         rules: Sequence[Rule] = ()
@@ -152,7 +152,7 @@ class Api:
             "next_cursor": str(end) if end < len(rules) else None,
         }
 
-    async def amendments(self, query: shapes.PageOfAmendments, role: Role) -> shapes.AmendmentList:
+    async def amendments(self, query: asked.PageOfAmendments, role: Role) -> shapes.AmendmentList:
         """Return a page of the amendments in force here."""
         target = parse(query.domain, query.descriptor) if query.descriptor else None
         all_of_them = self._parts.operations.all()
@@ -171,7 +171,7 @@ class Api:
             "next_cursor": f"{page[-1].since}.{page[-1].id}" if len(found) > len(page) else None,
         }
 
-    async def audit(self, query: shapes.PageOfAudit, role: Role) -> shapes.Audit:
+    async def audit(self, query: asked.PageOfAudit, role: Role) -> shapes.Audit:
         """Return a page of the audit."""
         lines = await self._parts.operations.audit(_number(query.cursor), min(query.limit, MOST_AUDITED))
         last = lines[-1].version if lines else 0

@@ -231,6 +231,6 @@ async def test_thousands_of_amendments_are_listed_without_holding_up_calls(desk:
 
 
 def _page(limit: int) -> Any:
-    from ratelimit_service.api.shapes import PageOfAmendments
+    from ratelimit_service.api.asked import PageOfAmendments
 
     return PageOfAmendments(limit=limit)

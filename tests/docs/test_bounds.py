@@ -6,8 +6,8 @@ from inspect import signature
 from typing import Any
 
 from ratelimit_service import control_planes
+from ratelimit_service.api import asked as api_asked
 from ratelimit_service.api import handler as api_handler
-from ratelimit_service.api import shapes as api_shapes
 from ratelimit_service.core import bounds, planner
 from ratelimit_service.core.amendments.amended import AmendedRules
 from ratelimit_service.core.answers import statkeys
@@ -67,7 +67,7 @@ BOUNDS = {
     "bytes of all unfinished /json bodies": f"{json.MOST_HELD}",
     "bytes of a body of the API": f"{api_handler.LARGEST_BODY}",
     "requests of one role to the API in flight": f"{api_handler.MOST_IN_FLIGHT}",
-    "items of a page of the API": f"{api_shapes.MOST_LISTED}",
+    "items of a page of the API": f"{api_asked.MOST_LISTED}",
     "descriptors, REQUEST_MAX_DESCRIPTORS": f"{bounds.DEFAULT_BOUNDS.descriptors}",
     "entries in all, REQUEST_MAX_ENTRIES": f"{bounds.DEFAULT_BOUNDS.entries}",
     "entries of a descriptor": f"{bounds.MOST_ENTRIES}",
