@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from grpc import aio
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
 from testing.servers import RedisServer
-from testing.service import Service
+from testing.service import COMMAND, Service
 
 RULES = (
     "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
@@ -41,8 +41,10 @@ def charge(team: str, hits: int) -> bytes:
     return request.SerializeToString()
 
 
-def counting_in(server: RedisServer, directory: Path, transport: str) -> Service:
-    """A service that counts in `server`, with its rules in `directory`."""
+def counting_in(
+    server: RedisServer, directory: Path, transport: str, command: Sequence[str] = (*COMMAND, "serve")
+) -> Service:
+    """A service that counts in `server`, with its rules in `directory`; `command` starts it."""
     (directory / "rules.yaml").write_text(RULES)
     return Service(
         {
@@ -50,7 +52,8 @@ def counting_in(server: RedisServer, directory: Path, transport: str) -> Service
             "BACKEND_TYPE": "redis",
             "REDIS_URL": server.address,
             "GRPC_TRANSPORT": transport,
-        }
+        },
+        command=command,
     )
 
 

@@ -1,123 +1,37 @@
-"""An upgrade as a rollout makes it: each replica is replaced by another one while callers charge, and the books are exact."""
+"""An upgrade as a rollout makes it: each replica is replaced while callers charge, and the books are exact."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
-from grpc import StatusCode, aio
 
-from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
-from ratelimit_service.transports.grpc_method import PATH
 from testing.servers import RedisServer
-from testing.service import Service
-from tests.faults.callers import CALLERS, TRANSPORTS, charge, counted_in, counting_in
 
-BETWEEN_TWO = 300
-"""Charges that are answered before the next replica is replaced: so none of them is replaced while nothing goes on."""
-
-
-TURNED_AWAY = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
-"""What a call gets that comes while its replica ends: it is not counted. The second is of those that gRPC has not handed over."""
-
-
-class Gateway:
-    """Callers that know several replicas, and ask the next one where one is about to end."""
-
-    def __init__(self, *replicas: Service) -> None:
-        self._channels = {replica.grpc: aio.insecure_channel(replica.grpc) for replica in replicas}
-        self._in_use = list(self._channels.values())
-        self._ended = False
-        self._changed = asyncio.Condition()
-        self.acknowledged = Counter[str]()
-        self.turned_away = 0
-        """How often a replica that was about to end has refused a call."""
-
-    def exchange(self, old: Service, new: Service) -> None:
-        """Send what comes from now on to the new one in place of the old one, whose connection ends with its calls."""
-        self._channels[new.grpc] = aio.insecure_channel(new.grpc)
-        self._in_use.remove(self._channels[old.grpc])
-        self._in_use.append(self._channels[new.grpc])
-
-    async def call(self, number: int) -> None:
-        """Charge without a pause, until the end."""
-        team = f"t{number % 4}"
-        turn = number
-        while not self._ended:
-            turn += 1
-            hits = turn % 5 + 1
-            await self._charge(charge(team, hits), turn)
-            self.acknowledged[team] += hits
-            await self._tell()
-
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _charge(self, request: bytes, turn: int) -> None:
-        while True:
-            channel = self._in_use[turn % len(self._in_use)]
-            method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
-            try:
-                await method(request, timeout=20)
-            except aio.AioRpcError as error:
-                if error.code() not in TURNED_AWAY:
-                    raise
-                self.turned_away += 1
-                turn += 1
-                await self._tell()
-            else:
-                return
-
-    async def more(self) -> None:
-        """Return when some more charges were answered."""
-        least = self.acknowledged.total() + BETWEEN_TWO
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.acknowledged.total() >= least)
-
-    async def another_refusal(self) -> None:
-        """Return when a replica that ends has refused a call."""
-        before = self.turned_away
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.turned_away > before)
-
-    def end(self) -> None:
-        """Let each caller end with the answer that it waits for."""
-        self._ended = True
-
-    async def close(self) -> None:
-        """Close the connections."""
-        for channel in self._channels.values():
-            await channel.close(None)
+from .callers import TRANSPORTS, counted_in, counting_in
+from .gateway import Gateway
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_replicas_are_replaced_one_after_another_and_every_charge_is_counted_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """No caller is left without an answer, each old replica ends with 0, and the counters are what was acknowledged."""
-    replicas = [await asyncio.to_thread(counting_in, redis_server, tmp_path, transport) for _ in range(2)]
+    """Every caller gets an answer, each old replica ends with 0, and the counters are what was acknowledged."""
+    start = partial(counting_in, redis_server, tmp_path, transport)
+    replicas = [await asyncio.to_thread(start) for _ in range(2)]
     gateway = Gateway(*replicas)
     codes = []
+
+    async def replace_all() -> None:
+        for place, old in enumerate(tuple(replicas)):
+            replicas[place], code = await gateway.replace(old, start)
+            codes.append(code)
+
     try:
-        async with asyncio.timeout(60), asyncio.TaskGroup() as callers:
-            for number in range(CALLERS):
-                callers.create_task(gateway.call(number))
-            for place, old in enumerate(tuple(replicas)):
-                await gateway.more()
-                new = await asyncio.to_thread(counting_in, redis_server, tmp_path, transport)
-                replicas[place] = new
-                await asyncio.to_thread(new.wait_for_event, "the store is reached")
-                ending = asyncio.create_task(asyncio.to_thread(old.stop))
-                await gateway.another_refusal()
-                gateway.exchange(old, new)
-                codes.append(await ending)
-            await gateway.more()
-            gateway.end()
+        await gateway.call_while(replace_all)
     finally:
-        await gateway.close()
         for replica in replicas:
             replica.kill()
     assert [0, 0] == codes

@@ -1,0 +1,74 @@
+"""This version and the one before it count in one Redis: an upgrade replica by replica, and its rollback, lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from testing.servers import RedisServer
+from testing.service import REPOSITORY
+
+from .callers import counted_in, counting_in
+from .gateway import Gateway
+
+PREVIOUS = "d5563f7"
+"""The commit of the version before this one. With each release, it becomes that release's tag."""
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The command that serves with the previous version, without compiled modules, in an environment of its own."""
+    archive = subprocess.run(
+        ["git", "archive", PREVIOUS, "ratelimit_service"], cwd=REPOSITORY, capture_output=True, check=False
+    )
+    if archive.returncode:
+        pytest.skip(f"the history has no {PREVIOUS}: {archive.stderr.decode().strip()}")
+    directory = tmp_path_factory.mktemp("previous")
+    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
+        tar.extractall(directory / "source", filter="data")
+    environment = directory / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    paths = (directory / "source", sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    (packages / "previous.pth").write_text("".join(f"{path}\n" for path in dict.fromkeys(paths)))
+    python = str(environment / "bin" / "python")
+    where = subprocess.run(
+        [python, "-P", "-c", "import ratelimit_service; print(ratelimit_service.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert where.stdout.startswith(str(directory))
+    return python, "-P", "-m", "ratelimit_service", "serve"
+
+
+async def test_an_upgrade_and_its_rollback_count_every_charge_once(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, previous: tuple[str, ...]
+) -> None:
+    """Two replicas of the previous version, one of each, two of this one, and back the same way, under load."""
+    start_old = partial(counting_in, redis_server, tmp_path, "grpcio", previous)
+    start_new = partial(counting_in, redis_server, tmp_path, "native")
+    replicas = [await asyncio.to_thread(start_old) for _ in range(2)]
+    gateway = Gateway(*replicas)
+    codes = []
+
+    async def upgrade_and_roll_back() -> None:
+        for place, start in ((0, start_new), (1, start_new), (1, start_old), (0, start_old)):
+            replicas[place], code = await gateway.replace(replicas[place], start)
+            codes.append(code)
+
+    try:
+        await gateway.call_while(upgrade_and_roll_back)
+    finally:
+        for replica in replicas:
+            replica.kill()
+    assert [0, 0, 0, 0] == codes
+    assert gateway.acknowledged == counted_in(redis_server)
