@@ -45,6 +45,11 @@ class CounterStore(Protocol):
         """Return the store of the amendments that belong to these counters."""
         ...
 
+    @property
+    def replicas(self) -> ReplicaStore:
+        """Return the register of the replicas that count in this store."""
+        ...
+
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         """Apply groups of hits in their order, one group for each request, and pass their outcomes to `then`.
 
@@ -96,6 +101,44 @@ class CounterStore(Protocol):
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Delete the counters whose key starts with `bucket`, and return their values. Raises StoreError."""
+        ...
+
+
+class Standing(NamedTuple):
+    """What a replica has in force. `digest` is that of its rules, empty before the first are loaded."""
+
+    digest: str = ""
+    amendments: int = 0
+    """The version of the amendments."""
+    release: str = ""
+    """The version of the service."""
+
+
+class Replica(NamedTuple):
+    """A replica as the store knows it; `age` is how many seconds ago it was there."""
+
+    id: str
+    standing: Standing
+    generation: int
+    """The generation of its rules: 0 before the first are loaded."""
+    age: float = 0.0
+    behind: float = 0.0
+    """For how many seconds there has been a later generation of rules."""
+
+
+class ReplicaStore(Protocol):
+    """The replicas that count in a store, and the generations of their rules.
+
+    A generation is a number that goes up by one where a replica has rules that none had before, or goes back to rules of
+    an earlier one. All replicas with the same rules come to the same.
+    """
+
+    async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
+        """Tell the others what a replica has in force, and return all, itself included. Raises StoreError."""
+        ...
+
+    async def leave(self, name: str) -> None:
+        """Take a replica out: it stops. Raises StoreError."""
         ...
 
 

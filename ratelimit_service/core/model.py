@@ -179,6 +179,8 @@ class DomainRules:
     error_details: str = ""
     """As in Rule, for a refusal that is not due to a limit."""
     source: str = ""
+    digest: str = ""
+    """What all of it says, as a hash (rules/digest.py): equal on all replicas with the same rules."""
     limits: tuple[Amendment, ...] = ()
     """Limits as data (rules/data.py): overrides that rank below those of operators."""
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from ..core.errors import Problem
 from ..core.model import DomainRules
+from ..core.rules.digest import digest_of
 from ..core.text import printable
 
 
@@ -29,6 +30,11 @@ class Combined:
     def domains(self) -> Sequence[DomainRules]:
         """The rules in force."""
         return tuple(self._in_force.values())
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the rules in force, equal on all replicas that have the same."""
+        return digest_of(self.domains)
 
     @cached_property
     def _in_force(self) -> Mapping[str, DomainRules]:

@@ -95,6 +95,8 @@ class Rulebook:
         self._wrong: dict[str, Sequence[Problem]] = {}
         self.combined = Combined({source: {} for source in sources})
         """The rules of each source."""
+        self.loaded_at = 0.0
+        """When the rules in force came into force, in seconds since 1970; 0 before the first are loaded."""
         self.again = False
         """Whether a retry of the last load may succeed without a change of the files."""
         self._thread = Thread("reading the rules")
@@ -103,6 +105,11 @@ class Rulebook:
     def problems(self) -> Sequence[Problem]:
         """The problems of the last load of the files."""
         return self._wrong.get(FILES, ())
+
+    @property
+    def digest(self) -> str:
+        """The hash of the rules in force; empty before the first are loaded."""
+        return self.combined.digest if self._tree is not None else ""
 
     @property
     def domains(self) -> Sequence[DomainRules]:
@@ -187,7 +194,8 @@ class Rulebook:
         ]
         self.combined = new.combined
         del previous, new
-        self._observer.config_loaded(tree, time.time())
+        self.loaded_at = time.time()
+        self._observer.config_loaded(tree, self.loaded_at)
         if any(self._wrong.values()):
             self._observer.config_rejected(True)
         limits = sum(len(domain.limits) for domain in self.domains)

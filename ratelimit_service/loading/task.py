@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..core.errors import InvalidRules
 from ..core.rules.apart import load_apart
+from ..core.rules.digest import with_digest
 from ..core.rules.document import Contents, Read
 from ..core.rules.reader import Loaded, load
 
@@ -31,7 +32,7 @@ class Task(NamedTuple):
             loaded = load_apart(
                 documents, problems, merge_domains=self.merge_domains, budget_domains=self.budget_domains
             )
-            return loaded._replace(warnings=(*warnings, *loaded.warnings))
+            return _hashed(loaded._replace(warnings=(*warnings, *loaded.warnings)))
         try:
             loaded = load(
                 documents,
@@ -44,7 +45,11 @@ class Task(NamedTuple):
         warnings = (*warnings, *loaded.warnings)
         if problems:
             raise InvalidRules(problems, warnings)
-        return loaded._replace(warnings=warnings)
+        return _hashed(loaded._replace(warnings=warnings))
+
+
+def _hashed(loaded: Loaded) -> Loaded:
+    return loaded._replace(domains=tuple(map(with_digest, loaded.domains)))
 
 
 def load_rules(contents: Contents, *, merge_domains: bool) -> Loaded:

@@ -17,6 +17,7 @@ from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then, Walked
 from .amendments import MemoryAmendments
 from .positions import read_number
+from .replicas import MemoryReplicas
 from .shards import MASK, SHARDS, SHIFT, Copy, Shards
 
 Defer = Callable[[Callable[[], None]], object]
@@ -107,6 +108,7 @@ class MemoryStore:
         self._ends: list[int] = []
         self._dump: _Dump | None = None
         self.amendments = MemoryAmendments()
+        self.replicas = MemoryReplicas(clock)
         self.bytes = 0
         """An estimate of the bytes of memory of all counters."""
         self.refused = 0

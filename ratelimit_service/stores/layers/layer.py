@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ports import AmendmentStore, CounterStore, Then, Walked
+from ...ports import AmendmentStore, CounterStore, ReplicaStore, Then, Walked
 from ..batch import Groups
 
 
@@ -21,6 +21,11 @@ class Layer:
     def amendments(self) -> AmendmentStore:
         """Return the amendments of the store below."""
         return self._below.amendments
+
+    @property
+    def replicas(self) -> ReplicaStore:
+        """Return the register of the store that has the amendments."""
+        return self._below.replicas
 
     def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""

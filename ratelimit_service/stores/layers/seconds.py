@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...ports import AmendmentStore, CounterStore, Outcome, Then, Walked
+from ...ports import AmendmentStore, CounterStore, Outcome, ReplicaStore, Then, Walked
 from ..batch import Groups, Origin, Part, callbacks_for, join
 
 _SECONDS = "seconds "
@@ -29,6 +29,11 @@ class SecondsApart:
     def amendments(self) -> AmendmentStore:
         """Return the amendments, which are in the store of the longer windows."""
         return self._others.amendments
+
+    @property
+    def replicas(self) -> ReplicaStore:
+        """Return the register of the store that has the amendments."""
+        return self._others.replicas
 
     def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""

@@ -17,6 +17,7 @@ from .amendments import RedisAmendments
 from .errors import failure
 from .evaluation import Evaluation
 from .held import delete_counters
+from .replicas import RedisReplicas
 from .script import ScriptCall
 from .slots import tag_in
 from .wire import Command, OnReply
@@ -40,6 +41,7 @@ class ScriptStore:
         self._prefix = prefix
         self._in_flight = InFlight()
         self.amendments = RedisAmendments(self._run, self._on_error, prefix)
+        self.replicas = RedisReplicas(self._run, self._on_error, prefix)
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def hit(self, groups: Groups, then: Then) -> None:

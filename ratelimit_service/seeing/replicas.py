@@ -1,0 +1,80 @@
+"""Tells the other replicas what this one has in force, and knows what they have.
+
+Registry ──meet(standing)──▶ store     every few seconds, and at once when something has changed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import structlog
+
+from ..core.errors import StoreError
+from ..ports import Replica, ReplicaStore, Standing
+
+EVERY = 2.0
+"""Seconds between two calls of the store where nothing changes."""
+
+_LOOK = 0.25
+"""Seconds between two looks at what is in force here."""
+
+_LEAVING = 1.0
+"""Seconds for taking this replica out at the stop."""
+
+
+class Registry:
+    """The register of replicas in `store`, as this one sees it. `standing` returns what is in force here."""
+
+    def __init__(self, store: ReplicaStore, standing: Callable[[], Standing], name: str = "") -> None:
+        self._store = store
+        self._standing = standing
+        self._generation = 0
+        self._told: Standing | None = None
+        self._failing = ""
+        self._log = structlog.get_logger("ratelimit_service.replicas")
+        self.name = name or f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
+        """What this replica is called: its host, and a text that no other process has."""
+
+    @property
+    def generation(self) -> int:
+        """Return the generation of the rules in force here, as far as the store has said it; else 0."""
+        return self._generation
+
+    async def replicas(self) -> Sequence[Replica]:
+        """Return all replicas, this one included. Raises StoreError."""
+        standing = self._standing()
+        found = await self._store.meet(self.name, standing)
+        self._told = standing
+        self._generation = next((each.generation for each in found if each.id == self.name), 0)
+        return sorted(found, key=lambda each: each.id)
+
+    async def run(self) -> None:
+        """Tell the others until cancelled."""
+        pause = EVERY
+        while True:
+            if pause >= EVERY or self._standing() != self._told:
+                pause = 0.0
+                await self._try()
+            await asyncio.sleep(_LOOK)
+            pause += _LOOK
+
+    async def leave(self) -> None:
+        """Take this replica out: nobody is to wait for it."""
+        with suppress(StoreError, TimeoutError):
+            await asyncio.wait_for(self._store.leave(self.name), _LEAVING)
+
+    async def _try(self) -> None:
+        try:
+            await self.replicas()
+        except StoreError as error:
+            if str(error) != self._failing:
+                self._log.warning("the other replicas do not see this one", error=str(error))
+            self._failing = str(error)
+        else:
+            if self._failing:
+                self._log.info("the other replicas see this one again")
+            self._failing = ""

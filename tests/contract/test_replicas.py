@@ -1,0 +1,131 @@
+"""What every store knows of the replicas that count in it (ports.ReplicaStore)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from ratelimit_service.ports import CounterStore, Replica, ReplicaStore, Standing
+from ratelimit_service.stores import replicas as in_memory
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis import replicas as in_redis
+from ratelimit_service.stores.redis.evaluation import Evaluation, script
+from ratelimit_service.stores.redis.replicas import RedisReplicas
+
+from .kinds import KINDS, stores_of
+
+A, B, C = (Standing(name * 64, 1, "1.0") for name in "abc")
+
+AGE = script(b"""
+local all = redis.call('HGETALL', KEYS[1])
+for at = 1, #all, 2 do
+    local seen, rest = string.match(all[at + 1], '^(%d+)( .*)')
+    if string.sub(all[at], 1, 8) == 'replica ' then
+        redis.call('HSET', KEYS[1], all[at], (seen - ARGV[1]) .. rest)
+    end
+end
+""")
+
+
+@dataclass
+class Meeting:
+    """Two connections to one store; `later` lets time pass."""
+
+    one: ReplicaStore
+    other: ReplicaStore
+    later: Callable[[int], Awaitable[None]]
+
+    async def generations(self, **standings: Standing) -> dict[str, int]:
+        """Let replicas meet in this order, and return the generation of all."""
+        found: list[Replica] = []
+        for number, (name, standing) in enumerate(standings.items()):
+            found = list(await (self.one, self.other)[number % 2].meet(name, standing))
+        return {each.id: each.generation for each in found}
+
+
+@pytest.fixture(params=KINDS)
+async def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Meeting]:
+    if "memory" in request.param:
+        now = [1_000.0]
+        memory = MemoryStore(lambda: now[0])
+
+        async def pass_by(seconds: int) -> None:
+            now[0] += seconds
+
+        yield Meeting(memory.replicas, memory.replicas, pass_by)
+        return
+    stores: list[CounterStore] = stores_of(request, request.param)
+    for store in stores:
+        await store.start()
+
+    replicas = stores[0].replicas
+    assert isinstance(replicas, RedisReplicas)
+
+    async def age(seconds: int) -> None:
+        """Redis' own clock cannot be set, so all lines are made older."""
+        await replicas._run(Evaluation(AGE, (replicas._key,), (seconds,)))
+
+    yield Meeting(replicas, stores[1].replicas, age)
+    for store in stores:
+        await store.close()
+
+
+async def test_replicas_see_each_other(meeting: Meeting) -> None:
+    """With what each has in force; nothing is behind before rules are loaded."""
+    await meeting.one.meet("a", A)
+    found = {each.id: each for each in await meeting.other.meet("b", Standing("", 7, "é"))}
+    assert (A, 1) == (found["a"].standing, found["a"].generation)
+    assert (Standing("", 7, "é"), 0, 0.0) == (
+        found["b"].standing,
+        found["b"].generation,
+        found["b"].behind,
+    )
+    assert all(0 <= each.age < 5 for each in found.values())
+
+
+async def test_a_generation_goes_up_where_rules_are_new(meeting: Meeting) -> None:
+    """And replicas that take over the same rules come to the same, in whichever order."""
+    assert {"a": 1, "b": 1} == await meeting.generations(a=A, b=A)
+    assert {"a": 2, "b": 1} == await meeting.generations(b=A, a=B)
+    assert {"a": 2, "b": 2} == await meeting.generations(b=B)
+    assert {"a": 2, "b": 2, "c": 1} == await meeting.generations(c=A)  # it has the old files still
+    assert {"a": 2, "b": 2, "c": 2} == await meeting.generations(c=B)
+
+
+async def test_going_back_is_a_generation_of_its_own(meeting: Meeting) -> None:
+    """So that waiting for it does not end with the replicas that had these rules before."""
+    await meeting.generations(a=A, b=A)
+    await meeting.generations(a=B, b=B)
+    assert {"a": 3, "b": 2} == await meeting.generations(a=A)
+    assert {"a": 3, "b": 3} == await meeting.generations(b=A)
+    assert {"a": 4, "b": 3} == await meeting.generations(b=A, a=C)
+
+
+async def test_a_replica_is_behind_those_that_are_there(meeting: Meeting) -> None:
+    """Not behind rules that no replica has any more."""
+    await meeting.one.meet("a", A)
+    await meeting.one.meet("b", B)
+    await meeting.one.leave("b")
+    (alone,) = await meeting.one.meet("a", A)
+    assert (1, 0.0) == (alone.generation, alone.behind)
+
+
+async def test_a_replica_that_stops_or_does_not_come_back_is_forgotten(meeting: Meeting) -> None:
+    """At once where it leaves, else after some seconds."""
+    await meeting.generations(a=A, b=A, c=A)
+    await meeting.other.leave("b")
+    assert {"a", "c"} == set(await meeting.generations(a=A))
+    await meeting.later(in_memory.GONE_AFTER + 1)
+    assert {"a"} == set(await meeting.generations(a=A))
+
+
+async def test_old_generations_are_forgotten(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that come back after that are new."""
+    for module in (in_memory, in_redis):
+        monkeypatch.setattr(module, "MOST_GENERATIONS", 2)
+    for name in "abc":
+        await meeting.generations(a=Standing(name))
+    assert {"a": 3, "b": 2} == await meeting.generations(b=Standing("b"), a=Standing("c"))
+    assert 4 == (await meeting.generations(new=Standing("a")))["new"]
