@@ -144,7 +144,6 @@ class App:
         self.operations = Operations(
             patient, amendments, self.amended, lambda: self.service.tree, settings.cache_key_prefix
         )
-        self.views = make_views(settings, patient, amendments, lambda: self.service.tree)
         for name in ("version", "age_seconds", "unreadable"):
             self.metrics.watch(f"ratelimit_service_amendments_{name}", partial(getattr, self.amended, name))
         self.metrics.watch("ratelimit_service_amendments", lambda: len(amendments))
@@ -157,6 +156,7 @@ class App:
             budget_domains=frozenset(settings.budget_domains),
             sources=sources_of(settings),
         )
+        self.views = make_views(settings, patient, amendments, self.amended, self.rulebook, self._unobserved)
         self._control_planes = self._make_control_planes()
         shares = shares_of(settings)
         self.grpc = make_grpc_server(
@@ -222,6 +222,7 @@ class App:
         else:
             self.health.set(self._settings.backend_type, False)
         self.background.keep("amendments", self.amended.run)
+        self.background.keep("replicas", self.views.registry.run)
         watcher = await self._start_rules()
         await self.amended.first_try()
         if self._decision_log is not None:

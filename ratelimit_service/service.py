@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .core.amendments.index import Amendments
 from .core.answers.refusal import Refusals, Spread
 from .core.decision import decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.matching.tree import RuleTree
-from .core.model import Decision, Request
+from .core.model import Decision, Hit, Request
 from .core.planner import Planner
 from .core.planning import Plan, Policy
 from .core.prepared import Jitter
@@ -28,6 +28,13 @@ from .ports import Clock, CounterStore, Observer, Outcome
 from .runtime.exceptions import report
 
 Answer = Decision | RateLimitServiceError
+
+
+class Foreseen(NamedTuple):
+    """What a request would be answered, and its plan."""
+
+    plan: Plan
+    decision: Decision
 
 
 class Call(Protocol):
@@ -128,6 +135,17 @@ class RateLimitService:
             return await call.future
         finally:
             del call  # an error refers to this frame, and through it to itself
+
+    async def foresee(self, request: Request) -> Foreseen:
+        """Return what a request would be answered now. Nothing is counted or observed. Raises as should_rate_limit."""
+        plan = self._planner.plan(request, int(self._clock()))
+        answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        checks = [Hit(hit.key, 0, ttl=1) for hit in plan.hits]
+        self._store.hit([checks], lambda outcomes: None if answer.done() else answer.set_result(outcomes))
+        (outcome,) = await answer
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return Foreseen(plan, decide(self.policy, plan, outcome, self._refusals))
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
         """Answer the waiting calls of a batch, and empty its lists, which Deadlines may keep for longer."""

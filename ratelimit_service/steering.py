@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from .amending.following import Follower
 from .api.changes import Changes
 from .api.guard import Guard
 from .api.handler import ApiHandler
@@ -16,9 +17,12 @@ from .core.amendments.index import Amendments
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
 from .http.messages import Handler
-from .ports import CounterStore
+from .loading.rulebook import Rulebook
+from .ports import CounterStore, Standing
 from .seeing.listing import Lister
+from .seeing.replicas import Registry
 from .seeing.views import Views
+from .service import RateLimitService
 from .settings.table import Settings
 
 if TYPE_CHECKING:
@@ -26,10 +30,26 @@ if TYPE_CHECKING:
 
 
 def make_views(
-    settings: Settings, store: CounterStore, amendments: Amendments, tree: Callable[[], RuleTree | None]
+    settings: Settings,
+    store: CounterStore,
+    amendments: Amendments,
+    follower: Follower,
+    rulebook: Rulebook,
+    service: RateLimitService,
 ) -> Views:
-    """Return the views of a service that counts in `store` by the rules that `tree` returns."""
-    return Views(Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio))
+    """Return the views of a service that counts in `store`. `service` decides, and observes nothing."""
+
+    def tree() -> RuleTree | None:
+        return service.tree
+
+    release = version("ratelimit-service")
+
+    def standing() -> Standing:
+        return Standing(rulebook.digest, follower.version, release)
+
+    lister = Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio)
+    registry = Registry(store.replicas, standing)
+    return Views(store, amendments, lister, registry, rulebook, service.foresee)
 
 
 def make_tokens(settings: Settings) -> Tokens:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,9 +18,12 @@ from ratelimit_service.api.previews import Previews
 from ratelimit_service.api.tokens import Token, Tokens
 from ratelimit_service.api.views import Api, Parts
 from ratelimit_service.core.errors import Problem
+from ratelimit_service.core.model import DomainRules
 from ratelimit_service.http.server import HttpPort
+from ratelimit_service.ports import Standing
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.seeing.listing import Lister
+from ratelimit_service.seeing.replicas import Registry
 from ratelimit_service.seeing.views import Views
 from tests.limiter import Limiter, decision_text, descriptor
 
@@ -39,6 +42,22 @@ ADMIN, READ = "admin-0123456789", "read-0123456789a"
 def bearer(token: str) -> dict[str, str]:
     """Return the header with a token."""
     return {"authorization": f"Bearer {token}"}
+
+
+class RulesOfDesk:
+    """The rules in force, as the API shows them."""
+
+    digest = "0" * 64
+    domains: Sequence[DomainRules] = ()
+    loaded_at = 1_795_249_200.0
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What was wrong with the last load."""
+        return self._desk.problems
 
 
 class Desk:
@@ -60,13 +79,19 @@ class Desk:
             now=lambda: self.limiter.now,
         )
         self.views = Views(
+            store,
+            amendments,
             Lister(
                 store,
                 amendments,
                 lambda: self.limiter.service.tree,
                 now=lambda: self.limiter.now,
                 first_answer=10,
-            )
+            ),
+            Registry(store.replicas, lambda: Standing("0" * 64, self.follower.version, "1.0"), "one"),
+            RulesOfDesk(self),
+            self.limiter.service.foresee,
+            lambda: self.limiter.now,
         )
         tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))
         self.health = Health()

@@ -15,7 +15,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Hit
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.ports import Walked
-from ratelimit_service.seeing import records, sweep
+from ratelimit_service.seeing import sweep
 from ratelimit_service.seeing.listing import MORE_PARTS, STILL_READING, SWEPT_AGAIN, Lister
 from ratelimit_service.seeing.query import Cursor, Query, read_cursor
 from ratelimit_service.sources.yaml_text import read
@@ -239,41 +239,3 @@ def test_a_cursor_says_the_same_again() -> None:
 async def test_a_query_for_nothing_that_there_can_be_is_refused(query: Query) -> None:
     with pytest.raises(InvalidRequest):
         await Bench().lister.budgets(query)
-
-
-async def test_a_budget_in_json() -> None:
-    bench = Bench()
-    bench.store.charge("dba", amount=850)
-    found = records.listing(await bench.lister.budgets(ANY))
-    (budget,) = found["budgets"]
-    window = budget.pop("windows")[0]
-    assert {
-        "domain": "d",
-        "descriptor": [["user", "dba"]],
-        "hashed": False,
-        "rule": "d.user",
-        "name": "hourly",
-        "source": "rules.yaml:4",
-        "kind": "tokens",
-        "shadow": False,
-        "state": "low",
-        "share": 0.85,
-        "amendments": [],
-    } == budget
-    assert {
-        "window": "hour",
-        "name": "hourly",
-        "used": 850,
-        "limit": 1000,
-        "effective_limit": 1000,
-        "held": None,
-        "state": "low",
-        "share": 0.85,
-        "starts_at": "2026-11-21T08:00:00Z",
-        "resets_at": "2026-11-21T09:00:00Z",
-        "burn_per_second": None,
-        "runs_out_at": None,
-        "amended_by": [],
-        "counter": "{d|user=dba}:hour:2026-11-21T08Z",
-    } == window
-    assert (None, False, None) == (found["next_cursor"], found["partial"], found["partial_reason"])

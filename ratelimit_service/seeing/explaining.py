@@ -1,0 +1,161 @@
+"""Explains what a descriptor would be answered now, and why. Nothing is counted.
+
+The rule comes from the tree, the answer from the service itself: the same plan, the same decision and the same explanation that
+`ratelimit-service ask` gets by gRPC.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ..core.amendments.index import Amendments
+from ..core.answers.explanation import EXPLANATION
+from ..core.budgets.bucket import Budget
+from ..core.budgets.considering import (
+    AmendmentNow,
+    Considered,
+    Possible,
+    consider,
+    possible,
+    why,
+)
+from ..core.errors import InvalidRequest
+from ..core.model import (
+    COUNTER_MAX,
+    OVER_LIMIT,
+    TALLY_OVER,
+    Decision,
+    Descriptor,
+    Entry,
+    Request,
+)
+from ..core.planning import Plan
+from ..ports import CounterStore
+from .joining import Joiner
+
+
+class Foreseen(Protocol):
+    """What a request would be answered (service.py)."""
+
+    @property
+    def plan(self) -> Plan:
+        """Its plan."""
+        ...
+
+    @property
+    def decision(self) -> Decision:
+        """The answer."""
+        ...
+
+
+Foresee = Callable[[Request], Awaitable[Foreseen]]
+"""Returns what a request would be answered now, and counts nothing."""
+
+
+class Answer(NamedTuple):
+    """What a caller would get: the code, what is left, when it resets (0: never), and the message of a refusal."""
+
+    code: str
+    remaining: int | None
+    resets_at: int
+    message: str
+
+
+class Explained(NamedTuple):
+    """Why a descriptor would be answered as it would be.
+
+    `verdict` is `ok`, `over`, `shadowed` (over, and let through), `blocked`, `denied` (by the domain), `unlimited`,
+    `unmatched`, or `unknown` where the domain has no rules.
+    """
+
+    domain: str
+    entries: tuple[Entry, ...]
+    verdict: str
+    considered: Considered
+    amendments: tuple[AmendmentNow, ...]
+    budget: Budget | None
+    answer: Answer
+    possible: Possible
+    explanation: Mapping[str, Any]
+    """What `ask` shows (core/answers/explanation.py)."""
+
+
+async def explain(
+    joiner: Joiner,
+    store: CounterStore,
+    amendments: Amendments,
+    foresee: Foresee,
+    domain: str,
+    entries: tuple[Entry, ...],
+    hits: int,
+    now: int,
+) -> Explained:
+    """Explain one descriptor of a request with so many hits. Raises InvalidRequest, NotReady or StoreError."""
+    if not 0 <= hits <= COUNTER_MAX:
+        raise InvalidRequest(f"hits are 0 (a check) to {COUNTER_MAX}, not {hits}")
+    asked = Request(domain, (Descriptor(entries, hits_addend=hits),), explain=True)
+    plan, decision = await _foreseen(foresee, asked)
+    rules = joiner.tree.domains.get(domain) if joiner.tree is not None else None
+    known = joiner.matched(domain, entries, now)
+    budget = None
+    if known is not None:
+        budget = joiner.budget(known, await store.read_counters(known.counters))
+    of_bucket = rules.entries_of_bucket(entries) if rules is not None else entries
+    stack = amendments.find(domain, of_bucket, rules.limits if rules is not None else None)
+    explanation = (decision.dynamic_metadata or {}).get(EXPLANATION, {})
+    return Explained(
+        domain,
+        entries,
+        _verdict(plan, decision),
+        consider(rules, entries) if rules is not None else Considered(None, ()),
+        tuple(why(stack, known.now if known is not None else None, now)),
+        budget,
+        _answer(decision, now),
+        possible(rules, entries) if rules is not None else Possible(()),
+        explanation,
+    )
+
+
+async def _foreseen(foresee: Foresee, request: Request) -> tuple[Plan, Decision]:
+    found = await foresee(request)
+    return found.plan, found.decision
+
+
+def _verdict(plan: Plan, decision: Decision) -> str:
+    (planned,), (tally,) = plan.descriptors, decision.tally_values
+    if not plan.known_domain and not planned.blocked:
+        return "unknown"
+    if planned.blocked:
+        return "blocked"
+    if plan.denial:
+        return "denied"
+    if tally is None:
+        return "unmatched" if planned.rule is None else "unlimited"
+    if not tally[TALLY_OVER]:
+        return "ok"
+    if any(one.blocks for one in planned.amendments):
+        return "blocked"
+    return "over" if decision.code is OVER_LIMIT else "shadowed"
+
+
+def _answer(decision: Decision, now: int) -> Answer:
+    (status,) = decision.statuses
+    limited = decision.tally_values[0] is not None
+    return Answer(
+        decision.code.name,
+        status.remaining if limited else None,
+        now + status.reset if limited and status.reset else 0,
+        _message(decision.body),
+    )
+
+
+def _message(body: bytes) -> str:
+    """Return the message in the body of a refusal, in whichever format."""
+    try:
+        found: Any = json.loads(body) if body else {}
+        error = found.get("error", found)
+        return str(error.get("message") or error.get("detail") or "")
+    except (ValueError, AttributeError):
+        return ""
