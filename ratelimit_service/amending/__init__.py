@@ -1,1 +1,1 @@
-"""Amending limits while the service runs: following the store's amendments, and changing them."""
+"""Changes of limits while the service runs: following the amendments in the store, and changing them."""

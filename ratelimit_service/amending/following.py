@@ -1,10 +1,10 @@
-"""Keeps the amendments of this replica in step with those of the store.
+"""Keeps the amendments of this replica up to date with those of the store.
 
     store ──news(version)──▶ Follower ──put, remove──▶ core.amendments.index ──amended()──▶ planners
 
-It asks several times a second: one small read, of which nothing comes where nothing has happened. So a change
-is in force on every replica within EVERY and a round trip, after a failover as well. A replica that cannot
-reach the store goes on with what it knows, and `age_seconds` says for how long.
+It polls the store several times a second; without changes, that is one small read. So a change is in force on
+every replica within EVERY and a round trip, also after a failover. A replica that cannot reach the store
+keeps its amendments, and `age_seconds` is the time since they were last confirmed.
 """
 
 from __future__ import annotations
@@ -28,44 +28,43 @@ from ..loading.slices import in_slices
 from ..ports import AmendmentStore, Clock
 
 EVERY = 0.25
-"""Seconds between two looks at the version in the store."""
+"""Seconds between two polls of the store."""
 
 _TIDIED_EVERY = 60.0
-"""Seconds between two looks for amendments that have ended."""
+"""Seconds between two searches for amendments that have ended."""
 
 _KEPT = 3_600
-"""Seconds after its end until an amendment is removed: clocks differ, and people look at what has just ended.
-"""
+"""Seconds after its end until an amendment is removed: clocks differ, and operators may want to see recent
+ones."""
 
 _FIRST_TRY = 2.0
-"""Seconds for which a start waits for the first look."""
+"""Seconds for which the start waits for the first poll."""
 
 _GIVEN_UP_AFTER = 40
-"""Looks that fail after which a new replica serves without having read the amendments, while its store does
-count."""
+"""Failed polls after which a new replica serves without amendments, if its store can still count."""
 
 _TIDIED_AT_ONCE = 100
 _AT_ONCE = 100
-"""Amendments that are taken over in one go, without a call in between: as many as one change has."""
+"""Amendments that are applied at once, without processing calls in between: the most of one change."""
 
 AUTHOR = "ratelimit-service"
-"""Who removes amendments that have ended."""
+"""The author of removals of ended amendments."""
 
 Tree = Callable[[], RuleTree | None]
-"""Returns the rules in force; None before the first are loaded."""
+"""Returns the rules in force; None before the first load."""
 
 
 class Amended(Protocol):
-    """What plans by the amendments (service.py)."""
+    """A user of the amendments (service.py)."""
 
     def amended(self) -> None:
-        """Plan by them as they are now."""
+        """Apply the current amendments from now on."""
         ...
 
 
 class InStep(NamedTuple):
-    """What a replica has in force: the version of the store, how many amendments, and how old that is in
-    seconds.
+    """The amendments in force on a replica: the version of the store, their number, and the seconds since
+    they were confirmed.
     """
 
     version: int
@@ -78,9 +77,9 @@ class InStep(NamedTuple):
 
 
 class Follower:
-    """Follows the amendments in `store`, and tells `services` after each change of `amendments`.
+    """Follows the amendments in `store`, and notifies `services` after each change of `amendments`.
 
-    `now` is the time since 1970, `clock` has seconds that go forward only.
+    `now` is the time since 1970; `clock` is monotonic. Both are in seconds.
     """
 
     def __init__(
@@ -105,8 +104,8 @@ class Follower:
         self._failing = ""
         self._failures = 0
         self.ready = False
-        """Whether there is something to go by: the store was read, or it is not to be expected that it will
-        be."""
+        """Whether the replica can serve: the amendments were read, or cannot be expected to become readable.
+        """
         self._tried = asyncio.Event()
         self._tidied = clock()
         self._looking = asyncio.Lock()
@@ -114,30 +113,30 @@ class Follower:
 
     @property
     def in_step(self) -> InStep:
-        """Return what is in force here."""
+        """Return the state of this replica."""
         return InStep(self._version, len(self._amendments), self.age_seconds, self._unreadable)
 
     @property
     def version(self) -> int:
-        """Return the version of the store that is in force here."""
+        """Return the version of the amendments in force here."""
         return self._version
 
     @property
     def age_seconds(self) -> float:
-        """Return how many seconds ago what is in force here was that of the store; from the start on, where
-        it never was.
+        """Return the seconds since the amendments here were last confirmed to be those of the store; if
+        never, since the start.
         """
         return self._clock() - self._in_step
 
     @property
     def unreadable(self) -> int:
-        """Return how many amendments are not in force because only a later version of the service knows their
-        kind.
+        """Return how many amendments are not in force because only a later version of the service can read
+        them.
         """
         return self._unreadable
 
     async def first_try(self) -> None:
-        """Wait until the store was read, or could not be: a replica serves its first call by the amendments."""
+        """Wait until the store was polled, so that the amendments apply to the first call."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._tried.wait(), _FIRST_TRY)
 
@@ -149,14 +148,14 @@ class Follower:
             await asyncio.sleep(EVERY)
 
     async def try_to_follow(self) -> None:
-        """Follow once; a store that cannot be read is logged, and again only where it is for another reason."""
+        """Follow once. If the store cannot be read, log the error, unless it is the same as the last one."""
         try:
             await self.follow()
         except StoreError as error:
             self._failures += 1
             if (
                 isinstance(error, CounterRefused) or self._failures >= _GIVEN_UP_AFTER
-            ):  # an ACL does not pass by itself
+            ):  # an ACL: a retry does not help
                 self.ready = True
             if str(error) != self._failing:
                 self._log.warning(
@@ -175,7 +174,7 @@ class Follower:
             await self._tidy()
 
     async def follow(self) -> None:
-        """Put in force what has changed in the store. Raises StoreError."""
+        """Apply the changes in the store. Raises StoreError."""
         async with self._looking:
             news = await self._store.news(self._version, self._stamp)
             self._in_step = self._clock()
@@ -215,9 +214,7 @@ class Follower:
             yield
 
     def _warn_of_loss(self, news: News) -> None:
-        """Say that the store has lost what was in force here: a failover lost the last changes, or it came
-        back empty.
-        """
+        """Log an error if the store has lost changes, by a failover or because it came back empty."""
         if not self._version or news.version > self._version:
             return
         self._log.error(
@@ -229,7 +226,7 @@ class Follower:
         )
 
     async def _tidy(self) -> None:
-        """Remove amendments that have ended some time ago from the store."""
+        """Remove amendments from the store that ended some time ago."""
         ended: list[Amendment] = []
         await in_slices(self._find_ended(ended))
         for amendment in ended[:_TIDIED_AT_ONCE]:
@@ -249,15 +246,15 @@ class Follower:
             yield
 
     def _windows(self, domain: str) -> tuple[Window, ...]:
-        """Return the windows that the rules of a domain have."""
+        """Return the windows of the rules of a domain."""
         tree = self._tree()
         rules = tree.domains[domain].rules if tree is not None and domain in tree.domains else ()
         return tuple({limit.window for rule in rules for limit in rule.limits})
 
     async def _remove(self, amendment: Amendment) -> None:
-        # All replicas come to it at about the same time, and with the same key: one of them removes it.
+        # All replicas do this at about the same time with the same key, so that only one of them removes it.
         ended = f"{amendment.id} {amendment.since} {amendment.until} {amendment.windows}"
         key = f"ended-{hashlib.sha256(ended.encode()).hexdigest()[:32]}"
         change = Change(key, AUTHOR, "it has ended", (Remove(amendment.id),), int(self._now()), (amendment,))
-        with suppress(Conflict, InvalidRequest):  # somebody has put another one in its place
+        with suppress(Conflict, InvalidRequest):  # it has been replaced meanwhile
             await self._store.apply(change)

@@ -1,9 +1,8 @@
-"""What operators do with limits while the service runs: override, top up, remove, reset; preview, audit, and
-what holds now.
+"""The operations on limits while the service runs: override, top up, remove, reset, preview and audit.
 
-Every change goes to the store first, with who makes it and why, and then comes into force here at once, and
-on the other replicas when they look (following.py). Tools for people (HTTP, the command line) call this and
-nothing below it.
+Every change is written to the store first, with its author and reason. It then comes into force here at once,
+and on the other replicas when they poll the store (following.py). The API and the command line use this
+module, and nothing below it.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ from .following import Follower, InStep, Tree
 from .resetting import reset
 
 MOST_AUDITED = 1_000
-"""Lines of the audit that are read in one go."""
+"""The most lines of the audit that are read at once."""
 
 
 class By(NamedTuple):
-    """Who makes a change and why; `key` is its idempotency key, by which it is known when it is sent again."""
+    """The author, the reason and the idempotency key of a change, which identifies it when it is sent again."""
 
     author: str
     reason: str
@@ -56,7 +55,7 @@ class By(NamedTuple):
 
 
 def new_key() -> str:
-    """Return an idempotency key for a change whose maker has none."""
+    """Return an idempotency key for a change without one."""
     return uuid.uuid4().hex
 
 
@@ -82,11 +81,11 @@ class Operations:
 
     @property
     def in_step(self) -> InStep:
-        """Return what this replica has in force, and how old that is."""
+        """Return the state of the amendments on this replica."""
         return self._follower.in_step
 
     def all(self, domain: str = "") -> list[Amendment]:
-        """Return the amendments in force here, those of one domain or all."""
+        """Return the amendments in force here, of one domain or of all."""
         return [one for one in self._amendments if not domain or one.target.domain == domain]
 
     def amendment(self, name: str) -> Amendment | None:
@@ -104,8 +103,8 @@ class Operations:
     def make_top_up(
         self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0, windows: int = 0
     ) -> Put:
-        """Return an edit that tops a limit up: until a moment, for `windows` windows, or (0) until it is
-        removed. Raises InvalidRequest.
+        """Return an edit that tops up a limit: until a given time, for `windows` windows, or (0) until its
+        removal. Raises InvalidRequest.
         """
         since = int(self._now())
         made = top_up(
@@ -129,12 +128,12 @@ class Operations:
         expected: Sequence[Amendment | None] | None = None,
         dry_run: bool = False,
     ) -> Applied:
-        """Apply edits together, or say what they would replace. Raises InvalidRequest, Conflict or
-        StoreError.
+        """Apply edits together; with `dry_run`, only return what they would replace. Raises InvalidRequest,
+        Conflict or StoreError.
 
-        `expected` is what each of them was seen to replace: where something else is in force by now, nothing
-        is changed. A StoreError does not say whether the change was applied; with the same key it can be sent
-        again.
+        `expected` is what each edit should replace: if something else is in force, nothing is changed
+        (Conflict). After a StoreError, it is unknown whether the change was applied; it can be sent again
+        with the same key.
         """
         for edit in edits:
             if isinstance(edit, Put):
@@ -171,7 +170,7 @@ class Operations:
         return applied
 
     async def audit(self, before: int = 0, most: int = 100) -> Sequence[AuditLine]:
-        """Return what was changed before a version (0: all), the latest first, and each change as a whole.
+        """Return the edits before a version (0: all), the latest first, and never only a part of a change.
 
         Raises StoreError.
         """
@@ -180,9 +179,9 @@ class Operations:
     def bucket(
         self, domain: str, entries: tuple[Entry, ...], edits: Sequence[Put | Remove] = ()
     ) -> BucketNow | None:
-        """Return what limits a descriptor, as this replica has it in force; None where no limit does.
+        """Return the limits of a descriptor in force on this replica; None if there are none.
 
-        With `edits`, as it would be with them: for the preview of a change.
+        With `edits`, return the limits as they would be with these: for the preview of a change.
         """
         tree = self._tree()
         rules = tree.domains.get(domain) if tree is not None else None
@@ -201,9 +200,7 @@ class Operations:
         return bucket_now(match.rule, bucket, stack, now)
 
     def exceptions(self, amendment: Amendment) -> list[Amendment]:
-        """Return the overrides that an override of a pattern or a domain does not reach, because they come
-        before it.
-        """
+        """Return the overrides that take precedence over an override by pattern or of a domain."""
         if amendment.target.exact:
             return []
         own = amendment.target.specificity
@@ -231,11 +228,11 @@ class Operations:
         if not dry_run:
             if not applied.replayed:
                 for edited in applied.edits:
-                    self._tell(by, applied.version, edited)
+                    self._log_edit(by, applied.version, edited)
             await self._follower.try_to_follow()
         return applied
 
-    def _tell(self, by: By, version: int, edited: Edited) -> None:
+    def _log_edit(self, by: By, version: int, edited: Edited) -> None:
         self._log.warning(
             "reset" if edited.reset is not None else "amended",
             version=version,
@@ -248,7 +245,7 @@ class Operations:
         )
 
     def _check_steps(self, target: Target) -> None:
-        """Raise InvalidRequest where looking for amendments would take too long with one more of this kind."""
+        """Raise InvalidRequest if finding amendments would take too long with another target of this form."""
         if not target.exact and self._amendments.steps(target) > MOST_STEPS:
             raise InvalidRequest(
                 f"there are too many patterns like {target.text}: give more of the value before the first * or after the last"
@@ -259,14 +256,16 @@ class Operations:
         return tree.match(domain, entries) if tree is not None else None
 
     def _markers_of(self, target: Target, counters: Iterable[str]) -> list[str]:
-        """Return the keys of the markers of counters: their thresholds are to be reported again."""
+        """Return the keys of the markers of counters, which are deleted so that thresholds are reported
+        again.
+        """
         match = self._match(target.domain, _entries_of(target))
         shares = match.rule.warn_at if match is not None else ()
         percents = [f"{(Decimal(repr(share)) * 100).normalize():f}" for share in shares]
         return [keys.warned(key, percent) for key in counters for percent in percents]
 
     def _counters_of(self, target: Target, window: str) -> list[str]:
-        """Return the keys of the counters that a reset is for."""
+        """Return the keys of the counters that a reset deletes."""
         found = self.bucket(target.domain, _entries_of(target))
         if found is None:
             raise InvalidRequest(
@@ -280,7 +279,7 @@ class Operations:
         return [each.key for each, name in zip(found.windows, windows, strict=True) if window in ("", name)]
 
     async def _held(self, counters: Sequence[str]) -> dict[str, int | None]:
-        """Return what counters hold; None where that is no number."""
+        """Return the values of counters; None stands for a value that is not a number."""
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
 
         def then(outcomes: Sequence[Outcome]) -> None:
@@ -304,7 +303,7 @@ def _entries_of(target: Target) -> tuple[Entry, ...]:
 
 
 def _may_overlap(one: Target, other: Target) -> bool:
-    """Return whether there may be buckets that both are for."""
+    """Return whether there may be buckets that both match."""
     if not one.entries or not other.entries:
         return True
     return [entry.key for entry in one.entries] == [entry.key for entry in other.entries]

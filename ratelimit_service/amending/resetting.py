@@ -1,4 +1,4 @@
-"""Deleting counters with a line in the audit."""
+"""Deletes counters, with a line in the audit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..ports import CounterStore
 async def reset(store: CounterStore, change: Change, markers: Sequence[str] = ()) -> Applied:
     """Delete the counters that the edits of `change` name, and `markers` beside them. Raises StoreError.
 
-    The line comes first: counters and audit are on several servers, and nothing is to be deleted without one.
-    The answer has what the counters held when they were deleted. A change that is sent again deletes nothing,
-    unless it was interrupted: then it deletes the counters of the first time, of which the windows may have
-    ended since.
+    The line is written first, because counters and audit are on different servers, and nothing must be
+    deleted without a line. The result has the values of the counters when they were deleted. A change that is
+    sent again deletes nothing, unless the first attempt was interrupted: then it deletes the counters of that
+    attempt, whose windows may have ended since.
     """
     applied = await store.amendments.apply(change)
     if not applied.unfinished:

@@ -4,8 +4,8 @@
 
 A PreparedRequest is what neither the hits_addends of a request nor the time changes: the matched rules, the
 buckets, the gates, and what amends them. Requests with one key (model.Request.key) share it. All caches
-belong to the planner, and a reload makes a new planner. Amendments that have changed make stale what they are
-for.
+belong to the planner, and a reload makes a new planner. After a change of amendments, the affected entries
+are prepared again.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Planner:
         self._plans, self._weight_of_plans = {}, 0
 
     def _renew(self, before: PreparedRequest | None, request: Request) -> PreparedRequest:
-        """Return the request prepared by the amendments as they are now: as it was before, if they are the
-        same for it.
+        """Return the request prepared with the current amendments; the same object if these have not changed
+        for it.
         """
         if before is not None and (
             self._amendments.version_of(request.domain) <= before.version

@@ -1,4 +1,4 @@
-"""Rules with the limits that amendments make of theirs; the planner plans by them.
+"""Rules with amended limits, which the planner uses.
 
 An amended rule is a copy of the rule with other amounts. Buckets with the same amounts share one.
 """
@@ -18,13 +18,13 @@ _RULES_BYTES = 2 * MIB
 _BYTES_OF_A_RULE, _BYTES_OF_A_LIMIT = 900, 250
 
 BLOCKED = "it is blocked"
-"""Why a request is refused, if a descriptor without a limit is blocked. It does not say who did that, nor for
-whom."""
+"""The reason of a refusal if a descriptor without a limit is blocked. It names neither the author nor the
+target."""
 
 
 NO_ROOM = -1
-"""What fits into a window that is blocked: not even a check, which a limit of 0 requests lets through, as
-upstream does."""
+"""The room of a blocked window: it refuses even a check, which a limit of 0 requests allows, as in upstream.
+"""
 
 
 class Held(NamedTuple):
@@ -32,18 +32,18 @@ class Held(NamedTuple):
 
     stack: Stack
     override: Override | None = None
-    """The limit that the request itself has for the descriptor."""
+    """The limit in the request."""
 
     def brought(self, window: Window) -> bool:
-        """Return whether the limit of a window came with the request."""
+        """Return whether the limit of a window is in the request."""
         override = self.override
         return override is not None and window[:2] == (override.unit, max(1, override.multiplier))
 
 
 class Amended(NamedTuple):
-    """A rule at a moment, the span of time in which it stays so, and the amendments that make it so.
+    """An amended rule at a moment, the span of time in which it does not change, and its amendments.
 
-    `room` has for each limit what fits into its window: its amount, and NO_ROOM where it is blocked.
+    `room` has, for each limit, the room of its window: the amount of the limit, or NO_ROOM if it is blocked.
     """
 
     rule: Rule
@@ -56,14 +56,14 @@ class Amended(NamedTuple):
 class AmendedRules:
     """Amends rules.
 
-    The copies are cached, so that what is kept for a rule elsewhere (refusals) is kept for few.
+    The copies are cached, so that caches by rule elsewhere (refusals) have few entries.
     """
 
     def __init__(self) -> None:
         self._rules: Recent[tuple[Rule, bool, tuple[int, ...]], Rule] = Recent(_RULES_BYTES, _weight)
 
     def amend(self, rule: Rule, held: Held, now: int) -> Amended:
-        """Return a rule as amendments make it at `now`.
+        """Return a rule as amended at `now`.
 
         A block is enforced even if the rule is in shadow mode.
         """
@@ -96,7 +96,7 @@ class AmendedRules:
 
 
 def block_of(held: Held, now: int) -> Effect:
-    """Return whether a descriptor that no limit is for is blocked; see Effect.blocked."""
+    """Return whether a descriptor without a limit is blocked; see Effect.blocked."""
     return blocked(held.stack, now)
 
 

@@ -1,9 +1,13 @@
-"""What amendments make of a limit.
+"""The effect of amendments on a limit, by precedence:
 
-    the limit in the request > an override by exact descriptor > by pattern, the most specific first > limits as data > the rule
-    top-ups add to whatever holds, but for a block: nothing is added to an override of 0
+    the limit in the request
+    an override by exact descriptor
+    an override by pattern, the most specific first
+    limits as data
+    the rule
 
-Of overrides with the same target, that for one window comes before that for all.
+Of overrides with the same target, one for a single window precedes one for all. Top-ups are added to the
+limit, except to an override of 0, which blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from .model import Amendment
 
 
 class Effect(NamedTuple):
-    """The amount of a limit at a moment, the span of time in which it stays so, and what makes it so."""
+    """The amount of a limit at a moment, the span of time in which it does not change, and its amendments."""
 
     amount: int
     begin: float = -math.inf
@@ -34,9 +38,9 @@ class Effect(NamedTuple):
 
 
 def effect(limit: Limit, stack: Stack, now: int, *, brought: bool = False) -> Effect:
-    """Return what a limit is at `now`, seconds since 1970.
+    """Return the amended limit at `now`, in seconds since 1970.
 
-    With `brought` it came with the request, and no override holds.
+    With `brought`, the limit is in the request, so no override applies.
     """
     window = name(limit.window)
     begin, end = -math.inf, math.inf
@@ -69,10 +73,10 @@ def effect(limit: Limit, stack: Stack, now: int, *, brought: bool = False) -> Ef
 
 
 def blocked(stack: Stack, now: int) -> Effect:
-    """Return whether a bucket without a limit is blocked: whether the first override in force, for all
-    windows, is 0.
+    """Return whether a bucket without a limit is blocked: whether the first override in force for all windows
+    is 0.
 
-    An override for one window has nothing to act on there, and neither has one that is no block.
+    Without a limit, overrides for one window, and those that are not 0, have no effect.
     """
     begin, end = -math.inf, math.inf
     for override in stack.overrides:
@@ -88,8 +92,8 @@ def blocked(stack: Stack, now: int) -> Effect:
 
 
 def end_of(amendment: Amendment, window: Window) -> float:
-    """Return the second since 1970 at which an amendment ends in windows of this kind; infinity where it does
-    not.
+    """Return the second since 1970 at which an amendment ends in windows of this kind; infinity if it does
+    not end.
     """
     if amendment.windows:
         return end_of_windows(window, amendment.since, amendment.windows)
@@ -98,7 +102,7 @@ def end_of(amendment: Amendment, window: Window) -> float:
 
 @lru_cache(maxsize=10_000)
 def end_of_windows(window: Window, since: int, count: int) -> int:
-    """Return the end of the last of `count` windows, of which the first is that of `since`."""
+    """Return the end of the last of `count` windows, beginning with the one that contains `since`."""
     span = span_at(window, since)
     if window.calendar is None:
         return span.start + count * length(window)
@@ -108,8 +112,8 @@ def end_of_windows(window: Window, since: int, count: int) -> int:
 
 
 def end_for(amendment: Amendment, windows: Iterable[Window]) -> float:
-    """Return the second since 1970 from which on an amendment holds in none of these windows; infinity where
-    that is not known.
+    """Return the second since 1970 at which an amendment has ended in all of these windows; infinity if that
+    is not known.
     """
     if not amendment.windows:
         return amendment.until or math.inf

@@ -1,11 +1,11 @@
 """The amendments in force, found by the entries of a bucket.
 
-    put(amendment), remove(id)      what changed since the last version
-    find(domain, entries) -> Stack  what amends one bucket, the most specific first
+    put(amendment), remove(id)      apply a change
+    find(domain, entries) -> Stack  the amendments of one bucket, the most specific first
 
-A find costs a few look-ups, however many amendments there are: targets with the same keys and the same kind
-of pattern (how many bytes are given before the first `*` and after the last) share a dictionary. It is not
-done for every request: plans keep what they found, and `version` tells them when to look again.
+`find` takes a few lookups, independent of the number of amendments: targets with the same keys and the same
+form of pattern (the number of bytes before the first `*` and after the last) share a dictionary. It is not
+called for every request: plans keep the result until `version` changes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .model import Amendment, Kind
 from .target import Target, TargetEntry, fits
 
 MOST_STEPS = 500
-"""Look-ups and comparisons that a find in one domain takes at most, where amendments are put one by one."""
+"""The most lookups and comparisons of `find` in one domain, if amendments are put one by one."""
 
 _Signature = tuple[tuple[int, int] | None, ...]
-"""For each entry of a pattern how many bytes are given at its beginning and at its end; None where all of it
-is given."""
+"""For each entry of a pattern, the number of bytes before the first `*` and after the last; None for an exact
+value."""
 
 _Key = tuple[bytes | tuple[bytes, bytes], ...]
 
 
 class Stack(NamedTuple):
-    """What amends one bucket: overrides, of which the first that is for a window holds there, and top-ups,
-    which add up.
+    """The amendments of one bucket: overrides, of which the first one for a window applies to it, and
+    top-ups, which are added.
     """
 
     overrides: tuple[Amendment, ...]
@@ -40,10 +40,9 @@ UNAMENDED = Stack((), ())
 
 
 class Amendments:
-    """All amendments. `version` is another number after every change, and `version_of` after every change in
-    a domain.
+    """All amendments. `version` grows with every change, and `version_of` with every change in a domain.
 
-    Both count what happened here; the versions of a store are its own.
+    Both are local to this process, and independent of the versions in the store.
     """
 
     def __init__(self) -> None:
@@ -51,8 +50,8 @@ class Amendments:
         self._by_id: dict[str, Amendment] = {}
         self._domains: dict[str, Targets] = {}
         self._versions: dict[str, int] = {}
-        """By domain, those without amendments included: a plan that found some must learn that they are gone.
-        """
+        """By domain, including domains without amendments: plans with earlier amendments must notice their
+        removal."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -88,10 +87,10 @@ class Amendments:
         data: Targets | None = None,
         instead: Mapping[str, Amendment | None] | None = None,
     ) -> Stack:
-        """Return what amends the bucket with these entries.
+        """Return the amendments of the bucket with these entries.
 
-        `data` are the limits as data of the domain, which rank below all others. `instead` has by its id what
-        is taken to be in force in place of an amendment, or None for nothing.
+        `data` are the limits as data of the domain, which rank below all others. `instead` replaces
+        amendments by id, for previews; None removes one.
         """
         found = self._domains.get(domain)
         if found is None and data is None and not instead:
@@ -114,12 +113,12 @@ class Amendments:
         return Stack(tuple(overrides), top_ups)
 
     def version_of(self, domain: str) -> int:
-        """Return the version that last changed something in a domain."""
+        """Return the version of the last change in a domain."""
         return self._versions.get(domain, 0)
 
     def steps(self, target: Target) -> int:
-        """Return how many look-ups and comparisons a find may take for buckets with the keys of a target, and
-        with it.
+        """Return how many lookups and comparisons `find` would take for buckets with the keys of a target, if
+        that were added.
         """
         found = self._domains.get(target.domain)
         return 1 if found is None else found.steps(target)
@@ -140,7 +139,7 @@ class Amendments:
 
 
 def _precedence(amendment: Amendment) -> tuple[object, ...]:
-    """The most specific target first; of the same target, that for one window; then the later one."""
+    """Sort by target, the most specific first; then amendments for one window first; then the latest first."""
     target = amendment.target
     return (not target.exact, target.specificity, not amendment.window, -amendment.since, amendment.id)
 
@@ -185,7 +184,7 @@ class Targets:
             del self._shapes[keys]
 
     def find(self, entries: tuple[Entry, ...]) -> list[Amendment]:
-        """Return those whose targets match the bucket with these entries, in no order."""
+        """Return the amendments that match the bucket with these entries, in no order."""
         shape = self._shapes.get(tuple([entry.key for entry in entries])) if self._shapes else None
         if shape is None:
             return list(self._whole)
@@ -198,7 +197,7 @@ class Targets:
 
 
 class _Shape:
-    """The amendments of descriptors with the same keys, by what their targets have in common with a bucket."""
+    """The amendments of descriptors with the same keys, by the parts of their values that are not patterns."""
 
     __slots__ = ("signatures",)
 
@@ -233,7 +232,9 @@ class _Shape:
                     yield amendment
 
     def steps(self, target: Target) -> int:
-        """A find looks once for each signature, and compares with all that have the key of the target."""
+        """Return the lookups and comparisons of `find`: one lookup for each signature, and a comparison for
+        each amendment with the same key.
+        """
         signature = _signature(target.entries)
         alike = self.signatures.get(signature, {}).get(_key_of_target(target.entries), ())
         return len(self.signatures) + (signature not in self.signatures) + len(alike)

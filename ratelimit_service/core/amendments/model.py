@@ -1,9 +1,9 @@
-"""What changes a limit while the service runs, and what is kept of each change.
+"""Amendments, which change limits while the service runs, and the audit of their changes.
 
-    override   the limit is `amount`, until a moment or until it is removed; 0 blocks
-    top-up     `amount` is added to the limit, in one window or several, until a moment, or until it is removed
+    override   the limit is `amount`, until a given time or its removal; 0 blocks
+    top-up     `amount` is added to the limit, for some windows, until a given time, or until its removal
 
-An amendment is never altered: a later one with the same id takes its place. What was used is no part of it.
+An amendment is immutable: a later one with the same id replaces it. It never changes counters.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..model import COUNTER_MAX, Unit
 from .target import Target
 
 MOST_WINDOWS = 366
-"""For how many windows a top-up can be."""
+"""The most windows of a top-up."""
 
 MOST_EDITS = 100
-"""How many amendments one change puts or removes: one script call writes them all."""
+"""The most edits of one change, which one script call writes."""
 
 MOST_BYTES = 262_144
 """Bytes of all amendments of one change."""
@@ -47,7 +47,7 @@ class Kind(enum.Enum):
 
 
 class Amendment(NamedTuple):
-    """One override or top-up. Make them by `override` and `top_up`, which check what they are given."""
+    """One override or top-up. Create it by `override` or `top_up`, which validate their arguments."""
 
     id: str
     kind: Kind
@@ -56,9 +56,10 @@ class Amendment(NamedTuple):
     window: str = ""
     """The only window that it is for, by its name in a counter's key (`hour`, `15minute`); empty for all."""
     until: int = 0
-    """The second since 1970 at which it ends; 0 where it does not end by itself, or after `windows`."""
+    """The second since 1970 at which it ends; 0 if it ends after `windows`, or only by its removal."""
     windows: int = 0
-    """For how many windows a top-up is, that of `since` included; 0 where windows do not end it."""
+    """The number of windows of a top-up, including the one that contains `since`; 0 if their number does not
+    matter."""
     since: int = 0
     """The second since 1970 in which it was made."""
     author: str = ""
@@ -71,9 +72,7 @@ class Amendment(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """Used becomes 0 in the counters of one bucket; `counters` has their keys, and what they held (None: no
-    number).
-    """
+    """Delete the counters of one bucket; `counters` has their keys and values (None: not a number)."""
 
     target: Target
     window: str
@@ -87,7 +86,7 @@ class Put(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Remove the amendment with this id; one that is gone already is no mistake."""
+    """Remove the amendment with this id, if there is one."""
 
     id: str
 
@@ -96,9 +95,9 @@ Edit = Put | Remove | Reset
 
 
 class Change(NamedTuple):
-    """What one person does at one time: all of its edits come into force together, or none.
+    """The edits of one author at one time, which come into force together or not at all.
 
-    A change with the `key` of an earlier one is that change, sent again, and does nothing a second time.
+    A change with the `key` of an earlier one is a repetition of that change, and has no effect.
     """
 
     key: str
@@ -108,14 +107,13 @@ class Change(NamedTuple):
     at: int = 0
     """The second since 1970 in which it is made."""
     expected: tuple[Amendment | None, ...] | None = None
-    """What each edit is expected to replace; where something else is in force by now, nothing is changed
-    (Conflict)."""
+    """What each edit is expected to replace; otherwise nothing is changed (Conflict)."""
 
 
 class Edited(NamedTuple):
-    """What became of one edit: the amendment with this id before and after it; None where there is none.
+    """The result of one edit: the amendment with this id before and after it, or None.
 
-    Of a reset, `reset` says what was set to 0.
+    After a reset, `reset` has the deleted counters.
     """
 
     id: str
@@ -125,19 +123,19 @@ class Edited(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What became of a change. `version` is that of the amendments with it, or, of a dry run, as they are."""
+    """The result of a change. `version` is the version after the change; for a dry run, the current one."""
 
     version: int
     edits: tuple[Edited, ...]
     replayed: bool = False
-    """Whether the change had been applied before, by its key: `edits` are those of that time."""
+    """Whether a change with this key was applied before; `edits` are then the results of that time."""
     unfinished: bool = False
-    """Whether its resets are still to be done: a line says that they are, and AmendmentStore.finish that they
-    were."""
+    """Whether its resets are in the audit but not yet done; AmendmentStore.finish notes that they are done.
+    """
 
 
 class AuditLine(NamedTuple):
-    """One edit of the past: who, when, why, and what became of it."""
+    """One past edit, with its author, time, reason and result."""
 
     version: int
     at: int
@@ -148,11 +146,11 @@ class AuditLine(NamedTuple):
 
 
 class News(NamedTuple):
-    """What has happened to the amendments after a version.
+    """The changes of the amendments after a version.
 
-    `put` and `removed` (ids) make of those of that version those of this one. With `whole`, `put` is all that
-    there are. `stamp` tells versions with the same number apart: after a failover, a store may have lost the
-    last ones and count on from there.
+    `put` and `removed` (ids) turn the amendments of that version into those of this one. With `whole`, `put`
+    has all amendments. `stamp` distinguishes versions with the same number: after a failover, a store may
+    have lost the last versions, and use their numbers again.
     """
 
     version: int
@@ -161,7 +159,7 @@ class News(NamedTuple):
     removed: Sequence[str] = ()
     whole: bool = False
     unreadable: int = 0
-    """How many amendments are of a kind that this version of the service does not know."""
+    """How many amendments only a later version of the service can read."""
 
 
 def override(
@@ -174,7 +172,8 @@ def override(
     author: str = "",
     reason: str = "",
 ) -> Amendment:
-    """Return an override, whose id is the same for the same target and window: the later one counts.
+    """Return an override. Overrides with the same target and window have the same id, so that the later one
+    applies.
 
     Raises InvalidRequest.
     """
@@ -198,7 +197,7 @@ def top_up(
     author: str = "",
     reason: str = "",
 ) -> Amendment:
-    """Return a top-up, whose id follows from its target, its window and the idempotency `key` of its change.
+    """Return a top-up. Its id depends on its target, its window and the idempotency `key` of its change.
 
     Raises InvalidRequest.
     """
@@ -230,7 +229,7 @@ def check(change: Change) -> None:
 
 
 def known_window(name: str) -> bool:
-    """Return whether a window can be called so in a counter's key."""
+    """Return whether a name is that of a window in counter keys."""
     found = _window_name.fullmatch(name)
     return found is not None and found[2] in _UNITS and found[1] != "1"
 

@@ -1,6 +1,4 @@
-"""Amendments as text, for stores and for people's tools: JSON in printable ASCII, with the same keys in the
-same order.
-"""
+"""Amendments as text, for stores and tools: JSON in printable ASCII, with a fixed order of keys."""
 
 from __future__ import annotations
 
@@ -14,11 +12,11 @@ from .target import parse
 
 
 class Unreadable(RateLimitServiceError):
-    """A text that is no amendment, or one of a kind that only a later version of the service knows."""
+    """A text that is not an amendment, or that only a later version of the service can read."""
 
 
 def to_json(amendment: Amendment) -> dict[str, Any]:
-    """Return the fields of an amendment that say something."""
+    """Return the fields of an amendment, without those that are empty or 0."""
     fields: dict[str, Any] = {
         "id": amendment.id,
         "kind": amendment.kind.value,
@@ -34,12 +32,12 @@ def to_json(amendment: Amendment) -> dict[str, Any]:
 
 
 def write(amendment: Amendment) -> str:
-    """Return an amendment as a text; amendments that are equal have the same."""
+    """Return an amendment as text; equal amendments have equal texts."""
     return json.dumps(to_json(amendment), separators=(",", ":"))
 
 
 def read(text: str | bytes) -> Amendment:
-    """Return the amendment that a text says. Raises Unreadable."""
+    """Return the amendment in a text. Raises Unreadable."""
     try:
         fields = json.loads(text)
         return Amendment(
@@ -59,7 +57,7 @@ def read(text: str | bytes) -> Amendment:
 
 
 def reset_to_json(reset: Reset) -> dict[str, Any]:
-    """Return what a reset says."""
+    """Return the fields of a reset."""
     fields: dict[str, Any] = {"domain": reset.target.domain, "descriptor": reset.target.text}
     if reset.window:
         fields["window"] = reset.window
@@ -72,7 +70,7 @@ def write_reset(reset: Reset) -> str:
 
 
 def read_reset(text: str | bytes) -> Reset:
-    """Return the reset that a text says. Raises Unreadable."""
+    """Return the reset in a text. Raises Unreadable."""
     try:
         fields = json.loads(text)
         counters = {
@@ -85,9 +83,9 @@ def read_reset(text: str | bytes) -> Reset:
 
 
 def digest(change: Change) -> str:
-    """Return what is the same for the same change sent again, whenever that is, and by whichever replica.
+    """Return a digest that identifies a change when it is sent again, at any time and by any replica.
 
-    What a reset found in the counters is no part of it: that differs from one try to the next.
+    It does not include the counters of a reset, which may differ from one attempt to the next.
     """
     hashed = hashlib.sha256()
     for edit in change.edits:

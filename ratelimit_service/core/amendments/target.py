@@ -1,16 +1,15 @@
-r"""Which buckets an amendment is for: one descriptor, a pattern of descriptors, or a whole domain.
+r"""The target of an amendment: one descriptor, a pattern of descriptors, or a whole domain.
 
     team=dba                      the descriptor with this one entry
     user=premium_*                every descriptor whose only key is `user` and whose value begins with `premium_`
     team=dba,model=*              every descriptor with the keys `team` and `model`, in this order, of this team
     *                             every descriptor of the domain
 
-A key is never a pattern, and a target has all the keys of the descriptors that it is for. In a value `*`
-stands for any bytes, or none; `\*`, `\,` and `\\` are these characters themselves, and `\xFF` is the byte FF.
+A key is never a pattern, and a target has all keys of the descriptors that it matches. In a value, `*`
+matches any bytes, or none; `\*`, `\,` and `\\` stand for these characters, and `\xFF` for the byte FF.
 
-Where a rule says `share_threshold`, the bucket's value is the pattern of the rule, as in the counter's key: a
-target has to match that text (`path=/api/*`), because the requests that share a counter share its limit as
-well.
+For a rule with `share_threshold`, the bucket's value is the pattern of the rule, as in the counter's key. A
+target must match that text (`path=/api/*`), because requests that share a counter also share its limit.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ..errors import InvalidRequest
 from ..model import Entry
 
 WHOLE_DOMAIN = "*"
-"""The text of a target that is for all descriptors of its domain."""
+"""The text of a target that matches all descriptors of its domain."""
 
 MOST_TEXT = 16_384
 """Characters of the text of a target."""
@@ -34,26 +33,26 @@ _ESCAPES = {ord(char): f"\\{char}" for char in "\\,*"}
 
 
 class TargetEntry(NamedTuple):
-    """One entry of a target: its key, and its value in the pieces between which there may be any bytes."""
+    """One entry of a target: its key, and the pieces of its value between the `*`."""
 
     key: bytes
     pieces: tuple[bytes, ...]
 
     @property
     def exact(self) -> bool:
-        """Whether the value is one value and not a pattern."""
+        """Whether the value is not a pattern."""
         return len(self.pieces) == 1
 
 
 class Target(NamedTuple):
-    """What an amendment is for; without entries, the whole domain."""
+    """The target of an amendment; without entries, the whole domain."""
 
     domain: str
     entries: tuple[TargetEntry, ...] = ()
 
     @property
     def exact(self) -> bool:
-        """Whether it is for one descriptor."""
+        """Whether it matches one descriptor only."""
         return bool(self.entries) and all(entry.exact for entry in self.entries)
 
     @property
@@ -67,8 +66,7 @@ class Target(NamedTuple):
     def specificity(self) -> tuple[bool, int, int, int, str]:
         """Return a key that sorts the most specific target first, and the whole domain last.
 
-        More entries with one value come first, then more bytes that are given, then fewer `*`; the text
-        settles a tie.
+        More exact entries come first, then more literal bytes, then fewer `*`; ties are sorted by text.
         """
         exact = sum(entry.exact for entry in self.entries)
         given = sum(len(piece) for entry in self.entries for piece in entry.pieces)
@@ -76,7 +74,7 @@ class Target(NamedTuple):
         return (not self.entries, -exact, -given, stars, self.text)
 
     def matches(self, entries: tuple[Entry, ...]) -> bool:
-        """Whether it is for the bucket with these entries."""
+        """Return whether it matches the bucket with these entries."""
         if not self.entries:
             return True
         return len(entries) == len(self.entries) and all(
@@ -86,12 +84,12 @@ class Target(NamedTuple):
 
 
 def exactly(domain: str, entries: tuple[Entry, ...]) -> Target:
-    """Return the target that is for one descriptor."""
+    """Return the target that matches one descriptor."""
     return Target(domain, tuple([TargetEntry(key, (value,)) for key, value in entries]))
 
 
 def fits(pieces: tuple[bytes, ...], value: bytes) -> bool:
-    """Whether `value` has the pieces in their order, beginning with the first and ending with the last."""
+    """Return whether `value` contains the pieces in order, begins with the first and ends with the last."""
     first, last = pieces[0], pieces[-1]
     if len(pieces) == 1:
         return value == first
@@ -109,7 +107,7 @@ def fits(pieces: tuple[bytes, ...], value: bytes) -> bool:
 def parse(domain: str, text: str) -> Target:
     """Return the target that `text` names in a domain.
 
-    Raises InvalidRequest, which says what would be right.
+    Raises InvalidRequest with a correction.
     """
     if not domain:
         raise InvalidRequest("an amendment needs a domain, such as token-budgets")
@@ -158,9 +156,7 @@ def _entry(key: bytes | None, pieces: list[bytearray]) -> TargetEntry:
 
 
 def _text(value: bytes, hidden: str = "") -> str:
-    """`value` on one line in which nothing acts on a terminal; `hidden` are characters that must not stand
-    there.
-    """
+    """Return `value` on one line, safe for terminals; characters in `hidden` are escaped as well."""
     shown = value.decode("utf-8", "surrogateescape").translate(_ESCAPES)
     if shown.isprintable() and not hidden:
         return shown
