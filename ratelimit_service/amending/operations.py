@@ -165,7 +165,7 @@ class Operations:
         applied = await reset(self._store, change, markers)
         if not applied.replayed:
             for edited in applied.edits:
-                self._tell(by, applied.version, edited)
+                self._log_edit(by, applied.version, edited)
         await self._follower.try_to_follow()
         return applied
 

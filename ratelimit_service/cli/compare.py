@@ -1,6 +1,4 @@
-"""`ratelimit-service compare`: replays requests to two services, or stands in front of both, and reports what
-differs.
-"""
+"""The command `compare`: replays requests to two services, or mirrors live requests, and reports differences."""
 
 from __future__ import annotations
 
@@ -25,11 +23,11 @@ from .comparison.replay import replay
 from .comparison.report import Report
 
 DIFFERENT = 3
-"""The exit code where a difference has no reason; with --strict, where there is a difference."""
+"""The exit code if a difference has no reason; with --strict, if there is a difference."""
 
 
 class Services(NamedTuple):
-    """The two services, and how to speak to each."""
+    """The two services, and the TLS and timeout of calls to them."""
 
     theirs: str
     ours: str
@@ -48,7 +46,7 @@ def compare_replayed(
     seed: int,
     checks_only: bool,
 ) -> None:
-    """Replay what was recorded, or what is made up for rules.
+    """Replay recorded requests, or requests that are generated for rules.
 
     Raises InvalidRequest, InvalidRules or StoreError.
     """
@@ -97,7 +95,7 @@ def compare_mirrored(
     *,
     listen_tls: tuple[Path | None, Path | None],
     every: float,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM. Raises InvalidRequest or StartError."""
     certificate, key = map(content, listen_tls)
@@ -113,7 +111,7 @@ def compare_mirrored(
         ):
             mirror = Mirror(theirs, ours, report, timeout=services.timeout)
             await mirror.start(addresses[0], credentials)
-            tell(f"answering on {mirror.address} as {services.theirs} does, comparing with {services.ours}")
+            notify(f"answering on {mirror.address} as {services.theirs} does, comparing with {services.ours}")
             await run(mirror, every, report.finish)
 
     import uvloop

@@ -245,7 +245,7 @@ def _compare(given: argparse.Namespace) -> int:
             given.listen,
             listen_tls=(given.listen_cert, given.listen_key),
             every=given.every,
-            tell=lambda line: print(line, file=sys.stderr),
+            notify=lambda line: print(line, file=sys.stderr),
         )
     else:
         compare.compare_replayed(

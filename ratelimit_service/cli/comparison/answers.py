@@ -1,4 +1,4 @@
-"""Two answers to one request, and in what they differ."""
+"""Two answers to one request, and their differences."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from ...core.answers.explanation import EXPLANATION
 from ...proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 
 CLOCKS = 2
-"""Seconds by which two answers may disagree about when a window ends: each has its own clock, and rounds."""
+"""Seconds by which two answers may differ in the end of a window: each service has its own clock, and rounds.
+"""
 
 EXPLAIN = RateLimitRequest(explain=True).SerializeToString()
-"""What asks a service of ours to explain its answer, behind the bytes of any request: the last value of a
-field counts."""
+"""Appended to the bytes of any request, this asks this service for an explanation of its answer: the last
+value of a field applies."""
 
 _Code = RateLimitResponse.Code
 _Unit = RateLimitResponse.RateLimit.Unit
 
 
 class Answer(NamedTuple):
-    """What a service has said: the name of a gRPC status, what came with it, and the response where it is OK."""
+    """The answer of a service: the name of a gRPC status, its details, and the response if it is OK."""
 
     status: str
     details: str = ""
@@ -31,7 +32,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes) -> Answer:
-        """The answer in the bytes of a response."""
+        """Return the answer in the bytes of a response."""
         return cls("OK", "", RateLimitResponse.FromString(data))
 
 
@@ -50,7 +51,7 @@ class Difference(NamedTuple):
 
 
 def explained(answer: Answer) -> dict[str, Any]:
-    """The explanation that an answer brings, empty where it has none."""
+    """Return the explanation in an answer; empty if it has none."""
     if answer.response is None:
         return {}
     found = json_format.MessageToDict(answer.response.dynamic_metadata).get(EXPLANATION)
@@ -58,7 +59,10 @@ def explained(answer: Answer) -> dict[str, Any]:
 
 
 def differences(theirs: Answer, ours: Answer) -> list[Difference]:
-    """Every field in which two answers differ. What came with an error is not compared: it is for people."""
+    """Return every field in which two answers differ.
+
+    The details of errors, which are for people, are not compared.
+    """
     if theirs.status != ours.status:
         return [Difference("grpc_status", theirs.status, ours.status)]
     if theirs.response is None or ours.response is None:
@@ -115,9 +119,7 @@ def _alike(one: str | None, other: str | None, *, times: bool) -> bool:
 
 
 def _waits(response: RateLimitResponse) -> bool:
-    """Whether a Retry-After sends callers back when there is room again, or later: by how much is left to
-    chance.
-    """
+    """Return whether a Retry-After ends when there is room again, or later: a random part is added to it."""
     value = _headers(response.response_headers_to_add).get("retry-after", "")
     over = [
         status.duration_until_reset.seconds for status in response.statuses if status.code == _Code.OVER_LIMIT
@@ -126,7 +128,7 @@ def _waits(response: RateLimitResponse) -> bool:
 
 
 def _words(body: bytes) -> bytes:
-    """A body without its numbers: they are of the moment, and stand in the statuses as well."""
+    """Return a body without its numbers, which change with time, and are in the statuses as well."""
     return re.sub(rb"\d+", b"0", body)
 
 
@@ -137,9 +139,9 @@ def _in_metadata(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator
 
 
 def _metadata(response: RateLimitResponse) -> dict[str, Any]:
-    """The dynamic metadata without the explanation that was asked for.
+    """Return the dynamic metadata without the requested explanation.
 
-    Spaces in texts of upstream's are not stable.
+    Spaces in some texts of upstream are not stable.
     """
     if response.dynamic_metadata.fields.keys() <= {EXPLANATION}:
         return {}

@@ -1,4 +1,4 @@
-"""Compares answers one after another, with what is remembered of the buckets that they were about."""
+"""Compares pairs of answers, with the state of their buckets from earlier comparisons."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FOLLOWS = "follows"
 """The reason of a difference that an earlier one explains."""
 
 MOST_BUCKETS = 100_000
-"""Buckets that are remembered; the one that was asked about longest ago is forgotten."""
+"""Buckets whose state is kept; the least recently used one is dropped."""
 
 _DERIVED = ("overall_code", "response_headers_to_add.", "raw_body", "dynamic_metadata.metadata")
-"""What follows from the statuses: it has their reason."""
+"""Fields that follow from the statuses, and have the same reason."""
 
 
 class Finding(NamedTuple):
-    """One difference with its reason; empty where none is known.
+    """One difference with its reason; empty if none is known.
 
     `since` is the request that a difference follows from.
     """
@@ -47,7 +47,7 @@ class Compared(NamedTuple):
 
 
 class Comparer:
-    """Compares the answers of two services, in the order in which it gets them."""
+    """Compares the answers of two services, one request after another."""
 
     def __init__(self, most_buckets: int = MOST_BUCKETS) -> None:
         self._most = most_buckets
@@ -62,9 +62,9 @@ class Comparer:
         ours: Answer,
         overlapping: Sequence[int] = (),
     ) -> Compared:
-        """Every difference with its reason.
+        """Return every difference with its reason.
 
-        `overlapping` is, for each descriptor, the hits of calls at the same time.
+        `overlapping` has, for each descriptor, the hits of concurrent calls.
         """
         self._number += 1
         buckets = [bucket_of(request.domain, descriptor) for descriptor in request.descriptors]
@@ -89,8 +89,7 @@ class Comparer:
         found = []
         for finding in own:
             if not finding.reason and finding.difference.name.startswith(_DERIVED):
-                # Those of the statuses: as many reasons as there are, the first stands for all. None where
-                # one has none.
+                # Use the first reason of the differences in statuses; none if one of them has no reason.
                 status = [each for each in own if each.difference.place is not None]
                 if status and all(each.reason for each in status):
                     finding = finding._replace(reason=status[0].reason, since=status[0].since)
@@ -107,7 +106,7 @@ class Comparer:
         return Finding(difference, reason.name if reason else "")
 
     def forget(self, request: RateLimitRequest) -> None:
-        """Remember nothing of the buckets of a request: only one of the services may have counted it."""
+        """Drop the state of the buckets of a request that only one of the services may have counted."""
         for descriptor in request.descriptors:
             self._standings.pop(bucket_of(request.domain, descriptor), None)
 
@@ -122,7 +121,7 @@ class Comparer:
                 continue
             standing = replace(before) if before else Standing()
             gap = pair[0] - pair[1]
-            # With others on their way, a gap is of the moment; with nothing left, it cannot be seen.
+            # While other calls are in flight, the gap is transient; if nothing is left, it is not visible.
             seen = (before is None or all(pair)) and not exchange.overlapping[place]
             if seen and gap != standing.gap:
                 reasons = [each for each in findings if each.difference.place == place]
@@ -136,7 +135,7 @@ class Comparer:
             self._standings.popitem(last=False)
 
     def _is_shared(self, bucket: Bucket) -> bool:
-        """Whether another bucket was seen whose entries, joined with `_`, are the same text."""
+        """Return whether another bucket has the same entries when joined with `_`."""
         domain, entries = bucket
         text = b"_".join(
             [domain.encode("utf-8", "surrogateescape"), *(part for entry in entries for part in entry)]
@@ -151,7 +150,7 @@ class Comparer:
 
 
 def _limited(exchange: Exchange, place: int) -> bool:
-    """Whether both services have shown a limit for a descriptor."""
+    """Return whether both services have a limit for a descriptor."""
     return all(
         answer.response is not None and _status(answer.response, place).HasField("current_limit")
         for answer in (exchange.theirs, exchange.ours)

@@ -1,4 +1,4 @@
-"""One request with both answers, and what is known beside them when they are compared."""
+"""One request with both answers, and the state of its buckets before."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Bucket = tuple[str, tuple[tuple[bytes, bytes], ...]]
 
 
 def bucket_of(domain: str, descriptor: RateLimitDescriptor) -> Bucket:
-    """What a descriptor counts in, as far as a caller can tell."""
+    """Return the bucket of a descriptor, as far as a caller can know it."""
     return domain, tuple((entry.key, entry.value) for entry in descriptor.entries)
 
 
 def hits_of(request: RateLimitRequest, descriptor: RateLimitDescriptor) -> int:
-    """What a descriptor costs, below 0 for a refund."""
+    """Return the hits of a descriptor, negative for a refund."""
     if descriptor.HasField("hits_addend"):
         hits = descriptor.hits_addend.value
     else:
@@ -29,10 +29,10 @@ def hits_of(request: RateLimitRequest, descriptor: RateLimitDescriptor) -> int:
 
 @dataclass(slots=True)
 class Standing:
-    """How far the two services were apart in one bucket when they last answered about it.
+    """The gap between the two services in one bucket at their last answers.
 
-    `gap` is what the first has left, less what the second has; `reason` is why, and `since` the number of the
-    request that showed it.
+    `gap` is the remaining budget of the first minus that of the second, `reason` the reason, and `since` the
+    number of the request that revealed it.
     """
 
     gap: int = 0
@@ -43,22 +43,22 @@ class Standing:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, and what both services have answered. `number` counts requests from 1."""
+    """One request with the answers of both services. `number` counts requests from 1."""
 
     number: int
     request: RateLimitRequest
     theirs: Answer
     ours: Answer
     explanation: Mapping[str, Any] = field(default_factory=dict)
-    """What ours has explained."""
+    """The explanation of our answer."""
     found: list[Difference] = field(default_factory=list)
     known: list[Standing | None] = field(default_factory=list)
-    """What was known of the bucket of each descriptor before; None where nothing was."""
+    """The state of the bucket of each descriptor before; None if it is unknown."""
     shared: list[bool] = field(default_factory=list)
-    """Whether the counter of each descriptor is another descriptor's as well, in a service that joins entries
-    with `_`."""
+    """For each descriptor, whether another one shares its counter in a service that joins entries with `_`.
+    """
     overlapping: list[int] = field(default_factory=list)
-    """Hits of calls about the same bucket that were under way at the same time."""
+    """Hits of concurrent calls for the same bucket."""
 
     def rule(self, place: int) -> Mapping[str, Any]:
         """Return the explanation of a descriptor; empty if there is none."""
@@ -66,15 +66,17 @@ class Exchange:
         return descriptors[place] if place < len(descriptors) else {}
 
     def descriptor(self, place: int) -> RateLimitDescriptor:
-        """That of the request."""
+        """Return a descriptor of the request."""
         return self.request.descriptors[place]
 
     def hits(self, place: int) -> int:
-        """What it costs."""
+        """Return the hits of a descriptor."""
         return hits_of(self.request, self.descriptor(place))
 
     def remaining(self, place: int) -> tuple[int, int] | None:
-        """What both have left in the bucket of a descriptor, or None where one of them has not answered."""
+        """Return the remaining budgets of both in the bucket of a descriptor; None if one of them has not
+        answered.
+        """
         if self.theirs.response is None or self.ours.response is None:
             return None
         try:
@@ -84,12 +86,14 @@ class Exchange:
         return one.limit_remaining, other.limit_remaining
 
     def gap(self, place: int) -> int:
-        """The difference of these."""
+        """Return the difference of the remaining budgets."""
         pair = self.remaining(place)
         return pair[0] - pair[1] if pair else 0
 
     def has(self, *names: str, place: int | None = None) -> bool:
-        """Whether one of these fields differs; in the status of a descriptor, where one is named."""
+        """Return whether one of these fields differs, in the status of the descriptor `place` if that is
+        given.
+        """
         return any(
             difference.name in names and (place is None or difference.place == place)
             for difference in self.found

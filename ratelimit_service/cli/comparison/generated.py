@@ -1,5 +1,4 @@
-"""Requests that are made up for rules: descriptors that meet each of them, with hits that use up what they
-allow.
+"""Generates requests for rules: descriptors that match each rule, with hits that exhaust its limit.
 
 The same seed makes the same requests. Values that a rule leaves open begin with `compare-`, so no other
 caller uses their buckets. If a rule names a value, the bucket of that value is charged.
@@ -19,30 +18,30 @@ from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...sources import files
 
 _VALUES = 3
-"""Different values for each key that takes any."""
+"""Different values for each key without a fixed value."""
 _TOGETHER = 0.15
 """The share of requests with a second descriptor."""
 _STRANGE = 0.05
 """The share of values that no rule names."""
 _MOST_HITS = 1_000_000_000
-"""What a gateway sends at most."""
+"""The most descriptors of a gateway's request."""
 
 
 class _Template(NamedTuple):
-    """The keys and values of a rule's descriptor, and what the rule allows at most."""
+    """The keys and values of a rule's descriptor, and the largest limit of the rule."""
 
     entries: tuple[tuple[bytes, bytes], ...]
     rule: Rule
 
 
 def load(paths: Sequence[Path], *, merge_domains: bool = False) -> Sequence[DomainRules]:
-    """The domains in files of rules. Raises InvalidRules."""
+    """Return the domains in files of rules. Raises InvalidRules."""
     contents = files.read(files.named(paths), ", ".join(map(str, paths)), "")
     return load_rules(contents, merge_domains=merge_domains).domains
 
 
 def requests(domains: Sequence[DomainRules], many: int, seed: int) -> Iterator[RateLimitRequest]:
-    """So many requests about rules of all domains. Raises InvalidRequest where there is no rule at all."""
+    """Yield requests for the rules of all domains. Raises InvalidRequest if there are no rules."""
     dice = random.Random(seed)
     templates = {domain.name: list(_templates(domain.descriptors, ())) for domain in domains}
     names = [name for name, found in templates.items() if found]

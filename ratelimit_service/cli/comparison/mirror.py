@@ -1,10 +1,10 @@
-"""A gRPC server in front of two services: callers get the answers of the first, and those of the second are
-compared.
+"""A gRPC server in front of two services: callers get the answers of the first, which are compared with those
+of the second.
 
-The first is asked at once, with the caller's deadline and metadata, and its bytes are handed on as they came.
-The second is asked when the first has answered, so that nothing of it stands in a caller's way, and in the
-order of the first's answers. What comparing takes is done between calls. Where the second is slow, its calls
-pile up to a bound; above it they are left out, and counted.
+A call is sent to the first service at once, with the caller's deadline and metadata, and the reply is
+returned unchanged. It is sent to the second after the first has answered, so that callers never wait for the
+second, and in the order of these answers. Answers are compared between calls. If the second service is slow,
+calls to it accumulate up to a bound; beyond it they are omitted, and counted.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .exchange import Bucket, bucket_of, hits_of
 from .report import Report
 
 MOST_WAITING = 1_000
-"""Calls to the second service that may be under way, and answers that may wait to be compared."""
+"""The most calls to the second service in flight, together with answers that wait to be compared."""
 
 MOST_CALLS = 10_000
-"""Calls of callers that may be under way; one more gets RESOURCE_EXHAUSTED."""
+"""The most calls of callers in flight; further ones get RESOURCE_EXHAUSTED."""
 
 _HEALTH = "/grpc.health.v1.Health/Check"
 _OF_THE_TRANSPORT = ("grpc-", ":")
@@ -42,8 +42,8 @@ _NOT_HANDED_ON = {"te", "content-type", "user-agent", "host"}
 
 @dataclass(slots=True)
 class _Call:
-    """One call of a caller: its bytes, and what the first service has answered; None where the caller went
-    before that.
+    """One call of a caller: its bytes, and the answer of the first service; None if the caller disconnected
+    before it.
     """
 
     data: bytes
@@ -58,12 +58,12 @@ class _Call:
         try:
             request.ParseFromString(data)
         except DecodeError:
-            request.Clear()  # has no buckets; both services answer it all the same
+            request.Clear()  # without buckets; both services still answer it
         return cls(data, request, overlaps.begin(request))
 
 
 class _Pair(NamedTuple):
-    """One call that both have answered, and for each descriptor the hits of calls about it at the same time."""
+    """One call that both have answered, and for each descriptor the hits of concurrent calls."""
 
     request: RateLimitRequest
     theirs: Answer
@@ -72,7 +72,7 @@ class _Pair(NamedTuple):
 
 
 class Mirror:
-    """The server. `address` is where it listens, once started."""
+    """The server. `address` is the address that it listens on, once started."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Mirror:
         self.address = ""
 
     async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
-        """Open the port. Raises StartError where it is taken."""
+        """Open the port. Raises StartError if it is taken."""
         self._server.add_generic_rpc_handlers(
             (
                 _handler(SERVICE, METHOD, self._tee),
@@ -119,7 +119,7 @@ class Mirror:
         self._comparing = asyncio.create_task(self._compare())
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Take no more calls, finish those in hand, and compare what has been answered."""
+        """Accept no more calls, finish those in hand, and compare the remaining answers."""
         await self._server.stop(grace)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=self._timeout)
@@ -139,7 +139,8 @@ class Mirror:
             await context.abort(error.code(), error.details() or "", _pairs(error.trailing_metadata()))
             raise AssertionError("abort always raises") from error
         finally:
-            # Also where the caller has gone: theirs may have counted the call, and then ours has to.
+            # Also if the caller has disconnected: theirs may have counted the call, and then ours must count
+            # it as well.
             self._begin(call)
         return reply
 
@@ -193,7 +194,7 @@ class Mirror:
             self._more.clear()
             while self._answered:
                 self._compare_one()
-                await asyncio.sleep(0)  # calls first
+                await asyncio.sleep(0)  # let calls go on
 
     def _compare_one(self) -> None:
         pair = self._answered.popleft()
@@ -201,14 +202,18 @@ class Mirror:
 
 
 class _Overlaps:
-    """How many hits other calls about a bucket had that were under way at some moment of a call."""
+    """Counts, for each call, the hits of other calls for the same bucket that were in flight at the same
+    time.
+    """
 
     def __init__(self) -> None:
         self._open: Counter[Bucket] = Counter()
         self._begun: Counter[Bucket] = Counter()
 
     def begin(self, request: RateLimitRequest) -> list[tuple[Bucket, int, int, int]]:
-        """Of each descriptor the bucket and its hits; how many are under way, and how many have begun so far."""
+        """Return, for each descriptor, its bucket and hits, the hits in flight, and the hits that have begun
+        so far.
+        """
         token = []
         for descriptor in request.descriptors:
             bucket, hits = bucket_of(request.domain, descriptor), abs(hits_of(request, descriptor))
@@ -218,7 +223,9 @@ class _Overlaps:
         return token
 
     def end(self, token: Sequence[tuple[Bucket, int, int, int]]) -> list[int]:
-        """Those under way when the call began, and those begun since, for each descriptor."""
+        """Return, for each descriptor, the hits in flight when the call began, and those that have begun
+        since.
+        """
         overlapping = [before + self._begun[bucket] - begun for bucket, _, before, begun in token]
         for bucket, hits, _, _ in token:
             self._open[bucket] -= hits
@@ -231,7 +238,7 @@ class _Overlaps:
 
 
 def _handler(service: str, method: str, behaviour: Callable[..., Any]) -> Any:
-    """Bytes in, bytes out."""
+    """Return a handler that gets and returns serialized messages."""
     handler = grpc.unary_unary_rpc_method_handler(behaviour)
     return grpc.method_handlers_generic_handler(service, {method: handler})
 
@@ -240,8 +247,8 @@ def _pairs(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
     return tuple((key, value) for key, value in metadata or ())
 
 
-async def run(mirror: Mirror, every: float, tell: Callable[[], None]) -> None:
-    """Until SIGTERM or SIGINT; `tell` is called every so many seconds."""
+async def run(mirror: Mirror, every: float, report: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT, and call `report` every `every` seconds meanwhile; then stop the mirror."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -250,5 +257,5 @@ async def run(mirror: Mirror, every: float, tell: Callable[[], None]) -> None:
         try:
             await asyncio.wait_for(stopped.wait(), every)
         except TimeoutError:
-            tell()
+            report()
     await mirror.stop()

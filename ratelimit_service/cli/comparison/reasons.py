@@ -1,4 +1,4 @@
-"""Why two answers may differ: a table of reasons, each with its place in docs/compatibility.md.
+"""The reasons for differences between two answers, each with its place in docs/compatibility.md.
 
 A difference with a reason is not examined further, so each reason is as narrow as the answers allow. The
 first reason in the table that applies is used.
@@ -27,15 +27,14 @@ _LENGTHS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600, "DAY": 86_400}
 """Seconds of the units whose windows begin at the same moment in both services."""
 _LARGE_HITS = 2**63
 _LONGEST_TEXT, _MOST_TEXT = 4_096, 131_072
-"""Bytes of a key or value, and of all of them, that dynamic metadata holds."""
+"""The most bytes of a key or value in dynamic metadata, and of all of them."""
 
 
 class Reason(NamedTuple):
-    """One reason. `fields` are those that it can explain, and `place` is what its paragraph or row in the
-    page begins with.
+    """One reason. It can explain differences in `fields`; its paragraph or row on the page begins with
+    `place`.
 
-    `applies` is asked about a descriptor (its number), or where the difference belongs to none, about the
-    request (None).
+    `applies` gets the number of a descriptor, or None for a difference that belongs to no descriptor.
     """
 
     name: str
@@ -122,7 +121,7 @@ def _overloaded(exchange: Exchange, _: int | None) -> bool:
 
 
 def _refund(exchange: Exchange, place: int | None) -> bool:
-    """The other service charges what is given back: it has twice that less."""
+    """The other service charges a refund, so its remaining budget is lower by twice the hits."""
     if place is None or not exchange.descriptor(place).is_negative_hits:
         return False
     pair = exchange.remaining(place)
@@ -150,7 +149,9 @@ def _shared(exchange: Exchange, place: int | None) -> bool:
 
 
 def _stopped(exchange: Exchange, place: int | None) -> bool:
-    """A rule on trial is over its limit, and the other service has not counted this descriptor because of it."""
+    """A rule in shadow or quota mode is over its limit, and therefore the other service has not counted this
+    descriptor.
+    """
     if place is None:
         return False
     trial = any(
@@ -174,8 +175,8 @@ def _on_trial(exchange: Exchange, place: int) -> bool:
 
 
 def _budget(exchange: Exchange, place: int | None) -> bool:
-    """A check of what is used up, the charge that crosses the line, a call without a cost, or a window of the
-    calendar.
+    """A check of an exhausted budget, the charge that crosses the limit, a call without a cost, or a calendar
+    window.
     """
     if exchange.has("raw_body") and place is None:
         return any(exchange.rule(each).get("budget") for each in range(len(exchange.request.descriptors)))
@@ -188,13 +189,13 @@ def _budget(exchange: Exchange, place: int | None) -> bool:
         return False
     descriptor = exchange.descriptor(place)
     if not descriptor.HasField("hits_addend") and not exchange.request.hits_addend:
-        return pair[0] <= pair[1]  # counted as 1 there, and not at all here
+        return pair[0] <= pair[1]  # the other counts 1, ours counts 0
     expected = ("OK", "OVER_LIMIT") if descriptor.hits_addend.value == 0 else ("OVER_LIMIT", "OK")
     return pair == (0, 0) and _codes(exchange, place) == expected
 
 
 def _new_keys(exchange: Exchange, place: int | None) -> bool:
-    """A rule key that the other service does not have."""
+    """A rule uses a key that the other service does not have."""
     if exchange.explanation.get("missing_keys"):
         return True
     if place is None:
@@ -232,16 +233,16 @@ def _kept_metadata(exchange: Exchange, _: int | None) -> bool:
 
 
 def _explains_itself(exchange: Exchange, _: int | None) -> bool:
-    """Ours alone has headers or a body, on a refusal."""
+    """The answer is a refusal, and only ours has headers or a body."""
     ours = exchange.ours.response
     return ours is not None and ours.overall_code == _OVER
 
 
-# What comparing brings with it
+# Reasons that come from the comparison itself
 
 
 def _at_an_edge(exchange: Exchange, place: int | None) -> bool:
-    """One has answered in the last moments of a window, the other in the first ones of the next."""
+    """One service has answered at the end of a window, the other at the beginning of the next one."""
     if place is None:
         return False
     for each in exchange.found:
@@ -254,7 +255,7 @@ def _at_an_edge(exchange: Exchange, place: int | None) -> bool:
 
 
 def _overlapping(exchange: Exchange, place: int | None) -> bool:
-    """Other calls about the bucket were under way, and each service may have taken them in another order."""
+    """Other calls for the bucket were in flight, and the services may have counted them in different orders."""
     if place is None or not exchange.overlapping or not exchange.overlapping[place]:
         return False
     known = exchange.known[place]
@@ -263,7 +264,7 @@ def _overlapping(exchange: Exchange, place: int | None) -> bool:
 
 
 def _counted_before(exchange: Exchange, place: int | None) -> bool:
-    """The first call about a bucket: what one of them counted earlier, the other does not know."""
+    """This is the first call for a bucket, and one of the services has counted earlier calls."""
     if (
         place is None
         or exchange.known[place] is not None
@@ -274,13 +275,15 @@ def _counted_before(exchange: Exchange, place: int | None) -> bool:
 
 
 def follows(exchange: Exchange, place: int | None) -> bool:
-    """Whether the services are as far apart as they were when they last answered about the bucket."""
+    """Return whether the gap between the services is the same as at their last answers for the bucket."""
     known = exchange.known[place] if place is not None and place < len(exchange.known) else None
     return known is not None and known.gap != 0 and _consistent(exchange, place, known.gap)
 
 
 def _consistent(exchange: Exchange, place: int | None, gap: int) -> bool:
-    """Whether what both have left is `gap` apart, as far as can be seen: less than nothing is not shown."""
+    """Return whether the remaining budgets differ by `gap`, as far as is visible: they are never shown below
+    0.
+    """
     pair = exchange.remaining(place) if place is not None else None
     if pair is None:
         return False
@@ -321,11 +324,11 @@ REFUSAL = Reason(
     (),
     _explains_itself,
 )
-"""Of headers and a body that ours alone has."""
+"""The reason for headers and a body that only our answer has."""
 
 
 def reason_of(exchange: Exchange, difference: Difference) -> Reason | None:
-    """The first reason that explains a difference by itself, or None."""
+    """Return the first reason that explains a difference, or None."""
     if difference.theirs in (None, "") and difference.name.startswith(
         ("response_headers_to_add.", "raw_body")
     ):

@@ -1,14 +1,12 @@
-"""Requests that were recorded, from lines of JSON: the decision log of this service, or an access log of
-Envoy.
+"""Reads recorded requests from lines of JSON: the decision log of this service, or an access log of Envoy.
 
-A line of an access log has an object `ratelimit`, or a list of them, each a call in the order in which it is
-made:
+A line of an access log has an object `ratelimit`, or a list of them; each is a call, in order:
 
     {"ratelimit": [{"domain": "token-budgets", "descriptors": [{"entries": [["team", "dba"]], "hits": 0}]},
                    {"domain": "token-budgets", "descriptors": [{"entries": [["team", "dba"]], "hits": 423}]}]}
 
-As a gateway does, a descriptor is left out where something in it is null, and a call where nothing is left of
-it. docs/migrating-from-envoyproxy-ratelimit.md has the access log that writes this.
+As in a gateway, a descriptor with a null value is omitted, and so is a call without descriptors.
+docs/migrating-from-envoyproxy-ratelimit.md has a configuration of the access log.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _MOST_HITS = 2**64 - 1
 
 
 class Recording:
-    """The requests in lines; `skipped` counts what was not replayed, by why."""
+    """The requests in lines; `skipped` counts the lines that were not replayed, by reason."""
 
     def __init__(self, lines: Iterable[str], name: str) -> None:
         self._lines = lines
@@ -52,7 +50,7 @@ class Recording:
                     found = list(self._of_ours(whole)) if whole else []
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise InvalidRequest(
-                    f"{self._name}:{number}: this is not a recorded request: {_told(error)}"
+                    f"{self._name}:{number}: this is not a recorded request: {_cause(error)}"
                 ) from None
             self.requests += len(found)
             yield from found
@@ -67,12 +65,12 @@ class Recording:
     def _joined(
         self, started: list[Mapping[str, Any]], line: Mapping[str, Any]
     ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        """Lines of a request with several descriptors, until all are there."""
+        """Collect the lines of a request with several descriptors."""
         place, many = line.get("part", (1, 1))
         if place != len(started) + 1:
             self.skipped["parts of requests"] += len(started)
             started = []
-            if place != 1:  # the log begins, or was cut, in the middle of a request
+            if place != 1:  # the log begins in the middle of a request
                 self.skipped["parts of requests"] += 1
                 return [], []
         started = [*started, line]
@@ -132,7 +130,7 @@ def _object(text: str) -> Mapping[str, Any] | None:
 
 
 def _whole(hits: Any) -> int:
-    """A number of hits, which may be text, and which Envoy rounds down."""
+    """Return a number of hits, which may be text, and which Envoy rounds down."""
     if isinstance(hits, bool) or not isinstance(hits, int | float | str):
         raise ValueError(f"the hits are {json.dumps(hits)}, not a number")
     try:
@@ -155,5 +153,5 @@ def _bytes(text: Any) -> bytes:
     return (text if isinstance(text, str) else json.dumps(text)).encode("utf-8", "surrogatepass")
 
 
-def _told(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,4 +1,4 @@
-"""Asks two services the same requests, one after another."""
+"""Sends the same requests to two services, one after another."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def replay(
     timeout: float,
     checks_only: bool = False,
 ) -> None:
-    """Ask both about each request, at the same time, and report what differs.
+    """Send each request to both services at the same time, and report the differences.
 
-    Raises StoreError where one is not there.
+    Raises StoreError if a service cannot be reached.
     """
     for name, channel in (("theirs", theirs), ("ours", ours)):
         try:

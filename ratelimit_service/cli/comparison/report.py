@@ -1,5 +1,5 @@
-"""What `compare` prints: differences as they are found, and a summary at the end; in lines for people, or of
-JSON.
+"""Prints the output of `compare`: differences as they are found, and a summary at the end, as text or as
+lines of JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .reasons import REASONS, REFUSAL
 TEXTS = {reason.name: reason.text for reason in (*REASONS, REFUSAL)} | {
     FOLLOWS: "an earlier difference in the same bucket explains it",
 }
-"""A line for each reason; docs/compatibility.md explains it."""
+"""The text of each reason; docs/compatibility.md explains it."""
 
 _LONGEST = 200
 """Of a value that is shown."""
@@ -31,9 +31,9 @@ _HINTS = {
 
 
 class Report:
-    """Prints what is found.
+    """Prints findings.
 
-    Of the same differences in the same kind of descriptor, `most` requests are shown.
+    For the same differences in the same kind of descriptor, it prints at most `most` requests.
     """
 
     def __init__(
@@ -51,14 +51,12 @@ class Report:
         self._shown: Counter[object] = Counter()
         self.requests = self.same = self.unexplained = 0
         self.explained: Counter[str] = Counter()
-        """Requests that differ for a reason, by reason; one may have several."""
+        """The number of requests with a reason, by reason; a request may have several."""
         self.not_compared: Counter[str] = Counter()
-        """Requests that were not compared, by why."""
+        """The number of requests that were not compared, by cause."""
 
     def add(self, compared: Compared) -> None:
-        """Count one request, and show it where it is worth it: without a reason always, with one if all are
-        asked for.
-        """
+        """Count one request, and print it if it has no reason, or if all are to be printed."""
         self.requests += 1
         if not compared.findings:
             self.same += 1
@@ -76,30 +74,30 @@ class Report:
         if self._shown[kind] <= self._most:
             self._put(json.dumps(_as_json(compared)) if self._json else "\n".join(_lines(compared)))
         if len(self._shown) > 10_000:
-            self._shown.clear()  # kinds are made of what strangers send
+            self._shown.clear()  # kinds depend on input from strangers
 
     def finish(self) -> None:
         """Print the summary."""
         if self._json:
             self._put(json.dumps({"kind": "summary", **self.summary()}))
             return
-        told = [f"{self.requests:,} requests: {self.same:,} answered alike"]
+        counts = [f"{self.requests:,} requests: {self.same:,} answered alike"]
         differing = self.requests - self.same - self.unexplained
         if differing:
-            told.append(f"{differing:,} differ for known reasons")
-        told.append(f"{self.unexplained:,} differ without one")
-        self._put(", ".join(told))
+            counts.append(f"{differing:,} differ for known reasons")
+        counts.append(f"{self.unexplained:,} differ without one")
+        self._put(", ".join(counts))
         for name, number in self.explained.most_common():
             self._put(f"  {number:>9,}  {name}: {TEXTS[name]}")
         for why, number in self.not_compared.most_common():
             self._put(f"  {number:>9,}  not compared: {why}")
 
     def differs(self, *, strict: bool = False) -> bool:
-        """Whether a request differs without a reason; with `strict`, for any reason."""
+        """Return whether a request differs without a reason; with `strict`, whether any request differs."""
         return self.unexplained > 0 or (strict and self.same < self.requests)
 
     def summary(self) -> dict[str, Any]:
-        """The same in numbers."""
+        """Return the numbers of the summary."""
         return {
             "requests": self.requests,
             "same": self.same,
