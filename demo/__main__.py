@@ -18,7 +18,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from .keeping import to_try
+from .keeping import to_try, traffic
 from .outcome import Wrong
 from .parts import TEAMS, Parts
 from .playing import Player
@@ -59,12 +59,18 @@ def _run(rules: Path, *, fast: bool, keep: bool) -> int:
     parts = Parts(rules)
     console.print("Starting Redis, the service, a model and Envoy ...")
     try:
-        if not _started(parts) or not _played(parts, stage_for(console, TITLES), fast=fast):
+        if not _started(parts):
+            return 1
+        console.print(
+            f"The page of its budgets, for a browser: {parts.page}", highlight=False, soft_wrap=True
+        )
+        if not _played(parts, stage_for(console, TITLES), fast=fast):
             return 1
         console.print(f"\nEvery scene came out right, in {time.monotonic() - began:.0f} s.", highlight=False)
         if keep:
             console.print(to_try(parts), markup=False, highlight=False, soft_wrap=True)
-            _wait_for_the_end()
+            with traffic(parts):
+                _wait_for_the_end()
         return 0
     finally:
         # Another Ctrl-C must not interrupt the cleanup.

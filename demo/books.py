@@ -95,6 +95,8 @@ class Books:
         self._parts = parts
         text = httpx.get(f"http://{parts.service.debug}/rlconfig", trust_env=False).text
         self._limits: dict[str, dict[str, int]] = {}
+        self._amended: dict[str, int] = {}
+        """The limits of windows that an operator has changed, by counter."""
         for rule, unit, limit in re.findall(r"^(\S+): unit=(\w+) \w+_per_unit=(\d+)", text, re.MULTILINE):
             if unit.lower() in LENGTHS:
                 self._limits.setdefault(rule, {})[unit.lower()] = int(limit)
@@ -102,8 +104,13 @@ class Books:
             in_force = f"no budget of a {', a '.join(LENGTHS)} is in force for {account.kind} {account.name}"
             expect(account.rule in self._limits, in_force)
 
+    def look_for_amendments(self, account: Account) -> None:
+        """Read from the API what the limits of an account are by now."""
+        bucket = self._parts.call("bucket", domain=account.domain, descriptor=account.descriptor)
+        self._amended |= {window["counter"]: window["effective_limit"] for window in bucket["windows"]}
+
     def balances(self) -> dict[Account, Balance]:
-        """Return every balance: the use from redis-cli, and the limits from /rlconfig."""
+        """Return every balance: the use from redis-cli, and the limits from /rlconfig or an operator."""
         wanted = [
             (account, unit)
             for account in ACCOUNTS
@@ -112,8 +119,9 @@ class Books:
         keys = [f"{account.bucket}:{unit}:{start_of(unit)}" for account, unit in wanted]
         counts = self._parts.redis.cli("MGET", *keys).split("\n")
         windows: dict[Account, list[Window]] = {account: [] for account in ACCOUNTS}
-        for (account, unit), count in zip(wanted, counts, strict=True):
-            windows[account].append(Window(unit, int(count or 0), self._limits[account.rule][unit]))
+        for (account, unit), key, count in zip(wanted, keys, counts, strict=True):
+            limit = self._amended.get(key, self._limits[account.rule][unit])
+            windows[account].append(Window(unit, int(count or 0), limit))
         return {account: Balance(tuple(each)) for account, each in windows.items()}
 
     def counters(self, domain: str) -> dict[str, str]:

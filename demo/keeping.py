@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from .books import DBA, PAYMENTS, start_of
+import httpx
+
+from .books import DBA, PAYMENTS, SEARCH, start_of
+from .callers import Caller
 from .parts import LARGE, SMALL, Parts
 
 PEOPLE = {"ann": "dba", "sue": "support"}
 """People whose tokens are written to files, and their teams."""
+
+TOP_UP = {
+    "domain": DBA.domain,
+    "descriptor": DBA.descriptor,
+    "amount": 5_000,
+    "window": "hour",
+    "windows": 1,
+    "reason": "the launch is today",
+}
+
+EVERY = 1.5
+"""Seconds between two prompts."""
 
 
 def to_try(parts: Parts) -> str:
@@ -39,13 +58,46 @@ def to_try(parts: Parts) -> str:
             "Give dba its budget back",
             f"{environment} .venv/bin/ratelimit-service reset {DBA.domain} {DBA.descriptor}",
         ),
+        (
+            "Give dba 5,000 tokens more this hour",
+            f"curl -fsS -X POST {parts.page}api/v1/top-up -H 'content-type: application/json' "
+            f'-H "authorization: Bearer $(cat {parts.token})" -H "idempotency-key: $(date +%s%N)" '
+            f"-d '{json.dumps(TOP_UP)}'",
+        ),
         ("The rules in force", f"curl -s http://{service.debug}/rlconfig"),
         ("Budgets, as Prometheus sees them", f"curl -s http://{service.metrics}/metrics | grep budget_"),
         ("Who used how much: every decision, with its user", f"tail -f {parts.decisions}"),
         ("Envoy's own page", f"curl -s http://{parts.envoy.admin}/stats?filter=ratelimit"),
     ]
     told = "\n\n".join([f"# {what}:\n{command}" for what, command in commands])
-    return f"\nIt is left running, until Ctrl-C. To try in another terminal:\n\n{told}\n"
+    page = f"The page of its budgets, for a browser: {parts.page}\nThe token for changes there: {parts.token.read_text()}"
+    who = "Support and the namespace search go on asking."
+    return f"\nIt is left running, until Ctrl-C. {who}\n\n{page}\n\nTo try in another terminal:\n\n{told}\n"
+
+
+@contextmanager
+def traffic(parts: Parts) -> Iterator[None]:
+    """Send prompts meanwhile, so that the page has something to show; dba is left to whoever looks."""
+    ended = threading.Event()
+    sue = Caller(parts.teams, token=parts.company.token("sue", team="support"), model=SMALL)
+    search = Caller(parts.workloads, context=parts.mesh.client(parts.mesh.workload(SEARCH.name)), model=SMALL)
+
+    def ask() -> None:
+        for number in itertools.count():
+            if ended.wait(EVERY):
+                return
+            with suppress(httpx.TransportError):  # somebody may try what happens without the gateway
+                (sue, search)[number % 2].ask(f"Prompt {number}", stream=False)
+
+    thread = threading.Thread(target=ask, name="traffic")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        sue.close()
+        search.close()
 
 
 def _prompt(parts: Parts, user: str, *, stream: bool) -> str:

@@ -4,12 +4,16 @@ process or port.
 
 from __future__ import annotations
 
+import secrets
 import string
 import tempfile
+import uuid
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from testing.envoy import EnvoyProcess
 from testing.servers import RedisServer
@@ -17,6 +21,7 @@ from testing.service import Ended, Service, port_of, run
 from testing.upstream import MockLlm
 
 from .identities import Company, Mesh
+from .outcome import expect
 
 HERE = Path(__file__).parent
 TEAMS = HERE / "teams.yaml"
@@ -35,8 +40,8 @@ def cost(body: Any) -> int:
 class Parts:
     """All parts. `rules` is the file with the budgets of the teams.
 
-    `teams` and `workloads` are where callers reach the gateway; `directory` has every file, and goes with
-    `stop`.
+    `teams` and `workloads` are where callers reach the gateway, and `page` is the page of the service;
+    `directory` has every file, and goes with `stop`.
     """
 
     def __init__(self, rules: Path = TEAMS) -> None:
@@ -64,11 +69,14 @@ class Parts:
             "BUDGET_DOMAINS": "token-budgets",
         }
         decisions = self._stack.enter_context(self.decisions.open("wb"))
-        local = {"HOST": "127.0.0.1", "GRPC_HOST": "127.0.0.1"}
+        self.token = self.directory / "admin.token"
+        self.token.write_text(secrets.token_hex(16))
+        local = {"HOST": "127.0.0.1", "GRPC_HOST": "127.0.0.1", "ADMIN_TOKEN_FILE": str(self.token)}
         self.service = Service(
             {**self.environment, **local, "DECISION_LOG": "all"}, stdout=decisions.fileno()
         )
         self._stack.callback(self.service.stop)
+        self.page = f"http://{self.service.debug}/"
 
         model = MockLlm(cost)
         self._stack.callback(model.stop)
@@ -84,6 +92,13 @@ class Parts:
         self._stack.callback(self.envoy.stop)
         self.teams = f"http://{self.envoy.listeners['teams']}"
         self.workloads = f"https://{self.envoy.listeners['workloads']}"
+
+    def call(self, name: str, **body: object) -> Any:
+        """Call the API of the service with the token of an admin, and return its answer."""
+        headers = {"authorization": f"Bearer {self.token.read_text()}", "idempotency-key": uuid.uuid4().hex}
+        answer = httpx.post(f"{self.page}api/v1/{name}", headers=headers, json=body, trust_env=False)
+        expect(answer.is_success, f"/api/v1/{name} answered {answer.status_code}: {answer.text}")
+        return answer.json()
 
     def reset(self, domain: str, descriptor: str) -> Ended:
         """`ratelimit-service reset`, as an operator runs it."""

@@ -126,6 +126,27 @@ class Player:
         self.begin(account)
         self.stage.balances(self.books.balances())
 
+    def top_up(self, account: Account, amount: int, window: str, reason: str) -> None:
+        """Add to the limit of a window until it ends, as the page does."""
+        changed = self.parts.call(
+            "top-up",
+            domain=account.domain,
+            descriptor=account.descriptor,
+            amount=amount,
+            window=window,
+            windows=1,
+            reason=reason,
+            author="demo",
+        )
+        (edit,) = changed["edits"]
+        self.books.look_for_amendments(account)
+        balances = self.books.balances()
+        limit = balances[account].windows[0].limit
+        self.stage.say(
+            f"POST /api/v1/top-up: {edit['descriptor']} gets {amount:,} more this {window}: {limit:,} in all"
+        )
+        self.stage.balances(balances)
+
     def show_counters(self, domain: str) -> None:
         """Show the counters of a domain by redis-cli."""
         for key, value in self.books.counters(domain).items():

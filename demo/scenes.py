@@ -21,11 +21,14 @@ from .playing import CHARGE, Player
 _JITTER = 5
 """Seconds that REFUSAL_RETRY_JITTER may add to a retry-after."""
 
+TOP_UP = 5_000
+"""Tokens that dba gets in addition."""
+
 TITLES = (
     "idle: nothing is used",
     "burn: dba uses up its hour",
     "refusal: dba is told why, support goes on",
-    "refill: an operator gives dba its budget back",
+    "refill: an operator tops dba up",
     "workloads: a namespace uses up its minute",
     "books: who used how much",
 )
@@ -208,18 +211,23 @@ def refusal(player: Player, everybody: Cast) -> None:
 
 
 def refill(player: Player, everybody: Cast) -> None:
-    """An operator resets dba's budget."""
+    """An operator gives dba another 5,000 tokens for this hour; its use stays what it was."""
     player.stage.scene(4)
-    support = player.books.balances()[SUPPORT]
-    player.reset(DBA)
+    before = player.books.balances()
+    support, used = before[SUPPORT], before[DBA].used
+    player.top_up(DBA, TOP_UP, "hour", "the launch is today")
+    expect(used == player.books.balances()[DBA].used, "a top-up has changed what dba has used")
     player.expect_exact(DBA)
     player.pause()
     for stream in (False, True):
         answer = player.prompt(
             DBA, everybody.people["ben"], "Why is this query slow?", user="ben", stream=stream
         )
-        expect(answer.status == 200, f"dba has its budget back, and got {answer.status}")
-    expect(support == player.books.balances()[SUPPORT], "support's budget was touched, and dba's was reset")
+        expect(answer.status == 200, f"dba was topped up, and got {answer.status}")
+    player.expect_exact(DBA)
+    expect(
+        support == player.books.balances()[SUPPORT], "support's budget was touched, and dba's was topped up"
+    )
 
 
 def workloads(player: Player, everybody: Cast) -> None:

@@ -221,14 +221,18 @@ class StandIn:
         return status | self.status
 
     def _listing(self, query: dict[str, str]) -> Json:
+        narrowed = query.keys() & {"domain", "state", "key", "prefix"}
         found = [
             each
             for each in self.budgets
-            if query.get("domain", each["domain"]) == each["domain"]
-            and query.get("state", each["state"]) == each["state"]
-            and any(
-                query.get("key", key) == key and value.startswith(query.get("prefix", ""))
-                for key, value in each["entries"]
+            if not narrowed
+            or (
+                query.get("domain", each["domain"]) == each["domain"]
+                and query.get("state", each["state"]) == each["state"]
+                and any(
+                    query.get("key", key) == key and value.startswith(query.get("prefix", ""))
+                    for key, value in each["entries"]
+                )
             )
         ]
         if query.get("sort") == "-used":

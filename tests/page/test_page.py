@@ -171,21 +171,24 @@ def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, stand_in: Stand
     open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Dlarge")
     card = page.locator(".card.budget")
     expect(card).to_contain_text("9,007,199,254,740,993 of 9,223,372,036,854,775,807")
-    page.get_by_label("Tokens or requests to add").fill("9_007_199_254_740_993")
+    page.get_by_role("textbox", name="Tokens or requests to add").fill("9_007_199_254_740_993")
     page.get_by_label("Reason").fill("a test")
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_role("region", name="Preview")).to_contain_text("+9,007,199,254,740,993")
     assert 9_007_199_254_740_993 == stand_in.bodies[-1][1]["amount"]
 
 
-@pytest.mark.parametrize("typed", ["1.5", "1,5", "-1", "0x10", "1e3", "", "12,34", "99999999999999999999"])
-def test_what_is_no_whole_number_is_not_sent(page: Page, everything: StandIn, typed: str) -> None:
+def test_what_is_no_whole_number_is_not_sent(page: Page, everything: StandIn) -> None:
     """1.5 is not 15."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
-    page.get_by_label("Tokens or requests to add").fill(typed)
     page.get_by_label("Reason").fill("a test")
-    page.get_by_role("button", name="Preview").click()
-    expect(page.get_by_role("alert").filter(has_text="the amount is a whole number")).to_be_visible()
+    complaint = page.get_by_role("alert").filter(has_text="the amount is a whole number")
+    for typed in ("1.5", "1,5", "-1", "0x10", "1e3", "", "12,34", "99999999999999999999"):
+        page.get_by_role("textbox", name="Tokens or requests to add").fill(typed)
+        page.get_by_role("button", name="Preview").click()
+        expect(complaint).to_be_visible()
+        page.get_by_label("Reason").fill(f"not {typed}")
+        expect(complaint).to_have_count(0)
     assert [] == everything.bodies
 
 
@@ -319,7 +322,7 @@ def test_nobody_changes_anything_without_the_admin_token(page: Page, everything:
 def test_a_change_is_previewed_and_sent_once(page: Page, everything: StandIn) -> None:
     """The real call has what the preview had, a key of its own, and only after a confirmation."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
-    page.get_by_label("Tokens or requests to add").fill("2,000")
+    page.get_by_role("textbox", name="Tokens or requests to add").fill("2,000")
     page.get_by_role("combobox", name="Window").select_option("hour")
     page.get_by_label("Your name").fill("ana")
     page.get_by_label("Reason").fill("launch")

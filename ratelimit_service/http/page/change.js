@@ -47,6 +47,7 @@ export function Change({ domain, descriptor, windows = [], pattern = "", status,
   const set = (name) => (event) => {
     setForm({ ...form, [name]: event.currentTarget.value });
     setPreview(null);
+    setError(null);
     setDone("");
   };
   const { verb, scope, end } = form;
