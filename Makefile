@@ -69,9 +69,6 @@ coverage: .venv/dev.stamp .venv/native.stamp redis ## Run the tests without gate
 	@.venv/bin/python -m coverage run -m pytest tests --ignore=tests/deploy --ignore=tests/e2e --ignore=tests/faults
 	@.venv/bin/python -m coverage combine --quiet && .venv/bin/python -m coverage report
 
-screenshots: .venv/dev.stamp .venv/native.stamp redis browser ## Make the screenshots of docs/page.md, from the tests of the page.
-	@SCREENSHOTS=docs/images .venv/bin/python -m pytest --quiet tests/page/test_scenes.py
-
 fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests with hundreds of times the input of `make test`.
 	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0
 
@@ -153,7 +150,7 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: screenshots redis prometheus browser h2load base sdks helm kinds control-plane actionlint
+.PHONY: redis prometheus browser h2load base sdks helm kinds control-plane actionlint
 redis:
 	@sh tools/need_redis.sh
 
