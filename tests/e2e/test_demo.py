@@ -132,10 +132,8 @@ def test_every_scene_comes_out_right() -> None:
     assert {burnt, added(lines[3], "team")["support"]} == set(map(int, held.values()))
     assert 4 == len(held)
 
-    assert re.search(
-        rf"^deleted \{{team-budgets\|team=dba}}:hour:\S+, which held {burnt}$", scenes[4], re.MULTILINE
-    )
-    assert [("200", 5000 - int(lines[4][0]["tokens"]))] == [
+    assert "team=dba gets 5,000 more this hour: 10,000 in all" in scenes[4]
+    assert [("200", 10_000 - burnt - int(lines[4][0]["tokens"]))] == [
         (line["status"], int(line["left"])) for line in lines[4][:1]
     ]
 
@@ -229,7 +227,16 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
         (reset,) = re.findall(r"^(\S+=.*) \.venv/bin/ratelimit-service (reset .*)$", seen, re.MULTILINE)
         assert "left for this hour (dba-hourly)" in command_line(asked)
         assert "deleted {team-budgets|team=dba}:hour:" in command_line(reset[1], reset[0])
-        assert "5,000 of 5,000 left for this hour (dba-hourly)" in command_line(asked)
+        assert "10,000 of 10,000 (5,000 in the rules) left for this hour (dba-hourly)" in command_line(asked)
+        (page,) = set(re.findall(r"^The page of its budgets, for a browser: (\S+)$", seen, re.MULTILINE))
+        document = httpx.get(page, headers={"accept": "text/html"}, trust_env=False)
+        assert (200, "text/html; charset=utf-8") == (document.status_code, document.headers["content-type"])
+        (token,) = re.findall(r"^The token for changes there: (\S+)$", seen, re.MULTILINE)
+        headers = {"authorization": f"Bearer {token}"}
+        status = httpx.get(f"{page}api/v1/status", headers=headers, trust_env=False).json()
+        assert "admin" == status["you"]
+        before = used_by_support(page)
+        wait_for("support to go on", lambda: used_by_support(page) > before)
         for address in re.findall(r"^curl -s (\S+)", seen, re.MULTILINE):
             assert 200 == httpx.get(address, trust_env=False).status_code
 
@@ -237,6 +244,13 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
         assert 0 == wait_for_the_end(demo, ours)
         assert not somebody_is_left_of(demo)
     os.close(ours)
+
+
+def used_by_support(page: str) -> int:
+    """What support has used this hour."""
+    bucket = {"domain": "team-budgets", "descriptor": "team=support"}
+    budget = httpx.post(f"{page}api/v1/bucket", json=bucket, trust_env=False).json()
+    return int(budget["windows"][0]["used"])
 
 
 def curl(command: list[str]) -> int:

@@ -73,7 +73,8 @@ export const Outlook = ({ window }) => html`<span class="outlook">${window.runs_
   : ""}resets in <${In} time=${window.resets_at} /></span>`;
 
 export function Failure({ error, stale }) {
-  if (!error) return null;
+  // What stands above every view says that the token is not valid.
+  if (!error || error.status === 401) return null;
   return html`<div class="notice bad" role="alert">
     <b>${error.title ?? "Something went wrong"}</b>${error.message && error.message !== error.title ? html`: <${Text} of=${error.message} longest=${300} />` : ""}
     ${stale ? html` <span>What is shown is from <${At} time=${new Date(stale).toISOString()} seconds />.</span>` : ""}
