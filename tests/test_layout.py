@@ -79,6 +79,7 @@ ALLOWED = {
         "core": "amendments, rules and errors",
         "http": "requests and responses",
         "ports": "the clock",
+        "loading": "long lists in slices",
         "seeing": "budgets and what is used of them",
         "runtime": "the health that it shows, reports of exceptions, and a thread for files that do not answer",
         "settings": "what a usable token is",

@@ -101,6 +101,16 @@ class BucketBody(NamedTuple):
     descriptor: Annotated[str, _DESCRIPTOR]
 
 
+class ExplainBody(NamedTuple):
+    """A request to explain."""
+
+    domain: Annotated[str, _DOMAIN]
+    descriptor: Annotated[str, _DESCRIPTOR]
+    hits: Annotated[
+        int, Doc("The `hits_addend` of the request; 0 is a check.", 0, minimum=0, maximum=COUNTER_MAX)
+    ] = 0
+
+
 class PageOfRules(NamedTuple):
     """Which rules to list."""
 

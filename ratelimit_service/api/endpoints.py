@@ -57,6 +57,22 @@ ENDPOINTS = (
         missing=True,
     ),
     Endpoint(
+        "POST",
+        "/explain",
+        "explain",
+        asked.ExplainBody,
+        shapes.Explanation,
+        "What a descriptor would be answered now, and why; nothing is counted.",
+    ),
+    Endpoint(
+        "GET",
+        "/replicas",
+        "replicas",
+        asked.Nothing,
+        shapes.Replicas,
+        "All replicas, and whether they have the same rules and amendments.",
+    ),
+    Endpoint(
         "GET",
         "/rules",
         "rules",

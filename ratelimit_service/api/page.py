@@ -112,6 +112,10 @@ curl "$API/rules?domain=token-budgets"
 # who is near the limit, and one bucket
 curl "$API/budgets?domain=token-budgets&min_used=0.8"
 curl "$API/bucket" -H 'Content-Type: application/json' -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
+
+# why was this refused?
+curl "$API/explain" -H 'Content-Type: application/json' -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
+curl "$API/replicas"
 ```
 
 ## Tokens

@@ -13,6 +13,7 @@ _NEXT = Doc("The cursor of the next page; null at the end.")
 
 State = Literal["ok", "low", "over", "blocked"]
 BudgetKind = Literal["budget", "requests"]
+Verdict = Literal["ok", "over", "shadowed", "blocked", "denied", "unlimited", "unmatched", "unknown"]
 
 
 class StoreStatus(TypedDict):
@@ -200,6 +201,91 @@ class Budgets(TypedDict):
     scanned: Annotated[int, Doc("Counters that were looked at.", 1_234)]
     total: Annotated[int | None, Doc("How many budgets there are for the query; null: not known.")]
     domains: Annotated[list[str], Doc("The first thousand domains in force.")]
+
+
+class Considered(TypedDict):
+    """A rule that was considered for a descriptor."""
+
+    rule: Annotated[str, Doc("Its path.", "token-budgets.team_dba")]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
+    wins: Annotated[bool, Doc("Whether it limits the descriptor.", True)]
+    reason: Annotated[str, Doc("Why it does, or does not.")]
+
+
+class Possible(TypedDict):
+    """A rule that could apply to a descriptor with more entries."""
+
+    rule: Annotated[str, Doc("Its path.", "token-budgets.team_dba.model")]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:9")]
+    missing: Annotated[
+        list[str], Doc("The keys that the descriptor lacks, in the order of the rule.", ["model"])
+    ]
+    reason: Annotated[str, Doc("The same as a sentence.", "it needs an entry model as well")]
+
+
+class AmendmentHere(Amendment):
+    """An amendment that is for a descriptor."""
+
+    holds: Annotated[bool, Doc("Whether it changes a limit of the descriptor now.", True)]
+    why: Annotated[str, Doc("Why it does, or does not.")]
+
+
+class AnswerLimit(TypedDict):
+    """The window that decides on an answer."""
+
+    window: Annotated[str, Doc("Its name.", "hour")]
+    limit: Annotated[int | None, Doc("The limit that holds.", 6_000)]
+    remaining: Annotated[int | None, Doc("What is left of it after the request.", 1_789)]
+    resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]
+
+
+class Explanation(TypedDict):
+    """What a descriptor would be answered now, and why."""
+
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[str, Doc("The descriptor.", "team=dba")]
+    entries: Annotated[list[list[str]], Doc("Keys and values for display.", [["team", "dba"]])]
+    verdict: Annotated[
+        Verdict,
+        Doc(
+            "`shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
+            "`unknown`: no such domain."
+        ),
+    ]
+    code: Annotated[Literal["OK", "OVER_LIMIT"], Doc("The code of the answer.")]
+    reason: Annotated[str, Doc("The verdict as a sentence.", "there is room in every window")]
+    message: Annotated[str | None, Doc("The message of the refusal.")]
+    limit: Annotated[AnswerLimit | None, Doc("The window that decides; null: none does.")]
+    rule: Annotated[str | None, Doc("The path of the rule; null: none.", "token-budgets.team_dba")]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
+    considered: Annotated[list[Considered], Doc("The rule that wins, and those that lose.")]
+    considered_left_out: Annotated[int, Doc("How many were too many to list.", 0)]
+    possible: Annotated[list[Possible], Doc("Rules that could apply, were there more entries.")]
+    possible_more: Annotated[bool, Doc("Whether there are others.", False)]
+    amendments: Annotated[list[AmendmentHere], Doc("Amendments that are for it.")]
+    budget: Annotated[Budget | None, Doc("Its bucket; null: no rule limits it.")]
+
+
+class Replica(TypedDict):
+    """A replica that counts in the same store."""
+
+    id: Annotated[str, Doc("Its id: its host, and a text of its own.", "ratelimit-0-5f3a1c")]
+    this: Annotated[bool, Doc("Whether it is the one that answers.", True)]
+    version: Annotated[str, Doc("The version of the service.", "0.1.0")]
+    generation: Annotated[int | None, Doc("That of its rules; null: it has none yet.", 3)]
+    hash: Annotated[str | None, Doc("The hash of its rules.")]
+    amendments_version: Annotated[int, Doc("The version of its amendments.", 12)]
+    behind_seconds: Annotated[
+        float, Doc("For how long there has been a later generation of rules; 0: it has the latest.", 0.0)
+    ]
+    seen_at: Annotated[str, Doc("When it was last seen.", "2026-11-28T10:00:00Z", format="date-time")]
+
+
+class Replicas(TypedDict):
+    """All replicas."""
+
+    replicas: list[Replica]
+    in_step: Annotated[bool, Doc("Whether all have the rules and the amendments of this one.", True)]
 
 
 class BeforeAndAfter(TypedDict):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..amending.operations import MOST_AUDITED, Operations
 from ..core.amendments.model import Amendment
@@ -18,16 +18,20 @@ from ..core.budgets.texts import bytes_of
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import RuleTree
 from ..core.model import Rule
+from ..loading.slices import Pace
 from ..ports import Clock
 from ..runtime.health import Health
 from ..seeing.query import Query
 from ..seeing.views import Views
-from . import asked, shapes, shown
+from . import asked, shapes, shown, shown_seeing
 from .changes import Changes
 from .openapi import description
 from .previews import entries_of
 from .problems import NOT_FOUND, Refused
 from .tokens import Role
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 MOST_DOMAINS = 1_000
 MOST_PROBLEMS = 100
@@ -67,12 +71,12 @@ class Api:
     async def status(self, query: asked.Nothing, role: Role) -> shapes.Status:
         """Return how this replica is."""
         parts = self._parts
-        tree = parts.tree()
+        tree, in_force = parts.tree(), parts.views.rules
         in_step = parts.operations.in_step
         return {
             "version": version("ratelimit-service"),
             "transport": parts.transport,
-            "replica": None,
+            "replica": parts.views.registry.name,
             "hostname": socket.gethostname(),
             "now": shown.moment(parts.now()),
             "started_at": shown.moment(self._started_at),
@@ -82,9 +86,9 @@ class Api:
             "writes": parts.writes,
             "store": parts.store(),
             "rules": {
-                "generation": None,
-                "hash": None,
-                "loaded_at": None,
+                "generation": in_force.generation or None,
+                "hash": in_force.digest or None,
+                "loaded_at": shown.moment_or_null(in_force.loaded_at),
                 "domains": len(tree.domains) if tree else 0,
                 "rules": len(tree.rules) if tree else 0,
                 "problems": len(parts.problems()),
@@ -112,7 +116,7 @@ class Api:
         found = await self._parts.views.budgets(wanted, query.cursor)
         tree = self._parts.tree()
         return {
-            "budgets": [shown.budget(one) for one in found.budgets],
+            "budgets": await each_in_turn(found.budgets, shown.budget),
             "next_cursor": found.next_cursor or None,
             "partial": found.partial,
             "partial_reason": found.partial_reason or None,
@@ -129,6 +133,16 @@ class Api:
             raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
         return shown.budget(found)
 
+    async def explain(self, body: asked.ExplainBody, role: Role) -> shapes.Explanation:
+        """Explain a descriptor."""
+        entries = entries_of(parse(body.domain, body.descriptor))
+        return shown_seeing.explanation(await self._parts.views.explain(body.domain, entries, body.hits))
+
+    async def replicas(self, query: asked.Nothing, role: Role) -> shapes.Replicas:
+        """Return all replicas."""
+        views = self._parts.views
+        return shown_seeing.replicas(await views.replicas(), views.registry.name, self._parts.now())
+
     async def rules(self, query: asked.PageOfRules, role: Role) -> shapes.Rules:
         """Return a page of the rules in force."""
         tree = self._parts.tree()
@@ -137,20 +151,30 @@ class Api:
             rules = tree.rules
         elif tree is not None and query.domain in tree.domains:
             rules = tree.domains[query.domain].rules
-        begin = _number(query.cursor)
+        in_force = self._parts.views.rules
+        begin = self._place_in_rules(query.cursor, in_force.digest)
         end = begin + query.limit
         problems = self._parts.problems()
         return {
-            "generation": None,
-            "hash": None,
-            "loaded_at": None,
-            "domains": [
-                shown.domain(each) for each in islice(tree.domains.values() if tree else (), MOST_DOMAINS)
-            ],
+            "generation": in_force.generation or None,
+            "hash": in_force.digest or None,
+            "loaded_at": shown.moment_or_null(in_force.loaded_at),
+            "domains": await each_in_turn(
+                islice(tree.domains.values() if tree else (), MOST_DOMAINS), shown.domain
+            ),
             "problems": [shown.rule_problem(each) for each in problems[:MOST_PROBLEMS]],
-            "rules": [shown.rule(rule) for rule in rules[begin:end]],
-            "next_cursor": str(end) if end < len(rules) else None,
+            "rules": await each_in_turn(rules[begin:end], shown.rule),
+            "next_cursor": f"{end}.{in_force.digest}" if end < len(rules) else None,
         }
+
+    def _place_in_rules(self, cursor: str, digest: str) -> int:
+        """Return the place at which a page of rules begins. Raises InvalidRequest, also where there are other rules by now."""
+        if not cursor:
+            return 0
+        place, _, of_rules = cursor.partition(".")
+        if of_rules != digest:
+            raise InvalidRequest("the cursor is not one of the rules in force: begin again without one")
+        return _number(place)
 
     async def amendments(self, query: asked.PageOfAmendments, role: Role) -> shapes.AmendmentList:
         """Return a page of the amendments in force here."""
@@ -166,7 +190,7 @@ class Api:
         found = await asyncio.to_thread(find)
         page = found[: query.limit]
         return {
-            "amendments": [shown.amendment(one) for one in page],
+            "amendments": await each_in_turn(page, shown.amendment),
             "version": version_here,
             "next_cursor": f"{page[-1].since}.{page[-1].id}" if len(found) > len(page) else None,
         }
@@ -176,9 +200,20 @@ class Api:
         lines = await self._parts.operations.audit(_number(query.cursor), min(query.limit, MOST_AUDITED))
         last = lines[-1].version if lines else 0
         return {
-            "lines": [shown.audit_line(line) for line in lines],
+            "lines": await each_in_turn(lines, shown.audit_line),
             "next_cursor": str(last) if len(lines) >= query.limit and last > 1 else None,
         }
+
+
+async def each_in_turn(items: Iterable[T], show: Callable[[T], S]) -> list[S]:
+    """Return what `show` makes of each item; calls are answered between slices of half a millisecond."""
+    pace = Pace(0)
+    found = []
+    for item in items:
+        found.append(show(item))
+        if pace.over:
+            await pace.breathe()
+    return found
 
 
 def _is_for(one: Amendment, domain: str, target: Target | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -19,13 +20,15 @@ from ratelimit_service.api.tokens import Token, Tokens
 from ratelimit_service.api.views import Api, Parts
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.model import DomainRules
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.ports import Standing
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.seeing.listing import Lister
 from ratelimit_service.seeing.replicas import Registry
 from ratelimit_service.seeing.views import Views
-from tests.limiter import Limiter, decision_text, descriptor
+from ratelimit_service.sources.yaml_text import read as read_yaml
+from tests.limiter import MIDNIGHT, Limiter, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -44,20 +47,14 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-class RulesOfDesk:
-    """The rules in force, as the API shows them."""
+@dataclass
+class RulesHere:
+    """What a rulebook says of the rules in force."""
 
-    digest = "0" * 64
-    domains: Sequence[DomainRules] = ()
-    loaded_at = 1_795_249_200.0
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    @property
-    def problems(self) -> Sequence[Problem]:
-        """What was wrong with the last load."""
-        return self._desk.problems
+    problems: list[Problem]
+    domains: Sequence[DomainRules]
+    digest: str = "a-hash"
+    loaded_at: float = MIDNIGHT
 
 
 class Desk:
@@ -78,18 +75,23 @@ class Desk:
             lambda: self.limiter.service.tree,
             now=lambda: self.limiter.now,
         )
+        self.rules = RulesHere(self.problems, load([read_yaml("rules.yaml", RULES.encode())]).domains)
+        lister = Lister(
+            store,
+            amendments,
+            lambda: self.limiter.service.tree,
+            now=lambda: self.limiter.now,
+            first_answer=10,
+        )
+        registry = Registry(
+            store.replicas, lambda: Standing(self.rules.digest, self.follower.version, "0.1.0"), "here"
+        )
         self.views = Views(
             store,
             amendments,
-            Lister(
-                store,
-                amendments,
-                lambda: self.limiter.service.tree,
-                now=lambda: self.limiter.now,
-                first_answer=10,
-            ),
-            Registry(store.replicas, lambda: Standing("0" * 64, self.follower.version, "1.0"), "one"),
-            RulesOfDesk(self),
+            lister,
+            registry,
+            self.rules,
             self.limiter.service.foresee,
             lambda: self.limiter.now,
         )

@@ -1,0 +1,96 @@
+"""Explanations, replicas and rules over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ratelimit_service.ports import Standing
+
+from .desk import Desk
+
+
+async def explained(desk: Desk, descriptor: str, hits: int = 0, **body: Any) -> dict[str, Any]:
+    """Return an explanation."""
+    given = {"domain": "d", "descriptor": descriptor, "hits": hits, **body}
+    answer = await desk.client.post("/explain", json=given)
+    assert 200 == answer.status_code, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_an_explanation_says_what_would_be_answered_and_why(desk: Desk) -> None:
+    """The rule that wins and those that lose, the window that decides, the amendments; nothing is counted."""
+    desk.ask(hits=90)
+    made = (await desk.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
+    found = await explained(desk, "team=dba", 1_000)
+    assert found == await explained(desk, "team=dba", 1_000)
+    assert ("ok", "OK", "there is room in every window", None, "d.team") == tuple(
+        found[name] for name in ("verdict", "code", "reason", "message", "rule")
+    )
+    assert ("hour", 120, "2026-11-21T01:00:00Z") == tuple(
+        found["limit"][name] for name in ("window", "limit", "resets_at")
+    )
+    assert [("d.team", True)] == [(each["rule"], each["wins"]) for each in found["considered"]]
+    (amendment,) = found["amendments"]
+    assert {**made, "holds": True}.items() <= amendment.items()
+    assert (90, "team=dba") == (found["budget"]["windows"][0]["used"], found["budget"]["descriptor"])
+    assert "OK: OK 30 3600" == desk.ask()
+
+
+@pytest.mark.parametrize(
+    "descriptor, verdict, code",
+    [
+        ("team=dba", "over", "OVER_LIMIT"),
+        ("team=eve", "blocked", "OVER_LIMIT"),
+        ("user=al", "shadowed", "OK"),
+        ("free=x", "unlimited", "OK"),
+        ("nothing=x", "unmatched", "OK"),
+    ],
+)
+async def test_an_explanation_has_a_verdict(desk: Desk, descriptor: str, verdict: str, code: str) -> None:
+    """Each with the code that a gateway would get."""
+    desk.ask("team=dba", 100)
+    desk.ask("user=al", 9)
+    await desk.change("/override", descriptor="team=eve", amount=0)
+    found = await explained(desk, descriptor, 1)
+    assert (verdict, code) == (found["verdict"], found["code"])
+    assert found["reason"]
+
+
+async def test_an_explanation_of_an_unknown_domain_and_of_no_descriptor(desk: Desk) -> None:
+    """The one has a verdict, the other is a problem."""
+    assert "unknown" == (await explained(desk, "team=dba", domain="e"))["verdict"]
+    for descriptor in ("team=*", "*", "team"):
+        answer = await desk.client.post("/explain", json={"domain": "d", "descriptor": descriptor})
+        assert 422 == answer.status_code
+
+
+async def test_replicas_are_listed_with_how_far_behind_they_are(desk: Desk) -> None:
+    """They are in step once all have the rules and the amendments of this one."""
+    first = await desk.get("/replicas")
+    assert (True, [("here", True, 1, "a-hash", 0)]) == (
+        first["in_step"],
+        [
+            tuple(each[name] for name in ("id", "this", "generation", "hash", "amendments_version"))
+            for each in first["replicas"]
+        ],
+    )
+    await desk.limiter.store.replicas.meet("there", Standing("an-older-hash", 0, "0.1.0"))
+    second = await desk.get("/replicas")
+    assert (False, ["here", "there"]) == (
+        second["in_step"],
+        [each["id"] for each in second["replicas"]],
+    )
+    await desk.limiter.store.replicas.meet("there", Standing("a-hash", 0, "0.1.0"))
+    assert (await desk.get("/replicas"))["in_step"]
+
+
+async def test_a_cursor_of_other_rules_is_refused(desk: Desk) -> None:
+    """A page of new rules does not continue one of old rules."""
+    first = await desk.get("/rules", limit=1)
+    assert ("a-hash", "2026-11-21T00:00:00Z") == (first["hash"], first["loaded_at"])
+    await desk.get("/rules", limit=1, cursor=first["next_cursor"])
+    desk.rules.digest = "another-hash"
+    assert "begin again" in (await desk.get("/rules", 422, limit=1, cursor=first["next_cursor"]))["detail"]
