@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from .amending.following import EVERY, Follower
 from .amending.operations import Operations
 from .assembly import (
     find_files,
-    http_certificates,
     jitter_of,
     make_grpc_server,
     make_store,
@@ -32,15 +30,12 @@ from .assembly import (
 )
 from .core.amendments.index import Amendments
 from .core.errors import StoreError
-from .http.debug import debug_app
-from .http.main import main_app
-from .http.metrics import metrics_app
-from .http.server import HttpPort
+from .http_ports import HttpPorts, Whole
 from .loading import following
 from .loading.rulebook import Rulebook
 from .loading.slices import in_slices
-from .observe.decision_log import DecisionLog
-from .observe.line_writer import LineWriter, to_stdout
+from .observe.decision_log import decision_log
+from .observe.line_writer import LineWriter
 from .observe.metrics import Metrics
 from .observe.observers import Observers
 from .observe.standing import StandingBuckets
@@ -58,7 +53,8 @@ from .steering import make_api, make_views
 from .stores.layers.layer import without_early_answers
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
-from .transports import codec
+from .workers.member import Addresses, Alone, Member, Opening, Siblings
+from .workers.metrics import SharedMetrics
 
 if TYPE_CHECKING:
     from .control_planes import ControlPlanes
@@ -81,9 +77,13 @@ _ONE_SIGNAL = 0.2
 
 
 class App:
-    """One running service."""
+    """One running service, or with a `member`, one of its workers."""
 
-    def __init__(self, settings: Settings, log_writer: LineWriter | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log_writer: LineWriter | None = None, member: Member | None = None
+    ) -> None:
+        self._member = member
+        self.siblings: Siblings = member or Alone()
         self._settings = settings
         self._log_writer = log_writer
         self._log = structlog.get_logger("ratelimit_service")
@@ -115,7 +115,7 @@ class App:
             )
         if log_writer is not None:
             self.metrics.watch("ratelimit_service_log_dropped", lambda: log_writer.dropped)
-        self._decision_log = decision_log_of(settings)
+        self._decision_log = decision_log(settings.decision_log, settings.decision_log_sample)
         patient = without_early_answers(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
         observers = Observers(
@@ -160,31 +160,24 @@ class App:
         self._control_planes = self._make_control_planes()
         shares = shares_of(settings)
         self.grpc = make_grpc_server(
-            settings, self.service, self.health, self.metrics.requested, self.metrics.watch, shares.grpc
+            settings,
+            self.service,
+            self.health,
+            self.metrics.requested,
+            self.metrics.watch,
+            shares.grpc,
+            listening=member.hello.listening if member is not None else None,
         )
         self.metrics.watch("ratelimit_service_calls_in_hand", lambda: self.grpc.in_hand)
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
         self.background.expect("event_loop")
         self.metrics.show(self._background_failures)
-        main = main_app(self.service, self.health, codec)
-        debug = debug_app(
-            lambda: self.service.tree,
-            lambda: self.rulebook.problems,
-            self.metrics,
-            self._notes,
-            make_api(self, settings),
+        whole: Whole = self._own_metrics
+        if member is not None:
+            whole = SharedMetrics(self.metrics, tracker, member, settings.track_max_buckets).whole
+        self.http = HttpPorts(
+            settings, self.service, self.health, self.rulebook, whole, self._notes, make_api(self, settings), shares.http
         )
-        certificates = http_certificates(settings)
-        self.http = HttpPort(main, settings.host, settings.port, "HTTP", certificates, shares.http)
-        self.debug = HttpPort(
-            debug, settings.debug_host, settings.debug_port, "debug HTTP", certificates, shares.http
-        )
-        self._ports = [self.http, self.debug]
-        if settings.use_prometheus:
-            host, port = settings.prometheus_address
-            shown = metrics_app(self.metrics, settings.prometheus_path)
-            self.metrics_port = HttpPort(shown, host, port, "metrics", certificates, shares.http)
-            self._ports.append(self.metrics_port)
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError if a port cannot be opened."""
@@ -221,14 +214,17 @@ class App:
             await self.store.start()
         else:
             self.health.set(self._settings.backend_type, False)
+        if self._member is not None:
+            await self._member.connect(self.health, self._take, self._lead_from_now_on, self._orphaned)
         self.background.keep("amendments", self.amended.run)
         self.background.keep("replicas", self.views.registry.run)
         watcher = await self._start_rules()
         await self.amended.first_try()
         if self._decision_log is not None:
             self._decision_log.start()
-        for port in self._ports:
-            await port.start()
+        opening = await self._member.may_open() if self._member is not None else Opening(True, {})
+        if opening.leads:
+            await self._lead(opening.addresses)
         await self.grpc.start()
         if watcher is not None:
             self.background.keep(
@@ -237,24 +233,35 @@ class App:
             )
         if self._control_planes is not None:
             self._control_planes.keep(self.background)
-        self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self._settings.backend_type == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
         else:
             self.background.keep("store_health", self._check_store)
+        serving = {
+            "grpc": self.grpc.address,
+            **({"grpc_plaintext": self.grpc.plaintext} if self.grpc.plaintext else {}),
+            "transport": self.grpc.TRANSPORT,
+            **self.http.addresses,
+            "store": self._settings.backend_type,
+        }
+        if self._member is None:
+            self._log.info("serving", **serving)
+        else:
+            self._member.serving(serving)
+
+    async def _lead(self, addresses: Addresses) -> None:
+        """Open the HTTP ports, and begin what one process does for all workers. Raises StartError."""
+        await self.http.start(addresses)
+        self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)
-        self._log.info(
-            "serving",
-            grpc=self.grpc.address,
-            **({"grpc_plaintext": self.grpc.plaintext} if self.grpc.plaintext else {}),
-            transport=self.grpc.TRANSPORT,
-            http=self.http.address,
-            debug=self.debug.address,
-            metrics=self.metrics_port.address if self._settings.use_prometheus else "off",
-            store=self._settings.backend_type,
-        )
+        if self._member is not None:
+            self._member.leading(self.http.addresses)
+
+    def _lead_from_now_on(self, addresses: Addresses) -> None:
+        """Lead in the place of a worker that has ended."""
+        self.background.keep("http", partial(self._lead, addresses))
 
     async def drain(self) -> None:
         """Report NOT_SERVING, and keep serving until gateways have noticed."""
@@ -269,10 +276,12 @@ class App:
         await self.background.stop()
         await self.views.close()
         await self.grpc.stop(self._settings.shutdown_grace)
-        await asyncio.gather(*[port.stop(self._settings.shutdown_grace) for port in self._ports])
+        await self.http.stop(self._settings.shutdown_grace)
         await self.store.close()
         if self._decision_log is not None:
             await asyncio.to_thread(self._decision_log.close, _LAST_LINES)
+        if self._member is not None:
+            await self._member.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -313,7 +322,9 @@ class App:
     async def _start_rules(self) -> files.Watcher | None:
         """Load the first rules. Return the watcher of their files; None if they come from elsewhere."""
         watcher = None
-        if "FILE" in self._settings.config_type:
+        if self._member is not None:
+            await self._member.first_rules()
+        elif "FILE" in self._settings.config_type:
             watcher = await self._watcher()
             await self._load()
         if self._control_planes is not None:
@@ -332,6 +343,21 @@ class App:
         if await self.rulebook.load():
             await self._in_force()
         return self.rulebook.again
+
+    async def _take(self, pieces: Sequence[bytes], agreed: Callable[[], Awaitable[None]]) -> bool:
+        """Put in force what the supervisor has read, with all workers."""
+        if not await self.rulebook.take(pieces, agreed):
+            return False
+        await self._in_force()
+        return True
+
+    def _orphaned(self) -> None:
+        if not self._stopping.is_set():
+            self._log.error("the supervisor has ended: its workers end as well")
+            self._stopping.set()
+
+    async def _own_metrics(self) -> Metrics:
+        return self.metrics
 
     async def _in_force(self) -> None:
         """Update everything that depends on the rules in force."""
@@ -375,21 +401,3 @@ class App:
         self.background.failed(
             "event_loop", context.get("message", "an unexpected error"), context.get("exception")
         )
-
-
-def decision_log_of(settings: Settings) -> DecisionLog | None:
-    """Return the decision log that the settings describe; None if it is off."""
-    if settings.decision_log == "off":
-        return None
-    log = structlog.get_logger("ratelimit_service.decision_log")
-    writer = LineWriter(
-        to_stdout(),
-        failed=lambda error: log.warning("the decision log cannot be written", error=str(error)),
-        caught_up=lambda dropped: log.warning("lines of the decision log were dropped", lines=dropped),
-    )
-    return DecisionLog(
-        writer,
-        refused_only=settings.decision_log == "refused",
-        sample=settings.decision_log_sample,
-        random=random.random,
-    )

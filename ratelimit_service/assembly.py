@@ -251,12 +251,15 @@ def make_grpc_server(
     on_answered: OnAnswered,
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     most_connections: int | None = None,
+    *,
+    listening: int | None = None,
 ) -> GrpcServer:
     """Return the gRPC server that the settings describe, not yet started. Raises StartError.
 
     Without GRPC_TRANSPORT it is the native one where that can be used.
 
-    Its metrics are passed to `show`. `most_connections` replaces GRPC_MAX_CONNECTIONS.
+    Its metrics are passed to `show`. `most_connections` replaces GRPC_MAX_CONNECTIONS. With `listening` (the descriptor of
+    a Unix socket, or -1) it is one of several workers.
     """
     options = GrpcOptions(
         address=f"unix:{settings.grpc_uds}"
@@ -271,6 +274,8 @@ def make_grpc_server(
         max_bytes=settings.grpc_max_bytes,
         request_timeout=settings.grpc_request_timeout,
         certificates=grpc_certificates(settings),
+        shared=listening is not None,
+        listening=-1 if listening is None else listening,
         client_name=settings.grpc_client_tls_san if settings.grpc_server_use_tls else "",
         plaintext=str(Address(settings.grpc_host.strip("[]"), settings.grpc_plaintext_port))
         if settings.grpc_plaintext_port is not None

@@ -67,6 +67,12 @@ ALLOWED = {
         "core": "what is observed: plans, decisions, rules",
         "ports": "the store, where replicas agree on who tells of a threshold",
     },
+    "workers": {
+        "core": "its errors are of the one tree of errors",
+        "loading": "reads rules, and passes their pieces on",
+        "observe": "joins the metrics of all workers",
+        "runtime": "the health of a worker, threads, and reports of exceptions",
+    },
     "transports": {
         "core": "requests and decisions",
         "service": "answers the calls",
@@ -94,10 +100,10 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "assembly", "cli", "control_planes", "steering", "__main__"}
+WIRING = {"app", "assembly", "cli", "control_planes", "http_ports", "steering", "__main__"}
 """These make the others and put them together, and may import any of them."""
 
-IMPORTERS_OF_THE_WIRING = {"app", "cli", "control_planes", "steering", "__main__"}
+IMPORTERS_OF_THE_WIRING = {"app", "cli", "control_planes", "http_ports", "steering", "__main__"}
 """Nobody else imports from WIRING."""
 
 NOT_IN_CORE = {

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -20,11 +22,14 @@ from ..core.model import Entry
 from ..core.text import printable
 from ..loading.task import load_rules
 from ..observe import logs
-from ..observe.line_writer import LineWriter, to_stderr
+from ..observe.line_writer import LineWriter, lock_between_processes, to_stderr
 from ..runtime import descriptors
 from ..settings.table import Settings, load_settings
 from ..settings.unsupported import unsupported
 from ..sources import files
+
+if TYPE_CHECKING:
+    from ..workers.member import Member
 
 _MOST_OF_THE_LOG = 4 * 1024 * 1024
 """Bytes of the log that may wait to be written."""
@@ -33,8 +38,13 @@ _LAST_LINES = 2.0
 """Seconds at the end for writing the rest of the log."""
 
 
-def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Sequence[str] = ()) -> None:
-    """Run the service until a signal stops it.
+def serve(
+    environ: Mapping[str, str],
+    options: Mapping[str, str],
+    ignored: Sequence[str] = (),
+    member: Member | None = None,
+) -> None:
+    """Run the service, or one of its workers, until a signal stops it.
 
     If it cannot start, write a line for each reason and exit with 1.
     """
@@ -47,14 +57,25 @@ def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Seque
     writer.start()
     try:
         settings = load_settings(environ, options)
-        logs.configure(settings.log_level, settings.log_format, writer=writer)
+        fields = {"worker": member.hello.number} if member is not None else {}
+        logs.configure(settings.log_level, settings.log_format, writer=writer, fields=fields)
         logs.log_what_python_reports()
         descriptors.raise_limit()
+        if member is not None:
+            lock_between_processes(member.hello.log_lock)
+            _run(partial(_serve, settings, writer, member))
+            return
         if ignored:
             log.warning("arguments ignored", arguments=list(ignored))
         for line in unsupported(environ):
             log.warning(line)
-        _run(settings, writer)
+        if settings.workers != 1:
+            from . import supervise
+
+            if (number := supervise.number_of_workers(settings)) > 1:
+                _run(partial(supervise.supervise, settings, options, number), asyncio.new_event_loop)
+                return
+        _run(partial(_serve, settings, writer))
     except StartError as error:
         writer.put([f"{error}\n".encode(errors="backslashreplace")])
         raise SystemExit(1) from None
@@ -62,23 +83,32 @@ def serve(environ: Mapping[str, str], options: Mapping[str, str], ignored: Seque
         writer.close(_LAST_LINES)
 
 
-def _run(settings: Settings, writer: LineWriter) -> None:
-    import uvloop
+def _run(
+    work: Callable[[], Coroutine[Any, Any, int]],
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
+    """Run until the end, and exit with the returned code unless that is 0."""
+    if new_event_loop is None:
+        import uvloop
 
+        new_event_loop = uvloop.new_event_loop
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, writer))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            code = runner.run(work())
     except StartError:
         raise
     except Exception:
         structlog.get_logger("ratelimit_service").critical("the service has failed", exc_info=True)
         raise SystemExit(1) from None
+    if code:
+        raise SystemExit(code)
 
 
-async def _serve(settings: Settings, writer: LineWriter) -> None:
+async def _serve(settings: Settings, writer: LineWriter, member: Member | None = None) -> int:
     from ..app import App
 
-    await App(settings, writer).run()
+    await App(settings, writer, member).run()
+    return 0
 
 
 def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "") -> int:

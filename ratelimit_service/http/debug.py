@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ..core.errors import Problem
@@ -21,7 +21,7 @@ _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
 
 
 class Counters(Protocol):
-    """The counters (observe/metrics.py)."""
+    """The counters (observe/metrics.py, observe/merging.py)."""
 
     def counters(self) -> Iterable[tuple[str, Mapping[str, str], float]]:
         """Return the name, the labels and the value of each."""
@@ -31,14 +31,15 @@ class Counters(Protocol):
 def debug_app(
     tree: Callable[[], RuleTree | None],
     problems: Callable[[], Sequence[Problem]],
-    counters: Counters,
+    counters: Callable[[], Awaitable[Counters]],
     sources: Callable[[], Iterable[str]] = tuple,
     api: Handler | None = None,
 ) -> Handler:
     """Return the handler of `/`, `/rlconfig` and `/stats`. `problems` returns the errors of the last load.
 
-    `sources` returns lines on the sources of rules other than files. `api` answers everything below /api/. With it, `/` is
-    a page for browsers, and a list for other clients.
+    `counters` returns those of all workers. `sources` returns lines on the sources of rules other than
+    files. `api` answers everything below /api/. With it, `/` is a page for browsers, and a list for other
+    clients.
     """
     pages = Pages()
     page = Page()
@@ -55,7 +56,7 @@ def debug_app(
         return pages.lines(_config_lines(tree(), problems(), sources()))
 
     async def stats(request: Request) -> Response:
-        return pages.lines(in_order(_stat_lines(counters), str))
+        return pages.lines(in_order(_stat_lines(await counters()), str))
 
     pages_of_text = {"/": get(index), "/rlconfig": get(rlconfig), "/stats": get(stats)}
     return routes(pages_of_text, {"/api/": api, BELOW: get(page.file)} if api is not None else {})

@@ -38,8 +38,15 @@ class HttpPort:
         self.address = str(self._listens)
         """host:port or [host]:port; after `start`, with the port in use."""
 
-    async def start(self) -> None:
-        """Open the port. Raises StartError if that fails."""
+    @property
+    def is_open(self) -> bool:
+        """Whether the port is open."""
+        return self._connections is not None
+
+    async def start(self, address: str = "") -> None:
+        """Open the port, at `address` instead if one is given. Raises StartError if that fails."""
+        if address:
+            self._listens = Address.of(address)
         listening = self._listens.listen(self._what, _BACKLOG)
         self.address = str(self._listens._replace(port=listening.getsockname()[1]))
         tls = self._certificates.server_context() if self._certificates is not None else None

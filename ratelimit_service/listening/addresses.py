@@ -53,30 +53,51 @@ class Address(NamedTuple):
         family, *_, place = min(found, key=lambda each: each[0] != socket.AF_INET)
         return family, place
 
-    def listen(self, what: str, backlog: int | None = None) -> socket.socket:
-        """Return a listening socket that no other process shares.
+    def listen(self, what: str, backlog: int | None = None, *, shared: bool = False) -> socket.socket:
+        """Return a listening socket. Raises StartError, which names `what` ("gRPC").
 
-        Raises StartError, which names `what` ("gRPC").
+        No other process shares its port, unless it is `shared` with processes that `reserve` or share it as
+        well.
         """
         try:
             if not self.is_every:
                 family, place = self.resolved()
-                return socket.create_server(place, family=family, backlog=backlog)
-            return self._listen_everywhere(backlog)
+                return socket.create_server(place, family=family, backlog=backlog, reuse_port=shared)
+            return self._listen_everywhere(backlog, shared)
         except OSError as error:
             raise StartError(f"cannot listen for {what} on {self}: {why(error)}") from None
 
-    def _listen_everywhere(self, backlog: int | None) -> socket.socket:
+    def _listen_everywhere(self, backlog: int | None, shared: bool) -> socket.socket:
         place = ("", self.port)
         if socket.has_dualstack_ipv6():
             try:
                 return socket.create_server(
-                    place, family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+                    place, family=socket.AF_INET6, backlog=backlog, reuse_port=shared, dualstack_ipv6=True
                 )
             except OSError as error:
                 if error.errno not in _NO_IPV6:
                     raise
-        return socket.create_server(place, backlog=backlog)
+        return socket.create_server(place, backlog=backlog, reuse_port=shared)
+
+    def reserve(self, what: str) -> socket.socket:
+        """Return a socket that is bound, and does not listen, so that other processes can share its port.
+
+        Raises StartError if another process has the port, whether it would share it or not.
+        """
+        with self.listen(what) as alone:
+            family, (host, port, *rest) = alone.family, alone.getsockname()
+            both = family == socket.AF_INET6 and not alone.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        bound = socket.socket(family)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if both:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            bound.bind((host, port, *rest))
+        except OSError as error:
+            bound.close()
+            raise StartError(f"cannot listen for {what} on {self}: {why(error)}") from None
+        return bound
 
 
 def why(error: OSError) -> str:

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..core.amendments.model import Amendment, Kind
 from ..core.amendments.target import Target, TargetEntry
@@ -132,6 +132,54 @@ def _flattened_descriptors(descriptors: Iterable[DescriptorRule]) -> Iterator[tu
         )
 
 
+def end_of(piece: bytes) -> End:
+    """Return the End in the last piece. Raises InvalidPieces."""
+    rules = Assembly()
+    for _ in rules.add(piece, whole=False):
+        pass
+    return rules.end
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Collects(Protocol[T_co]):
+    """What is made of pieces, as they arrive."""
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the last piece was added."""
+        ...
+
+    def add(self, piece: bytes) -> Generator[None, None, None]:
+        """Add a piece, in small steps."""
+        ...
+
+    def result(self) -> T_co:
+        """Return what was made."""
+        ...
+
+
+class Copy:
+    """Keeps the pieces as they are, for other processes."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.complete = False
+
+    def add(self, piece: bytes) -> Generator[None, None, None]:
+        """Add a piece; an empty one stands before the first and behind the last."""
+        if piece:
+            self._pieces.append(piece)
+        elif self._pieces:
+            self.complete = True
+        yield
+
+    def result(self) -> tuple[bytes, ...]:
+        """Return the pieces."""
+        return tuple(self._pieces)
+
+
 class Assembly:
     """Assembles rules from their pieces."""
 
@@ -144,14 +192,25 @@ class Assembly:
         """Return whether the End was read."""
         return self._end is not None
 
-    def add(self, piece: bytes) -> Generator[None, None, None]:
-        """Add the items of a piece, one at each step. Raises InvalidPieces."""
+    @property
+    def end(self) -> End:
+        """Return the End. Raises InvalidPieces if there is none."""
+        if self._end is None:
+            raise InvalidPieces("there is no end")
+        return self._end
+
+    def add(self, piece: bytes, *, whole: bool = True) -> Generator[None, None, None]:
+        """Add the items of a piece, one at each step. Raises InvalidPieces.
+
+        Unless `whole`, pieces before this one are missing, and only the End is added.
+        """
         source = io.BytesIO(piece)
         unpickler = _Unpickler(source)
         while source.tell() < len(piece):
             try:
                 item, children = unpickler.load()
-                self._add(item, children)
+                if whole or isinstance(item, End):
+                    self._add(item, children)
             except Exception as error:  # a damaged pickle may raise any exception
                 raise InvalidPieces(f"{type(error).__name__}: {error}") from error
             yield
@@ -173,9 +232,7 @@ class Assembly:
 
     def result(self) -> Loaded:
         """Return the rules. Raises InvalidRules if they could not be loaded, or InvalidPieces."""
-        if self._end is None:
-            raise InvalidPieces("there is no end")
-        items, end = self._items, self._end
+        items, end = self._items, self.end
         first_warning = len(items) - end.warnings
         first_problem = first_warning - end.problems
         domains, problems = tuple(items[:first_problem]), tuple(items[first_problem:first_warning])

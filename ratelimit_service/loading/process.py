@@ -17,13 +17,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import structlog
 
 from ..core.errors import InvalidRules, Problem
 from ..core.rules.reader import Loaded
-from .pieces import LENGTH, Assembly, InvalidPieces, framed
+from .pieces import LENGTH, Assembly, Collects, Copy, InvalidPieces, framed
 from .slices import Pace
 from .task import Task
 
@@ -56,6 +56,8 @@ _FIRST_POLL, _LAST_POLL = 0.0005, 0.02
 _LATE = 1.0
 """If a timer is late by so many seconds, this process itself has stalled."""
 
+T = TypeVar("T")
+
 _NOT_STARTED = (
     "no process can be started to read the rules: they are read in this one, which delays calls now and then"
 )
@@ -71,6 +73,17 @@ async def read_elsewhere(
     no previous rules to keep. When this returns, raises or is cancelled, the process has ended, unless it
     hangs in the kernel.
     """
+    return await _elsewhere(Assembly(), task, command, hurry=hurry, patience=patience)
+
+
+async def pieces_elsewhere(task: Task, *, hurry: bool = False) -> tuple[bytes, ...] | None:
+    """Do a task in another process, and return the pieces of its result, as `read_elsewhere` does."""
+    return await _elsewhere(Copy(), task, COMMAND, hurry=hurry, patience=STALLED_AFTER)
+
+
+async def _elsewhere(
+    result: Collects[T], task: Task, command: Sequence[str], *, hurry: bool, patience: float
+) -> T | None:
     log = structlog.get_logger(__name__)
     try:
         process = _start(command, 0 if hurry else _NICER, task.files)
@@ -79,7 +92,7 @@ async def read_elsewhere(
         return None
     pipes = _Pipes(process, patience)
     try:
-        return await pipes.run(task, Pace(0) if hurry else Pace())
+        return await pipes.run(result, task, Pace(0) if hurry else Pace())
     except asyncio.IncompleteReadError:
         code = await _ended(process, _ENDS_WITHIN)
         said = await pipes.last_words()
@@ -214,22 +227,21 @@ class _Pipes:
         self._words = _LastWords()
         self._open: list[asyncio.BaseTransport] = []
 
-    async def run(self, task: Task, pace: Pace) -> Loaded:
-        """Do a task.
+    async def run(self, result: Collects[T], task: Task, pace: Pace) -> T:
+        """Do a task, and return what `result` makes of the pieces.
 
         Raises InvalidRules, InvalidPieces, _Stalled, OSError; IncompleteReadError after its exit.
         """
         await self._connect(task)
-        rules = Assembly()
-        while not rules.complete:
+        while not result.complete:
             length = int.from_bytes(await self._read(LENGTH), "big")
             if length > _LARGEST:
                 raise InvalidPieces(f"a piece of {length} bytes")
-            for _ in rules.add(await self._read(length)):
+            for _ in result.add(await self._read(length)):
                 if pace.over:
                     await pace.breathe()
             self.began = True
-        return rules.result()
+        return result.result()
 
     async def _connect(self, task: Task) -> None:
         """Send the task. Stdin stays open: closing it cancels the task."""

@@ -1,7 +1,7 @@
 """The process that reads rules, started by process.py: `python -m ratelimit_service.loading.reader`.
 
     stdin     the task, pickled; later its end, if the parent ends, or one byte, if the parent gives up
-    stdout    an empty piece when the work begins, and then the pieces of the result
+    stdout    an empty piece when the work begins, then the pieces of the result, and an empty piece
     stderr    a traceback after a bug; the name of the current file, if the parent gives up
 
 Each message follows its length. Every reload waits for the imports of this module, so they are few.
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _result(task: Task) -> Iterator[bytes]:
-    """Yield an empty piece before the work, and the pieces of the result."""
+    """Yield an empty piece before the work, the pieces of the result, and an empty piece."""
     yield b""
     try:
         rules = task.rules()
@@ -49,6 +49,7 @@ def _result(task: Task) -> Iterator[bytes]:
         yield from pieces.refused(error)
     else:
         yield from pieces.loaded(rules)
+    yield b""
 
 
 def _task() -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from ..runtime import garbage
 from ..runtime.threads import StuckError, Thread
 from ..service import RateLimitService
 from .combined import Combined
+from .pieces import Assembly
 from .process import STALLED_AFTER, read_elsewhere
 from .slices import Pace, at_once, in_slices
 from .task import Task
@@ -64,6 +65,9 @@ class _NewRules(NamedTuple):
 
 
 _Merge = Callable[[Loaded], Combined | None]
+
+_Source = Task | Sequence[bytes] | None
+"""A task to do, the pieces of rules that were read already, or nothing."""
 
 
 class Rulebook:
@@ -123,18 +127,29 @@ class Rulebook:
 
     async def load(self) -> bool:
         """Load the files once, and return whether this succeeded. Problems are logged, counted, and kept."""
+        return await self._load(self._task, None)
 
+    async def take(self, pieces: Sequence[bytes], agreed: Callable[[], Awaitable[None]]) -> bool:
+        """Load what another process has read of the files, like `load`.
+
+        The rules come into force when `agreed` returns, which is called once they are ready.
+        """
+        return await self._load(pieces, agreed)
+
+    async def _load(self, source: _Source, agreed: Callable[[], Awaitable[None]] | None) -> bool:
         def merge(rules: Loaded) -> Combined:
             return self.combined.with_(FILES, {domain.name: domain for domain in rules.domains})
 
         async with self._loading:
             try:
-                new = await self._read(self._task, merge)
+                new = await self._read(source, merge)
             except InvalidRules as error:
                 self.again = error.again
                 await self._failed(FILES, error.problems)
                 return False
             self.again = False
+            if agreed is not None:
+                await agreed()
             self._wrong.pop(FILES, None)
             return await self._use(new)
 
@@ -205,11 +220,11 @@ class Rulebook:
         await in_slices(_release(released))
         return True
 
-    async def _read(self, task: Task | None, merge: _Merge) -> _NewRules:
+    async def _read(self, source: _Source, merge: _Merge) -> _NewRules:
         """Read rules, and compile the rules of all sources. Raises InvalidRules."""
         try:
             with garbage.paused_for_loading():
-                return await self._new_rules(task, merge)
+                return await self._new_rules(source, merge)
         except InvalidRules:
             raise
         except Exception as error:  # no file descriptors, threads or memory, or a bug
@@ -217,14 +232,20 @@ class Rulebook:
             text = f"could not be loaded: {type(error).__name__}: {error}. A retry follows soon"
             raise InvalidRules([Problem("configuration", 0, "", text)], again=True) from None
 
-    async def _new_rules(self, task: Task | None, merge: _Merge) -> _NewRules:
+    async def _new_rules(self, source: _Source, merge: _Merge) -> _NewRules:
         hurry = self._tree is None
         pace = Pace(0) if hurry else Pace()
-        rules = Loaded((), ()) if task is None else await read_elsewhere(task, hurry=hurry)
+        rules: Loaded | None
+        if source is None:
+            rules = Loaded((), ())
+        elif isinstance(source, Task):
+            rules = await read_elsewhere(source, hurry=hurry)
+        else:
+            rules = await _assembled(source, pace)
         if rules is None:
-            assert task is not None
+            assert isinstance(source, Task)
             try:
-                return await self._thread.do(partial(self._new_rules_here, task, merge), STALLED_AFTER)
+                return await self._thread.do(partial(self._new_rules_here, source, merge), STALLED_AFTER)
             except StuckError as error:
                 problem = Problem(error.doing, 0, "", f"could not be read: {error}. A retry follows soon")
                 raise InvalidRules([problem], again=True) from None
@@ -269,6 +290,16 @@ class Rulebook:
 
 
 _NO_RULES = RuleTree()
+
+
+async def _assembled(pieces: Sequence[bytes], pace: Pace) -> Loaded:
+    """Return the rules in these pieces. Raises InvalidRules."""
+    rules = Assembly()
+    for piece in pieces:
+        for _ in rules.add(piece):
+            if pace.over:
+                await pace.breathe()
+    return rules.result()
 
 
 def _nothing() -> Contents:

@@ -6,8 +6,9 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 
 from __future__ import annotations
 
+from .catalogue_workers import WORKER_METRICS
 from .catalogue_xds import XDS_METRICS
-from .info import Kind, MetricInfo
+from .info import Join, Kind, MetricInfo
 
 _LIMIT = ("domain", "key1", "key2")
 _RULE = ("domain", "rule", "path", "unit", "window")
@@ -118,19 +119,24 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         Kind.GAUGE,
         _TRACKED,
         "The use of a bucket of a rule with track, as last seen by this process.",
+        join=Join.MOST,
     ),
-    MetricInfo("ratelimit_service_budget_limit", Kind.GAUGE, _TRACKED, "The limit of that bucket."),
+    MetricInfo(
+        "ratelimit_service_budget_limit", Kind.GAUGE, _TRACKED, "The limit of that bucket.", join=Join.MOST
+    ),
     MetricInfo(
         "ratelimit_service_budget_seconds_to_reset",
         Kind.GAUGE,
         _TRACKED,
         "Seconds until its window ends; not for `other`.",
+        join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_budget_window_seconds",
         Kind.GAUGE,
         _TRACKED,
         "The length of its window in seconds; not for `other`.",
+        join=Join.MOST,
     ),
     # Requests.
     MetricInfo(
@@ -196,19 +202,25 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         upstream=True,
     ),
     MetricInfo(
-        "ratelimit_service_calls_in_hand", Kind.GAUGE, (), "Calls in flight: read and not yet answered."
+        "ratelimit_service_calls_in_hand",
+        Kind.GAUGE,
+        (),
+        "Calls in flight: read and not yet answered.",
+        join=Join.SUM,
     ),
     MetricInfo(
         "ratelimit_service_grpc_connections",
         Kind.GAUGE,
         (),
         "Connections to the gRPC port. Only with GRPC_TRANSPORT=native, like the next two.",
+        join=Join.SUM,
     ),
     MetricInfo(
         "ratelimit_service_grpc_held_bytes",
         Kind.GAUGE,
         (),
         "Bytes in use by connections, requests and replies, out of GRPC_MAX_BYTES.",
+        join=Join.SUM,
     ),
     MetricInfo(
         "ratelimit_service_grpc_connections_closed",
@@ -223,6 +235,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Configurations loaded.",
         upstream=True,
+        join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_config_load_error",
@@ -230,41 +243,50 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Configurations refused; the previous rules stayed in force.",
         upstream=True,
+        join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_config_rejected",
         Kind.GAUGE,
         (),
         "1 while the last configuration is refused and the previous rules are in force, else 0.",
+        join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_config_load_time_seconds",
         Kind.GAUGE,
         (),
         "When the rules in force were loaded, in Unix seconds; 0 before the first load.",
+        join=Join.LEAST,
     ),
-    MetricInfo("ratelimit_service_config_rules", Kind.GAUGE, (), "Rules in force."),
+    MetricInfo("ratelimit_service_config_rules", Kind.GAUGE, (), "Rules in force.", join=Join.MOST),
     *XDS_METRICS,
     # Amendments (docs/amendments.md).
-    MetricInfo("ratelimit_service_amendments", Kind.GAUGE, (), "Amendments in force on this replica."),
+    MetricInfo(
+        "ratelimit_service_amendments", Kind.GAUGE, (), "Amendments in force on this replica.", join=Join.MOST
+    ),
     MetricInfo(
         "ratelimit_service_amendments_version",
         Kind.GAUGE,
         (),
         "The version of the amendments in force on this replica; replicas may differ for up to a second.",
+        join=Join.LEAST,
     ),
     MetricInfo(
         "ratelimit_service_amendments_age_seconds",
         Kind.GAUGE,
         (),
         "Seconds since this replica last confirmed that its amendments are those of the store.",
+        join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_amendments_unreadable",
         Kind.GAUGE,
         (),
         "Amendments in the store that only a later version of the service can read; they are not in force.",
+        join=Join.MOST,
     ),
+    *WORKER_METRICS,
     # The process and its store.
     MetricInfo(
         "ratelimit_service_store_seconds",
@@ -285,9 +307,14 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         Kind.GAUGE,
         (),
         "1 while the circuit is open: Redis is away and gets only probes. Else 0.",
+        join=Join.MOST,
     ),
     MetricInfo(
-        "ratelimit_service_store_journal_hits", Kind.GAUGE, (), "Hits in the journal, to be written to Redis."
+        "ratelimit_service_store_journal_hits",
+        Kind.GAUGE,
+        (),
+        "Hits in the journal, to be written to Redis.",
+        join=Join.SUM,
     ),
     MetricInfo(
         "ratelimit_service_store_journal_dropped",
@@ -313,6 +340,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Memory of the counters of the memory store, out of MEMORY_STORE_SIZE_IN_BYTES. Only with "
         "BACKEND_TYPE=memory.",
+        join=Join.SUM,
     ),
     MetricInfo(
         "ratelimit_service_memory_snapshot_failures",
@@ -326,6 +354,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Seconds by which the clock of Redis is ahead of this process; of several servers, the largest "
         "offset. Only with BACKEND_TYPE=redis.",
+        join=Join.SUM,
     ),
     MetricInfo(
         "ratelimit_service_background_failures",
@@ -334,9 +363,19 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Failures of background tasks (reload, health, journal, …); each is logged, and the task is "
         "restarted.",
     ),
-    MetricInfo("ratelimit_service_healthy", Kind.GAUGE, (), "1 while every component is healthy, else 0."),
     MetricInfo(
-        "ratelimit_service_build_info", Kind.GAUGE, ("version",), "Always 1; the label has the version."
+        "ratelimit_service_healthy",
+        Kind.GAUGE,
+        (),
+        "1 while every component is healthy, else 0.",
+        join=Join.LEAST,
+    ),
+    MetricInfo(
+        "ratelimit_service_build_info",
+        Kind.GAUGE,
+        ("version",),
+        "Always 1; the label has the version.",
+        join=Join.MOST,
     ),
 )
 

@@ -11,15 +11,18 @@ It is the place for accounting by user: metrics have a bounded number of buckets
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
 
 from ..core.model import Code, Decision, Descriptor, Request, Tally
 from ..core.planning import Plan, PlannedDescriptor
 from ..core.text import excerpt, fit
 from ..core.windows.blocks import name as window_name
-from .line_writer import LineWriter
+from .line_writer import LineWriter, to_stdout
 
 _LONGEST = 256
 """Characters of a name or a value; longer ones are cut."""
@@ -86,6 +89,19 @@ class DecisionLog:
                 for number, (descriptor, item, status, tally) in enumerate(parts, 1)
             ]
         )
+
+
+def decision_log(which: str, sample: float) -> DecisionLog | None:
+    """Return the decision log to stdout of DECISION_LOG and DECISION_LOG_SAMPLE; None if it is off."""
+    if which == "off":
+        return None
+    log = structlog.get_logger("ratelimit_service.decision_log")
+    writer = LineWriter(
+        to_stdout(),
+        failed=lambda error: log.warning("the decision log cannot be written", error=str(error)),
+        caught_up=lambda dropped: log.warning("lines of the decision log were dropped", lines=dropped),
+    )
+    return DecisionLog(writer, refused_only=which == "refused", sample=sample, random=random.random)
 
 
 def _line(fields: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ and the call would keep the GIL from other threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -49,12 +49,37 @@ def family(name: str, samples: Iterable[Sample]) -> Iterator[bytes]:
 
 
 class Process:
-    """The metrics of the process: CPU, memory, open files."""
+    """The metrics of a process: CPU, memory, open files. `pid` returns its id; by default it is this one."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self._registry)
+    def __init__(self, pid: Callable[[], int] | None = None) -> None:
+        self._collector = ProcessCollector(pid=pid or (lambda: "self"), registry=CollectorRegistry())
 
-    def text(self) -> bytes:
-        """Return their text."""
-        return generate_latest(self._registry)
+    def values(self) -> dict[str, float]:
+        """Return the values by the name of the sample."""
+        return {
+            sample.name: sample.value for metric in self._collector.collect() for sample in metric.samples
+        }
+
+    def text(self, values: Mapping[str, float] | None = None) -> bytes:
+        """Return their text, with other values if some are given."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Given(self._collector, values))
+        return generate_latest(registry)
+
+
+class _Given(Collector):
+    """The metrics of a collector, with other values if some are given."""
+
+    def __init__(self, collector: Collector, values: Mapping[str, float] | None) -> None:
+        self._collector = collector
+        self._values = values
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        for metric in self._collector.collect():
+            if self._values is not None:
+                metric.samples = [
+                    sample._replace(value=self._values.get(sample.name, sample.value))
+                    for sample in metric.samples
+                ]
+            yield metric

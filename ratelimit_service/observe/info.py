@@ -14,6 +14,17 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
+class Join(StrEnum):
+    """How the values that the workers have for a series become one (WORKERS; merging.py).
+
+    Counters that every worker counts for the same event, such as a load of the rules, are the largest of them.
+    """
+
+    SUM = "sum"
+    MOST = "most"
+    LEAST = "least"
+
+
 class MetricInfo(NamedTuple):
     """A metric. `upstream`: envoyproxy/ratelimit has it under this name, with these labels."""
 
@@ -22,3 +33,5 @@ class MetricInfo(NamedTuple):
     labels: tuple[str, ...]
     meaning: str
     upstream: bool = False
+    join: Join | None = None
+    """None: the sum. Every gauge names one."""

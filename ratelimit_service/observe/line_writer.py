@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TextIO
 
 Write = Callable[[bytes], None]
@@ -132,7 +134,7 @@ def _to(stream: TextIO | None, name: str) -> Write:
 def to_descriptor(descriptor: int) -> Write:
     """Return a function that writes to a descriptor, blocking or not.
 
-    If stdout and stderr lead to the same file, their writes do not interleave.
+    If stdout and stderr lead to the same file, their writes do not interleave, nor do those of several workers.
     """
     lock = _lock_of(descriptor)
     room = select.poll()
@@ -140,7 +142,7 @@ def to_descriptor(descriptor: int) -> Write:
 
     def write(data: bytes) -> None:
         rest = memoryview(data)
-        with lock:
+        with lock, _exclusive():
             while rest:
                 try:
                     rest = rest[os.write(descriptor, rest) :]
@@ -148,6 +150,27 @@ def to_descriptor(descriptor: int) -> Write:
                     room.poll()
 
     return write
+
+
+_workers_lock = -1
+
+
+def lock_between_processes(descriptor: int) -> None:
+    """Lock this file for each write, because other processes write to the same stdout and stderr."""
+    global _workers_lock
+    _workers_lock = descriptor
+
+
+@contextmanager
+def _exclusive() -> Iterator[None]:
+    if _workers_lock < 0:
+        yield
+        return
+    fcntl.lockf(_workers_lock, fcntl.LOCK_EX)  # the kernel releases it if this process is killed
+    try:
+        yield
+    finally:
+        fcntl.lockf(_workers_lock, fcntl.LOCK_UN)
 
 
 _LOCKS: dict[tuple[int, int], threading.Lock] = {}

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO
 
 import structlog
@@ -51,10 +52,17 @@ _SECRET = re.compile(
 )
 
 
-def configure(level: str, fmt: str, stream: TextIO | None = None, writer: LineWriter | None = None) -> None:
+def configure(
+    level: str,
+    fmt: str,
+    stream: TextIO | None = None,
+    writer: LineWriter | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> None:
     """Log events from `level` up (upstream's name, in upper or lower case) to `stream`, by default stderr.
 
-    With a `writer`, it writes the lines, and `stream` only determines the encoding and the colours.
+    With a `writer`, it writes the lines, and `stream` only determines the encoding and the colours. Every event has
+    these `fields`.
 
     `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries log
     from WARNING up. May be called again; the last call applies.
@@ -67,6 +75,7 @@ def configure(level: str, fmt: str, stream: TextIO | None = None, writer: LineWr
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                partial(_with, fields or {}),
                 _fit_for_people,
                 *(_json() if fmt == "json" else _text(colors=stream is not None and stream.isatty())),
             ],
@@ -138,6 +147,10 @@ class _Handler(logging.Handler):
             elif self._stream is not None:
                 self._stream.write(line)
                 self._stream.flush()
+
+
+def _with(fields: Mapping[str, Any], _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {**fields, **event}
 
 
 def _own_logger(*_: Any) -> logging.Logger:

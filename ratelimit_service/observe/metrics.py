@@ -131,7 +131,8 @@ class Metrics:
         self._loads = Loads()
         self.watched: dict[str, Callable[[], float]] = {}
         self._gauges: list[Callable[[], Iterable[Sample]]] = []
-        self._process = Process()
+        self.process = Process()
+        """The metrics of this process."""
 
     # Counting.
 
@@ -338,17 +339,17 @@ class Metrics:
 
         Slow with many series: iterate in a thread.
         """
-        for name, samples in self._families():
+        for name, samples in self.families():
             yield from family(name, samples)
-        yield self._process.text()
+        yield self.process.text()
 
     def counters(self) -> Iterator[Sample]:
         """Yield every counter and gauge. As in upstream, a labelled counter exists once it has counted."""
-        for name, samples in self._families():
+        for name, samples in self.families():
             if BY_NAME[name].kind is not Kind.HISTOGRAM:
                 yield from samples
 
-    def _families(self) -> Iterator[tuple[str, Iterable[Sample]]]:
+    def families(self) -> Iterator[tuple[str, Iterable[Sample]]]:
         """Yield the samples of each metric, in the order of the catalogue."""
         columns = {
             name: (table, column) for table in self._tables for column, name in enumerate(table.metrics)

@@ -6,7 +6,7 @@ largest of them is the current one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ _LIMIT = "ratelimit_service_budget_limit"
 _RESET = "ratelimit_service_budget_seconds_to_reset"
 _LENGTH = "ratelimit_service_budget_window_seconds"
 
+GAUGES = (_USED, _LIMIT, _RESET, _LENGTH)
+"""The metrics of tracked buckets."""
+
 
 class _Labels(NamedTuple):
     domain: str
@@ -36,17 +39,35 @@ class _Labels(NamedTuple):
     window: str
 
 
+class Tracked(NamedTuple):
+    """A counter as a process has last seen it, at `seen` seconds since 1970; `key` is its key."""
+
+    key: str
+    labels: tuple[str, ...]
+    limit: int
+    used: int
+    start: int
+    end: int
+    seen: float
+
+    @property
+    def share(self) -> float:
+        """The share of its limit that is used."""
+        return self.used / self.limit if self.limit else inf
+
+
 class _Row:
-    """A window of a bucket: `used` of `limit`, from `start` until `end`."""
+    """A window of a bucket: `used` of `limit`, from `start` until `end`, as seen at `seen`."""
 
-    __slots__ = ("end", "labels", "limit", "start", "used")
+    __slots__ = ("end", "labels", "limit", "seen", "start", "used")
 
-    def __init__(self, labels: _Labels, limit: Limit, used: int, start: int, end: int) -> None:
+    def __init__(self, labels: _Labels, limit: Limit, used: int, start: int, end: int, seen: float) -> None:
         self.labels = labels
         self.limit = limit
         self.used = used
         self.start = start
         self.end = end
+        self.seen = seen
 
     def is_running(self, now: float) -> bool:
         """Return whether its window has begun and not ended; a corrected clock can make it future."""
@@ -83,6 +104,7 @@ class Tracker:
             row = self._rows.get(use.key)
             if row is not None and row.limit is use.limit:
                 row.used = use.after
+                row.seen = self._clock()
             else:  # new, or after a reload, which may have renamed the limit
                 self._enter(descriptor, tally, use)
 
@@ -99,7 +121,7 @@ class Tracker:
             window_name(use.limit.window),
         )
         start = self._spans.at(use.limit.window, use.end - 1).start
-        self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end)
+        self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end, self._clock())
 
     def _evict(self) -> None:
         """Evict counters without a running window, and those with the smaller shares; a part of them in each
@@ -127,37 +149,55 @@ class Tracker:
             elif not running or row.share <= self._line:
                 del rows[key]
 
-    def _by_share(self) -> Iterator[_Row]:
-        """Return the counters with a running window, the largest share first."""
+    def tracked(self) -> list[Tracked]:
+        """Return the counters with a running window."""
         now = self._clock()
         # dict.copy() is atomic, iteration is not.
-        running = [row for row in self._rows.copy().values() if row.is_running(now)]
-        return in_order(running, lambda row: -row.share)
+        return [
+            Tracked(key, tuple(row.labels), row.limit.amount, row.used, row.start, row.end, row.seen)
+            for key, row in self._rows.copy().items()
+            if row.is_running(now)
+        ]
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the gauges of the `most` largest shares, and the sums of the others.
+        """Yield the gauges of the `most` largest shares, and the sums of the others."""
+        return gauges(self.tracked(), self._most, self._clock())
 
-        Buckets with the same labels after cutting are one series, that of the larger share: a duplicate
-        series would make Prometheus refuse the scrape.
-        """
-        now = self._clock()
-        shown: set[_Labels] = set()
-        others: dict[_Labels, list[int]] = {}
-        for row in self._by_share():
-            if len(shown) < self._most and row.labels not in shown:
-                shown.add(row.labels)
-                labels = row.labels._asdict()
-                yield Sample(_USED, labels, row.used)
-                yield Sample(_LIMIT, labels, row.limit.amount)
-                yield Sample(_RESET, labels, max(0.0, row.end - now))
-                yield Sample(_LENGTH, labels, row.end - row.start)
-            else:
-                sums = others.setdefault(row.labels._replace(bucket=OTHER), [0, 0])
-                sums[0] += row.used
-                sums[1] += row.limit.amount
-        for other, (used, limit) in others.items():
-            yield Sample(_USED, other._asdict(), used)
-            yield Sample(_LIMIT, other._asdict(), limit)
+
+def gauges(rows: Iterable[Tracked], most: int, now: float) -> Iterator[Sample]:
+    """Yield the gauges of the `most` largest shares, and the sums of the others.
+
+    Buckets with the same labels after cutting are one series, that of the larger share: a duplicate series would make
+    Prometheus refuse the scrape.
+    """
+    shown: set[tuple[str, ...]] = set()
+    others: dict[_Labels, list[int]] = {}
+    for row in in_order(rows, lambda row: -row.share):
+        if len(shown) < most and row.labels not in shown:
+            shown.add(row.labels)
+            labels = _Labels._make(row.labels)._asdict()
+            yield Sample(_USED, labels, row.used)
+            yield Sample(_LIMIT, labels, row.limit)
+            yield Sample(_RESET, labels, max(0.0, row.end - now))
+            yield Sample(_LENGTH, labels, row.end - row.start)
+        else:
+            sums = others.setdefault(_Labels._make(row.labels)._replace(bucket=OTHER), [0, 0])
+            sums[0] += row.used
+            sums[1] += row.limit
+    for other, (used, limit) in others.items():
+        yield Sample(_USED, other._asdict(), used)
+        yield Sample(_LIMIT, other._asdict(), limit)
+
+
+def latest(of_all: Iterable[Iterable[Tracked]]) -> list[Tracked]:
+    """Return each counter as it was seen last, in any process."""
+    found: dict[str, Tracked] = {}
+    for rows in of_all:
+        for row in rows:
+            known = found.get(row.key)
+            if known is None or (row.seen, row.used) > (known.seen, known.used):
+                found[row.key] = row
+    return list(found.values())
 
 
 def bucket_text(key: str, descriptor: Descriptor) -> str:

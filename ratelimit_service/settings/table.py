@@ -38,6 +38,7 @@ from .types import (
     host_port,
     one_or_more,
     whole_number,
+    workers,
 )
 from .xds import HEADERS, XDS, XdsSettings
 
@@ -124,6 +125,12 @@ class Settings(ApiSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsS
         "10s",
         "How long the native transport waits for the rest of a request; then it refuses the call with "
         "DEADLINE_EXCEEDED. Ours.",
+    )
+    workers: Annotated[int, workers] = setting(
+        SERVER,
+        "1",
+        "The processes that serve the gRPC port: a number, or auto for as many as there are CPUs for this process. A "
+        "connection stays with one of them. More than one needs Redis. Ours.",
     )
     shutdown_drain: Duration = setting(
         SERVER,

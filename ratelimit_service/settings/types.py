@@ -11,7 +11,7 @@ import re
 from typing import Annotated, NamedTuple
 
 from ..core.text import either
-from .field import Reader, reader
+from .field import Context, Reader, reader
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -195,6 +195,23 @@ def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole num
         return number
 
     return reader(read)
+
+
+AUTO = 0
+"""The value of WORKERS=auto."""
+
+_MOST_WORKERS = 256
+
+
+def workers(text: str, context: Context) -> int:
+    """Read a number of workers, or auto."""
+    if text.lower() == "auto":
+        return AUTO
+    try:
+        number: int = whole_number(1, _MOST_WORKERS)(text, context)
+    except ValueError:
+        raise ValueError(f"is not a number of workers: give one from 1 to {_MOST_WORKERS}, or auto") from None
+    return number
 
 
 def optional_port() -> Reader:

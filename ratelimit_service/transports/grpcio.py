@@ -111,9 +111,10 @@ class GrpcioServer:
     def _listen_at(self, address: str, certificates: Certificates | None) -> str:
         """Open a port, and return its address. Raises StartError."""
         wanted = Address.of(address)
-        # Try the address first: grpc gives no reason if it cannot listen, and is content with one of two
-        # address families.
-        wanted.listen("gRPC").close()
+        if not self._options.shared:
+            # Try the address first: grpc gives no reason if it cannot listen, and is content with one of two
+            # address families.
+            wanted.listen("gRPC").close()
         port = self._open("[::]:" + str(wanted.port) if wanted.is_every else _numeric(wanted), certificates)
         if not port:
             raise StartError(f"cannot listen for gRPC on {address}: is the port taken?")
@@ -311,7 +312,7 @@ def _numeric(address: Address) -> str:
 def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
     return [
         # By default two processes can share a port, and one left over by mistake would get half of the calls.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(options.shared)),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
         ("grpc.max_allowed_incoming_connections", options.max_connections),

@@ -30,6 +30,10 @@ class GrpcOptions:
     """The certificates for TLS; None for plaintext connections."""
     client_name: str = ""
     """The DNS name that a client's certificate must have; empty if any certificate will do."""
+    shared: bool = False
+    """Whether other processes listen on the same ports (SO_REUSEPORT)."""
+    listening: int = -1
+    """The descriptor of a listening socket at the path, which the parent process owns; only for the native transport."""
     plaintext: str = ""
     """host:port of a second port without TLS, whose clients need no certificate; empty if there is none."""
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import httpx
 
 from ratelimit_service.http.messages import Handler
 from ratelimit_service.http.server import HttpPort
+
+T = TypeVar("T")
+
+
+def always(value: T) -> Callable[[], Awaitable[T]]:
+    """An async function that returns this value."""
+
+    async def function() -> T:
+        return value
+
+    return function
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from ratelimit_service.http.debug import debug_app
 from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.observe.metrics import Metrics
 
-from .serving import serving
+from .serving import always, serving
 
 TREE = RuleTree(
     [
@@ -97,7 +97,7 @@ async def test_rlconfig_shows_the_rules_in_force(
     tree: RuleTree | None, problems: Sequence[Problem], expected: str
 ) -> None:
     """In the order of the files, a line each, upstream's first; and above them what was wrong with the last load."""
-    async with serving(debug_app(lambda: tree, lambda: problems, Metrics())) as client:
+    async with serving(debug_app(lambda: tree, lambda: problems, always(Metrics()))) as client:
         response = await client.get("/rlconfig")
     assert (200, expected) == (response.status_code, response.text)
 
@@ -112,7 +112,7 @@ async def test_rlconfig_shows_what_a_domain_refuses_beside_its_limits() -> None:
             DomainRules("c", (DescriptorRule(b"team", rule=rule),)),
         ]
     )
-    async with serving(debug_app(lambda: tree, lambda: (), Metrics())) as client:
+    async with serving(debug_app(lambda: tree, lambda: (), always(Metrics()))) as client:
         response = await client.get("/rlconfig")
     line = "a.team: unit=MINUTE requests_per_unit=5, shadow_mode: false, quota_mode: false\n"
     assert (
@@ -126,7 +126,7 @@ async def test_rlconfig_shows_what_a_domain_refuses_beside_its_limits() -> None:
 async def test_rlconfig_follows_a_reload() -> None:
     """It shows what is in force when somebody looks."""
     trees: list[RuleTree | None] = [None]
-    async with serving(debug_app(lambda: trees[0], lambda: (), Metrics())) as client:
+    async with serving(debug_app(lambda: trees[0], lambda: (), always(Metrics()))) as client:
         before = (await client.get("/rlconfig")).text
         trees[0] = TREE
         assert ("# no configuration has been loaded yet\n", LINES) == (
@@ -141,7 +141,7 @@ async def test_stats_shows_the_counters() -> None:
     metrics.config_loaded(TREE, 1_700_000_000.25)
     for _ in range(3):
         metrics.requested("ShouldRateLimit", 0.001)
-    async with serving(debug_app(lambda: None, lambda: (), metrics)) as client:
+    async with serving(debug_app(lambda: None, lambda: (), always(metrics))) as client:
         lines = (await client.get("/stats")).text.splitlines()
     assert sorted(lines) == lines
     assert {
@@ -166,7 +166,7 @@ async def test_paths_below_api_go_to_the_api() -> None:
 
 async def test_the_first_page_names_the_others() -> None:
     """All that it names is there."""
-    async with serving(debug_app(lambda: TREE, lambda: (), Metrics())) as client:
+    async with serving(debug_app(lambda: TREE, lambda: (), always(Metrics()))) as client:
         paths = [line.split(":")[0] for line in (await client.get("/")).text.splitlines()]
         codes = [(await client.get(path)).status_code for path in paths]
         missing = (await client.get("/json")).status_code

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from ratelimit_service.http.metrics import metrics_app
 from ratelimit_service.observe.metrics import Metrics
 
-from .serving import serving
+from .serving import always, serving
 
 
 async def test_metrics_are_at_their_path() -> None:
     """In Prometheus' text format, also for those who would take OpenMetrics, which has other names for counters."""
     metrics = Metrics()
     metrics.config_failed()
-    async with serving(metrics_app(metrics, "/prom")) as client:
+    async with serving(metrics_app(always(metrics), "/prom")) as client:
         response = await client.get(
             "/prom", headers={"accept": "application/openmetrics-text; version=1.0.0"}
         )
@@ -32,7 +32,7 @@ async def test_metrics_are_at_their_path() -> None:
 async def test_every_scrape_shows_the_values_of_its_moment() -> None:
     """Nothing is flushed, nothing lags."""
     metrics = Metrics()
-    async with serving(metrics_app(metrics)) as client:
+    async with serving(metrics_app(always(metrics))) as client:
         shown = []
         for _ in range(2):
             metrics.config_failed()
@@ -56,7 +56,7 @@ async def test_a_slow_scrape_holds_nobody_up() -> None:
             yield b"done\n"
 
     slow = Slow()
-    async with serving(metrics_app(slow)) as client:
+    async with serving(metrics_app(always(slow))) as client:
         scrapes = [asyncio.create_task(client.get("/metrics")) for _ in range(2)]
         missing = await client.get("/nothing")
         assert (404, 0) == (missing.status_code, slow.rendered)

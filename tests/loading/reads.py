@@ -21,6 +21,11 @@ def killed() -> Contents:
     return NOTHING
 
 
+def killed_unless(path: Path) -> Contents:
+    """End likewise unless there is a file."""
+    return NOTHING if path.exists() else killed()
+
+
 def broken() -> Contents:
     """Fail with a bug, and with more output about it than fits into a pipe."""
     sys.stderr.write("a word, " * 100_000)

@@ -30,6 +30,7 @@ from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.observe.catalogue_page import markdown
+from ratelimit_service.observe.catalogue_workers import WORKER_METRICS
 from ratelimit_service.observe.catalogue_xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
@@ -600,6 +601,7 @@ def everything() -> Metrics:
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
     metrics.show(lambda: [Sample("ratelimit_service_background_failures", {"task": "rules"}, 1)])
     metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in XDS_METRICS])
+    metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in WORKER_METRICS])
     for name in WATCHED:
         metrics.watch(f"ratelimit_service_{name}", lambda: 1)
     return metrics

@@ -80,7 +80,9 @@ class NativeServer:
 
     async def start(self) -> None:
         """Open the ports. Raises StartError if one cannot be opened."""
-        plaintext = Address.of(self.plaintext).listen("gRPC", _BACKLOG) if self.plaintext else None
+        plaintext = None
+        if self.plaintext:
+            plaintext = Address.of(self.plaintext).listen("gRPC", _BACKLOG, shared=self.options.shared)
         try:
             listening = self._listen()
         except StartError:
@@ -147,11 +149,13 @@ class NativeServer:
         (self._health if call.method < REFLECT else self._reflection).handle(call)
 
     def _listen(self) -> socket.socket:
-        """Return a listening socket, which no other process shares. Raises StartError."""
+        """Return a listening socket. Raises StartError."""
         address = self.options.address
+        if self.options.listening >= 0:
+            return socket.socket(fileno=self.options.listening)
         if not address.startswith("unix:"):
             wanted = Address.of(address)
-            listening = wanted.listen("gRPC", _BACKLOG)
+            listening = wanted.listen("gRPC", _BACKLOG, shared=self.options.shared)
             self.address = str(wanted._replace(port=listening.getsockname()[1]))
             return listening
         self._path = SocketPath(address.removeprefix("unix:"))

@@ -1,0 +1,76 @@
+"""The HTTP ports: /healthcheck and /json, the debug port, and the metrics port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from .assembly import http_certificates
+from .http.debug import debug_app
+from .http.main import main_app
+from .http.metrics import metrics_app
+from .http.server import HttpPort
+from .loading.rulebook import Rulebook
+from .observe.merging import Merged
+from .observe.metrics import Metrics
+from .runtime.health import Health
+from .service import RateLimitService
+from .settings.table import Settings
+from .transports import codec
+
+if TYPE_CHECKING:
+    from .http.messages import Handler
+
+Whole = Callable[[], Awaitable[Metrics | Merged]]
+"""Returns the metrics of all workers."""
+
+
+class HttpPorts:
+    """Makes the handlers of all ports. `most` bounds the connections of each; `notes` are lines for /rlconfig.
+
+    `api` answers everything below /api/ of the debug port.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: RateLimitService,
+        health: Health,
+        rulebook: Rulebook,
+        metrics: Whole,
+        notes: Callable[[], Iterable[str]],
+        api: Handler,
+        most: int,
+    ) -> None:
+        certificates = http_certificates(settings)
+
+        def port(handler: Handler, host: str, number: int, what: str) -> HttpPort:
+            return HttpPort(handler, host, number, what, certificates, most)
+
+        debug = debug_app(lambda: service.tree, lambda: rulebook.problems, metrics, notes, api)
+        self.ports = {
+            "http": port(main_app(service, health, codec), settings.host, settings.port, "HTTP"),
+            "debug": port(debug, settings.debug_host, settings.debug_port, "debug HTTP"),
+        }
+        if settings.use_prometheus:
+            shown = metrics_app(metrics, settings.prometheus_path)
+            self.ports["metrics"] = port(shown, *settings.prometheus_address, "metrics")
+
+    async def start(self, addresses: Mapping[str, str]) -> None:
+        """Open the ports that are not open, at these addresses if they are given. Raises StartError."""
+        for name, port in self.ports.items():
+            if not port.is_open:
+                await port.start(addresses.get(name, ""))
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more requests, and cancel those in flight after `grace` seconds."""
+        await asyncio.gather(*[port.stop(grace) for port in self.ports.values()])
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The addresses of the ports that are open, and "off"."""
+        return {
+            name: port.address if (port := self.ports.get(name)) is not None else "off"
+            for name in ("http", "debug", "metrics")
+        }

@@ -1,0 +1,1 @@
+"""Several processes that serve one set of ports, under a supervisor (WORKERS)."""

@@ -1,0 +1,304 @@
+"""Starts the workers, starts those again that end, and passes signals, rules and questions between them.
+
+The first worker starts alone, so that a mistake in the settings is said once. Ports open when all workers are ready, so
+that the first connections are spread over all of them. One worker leads: it serves the HTTP ports for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import structlog
+
+from ..observe.merging import departed
+from .link import LinkError
+from .member import Addresses, Hello, Opening, Scrape
+from .rules import SharedRules
+from .worker import Worker
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
+"""Seconds before a worker that has ended is started again, at first and at most; they double each time."""
+
+_WELL_AFTER = 60.0
+"""Seconds after which a running worker counts as well: the next pause is the first again."""
+
+_ONE_SIGNAL = 0.2
+"""Seconds within which two signals count as one."""
+
+_LAST_WORDS = 1.0
+"""Seconds that workers have to end after a second signal, before they are killed."""
+
+
+class Supervisor:
+    """Supervises `number` workers. `hello` returns what the worker with a number has to know.
+
+    `rules` reads the files of the rules; None if the rules come from elsewhere. `closing` is called when the service
+    begins to stop.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        hello: Callable[[int], Hello],
+        rules: SharedRules | None,
+        closing: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._number = number
+        self._hello = hello
+        self._rules = rules
+        self._closing = closing
+        self._workers: dict[int, Worker] = {}
+        self._lead: Worker | None = None
+        self._addresses: Addresses = {}
+        self._departed = b""
+        self._restarts = 0
+        self._may_open = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._stopped_at = 0.0
+        self._code = 0
+        self._up = False
+        """Whether all workers have served at the same time once."""
+        self._progress = asyncio.Event()
+        self._kept: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("ratelimit_service")
+
+    async def run(self) -> int:
+        """Serve until a signal, and return the exit code. Raises StartError if a worker cannot be started."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            await self._start()
+            await self._stopping.wait()
+        finally:
+            self._stop(signal.SIGTERM)
+            await asyncio.gather(*self._kept)
+        return self._code
+
+    async def _start(self) -> None:
+        self._keep(0)
+        if not await self._until(lambda: self._are("waiting", 1)):
+            return
+        for number in range(1, self._number):
+            self._keep(number)
+        if not await self._until(lambda: self._are("waiting", self._number)):
+            return
+        self._may_open.set()
+        if await self._until(lambda: self._are("serving", self._number) and bool(self._addresses)):
+            self._log.info("serving", **self._addresses, workers=self._number)
+
+    def _are(self, state: str, number: int) -> bool:
+        return [getattr(worker, state) for worker in self._workers.values()].count(True) >= number
+
+    async def _until(self, condition: Callable[[], bool]) -> bool:
+        """Wait for a condition; return False if the service stops before."""
+        while not condition() and not self._stopping.is_set():
+            self._progress.clear()
+            await self._progress.wait()
+        return not self._stopping.is_set()
+
+    # The lives of workers.
+
+    def _keep(self, number: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._kept_alive(number))
+        self._kept.add(task)
+
+    async def _kept_alive(self, number: int) -> None:
+        """Run a worker, and start it again when it ends, until the service stops."""
+        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+        while not self._stopping.is_set():
+            began = loop.time()
+            how = await self._life(number)
+            if self._stopping.is_set():
+                return
+            if not self._up:
+                self._log.critical("a worker cannot start: the service ends", worker=number, **how)
+                self._code = 1
+                self._stop(signal.SIGTERM)
+                return
+            if loop.time() - began >= _WELL_AFTER:
+                pause = _FIRST_PAUSE
+            self._restarts += 1
+            self._log.error(
+                "a worker has ended: it is started again",
+                worker=number,
+                **how,
+                pause=pause,
+                restarts=self._restarts,
+            )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    async def _life(self, number: int) -> dict[str, object]:
+        """Run a worker until it ends, and return how it ended."""
+        worker = Worker(number, self._handlers())
+        try:
+            await worker.start(self._hello(number))
+        except OSError as error:
+            return {"error": str(error)}
+        self._workers[number] = worker
+        if self._stopping.is_set():  # the signal came before the process was there
+            worker.signal(signal.SIGTERM)
+        watch = asyncio.get_running_loop().create_task(worker.watch(partial(self._late, worker)))
+        code = await worker.ended()
+        watch.cancel()
+        self._left(worker)
+        if self._stopping.is_set() and code not in (0, -signal.SIGTERM):
+            self._code = self._code or (code if code > 0 else 128 - code)
+        return {"signal": _name(-code)} if code < 0 else {"code": code}
+
+    def _left(self, worker: Worker) -> None:
+        """Forget a worker that has ended, and let another one lead."""
+        del self._workers[worker.number]
+        self._departed = departed(self._departed, worker.metrics)
+        if self._rules is not None:
+            self._rules.left(worker)
+        if self._lead is worker:
+            serving = [each for each in self._workers.values() if each.serving]
+            self._lead = serving[0] if serving and not self._stopping.is_set() else None
+            if self._lead is not None:
+                self._lead.tell("lead", self._addresses)
+                self._log.warning("another worker serves the HTTP ports now", worker=self._lead.number)
+        self._tell_health()
+        self._progress.set()
+
+    # Signals.
+
+    def _on_signal(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._stopping.is_set():
+            self._stopped_at = loop.time()
+            self._log.info("stopping", signal=signal.Signals(number).name)
+            self._stop(number)
+        elif loop.time() - self._stopped_at > _ONE_SIGNAL:
+            self._code = 128 + number
+            for worker in self._workers.values():
+                worker.signal(number)
+            loop.call_later(_LAST_WORDS, self._kill)
+
+    def _stop(self, number: int) -> None:
+        """Pass the signal to all workers, once."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._progress.set()
+        self._closing()
+        for worker in self._workers.values():
+            worker.signal(number)
+
+    def _kill(self) -> None:
+        for worker in self._workers.values():
+            worker.signal(signal.SIGKILL)
+
+    # Messages of workers.
+
+    def _handlers(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "join": self._join,
+            "ready": self._ready,
+            "using": self._using,
+            "open": self._open,
+            "serving": self._serving,
+            "leading": self._leading,
+            "health": self._health,
+            "gather": self._gather,
+            "scrape": self._scrape,
+        }
+
+    async def _join(self, worker: Worker) -> int:
+        return await self._rules.join(worker) if self._rules is not None else 0
+
+    def _ready(self, worker: Worker, generation: int) -> None:
+        if self._rules is not None:
+            self._rules.ready(worker, generation)
+
+    def _using(self, worker: Worker, generation: int) -> None:
+        worker.generation = generation
+
+    async def _open(self, worker: Worker) -> Opening:
+        worker.waiting = True
+        self._progress.set()
+        await self._may_open.wait()
+        if self._lead is None:
+            self._lead = worker
+        return Opening(self._lead is worker, self._addresses)
+
+    def _serving(self, worker: Worker, addresses: Addresses) -> None:
+        worker.serving = True
+        if worker is self._lead:
+            self._addresses = {**self._addresses, **addresses}
+        if self._are("serving", self._number):
+            self._up = True
+        self._log.debug("a worker serves", worker=worker.number)
+        self._tell_health()
+        self._progress.set()
+
+    def _leading(self, worker: Worker, addresses: Addresses) -> None:
+        self._addresses = {**self._addresses, **addresses}
+
+    def _health(self, worker: Worker, unhealthy: Sequence[str]) -> None:
+        worker.unhealthy = unhealthy
+        if "running" in unhealthy:  # it drains by itself, and the others go on
+            worker.serving = False
+        self._tell_health()
+
+    def _late(self, worker: Worker, late: bool) -> None:
+        if worker.late is not late:
+            worker.late = late
+            self._tell_health()
+
+    def _tell_health(self) -> None:
+        """Tell each worker which components of the other serving ones are not healthy."""
+        unhealthy = {
+            worker: [
+                f"{name} of worker {worker.number}"
+                for name in [*worker.unhealthy, *(["answers"] if worker.late else [])]
+            ]
+            for worker in self._workers.values()
+            if worker.serving
+        }
+        for worker in self._workers.values():
+            names = [name for other, names in unhealthy.items() if other is not worker for name in names]
+            if names != worker.told:
+                worker.told = names
+                worker.tell("elsewhere", names)
+
+    async def _gather(self, worker: Worker, name: str) -> list[Any]:
+        others = [each for each in self._workers.values() if each is not worker and each.serving]
+        answers = await asyncio.gather(*[_answer(each.ask("share", name)) for each in others])
+        return [answer for answer in answers if answer is not None]
+
+    async def _scrape(self, worker: Worker, own: bytes) -> Scrape:
+        worker.metrics = own
+        others = [each for each in self._workers.values() if each is not worker and each.serving]
+        await asyncio.gather(*[_answer(each.refresh()) for each in others])
+        serving = [each for each in self._workers.values() if each.serving]
+        return Scrape(
+            {each.number: each.metrics for each in others if each.metrics},
+            self._departed,
+            self._restarts,
+            [each.number for each in serving],
+            self._number,
+            {each.number: each.generation for each in serving},
+        )
+
+
+async def _answer(asked: Awaitable[Any]) -> Any:
+    """Return an answer; None if there is none soon."""
+    try:
+        return await asked
+    except LinkError:
+        return None
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
