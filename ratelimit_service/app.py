@@ -30,7 +30,7 @@ from .assembly import (
 )
 from .core.amendments.index import Amendments
 from .core.errors import StoreError
-from .http_ports import HttpPorts, Whole
+from .http_ports import HttpPorts
 from .loading import following
 from .loading.rulebook import Rulebook
 from .loading.slices import in_slices
@@ -172,11 +172,16 @@ class App:
         self.metrics.watch("ratelimit_service_healthy", lambda: self.health.healthy)
         self.background.expect("event_loop")
         self.metrics.show(self._background_failures)
-        whole: Whole = self._own_metrics
-        if member is not None:
-            whole = SharedMetrics(self.metrics, tracker, member, settings.track_max_buckets).whole
+        shown = SharedMetrics(self.metrics, tracker, member, settings.track_max_buckets)
         self.http = HttpPorts(
-            settings, self.service, self.health, self.rulebook, whole, self._notes, make_api(self, settings), shares.http
+            settings,
+            self.service,
+            self.health,
+            self.rulebook,
+            shown.whole,
+            self._notes,
+            make_api(self, settings),
+            shares.http,
         )
 
     async def run(self) -> None:
@@ -276,6 +281,10 @@ class App:
         await self.background.stop()
         await self.views.close()
         await self.grpc.stop(self._settings.shutdown_grace)
+        if (
+            self._member is not None and self.http.are_open
+        ):  # health and metrics, while others finish their calls
+            await self._member.alone(self._settings.shutdown_grace)
         await self.http.stop(self._settings.shutdown_grace)
         await self.store.close()
         if self._decision_log is not None:
@@ -355,9 +364,6 @@ class App:
         if not self._stopping.is_set():
             self._log.error("the supervisor has ended: its workers end as well")
             self._stopping.set()
-
-    async def _own_metrics(self) -> Metrics:
-        return self.metrics
 
     async def _in_force(self) -> None:
         """Update everything that depends on the rules in force."""

@@ -63,6 +63,11 @@ class HttpPorts:
             if not port.is_open:
                 await port.start(addresses.get(name, ""))
 
+    @property
+    def are_open(self) -> bool:
+        """Whether any port is open."""
+        return any([port.is_open for port in self.ports.values()])
+
     async def stop(self, grace: float) -> None:
         """Accept no more requests, and cancel those in flight after `grace` seconds."""
         await asyncio.gather(*[port.stop(grace) for port in self.ports.values()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from ..runtime.health import Health
@@ -159,6 +160,11 @@ class Member:
         """Return the metrics of the others, in exchange for those of this worker. Raises LinkError."""
         scrape: Scrape = await self._link.ask("scrape", own)
         return scrape
+
+    async def alone(self, patience: float) -> None:
+        """Wait until no other worker runs, for at most so many seconds."""
+        with suppress(LinkError):
+            await self._link.ask("alone", patience=patience)
 
     async def close(self) -> None:
         """Close the link."""

@@ -15,25 +15,30 @@ from .member import METRICS, Member, Scrape
 
 
 class SharedMetrics:
-    """Reports the metrics of this worker, and collects those of all. `most` is TRACK_MAX_BUCKETS."""
+    """Reports the metrics of this worker, and collects those of all. `most` is TRACK_MAX_BUCKETS.
 
-    def __init__(self, metrics: Metrics, tracker: Tracker, member: Member, most: int) -> None:
+    Without a `member`, this process is the only worker.
+    """
+
+    def __init__(self, metrics: Metrics, tracker: Tracker, member: Member | None, most: int) -> None:
         self._metrics = metrics
         self._tracker = tracker
         self._member = member
         self._most = most
         self._supervisor = Process(os.getppid)
         self._packing = asyncio.Lock()
-        member.share(METRICS, self._packed)
+        if member is not None:
+            member.share(METRICS, self._packed)
 
     async def whole(self) -> Metrics | Merged:
         """Return the metrics of all workers; those of this one if the supervisor has ended."""
-        own = await self._packed()
+        if self._member is None:
+            return self._metrics
+        own, number = await self._packed(), self._member.hello.number
         try:
             scrape = await self._member.scrape(own)
         except LinkError:
             return self._metrics
-        number = self._member.hello.number
         workers = {**scrape.others, number: own}
         return Merged(
             dict(sorted(workers.items())), scrape.departed, _samples(scrape), self._supervisor, self._most

@@ -27,6 +27,8 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
 _WELL_AFTER = 60.0
 """Seconds after which a running worker counts as well: the next pause is the first again."""
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals count as one."""
 
@@ -64,13 +66,14 @@ class Supervisor:
         self._up = False
         """Whether all workers have served at the same time once."""
         self._progress = asyncio.Event()
+        self._worker_left = asyncio.Event()
         self._kept: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("ratelimit_service")
 
     async def run(self) -> int:
         """Serve until a signal, and return the exit code. Raises StartError if a worker cannot be started."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             await self._start()
@@ -78,6 +81,9 @@ class Supervisor:
         finally:
             self._stop(signal.SIGTERM)
             await asyncio.gather(*self._kept)
+            for number in _SIGNALS:  # one more must not change the exit code
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
         return self._code
 
     async def _start(self) -> None:
@@ -167,6 +173,8 @@ class Supervisor:
                 self._log.warning("another worker serves the HTTP ports now", worker=self._lead.number)
         self._tell_health()
         self._progress.set()
+        self._worker_left.set()
+        self._worker_left.clear()
 
     # Signals.
 
@@ -209,6 +217,7 @@ class Supervisor:
             "health": self._health,
             "gather": self._gather,
             "scrape": self._scrape,
+            "alone": self._alone,
         }
 
     async def _join(self, worker: Worker) -> int:
@@ -268,6 +277,11 @@ class Supervisor:
             if names != worker.told:
                 worker.told = names
                 worker.tell("elsewhere", names)
+
+    async def _alone(self, worker: Worker) -> None:
+        """Answer once no other worker runs."""
+        while len(self._workers) > 1:
+            await self._worker_left.wait()
 
     async def _gather(self, worker: Worker, name: str) -> list[Any]:
         others = [each for each in self._workers.values() if each is not worker and each.serving]

@@ -36,7 +36,7 @@ class Held(NamedTuple):
 
 
 @contextmanager
-def held(config: str, transport: str = "grpcio") -> Iterator[Held]:
+def held(config: str, transport: str = "grpcio", **settings: str) -> Iterator[Held]:
     """A call of 7 hits is held until `release`."""
     with (
         RedisServer() as redis,
@@ -48,6 +48,7 @@ def held(config: str, transport: str = "grpcio") -> Iterator[Held]:
                 "STORE_ANSWER_DEADLINE": "60s",
                 "CONFIG_PATH": config,
                 "GRPC_TRANSPORT": transport,
+                **settings,
             }
         ) as service,
         calling(service.grpc) as caller,
