@@ -234,6 +234,8 @@ class Supervisor:
         worker.waiting = True
         self._progress.set()
         await self._may_open.wait()
+        # Without rules, as while a control plane is away, it would let everything pass that the others refuse.
+        await self._until(lambda: "config" not in worker.unhealthy or not self._are("serving", 1) or not self._up)
         if self._lead is None:
             self._lead = worker
         return Opening(self._lead is worker, self._addresses)
@@ -256,6 +258,7 @@ class Supervisor:
         if "running" in unhealthy:  # it drains by itself, and the others go on
             worker.serving = False
         self._tell_health()
+        self._progress.set()
 
     def _late(self, worker: Worker, late: bool) -> None:
         if worker.late is not late:
