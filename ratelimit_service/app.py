@@ -49,7 +49,7 @@ from .runtime.threads import StuckError, Thread
 from .service import RateLimitService
 from .settings.table import Settings
 from .sources import files
-from .steering import make_api, make_views
+from .steering import make_views
 from .stores.layers.layer import without_early_answers
 from .stores.memory import MemoryStore
 from .stores.snapshot import KeptMemoryStore
@@ -173,16 +173,7 @@ class App:
         self.background.expect("event_loop")
         self.metrics.show(self._background_failures)
         shown = SharedMetrics(self.metrics, tracker, member, settings.track_max_buckets)
-        self.http = HttpPorts(
-            settings,
-            self.service,
-            self.health,
-            self.rulebook,
-            shown.whole,
-            self._notes,
-            make_api(self, settings),
-            shares.http,
-        )
+        self.http = HttpPorts(self, settings, shown.whole, shares.http)
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises StartError if a port cannot be opened."""
@@ -373,7 +364,7 @@ class App:
         needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
         self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)
 
-    def _notes(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """Say beside the rules what they do not say themselves."""
         if self._control_planes is not None:
             yield from self._control_planes.lines()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from .assembly import http_certificates
@@ -11,15 +11,14 @@ from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
 from .http.server import HttpPort
-from .loading.rulebook import Rulebook
 from .observe.merging import Merged
 from .observe.metrics import Metrics
-from .runtime.health import Health
-from .service import RateLimitService
 from .settings.table import Settings
+from .steering import make_api
 from .transports import codec
 
 if TYPE_CHECKING:
+    from .app import App
     from .http.messages import Handler
 
 Whole = Callable[[], Awaitable[Metrics | Merged]]
@@ -27,30 +26,23 @@ Whole = Callable[[], Awaitable[Metrics | Merged]]
 
 
 class HttpPorts:
-    """Makes the handlers of all ports. `most` bounds the connections of each; `notes` are lines for /rlconfig.
+    """Makes the handlers of all ports. `most` bounds the connections of each. Raises StartError."""
 
-    `api` answers everything below /api/ of the debug port.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        service: RateLimitService,
-        health: Health,
-        rulebook: Rulebook,
-        metrics: Whole,
-        notes: Callable[[], Iterable[str]],
-        api: Handler,
-        most: int,
-    ) -> None:
+    def __init__(self, app: App, settings: Settings, metrics: Whole, most: int) -> None:
         certificates = http_certificates(settings)
 
         def port(handler: Handler, host: str, number: int, what: str) -> HttpPort:
             return HttpPort(handler, host, number, what, certificates, most)
 
-        debug = debug_app(lambda: service.tree, lambda: rulebook.problems, metrics, notes, api)
+        debug = debug_app(
+            lambda: app.service.tree,
+            lambda: app.rulebook.problems,
+            metrics,
+            app.notes,
+            make_api(app, settings),
+        )
         self.ports = {
-            "http": port(main_app(service, health, codec), settings.host, settings.port, "HTTP"),
+            "http": port(main_app(app.service, app.health, codec), settings.host, settings.port, "HTTP"),
             "debug": port(debug, settings.debug_host, settings.debug_port, "debug HTTP"),
         }
         if settings.use_prometheus:

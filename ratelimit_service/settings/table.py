@@ -129,8 +129,7 @@ class Settings(ApiSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsS
     workers: Annotated[int, workers] = setting(
         SERVER,
         "1",
-        "The processes that serve the gRPC port: a number, or auto for as many as there are CPUs for this process. A "
-        "connection stays with one of them. More than one needs Redis. Ours.",
+        "The processes that serve (docs/workers.md): a number, or auto, one for each CPU. Over 1 with Redis. Ours.",
     )
     shutdown_drain: Duration = setting(
         SERVER,
@@ -171,7 +170,6 @@ class Settings(ApiSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsS
         "10000",
         "The most series of one metric; everything beyond is counted as `other`. Ours.",
     )
-
     track_max_buckets: Annotated[int, whole_number(1, 10_000)] = setting(
         METRICS,
         "1000",

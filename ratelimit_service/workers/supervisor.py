@@ -235,7 +235,9 @@ class Supervisor:
         self._progress.set()
         await self._may_open.wait()
         # Without rules, as while a control plane is away, it would let everything pass that the others refuse.
-        await self._until(lambda: "config" not in worker.unhealthy or not self._are("serving", 1) or not self._up)
+        await self._until(
+            lambda: "config" not in worker.unhealthy or not self._are("serving", 1) or not self._up
+        )
         if self._lead is None:
             self._lead = worker
         return Opening(self._lead is worker, self._addresses)

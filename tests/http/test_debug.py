@@ -158,7 +158,7 @@ async def test_paths_below_api_go_to_the_api() -> None:
     async def api(request: Request) -> Response:
         return text(request.path)
 
-    async with serving(debug_app(lambda: TREE, lambda: (), Metrics(), api=api)) as client:
+    async with serving(debug_app(lambda: TREE, lambda: (), always(Metrics()), api=api)) as client:
         assert "/api/v1/x\n" == (await client.get("/api/v1/x")).text
         assert 404 == (await client.get("/api")).status_code
         assert "/api/v1/openapi.json: " in (await client.get("/")).text

@@ -15,7 +15,7 @@ from ratelimit_service.http.messages import Handler, Request, Response
 from ratelimit_service.http.static import POLICY
 from ratelimit_service.observe.metrics import Metrics
 
-from .serving import serving
+from .serving import always, serving
 
 PAGE = Path(__file__).parents[2] / "ratelimit_service" / "http" / "page"
 VENDOR = PAGE / "vendor"
@@ -29,7 +29,7 @@ def app() -> Handler:
     async def api(request: Request) -> Response:
         return Response(b"{}", content_type="application/json")
 
-    return debug_app(RuleTree, lambda: (), Metrics(), api=api)
+    return debug_app(RuleTree, lambda: (), always(Metrics()), api=api)
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/plain", "application/json", ""])
@@ -89,7 +89,7 @@ async def test_files_are_only_read() -> None:
 
 async def test_without_the_api_there_is_no_page() -> None:
     """It would have nothing to show."""
-    async with serving(debug_app(RuleTree, lambda: (), Metrics())) as client:
+    async with serving(debug_app(RuleTree, lambda: (), always(Metrics()))) as client:
         assert (await client.get("/", headers=BROWSER)).text.startswith("/rlconfig: ")
         assert 404 == (await client.get("/ui/page.js")).status_code
 

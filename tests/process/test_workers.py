@@ -126,7 +126,9 @@ def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
                 assert {"": MANY} == metrics(service, "grpc_connections")
         with calling(service.grpc) as caller, probing(service) as probe:
             redis_server.cli("SET", counter(redis_server, "dba"), "0")
-            caller.ask("d", "team", "dba")  # the gauge shows what a worker has seen last, not the most that one has seen
+            caller.ask(
+                "d", "team", "dba"
+            )  # the gauge shows what a worker has seen last, not the most that one has seen
             assert [0] == list(metrics(service, "budget_used").values())
             assert ["SERVING"] * 2 == [serving(probe, name) for name in ("", "ratelimit")]
 

@@ -49,7 +49,9 @@ class Cache:
     def save(self, groups: Mapping[str, Group], taken_at: float) -> None:
         """Replace the file. Raises OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_name(f"{self.path.name}.new-{os.getpid()}")  # several workers save the same set
+        scratch = self.path.with_name(
+            f"{self.path.name}.new-{os.getpid()}"
+        )  # several workers save the same set
         content = hashlib.sha256()
         for part in _response(groups):
             content.update(part)
