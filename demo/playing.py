@@ -74,9 +74,9 @@ class Player:
             self._wait_for_the_charge(account, before.used, answer.tokens)
         balances = self.books.balances()
         self.stage.balances(balances)
-        told = "; ".join(filter(None, [note, answer.message]))
+        message = "; ".join(filter(None, [note, answer.message]))
         left = balances[account].left
-        self.stage.request(Seen(account, user, answer.status, answer.tokens, left, stream, told))
+        self.stage.request(Seen(account, user, answer.status, answer.tokens, left, stream, message))
         self.pause()
         return answer
 
@@ -93,8 +93,8 @@ class Player:
     def stranger(self, caller: Caller, *, note: str, **headers: str) -> Answer:
         """Send a request of a caller without an account."""
         answer = caller.ask("Hello?", stream=False, **headers)
-        told = f"{note}; {answer.message}"
-        self.stage.request(Seen(None, "", answer.status, answer.tokens, None, stream=False, note=told))
+        message = f"{note}; {answer.message}"
+        self.stage.request(Seen(None, "", answer.status, answer.tokens, None, stream=False, note=message))
         self.pause()
         return answer
 

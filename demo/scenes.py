@@ -148,8 +148,8 @@ def idle(player: Player) -> None:
     player.stage.balances(balances)
     player.begin(DBA, SUPPORT)
     for account in (DBA, SUPPORT):
-        told = [f"{each.used:,} of {each.limit:,} this {each.unit}" for each in balances[account].windows]
-        player.stage.say(f"{account.kind} {account.name} has used {', '.join(told)}")
+        uses = [f"{each.used:,} of {each.limit:,} this {each.unit}" for each in balances[account].windows]
+        player.stage.say(f"{account.kind} {account.name} has used {', '.join(uses)}")
     player.expect_exact(DBA, SUPPORT)
     player.pause()
 
@@ -181,11 +181,11 @@ def refusal(player: Player, everybody: Cast) -> None:
         answer = player.prompt(DBA, ann, DBA_PROMPTS[0][1], user="ann", stream=stream)
         expect(answer.status == 429, f"dba has nothing left, and got {answer.status} in place of 429")
         why = f"dba-hourly: {hour.used} of {hour.limit} tokens of this hour are used."
-        expect(answer.message.startswith(why), f"dba was told {answer.message!r}, and not {why!r}")
+        expect(answer.message.startswith(why), f"dba got the message {answer.message!r} instead of {why!r}")
         wait = int(answer.headers.get("retry-after", 0))
         expect(
             0 < wait <= LENGTHS["hour"] + _JITTER,
-            f"dba was told to come back in {wait} s, which is not this hour's end",
+            f"dba got a retry-after of {wait} s, which is not the end of this hour",
         )
         expect("x-envoy-ratelimited" in answer.headers, "a refusal came without x-envoy-ratelimited")
     for stream in (False, True):
@@ -205,7 +205,7 @@ def refusal(player: Player, everybody: Cast) -> None:
         note = f"has {stranger.what}, sends X-Team-ID: support"
         answer = player.stranger(stranger.caller, note=note, x_team_id="support")
         expect(answer.status == stranger.status, f"a caller who {note} got {answer.status}")
-        expect(stranger.why in answer.message, f"a caller who {note} was told {answer.message!r}")
+        expect(stranger.why in answer.message, f"a caller who {note} got {answer.message!r}")
     player.expect_exact(DBA, SUPPORT)
     player.show_counters("team-budgets")
 
@@ -281,7 +281,7 @@ def _refused_workload(
     )
     expect(answer.status == 429, f"payments has nothing left, and got {answer.status} in place of 429")
     why = "Token budget token-budgets.client_ns is used up. It resets at"
-    expect(answer.message.startswith(why), f"payments was told {answer.message!r}, and not {why!r}")
+    expect(answer.message.startswith(why), f"payments got the message {answer.message!r} instead of {why!r}")
 
 
 def _new_budget(player: Player, everybody: Cast) -> None:
@@ -302,5 +302,5 @@ def _agree(player: Player, what: str, look: Callable[[], dict[str, int]], answer
         wait_for(what, lambda: look() == answers, patience=CHARGE)
     except AssertionError:
         raise Wrong(f"tokens by {what}: {look()}, and the answers came to {answers}") from None
-    told = ", ".join([f"{name} {tokens:,}" for name, tokens in sorted(answers.items())])
-    player.stage.say(f"tokens by {what}: {told}")
+    sums = ", ".join([f"{name} {tokens:,}" for name, tokens in sorted(answers.items())])
+    player.stage.say(f"tokens by {what}: {sums}")

@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """A CA; if it is `below` another one, an intermediate CA, which is in the chain of its certificates."""
+    """A CA; with `below`, an intermediate CA of that one, which is part of the chain of its certificates."""
 
     def __init__(self, below: Authority | None = None) -> None:
         self._ca: trustme.CA = trustme.CA() if below is None else below._ca.create_child_ca()
@@ -115,8 +115,7 @@ class Authority:
 def handshake(address: str, context: ssl.SSLContext, called: str = "localhost") -> tuple[bytes, str]:
     """Connect, and return the certificate of the server and the TLS version. Raises OSError. Blocks.
 
-    `called` is what the client calls the server; it tells the server so where that is a name, and not an
-    address.
+    `called` is the client's name for the server, sent as SNI unless it is an address.
     """
     host, _, port = address.rpartition(":")
     with (

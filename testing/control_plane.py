@@ -1,8 +1,8 @@
-"""A control plane of our own, which sends sets of rules over xDS and can do everything wrong that one can.
+"""A control plane for tests, which sends sets of rules over xDS and can violate the protocol in every way.
 
-It speaks HTTP/2 by h2, so that a test decides on every frame. It answers as go-control-plane's SnapshotCache
-does: at once when the version of a request is not that of its set, else when the set changes; a rejected set
-is therefore sent again at once.
+It uses h2 for HTTP/2, so that a test controls every frame. It answers like go-control-plane's SnapshotCache:
+at once if the version of a request differs from that of its set, otherwise when the set changes. So it sends
+a rejected set again at once.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _describe(message: Any, said: dict[str, Any]) -> None:
 
 
 def limit(key: str, amount: int, unit: str | int = "hour", **more: Any) -> dict[str, Any]:
-    """A descriptor with a limit."""
+    """Return a descriptor with a limit."""
     return {"key": key, "rate_limit": {"unit": unit, "requests_per_unit": amount}, **more}
 
 
@@ -88,7 +88,7 @@ class ControlPlane:
         self.type_url = TYPE_URL
         self.nodes: set[str] | None = None
         self.on_request: Callable[[Peer], bool] = lambda peer: False
-        """Does something else in place of an answer where it returns True."""
+        """Called for each request; if it returns True, there is no other answer."""
 
     async def start(self) -> None:
         """Listen."""
@@ -97,7 +97,7 @@ class ControlPlane:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Cut every connection, and listen no more."""
+        """Cut every connection, and stop listening."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -112,11 +112,11 @@ class ControlPlane:
 
     @property
     def rejections(self) -> list[str]:
-        """What every rejection says."""
+        """The messages of all rejections."""
         return [request.error_detail.message for request in self.requests if request.HasField("error_detail")]
 
     def send(self, *configs: RateLimitConfig | Resource, version: str | None = None) -> None:
-        """Have this set from now on, and send it to each peer that waits for one."""
+        """Replace the set, and send it to each peer that waits for one."""
         self.version = str(int(self.version or "0") + 1) if version is None else version
         self.resources = [
             each
@@ -138,7 +138,7 @@ class ControlPlane:
         peer.send(response.SerializeToString())
 
     def asked(self, peer: Peer, request: DiscoveryRequest) -> None:
-        """A peer has sent a request."""
+        """Handle a request of a peer."""
         self.requests.append(request)
         if self.nodes is not None and request.node.id not in self.nodes:
             return
@@ -156,7 +156,7 @@ class ControlPlane:
 
 
 class Peer(asyncio.Protocol):
-    """One connection. `waits_with` is the version that it has while it waits for another one."""
+    """One connection. `waits_with` is the version of the peer while it waits for another one."""
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
@@ -169,7 +169,7 @@ class Peer(asyncio.Protocol):
         self.nonce = ""
         self.waits_with: str | None = None
         self.deaf = False
-        """Neither reads nor answers, as a process that is stopped."""
+        """Whether it neither reads nor answers, like a stopped process."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -220,7 +220,7 @@ class Peer(asyncio.Protocol):
             self._control_plane.asked(self, DiscoveryRequest.FromString(message))
 
     def head(self, status: str = "200", content_type: str = "application/grpc") -> None:
-        """Send the head of the answer, if that was not done yet."""
+        """Send the headers of the answer, unless they were sent."""
         if not self._headed:
             self._headed = True
             self._http.send_headers(self.stream, [(":status", status), ("content-type", content_type)])
@@ -242,7 +242,7 @@ class Peer(asyncio.Protocol):
             del self._unsent[:room]
 
     def end(self, code: int, message: str = "") -> None:
-        """End the call with a status of gRPC."""
+        """End the call with a gRPC status."""
         self.head()
         self._http.send_headers(
             self.stream, [("grpc-status", str(code)), ("grpc-message", message)], end_stream=True
@@ -255,24 +255,24 @@ class Peer(asyncio.Protocol):
         self.flush()
 
     def reset(self, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        """RST_STREAM."""
+        """Send RST_STREAM."""
         self._http.reset_stream(self.stream, code)
         self.flush()
 
     def goaway(self, code: ErrorCodes = ErrorCodes.NO_ERROR, why: bytes = b"") -> None:
-        """GOAWAY; the call goes on."""
+        """Send GOAWAY; the call continues."""
         self._http.close_connection(code, why or None, self.stream)
         self.flush()
 
     def write(self, data: bytes) -> None:
-        """Send bytes that need not be HTTP/2."""
+        """Send bytes, which need not be valid HTTP/2."""
         self._transport.write(data)
 
     def cut(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
         self._transport.abort()
 
     def flush(self) -> None:
-        """Send what there is."""
+        """Send all pending output."""
         if data := self._http.data_to_send():
             self._transport.write(data)

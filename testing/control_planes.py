@@ -1,4 +1,4 @@
-"""Control planes for tests that do not run an event loop: each in a thread of its own."""
+"""Control planes for tests without an event loop: each runs in its own thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Served:
-    """A running ControlPlane. `plane` is touched by its thread alone: use `do`."""
+    """A running ControlPlane. Only its thread may use `plane`; other threads call `do`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.plane = ControlPlane(tls)
@@ -43,19 +43,19 @@ class Served:
         return self.plane.address
 
     def send(self, *configs: RateLimitConfig | Resource, version: str | None = None) -> None:
-        """Have this set from now on."""
+        """Replace the set."""
         self.do(lambda plane: plane.send(*configs, version=version))
 
     def stop(self) -> None:
-        """Be away."""
+        """Stop, as in an outage."""
         self._run(self.plane.stop())
 
     def start(self) -> None:
-        """Be there again, at the same port."""
+        """Start again at the same port."""
         self._run(self.plane.start())
 
     def do(self, what: Callable[[ControlPlane], T]) -> T:
-        """Do something with the control plane."""
+        """Call a function with the control plane in its thread."""
 
         async def done() -> T:
             return what(self.plane)
@@ -64,7 +64,7 @@ class Served:
 
     @property
     def rejections(self) -> list[str]:
-        """What every rejection says."""
+        """The messages of all rejections."""
         return self.do(lambda plane: plane.rejections)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:

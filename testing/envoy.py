@@ -75,10 +75,10 @@ class EnvoyProcess:
             return False
 
     def _listeners(self) -> dict[str, str]:
-        told = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False).json()
+        status = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False).json()
         sockets = {
             each["name"]: each["local_address"]["socket_address"]
-            for each in told["listener_statuses"]
+            for each in status["listener_statuses"]
             if "socket_address" in each["local_address"]
         }
         return {name: f"{at['address']}:{at['port_value']}" for name, at in sockets.items()}

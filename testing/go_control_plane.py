@@ -20,7 +20,7 @@ BINARY = REPOSITORY / "build" / "control-plane"
 
 
 class Asked(NamedTuple):
-    """A request that it has got."""
+    """A request that it has received."""
 
     stream: int
     node: str
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 
 class Tls(NamedTuple):
-    """The files that it is served with."""
+    """The files of its TLS."""
 
     certificate: str
     key: str
@@ -39,9 +39,9 @@ class Tls(NamedTuple):
 
 
 class GoControlPlane:
-    """One that listens on 127.0.0.1:`port`, and after `stop` there again.
+    """A control plane on 127.0.0.1:`port`. After `stop`, `start` uses the same port.
 
-    Skips the test where it could not be built.
+    Skips the test if it could not be built.
     """
 
     def __init__(self, tls: Tls | None = None, node: str = "envoy-ratelimit") -> None:
@@ -57,7 +57,7 @@ class GoControlPlane:
         self._reader: threading.Thread | None = None
         self.port = 0
         self.asked: list[Asked] = []
-        """Every request of this process and those before it."""
+        """All requests, of this process and the previous ones."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -74,7 +74,7 @@ class GoControlPlane:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start one, without a snapshot."""
+        """Start a process without a snapshot."""
         self._process = subprocess.Popen(
             [str(BINARY), "-listen", self.address, *self._arguments],
             stdin=subprocess.PIPE,
@@ -87,7 +87,7 @@ class GoControlPlane:
         self._reader.start()
 
     def kill(self) -> None:
-        """End it at once; nothing where it does not run."""
+        """Kill it, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -96,7 +96,7 @@ class GoControlPlane:
         self._close(process)
 
     def leave(self) -> int:
-        """Have it end as a rolling update does: it waits for every call. Returns its exit code."""
+        """Stop it as in a rolling update: it waits for every call. Return its exit code."""
         process, self._process = self._process, None
         assert process is not None and process.stdin is not None
         process.stdin.write('{"stop": true}\n')
@@ -114,16 +114,16 @@ class GoControlPlane:
         process.stdout.close()
 
     def send(self, *configs: RateLimitConfig, version: str) -> None:
-        """Have a snapshot with these resources."""
+        """Set a snapshot with these resources."""
         resources = [base64.b64encode(each.SerializeToString()).decode() for each in configs]
-        self._tell({"version": version, "resources": resources})
+        self._send({"version": version, "resources": resources})
 
     def send_nothing(self) -> None:
-        """Have a snapshot without the type."""
-        self._tell({"absent": True})
+        """Set a snapshot without the type."""
+        self._send({"absent": True})
 
     def wait_for(self, version: str, *, error: bool = False) -> Asked:
-        """The first request that accepts this version, or rejects while it has it."""
+        """Return the first request that accepts this version, or rejects another one while it has this one."""
         return wait_for(
             f"{version} {'rejected' if error else 'accepted'}",
             lambda: [
@@ -133,7 +133,7 @@ class GoControlPlane:
             ],
         )[0]
 
-    def _tell(self, command: object) -> None:
+    def _send(self, command: object) -> None:
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()

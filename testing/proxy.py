@@ -12,9 +12,9 @@ class Proxy:
     connections.
 
     `cut_replies_after` bytes of a reply it cuts the connection, and does so to `cuts` connections;
-    `cut_requests_after` likewise on the way there. `delay` seconds pass before bytes go on in either
-    direction. As a firewall does, it forgets a connection that was idle for `forgets_after` seconds: it drops
-    what comes by it, and tells neither end.
+    `cut_requests_after` does the same for requests. `delay` seconds pass before bytes are forwarded in either
+    direction. Like a firewall, it forgets a connection that was idle for `forgets_after` seconds: it silently
+    drops all further data.
     """
 
     def __init__(self, target: int) -> None:

@@ -1,4 +1,4 @@
-"""A mock LLM provider: OpenAI-style chat completions whose cost the request chooses."""
+"""A mock LLM provider: OpenAI-style chat completions whose cost the request can set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DEFAULT_TOKENS = 40
 class MockLlm:
     """A provider on its own port (`port`), served by a thread.
 
-    `cost` says, by the body of a request, what the reply costs in total (default: always 40); a header
-    `x-mock-tokens` says it for that request, and `x-mock-prompt-tokens` how much of it is the prompt (default
-    a quarter). `x-mock-together: N` holds the reply back until N such requests have arrived, so that all of
-    them have been checked before any is charged. A body with `"stream": true` is answered with server-sent
-    events; where its `stream_options` ask to `include_usage`, the last one before `[DONE]` has it.
+    `cost` returns the total cost of the reply to a body (default: always 40). A header `x-mock-tokens` sets
+    it for one request, and `x-mock-prompt-tokens` the part of the prompt (default: a quarter).
+    `x-mock-together: N` holds the reply back until N such requests have arrived, so that all of them have
+    been checked before any is charged. A body with `"stream": true` is answered with server-sent events; if
+    its `stream_options` have `include_usage`, the last one before `[DONE]` has the usage.
     """
 
     METHODS: Sequence[str] = ("POST",)
@@ -51,8 +51,8 @@ class MockLlm:
             barrier = self._together.setdefault(together, asyncio.Barrier(together))
             await asyncio.wait_for(barrier.wait(), PATIENCE)
         if body.get("stream"):
-            told = body.get("stream_options", {}).get("include_usage", False)
-            return StreamingResponse(_events(usage if told else None), media_type="text/event-stream")
+            with_usage = body.get("stream_options", {}).get("include_usage", False)
+            return StreamingResponse(_events(usage if with_usage else None), media_type="text/event-stream")
         choice = {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
         return JSONResponse({"object": "chat.completion", "choices": [choice], "usage": usage})
 

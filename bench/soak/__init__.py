@@ -1,1 +1,3 @@
-"""Hours behind a real Envoy, with faults: are the books exact, is the memory flat, is every error explained?"""
+"""A long run behind a real Envoy with faults: charges must equal counters, memory must not grow, and every
+error must have a cause.
+"""

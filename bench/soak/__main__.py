@@ -27,7 +27,7 @@ from .play import Play, Soaked
 
 
 async def soak(seconds: float, rate: float, transport: str, scratch: Path) -> Soaked:
-    """Soak for so many seconds, with so many requests a second."""
+    """Soak for `seconds`, with `rate` requests a second."""
     provider = Provider()
     await provider.start()
     try:

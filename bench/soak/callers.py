@@ -1,5 +1,5 @@
-"""Callers of a gateway: completions as JSON and as streams, streams that are hung up on, and the books of
-what they cost.
+"""Callers of a gateway: completions as JSON and as streams, some of which they abort, and a record of the
+cost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .http1 import Client
 
 JSON, STREAM, ABORTED = "JSON", "stream", "aborted stream"
 ABORTED_COST = 1_000
-"""What deploy/envoy/envoy.yaml charges for a stream whose caller hangs up before its usage has come."""
+"""The charge of deploy/envoy/envoy.yaml for a stream whose caller hangs up before its usage."""
 
 TEAMS, SMALL_TEAMS = 2_000, 5
 PATH = "/v1/chat/completions"
@@ -27,11 +27,11 @@ _WORKERS = 200
 _SMALL_SHARE = 0.05
 _KINDS, _WEIGHTS = (JSON, STREAM, ABORTED), (50, 40, 10)
 _LATE = 1.0
-"""Seconds behind its schedule after which the load is not made up for."""
+"""If the load is more seconds than this behind its schedule, it does not catch up."""
 
 
 class Failure(NamedTuple):
-    """A request that was not served, and the time (of `time.time`) from its beginning to its end."""
+    """A request that was not served, with its begin and end (`time.time`)."""
 
     began: float
     ended: float
@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 
 @dataclass
 class Books:
-    """What the callers know."""
+    """The record of the callers."""
 
     served: Counter[str] = field(default_factory=Counter)
     """By kind."""
@@ -51,7 +51,7 @@ class Books:
 
     @property
     def requests(self) -> int:
-        """All of them, whatever became of them."""
+        """The number of all requests, served or not."""
         return self.served.total() + self.refused + len(self.failures)
 
 
@@ -67,14 +67,14 @@ class Callers:
         self._client = Client(address)
 
     async def run(self) -> None:
-        """Call until the end; every request that was begun is waited for."""
+        """Send requests until the end, and wait for all answers."""
         async with asyncio.TaskGroup() as group:
             for _ in range(_WORKERS):
                 group.create_task(self._work())
         self._client.close()
 
     def end(self) -> None:
-        """Begin no more requests."""
+        """Send no more requests."""
         self._ended = True
 
     async def _work(self) -> None:
@@ -105,7 +105,9 @@ class Callers:
             self.books.failures.append(Failure(began, time.time(), f"{kind}: status {status}"))
 
     async def _complete(self, kind: str, team: str, cost: int) -> int:
-        """The status of a completion, which is read to its end, or hung up on after the first event."""
+        """Return the status of a completion, after reading it to its end or aborting it after the first
+        event.
+        """
         headers = {"x-team-id": team, "x-mock-tokens": str(cost), "content-type": "application/json"}
         if kind == ABORTED:
             headers["x-mock-endless"] = "yes"

@@ -1,5 +1,5 @@
-"""HTTP/1.1 as a soak needs it, in a tenth of the CPU of a whole client and server: both ends are ours, Envoy
-is between them.
+"""A minimal HTTP/1.1 client and server for the soak, with Envoy between them, in a tenth of the CPU of
+complete ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Client:
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, headers: Mapping[str, str], body: bytes, *, hang_up: bool = False) -> int:
-        """The status of the answer, which is read to its end; `hang_up` on a 200 after its first bytes.
+        """Return the status of the answer, after reading it to its end; with `hang_up`, abort a 200 after its
+        first bytes.
 
         Raises OSError, EOFError, TimeoutError, or ValueError where the answer is none.
         """
@@ -60,8 +61,7 @@ class Client:
 
 
 class Provider:
-    """Answers chat completions that cost what `x-mock-tokens` says, as JSON or, where the body asks for it,
-    as a stream.
+    """Answers chat completions that cost `x-mock-tokens`, as JSON or, if the body requests it, as a stream.
 
     With `x-mock-endless` the stream stops after its first event, until the caller hangs up.
     """

@@ -1,4 +1,4 @@
-"""What a soak is made of: a Redis that keeps what it has acknowledged, two replicas with TLS, the Envoy of
+"""The parts of a soak: a Redis that loses no acknowledged write, two replicas with TLS, and the Envoy of
 deploy/envoy.
 """
 
@@ -28,12 +28,12 @@ CONNECTION_AGE = 30
 """Seconds: so a soak of an hour has some 120 generations of connections."""
 _DRAIN = "10s"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
-"""A Redis that loses nothing of what it has acknowledged, so that the books can be exact."""
+"""A Redis that loses no acknowledged write, so that charges can be compared exactly."""
 _HUGE = 10**12
 
 
 def rules(version: int) -> str:
-    """The rules of the callers; with each version another limit of a team that nobody is in."""
+    """Return the rules; each version has another limit for an unused team."""
     small = "".join(
         f"""
   - key: team
@@ -66,8 +66,8 @@ BROKEN = (
 
 
 class Secrets:
-    """Certificates of the service and of the gateway, in a directory; `renew` issues that of the service
-    anew.
+    """Certificates of the service and of the gateway, in a directory; `renew` issues a new one for the
+    service.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -79,7 +79,7 @@ class Secrets:
         self.renew()
 
     def renew(self) -> None:
-        """Issue the certificate of the service anew."""
+        """Issue a new certificate for the service."""
         self.pair = self._authority.issue(SERVICE_NAME).write(self._directory, "service")
 
     def transport_socket(self) -> Any:
@@ -90,7 +90,9 @@ class Secrets:
 
 
 def gateway(ports: list[int], llm: int, transport_socket: object) -> str:
-    """The Envoy of deploy/envoy, with these replicas, and nothing that fails because a machine is slow."""
+    """Return the configuration of deploy/envoy with these replicas, and with longer timeouts for slow
+    machines.
+    """
     text: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "envoy" / "envoy.yaml").read_text())
     resources = text["static_resources"]
     (listener,) = resources["listeners"]
@@ -115,7 +117,7 @@ def gateway(ports: list[int], llm: int, transport_socket: object) -> str:
 
 @dataclass
 class Sample:
-    """A look at a process: seconds since the soak began, bytes in use, and open descriptors."""
+    """A sample of a process: seconds since the beginning of the soak, bytes in use, and open descriptors."""
 
     at: float
     resident: int
@@ -124,7 +126,7 @@ class Sample:
 
 @dataclass
 class Replica:
-    """A process of the service, from its start to its end."""
+    """One process of the service, with its samples."""
 
     name: str
     service: Service
@@ -160,7 +162,7 @@ METRICS = (
 
 
 class Replicas:
-    """Places at fixed ports; the process of each may be replaced by another one."""
+    """Replicas at fixed ports; the process of each can be replaced."""
 
     def __init__(
         self, count: int, redis: RedisServer, mount: ConfigMapMount, secrets: Secrets, more: Mapping[str, str]
@@ -192,32 +194,32 @@ class Replicas:
         return replica
 
     def replace(self, place: int) -> None:
-        """End the process at a place, and start another one there."""
+        """Stop the process at a port, and start another one there."""
         self.running[place].stop()
         self.running[place] = self._start(place)
 
     def look(self, at: float) -> None:
-        """Take a sample of each."""
+        """Take a sample of each replica."""
         for replica in self.running:
             replica.look(at)
 
     def sum(self, metric: str) -> float:
-        """Of those that run."""
+        """Return the sum of a metric over all running replicas."""
         return sum(replica.service.metric(metric) for replica in self.running)
 
     def transport(self) -> str:
-        """What speaks gRPC, as they said."""
+        """The gRPC transport, according to the log."""
         (said,) = {replica.service.events("serving")[0]["transport"] for replica in self.all}
         return str(said)
 
     def close(self) -> None:
-        """End them all, whatever they do."""
+        """Stop all of them."""
         for replica in self.running:
             replica.service.kill()
 
 
 def in_redis(redis: RedisServer) -> Counter[str]:
-    """What is counted of the year, by team."""
+    """Return the counters of the year, by team."""
     held = Counter[str]()
     keys = redis.cli("--scan", "--pattern", "{team-budgets|team=*}:year:*").split()
     for key in keys:
@@ -227,7 +229,7 @@ def in_redis(redis: RedisServer) -> Counter[str]:
 
 
 def envoy_stats(admin: str) -> dict[str, int]:
-    """Envoy's counters, by their names."""
+    """Return Envoy's counters, by name."""
     text = httpx.get(f"http://{admin}/stats", params={"filter": "^cluster\\."}, trust_env=False).text
     found = {}
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""One soak: what is done to the parts, and when."""
+"""One soak: the schedule of changes and faults."""
 
 from __future__ import annotations
 
@@ -23,35 +23,34 @@ from .callers import Books, Callers
 from .parts import BROKEN, DURABLE, Replica, Replicas, Secrets, envoy_stats, gateway, in_redis, rules
 
 ROLLING_AT, STOPPED_AT, KILLED_AT = 0.1, 0.4, 0.7
-"""When the replicas are replaced, Redis is stopped, and Redis is killed: shares of the whole time."""
+"""When the replicas are replaced, Redis is stopped, and Redis is killed, as shares of the whole time."""
 AWAY = 3.0
-"""Seconds that Redis is away, each time."""
+"""Seconds of each outage of Redis."""
 RELOAD_EVERY, BROKEN_EVERY, RENEW_EVERY = 15.0, 8, 10
-"""Seconds between two reloads; one in so many is of a broken file; before one in so many the certificate is
-renewed."""
+"""Seconds between two reloads; every how many of them the file is broken, and the certificate is renewed."""
 _LOOK_EVERY = 5.0
 _AFTERWARDS = 2.0
-"""Seconds after a fault in which an error is still its."""
+"""Seconds after a fault in which an error is attributed to it."""
 _PATIENCE = 60.0
 _QUIET = ("debug", "info")
 _OF_BROKEN_RULES = ("configuration refused", "the configuration was not loaded")
-"""Lines of the log that a broken file explains, whenever they come."""
+"""Log lines that a broken file may cause at any time."""
 
 
 @dataclass
 class Fault:
-    """What was done, and from when to when (`time.time`) an error is explained by it."""
+    """A fault, and the time (`time.time`) in which errors are attributed to it."""
 
     name: str
     began: float
     ended: float
     charge_errors: int = 0
-    """Of Envoy's calls, meanwhile."""
+    """Failed calls of Envoy meanwhile."""
 
 
 @dataclass
 class Soaked:
-    """What a soak came to."""
+    """The result of a soak."""
 
     transport: str
     seconds: float = 0.0
@@ -69,7 +68,7 @@ class Soaked:
     """Warnings and errors in the logs that no fault explains."""
 
     def explains(self, began: float, ended: float) -> Fault | None:
-        """The fault that something in this time is due to."""
+        """Return the fault to which an error in this time is attributed."""
         return next((fault for fault in self.faults if began <= fault.ended and ended >= fault.began), None)
 
 
@@ -95,7 +94,7 @@ class Play:
             self._stack = self._stack.pop_all()
 
     async def run(self) -> Soaked:
-        """Play it to its end."""
+        """Run the soak to its end."""
         with self._stack:
             await asyncio.to_thread(self._wait_until_healthy)
             self._began = time.time()
@@ -110,7 +109,7 @@ class Play:
         ending = (looking, reloading)
 
         async def until(share: float) -> None:
-            """Wait for this share of the time, or raise at once what has ended one of the tasks."""
+            """Wait for this share of the time, or raise the exception that has ended one of the tasks."""
             left = max(0.0, self._began + share * self._seconds - time.time())
             ended, _ = await asyncio.wait(
                 (calling, *ending), timeout=left, return_when=asyncio.FIRST_COMPLETED
@@ -144,9 +143,7 @@ class Play:
         self._replicas.look(time.time() - self._began)
 
     def _reload(self) -> None:
-        """A ConfigMap has changed; now and then it is broken, and now and then the certificate is another
-        one.
-        """
+        """Change the ConfigMap; sometimes break it, and sometimes renew the certificate."""
         soaked = self.soaked
         turn = soaked.reloads + soaked.broken + 1
         if turn % RENEW_EVERY == 0:
@@ -160,7 +157,7 @@ class Play:
             self._mount.update({"config.yaml": rules(turn)})
 
     def _roll(self) -> None:
-        """Replace one replica after the other."""
+        """Replace one replica after another."""
         for place in range(len(self._replicas.ports)):
             _say(f"replica {place} is replaced")
             self._replicas.replace(place)
@@ -184,7 +181,7 @@ class Play:
         self.soaked.faults.append(Fault(name, began, time.time(), self._errors() - errors))
 
     def _errors(self) -> int:
-        """Calls of the service that Envoy has got an error for: checks and charges."""
+        """Return the number of checks and charges that failed in Envoy."""
         return envoy_stats(self._envoy.admin).get("cluster.llm.ratelimit.error", 0)
 
     def _wait_until_settled(self) -> None:
@@ -193,7 +190,7 @@ class Play:
             wait_for(f"{metric} is 0", lambda metric=metric: replicas.sum(metric) == 0, patience=_PATIENCE)  # type: ignore[misc]
 
     def _wait_until_healthy(self) -> None:
-        """Until Envoy takes all replicas for healthy."""
+        """Wait until all replicas are healthy in Envoy."""
         wanted = {f"ratelimit::127.0.0.1:{port}::health_flags::healthy" for port in self._replicas.ports}
 
         def healthy() -> bool:
@@ -232,5 +229,5 @@ class Play:
 
 
 def _say(what: str) -> None:
-    """Tell whoever waits for the end how far it is."""
+    """Print the progress."""
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {what}\n")

@@ -1,4 +1,4 @@
-"""What a soak came to, as a table and as a verdict."""
+"""The result of a soak, as a table and as a verdict."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .play import Soaked
 
 BEGIN, END = "<!-- measured by `make soak` -->\n", "<!-- end -->"
 WARM_UP = 300.0
-"""Seconds after which the caches of a replica are filled; of a short soak, a third of its time."""
+"""Seconds in which the caches of a replica fill; in a short soak, a third of its time."""
 _GROWTH, _MORE_DESCRIPTORS = 0.05, 8
-"""How much more memory, and how many more descriptors, a flat replica may have at its end than after its
-warm-up."""
+"""The allowed growth of a replica after its warm-up: the share of its memory, and the number of descriptors.
+"""
 _MIB = 2**20
 
 
 def books(soaked: Soaked) -> tuple[int, int]:
-    """Tokens that were lost, and tokens that were counted twice."""
+    """Return the tokens that were lost, and those that were counted twice."""
     charged, held = soaked.books.charged, soaked.held
     return (charged - held).total(), (held - charged).total()
 
 
 def unexplained(soaked: Soaked) -> list[str]:
-    """Requests that failed, and charges that Envoy got an error for, which no fault explains."""
+    """Return failed requests, and failed charges of Envoy, that no fault explains."""
     found = [
         f"{failure.why}, at {datetime.fromtimestamp(failure.ended, UTC):%H:%M:%S}"
         for failure in soaked.books.failures
@@ -37,7 +37,7 @@ def unexplained(soaked: Soaked) -> list[str]:
 
 
 def memory(replica: Replica, seconds: float) -> tuple[float, float, float]:
-    """MiB after the warm-up, at the end, and at most; each of the first two is the median of a tenth of the
+    """Return the MiB after the warm-up, at the end, and at most; the first two are medians of a tenth of the
     samples.
     """
     first = replica.samples[0].at
@@ -52,13 +52,13 @@ def memory(replica: Replica, seconds: float) -> tuple[float, float, float]:
 
 
 def lasting(soaked: Soaked) -> list[Replica]:
-    """The replicas that served until the end."""
+    """Return the replicas that served until the end."""
     end = max(replica.samples[-1].at for replica in soaked.replicas if replica.samples)
     return [replica for replica in soaked.replicas if replica.samples and replica.samples[-1].at >= end]
 
 
 def problems(soaked: Soaked) -> list[str]:
-    """Everything that is not as it should be; an empty list is a soak that went well."""
+    """Return everything that is wrong; an empty list means success."""
     found = []
     lost, doubled = books(soaked)
     if lost or doubled:
@@ -80,11 +80,11 @@ def problems(soaked: Soaked) -> list[str]:
 
 
 def table(soaked: Soaked) -> str:
-    """The soak as a Markdown table."""
-    told, envoy = soaked.books, soaked.envoy
+    """Return the soak as a Markdown table."""
+    record, envoy = soaked.books, soaked.envoy
     lost, doubled = books(soaked)
     by_fault = Counter[str]()
-    for failure in told.failures:
+    for failure in record.failures:
         if (fault := soaked.explains(failure.began, failure.ended)) is not None:
             by_fault[fault.name] += 1
     away = [fault for fault in soaked.faults if fault.name.startswith("Redis")]
@@ -95,10 +95,10 @@ def table(soaked: Soaked) -> str:
     refused_loads = counted["ratelimit_service_config_load_error"]
     rows = [
         ("run", f"{datetime.now(UTC):%Y-%m-%d}, {soaked.seconds / 60:.0f} minutes, {soaked.transport}"),
-        ("requests", f"{told.requests:,}, {told.requests / soaked.seconds:.0f} a second, two calls each"),
-        *((f"served: {kind}", f"{told.served[kind]:,}") for kind in (JSON, STREAM, ABORTED)),
-        ("refused by a budget (429)", f"{told.refused:,}"),
-        ("tokens charged, in buckets", f"{told.charged.total():,}, {len(told.charged):,}"),
+        ("requests", f"{record.requests:,}, {record.requests / soaked.seconds:.0f} a second, two calls each"),
+        *((f"served: {kind}", f"{record.served[kind]:,}") for kind in (JSON, STREAM, ABORTED)),
+        ("refused by a budget (429)", f"{record.refused:,}"),
+        ("tokens charged, in buckets", f"{record.charged.total():,}, {len(record.charged):,}"),
         ("tokens lost, counted twice", f"{lost}, {doubled}"),
         *(
             (
@@ -137,7 +137,7 @@ def _memory(replica: Replica, seconds: float) -> str:
 
 
 def written_into(page: str, soaked: Soaked) -> str:
-    """The page with this soak's table in its place. Raises ValueError where the page has none."""
+    """Return the page with the table of this soak. Raises ValueError if the page has no place for it."""
     before, begin, rest = page.partition(BEGIN)
     if not begin:
         raise ValueError("the page has no place for the table of a soak")
