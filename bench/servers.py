@@ -26,7 +26,11 @@ from .machine import LOAD_CORE, SERVER_CORE, pin
 from .messages import write_rules
 
 ROOT = Path(__file__).parents[1]
+COMPILED = ROOT / "build" / "compiled"
+"""The package as wheels and the image have it (`make bench` builds it)."""
 ENVOY = Path(__file__).with_name("envoy.yaml")
+COMMAND = (sys.executable, "-P", "-m", "ratelimit_service", "serve")
+"""-P: the working directory is not searched, so that PYTHONPATH says what is measured."""
 SCRIPT_CALLS = ("evalsha", "evalsha_ro", "eval", "eval_ro", "fcall", "fcall_ro")
 """The commands that are round trips. The statistics of Redis also count commands within scripts."""
 
@@ -101,6 +105,11 @@ def nothing(transport: str) -> Iterator[Server]:
             process.send_signal(signal.SIGTERM)
 
 
+def as_installed() -> dict[str, str]:
+    """Return the environment of a process that imports the package as it is installed, if that was built."""
+    return {"PYTHONPATH": f"{COMPILED}:{ROOT}"} if COMPILED.exists() else {"PYTHONPATH": str(ROOT)}
+
+
 @contextmanager
 def served(
     transport: str,
@@ -133,7 +142,7 @@ def served(
             settings |= {"REDIS_TYPE": "CLUSTER", "REDIS_URL": cluster.url}
         for server in servers:
             pin(server.pid, SERVER_CORE)
-        service = stack.enter_context(Service(settings))
+        service = stack.enter_context(Service(settings | as_installed(), command=COMMAND))
         pin(service.pid, SERVER_CORE)
         wait_for("the store is reached", lambda: service.health()[0] == httpx.codes.OK, patience=60)
         yield Server(f"{transport}, {store}", port_of(service.grpc), [service.pid], servers, service=service)

@@ -42,7 +42,7 @@ from ratelimit_service.transports.codec import Codec, Decode, make_encode
 from .machine import SERVER_CORE, pin
 from .messages import DOMAIN, LIMIT, TEAMS, requests, rules
 from .nothing import DECISION
-from .servers import ROOT
+from .servers import ROOT, as_installed
 
 STAGES = ("decode", "match and plan", "store", "decide", "observe", "encode")
 OF_NOTHING = "encode of nothing"
@@ -234,8 +234,9 @@ async def main() -> None:
 def measure_apart(seconds: float, *what: str) -> dict[str, float]:
     """Run this in a separate process; `what` is "amended" for the cost of amendments."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.stages", str(seconds), *what],
+        [sys.executable, "-P", "-m", "bench.stages", str(seconds), *what],
         cwd=ROOT,
+        env=os.environ | as_installed(),
         capture_output=True,
         text=True,
         check=True,

@@ -46,7 +46,7 @@ from .runtime import garbage
 from .runtime.health import Health
 from .runtime.tasks import Background
 from .runtime.threads import StuckError, Thread
-from .service import RateLimitService
+from .service import FORM, RateLimitService
 from .settings.table import Settings
 from .sources import files
 from .steering import make_views
@@ -238,6 +238,7 @@ class App:
             "grpc": self.grpc.address,
             **({"grpc_plaintext": self.grpc.plaintext} if self.grpc.plaintext else {}),
             "transport": self.grpc.TRANSPORT,
+            "decisions": FORM,
             **self.http.addresses,
             "store": self._settings.backend_type,
         }
@@ -272,9 +273,7 @@ class App:
         await self.background.stop()
         await self.views.close()
         await self.grpc.stop(self._settings.shutdown_grace)
-        if (
-            self._member is not None and self.http.are_open
-        ):  # health and metrics, while others finish their calls
+        if self._member is not None and self.http.are_open:  # health and metrics, until others have finished
             await self._member.alone(self._settings.shutdown_grace)
         await self.http.stop(self._settings.shutdown_grace)
         await self.store.close()

@@ -27,6 +27,9 @@ from .deadlines import Deadlines, Patience
 from .ports import Clock, CounterStore, Observer, Outcome
 from .runtime.exceptions import report
 
+FORM = "interpreted" if __file__.endswith(".py") else "compiled"
+"""The form of this module, and so of the others in HOT in setup.py."""
+
 Answer = Decision | RateLimitServiceError
 
 

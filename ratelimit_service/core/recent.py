@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Generic, TypeVar, TypeVarTuple
+from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-Arguments = TypeVarTuple("Arguments")
 
 MIB = 2**20
 
@@ -73,27 +71,3 @@ class Recent(Generic[Key, Value]):
             evicted.popitem()
             if evicted:
                 evicted.popitem()
-
-
-def remembered(
-    most: int, weigh: Callable[[tuple[*Arguments], Value], int]
-) -> Callable[[Callable[[*Arguments], Value]], Callable[[*Arguments], Value]]:
-    """Cache a function like functools.lru_cache, bounded in bytes.
-
-    `weigh` returns the bytes of the arguments and the result.
-    """
-
-    def decorate(function: Callable[[*Arguments], Value]) -> Callable[[*Arguments], Value]:
-        results: Recent[tuple[*Arguments], Value] = Recent(most, weigh)
-
-        @wraps(function)
-        def cached(*arguments: *Arguments) -> Value:
-            value = results.get(arguments)
-            if value is None:
-                value = function(*arguments)
-                results.put(arguments, value)
-            return value
-
-        return cached
-
-    return decorate

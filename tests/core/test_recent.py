@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratelimit_service.core.recent import Recent, remembered
+from ratelimit_service.core.recent import Recent
 
 
 def sized(most: int) -> Recent[object, int]:
@@ -89,22 +89,3 @@ def test_every_value_is_listed_once() -> None:
         recent.put(number, 3)
     assert len(recent) == len(list(recent.values()))
     assert [*range(len(recent))] == [*range(len(recent._now) + len(recent._before) + len(recent._evicted))]
-
-
-def test_a_function_is_called_once_for_the_same_arguments_and_keeps_no_heavy_result() -> None:
-    """Its results are weighed together with its arguments."""
-    calls: list[str] = []
-
-    def weigh(arguments: tuple[str], result: str) -> int:
-        return len(arguments[0]) + len(result)
-
-    @remembered(800, weigh)
-    def doubled(text: str) -> str:
-        calls.append(text)
-        return text * 2
-
-    short, long = "a" * 10, "b" * 1_000
-    assert [short * 2, short * 2, long * 2, long * 2] == [
-        doubled(text) for text in (short, short, long, long)
-    ]
-    assert [short, long, long] == calls

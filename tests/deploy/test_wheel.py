@@ -137,13 +137,50 @@ def test_installed_alone_it_serves_by_the_native_transport(served: Service, inst
     with calling(served.grpc) as caller:
         caller.ask("d", "team", "dba", hits=4)
         assert 6 == caller.ask("d", "team", "dba").statuses[0].limit_remaining
-    assert "native" == served.events("serving")[0]["transport"]
+    (serving,) = served.events("serving")
+    assert ("native", "compiled") == (serving["transport"], serving["decisions"])
     assert [] == [event for event in served.everything() if "grpcio" in str(event)]
     mapped = set(re.findall(r"/\S+", Path(f"/proc/{served.pid}/maps").read_text()))
     assert [] == [path for path in mapped if "libnghttp2" in path]
     for name in ("_http2", "_wire"):
         (module,) = (path for path in mapped if name in path)
         assert module.startswith(str(installed.parents[1]))
+
+
+def test_the_compiled_modules_do_what_their_sources_do(installed: Path, tmp_path: Path) -> None:
+    """The tests of the core and of the recorded answers, with the wheel's package: in this tree, they run the sources."""
+    for name in ("tests", "testing", "config", "docs", "pyproject.toml"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    which = "from ratelimit_service.core import planner; print(planner.__file__)"
+    found = subprocess.run(
+        [installed, "-P", "-c", which], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert re.search(r"planner\..*\.so$", found.stdout.strip())
+    assert found.stdout.startswith(str(installed.parents[1]))
+    suites = (
+        "core/test_planning.py",
+        "core/test_decision.py",
+        "core/matching",
+        "test_service.py",
+        "vectors/test_answers.py",
+    )
+    ran = subprocess.run(
+        [
+            installed,
+            "-P",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *(f"tests/{suite}" for suite in suites),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert 0 == ran.returncode, ran.stdout[-4_000:]
 
 
 def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
