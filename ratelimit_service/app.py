@@ -46,13 +46,12 @@ from .runtime import garbage
 from .runtime.health import Health
 from .runtime.tasks import Background
 from .runtime.threads import StuckError, Thread
+from .seeing.refusals import Refusals
 from .service import FORM, RateLimitService
 from .settings.table import Settings
 from .sources import files
 from .steering import make_views
 from .stores.layers.layer import without_early_answers
-from .stores.memory import MemoryStore
-from .stores.snapshot import KeptMemoryStore
 from .workers.member import Addresses, Alone, Member, Opening, Siblings
 from .workers.metrics import SharedMetrics
 
@@ -104,23 +103,14 @@ class App:
             self.metrics.watch(
                 "ratelimit_service_redis_clock_offset_seconds", partial(getattr, self.watch, "clock_offset")
             )
-        if isinstance(self.store, MemoryStore):
-            self.metrics.watch(
-                "ratelimit_service_memory_store_refused", partial(getattr, self.store, "refused")
-            )
-            self.metrics.watch("ratelimit_service_memory_store_bytes", partial(getattr, self.store, "bytes"))
-        if isinstance(self.store, KeptMemoryStore):
-            self.metrics.watch(
-                "ratelimit_service_memory_snapshot_failures", partial(getattr, self.store, "failures")
-            )
         if log_writer is not None:
             self.metrics.watch("ratelimit_service_log_dropped", lambda: log_writer.dropped)
         self._decision_log = decision_log(settings.decision_log, settings.decision_log_sample)
         patient = without_early_answers(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
-        observers = Observers(
-            self.metrics, Thresholds(patient, self.metrics.crossed), tracker, self._decision_log
-        )
+        refusals = Refusals()
+        thresholds = Thresholds(patient, self.metrics.crossed)
+        observers = Observers(self.metrics, thresholds, tracker, self._decision_log, refusals.note)
         policy = policy_of(settings)
         amendments = Amendments()
         self.service = RateLimitService(
@@ -156,7 +146,16 @@ class App:
             budget_domains=frozenset(settings.budget_domains),
             sources=sources_of(settings),
         )
-        self.views = make_views(settings, patient, amendments, self.amended, self.rulebook, self._unobserved)
+        self.views = make_views(
+            settings,
+            patient,
+            amendments,
+            self.amended,
+            self.rulebook,
+            self._unobserved,
+            refusals,
+            self.siblings,
+        )
         self._control_planes = self._make_control_planes()
         shares = shares_of(settings)
         self.grpc = make_grpc_server(
@@ -213,7 +212,6 @@ class App:
         if self._member is not None:
             await self._member.connect(self.health, self._take, self._lead_from_now_on, self._orphaned)
         self.background.keep("amendments", self.amended.run)
-        self.background.keep("replicas", self.views.registry.run)
         watcher = await self._start_rules()
         await self.amended.first_try()
         if self._decision_log is not None:
@@ -250,6 +248,7 @@ class App:
     async def _lead(self, addresses: Addresses) -> None:
         """Open the HTTP ports, and begin what one process does for all workers. Raises StartError."""
         await self.http.start(addresses)
+        self.background.keep("replicas", self.views.registry.run)
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)

@@ -6,6 +6,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,14 +61,12 @@ def make_store(
     the layers above them. `background` runs their background tasks.
     """
     if settings.backend_type == "memory":
-        if not settings.memory_snapshot_path:
-            return MemoryStore(time.monotonic, settings.memory_store_size_in_bytes)
-        return KeptMemoryStore(
-            time.monotonic,
-            Path(settings.memory_snapshot_path),
-            settings.memory_snapshot_interval,
-            settings.memory_store_size_in_bytes,
-        )
+        memory = _memory_store(settings)
+        show("ratelimit_service_memory_store_refused", lambda: memory.refused)
+        show("ratelimit_service_memory_store_bytes", lambda: memory.bytes)
+        if isinstance(memory, KeptMemoryStore):
+            show("ratelimit_service_memory_snapshot_failures", partial(getattr, memory, "failures"))
+        return memory
     # redis-py takes long to import, and the memory store does not need it.
     from .stores.layers.seconds import SecondsApart
     from .stores.layers.settling import SettlingStore
@@ -94,6 +93,17 @@ def make_store(
     cache = LocalCache(store, settings.local_cache_size_in_bytes, time.monotonic)
     show("ratelimit_service_local_cache_refusals", lambda: cache.answered)
     return cache
+
+
+def _memory_store(settings: Settings) -> MemoryStore:
+    if not settings.memory_snapshot_path:
+        return MemoryStore(time.monotonic, settings.memory_store_size_in_bytes)
+    return KeptMemoryStore(
+        time.monotonic,
+        Path(settings.memory_snapshot_path),
+        settings.memory_snapshot_interval,
+        settings.memory_store_size_in_bytes,
+    )
 
 
 def redis_store(

@@ -20,10 +20,12 @@ from .http.messages import Handler
 from .loading.rulebook import Rulebook
 from .ports import CounterStore, Standing
 from .seeing.listing import Lister
+from .seeing.refusals import Refusals
 from .seeing.replicas import Registry
 from .seeing.views import Views
 from .service import RateLimitService
 from .settings.table import Settings
+from .workers.member import Siblings
 
 if TYPE_CHECKING:
     from .app import App
@@ -36,6 +38,8 @@ def make_views(
     follower: Follower,
     rulebook: Rulebook,
     service: RateLimitService,
+    refusals: Refusals,
+    siblings: Siblings,
 ) -> Views:
     """Return the views of a service that counts in `store`. `service` decides, and observes nothing."""
 
@@ -49,7 +53,7 @@ def make_views(
 
     lister = Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio)
     registry = Registry(store.replicas, standing)
-    return Views(store, amendments, lister, registry, rulebook, service.foresee)
+    return Views(store, amendments, lister, registry, rulebook, service.foresee, refusals, siblings)
 
 
 def make_tokens(settings: Settings) -> Tokens:

@@ -121,7 +121,7 @@ class Api:
             "partial": found.partial,
             "partial_reason": found.partial_reason or None,
             "scanned": found.scanned,
-            "total": None,
+            "total": found.total,
             "domains": list(islice(tree.domains if tree else (), MOST_DOMAINS)),
         }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from ..core.errors import CounterRefused, RateLimitServiceError
 from ..core.model import (
+    OK,
     TALLY_OVER,
     TALLY_RULE,
     TALLY_USES,
@@ -38,7 +39,9 @@ class Observers:
         thresholds: Thresholds,
         tracker: Tracker,
         decision_log: DecisionLog | None = None,
+        refused: Callable[[Plan, Decision], None] = lambda plan, decision: None,
     ) -> None:
+        self._refused = refused
         self._metrics = metrics
         self._thresholds = thresholds
         self._tracker = tracker
@@ -55,6 +58,8 @@ class Observers:
         """See ports.Observer."""
         if self._metrics.count(plan, decision):
             self._observe_buckets(plan, decision)
+        if decision.code is not OK:
+            self._refused(plan, decision)
         if self._decision_log is not None:
             self._decision_log.decided(plan, decision)
 

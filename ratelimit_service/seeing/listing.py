@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
 from ..core.budgets.bucket import Budget
+from ..core.budgets.burning import BYTES, Meter, runs_out
 from ..core.matching.tree import RuleTree
 from ..core.model import Entry
+from ..core.recent import MIB, Recent
 from ..ports import Clock, CounterStore
 from .joining import Joiner, Known
 from .query import Cursor, Query, Row, read_cursor
@@ -41,6 +43,9 @@ _MOST_ROWS = 3 * MOST_ROWS
 _MOST_AT_ONCE = 2
 """Sweeps that run at the same time; others wait for their turn."""
 
+_METERS_BYTES = 8 * MIB
+"""For the meters of some 2,000 windows that somebody looks at."""
+
 STILL_READING = "the store is still being read: ask again for the rest"
 MORE_PARTS = "there are too many budgets to sort all of them: this is the order of one part, and the cursor leads to the next"
 
@@ -53,6 +58,8 @@ class Listing(NamedTuple):
     partial_reason: str = ""
     scanned: int = 0
     """Counters that were looked at."""
+    total: int | None = None
+    """How many budgets the query is for; None where the page is partial."""
 
     @property
     def partial(self) -> bool:
@@ -90,6 +97,7 @@ class Lister:
         self._near_ratio = near_ratio
         self._now = now
         self._clock = clock
+        self._meters: Recent[str, Meter] = Recent(_METERS_BYTES, lambda key, _: len(key) + BYTES)
         self._turn = asyncio.Semaphore(_MOST_AT_ONCE)
         self._joiner = Joiner(None, amendments, prefix, near_ratio)
         self._sweeps: dict[tuple[object, ...], _Kept] = {}
@@ -133,7 +141,8 @@ class Lister:
             reason = STILL_READING
         elif sweep.position or at.position:
             reason = MORE_PARTS
-        return Listing(tuple(budgets), following, reason, sweep.scanned)
+        total = None if reason else len(rows)
+        return Listing(tuple(budgets), following, reason, sweep.scanned, total)
 
     async def budget(self, domain: str, entries: tuple[Entry, ...]) -> Budget | None:
         """Return the bucket of a descriptor; None where no rule limits it. Raises StoreError."""
@@ -141,7 +150,7 @@ class Lister:
         known = joiner.matched(domain, entries, int(self._now()))
         if known is None:
             return None
-        return joiner.budget(known, await self._store.read_counters(known.counters))
+        return self._measured(joiner.budget(known, await self._store.read_counters(known.counters)))
 
     async def _read(self, rows: Sequence[Row]) -> list[Budget]:
         """Return the budgets of rows as they are now."""
@@ -159,10 +168,27 @@ class Lister:
         budgets = []
         for row, known in found:
             if known is not None:
-                budgets.append(joiner.budget(known, used))
+                budgets.append(self._measured(joiner.budget(known, used)))
             elif strays := {key: used[key] for key in row.strays if key in used}:
                 budgets.append(joiner.stray(row.domain, row.entries, strays))
         return budgets
+
+    def _measured(self, budget: Budget) -> Budget:
+        """Return a budget with how fast it is used, by this look at it and those before."""
+        now = self._now()
+        windows = []
+        for window in budget.windows:
+            if window.used is not None and window.effective is not None:
+                meter = self._meters.get(window.key)
+                if meter is None:
+                    meter = Meter(window.start, window.end)
+                    self._meters.put(window.key, meter)
+                burn = meter.burn(now, window.used)
+                meter.note(now, window.used)
+                out = runs_out(now, window.used, window.effective, window.end, burn)
+                window = window._replace(burn=burn, runs_out=out)
+            windows.append(window)
+        return budget._replace(windows=tuple(windows))
 
     def _sweep(self, query: Query, position: str) -> Sweep:
         """Return the sweep with the filter of a query, begun if there is none."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from ..core.amendments.target import Target
 from ..core.budgets.bucket import State
 from ..core.errors import InvalidRequest
 from ..core.matching import keys
@@ -53,6 +54,8 @@ class Query(NamedTuple):
     state: str = ""
     sort: str = "-used"
     limit: int = 50
+    target: Target | None = None
+    """Only buckets that an amendment with this target is for."""
 
     def check(self) -> None:
         """Raise InvalidRequest where it asks for nothing that there can be."""
@@ -64,13 +67,15 @@ class Query(NamedTuple):
             raise InvalidRequest(f"a page has 1 to {MOST_LISTED} budgets, not {self.limit}")
         if not (math.isfinite(self.min_used) and self.min_used >= 0):
             raise InvalidRequest("the smallest share used is a number of at least 0, such as 0.8 for 80 %")
+        if self.target is not None and self.target.domain != self.domain:
+            raise InvalidRequest("a target is in the domain that is listed")
         if self.value is not None and self.prefix:
             raise InvalidRequest("give a value or the beginning of one, not both")
 
     @property
     def filter(self) -> tuple[object, ...]:
         """Return what decides which buckets a sweep keeps; the order is decided for each page."""
-        return self[:6]
+        return (*self[:6], self.target)
 
     @property
     def part(self) -> str:
@@ -83,6 +88,8 @@ class Query(NamedTuple):
 
     def has(self, entries: tuple[Entry, ...]) -> bool:
         """Return whether it is for a bucket with these entries."""
+        if self.target is not None and not self.target.matches(entries):
+            return False
         if not self.key and not self.prefix and self.value is None:
             return True
         for key, value in entries:

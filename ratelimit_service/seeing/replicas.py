@@ -64,6 +64,8 @@ class Registry:
 
     async def leave(self) -> None:
         """Take this replica out: nobody is to wait for it."""
+        if self._told is None:
+            return
         with suppress(StoreError, TimeoutError):
             await asyncio.wait_for(self._store.leave(self.name), _LEAVING)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from heapq import nlargest
+from typing import Any, NamedTuple, Protocol
 
 from ..core.amendments.index import Amendments
 from ..core.budgets.bucket import Budget
@@ -14,7 +15,9 @@ from ..ports import Clock, CounterStore, Replica
 from .explaining import Explained, Foresee, explain
 from .listing import Lister, Listing
 from .query import Query
+from .refusals import KEPT, Refusal, Refusals
 from .replicas import Registry
+from .series import Point, Series
 
 
 class RulesInForce(Protocol):
@@ -41,6 +44,21 @@ class RulesInForce(Protocol):
         ...
 
 
+class Siblings(Protocol):
+    """The other workers of this service (workers/member.py)."""
+
+    def share(self, name: str, provide: Callable[[], Awaitable[Any]]) -> None:
+        """Let the others ask this one for `name`."""
+        ...
+
+    async def ask(self, name: str) -> list[Any]:
+        """Return the answers of all others."""
+        ...
+
+
+_REFUSALS = "refusals"
+
+
 class RulesNow(NamedTuple):
     """The rules in force. `generation` is the store's number for them (ports.ReplicaStore), 0 where it has none yet."""
 
@@ -62,8 +80,15 @@ class Views:
         registry: Registry,
         rules: RulesInForce,
         foresee: Foresee,
+        refusals: Refusals,
+        siblings: Siblings | None = None,
         now: Clock = time.time,
     ) -> None:
+        self._refusals = refusals
+        self._siblings = siblings
+        if siblings is not None:
+            siblings.share(_REFUSALS, self._own_refusals)
+        self._series = Series(lister.budget, now)
         self._store = store
         self._amendments = amendments
         self._lister = lister
@@ -89,6 +114,21 @@ class Views:
         """Return all replicas, this one included. Raises StoreError."""
         return await self.registry.replicas()
 
+    async def refusals(self, since: int = 0, most: int = KEPT) -> Sequence[Refusal]:
+        """Return the last refusals of all workers with a later id, the latest first."""
+        found = [*self._refusals.since(since)]
+        if self._siblings is not None:
+            for others in await self._siblings.ask(_REFUSALS):
+                found += [each for each in others if each.id > since]
+        return nlargest(most, found, key=lambda each: each.id)
+
+    async def _own_refusals(self) -> Sequence[Refusal]:
+        return self._refusals.since()
+
+    async def series(self, domain: str, entries: tuple[Entry, ...]) -> list[Point] | None:
+        """Return the points of a bucket, one every series.STEP seconds since somebody looks; None without a rule."""
+        return await self._series.of(domain, entries)
+
     @property
     def rules(self) -> RulesNow:
         """Return the rules in force."""
@@ -99,5 +139,6 @@ class Views:
 
     async def close(self) -> None:
         """End what runs in the background, and leave the register of replicas."""
+        await self._series.close()
         await self._lister.close()
         await self.registry.leave()

@@ -25,6 +25,7 @@ from ratelimit_service.http.server import HttpPort
 from ratelimit_service.ports import Standing
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.seeing.listing import Lister
+from ratelimit_service.seeing.refusals import Refusals
 from ratelimit_service.seeing.replicas import Registry
 from ratelimit_service.seeing.views import Views
 from ratelimit_service.sources.yaml_text import read as read_yaml
@@ -93,7 +94,8 @@ class Desk:
             registry,
             self.rules,
             self.limiter.service.foresee,
-            lambda: self.limiter.now,
+            Refusals(),
+            now=lambda: self.limiter.now,
         )
         tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))
         self.health = Health()

@@ -239,3 +239,23 @@ def test_a_cursor_says_the_same_again() -> None:
 async def test_a_query_for_nothing_that_there_can_be_is_refused(query: Query) -> None:
     with pytest.raises(InvalidRequest):
         await Bench().lister.budgets(query)
+
+
+async def test_a_list_is_for_a_target_of_amendments() -> None:
+    """So that a change of many is previewed; and says how many there are."""
+    bench = Bench()
+    bench.store.charge("premium_1", "premium_2", "free")
+    query = Query("d", sort="name", limit=1, target=parse("d", "user=premium_*"))
+    page = await bench.lister.budgets(query)
+    assert (["premium_1"], 2) == ([each.entries[0].value.decode() for each in page.budgets], page.total)
+    with pytest.raises(InvalidRequest):
+        await bench.lister.budgets(query._replace(domain=""))
+
+
+async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
+    """And when it runs out, where that is before its reset; 20 minutes of the hour and 8 h 20 of the day have passed."""
+    bench = Bench()
+    bench.store.charge("dba", amount=600)
+    (budget,) = (await bench.lister.budgets(ANY)).budgets
+    assert [600 / 1_200, 600 / 30_000] == [window.burn for window in budget.windows]
+    assert [NOW + 400 / 0.5, 0] == [window.runs_out for window in budget.windows]

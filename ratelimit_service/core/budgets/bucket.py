@@ -82,6 +82,10 @@ class BudgetWindow(NamedTuple):
     """The amount that holds, with the amendments `by`."""
     by: tuple[Amendment, ...] = ()
     state: State = State.OK
+    burn: float | None = None
+    """What is used in a second at present (burning.py); None where that is not known."""
+    runs_out: float = 0.0
+    """When nothing is left at that rate, in seconds since 1970; 0 where that is not before the window ends."""
 
     @property
     def share(self) -> float:

@@ -34,7 +34,7 @@ def placeless(domain: DomainRules | None) -> dict[str, Any]:
 
 def _placeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _placeless(each) for name, each in value.items() if name != "source"}
+        return {name: _placeless(each) for name, each in value.items() if name not in ("source", "digest")}
     return [_placeless(each) for each in value] if isinstance(value, list | tuple) else value
 
 
