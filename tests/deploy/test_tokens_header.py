@@ -40,7 +40,7 @@ def on_the_page() -> dict[str, Any]:
     page = DOCS / "migrating-from-envoyproxy-ratelimit.md"
     (block,) = [
         block
-        for block in section(page, "## The tokens of this request in a header")
+        for block in section(page, "## Tokens of a request in a header")
         if "http_filters:" in block.text
     ]
     (filter_of_the_page,) = yaml.safe_load(block.text)["http_filters"]
