@@ -24,11 +24,15 @@ from .waiting import PATIENCE
 
 
 class ClockedService:
-    """A service as a context manager. `now` is its clock, `address` its gRPC address ("127.0.0.1:43211")."""
+    """A service as a context manager. `now` is its clock, `address` its gRPC address ("127.0.0.1:43211").
+
+    `answered` counts the calls that it has answered.
+    """
 
     def __init__(self, rules: str, *, now: float, **settings: str) -> None:
         self.now = now
         self.address = ""
+        self.answered = 0
         made = load_settings(settings)
         store = MemoryStore(lambda: self.now)
         self._service = RateLimitService(
@@ -52,9 +56,12 @@ class ClockedService:
         self._loop.close()
 
     async def _start(self) -> None:
-        self._server = NativeServer(self._service, Health(), GrpcOptions())
+        self._server = NativeServer(self._service, Health(), GrpcOptions(), self._on_answered)
         await self._server.start()
         self.address = self._server.address
+
+    def _on_answered(self, method: str, seconds: float, calls: int = 1) -> None:
+        self.answered += calls
 
     def _wait(self, work: Coroutine[None, None, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=PATIENCE)

@@ -1,0 +1,193 @@
+"""Every recipe of docs/recipes.md: its table, through the real Envoy, as Envoy Gateway translates it, and as agentgateway calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import httpx
+import pytest
+import yaml
+
+from testing.clocked import ClockedService
+from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.service import REPOSITORY, port_of
+from testing.upstream import MockLlm
+from testing.waiting import wait_for
+
+from ..deploy.agentgateway import AgentGateway, Descriptor, Policy
+from ..deploy.envoy_gateway import translate
+from ..deploy.gateways import FILTER, Object, per_route
+
+pytestmark = pytest.mark.e2e
+
+PAGE = REPOSITORY / "docs" / "recipes.md"
+NOON = 1_795_867_200.0  # 2026-11-28T12:00Z: no window ends meanwhile
+GATEWAY, ROUTE = "llm/llm/http", "httproute/llm/completions/rule/0/match/0/*"
+
+
+class Step(NamedTuple):
+    """A row of a table: a request with these headers, what it costs, and the status that answers it."""
+
+    headers: dict[str, str]
+    prompt: int
+    completion: int
+    status: int
+
+
+class Recipe(NamedTuple):
+    """A section of the page: its blocks by their names, and its table."""
+
+    title: str
+    blocks: dict[str, str]
+    steps: tuple[Step, ...]
+
+    @property
+    def domain(self) -> str:
+        return str(yaml.safe_load(self.blocks["rules"])["domain"])
+
+
+def _step(row: str) -> Step:
+    request, tokens, status = (cell.strip(" `") for cell in row.strip("|").split("|"))
+    first, _, second = tokens.partition(" + ")
+    prompt, completion = (int(first), int(second)) if second else (0, int(first))
+    headers = dict(header.split(": ") for header in request.split(", "))
+    return Step(headers, prompt, completion, int(status))
+
+
+def recipes() -> Iterator[Recipe]:
+    """The sections that have rules."""
+    for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        blocks = dict(re.findall(r"^```yaml (\S+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+        if blocks:
+            rows = re.findall(r"^\| `.*\|$", section, re.MULTILINE)
+            yield Recipe(section.splitlines()[0], blocks, tuple(map(_step, rows)))
+
+
+RECIPES = tuple(recipes())
+TRANSLATED = tuple(recipe for recipe in RECIPES if "envoy-gateway" in recipe.blocks)
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[MockLlm]:
+    provider = MockLlm()
+    yield provider
+    provider.stop()
+
+
+@contextmanager
+def envoy(directory: Path, service: ClockedService, llm: MockLlm, routed: Object) -> Iterator[httpx.Client]:
+    """The Envoy of the tests, with one route, which tells the filter this."""
+    text = TEMPLATE.read_text().replace("$ratelimit_port", str(port_of(service.address)))
+    text = text.replace("$llm_port", str(llm.port)).replace("$retry_after", "false")
+    configuration: Any = yaml.safe_load(re.sub(r"\$\{(\w+)\}", r"$\1", text))
+    (listener,) = configuration["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": "llm"},
+        "typed_per_filter_config": {FILTER: routed},
+    }
+    manager["route_config"]["virtual_hosts"][0]["routes"] = [route]
+    process = EnvoyProcess(directory, yaml.safe_dump(configuration))
+    try:
+        with httpx.Client(base_url=f"http://{process.listeners['gateway']}", timeout=30) as client:
+            yield client
+    finally:
+        process.stop()
+
+
+def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> list[int]:
+    """The statuses of the requests of the table, each charged before the next."""
+    statuses = []
+    body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
+    for step in recipe.steps:
+        before = service.answered
+        cost = {
+            "x-mock-tokens": str(step.prompt + step.completion),
+            "x-mock-prompt-tokens": str(step.prompt),
+        }
+        answer = client.post("/v1/chat/completions", headers={**step.headers, **cost}, json=body)
+        statuses.append(answer.status_code)
+        # Where it was checked, the charge comes after the answer. No descriptor that can be made means neither.
+        if answer.status_code == 200 and service.answered > before:
+            wait_for("the charge", partial(_reached, service, before + 2))
+    return statuses
+
+
+def _reached(service: ClockedService, answered: int) -> bool:
+    return service.answered >= answered
+
+
+def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, directory: Path) -> list[int]:
+    """The statuses of a table, through an Envoy whose route has this, and a service with these rules."""
+    with (
+        ClockedService(rules, now=NOON) as service,
+        envoy(directory, service, llm, routed) as client,
+    ):
+        return play(client, service, recipe)
+
+
+def rules_of(resource: Any, budgets: frozenset[str]) -> Object:
+    """A RateLimitConfig, or one of its descriptors, as it is written in a file; limits of these keys are budgets by an overlay."""
+    names = (name for name in ("domain", "key", "value") if getattr(resource, name, b""))
+    found: Object = {name: getattr(resource, name).decode() for name in names}
+    if (limit := getattr(resource, "rate_limit", None)) and limit.requests_per_unit:
+        unit = limit.DESCRIPTOR.fields_by_name["unit"].enum_type.values_by_number[limit.unit].name.lower()
+        amount = "tokens_per_unit" if found["key"].partition("-match")[0] in budgets else "requests_per_unit"
+        found["rate_limit"] = {"unit": unit, amount: limit.requests_per_unit}
+    if resource.descriptors:
+        found["descriptors"] = [rules_of(each, budgets) for each in resource.descriptors]
+    return found
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)
+def test_envoy(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
+    routed = per_route(*yaml.safe_load(recipe.blocks["envoy"]), domain=recipe.domain)
+    answered = through_envoy(recipe, recipe.blocks["rules"], routed, llm, tmp_path)
+    assert [step.status for step in recipe.steps] == answered
+
+
+@pytest.mark.parametrize("recipe", TRANSLATED, ids=lambda recipe: recipe.domain)
+def test_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
+    """What it makes of the policy: rules for the service, and descriptors for Envoy."""
+    rules = yaml.safe_load(recipe.blocks["envoy-gateway"])
+    policy = {
+        "metadata": {"namespace": "llm", "name": "budgets"},
+        "spec": {"rateLimit": {"type": "Global", "global": {"rules": rules}}},
+    }
+    translated = translate(policy, listener=GATEWAY, route=ROUTE)
+    (resource,) = translated.resources
+    budgets = frozenset(f"rule-{number}" for number, rule in enumerate(rules) if "cost" in rule)
+    text = yaml.safe_dump(rules_of(resource, budgets))
+    routed = translated.per_filter[FILTER]
+    answered = through_envoy(recipe, text, routed, llm, tmp_path)
+    assert [step.status for step in recipe.steps] == answered
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)
+def test_agentgateway(recipe: Recipe) -> None:
+    descriptors = tuple(
+        Descriptor(
+            tuple((entry["name"], entry["expression"]) for entry in each["entries"]),
+            each["unit"],
+            each.get("cost"),
+        )
+        for each in yaml.safe_load(recipe.blocks["agentgateway"])
+    )
+    statuses = []
+    with (
+        ClockedService(recipe.blocks["rules"], now=NOON) as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        gateway = AgentGateway(Policy(recipe.domain, descriptors), channel)
+        for step in recipe.steps:
+            before = {f'request.headers["{name}"]': value for name, value in step.headers.items()}
+            after = before | {"llm.inputTokens": step.prompt, "llm.outputTokens": step.completion}
+            statuses.append(gateway.complete(before, after).status)
+    assert [step.status for step in recipe.steps] == statuses
