@@ -26,7 +26,7 @@ def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[
 
 
 def placeless(domain: DomainRules | None) -> dict[str, Any]:
-    """The same as plain data, without where it stood."""
+    """The same as plain data, without where it stood and without its digest, which is made beyond `load`."""
     assert domain is not None
     plain: dict[str, Any] = _placeless(asdict(domain))
     return plain
