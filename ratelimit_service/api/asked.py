@@ -101,6 +101,16 @@ class BucketBody(NamedTuple):
     descriptor: Annotated[str, _DESCRIPTOR]
 
 
+class LaterRefusals(NamedTuple):
+    """Which refusals to list."""
+
+    since: Annotated[
+        int,
+        Doc("Only those with a larger id: the `last` of an earlier answer.", minimum=0, maximum=COUNTER_MAX),
+    ] = 0
+    limit: Annotated[int, _LIMIT] = 100
+
+
 class ExplainBody(NamedTuple):
     """A request to explain."""
 

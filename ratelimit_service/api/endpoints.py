@@ -66,6 +66,23 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET",
+        "/refusals",
+        "refusals",
+        asked.LaterRefusals,
+        shapes.Refusals,
+        "The last refusals of this replica: at most 500, and 20 of a second.",
+    ),
+    Endpoint(
+        "POST",
+        "/series",
+        "series",
+        asked.BucketBody,
+        shapes.Series,
+        "What is charged to a bucket over time, from the first look on.",
+        missing=True,
+    ),
+    Endpoint(
+        "GET",
         "/replicas",
         "replicas",
         asked.Nothing,

@@ -115,6 +115,7 @@ curl "$API/bucket" -H 'Content-Type: application/json' -d '{{"domain": "token-bu
 
 # why was this refused?
 curl "$API/explain" -H 'Content-Type: application/json' -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
+curl "$API/refusals?limit=20"
 curl "$API/replicas"
 ```
 

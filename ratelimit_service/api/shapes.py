@@ -288,6 +288,52 @@ class Replicas(TypedDict):
     in_step: Annotated[bool, Doc("Whether all have the rules and the amendments of this one.", True)]
 
 
+class Refusal(TypedDict):
+    """A request that was refused."""
+
+    id: Annotated[int, Doc("Its id, which grows with time.", 1_795_249_200_001_017)]
+    at: Annotated[str, Doc("When.", "2026-11-28T10:00:00Z", format="date-time")]
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[
+        str | None, Doc("The descriptor that is over its limit; null: it is cut.", "team=dba")
+    ]
+    entries: Annotated[
+        list[list[str]], Doc("Keys and values for display, cut where they are long.", [["team", "dba"]])
+    ]
+    reason: Annotated[Literal["over_limit", "blocked", "denied"], Doc("Why; `denied`: by the domain.")]
+    message: Annotated[str | None, Doc("Why the domain refuses it.")]
+    rule: Annotated[str | None, Doc("The path of the rule.", "token-budgets.team_dba")]
+    window: Annotated[str | None, Doc("The window that is over its limit.", "hour")]
+    name: Annotated[str | None, Doc("The name of its limit.")]
+    limit: Annotated[int | None, Doc("The limit that held.", 5_000)]
+    used: Annotated[int | None, Doc("What was used.", 5_012)]
+    hits: Annotated[int, Doc("What the request asked for; 0: a check.", 0)]
+    resets_at: Annotated[str | None, Doc("When the window ends.", format="date-time")]
+
+
+class Refusals(TypedDict):
+    """The last refusals, the latest first."""
+
+    refusals: list[Refusal]
+    last: Annotated[int, Doc("The largest id so far; `since` of the next request.", 1_795_249_200_001_017)]
+
+
+class Point(TypedDict):
+    """What was charged in one step."""
+
+    at: Annotated[str, Doc("The end of the step.", "2026-11-28T10:00:00Z", format="date-time")]
+    tokens: Annotated[int, Doc("Tokens, or requests.", 120)]
+
+
+class Series(TypedDict):
+    """What was charged to a bucket over time."""
+
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[str, Doc("The descriptor.", "team=dba")]
+    step_seconds: Annotated[int, Doc("The seconds of a step.", 2)]
+    points: Annotated[list[Point], Doc("The oldest first, since somebody looks; ten minutes at most.")]
+
+
 class BeforeAndAfter(TypedDict):
     """A bucket as it is, and as a change makes it."""
 

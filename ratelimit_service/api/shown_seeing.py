@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ..core.budgets.bucket import Budget
 from ..core.budgets.texts import descriptor_text
 from ..core.text import printable, show
 from ..ports import Replica
 from ..seeing.explaining import Answer, Explained
+from ..seeing.refusals import Refusal
 from . import shapes
 from .shown import amendment, budget, moment, moment_or_null
 
@@ -80,6 +82,28 @@ def _limit(found: Budget | None, answer: Answer) -> shapes.AnswerLimit | None:
         "limit": window.effective,
         "remaining": answer.remaining,
         "resets_at": moment_or_null(window.end),
+    }
+
+
+def refusal(one: Refusal) -> shapes.Refusal:
+    """Return a refusal."""
+    known: dict[str, Literal["over_limit", "blocked"]] = {"over": "over_limit", "blocked": "blocked"}
+    denied = one.reason not in known
+    return {
+        "id": one.id,
+        "at": moment(one.at),
+        "domain": one.domain,
+        "descriptor": None if one.cut or not one.entries else descriptor_text(one.entries),
+        "entries": [[show(key), show(value)] for key, value in one.entries],
+        "reason": known.get(one.reason, "denied"),
+        "message": printable(one.reason) if denied else None,
+        "rule": printable(one.rule) or None,
+        "window": one.window or None,
+        "name": printable(one.name) or None,
+        "limit": one.limit,
+        "used": one.used,
+        "hits": one.hits,
+        "resets_at": moment_or_null(one.ends),
     }
 
 

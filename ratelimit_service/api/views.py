@@ -22,6 +22,7 @@ from ..loading.slices import Pace
 from ..ports import Clock
 from ..runtime.health import Health
 from ..seeing.query import Query
+from ..seeing.series import STEP
 from ..seeing.views import Views
 from . import asked, shapes, shown, shown_seeing
 from .changes import Changes
@@ -137,6 +138,27 @@ class Api:
         """Explain a descriptor."""
         entries = entries_of(parse(body.domain, body.descriptor))
         return shown_seeing.explanation(await self._parts.views.explain(body.domain, entries, body.hits))
+
+    async def refusals(self, query: asked.LaterRefusals, role: Role) -> shapes.Refusals:
+        """Return the last refusals of all workers."""
+        found = await self._parts.views.refusals(query.since, query.limit)
+        return {
+            "refusals": await each_in_turn(found, shown_seeing.refusal),
+            "last": found[0].id if found else query.since,
+        }
+
+    async def series(self, body: asked.BucketBody, role: Role) -> shapes.Series:
+        """Return what was charged to a bucket over time."""
+        target = parse(body.domain, body.descriptor)
+        points = await self._parts.views.series(body.domain, entries_of(target))
+        if points is None:
+            raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
+        return {
+            "domain": body.domain,
+            "descriptor": target.text,
+            "step_seconds": STEP,
+            "points": [{"at": shown.moment(point.at), "tokens": point.tokens} for point in points],
+        }
 
     async def replicas(self, query: asked.Nothing, role: Role) -> shapes.Replicas:
         """Return all replicas."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,17 +19,18 @@ from ratelimit_service.api.previews import Previews
 from ratelimit_service.api.tokens import Token, Tokens
 from ratelimit_service.api.views import Api, Parts
 from ratelimit_service.core.errors import Problem
-from ratelimit_service.core.model import DomainRules
+from ratelimit_service.core.model import OVER_LIMIT, Decision, DomainRules
+from ratelimit_service.core.planning import Plan
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.ports import Standing
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.seeing.listing import Lister
-from ratelimit_service.seeing.refusals import Refusals
+from ratelimit_service.seeing.refusals import Refusal, Refusals
 from ratelimit_service.seeing.replicas import Registry
 from ratelimit_service.seeing.views import Views
 from ratelimit_service.sources.yaml_text import read as read_yaml
-from tests.limiter import MIDNIGHT, Limiter, decision_text, descriptor
+from tests.limiter import MIDNIGHT, Limiter, Unobserved, decision_text, descriptor
 
 RULES = """
 domain: d
@@ -58,11 +59,37 @@ class RulesHere:
     loaded_at: float = MIDNIGHT
 
 
+class Noting(Unobserved):
+    """An observer that notes refusals."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+
+    def decided(self, plan: Plan, decision: Decision) -> None:
+        if decision.code is OVER_LIMIT:
+            self._refusals.note(plan, decision)
+
+
+class Elsewhere:
+    """The other workers, each with its refusals."""
+
+    def __init__(self) -> None:
+        self.refusals: list[list[Refusal]] = []
+
+    def share(self, name: str, provide: Callable[[], Awaitable[Any]]) -> None:
+        pass
+
+    async def ask(self, name: str) -> list[Any]:
+        return self.refusals
+
+
 class Desk:
     """What is behind the API, and a client of it. `seconds` is its monotonic clock."""
 
-    def __init__(self, admin: str = ADMIN, read: str = READ, limiter: Limiter | None = None) -> None:
-        self.limiter = limiter or Limiter(RULES)
+    def __init__(self, admin: str = ADMIN, read: str = READ) -> None:
+        self.noted = Refusals()
+        self.elsewhere = Elsewhere()
+        self.limiter = Limiter(RULES, observer=Noting(self.noted))
         self.seconds = 0.0
         self.problems: list[Problem] = []
         store, amendments = self.limiter.store, self.limiter.amendments
@@ -94,7 +121,8 @@ class Desk:
             registry,
             self.rules,
             self.limiter.service.foresee,
-            Refusals(),
+            self.noted,
+            self.elsewhere,
             now=lambda: self.limiter.now,
         )
         tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))

@@ -196,6 +196,22 @@ def _if_made(answer: httpx.Response) -> dict[str, Any]:
     return answer.json() if answer.status_code == 200 else {}
 
 
+def test_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
+    """One worker answers the API, and asks the others."""
+    config = str(write(tmp_path / "d.yaml", RULES))
+    with RedisServer() as redis, ExitStack() as stack:
+        environment = {"REDIS_URL": redis.url, "CONFIG_PATH": config, "WORKERS": "2"}
+        service = stack.enter_context(Service(environment))
+        callers = [stack.enter_context(calling(service.grpc)) for _ in range(12)]
+        callers[0].ask("d", "team", "dba", hits=100)
+        for caller in callers:
+            assert OVER == code(caller)
+        operator = Operator(service)
+        with operator.client:
+            operator.client.headers.pop("authorization")
+            assert len(callers) == len(operator.get("/refusals")["refusals"])
+
+
 def test_tokens_are_in_files_and_the_port_has_tls(tmp_path: Path) -> None:
     """A token that is replaced in its file is replaced within a second, without a restart."""
     config = str(write(tmp_path / "d.yaml", RULES))

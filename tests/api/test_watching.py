@@ -1,0 +1,95 @@
+"""Refusals and series over HTTP, for people who watch them happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.model import Entry
+from ratelimit_service.seeing.refusals import Refusal
+
+from .desk import Desk
+
+
+def elsewhere(number: int) -> Refusal:
+    """A refusal of another worker."""
+    return Refusal(number, 1, "d", (Entry(b"team", b"x\xff"),), True, "the domain wants a team", 3)
+
+
+async def test_refusals_are_listed_the_latest_first(desk: Desk) -> None:
+    """With the window that refuses and what was used of it; those before `since` are left out."""
+    desk.ask("team=dba", 100)
+    assert {"refusals": [], "last": 0} == await desk.get("/refusals")
+    desk.ask("team=dba", 7)
+    desk.limiter.now += 1
+    await desk.change("/override", descriptor="team=eve", amount=0)
+    desk.ask("team=eve")
+    found = await desk.get("/refusals")
+    blocked, over = found["refusals"]
+    assert blocked["id"] == found["last"] > over["id"]
+    assert {
+        "at": "2026-11-21T00:00:00Z",
+        "descriptor": "team=dba",
+        "entries": [["team", "dba"]],
+        "reason": "over_limit",
+        "message": None,
+        "rule": "d.team",
+        "window": "hour",
+        "limit": 100,
+        "used": 107,
+        "hits": 7,
+        "resets_at": "2026-11-21T01:00:00Z",
+    }.items() <= over.items()
+    assert ("blocked", "team=eve") == (blocked["reason"], blocked["descriptor"])
+    later = await desk.get("/refusals", since=over["id"])
+    assert [blocked] == later["refusals"]
+    assert [blocked] == (await desk.get("/refusals", limit=1))["refusals"]
+    nothing = await desk.get("/refusals", since=found["last"])
+    assert ([], found["last"]) == (nothing["refusals"], nothing["last"])
+
+
+async def test_refusals_of_other_workers_are_among_them(desk: Desk) -> None:
+    """In the order of time; what the domain refuses has its reason in words, and a cut descriptor is not named."""
+    desk.ask("team=dba", 100)
+    desk.ask("team=dba")
+    (own,) = (await desk.get("/refusals"))["refusals"]
+    desk.elsewhere.refusals = [[elsewhere(own["id"] + 1), elsewhere(1)], []]
+    found = await desk.get("/refusals")
+    assert [own["id"] + 1, own["id"], 1] == [each["id"] for each in found["refusals"]]
+    assert {
+        "descriptor": None,
+        "entries": [["team", "x\\xff"]],
+        "reason": "denied",
+        "message": "the domain wants a team",
+        "rule": None,
+        "limit": None,
+    }.items() <= found["refusals"][0].items()
+
+
+async def series(desk: Desk, descriptor: str, status: int = 200) -> dict[str, Any]:
+    """Return the series of a bucket, or the problem."""
+    answer = await desk.client.post("/series", json={"domain": "d", "descriptor": descriptor})
+    assert status == answer.status_code, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_a_series_begins_with_the_first_look(desk: Desk) -> None:
+    """A point for each step, with what was charged in it."""
+    desk.ask("team=dba", 50)
+    first = await series(desk, "team=dba")
+    assert ("d", "team=dba", []) == (first["domain"], first["descriptor"], first["points"])
+    for hits in (7, 0):
+        desk.ask("team=dba", hits)
+        desk.limiter.now += first["step_seconds"]
+        await desk.views._series.step()
+    assert [("2026-11-21T00:00:02Z", 7), ("2026-11-21T00:00:04Z", 0)] == [
+        (point["at"], point["tokens"]) for point in (await series(desk, "team=dba"))["points"]
+    ]
+
+
+@pytest.mark.parametrize("descriptor, status", [("nothing=x", 404), ("team=*", 422)])
+async def test_a_series_of_no_bucket_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
+    """No rule, or several descriptors."""
+    assert (await series(desk, descriptor, status))["detail"]
