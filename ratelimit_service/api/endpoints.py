@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from . import asked, shapes
+from . import asked, seen, shapes
 
 PREFIX = "/api/v1"
 
@@ -61,7 +61,7 @@ ENDPOINTS = (
         "/explain",
         "explain",
         asked.ExplainBody,
-        shapes.Explanation,
+        seen.Explanation,
         "What a descriptor would be answered now, and why; nothing is counted.",
     ),
     Endpoint(
@@ -69,7 +69,7 @@ ENDPOINTS = (
         "/refusals",
         "refusals",
         asked.LaterRefusals,
-        shapes.Refusals,
+        seen.Refusals,
         "The last refusals of this replica: at most 500, and 20 of a second.",
     ),
     Endpoint(
@@ -77,7 +77,7 @@ ENDPOINTS = (
         "/series",
         "series",
         asked.BucketBody,
-        shapes.Series,
+        seen.Series,
         "What is charged to a bucket over time, from the first look on.",
         missing=True,
     ),
@@ -86,7 +86,7 @@ ENDPOINTS = (
         "/replicas",
         "replicas",
         asked.Nothing,
-        shapes.Replicas,
+        seen.Replicas,
         "All replicas, and whether they have the same rules and amendments.",
     ),
     Endpoint(

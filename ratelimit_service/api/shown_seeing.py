@@ -11,10 +11,10 @@ from ..core.text import printable, show
 from ..ports import Replica
 from ..seeing.explaining import Answer, Explained
 from ..seeing.refusals import Refusal
-from . import shapes
+from . import seen
 from .shown import amendment, budget, moment, moment_or_null
 
-_REASONS: dict[shapes.Verdict, str] = {
+_REASONS: dict[seen.Verdict, str] = {
     "ok": "there is room in every window",
     "over": "nothing is left in a window",
     "shadowed": "nothing is left in a window, and it is let through in shadow mode",
@@ -27,7 +27,7 @@ _REASONS: dict[shapes.Verdict, str] = {
 """By the verdict (seeing/explaining.py)."""
 
 
-def explanation(found: Explained) -> shapes.Explanation:
+def explanation(found: Explained) -> seen.Explanation:
     """Return an explanation."""
     considered, answer = found.considered, found.answer
     winner = considered.winner
@@ -71,7 +71,7 @@ def explanation(found: Explained) -> shapes.Explanation:
     }
 
 
-def _limit(found: Budget | None, answer: Answer) -> shapes.AnswerLimit | None:
+def _limit(found: Budget | None, answer: Answer) -> seen.AnswerLimit | None:
     """Return the window that decides: the one that ends when the answer says, with the least left."""
     if found is None or answer.remaining is None or not found.windows:
         return None
@@ -85,7 +85,7 @@ def _limit(found: Budget | None, answer: Answer) -> shapes.AnswerLimit | None:
     }
 
 
-def refusal(one: Refusal) -> shapes.Refusal:
+def refusal(one: Refusal) -> seen.Refusal:
     """Return a refusal."""
     known: dict[str, Literal["over_limit", "blocked"]] = {"over": "over_limit", "blocked": "blocked"}
     denied = one.reason not in known
@@ -107,7 +107,7 @@ def refusal(one: Refusal) -> shapes.Refusal:
     }
 
 
-def replicas(found: Sequence[Replica], this: str, now: float) -> shapes.Replicas:
+def replicas(found: Sequence[Replica], this: str, now: float) -> seen.Replicas:
     """Return all replicas. `this` is the id of the one that answers."""
     standings = {(each.standing.digest, each.standing.amendments) for each in found}
     return {

@@ -24,7 +24,7 @@ from ..runtime.health import Health
 from ..seeing.query import Query
 from ..seeing.series import STEP
 from ..seeing.views import Views
-from . import asked, shapes, shown, shown_seeing
+from . import asked, seen, shapes, shown, shown_seeing
 from .changes import Changes
 from .openapi import description
 from .previews import entries_of
@@ -134,12 +134,12 @@ class Api:
             raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
         return shown.budget(found)
 
-    async def explain(self, body: asked.ExplainBody, role: Role) -> shapes.Explanation:
+    async def explain(self, body: asked.ExplainBody, role: Role) -> seen.Explanation:
         """Explain a descriptor."""
         entries = entries_of(parse(body.domain, body.descriptor))
         return shown_seeing.explanation(await self._parts.views.explain(body.domain, entries, body.hits))
 
-    async def refusals(self, query: asked.LaterRefusals, role: Role) -> shapes.Refusals:
+    async def refusals(self, query: asked.LaterRefusals, role: Role) -> seen.Refusals:
         """Return the last refusals of all workers."""
         found = await self._parts.views.refusals(query.since, query.limit)
         return {
@@ -147,7 +147,7 @@ class Api:
             "last": found[0].id if found else query.since,
         }
 
-    async def series(self, body: asked.BucketBody, role: Role) -> shapes.Series:
+    async def series(self, body: asked.BucketBody, role: Role) -> seen.Series:
         """Return what was charged to a bucket over time."""
         target = parse(body.domain, body.descriptor)
         points = await self._parts.views.series(body.domain, entries_of(target))
@@ -160,7 +160,7 @@ class Api:
             "points": [{"at": shown.moment(point.at), "tokens": point.tokens} for point in points],
         }
 
-    async def replicas(self, query: asked.Nothing, role: Role) -> shapes.Replicas:
+    async def replicas(self, query: asked.Nothing, role: Role) -> seen.Replicas:
         """Return all replicas."""
         views = self._parts.views
         return shown_seeing.replicas(await views.replicas(), views.registry.name, self._parts.now())

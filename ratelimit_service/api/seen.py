@@ -1,0 +1,141 @@
+"""The JSON of explanations, replicas, refusals and series, as shapes.py has that of the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+from .schema import Doc
+from .shapes import Amendment, Budget
+
+Verdict = Literal["ok", "over", "shadowed", "blocked", "denied", "unlimited", "unmatched", "unknown"]
+
+
+class Considered(TypedDict):
+    """A rule that was considered for a descriptor."""
+
+    rule: Annotated[str, Doc("Its path.", "token-budgets.team_dba")]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
+    wins: Annotated[bool, Doc("Whether it limits the descriptor.", True)]
+    reason: Annotated[str, Doc("Why it does, or does not.")]
+
+
+class Possible(TypedDict):
+    """A rule that could apply to a descriptor with more entries."""
+
+    rule: Annotated[str, Doc("Its path.", "token-budgets.team_dba.model")]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:9")]
+    missing: Annotated[
+        list[str], Doc("The keys that the descriptor lacks, in the order of the rule.", ["model"])
+    ]
+    reason: Annotated[str, Doc("The same as a sentence.", "it needs an entry model as well")]
+
+
+class AmendmentHere(Amendment):
+    """An amendment that is for a descriptor."""
+
+    holds: Annotated[bool, Doc("Whether it changes a limit of the descriptor now.", True)]
+    why: Annotated[str, Doc("Why it does, or does not.")]
+
+
+class AnswerLimit(TypedDict):
+    """The window that decides on an answer."""
+
+    window: Annotated[str, Doc("Its name.", "hour")]
+    limit: Annotated[int | None, Doc("The limit that holds.", 6_000)]
+    remaining: Annotated[int | None, Doc("What is left of it after the request.", 1_789)]
+    resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]
+
+
+class Explanation(TypedDict):
+    """What a descriptor would be answered now, and why."""
+
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[str, Doc("The descriptor.", "team=dba")]
+    entries: Annotated[list[list[str]], Doc("Keys and values for display.", [["team", "dba"]])]
+    verdict: Annotated[
+        Verdict,
+        Doc(
+            "`shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
+            "`unknown`: no such domain."
+        ),
+    ]
+    code: Annotated[Literal["OK", "OVER_LIMIT"], Doc("The code of the answer.")]
+    reason: Annotated[str, Doc("The verdict as a sentence.", "there is room in every window")]
+    message: Annotated[str | None, Doc("The message of the refusal.")]
+    limit: Annotated[AnswerLimit | None, Doc("The window that decides; null: none does.")]
+    rule: Annotated[str | None, Doc("The path of the rule; null: none.", "token-budgets.team_dba")]
+    source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
+    considered: Annotated[list[Considered], Doc("The rule that wins, and those that lose.")]
+    considered_left_out: Annotated[int, Doc("How many were too many to list.", 0)]
+    possible: Annotated[list[Possible], Doc("Rules that could apply, were there more entries.")]
+    possible_more: Annotated[bool, Doc("Whether there are others.", False)]
+    amendments: Annotated[list[AmendmentHere], Doc("Amendments that are for it.")]
+    budget: Annotated[Budget | None, Doc("Its bucket; null: no rule limits it.")]
+
+
+class Replica(TypedDict):
+    """A replica that counts in the same store."""
+
+    id: Annotated[str, Doc("Its id: its host, and a text of its own.", "ratelimit-0-5f3a1c")]
+    this: Annotated[bool, Doc("Whether it is the one that answers.", True)]
+    version: Annotated[str, Doc("The version of the service.", "0.1.0")]
+    generation: Annotated[int | None, Doc("That of its rules; null: it has none yet.", 3)]
+    hash: Annotated[str | None, Doc("The hash of its rules.")]
+    amendments_version: Annotated[int, Doc("The version of its amendments.", 12)]
+    behind_seconds: Annotated[
+        float, Doc("For how long there has been a later generation of rules; 0: it has the latest.", 0.0)
+    ]
+    seen_at: Annotated[str, Doc("When it was last seen.", "2026-11-28T10:00:00Z", format="date-time")]
+
+
+class Replicas(TypedDict):
+    """All replicas."""
+
+    replicas: list[Replica]
+    in_step: Annotated[bool, Doc("Whether all have the rules and the amendments of this one.", True)]
+
+
+class Refusal(TypedDict):
+    """A request that was refused."""
+
+    id: Annotated[int, Doc("Its id, which grows with time.", 1_795_249_200_001_017)]
+    at: Annotated[str, Doc("When.", "2026-11-28T10:00:00Z", format="date-time")]
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[
+        str | None, Doc("The descriptor that is over its limit; null: it is cut.", "team=dba")
+    ]
+    entries: Annotated[
+        list[list[str]], Doc("Keys and values for display, cut where they are long.", [["team", "dba"]])
+    ]
+    reason: Annotated[Literal["over_limit", "blocked", "denied"], Doc("Why; `denied`: by the domain.")]
+    message: Annotated[str | None, Doc("Why the domain refuses it.")]
+    rule: Annotated[str | None, Doc("The path of the rule.", "token-budgets.team_dba")]
+    window: Annotated[str | None, Doc("The window that is over its limit.", "hour")]
+    name: Annotated[str | None, Doc("The name of its limit.")]
+    limit: Annotated[int | None, Doc("The limit that held.", 5_000)]
+    used: Annotated[int | None, Doc("What was used.", 5_012)]
+    hits: Annotated[int, Doc("What the request asked for; 0: a check.", 0)]
+    resets_at: Annotated[str | None, Doc("When the window ends.", format="date-time")]
+
+
+class Refusals(TypedDict):
+    """The last refusals, the latest first."""
+
+    refusals: list[Refusal]
+    last: Annotated[int, Doc("The largest id so far; `since` of the next request.", 1_795_249_200_001_017)]
+
+
+class Point(TypedDict):
+    """What was charged in one step."""
+
+    at: Annotated[str, Doc("The end of the step.", "2026-11-28T10:00:00Z", format="date-time")]
+    tokens: Annotated[int, Doc("Tokens, or requests.", 120)]
+
+
+class Series(TypedDict):
+    """What was charged to a bucket over time."""
+
+    domain: Annotated[str, Doc("Its domain.", "token-budgets")]
+    descriptor: Annotated[str, Doc("The descriptor.", "team=dba")]
+    step_seconds: Annotated[int, Doc("The seconds of a step.", 2)]
+    points: Annotated[list[Point], Doc("The oldest first, since somebody looks; ten minutes at most.")]
