@@ -70,16 +70,28 @@ def make_api(app: App, settings: Settings) -> Handler:
     tokens = make_tokens(settings)
     kind = settings.backend_type
 
-    def store() -> StoreStatus:
-        def watched(name: str) -> float:
-            return app.metrics.watched.get(name, float)()
+    def watched(name: str) -> float:
+        return app.metrics.watched.get(name, float)()
 
+    async def store_here() -> StoreStatus:
         return {
             "type": kind,
-            "reachable": kind not in app.health.unhealthy,
+            "reachable": kind not in app.health.unhealthy_here,
             "circuit_open": bool(watched("ratelimit_service_store_circuit_open")),
             "journal_hits": int(watched("ratelimit_service_store_journal_hits")),
         }
+
+    async def store() -> StoreStatus:
+        """Return the status of the store as all workers see it."""
+        workers: list[StoreStatus] = [await store_here(), *await app.siblings.ask("store")]
+        return {
+            "type": kind,
+            "reachable": all([each["reachable"] for each in workers]),
+            "circuit_open": any([each["circuit_open"] for each in workers]),
+            "journal_hits": sum([each["journal_hits"] for each in workers]),
+        }
+
+    app.siblings.share("store", store_here)
 
     parts = Parts(
         app.operations,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from heapq import nsmallest
 from importlib.metadata import version
 from itertools import islice
@@ -47,7 +47,7 @@ class Parts(NamedTuple):
     tree: Callable[[], RuleTree | None]
     problems: Callable[[], Sequence[Problem]]
     health: Health
-    store: Callable[[], shapes.StoreStatus]
+    store: Callable[[], Awaitable[shapes.StoreStatus]]
     transport: str
     writes: bool
     now: Clock = time.time
@@ -85,7 +85,7 @@ class Api:
             "unhealthy": parts.health.unhealthy,
             "you": shown.role(role),
             "writes": parts.writes,
-            "store": parts.store(),
+            "store": await parts.store(),
             "rules": {
                 "generation": in_force.generation or None,
                 "hash": in_force.digest or None,

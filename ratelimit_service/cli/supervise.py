@@ -41,6 +41,8 @@ def number_of_workers(settings: Settings) -> int:
             f"WORKERS={settings.workers or 'auto'} needs BACKEND_TYPE=redis: the memory store counts in one process, so each "
             "worker would allow the whole limit. Give a Redis, or WORKERS=1"
         )
+    if not hasattr(os, "memfd_create"):
+        raise StartError("WORKERS needs Linux, whose kernel spreads connections over processes: give 1")
     return cpus.usable() if settings.workers == AUTO else settings.workers
 
 

@@ -36,6 +36,19 @@ _LAST_WORDS = 1.0
 """Seconds that workers have to end after a second signal, before they are killed."""
 
 
+class Pauses:
+    """The pauses before the starts of one worker."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE
+
+    def after(self, seconds: float) -> float:
+        """Return the pause after it has run for so many seconds."""
+        pause = _FIRST_PAUSE if seconds >= _WELL_AFTER else self._next
+        self._next = min(2 * pause, _LAST_PAUSE)
+        return pause
+
+
 class Supervisor:
     """Supervises `number` workers. `hello` returns what the worker with a number has to know.
 
@@ -116,7 +129,7 @@ class Supervisor:
 
     async def _kept_alive(self, number: int) -> None:
         """Run a worker, and start it again when it ends, until the service stops."""
-        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+        loop, pauses = asyncio.get_running_loop(), Pauses()
         while not self._stopping.is_set():
             began = loop.time()
             how = await self._life(number)
@@ -127,8 +140,7 @@ class Supervisor:
                 self._code = 1
                 self._stop(signal.SIGTERM)
                 return
-            if loop.time() - began >= _WELL_AFTER:
-                pause = _FIRST_PAUSE
+            pause = pauses.after(loop.time() - began)
             self._restarts += 1
             self._log.error(
                 "a worker has ended: it is started again",
@@ -139,7 +151,6 @@ class Supervisor:
             )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
-            pause = min(2 * pause, _LAST_PAUSE)
 
     async def _life(self, number: int) -> dict[str, object]:
         """Run a worker until it ends, and return how it ended."""

@@ -32,7 +32,7 @@ _ASKED_EVERY = 1.0
 _SHARE_OF_TIME = 0.01
 """The largest share of the time that a worker spends on these questions."""
 
-_ANSWERS_WITHIN = 5.0
+ANSWERS_WITHIN = 5.0
 """Seconds after which a worker that has not answered counts as unhealthy."""
 
 KILLED_AFTER = 30.0
@@ -45,7 +45,18 @@ _LATE = 2.0
 class Worker:
     """A running worker. `handlers` are for its messages, and get the worker as their first argument."""
 
-    def __init__(self, number: int, handlers: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self,
+        number: int,
+        handlers: Mapping[str, Callable[..., Any]],
+        *,
+        command: Sequence[str] = COMMAND,
+        answers_within: float = ANSWERS_WITHIN,
+        killed_after: float = KILLED_AFTER,
+    ) -> None:
+        self._command = command
+        self._answers_within = answers_within
+        self._killed_after = killed_after
         self.number = number
         self.waiting = False
         """Whether it can open its ports."""
@@ -77,7 +88,7 @@ class Worker:
             try:
                 self.process = await asyncio.create_subprocess_exec(
                     sys.executable or "python3",
-                    *COMMAND,
+                    *self._command,
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     env={
@@ -101,7 +112,7 @@ class Worker:
 
     async def ask(self, name: str, *arguments: object) -> Any:
         """Return its answer to a question. Raises LinkError."""
-        return await self._link.ask(name, *arguments, patience=_ANSWERS_WITHIN)
+        return await self._link.ask(name, *arguments, patience=self._answers_within)
 
     def signal(self, number: int) -> None:
         """Send its process a signal."""
@@ -126,9 +137,9 @@ class Worker:
                 await self.refresh()
             except LinkError:
                 now = loop.time()
-                if now - asked > _ANSWERS_WITHIN + _LATE:
+                if now - asked > self._answers_within + _LATE:
                     answered = now
-                elif now - answered >= KILLED_AFTER:
+                elif now - answered >= self._killed_after:
                     self._log.error("a worker does not answer: it is killed", worker=self.number)
                     self.signal(signal.SIGKILL)
                     return

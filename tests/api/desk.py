@@ -16,6 +16,7 @@ from ratelimit_service.api.changes import Changes
 from ratelimit_service.api.guard import Guard
 from ratelimit_service.api.handler import ApiHandler
 from ratelimit_service.api.previews import Previews
+from ratelimit_service.api.shapes import StoreStatus
 from ratelimit_service.api.tokens import Token, Tokens
 from ratelimit_service.api.views import Api, Parts
 from ratelimit_service.core.errors import Problem
@@ -139,7 +140,7 @@ class Desk:
             lambda: self.limiter.service.tree,
             lambda: self.problems,
             self.health,
-            lambda: {"type": "memory", "reachable": True, "circuit_open": False, "journal_hits": 0},
+            _store,
             "native",
             bool(admin),
             lambda: self.limiter.now,
@@ -211,3 +212,7 @@ async def open_desk(desk: Desk) -> AsyncIterator[Desk]:
     finally:
         await port.stop(1)
         await desk.views.close()
+
+
+async def _store() -> StoreStatus:
+    return {"type": "memory", "reachable": True, "circuit_open": False, "journal_hits": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -160,6 +161,27 @@ def test_two_writers_to_one_pipe_do_not_interrupt_each_other() -> None:
     for end in (read_end, write_end, other_end):
         os.close(end)
     assert lines + lines == read
+
+
+def test_writers_in_several_processes_do_not_interrupt_each_other() -> None:
+    """Workers write to one pipe, in pieces when its reader is slow, and each line stays whole."""
+    ours, theirs = os.pipe()
+    lock = os.memfd_create("lock")
+    write = (
+        "import sys; from ratelimit_service.observe import line_writer as lines; "
+        f"lines.lock_between_processes({lock}); "
+        f"write = lines.to_descriptor({theirs}); "
+        "[write(sys.argv[1].encode() * 50_000 + b'\\n') for _ in range(20)]"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", write, name], pass_fds=(theirs, lock)) for name in "abc"
+    ]
+    os.close(theirs)
+    with os.fdopen(ours) as reader:
+        read = [line.rstrip("\n") for line in reader]
+    assert [0, 0, 0] == [writer.wait() for writer in writers]
+    os.close(lock)
+    assert sorted(name * 50_000 for name in "abc" for _ in range(20)) == sorted(read)
 
 
 def test_nothing_is_taken_after_the_end(reader: Reader) -> None:

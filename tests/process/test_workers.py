@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -300,12 +301,23 @@ def test_a_worker_that_is_stopped_by_itself_is_started_again_and_none_outlives_t
 
 def test_a_store_that_is_away_makes_every_worker_unhealthy(config: str) -> None:
     """And it is said for each."""
-    with RedisServer() as redis, workers(config, redis.address) as service:
+    with RedisServer() as redis, workers(config, redis.address, STORE_FAILURE_MODE="allow") as service:
         redis.stop()
         wait_for("unhealthy", lambda: service.health() == (500, "unhealthy: redis, redis of worker 1"))
-        with ExitStack() as stack:
-            probes = [stack.enter_context(probing(service)) for _ in range(4)]
-            assert {"NOT_SERVING"} == {serving(probe, "ratelimit") for probe in probes}
+        with connections(service) as callers, probing(service) as probe:
+            assert "NOT_SERVING" == serving(probe, "ratelimit")
+            for _ in range(4):
+                for caller in callers:
+                    caller.ask("d", "team", "dba", hits=1)
+            assert all(shares(service))
+            store = json.loads(debug(service, "api/v1/status"))["store"]
+            assert {
+                "type": "redis",
+                "reachable": False,
+                "circuit_open": True,
+                "journal_hits": 4 * MANY,
+            } == store
+            assert {"": 4 * MANY} == metrics(service, "store_journal_hits")
 
 
 @contextmanager
@@ -389,6 +401,18 @@ def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> N
                 for caller in callers:
                     wait_for(f"{amount}", lambda c=caller, a=amount: c.limit("d", "team", "dba") == a)  # type: ignore[misc]
             assert {'server="eg"': 1} == metrics(service, "xds_connected")
+            # A worker without rules, because they cannot come now, would let everything pass.
+            plane.stop()
+            wait_for("away", lambda: metrics(service, "xds_connected") == {'server="eg"': 0})
+            os.kill(processes(service)[1], KILL)
+            service.wait_for_event("a worker has ended: it is started again")
+            wait_for("its start", lambda: len(processes(service)) == 2)
+            with connections(service) as newcomers:
+                assert {6} == {caller.limit("d", "team", "dba") for caller in newcomers}
+            assert ((200, "OK"), 1) == (service.health(), _away(service)["serving"])
+            plane.start()
+            wait_for("both", lambda: _away(service) == {"wanted": 2, "serving": 2})
+        with workers("", redis_url, **settings) as service, connections(service) as callers:
             apply(redis_url, Put(override(parse("d", "team=dba"), 3)), key="workers")
             for caller in callers:
                 wait_for("the override", lambda c=caller: c.limit("d", "team", "dba") == 3)  # type: ignore[misc]

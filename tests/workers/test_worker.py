@@ -1,0 +1,52 @@
+"""A worker that does not answer, and the pauses before one that ends again and again is started."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from ratelimit_service.workers.member import Hello
+from ratelimit_service.workers.supervisor import Pauses
+from ratelimit_service.workers.worker import Worker
+from testing.waiting import PATIENCE
+
+HELLO = Hello(0, 2, {}, -1, -1)
+SILENT = "import signal; signal.pause()"
+"""A worker that never answers."""
+
+
+async def test_a_worker_that_does_not_answer_is_unhealthy_and_then_killed() -> None:
+    """Its callers get no answer either, and it would never end by itself."""
+    worker = Worker(0, {}, command=("-c", SILENT), answers_within=0.01, killed_after=0.05)
+    await worker.start(HELLO)
+    late: list[bool] = []
+    watching = asyncio.create_task(worker.watch(late.append))
+    assert -signal.SIGKILL == await asyncio.wait_for(worker.ended(), PATIENCE)
+    await watching
+    assert {True} == set(late)
+
+
+async def test_a_process_that_cannot_be_started_is_an_error_that_the_supervisor_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And leaves no socket behind, which a ResourceWarning would tell of."""
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(OSError, match="/nowhere/python"):
+        await Worker(0, {}).start(HELLO)
+
+
+@pytest.mark.parametrize(
+    "lives, expected",
+    [
+        ((0, 0, 0, 0), [0.2, 0.4, 0.8, 1.6]),  # each time twice as long
+        ((0,) * 9, [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0]),  # at most half a minute
+        ((0, 0, 60, 0), [0.2, 0.4, 0.2, 0.4]),  # one that was well for a minute begins anew
+    ],
+)
+def test_a_worker_that_ends_again_and_again_is_started_less_often(
+    lives: tuple[float, ...], expected: list[float]
+) -> None:
+    pauses = Pauses()
+    assert expected == [pauses.after(life) for life in lives]
