@@ -137,13 +137,13 @@ class Worker:
                 await self.refresh()
             except LinkError:
                 now = loop.time()
+                late(True)
                 if now - asked > self._answers_within + _LATE:
                     answered = now
                 elif now - answered >= self._killed_after:
                     self._log.error("a worker does not answer: it is killed", worker=self.number)
                     self.signal(signal.SIGKILL)
                     return
-                late(True)
             else:
                 answered = loop.time()
                 pause = max(pause, (answered - asked) / _SHARE_OF_TIME)
