@@ -91,7 +91,7 @@ class Call:
         self.answers.append((round(asyncio.get_running_loop().time() * 1000), answer))
 
     @property
-    def told(self) -> list[tuple[int, str]]:
+    def answered(self) -> list[tuple[int, str]]:
         return [
             (when, answer.code.name if isinstance(answer, Decision) else str(answer))
             for when, answer in self.answers
@@ -140,7 +140,7 @@ def test_each_call_of_a_batch_has_a_deadline_of_its_own() -> None:
         calls = [Call(timeout) for timeout in (250, -1, 20, 1_000, 20)]
         decides.submit(calls)
         await asyncio.sleep(2)
-        assert [[late(when)] for when in (240, 500, 10, 990, 10)] == [call.told for call in calls]
+        assert [[late(when)] for when in (240, 500, 10, 990, 10)] == [call.answered for call in calls]
         store.answer()
         assert [1] * 5 == [len(call.answers) for call in calls]
         assert (1, 5, 5) == (store.handed_over, store.counted, decides.missed)
@@ -163,7 +163,7 @@ def test_calls_that_the_store_answers_in_time_are_decided() -> None:
         await asyncio.sleep(0.1)
         store.answer()
         await asyncio.sleep(1)
-        assert ([late(10)], [(100, "OK")], 1) == (hurried.told, patient.told, decides.missed)
+        assert ([late(10)], [(100, "OK")], 1) == (hurried.answered, patient.answered, decides.missed)
 
     played(story())
 
@@ -177,7 +177,7 @@ def test_a_call_with_a_short_deadline_does_not_wait_for_longer_ones() -> None:
         for call in calls:
             decides.submit([call])
         await asyncio.sleep(2)
-        assert [[late(when)] for when in (500, 990, 90, 10, 240)] == [call.told for call in calls]
+        assert [[late(when)] for when in (500, 990, 90, 10, 240)] == [call.answered for call in calls]
 
     played(story())
 
@@ -190,7 +190,7 @@ def test_a_call_without_hits_is_decided_at_its_deadline() -> None:
         free, counted = Call(20, NOTHING_TO_COUNT), Call(20)
         decides.submit([free, counted])
         await asyncio.sleep(1)
-        assert ([(10, "OK")], [late(10)], 1) == (free.told, counted.told, decides.missed)
+        assert ([(10, "OK")], [late(10)], 1) == (free.answered, counted.answered, decides.missed)
 
     played(story())
 
@@ -204,7 +204,7 @@ def test_the_answer_at_the_deadline_is_that_of_the_failure_mode(mode: FailureMod
         call = Call(20)
         decides.submit([call])
         await asyncio.sleep(1)
-        assert [(10, code.name)] == call.told
+        assert [(10, code.name)] == call.answered
 
     played(story())
 
@@ -285,6 +285,6 @@ def test_without_patience_a_call_waits_for_as_long_as_it_takes() -> None:
         decides.submit([call])
         await asyncio.sleep(10)
         store.answer()
-        assert [(10_000, "OK")] == call.told
+        assert [(10_000, "OK")] == call.answered
 
     played(story())

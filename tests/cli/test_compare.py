@@ -235,8 +235,8 @@ def test_a_mirror_answers_until_it_is_told_to_stop(
     )
     try:
         assert process.stderr is not None and process.stdout is not None
-        told = process.stderr.readline()
-        address = told.removeprefix("answering on ").partition(" as ")[0]
+        announced = process.stderr.readline()
+        address = announced.removeprefix("answering on ").partition(" as ")[0]
         with calling(address) as caller:
             assert [1000, 999] == [
                 caller.ask("llm", "team", "mirrored", hits=hits).statuses[0].limit_remaining

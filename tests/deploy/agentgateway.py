@@ -79,12 +79,17 @@ class Policy(NamedTuple):
 
 def policy_of(file: Path) -> Policy:
     """The rate limits of an AgentgatewayPolicy, or of the gateway's own configuration file."""
-    told = yaml.safe_load(file.read_text())
-    if "llm" in told:
-        limits, unit, name, expression = told["llm"]["policies"]["remoteRateLimit"], "type", "key", "value"
+    document = yaml.safe_load(file.read_text())
+    if "llm" in document:
+        limits, unit, name, expression = (
+            document["llm"]["policies"]["remoteRateLimit"],
+            "type",
+            "key",
+            "value",
+        )
     else:
         limits, unit, name, expression = (
-            told["spec"]["traffic"]["rateLimit"]["global"],
+            document["spec"]["traffic"]["rateLimit"]["global"],
             "unit",
             "name",
             "expression",
@@ -146,11 +151,11 @@ class AgentGateway:
             except grpc.RpcError:
                 return Answer(500, {}, "")
             brought = {header.key: header.value for header in answer.response_headers_to_add}
-            told = brought | derived(answer, brought)
+            document = brought | derived(answer, brought)
             if answer.overall_code != pb.RateLimitResponse.OK:
                 over = {} if self._keeps_refusals else passed
-                return Answer(429, told | over, answer.raw_body.decode())
-            passed |= told
+                return Answer(429, document | over, answer.raw_body.decode())
+            passed |= document
         self._charge(kept, after)
         return Answer(200, passed, "")
 

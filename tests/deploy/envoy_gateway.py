@@ -119,20 +119,20 @@ def _parts(rule: Object, number: int) -> Iterator[Part]:
             yield Part(key, "", {"request_headers": {"header_name": header["name"], "descriptor_key": key}})
             continue
         wanted = {"name": header["name"], "string_match": {"exact": header["value"]}}
-        told = {"descriptor_key": key, "descriptor_value": key, "expect_match": True, "headers": [wanted]}
-        yield Part(key, key, {"header_value_match": told})
+        fields = {"descriptor_key": key, "descriptor_value": key, "expect_match": True, "headers": [wanted]}
+        yield Part(key, key, {"header_value_match": fields})
     for source in (selector["sourceCIDR"] for selector in selectors if "sourceCIDR" in selector):
         network = ipaddress.ip_network(source["value"])
         ranges = [{"address_prefix": str(network.network_address), "prefix_len": network.prefixlen}]
         key = "masked_remote_address"
-        told = {
+        fields = {
             "descriptor_key": key,
             "descriptor_value": source["value"],
             "address_matcher": {"ranges": ranges},
         }
-        yield Part(key, source["value"], {"remote_address_match": told})
+        yield Part(key, source["value"], {"remote_address_match": fields})
         if source.get("type") == "Distinct":
-            each = {**told, "descriptor_key": "remote_address", "descriptor_value": _ADDRESS}
+            each = {**fields, "descriptor_key": "remote_address", "descriptor_value": _ADDRESS}
             yield Part("remote_address", "", {"remote_address_match": each})
     if not selectors:
         key = f"rule-{number}-match--1"
@@ -152,8 +152,8 @@ def _tree(rule: Object, parts: Sequence[Part]) -> Object:
 def _rate_limits(rule: Object, actions: Sequence[Object]) -> Iterator[Object]:
     cost = rule.get("cost", {})
     limit = {}
-    if told := rule["limit"].get("fromMetadata"):
-        where = {"key": told["namespace"], "path": [{"key": told["key"]}]}
+    if fields := rule["limit"].get("fromMetadata"):
+        where = {"key": fields["namespace"], "path": [{"key": fields["key"]}]}
         limit = {"limit": {"dynamic_metadata": {"metadata_key": where}}}
     yield {"actions": list(actions), **limit, **_hits(cost.get("request"))}
     if "response" in cost:
@@ -191,8 +191,8 @@ def quota(policy: Object) -> RateLimitConfig:
     for target in policy["spec"]["targetRefs"]:
         models = []
         for model in policy["spec"]["perModelQuotas"]:
-            told = model["quota"]["defaultBucket"]
-            limit = {"requests_per_unit": told["limit"] % 2**32, "unit": _UNITS[told["duration"]]}
+            fields = model["quota"]["defaultBucket"]
+            limit = {"requests_per_unit": fields["limit"] % 2**32, "unit": _UNITS[fields["duration"]]}
             models.append(
                 {
                     "key": "model_name_override",

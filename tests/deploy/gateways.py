@@ -162,17 +162,17 @@ def istio(*filters: Object) -> tuple[list[Object], Object]:
 
 def kgateway(extension: Object, policy: Object) -> tuple[Object, Object, str]:
     """The filter of a GatewayExtension, what a TrafficPolicy's routes say to it, and the cluster."""
-    told = extension["spec"]["rateLimit"]
-    backend = told["grpcService"]["backendRef"]
+    fields = extension["spec"]["rateLimit"]
+    backend = fields["grpcService"]["backendRef"]
     cluster = f"kube_{backend['namespace']}_{backend['name']}_{backend['port']}"
     made = ratelimit_filter(
         cluster,
         name=f"ratelimit/{extension['metadata']['namespace']}/{extension['metadata']['name']}",
-        domain=told["domain"],
-        failure_mode_deny=not told.get("failOpen", True),
+        domain=fields["domain"],
+        failure_mode_deny=not fields.get("failOpen", True),
         **(
             {"enable_x_ratelimit_headers": "DRAFT_VERSION_03"}
-            if told.get("xRateLimitHeaders") == "DraftVersion03"
+            if fields.get("xRateLimitHeaders") == "DraftVersion03"
             else {}
         ),
     )
@@ -186,8 +186,8 @@ def kgateway(extension: Object, policy: Object) -> tuple[Object, Object, str]:
 def _of_kgateway(entry: Object) -> Object:
     match entry["type"]:
         case "Generic":
-            told = entry["generic"]
-            return {"generic_key": {"descriptor_key": told["key"], "descriptor_value": told["value"]}}
+            fields = entry["generic"]
+            return {"generic_key": {"descriptor_key": fields["key"], "descriptor_value": fields["value"]}}
         case "Header":
             return {"request_headers": {"header_name": entry["header"], "descriptor_key": entry["header"]}}
         case "RemoteAddress":
@@ -205,8 +205,8 @@ def contour(
     extension: Object, configuration: Object, proxy: Object
 ) -> tuple[Object, list[Object], Object, str]:
     """The filter, the routes and the virtual host of an HTTPProxy, and the cluster."""
-    told = configuration["spec"]["rateLimitService"]
-    where = told["extensionService"]
+    fields = configuration["spec"]["rateLimitService"]
+    where = fields["extensionService"]
     assert (extension["metadata"]["namespace"], extension["metadata"]["name"]) == (
         where["namespace"],
         where["name"],
@@ -215,9 +215,13 @@ def contour(
     made = ratelimit_filter(
         cluster,
         authority=cluster.replace("/", "."),
-        domain=told["domain"],
-        failure_mode_deny=not told.get("failOpen", False),
-        **({"enable_x_ratelimit_headers": "DRAFT_VERSION_03"} if told.get("enableXRateLimitHeaders") else {}),
+        domain=fields["domain"],
+        failure_mode_deny=not fields.get("failOpen", False),
+        **(
+            {"enable_x_ratelimit_headers": "DRAFT_VERSION_03"}
+            if fields.get("enableXRateLimitHeaders")
+            else {}
+        ),
     )
     routes = []
     for each in proxy["spec"]["routes"]:
@@ -227,31 +231,31 @@ def contour(
     return made, routes, {"rate_limits": _of_contour(proxy["spec"]["virtualhost"])}, cluster
 
 
-def _of_contour(told: Object) -> list[Object]:
-    descriptors = told.get("rateLimitPolicy", {}).get("global", {}).get("descriptors", [])
+def _of_contour(fields: Object) -> list[Object]:
+    descriptors = fields.get("rateLimitPolicy", {}).get("global", {}).get("descriptors", [])
     return [{"stage": 0, "actions": [_action(entry) for entry in each["entries"]]} for each in descriptors]
 
 
 def _action(entry: Object) -> Object:
-    ((kind, told),) = entry.items()
+    ((kind, fields),) = entry.items()
     match kind:
         case "genericKey":
-            key = {"descriptor_key": told["key"]} if "key" in told else {}
-            return {"generic_key": {"descriptor_value": told["value"], **key}}
+            key = {"descriptor_key": fields["key"]} if "key" in fields else {}
+            return {"generic_key": {"descriptor_value": fields["value"], **key}}
         case "requestHeader":
             return {
                 "request_headers": {
-                    "header_name": told["headerName"],
-                    "descriptor_key": told["descriptorKey"],
+                    "header_name": fields["headerName"],
+                    "descriptor_key": fields["descriptorKey"],
                 }
             }
         case "requestHeaderValueMatch":
             headers = [
-                {"name": each["name"], "string_match": {"exact": each["exact"]}} for each in told["headers"]
+                {"name": each["name"], "string_match": {"exact": each["exact"]}} for each in fields["headers"]
             ]
             match_ = {
-                "descriptor_value": told["value"],
-                "expect_match": told["expectMatch"],
+                "descriptor_value": fields["value"],
+                "expect_match": fields["expectMatch"],
                 "headers": headers,
             }
             return {"header_value_match": match_}
@@ -266,34 +270,36 @@ def _action(entry: Object) -> Object:
 
 def emissary(service: Object, mapping: Object) -> tuple[Object, Object, str]:
     """The filter of a RateLimitService, the route of a Mapping, and the cluster."""
-    told = service["spec"]
-    assert "v3" == told["protocol_version"]
-    cluster = "cluster_" + "".join(char if char.isalnum() else "_" for char in told["service"]) + "_emissary"
+    fields = service["spec"]
+    assert "v3" == fields["protocol_version"]
+    cluster = (
+        "cluster_" + "".join(char if char.isalnum() else "_" for char in fields["service"]) + "_emissary"
+    )
     made = ratelimit_filter(
-        cluster, domain=told["domain"], failure_mode_deny=told.get("failure_mode_deny", False)
+        cluster, domain=fields["domain"], failure_mode_deny=fields.get("failure_mode_deny", False)
     )
     limits = []
-    for group in mapping["spec"]["labels"][told["domain"]]:
+    for group in mapping["spec"]["labels"][fields["domain"]]:
         ((_, labels),) = group.items()
         limits.append({"stage": 0, "actions": [_of_emissary(label) for label in labels]})
     return made, route(mapping["spec"]["prefix"], route={"rate_limits": limits}), cluster
 
 
 def _of_emissary(label: Object) -> Object:
-    ((kind, told),) = label.items()
+    ((kind, fields),) = label.items()
     match kind:
         case "generic_key":
             return {
                 "generic_key": {
-                    "descriptor_key": told.get("key", "generic_key"),
-                    "descriptor_value": told["value"],
+                    "descriptor_key": fields.get("key", "generic_key"),
+                    "descriptor_value": fields["value"],
                 }
             }
         case "request_headers":
-            header = {"header_name": told["header_name"], "descriptor_key": told["key"]}
+            header = {"header_name": fields["header_name"], "descriptor_key": fields["key"]}
             return {
                 "request_headers": header
-                | ({"skip_if_absent": True} if told.get("omit_if_not_present") else {})
+                | ({"skip_if_absent": True} if fields.get("omit_if_not_present") else {})
             }
         case "remote_address":
             return {"remote_address": {}}

@@ -112,8 +112,8 @@ class _Outside:
 
     def _pip(self) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-        told = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
-        settings = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+        output = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
+        settings = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
         for name in sorted(
             settings, key=lambda name: name.startswith(":env:")
         ):  # the environment's come last, and win

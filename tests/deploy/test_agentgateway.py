@@ -127,9 +127,9 @@ def test_a_team_burns_through_its_hour_and_is_told_so(gateway: Make, counters: C
     assert [200] * 4 == [agent.complete(dba, cost(n)).status for n in (1200, 1400, 1300, 1500)]
     refused = agent.complete(dba, cost(1))
     assert 429 == refused.status
-    told = json.loads(refused.body)["error"]
-    assert told["message"].startswith("Token budget dba-hourly is used up. It resets at ")
-    assert ("dba-hourly", 5_400) == (told["rate_limit"]["rule"], told["rate_limit"]["used"])
+    error = json.loads(refused.body)["error"]
+    assert error["message"].startswith("Token budget dba-hourly is used up. It resets at ")
+    assert ("dba-hourly", 5_400) == (error["rate_limit"]["rule"], error["rate_limit"]["used"])
     assert {"hour": 5_400, "day": 5_400} == used(counters, "team-budgets|team=dba")
     assert 200 == agent.complete(support, cost(1)).status
 

@@ -278,9 +278,9 @@ def test_the_command_line_is_on_the_path(image: Image, start: Start) -> None:
 def test_packages_are_those_of_the_lock_file(image: Image) -> None:
     """All that it names for this platform, in its versions, and nothing but the service besides."""
     program = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
-    told = image.run("/opt/ratelimit/bin/python", "-I", "-c", program)
+    output = image.run("/opt/ratelimit/bin/python", "-I", "-c", program)
     installed = dict(
-        line.lower().replace("_", "-").replace(".", "-", 0).split("==") for line in told.stdout.split()
+        line.lower().replace("_", "-").replace(".", "-", 0).split("==") for line in output.stdout.split()
     )
     environment = {"python_version": "3.11", "python_full_version": "3.11.2"}
     locked = {}

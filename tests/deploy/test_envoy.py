@@ -151,9 +151,9 @@ def test_every_descriptor_that_it_sends_meets_a_rule_beside_it() -> None:
 
 def entry(action: dict[str, Any], header: str) -> Entry:
     """The entry that an action makes, where the header that it reads is this."""
-    ((kind, told),) = action.items()
-    values = {"request_headers": header, "generic_key": told.get("descriptor_value")}
-    return Entry(told["descriptor_key"].encode(), values[kind].encode())
+    ((kind, fields),) = action.items()
+    values = {"request_headers": header, "generic_key": fields.get("descriptor_value")}
+    return Entry(fields["descriptor_key"].encode(), values[kind].encode())
 
 
 # Check and charge

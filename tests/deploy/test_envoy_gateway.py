@@ -252,14 +252,14 @@ def values(folder: Path) -> Object:
 
 def test_envoy_gateway_takes_its_configuration() -> None:
     """By its own type; and the block of the README, which says the same for those who do without the chart."""
-    told = values(EG)["config"]["envoyGateway"]
+    configured = values(EG)["config"]["envoyGateway"]
     head = {"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyGateway"}
     image = values(EG)["global"]["images"]["ratelimit"]["image"]
     (block,) = [text for text in _blocks(EG / "README.md") if "rateLimitDeployment" in text]
     shown = yaml.safe_load(block)
     assert image == shown["provider"]["kubernetes"]["rateLimitDeployment"]["container"]["image"]
-    assert "" == read({**head, **told}, {**head, **shown})
-    assert "misspelt" in read({**head, **told, "misspelt": 1})
+    assert "" == read({**head, **configured}, {**head, **shown})
+    assert "misspelt" in read({**head, **configured, "misspelt": 1})
 
 
 def _blocks(page: Path) -> list[str]:
@@ -268,10 +268,12 @@ def _blocks(page: Path) -> list[str]:
 
 def test_the_container_is_what_its_patch_says(tmp_path: Path) -> None:
     """As the API takes it: one way for each probe, a directory for the rules, and settings that load."""
-    told = values(EG)["config"]["envoyGateway"]["provider"]["kubernetes"]["rateLimitDeployment"]
-    made = container({**ENVIRONMENT, **{each["name"]: each["value"] for each in told["container"]["env"]}})
+    configured = values(EG)["config"]["envoyGateway"]["provider"]["kubernetes"]["rateLimitDeployment"]
+    made = container(
+        {**ENVIRONMENT, **{each["name"]: each["value"] for each in configured["container"]["env"]}}
+    )
     (tmp_path / "deployment.yaml").write_text(yaml.safe_dump(made))
-    patch = {**told["patch"]["value"], **{key: made[key] for key in ("apiVersion", "kind", "metadata")}}
+    patch = {**configured["patch"]["value"], **{key: made[key] for key in ("apiVersion", "kind", "metadata")}}
     kustomization = {"resources": ["deployment.yaml"], "patches": [{"patch": yaml.safe_dump(patch)}]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True, check=False)
@@ -287,10 +289,10 @@ def test_the_container_is_what_its_patch_says(tmp_path: Path) -> None:
     }
     assert {"startup": ["httpGet"], "readiness": ["tcpSocket"], "liveness": ["tcpSocket"]} == handlers
     settings = load_settings({each["name"]: each["value"] for each in only["env"]})
-    (mount,) = told["container"]["volumeMounts"]
+    (mount,) = configured["container"]["volumeMounts"]
     assert (mount["mountPath"], {mount["name"]}) == (
         settings.xds_cache_dir,
-        {volume["name"] for volume in told["pod"]["volumes"]},
+        {volume["name"] for volume in configured["pod"]["volumes"]},
     )
 
 
@@ -331,7 +333,7 @@ def quotas(
     deployed = Objects(objects(AIG / "ratelimit.yaml"))
     (pod,) = deployed.pods
     (only,) = pod["spec"]["containers"]
-    told = {each["name"]: each["value"] for each in only["env"]}
+    configured = {each["name"]: each["value"] for each in only["env"]}
     started: dict[bool, Service] = {}
     with Served() as plane:
         plane.do(lambda served: setattr(served, "nodes", {"envoy-ai-gateway-ratelimit"}))
@@ -343,7 +345,7 @@ def quotas(
                 overlay = directory / "overlay.yaml"
                 overlay.write_text(one(AIG / "overlay.yaml", "ConfigMap")["data"]["overlay.yaml"])
                 settings = {
-                    **told,
+                    **configured,
                     "CONFIG_GRPC_XDS_SERVER_URL": plane.address,
                     "XDS_CACHE_DIR": str(directory),
                     "XDS_OVERLAYS": str(overlay) if overlaid else "",
@@ -452,10 +454,10 @@ def test_the_service_for_quotas_is_what_the_controller_looks_for() -> None:
     )
     (pod,) = deployed.selected(service["spec"]["selector"])
     (only,) = pod["spec"]["containers"]
-    told = {each["name"]: each["value"] for each in only["env"]}
-    settings = load_settings(told)
+    configured = {each["name"]: each["value"] for each in only["env"]}
+    settings = load_settings(configured)
     assert ([], "envoy-ai-gateway-ratelimit", False) == (
-        unsupported(told),
+        unsupported(configured),
         settings.config_grpc_xds_node_id,
         settings.grpc_server_use_tls,
     )
@@ -490,8 +492,10 @@ def test_one_service_serves_both_gateways(
     tmp_path: Path,
 ) -> None:
     """With the rules of both control planes, over TLS for the one and without for the other."""
-    told = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]["provider"]["kubernetes"]
-    given = {each["name"]: each["value"] for each in told["rateLimitDeployment"]["container"]["env"]}
+    configured = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]["provider"][
+        "kubernetes"
+    ]
+    given = {each["name"]: each["value"] for each in configured["rateLimitDeployment"]["container"]["env"]}
     eg, ai = given["CONFIG_GRPC_XDS_SERVER_URL"].split(",")
     for backend in BACKENDS:
         counters.reset(quota_bucket(backend))
@@ -547,15 +551,15 @@ def limit_of(channel: grpc.Channel, domain: str, entries: list[tuple[str, str]])
 def test_the_values_for_both_fit_what_is_beside_them() -> None:
     """They load, the Service has the name and the pods that it should, and its port is the one without TLS."""
     both = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]
-    told = values(EG)["config"]["envoyGateway"]
+    configured = values(EG)["config"]["envoyGateway"]
     head = {"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyGateway"}
     assert "" == read({**head, **both})
     given, instead = (
         {
             each["name"]: each["value"]
-            for each in told_["provider"]["kubernetes"]["rateLimitDeployment"]["container"]["env"]
+            for each in chart["provider"]["kubernetes"]["rateLimitDeployment"]["container"]["env"]
         }
-        for told_ in (told, both)
+        for chart in (configured, both)
     )
     assert given.items() <= instead.items()
     settings = load_settings({**ENVIRONMENT, **instead})

@@ -201,8 +201,8 @@ def test_kgateway_limits_requests(
 
 def test_kgateway_closes_what_it_leaves_open() -> None:
     """Its defaults are an open failure and 100 ms; a Service of another namespace must be granted."""
-    told = one(DEPLOY / "kgateway" / "extension.yaml", "GatewayExtension")
-    limits = told["spec"]["rateLimit"]
+    resource = one(DEPLOY / "kgateway" / "extension.yaml", "GatewayExtension")
+    limits = resource["spec"]["rateLimit"]
     assert (False, "250ms", "DraftVersion03") == (
         limits["failOpen"],
         limits["timeout"],
@@ -210,7 +210,7 @@ def test_kgateway_closes_what_it_leaves_open() -> None:
     )
     backend = limits["grpcService"]["backendRef"]
     grant = one(DEPLOY / "kgateway" / "extension.yaml", "ReferenceGrant")
-    assert (backend["namespace"], told["metadata"]["namespace"]) == (
+    assert (backend["namespace"], resource["metadata"]["namespace"]) == (
         grant["metadata"]["namespace"],
         grant["spec"]["from"][0]["namespace"],
     )

@@ -469,11 +469,11 @@ def test_the_notes_say_what_to_try_and_what_is_missing(
     """The commands that the README of deploy/kubernetes has, too; a warning for what would keep it from serving."""
     done = templated(written(values, tmp_path), chart=telling)
     assert (0, "") == (done.code, done.err)
-    told = parsed(done.out).one("Notes", "told")["text"]
+    notes_text = parsed(done.out).one("Notes", "told")["text"]
     every = [NO_REDIS, NO_WAY, NO_GATEWAY, NO_POLICY]
-    assert warnings == [warning for warning in every if warning in told]
-    assert "ratelimit.ratelimit.svc:8081, as HTTP/2 without TLS" in told
-    assert "ratelimit-service ask token-budgets client_ns=apps --hits 140" in told
+    assert warnings == [warning for warning in every if warning in notes_text]
+    assert "ratelimit.ratelimit.svc:8081, as HTTP/2 without TLS" in notes_text
+    assert "ratelimit-service ask token-budgets client_ns=apps --hits 140" in notes_text
 
 
 # The chart as a file

@@ -155,6 +155,6 @@ def test_the_labels_of_a_mapping_are_those_that_emissary_reads() -> None:
         for group in groups:
             ((_, labels),) = group.items()
             for label in labels:
-                ((kind, told),) = label.items()
-                assert told.keys() <= kinds[kind]
+                ((kind, fields),) = label.items()
+                assert fields.keys() <= kinds[kind]
     assert {"hostname", "prefix", "service", "labels"} == mapping["spec"].keys()

@@ -80,7 +80,7 @@ def test_descriptors_meet_the_rules_of_the_table(table: Table) -> None:
     (domain,) = loaded(table.rules).domains
     tree = RuleTree([domain])
 
-    def told(descriptor: str) -> dict[str, str]:
+    def found_by(descriptor: str) -> dict[str, str]:
         match = tree.match(domain.name, entries_of(descriptor))
         if match is None:
             return {"rule": "none"}
@@ -95,7 +95,7 @@ def test_descriptors_meet_the_rules_of_the_table(table: Table) -> None:
 
     expected = list(table.columns())
     actual = [
-        {name: told(row["descriptor"]).get(name, text) for name, text in row.items()} for row in expected
+        {name: found_by(row["descriptor"]).get(name, text) for name, text in row.items()} for row in expected
     ]
     assert expected == actual
 
@@ -115,15 +115,15 @@ async def test_requests_are_answered_as_the_table_says(table: Table) -> None:
         hits = None if row["hits"] == "none" else int(row["hits"])
         descriptors = tuple([descriptor_of(text, hits) for text in row[ASKED].split(" + ")])
         decision = await served.service.should_rate_limit(Request(served.domain.name, descriptors))
-        told = {
+        found_by = {
             "answer": in_words(decision),
             "used": used_in_words(decision),
             "status shows": shown_in_words(decision.statuses[0]),
             "body": decision.body.decode(),
         }
         if "message" in row:
-            told["message"] = json.loads(decision.body)["error"]["message"] if decision.body else ""
-        actual.append({name: told.get(name, text) for name, text in row.items()})
+            found_by["message"] = json.loads(decision.body)["error"]["message"] if decision.body else ""
+        actual.append({name: found_by.get(name, text) for name, text in row.items()})
     assert expected == actual
 
 

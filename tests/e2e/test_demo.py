@@ -153,8 +153,8 @@ def test_every_scene_comes_out_right() -> None:
 
     everything = requests_in(output)
     for key, what in (("team", "team, by /metrics"), ("user", "user, by the decision log")):
-        told = ", ".join([f"{name} {tokens:,}" for name, tokens in sorted(added(everything, key).items())])
-        assert f"tokens by {what}: {told}" in scenes[6]
+        listed = ", ".join([f"{name} {tokens:,}" for name, tokens in sorted(added(everything, key).items())])
+        assert f"tokens by {what}: {listed}" in scenes[6]
 
 
 @pytest.mark.parametrize(

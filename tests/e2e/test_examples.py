@@ -124,9 +124,9 @@ def test_a_new_hour_does_not_open_the_budget_of_the_day(examples: Gateway) -> No
     """With both used up the day refuses, since it takes longer; a new hour does not change that, a new day does."""
     dba = team(examples, "dba").fresh()
     assert [200] == dba.spend(50_001)
-    assert ("dba-daily", "day", midnight(ZoneInfo("UTC"))) == told(dba)
+    assert ("dba-daily", "day", midnight(ZoneInfo("UTC"))) == shown_limit(dba)
     dba.next_window("hour")
-    assert ("dba-daily", "day", midnight(ZoneInfo("UTC"))) == told(dba)
+    assert ("dba-daily", "day", midnight(ZoneInfo("UTC"))) == shown_limit(dba)
     dba.next_window("day")
     assert [200] == dba.spend(40)
 
@@ -168,7 +168,7 @@ def test_a_team_that_nears_its_budget_is_seen(examples: Gateway) -> None:
     assert 0 < gauges["seconds_to_reset", "support-hourly"] <= 3600
 
 
-def told(caller: Caller) -> tuple[str, str, str]:
+def shown_limit(caller: Caller) -> tuple[str, str, str]:
     """The rule that refuses a caller, its unit, and when it resets."""
     refusal = caller.refusal()
     return refusal["rule"], refusal["unit"], refusal["resets_at"]
@@ -208,7 +208,7 @@ def test_a_quota_for_the_month_is_apart_from_the_minute(examples: Gateway, uniqu
     developer = subscriber(examples, "developer", unique("s"))
     assert [200] == developer.spend(100_000)
     developer.next_window("minute")
-    assert ("developer-quota", "month", midnight(BERLIN, day_of_month=15)) == told(developer)
+    assert ("developer-quota", "month", midnight(BERLIN, day_of_month=15)) == shown_limit(developer)
     assert {"month": 100_000} == developer.used
 
 
@@ -235,7 +235,7 @@ def test_a_caller_without_a_subscription_is_limited_by_address(examples: Gateway
     one.next_window("minute")
     assert [200] == one.spend(9_500)
     one.next_window("minute")
-    assert ("visitor-quota", "week", midnight(BERLIN, weekday=0)) == told(one)
+    assert ("visitor-quota", "week", midnight(BERLIN, weekday=0)) == shown_limit(one)
     other.next_window("minute")
     assert [200] == other.spend(1)
 

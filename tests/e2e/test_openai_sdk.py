@@ -81,11 +81,11 @@ def test_it_waits_for_as_long_as_it_is_told_and_then_goes_on(
     """By itself, without a word from the application: here the minute is over as soon as the SDK goes to sleep."""
     namespace = unique("app")
     bucket = use_up(examples, namespace)
-    told: list[str | None] = []
+    waits: list[str | None] = []
     asked: list[float] = []
 
     def hear(response: Any) -> None:
-        told.append(response.headers.get("retry-after"))
+        waits.append(response.headers.get("retry-after"))
 
     def sleep(seconds: float) -> None:
         asked.append(seconds)
@@ -94,7 +94,7 @@ def test_it_waits_for_as_long_as_it_is_told_and_then_goes_on(
     with client(examples, namespace, max_retries=1, seen=hear) as sdk, monkeypatch.context() as patch:
         patch.setattr(time, "sleep", sleep)
         ask(sdk)
-    refused, served = told
+    refused, served = waits
     assert refused is not None and served is None
     assert [float(refused)] == asked
     assert 1 <= float(refused) <= 60

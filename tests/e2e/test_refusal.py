@@ -148,9 +148,9 @@ def test_a_refusal_without_a_body(without_body: Gateway, unique: Unique) -> None
     assert "content-type" not in answer.headers
     # Envoy would drop a content type that nothing comes with, other gateways would not.
     with calling(without_body.service.grpc) as other_gateway:
-        told = other_gateway.ask("team-budgets", "team", team)
-    assert {"retry-after"} == {header.key for header in told.response_headers_to_add} - {"x-should-retry"}
-    assert b"" == told.raw_body
+        response = other_gateway.ask("team-budgets", "team", team)
+    assert {"retry-after"} == {header.key for header in response.response_headers_to_add} - {"x-should-retry"}
+    assert b"" == response.raw_body
 
 
 def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:

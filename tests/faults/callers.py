@@ -23,7 +23,7 @@ TRANSPORTS = ("native", "grpcio")
 
 
 @dataclass
-class Told:
+class Outcome:
     """Hits by team: those that were answered, and those of each caller's last call, which was not."""
 
     acknowledged: Counter[str] = field(default_factory=Counter)
@@ -57,9 +57,9 @@ def counting_in(
     )
 
 
-async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -> Told:
+async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -> Outcome:
     """Charge from all callers at once; `end` the service when they are at it; each stops at its first error."""
-    told = Told()
+    outcome = Outcome()
     enough = asyncio.Event()
 
     async def caller(number: int) -> None:
@@ -71,18 +71,18 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
                 try:
                     await method(charge(team, hits), timeout=20)
                 except aio.AioRpcError:
-                    told.unanswered[team] += hits
-                    told.failed += 1
+                    outcome.unanswered[team] += hits
+                    outcome.failed += 1
                     return
-                told.acknowledged[team] += hits
-                if told.acknowledged.total() > 2_000:
+                outcome.acknowledged[team] += hits
+                if outcome.acknowledged.total() > 2_000:
                     enough.set()
 
     callers = [asyncio.create_task(caller(number)) for number in range(CALLERS)]
     await asyncio.wait_for(enough.wait(), 60)
     await end()
     await asyncio.wait_for(asyncio.gather(*callers), 30)
-    return told
+    return outcome
 
 
 def counted_in(server: RedisServer) -> Counter[str]:

@@ -98,7 +98,7 @@ class Replica:
         except StoreError:
             return None
 
-    async def told(self, text: str) -> str:
+    async def answer_to(self, text: str) -> str:
         """`OK 7 of 10`: the code, and the limit that is shown."""
         decision = await self.ask(text)
         if decision is None:
@@ -109,9 +109,9 @@ class Replica:
 
 async def answered(replica: Replica, text: str) -> str:
     """What it says, once the store has answered in time: the machine may be busy."""
-    while (told := await replica.told(text)) == "unavailable":
+    while (answer_to := await replica.answer_to(text)) == "unavailable":
         await asyncio.sleep(0.01)
-    return told
+    return answer_to
 
 
 class Fleet(NamedTuple):
@@ -147,7 +147,7 @@ class Fleet(NamedTuple):
         began = time.monotonic()
         for replica in self.replicas:
             await asyncio.sleep(0.001)  # in memory nothing else waits, and the load would have no turn
-            while (seen := await replica.told(text)) != expected:
+            while (seen := await replica.answer_to(text)) != expected:
                 assert time.monotonic() < began + patience, (text, seen, expected)
                 await asyncio.sleep(0.01)
         return time.monotonic() - began
@@ -388,7 +388,7 @@ async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redi
             await fleet.change("budget=other", to=0)
             assert "OVER_LIMIT of 0" == await answered(fleet.first, "budget=other")
             assert (1, 2) == (len(fleet.second.amendments), len(fleet.first.amendments))
-            assert await fleet.second.told("budget=evil") in ("unavailable", "OVER_LIMIT of 0")
+            assert await fleet.second.answer_to("budget=evil") in ("unavailable", "OVER_LIMIT of 0")
             proxy.target = port
             began = time.monotonic()
             await until(lambda: len(fleet.second.amendments) == 2)
@@ -413,7 +413,7 @@ async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> C
 
     async def watch(replica: Replica) -> None:
         while not stop.is_set():
-            seen[await replica.told("budget=evil")] += 1
+            seen[await replica.answer_to("budget=evil")] += 1
             await asyncio.sleep(0.005)
 
     watching = [asyncio.create_task(watch(replica)) for replica in fleet.replicas]

@@ -23,10 +23,10 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
     async def stop() -> None:
         codes.append(await asyncio.to_thread(service.stop))
 
-    told = await charge_until(service, stop)
+    outcome = await charge_until(service, stop)
     assert [0] == codes
-    assert CALLERS == told.failed
-    assert told.acknowledged == counted_in(redis_server)
+    assert CALLERS == outcome.failed
+    assert outcome.acknowledged == counted_in(redis_server)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -35,7 +35,7 @@ async def test_a_killed_service_loses_what_it_had_not_acknowledged(
 ) -> None:
     """SIGKILL under load: every charge that was answered is in the store, and beyond it at most what was in hand."""
     service = counting_in(redis_server, tmp_path, transport)
-    told = await charge_until(service, partial(asyncio.to_thread, service.kill))
+    outcome = await charge_until(service, partial(asyncio.to_thread, service.kill))
     counted = counted_in(redis_server)
-    for team, acknowledged in told.acknowledged.items():
-        assert acknowledged <= counted[team] <= acknowledged + told.unanswered[team]
+    for team, acknowledged in outcome.acknowledged.items():
+        assert acknowledged <= counted[team] <= acknowledged + outcome.unanswered[team]

@@ -175,9 +175,9 @@ async def test_no_error_shows_the_password() -> None:
 
 async def test_its_time_is_that_of_redis(store: RedisStore, redis_server: RedisServer) -> None:
     """By which registers expire."""
-    told = await store.time()
-    assert told is not None
-    assert abs(told - int(redis_server.cli("TIME").split()[0])) <= 1
+    seconds = await store.time()
+    assert seconds is not None
+    assert abs(seconds - int(redis_server.cli("TIME").split()[0])) <= 1
 
 
 async def test_a_redis_that_does_not_tell_the_time_is_no_error(

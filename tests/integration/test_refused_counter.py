@@ -25,7 +25,7 @@ async def replica(redis_url: str) -> AsyncIterator[Replica]:
     await store.close()
 
 
-def told(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
+def keys_logged(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
     return [event["bucket"] for event in logs if event["event"] == "a counter cannot be used"]
 
 
@@ -48,7 +48,7 @@ async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
             with pytest.raises(StoreError, match="not an integer"):
                 await replica.ask("team=dba", 1)
             await replica.ask("team=app", 1)
-    assert [key, key] == told(logs)
+    assert [key, key] == keys_logged(logs)
     assert logs[0]["error"].startswith("Redis refused a counter: ERR value is not an integer")
 
 
@@ -59,7 +59,7 @@ async def test_a_counter_of_another_kind_is_told_of(replica: Replica, redis_serv
     redis_server.cli("RPUSH", key, "text")
     with structlog.testing.capture_logs() as logs, pytest.raises(StoreError, match="WRONGTYPE"):
         await replica.ask("team=dba", 1)
-    assert [key] == told(logs)
+    assert [key] == keys_logged(logs)
 
 
 async def test_one_counter_is_told_of_once_however_many_meet_it(
@@ -73,4 +73,4 @@ async def test_one_counter_is_told_of_once_however_many_meet_it(
             both = (descriptor(f"user=u{number}", 1), descriptor("team=dba", 1))
             with pytest.raises(StoreError):
                 await replica.service.should_rate_limit(Request("d", both))
-    assert [key] == told(logs)
+    assert [key] == keys_logged(logs)

@@ -71,7 +71,7 @@ class Replica:
         """The decision on `key=value key=value`; hits below 0 are given back."""
         return await self.service.should_rate_limit(Request("d", (descriptor(entries, hits),)))
 
-    async def told(self) -> None:
+    async def reported(self) -> None:
         """Return once the store has answered for every crossing."""
         deadline = time.monotonic() + PATIENCE
         while self.thresholds.in_flight:

@@ -82,7 +82,7 @@ async def test_a_line_says_who_asked_for_how_much_and_what_came_of_it() -> None:
     await replica.request(descriptor("team=dba", 60))
     await replica.request(descriptor("team=dba", 60))
     await replica.request(descriptor("team=dba", 0))
-    told = {
+    common = {
         "time": "2026-11-21T00:14:05Z",
         "domain": "d",
         "descriptor": [["team", "dba"]],
@@ -95,9 +95,9 @@ async def test_a_line_says_who_asked_for_how_much_and_what_came_of_it() -> None:
     over = {"verdict": "OVER_LIMIT", "overall_verdict": "OVER_LIMIT"}
     lines = replica.lines()
     assert [
-        {**told, **ok, "hits": 60, "used": 60, "remaining": 40},
-        {**told, **ok, "hits": 60, "used": 120, "remaining": 0},
-        {**told, **over, "hits": 0, "used": 120, "remaining": 0},
+        {**common, **ok, "hits": 60, "used": 60, "remaining": 40},
+        {**common, **ok, "hits": 60, "used": 120, "remaining": 0},
+        {**common, **over, "hits": 0, "used": 120, "remaining": 0},
     ] == lines
     assert [
         "time domain descriptor hits verdict overall_verdict rule window limit used remaining resets_in".split()

@@ -113,15 +113,15 @@ def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
             raise OSError(f"broken pipe, {len(outcomes)} to go")
         read.append(data)
 
-    told: list[str | int] = []
-    writer = LineWriter(write, failed=lambda error: told.append(str(error)), caught_up=told.append)
+    notices: list[str | int] = []
+    writer = LineWriter(write, failed=lambda error: notices.append(str(error)), caught_up=notices.append)
     writer.start()
     for line in (b"1\n", b"2\n", b"3\n", b"4\n", b"5\n"):
         writer.put([line])
         assert tried.acquire(timeout=PATIENCE)
     writer.close(PATIENCE)
     assert ([b"1\n", b"4\n"], 3) == (read, writer.dropped)
-    assert ["broken pipe, 3 to go", 2, "broken pipe, 0 to go"] == told
+    assert ["broken pipe, 3 to go", 2, "broken pipe, 0 to go"] == notices
 
 
 def test_whatever_goes_wrong_while_writing_the_thread_goes_on() -> None:

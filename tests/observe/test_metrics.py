@@ -190,8 +190,8 @@ def test_checks_that_pass_and_charges_can_be_compared(
         entry, _, hits = each.partition(": ")
         descriptors.append(descriptor(entry, abs(int(hits)) if hits else None, hits.startswith("-")))
     count(metrics, *descriptors, before=before)
-    told = shown(metrics, "rule_checks", "rule_charges")
-    assert expected == {series: value for series, value in told.items() if "d.windows" in series}
+    counted = shown(metrics, "rule_checks", "rule_charges")
+    assert expected == {series: value for series, value in counted.items() if "d.windows" in series}
 
 
 def test_levels_beyond_the_second_are_summed() -> None:

@@ -98,12 +98,12 @@ def test_a_threshold_is_the_least_that_is_such_a_share(thousandths: int, amount:
 async def test_each_threshold_is_told_by_the_charge_that_crosses_it() -> None:
     """Once, and those that one charge crosses together are told together."""
     replica = Replica(TEAM)
-    told = []
+    reported = []
     for hits in (49, 1, 1, 28, 0, 1, 19, 1, 500):
         with capture_logs() as events:
             await replica.ask(hits=hits)
-        told.append([share for _, share in crossings(events)])
-    assert [[], [0.5], [], [], [], [0.8], [], [1.0], []] == told
+        reported.append([share for _, share in crossings(events)])
+    assert [[], [0.5], [], [], [], [0.8], [], [1.0], []] == reported
     with capture_logs() as events:
         await replica.ask("team=other", 100)
     assert [0.5, 0.8, 1.0] == [share for _, share in crossings(events)]
@@ -199,9 +199,11 @@ async def test_replicas_that_share_a_store_tell_of_each_crossing_once(new_store:
         charges = [replica.ask(f"team={team}", 1) for team in "ab" for _ in range(60) for replica in replicas]
         await asyncio.gather(*charges)
         for replica in replicas:
-            await replica.told()
-    told = [(f"{{d|team={team}}}:hour:2026-11-21T00Z", share) for team in "ab" for share in (0.5, 0.8, 1.0)]
-    assert told == sorted(crossings(events))
+            await replica.reported()
+    reported = [
+        (f"{{d|team={team}}}:hour:2026-11-21T00Z", share) for team in "ab" for share in (0.5, 0.8, 1.0)
+    ]
+    assert reported == sorted(crossings(events))
     counted = [sample.value for replica in replicas for sample in replica.samples("budget_threshold_cr")]
     assert 6 == sum(counted)
     assert [0, 0] == [replica.thresholds.lost for replica in replicas]
@@ -210,7 +212,7 @@ async def test_replicas_that_share_a_store_tell_of_each_crossing_once(new_store:
 async def test_what_is_given_back_and_used_again_is_not_told_again(new_store: NewStore) -> None:
     """Not by the replica that told of it, and not by another one."""
     one, other = (Replica(TEAM, store=new_store()) for _ in range(2))
-    told = []
+    reported = []
     for replica, hits in [
         (one, 60),
         (other, -30),
@@ -222,9 +224,9 @@ async def test_what_is_given_back_and_used_again_is_not_told_again(new_store: Ne
     ]:
         with capture_logs() as events:
             await replica.ask(hits=hits)
-            await replica.told()
-        told.append([share for _, share in crossings(events)])
-    assert [[0.5], [], [], [], [], [], [0.8]] == told
+            await replica.reported()
+        reported.append([share for _, share in crossings(events)])
+    assert [[0.5], [], [], [], [], [], [0.8]] == reported
 
 
 async def test_a_crossing_that_nobody_saw_is_told_by_the_next_who_sees_what_lies_beyond(
@@ -239,7 +241,7 @@ async def test_a_crossing_that_nobody_saw_is_told_by_the_next_who_sees_what_lies
     with capture_logs() as events:
         for replica in (*replicas, *replicas):
             await replica.ask(hits=0)
-            await replica.told()
+            await replica.reported()
     assert [(KEY, 0.5)] == crossings(events)
 
 
@@ -248,10 +250,10 @@ async def test_a_bucket_that_is_reset_is_told_of_again(new_store: NewStore) -> N
     replica = Replica(TEAM, store=new_store())
     with capture_logs() as events:
         await replica.ask(hits=80)
-        await replica.told()
+        await replica.reported()
         held = await replica.store.delete_bucket("{d|team=dba}")
         await replica.ask(hits=60)
-        await replica.told()
+        await replica.reported()
     assert {KEY: 80, f"{KEY}:warned-50": 1, f"{KEY}:warned-80": 1} == held
     assert [(KEY, 0.5), (KEY, 0.8), (KEY, 0.5)] == crossings(events)
 
@@ -262,7 +264,7 @@ async def test_a_marker_outlives_its_window_by_a_minute(redis_server: RedisServe
     replica.now += 600
     with capture_logs():
         await replica.ask(hits=50)
-        await replica.told()
+        await replica.reported()
     await replica.store.close()
     assert 3055 <= int(redis_server.cli("TTL", f"{KEY}:warned-50")) <= 3060
 

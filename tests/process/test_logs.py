@@ -129,9 +129,9 @@ def test_a_password_is_never_told(tmp_path: Path, where: str, right: bool) -> No
                 assert ("OK" if right else "UNAVAILABLE") == caller.status("d", "team", "dba")
             status, body = service.health()
             assert (200 if right else 500) == status
-            told = [body, httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text]
+            pages = [body, httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text]
             assert 0 == service.stop()
-    assert not any("hunter2" in text for text in (service.log, *told))
+    assert not any("hunter2" in text for text in (service.log, *pages))
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])

@@ -76,7 +76,7 @@ async def calling(
         yield call
 
 
-async def told(served: Served, credentials: grpc.ChannelCredentials | None) -> tuple[str, str]:
+async def status_of(served: Served, credentials: grpc.ChannelCredentials | None) -> tuple[str, str]:
     """The gRPC status that a charge gets, and its message."""
     async with calling(served, credentials) as call:
         try:
@@ -91,14 +91,14 @@ async def test_a_client_that_trusts_the_ca_is_answered(
 ) -> None:
     """Whoever it is, where no certificate is asked for."""
     served = await start(*authority.server().write(tmp_path))
-    assert ("OK", "") == await told(served, authority.channel())
+    assert ("OK", "") == await status_of(served, authority.channel())
     assert [40] == list((await served.store.read_bucket("{llm|team=json}")).values())
 
 
 async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:
     """There is no way round TLS."""
     served = await start(*authority.server().write(tmp_path))
-    assert "UNAVAILABLE" == (await told(served, None))[0]
+    assert "UNAVAILABLE" == (await status_of(served, None))[0]
     assert 0 == len(served.store)
 
 
@@ -107,7 +107,7 @@ async def test_a_client_that_trusts_another_ca_does_not_talk(
 ) -> None:
     """It cannot know who we are."""
     served = await start(*authority.server().write(tmp_path))
-    status, message = await told(served, Authority().channel())
+    status, message = await status_of(served, Authority().channel())
     assert ("UNAVAILABLE", True) == (status, "CERTIFICATE_VERIFY_FAILED" in message)
 
 
@@ -117,10 +117,10 @@ async def test_a_client_needs_a_certificate_where_there_is_a_ca_for_clients(
     """One that this CA has signed; none, and one of another CA, are refused before anything is counted."""
     clients = Authority()
     served = await start(*authority.server().write(tmp_path), clients.write(tmp_path))
-    assert "UNAVAILABLE" == (await told(served, authority.channel()))[0]
-    assert "UNAVAILABLE" == (await told(served, authority.channel(authority.issue("envoy.mesh"))))[0]
+    assert "UNAVAILABLE" == (await status_of(served, authority.channel()))[0]
+    assert "UNAVAILABLE" == (await status_of(served, authority.channel(authority.issue("envoy.mesh"))))[0]
     assert 0 == len(served.store)
-    assert ("OK", "") == await told(served, authority.channel(clients.issue("envoy.mesh")))
+    assert ("OK", "") == await status_of(served, authority.channel(clients.issue("envoy.mesh")))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ async def test_a_client_may_need_a_name(
         *authority.server().write(tmp_path), authority.write(tmp_path), client_name="envoy.mesh"
     )
     reason = "" if status == "OK" else "the client's certificate does not have the DNS name envoy.mesh"
-    assert (status, reason) == await told(served, authority.channel(authority.issue(*names)))
+    assert (status, reason) == await status_of(served, authority.channel(authority.issue(*names)))
     assert (status == "OK") == bool(len(served.store))
 
 
@@ -249,7 +249,7 @@ async def test_a_ca_that_is_exchanged_is_in_force_for_new_connections(
     async with calling(served, old) as call:
         await call(CHECK)
         after.write(tmp_path, "clients")
-        assert ["UNAVAILABLE", "OK"] == [(await told(served, old))[0], (await told(served, new))[0]]
+        assert ["UNAVAILABLE", "OK"] == [(await status_of(served, old))[0], (await status_of(served, new))[0]]
         assert RateLimitResponse.OK == (await call(CHECK)).overall_code
 
 
@@ -292,8 +292,8 @@ async def test_an_intermediate_ca_is_trusted_without_its_root(
     root = Authority()
     trusted, other = Authority(below=root), Authority(below=root)
     served = await start(*authority.server().write(tmp_path), trusted.write(tmp_path))
-    assert ("OK", "") == await told(served, authority.channel(trusted.issue("envoy.mesh")))
-    assert "UNAVAILABLE" == (await told(served, authority.channel(other.issue("envoy.mesh"))))[0]
+    assert ("OK", "") == await status_of(served, authority.channel(trusted.issue("envoy.mesh")))
+    assert "UNAVAILABLE" == (await status_of(served, authority.channel(other.issue("envoy.mesh"))))[0]
 
 
 async def test_a_name_that_is_refused_leaves_a_line(
@@ -308,7 +308,7 @@ async def test_a_name_that_is_refused_leaves_a_line(
         async with aio.secure_channel(served.server.address, credentials) as channel:
             await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert [] == logged
-        assert ["PERMISSION_DENIED"] * 2 == [(await told(served, credentials))[0] for _ in range(2)]
+        assert ["PERMISSION_DENIED"] * 2 == [(await status_of(served, credentials))[0] for _ in range(2)]
     (line,) = logged
     assert ("a client's certificate was refused", "gRPC", "it does not have the DNS name envoy.mesh") == (
         line["event"],
@@ -323,7 +323,7 @@ async def test_a_broken_renewal_disturbs_nobody(start: Start, authority: Authori
     served = await start(*before.write(tmp_path))
     with capture_logs() as logged:
         after._replace(key=before.key).write(tmp_path)
-        assert [("OK", "")] * 3 == [await told(served, authority.channel()) for _ in range(3)]
+        assert [("OK", "")] * 3 == [await status_of(served, authority.channel()) for _ in range(3)]
         seen = await asyncio.to_thread(handshake, served.server.address, authority.context())
         assert before.der == seen[0]
         after.write(tmp_path)

@@ -344,17 +344,17 @@ async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:
 
 async def test_the_service_learns_how_long_a_caller_waits(served: Served) -> None:
     """Its grpc-timeout, which gRPC's own clients round up, and less what it took to get here."""
-    told: list[int] = []
+    timeouts: list[int] = []
     submit = served.service.submit
 
     def submitted(calls: Sequence[Call]) -> None:
-        told.extend(call.timeout for call in calls)
+        timeouts.extend(call.timeout for call in calls)
         submit(calls)
 
     served.service.submit = submitted  # type: ignore[method-assign]
     await served.call(CHECK, patience=60)
     await served.call(CHECK, patience=None)
-    (milliseconds, without) = told
+    (milliseconds, without) = timeouts
     assert (True, -1) == (40_000 < milliseconds < 61_000, without)
 
 

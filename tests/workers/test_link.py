@@ -17,11 +17,11 @@ class Other:
     """The other end, and what it has received."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.notes: list[Any] = []
         self.ended = asyncio.Event()
         self.go_on = asyncio.Event()
         self.link = Link(
-            {"note": self.told.append, "twice": self.twice, "wait": self.go_on.wait}, self.ended.set
+            {"note": self.notes.append, "twice": self.twice, "wait": self.go_on.wait}, self.ended.set
         )
 
     async def twice(self, number: int) -> int:
@@ -50,7 +50,7 @@ async def test_messages_arrive_in_their_order_and_before_a_later_question() -> N
         for each in sent:
             link.tell("note", each)
         assert 42 == await link.ask("twice", 21)
-        assert sent == other.told
+        assert sent == other.notes
 
 
 async def test_answers_find_their_questions() -> None:

@@ -66,8 +66,8 @@ async def server(handler: Handler) -> AsyncIterator[str]:
 class Mirrored:
     """A mirror before two services, and a caller before the mirror. `told` is what is reported."""
 
-    def __init__(self, mirror: Mirror, caller: aio.Channel, report: Report, told: Sequence[str]) -> None:
-        self.mirror, self.caller, self.report, self.told = mirror, caller, report, told
+    def __init__(self, mirror: Mirror, caller: aio.Channel, report: Report, lines: Sequence[str]) -> None:
+        self.mirror, self.caller, self.report, self.lines = mirror, caller, report, lines
 
     async def ask(self, data: bytes = ASKED, **options: Any) -> bytes:
         answered: bytes = await self.caller.unary_unary(PATH, None, None)(data, **options)
@@ -81,14 +81,14 @@ class Mirrored:
 
 @asynccontextmanager
 async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirrored]:
-    told: list[str] = []
-    report = Report(put=told.append)
+    lines: list[str] = []
+    report = Report(put=lines.append)
     async with aio.insecure_channel(theirs) as one, aio.insecure_channel(ours) as other:
         mirror = Mirror(one, other, report, **{"timeout": 5.0, **options})
         await mirror.start("127.0.0.1:0")
         try:
             async with aio.insecure_channel(mirror.address) as caller:
-                yield Mirrored(mirror, caller, report, told)
+                yield Mirrored(mirror, caller, report, lines)
         finally:
             await mirror.stop(0)
 
@@ -121,7 +121,7 @@ async def test_what_differs_is_told_while_it_runs() -> None:
         report = await front.finished()
     assert [
         "#2 llm: team=a hits 0\n  statuses[0].limit_remaining: theirs 50, ours 40  [no reason known]"
-    ] == front.told
+    ] == front.lines
     assert (2, 1, 1) == (report.requests, report.same, report.unexplained)
 
 
@@ -168,7 +168,7 @@ async def test_a_service_that_is_not_there_costs_callers_nothing() -> None:
         assert await front.ask()
         report = await front.finished()
     assert 1 == report.unexplained
-    assert "grpc_status: theirs OK, ours UNAVAILABLE" in front.told[0]
+    assert "grpc_status: theirs OK, ours UNAVAILABLE" in front.lines[0]
 
 
 async def test_a_service_that_is_too_slow_is_left_out_and_counted() -> None:

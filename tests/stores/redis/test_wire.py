@@ -91,14 +91,14 @@ async def serving(
 
 async def test_replies_come_in_the_order_of_the_commands(wire: Wire, redis_server: RedisServer) -> None:
     """Those that wait for the connection, and those that are sent at once: all by one connection."""
-    told: list[Any] = []
+    received: list[Any] = []
     for _ in range(50):
-        wire.call(("INCR", "n"), told.append)
-    await until(lambda: len(told) == 50)
+        wire.call(("INCR", "n"), received.append)
+    await until(lambda: len(received) == 50)
     for _ in range(50):
-        wire.call(("INCR", "n"), told.append)
+        wire.call(("INCR", "n"), received.append)
     assert 101 == await wire.ask("INCR", "n")
-    assert list(range(1, 101)) == told
+    assert list(range(1, 101)) == received
     assert 1 == redis_server.cli("CLIENT", "LIST").count("cmd=incr")
 
 
@@ -113,11 +113,11 @@ async def test_an_error_reply_is_for_who_caused_it(wire: Wire) -> None:
 
 async def test_a_command_that_cannot_be_packed_is_told_so(wire: Wire) -> None:
     """Nothing of it is sent, and nobody gets the reply of another."""
-    told: list[Any] = []
+    received: list[Any] = []
     await wire.ask("PING")
-    wire.call(("ECHO", "\ud800"), told.append)
+    wire.call(("ECHO", "\ud800"), received.append)
     assert b"pong" == await wire.ask("ECHO", "pong")
-    assert [UnicodeEncodeError] == [type(error) for error in told]
+    assert [UnicodeEncodeError] == [type(error) for error in received]
 
 
 async def test_a_callback_that_fails_is_reported_and_takes_nothing_with_it(wire: Wire) -> None:
@@ -147,9 +147,9 @@ async def test_a_connection_that_is_cut_fails_those_who_wait_and_no_others(
     wire = Wire(connect(f"redis://127.0.0.1:{proxy.port}"))
     assert 1 == await wire.ask("INCR", "n")
     proxy.cut_replies_after, proxy.cuts = after, 1
-    told = await asyncio.gather(*[asked(wire, "INCR", "n") for _ in range(3)])
-    assert any(isinstance(reply, RedisConnectionError) for reply in told)
-    assert all(isinstance(reply, RedisConnectionError | int) for reply in told)
+    received = await asyncio.gather(*[asked(wire, "INCR", "n") for _ in range(3)])
+    assert any(isinstance(reply, RedisConnectionError) for reply in received)
+    assert all(isinstance(reply, RedisConnectionError | int) for reply in received)
     assert await wire.ask("INCR", "n") in (2, 3, 4, 5)
     await wire.close()
 
@@ -256,10 +256,10 @@ async def test_dropping_a_connection_spares_the_one_that_leads_where_it_should(
     before = wire._connection
     wire.drop("moved", unless_at=("127.0.0.1", redis_server.port))
     assert before is wire._connection
-    told: list[Any] = []
-    wire.call(("PING",), told.append)
+    received: list[Any] = []
+    wire.call(("PING",), received.append)
     wire.drop("moved", unless_at=("127.0.0.1", 1))
-    assert ["moved"] == [str(error) for error in told]
+    assert ["moved"] == [str(error) for error in received]
     assert b"PONG" == await wire.ask("PING")
     assert before is not wire._connection
 
@@ -270,11 +270,11 @@ async def test_closing_waits_for_the_replies(redis_url: str, redis_server: Redis
         wire = Wire(connect(redis_url))
         if connected:
             await wire.ask("PING")
-        told: list[Any] = []
+        received: list[Any] = []
         for _ in range(3):
-            wire.call(("ECHO", "x"), told.append)
+            wire.call(("ECHO", "x"), received.append)
         await wire.close()
-        assert [b"x"] * 3 == told
+        assert [b"x"] * 3 == received
         assert wire._connection is None
 
 

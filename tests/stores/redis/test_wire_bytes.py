@@ -46,7 +46,7 @@ class Bench:
 
     def __init__(self, patience: float = 10.0) -> None:
         self.written: list[bytes] = []
-        self.told: list[Any] = []
+        self.replies: list[Any] = []
         self.lost = 0
         self.aborted = 0
         transport = SimpleNamespace(
@@ -65,7 +65,7 @@ class Bench:
 
     def send(self, number: int = 1) -> None:
         for _ in range(number):
-            self.connection.send(("PING",), self.told.append)
+            self.connection.send(("PING",), self.replies.append)
 
 
 async def test_a_reply_is_told_when_its_last_byte_has_come() -> None:
@@ -77,7 +77,7 @@ async def test_a_reply_is_told_when_its_last_byte_has_come() -> None:
         for start in range(0, len(stream), size):
             bench.connection.data_received(stream[start : start + size])
         assert [[5, b"ERR"], b"OK", "no", -7] == [
-            str(reply) if isinstance(reply, Exception) else reply for reply in bench.told
+            str(reply) if isinstance(reply, Exception) else reply for reply in bench.replies
         ]
         assert not bench.connection.busy
 
@@ -105,17 +105,17 @@ async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
     bench.connection.data_received(stream)
     bench.connection.data_received(b"")
     assert (1, 1) == (bench.lost, bench.aborted)
-    assert [InvalidResponse] == [type(reply) for reply in bench.told] or [1] == bench.told
+    assert [InvalidResponse] == [type(reply) for reply in bench.replies] or [1] == bench.replies
 
 
 async def test_who_asks_again_from_within_a_reply_is_in_the_queue() -> None:
     """Behind those who asked before."""
     bench = Bench()
-    told: list[Any] = []
-    bench.connection.send(("PING",), lambda reply: bench.connection.send(("PING",), told.append))
+    replies: list[Any] = []
+    bench.connection.send(("PING",), lambda reply: bench.connection.send(("PING",), replies.append))
     bench.send()
     bench.connection.data_received(b":1\r\n:2\r\n:3\r\n")
-    assert ([2], [3]) == (bench.told, told)
+    assert ([2], [3]) == (bench.replies, replies)
 
 
 async def test_a_connection_that_ends_from_within_a_reply_tells_the_others() -> None:
@@ -125,7 +125,7 @@ async def test_a_connection_that_ends_from_within_a_reply_tells_the_others() -> 
     bench.send(2)
     bench.connection.data_received(b":1\r\n:2\r\n:3\r\n")
     bench.connection.connection_lost(None)
-    assert ["over", "over"] == [str(reply) for reply in bench.told]
+    assert ["over", "over"] == [str(reply) for reply in bench.replies]
     assert (1, 1) == (bench.lost, bench.aborted)
 
 
@@ -142,10 +142,10 @@ async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
     bench.clock.strike()
     assert 2.8 == bench.clock.due
     bench.clock.strike()
-    assert [1] == bench.told  # it is looked at once more
+    assert [1] == bench.replies  # it is looked at once more
     bench.clock.strike()
     assert [1, "no answer within 1000 ms", "no answer within 1000 ms"] == [
-        reply if isinstance(reply, int) else str(reply) for reply in bench.told
+        reply if isinstance(reply, int) else str(reply) for reply in bench.replies
     ]
 
 
@@ -157,7 +157,7 @@ async def test_a_process_that_stood_still_itself_reads_first() -> None:
     bench.clock.strike()
     bench.connection.data_received(b":1\r\n")
     bench.clock.strike()
-    assert ([1], 0) == (bench.told, bench.lost)
+    assert ([1], 0) == (bench.replies, bench.lost)
 
 
 async def test_an_idle_connection_is_not_looked_at() -> None:

@@ -105,9 +105,9 @@ async def test_an_answer_that_cannot_be_told_is_no_other_callers_problem(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own caller hears INTERNAL."""
-    told: list[dict[str, object]] = []
+    contexts: list[dict[str, object]] = []
     (connection,) = await limiter.connections(1)
-    connection._loop.set_exception_handler(lambda loop, context: told.append(context))
+    connection._loop.set_exception_handler(lambda loop, context: contexts.append(context))
 
     def submit(calls: Sequence[Call]) -> None:
         calls[0].reply(Decision(Code.OK, [None], [None]))  # type: ignore[list-item]
@@ -117,7 +117,7 @@ async def test_an_answer_that_cannot_be_told_is_no_other_callers_problem(
     connection.data_received(h2.call(1, CHECK) + h2.call(3, CHECK))
     answers = await limiter.peers[0].answers({1, 3})
     assert [INTERNAL, OK] == [answers[1].status, answers[3].status]
-    assert 1 == len(told)
+    assert 1 == len(contexts)
     assert 0 == limiter.server.in_hand
 
 

@@ -455,9 +455,11 @@ async def test_many_watches_are_told_in_pieces(limiter: Limiter, monkeypatch: py
     for stream in range(1, 13, 2):
         await peer.until(h2.DATA, stream)
     limiter.health.set("store", False)
-    told = [await peer.until(h2.DATA) for _ in range(5)]
-    assert [1, 3, 5, 7, 9] == [frame.stream for frame in told]
-    assert {2} == {health_pb2.HealthCheckResponse.FromString(frame.payload[5:]).status for frame in told}
+    data_frames = [await peer.until(h2.DATA) for _ in range(5)]
+    assert [1, 3, 5, 7, 9] == [frame.stream for frame in data_frames]
+    assert {2} == {
+        health_pb2.HealthCheckResponse.FromString(frame.payload[5:]).status for frame in data_frames
+    }
 
 
 # Time.
