@@ -206,7 +206,7 @@ async def test_a_reset_takes_the_markers_of_thresholds_with_it(desk: Desk) -> No
     assert [0, 0] == [desk.limiter.store._counters[marker] for marker in markers]
 
 
-async def test_a_reset_of_a_shared_counter_is_for_all_who_share_it(desk: Desk) -> None:
+async def test_a_reset_of_a_shared_counter_is_for_all_its_values(desk: Desk) -> None:
     """By any of its values."""
     desk.ask("path=ab", 100)
     applied = await desk.operations.reset(desk.by(), target("path=ac"))
@@ -237,7 +237,7 @@ async def test_a_descriptor_that_no_limit_is_for_has_none_to_show(desk: Desk) ->
     assert None is desk.operations.bucket("e", entries_of("team=dba"))
 
 
-async def test_patterns_that_would_make_looking_slow_are_refused(desk: Desk) -> None:
+async def test_patterns_that_would_slow_down_finding_are_refused(desk: Desk) -> None:
     """Those that give neither a beginning nor an end; one by its beginning is welcome."""
     for number in range(MOST_STEPS - 1):
         await desk.override(f"team=*{number:04}*", 1)

@@ -206,7 +206,7 @@ async def test_a_field_that_is_not_valid_is_named(desk: Desk, field: str, value:
     assert "OK: OK 100 3600" == desk.ask()
 
 
-async def test_the_audit_has_who_changed_what_and_why(desk: Desk) -> None:
+async def test_the_audit_has_author_change_and_reason(desk: Desk) -> None:
     """The latest first, a page at a time."""
     desk.ask(hits=100)
     await desk.change("/override", amount=7)

@@ -69,7 +69,7 @@ async def test_a_file_without_a_usable_token_lets_no_caller_in(tmp_path: Path, t
     assert Role.READ is await role(tokens, clock, SECOND)
 
 
-async def test_a_file_is_looked_at_once_a_second(tmp_path: Path) -> None:
+async def test_a_file_is_checked_once_a_second(tmp_path: Path) -> None:
     """A flood of requests does not become a flood of reads."""
     clock = Clock()
     file = tmp_path / "token"

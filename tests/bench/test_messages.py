@@ -147,7 +147,7 @@ def answer(stream: int, message: bytes = b"\x08\x01") -> bytes:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1_000])
-def test_answers_are_told_apart_however_they_are_cut(piece: int) -> None:
+def test_answers_are_separated_however_they_are_cut(piece: int) -> None:
     """An OK (after which a server may say that it is not an error), a refusal, an error without a message, and a stream
     that is reset."""
     sent = (

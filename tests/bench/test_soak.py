@@ -101,7 +101,7 @@ def test_a_soak_that_went_well_has_no_problems() -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_each_thing_that_goes_wrong_is_said(spoil: Callable[[Soaked], None], said: str) -> None:
+def test_each_failure_is_reported(spoil: Callable[[Soaked], None], said: str) -> None:
     run = soaked()
     spoil(run)
     (problem,) = report.problems(run)
@@ -120,7 +120,7 @@ def test_the_table_takes_the_place_of_the_one_before() -> None:
         report.written_into("a page", soaked())
 
 
-def test_a_process_that_has_ended_is_not_looked_at() -> None:
+def test_a_process_that_has_ended_is_not_sampled() -> None:
     """A replica ends while it is replaced: that is no error of the soak."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -51,12 +51,12 @@ def asked(limiter: Limiter, *descriptors: str) -> RateLimitResponse:
         (34_000_000, "393 d 12 h"),
     ],
 )
-def test_a_duration_is_told_in_its_two_largest_units(seconds: int, shown: str) -> None:
+def test_a_duration_is_shown_in_its_two_largest_units(seconds: int, shown: str) -> None:
     """Rounded down."""
     assert shown == duration(seconds)
 
 
-def test_what_only_shadow_mode_lets_through_is_told() -> None:
+def test_requests_allowed_only_by_shadow_mode_are_reported() -> None:
     """SHADOW_MODE, which is the service's and not a rule's."""
     assert [
         "OK",
@@ -84,7 +84,7 @@ def test_what_only_shadow_mode_lets_through_is_told() -> None:
         ),
     ],
 )
-def test_a_guess_of_the_failure_mode_is_told(mode: FailureMode, shown: list[str]) -> None:
+def test_an_answer_of_the_failure_mode_is_reported(mode: FailureMode, shown: list[str]) -> None:
     """An answer without counts is not "nothing limits it"."""
     policy = Policy(failure_mode=mode)
     planner = Planner(Limiter(RULES).service.tree, policy, lambda: 0)
@@ -103,7 +103,7 @@ def test_a_request_that_asks_for_no_explanation_gets_none() -> None:
         assert answer.dynamic_metadata is None
 
 
-def test_an_explanation_stands_beside_the_metadata_that_is_set() -> None:
+def test_an_explanation_is_added_to_the_other_metadata() -> None:
     """RESPONSE_DYNAMIC_METADATA."""
     limiter = Limiter(RULES, dynamic_metadata=True)
     assert {"domain", "descriptors"} == set(limiter.ask("team=dba").dynamic_metadata or ())
@@ -111,7 +111,7 @@ def test_an_explanation_stands_beside_the_metadata_that_is_set() -> None:
     assert {"domain", "descriptors", "explanation"} == set(limiter.answer(request).dynamic_metadata or ())
 
 
-def test_an_amended_limit_is_shown_beside_that_of_the_rule() -> None:
+def test_an_amended_limit_is_shown_with_that_of_the_rule() -> None:
     """A descriptor that is blocked without a limit names the amendment, by which it can be removed."""
     limiter = Limiter(RULES)
     target = parse("d", "team=dba")
@@ -224,7 +224,7 @@ def test_an_answer_of_a_hostile_server_stays_on_its_lines() -> None:
 @pytest.mark.parametrize(
     "explanation", [5, [], {"descriptors": []}, {"descriptors": [{"windows": [{}]}]}, {"descriptors": [5]}]
 )
-def test_an_explanation_that_is_none_is_passed_over(explanation: Any) -> None:
+def test_an_invalid_explanation_is_ignored(explanation: Any) -> None:
     """What the protocol has is shown then."""
     answer = status()
     answer.dynamic_metadata.update({"explanation": explanation})

@@ -158,7 +158,7 @@ def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
         ("x", "its domains are budgets, cli, closed"),
     ],
 )
-def test_a_domain_without_rules_is_told(ask: Callable[..., Ended], domain: str, hint: str) -> None:
+def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: str, hint: str) -> None:
     """With the domain that may be meant: the service answers OK, as upstream does."""
     shown = domain.replace("\x1b", "\\x1b")
     assert (
@@ -201,7 +201,7 @@ def test_bytes_that_are_not_utf8_can_be_asked_about(ask: Callable[..., Ended], u
 
 
 @pytest.mark.parametrize("descriptor", ["team", "", "=dba", "team=dba,", "team=dba,,model=x"])
-def test_a_descriptor_that_is_none_is_told(ask: Callable[..., Ended], descriptor: str) -> None:
+def test_an_invalid_descriptor_is_reported(ask: Callable[..., Ended], descriptor: str) -> None:
     """In one line, without asking the service."""
     code, out, err = ask(descriptor)
     assert (1, "", 1, True) == (
@@ -219,7 +219,7 @@ def test_an_invalid_request_is_answered_by_the_service(command: Command, service
     assert err.startswith(f"no decision from {service.grpc}: INVALID_ARGUMENT: ")
 
 
-def test_a_server_that_is_not_there_is_told(command: Command) -> None:
+def test_an_unreachable_server_is_reported(command: Command) -> None:
     """In one line, that says where nobody was found."""
     server = f"127.0.0.1:{free_port()}"
     code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
@@ -228,7 +228,7 @@ def test_a_server_that_is_not_there_is_told(command: Command) -> None:
 
 
 @pytest.mark.parametrize("server", ["", "localhost", "localhost:grpc", "http://localhost:8081"])
-def test_a_server_that_is_no_address_is_told(command: Command, server: str) -> None:
+def test_an_invalid_server_address_is_reported(command: Command, server: str) -> None:
     """Rather than looked up by a library that has its own idea of it."""
     code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
     assert (1, "", 1, True) == (

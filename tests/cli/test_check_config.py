@@ -46,7 +46,7 @@ def test_good_files_are_counted(command: Command, tmp_path: Path) -> None:
     assert (0, "ok: 1 rule in 1 domain\n", "") == command("check-config", str(tmp_path / "a.yaml"))
 
 
-def test_all_that_is_wrong_is_told_at_once(command: Command, tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together(command: Command, tmp_path: Path) -> None:
     """In every file, and of those that cannot even be read: nobody should have to come back for the next error."""
     broken = write(tmp_path / "broken", two=TWO_ERRORS, warns=WARNS, yaml="domain: [}")
     code, out, err = command("check-config", str(tmp_path / "gone.yaml"), str(broken))
@@ -84,7 +84,7 @@ def test_files_of_one_domain_are_merged_where_that_is_asked_for(command: Command
     assert merged == command("check-config", path, MERGE_DOMAIN_CONFIG="true")
 
 
-def test_a_directory_without_files_is_told_by_its_name(command: Command, tmp_path: Path) -> None:
+def test_a_directory_without_files_is_named(command: Command, tmp_path: Path) -> None:
     """A pipeline that checks nothing should not pass."""
     said = f"error: {tmp_path}: there is no configuration file\n"
     assert (1, said, "") == command("check-config", str(tmp_path))

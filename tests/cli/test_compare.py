@@ -160,7 +160,7 @@ def test_a_decision_log_is_replayed(
     assert "30 requests: " in compare(same, "--replay", str(log), "--requests", "30", theirs=theirs)[1]
 
 
-def test_what_is_not_replayed_is_said(
+def test_what_is_not_replayed_is_reported(
     compare: Compare, serving: Callable[..., Service], tmp_path: Path
 ) -> None:
     """Lines that are something else, and what the log has cut."""
@@ -182,7 +182,7 @@ def test_what_is_not_replayed_is_said(
     ],
     ids=["nothing", "no file", "no rules", "both", "half a pair"],
 )  # fmt: skip
-def test_what_it_cannot_do_is_said(
+def test_what_it_cannot_do_is_reported(
     compare: Compare, serving: Callable[..., Service], options: list[str], complaint: str
 ) -> None:
     """In a line, with exit code 1."""
@@ -218,7 +218,7 @@ def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path
 # The mirror
 
 
-def test_a_mirror_answers_until_it_is_told_to_stop(
+def test_a_mirror_answers_until_a_signal(
     serving: Callable[..., Service], tmp_path: Path, rules: Path
 ) -> None:
     """The summary comes every so often, and at the end with the exit code."""

@@ -228,14 +228,14 @@ def test_a_window_that_counts_nothing_names_those_that_do(command: Command, stor
     ],
 )
 @pytest.mark.parametrize("option", ["--window", "--spare"])
-def test_a_window_that_is_none_is_told(command: Command, option: str, name: str, hint: str) -> None:
+def test_an_unknown_window_is_reported(command: Command, option: str, name: str, hint: str) -> None:
     """Before anything is deleted: a name that is misspelt under --spare would spare nothing."""
     said = f"no window is called '{name}': {hint}\n"
     assert (1, "", said) == command("reset", DOMAIN, "team=dba", option, name)
 
 
 @pytest.mark.usefixtures("counters")
-def test_a_bucket_that_counts_nothing_is_told(reset: Reset, prefix: str) -> None:
+def test_a_bucket_without_counters_is_reported(reset: Reset, prefix: str) -> None:
     """That is no failure."""
     assert (0, f"nothing is counted for {prefix}{{cli|team=nobody}}\n", "") == reset("team=nobody")
 
@@ -271,7 +271,9 @@ def test_the_memory_store_cannot_be_reached(command: Command, environment: dict[
 
 
 @pytest.mark.parametrize("auth", [{}, {"REDIS_AUTH": "ops:hunter2"}], ids=["url", "auth"])
-def test_a_redis_that_is_gone_is_told_without_its_password(command: Command, auth: dict[str, str]) -> None:
+def test_an_unreachable_redis_is_reported_without_its_password(
+    command: Command, auth: dict[str, str]
+) -> None:
     """One line, that names the place and no credentials."""
     port = free_port()
     url = f"redis://127.0.0.1:{port}" if auth else f"redis://ops:hunter2@127.0.0.1:{port}"
@@ -288,13 +290,13 @@ def test_a_wrong_password_is_not_repeated(command: Command) -> None:
     assert (1, "", 1, False) == (code, out, err.count("\n"), "hunter2" in err)
 
 
-def test_a_descriptor_that_is_none_is_told(reset: Reset) -> None:
+def test_an_invalid_descriptor_is_reported(reset: Reset) -> None:
     """Before anything is deleted."""
     said = "a descriptor is key=value,key=value; 'team' is not key=value\n"
     assert (1, "", said) == reset("team")
 
 
-def test_a_bad_setting_is_told(command: Command) -> None:
+def test_a_bad_setting_is_reported(command: Command) -> None:
     """As `serve` does."""
     code, out, err = command("reset", DOMAIN, "team=dba", BACKEND_TYPE="memcache")
     assert (1, "", 'BACKEND_TYPE="memcache" is not supported: give redis or memory\n') == (code, out, err)

@@ -205,7 +205,7 @@ async def test_two_operators_at_once_come_one_after_the_other(amending: Amending
     assert [lines[0].edited.after] == await current(amending.other.amendments)
 
 
-async def test_the_audit_has_who_when_why_and_what(amending: Amending) -> None:
+async def test_the_audit_has_author_time_reason_and_change(amending: Amending) -> None:
     """The latest first; also after a restart."""
     store = amending.amendments
     await store.apply(change(Put(ONE), key="1", at=NOW + 1))
@@ -291,7 +291,7 @@ async def test_there_is_a_bound_and_what_is_there_can_still_be_changed(amending:
     assert 3 == len(await current(store))
 
 
-async def test_the_audit_is_bounded_and_who_is_further_behind_reads_everything(amending: Amending) -> None:
+async def test_the_audit_is_bounded_and_a_replica_further_behind_reads_everything(amending: Amending) -> None:
     """The oldest lines go first."""
     store = amending.amendments
     await store.apply(change(Put(ONE), key="first"))

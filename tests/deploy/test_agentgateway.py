@@ -118,7 +118,7 @@ def test_callers_without_an_identity_share_a_budget(gateway: Make, counters: Cou
 
 @pytest.mark.e2e
 @in_one_minute
-def test_a_team_burns_through_its_hour_and_is_told_so(gateway: Make, counters: Counters) -> None:
+def test_a_team_exhausts_its_hour_and_gets_the_reason(gateway: Make, counters: Counters) -> None:
     """dba has 5,000 tokens an hour and 50,000 a day, both are charged; support goes on."""
     dba, support = {TEAM: "dba"}, {TEAM: "support"}
     for who in (dba, support):
@@ -187,7 +187,7 @@ def test_headers_show_the_tokens_though_requests_pass_first(
 
 @pytest.mark.e2e
 @in_one_minute
-def test_who_comes_without_the_header_has_a_small_share(gateway: Make, counters: Counters) -> None:
+def test_callers_without_the_header_share_a_small_budget(gateway: Make, counters: Counters) -> None:
     """All of them together, five requests a minute."""
     for key in ("user_requests", "user_tokens"):
         counters.reset(f"requests-and-tokens|{key}=unknown")

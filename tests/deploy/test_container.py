@@ -192,7 +192,9 @@ def test_it_serves_from_a_read_only_root_and_ends_in_good_order(
 
 
 @pytest.mark.parametrize("user", ["", "1000670000:0"])
-def test_rules_that_change_are_read_beside_it_and_nothing_is_left_behind(start: Start, user: str) -> None:
+def test_changed_rules_are_read_by_another_process_which_leaves_nothing_behind(
+    start: Start, user: str
+) -> None:
     """By a process that process 1 waits for; there is no other one in there that would. It needs no place to write to."""
     container = start(user=user)
     changed = f"domain: {start.domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 7}}}}]\n"

@@ -137,7 +137,7 @@ def test_envoy_accepts_the_file_as_it_is(tmp_path: Path) -> None:
     assert "deprecated" not in validated(tmp_path, "-c", str(FILE)).lower()
 
 
-def test_every_descriptor_that_it_sends_meets_a_rule_beside_it() -> None:
+def test_every_descriptor_that_it_sends_matches_a_rule() -> None:
     """For a team that is named there, and for one that is not."""
     configured = ratelimit_filter(yaml.safe_load(FILE.read_text()))
     loaded = load([read(RULES.name, RULES.read_bytes())])
@@ -203,7 +203,7 @@ def test_a_refused_caller_learns_why_and_when_to_come_back(gateway: Gateway, uni
     )
 
 
-def test_a_request_without_the_header_is_refused_and_told_why(gateway: Gateway) -> None:
+def test_a_request_without_the_header_is_refused_with_the_reason(gateway: Gateway) -> None:
     """Envoy leaves the team out; gateway=llm is still there to ask about. There is nothing to wait for."""
     refused = gateway.complete(COMPLETIONS, {})
     assert 429 == refused.status_code
@@ -336,7 +336,7 @@ def test_a_caller_that_hangs_up_before_the_answer_begins_is_charged_what_is_assu
     gateway.counters.wait_until(bucket(team), ASSUMED)
 
 
-def test_the_access_log_tells_what_was_metered(
+def test_the_access_log_has_the_metered_tokens(
     gateway: Gateway, llm: PeculiarLlm, unique: Unique, tmp_path: Path
 ) -> None:
     """One line for each request, with what it was charged; an answer that nobody is charged for has no tokens."""

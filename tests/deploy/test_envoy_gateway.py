@@ -548,7 +548,7 @@ def limit_of(channel: grpc.Channel, domain: str, entries: list[tuple[str, str]])
     return answer.statuses[0].current_limit.requests_per_unit
 
 
-def test_the_values_for_both_fit_what_is_beside_them() -> None:
+def test_the_values_for_both_fit_the_other_files() -> None:
     """They load, the Service has the name and the pods that it should, and its port is the one without TLS."""
     both = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]
     configured = values(EG)["config"]["envoyGateway"]

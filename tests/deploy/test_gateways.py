@@ -123,7 +123,7 @@ def test_a_gateway_without_an_authority_is_answered(
         assert [200] == statuses(client, 1, "/chat", x_team_id=unique("mesh"))
 
 
-def test_istio_refuses_who_has_no_team(ingress: httpx.Client) -> None:
+def test_istio_refuses_callers_without_a_team(ingress: httpx.Client) -> None:
     """The descriptor is left out; the one that is always there is what the service refuses by."""
     refused = ingress.post("/chat", json={})
     assert (429, "false") == (refused.status_code, refused.headers["x-should-retry"])

@@ -102,7 +102,7 @@ def read(*each: Object) -> str:
     return done.stdout
 
 
-def test_every_object_is_of_a_kind_that_is_looked_at() -> None:
+def test_every_object_is_of_a_known_kind() -> None:
     """By one way or the other."""
     unknown = [
         (file.name, each["kind"])

@@ -218,7 +218,7 @@ def test_everything_that_is_mounted_is_there(objects: Objects) -> None:
             ]
 
 
-def test_the_autoscaler_sets_the_replicas_and_nobody_else(objects: Objects) -> None:
+def test_only_the_autoscaler_sets_the_replicas(objects: Objects) -> None:
     """It names the Deployment and the container; a Deployment with `replicas` of its own has no autoscaler."""
     deployment = objects.one("Deployment")
     scalers = objects.of("HorizontalPodAutoscaler")
@@ -269,7 +269,7 @@ def test_counters_are_shared_or_there_is_one_replica(objects: Objects) -> None:
         assert kept == [str(Path(settings.memory_snapshot_path).parent)]
 
 
-def test_the_rules_are_mounted_where_they_are_looked_for(objects: Objects) -> None:
+def test_the_rules_are_mounted_where_the_service_reads_them(objects: Objects) -> None:
     """As a directory: a subPath never sees a changed ConfigMap. Under a name that does not change with its content."""
     settings = load_settings(objects.environment)
     place = Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory)
@@ -297,7 +297,7 @@ def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
     assert pod["terminationGracePeriodSeconds"] >= longest
 
 
-def test_only_a_replica_that_has_no_other_beside_it_ends_without_draining(objects: Objects) -> None:
+def test_only_a_single_replica_stops_without_draining(objects: Objects) -> None:
     """Its liveness probe fails meanwhile, and must not end it earlier."""
     drain = load_settings(objects.environment).shutdown_drain
     assert (drain == 0) is not bool(objects.of("HorizontalPodAutoscaler"))
@@ -305,7 +305,7 @@ def test_only_a_replica_that_has_no_other_beside_it_ends_without_draining(object
     assert drain < probe["periodSeconds"] * (probe["failureThreshold"] - 1)
 
 
-def test_connections_come_of_age_before_the_autoscaler_looks_again(with_redis: Objects) -> None:
+def test_connections_reach_their_age_before_the_autoscaler_acts_again(with_redis: Objects) -> None:
     """Otherwise it would add replicas that nobody has a connection to yet."""
     age = with_redis.environment["GRPC_MAX_CONNECTION_AGE"]
     assert "5m" == age

@@ -129,7 +129,7 @@ def test_dashboards_fit_into_a_configmap_that_is_applied() -> None:
     assert sum(path.stat().st_size for path in DASHBOARDS) < 200_000
 
 
-def test_dashboards_are_told_apart_and_linked() -> None:
+def test_dashboards_are_distinct_and_linked() -> None:
     """By uid, which their addresses are made of, and by title; the tag is what the link in each finds the others by."""
     read = [Dashboard.read(path).json for path in DASHBOARDS]
     for name in ("uid", "title"):

@@ -125,7 +125,7 @@ def test_a_variable_is_what_the_table_says_of_it() -> None:
     assert set(said["different"]) <= defaults.keys()
 
 
-def test_a_default_that_is_not_upstreams_is_said_to_be_different() -> None:
+def test_a_default_that_differs_from_upstream_is_marked_as_different() -> None:
     """What docs/settings.md names upstream's default of is in a row of its own here, with the reason."""
     other = {setting.name for setting in documented() if "envoyproxy/ratelimit: " in setting.meaning}
     assert other <= set(verdicts()["different"])

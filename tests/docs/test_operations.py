@@ -55,7 +55,7 @@ def test_the_tests_that_are_named_exist() -> None:
     assert named
 
 
-def test_what_the_log_is_said_to_have_is_logged() -> None:
+def test_log_lines_that_are_quoted_exist() -> None:
     """A line that is quoted is one that somebody can search for."""
     source = "".join(file.read_text("utf-8") for file in (ROOT / "ratelimit_service").rglob("*.py"))
     quoted = [
@@ -99,7 +99,7 @@ def test_a_backup_is_restored_as_the_steps_say(backup: Path) -> None:
         assert 0 < int(server.cli("TTL", COUNTER)) <= 1000
 
 
-def test_a_redis_that_is_told_to_have_a_log_and_has_none_begins_empty(backup: Path) -> None:
+def test_a_redis_with_appendonly_and_without_a_log_begins_empty(backup: Path) -> None:
     """So that the order of the steps matters."""
     with RedisServer("--dir", str(backup), "--appendonly", "yes") as server:
         assert "0" == server.cli("DBSIZE")

@@ -239,7 +239,7 @@ def test_rules_that_are_shown_are_loaded_without_a_warning(block: Block) -> None
 
 
 @pytest.mark.parametrize("kind, many", [("broken", 1), ("warned", 2)])
-def test_mistakes_of_the_page_are_told_in_its_words(kind: str, many: int) -> None:
+def test_mistakes_on_the_page_are_reported_in_its_terms(kind: str, many: int) -> None:
     """The messages below the YAML are all that is said about it."""
     shown = blocks(CONFIGURATION)
     places = [place for place, block in enumerate(shown) if block.info == f"yaml {kind}"]

@@ -177,7 +177,7 @@ def test_every_scene_comes_out_right() -> None:
         ),
     ],
 )
-def test_what_comes_out_wrong_is_said(tmp_path: Path, edit: tuple[str, str], sentence: str) -> None:
+def test_a_wrong_outcome_is_reported(tmp_path: Path, edit: tuple[str, str], sentence: str) -> None:
     """Other rules for the teams, and the exit code is 1, with the scene that went wrong and why."""
     rules = tmp_path / "teams.yaml"
     text = (REPOSITORY / "demo" / "teams.yaml").read_text("utf-8")

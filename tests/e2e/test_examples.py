@@ -132,7 +132,7 @@ def test_a_new_hour_does_not_open_the_budget_of_the_day(examples: Gateway) -> No
 
 
 @in_one_minute
-def test_a_team_that_nobody_has_thought_of_has_a_small_budget(examples: Gateway, unique: Unique) -> None:
+def test_an_unlisted_team_has_a_small_budget(examples: Gateway, unique: Unique) -> None:
     """Each has its own, of 1,000 tokens an hour."""
     ops, sales = (team(examples, unique(name), windows=1) for name in ("ops", "sales"))
     assert [200, 429] == ops.spend(1000, 1)
@@ -352,7 +352,7 @@ def test_a_request_is_refused_only_where_both_backends_are_used_up(examples: Gat
 
 
 @in_one_minute
-def test_where_everybody_needs_a_budget_those_who_have_one_go_on_until_it_is_used_up(
+def test_if_budgets_are_required_callers_with_one_continue_until_it_is_exhausted(
     examples: Gateway,
 ) -> None:
     """A team that is named is served as usual; test_refusal.py has those that are not."""
@@ -365,7 +365,7 @@ def test_where_everybody_needs_a_budget_those_who_have_one_go_on_until_it_is_use
 
 
 @in_one_minute
-def test_a_login_is_limited_for_all_and_a_health_check_for_nobody(examples: Gateway) -> None:
+def test_a_login_is_limited_and_a_health_check_is_not(examples: Gateway) -> None:
     """Five in a quarter of an hour at this path; the window is named as it is counted."""
     visitor = {"x-forwarded-for": "198.51.100.9"}
     login = Caller(examples, "/login", visitor, "edge|path=/login").fresh()
@@ -393,7 +393,7 @@ def test_one_address_is_let_through_and_any_other_limited(examples: Gateway) -> 
 
 
 @in_one_minute
-def test_a_limit_on_trial_refuses_nobody(examples: Gateway, unique: Unique) -> None:
+def test_a_limit_in_shadow_mode_refuses_no_request(examples: Gateway, unique: Unique) -> None:
     """A key that is far over it is served, and counted."""
     name = unique("key")
     key = Caller(examples, "/edge", {"x-api-key": name}, f"edge|api_key={name}")

@@ -75,7 +75,7 @@ def test_a_refusal_is_a_rate_limit_error_that_says_why(
 
 
 @in_one_minute
-def test_it_waits_for_as_long_as_it_is_told_and_then_goes_on(
+def test_it_waits_for_the_given_time_and_then_continues(
     examples: Gateway, unique: Unique, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By itself, without a word from the application: here the minute is over as soon as the SDK goes to sleep."""

@@ -166,7 +166,7 @@ def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
     ids=["tokens", "requests", "both"],
 )
 @in_one_minute
-def test_a_refusal_tells_of_the_limit_that_refused(
+def test_a_refusal_describes_the_limit_that_refused(
     either: Gateway, unique: Unique, requests: int, tokens: int, rule: str
 ) -> None:
     """Not of one that had room, however little of it was left; where both refuse, of the one that takes longer."""
@@ -196,7 +196,7 @@ def test_a_refusal_tells_of_the_limit_that_refused(
     ],
     ids=["required_keys", "unmatched", "empty"],
 )
-def test_who_has_no_budget_is_refused_and_told_why(
+def test_a_caller_without_a_budget_is_refused_with_the_reason(
     examples: Gateway, headers: dict[str, str], reason: str
 ) -> None:
     """Envoy leaves out the descriptor of a header that is missing; closed.yaml lets nobody through for that.

@@ -179,7 +179,7 @@ async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_u
     await proxy.stop()
 
 
-async def test_a_domain_that_is_forbidden_disturbs_nobody(redis_server: RedisServer, redis_url: str) -> None:
+async def test_a_forbidden_domain_affects_no_other(redis_server: RedisServer, redis_url: str) -> None:
     """Its requests share batches with all others, and fail by themselves."""
     commands = "+evalsha +eval +get +getdel +scan +set +incrby +decrby +ttl +expire".split()
     redis_server.cli("ACL", "SETUSER", "few", "reset", "on", ">x", "~lane:*", "~{ledger|team=t*", *commands)

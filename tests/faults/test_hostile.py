@@ -89,7 +89,7 @@ HOSTILE = [
 ]
 
 
-async def test_hostile_messages_harm_nobody_else(service: Service) -> None:
+async def test_hostile_messages_affect_no_other_caller(service: Service) -> None:
     """Each is answered, with a decision or an error of its own, and an honest caller is served in between."""
     codes = []
     async with aio.insecure_channel(service.grpc) as channel:
@@ -101,7 +101,7 @@ async def test_hostile_messages_harm_nobody_else(service: Service) -> None:
     assert {"OK", "INVALID_ARGUMENT"} == set(codes)
 
 
-async def test_calls_that_are_taken_back_at_once_harm_nobody_else(service: Service) -> None:
+async def test_calls_that_are_reset_at_once_affect_no_other(service: Service) -> None:
     """Two thousand streams are opened and reset."""
     async with aio.insecure_channel(service.grpc) as channel:
         method = channel.unary_unary(PATH, bytes, bytes)
@@ -124,7 +124,7 @@ GREETINGS = [
 ]
 
 
-async def test_connections_that_say_little_harm_nobody_else(service: Service) -> None:
+async def test_nearly_silent_connections_affect_no_other(service: Service) -> None:
     """Two hundred half-open ones on the gRPC port and on the HTTP port each: silent, cut short, or in another tongue."""
     with ExitStack() as open_ones:
         for address in (service.grpc, service.http):

@@ -102,7 +102,7 @@ async def test_rlconfig_shows_the_rules_in_force(
     assert (200, expected) == (response.status_code, response.text)
 
 
-async def test_rlconfig_shows_what_a_domain_refuses_beside_its_limits() -> None:
+async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() -> None:
     """`unmatched` and `required_keys`, both where either is set, in a comment above the rules of the domain."""
     rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),))
     tree = RuleTree(

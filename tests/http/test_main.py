@@ -291,7 +291,7 @@ async def lasting_port() -> AsyncIterator[Port]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("body, complaint", BAD_BODIES, ids=range(len(BAD_BODIES)))
-async def test_a_body_that_is_no_request_is_told_why(
+async def test_an_invalid_body_is_answered_with_the_reason(
     lasting_port: Port, body: str | bytes, complaint: str
 ) -> None:
     """One line of text, with 400; never 500, whatever a stranger sends."""

@@ -41,7 +41,7 @@ async def test_every_scrape_shows_the_values_of_its_moment() -> None:
     assert ["ratelimit_service_config_load_error 1.0", "ratelimit_service_config_load_error 2.0"] == shown
 
 
-async def test_a_slow_scrape_holds_nobody_up() -> None:
+async def test_a_slow_scrape_delays_no_call() -> None:
     """It is rendered in a thread, one at a time, while the event loop goes on."""
 
     class Slow:

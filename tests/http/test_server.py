@@ -67,7 +67,7 @@ async def test_a_host_may_be_every_address_or_a_name(host: str) -> None:
         await port.stop(1)
 
 
-async def test_a_taken_port_is_said_in_one_line() -> None:
+async def test_a_taken_port_is_reported_in_one_line() -> None:
     """With what was to be served there, and where."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
@@ -76,7 +76,7 @@ async def test_a_taken_port_is_said_in_one_line() -> None:
     assert f"cannot listen for metrics on 127.0.0.1:{number}: is the port taken?" == str(raised.value)
 
 
-async def test_an_address_that_is_not_ours_is_said_in_one_line() -> None:
+async def test_a_foreign_address_is_reported_in_one_line() -> None:
     """With the system's own reason."""
     with pytest.raises(StartError) as raised:
         await HttpPort(hello, "192.0.2.1", 0).start()

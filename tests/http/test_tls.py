@@ -124,7 +124,7 @@ def _connection(answer: httpx.Response) -> object:
     return answer.extensions["network_stream"].get_extra_info("client_addr")
 
 
-async def test_a_broken_renewal_disturbs_nobody(start: Start, authority: Authority, tmp_path: Path) -> None:
+async def test_a_broken_renewal_affects_no_call(start: Start, authority: Authority, tmp_path: Path) -> None:
     """The certificate that was there stays in use, the log says so once, and what is mended is taken."""
     before, after = authority.server(), authority.server()
     port = await start(*before.write(tmp_path))

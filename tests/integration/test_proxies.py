@@ -93,7 +93,7 @@ async def test_a_limit_is_what_it_says(spread: Spread, store: SettlingStore) -> 
         assert len(server.cli("--scan", "--pattern", "*}:*").split()) > 4
 
 
-async def test_a_proxy_is_found_out_and_said_once(spread: Spread) -> None:
+async def test_a_proxy_is_detected_and_logged_once(spread: Spread) -> None:
     """At the start; before it is known, buckets are apart as well."""
     store = RedisStore(connect(spread.proxy.url))
     with structlog.testing.capture_logs() as logs:
@@ -130,9 +130,7 @@ async def test_a_batch_that_is_sent_again_is_applied_once(spread: Spread, store:
             assert found == await result_of(partial(store._below.apply, batch))
 
 
-async def test_a_bucket_is_looked_up_and_forgotten_where_it_is_counted(
-    spread: Spread, store: SettlingStore
-) -> None:
+async def test_a_bucket_is_read_and_deleted_where_it_is_counted(spread: Spread, store: SettlingStore) -> None:
     """Even where the proxy sends a GET of its key to another server, and does not understand SCAN."""
     for bucket in BUCKETS:
         await charge(store, bucket, amount=7)

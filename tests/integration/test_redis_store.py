@@ -99,7 +99,7 @@ async def test_charges_of_one_counter_are_added_up_on_the_way(
     assert "150" == redis_server.cli("GET", KEY)
 
 
-async def test_a_redis_that_forgot_the_script_is_told_again(
+async def test_a_redis_that_forgot_the_script_gets_it_again(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
     """SCRIPT FLUSH, or a server that is new: the hit is counted once all the same."""
@@ -180,7 +180,7 @@ async def test_its_time_is_that_of_redis(store: RedisStore, redis_server: RedisS
     assert abs(seconds - int(redis_server.cli("TIME").split()[0])) <= 1
 
 
-async def test_a_redis_that_does_not_tell_the_time_is_no_error(
+async def test_a_redis_that_does_not_report_its_time_is_no_error(
     redis_server: RedisServer, redis_url: str
 ) -> None:
     """An ACL may forbid it; a server may be away."""

@@ -36,7 +36,7 @@ async def charged(replica: Replica, redis_server: RedisServer) -> str:
     return key
 
 
-async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
+async def test_a_counter_that_is_no_number_is_reported_once_a_minute(
     replica: Replica, redis_server: RedisServer
 ) -> None:
     """With its key and what Redis says; other buckets are served, and nobody is told of them."""
@@ -52,7 +52,7 @@ async def test_a_counter_that_is_no_number_is_told_of_once_a_minute(
     assert logs[0]["error"].startswith("Redis refused a counter: ERR value is not an integer")
 
 
-async def test_a_counter_of_another_kind_is_told_of(replica: Replica, redis_server: RedisServer) -> None:
+async def test_a_counter_of_another_kind_is_reported(replica: Replica, redis_server: RedisServer) -> None:
     """A list that somebody has pushed to, say."""
     key = await charged(replica, redis_server)
     redis_server.cli("DEL", key)
@@ -62,7 +62,7 @@ async def test_a_counter_of_another_kind_is_told_of(replica: Replica, redis_serv
     assert [key] == keys_logged(logs)
 
 
-async def test_one_counter_is_told_of_once_however_many_meet_it(
+async def test_a_counter_is_reported_once_however_many_requests_use_it(
     replica: Replica, redis_server: RedisServer
 ) -> None:
     """Each user's request charges the team's counter, too: a line for each of them would be a flood."""

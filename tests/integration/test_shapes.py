@@ -200,7 +200,7 @@ async def test_a_certificate_that_does_not_fit(
         {"REDIS_TLS_SERVER_NAME": "other.test", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true"},
     ],
 )
-async def test_the_name_of_the_certificate_can_be_said_or_skipped(
+async def test_the_name_of_the_certificate_can_be_set_or_skipped(
     tls_settings: dict[str, str], changes: dict[str, str]
 ) -> None:
     """Where Redis is reached under another name than the one it is certified for."""

@@ -61,7 +61,7 @@ async def test_the_health_check_goes_by_the_connection_that_counts(
         await store.close()
 
 
-async def test_windows_of_seconds_are_looked_after_as_well(redis_server: RedisServer, redis_url: str) -> None:
+async def test_windows_of_seconds_are_watched_as_well(redis_server: RedisServer, redis_url: str) -> None:
     """REDIS_PERSECOND: the connection to the other Redis is checked in the same way."""
     async with network_before(redis_server.port) as proxies:
         at = ("127.0.0.1", proxies[redis_server.port].port)

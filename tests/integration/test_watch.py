@@ -50,13 +50,13 @@ async def watching(server: RedisServer) -> AsyncIterator[Watching]:
     await watching.store.close()
 
 
-async def test_nothing_is_said_about_a_redis_that_is_well(watching: Watching) -> None:
+async def test_nothing_is_logged_about_a_healthy_redis(watching: Watching) -> None:
     """Its clock is ours, since it is the machine's."""
     assert [] == await watching.said()
     assert abs(watching.watch.clock_offset) < 0.05
 
 
-async def test_eviction_is_said_once_and_so_is_its_end(watching: Watching, server: RedisServer) -> None:
+async def test_eviction_is_logged_once_and_so_is_its_end(watching: Watching, server: RedisServer) -> None:
     """Not every minute anew; a policy without a bound of memory evicts nothing."""
     server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     assert [] == await watching.said()
@@ -98,7 +98,7 @@ async def test_a_redis_for_seconds_need_not_keep_them(server: RedisServer) -> No
     await store.close()
 
 
-async def test_a_clock_that_is_off_is_measured_and_said(watching: Watching) -> None:
+async def test_a_wrong_clock_is_measured_and_reported(watching: Watching) -> None:
     """Ahead or behind."""
     for ahead, text in ((90.0, "90."), (-3.0, "-3.")):
         watching.ahead = ahead
@@ -109,7 +109,7 @@ async def test_a_clock_that_is_off_is_measured_and_said(watching: Watching) -> N
     assert ["Redis is well again: clock"] == [line["event"] for line in await watching.said()]
 
 
-async def test_a_redis_that_came_back_empty_is_said(tmp_path: Path) -> None:
+async def test_a_redis_that_came_back_empty_is_reported(tmp_path: Path) -> None:
     """What was used is gone, and nobody else would tell; one that came back with its counters is well."""
     with RedisServer("--dir", str(tmp_path)) as server:
         watching = Watching(server.url)
@@ -132,7 +132,7 @@ async def test_a_redis_that_came_back_empty_is_said(tmp_path: Path) -> None:
         await watching.store.close()
 
 
-async def test_an_append_only_file_that_is_gone_is_said(tmp_path: Path) -> None:
+async def test_a_lost_append_only_file_is_reported(tmp_path: Path) -> None:
     """A volume that does not outlast its pod, say; one that is there is well, whatever else is counted by then."""
     with RedisServer("--dir", str(tmp_path), "--appendonly", "yes") as server:
         watching = Watching(server.url)
@@ -177,7 +177,7 @@ async def test_each_server_of_a_cluster_is_marked_in_a_slot_of_its_own(redis_clu
         await store.close()
 
 
-async def test_what_redis_does_not_tell_is_said_once(server: RedisServer) -> None:
+async def test_what_redis_does_not_report_is_logged_once(server: RedisServer) -> None:
     """A user who may neither ask for INFO nor for TIME, and one who may not ask for the configuration."""
     server.cli("ACL", "SETUSER", "blind", "reset", "on", ">x", "~*", "+ping")
     server.cli("ACL", "SETUSER", "short", "reset", "on", ">x", "~*", "+ping", "+info", "+time")
@@ -209,7 +209,7 @@ async def test_a_redis_that_is_away_is_not_talked_about() -> None:
         await watching.store.close()
 
 
-async def test_every_primary_of_a_cluster_is_looked_at(redis_cluster: RedisCluster) -> None:
+async def test_every_primary_of_a_cluster_is_checked(redis_cluster: RedisCluster) -> None:
     """Each is named; they are not known before the Cluster is reached."""
     store = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses())
     watch = RedisWatch(time.time, lambda: True)

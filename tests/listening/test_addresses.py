@@ -183,7 +183,7 @@ async def test_a_port_that_is_taken_for_one_family_is_taken(
         ("a" * 70 + "\u00e4", "Name or service not known"),
     ],
 )
-async def test_a_place_where_nobody_can_listen_is_said_in_one_line(opened: Open, host: str, why: str) -> None:
+async def test_an_unusable_address_is_reported_in_one_line(opened: Open, host: str, why: str) -> None:
     """With the system's own reason."""
     with pytest.raises(StartError) as raised:
         await opened(host)
@@ -320,7 +320,7 @@ def deep(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "why"), [("grpc.sock", "too long"), ("missing/grpc.sock", "No such file or directory")]
 )
-async def test_a_path_that_cannot_be_had_is_said_in_one_line(
+async def test_an_unusable_path_is_reported_in_one_line(
     serving: Serve, deep: Path, name: str, why: str
 ) -> None:
     """And leaves nothing behind."""

@@ -57,7 +57,7 @@ def test_without_a_ca_no_client_needs_a_certificate(tmp_path: Path, pair: Pair) 
         ("tls.key", ENCRYPTED, "the key in {}/tls.key is encrypted: use a key without a passphrase"),
     ],
 )
-def test_files_that_cannot_be_used_are_told_in_a_line(
+def test_unusable_files_are_reported_in_a_line(
     tmp_path: Path, authority: Authority, pair: Pair, file: str, content: bytes | None, reason: str
 ) -> None:
     """Which file it is, and what is wrong with it."""
@@ -72,7 +72,7 @@ def test_files_that_cannot_be_used_are_told_in_a_line(
 
 
 @pytest.mark.parametrize("file", ["tls.crt", "ca.crt"])
-def test_what_only_looks_like_a_certificate_is_told_too(
+def test_a_file_that_only_resembles_a_certificate_is_reported_too(
     tmp_path: Path, authority: Authority, pair: Pair, file: str
 ) -> None:
     """With what OpenSSL makes of it."""
@@ -83,7 +83,7 @@ def test_what_only_looks_like_a_certificate_is_told_too(
     assert 1 == len(str(error.value).splitlines())
 
 
-def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+def test_a_key_of_another_certificate_is_reported(tmp_path: Path, authority: Authority, pair: Pair) -> None:
     """In words that say which of the two does not fit."""
     certificate, _ = pair.write(tmp_path)
     _, key = authority.server().write(tmp_path, "other")

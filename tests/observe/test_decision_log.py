@@ -75,7 +75,7 @@ async def test_the_lines_of_a_request_can_be_put_together_again() -> None:
     assert [[1, 3], [2, 3], [3, 3], None] == [line.get("part") for line in replica.lines()]
 
 
-async def test_a_line_says_who_asked_for_how_much_and_what_came_of_it() -> None:
+async def test_a_line_has_the_caller_the_hits_and_the_outcome() -> None:
     """With the window that the status tells of: that with the least left, or that refuses."""
     replica = Logged()
     replica.now += 845.9

@@ -66,7 +66,7 @@ def test_bytes_are_bounded_too(reader: Reader) -> None:
     assert 1 == writer.dropped
 
 
-def test_a_reader_that_is_stuck_delays_nobody_and_costs_bounded_memory(reader: Reader) -> None:
+def test_a_stuck_reader_delays_no_call_and_takes_bounded_memory(reader: Reader) -> None:
     """What is being written counts as held; when the reader goes on, there is room again."""
     writer = LineWriter(reader.write, most_lines=2)
     writer.start()

@@ -451,7 +451,7 @@ def test_round_trips_to_the_store_are_timed() -> None:
     )
 
 
-def test_gauges_are_read_when_somebody_looks() -> None:
+def test_gauges_are_read_at_the_scrape() -> None:
     """The value is the one of the moment."""
     metrics = Metrics()
     calls = [1, 2]
@@ -544,7 +544,7 @@ def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
     assert {r"each_new\nline", 'each_quote"', r"each_back\slash", "each_Ünï"} <= set(labels)
 
 
-def test_counting_goes_on_while_somebody_reads() -> None:
+def test_counting_continues_while_it_is_read() -> None:
     """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
     metrics = Metrics()
     count(metrics, descriptor("each=1"))

@@ -105,7 +105,7 @@ async def test_what_another_replica_has_charged_is_seen() -> None:
     assert [{"team=dba hour": 90}, {"team=dba hour": 40}] == seen
 
 
-async def test_a_look_counts_nothing_and_is_not_counted() -> None:
+async def test_a_view_counts_nothing_and_is_not_counted() -> None:
     """No decision, no hit, no line in the log: nobody has asked."""
     looking = Looking(team("dba", HOURLY))
     await looking.replica.ask(hits=100)
@@ -126,7 +126,7 @@ async def test_a_window_that_has_begun_is_shown_at_0() -> None:
 
 
 @pytest.mark.parametrize("passed, expected", [(0, 5), (3594, 5), (3595.5, 4.5), (3598, 2), (3599.5, 1)])
-async def test_the_next_look_is_in_five_seconds_or_when_a_window_begins(
+async def test_the_next_read_is_in_five_seconds_or_when_a_window_begins(
     passed: float, expected: float
 ) -> None:
     """But never sooner than in a second."""
@@ -135,14 +135,14 @@ async def test_the_next_look_is_in_five_seconds_or_when_a_window_begins(
     assert expected == looking.standing.pause()
 
 
-async def test_windows_of_seconds_are_looked_at_once_a_second() -> None:
+async def test_windows_of_seconds_are_read_once_a_second() -> None:
     """They are over before anybody scrapes them."""
     looking = Looking(team("dba", Limit(10, Window(Unit.SECOND))))
     looking.replica.now += 0.75
     assert 1 == looking.standing.pause()
 
 
-async def test_so_many_buckets_are_looked_at() -> None:
+async def test_a_limited_number_of_buckets_is_read() -> None:
     """The first of the file, so that it stays the same ones."""
     looking = Looking(*[team(name, HOURLY) for name in "abc"], most=2)
     await looking.check()
@@ -204,7 +204,7 @@ async def test_a_store_that_fails_leaves_what_was_seen() -> None:
     assert (1, {"team=dba hour": 0}) == (len(store.asked), looking.used)
 
 
-async def test_rules_that_are_loaded_are_looked_at_at_once() -> None:
+async def test_loaded_rules_are_read_at_once() -> None:
     """Nobody waits five seconds for the buckets of a new team."""
     looking = Looking(team("dba", HOURLY))
     running = asyncio.create_task(looking.standing.run(looking.ask))

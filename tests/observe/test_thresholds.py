@@ -95,7 +95,7 @@ def test_a_threshold_is_the_least_that_is_such_a_share(thousandths: int, amount:
 # When it is told.
 
 
-async def test_each_threshold_is_told_by_the_charge_that_crosses_it() -> None:
+async def test_each_threshold_is_reported_by_the_charge_that_crosses_it() -> None:
     """Once, and those that one charge crosses together are told together."""
     replica = Replica(TEAM)
     reported = []
@@ -192,7 +192,7 @@ async def test_a_limit_that_a_request_brings_warns_as_the_rule_that_it_overrides
 # Once in all replicas.
 
 
-async def test_replicas_that_share_a_store_tell_of_each_crossing_once(new_store: NewStore) -> None:
+async def test_replicas_that_share_a_store_report_each_crossing_once(new_store: NewStore) -> None:
     """Whichever of them took part, and however their charges met."""
     replicas = [Replica(TEAM, store=new_store()) for _ in range(2)]
     with capture_logs() as events:
@@ -209,7 +209,7 @@ async def test_replicas_that_share_a_store_tell_of_each_crossing_once(new_store:
     assert [0, 0] == [replica.thresholds.lost for replica in replicas]
 
 
-async def test_what_is_given_back_and_used_again_is_not_told_again(new_store: NewStore) -> None:
+async def test_a_threshold_crossed_again_after_a_refund_is_not_reported_again(new_store: NewStore) -> None:
     """Not by the replica that told of it, and not by another one."""
     one, other = (Replica(TEAM, store=new_store()) for _ in range(2))
     reported = []
@@ -229,7 +229,7 @@ async def test_what_is_given_back_and_used_again_is_not_told_again(new_store: Ne
     assert [[0.5], [], [], [], [], [], [0.8]] == reported
 
 
-async def test_a_crossing_that_nobody_saw_is_told_by_the_next_who_sees_what_lies_beyond(
+async def test_an_unseen_crossing_is_reported_by_the_next_charge_beyond_it(
     new_store: NewStore,
 ) -> None:
     """The store may count a charge and answer too late; a check is enough to find out."""
@@ -245,7 +245,7 @@ async def test_a_crossing_that_nobody_saw_is_told_by_the_next_who_sees_what_lies
     assert [(KEY, 0.5)] == crossings(events)
 
 
-async def test_a_bucket_that_is_reset_is_told_of_again(new_store: NewStore) -> None:
+async def test_a_bucket_that_is_reset_is_reported_again(new_store: NewStore) -> None:
     """Its markers are counters of the bucket, and go with them."""
     replica = Replica(TEAM, store=new_store())
     with capture_logs() as events:

@@ -160,7 +160,7 @@ async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
     assert (6, (90, 100, 3600)) == (len(found), found["team=dba hour"])
 
 
-def test_an_eviction_looks_at_some_of_the_counters_in_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_eviction_examines_some_of_the_counters_in_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """With thousands of them, the line is drawn by a part, and those that are used most stay all the same."""
     monkeypatch.setattr(tracking, "_EXAMINED", 50)
     tracker = tracking.Tracker(lambda: MIDNIGHT, most=500)
@@ -275,7 +275,7 @@ async def test_a_scrape_can_be_read_whatever_strangers_call_themselves() -> None
     assert len(HOSTILE) + 2 == sum(sample.value for sample in used)
 
 
-async def test_noting_goes_on_while_somebody_reads() -> None:
+async def test_counting_continues_during_a_read() -> None:
     """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
     replica = Replica(TEAM)
     await replica.ask("team=a", 1)

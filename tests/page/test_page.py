@@ -274,7 +274,7 @@ def test_a_dead_service_leaves_what_was_shown(page: Page, everything: StandIn) -
     expect(page.get_by_role("alert").filter(has_text="The service does not answer")).to_have_count(0)
 
 
-def test_a_store_that_does_not_answer_is_said_in_every_view(page: Page, everything: StandIn) -> None:
+def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, everything: StandIn) -> None:
     """Above it."""
     everything.status = {
         "store": {"type": "redis", "reachable": False, "circuit_open": True, "journal_hits": 12}
@@ -309,7 +309,7 @@ def test_an_address_that_wants_a_token_says_so(page: Page, everything: StandIn) 
     expect(page.locator(".virtual .budget.over")).to_be_visible()
 
 
-def test_nobody_changes_anything_without_the_admin_token(page: Page, everything: StandIn) -> None:
+def test_no_change_is_possible_without_the_admin_token(page: Page, everything: StandIn) -> None:
     """The page says which one it wants, or that the service has none."""
     page.goto(f"{everything.url}{VIEWS['bucket']}")
     expect(page.get_by_text("Changes need the admin token")).to_be_visible()

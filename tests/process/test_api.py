@@ -162,7 +162,7 @@ def test_two_operators_at_two_replicas_of_each_store(tmp_path: Path, store: dict
         assert 2 == len(ana.get("/replicas")["replicas"])
 
 
-def test_a_store_that_fails_is_said_and_a_change_is_made_once(tmp_path: Path) -> None:
+def test_a_failing_store_is_reported_and_a_change_is_made_once(tmp_path: Path) -> None:
     """What is in force is still shown; a change answers 503, and is made by the same request when the store is back."""
     config = str(write(tmp_path / "d.yaml", RULES))
     with RedisServer("--appendonly", "yes") as redis:

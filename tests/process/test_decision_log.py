@@ -67,7 +67,7 @@ def test_of_all_requests_the_refused_can_be_logged(environment: dict[str, str], 
     assert [["OVER_LIMIT", "OVER_LIMIT"], []] == found
 
 
-def test_a_reader_that_is_gone_harms_nobody(environment: dict[str, str], pipe: tuple[int, int]) -> None:
+def test_a_reader_that_has_gone_does_no_harm(environment: dict[str, str], pipe: tuple[int, int]) -> None:
     """Callers are answered, and the operator is told."""
     read_end, write_end = pipe
     os.close(read_end)

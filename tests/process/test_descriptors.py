@@ -42,7 +42,7 @@ def silent(address: str, count: int) -> Iterator[None]:
 
 @TRANSPORTS
 @pytest.mark.parametrize(("files", "count"), [(256, 320), (1_024, 1_200)])
-def test_silent_connections_to_http_ports_are_in_nobodys_way(
+def test_silent_connections_to_http_ports_block_no_other(
     config: str, transport: str, files: int, count: int
 ) -> None:
     """Health, metrics and gRPC answer, and a change of the rules is loaded: while they are there, and after."""

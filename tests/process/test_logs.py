@@ -115,7 +115,7 @@ def test_text_is_one_line_for_an_event_whatever_strangers_send(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("where", "right"), [("REDIS_URL", False), ("REDIS_AUTH", True)], ids=["url-wrong", "auth-right"]
 )
-def test_a_password_is_never_told(tmp_path: Path, where: str, right: bool) -> None:
+def test_a_password_is_never_shown(tmp_path: Path, where: str, right: bool) -> None:
     """Neither in the log, with everything in it, nor over HTTP; whether Redis takes it or not."""
     config = write(tmp_path / "d.yaml", rules("d"))
     with RedisServer(password="hunter2" if right else "other") as redis:
@@ -135,9 +135,7 @@ def test_a_password_is_never_told(tmp_path: Path, where: str, right: bool) -> No
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_a_log_that_nobody_reads_delays_nobody_and_is_complete_when_it_is_read(
-    config: str, transport: str
-) -> None:
+def test_an_unread_log_delays_no_call_and_is_complete_when_it_is_read(config: str, transport: str) -> None:
     """A full pipe holds up the thread that writes, and neither callers nor /healthcheck."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -150,7 +148,7 @@ def test_a_log_that_nobody_reads_delays_nobody_and_is_complete_when_it_is_read(
         assert 0 == service.stop()
 
 
-def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending(config: str) -> None:
+def test_an_unread_log_does_not_keep_the_process_from_ending(config: str) -> None:
     """What is left to write at the stop has a bound."""
     with (
         Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}) as service,
@@ -163,7 +161,7 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending(config: s
     assert "Fatal" not in service.log
 
 
-def test_a_failed_start_is_told_though_the_log_is_full_of_lines(tmp_path: Path) -> None:
+def test_a_failed_start_is_reported_although_the_log_is_full(tmp_path: Path) -> None:
     """Whatever is waiting to be written comes out before the reason, and the reason last."""
     config = write(tmp_path / "d.yaml", "domain: d\ndescriptors:\n" + "  - {value: x}\n" * 1_000)
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config), "GRPC_HOST": "192.0.2.1"}

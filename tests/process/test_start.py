@@ -18,7 +18,7 @@ from ..listening.test_addresses import needs_ipv6
 from .conftest import probing, serving
 
 
-def test_each_bad_value_is_told_in_a_line(config: str) -> None:
+def test_each_bad_value_is_reported_in_a_line(config: str) -> None:
     """All of them at once, and nothing is started."""
     bad = {"GRPC_PORT": "http", "BACKEND_TYPE": "memcache", "LOG_FORMAT": "xml", "SHADOW_MODE": ""}
     code, out, err = run("serve", environment={"CONFIG_PATH": config, **bad})
@@ -32,7 +32,7 @@ def test_each_bad_value_is_told_in_a_line(config: str) -> None:
     ] == sorted(err.splitlines())
 
 
-def test_an_option_is_told_like_the_variable_it_stands_for() -> None:
+def test_an_option_is_reported_like_its_variable() -> None:
     """There is one table of settings."""
     said = 'GRPC_PORT="eighty" is not a port: give one from 0 to 65535\n'
     assert (1, "", said) == run("serve", "--grpc-port", "eighty", environment={})
@@ -55,7 +55,7 @@ def taken() -> Iterator[int]:
     ],
     ids=["gRPC", "HTTP", "debug", "metrics"],
 )
-def test_a_taken_port_is_told_in_a_line(
+def test_a_taken_port_is_reported_in_a_line(
     config: str, taken: int, variable: str, value: str, what: str
 ) -> None:
     """Whichever it is, the others that were open already are closed again, and the process ends."""
@@ -79,7 +79,7 @@ def test_a_taken_port_is_told_in_a_line(
     ],
     ids=["host", "socket"],
 )
-def test_an_address_that_cannot_be_had_is_told_with_the_reason(
+def test_an_unavailable_address_is_reported_with_the_reason(
     config: str, variable: str, value: str, where: str, reason: str
 ) -> None:
     """Another machine's, or in a directory that is not there."""

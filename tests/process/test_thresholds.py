@@ -53,7 +53,7 @@ def spend(replicas: list[Service], hits: Iterable[int]) -> None:
             caller.ask("d", "team", "dba", hits=amount)
 
 
-def test_two_replicas_tell_of_a_crossing_once(replicas: list[Service], redis_server: RedisServer) -> None:
+def test_two_replicas_report_a_crossing_once(replicas: list[Service], redis_server: RedisServer) -> None:
     """Whichever of them sees it; the markers are in Redis."""
     spend(replicas, [10] * 84)
     wait_for("two crossings", lambda: crossings(replicas) == [(0.5, 500), (0.8, 800)])
@@ -62,7 +62,7 @@ def test_two_replicas_tell_of_a_crossing_once(replicas: list[Service], redis_ser
     assert ["840", "840"] == [redis_server.cli("GET", counter) for counter, _, _ in found]
 
 
-def test_a_reset_lets_a_crossing_be_told_again(replicas: list[Service], redis_url: str) -> None:
+def test_after_a_reset_a_crossing_is_reported_again(replicas: list[Service], redis_url: str) -> None:
     """It deletes the markers with the counter."""
     spend(replicas, [500])
     wait_for("a crossing", lambda: crossings(replicas) == [(0.5, 500)])

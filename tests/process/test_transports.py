@@ -113,7 +113,7 @@ async def test_grpcio_takes_its_place_where_it_cannot_be_used(
 
 
 @pytest.mark.parametrize("installation", ["not_built", "old_library"])
-def test_what_was_asked_for_and_cannot_be_used_is_told_in_a_line(
+def test_a_requested_transport_that_cannot_be_used_is_reported_in_a_line(
     installation: str, request: pytest.FixtureRequest
 ) -> None:
     """With what would build it."""

@@ -172,7 +172,7 @@ async def test_a_series_without_a_rule_is_none() -> None:
     assert None is await Reading().series.of("other", (Entry(b"team", b"x"),))
 
 
-async def test_buckets_are_followed_while_somebody_looks() -> None:
+async def test_buckets_are_followed_while_they_are_viewed() -> None:
     """A bounded number of them, and of points."""
     bench = Reading()
     for number in range(MOST + 10):

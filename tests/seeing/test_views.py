@@ -91,7 +91,7 @@ async def test_an_explanation_counts_nothing_and_is_the_answer(app: App) -> None
     ]
 
 
-async def test_an_explanation_of_a_refusal_says_what_the_caller_is_told(app: App) -> None:
+async def test_an_explanation_of_a_refusal_has_its_message(app: App) -> None:
     await charge(app, "team=dba", 100)
     found = await explained(app, "team=dba")
     assert ("over", "OVER_LIMIT", 0) == (found.verdict, found.answer.code, found.answer.remaining)
@@ -164,7 +164,7 @@ async def test_rules_and_replicas(app: App) -> None:
     )
 
 
-async def test_a_change_of_rules_is_told_by_itself(app: App, tmp_path: Path) -> None:
+async def test_a_change_of_rules_is_noticed_without_a_view(app: App, tmp_path: Path) -> None:
     """Soon, and not only when somebody looks."""
     await app.views.replicas()
     before = app.views.rules.digest

@@ -64,7 +64,7 @@ def test_less_than_a_second_is_no_jitter(jitter: str) -> None:
         ("IETF_RATELIMIT_FIELDS", "draft-10", "give none or draft-11"),
     ],
 )
-def test_a_bad_value_is_said_to_be_one(name: str, value: str, hint: str) -> None:
+def test_a_bad_value_is_named(name: str, value: str, hint: str) -> None:
     """With what would be right."""
     with pytest.raises(InvalidSetting) as caught:
         load_settings({name: value})

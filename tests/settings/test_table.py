@@ -369,7 +369,7 @@ def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, 
         ("redis://other:other@redis:6379", "me:pass", "redis://redis:6379", ("me", "pass")),
     ],
 )
-def test_redis_url_and_redis_auth_say_where_redis_is_and_who_we_are(
+def test_redis_url_and_redis_auth_have_the_address_and_the_credentials(
     url: str, auth: str, address: str, credentials: tuple[str, str]
 ) -> None:
     """The address never has the credentials in it, so that it can be logged."""
@@ -436,7 +436,7 @@ def test_a_redis_for_seconds_that_is_switched_off_may_be_anywhere() -> None:
     assert not load_settings({"REDIS_PERSECOND_URL": "nowhere"}).redis_persecond
 
 
-def test_where_the_type_is_wrong_nothing_is_said_about_the_url() -> None:
+def test_a_wrong_type_hides_problems_of_the_url() -> None:
     """One mistake is one line."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings({"REDIS_TYPE": "clustre", "REDIS_URL": "one:1,two:2"})

@@ -138,7 +138,7 @@ def test_sources_of_rules_keep_their_order(text: str, sources: tuple[str, ...]) 
     assert sources == load_settings({"CONFIG_TYPE": text}).config_type
 
 
-def test_half_a_pair_of_certificate_and_key_is_none() -> None:
+def test_a_certificate_without_a_key_is_refused() -> None:
     """Upstream leaves out both then, and the control plane refuses the connection."""
     environ = {**ENVOY_GATEWAY, "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": ""}
     with pytest.raises(StartError, match="belong together: give both, or none"):

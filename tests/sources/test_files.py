@@ -52,7 +52,7 @@ def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None
     assert [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")] == names(files.named([tmp_path]))
 
 
-def test_tables_stand_beside_the_rules(tmp_path: Path) -> None:
+def test_tables_are_read_with_the_rules(tmp_path: Path) -> None:
     """In a directory, by their names, and in upstream's; a table that is none is a problem with its line."""
     (tmp_path / "limits.csv").write_text("domain,descriptor,limit\nd,user=a,5\n")
     (tmp_path / "rules.yaml").write_text("domain: d\n")
@@ -243,9 +243,7 @@ def test_a_directory_without_permission_is_skipped_with_a_warning(
 
 
 @pytest.mark.parametrize("subdirectory", ["", "ratelimit"])
-def test_a_directory_without_permission_beside_the_rules_does_not_matter(
-    volume: Path, subdirectory: str
-) -> None:
+def test_an_unreadable_directory_next_to_the_rules_does_not_matter(volume: Path, subdirectory: str) -> None:
     """It cannot contain a file whose path begins with RUNTIME_APPDIRECTORY."""
     write(volume / subdirectory / "config" / "a.yaml")
     write(volume / subdirectory / "lost+found" / "b.yaml").parent.chmod(0)

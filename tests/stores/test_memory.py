@@ -146,7 +146,7 @@ def test_a_dump_in_another_thread_has_the_counters_of_its_moment() -> None:
         assert len(found) == len(expected)
 
 
-def test_a_dump_that_nobody_goes_through_is_dropped_by_the_next() -> None:
+def test_an_unused_dump_is_dropped_by_the_next() -> None:
     """A disk that is full ends one early."""
     bench = Bench()
     bench.charge("a", 1)

@@ -132,7 +132,7 @@ async def test_no_count_is_lost_though_the_clock_is_wrong(kept: Kept, at_write: 
     assert 42 == charge(store, DBA, 0)
 
 
-async def test_a_counter_is_not_kept_for_ever_however_often_the_process_is_started(kept: Kept) -> None:
+async def test_a_counter_expires_however_often_the_process_is_started(kept: Kept) -> None:
     """The time in which processes run is what counts, but for up to two seconds of each start."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=1_000)
@@ -407,7 +407,7 @@ async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(
 # What fails later.
 
 
-async def test_a_failing_disk_is_told_once_counted_and_survived(kept: Kept) -> None:
+async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: Kept) -> None:
     """The counting goes on, and what could not be written is written when that is possible again."""
     store = await kept.start(SOON)
     obstacle = kept.path.with_name("counters.new")
@@ -424,7 +424,7 @@ async def test_a_failing_disk_is_told_once_counted_and_survived(kept: Kept) -> N
     ]
 
 
-async def test_what_is_lost_at_the_stop_is_told(kept: Kept) -> None:
+async def test_lost_hits_are_logged_at_the_stop(kept: Kept) -> None:
     """Where the last write fails, too."""
     store = await kept.start()
     charge(store, DBA, 40)

@@ -322,7 +322,7 @@ async def test_a_flood_of_questions_ends_the_connection(served: Served) -> None:
 
 
 @pytest.mark.parametrize("transport", ["native"])
-async def test_answers_that_nobody_reads_are_not_kept(start: Start) -> None:
+async def test_unread_answers_are_not_kept(start: Start) -> None:
     """A peer that gives no window and goes on asking loses the stream; at most so many bytes are kept for it."""
     served = await start(GrpcOptions())
     peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings(initial_window_size=0))

@@ -317,7 +317,7 @@ async def test_a_name_that_is_refused_leaves_a_line(
     )
 
 
-async def test_a_broken_renewal_disturbs_nobody(start: Start, authority: Authority, tmp_path: Path) -> None:
+async def test_a_broken_renewal_affects_no_call(start: Start, authority: Authority, tmp_path: Path) -> None:
     """The certificate that was there stays in use, the log says so once, and what is mended is taken."""
     before, after = authority.server(), authority.server()
     served = await start(*before.write(tmp_path))

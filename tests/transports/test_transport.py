@@ -429,7 +429,7 @@ async def test_grpcio_bounds_the_watches_and_their_names(
     )
 
 
-async def test_whoever_watches_the_health_hears_of_the_drain(served: Served) -> None:
+async def test_health_watches_report_the_drain(served: Served) -> None:
     """NOT_SERVING comes before the port closes."""
     stub = health_pb2_grpc.HealthStub(served.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=10)

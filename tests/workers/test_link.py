@@ -69,7 +69,7 @@ async def test_a_failure_is_an_error_for_the_asker_alone() -> None:
         assert 2 == await link.ask("twice", 1)
 
 
-async def test_a_late_answer_is_an_error_and_disturbs_nobody() -> None:
+async def test_a_late_answer_is_an_error_and_affects_no_other() -> None:
     async with linked() as (link, other):
         with pytest.raises(LinkError, match=r"wait: no answer within 0\.01 s"):
             await link.ask("wait", patience=0.01)

@@ -39,7 +39,7 @@ Memory rules:
    stream is closed. `_stream` asks nghttp2, unless it is the stream of the last call; `_forget` clears that
    pointer as well.
 3. A Stream owns one buffer: the input of the request until that is complete, then the output that is still to
-   be sent. For a method that takes a stream of messages, the input of the next message is in `part`.
+   be sent. For a method that takes a stream of messages, the input of the next message is in `incoming`.
 4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
 5. Names and values of headers are string literals, which nghttp2 need not copy, or nghttp2_submit_* copies
    them.
@@ -69,10 +69,10 @@ cdef enum:
     MOST_SETTINGS = 32
     MOST_UNSENT = 1024  # bytes of a stream of messages
     MOST_UNSENT_ANSWERS = 1048576  # bytes of a stream of messages that answer messages
-    COST_OF_A_PART = 3  # units of the abuse budget
-    MOST_PART = 4096  # bytes of a message in a stream of messages
+    COST_OF_A_MESSAGE = 3  # units of the abuse budget
+    MOST_MESSAGE = 4096  # bytes of a message in a stream of messages
     MOST_LATE = 50  # requests that one check refuses, because calls wait meanwhile
-    MOST_OF_A_MESSAGE = 1024  # bytes of the text of an error
+    MOST_ERROR_TEXT = 1024  # bytes of the text of an error
     WINDOW = 1 << 20  # of the connection; that of a stream is the 64 KiB of HTTP/2
     ABUSE_BUDGET = 1000
     UNITS_OF_A_STREAM = 8  # units that take as long as the decision on a call
@@ -139,9 +139,9 @@ cdef struct Stream:
     size_t size          # bytes of it in use
     size_t room          # bytes allocated
     size_t sent          # bytes of it that were sent
-    uint8_t *part        # rule 3
-    size_t part_size     # bytes of it in use
-    size_t part_room     # bytes allocated
+    uint8_t *incoming    # rule 3: the next message of a stream of messages
+    size_t incoming_size # bytes of it in use
+    size_t incoming_room # bytes allocated
     uint8_t status       # of gRPC, at the end of a stream of messages
 
 cdef struct List:
@@ -218,7 +218,7 @@ cdef bytes percent_encoded(bytes message):
     """Return a text for grpc-message: printable ASCII, and %XX for every other byte and for "%"."""
     return b"".join([
         b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte
-        for byte in message[:MOST_OF_A_MESSAGE]
+        for byte in message[:MOST_ERROR_TEXT]
     ])
 
 
@@ -231,11 +231,11 @@ REFUSALS = {
     COMPRESSED: (UNIMPLEMENTED, b"compressed messages are not supported"),
     SLOW: (DEADLINE_EXCEEDED, b"the request did not arrive in full in time"),
     FULL: (RESOURCE_EXHAUSTED, b"too many bytes of requests and replies wait here"),
-    LARGE_PART: (RESOURCE_EXHAUSTED, b"the message is larger than %d bytes" % MOST_PART),
+    LARGE_PART: (RESOURCE_EXHAUSTED, b"the message is larger than %d bytes" % MOST_MESSAGE),
 }
 
 
-STREAMS, HEADER_BYTES, ABUSE, PART_BYTES = MOST_STREAMS, MOST_HEADER_BYTES, ABUSE_BUDGET, MOST_PART
+STREAMS, HEADER_BYTES, ABUSE, PART_BYTES = MOST_STREAMS, MOST_HEADER_BYTES, ABUSE_BUDGET, MOST_MESSAGE
 UNSENT_ANSWERS = MOST_UNSENT_ANSWERS
 """The bounds that docs/bounds.md lists."""
 
@@ -434,7 +434,7 @@ cdef class Session:
 
     `paths` are those of the methods, and `owner` stands for the session in the Turn. A message may have
     `max_message` bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of
-    `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at most MOST_PART
+    `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at most MOST_MESSAGE
     bytes: each message is a Call, and so is their end.
     """
 
@@ -859,7 +859,7 @@ cdef class Session:
             self._block = 0
         self._leave(stream)
         self.streams -= 1
-        free(stream.part)
+        free(stream.incoming)
         free(stream.buffer)
         free(stream)
 
@@ -875,7 +875,7 @@ cdef class Session:
             there.last.after = stream
         there.last = stream
         if state != IN_HAND:  # there the Call counts its bytes
-            self._wait_for(STREAM_COST + stream.room + stream.part_room)
+            self._wait_for(STREAM_COST + stream.room + stream.incoming_room)
 
     cdef void _leave(self, Stream *stream) noexcept:
         """Remove a stream from its list."""
@@ -889,7 +889,7 @@ cdef class Session:
         else:
             stream.after.before = stream.before
         if stream.state != IN_HAND:
-            self._wait_for(-(STREAM_COST + stream.room + stream.part_room))
+            self._wait_for(-(STREAM_COST + stream.room + stream.incoming_room))
 
     cdef void _move(self, Stream *stream, uint8_t state) noexcept:
         self._leave(stream)
@@ -905,12 +905,12 @@ cdef class Session:
         budget = self._budget
         return self.waiting + more <= self._max_held and budget.waiting + more <= budget.most_waiting
 
-    cdef void _empty_part(self, Stream *stream) noexcept:
+    cdef void _empty_incoming(self, Stream *stream) noexcept:
         """Free the input of the next message. Its bytes count as waiting, since its stream is never IN_HAND."""
-        self._wait_for(-stream.part_room)
-        free(stream.part)
-        stream.part = NULL
-        stream.part_size = stream.part_room = 0
+        self._wait_for(-stream.incoming_room)
+        free(stream.incoming)
+        stream.incoming = NULL
+        stream.incoming_size = stream.incoming_room = 0
 
     cdef void _empty(self, Stream *stream) noexcept:
         """Free the buffer, whose bytes count as waiting unless it is empty."""
@@ -923,7 +923,7 @@ cdef class Session:
         """Note that a stream is to be refused, and free its request."""
         if stream.refusal or stream.answered:
             return 0
-        self._empty_part(stream)
+        self._empty_incoming(stream)
         self._empty(stream)
         stream.refusal = why
         return note(&self._refused, stream.number)
@@ -1005,43 +1005,43 @@ cdef class Session:
     cdef int _messages(self, Stream *stream, const uint8_t *data, size_t size) except -1:
         """Take input of a stream of messages, and make a call of each complete message."""
         cdef size_t wanted, some
-        if stream.part is NULL:
-            if not self._has_room_for(PREFIX + MOST_PART):
+        if stream.incoming is NULL:
+            if not self._has_room_for(PREFIX + MOST_MESSAGE):
                 return self._decline(stream, FULL)
-            stream.part = <uint8_t *> malloc(PREFIX + MOST_PART)
-            if stream.part is NULL:
+            stream.incoming = <uint8_t *> malloc(PREFIX + MOST_MESSAGE)
+            if stream.incoming is NULL:
                 raise MemoryError
-            stream.part_room = PREFIX + MOST_PART
-            self._wait_for(stream.part_room)
+            stream.incoming_room = PREFIX + MOST_MESSAGE
+            self._wait_for(stream.incoming_room)
         while size:
-            wanted = PREFIX + announced(stream.part) if stream.part_size >= PREFIX else PREFIX
-            some = min(size, wanted - stream.part_size)
-            memcpy(stream.part + stream.part_size, data, some)
-            stream.part_size += some
+            wanted = PREFIX + announced(stream.incoming) if stream.incoming_size >= PREFIX else PREFIX
+            some = min(size, wanted - stream.incoming_size)
+            memcpy(stream.incoming + stream.incoming_size, data, some)
+            stream.incoming_size += some
             data += some
             size -= some
-            if stream.part_size < PREFIX:
+            if stream.incoming_size < PREFIX:
                 break
-            if stream.part[0]:
+            if stream.incoming[0]:
                 return self._hand_over_end(stream, COMPRESSED)
-            if announced(stream.part) > MOST_PART:
+            if announced(stream.incoming) > MOST_MESSAGE:
                 return self._hand_over_end(stream, LARGE_PART)
-            if stream.part_size == PREFIX + announced(stream.part):
-                self._spend(COST_OF_A_PART)
+            if stream.incoming_size == PREFIX + announced(stream.incoming):
+                self._spend(COST_OF_A_MESSAGE)
                 if self._error:
                     return 0
                 self._turn.opened += 1
-                body = PyBytes_FromStringAndSize(<char *> stream.part + PREFIX, stream.part_size - PREFIX)
+                body = PyBytes_FromStringAndSize(<char *> stream.incoming + PREFIX, stream.incoming_size - PREFIX)
                 if not self._hand_over(stream, body):
                     return self._hand_over_end(stream, FULL)
-                stream.part_size = 0
-        if stream.part_size == 0:
-            self._empty_part(stream)
+                stream.incoming_size = 0
+        if stream.incoming_size == 0:
+            self._empty_incoming(stream)
         return 0
 
     cdef int _hand_over_end(self, Stream *stream, uint8_t why) except -1:
         """Make a call of the end of a stream of messages, so that the messages are answered before it."""
-        self._empty_part(stream)
+        self._empty_incoming(stream)
         stream.refusal = why
         wrong = None if why == NOT_REFUSED else REFUSALS[why]
         if not self._hand_over(stream, b"", True, wrong):
@@ -1078,7 +1078,7 @@ cdef class Session:
         if stream.refusal or (stream.answered and not stream.stays):
             return 0
         if stream.method >= self._many:
-            return self._hand_over_end(stream, SHORT_MESSAGE if stream.part_size else NOT_REFUSED)
+            return self._hand_over_end(stream, SHORT_MESSAGE if stream.incoming_size else NOT_REFUSED)
         if stream.answered:
             return 0
         if stream.size == 0:

@@ -111,7 +111,7 @@ async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None
     assert ({"counted-before": 1}, 0) == (dict(report.explained), report.unexplained)
 
 
-async def test_what_differs_is_told_while_it_runs() -> None:
+async def test_differences_are_printed_while_it_runs() -> None:
     """The first gap is from before; one that widens is shown with what both have said."""
     theirs, _ = replying(50, 50)
     ours, _ = replying(50, 40)
@@ -296,7 +296,7 @@ async def test_callers_may_need_tls() -> None:
         await mirror.stop()
 
 
-async def test_a_port_that_is_taken_is_told() -> None:
+async def test_a_port_that_is_taken_is_reported() -> None:
     """In the words of the other commands."""
     theirs, _ = replying(9)
     async with server(theirs) as one, aio.insecure_channel(one) as channel:

@@ -60,12 +60,12 @@ def test_calls_that_are_rare_are_not_bursts() -> None:
     assert metered(looks) == pytest.approx(10, rel=0.2)
 
 
-def test_the_first_look_knows_the_mean_since_the_window_began() -> None:
+def test_the_first_read_knows_the_mean_since_the_window_began() -> None:
     assert 5 == metered([(600.0, 3_000)])
     assert None is metered([(HOUR / 120 / 2, 100)])
 
 
-def test_looks_that_are_far_apart_are_spread_over_their_time() -> None:
+def test_reads_that_are_far_apart_are_spread_over_their_time() -> None:
     """Somebody looks twice, with half an hour in between."""
     assert metered([(600.0, 6_000), (2_400.0, 24_000)]) == pytest.approx(10)
 

@@ -264,7 +264,7 @@ async def test_an_empty_first_set_is_a_set(plane: ControlPlane, follow: Follow) 
     )
 
 
-async def test_a_first_set_that_is_all_wrong_is_none(plane: ControlPlane, follow: Follow) -> None:
+async def test_an_invalid_first_set_counts_as_none(plane: ControlPlane, follow: Follow) -> None:
     """A service without rules must not say that it has some; also when it is sent again."""
     plane.send(BAD)
     following = await follow()
@@ -368,7 +368,7 @@ async def test_a_new_call_begins_without_what_the_old_one_knew(plane: ControlPla
     assert (True, "") == (version.startswith("held "), nonce)
 
 
-async def test_a_set_that_is_too_large_is_said_to_be_and_the_rules_hold(
+async def test_a_set_that_is_too_large_is_reported_and_the_rules_stay_in_force(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """Upstream freezes on its old rules, and nobody sees why."""

@@ -114,7 +114,7 @@ async def test_of_several_sets_that_have_come_the_last_one_counts(plane: Control
         assert "3" == (await received(link)).version_info
 
 
-def test_a_set_of_many_megabytes_holds_nobody_up() -> None:
+def test_a_set_of_many_megabytes_delays_no_call() -> None:
     """It is taken a slice at a time.
 
     uvloop, which serves, would read for as long as there is something to read.

@@ -61,7 +61,7 @@ async def hit(store: SecondsApart, *groups: Sequence[str]) -> list[object]:
         ("second", False),
     ],
 )
-def test_the_window_is_told_from_the_key(key: str, expected: bool) -> None:
+def test_the_window_is_found_from_the_key(key: str, expected: bool) -> None:
     """Whatever stands in the descriptor and in the prefix."""
     assert expected is is_of_seconds(key)
 

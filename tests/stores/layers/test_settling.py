@@ -180,7 +180,7 @@ async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
     assert 3 == len({call.lane for call in backend.calls[2:]})
 
 
-async def test_writing_the_journal_goes_on_after_an_error_that_nobody_expected(
+async def test_writing_the_journal_continues_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is counted, and tried again: else the circuit would stay open, and the charges in the journal, for ever."""
@@ -453,7 +453,7 @@ async def test_what_is_forbidden_fails_by_itself() -> None:
     assert (0, False) == (store.journal.hits, store.open)
 
 
-async def test_a_connection_that_breaks_while_forbidden_keys_are_looked_for_loses_nothing() -> None:
+async def test_a_connection_that_breaks_during_the_search_for_forbidden_keys_loses_nothing() -> None:
     """Nothing of the batch was applied, so all of it is written later."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
@@ -536,7 +536,7 @@ async def test_a_clock_that_is_put_right_loses_no_charge(clocks: Clocks) -> None
 
 
 @pytest.mark.parametrize("clock", ["boot", "day"])
-async def test_where_redis_does_not_tell_the_time_every_clock_must_agree(clocks: Clocks, clock: str) -> None:
+async def test_without_the_time_of_redis_every_clock_must_agree(clocks: Clocks, clock: str) -> None:
     """Behind a proxy: rather lost, and counted as lost, than counted twice."""
     backend = Backend()
     store = await unsettled(backend)
@@ -567,7 +567,7 @@ async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> N
     await store.close()
 
 
-async def test_a_batch_waits_while_redis_does_not_tell_the_time_any_more(clocks: Clocks) -> None:
+async def test_a_batch_waits_while_redis_no_longer_reports_its_time(clocks: Clocks) -> None:
     """It has told it before: a TIME that failed once says nothing of how old the batch is."""
     backend = Backend()
     backend.clock = 1_000.0

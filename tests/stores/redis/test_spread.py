@@ -105,7 +105,7 @@ async def test_slots_are_refused_by_redis_itself() -> None:
     assert Spread.SLOTS is await find_out(ask, "")
 
 
-async def test_what_is_no_reply_of_the_script_tells_nothing() -> None:
+async def test_an_invalid_reply_of_the_script_is_an_error() -> None:
     """Of something that stands between."""
     replies = iter([[0], *[[0, 1, 2]] * 64])
 

@@ -102,7 +102,7 @@ async def test_replies_come_in_the_order_of_the_commands(wire: Wire, redis_serve
     assert 1 == redis_server.cli("CLIENT", "LIST").count("cmd=incr")
 
 
-async def test_an_error_reply_is_for_who_caused_it(wire: Wire) -> None:
+async def test_an_error_reply_is_for_its_command(wire: Wire) -> None:
     """It is of redis-py's kinds, and the others have their replies."""
     await wire.ask("SET", "text", "abc")
     wrong, unknown, right = await asyncio.gather(
@@ -111,7 +111,7 @@ async def test_an_error_reply_is_for_who_caused_it(wire: Wire) -> None:
     assert [ResponseError, NoScriptError, b"abc"] == [type(wrong), type(unknown), right]
 
 
-async def test_a_command_that_cannot_be_packed_is_told_so(wire: Wire) -> None:
+async def test_a_command_that_cannot_be_packed_gets_an_error(wire: Wire) -> None:
     """Nothing of it is sent, and nobody gets the reply of another."""
     received: list[Any] = []
     await wire.ask("PING")
@@ -140,7 +140,7 @@ async def test_large_commands_and_replies(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
-async def test_a_connection_that_is_cut_fails_those_who_wait_and_no_others(
+async def test_a_connection_that_is_cut_fails_only_waiting_calls(
     proxy: Proxy, redis_server: RedisServer, after: int
 ) -> None:
     """Each is told once, nothing is sent a second time, and the next command has a new connection."""
@@ -164,7 +164,7 @@ async def test_a_connection_that_the_server_has_closed_meanwhile_is_made_anew(
     assert b"again" == await wire.ask("ECHO", "again")
 
 
-async def test_a_server_that_is_not_there_fails_all_who_wait_for_it() -> None:
+async def test_an_unreachable_server_fails_all_waiting_calls() -> None:
     """With what went wrong, and host and port; when it is back, it is found."""
     with RedisServer() as server:
         wire = Wire(connect(server.url))
@@ -200,7 +200,7 @@ async def patiently(wire: Wire, *command: str) -> Any:
     return reply
 
 
-async def test_who_waits_for_a_connection_is_given_up_too() -> None:
+async def test_calls_that_wait_for_a_connection_time_out_too() -> None:
     """A server that takes connections and says nothing: nobody is held up until connecting has failed."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -68,7 +68,7 @@ class Bench:
             self.connection.send(("PING",), self.replies.append)
 
 
-async def test_a_reply_is_told_when_its_last_byte_has_come() -> None:
+async def test_a_reply_is_passed_on_when_its_last_byte_has_arrived() -> None:
     """Wherever the network cuts it."""
     stream = b"*2\r\n:5\r\n$3\r\nERR\r\n+OK\r\n-READONLY no\r\n:-7\r\n"
     for size in (1, 2, 3, 7, len(stream)):
@@ -108,7 +108,7 @@ async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
     assert [InvalidResponse] == [type(reply) for reply in bench.replies] or [1] == bench.replies
 
 
-async def test_who_asks_again_from_within_a_reply_is_in_the_queue() -> None:
+async def test_a_command_sent_within_a_callback_is_queued() -> None:
     """Behind those who asked before."""
     bench = Bench()
     replies: list[Any] = []
@@ -118,7 +118,7 @@ async def test_who_asks_again_from_within_a_reply_is_in_the_queue() -> None:
     assert ([2], [3]) == (bench.replies, replies)
 
 
-async def test_a_connection_that_ends_from_within_a_reply_tells_the_others() -> None:
+async def test_a_connection_that_ends_within_a_callback_fails_the_others() -> None:
     """Even those whose reply has come already: nobody reads it any more."""
     bench = Bench()
     bench.connection.send(("PING",), lambda reply: bench.connection.fail(WatchError("over")))
@@ -160,7 +160,7 @@ async def test_a_process_that_stood_still_itself_reads_first() -> None:
     assert ([1], 0) == (bench.replies, bench.lost)
 
 
-async def test_an_idle_connection_is_not_looked_at() -> None:
+async def test_an_idle_connection_is_not_checked() -> None:
     """There is a timer only where somebody waits, and one for all of them."""
     bench = Bench(patience=1.0)
     dues = [bench.clock.due]

@@ -48,7 +48,7 @@ async def test_what_several_connections_bring_in_one_turn_is_one_batch(
     assert 120 == await limiter.counted()
 
 
-async def test_answers_of_several_batches_are_told_of_by_batch(begin: Begin) -> None:
+async def test_answers_of_several_batches_are_observed_by_batch(begin: Begin) -> None:
     """A batch began at one moment, so its calls took equally long."""
     limiter = await begin(hold=True)
     one, other = await limiter.connections(2)
@@ -66,7 +66,9 @@ async def test_answers_of_several_batches_are_told_of_by_batch(begin: Begin) -> 
 
 
 @pytest.mark.parametrize("how", ["hangs up", "is cut off"])
-async def test_who_leaves_in_the_turn_of_its_charge_is_charged(limiter: Limiter, how: str) -> None:
+async def test_a_caller_that_disconnects_in_the_turn_of_its_charge_is_charged(
+    limiter: Limiter, how: str
+) -> None:
     """The tokens are used, and it does not matter that nobody hears the answer."""
     (connection,) = await limiter.connections(1)
     connection.data_received(h2.call(1, CHARGE_40))
@@ -101,7 +103,7 @@ async def test_calls_beyond_those_that_may_be_in_hand_are_refused(begin: Begin) 
     assert 4 == sum(calls for _, calls in limiter.answered)
 
 
-async def test_an_answer_that_cannot_be_told_is_no_other_callers_problem(
+async def test_a_callback_that_fails_affects_no_other_caller(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own caller hears INTERNAL."""

@@ -44,13 +44,13 @@ def test_frames_are_spelt_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS)
-def test_what_the_fuzzer_begins_with_harms_nobody(seed: bytes) -> None:
+def test_the_seeds_of_the_fuzzer_do_no_harm(seed: bytes) -> None:
     """In every way that it is played."""
     play(seed)
 
 
 @given(client=st.sampled_from(sorted(TRAFFIC)), way=st.integers(0, ALL), data=st.data())
-def test_flipped_bits_harm_nobody(client: str, way: int, data: st.DataObject) -> None:
+def test_flipped_bits_do_no_harm(client: str, way: int, data: st.DataObject) -> None:
     """Nor do reads that end anywhere, parts that are missing, and parts that come twice."""
     sent = bytearray(TRAFFIC[client])
     places = st.integers(0, len(sent) - 1)
@@ -64,7 +64,7 @@ def test_flipped_bits_harm_nobody(client: str, way: int, data: st.DataObject) ->
 
 
 @given(sent=st.binary(max_size=4_000), way=st.integers(0, ALL), greeted=st.booleans())
-def test_any_bytes_at_all_harm_nobody(sent: bytes, way: int, greeted: bool) -> None:
+def test_no_bytes_do_harm(sent: bytes, way: int, greeted: bool) -> None:
     """With or without what HTTP/2 begins with, and as frames of any kind."""
     play(way.to_bytes(2, "little") + (h2.MAGIC + h2.settings() if greeted else b"") + sent)
 
@@ -92,7 +92,7 @@ KINDS = (*range(h2.CONTINUATION + 2), OPENING, WHOLE_CALL)
     way=st.integers(0, ALL),
     at=st.integers(0, 300),
 )
-def test_floods_with_other_frames_among_them_harm_nobody(
+def test_floods_mixed_with_other_frames_do_no_harm(
     first: str, frames: list[bytes], way: int, at: int
 ) -> None:
     """Thousands of frames in one read, and right behind them what a session that is over must not meet."""

@@ -120,7 +120,7 @@ async def test_an_honest_peer_may_name_its_whole_table_in_every_call(limiter: Li
         assert {OK} == {answer.status for answer in answers.values()}
 
 
-async def test_a_block_of_headers_is_not_looked_at_beyond_its_bound(limiter: Limiter) -> None:
+async def test_a_block_of_headers_is_not_decoded_beyond_its_bound(limiter: Limiter) -> None:
     """147 kB that stand for 570 MB: the block ends the stream at 64 KiB, and the connection soon."""
     peer = await limiter.connect()
     bomb = h2.block(h2.CALL) + LARGE + NEWEST * 140_000
@@ -447,7 +447,7 @@ async def test_a_connection_has_a_hundred_watches_and_not_more(limiter: Limiter)
     await peer.until(h2.DATA, 203)
 
 
-async def test_many_watches_are_told_in_pieces(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_watches_are_notified_in_steps(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several turns of the event loop, because each takes time; those of other services hear nothing."""
     monkeypatch.setattr(health, "_REPORTS_AT_ONCE", 2)
     peer = await limiter.connect()
@@ -537,7 +537,7 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(limiter: Limite
     assert OK == (await peer.answer(3)).status
 
 
-async def test_many_late_requests_are_refused_a_few_at_a_look(limiter: Limiter) -> None:
+async def test_many_late_requests_are_refused_a_few_at_a_time(limiter: Limiter) -> None:
     """Others wait meanwhile. In the end all are refused, and the connection goes on."""
     peer = await limiter.connect()
     peer.send(b"".join(opening(stream) for stream in range(1, 241, 2)))

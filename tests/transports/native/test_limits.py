@@ -49,7 +49,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
-async def test_who_does_nothing_but_flood_is_sent_away(limiter: Limiter, flood: bytes) -> None:
+async def test_a_peer_that_only_floods_is_disconnected(limiter: Limiter, flood: bytes) -> None:
     """The connection is closed, and others are served."""
     peer = await limiter.connect()
     peer.send(flood)
@@ -58,7 +58,7 @@ async def test_who_does_nothing_but_flood_is_sent_away(limiter: Limiter, flood: 
     assert await limiter.still_serves()
 
 
-async def test_a_rapid_reset_is_told_to_calm_down(limiter: Limiter) -> None:
+async def test_a_rapid_reset_gets_enhance_your_calm(limiter: Limiter) -> None:
     """The GOAWAY says why."""
     peer = await limiter.connect()
     peer.send(FLOODS["calls that are reset before they are whole"])
@@ -224,7 +224,7 @@ async def test_an_answer_that_comes_after_the_deadline_is_dropped(begin: Begin) 
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_who_gives_no_room_for_answers_is_cut_off(limiter: Limiter) -> None:
+async def test_a_peer_without_a_flow_control_window_is_disconnected(limiter: Limiter) -> None:
     """With a window of nothing the answers stay here; not for ever."""
     peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
     peer.send(b"".join(h2.call(number, CHECK) for number in range(1, 201, 2)))
@@ -234,7 +234,7 @@ async def test_who_gives_no_room_for_answers_is_cut_off(limiter: Limiter) -> Non
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_who_does_not_read_is_not_read_from_and_cut_off(limiter: Limiter) -> None:
+async def test_a_peer_that_does_not_read_is_disconnected(limiter: Limiter) -> None:
     """However much it sends, what we keep for it is bounded."""
     host, _, port = limiter.server.address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1)
@@ -254,7 +254,7 @@ async def call_for_ever(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("hello", [b"", h2.MAGIC, h2.MAGIC[:10]])
-async def test_who_does_not_introduce_itself_is_cut_off(limiter: Limiter, hello: bytes) -> None:
+async def test_a_peer_that_does_not_begin_http2_is_disconnected(limiter: Limiter, hello: bytes) -> None:
     """Connections are not kept for those who say nothing."""
     peer = await limiter.connect(hello)
     await peer.rest()
@@ -264,14 +264,14 @@ async def test_who_does_not_introduce_itself_is_cut_off(limiter: Limiter, hello:
 @pytest.mark.parametrize(
     "hello", [b"GET / HTTP/1.1\r\nHost: limiter\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03"]
 )
-async def test_who_speaks_something_else_is_hung_up_on(limiter: Limiter, hello: bytes) -> None:
+async def test_a_peer_of_another_protocol_is_disconnected(limiter: Limiter, hello: bytes) -> None:
     """HTTP/1.1 and TLS, for example."""
     peer = await limiter.connect(hello)
     assert {h2.SETTINGS, h2.WINDOW_UPDATE} >= {frame.kind for frame in await peer.rest()}
     assert await limiter.still_serves()
 
 
-async def test_who_has_not_asked_for_an_hour_is_let_go(limiter: Limiter) -> None:
+async def test_a_connection_without_calls_for_an_hour_is_closed(limiter: Limiter) -> None:
     """With a GOAWAY, so that a client that comes back opens another connection; and not a moment before."""
     peer = await limiter.connect()
     peer.send(h2.call(1, CHECK))
@@ -286,7 +286,7 @@ async def test_who_has_not_asked_for_an_hour_is_let_go(limiter: Limiter) -> None
     assert await limiter.still_serves()
 
 
-async def test_who_waits_for_an_answer_is_not_idle(begin: Begin) -> None:
+async def test_a_peer_that_waits_for_an_answer_is_not_idle(begin: Begin) -> None:
     """However long it takes; the next call comes over the same connection."""
     limiter = await begin(hold=True)
     peer = await limiter.connect()

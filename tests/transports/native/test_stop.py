@@ -61,7 +61,7 @@ async def test_a_connection_that_comes_when_the_port_is_closed_is_not_waited_for
     assert not limiter.server.made(connection)
 
 
-def test_no_call_is_taken_behind_the_last_one_that_the_peer_is_told_of() -> None:
+def test_no_call_is_accepted_after_the_last_one_in_the_goaway() -> None:
     """A peer sends what is behind it once more, to another server: a charge that was taken here would count twice."""
     turn = Turn(lambda: None, Budget(2**24))
     session = Session(turn, None, PATHS, 4_096, 2**20)
