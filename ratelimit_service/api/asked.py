@@ -147,7 +147,9 @@ class PageOfAmendments(NamedTuple):
 class PageOfAudit(NamedTuple):
     """Which lines of the audit to list."""
 
-    limit: Annotated[int, _LIMIT] = 50
+    limit: Annotated[
+        int, Doc("The most lines of the page; the rest of a change is added.", 50, minimum=1, maximum=100)
+    ] = 50
     cursor: Annotated[str, _CURSOR] = ""
 
 

@@ -23,7 +23,7 @@ from .pace import Pace
 from .problems import FORBIDDEN, TOO_MANY, UNAUTHORIZED, Refused
 from .tokens import Role, Tokens
 
-READS, READS_AT_ONCE = 200, 400
+READS, READS_AT_ONCE = 100, 300
 """Reads of each role, a second and at once: sixty open pages."""
 
 WRITES, WRITES_AT_ONCE = 20, 100

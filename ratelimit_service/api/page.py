@@ -187,7 +187,7 @@ curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: a
 
 ## Limits
 
-Each role has its own rate: 200 reads a second, 400 at once, and 20 changes a second, 100 at once. Requests without the right that they
+Each role has its own rate: 100 reads a second, 300 at once, and 20 changes a second, 100 at once. Requests without the right that they
 need are answered 401 or 403, and 429 where there are more than 2 a second. A body has 64 KiB at most, a request's line and headers
 16 KiB.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from heapq import nsmallest
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ..amending.operations import MOST_AUDITED, Operations
 from ..core.amendments.model import Amendment
@@ -18,7 +18,6 @@ from ..core.budgets.texts import bytes_of
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import RuleTree
 from ..core.model import Rule
-from ..loading.slices import Pace
 from ..ports import Clock
 from ..runtime.health import Health
 from ..seeing.query import Query
@@ -30,9 +29,7 @@ from .openapi import description
 from .previews import entries_of
 from .problems import NOT_FOUND, Refused
 from .tokens import Role
-
-T = TypeVar("T")
-S = TypeVar("S")
+from .turns import Turns
 
 MOST_DOMAINS = 1_000
 MOST_PROBLEMS = 100
@@ -59,6 +56,8 @@ class Api:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.now()
+        self._version = version("ratelimit-service")
+        self.turns = Turns()
         self.override = parts.changes.override
         self.top_up = parts.changes.top_up
         self.reset = parts.changes.reset
@@ -75,7 +74,7 @@ class Api:
         tree, in_force = parts.tree(), parts.views.rules
         in_step = parts.operations.in_step
         return {
-            "version": version("ratelimit-service"),
+            "version": self._version,
             "transport": parts.transport,
             "replica": parts.views.registry.name,
             "hostname": socket.gethostname(),
@@ -117,7 +116,7 @@ class Api:
         found = await self._parts.views.budgets(wanted, query.cursor)
         tree = self._parts.tree()
         return {
-            "budgets": await each_in_turn(found.budgets, shown.budget),
+            "budgets": await self.turns.each(found.budgets, shown.budget),
             "next_cursor": found.next_cursor or None,
             "partial": found.partial,
             "partial_reason": found.partial_reason or None,
@@ -143,7 +142,7 @@ class Api:
         """Return the last refusals of all workers."""
         found = await self._parts.views.refusals(query.since, query.limit)
         return {
-            "refusals": await each_in_turn(found, shown_seeing.refusal),
+            "refusals": await self.turns.each(found, shown_seeing.refusal),
             "last": found[0].id if found else query.since,
         }
 
@@ -181,11 +180,11 @@ class Api:
             "generation": in_force.generation or None,
             "hash": in_force.digest or None,
             "loaded_at": shown.moment_or_null(in_force.loaded_at),
-            "domains": await each_in_turn(
+            "domains": await self.turns.each(
                 islice(tree.domains.values() if tree else (), MOST_DOMAINS), shown.domain
             ),
             "problems": [shown.rule_problem(each) for each in problems[:MOST_PROBLEMS]],
-            "rules": await each_in_turn(rules[begin:end], shown.rule),
+            "rules": await self.turns.each(rules[begin:end], shown.rule),
             "next_cursor": f"{end}.{in_force.digest}" if end < len(rules) else None,
         }
 
@@ -201,7 +200,7 @@ class Api:
     async def amendments(self, query: asked.PageOfAmendments, role: Role) -> shapes.AmendmentList:
         """Return a page of the amendments in force here."""
         target = parse(query.domain, query.descriptor) if query.descriptor else None
-        all_of_them = self._parts.operations.all()
+        all_of_them = self._parts.operations.all()  # a copy: it is searched in a thread
         version_here = self._parts.operations.in_step.version
         after = _place(query.cursor)
 
@@ -212,7 +211,7 @@ class Api:
         found = await asyncio.to_thread(find)
         page = found[: query.limit]
         return {
-            "amendments": await each_in_turn(page, shown.amendment),
+            "amendments": await self.turns.each(page, shown.amendment),
             "version": version_here,
             "next_cursor": f"{page[-1].since}.{page[-1].id}" if len(found) > len(page) else None,
         }
@@ -222,20 +221,9 @@ class Api:
         lines = await self._parts.operations.audit(_number(query.cursor), min(query.limit, MOST_AUDITED))
         last = lines[-1].version if lines else 0
         return {
-            "lines": await each_in_turn(lines, shown.audit_line),
+            "lines": await self.turns.each(lines, shown.audit_line),
             "next_cursor": str(last) if len(lines) >= query.limit and last > 1 else None,
         }
-
-
-async def each_in_turn(items: Iterable[T], show: Callable[[T], S]) -> list[S]:
-    """Return what `show` makes of each item; calls are answered between slices of half a millisecond."""
-    pace = Pace(0)
-    found = []
-    for item in items:
-        found.append(show(item))
-        if pace.over:
-            await pace.breathe()
-    return found
 
 
 def _is_for(one: Amendment, domain: str, target: Target | None) -> bool:

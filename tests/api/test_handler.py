@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.api import handler
+from ratelimit_service.api import handler, turns
 from ratelimit_service.api.tokens import Role
 from ratelimit_service.core.amendments.model import Put, override
 from ratelimit_service.core.amendments.target import parse
@@ -84,7 +84,8 @@ async def test_amendments_are_listed_in_pages_the_latest_first(desk: Desk) -> No
     "path, parameters, field",
     [
         ("/audit", {"limit": "0"}, "limit"),
-        ("/audit", {"limit": "501"}, "limit"),
+        ("/audit", {"limit": "101"}, "limit"),
+        ("/rules", {"limit": "501"}, "limit"),
         ("/audit", {"limit": "1.5"}, "limit"),
         ("/audit", {"limit": ""}, "limit"),
         ("/rules", {"limitt": "3"}, "limitt"),
@@ -207,6 +208,20 @@ async def test_requests_in_flight_are_bounded_for_each_role(
     await desk.get("/status")
 
 
+async def test_long_answers_leave_most_of_the_loop_to_calls(desk: Desk) -> None:
+    """However many are asked for at once: one is made at a time, in slices with pauses."""
+    for number in range(500):
+        desk.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=1))
+    page = await desk.handler._api.amendments(_page(500), Role.LOCAL)
+    waiting = [asyncio.create_task(desk.handler._api.turns.written(page)) for _ in range(8)]
+    turned = 0
+    while not all(task.done() for task in waiting):
+        turned += 1
+        await asyncio.sleep(0.001)
+    assert turned > 20
+    assert len({b"".join(await task) for task in waiting}) == 1
+
+
 async def test_a_long_page_is_written_in_pieces(desk: Desk) -> None:
     """Calls are answered between them; together they are the JSON of the whole."""
     amendments = [
@@ -215,10 +230,10 @@ async def test_a_long_page_is_written_in_pieces(desk: Desk) -> None:
     for put in amendments:
         desk.limiter.amendments.put(put.amendment)
     page = await desk.handler._api.amendments(_page(100), Role.LOCAL)
-    pieces = [piece async for piece in handler._pieces(page)]
+    pieces = await desk.handler._api.turns.written(page)
     assert page == json.loads(b"".join(pieces))
     assert 10 < len(pieces)
-    assert max(map(len, pieces)) < 2 * handler._PIECE
+    assert max(map(len, pieces)) < 2 * turns._PIECE
     assert page == await desk.get("/amendments", limit=100)
 
 
