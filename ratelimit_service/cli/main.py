@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.errors import RateLimitServiceError
-from .options import COMMANDS, Command
+from .command import Command, CommandFailed
+from .options import COMMANDS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except RateLimitServiceError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.code if isinstance(error, CommandFailed) else 1
     except BrokenPipeError:  # the reader of a pipe has left; at the exit, Python would flush into it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

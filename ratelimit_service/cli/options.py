@@ -9,9 +9,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from ..core.errors import InvalidRequest
 from .arguments import (
@@ -24,24 +22,13 @@ from .arguments import (
     number,
     seconds,
 )
+from .command import Command
+from .operating.arguments import EXIT_CODES, add_server
+from .operating.changes import change
+from .operating.options import COMMANDS as OPERATING
 
 _MOST_HITS = 2**64 - 1
 """What the protocol has room for."""
-
-
-class Command(NamedTuple):
-    """A command: `summary` is its line in the list of commands, `more` follows it in the command's own help.
-
-    `run` returns the exit code. With `ignores_unknown` it finds unknown arguments in `unknown`; else they are
-    an error.
-    """
-
-    name: str
-    summary: str
-    more: str
-    options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-    ignores_unknown: bool = False
 
 
 # serve
@@ -284,12 +271,20 @@ def _reset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--author", default="", help="who does it, for the audit (default: the user)")
     parser.add_argument("--reason", default="", help="why, for the audit")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
+    parser.add_argument(
+        "--yes", action="store_true", help="with --server: do not ask before several are reset"
+    )
+    add_server(parser)
 
 
 def _reset(given: argparse.Namespace) -> int:
     from . import reset
 
     which = reset.windows(given.window, given.spare)
+    if given.server is not None:
+        return _reset_over_api(given)
+    if given.json:
+        raise InvalidRequest("--json needs --server")
     asyncio.run(
         reset.reset(
             os.environ,
@@ -301,6 +296,37 @@ def _reset(given: argparse.Namespace) -> int:
             dry_run=given.dry_run,
         )
     )
+    return 0
+
+
+def _reset_over_api(given: argparse.Namespace) -> int:
+    """Reset a bucket of a running service, whichever store it has."""
+    if given.spare:
+        raise InvalidRequest("--spare does not go with --server: give each --window that is to be reset")
+    given.reason = given.reason or "the command reset"
+    for window in given.window or [None]:
+        code = change(given, "/reset", domain=given.domain, descriptor=given.descriptor, window=window)
+        if code:
+            return code
+    return 0
+
+
+# completion
+
+
+def _completion_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+
+
+def _completion(given: argparse.Namespace) -> int:
+    from .completion import script
+
+    parsers = {}
+    for command in COMMANDS:
+        parsers[command.name] = argparse.ArgumentParser(allow_abbrev=False)
+        command.options(parsers[command.name])
+    summaries = {command.name: command.summary for command in COMMANDS}
+    sys.stdout.write(script(given.shell, parsers, summaries))
     return 0
 
 
@@ -347,8 +373,17 @@ COMMANDS = (
     Command(
         "reset",
         "delete the counters of a bucket, and print what they held",
-        "The bucket is in the store that the environment variables of the service name.",
+        "The bucket is in the store that the environment variables of the service name or, with --server, in that of a running "
+        f"service, which may be in its memory. {EXIT_CODES}.",
         _reset_options,
         _reset,
+    ),
+    *OPERATING,
+    Command(
+        "completion",
+        "print a script that completes commands and options in a shell",
+        "In bash: source <(ratelimit-service completion bash).",
+        _completion_options,
+        _completion,
     ),
 )

@@ -1,0 +1,1 @@
+"""The commands for operators: they call the API of a running service."""

@@ -1,0 +1,1 @@
+"""The commands for operators, against a service that runs."""

@@ -1,0 +1,289 @@
+"""The commands for operators: what they print, what they change, and how they exit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.cli.operating import reading
+from ratelimit_service.cli.operating.changing import amount_of, moment_of
+from ratelimit_service.cli.operating.client import server_of, token_of
+from ratelimit_service.core.errors import InvalidRequest
+from testing.servers import free_port
+
+from .conftest import READ, Operate
+
+BECAUSE = ("--reason", "a launch", "--author", "ana")
+
+
+def test_budgets_are_listed_by_what_is_used(operate: Operate) -> None:
+    """A line each, by the window of which most is used."""
+    operate.charge("team=near", 4_500)
+    operate.charge("team=far", 10)
+    operate.charge("user=list", 200)
+    code, out, err = operate("budgets", "budgets", "--min-used", "50%")
+    head, *lines = out.splitlines()
+    assert (0, "") == (code, err)
+    assert [
+        "STATE",
+        "USED",
+        "OF",
+        "WINDOW",
+        "RESETS",
+        "IN",
+        "RUNS",
+        "OUT",
+        "IN",
+        "DESCRIPTOR",
+    ] == head.split()
+    assert [
+        ["over", "200", "%", "200", "of", "100", "year"],
+        ["low", "90", "%", "4,500", "of", "5,000", "year"],
+    ] == [line.split()[:7] for line in lines]
+    assert ["user=list (shadow mode)", "team=near"] == [line[64:].strip() for line in lines]
+    assert "budgets: team=near" in operate("budgets", "--value", "near").out
+    found = json.loads(operate("budgets", "--json", "--prefix", "fa").out)
+    assert [("team=far", "ok")] == [(each["descriptor"], each["state"]) for each in found["budgets"]]
+    code, out, err = operate("budgets", "--limit", "1", "--sort", "name")
+    assert (0, 2, True) == (code, len(out.splitlines()), "give --limit for more" in err)
+
+
+def test_no_budget_is_no_failure(operate: Operate) -> None:
+    """The domains are named, one of which may be meant."""
+    said = "no budget is like that; the domains in force: budgets\n"
+    assert (0, "", said) == operate("budgets", "budgts")
+
+
+def test_one_budget_is_shown_with_all_its_windows(operate: Operate) -> None:
+    operate.charge("team=shown", 1_000)
+    code, out, err = operate("show", "budgets", "team=shown")
+    lines = out.splitlines()
+    assert (0, "", "team=shown in budgets: ok") == (code, err, lines[0])
+    assert "counts tokens" in lines[1]
+    assert lines[2].startswith("  year [####................]  20 %  1,000 of 5,000 used, resets in ")
+    assert lines[3].startswith("  2year [....................]   2 %  1,000 of 50,000 used, resets in ")
+    assert 1_000 == json.loads(operate("show", "budgets", "team=shown", "--json").out)["windows"][0]["used"]
+    code, out, err = operate("show", "budgets", "nobody=x")
+    assert (3, "", 1) == (code, out, err.count("\n"))
+    assert err.endswith("`ratelimit-service explain` says why\n")
+
+
+def test_a_refusal_is_explained(operate: Operate) -> None:
+    """With the rule, those that lose, and what the caller reads; nothing is counted."""
+    operate.charge("team=over", 5_000)
+    code, out, err = operate("explain", "budgets", "team=over", "--hits", "7")
+    assert (3, "") == (code, err)
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[0].startswith("OVER_LIMIT: ")
+    assert lines[1].startswith("a caller reads: Token budget yearly is used up.")
+    assert [line for line in lines if line.startswith("* budgets.team ")]
+    assert "budgets.team.model: needs model as well" in lines
+    again = operate("explain", "budgets", "team=over", "--json")
+    assert ("over", 5_000) == (
+        json.loads(again.out)["verdict"],
+        json.loads(again.out)["budget"]["windows"][0]["used"],
+    )
+    assert 0 == operate("explain", "budgets", "team=other").code
+
+
+def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
+    """Previewed, made, shown and removed; used is not touched."""
+    operate.charge("team=up", 5_000)
+    asked = ("top-up", "budgets", "team=up", "2k", "--windows", "1", "--window", "year", *BECAUSE)
+    would = operate(*asked, "--dry-run")
+    assert (0, "would top-up team=up in budgets (year): none -> +2,000") == (
+        would.code,
+        would.out.splitlines()[0],
+    )
+    assert 3 == operate("explain", "budgets", "team=up").code
+    made = operate(*asked)
+    assert (0, "") == (made.code, made.err)
+    assert made.out.startswith("top-up team=up in budgets (year): none -> +2,000\nteam=up in budgets: ok\n")
+    assert 0 == operate("explain", "budgets", "team=up").code
+    shown = operate("show", "budgets", "team=up").out
+    assert "5,000 of 7,000 (5,000 in the rules) used" in shown
+    name = shown.splitlines()[-1].split()[0]
+    assert 0 == operate("remove", name, *BECAUSE).code
+    assert "5,000 of 5,000 used" in operate("show", "budgets", "team=up").out
+    line = operate("audit", "--limit", "1").out
+    assert "ana  remove team=up in budgets (year): +2,000 -> none  (a launch)\n" in line
+    lines = json.loads(operate("audit", "--json").out)["lines"]
+    assert {"ana"} == {each["author"] for each in lines[:2]}
+
+
+def test_a_change_of_several_needs_somebody_who_agrees(operate: Operate) -> None:
+    """The kill switch: without a terminal, --yes; and the way back."""
+    asked = ("override", "budgets", "team=*", "0", "--until", "2h", *BECAUSE)
+    refused = operate(*asked)
+    assert (1, "") == (refused.code, refused.out)
+    assert "give --yes to make the change without being asked" in refused.err
+    assert 0 == operate("explain", "budgets", "team=alike").code
+    assert 0 == operate(*asked, "--yes").code
+    assert 3 == operate("explain", "budgets", "team=alike").code
+    assert 0 == operate("unblock", "budgets", "team=*", "--yes", *BECAUSE).code
+    assert 0 == operate("explain", "budgets", "team=alike").code
+
+
+def test_a_change_with_the_same_key_is_made_once(operate: Operate) -> None:
+    asked = ("top-up", "budgets", "team=once", "5", *BECAUSE, "--key", "once")
+    assert "" == operate(*asked).err
+    again = operate(*asked)
+    assert (0, "note: this change had been made before, with the same key\n") == (again.code, again.err)
+    assert "of 5,005" in operate("show", "budgets", "team=once").out
+
+
+def test_a_reset_over_the_api_reaches_the_memory_store(operate: Operate) -> None:
+    """Without --server, it goes to the store that the environment names, as ever."""
+    operate.charge("team=reset", 5_000)
+    asked = ("reset", "budgets", "team=reset", "--window", "year", "--server", operate.service.debug)
+    assert operate(*asked, "--dry-run").out.startswith("would reset team=reset in budgets (year): ")
+    done = operate(*asked, "--reason", "a runaway job")
+    assert (0, True) == (done.code, " held 5,000\n" in done.out)
+    assert (
+        "  2year [##..................]  10 %  5,000 of 50,000"
+        in operate("show", "budgets", "team=reset").out
+    )
+    assert 1 == operate(*asked, "--spare", "2year").code
+    assert operate("reset", "budgets", "team=reset").err.startswith("the memory store lives inside ")
+
+
+def test_all_replicas_are_waited_for(operate: Operate) -> None:
+    """Until they have some rules, or the same; and who is behind is named where that takes too long."""
+    assert (0, "") == (operate("wait").code, operate("wait", "--generation", "1").err)
+    replica = json.loads(operate("wait", "--json").out)["replicas"][0]
+    assert 0 == operate("wait", "--hash", replica["hash"][:12]).code
+    code, out, err = operate("wait", "--generation", "9", "--within", "0.1")
+    assert (3, "", True) == (code, out, f"  {replica['id']}: rules of generation 1 (" in err)
+    late = operate("wait", "--replicas", "2", "--within", "0.1")
+    assert (3, "not within 0.1 s:\n  there are 1 of 2 replicas\n") == (late.code, late.err)
+    assert 3 == operate("wait", "--amendments", "999999", "--within", "0.1").code
+
+
+def replica(name: str, generation: int, amendments: int = 1, digest: str = "ab") -> dict[str, object]:
+    return {"id": name, "generation": generation, "hash": digest, "amendments_version": amendments}
+
+
+def test_replicas_that_are_behind_are_found() -> None:
+    """By default, behind the latest of them."""
+    two = [replica("a", 2), replica("b", 1, digest="cd")]
+    assert ["b: rules of generation 1 (cd), amendments 1"] == list(reading.behind(two, 0, "", 0, 1))
+    assert [] == list(reading.behind(two, 1, "", 0, 1))
+    assert ["b: rules of generation 1 (cd), amendments 1"] == list(reading.behind(two, 0, "ab", 0, 1))
+    changed = [replica("a", 2, 7), replica("b", 2, 6)]
+    assert ["b: rules of generation 2 (ab), amendments 6"] == list(reading.behind(changed, 0, "", 0, 1))
+    assert 2 == len(list(reading.behind(changed, 0, "", 8, 1)))
+    assert ["there are 0 of 1 replicas"] == list(reading.behind([], 0, "", 0, 1))
+
+
+@pytest.mark.parametrize(
+    "environment, code, said",
+    [
+        ({"RATELIMIT_TOKEN": "wrong-token-0123456789"}, 5, "the token is not valid"),
+        ({"RATELIMIT_TOKEN": READ}, 5, "this token may only read"),
+        ({"RATELIMIT_TOKEN": ""}, 5, "(set RATELIMIT_TOKEN)"),
+        ({"RATELIMIT_TOKEN": "no\nheader"}, 1, "the token has characters that no token has"),
+        ({"RATELIMIT_SERVER": f"127.0.0.1:{free_port()}"}, 1, " does not answer: Connection refused"),
+        ({"RATELIMIT_SERVER": "ftp://x"}, 1, "is no address"),
+        ({"RATELIMIT_SERVER": "http://ops:hunter2@x"}, 1, "is no address"),
+        ({"RATELIMIT_TOKEN": "", "RATELIMIT_TOKEN_FILE": "/no/file"}, 1, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_does_not_work_is_one_line_and_a_code(
+    operate: Operate, environment: dict[str, str], code: int, said: str
+) -> None:
+    """And no line has a secret in it."""
+    ended = operate("top-up", "budgets", "team=x", "5", *BECAUSE, **environment)
+    assert (code, "", 1) == (ended.code, ended.out, ended.err.count("\n")), ended.err
+    assert said in ended.err
+
+
+def test_the_other_ports_are_no_api(operate: Operate) -> None:
+    """A person may give the wrong one."""
+    ended = operate("budgets", "--server", operate.service.http)
+    assert (1, True) == (ended.code, "is it the debug port of the service?" in ended.err)
+    assert 1 == operate("budgets", "--server", operate.service.grpc, "--timeout", "1").code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["top-up", "budgets", "team=x", "many", *BECAUSE],
+        ["top-up", "budgets", "team=x", "5"],
+        ["override", "budgets", "team=x", "5", "--until", "soon", *BECAUSE],
+        ["budgets", "--min-used", "most"],
+        ["budgets", "--state", "full"],
+        ["wait", "--hash", "xyz"],
+        ["completion", "tcsh"],
+    ],
+)
+def test_a_wrong_option_is_told(operate: Operate, arguments: list[str]) -> None:
+    assert 2 == operate(*arguments).code
+
+
+def test_amounts_are_read_as_people_write_them() -> None:
+    assert [20_000, 20_000, 20_000, 5_000_000, 0] == list(
+        map(amount_of, ["20000", "20_000", "20k", "5M", "0"])
+    )
+    for wrong in ("", "-5", "1.5k", "5x", "k", "²", "9" * 20):
+        with pytest.raises(ValueError, match="is no amount"):
+            amount_of(wrong)
+
+
+def test_moments_are_read_as_people_say_them() -> None:
+    friday = datetime(2026, 11, 27, 15, 30, tzinfo=UTC)
+    for text, expected in (
+        ("2026-12-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+        ("2026-12-01T01:00:00+01:00", "2026-12-01T00:00:00Z"),
+        ("90m", "2026-11-27T17:00:00Z"),
+        ("3d", "2026-11-30T15:30:00Z"),
+        ("monday", "2026-11-30T00:00:00Z"),
+        ("Friday", "2026-12-04T00:00:00Z"),
+    ):
+        assert expected == moment_of(text, friday)
+    for wrong in ("", "soon", "3", "d", "2026-12-01", "2026-12-01T00:00:00"):
+        with pytest.raises(ValueError, match="is no moment"):
+            moment_of(wrong, friday)
+    assert moment_of("monday").endswith("Z")
+
+
+def test_servers_and_tokens_are_found(tmp_path: Path) -> None:
+    """In the container of the service, its own token serves."""
+    assert ["http://127.0.0.1:6070", "https://x:443", "http://[::1]:6070"] == [
+        str(server_of(text)) for text in (":6070", "https://x:443", "[::1]")
+    ]
+    with pytest.raises(InvalidRequest):
+        server_of("x:port")
+    (tmp_path / "token").write_text("from-file\n")
+    file = str(tmp_path / "token")
+    assert ["", "a", "b", "from-file"] == [
+        token_of(environment)
+        for environment in (
+            {},
+            {"RATELIMIT_TOKEN": "a", "ADMIN_TOKEN": "b"},
+            {"ADMIN_TOKEN": "b", "READ_TOKEN": "c"},
+            {"RATELIMIT_TOKEN_FILE": file, "ADMIN_TOKEN": "b"},
+        )
+    ]
+
+
+def test_a_shell_completes_commands_and_options(operate: Operate) -> None:
+    """Bash runs the script; the others get theirs."""
+    script = operate("completion", "bash").out
+    for words, expected in (
+        (["ratelimit-service", "top-"], ["top-up"]),
+        (["ratelimit-service", "budgets", "--st"], ["--state"]),
+        (["ratelimit-service", "budgets", "--state", "b"], ["blocked"]),
+    ):
+        quoted = " ".join(f"'{word}'" for word in words)
+        probe = f"{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _ratelimit_service; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, check=True)
+        assert (expected, "") == (done.stdout.split(), done.stderr)
+    assert "bashcompinit" in operate("completion", "zsh").out
+    assert (
+        "complete -c ratelimit-service -n __fish_use_subcommand -f -a budgets"
+        in operate("completion", "fish").out
+    )

@@ -1,0 +1,207 @@
+"""The command `top`: what it shows, what keys do, and that it leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ratelimit_service.cli.operating import shown
+from ratelimit_service.cli.operating.top import HELP, Answer, Screen, frame, pressed
+from testing.service import COMMAND, REPOSITORY, inherited
+from testing.waiting import PATIENCE
+
+from .conftest import Operate
+
+NOW = datetime(2026, 11, 28, 10, 0, tzinfo=UTC)
+
+
+def budget(name: str = "team=dba", **changes: Any) -> dict[str, Any]:
+    window = {
+        "window": "hour",
+        "used": 4_211,
+        "effective_limit": 5_000,
+        "share": 0.8422,
+        "burn_per_second": 1.5,
+        "runs_out_at": "2026-11-28T10:08:46Z",
+        "resets_at": "2026-11-28T11:00:00Z",
+        **changes,
+    }
+    return {
+        "domain": "d",
+        "descriptor": name,
+        "entries": [],
+        "state": changes.get("state", "low"),
+        "shadow": False,
+        "windows": [window],
+    }
+
+
+def answer(*budgets: dict[str, Any]) -> Answer:
+    return Answer({"budgets": list(budgets), "total": len(budgets), "partial": False, "domains": ["d", "e"]})
+
+
+def lines(screen: Screen, found: Answer, width: int = 80, height: int = 8) -> list[str]:
+    return frame(screen, found, "http://127.0.0.1:6070", width, height, NOW, styled=False)
+
+
+def test_a_screen_of_80_columns_has_all_of_a_budget() -> None:
+    """Its name, state, bar, share, use and limit, burn, and when it is empty and full again."""
+    found = lines(Screen(), answer(budget(), budget("team=web", state="over", share=1.2, used=6_000)))
+    assert 8 == len(found)
+    assert "127.0.0.1:6070" in found[0]
+    assert "2 budgets  by most used" in found[0]
+    names = ["DESCRIPTOR", "STATE", "USED", "OF", "LIMIT", "BURN", "EMPTY", "RESET"]
+    assert names == found[1].split()
+    assert "team=dba hour low [#####.] 84 % 4,211/5,000 2/s 8m46s 1h" == " ".join(found[2].split())
+    assert "team=web hour over [######] 120 %" in " ".join(found[3].split())
+    assert HELP.startswith(found[-1].rstrip("…")[:60])
+
+
+HOSTILE = [
+    "team=" + "x" * 8_000,
+    "team=\x1b[31m\x1b]0;owned\x07",
+    "team=\u202eabc",
+    "team=名前名前名前名前名前名前",
+    "team=\r\n",
+    "team=a\u0301" * 40,
+]
+
+
+@pytest.mark.parametrize("width", [40, 80, 81, 200])
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_name_breaks_the_screen(name: str, width: int) -> None:
+    """The service escapes them already; another one may not."""
+    for line in lines(Screen(search=name[:90]), answer(budget(name)), width):
+        assert shown.width_of(line) <= width
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (10, 2), (40, 3), (500, 100)])
+def test_a_screen_of_any_size_has_so_many_lines(width: int, height: int) -> None:
+    found = lines(Screen(), answer(*[budget() for _ in range(200)]), width, height)
+    assert max(height, 1) == len(found)
+
+
+def test_what_is_missing_is_said() -> None:
+    assert "asking the service" in "".join(lines(Screen(), Answer()))
+    assert "nothing is counted yet" in "".join(lines(Screen(), answer()))
+    assert "no budget is like that" in "".join(lines(Screen(state="over"), answer()))
+    assert "it does not answer" in lines(Screen(), Answer(None, "it does not answer"))[-1]
+    old = answer(budget())._replace(error="it does not answer")
+    assert "the values are old: it does not answer" in lines(Screen(), old)[-1]
+    assert "team=dba" in lines(Screen(), old)[2]
+    stray = budget(effective_limit=None, share=0.0)
+    assert "4,211" in lines(Screen(), answer(stray))[2]
+
+
+def press(screen: Screen, *keys: str) -> Screen:
+    for key in keys:
+        after = pressed(screen, key, ["d", "e"], 10, 25)
+        assert after is not None
+        screen = after
+    return screen
+
+
+def test_keys_change_what_is_shown() -> None:
+    """Sort, filter, domain, search, scrolling, pause."""
+    start = Screen()
+    assert ["used", "name", "reset", "-used"] == [press(start, *"s" * n).sort for n in (1, 2, 3, 4)]
+    assert ["over", "blocked", "low", "ok", ""] == [press(start, *"f" * n).state for n in (1, 2, 3, 4, 5)]
+    assert ["d", "e", ""] == [press(start, *"d" * n).domain for n in (1, 2, 3)]
+    assert "dbq" == press(start, "/", *"dbx", "\x7f", "q", "\r").search
+    assert ("", False) == (press(start, "/", "x", "\x1b").search, press(start, "/", "\x1b").typing)
+    assert [1, 0, 15, 15] == [
+        press(start, "down").offset,
+        press(start, "down", "up", "up").offset,
+        press(start, "page down", "page down").offset,
+        press(start, *["j"] * 40).offset,
+    ]
+    assert 0 == press(start, "down", "s").offset
+    assert press(start, " ").paused
+    assert start == press(start, "x", "\x01")
+    assert None is pressed(start, "q", [], 10, 0)
+    query = press(start, "f", "/", "x").query(10)
+    assert ("over", "x", 10) == (query["state"], query["prefix"], query["limit"])
+
+
+class Terminal:
+    """`top` in a terminal of 80 columns."""
+
+    def __init__(self, operate: Operate) -> None:
+        self._main, end = pty.openpty()
+        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+        self.end = end
+        self.before = termios.tcgetattr(end)
+        self.process = subprocess.Popen(
+            (*COMMAND, "top", "--every", "0.2"),
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C is for the terminal's session
+            cwd=REPOSITORY,
+            env={**inherited(), "RATELIMIT_SERVER": operate.service.debug, "TERM": "xterm"},
+        )
+        self.output = ""
+
+    def press(self, keys: str) -> None:
+        os.write(self._main, keys.encode())
+
+    def wait_for(self, found: Callable[[str], bool]) -> None:
+        """Read until the output is so."""
+        end = time.monotonic() + PATIENCE
+        os.set_blocking(self._main, False)
+        while not found(self.output):
+            assert time.monotonic() < end, self.output[-3_000:]
+            try:
+                self.output += os.read(self._main, 65_536).decode("utf-8", "replace")
+            except BlockingIOError:
+                time.sleep(0.02)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._main)
+        os.close(self.end)
+
+
+@pytest.mark.parametrize("leave", ["q", "\x03", "SIGTERM"])
+def test_a_terminal_is_live_and_is_left_as_it_was(operate: Operate, leave: str) -> None:
+    """What is charged appears by itself; keys act; the screen and the modes are restored."""
+    operate.charge("team=live", 4_500)
+    terminal = Terminal(operate)
+    try:
+        terminal.wait_for(lambda output: "team=live" in output and "90 %" in output)
+        terminal.press("/live\r")
+        terminal.wait_for(lambda output: "search: live" in output)
+        operate.charge("team=live", 400)
+        terminal.wait_for(lambda output: "98 %" in output)
+        if leave == "SIGTERM":
+            terminal.process.send_signal(signal.SIGTERM)
+        else:
+            terminal.press(leave)
+        terminal.wait_for(lambda output: "\x1b[?1049l" in output)
+        assert (128 + signal.SIGTERM if leave == "SIGTERM" else 0) == terminal.process.wait(PATIENCE)
+        assert terminal.before == termios.tcgetattr(terminal.end)
+        assert terminal.output.startswith("\x1b[?1049h")
+    finally:
+        terminal.close()
+        operate("reset", "budgets", "team=live", "--server", operate.service.debug)
+
+
+def test_without_a_terminal_it_prints_lines_once(operate: Operate) -> None:
+    operate.charge("team=plain", 5)
+    code, out, _ = operate("top", "--prefix", "plain")
+    assert (0, 2) == (code, len(out.splitlines()))
+    assert "\x1b" not in out
