@@ -72,6 +72,9 @@ coverage: .venv/dev.stamp .venv/native.stamp redis ## Run the tests without gate
 	@.venv/bin/python -m coverage run -m pytest tests --ignore=tests/deploy --ignore=tests/e2e --ignore=tests/faults
 	@.venv/bin/python -m coverage combine --quiet && .venv/bin/python -m coverage report
 
+screenshots: .venv/dev.stamp .venv/native.stamp redis browser ## Make the screenshots of docs/page.md, from the tests of the page.
+	@SCREENSHOTS=docs/images .venv/bin/python -m pytest --quiet tests/page/test_scenes.py
+
 fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests with hundreds of times the input of `make test`.
 	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0
 
@@ -157,7 +160,7 @@ build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: redis prometheus browser h2load base sdks helm kinds control-plane actionlint
+.PHONY: screenshots redis prometheus browser h2load base sdks helm kinds control-plane actionlint
 redis:
 	@sh tools/need_redis.sh
 

@@ -1,0 +1,269 @@
+"""The page over the service itself: two replicas, a Redis, and callers all the while.
+
+With SCREENSHOTS=DIRECTORY, the scenes are written there, in light and dark (`make screenshots`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import grpc
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from ratelimit_service.proto import ratelimit_pb2 as pb
+from testing.servers import RedisServer
+from testing.service import Caller, Service, calling
+from testing.waiting import wait_for
+
+from .test_page import look_again, open_with_token
+
+TOKEN = "admin-0123456789"
+
+RULES = """\
+domain: team-budgets
+descriptors:
+  - key: team
+    value: dba
+    rate_limits:
+      - {name: dba-hourly, unit: hour, tokens_per_unit: 5_000}
+      - {name: dba-daily, unit: day, tokens_per_unit: 50_000}
+    denial_message: "{rule}: {used} of {limit} tokens of this {unit} are used."
+  - key: team
+    value: support
+    rate_limits:
+      - {name: support-hourly, unit: hour, tokens_per_unit: 20_000}
+      - {name: support-daily, unit: day, tokens_per_unit: 200_000}
+"""
+
+DBA = "#/bucket?domain=team-budgets&descriptor=team%3Ddba"
+
+PROMPTS = (1_359, 1_104, 1_489, 1_022, 800)
+"""What dba's prompts cost: the fifth crosses the line."""
+
+
+class Stage(NamedTuple):
+    """What the scenes are played with: each replica with a caller of its own."""
+
+    redis: RedisServer
+    replicas: tuple[Service, Service]
+    callers: tuple[Caller, Caller]
+    answered: list[int]
+    """The answers to support so far, all the while; each is a code."""
+
+    @property
+    def url(self) -> str:
+        """The page of the first replica."""
+        return f"http://{self.replicas[0].debug}/"
+
+    def prompt(self, team: str, cost: int) -> bool:
+        """What a gateway does for a prompt: a check, and a charge if it was let through."""
+        if not self.admitted(0, team):
+            return False
+        self.callers[0].ask("team-budgets", "team", team, hits=cost)
+        return True
+
+    def admitted(self, replica: int, team: str) -> bool:
+        """Whether a replica lets a team in."""
+        return self.callers[replica].ask("team-budgets", "team", team).overall_code == pb.RateLimitResponse.OK
+
+    def admitted_by_both(self, team: str) -> bool:
+        """Whether both do."""
+        return all(self.admitted(replica, team) for replica in (0, 1))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Two replicas over a Redis of their own, and support, which goes on asking."""
+    (tmp_path / "config.yaml").write_text(RULES)
+    answered: list[int] = []
+    ending = threading.Event()
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        environment = {
+            "CONFIG_PATH": str(tmp_path),
+            "BACKEND_TYPE": "redis",
+            "REDIS_URL": redis.address,
+            "ADMIN_TOKEN": TOKEN,
+            "REDIS_TIMEOUT": "200ms",
+            "STORE_ANSWER_DEADLINE": "200ms",
+        }
+        first, second = (stack.enter_context(Service(environment)) for _ in range(2))
+        callers = (stack.enter_context(calling(first.grpc)), stack.enter_context(calling(second.grpc)))
+        made = Stage(redis, (first, second), callers, answered)
+
+        def load() -> None:
+            while not ending.wait(0.02):
+                try:
+                    asked = callers[len(answered) % 2].ask("team-budgets", "team", "support", hits=1)
+                    answered.append(asked.overall_code)
+                except grpc.RpcError:
+                    answered.append(-1)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            yield made
+        finally:
+            ending.set()
+            thread.join()
+
+
+def shoot(page: Page, name: str) -> None:
+    """Write what is seen, in light and dark, where screenshots are wanted."""
+    directory = os.environ.get("SCREENSHOTS")
+    if not directory:
+        return
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)
+        page.screenshot(path=Path(directory) / f"page-{name}-{scheme}.png", animations="disabled")
+    page.emulate_media(color_scheme="light")
+
+
+def row(page: Page, team: str) -> str:
+    """What the list says of a team; "" if it is not there."""
+    found = page.locator(".virtual-item").filter(has=page.get_by_role("link", name=f"team={team}"))
+    return found.inner_text() if found.count() else ""
+
+
+def change(page: Page, verb: str, *, amount: str = "", reason: str) -> None:
+    """Fill the form for a change, and look at its preview."""
+    page.get_by_label(verb).check()
+    if amount:
+        page.get_by_role("textbox", name="Tokens or requests to add").fill(amount)
+    page.get_by_label("Your name").fill("ana")
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("region", name="Preview")).to_be_visible()
+
+
+def test_four_scenes(page: Page, stage: Stage) -> None:
+    """Nobody has used anything; dba burns through its hour; it is refused, and support is not; an operator tops it up."""
+    open_with_token(page, stage.url, TOKEN)
+    expect(page.get_by_text("may change budgets")).to_be_visible()
+    wait_for("support in the list", lambda: row(page, "support"))
+    assert "" == row(page, "dba")
+
+    for number, cost in enumerate(PROMPTS):
+        assert stage.prompt("dba", cost)
+        used = f"{sum(PROMPTS[: number + 1]):,}"
+        look_again(page)
+        wait_for(f"{used} in the list", lambda used=used: f"{used} of 5,000" in row(page, "dba"))  # type: ignore[misc]
+    assert "Over the limit" in row(page, "dba")
+    assert row(page, "dba").splitlines()[0] == "Over the limit"
+
+    assert not stage.prompt("dba", 1)
+    shoot(page, "budgets")
+    page.get_by_role("link", name="Refusals").click()
+    expect(page.locator("tbody tr").first).to_contain_text(
+        "dba-hourly: 5774 of 5000 tokens of this hour are used."
+    )
+    shoot(page, "refusals")
+    assert set(stage.answered) == {pb.RateLimitResponse.OK}
+
+    page.goto(f"{stage.url}{DBA}")
+    expect(page.locator(".outcome")).to_contain_text("Refused.")
+    change(page, "Top up", amount="5,000", reason="the launch is today")
+    expect(page.get_by_role("region", name="Preview")).to_contain_text("of 10,000")
+    shoot(page, "top-up")
+    assert not stage.admitted(1, "dba")
+    began = time.monotonic()
+    page.get_by_role("button", name="Confirm").click()
+    wait_for("dba is let in by both replicas", lambda: stage.admitted_by_both("dba"))
+    took = time.monotonic() - began
+    assert took < 1.0
+    expect(page.locator(".card.budget")).to_contain_text("5,774 of 10,000")
+    expect(page.get_by_text("the launch is today")).to_be_visible()
+    assert stage.prompt("dba", 100)
+
+    change(page, "Reset", reason="a new start")
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.locator(".card.budget")).to_contain_text("0 of 10,000")
+    page.get_by_role("link", name="Changes").click()
+    expect(page.get_by_text("a new start")).to_be_visible()
+    assert set(stage.answered) == {pb.RateLimitResponse.OK}
+
+
+def test_the_kill_switch(page: Page, stage: Stage) -> None:
+    """A whole domain is refused by both replicas within a second, and let in again."""
+    open_with_token(page, f"{stage.url}#/service", TOKEN)
+    expect(page.get_by_text("In step")).to_have_count(2)
+    page.get_by_role("link", name="Block the whole domain …").click()
+    page.get_by_label("How long").select_option("until it is removed")
+    change(page, "Override", reason="incident 7")
+    expect(page.get_by_role("region", name="Preview")).to_contain_text("blocked")
+    shoot(page, "kill-switch")
+    assert stage.admitted_by_both("support")
+    began = time.monotonic()
+    page.get_by_role("button", name="Confirm").click()
+    wait_for("both refuse", lambda: not stage.admitted(0, "support") and not stage.admitted(1, "support"))
+    assert time.monotonic() - began < 1.0
+    page.get_by_role("link", name="Budgets").click()
+    wait_for("support is shown as blocked", lambda: "Blocked" in row(page, "support"))
+    page.get_by_role("link", name="Changes").click()
+    page.get_by_role("button", name='Remove "blocked" of *').click()
+    page.get_by_role("textbox", name="Reason").fill("it is over")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    wait_for("support is let in", lambda: stage.admitted_by_both("support"))
+
+
+def test_a_wrong_token(page: Page, stage: Stage) -> None:
+    """It is refused, and what can be read without it is read again once it is forgotten."""
+    open_with_token(page, f"{stage.url}{DBA}", f"{TOKEN}x")
+    expect(page.get_by_role("alert").filter(has_text="The token is not valid")).to_be_visible()
+    shoot(page, "wrong-token")
+    assert 0 == page.get_by_role("button", name="Preview").count()
+    page.get_by_role("button", name="Token …").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.get_by_text("Changes need the admin token")).to_be_visible()
+
+
+def test_a_dead_store(page: Page, stage: Stage) -> None:
+    """The page says so and keeps what it had; with the store, everything comes back."""
+    stage.prompt("dba", 4_500)
+    page.goto(stage.url)
+    wait_for("dba in the list", lambda: row(page, "dba"))
+    stage.redis.stop()
+    dead = page.get_by_role("alert").filter(has_text="The store does not answer.")
+
+    def said() -> bool:
+        look_again(page)
+        return dead.count() > 0
+
+    wait_for("the notice", said)
+    assert "4,500 of 5,000" in row(page, "dba")
+    shoot(page, "dead-store")
+    stage.redis.start()
+    wait_for("live again", lambda: not said())
+
+
+def test_ten_open_pages_cost_little(context: BrowserContext, stage: Stage) -> None:
+    """By the CPU time of the replica that serves them, against the same while without them: at most 2 % of a core."""
+    seconds = 4.0
+    alone = cpu(stage.replicas[0], seconds)
+    pages = [context.new_page() for _ in range(10)]
+    for page in pages:
+        page.goto(stage.url)
+        wait_for("support in the list", lambda page=page: row(page, "support"))  # type: ignore[misc]
+    with_pages = cpu(stage.replicas[0], seconds)
+    assert (with_pages - alone) / seconds <= 0.02, f"{with_pages - alone:.3f} s in {seconds:.0f} s"
+
+
+def cpu(service: Service, seconds: float) -> float:
+    """The CPU time that a process takes in so many seconds."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{service.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = used()
+    time.sleep(seconds)
+    return used() - before
