@@ -375,7 +375,7 @@ def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> Non
     open_with_token(page, f"{everything.url}{VIEWS['service']}")
     page.get_by_role("link", name="Block the whole domain …").click()
     expect(page.get_by_text("0 blocks:")).to_be_visible()
-    page.get_by_label("How long").select_option("until it is removed")
+    assert ["until it is removed", "until a moment"] == page.get_by_label("How long").locator("option").all_inner_texts()
     page.get_by_label("Reason").fill("incident 7")
     page.get_by_role("button", name="Preview").click()
     preview = page.get_by_role("region", name="Preview")
@@ -391,11 +391,12 @@ def test_an_amendment_can_be_removed(page: Page, everything: StandIn) -> None:
     """With a reason."""
     open_with_token(page, f"{everything.url}{VIEWS['changes']}")
     page.get_by_role("button", name='Remove "+2,000" of team=dba').click()
-    page.get_by_label("Reason").fill("enough")
-    page.get_by_role("button", name="Remove", exact=True).click()
-    wait_for("the call", lambda: everything.bodies)
+    page.get_by_label("Reason of the removal").fill("enough")
+    page.get_by_role("button", name="Preview").click()
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_role("form", name="Remove an amendment")).to_have_count(0)
     name, body, key = everything.bodies[-1]
-    assert ("remove", {"id": "t-1", "reason": "enough"}) == (name, body)
+    assert ("remove", "t-1", "enough", "yes") == (name, body["id"], body["reason"], body["confirmation"])
     assert key
 
 
@@ -406,7 +407,7 @@ def test_explain_is_a_form_with_an_address(page: Page, everything: StandIn) -> N
     page.get_by_label("Descriptor", exact=True).fill("team=dba")
     page.get_by_role("button", name="Explain").click()
     answer = page.locator(".outcome")
-    expect(answer).to_contain_text("Refused. 5774 of 5000 tokens of this hour are used")
+    expect(answer).to_contain_text("Refused: 5774 of 5000 tokens of this hour are used")
     expect(answer).to_contain_text("the descriptor has no entry user")
     expect(answer).to_contain_text("token-budgets.team.model, with model")
     assert page.url.endswith("#/explain?domain=token-budgets&descriptor=team%3Ddba")

@@ -1,7 +1,8 @@
 // What was changed: the amendments in force, the audit, and the form for many buckets at once.
 
 import { useState } from "./vendor/standalone.module.js";
-import { Amendments, amendmentText, Ending, Target } from "./amendments.js";
+import { amendmentText, Ending, Target } from "./amendment.js";
+import { Amendments } from "./amendments.js";
 import { call, query, usePolled } from "./api.js";
 import { Change } from "./change.js";
 import { amount, visibleText } from "./format.js";

@@ -48,7 +48,7 @@ function Answer({ domain, descriptor, hits }) {
 export function Outcome({ of: { code, reason, rule, message, limit, considered, possible } }) {
   const refused = code === "OVER_LIMIT";
   return html`<div class="outcome">
-    <div class=${`notice ${refused ? "bad" : "good"}`} role="status"><b>${refused ? "Refused." : "Let through."}</b> <${Text} of=${reason} longest=${600} />
+    <div class=${`notice ${refused ? "bad" : "good"}`} role="status"><b>${refused ? "Refused:" : "Let through:"}</b> <${Text} of=${reason} longest=${600} />
       ${limit && html`<p>${amount(limit.remaining)} of ${amount(limit.limit)} left in the window "${limit.window}", which ends at <${At} time=${limit.resets_at} />.</p>`}
       ${message && html`<p>The caller reads: “<${Text} of=${message} longest=${600} />”</p>`}
     </div>

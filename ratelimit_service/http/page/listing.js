@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { call, poll, query } from "./api.js";
+import { STATES } from "./parts.js";
 
 // The first part is read every two seconds by every page, so it is small.
 const FIRST = 50;
@@ -12,11 +13,16 @@ const MOST_AT_ONCE = 3;
 
 const NOTHING = { items: [], data: null, error: null, at: 0, more: false };
 
+const ORDER = Object.keys(STATES);
+const urgency = (budget) => ORDER.indexOf(budget.state);
+
 class Listing {
   constructor(parameters, changed) {
     this.parameters = parameters;
     this.changed = changed;
     this.parts = [];
+    this.items = [];
+    this.placeOf = new Map();
     this.sight = [0, 0];
     this.error = null;
     this.at = 0;
@@ -54,14 +60,8 @@ class Listing {
   }
 
   inSight() {
-    const places = [];
-    let start = 0;
-    this.parts.forEach((part, place) => {
-      const end = start + part.data.budgets.length;
-      if (start <= this.sight[1] && end > this.sight[0]) places.push(place);
-      start = end;
-    });
-    return places;
+    const [first, last] = this.sight;
+    return [...new Set(this.items.slice(first, last + 1).map(({ bucket }) => this.placeOf.get(bucket)))];
   }
 
   // Read on where the end of what there is comes into sight.
@@ -99,14 +99,19 @@ class Listing {
 
   // A bucket that has moved from one part to another meanwhile may be in both: the first place counts.
   tell() {
-    const items = new Map();
-    for (const part of this.parts) {
+    this.placeOf = new Map();
+    this.items = [];
+    this.parts.forEach((part, place) => {
       for (const budget of part.data.budgets) {
-        if (!items.has(budget.bucket)) items.set(budget.bucket, budget);
+        if (this.placeOf.has(budget.bucket)) continue;
+        this.placeOf.set(budget.bucket, place);
+        this.items.push(budget);
       }
-    }
+    });
+    // The service sorts now and then, and what is used is as of now: a bucket that has just crossed its limit goes up here.
+    if (this.parameters.sort === "-used") this.items.sort((one, other) => urgency(one) - urgency(other) || (other.share ?? 0) - (one.share ?? 0));
     const data = this.parts[0]?.data ?? null;
-    this.changed({ items: [...items.values()], data, error: this.error, at: this.at, more: this.next !== null });
+    this.changed({ items: this.items, data, error: this.error, at: this.at, more: this.next !== null });
   }
 }
 
