@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from .stand_in import StandIn
+from .stand_in import HOSTILE, StandIn, budget, moment, refusal, window
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -68,3 +68,51 @@ def stand_in() -> Iterator[StandIn]:
     """An API that answers what the test wants."""
     with StandIn() as server:
         yield server
+
+
+@pytest.fixture
+def everything(stand_in: StandIn) -> StandIn:
+    """Something to see in each view."""
+    stand_in.budgets = [
+        budget("fine", window(10, 5_000)),
+        budget("dba", window(5_774, 5_000), window(9_000, 50_000, name="day")),
+        budget("support", window(17_000, 20_000), name="support-hour"),
+        budget("stopped", window(10, 5_000, effective=0)),
+        budget("more", window(6_200, 5_000, effective=7_000)),
+        *[budget(value, window(1, 10)) for value, _ in HOSTILE.values()],
+    ]
+    stand_in.refusals = [refusal(number, value) for number, (value, _) in enumerate(HOSTILE.values(), 1)]
+    amended = {
+        "id": "t-1",
+        "kind": "top_up",
+        "domain": "token-budgets",
+        "descriptor": "team=dba",
+        "amount": 2_000,
+        "window": None,
+        "until": None,
+        "windows": 1,
+        "since": moment(-60),
+        "author": "ana",
+        "reason": "launch",
+        "blocks": False,
+    }
+    stand_in.amendments = [amended]
+    stand_in.budgets[1]["amendments"] = [amended]
+    edit = {"action": "put", "id": "t-1", "domain": "token-budgets", "descriptor": "team=dba", "window": None}
+    stand_in.audit = [
+        {
+            **edit,
+            "before": None,
+            "after": amended,
+            "counters": [],
+            "version": 12,
+            "at": moment(-60),
+            "author": "ana",
+            "reason": "launch",
+            "key": "k",
+        }
+    ]
+    stand_in.problems = [
+        {"file": "a.yaml", "line": 3, "path": "descriptors[0]", "problem": "'fortnight' is no unit"}
+    ]
+    return stand_in

@@ -25,6 +25,27 @@ Json = dict[str, Any]
 TOKEN = "a token of an admin"
 
 
+HOSTILE = {
+    "markup": ("<img src=x onerror=alert(1)>", "team=<img src=x onerror=alert(1)>"),
+    "script": ("<script>alert(2)</script>", "team=<script>alert(2)</script>"),
+    "attributes": ('" onmouseover="alert(1)" \'', 'team=" onmouseover="alert(1)" \''),
+    "entities": ("&lt;b&gt;&#0;", "team=&lt;b&gt;&#0;"),
+    "template": ("${alert(1)}`</template>", "team=${alert(1)}`</template>"),
+    "scheme": ("javascript:alert(1)", "team=javascript:alert(1)"),
+    "bidi": ("\u202egnp.exe\u2066", "team=\\u202egnp.exe\\u2066"),
+    "hebrew": ("עברית", "team=עברית"),
+    "control": ("a\x00\x1b[31m\r\nb", "team=a\\x00\\x1b[31m\\x0d\\x0ab"),
+    "no-utf-8": ("a\udcffb\udc80", "team=a\\xffb\\x80"),
+    "invisible": ("a\u200b\u00ad\ufeffb", "team=a\\u200b\\xad\\ufeffb"),
+    "spaces": ("a\u00a0\u2003b", "team=a\\xa0\\u2003b"),
+    "stacked": ("z" + "\u0301" * 300, None),
+    "long": ("x" * 8_192, "team=" + "x" * 40 + "… (8,192 characters)"),
+    "empty": ("", "team="),
+    "prototype": ("__proto__", "team=__proto__"),
+}
+"""Values that callers may send, and what is shown of them."""
+
+
 def moment(seconds: float = 0) -> str:
     """RFC 3339, so many seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -36,6 +57,8 @@ def window(used: int | None, limit: int | None, *, effective: int | None = None,
     share = None if effective is None or used is None else used / effective if effective else 1.0
     return {
         "window": name,
+        "name": None,
+        "amended_by": [],
         "used": used,
         "limit": limit,
         "effective_limit": effective,
@@ -67,6 +90,7 @@ def budget(value: str, *windows: Json, key: str = "team", domain: str = "token-b
         "entries": [[key, value]],
         "bucket": f"{{{domain}|{key}={value}}}",
         "rule": f"{domain}.{key}",
+        "source": None,
         "name": None,
         "kind": "budget",
         "share": max((each["share"] or 0 for each in windows), default=None),
@@ -294,7 +318,6 @@ class StandIn:
             "version": "0.1.0",
             "generation": 3,
             "hash": "5c1f0a6be2d94c07",
-            "loaded_at": moment(-3_600),
             "amendments_version": 12,
             "behind_seconds": 0.0,
             "seen_at": moment(),
@@ -312,7 +335,7 @@ class StandIn:
             "domain": body["domain"],
             "descriptor": body["descriptor"],
             "entries": [body["descriptor"].split("=", 1)],
-            "verdict": "over_limit",
+            "verdict": "over",
             "rule": "token-budgets.team",
             "code": "OVER_LIMIT",
             "reason": "5774 of 5000 tokens of this hour are used",
@@ -323,6 +346,10 @@ class StandIn:
             "budget": None,
             "limit": {"window": "hour", "limit": 5_000, "remaining": 0, "resets_at": moment(1_800)},
             "message": "Try again in 30 minutes.",
+            "source": "rules.yaml:4",
+            "considered_left_out": 0,
+            "possible_more": False,
+            "amendments": [{**each, "holds": True, "why": "it holds"} for each in self.amendments],
             "possible": [{"rule": "token-budgets.team.model", "missing": ["model"], "reason": ""}],
         }
 

@@ -10,27 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from testing.waiting import wait_for
 
-from .stand_in import TOKEN, Refused, StandIn, budget, moment, refusal, window
-
-HOSTILE = {
-    "markup": ("<img src=x onerror=alert(1)>", "team=<img src=x onerror=alert(1)>"),
-    "script": ("<script>alert(2)</script>", "team=<script>alert(2)</script>"),
-    "attributes": ('" onmouseover="alert(1)" \'', 'team=" onmouseover="alert(1)" \''),
-    "entities": ("&lt;b&gt;&#0;", "team=&lt;b&gt;&#0;"),
-    "template": ("${alert(1)}`</template>", "team=${alert(1)}`</template>"),
-    "scheme": ("javascript:alert(1)", "team=javascript:alert(1)"),
-    "bidi": ("\u202egnp.exe\u2066", "team=\\u202egnp.exe\\u2066"),
-    "hebrew": ("עברית", "team=עברית"),
-    "control": ("a\x00\x1b[31m\r\nb", "team=a\\x00\\x1b[31m\\x0d\\x0ab"),
-    "no-utf-8": ("a\udcffb\udc80", "team=a\\xffb\\x80"),
-    "invisible": ("a\u200b\u00ad\ufeffb", "team=a\\u200b\\xad\\ufeffb"),
-    "spaces": ("a\u00a0\u2003b", "team=a\\xa0\\u2003b"),
-    "stacked": ("z" + "\u0301" * 300, None),
-    "long": ("x" * 8_192, "team=" + "x" * 40 + "… (8,192 characters)"),
-    "empty": ("", "team="),
-    "prototype": ("__proto__", "team=__proto__"),
-}
-"""Values that callers may send, and what is shown of them."""
+from .stand_in import HOSTILE, TOKEN, Refused, StandIn, budget, refusal, window
 
 VIEWS = {
     "budgets": "#/budgets",
@@ -59,54 +39,6 @@ def open_with_token(page: Page, url: str, token: str = TOKEN) -> None:
     page.get_by_role("button", name="Token …").click()
     page.get_by_role("textbox", name="Token", exact=True).fill(token)
     page.get_by_role("button", name="Use it").click()
-
-
-@pytest.fixture
-def everything(stand_in: StandIn) -> StandIn:
-    """Something to see in each view."""
-    stand_in.budgets = [
-        budget("fine", window(10, 5_000)),
-        budget("dba", window(5_774, 5_000), window(9_000, 50_000, name="day")),
-        budget("support", window(17_000, 20_000), name="support-hour"),
-        budget("stopped", window(10, 5_000, effective=0)),
-        budget("more", window(6_200, 5_000, effective=7_000)),
-        *[budget(value, window(1, 10)) for value, _ in HOSTILE.values()],
-    ]
-    stand_in.refusals = [refusal(number, value) for number, (value, _) in enumerate(HOSTILE.values(), 1)]
-    amended = {
-        "id": "t-1",
-        "kind": "top_up",
-        "domain": "token-budgets",
-        "descriptor": "team=dba",
-        "amount": 2_000,
-        "window": None,
-        "until": None,
-        "windows": 1,
-        "since": moment(-60),
-        "author": "ana",
-        "reason": "launch",
-        "blocks": False,
-    }
-    stand_in.amendments = [amended]
-    stand_in.budgets[1]["amendments"] = [amended]
-    edit = {"action": "put", "id": "t-1", "domain": "token-budgets", "descriptor": "team=dba", "window": None}
-    stand_in.audit = [
-        {
-            **edit,
-            "before": None,
-            "after": amended,
-            "counters": [],
-            "version": 12,
-            "at": moment(-60),
-            "author": "ana",
-            "reason": "launch",
-            "key": "k",
-        }
-    ]
-    stand_in.problems = [
-        {"file": "a.yaml", "line": 3, "path": "descriptors[0]", "problem": "'fortnight' is no unit"}
-    ]
-    return stand_in
 
 
 def test_what_needs_attention_comes_first(page: Page, everything: StandIn) -> None:
@@ -375,7 +307,9 @@ def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> Non
     open_with_token(page, f"{everything.url}{VIEWS['service']}")
     page.get_by_role("link", name="Block the whole domain …").click()
     expect(page.get_by_text("0 blocks:")).to_be_visible()
-    assert ["until it is removed", "until a moment"] == page.get_by_label("How long").locator("option").all_inner_texts()
+    assert ["until it is removed", "until a moment"] == page.get_by_label("How long").locator(
+        "option"
+    ).all_inner_texts()
     page.get_by_label("Reason").fill("incident 7")
     page.get_by_role("button", name="Preview").click()
     preview = page.get_by_role("region", name="Preview")

@@ -77,7 +77,7 @@ function Budget({ budget, group }) {
         <h3><${BucketLink} of=${budget} /></h3>
         <${State} of=${budget.state} />
         ${budget.shadow && html`<span class="tag" title="shadow_mode: nothing is refused">trial</span>`}
-        ${budget.amendments.length > 0 && html`<span class="tag">changed</span>`}
+        ${budget.windows.some((each) => each.amended_by.length > 0) && html`<span class="tag">changed</span>`}
         <span class="where quiet"><${Text} of=${budget.domain} longest=${40} />${budget.name ? html` · <${Text} of=${budget.name} longest=${40} />` : ""}</span>
       </div>
       ${budget.windows.map((each) => html`<${Window} key=${each.window} window=${each} />`)}

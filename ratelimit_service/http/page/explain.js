@@ -1,6 +1,7 @@
 // Why a descriptor is answered as it is, as a form. Nothing is counted.
 
 import { useEffect, useState } from "./vendor/standalone.module.js";
+import { amendmentText, Ending, Target } from "./amendment.js";
 import { call, usePolled } from "./api.js";
 import { amount, typedAmount } from "./format.js";
 import { At, BucketLink, Failure, html, Loading, Text } from "./parts.js";
@@ -45,18 +46,21 @@ function Answer({ domain, descriptor, hits }) {
   </section>`;
 }
 
-export function Outcome({ of: { code, reason, rule, message, limit, considered, possible } }) {
+export function Outcome({ of }) {
+  const { code, reason, rule, source, message, limit, considered, possible, amendments } = of;
   const refused = code === "OVER_LIMIT";
   return html`<div class="outcome">
     <div class=${`notice ${refused ? "bad" : "good"}`} role="status"><b>${refused ? "Refused:" : "Let through:"}</b> <${Text} of=${reason} longest=${600} />
       ${limit && html`<p>${amount(limit.remaining)} of ${amount(limit.limit)} left in the window "${limit.window}", which ends at <${At} time=${limit.resets_at} />.</p>`}
       ${message && html`<p>The caller reads: “<${Text} of=${message} longest=${600} />”</p>`}
     </div>
-    ${rule && html`<p>The rule is <b><${Text} of=${rule} longest=${200} /></b>.</p>`}
+    ${rule && html`<p>The rule is <b><${Text} of=${rule} longest=${200} /></b>${source ? html`, in <${Text} of=${source} longest=${200} />` : ""}.</p>`}
     ${considered.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Rules that were considered"><table>
       <thead><tr><th scope="col">Rule</th><th scope="col">Wins</th><th scope="col">Why</th></tr></thead>
       <tbody>${considered.map((each, place) => html`<tr key=${place}><td><${Text} of=${each.rule} /></td><td>${each.wins ? html`<b>yes</b>` : "no"}</td><td><${Text} of=${each.reason} longest=${300} /></td></tr>`)}</tbody>
     </table></div>`}
-    ${possible.length > 0 && html`<p>With more entries, these rules could apply:</p><ul>${possible.map((each, place) => html`<li key=${place}><${Text} of=${each.rule} />${each.missing.length ? html`, with ${each.missing.map((key, index) => html`${index ? ", " : ""}<${Text} of=${key} longest=${60} />`)}` : ""}</li>`)}</ul>`}
+    ${of.considered_left_out > 0 && html`<p class="quiet">${amount(of.considered_left_out)} more lose.</p>`}
+    ${amendments.length > 0 && html`<p>Amendments that are for it:</p><ul>${amendments.map((one) => html`<li key=${one.id}><b>${amendmentText(one)}</b> for <${Target} ...${one} />, <${Ending} of=${one} />: ${one.holds ? "holds" : html`<${Text} of=${one.why} longest=${200} />`}</li>`)}</ul>`}
+    ${possible.length > 0 && html`<p>With more entries, these rules could apply:</p><ul>${possible.map((each, place) => html`<li key=${place}><${Text} of=${each.rule} />${each.missing.length ? html`, with ${each.missing.map((key, index) => html`${index ? ", " : ""}<${Text} of=${key} longest=${60} />`)}` : ""}</li>`)}${of.possible_more ? html`<li>and others</li>` : ""}</ul>`}
   </div>`;
 }

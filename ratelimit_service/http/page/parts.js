@@ -50,7 +50,7 @@ export function Used({ window }) {
   const used = html`<b>${window.used === null ? "unknown" : amount(window.used)}</b>`;
   if (limit === null) return html`${used} used, no rule any more`;
   if (limit === 0) return html`${used} used, limit 0`;
-  return html`${used} of ${amount(limit)}${window.share === null ? "" : ` (${percent(window.share)})`}`;
+  return html`${used} of ${amount(limit)} (${percent(window.share)})`;
 }
 
 // How the limit comes to be another one than that of the rule.
@@ -70,7 +70,7 @@ export const Ago = ({ time }) =>
 // When a window starts anew, and when it will be used up before that.
 export const Outlook = ({ window }) => html`<span class="outlook">${window.runs_out_at
   ? html`<b class="runs-out">runs out at <${At} time=${window.runs_out_at} /></b>, `
-  : ""}resets in <${In} time=${window.resets_at} /></span>`;
+  : ""}${window.resets_at && html`resets in <${In} time=${window.resets_at} />`}</span>`;
 
 export function Failure({ error, stale }) {
   // What stands above every view says that the token is not valid.

@@ -69,7 +69,7 @@ function Rules({ rules }) {
   const { domains, generation, hash, loaded_at: loadedAt } = rules;
   if (domains.length === 0) return html`<p class="notice">No rules are loaded: nothing is limited.</p>`;
   return html`
-    <p class="quiet">${generation === null ? "" : `Generation ${amount(generation)} `}${hash ? html`<code>${hash}</code>` : ""}${loadedAt ? html`, in force since <${At} time=${loadedAt} seconds />` : ""}</p>
+    <p class="quiet">${generation === null ? "" : `Generation ${amount(generation)} `}${hash ? html`<code title=${hash}>${hash.slice(0, 12)}</code>` : ""}${loadedAt ? html`, in force since <${At} time=${loadedAt} seconds />` : ""}</p>
     ${domains.slice(0, DOMAINS).map((each) => html`<${Domain} key=${each.domain} of=${each} open=${domains.length <= 5} />`)}
     ${domains.length > DOMAINS && html`<p class="quiet">${amount(domains.length - DOMAINS)} more domains are in <a href="rlconfig">the rules as text</a>.</p>`}`;
 }

@@ -1,0 +1,41 @@
+"""The API that stands in answers what the real one is described to answer."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from ratelimit_service.api.openapi import description
+
+from .stand_in import TOKEN, Json, StandIn
+
+CHANGE = {"domain": "token-budgets", "descriptor": "team=dba", "reason": "a test", "dry_run": True}
+BODIES: dict[str, Json] = {
+    "bucket": {"domain": "token-budgets", "descriptor": "team=dba"},
+    "explain": {"domain": "token-budgets", "descriptor": "team=dba"},
+    "series": {"domain": "token-budgets", "descriptor": "team=dba"},
+    "override": {**CHANGE, "amount": 0},
+    "top-up": {**CHANGE, "amount": 5},
+    "reset": CHANGE,
+    "unblock": CHANGE,
+    "remove": {"id": "t-1", "reason": "a test", "dry_run": True},
+}
+
+
+@pytest.mark.parametrize("path", [path for path in description()["paths"] if "openapi" not in path])
+def test_answers_have_the_shape_of_the_real_ones(everything: StandIn, path: str) -> None:
+    """Each endpoint, by the description of the API."""
+    document = description()
+    (operation,) = document["paths"][path].values()
+    content = operation["responses"]["200"]["content"]["application/json"]
+    name = path.rpartition("/")[2]
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    url = f"{everything.url}api/v1/{name}"
+    if name in BODIES:
+        answer = httpx.post(url, json=BODIES[name], headers=headers, trust_env=False)
+    else:
+        answer = httpx.get(url, headers=headers, trust_env=False)
+    assert 200 == answer.status_code
+    schema = {**content["schema"], "components": document["components"]}
+    assert [] == [error.message for error in Draft202012Validator(schema).iter_errors(answer.json())]
