@@ -340,8 +340,18 @@ class StandIn:
             "code": "OVER_LIMIT",
             "reason": "5774 of 5000 tokens of this hour are used",
             "considered": [
-                {"rule": "token-budgets.team", "wins": True, "reason": "its key is that of the descriptor"},
-                {"rule": "token-budgets.user", "wins": False, "reason": "the descriptor has no entry user"},
+                {
+                    "rule": "token-budgets.team",
+                    "source": None,
+                    "wins": True,
+                    "reason": "its key is that of the descriptor",
+                },
+                {
+                    "rule": "token-budgets.user",
+                    "source": None,
+                    "wins": False,
+                    "reason": "the descriptor has no entry user",
+                },
             ],
             "budget": None,
             "limit": {"window": "hour", "limit": 5_000, "remaining": 0, "resets_at": moment(1_800)},
@@ -350,7 +360,14 @@ class StandIn:
             "considered_left_out": 0,
             "possible_more": False,
             "amendments": [{**each, "holds": True, "why": "it holds"} for each in self.amendments],
-            "possible": [{"rule": "token-budgets.team.model", "missing": ["model"], "reason": ""}],
+            "possible": [
+                {
+                    "rule": "token-budgets.team.model",
+                    "source": None,
+                    "missing": ["model"],
+                    "reason": "it wants an entry model",
+                }
+            ],
         }
 
     def _change(self, name: str, request: Request, body: Json) -> Json:
