@@ -116,8 +116,9 @@ def refusal(number: int, value: str, **more: Any) -> Json:
         "window": "hour",
         "limit": 5_000,
         "used": 5_774,
+        "name": "team-hourly",
         "hits": 0,
-        "shadow": False,
+        "resets_at": moment(1_800),
         **more,
     }
 
@@ -328,7 +329,7 @@ class StandIn:
     def _refusals(self, since: int) -> Json:
         fresh = [each for each in self.refusals if each["id"] > since]
         fresh.sort(key=lambda each: -each["id"])
-        return {"refusals": fresh, "last": max([since, *[each["id"] for each in fresh]]), "lost": 0}
+        return {"refusals": fresh, "last": max([since, *[each["id"] for each in fresh]])}
 
     def _explanation(self, body: Json) -> Json:
         return {

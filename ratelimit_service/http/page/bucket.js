@@ -40,7 +40,7 @@ function Known({ domain, descriptor, status }) {
     if (budget) document.title = `${describe(budget)} – ratelimit-service`;
   }, [budget?.bucket]);
   const [points, step] = series.data?.points.length
-    ? [series.data.points.map((point) => ({ at: Date.parse(point.at), value: point.tokens })), series.data.step_seconds]
+    ? [series.data.points.map((point) => ({ at: Date.parse(point.at) - 1_000 * series.data.step_seconds, value: point.tokens })), series.data.step_seconds]
     : [sampled, EVERY / 1_000];
   const unknown = bucket.error?.status === 404;
   return html`

@@ -57,9 +57,10 @@ export function useChange(done) {
 }
 
 function Preview({ answer: { edits, budgets, affected, affected_partial: partial, exceptions } }) {
+  const exact = budgets.length === 1 && budgets[0].before.descriptor === edits[0].descriptor;
   return html`
     <ul>${edits.map((edit, place) => html`<li key=${place}><${Edited} edit=${edit} /></li>`)}</ul>
-    ${affected !== null && html`<p>It is for <b>${partial ? "at least " : ""}${amount(affected)}</b> ${affected === 1 ? "bucket" : "buckets"} that ${affected === 1 ? "is" : "are"} counted now${budgets.length < affected ? ", some of which are listed" : ""}, and for every one that comes.</p>`}
+    ${affected !== null && !exact && html`<p>It is for <b>${partial ? "at least " : ""}${amount(affected)}</b> ${affected === 1 ? "bucket" : "buckets"} that ${affected === 1 ? "is" : "are"} counted now${budgets.length < affected ? ", some of which are listed" : ""}, and for every one that comes.</p>`}
     ${budgets.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table>
       <thead><tr><th scope="col">Bucket</th><th scope="col">Window</th><th scope="col">Now</th><th scope="col">Then</th></tr></thead>
       <tbody>${budgets.flatMap(({ before, after }) => before.windows.map((window, place) => html`<tr key=${window.counter}>

@@ -44,14 +44,18 @@ export function Refusals({ parameters }) {
       <button type="button" aria-pressed=${held !== null} onClick=${() => setHeld(held ? null : data)}>${held ? "Go on" : "Hold still"}</button>
     </form>
     <${Failure} error=${error} stale=${at} />
-    <p class="quiet">What this replica has refused, the latest first; it remembers the last ones only.</p>
+    <p class="quiet">What this replica has refused, the latest first. It remembers the last ones, and of many in a second only some.</p>
     ${data && html`<${RefusalTable} refusals=${shown.slice(0, 200)} none=${text ? "No refusal is like that." : "Nothing was refused since this replica has started."} withBucket />`}`;
 }
 
-const REASONS = { over_limit: "over the limit", blocked: "blocked", denied: "no rule lets it through" };
+const REASONS = { over_limit: "Over the limit", blocked: "Blocked by an operator", denied: "Refused by the domain" };
+
+function Why({ refusal: { reason, message, name, rule, resets_at: resetsAt, hits } }) {
+  return html`${REASONS[reason]}${message ? html`: <${Text} of=${message} longest=${300} />` : ""}${name || rule ? html` (<${Text} of=${name ?? rule} longest=${80} />)` : ""}${hits > 1 ? html`, asked for ${amount(hits)}` : ""}${resetsAt ? html` <span class="quiet">until <${At} time=${resetsAt} /></span>` : ""}`;
+}
 
 const textOf = (refusal) =>
-  `${refusal.domain} ${refusal.entries.flat().join(" ")} ${refusal.reason ?? ""} ${refusal.message ?? ""} ${refusal.rule ?? ""}`.toLowerCase();
+  `${refusal.domain} ${refusal.entries.flat().join(" ")} ${REASONS[refusal.reason]} ${refusal.name ?? ""} ${refusal.message ?? ""} ${refusal.rule ?? ""}`.toLowerCase();
 
 export function RefusalTable({ refusals, none, withBucket }) {
   if (refusals.length === 0) return html`<p class="quiet">${none}</p>`;
@@ -60,7 +64,7 @@ export function RefusalTable({ refusals, none, withBucket }) {
     <tbody>${refusals.map((each) => html`<tr key=${each.id}>
       <td><${At} time=${each.at} seconds /></td>
       ${withBucket && html`<td><${BucketLink} of=${each} /> <span class="quiet"><${Text} of=${each.domain} longest=${40} /></span></td>`}
-      <td>${each.shadow ? html`<span class="tag">trial, let through</span> ` : ""}<${Text} of=${each.message ?? REASONS[each.reason] ?? each.reason} longest=${300} /></td>
+      <td><${Why} refusal=${each} /></td>
       <td class="number">${each.limit === null ? "" : `${amount(each.used ?? 0)} of ${amount(each.limit)}`}${each.window ? html` <span class="quiet">${visibleText(each.window, 20)}</span>` : ""}</td>
     </tr>`)}</tbody>
   </table></div>`;
