@@ -17,9 +17,12 @@ EXPECTED = ("Failed to load resource",)
 """How the browser reports an answer that is an error: several tests want one."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, the same one for all tests."""
+    """Chromium, the same one for all tests of a module.
+
+    Not for the whole session: Playwright has an event loop in this thread, and asynchronous tests could not have theirs.
+    """
     executable = next((found for name in NAMES if (found := shutil.which(name))), None)
     if executable is None:
         pytest.skip("chromium not found: on Debian, `make test` installs it as root")
