@@ -112,6 +112,7 @@ class WatchedCall:
     """One call, whose reply is encoded."""
 
     timeout = -1
+    gone = False
 
     def __init__(self, request: Request, watch: Watch) -> None:
         self.request = request

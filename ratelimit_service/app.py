@@ -15,6 +15,7 @@ import structlog
 
 from .amending.following import EVERY, Follower
 from .amending.operations import Operations
+from .amending.secret import SharedSecret, hold_ids
 from .assembly import (
     find_files,
     jitter_of,
@@ -100,9 +101,8 @@ class App:
             settings, self.metrics.observe_store, self.watch, self.metrics.watch, self.background
         )
         if self.watch is not None:
-            self.metrics.watch(
-                "ratelimit_service_redis_clock_offset_seconds", partial(getattr, self.watch, "clock_offset")
-            )
+            offset = partial(getattr, self.watch, "clock_offset")
+            self.metrics.watch("ratelimit_service_redis_clock_offset_seconds", offset)
         if log_writer is not None:
             self.metrics.watch("ratelimit_service_log_dropped", lambda: log_writer.dropped)
         self._decision_log = decision_log(settings.decision_log, settings.decision_log_sample)
@@ -112,7 +112,7 @@ class App:
         thresholds = Thresholds(patient, self.metrics.crossed)
         observers = Observers(self.metrics, thresholds, tracker, self._decision_log, refusals.note)
         policy = policy_of(settings)
-        amendments = Amendments()
+        amendments, ids = Amendments(), hold_ids()
         self.service = RateLimitService(
             self.store,
             observers,
@@ -122,11 +122,11 @@ class App:
             patience_of(settings),
             spread_of(settings),
             amendments,
+            ids,
         )
+        self._secret = SharedSecret(ids, self.store.amendments, lambda: self.service.tree)
         if self.watch is not None:
-            self.metrics.watch(
-                "ratelimit_service_store_deadline_missed", partial(getattr, self.service, "missed")
-            )
+            self.metrics.watch("ratelimit_service_store_deadline_missed", lambda: self.service.missed)
         self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets)
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
         services = (self.service, self._unobserved)
@@ -214,6 +214,7 @@ class App:
         self.background.keep("amendments", self.amended.run)
         watcher = await self._start_rules()
         await self.amended.first_try()
+        self.background.keep("hold_secret", self._secret.run)
         if self._decision_log is not None:
             self._decision_log.start()
         if self._control_planes is not None:

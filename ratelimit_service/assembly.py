@@ -225,6 +225,7 @@ def policy_of(settings: Settings) -> Policy:
         error_format="" if settings.refusal_body == "none" else settings.refusal_body,
         error_details=settings.refusal_details,
         retry_within=int(settings.refusal_retry_within),
+        hold_entries=settings.hold_entries,
         ietf_fields=settings.ietf_ratelimit_fields == "draft-11",
     )
 

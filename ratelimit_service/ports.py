@@ -166,6 +166,10 @@ class AmendmentStore(Protocol):
         """
         ...
 
+    async def secret(self, proposal: str) -> str:
+        """Return the secret that all replicas share: `proposal` if there is none yet."""
+        ...
+
     async def finish(self, key: str) -> None:
         """Note that the resets of the change with this key are done, in case it is sent again."""
         ...

@@ -16,10 +16,12 @@ from typing import NamedTuple, Protocol
 
 from .core.amendments.index import Amendments
 from .core.answers.refusal import Refusals, Spread
-from .core.decision import decide, decide_without_counts
+from .core.decision import Count, decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
+from .core.holds.ids import HoldIds
+from .core.holds.results import issue, note, results, undone
 from .core.matching.tree import RuleTree
-from .core.model import Decision, Hit, Request
+from .core.model import OK, Decision, Hit, Request
 from .core.planner import Planner
 from .core.planning import Plan, Policy
 from .core.prepared import Jitter
@@ -53,6 +55,11 @@ class Call(Protocol):
         """How many milliseconds its caller waits; negative if the caller has no deadline."""
         ...
 
+    @property
+    def gone(self) -> bool:
+        """Whether its caller is known not to wait any more: no charge will follow its check."""
+        ...
+
     def reply(self, answer: Answer) -> None:
         """Answer the call. Called exactly once, on the event loop, even if the caller has disconnected."""
         ...
@@ -75,6 +82,7 @@ class RateLimitService:
         patience: Patience | None = None,
         spread: Spread = lambda: 0,
         amendments: Amendments | None = None,
+        ids: HoldIds | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self._store = store
@@ -87,7 +95,8 @@ class RateLimitService:
         self._spread = spread
         self._tree: RuleTree | None = None
         self._amendments = amendments if amendments is not None else Amendments()
-        self._planner = Planner(None, self.policy, jitter, self._amendments)
+        self._ids = ids
+        self._planner = Planner(None, self.policy, jitter, self._amendments, ids)
         self._refusals = Refusals(self.policy, None, spread)
 
     @property
@@ -100,7 +109,8 @@ class RateLimitService:
 
         Return the previous planner, so that its caches can be released gradually.
         """
-        previous, self._planner = self._planner, Planner(tree, self.policy, self._jitter, self._amendments)
+        previous = self._planner
+        self._planner = Planner(tree, self.policy, self._jitter, self._amendments, self._ids)
         self._tree = tree
         self._refusals = Refusals(self.policy, tree, self._spread)
         return previous
@@ -155,11 +165,15 @@ class RateLimitService:
         policy, refusals, observe = self.policy, self._refusals, self._observer.decided
         for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
             if call is None:  # answered by _expire
+                if plan.holds:
+                    self._end_holds(plan, outcome)
                 continue
             try:
                 if isinstance(outcome, StoreError):
                     raise outcome
                 decision = decide(policy, plan, outcome, refusals)
+                if plan.holds:
+                    self._hold(call, plan, outcome, decision)
             except Exception as error:
                 self._fail(call, plan, error)
                 continue
@@ -170,6 +184,24 @@ class RateLimitService:
             self._reply(call, decision)
         waiting.clear()
         plans.clear()
+
+    def _hold(self, call: Call, plan: Plan, counts: Sequence[Count], decision: Decision) -> None:
+        """Issue the id of the holds of a check, or end them if no gateway would bring it back."""
+        if note(plan, counts):  # the plans of this second are for a bucket far from its limit
+            self._planner.amended()
+        decision.held = results(plan, counts)  # type: ignore[misc]  # nothing has read it yet
+        if decision.code is not OK or call.gone:
+            self._end_holds(plan, counts)
+        elif self._ids is not None and self._ids.ready:
+            decision.hold = issue(self._ids, plan, counts)  # type: ignore[misc]  # nothing has read it yet
+
+    def _end_holds(self, plan: Plan, outcome: Outcome) -> None:
+        """End what a check has set aside although its caller has gone, or another part of a Cluster refused it."""
+        if isinstance(outcome, StoreError):
+            return
+        ends = undone(plan, outcome)
+        if ends:
+            self._store.hit([ends], lambda outcomes: None)
 
     def _expire(self, waiting: list[Call | None], plans: list[Plan], index: int, seconds: float) -> None:
         """Answer a call at its deadline, although the store has not returned."""
@@ -214,6 +246,10 @@ class _AwaitedCall:
         self.request = request
         self.timeout = timeout
         self.future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        return self.future.done()
 
     def reply(self, answer: Answer) -> None:
         if self.future.done():  # the awaiting task was cancelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ from ratelimit_service.core.amendments.index import Amendments
 from ratelimit_service.core.amendments.model import Amendment
 from ratelimit_service.core.answers.refusal import Spread
 from ratelimit_service.core.errors import RateLimitServiceError
+from ratelimit_service.core.holds.ids import HoldIds
+from ratelimit_service.core.holds.planning import hold_key
+from ratelimit_service.core.holds.state import Holds
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Hit, Override, Request, Status
@@ -32,6 +36,7 @@ class Asked:
     request: Request
     answers: list[Decision | RateLimitServiceError] = field(default_factory=list)
     timeout: int = -1
+    gone: bool = False
 
     def reply(self, answer: Decision | RateLimitServiceError) -> None:
         self.answers.append(answer)
@@ -59,6 +64,10 @@ class Recording(MemoryStore):
         super().hit(groups, then)
 
 
+def nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
 class Limiter:
     """A RateLimitService for tests: `now` is its clock, and `policy` the settings of core/planning.py.
 
@@ -83,6 +92,7 @@ class Limiter:
             Policy(**policy),
             spread=spread,
             amendments=self.amendments,
+            ids=HoldIds(map(nonce, itertools.count()).__next__, b"secret"),
         )
         documents = [read(f"{number}.yaml", text) for number, text in enumerate(files)]
         self.service.use(RuleTree(load(documents).domains))
@@ -122,6 +132,13 @@ class Limiter:
         held = asyncio.run(self.store.read_bucket(bucket))
         assert len(held) <= 1
         return next(iter(held.values()), None)
+
+    def holds(self, entries: str, domain: str = "d") -> Holds:
+        """The holds of a bucket."""
+        texts = [keys.entry_text(*entry) for entry in entries_of(entries)]
+        found = self.store.holds.find(hold_key(keys.bucket("", keys.domain_text(domain), texts)))
+        assert found is not None
+        return found
 
 
 def descriptor(entries: str, hits: int | None = None, override: Override | None = None) -> Descriptor:

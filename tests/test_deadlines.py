@@ -86,6 +86,7 @@ class Call:
     timeout: int = -1
     request: Request = field(default_factory=request)
     answers: list[tuple[int, Decision | RateLimitServiceError]] = field(default_factory=list)
+    gone: bool = False
 
     def reply(self, answer: Decision | RateLimitServiceError) -> None:
         self.answers.append((round(asyncio.get_running_loop().time() * 1000), answer))

@@ -55,6 +55,7 @@ class Call:
     answers: list[Decision | RateLimitServiceError] = field(default_factory=list)
     breaks: bool = False
     timeout: int = -1
+    gone: bool = False
 
     def reply(self, answer: Decision | RateLimitServiceError) -> None:
         self.answers.append(answer)

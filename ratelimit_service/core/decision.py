@@ -14,6 +14,7 @@ from .answers.explanation import EXPLANATION, explanation, metadata_of
 from .answers.limit_headers import ietf_fields, ietf_refusal, limit_text
 from .answers.refusal import Refusals
 from .errors import StoreError
+from .holds.hit import delay_in, held_in
 from .model import (
     COUNTER_MAX,
     OK,
@@ -41,6 +42,9 @@ from .windows.blocks import length
 Count = int | StoreError
 """What the store returns for one hit."""
 
+InFlight = tuple[int, int, int]
+"""Decision.in_flight."""
+
 _DENIED_STATUS = Status(OVER_LIMIT)
 
 
@@ -66,8 +70,9 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count], refusals: Refusa
         statuses.append(status)
         if status[STATUS_CODE] is OVER_LIMIT:
             over = True
-    if over or plan.denial:
-        return _refused(policy, plan, statuses, tallies, refusals)
+    in_flight = _refuse_in_flight(plan, statuses, counts) if plan.holds else None
+    if over or in_flight is not None or plan.denial:
+        return _refused(policy, plan, statuses, tallies, refusals, None if over else in_flight)
     headers = _limit_headers(policy, plan, statuses, tallies) if policy.shows_limits else ()
     metadata = metadata_of(policy, plan, statuses, tallies) if plan.notes is not None else None
     return Decision(OK, statuses, tallies, headers, b"", metadata)
@@ -79,6 +84,7 @@ def _refused(
     statuses: Sequence[StatusValues],
     tallies: Sequence[TallyValues | None],
     refusals: Refusals | None,
+    in_flight: InFlight | None,
 ) -> Decision:
     """Return the answer to a request that is denied, or has a descriptor that is over its limit."""
     code = OVER_LIMIT if plan.denial else _overall_code(plan.descriptors, statuses)
@@ -92,9 +98,34 @@ def _refused(
     if plan.notes is not None:
         metadata = metadata_of(policy, plan, statuses, tallies, shadowed=shadowed)
     if code is OK or refusals is None:
-        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed)
-    refusal = refusals.by_rules(plan) if plan.denial else refusals.by_limit(plan, statuses, tallies)
-    return Decision(code, statuses, tallies, headers + refusal.headers, refusal.body, metadata)
+        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed, "", in_flight)
+    if plan.denial:
+        refusal = refusals.by_rules(plan)
+    elif in_flight is not None:
+        refusal = refusals.in_flight(plan, in_flight)
+    else:
+        refusal = refusals.by_limit(plan, statuses, tallies)
+    headers += refusal.headers
+    return Decision(code, statuses, tallies, headers, refusal.body, metadata, in_flight=in_flight)
+
+
+def _refuse_in_flight(plan: Plan, statuses: list[StatusValues], counts: Sequence[Count]) -> InFlight | None:
+    """Refuse the descriptors whose budget is held by requests in flight. Return the last to have room again.
+
+    Their statuses say when to retry, and not when the window ends: gateways make a retry-after of it.
+    """
+    found: InFlight | None = None
+    for each in plan.holds:
+        count = counts[each.hit] if each.hit >= 0 else 0
+        if not isinstance(count, int) or count >= 0:
+            continue
+        index, delay = each.holding.descriptor, delay_in(count)
+        if statuses[index][STATUS_CODE] is OVER_LIMIT:
+            continue
+        statuses[index] = (OVER_LIMIT, plan.descriptors[index].windows[0].limit, 0, delay)
+        if found is None or delay > found[2]:
+            found = (index, held_in(count), delay)
+    return found
 
 
 def decide_without_counts(policy: Policy, plan: Plan, refusals: Refusals | None = None) -> Decision | None:

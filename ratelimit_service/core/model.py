@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .holds.rule import HoldRule
 from .record import record
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class Rule:
     """Whether only an OVER_LIMIT status carries its limit (`limit_headers: on_refusal`)."""
     max_charge: int = COUNTER_MAX
     """The largest believable charge or refund; a larger one is an error of the caller."""
+    hold: HoldRule | None = None
+    """What a check sets aside; None for nothing."""
     refuse_larger: bool = False
     """Whether a charge above `max_charge` counts nothing and is refused, instead of counting `max_charge`."""
     source: str = ""
@@ -221,6 +224,8 @@ class Request(NamedTuple):
     hits_addend: int = 0
     key: bytes = b""
     explain: bool = False
+    returned: tuple[bytes | None, ...] = ()
+    """What came back of each descriptor's check: the text of an id, or empty for a marker (holds/entries.py)."""
 
 
 class Gate:
@@ -239,9 +244,11 @@ class Gate:
     """This hit is not counted if any hit refuses the request."""
     BUDGET: Final = 8
     """This hit is over once the limit is used up; otherwise, once this hit would exceed the limit."""
+    ASIDE: Final = 16
+    """This hit is a HoldHit (holds/hit.py), whose key is not a counter."""
 
 
-HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS
+HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS | Gate.ASIDE
 """The gates that make a store read the whole group before it counts a hit of it."""
 
 
@@ -374,6 +381,12 @@ class Decision:
     dynamic_metadata: Mapping[str, Any] | None = None
     shadowed: bool = False
     """Whether the global shadow mode turned a refusal into this OK."""
+    hold: str = ""
+    """The id of the holds of this check, for the dynamic metadata; empty for none."""
+    in_flight: tuple[int, int, int] | None = None
+    """The descriptor that is refused because of holds, how many tokens are held, and when to retry."""
+    held: Sequence[int] = ()
+    """The results of the hits on holds, in the order of Plan.holds; 0 where there was no hit."""
 
     @property
     def statuses(self) -> list[Status]:

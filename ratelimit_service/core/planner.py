@@ -10,17 +10,19 @@ are prepared again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from .amendments.amended import Held
 from .amendments.index import UNAMENDED, Amendments
 from .bounds import RequestBounds
 from .errors import InvalidRequest, NotReady
+from .holds.ids import HoldIds, packed_entries
+from .holds.planning import Holding, elsewhere, has_seconds, release, with_ends
 from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
-from .model import Descriptor, Request
+from .model import Descriptor, Request, Rule
 from .planning import Notes, Plan, PlannedDescriptor, Policy, descriptor_text
 from .prepared import Jitter, LimitedDescriptor, PreparedRequest, weight_of_prepared
 from .recent import MIB, Recent
@@ -50,8 +52,14 @@ class Planner:
     """
 
     def __init__(
-        self, tree: RuleTree | None, policy: Policy, jitter: Jitter, amendments: Amendments | None = None
+        self,
+        tree: RuleTree | None,
+        policy: Policy,
+        jitter: Jitter,
+        amendments: Amendments | None = None,
+        ids: HoldIds | None = None,
     ) -> None:
+        self._ids = ids
         self._tree = tree
         self._amendments = amendments if amendments is not None else Amendments()
         self._version = self._amendments.version
@@ -74,12 +82,12 @@ class Planner:
         plan = self._plans.get(id(request))
         if plan is not None:
             return plan
+        if request.returned:
+            return self._plan_returned(request, now)
         key = request.key
         if not key:
             return self._prepare(request).plan(request, now, self._jitter)
-        prepared = self._prepared.get(key)
-        if prepared is None or prepared.version != self._version:
-            prepared = self._renew(prepared, request)
+        prepared = self._prepared_for(request)
         plan = prepared.plan(request, now, self._jitter)
         self._weight_of_plans += prepared.weight
         if self._weight_of_plans > _PLANS_BYTES:
@@ -87,6 +95,23 @@ class Planner:
             self._weight_of_plans = prepared.weight
         self._plans[id(request)] = plan
         return plan
+
+    def _prepared_for(self, request: Request) -> PreparedRequest:
+        prepared = self._prepared.get(request.key)
+        if prepared is None or prepared.version != self._version:
+            prepared = self._renew(prepared, request)
+        return prepared
+
+    def _plan_returned(self, request: Request, now: int) -> Plan:
+        """Return the plan of a request that brings something back. Each id is another one, so it is not kept."""
+        request, ends = with_ends(request, self._ids, now)
+        releases = []
+        for issued, hold in elsewhere(request, ends):
+            (key,) = self._prepare(Request(issued.domain, (Descriptor(hold.entries, 0),))).hold_keys()
+            if key:
+                releases.append(release(key, issued, hold, now))
+        prepared = self._prepared_for(request) if request.key else self._prepare(request)
+        return prepared.plan(request, now, self._jitter, ends, releases)
 
     @property
     def cached(self) -> Iterator[object]:
@@ -126,9 +151,38 @@ class Planner:
             prepared = PreparedRequest(self._windows, free, held, known_domain=False, notes=notes)
         else:
             descriptors, denial = _match_all(self._policy, domain, request)
-            prepared = PreparedRequest(self._windows, descriptors, held, denial, notes=notes)
+            holdings = self._holdings(request, descriptors)
+            prepared = PreparedRequest(
+                self._windows, descriptors, held, denial, notes=notes, holdings=holdings
+            )
         prepared.version = self._version
         return prepared
+
+    def _holdings(
+        self, request: Request, limited: Sequence[PlannedDescriptor | LimitedDescriptor]
+    ) -> Sequence[Holding | None]:
+        """Return the holds of each descriptor; empty if no rule has any.
+
+        A rule that refuses nothing, in shadow or quota mode, has none. Nor has a descriptor that is in the request
+        twice: one request, one hold.
+        """
+        if request.explain:  # whoever asks why does not run the request
+            return ()
+        found: list[Holding | None] = []
+        buckets = set()
+        for index, (each, descriptor) in enumerate(zip(limited, request.descriptors, strict=True)):
+            holding = None
+            if isinstance(each, LimitedDescriptor) and each.rule.hold and self._refuses(each.rule):
+                fits = packed_entries(descriptor.entries) and not has_seconds(each.rule)
+                if fits and each.bucket not in buckets:
+                    buckets.add(each.bucket)
+                    learned = self._windows.means.of(each.rule)
+                    holding = Holding(index, each.rule.hold, learned, each.bucket, descriptor.entries)
+            found.append(holding)
+        return found if buckets else ()
+
+    def _refuses(self, rule: Rule) -> bool:
+        return not (rule.shadow or rule.quota or self._policy.quota_mode)
 
     def _held(self, request: Request) -> dict[int, Held]:
         """Return what amends each descriptor of a request, by the index of the descriptor."""

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from .amendments.model import Amendment
 from .bounds import DEFAULT_BOUNDS, RequestBounds
+from .holds.entries import NO_ENTRIES, HoldEntries
+from .holds.planning import PlannedHold
 from .model import Entry, Hit, Limit, Request, Rule, StatKey
 from .record import record
 from .text import excerpt
@@ -60,6 +62,8 @@ class Policy:
     """Whether answers carry RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11)."""
     bounds: RequestBounds = DEFAULT_BOUNDS
     """How large a request may be."""
+    hold_entries: HoldEntries = NO_ENTRIES
+    """The entries by which gateways bring back the holds of a check."""
     shows_limits: bool = field(init=False)
     """Whether answers that are no refusals carry headers with limits."""
 
@@ -166,6 +170,8 @@ class Plan:
     """What the dynamic metadata of the answer contains; None for no metadata."""
     excess: Sequence[int] = ()
     """The indexes of the descriptors whose hits_addend is above the max_charge of their rule."""
+    holds: Sequence[PlannedHold] = ()
+    """What the request asks of holds."""
 
 
 def near_limit(amount: int, ratio: float) -> int:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from .amendments.amended import BLOCKED, Held, block_of
+from .holds.hit import HoldHit
+from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
 from .model import COUNTER_MAX, Gate, Hit, Request, Rule, StatKey
 from .planning import Notes, Plan, PlannedDescriptor
 from .record import record
@@ -38,6 +40,7 @@ class PreparedRequest:
         "_descriptors",
         "_end",
         "_hits",
+        "_holdings",
         "_keys",
         "_known_domain",
         "_most",
@@ -58,7 +61,10 @@ class PreparedRequest:
         *,
         known_domain: bool = True,
         notes: Notes | None = None,
+        holdings: Sequence[Holding | None] = (),
     ) -> None:
+        self._holdings = holdings
+        """For each descriptor its holds; empty if no rule has any."""
         self._windows = windows
         self._descriptors = descriptors
         self._denial = self._denial_by_rules = denial
@@ -90,8 +96,18 @@ class PreparedRequest:
         self._checks: list[Hit] | None = None
         """The hits of a plan of checks alone, once there was one."""
 
-    def plan(self, request: Request, now: int, jitter: Jitter) -> Plan:
-        """Return the plan of a request with this key."""
+    def plan(
+        self,
+        request: Request,
+        now: int,
+        jitter: Jitter,
+        ends: Sequence[End] = (),
+        releases: Sequence[HoldHit] = (),
+    ) -> Plan:
+        """Return the plan of a request with this key.
+
+        `ends` has what came back with its descriptors, and `releases` the hits that end holds in other buckets.
+        """
         if not self._begin <= now < self._end:
             self._enter_windows(now)
         descriptors, default = request.descriptors, request.hits_addend
@@ -115,18 +131,37 @@ class PreparedRequest:
         excess: Sequence[int] = ()
         if large:
             excess, denial = self._bound(addends)
+        hits = self._hits_of(addends, now, jitter, denial) if any(addends) else self._hits_of_checks()
+        holds: Sequence[PlannedHold] = ()
+        if self._holdings or ends:
+            asked = HoldRequest(request, addends, without_addend, now, ends, denied=bool(denial))
+            more, holds = plan_holds(
+                self._holdings or self._no_holdings(), self.hold_keys(), asked, len(hits)
+            )
+            hits = [*hits, *more, *releases]
         return Plan(
             request,
             self._planned,
             addends,
-            self._hits_of(addends, now, jitter, denial) if any(addends) else self._hits_of_checks(),
+            hits,
             now,
             self._known_domain,
             denial,
             without_addend,
             self._notes,
             excess,
+            holds,
         )
+
+    def _no_holdings(self) -> Sequence[Holding | None]:
+        return [None] * len(self._descriptors)
+
+    def hold_keys(self) -> list[str]:
+        """Return the key of the holds of each descriptor; empty where it can have none."""
+        return [
+            "" if isinstance(each, PlannedDescriptor) or has_seconds(each.rule) else hold_key(each.bucket)
+            for each in self._descriptors
+        ]
 
     def _bound(self, addends: list[int]) -> tuple[Sequence[int], str]:
         """Bound addends by the max_charge of their rules.
@@ -201,6 +236,10 @@ class PreparedRequest:
                 begin = shared.begin
             if shared.end < end:
                 end = shared.end
+            holding = self._holdings[index] if self._holdings else None
+            if holding is not None:
+                holding.amount = min([hit.limit for hit in shared.hits])
+                holding.end = min([hit.end for hit in shared.hits])
             planned.append(
                 shared.planned if each.stat is shared.planned.stat else shared.planned.counted_as(each.stat)
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from .amendments.amended import AmendedRules
 from .amendments.model import Amendment
+from .holds.planning import Means
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import Gate, Rule
 from .planning import PlannedDescriptor, PlannedWindow, Policy, near_limit
@@ -59,6 +60,7 @@ class Windows:
         self._spans = Spans()
         self._shared: dict[tuple[Rule, int, int], RuleWindows] = {}
         self.amended = AmendedRules()
+        self.means = Means()
 
     @property
     def cached(self) -> Iterator[object]:

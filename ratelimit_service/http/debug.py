@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Protocol
 
 from ..core.errors import Problem
+from ..core.holds.rule import STRICTNESS, HoldRule
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import COUNTER_MAX, MAX_CHARGE, Limit, Rule, Unit, Window
 from ..core.ordering import in_order
@@ -114,6 +115,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "count_refused": "" if rule.count_refused else "false",
         "max_charge": "" if rule.max_charge in (MAX_CHARGE, COUNTER_MAX) else str(rule.max_charge),
         "over_max_charge": "refuse" if rule.refuse_larger else "",
+        "hold": _hold(rule.hold),
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
         "limit_headers": "on_refusal" if rule.limit_on_refusal_only else "",
@@ -122,6 +124,15 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "source": rule.source,
     }
     return printable(line + "".join(f", {name}: {value}" for name, value in more.items() if value))
+
+
+def _hold(hold: HoldRule | None) -> str:
+    """Return the holds of a rule: `auto p90 60s 50%`; empty for none."""
+    if hold is None:
+        return ""
+    names = {deviations: name for name, deviations in STRICTNESS.items()}
+    size = str(hold.fixed) if hold.fixed else f"auto {names[hold.deviations]}"
+    return f"{size} {hold.life}s {hold.most:.0%}"
 
 
 def _starts_on(window: Window) -> str:

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from ..core import model
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ..core.errors import InternalError, InvalidRequest, Overloaded, RateLimitServiceError
+from ..core.holds.entries import HoldEntries
 from ..core.model import Code, Decision
 from ..core.text import fit
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
@@ -34,8 +35,8 @@ _STATUS = {Code.OK: 200, Code.OVER_LIMIT: 429}
 class Codec(Protocol):
     """Converts between the messages of the protocol and the nouns of core (transports/codec.py)."""
 
-    def request_of(self, message: RateLimitRequest) -> model.Request:
-        """Return the Request of a RateLimitRequest."""
+    def request_of(self, message: RateLimitRequest, hold_entries: HoldEntries = ...) -> model.Request:
+        """Return the Request of a RateLimitRequest, without these entries."""
         ...
 
     def response_of(self, decision: Decision) -> RateLimitResponse:
@@ -57,7 +58,8 @@ class JsonEndpoint:
             body = await self._read(request)
             if body is None:
                 return text(f"Content Too Large: the body may have {LARGEST_BODY} bytes at most", 413)
-            asked = self._codec.request_of(parse(body, self._service.policy.bounds))
+            policy = self._service.policy
+            asked = self._codec.request_of(parse(body, policy.bounds), policy.hold_entries)
             decision = await self._service.should_rate_limit(asked)
         except Overloaded as error:
             return text(f"Service Unavailable: {error}", 503)

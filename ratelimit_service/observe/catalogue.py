@@ -6,6 +6,7 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 
 from __future__ import annotations
 
+from .catalogue_holds import HOLD_METRICS
 from .catalogue_workers import WORKER_METRICS
 from .catalogue_xds import XDS_METRICS
 from .info import Join, Kind, MetricInfo
@@ -101,6 +102,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _RULE,
         "Charges and refunds above max_charge, which were bounded by it or refused. Counted in the first window.",
     ),
+    *HOLD_METRICS,
     # For `warn_at` and `track` of a rule. `rule` is the name of the limit, or the path of its rule.
     MetricInfo(
         "ratelimit_service_budget_threshold_crossed",

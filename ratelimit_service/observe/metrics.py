@@ -30,7 +30,6 @@ from ..core.model import (
 )
 from ..core.planning import Plan, PlannedDescriptor
 from ..core.record import record
-from ..core.windows.blocks import name as window_name
 from .catalogue import BY_NAME, CATALOGUE
 from .columns import (
     EXPECTED_OF_A_BUDGET,
@@ -53,15 +52,15 @@ from .columns import (
     WITHIN,
 )
 from .exposition import Process, family
+from .holds import HoldMetrics
 from .info import Kind
+from .labels import crossing_labels, rule_labels
 from .loads import Loads
-from .tables import Histogram, Sample, Table, counters, label
+from .tables import Histogram, Sample, Table, counters
 from .thresholds import thresholds
 
 UNKNOWN_DOMAIN = "unknown"
 """The label of domains without a configuration, and of requests that could not be planned."""
-OVERRIDE = "override"
-"""The label of all limits that requests bring (`descriptor.limit`)."""
 
 _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
@@ -73,34 +72,6 @@ class _Rows:
 
     limit: list[int]
     windows: list[list[int]]
-
-
-def rule_label(rule: Rule, limit: Limit) -> str:
-    """Return the name of a limit, or the path of its rule."""
-    return label(limit.name) if limit.name else path_label(rule)
-
-
-def path_label(rule: Rule) -> str:
-    """Return the path of a rule; `override` for limits that requests bring."""
-    return OVERRIDE if rule.source == OVERRIDE_SOURCE else label(str(rule.path))
-
-
-def window_label(rule: Rule, limit: Limit) -> str:
-    """Return the name of a window; only the unit for limits that requests bring, whose multipliers are
-    unbounded.
-    """
-    window = limit.window
-    return window.unit.name.lower() if rule.source == OVERRIDE_SOURCE else window_name(window)
-
-
-def _rule_labels(rule: Rule, limit: Limit) -> tuple[str, ...]:
-    path, window = path_label(rule), window_label(rule, limit)
-    return (rule.path.domain, path, path, window, window)
-
-
-def _crossing_labels(rule: Rule, limit: Limit, share: str) -> tuple[str, ...]:
-    window = window_label(rule, limit)
-    return (rule.path.domain, rule_label(rule, limit), path_label(rule), window, share)
 
 
 class Metrics:
@@ -119,7 +90,17 @@ class Metrics:
         self._calls = counters(("ratelimit_service_total_requests",), max_series)
         self._crossings = counters(("ratelimit_service_budget_threshold_crossed",), max_series)
         limits, rules, decisions, errors = self._limits, self._rules, self._decisions, self._errors
-        self._tables = (limits, rules, decisions, errors, self._lost_domains, self._calls, self._crossings)
+        self._holds = HoldMetrics(max_series)
+        self._tables = (
+            limits,
+            rules,
+            decisions,
+            errors,
+            self._lost_domains,
+            self._calls,
+            self._crossings,
+            self._holds.rules,
+        )
         self._times = Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
         self._store = Histogram()
         self._scale = 1_000 if milliseconds else 1
@@ -160,6 +141,8 @@ class Metrics:
         if plan.excess:
             self._count_excess(plan)
             more = True
+        if plan.holds:
+            self._holds.decided(plan, decision)
         descriptors, addends = plan.descriptors, plan.addends
         for index, tally in enumerate(decision.tally_values):
             addend, planned = addends[index], descriptors[index]
@@ -231,7 +214,7 @@ class Metrics:
 
     def crossed(self, rule: Rule, limit: Limit, share: str) -> None:
         """Count a reported crossing (thresholds.py)."""
-        self._crossings.row(_crossing_labels(rule, limit, share))[0] += 1
+        self._crossings.row(crossing_labels(rule, limit, share))[0] += 1
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
         """Show the result of `read` as the metric `name`, which has no labels and is not shown yet."""
@@ -263,9 +246,9 @@ class Metrics:
                 self._limits.expect((domain, *rule.path.levels[:2]), columns)
             for limit in rule.limits:
                 expected = EXPECTED_OF_A_BUDGET if rule.budget else EXPECTED_OF_A_RULE
-                self._rules.expect(_rule_labels(rule, limit), expected)
+                self._rules.expect(rule_labels(rule, limit), expected)
                 for threshold in thresholds(rule.warn_at, limit.amount):
-                    self._crossings.expect(_crossing_labels(rule, limit, threshold.text))
+                    self._crossings.expect(crossing_labels(rule, limit, threshold.text))
             yield
 
     def _count_request(self, plan: Plan | None, outcome: str) -> None:
@@ -327,7 +310,7 @@ class Metrics:
         row = self._row_of_rule.get((rule, limit.window))
         if row is not None:
             return row
-        row = self._rules.row(_rule_labels(rule, limit))
+        row = self._rules.row(rule_labels(rule, limit))
         if rule.source != OVERRIDE_SOURCE:  # made for one request
             self._row_of_rule[rule, limit.window] = row
         return row
@@ -377,11 +360,12 @@ class Metrics:
             yield from gauges()
 
     def _histograms(self, name: str) -> Iterator[Sample]:
-        if name in self._times.metrics:
-            for labels, histogram, _ in self._times.labelled():
-                yield from histogram.samples(name, labels)
-        else:
-            yield from self._store.samples(name, {})
+        for table in (self._times, self._holds.overshoot):
+            if name in table.metrics:
+                for labels, histogram, _ in table.labelled():
+                    yield from histogram.samples(name, labels)
+                return
+        yield from self._store.samples(name, {})
 
 
 def _samples(table: Table[list[int]], column: int) -> Iterator[Sample]:

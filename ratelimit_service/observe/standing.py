@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from ..core.errors import RateLimitServiceError
+from ..core.holds.entries import NO_ID
 from ..core.model import Decision, Descriptor, DescriptorRule, DomainRules, Entry, Request, Window
 from ..core.planning import Plan
 from ..core.windows.blocks import Spans
@@ -36,6 +37,7 @@ class Check:
     __slots__ = ("_answered", "request")
 
     timeout = -1
+    gone = True
 
     def __init__(self, request: Request, answered: Callable[[], None]) -> None:
         self.request = request
@@ -126,7 +128,7 @@ def _standing(domains: Sequence[DomainRules]) -> Iterator[tuple[Request, list[Wi
     for domain in domains:
         for entries, descriptor in _with_values(domain.descriptors, ()):
             if descriptor.rule is not None and descriptor.rule.track:
-                check = Request(domain.name, (Descriptor(entries, hits_addend=0),))
+                check = Request(domain.name, (Descriptor(entries, hits_addend=0),), returned=(NO_ID,))
                 yield check, [limit.window for limit in descriptor.rule.limits]
             else:
                 yield None

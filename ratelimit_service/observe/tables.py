@@ -33,23 +33,24 @@ def label(text: str) -> str:
 
 
 class Histogram:
-    """Durations, counted by upper bound, and their sum."""
+    """Values, durations by default, counted by upper bound, and their sum."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("_bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
+    def __init__(self, bounds: tuple[float, ...] = _BUCKETS) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count a duration, `times` times."""
-        self.counts[bisect_left(_BUCKETS, value)] += times
+        self.counts[bisect_left(self._bounds, value)] += times
         self.sum += value * times
 
     def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
         """Yield the samples, with cumulative counts as Prometheus has them."""
         below = 0
-        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
             below += count
             yield Sample(f"{name}_bucket", {**labels, "le": bound}, below)
         yield Sample(f"{name}_count", labels, below)

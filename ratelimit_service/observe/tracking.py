@@ -16,7 +16,7 @@ from ..core.ordering import in_order
 from ..core.text import excerpt
 from ..core.windows.blocks import Spans
 from ..core.windows.blocks import name as window_name
-from .metrics import path_label, rule_label
+from .labels import path_label, rule_label
 from .tables import OTHER, Sample, label
 
 _EXAMINED = 2_000

@@ -9,13 +9,14 @@ from ..core.answers.dialects import DIALECTS
 from ..core.answers.refusal import HEADERS
 from ..core.planning import FULL, MINIMAL
 from .field import setting
+from .holds import HoldSettings
 from .types import Duration, choice, some_of
 
 REFUSALS = "Refusals"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefusalSettings:
+class RefusalSettings(HoldSettings):
     """The fields of `table.Settings` for refusals."""
 
     refusal_headers: Annotated[frozenset[str], some_of(*HEADERS)] = setting(

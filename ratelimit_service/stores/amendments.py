@@ -63,6 +63,7 @@ class MemoryAmendments:
         self._most = most
         self._most_audited = most_audited
         self.changed = False
+        self._secret = ""
         self._clear()
 
     def _clear(self) -> None:
@@ -115,6 +116,11 @@ class MemoryAmendments:
         self._remember(change.key, digest(change), applied)
         self.changed = True
         return applied
+
+    async def secret(self, proposal: str) -> str:
+        """Return the secret of this process; a restart begins with another one."""
+        self._secret = self._secret or proposal
+        return self._secret
 
     async def finish(self, key: str) -> None:
         """Note that the resets of a change are done (ports.AmendmentStore.finish)."""

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
+from ..core.holds.hit import SUFFIX
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then, Walked
 from .amendments import MemoryAmendments
+from .holds import AllHolds, apply_holds
 from .positions import read_number
 from .replicas import MemoryReplicas
 from .shards import MASK, SHARDS, SHIFT, Copy, Shards
@@ -109,6 +111,7 @@ class MemoryStore:
         self._dump: _Dump | None = None
         self.amendments = MemoryAmendments()
         self.replicas = MemoryReplicas(clock)
+        self.holds = AllHolds(size // 8)
         self.bytes = 0
         """An estimate of the bytes of memory of all counters."""
         self.refused = 0
@@ -135,9 +138,10 @@ class MemoryStore:
 
     def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
         held: Collection[int] = ()
+        aside: Mapping[int, int] = {}
         for hit in group:
             if hit.gate & HELD_BACK:
-                held = self._held_back(group)
+                held, aside = self._held_back(group)
                 break
         shards = self._shards
         counts: list[Count] = []
@@ -146,7 +150,7 @@ class MemoryStore:
             counters = shards[hash(key) >> SHIFT & MASK]
             before = counters.get(key, 0)
             if amount == 0:
-                counts.append(before)
+                counts.append(aside[len(counts)] if aside and hit.gate & Gate.ASIDE else before)
             elif held and len(counts) in held:
                 counts.append(~before)
             elif amount > 0:
@@ -184,20 +188,28 @@ class MemoryStore:
         ending.append(key)
         return True
 
-    def _held_back(self, group: Sequence[Hit]) -> set[int]:
-        """Return the indexes of the hits to hold back.
+    def _held_back(self, group: Sequence[Hit]) -> tuple[Collection[int], Mapping[int, int]]:
+        """Return the hits to hold back, and the results of the hits on holds.
 
-        If any hit refuses, these are the hits with Gate.HOLDS, and those with Gate.YIELDS that have room.
+        If any hit refuses the group, those that hold are held back, and those that yield with room. So are the
+        charges of an id that was charged before.
         """
-        over = [hit.is_over(self._counters.get(hit.key, 0)) for hit in group]
+        before = [self._counters.get(hit.key, 0) for hit in group]
+        over = [hit.is_over(count) for hit, count in zip(group, before, strict=True)]
         gates = [hit.gate for hit in group]
-        if not any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True)):
-            return set()
-        return {
+        refused = any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True))
+        repeated: set[int] = set()
+        aside: dict[int, int] = {}
+        if any([gate & Gate.ASIDE for gate in gates]):
+            refused, repeated, aside = apply_holds(self.holds, group, before, refused=refused)
+        if not refused:
+            return repeated, aside
+        held = {
             place
             for place, gate in enumerate(gates)
             if gate & Gate.HOLDS or (gate & Gate.YIELDS and not over[place])
         }
+        return held | repeated, aside
 
     def _sweep(self, now: float) -> None:
         """Remove some of the expired counters."""
@@ -249,6 +261,7 @@ class MemoryStore:
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to 0, and return their last values, by key."""
+        self.holds.forget(f"{bucket}:{SUFFIX}")
         return await self.delete_counters(list(await self.read_bucket(bucket)))
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:

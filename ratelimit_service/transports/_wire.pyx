@@ -224,10 +224,11 @@ def request_of(str domain not None, tuple entries not None, tuple hits not None,
         put(descriptor, 2, None)
         put(descriptor, 3, False)
         put(descriptors, index, descriptor)
-    request = new(Request, 5)
+    request = new(Request, 6)
     put(request, 0, domain)
     put(request, 1, descriptors)
     put(request, 2, addend)
     put(request, 3, key)
     put(request, 4, False)
+    put(request, 5, ())
     return request

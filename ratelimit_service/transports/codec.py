@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
 from ..core.errors import InvalidRequest
+from ..core.holds.entries import NO_ENTRIES, HoldEntries
 from ..core.matching.tree import RuleTree
 from ..core.model import (
     OK,
@@ -66,8 +67,10 @@ Encode = Callable[[Decision], bytes]
 class Codec:
     """Decodes requests and encodes answers for one server. Every request passes through both functions."""
 
-    def __init__(self, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
-        self.decode: Decode = make_decode(bounds)
+    def __init__(
+        self, bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntries = NO_ENTRIES
+    ) -> None:
+        self.decode: Decode = make_decode(bounds, hold_entries)
         self._encode = make_encode()
         self._rules: RuleTree | None = None
 
@@ -105,8 +108,8 @@ def _weight_of_request(data: bytes, request: Request) -> int:
     return _weight_of_form(data, tuple([descriptor.entries for descriptor in request.descriptors]))
 
 
-def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
-    """Return a function that decodes requests.
+def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntries = NO_ENTRIES) -> Decode:
+    """Return a function that decodes requests, and takes `hold_entries` off their descriptors.
 
     It is a closure, because attributes would make it a fifth slower.
     """
@@ -114,6 +117,7 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
     forms: Recent[bytes, _Form] = Recent(_FORMS_BYTES, lambda key, form: form.weight)
     newest, older = requests.newest, requests.get
     newest_form, older_form = forms.newest, forms.get
+    id_mark, done_mark = _marks(hold_entries)
 
     def decode(data: bytes) -> Request:
         """Return a serialized RateLimitRequest as a Request.
@@ -123,10 +127,12 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
         bytes, so these are cached, and charges that repeat.
         """
         if len(data) > _LONGEST:
-            return _parse(data, bounds)
+            return _parse(data, bounds, hold_entries)
         return newest(data) or older(data) or decode_new(data)
 
     def decode_new(data: bytes) -> Request:
+        if (id_mark and id_mark in data) or (done_mark and done_mark in data):
+            return decode_returned(data)
         parts = split(data)
         if parts is None:
             request = _parse(data, bounds)
@@ -142,6 +148,14 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
             form.last = last
         return request
 
+    def decode_returned(data: bytes) -> Request:
+        """Decode a request that brings back an id. The id is another one each time, and the rest is cached."""
+        message = _message(data, bounds)
+        returned = _take_off(message, hold_entries)
+        if not any([each is not None for each in returned]):  # the marks are in other texts
+            return request_of(message)
+        return decode(message.SerializeToString())._replace(returned=returned)
+
     def new_form(key: bytes) -> _Form:
         found = read(key)
         if found is None or len(found[1]) > bounds.descriptors:
@@ -155,24 +169,49 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS) -> Decode:
     return decode
 
 
-def _parse(data: bytes, bounds: RequestBounds) -> Request:
+def _parse(data: bytes, bounds: RequestBounds, hold_entries: HoldEntries = NO_ENTRIES) -> Request:
+    return request_of(_message(data, bounds), hold_entries)
+
+
+def _message(data: bytes, bounds: RequestBounds) -> RateLimitRequest:
     if len(data) > 2 * bounds.descriptors:  # a field takes two bytes at least
         check(data, bounds)
     try:
-        message = RateLimitRequest.FromString(data)
+        return RateLimitRequest.FromString(data)
     except DecodeError as error:
         raise InvalidRequest(f"the message is not a RateLimitRequest: {error}") from None
-    return request_of(message)
 
 
-def request_of(message: RateLimitRequest) -> Request:
-    """Return a RateLimitRequest as a Request."""
+def request_of(message: RateLimitRequest, hold_entries: HoldEntries = NO_ENTRIES) -> Request:
+    """Return a RateLimitRequest as a Request, without `hold_entries`, which are taken off the message."""
+    returned = _take_off(message, hold_entries) if hold_entries is not NO_ENTRIES else ()
     return Request(
         message.domain,
         tuple([_descriptor(descriptor) for descriptor in message.descriptors]),
         message.hits_addend,
         explain=message.explain,
+        returned=returned if any([each is not None for each in returned]) else (),
     )
+
+
+def _take_off(message: RateLimitRequest, hold_entries: HoldEntries) -> tuple[bytes | None, ...]:
+    """Take `hold_entries` off a message, and return Request.returned."""
+    found = []
+    for descriptor in message.descriptors:
+        places, returned = hold_entries.take_off([(entry.key, entry.value) for entry in descriptor.entries])
+        for place in reversed(places):
+            del descriptor.entries[place]
+        found.append(returned)
+    return tuple(found)
+
+
+def _marks(hold_entries: HoldEntries) -> tuple[bytes, bytes]:
+    """Return bytes that every message with such entries contains; empty for an entry that is off."""
+    key, done = hold_entries
+    id_mark = RateLimitDescriptor.Entry(key=key).SerializeToString()
+    return id_mark, b"" if done is None else RateLimitDescriptor.Entry(
+        key=done.key, value=done.value
+    ).SerializeToString()
 
 
 def _descriptor(message: RateLimitDescriptor) -> Descriptor:
@@ -228,9 +267,24 @@ def make_encode() -> Encode:
             response = RateLimitResponse()
             response.dynamic_metadata.update(decision.dynamic_metadata)
             parts.append(response.SerializeToString())
+        if decision.hold:  # a message that comes twice is merged
+            parts += hold_metadata(decision.hold)
         return b"".join(parts)
 
     return encode
+
+
+def hold_metadata(text: str) -> tuple[bytes, ...]:
+    """Return the field dynamic_metadata with {hold: text}."""
+    value = text.encode()
+    string = len(value) + 1 + len(_varint(len(value)))
+    entry = len(_HOLD_KEY) + 1 + len(_varint(string)) + string
+    size = 1 + len(_varint(entry)) + entry
+    return (
+        b"2" + _varint(size) + b"\n" + _varint(entry) + _HOLD_KEY,
+        b"\x12" + _varint(string) + b"\x1a" + _varint(len(value)),
+        value,
+    )
 
 
 def response_of(decision: Decision) -> RateLimitResponse:
@@ -266,6 +320,7 @@ def _varint(value: int) -> bytes:
 
 _LAST = [bytes([value]) for value in range(_MORE)]
 _CONTINUED = [bytes([value | _MORE]) for value in range(_MORE)]
+_HOLD_KEY = b"\n\x04hold"
 _LEFT = [b"\x18" + group for group in _CONTINUED]
 _LONGEST_LEFT = 6
 

@@ -59,7 +59,7 @@ class GrpcioServer:
         self._service = service
         self._options = options
         self._on_answered = on_answered
-        self._codec = Codec(service.policy.bounds)
+        self._codec = Codec(service.policy.bounds, service.policy.hold_entries)
         self.in_hand = 0
         """The calls that were read and are not yet answered."""
         self._server = aio.server(options=_channel_options(options))

@@ -103,6 +103,7 @@ class Call:
     __slots__ = ("_encode", "request")
 
     timeout = -1
+    gone = False
 
     def __init__(self, request: Request, encode: Callable[[Decision], bytes]) -> None:
         self.request = request

@@ -66,6 +66,7 @@ class Call:
     __slots__ = ("request",)
 
     timeout = -1
+    gone = False
 
     def __init__(self, request: Request) -> None:
         self.request = request

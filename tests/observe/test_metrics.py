@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ratelimit_service.core.decision import decide
 from ratelimit_service.core.errors import InternalError, InvalidRequest, RateLimitServiceError, StoreError
+from ratelimit_service.core.holds.results import results
+from ratelimit_service.core.holds.rule import HoldRule
 from ratelimit_service.core.matching.overrides import OVERRIDE_SOURCE
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
@@ -34,6 +37,8 @@ from ratelimit_service.observe.catalogue_workers import WORKER_METRICS
 from ratelimit_service.observe.catalogue_xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
+from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.memory import MemoryStore
 
 from .replica import text_of
 
@@ -583,6 +588,42 @@ WATCHED = (
 """What others count."""
 
 
+HELD = RuleTree(
+    [DomainRules("d", (DescriptorRule(b"held", rule=rule("held", budget=True, hold=HoldRule(6, most=1.0))),))]
+)
+
+
+def hold_everything(metrics: Metrics) -> None:
+    """Two holds of which one expires, a refusal because of them, and a window that ends over its limit."""
+    planner, store, day = Planner(HELD, POLICY, lambda: 0), MemoryStore(lambda: 0.0), 86_400
+    for now, hits in ((0, 0), (0, 0), (0, 0), (1, 6), (70, 0), (71, 9), (day, 0), (day, 1)):
+        plan = planner.plan(Request("d", (descriptor("held=x", hits),)), now)
+        found: list[Sequence[Outcome]] = []
+        store.hit([plan.hits], found.append)
+        (counts,) = found[0]
+        assert not isinstance(counts, StoreError)
+        decision = decide(POLICY, plan, counts)
+        decision.held = results(plan, counts)  # type: ignore[misc]
+        metrics.decided(plan, decision)
+
+
+def test_holds_have_metrics() -> None:
+    """Taken, ended, expired and refused by rule; the overshoot of a window once it has ended."""
+    metrics = Metrics()
+    hold_everything(metrics)
+    labels = '{domain="d",path="d.held",rule="d.held",unit="day",window="day"}'
+    assert {
+        f"rule_holds{labels}": 4,
+        f"rule_held_tokens{labels}": 24,
+        f"rule_holds_ended{labels}": 3,
+        f"rule_holds_expired{labels}": 1,
+        f"rule_refused_in_flight{labels}": 1,
+    } == shown(metrics, "rule_hold", "rule_held", "rule_refused_in")
+    overshoot = shown(metrics, "rule_overshoot")
+    told = {name: value for name, value in overshoot.items() if "_bucket" not in name}
+    assert {f"rule_overshoot_ratio_count{labels}": 1, f"rule_overshoot_ratio_sum{labels}": 0.5} == told
+
+
 def everything() -> Metrics:
     """Metrics to which everything has happened."""
     metrics = Metrics()
@@ -596,6 +637,7 @@ def everything() -> Metrics:
     metrics.requested("ShouldRateLimit", 0.001)
     metrics.observe_store(0.001)
     metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
+    hold_everything(metrics)
     bucket = {"domain": "d", "rule": "a", "path": "d.team", "bucket": "team=x", "window": "day"}
     for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]

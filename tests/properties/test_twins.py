@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit_service.core.decision import Count
+from ratelimit_service.core.holds.hit import HoldHit, Op, Size
+from ratelimit_service.core.holds.state import Holds
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
@@ -31,6 +33,45 @@ HITS = st.builds(
     gate=st.integers(0, 3),
 )
 BATCHES = st.lists(st.lists(st.lists(HITS, max_size=4), min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+BUCKET = "{d|k=a}:"
+ON_A_COUNTER = st.builds(
+    Hit,
+    st.sampled_from([f"{BUCKET}hour:1", f"{BUCKET}day:1", "{d|k=b}:hour:1"]),
+    st.integers(0, 60),
+    ttl=st.just(600),
+    limit=st.integers(50, 400),
+    gate=st.sampled_from([9, 9, 9, 13, 8]),
+)
+ON_HOLDS = st.builds(
+    lambda op, now, left, fixed, strict, charge, tokens, name: HoldHit(
+        f"{BUCKET}held",
+        ttl=600,
+        op=op,
+        now=now,
+        life=60,
+        expiry=now - now % 5 + left,
+        size=Size(fixed, strict, 25, 200),
+        charge=charge,
+        tokens=tokens,
+        made=max(0, now - 7),
+        id=name,
+    ),
+    st.sampled_from(Op),
+    st.integers(1_000, 1_400),
+    st.sampled_from([60, 60, 60, 20]),
+    st.sampled_from([0, 0, 40]),
+    st.sampled_from([0.0, 1.2816]),
+    st.integers(1, 120),
+    st.sampled_from([0, 25, 60]),
+    st.sampled_from(["", "", "x", "y"]),
+)
+WITH_HOLDS = st.lists(
+    st.lists(st.lists(ON_A_COUNTER, max_size=3).flatmap(lambda hits: st.lists(ON_HOLDS, max_size=2).map(lambda more: [*hits, *more])), min_size=1, max_size=4),
+    min_size=1,
+    max_size=6,
+)  # fmt: skip
 
 
 async def replay(store: CounterStore, batches: list[list[list[Hit]]]) -> list[list[list[Count]]]:
@@ -59,6 +100,30 @@ def test_memory_and_redis_return_the_same(server: RedisServer, batches: list[lis
         assert await replay(memory, batches) == await replay(redis_store, batches)
         reading = [[[Hit(key, 0, ttl=600) for key in KEYS]]]
         assert await replay(memory, reading) == await replay(redis_store, reading)
+        await redis_store.close()
+
+    asyncio.run(both())
+
+
+@given(batches=WITH_HOLDS)
+@settings(max_examples=200)
+def test_memory_and_redis_hold_the_same(server: RedisServer, batches: list[list[list[Hit]]]) -> None:
+    """Random checks, charges and releases, with ids and without, as time goes back and forth."""
+
+    async def both() -> None:
+        redis_store, memory = RedisStore(connect(server.url)), MemoryStore(lambda: 0.0)
+        await redis_store._client.flushall()
+        await redis_store.start()
+        assert await replay(memory, batches) == await replay(redis_store, batches)
+        kept = await redis_store._client.hgetall(f"{BUCKET}held")
+        holds = memory.holds.find(f"{BUCKET}held") or Holds()
+        slots = {
+            str(expiry).encode(): f"{tokens}:{many}".encode()
+            for expiry, (tokens, many) in holds.slots.items()
+        }
+        assert slots == {field: value for field, value in kept.items() if field[:1].isdigit()}
+        for name in ("mean", "square", "share", "flight"):
+            assert getattr(holds, name) == float(kept.get(name.encode(), 1 if name == "share" else 0))
         await redis_store.close()
 
     asyncio.run(both())

@@ -3,6 +3,7 @@
 | refused because | retry-after | x-should-retry | code in the body |
 |---|---|---|---|
 | its limit resets within REFUSAL_RETRY_WITHIN (SOON) | yes | | rate_limit_exceeded |
+| the rest of its budget is held by requests in flight (SOON) | yes, 1 to 10 s | | rate_limit_exceeded |
 | its limit resets later (LATER) | yes | false | insufficient_quota |
 | the rules or the request would have to change (NEVER) | | false | insufficient_quota |
 | its counters could not be reached (UNKNOWN) | | | rate_limit_exceeded |
@@ -43,7 +44,7 @@ from .dialects import DIALECTS, Dialect
 from .dialects.fault import Fault, Outlook
 from .limit_headers import limit_text
 from .template import Template
-from .wording import Instants, Wording
+from .wording import Instants, Wording, fault_in_flight
 
 HEADERS = ("retry-after", "content-type", "x-should-retry", "x-envoy-ratelimited", "x-ratelimit")
 """The values of REFUSAL_HEADERS. `x-ratelimit` stands for three headers: -limit, -remaining and -reset."""
@@ -140,6 +141,28 @@ class Refusals:
         if delay > refusal.latest:
             delay = refusal.latest
         return refusal.variants.get(delay) or refusal.after(delay)
+
+    def in_flight(self, plan: Plan, in_flight: tuple[int, int, int]) -> Refusal:
+        """Return the refusal of a request whose budget is held by requests in flight (Decision.in_flight).
+
+        It asks for a retry soon, also where the window is long: holds end with their requests.
+        """
+        index, held, delay = in_flight
+        rule = plan.descriptors[index].rule
+        assert rule is not None
+        policy = self._policy
+        dialect = _dialect(policy, rule.error_format)
+        outlook = Outlook.SOON
+        headers = []
+        if "retry-after" in policy.refusal_headers:
+            headers.append(Header("retry-after", str(delay)))
+        if "x-ratelimit" in policy.refusal_headers:
+            headers += (Header("x-ratelimit-remaining", "0"), Header("x-ratelimit-reset", str(delay)))
+        headers += _fixed_headers(policy, outlook, dialect)
+        if dialect is None:
+            return Refusal(tuple(headers), b"")
+        fault = fault_in_flight(rule, held, delay, minimal=policy.minimal(rule.error_details))
+        return Refusal(tuple(headers), Template(dialect.body(fault)).fill({}))
 
     def by_rules(self, plan: Plan) -> Refusal:
         """Return the refusal of a request that the rules refuse for the reason `plan.denial`."""

@@ -190,3 +190,26 @@ def _fault(rule: Rule, index: int, outlook: Outlook, name: str, zone: str, minim
         delay=slot("delay"),
         limit=details,
     )
+
+
+def fault_in_flight(rule: Rule, held: int, delay: int, *, minimal: bool) -> Fault:
+    """Return the content of a refusal because `held` tokens are held, of a request that may retry after `delay`."""
+    path = "" if minimal else shorten(printable(str(rule.path)), _LONGEST_PATH)
+    name = rule.limits[0].name or printable(rule.name) or path
+    what = f"token budget {name}" if name else f"the token budget of this {unit_text(rule.limits[0].window)}"
+    held_tokens = "The tokens that are left" if minimal else f"{held} tokens"
+    wait = f"{delay} second" if delay == 1 else f"{delay} seconds"
+    message = f"{held_tokens} of {what} are held by running requests. Try again in {wait}."
+    domain = "" if minimal else printable(rule.path.domain)
+    details: dict[str, Any] = {} if minimal else {"domain": domain, "held": held}
+    if name:
+        details["rule"] = name
+    return Fault(
+        Outlook.SOON,
+        message,
+        domain,
+        kind="tokens",
+        rule=name,
+        delay=f"{delay}s",
+        limit=details | {"reason": "in_flight", "retry_after_seconds": delay},
+    )

@@ -23,6 +23,8 @@ from .data import read_data
 from .document import Document, Kind, MappingNode, ScalarNode
 from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
+from .holds import KEYS as HOLD_KEYS
+from .holds import read_hold
 from .limits import Defaults, ReadLimit, check_together, read_limit, read_zone
 from .refusals import CHOICES, read_message
 from .report import Report
@@ -38,6 +40,7 @@ _FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
 _BESIDE_LIMITS = (
     "count_refused",
     *CHARGE_KEYS,
+    *HOLD_KEYS,
     "warn_at",
     "track",
     "denial_message",
@@ -319,9 +322,13 @@ class _Reader:
         # A refusal by the minute must not use up the day. A charge on a budget always counts.
         count_by_default = budget or not fields.given("rate_limits")
         max_charge, refuse_larger = read_max_charge(fields, budget=budget)
+        of_windows = [limit.limit for limit in limits if limit.limit is not None]
+        requests = not budget and limits[0].amount_key == "requests_per_unit"
+        refuses = not (flags["shadow_mode"] or flags["quota_mode"])
+        hold = None if unlimited else read_hold(fields, of_windows, requests=requests, refuses=refuses)
         return Rule(
             path=StatKey(self._domain.name, path),
-            limits=tuple([limit.limit for limit in limits if limit.limit is not None]),
+            limits=tuple(of_windows),
             unlimited=unlimited,
             name=name,
             replaces=self._replaces(limits[0].fields, name),
@@ -339,6 +346,7 @@ class _Reader:
             error_details=refusals["error_details"],
             max_charge=max_charge,
             refuse_larger=refuse_larger,
+            hold=hold,
             source=source,
         )
 

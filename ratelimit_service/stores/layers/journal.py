@@ -122,4 +122,4 @@ def _bytes(batch: Batch) -> int:
 def _with_longer_lives(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
     """Return a group with times to live that are longer by `seconds`, which may be negative."""
     more = int(seconds)
-    return [Hit(hit.key, hit.amount, ttl=hit.ttl + more, limit=hit.limit, gate=hit.gate) for hit in group]
+    return [replace(hit, ttl=hit.ttl + more) for hit in group]

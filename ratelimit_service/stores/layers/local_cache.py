@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ...core.decision import Count
 from ...core.errors import StoreError
+from ...core.holds.hit import HoldHit, Op
 from ...core.model import Hit
 from ...ports import CounterStore, Outcome, Then
 from ..batch import Groups
@@ -84,6 +85,11 @@ class LocalCache(Layer):
         counts: list[Count] = []
         over = False
         for hit in group:
+            if isinstance(hit, HoldHit):
+                if hit.op is not Op.TAKE:
+                    return None
+                counts.append(0)
+                continue
             known = self._known.get(hit.key)
             if known is None or known.until < now or hit.amount < 0:
                 return None
@@ -104,6 +110,8 @@ class LocalCache(Layer):
             ]
             if any([hit.is_over(count) for hit, count in zip(group, counts, strict=True)]):
                 for hit, count in zip(group, counts, strict=True):
+                    if isinstance(hit, HoldHit):
+                        continue
                     self._forget(hit.key)  # the new entry is then the newest
                     self._known[hit.key] = _Known(count, until)
                     self._bytes += len(hit.key) + _BYTES_OF_A_COUNT

@@ -77,6 +77,12 @@ SCAN = script(b"return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
 # KEYS: current, audit. ARGV: the last id to return, the first one, how many lines.
 AUDIT = script(b"return redis.call('XREVRANGE', KEYS[2], ARGV[1], ARGV[2], 'COUNT', ARGV[3])")
 
+# KEYS: current, secret. ARGV: the secret that is kept if there is none. Returns the one that is kept.
+SECRET = script(b"""
+redis.call('SET', KEYS[2], ARGV[1], 'NX')
+return redis.call('GET', KEYS[2])
+""")
+
 # KEYS: current, the result of a change.
 FINISH = script(b"""
 local done = redis.call('GET', KEYS[2])
@@ -110,6 +116,7 @@ class RedisAmendments:
         self._current = f"{prefix}{{amendments}}:current"
         self._audit = f"{prefix}{{amendments}}:audit"
         self._done = f"{prefix}{{amendments}}:done:"
+        self._secret = f"{prefix}{{amendments}}:secret"
         self._log = structlog.get_logger("ratelimit_service.amendments")
 
     async def news(self, version: int, stamp: str) -> News:
@@ -161,6 +168,11 @@ class RedisAmendments:
             assert change.expected is not None
             raise conflict(change.expected[int(reply[1])], _readable(reply[2]))
         raise too_many(self._most)
+
+    async def secret(self, proposal: str) -> str:
+        """Return the secret that all replicas share (ports.AmendmentStore.secret)."""
+        found = await self._call(SECRET, (self._current, self._secret), (proposal,))
+        return found.decode() if isinstance(found, bytes) else str(found)
 
     async def finish(self, key: str) -> None:
         """Note that the resets of a change are done (ports.AmendmentStore.finish)."""

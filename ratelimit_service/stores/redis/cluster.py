@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
@@ -308,7 +309,7 @@ class ClusterStore(ScriptStore):
         if server is None or server.away:
             raise StoreError(f"Redis: the server that has slot {slot} is away")
 
-        async def get(key: str) -> Any:
+        async def run(command: str, key: str) -> Any:
             async def send(server: ClusterServer, asking: bool) -> Any:
                 pipeline = server.client.pipeline(transaction=False)
                 if asking:
@@ -318,4 +319,5 @@ class ClusterStore(ScriptStore):
 
             return await self._redirected(slot, send)
 
-        return await counters_on(server.client, bucket, get)
+        delete_holds = partial(run, "DEL") if command == "GETDEL" else None
+        return await counters_on(server.client, bucket, partial(run, command), delete_holds)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from ...core.holds.hit import is_of_holds
 from .errors import failure
 from .evaluation import Evaluation, Run, script
 from .script import register
@@ -37,6 +38,11 @@ async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dic
             keys.update(key.decode() for key in found)
             if int(cursor) == 0:
                 break
+        holds = {key for key in keys if is_of_holds(key)}
+        if command == "GETDEL":
+            for key in sorted(holds):
+                await wire.ask("EVAL", _READ, 2, first, key, "DEL")
+        keys -= holds
         return {key: number(await wire.ask("EVAL", _READ, 2, first, key, command)) for key in sorted(keys)}
     except (RedisError, OSError) as error:
         raise failure(error) from None
@@ -53,15 +59,21 @@ async def delete_counters(run: Run, prefix: str, keys: Sequence[str]) -> dict[st
 
 
 async def counters_on(
-    client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
+    client: aioredis.Redis,
+    bucket: str,
+    get: Callable[[str], Awaitable[bytes | str | None]],
+    delete_holds: Callable[[str], Awaitable[object]] | None = None,
 ) -> dict[str, int | None]:
     """Return what `get` returns for each counter of a bucket on one server of a Cluster, by key.
 
-    Raises StoreError.
+    `delete_holds` is called with each key of its holds. Raises StoreError.
     """
     try:
         keys = sorted([key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)])
-        return {key: number(await get(key)) for key in keys}
+        for key in filter(is_of_holds, keys):
+            if delete_holds is not None:
+                await delete_holds(key)
+        return {key: number(await get(key)) for key in keys if not is_of_holds(key)}
     except (RedisError, OSError) as error:
         raise failure(error) from None
 

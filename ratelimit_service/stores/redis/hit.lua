@@ -4,9 +4,10 @@
 -- ARGV  the number of this batch, and for how many seconds Redis keeps the register;
 --       for each hit: its amount, and the time to live of a new counter in seconds;
 --       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
---       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget; see model.Gate) and its limit
+--       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see model.Gate) and its
+--       limit, then for a hit on holds (16) twelve fields (holds.lua, parse)
 -- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
--- if the hit was held back; a text if it failed
+-- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py)
 --
 -- The register holds the number of the last batch of its lane. A batch that is sent again, because its
 -- outcome is unknown, finds its own number there and only reads (stores/lanes.py). The register is written
@@ -22,7 +23,8 @@
 
 local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that is exact in Lua; counters saturate there
 local MAX_TEXT = '9007199254740991'
-local REFUSES, YIELDS, HOLDS, BUDGET = 1, 2, 4, 8
+local REFUSES, YIELDS, HOLDS, BUDGET, ASIDE = 1, 2, 4, 8, 16
+local HOLD_FIELDS = 12
 
 -- Locals for what every hit uses: Lua reads them faster than globals and their fields.
 local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
@@ -97,32 +99,53 @@ local function give_back(key, amount, ttl)
     return before
 end
 
-local held = {}
+local held, aside = {}, {}
+local holds  -- the functions of holds.lua, once a group needs them
 
 -- Marks the hits of a group that are held back. If any hit refuses, these are the hits with HOLDS, and those
--- with YIELDS that have room.
+-- with YIELDS that have room. Returns where the arguments of the next group begin.
 local function hold_back(first, at)
     local size = tonumber(ARGV[at])
-    local refused, gates, over = false, {}, {}
+    local refused, gates, over, counts, limits = false, {}, {}, {}, {}
+    local on_holds
+    at = at + 1
     for i = 0, size - 1 do
         local amount = tonumber(ARGV[2 * (first + i) + 1])
-        local gate, limit = tonumber(ARGV[at + 1 + 2 * i]), tonumber(ARGV[at + 2 + 2 * i])
-        local before = read(KEYS[first + i])
-        gates[i] = gate
-        if not before or amount < 0 then
-            over[i] = false
-        elseif has(gate, BUDGET) then
-            over[i] = before >= limit
+        local gate, limit = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+        at = at + 2
+        gates[i], limits[i] = gate, limit
+        if has(gate, ASIDE) then
+            holds = holds or use_holds()
+            on_holds = on_holds or {}
+            on_holds[i] = holds.parse(KEYS[first + i], at)
+            at = at + HOLD_FIELDS
         else
-            over[i] = before + amount > limit
+            local before = read(KEYS[first + i])
+            counts[i] = before
+            if not before or amount < 0 then
+                over[i] = false
+            elseif has(gate, BUDGET) then
+                over[i] = before >= limit
+            else
+                over[i] = before + amount > limit
+            end
+            refused = refused or (over[i] and has(gate, REFUSES))
         end
-        refused = refused or (over[i] and has(gate, REFUSES))
+    end
+    if on_holds and replayed then
+        for i in pairs(on_holds) do
+            aside[first + i] = 0
+        end
+    elseif on_holds then
+        refused = holds.apply_group(on_holds, first, size, counts, limits, refused, held, aside)
     end
     if refused then
         for i = 0, size - 1 do
-            held[first + i] = has(gates[i], HOLDS) or (has(gates[i], YIELDS) and not over[i])
+            local gate = gates[i]
+            held[first + i] = held[first + i] or has(gate, HOLDS) or (has(gate, YIELDS) and not over[i])
         end
     end
+    return at
 end
 
 -- The groups that may be held back are in the order of their hits.
@@ -132,14 +155,15 @@ local first_of_group = tonumber(ARGV[group])
 local counts = {}
 for i = 1, HITS do
     if i == first_of_group then
-        hold_back(i, group + 1)
-        group = group + 2 + 2 * tonumber(ARGV[group + 1])
+        group = hold_back(i, group + 1)
         first_of_group = tonumber(ARGV[group])
     end
     local key, amount, ttl = KEYS[i], ARGV[2 * i + 1], ARGV[2 * i + 2]
     local number = tonumber(amount)
     local before, failure
-    if number == 0 or replayed then
+    if aside[i] then
+        before = aside[i]
+    elseif number == 0 or replayed then
         before, failure = read(key)
     elseif held[i] then
         before, failure = read(key)
@@ -150,5 +174,8 @@ for i = 1, HITS do
         before, failure = add(key, amount, number, ttl)
     end
     counts[i] = before or failure
+end
+if holds then
+    holds.write()
 end
 return counts

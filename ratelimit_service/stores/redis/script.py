@@ -12,12 +12,15 @@ from redis.exceptions import InvalidResponse, NoScriptError
 
 from ...core.decision import Count
 from ...core.errors import CounterRefused
+from ...core.holds.hit import HoldHit
 from ...core.model import COUNTER_MAX, HELD_BACK
 from ..batch import Batch, Counts, Groups
 from ..lanes import REGISTER_TTL
 from .wire import Argument, Command, OnReply, Wire, ignore
 
-SCRIPT = resources.files(__package__).joinpath("hit.lua").read_bytes()
+SCRIPT = b"".join(
+    [resources.files(__package__).joinpath(name).read_bytes() for name in ("holds.lua", "hit.lua")]
+)
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 
@@ -115,6 +118,8 @@ class ScriptCall:
                 arguments += (first + (place if place_of is None else place_of[place]), len(group))
                 for hit in group:
                     arguments += (hit.gate, hit.limit)
+                    if isinstance(hit, HoldHit):
+                        arguments += _hold_fields(hit)
             place += len(group)
         return arguments
 
@@ -154,6 +159,13 @@ class ScriptCall:
             split.append(counts[at : at + len(group)])
             at += len(group)
         return split
+
+
+def _hold_fields(hit: HoldHit) -> tuple[Argument, ...]:
+    """Return the fields of a hit on holds, in the order of holds.lua."""
+    fixed, deviations, otherwise, most = hit.size
+    head = (int(hit.op), hit.now, hit.life, hit.expiry, fixed, repr(deviations), otherwise, most)
+    return (*head, hit.charge, hit.tokens, hit.made, hit.id)
 
 
 def _sent_apart(groups: Groups) -> set[str]:

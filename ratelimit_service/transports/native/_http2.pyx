@@ -413,6 +413,11 @@ cdef class Call:
         turn._answered.append(self)
         turn._something()
 
+    @property
+    def gone(self):
+        """Whether the caller has disconnected, or has cancelled the call."""
+        return self.session._stream(self.number) is NULL
+
     def write(self, bytes payload):
         """Answer with a message and the status OK. Does nothing if the caller has disconnected."""
         self.session._reply(self.number, payload, False)

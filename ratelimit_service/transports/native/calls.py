@@ -66,7 +66,7 @@ class Calls:
         self._options = options
         self._checks_certificates = bool(options.client_name)
         self._on_answered = on_answered
-        self._codec = Codec(service.policy.bounds)
+        self._codec = Codec(service.policy.bounds, service.policy.hold_entries)
         self._take_other = take_other
         self._relieve = relieve
         self._began = 0.0

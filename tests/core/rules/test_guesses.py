@@ -47,6 +47,10 @@ descriptors:
         - name: b
   - key: user
     rate_limit: {name: b, unit: day, tokens_per_unit: 5}
+    hold: auto
+    hold_strictness: p90
+    hold_ttl: 90s
+    hold_max: 25%
     descriptors:
       - key: model
         rate_limits:

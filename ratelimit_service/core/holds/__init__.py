@@ -1,0 +1,1 @@
+"""Holds: tokens set aside for requests in flight (docs/holds.md)."""

@@ -1,0 +1,127 @@
+"""What a request asks of the holds of a bucket, and what the store returns for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from ..model import Gate, Hit
+
+SUFFIX: Final = "held"
+"""The key of the holds of a bucket is `<bucket>:held`, beside its counters `<bucket>:<window>:<start>`."""
+
+IDS: Final = ":ids"
+"""The key of the ids that came back is `<bucket>:held:ids`."""
+
+
+def is_of_holds(key: str) -> bool:
+    """Return whether a key is of holds, and not a counter."""
+    return key.endswith(_ENDS)
+
+
+_ENDS = (f"}}:{SUFFIX}", f"}}:{SUFFIX}{IDS}")
+
+
+class Op(IntEnum):
+    """What is asked."""
+
+    TAKE = 1
+    """Set tokens aside for a check, unless the group is refused."""
+    CHARGE = 2
+    """End the hold of a charge, and learn from its amount."""
+    RELEASE = 3
+    """End the hold of a request that costs nothing."""
+
+
+class Size(NamedTuple):
+    """How large a hold is.
+
+    `fixed` tokens; or where that is 0, the mean of the bucket's charges and `deviations` standard deviations
+    more. A bucket without charges uses `otherwise`. `most` bounds each of them.
+    """
+
+    fixed: int
+    deviations: float
+    otherwise: int
+    most: int
+
+
+NO_SIZE = Size(0, 0.0, 0, 0)
+
+
+@dataclass(slots=True, kw_only=True)
+class HoldHit(Hit):
+    """A hit on the holds of a bucket, in the same group as the hits on its counters.
+
+    `amount` is 0: a hold is never in a counter. Times are in seconds since 1970, by the planner's `now`.
+    """
+
+    amount: int = 0
+    gate: int = Gate.ASIDE
+    op: Op
+    now: int
+    life: int
+    """The seconds that a hold lasts at most (`hold_ttl`)."""
+    expiry: int = 0
+    """When the hold expires: that of a new one, or of the one that `id` names. 0 where it is not known."""
+    size: Size = NO_SIZE
+    charge: int = 0
+    """CHARGE: what it costs."""
+    tokens: int = 0
+    """CHARGE and RELEASE with an id: what its check has set aside in this bucket."""
+    made: int = 0
+    """CHARGE and RELEASE with an id: when its check was."""
+    id: str = ""
+    """What makes CHARGE and RELEASE count once; empty without an id."""
+
+    def is_over(self, before: int) -> bool:
+        """Return False: what the store returns for this hit is no use of a counter."""
+        return False
+
+    @property
+    def bucket(self) -> str:
+        """What the keys of the counters of this bucket begin with."""
+        return self.key[: -len(SUFFIX)]
+
+
+# What the store returns for a HoldHit is one integer, as for every hit.
+
+_EXPIRED = 2**34
+"""Above the largest hold."""
+MOST = _EXPIRED - 1
+"""The largest hold."""
+_DELAYS = 16
+_MOST_EXPIRED = 2**17
+MOST_HELD = 2**48
+"""What `refused_by` can return."""
+
+
+def done(tokens: int, expired: int) -> int:
+    """Return the result of a hit that was applied: its tokens, and how many holds it found expired."""
+    return min(expired, _MOST_EXPIRED) * _EXPIRED + tokens
+
+
+def refused_by(held: int, delay: int) -> int:
+    """Return the result of a TAKE that found too much held: how much, and after how many seconds to retry."""
+    return -1 - (min(held, MOST_HELD) * _DELAYS + delay)
+
+
+def tokens_in(result: int) -> int:
+    """Return the tokens of `done`."""
+    return result % _EXPIRED
+
+
+def expired_in(result: int) -> int:
+    """Return the expired holds of `done`."""
+    return result // _EXPIRED
+
+
+def held_in(result: int) -> int:
+    """Return the held tokens of `refused_by`."""
+    return (-1 - result) // _DELAYS
+
+
+def delay_in(result: int) -> int:
+    """Return the delay of `refused_by`."""
+    return (-1 - result) % _DELAYS

@@ -1,0 +1,293 @@
+"""Plans holds: which hits on holds a request has, beside those on its counters.
+
+A bucket that is far from its limit has none, so it costs what it costs without holds. It is near once what is
+left may be taken by the requests in flight: a tenth of the limit, or a thousand requests of the usual cost. A
+budget of less than a thousand requests is always near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ..model import Descriptor, Entry, Request, Rule, Unit
+from .hit import MOST, NO_SIZE, SUFFIX, HoldHit, Op, Size
+from .ids import HoldIds, Issued, IssuedHold, packed_entries
+from .rule import DEFAULT_LIFE, HoldRule
+from .state import LEARN, expiry_of
+
+_NEAR_SHARE = 10
+_NEAR_REQUESTS = 1_000
+_SAMPLED: Final = 15
+"""Far from the limit, one charge in 16 is learned from; as a mask."""
+
+_MOST_LEARNED = 10_000
+
+
+class Learned:
+    """The mean charge of a rule over all buckets, as this process has seen them."""
+
+    __slots__ = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+
+    def note(self, charge: int) -> None:
+        """Learn from a charge."""
+        self.mean += (LEARN if self.mean else 1.0) * (charge - self.mean)
+
+
+class Means:
+    """What is learned of each rule with holds."""
+
+    def __init__(self) -> None:
+        self._learned: dict[Rule, Learned] = {}
+
+    def of(self, rule: Rule) -> Learned:
+        """Return what is learned of a rule; an amended rule learns with its original."""
+        return self._learned.setdefault(rule.original or rule, Learned())
+
+
+class Holding:
+    """The holds of one bucket of a prepared request."""
+
+    __slots__ = ("amount", "descriptor", "end", "key", "learned", "packed", "rule", "ticks", "until")
+
+    def __init__(
+        self, descriptor: int, rule: HoldRule, learned: Learned, bucket: str, entries: Sequence[Entry]
+    ) -> None:
+        self.descriptor = descriptor
+        self.rule = rule
+        self.learned = learned
+        self.key = hold_key(bucket)
+        self.packed = packed_entries(entries)
+        """The entries, for an id."""
+        self.amount = self.end = 0
+        """The smallest limit, and the first end of a window."""
+        self.until = 0
+        """Until when it is near its limit."""
+        self.ticks = 0
+
+    def near(self, now: int) -> bool:
+        """Return whether requests in flight may take what is left."""
+        mean = self.learned.mean
+        return now < self.until or not mean or mean * _NEAR_REQUESTS >= self.amount
+
+    def note(self, used: int, amount: int, now: int) -> bool:
+        """Note the use of a window. Return whether the bucket has come near its limit by it."""
+        if used + max(amount // _NEAR_SHARE, int(self.learned.mean * _NEAR_REQUESTS)) < amount:
+            return False
+        came_near = self.until <= now
+        self.until = now + self.rule.life
+        return came_near
+
+    def sampled(self) -> bool:
+        """Return whether to learn from this charge, far from the limit."""
+        self.ticks += 1
+        return not self.ticks & _SAMPLED
+
+    def size(self) -> Size:
+        """Return how large a hold is."""
+        rule = self.rule
+        most = min(int(self.amount * rule.most), MOST)
+        return Size(rule.fixed, rule.deviations, int(self.learned.mean + 0.5), most)
+
+    def take(self, now: int) -> HoldHit:
+        """Return the hit of a check."""
+        life = self.rule.life
+        return HoldHit(
+            self.key,
+            ttl=life,
+            op=Op.TAKE,
+            now=now,
+            life=life,
+            expiry=expiry_of(now, life, self.end),
+            size=self.size(),
+        )
+
+
+class PlannedHold(NamedTuple):
+    """A hit on holds in a plan: that of a bucket near its limit, or -1."""
+
+    holding: Holding
+    hit: int
+    op: Op
+
+
+def _ending(
+    key: str,
+    op: Op,
+    size: Size,
+    life: int,
+    now: int,
+    charge: int,
+    issued: Issued | None,
+    hold: IssuedHold | None,
+) -> HoldHit:
+    """Return the hit that ends a hold: the one that `issued` names, or the oldest of the bucket."""
+    return HoldHit(
+        key,
+        ttl=life,
+        op=op,
+        now=now,
+        life=life,
+        expiry=hold.expiry if hold is not None else 0,
+        size=size,
+        charge=charge,
+        tokens=hold.tokens if hold is not None else 0,
+        made=issued.made if issued is not None else 0,
+        id=issued.name if issued is not None else "",
+    )
+
+
+MARKED: Final = "marked"
+"""In place of an id: a marker, which says that the request has ended."""
+UNKNOWN: Final = "unknown"
+"""In place of an id: something that is no id of ours, such as `-` where the check had no answer."""
+
+
+End = Issued | str | None
+"""What came back with a descriptor: an id, MARKED, UNKNOWN, or nothing."""
+
+
+class HoldRequest(NamedTuple):
+    """What is asked of holds: a request, its addends, and for each descriptor what came back, if anything did."""
+
+    request: Request
+    addends: Sequence[int]
+    without_addend: Sequence[int]
+    now: int
+    ends: Sequence[End]
+    denied: bool
+
+
+def hold_key(bucket: str) -> str:
+    """Return the key of the holds of a bucket."""
+    return f"{bucket}:{SUFFIX}"
+
+
+def plan_holds(
+    holdings: Sequence[Holding | None], keys: Sequence[str], asked: HoldRequest, first: int
+) -> tuple[list[HoldHit], list[PlannedHold]]:
+    """Return the hits on holds of a request, and what they are for. They follow `first` hits on counters.
+
+    `keys` has the key of the holds of each descriptor, or an empty text.
+    """
+    hits: list[HoldHit] = []
+    planned: list[PlannedHold] = []
+    ended: set[str] = set()
+    for index, holding in enumerate(holdings):
+        end = asked.ends[index] if asked.ends else None
+        charge = asked.addends[index]
+        if charge >= 0 and len(keys) > 1 and isinstance(end, Issued):
+            # The parts of a cost, such as those of the prompt and of the completion, are one charge.
+            same = zip(keys, asked.addends, strict=True)
+            charge = sum([addend for key, addend in same if key == keys[index] and addend > 0])
+        op = _op_of(asked, index, holding, end, charge)
+        if op is None or not keys[index]:
+            continue
+        if op is Op.TAKE:
+            assert holding is not None
+            if not holding.near(asked.now):
+                planned.append(PlannedHold(holding, -1, op))
+                continue
+            hit = holding.take(asked.now)
+        elif keys[index] in ended:
+            continue  # of two charges of a request to one bucket, the first hit is for both
+        else:
+            ended.add(keys[index])
+            issued = end if isinstance(end, Issued) else None
+            hit = _end(keys[index], op, holding, asked, index, charge, issued)
+        if holding is not None:
+            planned.append(PlannedHold(holding, first + len(hits), op))
+        hits.append(hit)
+    return hits, planned
+
+
+def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, addend: int) -> Op | None:
+    """Return what a descriptor asks of holds, if anything.
+
+    A charge with an id counts once in every bucket, also of a rule without holds. Far from the limit, charges
+    without an id ended no hold, and some of them are learned from.
+    """
+    if addend < 0 or end is UNKNOWN:
+        return None
+    if addend:
+        if holding is None:
+            return Op.CHARGE if isinstance(end, Issued) else None
+        holding.learned.note(addend)
+        wanted = isinstance(end, Issued) or holding.near(asked.now) or holding.sampled()
+        return Op.CHARGE if wanted else None
+    if holding is None:
+        return None
+    if end is not None:
+        return Op.RELEASE
+    return None if asked.denied or index in asked.without_addend else Op.TAKE
+
+
+def _end(
+    key: str,
+    op: Op,
+    holding: Holding | None,
+    asked: HoldRequest,
+    index: int,
+    charge: int,
+    issued: Issued | None,
+) -> HoldHit:
+    size, life = (NO_SIZE, DEFAULT_LIFE) if holding is None else (holding.size(), holding.rule.life)
+    own = None
+    if issued is not None and issued.domain == asked.request.domain:
+        entries = asked.request.descriptors[index].entries
+        own = next((hold for hold in issued.holds if hold.entries == entries), None)
+    return _ending(key, op, size, life, asked.now, charge, issued, own)
+
+
+def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request, list[End]]:
+    """Return a request that brings something back, and what that is for each descriptor.
+
+    A descriptor of nothing but an id is replaced by those of its check, as far as the request has no others with
+    their entries: a gateway sends it beside them in case a route changes the headers that they come from.
+    """
+    known: dict[bytes, End] = {b"": MARKED}
+    ends: list[End] = []
+    for text in request.returned:
+        if text is not None and text not in known:
+            known[text] = (ids.read(text, now) if ids is not None else None) or UNKNOWN
+        ends.append(None if text is None else known[text])
+    if all([descriptor.entries for descriptor in request.descriptors]):
+        return request, ends
+    present = {descriptor.entries for descriptor in request.descriptors}
+    descriptors: list[Descriptor] = []
+    of_descriptors: list[End] = []
+    for descriptor, end in zip(request.descriptors, ends, strict=True):
+        if descriptor.entries or not isinstance(end, Issued) or end.domain != request.domain:
+            descriptors.append(descriptor)
+            of_descriptors.append(end)
+            continue
+        missing = [hold.entries for hold in end.holds if hold.entries not in present]
+        descriptors += [descriptor._replace(entries=entries) for entries in missing]
+        of_descriptors += [end] * len(missing)
+        if not missing:  # a check keeps its place in the answer
+            descriptors.append(descriptor._replace(entries=end.holds[0].entries, hits_addend=0))
+            of_descriptors.append(UNKNOWN)
+    return request._replace(descriptors=tuple(descriptors), key=b""), of_descriptors
+
+
+def elsewhere(request: Request, ends: Sequence[End]) -> list[tuple[Issued, IssuedHold]]:
+    """Return the holds of ids that came back that are in other buckets than those of the request."""
+    present = {descriptor.entries for descriptor in request.descriptors}
+    found: list[tuple[Issued, IssuedHold]] = []
+    for issued in {end.name: end for end in ends if isinstance(end, Issued)}.values():
+        here = present if issued.domain == request.domain else ()
+        found += [(issued, hold) for hold in issued.holds if hold.tokens and hold.entries not in here]
+    return found
+
+
+def release(key: str, issued: Issued, hold: IssuedHold, now: int) -> HoldHit:
+    """Return the hit that ends a hold in another bucket than that of the charge."""
+    return _ending(key, Op.RELEASE, NO_SIZE, DEFAULT_LIFE, now, 0, issued, hold)
+
+
+def has_seconds(rule: Rule) -> bool:
+    """Return whether a rule has windows of seconds, whose counters may be in a store of their own."""
+    return any([limit.window.unit is Unit.SECOND for limit in rule.limits])

@@ -1,0 +1,305 @@
+-- The part of hit.lua that is about holds: it stands before hit.lua in the script, as one function, so that a
+-- batch without holds pays for one closure. core/holds/state.py and stores/holds.py are its twins.
+--
+-- The holds of a bucket are a hash, <bucket>:held:
+--     <second at which they expire>   <tokens>:<holds>
+--     charges, mean, square, share, flight, marked, refusals, refused_at    what is learned (state.Holds)
+-- The ids that came back are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, r<id> of a release, by
+-- the second. It is in the slot of the bucket, but not in KEYS: only charges with an id have it.
+
+local function use_holds()
+    local LEARN = 1 / 46
+    local REMEMBERED, MOST_IDS, KEPT = 120, 20000, 86400
+    local MOST_KNOWN, REFUSAL, FIRST_DELAY, LONGEST_DELAY = 1000, 2, 2, 10
+    local EXPIRED, MOST, MOST_EXPIRED = 17179869184, 17179869183, 131072  -- 2^34, 2^34 - 1, 2^17
+    local DELAYS, MOST_HELD = 16, 281474976710656  -- 2^48
+    local TAKE, CHARGE = 1, 2
+    local FLOATS = {mean = true, square = true, share = true, flight = true}
+
+    local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
+    local floor, min, max = math.floor, math.min, math.max
+
+    local known = {}  -- the holds of each key of this call
+
+    local function holds_of(key)
+        local holds = known[key]
+        if holds then
+            return holds
+        end
+        holds = {
+            slots = {}, changed = {}, charges = 0, mean = 0, square = 0, share = 1, flight = 0, marked = 0,
+            refusals = 0, refused_at = 0,
+        }
+        known[key] = holds
+        local found = pcall('HGETALL', key)
+        if found.err then  -- not a hash: nothing is held, and nothing written
+            holds.broken = true
+            return holds
+        end
+        for i = 1, #found, 2 do
+            local field, value = found[i], found[i + 1]
+            local tokens, number = string.match(value, '^(%d+):(%d+)$')
+            if tokens then
+                holds.slots[tonumber(field)] = {tonumber(tokens), tonumber(number)}
+            else
+                holds[field] = tonumber(value) or holds[field]
+            end
+        end
+        return holds
+    end
+
+    local function set(holds, field, value)
+        holds[field] = value
+        holds.changed[field] = FLOATS[field] and string.format('%.17g', value) or string.format('%.0f', value)
+    end
+
+    local function set_slot(holds, expiry, tokens, number)
+        local field = string.format('%.0f', expiry)
+        if tokens == 0 and number == 0 then
+            holds.slots[expiry] = nil
+            holds.changed[field] = false
+        else
+            holds.slots[expiry] = {tokens, number}
+            holds.changed[field] = string.format('%.0f:%.0f', tokens, number)
+        end
+    end
+
+    -- Writes what has changed, at the end of the call.
+    local function write()
+        for key, holds in pairs(known) do
+            if not holds.broken and next(holds.changed) then
+                local fields, gone = {}, {}
+                for field, text in pairs(holds.changed) do
+                    if text then
+                        fields[#fields + 1] = field
+                        fields[#fields + 1] = text
+                    else
+                        gone[#gone + 1] = field
+                    end
+                end
+                if #gone > 0 then
+                    pcall('HDEL', key, unpack(gone))
+                end
+                if #fields > 0 then
+                    pcall('HSET', key, unpack(fields))
+                end
+                pcall('EXPIRE', key, KEPT)
+            end
+        end
+    end
+
+    local function came_back(key, mark, now)
+        local before = pcall('ZSCORE', key .. ':ids', mark)
+        return type(before) == 'string' and tonumber(before) > now - REMEMBERED
+    end
+
+    local function remember(key, mark, now)
+        local ids = key .. ':ids'
+        pcall('ZADD', ids, now, mark)
+        pcall('ZREMRANGEBYSCORE', ids, '-inf', now - REMEMBERED)
+        pcall('ZREMRANGEBYRANK', ids, 0, -MOST_IDS - 1)
+        pcall('EXPIRE', ids, REMEMBERED)
+    end
+
+    local function held_in(holds, now)
+        local sum = 0
+        for expiry, slot in pairs(holds.slots) do
+            if expiry > now then
+                sum = sum + slot[1]
+            end
+        end
+        return min(sum, MOST_HELD)
+    end
+
+    local function delay_of(holds)
+        if holds.flight == 0 then
+            return FIRST_DELAY
+        end
+        return max(1, min(LONGEST_DELAY, math.ceil(holds.flight / 2)))
+    end
+
+    local function expire(holds, now)
+        local expired = 0
+        for expiry, slot in pairs(holds.slots) do
+            if expiry <= now then
+                expired = expired + slot[2]
+                set_slot(holds, expiry, 0, 0)
+            end
+        end
+        if expired > 0 then
+            set(holds, 'share', holds.share * (1 - LEARN) ^ expired)
+        end
+        return expired
+    end
+
+    local function tokens_of(holds, hit, share)
+        local tokens = hit.fixed
+        if tokens == 0 then
+            tokens = hit.otherwise
+            if holds.charges > 0 then
+                local variance = max(0, holds.square - holds.mean * holds.mean)
+                tokens = holds.mean + hit.deviations * math.sqrt(variance)
+            end
+        end
+        return floor(min(tokens, hit.most, MOST) * share + 0.5)
+    end
+
+    local function take(holds, hit)
+        local tokens = tokens_of(holds, hit, holds.share)
+        if tokens > 0 then
+            local slot = holds.slots[hit.expiry] or {0, 0}
+            local whole = hit.expiry > hit.now + hit.life - max(1, floor(hit.life / 12))
+            set_slot(holds, hit.expiry, slot[1] + tokens, slot[2] + (whole and 1 or 0))
+        end
+        return tokens
+    end
+
+    local function learn(holds, charge)
+        local weight = max(LEARN, 1 / (holds.charges + 1))
+        set(holds, 'mean', holds.mean + weight * (charge - holds.mean))
+        set(holds, 'square', holds.square + weight * (charge * charge - holds.square))
+        set(holds, 'charges', min(holds.charges + 1, MOST_KNOWN))
+    end
+
+    local function flew(holds, seconds)
+        local weight = holds.flight == 0 and 1 or LEARN
+        set(holds, 'flight', holds.flight + weight * (max(seconds, 1) - holds.flight))
+    end
+
+    local function release_oldest(holds, hit)
+        local wanted = tokens_of(holds, hit, 1)
+        local left, one = wanted, 1
+        local expiries = {}
+        for expiry in pairs(holds.slots) do
+            expiries[#expiries + 1] = expiry
+        end
+        table.sort(expiries)
+        for _, expiry in ipairs(expiries) do
+            if left == 0 and one == 0 then
+                break
+            end
+            local slot = holds.slots[expiry]
+            local number = slot[2]
+            if one == 1 and number > 0 then
+                number = number - 1
+                one = 0
+                flew(holds, hit.now + hit.life - expiry)
+            end
+            local taken = min(left, slot[1])
+            left = left - taken
+            set_slot(holds, expiry, slot[1] - taken, number)
+        end
+        return wanted - left
+    end
+
+    local function release(holds, hit)
+        flew(holds, hit.now - hit.made)
+        local slot = holds.slots[hit.expiry]
+        if not slot then
+            return 0
+        end
+        local taken = min(hit.tokens, slot[1])
+        set_slot(holds, hit.expiry, slot[1] - taken, max(0, slot[2] - 1))
+        return taken
+    end
+
+    local function apply(holds, hit)
+        local now = hit.now
+        local expired = expire(holds, now)
+        local tokens
+        if hit.op == TAKE then
+            tokens = take(holds, hit)
+        else
+            set(holds, 'share', holds.share + LEARN * (1 - holds.share))
+            if hit.op == CHARGE then
+                learn(holds, hit.charge)
+                if hit.id == '' then
+                    tokens = release_oldest(holds, hit)
+                else
+                    remember(hit.key, 'c' .. hit.id, now)
+                end
+            elseif hit.id == '' and hit.tokens == 0 then
+                set(holds, 'marked', 1)
+                if holds.refusals > 0 and now <= holds.refused_at + REFUSAL then
+                    set(holds, 'refusals', holds.refusals - 1)
+                    tokens = 0
+                else
+                    tokens = release_oldest(holds, hit)
+                end
+            end
+            if not tokens then
+                if hit.tokens == 0 or (hit.id ~= '' and came_back(hit.key, 'r' .. hit.id, now)) then
+                    tokens = 0
+                else
+                    if hit.id ~= '' then
+                        remember(hit.key, 'r' .. hit.id, now)
+                    end
+                    tokens = release(holds, hit)
+                end
+            end
+        end
+        return min(expired, MOST_EXPIRED) * EXPIRED + tokens
+    end
+
+    -- Returns the hit on holds whose fields are at ARGV[at].
+    local function parse(key, at)
+        return {
+            key = key, op = tonumber(ARGV[at]), now = tonumber(ARGV[at + 1]), life = tonumber(ARGV[at + 2]),
+            expiry = tonumber(ARGV[at + 3]), fixed = tonumber(ARGV[at + 4]), deviations = tonumber(ARGV[at + 5]),
+            otherwise = tonumber(ARGV[at + 6]), most = tonumber(ARGV[at + 7]), charge = tonumber(ARGV[at + 8]),
+            tokens = tonumber(ARGV[at + 9]), made = tonumber(ARGV[at + 10]), id = ARGV[at + 11],
+        }
+    end
+
+    -- Applies the hits on holds of a group: `hits` by their places in the group, which begins with `first` and has
+    -- `size` hits; `before` and `limits` of its counters. Marks charges that were counted before in `held`, and
+    -- puts the results into `results`. Returns whether the group is refused.
+    local function apply_group(hits, first, size, before, limits, refused, held, results)
+        for place = 0, size - 1 do
+            local hit = hits[place]
+            local bucket = hit and string.sub(hit.key, 1, -5)  -- without "held"
+            local function is_own(i)
+                return not hits[i] and string.sub(KEYS[first + i], 1, #bucket) == bucket
+            end
+            if hit and hit.op == CHARGE then
+                if hit.id ~= '' and came_back(hit.key, 'c' .. hit.id, hit.now) then
+                    results[first + place] = 0
+                    for i = 0, size - 1 do
+                        held[first + i] = held[first + i] or is_own(i)
+                    end
+                end
+            elseif hit and hit.op == TAKE then
+                local holds = holds_of(hit.key)
+                local tokens = held_in(holds, hit.now)
+                local room, too_much = true, false
+                for i = 0, size - 1 do
+                    if is_own(i) and before[i] then
+                        room = room and before[i] < limits[i]
+                        too_much = too_much or before[i] + tokens >= limits[i]
+                    end
+                end
+                if room and too_much then
+                    results[first + place] = -1 - (tokens * DELAYS + delay_of(holds))
+                    refused = true
+                end
+            end
+        end
+        for place = 0, size - 1 do
+            local hit = hits[place]
+            if hit and hit.op == TAKE and refused then
+                results[first + place] = results[first + place] or 0
+                local holds = holds_of(hit.key)
+                if holds.marked > 0 then
+                    set(holds, 'refusals', hit.now <= holds.refused_at + REFUSAL and holds.refusals + 1 or 1)
+                    set(holds, 'refused_at', hit.now)
+                end
+            elseif hit and not results[first + place] then
+                results[first + place] = apply(holds_of(hit.key), hit)
+            end
+        end
+        return refused
+    end
+
+    return {parse = parse, apply_group = apply_group, write = write}
+end
+
