@@ -155,6 +155,7 @@ class App:
             self._unobserved,
             refusals,
             self.siblings,
+            member.hello.name if member is not None else "",
         )
         self._control_planes = self._make_control_planes()
         shares = shares_of(settings)
@@ -223,6 +224,7 @@ class App:
         if opening.leads:
             await self._lead(opening.addresses)
         await self.grpc.start()
+        self.background.keep("replicas", self.views.registry.run)
         if watcher is not None:
             self.background.keep(
                 "rules",
@@ -249,7 +251,6 @@ class App:
     async def _lead(self, addresses: Addresses) -> None:
         """Open the HTTP ports, and begin what one process does for all workers. Raises StartError."""
         await self.http.start(addresses)
-        self.background.keep("replicas", self.views.registry.run)
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)

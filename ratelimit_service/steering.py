@@ -40,8 +40,12 @@ def make_views(
     service: RateLimitService,
     refusals: Refusals,
     siblings: Siblings,
+    name: str = "",
 ) -> Views:
-    """Return the views of a service that counts in `store`. `service` decides, and observes nothing."""
+    """Return the views of a service that counts in `store`. `service` decides, and observes nothing.
+
+    `name` is what this process is called among the replicas; by default it is made up.
+    """
 
     def tree() -> RuleTree | None:
         return service.tree
@@ -52,7 +56,7 @@ def make_views(
         return Standing(rulebook.digest, follower.version, release)
 
     lister = Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio)
-    registry = Registry(store.replicas, standing)
+    registry = Registry(store.replicas, standing, name)
     return Views(store, amendments, lister, registry, rulebook, service.foresee, refusals, siblings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -50,12 +51,14 @@ async def supervise(settings: Settings, options: Mapping[str, str], number: int)
     """Serve until a signal, and return the exit code. Raises StartError."""
     log_lock = os.memfd_create("log")
     lock_between_processes(log_lock)
+    name = f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
     with _shared(settings) as shared:
 
         def hello(worker: int) -> Hello:
             return Hello(
                 worker,
                 number,
+                name,
                 {**options, **shared.ports},
                 shared.listening.fileno() if shared.listening is not None else -1,
                 log_lock,

@@ -25,6 +25,10 @@ class LinkError(Exception):
     """The other end has not answered: it has ended, it failed, or it takes too long."""
 
 
+class Failed(LinkError):
+    """The other end has answered that it failed."""
+
+
 class Link:
     """One end. `handlers` has the function for each message; those for questions are coroutine functions.
 
@@ -107,7 +111,7 @@ class Link:
             if kind == _ANSWER:
                 answer.set_result(content)
             else:
-                answer.set_exception(LinkError(f"{name}: {content}"))
+                answer.set_exception(Failed(f"{name}: {content}"))
 
     async def _answer(self, number: int, name: str, arguments: Any) -> None:
         try:

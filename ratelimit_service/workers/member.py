@@ -34,11 +34,18 @@ class Hello(NamedTuple):
 
     number: int
     workers: int
+    service: str
+    """The name of the service, which its workers share."""
     options: Mapping[str, str]
     listening: int
     """The descriptor of the listening Unix socket, or -1."""
     log_lock: int
     """The descriptor of a file that is locked while lines are written."""
+
+    @property
+    def name(self) -> str:
+        """The name of this worker in the register of replicas."""
+        return f"{self.service}-{self.number}"
 
 
 class Opening(NamedTuple):

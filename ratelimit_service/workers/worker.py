@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from .link import Link, LinkError
+from .link import Failed, Link, LinkError
 from .member import METRICS, Hello
 
 COMMAND = ("-P", "-m", f"{__package__.rpartition('.')[0]}.cli.worker")
@@ -72,12 +72,18 @@ class Worker:
         """Whether it is late with an answer."""
         self.told: Sequence[str] = ()
         """The components of other workers that it was told are not healthy."""
+        self._heard_of = asyncio.Event()
+        """Set by its first message: until then it imports modules, however long that takes."""
         self.process: asyncio.subprocess.Process | None = None
         self._link = Link({name: self._bound(handler) for name, handler in handlers.items()})
         self._log = structlog.get_logger("ratelimit_service.workers")
 
     def _bound(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments: handler(self, *arguments)
+        def bound(*arguments: Any) -> Any:
+            self._heard_of.set()
+            return handler(self, *arguments)
+
+        return bound
 
     async def start(self, hello: Hello) -> None:
         """Start its process. Raises OSError."""
@@ -129,12 +135,14 @@ class Worker:
 
     async def watch(self, late: Callable[[bool], None]) -> None:
         """Keep its metrics, and kill it when it does not answer any more. `late` gets whether it is late with an answer."""
+        await self._heard_of.wait()
         loop = asyncio.get_running_loop()
         answered = loop.time()
         while True:
             pause, asked = _ASKED_EVERY, loop.time()
             try:
-                await self.refresh()
+                with suppress(Failed):  # the worker has logged it
+                    await self.refresh()
             except LinkError:
                 now = loop.time()
                 late(True)

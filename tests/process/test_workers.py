@@ -92,6 +92,12 @@ def debug(service: Service, path: str) -> str:
     return httpx.get(f"http://{service.debug}/{path}", trust_env=False).text
 
 
+def replicas(service: Service) -> dict[str, int]:
+    """The generation of each replica in the register, by its name: each worker is one."""
+    found = json.loads(debug(service, "api/v1/replicas"))["replicas"]
+    return {each["id"]: each["generation"] for each in found}
+
+
 def counter(redis: RedisServer, team: str) -> str:
     return min(redis.cli("KEYS", f"*team={team}*:year:*").split(), key=len)  # others mark crossed thresholds
 
@@ -135,15 +141,21 @@ def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
 
 
 @transports
-def test_new_rules_reach_all_workers(transport: str, tmp_path: Path, redis_url: str) -> None:
+def test_new_rules_reach_all_workers(transport: str, tmp_path: Path, redis_server: RedisServer) -> None:
     """Good ones come into force in all of them; what is wrong with others is said, and the last good ones stay."""
+    redis_server.cli("FLUSHALL")
     config = write(tmp_path / "d.yaml", rules("d", 10))
-    with workers(config, redis_url, GRPC_TRANSPORT=transport) as service, connections(service) as callers:
+    with (
+        workers(config, redis_server.url, GRPC_TRANSPORT=transport) as service,
+        connections(service) as callers,
+    ):
         assert {10} == {caller.limit("d", "team", "dba") for caller in callers}
         config.write_text(rules("d", 20))
         wait_for("the second load", lambda: set(metrics(service, "worker_generation").values()) == {2.0})
         assert {20} == {caller.limit("d", "team", "dba") for caller in callers}
         assert {"": 2} == metrics(service, "config_load_success")
+        wait_for("the register of replicas", lambda: list(replicas(service).values()) == [2, 2])
+        assert ["0", "1"] == [name.rpartition("-")[2] for name in replicas(service)]
         config.write_text("domain: d\ndescriptors: [{key: }]\n")
         wait_for("the refused load", lambda: metrics(service, "config_load_error") == {"": 1})
         assert debug(service, "rlconfig").startswith(

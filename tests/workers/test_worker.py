@@ -12,20 +12,59 @@ from ratelimit_service.workers.supervisor import Pauses
 from ratelimit_service.workers.worker import Worker
 from testing.waiting import PATIENCE
 
-HELLO = Hello(0, 2, {}, -1, -1)
-SILENT = "import signal; signal.pause()"
-"""A worker that never answers."""
+HELLO = Hello(0, 2, "host-1", {}, -1, -1)
+CONNECTED = """
+import asyncio, signal, socket, sys
+from ratelimit_service.workers.link import Link
+
+async def main():
+    answer = None
+
+    async def share(name):
+        if name == "metrics" and {fails}:
+            raise ValueError("a gauge")
+
+    link = Link({{"share": share}})
+    end = socket.socket(fileno=int(sys.argv[1]))
+    end.recv(10_000)  # the hello
+    await link.open(end)
+    link.tell("health", ())
+    await asyncio.sleep(0.05)
+    {then}
+
+asyncio.run(main())
+"""
+"""A worker that reports its health."""
+
+SILENT = CONNECTED.format(fails=False, then="signal.pause()")
+FAILING = CONNECTED.format(fails=True, then="await asyncio.sleep(1.5)")
+
+
+def nothing(*_: object) -> None:
+    pass
 
 
 async def test_a_worker_that_does_not_answer_is_unhealthy_and_then_killed() -> None:
     """Its callers get no answer either, and it would never end by itself."""
-    worker = Worker(0, {}, command=("-c", SILENT), answers_within=0.01, killed_after=0.05)
+    command = ("-c", SILENT)
+    worker = Worker(0, {"health": nothing}, command=command, answers_within=0.01, killed_after=0.05)
     await worker.start(HELLO)
     late: list[bool] = []
     watching = asyncio.create_task(worker.watch(late.append))
     assert -signal.SIGKILL == await asyncio.wait_for(worker.ended(), PATIENCE)
     await watching
-    assert {True} == set(late)
+    assert late[-1]
+
+
+async def test_a_worker_whose_metrics_fail_is_alive() -> None:
+    """It has said so: what is wrong is in its log, and its callers are answered."""
+    worker = Worker(0, {"health": nothing}, command=("-c", FAILING), killed_after=0.0)
+    await worker.start(HELLO)
+    late: list[bool] = []
+    watching = asyncio.create_task(worker.watch(late.append))
+    assert 0 == await asyncio.wait_for(worker.ended(), PATIENCE)
+    watching.cancel()
+    assert False in late
 
 
 async def test_a_process_that_cannot_be_started_is_an_error_that_the_supervisor_knows(
