@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from ..core.amendments.model import LONGEST_NAME, LONGEST_REASON, MOST_WINDOWS
+from ..core.amendments.model import LONGEST_NAME, LONGEST_REASON, MOST_EDITS, MOST_WINDOWS
 from ..core.amendments.target import MOST_TEXT
 from ..core.model import COUNTER_MAX
 from .schema import Doc
@@ -219,4 +219,34 @@ class RemoveBody(NamedTuple):
     confirmation: Annotated[str | None, _CONFIRMATION] = None
 
 
-ChangeBody = OverrideBody | TopUpBody | ResetBody | UnblockBody | RemoveBody
+class ChangeItem(NamedTuple):
+    """One change of a limit among several."""
+
+    verb: Annotated[
+        Literal["override", "top-up", "unblock", "remove"],
+        Doc("What it does; the other fields are those of the endpoint with this name."),
+    ]
+    domain: Annotated[str | None, _DOMAIN] = None
+    descriptor: Annotated[str | None, _TARGET] = None
+    amount: Annotated[
+        int | None, Doc("The limit, or what is added to it.", 20_000, minimum=0, maximum=COUNTER_MAX)
+    ] = None
+    window: Annotated[str | None, _WINDOW] = None
+    until: Annotated[str | None, _UNTIL] = None
+    windows: Annotated[
+        int | None, Doc("Of a top-up: for how many windows it is.", 1, minimum=1, maximum=MOST_WINDOWS)
+    ] = None
+    id: Annotated[str | None, Doc("Of a removal: the id.", shortest=1, longest=LONGEST_NAME)] = None
+
+
+class ChangesBody(NamedTuple):
+    """Several changes that come into force together, or not at all."""
+
+    changes: Annotated[list[ChangeItem], Doc("The changes, in their order.", shortest=1, longest=MOST_EDITS)]
+    reason: Annotated[str, _REASON]
+    author: Annotated[str, _AUTHOR] = "api"
+    dry_run: Annotated[bool, _DRY_RUN] = False
+    confirmation: Annotated[str | None, _CONFIRMATION] = None
+
+
+ChangeBody = OverrideBody | TopUpBody | ResetBody | UnblockBody | RemoveBody | ChangesBody

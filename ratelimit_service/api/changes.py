@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,11 +20,12 @@ from ..amending.operations import MOST_AUDITED, By, Operations, new_key
 from ..core.amendments.model import Amendment, Applied, Put, Remove, Reset, override
 from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
+from ..core.budgets.bucket import Budget
 from ..core.errors import InvalidRequest
 from ..ports import Clock
 from . import asked, shapes, shown
-from .previews import Previews, SetToZero, entries_of
-from .problems import NOT_FOUND, UNCONFIRMED, Refused
+from .previews import MOST_SHOWN, Affected, Previews, SetToZero, entries_of
+from .problems import NOT_FOUND, UNCONFIRMED, UNUSABLE, Refused
 from .tokens import Token
 
 VALID = 300
@@ -34,11 +36,10 @@ MOST_EXCEPTIONS = 100
 
 
 class _Planned(NamedTuple):
-    """A change before it is made: its edit, what it is for, and whether that may be more than one bucket."""
+    """One edit before it is made, and what it is for; None where that is not known."""
 
     edit: Put | Remove
-    target: Target
-    bulk: bool
+    target: Target | None
 
 
 class Changes:
@@ -55,43 +56,69 @@ class Changes:
     async def override(self, body: asked.OverrideBody, key: str | None) -> shapes.Changed:
         """Override a limit."""
         by = _by(body, key)
-        target = parse(body.domain, body.descriptor)
-        edit = self._operations.make_override(
-            by, target, body.amount, window=body.window or "", until=_second(body.until)
-        )
-        return await self._change(by, _Planned(edit, target, not target.exact), body, key)
+        return await self._change(by, [self._override(by, body, body.amount)], body, key)
 
     async def top_up(self, body: asked.TopUpBody, key: str | None) -> shapes.Changed:
         """Top a limit up."""
         by = _by(body, key)
-        target = parse(body.domain, body.descriptor)
-        edit = self._operations.make_top_up(
-            by,
-            target,
-            body.amount,
-            window=body.window or "",
-            until=_second(body.until),
-            windows=body.windows or 0,
-        )
-        return await self._change(by, _Planned(edit, target, not target.exact), body, key)
+        return await self._change(by, [self._top_up(by, body, body.amount)], body, key)
 
     async def unblock(self, body: asked.UnblockBody, key: str | None) -> shapes.Changed:
         """Remove the override for a target."""
-        by = _by(body, key)
-        target = parse(body.domain, body.descriptor)
-        name = override(target, 0, window=body.window or "").id
-        return await self._change(by, _Planned(Remove(name), target, not target.exact), body, key)
+        return await self._change(_by(body, key), [_unblock(body)], body, key)
 
     async def remove(self, body: asked.RemoveBody, key: str | None) -> shapes.Changed:
         """Remove an amendment."""
+        return await self._change(_by(body, key), [self._remove(body.id)], body, key)
+
+    async def several(self, body: asked.ChangesBody, key: str | None) -> shapes.Changed:
+        """Make several changes in one."""
         by = _by(body, key)
-        found = self._operations.amendment(body.id)
-        if found is None:
-            # It may be one that this change, sent again, has removed.
-            return await self._change(by, _Planned(Remove(body.id), Target(""), False), body, key)
-        return await self._change(
-            by, _Planned(Remove(body.id), found.target, not found.target.exact), body, key
+        planned = []
+        for place, item in enumerate(body.changes):
+            try:
+                planned.append(self._planned(by, place, item))
+            except InvalidRequest as error:
+                raise Refused(
+                    UNUSABLE, f"changes[{place}]: {error}", [(f"changes[{place}]", str(error))]
+                ) from None
+        return await self._change(by, planned, body, key)
+
+    def _planned(self, by: By, place: int, item: asked.ChangeItem) -> _Planned:
+        """Return one change of several. Raises InvalidRequest."""
+        if item.verb == "remove":
+            if item.id is None or item.domain is not None or item.descriptor is not None:
+                raise InvalidRequest("a removal has the id of an amendment, and no descriptor")
+            return self._remove(item.id)
+        if item.domain is None or item.descriptor is None or item.id is not None:
+            raise InvalidRequest("a change has a domain and a descriptor, and only a removal has an id")
+        if (item.amount is None) != (item.verb == "unblock"):
+            raise InvalidRequest("an override and a top-up have an amount, an unblock has none")
+        if item.windows is not None and item.verb != "top-up":
+            raise InvalidRequest("only a top-up is for a number of windows")
+        if item.amount is None:
+            return _unblock(item)
+        if item.verb == "override":
+            return self._override(by, item, item.amount)
+        # The key is part of a top-up's id: two for the same descriptor in one change are two.
+        return self._top_up(by._replace(key=f"{by.key}#{place}"), item, item.amount)
+
+    def _override(self, by: By, asked_: asked.OverrideBody | asked.ChangeItem, amount: int) -> _Planned:
+        target = parse(asked_.domain or "", asked_.descriptor or "")
+        window, until = asked_.window or "", _second(asked_.until)
+        return _Planned(
+            self._operations.make_override(by, target, amount, window=window, until=until), target
         )
+
+    def _top_up(self, by: By, asked_: asked.TopUpBody | asked.ChangeItem, amount: int) -> _Planned:
+        target = parse(asked_.domain or "", asked_.descriptor or "")
+        window, until, windows = asked_.window or "", _second(asked_.until), asked_.windows or 0
+        edit = self._operations.make_top_up(by, target, amount, window=window, until=until, windows=windows)
+        return _Planned(edit, target)
+
+    def _remove(self, name: str) -> _Planned:
+        found = self._operations.amendment(name)
+        return _Planned(Remove(name), None if found is None else found.target)
 
     async def reset(self, body: asked.ResetBody, key: str | None) -> shapes.Changed:
         """Set used to 0."""
@@ -102,12 +129,12 @@ class Changes:
             if again:
                 applied = await self._operations.reset(by, *again, window=body.window or "")
                 return self._changed(applied, body, key)
-            self._check(body, None)
+            self._check(body, ())
         targets = await self._previews.to_reset(target)
         applied = await self._operations.reset(by, *targets, window=body.window or "", dry_run=body.dry_run)
         if not body.dry_run or applied.replayed:
             return self._changed(applied, body, key)
-        return await self._preview(applied, body, key, target, SetToZero(body.window or ""))
+        return await self._preview(applied, body, key, [target], SetToZero(body.window or ""))
 
     async def _reset_before(self, by: By, target: Target, body: asked.ResetBody) -> list[Target]:
         """Return the buckets that this change has reset, if it is sent again: others may have counted since."""
@@ -123,22 +150,28 @@ class Changes:
         return [one.target for one in reversed(found) if _covers(target, one, body.window or "")]
 
     async def _change(
-        self, by: By, planned: _Planned, body: asked.ChangeBody, key: str | None
+        self, by: By, planned: Sequence[_Planned], body: asked.ChangeBody, key: str | None
     ) -> shapes.Changed:
-        edit = planned.edit
-        seen = await self._operations.apply(by, [edit], dry_run=True)
+        edits = [one.edit for one in planned]
+        seen = await self._operations.apply(by, edits, dry_run=True)
         if seen.replayed:
             return self._changed(seen, body, key)
-        (edited,) = seen.edits
-        if isinstance(edit, Remove) and edited.before is None:
-            raise Refused(NOT_FOUND, _nothing_to_remove(planned))
+        before = [edited.before for edited in seen.edits]
+        for one, found in zip(planned, before, strict=True):
+            if isinstance(one.edit, Remove) and found is None:
+                raise Refused(NOT_FOUND, _nothing_to_remove(one))
+        # What the store replaces is known better than what this replica has in force.
+        targets = [
+            one.target or (found.target if found is not None else Target(""))
+            for one, found in zip(planned, before, strict=True)
+        ]
         if body.dry_run:
-            return await self._preview(seen, body, key, planned.target, edit)
+            return await self._preview(seen, body, key, targets, edits)
         expected = None
-        if planned.bulk or body.confirmation is not None:
-            self._check(body, edited.before)
-            expected = [edited.before]
-        applied = await self._operations.apply(by, [edit], expected=expected)
+        if len(edits) > 1 or not all(target.exact for target in targets) or body.confirmation is not None:
+            self._check(body, before)
+            expected = before
+        applied = await self._operations.apply(by, edits, expected=expected)
         return self._changed(applied, body, key)
 
     async def _preview(
@@ -146,26 +179,33 @@ class Changes:
         seen: Applied,
         body: asked.ChangeBody,
         key: str | None,
-        target: Target,
-        change: Put | Remove | SetToZero,
+        targets: Sequence[Target],
+        change: Sequence[Put | Remove] | SetToZero,
     ) -> shapes.Changed:
         until = int(self._now()) + VALID
-        after = change.amendment if isinstance(change, Put) else None
-        exceptions: list[Amendment] = []
-        if after is not None:  # there may be tens of thousands to look at
-            exceptions = await asyncio.to_thread(self._operations.exceptions, after)
-        affected = await self._previews.affected(target)
+        exceptions: dict[str, Amendment] = {}
+        for edited in seen.edits:
+            if edited.after is not None and not edited.after.target.exact:
+                # There may be tens of thousands to look at.
+                found = await asyncio.to_thread(self._operations.exceptions, edited.after)
+                exceptions |= {one.id: one for one in found}
+        budgets: dict[str, Budget] = {}
+        partial = len(targets) > MOST_SHOWN
+        for target in targets[:MOST_SHOWN]:
+            affected = await self._previews.affected(target)
+            budgets |= {one.bucket: one for one in affected.budgets}
+            partial = partial or bool(affected.partial)
         return {
             **self._changed(seen, body, key),
-            "budgets": self._previews.shown(affected, change),
-            "affected": len(affected.budgets),
-            "affected_partial": bool(affected.partial),
-            "exceptions": [shown.amendment(one) for one in exceptions[:MOST_EXCEPTIONS]],
-            "confirmation": self._confirmation(body, seen.edits[0].before, until),
+            "budgets": self._previews.shown(Affected(list(budgets.values())), change),
+            "affected": len(budgets),
+            "affected_partial": partial,
+            "exceptions": [shown.amendment(one) for one in [*exceptions.values()][:MOST_EXCEPTIONS]],
+            "confirmation": self._confirmation(body, [edited.before for edited in seen.edits], until),
             "confirm_by": shown.moment(until),
         }
 
-    def _check(self, body: asked.ChangeBody, before: Amendment | None) -> None:
+    def _check(self, body: asked.ChangeBody, before: Sequence[Amendment | None]) -> None:
         """Raise Refused unless the request carries the confirmation of its preview."""
         preview = "send it with dry_run: true, and then with the confirmation of the answer"
         if body.confirmation is None:
@@ -182,9 +222,9 @@ class Changes:
                 f"the confirmation is of another change, or what it would replace has changed: {preview}",
             )
 
-    def _confirmation(self, body: asked.ChangeBody, before: Amendment | None, until: int) -> str:
+    def _confirmation(self, body: asked.ChangeBody, before: Sequence[Amendment | None], until: int) -> str:
         fields = body._replace(dry_run=False, confirmation=None)._asdict()
-        seen = None if before is None else to_json(before)
+        seen = [to_json(one) for one in before if one is not None]
         text = json.dumps([type(body).__name__, fields, seen, until], sort_keys=True)
         key = hashlib.sha256(b"confirmation of a change\0" + (self._admin.digest or b"")).digest()
         digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
@@ -222,7 +262,12 @@ def _second(text: str | None) -> int:
     return 0 if text is None else shown.second_of(text)
 
 
+def _unblock(body: asked.UnblockBody | asked.ChangeItem) -> _Planned:
+    target = parse(body.domain or "", body.descriptor or "")
+    return _Planned(Remove(override(target, 0, window=body.window or "").id), target)
+
+
 def _nothing_to_remove(planned: _Planned) -> str:
-    if not planned.target.domain:
+    if planned.target is None:
         return "there is no amendment with this id"
     return f"there is no override for {planned.target.text} with this window in {planned.target.domain}: GET /amendments lists them"

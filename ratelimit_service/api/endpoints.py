@@ -160,4 +160,14 @@ ENDPOINTS = (
         changes=True,
         missing=True,
     ),
+    Endpoint(
+        "POST",
+        "/changes",
+        "changes",
+        asked.ChangesBody,
+        shapes.Changed,
+        "Several changes in one, for limits in bulk: all come into force together.",
+        changes=True,
+        missing=True,
+    ),
 )

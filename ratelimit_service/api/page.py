@@ -42,16 +42,30 @@ def _anchor(endpoint: Endpoint) -> str:
 
 
 def _request(endpoint: Endpoint) -> str:
-    rows = [
-        f"| `{field.name}` | {_type(field.type)} | {_default(field.needed, field.default)} | {_meaning(field.doc)} |"
-        for field in fields_of(endpoint.takes)
-    ]
+    rows = _fields(endpoint.takes)
     title = f"### Request of {endpoint.path[1:]}\n\n`{endpoint.method} {PREFIX}{endpoint.path}`. {endpoint.meaning}\n"
-    return "\n".join([title, "| field | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+    text = "\n".join([title, _HEAD, *rows, ""])
+    for item in [each for field in fields_of(endpoint.takes) for each in get_args(field.type)]:
+        if hasattr(item, "_fields"):
+            text += "\n".join([f"\n### {item.__name__}\n\n{summary_of(item)}\n", _HEAD, *_fields(item), ""])
+    return text
+
+
+_HEAD = "| field | type | default | meaning |\n|---|---|---|---|"
+
+
+def _fields(cls: type) -> list[str]:
+    return [
+        f"| `{field.name}` | {_type(field.type)} | {_default(field.needed, field.default)} | {_meaning(field.doc, field.type)} |"
+        for field in fields_of(cls)
+    ]
 
 
 def _table(name: str, cls: type) -> str:
-    rows = [f"| `{field.name}` | {_type(field.type)} | {_meaning(field.doc)} |" for field in fields_of(cls)]
+    rows = [
+        f"| `{field.name}` | {_type(field.type)} | {_meaning(field.doc, field.type)} |"
+        for field in fields_of(cls)
+    ]
     head = f"### {name}\n\n{summary_of(cls)}\n"
     return "\n".join([head, "| field | type | meaning |", "|---|---|---|", *rows, ""])
 
@@ -74,7 +88,7 @@ def _type(kind: Any) -> str:
         return f"list of {_type(get_args(kind)[0])}"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
-    if typing.is_typeddict(kind):
+    if typing.is_typeddict(kind) or hasattr(kind, "_fields"):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     return {str: "text", int: "integer", bool: "boolean", float: "number"}[kind]
 
@@ -87,12 +101,12 @@ def _default(needed: bool, default: Any) -> str:
     return "" if default == "" else f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
-def _meaning(doc: Doc) -> str:
+def _meaning(doc: Doc, kind: Any = str) -> str:
     bounds = []
     if doc.minimum is not None and doc.maximum is not None:
         bounds.append(f"{doc.minimum} to {doc.maximum}")
     if doc.longest is not None:
-        bounds.append(f"at most {doc.longest} characters")
+        bounds.append(f"at most {doc.longest} {'items' if get_origin(kind) is list else 'characters'}")
     text = f"{doc.meaning} {'; '.join(bounds).capitalize()}." if bounds else doc.meaning
     return text.strip().replace("|", "\\|")
 
@@ -176,6 +190,9 @@ confirmation=$(curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H '
 curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: outage-1' \\
   -d "$body, \\"confirmation\\": \\"$confirmation\\"}}"
 ```
+
+Many limits are set by `/changes`, a hundred in one change; tens of thousands are better kept in a
+[table beside the rules](amendments.md#limits-as-data).
 
 ## Conventions
 

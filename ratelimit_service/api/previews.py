@@ -19,6 +19,9 @@ MOST_SHOWN = 20
 """Buckets that a preview shows."""
 
 
+Edit = Put | Remove
+
+
 class Affected(NamedTuple):
     """The buckets that a target is for, as far as they are known. `partial` says why there may be more."""
 
@@ -52,9 +55,11 @@ class Previews:
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
             return Affected([found] if found is not None else [])
-        listing = await self._views.budgets(_query(target))
-        budgets = [one for one in listing.budgets if one.rule is not None and target.matches(one.entries)]
-        more = f"only the first {MOST_LISTED} budgets were looked at" if listing.next_cursor else ""
+        listing = await self._views.budgets(
+            Query(target.domain, sort="name", limit=MOST_LISTED, target=target)
+        )
+        budgets = [one for one in listing.budgets if one.rule is not None]
+        more = f"only the first {MOST_LISTED} of its buckets were looked at" if listing.next_cursor else ""
         return Affected(budgets, listing.partial_reason or more)
 
     async def to_reset(self, target: Target) -> list[Target]:
@@ -72,15 +77,15 @@ class Previews:
             raise InvalidRequest(f"there is no bucket that {target.text} is for: there is nothing to reset")
         return targets
 
-    def shown(self, found: Affected, change: Put | Remove | SetToZero) -> list[shapes.BeforeAndAfter]:
+    def shown(self, found: Affected, change: Sequence[Edit] | SetToZero) -> list[shapes.BeforeAndAfter]:
         """Return the first of these buckets before and after a change."""
         known = [one for one in found.budgets if one.rule is not None and not one.hashed][:MOST_SHOWN]
         return [
             {"before": shown.budget(one), "after": shown.budget(self._after(one, change))} for one in known
         ]
 
-    def _after(self, before: Budget, change: Put | Remove | SetToZero) -> Budget:
-        edits = () if isinstance(change, SetToZero) else (change,)
+    def _after(self, before: Budget, change: Sequence[Edit] | SetToZero) -> Budget:
+        edits = () if isinstance(change, SetToZero) else change
         now = self._operations.bucket(before.domain, before.entries, edits)
         if now is None:
             return before
@@ -88,13 +93,3 @@ class Previews:
         if isinstance(change, SetToZero):
             used |= {window.key: 0 for window in before.windows if change.window in ("", window.name)}
         return budget(before.domain, before.entries, now, used, self._near_ratio)
-
-
-def _query(target: Target) -> Query:
-    """Return a query for the buckets that a pattern may be for."""
-    if not target.entries:
-        return Query(target.domain, sort="name", limit=MOST_LISTED)
-    best = max(target.entries, key=lambda entry: (entry.exact, len(entry.pieces[0])))
-    if best.exact:
-        return Query(target.domain, best.key, value=best.pieces[0], sort="name", limit=MOST_LISTED)
-    return Query(target.domain, best.key, best.pieces[0], sort="name", limit=MOST_LISTED)

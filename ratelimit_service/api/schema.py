@@ -19,6 +19,9 @@ T = TypeVar("T")
 _MOST_PARAMETERS = 100
 """Parameters of a query that are read."""
 
+_MOST_ITEMS = 1_000
+"""Items of a list that are read."""
+
 _integer = re.compile(r"-?[0-9]{1,19}").fullmatch
 _number = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,19})?").fullmatch
 
@@ -107,12 +110,13 @@ def schema_of(kind: Any, seen: dict[str, Any], doc: Doc | None = None) -> dict[s
 def _documented(doc: Doc | None, kind: Any) -> dict[str, Any]:
     if doc is None:
         return {}
+    size = "Items" if get_origin(kind) is list else "Length"
     bounds = {
         "description": doc.meaning or None,
         "minimum": doc.minimum,
         "maximum": doc.maximum,
-        "minLength": doc.shortest,
-        "maxLength": doc.longest,
+        f"min{size}": doc.shortest,
+        f"max{size}": doc.longest,
         "format": doc.format or None,
         "examples": [doc.example] if doc.example is not None else None,
     }
@@ -181,6 +185,8 @@ def _read(cls: Callable[..., T], given: Mapping[str, Any], value_of: Callable[[A
             values[field.name] = _checked(value_of(field.type, given[field.name]), field.doc)
         except ValueError as error:
             errors.append((field.name, str(error)))
+        except Wrong as wrong:
+            errors += [(f"{field.name}{name}", what) for name, what in wrong.errors]
     if errors:
         raise Wrong(errors)
     return cls(**values)
@@ -193,11 +199,32 @@ def _value_of(kind: Any, value: Any) -> Any:
         if value not in get_args(kind) or not isinstance(value, str):
             raise ValueError(f"must be {_any_of(get_args(kind))}")
         return value
+    if get_origin(kind) is list:
+        return _items_of(get_args(kind)[0], value)
+    if hasattr(kind, "_fields"):
+        if not isinstance(value, dict):
+            raise ValueError("must be an object")
+        return _read(kind, value, _value_of)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)  # JSON has one kind of number: 5000.0 is 5000
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"must be {_NOUNS[kind]}")
     return value
+
+
+def _items_of(kind: Any, value: Any) -> list[Any]:
+    """Return the items of a list. Raises Wrong, with the place of each that is wrong."""
+    if not isinstance(value, list):
+        raise ValueError(f"must be {_NOUNS[list]}")
+    items: list[Any] = []
+    for place, item in enumerate(value[:_MOST_ITEMS]):
+        try:
+            items.append(_value_of(kind, item))
+        except ValueError as error:
+            raise Wrong([(f"[{place}]", str(error))]) from None
+        except Wrong as wrong:
+            raise Wrong([(f"[{place}].{name}", what) for name, what in wrong.errors]) from None
+    return items + value[_MOST_ITEMS:]  # too long: _checked says so
 
 
 def _value_of_text(kind: Any, text: str) -> Any:
@@ -233,6 +260,11 @@ def _checked(value: Any, doc: Doc) -> Any:
             raise ValueError(
                 f"must have at least {doc.shortest} characters" if doc.shortest > 1 else "must not be empty"
             )
+    elif isinstance(value, list):
+        if doc.longest is not None and len(value) > doc.longest:
+            raise ValueError(f"must have at most {doc.longest} items")
+        if doc.shortest is not None and len(value) < doc.shortest:
+            raise ValueError(f"must have at least {doc.shortest}")
     elif isinstance(value, int | float):
         if doc.minimum is not None and value < doc.minimum:
             raise ValueError(f"must be at least {doc.minimum}")

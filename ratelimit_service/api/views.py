@@ -63,6 +63,7 @@ class Api:
         self.reset = parts.changes.reset
         self.unblock = parts.changes.unblock
         self.remove = parts.changes.remove
+        self.changes = parts.changes.several
 
     async def openapi(self, query: asked.Nothing, role: Role) -> dict[str, Any]:
         """Return the description of the API."""

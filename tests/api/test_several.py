@@ -1,0 +1,108 @@
+"""Several changes in one: limits in bulk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .desk import Desk, edits_of
+
+
+async def send(desk: Desk, changes: list[Any], status: int = 200, **more: Any) -> dict[str, Any]:
+    """Return the answer to several changes."""
+    return await desk.change("/changes", status, changes=changes, domain=..., descriptor=..., **more)
+
+
+def limit(descriptor: str, amount: int, verb: str = "override", **more: Any) -> dict[str, Any]:
+    """Return one of several changes."""
+    return {"verb": verb, "domain": "d", "descriptor": descriptor, "amount": amount, **more}
+
+
+async def test_several_changes_come_into_force_together(desk: Desk) -> None:
+    """After a preview that shows each bucket with all of them, in one version, and once."""
+    old = await desk.change("/override", descriptor="team=old", amount=5)
+    changes = [
+        limit("team=dba", 70),
+        limit("team=dba", 7, "top-up"),
+        limit("team=dba", 8, "top-up", windows=1),
+        limit("team=d*", 60),
+        {"verb": "remove", "id": old["edits"][0]["id"]},
+    ]
+    assert "confirmation" in (await send(desk, changes, 422))["detail"]
+    preview = await send(desk, changes, dry_run=True)
+    assert ("team=old", 5, 100) == tuple(
+        _hour(preview, "team=old", name) for name in ("descriptor", "before", "after")
+    )
+    assert (100, 85) == (_hour(preview, "team=dba", "before"), _hour(preview, "team=dba", "after"))
+    confirmation = preview["confirmation"]
+    done = await send(desk, changes, key="k", confirmation=confirmation)
+    assert [
+        ("put", "team=dba", None, 70),
+        ("put", "team=dba", None, 7),
+        ("put", "team=dba", None, 8),
+        ("put", "team=d*", None, 60),
+        ("remove", "team=old", 5, None),
+    ] == edits_of(done)
+    assert 2 == done["version"]
+    assert ["OK: OK 85 3600", "OK: OK 60 3600", "OK: OK 100 3600"] == [
+        desk.ask(f"team={name}") for name in ("dba", "dev", "old")
+    ]
+    again = await send(desk, changes, key="k", confirmation=confirmation)
+    assert (True, done["edits"]) == (again["replayed"], again["edits"])
+
+
+def _hour(preview: dict[str, Any], descriptor: str, what: str) -> Any:
+    (found,) = [each for each in preview["budgets"] if each["before"]["descriptor"] == descriptor]
+    if what == "descriptor":
+        return found["after"]["descriptor"]
+    return found[what]["windows"][0]["effective_limit"]
+
+
+async def test_another_change_in_between_is_noticed(desk: Desk) -> None:
+    """Of any of them; then none comes into force."""
+    changes = [limit("team=dba", 70), limit("team=ops", 71)]
+    preview = await send(desk, changes, dry_run=True)
+    await desk.change("/override", descriptor="team=ops", amount=5)
+    refused = await send(desk, changes, 422, confirmation=preview["confirmation"])
+    assert "has changed" in refused["detail"]
+    assert ["OK: OK 100 3600", "OK: OK 5 3600"] == [desk.ask("team=dba"), desk.ask("team=ops")]
+
+
+async def test_a_hundred_limits_are_set_at_once(desk: Desk) -> None:
+    """One more is too many."""
+    changes = [limit(f"team=t{number}", number + 1) for number in range(100)]
+    preview = await send(desk, changes, dry_run=True)
+    assert (20, 20, True) == (len(preview["budgets"]), preview["affected"], preview["affected_partial"])
+    await send(desk, changes, confirmation=preview["confirmation"])
+    assert "OK: OK 42 3600" == desk.ask("team=t41")
+    problem = await send(desk, [*changes, limit("team=one", 1)], 400, dry_run=True)
+    assert [{"field": "changes", "detail": "must have at most 100 items"}] == problem["errors"]
+
+
+@pytest.mark.parametrize(
+    "item, status, field",
+    [
+        ({"verb": "lift"}, 400, "changes[1].verb"),
+        ({"verb": "override", "amonut": 5}, 400, "changes[1].amonut"),
+        (7, 400, "changes[1]"),
+        (limit("team=dba", -1), 400, "changes[1].amount"),
+        (limit("team", 1), 422, "changes[1]"),
+        (limit("team=dba", 1, "unblock"), 422, "changes[1]"),
+        (limit("team=dba", 1, windows=1), 422, "changes[1]"),
+        (limit("team=dba", 0, "top-up"), 422, "changes[1]"),
+        ({"verb": "override", "domain": "d", "descriptor": "team=dba"}, 422, "changes[1]"),
+        ({"verb": "override", "amount": 5}, 422, "changes[1]"),
+        ({"verb": "remove"}, 422, "changes[1]"),
+        ({"verb": "remove", "id": "x", "domain": "d"}, 422, "changes[1]"),
+        ({"verb": "remove", "id": "x"}, 404, None),
+        (limit("team=dba", 1, id="x"), 422, "changes[1]"),
+    ],
+)
+async def test_the_change_that_is_wrong_is_named(
+    desk: Desk, item: Any, status: int, field: str | None
+) -> None:
+    """By its place; the others are not made."""
+    problem = await send(desk, [limit("team=dba", 70), item], status, dry_run=True)
+    assert ([field] if field else []) == [error["field"] for error in problem["errors"]]
+    assert problem["detail"]
