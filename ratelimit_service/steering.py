@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from .core.errors import StartError
 from .core.matching.tree import RuleTree
 from .http.messages import Handler
 from .loading.rulebook import Rulebook
+from .observe.tables import Sample
 from .ports import CounterStore, Standing
 from .seeing.listing import Lister
 from .seeing.refusals import Refusals
@@ -108,4 +110,11 @@ def make_api(app: App, settings: Settings) -> Handler:
         app.grpc.TRANSPORT,
         tokens.admin.wanted,
     )
-    return ApiHandler(Api(parts), Guard(tokens)).answer
+    handler = ApiHandler(Api(parts), Guard(tokens))
+
+    def samples() -> Iterator[Sample]:
+        for (path, status), count in tuple(handler.answered.items()):
+            yield Sample("ratelimit_service_api_requests", {"endpoint": path, "status": f"{status}"}, count)
+
+    app.metrics.show(samples)
+    return handler.answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ class ApiHandler:
         self._api = api
         self._guard = guard
         self._in_flight = dict.fromkeys(Role, 0)
+        self.answered: Counter[tuple[str, int]] = Counter()
+        """Answers, by the path of the endpoint (`other` for none) and the status."""
         self._paths: dict[str, dict[str, Endpoint]] = {}
         for endpoint in ENDPOINTS:
             self._paths.setdefault(f"{PREFIX}{endpoint.path}", {})[endpoint.method] = endpoint
@@ -60,6 +63,8 @@ class ApiHandler:
         except Exception as error:
             report("a request to the API has failed", error)
             response = problems.response(Refused(problems.INTERNAL, "the log has the cause"))
+        known = request.path in self._paths
+        self.answered[request.path.removeprefix(PREFIX) if known else "other", response.status] += 1
         return response._replace(headers=(*_HEADERS, *response.headers))
 
     async def _answer(self, request: Request) -> Response:

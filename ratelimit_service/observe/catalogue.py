@@ -366,6 +366,12 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "restarted.",
     ),
     MetricInfo(
+        "ratelimit_service_api_requests",
+        Kind.COUNTER,
+        ("endpoint", "status"),
+        "Requests to the API of the debug port, by its path (`other` for paths that do not exist) and the status of the answer.",
+    ),
+    MetricInfo(
         "ratelimit_service_healthy",
         Kind.GAUGE,
         (),

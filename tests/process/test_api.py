@@ -200,7 +200,12 @@ def test_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
     """One worker answers the API, and asks the others."""
     config = str(write(tmp_path / "d.yaml", RULES))
     with RedisServer() as redis, ExitStack() as stack:
-        environment = {"REDIS_URL": redis.url, "CONFIG_PATH": config, "WORKERS": "2"}
+        environment = {
+            "REDIS_URL": redis.url,
+            "CONFIG_PATH": config,
+            "WORKERS": "2",
+            "ADMIN_TOKEN": ADMIN,
+        }
         service = stack.enter_context(Service(environment))
         callers = [stack.enter_context(calling(service.grpc)) for _ in range(12)]
         callers[0].ask("d", "team", "dba", hits=100)
@@ -210,6 +215,11 @@ def test_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
         with operator.client:
             operator.client.headers.pop("authorization")
             assert len(callers) == len(operator.get("/refusals")["refusals"])
+            assert 401 == operator.send("/override", "k", amount=0).status_code
+        scrape = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+        for endpoint, status in [("/refusals", 200), ("/override", 401)]:
+            labels = f'endpoint="{endpoint}",status="{status}"'
+            assert f"ratelimit_service_api_requests{{{labels}}} 1" in scrape
 
 
 def test_tokens_are_in_files_and_the_port_has_tls(tmp_path: Path) -> None:
