@@ -40,11 +40,12 @@ EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 NO_SETTINGS = {
     "OVER_LIMIT INVALID_ARGUMENT RESOURCE_EXHAUSTED NOT_SERVING NOT_FOUND DEADLINE_EXCEEDED DYNAMIC_METADATA",
     "GRPC_XDS_SOTW SO_REUSEPORT PERMISSION_DENIED OVERWRITE_IF_EXISTS_OR_ADD",
-    "GRPC_VERBOSITY NGHTTP2_SOURCE",
+    "GRPC_VERBOSITY NGHTTP2_SOURCE RATELIMIT_SERVER RATELIMIT_TOKEN RATELIMIT_TOKEN_FILE",
     "VIRTUAL_HOST HTTP_ROUTE GRPC_SERVER_TLS_CA_CERT",
     "RESPONSE_CODE RESPONSE_CODE_DETAILS TYPED_CEL OPENAI_API_KEY QUOTA_EXHAUSTED RATE_LIMIT_EXCEEDED",
 }
-"""What is written as settings are, but is none: names of the protocol and of the code, a variable of gRPC's own, and one of make."""
+"""What is written as settings are, but is none: names of the protocol and of the code, a variable of gRPC's own, one of make, and those of
+the command line."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

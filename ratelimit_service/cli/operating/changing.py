@@ -43,7 +43,9 @@ def change(
     agreed: Callable[[str], bool] | None = None,
 ) -> int:
     """Preview a change and make it. Returns NO where nobody agrees to it."""
-    preview = client.post(path, {**body, "dry_run": True})
+    # A top-up's id follows from the key, so the preview has the key as well.
+    key = how.key or uuid.uuid4().hex
+    preview = client.post(path, {**body, "dry_run": True}, key)
     if how.dry_run:
         if how.as_json:
             print_json(preview)
@@ -57,7 +59,6 @@ def change(
         if not ask("make this change? [y/N] "):
             print("nothing was changed", file=sys.stderr)
             return NO
-    key = how.key or uuid.uuid4().hex
     made = client.post(path, {**body, "confirmation": preview["confirmation"]}, key)
     if how.as_json:
         print_json(made)

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ TOKENS = ("RATELIMIT_TOKEN", "ADMIN_TOKEN", "READ_TOKEN")
 
 FAILED, NO, CONFLICT, FORBIDDEN = 1, 3, 4, 5
 """Exit codes: it could not be done; the answer is no; another change came first; a token is missing or not valid."""
+
+_TOO_MANY, _MOST_TRIES, _LONGEST_PAUSE = 429, 5, 10.0
+"""The service has been called too often: when to call it again."""
 
 _MOST_BYTES = 64 * 2**20
 _LONGEST = 2_000
@@ -120,18 +124,31 @@ class Client:
         headers = {"Accept": "application/json", **(headers or {})}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        status, data, retry_after = self._exchange(method, path, body, headers)
+        for _ in range(_MOST_TRIES):
+            if status != _TOO_MANY:
+                break
+            time.sleep(min(retry_after, _LONGEST_PAUSE))
+            status, data, retry_after = self._exchange(method, path, body, headers)
+        return self._answer(status, data)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes, float]:
+        """Return the status and the body of an answer, and after how many seconds to call again."""
         connection = self._connection()
         try:
             connection.request(method, f"/api/v1{path}", body, headers)
             response = connection.getresponse()
             data = response.read(_MOST_BYTES)
+            retry_after = response.getheader("Retry-After") or ""
+            return response.status, data, float(retry_after) if retry_after.isdecimal() else 1.0
         except ValueError:  # a token with characters that no header can have; it must not be shown
             raise InvalidRequest("the token has characters that no token has") from None
         except (OSError, http.client.HTTPException) as error:
             raise CallFailed(f"{self.server} does not answer: {_reason(error)}") from None
         finally:
             connection.close()
-        return self._answer(response.status, data)
 
     def _connection(self) -> http.client.HTTPConnection:
         host, port, _ = self.server

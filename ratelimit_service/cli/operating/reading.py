@@ -20,7 +20,12 @@ _ASKED_AGAIN = 0.3
 _READ_WITHIN = 10.0
 """Seconds for which a list is asked for again while the service still reads its store."""
 
-_PAGE = 1_000
+_PAGE, _LINES = 500, 100
+"""Budgets of a page of the API, and lines of one of the audit."""
+
+_MOST_GATHERED = 20_000
+"""Budgets of several parts that are sorted together."""
+
 _WIDE = 120
 """Columns of a line that does not go to a terminal."""
 
@@ -55,22 +60,30 @@ def budgets(client: Client, query: Mapping[str, Any], most: int, *, as_json: boo
 
 
 def listed(client: Client, query: Mapping[str, Any], most: int) -> tuple[list[Json], Json]:
-    """Return budgets, and the last page of them. Waits a little while the service still reads its store."""
+    """Return budgets, and the last page of them. Waits a little while the service still reads its store.
+
+    The service sorts many budgets part by part. With a filter by use or state, all parts are read, and sorted together.
+    """
     found: list[Json] = []
     cursor: str | None = None
+    everything = bool(query.get("min_used") or query.get("state"))
+    wanted = _MOST_GATHERED if everything else most
     end = time.monotonic() + _READ_WITHIN
     while True:
-        page = client.get("/budgets", **{**query, "limit": min(_PAGE, most - len(found)), "cursor": cursor})
+        page = client.get("/budgets", **{**query, "limit": min(_PAGE, wanted - len(found)), "cursor": cursor})
         reading = str(page["partial_reason"] or "").startswith(_STILL_READING)
         if reading and time.monotonic() < end:
-            # What is found later may come before what is found by now.
-            found, cursor = [], None
-            time.sleep(_ASKED_AGAIN)
+            time.sleep(_ASKED_AGAIN)  # what is found later may come before what is found by now
             continue
         found += page["budgets"]
-        cursor = page["next_cursor"]
-        if not cursor or len(found) >= most or reading:
-            return found, page
+        cursor, end = page["next_cursor"], time.monotonic() + _READ_WITHIN
+        if not cursor or len(found) >= wanted or reading:
+            break
+    if everything and query.get("sort") == "-used":
+        found.sort(key=lambda each: (each["state"] != "blocked", -each["share"]))
+    if len(found) > most:
+        page = {**page, "next_cursor": "more", "total": page["total"] or len(found)}
+    return found[:most], page
 
 
 def notes(found: Sequence[Json], last: Json) -> Iterator[str]:
@@ -176,7 +189,7 @@ def audit(client: Client, most: int, *, as_json: bool) -> int:
     lines: list[Json] = []
     cursor: str | None = None
     while len(lines) < most:
-        page = client.get("/audit", limit=min(_PAGE, most - len(lines)), cursor=cursor)
+        page = client.get("/audit", limit=min(_LINES, most - len(lines)), cursor=cursor)
         lines += page["lines"]
         cursor = page["next_cursor"]
         if not cursor:

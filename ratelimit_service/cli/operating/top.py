@@ -31,7 +31,7 @@ SORTS = ("-used", "used", "name", "reset")
 STATES = ("", "over", "blocked", "low", "ok")
 _SORT_NAMES = {"-used": "most used", "used": "least used", "name": "name", "reset": "next reset"}
 
-_MOST = 1_000
+_MOST = 500
 _NARROWEST = 40
 _LONGEST_SEARCH = 100
 _TICK = 0.1

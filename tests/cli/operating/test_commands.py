@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +108,7 @@ def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
     assert made.out.startswith("top-up team=up in budgets (year): none -> +2,000\nteam=up in budgets: ok\n")
     assert 0 == operate("explain", "budgets", "team=up").code
     shown = operate("show", "budgets", "team=up").out
+    assert made.out.splitlines()[-1] == shown.splitlines()[-1]
     assert "5,000 of 7,000 (5,000 in the rules) used" in shown
     name = shown.splitlines()[-1].split()[0]
     assert 0 == operate("remove", name, *BECAUSE).code
@@ -161,6 +165,38 @@ def test_all_replicas_are_waited_for(operate: Operate) -> None:
     late = operate("wait", "--replicas", "2", "--within", "0.1")
     assert (3, "not within 0.1 s:\n  there are 1 of 2 replicas\n") == (late.code, late.err)
     assert 3 == operate("wait", "--amendments", "999999", "--within", "0.1").code
+
+
+class Pages:
+    """A service that sorts its budgets in two parts, and still reads the first one when it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        self.asked.append(query["cursor"])
+        first = query["cursor"] is None
+        reading = first and len(self.asked) == 1
+        shares = [0.1] if reading else [0.9, 0.85] if first else [1.2, 0.8]
+        return {
+            "budgets": [{"share": share, "state": "low"} for share in shares],
+            "next_cursor": "second" if first else None,
+            "partial": True,
+            "partial_reason": "the store is still being read: ask again" if reading else "too many",
+            "total": None,
+        }
+
+
+def test_parts_are_sorted_together_where_a_filter_makes_them_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a part that is still being read is waited for; without a filter, the first part is enough."""
+    monkeypatch.setattr(reading, "_ASKED_AGAIN", 0.0)
+    client: Any = Pages()
+    found, last = reading.listed(client, {"min_used": 0.8, "sort": "-used"}, 3)
+    assert [1.2, 0.9, 0.85] == [each["share"] for each in found]
+    assert ([None, None, "second"], "more") == (client.asked, last["next_cursor"])
+    client = Pages()
+    found, _ = reading.listed(client, {"sort": "-used"}, 2)
+    assert [0.9, 0.85] == [each["share"] for each in found]
 
 
 def replica(name: str, generation: int, amendments: int = 1, digest: str = "ab") -> dict[str, object]:
@@ -287,3 +323,30 @@ def test_a_shell_completes_commands_and_options(operate: Operate) -> None:
         "complete -c ratelimit-service -n __fish_use_subcommand -f -a budgets"
         in operate("completion", "fish").out
     )
+
+
+class Busy(BaseHTTPRequestHandler):
+    """A service that has been called too often, once."""
+
+    calls = 0
+
+    def do_GET(self) -> None:
+        Busy.calls += 1
+        body = b'{"detail": "slower"}' if Busy.calls == 1 else b'{"lines": [], "next_cursor": null}'
+        self.send_response(429 if Busy.calls == 1 else 200)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Log nothing."""
+
+
+def test_a_service_that_is_called_too_often_is_called_again(operate: Operate) -> None:
+    """When it says."""
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ended = operate("audit", "--server", f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (0, 2, "nothing was changed yet\n") == (ended.code, Busy.calls, ended.err)
