@@ -215,8 +215,8 @@ class Descriptor(NamedTuple):
 class Request(NamedTuple):
     """One call of ShouldRateLimit. Its `hits_addend` is that of descriptors without one; 0 means 1.
 
-    Requests with the same `key` differ in nothing but their hits_addends. A request with `explain` has no
-    key. Without a key, nothing is known about its likeness to others.
+    Requests with the same `key` differ in nothing but their hits_addends; nothing is known about those without
+    one, as those with `explain` are. A request that `repeats` stands for all with its bytes.
     """
 
     domain: str
@@ -226,6 +226,7 @@ class Request(NamedTuple):
     explain: bool = False
     returned: tuple[bytes | None, ...] = ()
     """What came back of each descriptor's check: the text of an id, or empty for a marker (holds/entries.py)."""
+    repeats: bool = False
 
 
 class Gate:

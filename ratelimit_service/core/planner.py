@@ -10,7 +10,7 @@ are prepared again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from .amendments.amended import Held
@@ -36,6 +36,9 @@ _PLANS_BYTES = 2 * MIB
 
 _FREE, _FREE_QUOTA = PlannedDescriptor(), PlannedDescriptor(quota=True)
 _REPLACED, _REPLACED_QUOTA = PlannedDescriptor(replaced=True), PlannedDescriptor(quota=True, replaced=True)
+
+_NOT_HELD: Mapping[int, Held] = {}
+"""What amends a request that nothing amends: one object, because most requests are so."""
 
 _METADATA_ONLY = Notes()
 MOST_EXPLAINED = 10
@@ -70,18 +73,21 @@ class Planner:
         self._second = 0
         self._weight_of_plans = 0
         self._plans: dict[int, Plan] = {}
-        """The plans of this second, by the id of their requests. A plan keeps its request alive."""
+        """The plans of this second for requests that repeat, by the id of these. A plan keeps its request alive.
+        """
 
     def plan(self, request: Request, now: int) -> Plan:
         """Match each descriptor of `request`, and return its hits at `now`, in seconds since 1970.
 
         Raises NotReady if no rules are loaded, and InvalidRequest for a request that cannot be decided.
         """
-        if now != self._second:
-            self._second, self._plans, self._weight_of_plans = now, {}, 0
-        plan = self._plans.get(id(request))
-        if plan is not None:
-            return plan
+        repeats = request.repeats
+        if repeats:
+            if now != self._second:
+                self._second, self._plans, self._weight_of_plans = now, {}, 0
+            kept = self._plans.get(id(request))
+            if kept is not None:
+                return kept
         if request.returned:
             return self._plan_returned(request, now)
         key = request.key
@@ -89,11 +95,12 @@ class Planner:
             return self._prepare(request).plan(request, now, self._jitter)
         prepared = self._prepared_for(request)
         plan = prepared.plan(request, now, self._jitter)
-        self._weight_of_plans += prepared.weight
-        if self._weight_of_plans > _PLANS_BYTES:
-            self._plans.clear()
-            self._weight_of_plans = prepared.weight
-        self._plans[id(request)] = plan
+        if repeats:
+            self._weight_of_plans += prepared.weight
+            if self._weight_of_plans > _PLANS_BYTES:
+                self._plans.clear()
+                self._weight_of_plans = prepared.weight
+            self._plans[id(request)] = plan
         return plan
 
     def _prepared_for(self, request: Request) -> PreparedRequest:
@@ -184,12 +191,12 @@ class Planner:
     def _refuses(self, rule: Rule) -> bool:
         return not (rule.shadow or rule.quota or self._policy.quota_mode)
 
-    def _held(self, request: Request) -> dict[int, Held]:
+    def _held(self, request: Request) -> Mapping[int, Held]:
         """Return what amends each descriptor of a request, by the index of the descriptor."""
         domain = self._tree.domains.get(request.domain) if self._tree is not None else None
         data = domain.limits if domain is not None else None
         if data is None and not self._amendments.version_of(request.domain):  # there have never been any
-            return {}
+            return _NOT_HELD
         found = {}
         for index, descriptor in enumerate(request.descriptors):
             entries = descriptor.entries
@@ -198,7 +205,7 @@ class Planner:
             stack = self._amendments.find(request.domain, entries, data)
             if stack is not UNAMENDED:
                 found[index] = Held(stack, descriptor.override)
-        return found
+        return found or _NOT_HELD
 
     def _notes(self, request: Request, domain: Domain | None) -> Notes | None:
         if not request.explain or len(request.descriptors) > MOST_EXPLAINED:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from .amendments.amended import BLOCKED, Held, block_of
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
-from .model import COUNTER_MAX, Gate, Hit, Request, Rule, StatKey
+from .matching.overrides import OVERRIDE_SOURCE
+from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey
 from .planning import Notes, Plan, PlannedDescriptor
 from .record import record
 from .shared import SharedHit, Windows
@@ -33,7 +34,6 @@ class PreparedRequest:
 
     __slots__ = (
         "_begin",
-        "_budgets",
         "_checks",
         "_denial",
         "_denial_by_rules",
@@ -74,25 +74,24 @@ class PreparedRequest:
         """The version of the amendments that it was last compared with."""
         self._known_domain = known_domain
         self._notes = notes
-        budgets: list[int] = []
-        most, weight = COUNTER_MAX, 900 + 400 * len(held)
-        for index, each in enumerate(descriptors):
+        most, weight, shares = COUNTER_MAX, 550, not windows.crowded
+        if held:
+            weight, shares = weight + 400 * len(held), False
+        if holdings:
+            weight += 300 * len(holdings)
+        for each in descriptors:
             rule = each.rule
-            if rule is not None:
-                if rule.budget:
-                    budgets.append(index)
-                if rule.max_charge < most:
-                    most = rule.max_charge
-            weight += _weight_of_descriptor(each)
-        self._budgets = budgets
+            if rule is not None and rule.max_charge < most:
+                most = rule.max_charge
+            weight += _weight_of(each, shares=shares)
         self._most = most
         """The least max_charge of its rules."""
         self.weight = weight
         """The approximate bytes of memory that it takes."""
         self._begin = self._end = 0.0
-        self._planned: list[PlannedDescriptor] = []
-        self._keys: list[str] = []
-        self._hits: list[SharedHit] = []
+        self._planned: Sequence[PlannedDescriptor] = ()
+        self._keys: Sequence[str] = ()
+        self._hits: Sequence[SharedHit] = ()
         self._checks: list[Hit] | None = None
         """The hits of a plan of checks alone, once there was one."""
 
@@ -123,8 +122,8 @@ class PreparedRequest:
                 large = True
             addends.append(-addend if descriptor.negative else addend)
         without_addend: Sequence[int] = ()
-        if incomplete and not default and self._budgets:
-            without_addend = [index for index in self._budgets if descriptors[index].hits_addend is None]
+        if incomplete and not default:
+            without_addend = self._budgets_without_addend(descriptors)
             for index in without_addend:
                 addends[index] = 0
         denial = self._denial
@@ -161,6 +160,13 @@ class PreparedRequest:
         return [
             "" if isinstance(each, PlannedDescriptor) or has_seconds(each.rule) else hold_key(each.bucket)
             for each in self._descriptors
+        ]
+
+    def _budgets_without_addend(self, descriptors: Sequence[Descriptor]) -> Sequence[int]:
+        return [
+            index
+            for index, (descriptor, each) in enumerate(zip(descriptors, self._descriptors, strict=True))
+            if descriptor.hits_addend is None and each.rule is not None and each.rule.budget
         ]
 
     def _bound(self, addends: list[int]) -> tuple[Sequence[int], str]:
@@ -209,6 +215,13 @@ class PreparedRequest:
 
     def _enter_windows(self, now: int) -> None:
         """Compute the windows at `now`, and what depends on them."""
+        if (
+            len(self._descriptors) == 1
+            and not self.held
+            and not self._holdings
+            and self._enter_windows_of_one(now)
+        ):
+            return
         begin, end = -math.inf, math.inf
         held, windows = self.held, self._windows
         planned: list[PlannedDescriptor] = []
@@ -248,18 +261,34 @@ class PreparedRequest:
         self._planned, self._keys, self._hits, self._checks = planned, keys, hits, None
         self._begin, self._end = begin, end
 
+    def _enter_windows_of_one(self, now: int) -> bool:
+        """Do the same for the only descriptor of a request, if nothing but its keys is its own."""
+        (each,) = self._descriptors
+        if isinstance(each, PlannedDescriptor) or each.stat is not each.rule.path:
+            return False
+        shared = self._windows.of(each.rule, 0, 0, now)
+        self._planned, self._hits, self._checks = shared.alone, shared.hits, None
+        self._keys = [f"{each.bucket}:{hit.label}" for hit in shared.hits]
+        self._begin, self._end = shared.begin, shared.end
+        return True
+
 
 def _check(key: str, shared: SharedHit) -> Hit:
     """Return the hit for a check, which can be any second of the window."""
     return Hit(key, 0, ttl=shared.end - shared.start, limit=shared.limit, gate=shared.gate)
 
 
-def _weight_of_descriptor(descriptor: PlannedDescriptor | LimitedDescriptor) -> int:
+def _weight_of(descriptor: PlannedDescriptor | LimitedDescriptor, *, shares: bool) -> int:
+    """Return the bytes of a descriptor; `shares` is whether other buckets of its rule have its windows, too."""
     if isinstance(descriptor, PlannedDescriptor):
-        return 100
-    levels = descriptor.stat.levels if descriptor.stat is not descriptor.rule.path else ()
-    windows = len(descriptor.rule.limits) * (450 + 2 * len(descriptor.bucket))
-    return 300 + len(descriptor.bucket) + windows + sum([60 + 4 * len(level) for level in levels])
+        return 20
+    bucket, limits = len(descriptor.bucket), len(descriptor.rule.limits)
+    weight = 150 + bucket + limits * (250 + bucket)
+    if not shares or descriptor.rule.source == OVERRIDE_SOURCE:
+        weight += 600 + 250 * limits
+    if descriptor.stat is not descriptor.rule.path:
+        weight += 250 + sum([60 + 4 * len(level) for level in descriptor.stat.levels])
+    return weight
 
 
 def weight_of_prepared(key: bytes, prepared: PreparedRequest) -> int:

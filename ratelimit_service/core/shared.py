@@ -46,6 +46,8 @@ class RuleWindows:
     begin: float
     end: float
     planned: PlannedDescriptor
+    alone: tuple[PlannedDescriptor]
+    """The descriptors of a request that has only this one."""
     hits: tuple[SharedHit, ...]
 
 
@@ -61,6 +63,8 @@ class Windows:
         self._shared: dict[tuple[Rule, int, int], RuleWindows] = {}
         self.amended = AmendedRules()
         self.means = Means()
+        self.crowded = False
+        """Whether there are more rules than are shared, so that a bucket may have windows of its own."""
 
     @property
     def cached(self) -> Iterator[object]:
@@ -76,6 +80,7 @@ class Windows:
             if rule.source != OVERRIDE_SOURCE:  # otherwise, only this request has the rule
                 if len(self._shared) >= _MOST_SHARED:
                     self._shared.clear()
+                    self.crowded = True
                 self._shared[key] = shared
         return shared
 
@@ -103,7 +108,7 @@ class Windows:
             )
             hits.append(SharedHit(label, since, until, index, amount, gate))
         planned = PlannedDescriptor(rule, rule.path, tuple(windows), quota=quota, amendments=amendments)
-        return RuleWindows(begin, end, planned, tuple(hits))
+        return RuleWindows(begin, end, planned, (planned,), tuple(hits))
 
     def _near_limit(self, amount: int) -> int:
         near = self._near.get(amount)

@@ -210,7 +210,14 @@ def read(bytes key not None):
     return domain, tuple(descriptors)
 
 
-def request_of(str domain not None, tuple entries not None, tuple hits not None, addend not None, bytes key not None):
+def request_of(
+    str domain not None,
+    tuple entries not None,
+    tuple hits not None,
+    addend not None,
+    bytes key not None,
+    repeats not None,
+):
     """See wire.request_of."""
     cdef Py_ssize_t index, size = PyTuple_GET_SIZE(entries)
     cdef tuple descriptors
@@ -224,11 +231,12 @@ def request_of(str domain not None, tuple entries not None, tuple hits not None,
         put(descriptor, 2, None)
         put(descriptor, 3, False)
         put(descriptors, index, descriptor)
-    request = new(Request, 6)
+    request = new(Request, 7)
     put(request, 0, domain)
     put(request, 1, descriptors)
     put(request, 2, addend)
     put(request, 3, key)
     put(request, 4, False)
     put(request, 5, ())
+    put(request, 6, repeats)
     return request

@@ -58,8 +58,6 @@ _MORE = 0x80
 _REQUESTS_BYTES = _FORMS_BYTES = _LIMITS_BYTES = 4 * MIB
 _HEADERS_BYTES = MIB
 
-Charge = tuple[tuple[int | None, ...], int]
-"""The hits of each descriptor, and the hits_addend of a request."""
 Decode = Callable[[bytes], Request]
 Encode = Callable[[Decision], bytes]
 
@@ -87,7 +85,7 @@ class Codec:
 class _Form:
     """A request without its numbers of hits."""
 
-    __slots__ = ("domain", "entries", "key", "last", "weight")
+    __slots__ = ("domain", "entries", "key", "last_addend", "last_hits", "weight")
 
     def __init__(self, key: bytes, domain: str, entries: Entries) -> None:
         self.key = key
@@ -96,8 +94,9 @@ class _Form:
         self.entries = entries
         self.weight = _weight_of_form(key, entries)
         """Bytes of memory of such a request."""
-        self.last: Charge = ((), 0)
-        """The hits of the last request that was not cached."""
+        self.last_hits: tuple[int | None, ...] = ()
+        self.last_addend = 0
+        """The hits and the hits_addend of the last request that was not cached."""
 
 
 def _weight_of_form(key: bytes, entries: Entries) -> int:
@@ -140,12 +139,12 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
             return request
         key, hits, addend = parts
         form = newest_form(key) or older_form(key) or new_form(key)
-        request = wire_request(form.domain, form.entries, hits, addend, form.key)
-        last = hits, addend
-        if last == form.last or not (any(hits) or addend):
+        repeats = not (addend or any(hits)) or (hits == form.last_hits and addend == form.last_addend)
+        request = wire_request(form.domain, form.entries, hits, addend, form.key, repeats)
+        if repeats:
             requests.put(data, request, form.weight)
         else:
-            form.last = last
+            form.last_hits, form.last_addend = hits, addend
         return request
 
     def decode_returned(data: bytes) -> Request:
@@ -154,7 +153,7 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
         returned = _take_off(message, hold_entries)
         if not any([each is not None for each in returned]):  # the marks are in other texts
             return request_of(message)
-        return decode(message.SerializeToString())._replace(returned=returned)
+        return decode(message.SerializeToString())._replace(returned=returned, repeats=False)
 
     def new_form(key: bytes) -> _Form:
         found = read(key)

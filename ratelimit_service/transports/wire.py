@@ -85,10 +85,10 @@ def read(key: bytes) -> tuple[str, Entries] | None:
 
 
 def request_of(
-    domain: str, entries: Entries, hits: tuple[int | None, ...], addend: int, key: bytes
+    domain: str, entries: Entries, hits: tuple[int | None, ...], addend: int, key: bytes, repeats: bool
 ) -> Request:
     """Return a request in the plain form, from its parts."""
-    return Request(domain, tuple(map(Descriptor, entries, hits)), addend, key)
+    return Request(domain, tuple(map(Descriptor, entries, hits)), addend, key, repeats=repeats)
 
 
 @lru_cache(maxsize=1_000)

@@ -33,7 +33,7 @@ TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
 def asked(key: bytes, *costs: int | None, addend: int = 0, names: str = "team user free") -> Request:
     """Return a request with one descriptor for each of `names`, with these hits_addends."""
     entries = [(Entry(name.encode(), b"a"),) for name in names.split()]
-    return Request("d", tuple(map(Descriptor, entries, costs)), addend, key)
+    return Request("d", tuple(map(Descriptor, entries, costs)), addend, key, repeats=True)
 
 
 def without_request(plan: Plan) -> tuple[object, ...]:
@@ -77,6 +77,16 @@ def test_the_same_request_is_planned_once_in_a_second() -> None:
     assert [hit.ttl - 1 for hit in plan.hits] == [hit.ttl for hit in later.hits]
 
 
+def test_the_plan_of_a_request_that_does_not_repeat_is_not_kept() -> None:
+    """The next charge has another number, and is another request."""
+    planner, request = Planner(TREE, Policy(), lambda: 0), asked(b"k", 1)._replace(repeats=False)
+    plan = planner.plan(request, MIDNIGHT)
+    again = planner.plan(request, MIDNIGHT)
+    assert plan is not again
+    assert without_request(plan) == without_request(again)
+    assert not planner._plans
+
+
 def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
     """A flood of requests only evicts plans. Each request is planned as if it were the first."""
     planner = Planner(TREE, Policy(), lambda: 0)
@@ -105,6 +115,7 @@ def test_a_prepared_request_takes_no_more_memory_than_its_weight(entries: int, n
                 [Descriptor((Entry(name.encode(), b"%08d" % number),) * entries, 1) for name in names.split()]
             ),
             key=b"%d" % number,
+            repeats=True,
         )
         for number in range(200)
     ]

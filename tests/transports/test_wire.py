@@ -28,7 +28,7 @@ def put_together(twin: ModuleType, data: bytes) -> Request | None:
     if read is None:
         return None
     domain, entries = read
-    request: Request = twin.request_of(domain, entries, hits, addend, key)
+    request: Request = twin.request_of(domain, entries, hits, addend, key, False)
     return request
 
 
