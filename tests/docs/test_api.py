@@ -56,4 +56,4 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
         ("put", "user=eve"),
         ("put", "team=dba"),
     ] == [(line["action"], line["descriptor"]) for line in lines]
-    assert blocked.overall_code == blocked.OVER_LIMIT
+    assert blocked.OVER_LIMIT == blocked.overall_code

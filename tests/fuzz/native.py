@@ -96,7 +96,7 @@ class Server:
             self.turn.begin()
         self.turn.begin()
         calls = self.turn.take_calls()
-        assert all(call.method == 0 for call in calls)
+        assert all(0 == call.method for call in calls)
         for call in calls:
             read(call.body)
         calls += self.turn.take_others()

@@ -142,7 +142,7 @@ def parsed(key: str) -> Read:
     assert found, key
     prefix, name, rest, window = found.groups()
     pairs = [part.split("=") for part in rest.split("|")[1:]]
-    assert all(len(pair) == 2 for pair in pairs), key
+    assert all(2 == len(pair) for pair in pairs), key
     return Read(
         prefix, unquote_to_bytes(name), [(unquote_to_bytes(k), unquote_to_bytes(v)) for k, v in pairs], window
     )

@@ -119,7 +119,7 @@ def test_every_byte_has_a_printable_text_of_its_own(byte: int) -> None:
     """No byte of a value acts as a separator, a glob, a quote, a space or a control character."""
     text = keys.escape(bytes([byte]))
     assert re.fullmatch(r"[!#$&()+,\-./0-9;<>@A-Z^_`a-z]|%[0-9A-F]{2}", text)
-    assert 1 == sum(keys.escape(bytes([other])) == text for other in range(256))
+    assert 1 == sum(text == keys.escape(bytes([other])) for other in range(256))
 
 
 def test_a_marker_differs_from_a_counter() -> None:

@@ -95,7 +95,7 @@ def test_what_is_split_can_be_put_together_again(
     split, place_of = by
     parts = split(groups)
     assert len({part.place for part in parts}) == len(parts)
-    assert all(place_of(hit.key) == part.place for part in parts for group in part.groups for hit in group)
+    assert all(part.place == place_of(hit.key) for part in parts for group in part.groups for hit in group)
     numbers = iter(range(100))
     number_of = {id(hit): next(numbers) for group in groups for hit in group}
     counts = [[[number_of[id(hit)] for hit in group] for group in part.groups] for part in parts]
