@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ import pytest
 
 from ratelimit_service.core.amendments.model import (
     MOST_EDITS,
-    Amendment,
     Change,
     Edited,
     News,
@@ -22,24 +20,14 @@ from ratelimit_service.core.amendments.model import (
     top_up,
 )
 from ratelimit_service.core.amendments.target import parse
-from ratelimit_service.core.errors import Conflict, InvalidRequest, StoreError
+from ratelimit_service.core.errors import Conflict, InvalidRequest
 from ratelimit_service.ports import AmendmentStore, CounterStore
 from ratelimit_service.stores.amendments import MemoryAmendments
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis import amendments as in_redis
-from ratelimit_service.stores.redis.amendments import RedisAmendments
-from ratelimit_service.stores.redis.client import connect
-from ratelimit_service.stores.redis.evaluation import Evaluation
-from ratelimit_service.stores.redis.server import RedisStore
-from testing.fleets import RedisSentinels
-from testing.servers import RedisServer
 
+from .changes import NOW, ONE, TARGET, TWO, change, current, ordered
 from .kinds import KINDS, stores_of
 
-NOW = 1_795_249_200
-TARGET = parse("d", r"team=d\,ba,model=\xFF*")
-ONE = override(TARGET, 5, since=NOW, author="ana", reason="a café")
-TWO = override(parse("d", "*"), 0, since=NOW, author="ana", reason="a café")
 MORE = top_up(TARGET, 7, "key", windows=1, since=NOW, author="ana", reason="a café")
 
 
@@ -76,21 +64,6 @@ async def amending(request: pytest.FixtureRequest) -> AsyncIterator[Amending]:
     yield Amending(store, other, request.param, lambda: other.amendments)
     await store.close()
     await other.close()
-
-
-def change(*edits: Put | Remove | Reset, key: str = "key", at: int = NOW) -> Change:
-    return Change(key, "ana", "a café", edits, at)
-
-
-async def current(store: AmendmentStore) -> list[Amendment]:
-    """All that there are, by their ids."""
-    news = await store.news(0, "")
-    assert news.whole or not news.version
-    return sorted(news.put, key=lambda amendment: amendment.id)
-
-
-def ordered(*amendments: Amendment) -> list[Amendment]:
-    return sorted(amendments, key=lambda amendment: amendment.id)
 
 
 async def test_what_is_put_is_read_back_by_another_replica(amending: Amending) -> None:
@@ -305,150 +278,3 @@ async def test_the_audit_is_bounded_and_a_replica_further_behind_reads_everythin
     assert [7, 6, 5, 4] == [line.version for line in await store.audit()]
     news = await store.news(known.version, known.stamp)
     assert (7, 2, True) == (news.version, len(news.put), news.whole)
-
-
-# What only Redis can show.
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[tuple[RedisAmendments, RedisServer]]:
-    redis_server.cli("FLUSHALL")
-    store = RedisStore(connect(redis_server.url))
-    await store.start()
-    yield store.amendments, redis_server
-    await store.close()
-
-
-async def test_a_person_can_read_it_with_redis_cli(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """As docs/keys.md says."""
-    store, server = redis
-    await store.apply(change(Put(ONE)))
-    assert "1" == server.cli("HGET", "{amendments}:current", "version")
-    text = server.cli("HGET", "{amendments}:current", ONE.id)
-    assert {"kind": "override", "domain": "d", "amount": 5}.items() <= json.loads(text).items()
-    assert "1-1" == server.cli("XRANGE", "{amendments}:audit", "-", "+").splitlines()[0]
-    (key,) = server.cli("--scan", "--pattern", "{amendments}:done:*").split()
-    assert 86_000 < int(server.cli("TTL", key)) <= 86_400
-
-
-async def test_a_kind_that_only_a_later_version_knows_is_skipped_and_counted(
-    redis: tuple[RedisAmendments, RedisServer],
-) -> None:
-    """The others are in force; so it is where it comes as news."""
-    store, server = redis
-    await store.apply(change(Put(ONE)))
-    known = await store.news(0, "")
-    server.cli("HSET", "{amendments}:current", "g-1", '{"id":"g-1","kind":"grant"}')
-    news = await store.news(0, "")
-    assert ((ONE,), 1) == (tuple(news.put), news.unreadable)
-    fields = ["stamp", "s", "at", "1", "author", "a", "reason", "r", "key", "k", "id", "g-1", "before", ""]
-    server.cli("XADD", "{amendments}:audit", "2-1", *fields, "after", "{}", "reset", "")
-    server.cli("HSET", "{amendments}:current", "version", "2", "stamp", "s")
-    news = await store.news(known.version, known.stamp)
-    assert (2, (), 1, False) == (news.version, tuple(news.put), news.unreadable, news.whole)
-
-
-async def test_a_hash_that_was_deleted_by_hand_is_noticed(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """Nothing is in force any more; and the next change has a version that nobody has seen."""
-    store, server = redis
-    await store.apply(change(Put(ONE), key="1"))
-    known = await store.news(0, "")
-    server.cli("DEL", "{amendments}:current")
-    assert News(0, "", whole=True) == await store.news(known.version, known.stamp)
-    await store.apply(change(Put(TWO), key="2"))
-    news = await store.news(0, "")
-    assert (2, (TWO,)) == (news.version, tuple(news.put))
-
-
-async def test_a_change_while_all_are_read_is_not_missed(
-    redis: tuple[RedisAmendments, RedisServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither what is put behind the cursor of the walk nor what is removed before it."""
-    store, _ = redis
-    amendments = [override(parse("d", f"user={number}"), number) for number in range(1_000)]
-    for at in range(0, 1_000, MOST_EDITS):
-        await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
-    other = [override(parse("d", f"other={number}"), number) for number in range(8)]
-    calls = 0
-    run = store._run
-
-    async def run_between(call: Evaluation) -> object:
-        nonlocal calls
-        if call.script is in_redis.SCAN and calls < 8:
-            calls += 1
-            await store.apply(
-                change(Put(other[calls - 1]), Remove(amendments[calls].id), key=f"change {calls}")
-            )
-        return await run(call)
-
-    monkeypatch.setattr(store, "_run", run_between)
-    news = await store.news(0, "")
-    expected = [each for number, each in enumerate(amendments) if not 1 <= number <= 8] + other
-    assert (18, ordered(*expected)) == (news.version, ordered(*news.put))
-
-
-async def test_no_call_takes_long(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """Neither reading thousands of amendments nor a change of a hundred holds up the counters."""
-    store, server = redis
-    amendments = [override(parse("d", f"user=u{number}"), number) for number in range(3_000)]
-    changes, reads = [], []
-    for beginning in range(0, 3_000, 1_000):  # the best of three: others work on this machine as well
-        server.cli("CONFIG", "RESETSTAT")
-        for at in range(beginning, beginning + 1_000, MOST_EDITS):
-            await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
-        changes.append(_microseconds(server))
-        server.cli("CONFIG", "RESETSTAT")
-        await store.news(0, "")
-        await store.audit(most=1_000)
-        reads.append(_microseconds(server))
-    assert (True, True) == (min(changes) < 2_000, min(reads) < 1_000), (changes, reads)
-
-
-def _microseconds(server: RedisServer) -> float:
-    """Of a script call, in the mean."""
-    line = next(
-        line for line in server.cli("INFO", "commandstats").splitlines() if "cmdstat_evalsha:" in line
-    )
-    return float(line.partition("usec_per_call=")[2].partition(",")[0])
-
-
-async def test_a_user_needs_the_documented_permissions_and_no_others(redis_server: RedisServer) -> None:
-    """docs/compatibility.md has them; without them, the counters go on and the amendments say why not."""
-    redis_server.cli("FLUSHALL")
-    allowed = (
-        "+evalsha +eval +get +set +hget +hmget +hset +hdel +hlen +hscan +xadd +xrange +xrevrange".split()
-    )
-    assert "OK" == redis_server.cli("ACL", "SETUSER", "app", "reset", "on", ">x", "~{amendments}:*", *allowed)
-    store = RedisStore(connect(f"redis://{redis_server.address}", username="app", password="x"))
-    try:
-        await store.amendments.apply(change(Put(ONE)))
-        await store.amendments.finish("key")
-        assert [ONE] == await current(store.amendments)
-        assert 1 == len(await store.amendments.audit())
-        redis_server.cli("ACL", "SETUSER", "app", "resetkeys", "~{ours|*")
-        with pytest.raises(StoreError, match="NoPermission"):
-            await store.amendments.news(0, "")
-        with pytest.raises(StoreError, match="NoPermission"):
-            await store.amendments.apply(change(Put(TWO), key="2"))
-    finally:
-        await store.close()
-        redis_server.cli("ACL", "DELUSER", "app")
-
-
-async def test_a_redis_that_takes_no_writes_applies_nothing_of_a_change(
-    redis: tuple[RedisAmendments, RedisServer], redis_sentinels: RedisSentinels
-) -> None:
-    """Full, or a replica: nothing of it is there afterwards, and it can be sent again with its key."""
-    store, server = redis
-    server.cli("CONFIG", "SET", "maxmemory", "1")
-    try:
-        with pytest.raises(StoreError, match="OutOfMemory"):
-            await store.apply(change(Put(ONE)))
-    finally:
-        server.cli("CONFIG", "SET", "maxmemory", "0")
-    assert "" == server.cli("--scan", "--pattern", "{amendments}:*")
-    assert not (await store.apply(change(Put(ONE)))).replayed
-    replica = RedisStore(connect(redis_sentinels.replica.url))
-    with pytest.raises(StoreError, match="ReadOnly"):
-        await replica.amendments.apply(change(Put(ONE)))
-    await replica.close()

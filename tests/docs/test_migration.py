@@ -24,7 +24,7 @@ from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.servers import RedisServer
 
-from ..settings.test_table import UPSTREAM
+from ..settings.test_upstream import UPSTREAM
 from .documents import DOCS, NOW, Table, section, tables
 
 PAGE = DOCS / "migrating-from-envoyproxy-ratelimit.md"

@@ -16,7 +16,8 @@ from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
 from ratelimit_service.observe.tracking import Tracked
 
-from .test_metrics import count, descriptor, everything
+from .counting import count, descriptor
+from .test_series import everything
 
 FAR = 2**40
 

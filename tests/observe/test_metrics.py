@@ -7,125 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from ratelimit_service.core.decision import decide
 from ratelimit_service.core.errors import InternalError, InvalidRequest, RateLimitServiceError, StoreError
 from ratelimit_service.core.holds.results import results
 from ratelimit_service.core.holds.rule import HoldRule
 from ratelimit_service.core.matching.overrides import OVERRIDE_SOURCE
-from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
-    Descriptor,
-    DescriptorRule,
-    DomainRules,
-    Entry,
     Limit,
     Override,
-    Request,
-    Rule,
-    StatKey,
     Unit,
-    Window,
 )
-from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Plan, Policy
-from ratelimit_service.loading.slices import at_once
-from ratelimit_service.observe.catalogue import CATALOGUE
-from ratelimit_service.observe.catalogue_page import markdown
-from ratelimit_service.observe.catalogue_workers import WORKER_METRICS
-from ratelimit_service.observe.catalogue_xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.memory import MemoryStore
 
-from .replica import text_of
+from .counting import DAY, TREE, count, descriptor, planned, rule, shown
 
 UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
-DAY = Window(Unit.DAY)
-POLICY = Policy()
-
-
-def rule(*levels: str, amount: int = 10, window: Window = DAY, **more: Any) -> Rule:
-    return Rule(StatKey("d", levels), () if more.get("unlimited") else (Limit(amount, window),), **more)
-
-
-TREE = RuleTree(
-    [
-        DomainRules(
-            "d",
-            (
-                DescriptorRule(
-                    b"team",
-                    rule=rule("team"),
-                    children=(
-                        DescriptorRule(
-                            b"user",
-                            b"al",
-                            rule("team", "user_al"),
-                            children=(
-                                DescriptorRule(b"model", b"a", rule("team", "user_al", "model_a")),
-                                DescriptorRule(b"model", b"b", rule("team", "user_al", "model_b")),
-                            ),
-                        ),
-                    ),
-                ),
-                DescriptorRule(b"quarter", rule=rule("quarter", window=Window(Unit.MINUTE, 15))),
-                DescriptorRule(
-                    b"free",
-                    rule=rule("free", unlimited=True),
-                    children=(DescriptorRule(b"user", rule=rule("free", "user", unlimited=True)),),
-                ),
-                DescriptorRule(
-                    b"tried",
-                    rule=rule("tried", shadow=True),
-                    children=(DescriptorRule(b"user", rule=rule("tried", "user", shadow=True)),),
-                ),
-                DescriptorRule(b"each", rule=rule("each", detailed_metric=True)),
-                DescriptorRule(b"budget", rule=rule("budget", budget=True, max_charge=7)),
-                DescriptorRule(
-                    b"windows",
-                    rule=Rule(
-                        StatKey("d", ("windows",)),
-                        (Limit(10, Window(Unit.HOUR)), Limit(20, DAY)),
-                        budget=True,
-                    ),
-                ),
-            ),
-        )
-    ]
-)
-
-
-def descriptor(
-    entries: str, hits: int | None = None, negative: bool = False, override: Override | None = None
-) -> Descriptor:
-    """`entries` as `key=value key=value`."""
-    pairs = [pair.partition("=") for pair in entries.split()]
-    found = tuple(Entry(key.encode(), value.encode()) for key, _, value in pairs)
-    return Descriptor(found, hits, override, negative)
-
-
-def planned(*descriptors: Descriptor, domain: str = "d", policy: Policy = POLICY) -> Plan:
-    return Planner(TREE, policy, lambda: 0).plan(Request(domain, descriptors), 1_000_000)
-
-
-def count(
-    metrics: Metrics, *descriptors: Descriptor, before: int = 0, domain: str = "d", shadow_mode: bool = False
-) -> None:
-    """One request, all of whose counters held `before`."""
-    policy = Policy(shadow_mode=shadow_mode)
-    plan = planned(*descriptors, domain=domain, policy=policy)
-    metrics.decided(plan, decide(policy, plan, [before] * len(plan.hits)))
-
-
-def shown(metrics: Metrics, *names: str) -> dict[str, float]:
-    """What a scrape shows of these metrics, by name (without what all have in common) and labels."""
-    lines = [line for line in text_of(metrics).splitlines() if not line.startswith("#")]
-    values = dict(line.removeprefix("ratelimit_service_").rsplit(" ", 1) for line in lines)
-    return {series: float(value) for series, value in values.items() if series.startswith(names)}
 
 
 def test_limits_are_counted_under_upstreams_names_and_labels() -> None:
@@ -368,49 +267,6 @@ def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
     )
 
 
-def loaded(*descriptors: DescriptorRule, most: int = 100) -> Metrics:
-    """Metrics that were told of these rules of the domain d, and of nothing else."""
-    metrics = Metrics(most)
-    at_once(metrics.config_read(RuleTree([DomainRules("d", descriptors)])))
-    return metrics
-
-
-def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
-    """A series that begins with its first hit has no increase for it, and an alert would not see it."""
-    metrics = loaded(
-        DescriptorRule(b"team", b"dba", rule("team_dba", budget=True, warn_at=(0.8, 1.0))),
-        DescriptorRule(b"user", rule=rule("user")),
-        DescriptorRule(b"ops", rule=rule("ops", unlimited=True)),
-    )
-    expected = [
-        *(f'rate_limit_{name}{{domain="d",key1="team_dba"}}' for name in ("total_hits", "within_limit", "over_limit")),
-        *(f'rate_limit_{name}{{domain="d",key1="user"}}' for name in ("total_hits", "within_limit", "over_limit")),
-        'rate_limit_unlimited_hits{domain="d",key1="ops"}',
-        *(f'rule_{name}{{domain="d",path="d.team_dba",rule="d.team_dba",unit="day",window="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges", "charges_above_max")),
-        *(f'rule_{name}{{domain="d",path="d.user",rule="d.user",unit="day",window="day"}}' for name in ("hits", "refused")),
-        *(f'budget_threshold_crossed{{domain="d",path="d.team_dba",rule="d.team_dba",share="{share}",window="day"}}' for share in ("0.8", "1")),
-        *(f'decisions{{domain="{name}",outcome="{outcome}"}}' for name in ("d", "unknown") for outcome in ("ok", "over_limit", "error")),
-        *(f'should_rate_limit_error{{err_type="{kind}"}}' for kind in ("redis_error", "service_error")),
-    ]  # fmt: skip
-    assert dict.fromkeys(expected, 0) == shown(
-        metrics, "rate_limit", "rule", "budget", "decisions", "should_rate_limit"
-    )
-
-
-def test_a_path_with_strangers_values_in_it_begins_with_its_first_hit() -> None:
-    """Nobody else knows what it will be called."""
-    metrics = loaded(DescriptorRule(b"each", rule=rule("each", detailed_metric=True)))
-    assert {} == shown(metrics, "rate_limit")
-
-
-def test_rules_beyond_the_bound_make_no_series_before_they_are_hit() -> None:
-    """And none of those that strangers share is shown at 0."""
-    metrics = loaded(*[DescriptorRule(b"k", b"%d" % n, rule(f"k_{n}")) for n in range(10)], most=4)
-    assert [f'rate_limit_total_hits{{domain="d",key1="k_{n}"}}' for n in range(3)] == sorted(
-        shown(metrics, "rate_limit_total")
-    )
-
-
 def buckets(metrics: Metrics) -> dict[float, float]:
     """How many response times of ShouldRateLimit were at most so long."""
     start = 'response_time_seconds_bucket{grpc_method="ShouldRateLimit",le="'
@@ -454,26 +310,6 @@ def test_round_trips_to_the_store_are_timed() -> None:
     assert {"store_seconds_count": 2, "store_seconds_sum": 0.75} == shown(
         metrics, "store_seconds_count", "store_seconds_sum"
     )
-
-
-def test_gauges_are_read_at_the_scrape() -> None:
-    """The value is the one of the moment."""
-    metrics = Metrics()
-    calls = [1, 2]
-    metrics.watch("ratelimit_service_calls_in_hand", lambda: len(calls))
-    before = shown(metrics, "calls")
-    calls.pop()
-    assert ({"calls_in_hand": 2}, {"calls_in_hand": 1}) == (before, shown(metrics, "calls"))
-
-
-@pytest.mark.parametrize("name", ["config_load_success", "healthy", "decisions", "store_seconds"])
-def test_what_is_shown_already_cannot_be_watched(name: str) -> None:
-    """Neither what is counted here nor what is watched: a series that is there twice makes a scrape unreadable."""
-    metrics = Metrics()
-    metrics.watch("ratelimit_service_healthy", lambda: 1)
-    with pytest.raises(ValueError) as raised:
-        metrics.watch(f"ratelimit_service_{name}", lambda: 1)
-    assert f"ratelimit_service_{name} cannot be watched: it is shown already" == str(raised.value)
 
 
 def test_thresholds_are_counted_by_limit_and_share() -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,35 +14,11 @@ import pytest
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.sources import files
 
-
-def write(path: Path, text: str = "domain: d\n") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def mount(directory: Path, version: str, contents: dict[str, str]) -> None:
-    """Lay out files as kubelet mounts a ConfigMap: files in `..<version>`, and links through `..data`."""
-    real = directory / f"..{version}"
-    for name, text in contents.items():
-        write(real / name, text)
-    temporary = directory / "..data_tmp"
-    temporary.symlink_to(real.name)
-    temporary.rename(directory / "..data")
-    for name in contents:
-        link = directory / name.split("/")[0]
-        if not link.is_symlink():
-            link.symlink_to(Path("..data") / link.name)
+from .written import mount, runtime, write
 
 
 def names(find: files.Find) -> list[str]:
     return [found.name for found in find().files]
-
-
-def runtime(root: Path, *, watch_root: bool = True, ignore_dot_files: bool = False) -> files.Find:
-    return files.runtime(
-        str(root), "ratelimit", "config", watch_root=watch_root, ignore_dot_files=ignore_dot_files
-    )
 
 
 def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
@@ -324,13 +300,6 @@ def test_the_name_of_the_reading_thread_is_the_file(tmp_path: Path, monkeypatch:
     assert ([str(tmp_path / "a.yaml")], before) == (busy_with, threading.current_thread().name)
 
 
-def test_files_that_did_not_answer_at_first_have_changed_once_they_do(tmp_path: Path) -> None:
-    """Their previous state is unknown."""
-    write(tmp_path / "a.yaml")
-    watcher = files.Watcher(files.named([tmp_path]), seen=())
-    assert [False, True, False] == [watcher.changed() for _ in range(3)]
-
-
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     """A directory that links to itself is read once."""
     config = write(tmp_path / "ratelimit" / "config" / "a.yaml").parent
@@ -358,97 +327,3 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     contents = files.read(files.named([gone, there]))
     assert [str(there)] == [document.file for document in contents.documents]
     assert [f"{gone}: cannot be read: No such file or directory"] == list(map(str, contents.problems))
-
-
-def test_an_unreadable_directory_is_reported_and_polled_again(tmp_path: Path) -> None:
-    """A link to itself, or a file system that is gone, does not end the polling."""
-    config = tmp_path / "ratelimit" / "config"
-    config.parent.mkdir()
-    config.symlink_to(config)
-    find = runtime(tmp_path, watch_root=False)
-    assert [f"{config}: cannot be read: Too many levels of symbolic links"] == list(
-        map(str, files.read(find).problems)
-    )
-    watcher = files.Watcher(find)
-    config.unlink()
-    write(config / "a.yaml")
-    assert [False, True, False] == [watcher.changed() for _ in range(3)]
-
-
-def edit(path: Path) -> None:
-    path.write_text("domain: edited\n")
-
-
-def rename_over(path: Path) -> None:
-    write(path.with_suffix(".tmp"), "domain: renamed\n").rename(path)
-
-
-def add(path: Path) -> None:
-    write(path.parent / "z.yaml", "domain: z\n")
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def forbid(path: Path) -> None:
-    path.chmod(0o400)
-
-
-CHANGES = [edit, rename_over, add, remove, forbid]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("watch_root", [True, False])
-def test_a_change_is_noticed_once_after_it_has_ended(
-    tmp_path: Path, change: Callable[[Path], None], watch_root: bool
-) -> None:
-    """The first poll may be in the middle of it, the second finds its end, the third nothing new."""
-    path = write(tmp_path / "ratelimit" / "config" / "a.yaml")
-    write(tmp_path / "ratelimit" / "config" / "b.yaml")
-    watcher = files.Watcher(runtime(tmp_path, watch_root=watch_root))
-    assert not watcher.changed()
-    change(path)
-    assert [False, True, False] == [watcher.changed() for _ in range(3)]
-
-
-def test_a_file_that_goes_on_changing_is_not_loaded(tmp_path: Path) -> None:
-    """Half of a file is not a configuration."""
-    path = write(tmp_path / "a.yaml")
-    watcher = files.Watcher(files.named([tmp_path]))
-    seen = []
-    for size in range(1, 6):
-        path.write_text("x" * 10 * size)
-        seen.append(watcher.changed())
-    assert [False] * 5 == seen
-    assert watcher.changed()
-
-
-@pytest.mark.parametrize("watch_root", [True, False])
-def test_the_swap_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_root: bool) -> None:
-    """All its files change in one step, and are loaded together."""
-    directory = tmp_path / "ratelimit" / "config"
-    mount(directory, "1", {"a.yaml": "domain: a", "team/b.yaml": "domain: b"})
-    watcher = files.Watcher(runtime(tmp_path, watch_root=watch_root))
-    mount(directory, "2", {"a.yaml": "domain: c", "team/b.yaml": "domain: d"})
-    assert [False, True, False] == [watcher.changed() for _ in range(3)]
-
-
-def test_the_swap_of_the_root_itself_is_a_change(tmp_path: Path) -> None:
-    """Upstream's own deployment: RUNTIME_ROOT is a link that is changed."""
-    write(tmp_path / "v1" / "ratelimit" / "config" / "a.yaml")
-    write(tmp_path / "v2" / "ratelimit" / "config" / "a.yaml")
-    root = tmp_path / "current"
-    root.symlink_to("v1")
-    watcher = files.Watcher(runtime(root))
-    (tmp_path / "next").symlink_to("v2")
-    (tmp_path / "next").replace(root)
-    assert [False, True, False] == [watcher.changed() for _ in range(3)]
-
-
-def test_a_directory_that_appears_later_is_a_change(tmp_path: Path) -> None:
-    """A volume may be mounted after the start."""
-    watcher = files.Watcher(runtime(tmp_path / "not-yet"))
-    assert not watcher.changed()
-    write(tmp_path / "not-yet" / "ratelimit" / "config" / "a.yaml")
-    assert [False, True] == [watcher.changed() for _ in range(2)]

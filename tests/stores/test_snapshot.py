@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,69 +14,11 @@ from structlog.testing import capture_logs
 
 from ratelimit_service.core.amendments.model import Change, Put, override
 from ratelimit_service.core.amendments.target import parse
-from ratelimit_service.core.errors import StartError
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.memory import Counter
-from ratelimit_service.stores.snapshot import KeptMemoryStore, Unusable, read, write
+from ratelimit_service.stores.snapshot import read, write
 
-NOW = 1_795_249_200.0
-LONG, SOON = 3_600.0, 0.001
-"""Intervals: one that no test lives to see the end of, and one that is over at once."""
-
-DBA, OPS = "{d|team=dba}:hour:2026-11-21T08Z", "{d|team=ops}:day:2026-11-21"
-
-
-class Kept:
-    """Stores over one file, one after another, as the processes that keep their counters in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.now = NOW
-        """By a clock that goes forward only, from wherever it begins."""
-        self.day = NOW
-        """By the clock of the day, which may be wrong."""
-        self.stores: list[KeptMemoryStore] = []
-
-    async def start(self, interval: float = LONG) -> KeptMemoryStore:
-        """Another process."""
-        store = KeptMemoryStore(lambda: self.now, self.path, interval, wall=lambda: self.day)
-        self.stores.append(store)
-        await store.start()
-        return store
-
-    async def restart(self) -> KeptMemoryStore:
-        """The process is stopped, and another one started."""
-        await self.stores[-1].close()
-        return await self.start()
-
-    @property
-    def on_disk(self) -> dict[str, int]:
-        """What a process would find that is started now."""
-        return {counter.key: counter.value for counter in read(self.path).counters}
-
-    @property
-    def files(self) -> list[str]:
-        """The names of all files beside the snapshot, itself included."""
-        return sorted(file.name for file in self.path.parent.iterdir())
-
-
-@pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
-    """A file that is not there yet."""
-    directory = tmp_path / "kept"
-    directory.mkdir()
-    kept = Kept(directory / "counters")
-    yield kept
-    for store in kept.stores:
-        await store.close()
-
-
-def charge(store: KeptMemoryStore, key: str, amount: int, ttl: int = 3600) -> Any:
-    """What the counter held before."""
-    before: list[Any] = []
-    store.hit([[Hit(key, amount, ttl=ttl)]], before.extend)
-    ((count,),) = before
-    return count
+from .kept import DBA, NOW, OPS, SOON, Kept, charge, sealed
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -259,112 +200,6 @@ def test_the_file_is_as_it_is_documented(tmp_path: Path) -> None:
     lines = f"ratelimit-service counters 2\n{DBA}\t40\t2871\na b\\t{{d|x=y}}:hour:z\t0\t1\n"
     digest = hashlib.sha256(lines.encode()).hexdigest()
     assert f"{lines}end 2 {digest}\n" == (tmp_path / "counters").read_text()
-
-
-# What cannot be used.
-
-
-def sealed(body: str, count: int) -> bytes:
-    """A file with a checksum that is right."""
-    return f"{body}end {count} {hashlib.sha256(body.encode()).hexdigest()}\n".encode()
-
-
-HEADER = "ratelimit-service counters 2\n"
-GOOD = sealed(f"{HEADER}{DBA}\t40\t2871\n", 1)
-
-UNUSABLE = [
-    ("empty", b"", "is not a snapshot of counters"),
-    ("something else", b"hello\n", "is not a snapshot of counters"),
-    (
-        "of another version",
-        GOOD.replace(b"counters 2", b"counters 4"),
-        "is of version 4, and this is a service that reads version 3",
-    ),
-    ("of which only the beginning is there", HEADER.encode(), "is cut off: its last line is not there"),
-    ("cut off in a line", GOOD[:50], "is cut off: its last line is not there"),
-    ("cut off in the last line", GOOD[:-1], "is cut off: its last line is not there"),
-    (
-        "with a bit that has turned over",
-        GOOD.replace(b"\t40\t", b"\t41\t"),
-        "is damaged: its checksum is not that of what is in it",
-    ),
-    ("with too few counters", sealed(HEADER, 1), "is damaged: it has 0 counters in place of 1"),
-    (
-        "with a counter below 0",
-        sealed(f"{HEADER}k\t-1\t2\n", 1),
-        "is damaged: a counter has a value that no counter can have",
-    ),
-    (
-        "with a line of another form",
-        sealed(f"{HEADER}k\t1\n", 1),
-        "is damaged: not enough values to unpack (expected 3, got 2)",
-    ),
-]
-
-
-@pytest.mark.parametrize(("data", "reason"), [row[1:] for row in UNUSABLE], ids=[row[0] for row in UNUSABLE])
-async def test_a_file_that_cannot_be_used_is_set_aside(kept: Kept, data: bytes, reason: str) -> None:
-    """Under another name, with a line that says why; and the process starts with nothing counted."""
-    kept.path.write_bytes(data)
-    with capture_logs() as logged:
-        store = await kept.start()
-    aside = f"{kept.path}.unusable-{int(NOW)}"
-    assert [
-        {
-            "event": f"the snapshot {reason}: it is set aside, and all counters begin at 0",
-            "log_level": "error",
-            "path": str(kept.path),
-            "set_aside": aside,
-        }
-    ] == logged
-    assert (0, data) == (len(store), kept.path.with_name(Path(aside).name).read_bytes())
-    charge(store, DBA, 1)
-    assert 1 == charge(await kept.restart(), DBA, 0)
-
-
-@given(st.data())
-def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Any one byte that is another one, and any end that is missing."""
-    path = tmp_path_factory.getbasetemp() / "damaged-counters"
-    place = data.draw(st.integers(0, len(GOOD) - 1))
-    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != GOOD[place]))
-    path.write_bytes(
-        data.draw(st.sampled_from([GOOD[:place], GOOD[:place] + bytes([other]) + GOOD[place + 1 :]]))
-    )
-    with pytest.raises(Unusable):
-        read(path)
-
-
-async def test_a_place_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
-    """In one line that says what would be right."""
-    path = tmp_path / "missing" / "counters"
-    store = KeptMemoryStore(lambda: NOW, path, LONG)
-    with pytest.raises(StartError) as error:
-        await store.start()
-    await store.close()
-    assert (
-        f"MEMORY_SNAPSHOT_PATH: counters cannot be kept in {path}: No such file or directory: "
-        "give a file in a directory in which this user may create files"
-    ) == str(error.value)
-
-
-async def test_a_directory_is_no_file(tmp_path: Path) -> None:
-    """It is not set aside either: somebody has meant something else."""
-    with pytest.raises(StartError, match="Is a directory: give a file"):
-        await KeptMemoryStore(lambda: NOW, tmp_path, LONG).start()
-
-
-async def test_two_processes_do_not_share_a_file(kept: Kept) -> None:
-    """Each would overwrite what the other has counted; the second is told so, and the first goes on."""
-    store = await kept.start()
-    charge(store, DBA, 1)
-    with pytest.raises(StartError) as error:
-        await kept.start()
-    assert (
-        f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {kept.path}: give each a file of its own"
-    ) == str(error.value)
-    await store.close()
-    assert {DBA: 1} == kept.on_disk
 
 
 # Amendments.

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
 
@@ -14,74 +11,13 @@ from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.runtime.tasks import Background
-from ratelimit_service.stores.batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, Origin, Part
+from ratelimit_service.stores.batch import Batch, CallFailed, Counts, Fate, Groups, Origin, Part
 from ratelimit_service.stores.lanes import EVERYWHERE, Lane, Place
 from ratelimit_service.stores.layers import settling
 from ratelimit_service.stores.layers.journal import Journal
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.memory import MemoryStore
 
-
-class Call(NamedTuple):
-    """A call of the script as the backend got it; a Batch and its Lane change later."""
-
-    groups: Groups
-    place: Place
-    lane: str
-    number: int | None
-
-
-class Backend(MemoryStore):
-    """Applies batches as hit.lua does, registers included; each of `faults` fails a call "before" or "after" it is applied."""
-
-    def __init__(self, *faults: str) -> None:
-        super().__init__(lambda: 0.0)
-        self.faults = list(faults)
-        self.registers: dict[str, int] = {}
-        self.calls: list[Call] = []
-        self.away = False
-        self.clock: float | None = None
-        """The time of Redis; None where it does not report it."""
-        self.fates: dict[str, Fate] = {}
-        """Keys whose calls fail; nothing of them is applied."""
-
-    def split(self, groups: Groups) -> Sequence[Part] | None:
-        return None
-
-    def server_of(self, place: Place) -> object:
-        return place
-
-    async def time(self) -> float | None:
-        return self.clock
-
-    async def start(self) -> None:
-        if self.away:
-            raise StoreError("away")
-
-    def apply(self, batch: Batch, on_applied: OnApplied) -> None:
-        lane = batch.sent
-        call = Call(batch.groups, batch.place, lane.name if lane else "", lane.number if lane else None)
-        self.calls.append(call)
-        asyncio.get_running_loop().call_soon(lambda: on_applied(self.apply_or_fail(call)))
-
-    def apply_or_fail(self, call: Call) -> Counts | StoreError:
-        fault = self.faults.pop(0) if self.faults else ""
-        if self.away or fault == "before":
-            return StoreError("not sent")
-        keys = {hit.key for group in call.groups for hit in group}
-        for key, fate in self.fates.items():
-            if key in keys:
-                return CallFailed(fate.value, fate)
-        outcomes: list[Outcome] = []
-        groups = call.groups
-        if call.number is not None:
-            if self.registers.get(call.lane) == call.number:
-                groups = [[replace(hit, amount=0) for hit in group] for group in groups]
-            self.registers[call.lane] = call.number
-        self.hit(groups, outcomes.extend)
-        if fault == "after":
-            return StoreError("the answer was lost")
-        return [list(outcome) for outcome in outcomes if not isinstance(outcome, StoreError)]
+from .backend import Backend, Call, charge, settled
 
 
 class TwoSlots(Backend):
@@ -118,12 +54,6 @@ class TwoSlots(Backend):
         return super().apply_or_fail(call)
 
 
-async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outcome]:
-    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    store.hit([[Hit(key, amount, ttl=60) for key in keys]], answer.set_result)
-    return list(await asyncio.wait_for(answer, 10))
-
-
 def is_open(store: SettlingStore) -> bool:
     """Whether the circuit is open. A function, because mypy takes a property for constant."""
     return store.open
@@ -133,13 +63,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.001)
-
-
-async def settled(store: SettlingStore) -> None:
-    """Wait until the journal is empty and the circuit closed."""
-    async with asyncio.timeout(10):
-        while store._recovering is not None:
-            await asyncio.wait([store._recovering])
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
@@ -480,107 +403,3 @@ def test_charges_that_were_never_sent_are_put_together() -> None:
     assert [5] == journal.places()
     assert Batch([[Hit("e", 1, ttl=60)]], 5, kept_at=17.0) == journal.take(5)
     assert (0, []) == (journal.hits, journal.places())
-
-
-class Clocks:
-    """The clocks of this machine, which a test sets; that of the event loop is left alone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.boot = self.day = 0.0
-        monkeypatch.setattr(time, "clock_gettime", lambda _: self.boot)
-        monkeypatch.setattr(time, "time", lambda: self.day)
-
-
-@pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    return Clocks(monkeypatch)
-
-
-async def unsettled(backend: Backend) -> SettlingStore:
-    """A charge on `a` that was applied, and whose answer was lost, with a register that Redis has forgotten since."""
-    store = SettlingStore(backend, random_share=lambda: 1.0)
-    await store.ping()
-    await charge(store, "a", amount=40)
-    backend.faults = ["after"]
-    await charge(store, "a", amount=2)
-    backend.registers.clear()
-    return store
-
-
-async def test_a_batch_is_not_sent_again_after_a_suspension(clocks: Clocks) -> None:
-    """The loop's clock stood still, and so did all others of the machine: Redis says that its register may be gone."""
-    backend = Backend()
-    backend.clock = 1_000.0
-    store = await unsettled(backend)
-    backend.clock += 2 * 3_600
-    await settled(store)
-    assert {"a": 42} == backend._counters
-    assert (1, 0) == (store.journal.dropped, store.journal.hits)
-    await store.close()
-
-
-async def test_a_clock_that_is_put_right_loses_no_charge(clocks: Clocks) -> None:
-    """It was half a day behind at the start; by the clock of Redis, a second has passed."""
-    backend = Backend()
-    backend.clock = 1_000.0
-    store = SettlingStore(backend, random_share=lambda: 1.0)
-    await store.ping()
-    backend.faults = ["before"]
-    await charge(store, "a", amount=2)
-    clocks.day += 12 * 3_600
-    backend.clock += 1
-    await settled(store)
-    assert {"a": 2} == backend._counters
-    assert 0 == store.journal.dropped
-    await store.close()
-
-
-@pytest.mark.parametrize("clock", ["boot", "day"])
-async def test_without_the_time_of_redis_every_clock_must_agree(clocks: Clocks, clock: str) -> None:
-    """Behind a proxy: rather lost, and counted as lost, than counted twice."""
-    backend = Backend()
-    store = await unsettled(backend)
-    setattr(clocks, clock, getattr(clocks, clock) + 2 * 3_600)
-    await settled(store)
-    assert {"a": 42} == backend._counters
-    assert 1 == store.journal.dropped
-    await store.close()
-
-
-async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> None:
-    """And not that at which its failure was noticed: the machine may have been suspended in between."""
-    backend = Backend()
-    backend.clock = 1_000.0
-    store = SettlingStore(backend, random_share=lambda: 1.0)
-    await store.ping()
-    backend.faults = ["after"]
-    answer = asyncio.ensure_future(charge(store, "a", amount=2))
-    while not backend.calls:
-        await asyncio.sleep(0)
-    backend.clock += 2 * 3_600
-    await store.ping()
-    backend.registers.clear()
-    await answer
-    await settled(store)
-    assert {"a": 2} == backend._counters
-    assert 1 == store.journal.dropped
-    await store.close()
-
-
-async def test_a_batch_waits_while_redis_no_longer_reports_its_time(clocks: Clocks) -> None:
-    """It has told it before: a TIME that failed once says nothing of how old the batch is."""
-    backend = Backend()
-    backend.clock = 1_000.0
-    store = SettlingStore(backend, random_share=lambda: 1.0)
-    await store.ping()
-    backend.faults = ["before"]
-    backend.clock, before = None, backend.clock
-    await charge(store, "a", amount=2)
-    await charge(store, "b", amount=1)
-    assert [[1]] == await charge(store, "b", amount=0)
-    await asyncio.sleep(0.12)
-    assert {"b": 1} == backend._counters
-    backend.clock = before
-    await settled(store)
-    assert {"a": 2, "b": 1} == backend._counters
-    await store.close()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import sys
 from collections.abc import Iterable
-from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,24 +11,20 @@ from grpc_health.v1 import health_pb2
 
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.listening.certificates import Certificates
-from ratelimit_service.transports.native import health, peers
+from ratelimit_service.transports.native import health
 from ratelimit_service.transports.native import server as native
-from ratelimit_service.transports.native._http2 import Budget, Session, Turn, library_version
-from ratelimit_service.transports.native.connection import COST, Connection
-from ratelimit_service.transports.native.methods import PATHS, WATCH
+from ratelimit_service.transports.native._http2 import Session, library_version
+from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.tls import Tls
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority
 
 from .. import h2
-from ..h2 import Peer
-from ..test_transport import CHARGE_40, CHECK, message, until
+from ..test_transport import CHARGE_40, message, until
+from .hostile import OK, RESOURCE_EXHAUSTED, watch
 from .limiter import Begin, Limiter
 from .test_calls import batches_of
-from .test_limits import goaway_error, look_at_them, opening
-
-OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 4, 8
-MIB = 1_048_576
+from .test_limits import goaway_error, opening
 
 # A frame whose size is wrong, after the abuse budget of the peer is spent in the same read.
 
@@ -78,103 +71,6 @@ async def test_a_client_that_pushes_is_sent_away(limiter: Limiter) -> None:
     peer = await limiter.connect()
     peer.send(h2.frame(h2.PUSH_PROMISE, h2.END_HEADERS, 1, bytes(4)))
     assert h2.PROTOCOL_ERROR == goaway_error(await peer.rest())
-
-
-# Headers that are much larger decoded than on the wire.
-
-LARGE = h2.remembered([(b"x-large", b"a" * 3_900)])
-"""In HPACK's table as its newest entry, of about 4 KiB."""
-NEWEST = b"\xbe"
-"""One byte that stands for it."""
-
-
-def calls(first: int, number: int, extra: bytes, body: bytes = CHECK) -> bytes:
-    """Calls with more headers in HPACK."""
-    head = h2.block(h2.CALL) + extra
-    return b"".join(
-        h2.frame(h2.HEADERS, h2.END_HEADERS, stream, head)
-        + h2.frame(h2.DATA, h2.END_STREAM, stream, h2.message(body))
-        for stream in range(first, first + 2 * number, 2)
-    )
-
-
-async def test_headers_that_grow_by_decoding_are_paid_for(limiter: Limiter) -> None:
-    """Three references in a block are 12 KiB that nobody sent: 7 units of 1,000 for each, less one for a whole call."""
-    peer = await limiter.connect()
-    peer.send(calls(1, 1, LARGE) + calls(3, 900, NEWEST * 3))
-    frames = await peer.rest()
-    assert h2.ENHANCE_YOUR_CALM == goaway_error(frames)
-    answered = {frame.stream for frame in frames if frame.kind == h2.HEADERS}
-    assert len(answered) < 200
-    assert await limiter.still_serves()
-
-
-async def test_an_honest_peer_may_name_its_whole_table_in_every_call(limiter: Limiter) -> None:
-    """A token of 4 KiB in every call is what HPACK is for."""
-    peer = await limiter.connect()
-    peer.send(h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")) + calls(1, 1, LARGE))
-    await peer.answer(1)
-    for first in range(3, 4_003, 400):
-        peer.send(calls(first, 200, NEWEST))
-        answers = await peer.answers(set(range(first, first + 400, 2)))
-        assert {OK} == {answer.status for answer in answers.values()}
-
-
-async def test_a_block_of_headers_is_not_decoded_beyond_its_bound(limiter: Limiter) -> None:
-    """147 kB that stand for 570 MB: the block ends the stream at 64 KiB, and the connection soon."""
-    peer = await limiter.connect()
-    bomb = h2.block(h2.CALL) + LARGE + NEWEST * 140_000
-    parts = [bomb[at : at + 16_384] for at in range(0, len(bomb), 16_384)]
-    block = h2.frame(h2.HEADERS, 0, 1, parts[0])
-    for part in parts[1:-1]:
-        block += h2.frame(h2.CONTINUATION, 0, 1, part)
-    peer.send(block + h2.frame(h2.CONTINUATION, h2.END_HEADERS, 1, parts[-1]))
-    peer.send(calls(3, 1, b""))
-    answers = await peer.rest_or_answer(3)
-    assert 1 not in {frame.stream for frame in answers if frame.kind == h2.HEADERS}
-    assert await limiter.still_serves()
-
-
-async def test_a_bomb_before_an_invalid_header_is_paid_for(limiter: Limiter) -> None:
-    """nghttp2 resets the stream for the last header, so that nothing is called at the end of the block."""
-    peer = await limiter.connect()
-    peer.send(calls(1, 1, LARGE) + calls(3, 900, NEWEST * 12 + h2.block([(b"BAD", b"")])))
-    frames = await peer.rest()
-    # nghttp2 1.68 ends the connection for the first such header.
-    assert goaway_error(frames) in {h2.ENHANCE_YOUR_CALM, h2.PROTOCOL_ERROR}
-    assert len({frame.stream for frame in frames if frame.kind == h2.RST_STREAM}) < 100
-
-
-async def test_trailers_count_with_the_headers(limiter: Limiter) -> None:
-    """Each is within the limit; together they are not."""
-    peer = await limiter.connect()
-    many = h2.block([(b"x", b"y" * 9_000)])
-    peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.CALL) + many))
-    peer.send(h2.frame(h2.DATA, 0, 1, h2.message(CHARGE_40)))
-    peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, many))
-    answer = await peer.answer(1)
-    assert (RESOURCE_EXHAUSTED, "the headers are larger than 16 KiB") == (
-        answer.status,
-        answer.headers["grpc-message"],
-    )
-    assert 0 == await limiter.counted()
-
-
-async def test_trailers_that_do_not_end_a_request_are_paid_for(limiter: Limiter) -> None:
-    """They are as cheap to send as they are against the rules."""
-    peer = await limiter.connect()
-    peer.send(opening(1) + h2.frame(h2.HEADERS, h2.END_HEADERS, 1) * 1_001)
-    assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
-    assert await limiter.still_serves()
-
-
-async def test_a_call_may_end_with_trailers(limiter: Limiter) -> None:
-    """HTTP/2 allows it."""
-    peer = await limiter.connect()
-    peer.send(opening(1) + h2.frame(h2.DATA, 0, 1, h2.message(CHARGE_40)))
-    peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, h2.block([(b"x", b"y")])))
-    assert OK == (await peer.answer(1)).status
-    assert 40 == await limiter.counted()
 
 
 MANY_SETTINGS = h2.frame(
@@ -261,170 +157,6 @@ async def test_what_was_left_for_the_next_turn_is_charged_when_the_peer_has_gone
     assert 200 * 40 == await limiter.counted()
 
 
-# Bytes.
-
-
-async def test_unfinished_calls_of_many_connections_are_bounded_together(begin: Begin) -> None:
-    """The connections that keep most are closed, and those that keep nothing are served all along."""
-    limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
-    honest = await limiter.connect()
-    budget = limiter.server.turn.budget
-    most = 0
-    hostile = [await limiter.connect() for _ in range(30)]
-    for number in range(1, 81, 2):
-        for peer in hostile:
-            peer.send(opening(number) + h2.frame(h2.DATA, 0, number, b"\0\0\0\xff\xff" + bytes(5_000)))
-        honest.send(h2.call(number, CHECK))
-        assert OK == (await honest.answer(number)).status
-        most = max(most, budget.waiting)
-    assert 1 * MIB < most <= budget.most_waiting
-    assert limiter.server.peers.closed > 0
-    assert await limiter.still_serves()
-
-
-async def test_a_connection_that_keeps_less_than_its_share_is_not_closed(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where those that kept most have gone by themselves since they were chosen."""
-    monkeypatch.setattr(peers, "_CLOSED_AT_ONCE", 1)
-    limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
-    everyone, budget = limiter.server.peers, limiter.server.turn.budget
-    honest, late, *hostile = await limiter.connections(5)
-    for connection, size in ((honest, 2_000), *((each, 800_000) for each in hostile)):
-        assert connection.session is not None
-        connection.session.keep(size)
-    assert budget.pressed
-    everyone.relieve()
-    for connection in hostile:
-        connection.abort()
-    assert late.session is not None
-    late.session.keep(1_800_000)
-    for _ in range(20):
-        everyone._relieve_more()
-    assert (False, True) == (honest._gone, late._gone)
-
-
-async def test_streams_without_a_body_count_as_well(begin: Begin) -> None:
-    """A thousand of them take half a megabyte."""
-    limiter = await begin(GrpcOptions(max_bytes=4 * MIB))
-    for _ in range(5):
-        peer = await limiter.connect()
-        peer.send(b"".join(opening(stream) for stream in range(1, 2_001, 2)))
-    await until(lambda: limiter.server.peers.closed > 0 and not limiter.server.turn.budget.pressed)
-    assert await limiter.still_serves()
-
-
-async def test_a_connection_keeps_no_more_than_its_own_bytes(begin: Begin) -> None:
-    """What is more is refused; a single message of the largest size fits in any case."""
-    limiter = await begin(GrpcOptions(max_message_bytes=600_000, max_connection_bytes=1))
-    peer = await limiter.connect()
-    half = b"\0" + (600_000).to_bytes(4, "big") + bytes(60_000)
-    for stream in range(1, 61, 2):
-        peer.send(opening(stream) + h2.frame(h2.DATA, 0, stream, half[:16_000]))
-        for at in range(16_000, 60_000, 16_000):
-            peer.send(h2.frame(h2.DATA, 0, stream, half[at : at + 16_000]))
-        await asyncio.sleep(0.001)
-    refused = await peer.until(h2.HEADERS)
-    assert refused.flags & h2.END_STREAM
-    assert limiter.server.turn.budget.waiting <= 600_000 + 262_144 + 65_536
-    assert await limiter.still_serves()
-
-
-async def test_calls_in_hand_are_bounded_by_their_bytes(begin: Begin) -> None:
-    """While the store is slow; what is more is refused, and is not counted."""
-    limiter = await begin(GrpcOptions(max_bytes=2 * MIB), hold=True)
-    large = message("x" * 20_000, 1)
-    peer = await limiter.connect()
-    peer.send(b"".join(long_call(stream, large) for stream in range(1, 11, 2)))
-    await until(lambda: bool(limiter.held))
-    answer = await peer.answer(9)
-    assert RESOURCE_EXHAUSTED == answer.status
-    budget = limiter.server.turn.budget
-    assert 0 < budget.in_hand <= budget.most_in_hand
-    for go_on in limiter.held:
-        go_on()
-    assert OK == (await peer.answer(1)).status
-    await until(lambda: not budget.in_hand)
-
-
-def long_call(stream: int, body: bytes) -> bytes:
-    """A call in several frames of data."""
-    framed = h2.message(body)
-    parts = [framed[at : at + 16_000] for at in range(0, len(framed), 16_000)]
-    data = [h2.frame(h2.DATA, 0, stream, part) for part in parts[:-1]]
-    return opening(stream) + b"".join(data) + h2.frame(h2.DATA, h2.END_STREAM, stream, parts[-1])
-
-
-async def test_a_connection_costs_what_it_takes(begin: Begin) -> None:
-    """Half of all bytes are for connections; one more is closed at once, and one that goes makes room."""
-    limiter = await begin(GrpcOptions(max_bytes=4 * COST))
-    first = await limiter.connect()
-    await limiter.connections(1)
-    third = await limiter.connect(b"")
-    assert [] == await third.rest()
-    first.close()
-    await until(lambda: len(limiter.server.peers) == 1)
-    assert await limiter.still_serves()
-
-
-async def test_much_memory_that_was_freed_is_returned_to_the_system(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """malloc would keep it, and every kind of flood would leave its own."""
-    trims: list[int] = []
-    monkeypatch.setattr(peers, "malloc_trim", trims.append)
-    limiter = await begin()
-    budget = limiter.server.turn.budget
-    limiter.server.peers._trim(0.0)
-    assert budget.connect(20 * MIB)
-    limiter.server.peers._trim(1.0)
-    assert [] == trims
-    budget.disconnect(20 * MIB)
-    limiter.server.peers._trim(2.0)
-    limiter.server.peers._trim(3.0)
-    assert [0] == trims
-
-
-async def test_nothing_stays_counted_when_all_have_gone(begin: Begin) -> None:
-    """Wherever in a call a connection ends."""
-    limiter = await begin(hold=True)
-    whole = h2.MAGIC + h2.settings() + b"".join(h2.call(stream, CHECK) for stream in (1, 3, 5))
-    for end in range(0, len(whole), 11):
-        peer = await limiter.connect(whole[:end])
-        await asyncio.sleep(0)
-        peer.close()
-    await until(lambda: not limiter.server.peers)
-    for answer in limiter.held:
-        answer()
-    limiter.held.clear()
-    await until(lambda: not limiter.server.in_hand)
-    budget = limiter.server.turn.budget
-    assert (0, 0, 0) == (budget.connections, budget.waiting, budget.in_hand)
-
-
-def test_calls_that_are_garbage_together_with_their_server_are_freed_in_any_order() -> None:
-    """A Call gives its bytes back when it is freed, and the collector may have cleared the Turn by then."""
-    before = sys.getrefcount(type(None))
-    for _ in range(20):
-        cycle: list[object] = []
-        turn = Turn(partial(list, cycle), Budget(MIB))
-        session = Session(turn, cycle, PATHS, 1_000, MIB)
-        session.feed(h2.MAGIC + h2.settings() + h2.call(1, b"x" * 200))
-        cycle += [turn, session, *turn.take_calls()]
-        assert 3 == len(cycle)
-        del turn, session, cycle
-        gc.collect()
-    assert abs(sys.getrefcount(type(None)) - before) < 10
-
-
-# Watches.
-
-
-def watch(stream: int, name: str) -> bytes:
-    body = health_pb2.HealthCheckRequest(service=name).SerializeToString()
-    return h2.call(stream, body, h2.replaced(path=PATHS[WATCH]))
-
-
 async def test_the_names_of_unknown_services_are_not_kept(limiter: Limiter) -> None:
     """They stay unknown; so there is nothing to remember."""
     peer = await limiter.connect()
@@ -460,121 +192,6 @@ async def test_many_watches_are_notified_in_steps(limiter: Limiter, monkeypatch:
     assert {2} == {
         health_pb2.HealthCheckResponse.FromString(frame.payload[5:]).status for frame in data_frames
     }
-
-
-# Time.
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def test_a_peer_that_takes_no_replies_is_cut_off_however_often_it_pings(limiter: Limiter) -> None:
-    """What counts is what it takes, and an answer to a PING is none of the replies."""
-    peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
-    peer.send(h2.call(1, CHECK))
-    begun = now()
-    for second in range(1, 10):
-        await ping(peer)
-        look_at_them(limiter, begun + second)
-        assert 1 == len(limiter.server.peers)
-    await ping(peer)
-    look_at_them(limiter, begun + 12)
-    await peer.rest()
-    assert 1 == limiter.server.peers.closed
-
-
-async def test_a_peer_that_takes_a_byte_a_second_is_cut_off(limiter: Limiter) -> None:
-    """A reply is taken in full within ten seconds."""
-    peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
-    peer.send(h2.call(1, CHECK))
-    begun = now()
-    for second in range(1, 10):
-        peer.send(h2.frame(h2.WINDOW_UPDATE, 0, 1, (1).to_bytes(4, "big")))
-        assert 1 == len((await peer.until(h2.DATA, 1)).payload)
-        look_at_them(limiter, begun + second)
-    look_at_them(limiter, begun + 12)
-    await peer.rest()
-    assert not limiter.server.peers
-
-
-async def test_a_watch_that_is_not_read_is_cut_off_as_well(limiter: Limiter) -> None:
-    """And one that is read stays, however seldom the health changes."""
-    deaf = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
-    deaf.send(watch(1, ""))
-    reading = await limiter.connect()
-    reading.send(watch(1, ""))
-    await reading.until(h2.DATA, 1)
-    await deaf.until(h2.HEADERS, 1)
-    look_at_them(limiter, now() + 12)
-    await deaf.rest()
-    assert 1 == len(limiter.server.peers)
-
-
-async def ping(peer: Peer, after: int = 0) -> None:
-    """Wait until the server has read what was sent, and has sent so many headers."""
-    peer.send(h2.frame(h2.PING, 0, 0, bytes(8)))
-    kinds = [(await peer.frame()).kind]
-    while h2.PING not in kinds or kinds.count(h2.HEADERS) < after:
-        kinds.append((await peer.frame()).kind)
-    assert after in (0, kinds.count(h2.HEADERS))
-
-
-async def test_a_request_that_does_not_arrive_in_time_is_refused(limiter: Limiter) -> None:
-    """However steadily its bytes drip; others of the connection go on."""
-    peer = await limiter.connect()
-    begun = now()
-    peer.send(opening(1))
-    for second, byte in enumerate(h2.message(CHECK)[:9]):
-        peer.send(h2.frame(h2.DATA, 0, 1, bytes((byte,))))
-        await ping(peer)
-        look_at_them(limiter, begun + second)
-    peer.send(opening(3))
-    await ping(peer)
-    look_at_them(limiter, begun + 12)
-    assert DEADLINE_EXCEEDED == (await peer.answer(1)).status
-    peer.send(h2.frame(h2.DATA, h2.END_STREAM, 3, h2.message(CHECK)))
-    assert OK == (await peer.answer(3)).status
-
-
-async def test_many_late_requests_are_refused_a_few_at_a_time(limiter: Limiter) -> None:
-    """Others wait meanwhile. In the end all are refused, and the connection goes on."""
-    peer = await limiter.connect()
-    peer.send(b"".join(opening(stream) for stream in range(1, 241, 2)))
-    (end,) = limiter.server.peers
-    await until(lambda: end.session is not None and end.session.streams == 120)
-    for look in range(3):
-        look_at_them(limiter, now() + 12 + look)
-        await ping(peer, after=50 if look < 2 else 20)
-    peer.send(h2.call(241, CHECK))
-    await peer.until(h2.DATA, 241)
-
-
-async def test_how_long_a_request_may_take_is_a_setting(begin: Begin) -> None:
-    """In seconds."""
-    limiter = await begin(GrpcOptions(request_timeout=60))
-    peer = await limiter.connect()
-    begun = now()
-    peer.send(opening(1))
-    await ping(peer)
-    look_at_them(limiter, begun + 58)
-    look_at_them(limiter, begun + 62)
-    answers = await peer.answer(1)
-    assert (DEADLINE_EXCEEDED, 1) == (answers.status, len(limiter.server.peers))
-
-
-@pytest.mark.parametrize("kind", ["headers", "trailers"])
-async def test_headers_that_do_not_end_in_time_end_the_connection(limiter: Limiter, kind: str) -> None:
-    """nghttp2 waits for the rest of them, and would take nothing else meanwhile."""
-    peer = await limiter.connect()
-    if kind == "trailers":
-        peer.send(opening(1) + h2.frame(h2.DATA, 0, 1, h2.message(CHECK)))
-        peer.send(h2.frame(h2.HEADERS, h2.END_STREAM, 1, b""))
-    else:
-        peer.send(h2.frame(h2.HEADERS, 0, 1, h2.block(h2.CALL)))
-    await until(lambda: any(end.session and end.session.streams for end in limiter.server.peers))
-    look_at_them(limiter, now() + 12)
-    assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
 
 
 # Who may ask.

@@ -1,0 +1,109 @@
+"""Metrics of a few rules, and requests that they count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ratelimit_service.core.decision import decide
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import (
+    Descriptor,
+    DescriptorRule,
+    DomainRules,
+    Entry,
+    Limit,
+    Override,
+    Request,
+    Rule,
+    StatKey,
+    Unit,
+    Window,
+)
+from ratelimit_service.core.planner import Planner
+from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.observe.metrics import Metrics
+
+from .replica import text_of
+
+DAY = Window(Unit.DAY)
+POLICY = Policy()
+
+
+def rule(*levels: str, amount: int = 10, window: Window = DAY, **more: Any) -> Rule:
+    return Rule(StatKey("d", levels), () if more.get("unlimited") else (Limit(amount, window),), **more)
+
+
+TREE = RuleTree(
+    [
+        DomainRules(
+            "d",
+            (
+                DescriptorRule(
+                    b"team",
+                    rule=rule("team"),
+                    children=(
+                        DescriptorRule(
+                            b"user",
+                            b"al",
+                            rule("team", "user_al"),
+                            children=(
+                                DescriptorRule(b"model", b"a", rule("team", "user_al", "model_a")),
+                                DescriptorRule(b"model", b"b", rule("team", "user_al", "model_b")),
+                            ),
+                        ),
+                    ),
+                ),
+                DescriptorRule(b"quarter", rule=rule("quarter", window=Window(Unit.MINUTE, 15))),
+                DescriptorRule(
+                    b"free",
+                    rule=rule("free", unlimited=True),
+                    children=(DescriptorRule(b"user", rule=rule("free", "user", unlimited=True)),),
+                ),
+                DescriptorRule(
+                    b"tried",
+                    rule=rule("tried", shadow=True),
+                    children=(DescriptorRule(b"user", rule=rule("tried", "user", shadow=True)),),
+                ),
+                DescriptorRule(b"each", rule=rule("each", detailed_metric=True)),
+                DescriptorRule(b"budget", rule=rule("budget", budget=True, max_charge=7)),
+                DescriptorRule(
+                    b"windows",
+                    rule=Rule(
+                        StatKey("d", ("windows",)),
+                        (Limit(10, Window(Unit.HOUR)), Limit(20, DAY)),
+                        budget=True,
+                    ),
+                ),
+            ),
+        )
+    ]
+)
+
+
+def descriptor(
+    entries: str, hits: int | None = None, negative: bool = False, override: Override | None = None
+) -> Descriptor:
+    """`entries` as `key=value key=value`."""
+    pairs = [pair.partition("=") for pair in entries.split()]
+    found = tuple(Entry(key.encode(), value.encode()) for key, _, value in pairs)
+    return Descriptor(found, hits, override, negative)
+
+
+def planned(*descriptors: Descriptor, domain: str = "d", policy: Policy = POLICY) -> Plan:
+    return Planner(TREE, policy, lambda: 0).plan(Request(domain, descriptors), 1_000_000)
+
+
+def count(
+    metrics: Metrics, *descriptors: Descriptor, before: int = 0, domain: str = "d", shadow_mode: bool = False
+) -> None:
+    """One request, all of whose counters held `before`."""
+    policy = Policy(shadow_mode=shadow_mode)
+    plan = planned(*descriptors, domain=domain, policy=policy)
+    metrics.decided(plan, decide(policy, plan, [before] * len(plan.hits)))
+
+
+def shown(metrics: Metrics, *names: str) -> dict[str, float]:
+    """What a scrape shows of these metrics, by name (without what all have in common) and labels."""
+    lines = [line for line in text_of(metrics).splitlines() if not line.startswith("#")]
+    values = dict(line.removeprefix("ratelimit_service_").rsplit(" ", 1) for line in lines)
+    return {series: float(value) for series, value in values.items() if series.startswith(names)}

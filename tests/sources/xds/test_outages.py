@@ -1,0 +1,210 @@
+"""Following a control plane that is away, ends its calls, or sends something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ratelimit_service.proto.xds_pb2 import Resource
+from ratelimit_service.sources.xds.received import TYPE_URL
+from testing.control_plane import ControlPlane, Peer, limit, resource
+from tests.sources.xds.conftest import START, Follow
+
+from .following import A2, BAD, A, B, versions
+
+
+async def test_the_rules_hold_while_the_control_plane_is_away(
+    plane: ControlPlane, follow: Follow, logged: list[Any]
+) -> None:
+    """However long; with one line for each reason, and since when they may be old."""
+    plane.send(A, B)
+    following = await follow()
+    await following.answered(2)
+    following.clock.advance(100)
+    await plane.stop()
+    await following.until(lambda: not following.standing.connected)
+    for pause in (1, 10, 20, 40, 60, 60):
+        attempts = following.connects
+        following.clock.advance(pause - 0.01)
+        await following.rest()
+        assert attempts == following.connects
+        following.clock.advance(0.01)
+        await following.until(lambda before=attempts: following.connects == before + 1)  # type: ignore[misc]
+        await following.rest()
+    assert {"a": [5], "b": [5]} == following.book.amounts()
+    assert (START + 100, START + 100) == (following.standing.stale_since, following.standing.since)
+    away = [line["why"] for line in logged if line["event"] == "the control plane is away"]
+    assert 2 == len(away) == len(set(away))
+    await plane.start()
+    following.clock.advance(60)
+    await following.until(lambda: following.standing.stale_since == 0 and following.standing.connected)
+    assert 1 == len(following.book.wanted)
+
+
+async def test_pauses_begin_anew_after_a_set(plane: ControlPlane, follow: Follow) -> None:
+    """Upstream's never do."""
+    await plane.stop()
+    following = await follow()
+    for pause in (10, 20):
+        await following.until(lambda pause=pause: following.clock.slept[-1:] == [pause])  # type: ignore[misc]
+        following.clock.advance(pause)
+    await following.until(lambda: following.clock.slept[-1:] == [40])
+    await plane.start()
+    plane.send(A)
+    following.clock.advance(40)
+    await following.until(lambda: following.standing.generation)
+    plane.peers[0].reset()
+    await following.until(lambda: following.clock.slept[-1:] == [10])
+
+
+async def test_a_call_that_ends_again_and_again_is_not_opened_all_the_time(
+    plane: ControlPlane, follow: Follow, logged: list[Any]
+) -> None:
+    """Upstream spun in such a loop (RST_STREAM without an error): thousands of lines in a second."""
+
+    def reset(peer: Peer) -> bool:
+        plane.answer(peer)
+        peer.reset()
+        return True
+
+    plane.send(A)
+    plane.on_request = reset
+    following = await follow()
+    for connects in (1, 2, 3):
+        await following.until(lambda number=connects: following.connects == number)  # type: ignore[misc]
+        await following.until(lambda: following.clock.slept[-1:] == [10])
+        await following.rest()
+        assert connects == following.connects
+        following.clock.advance(10)
+    assert {"a": [5]} == following.book.amounts()
+
+
+async def test_a_call_that_went_well_is_followed_by_another_soon(plane: ControlPlane, follow: Follow) -> None:
+    """As when a control plane is rolled out: it says GOAWAY, and another replica takes over."""
+    plane.send(A)
+    following = await follow()
+    await following.answered(2)
+    following.clock.advance(31)
+    plane.peers[0].goaway()
+    await following.until(lambda: following.clock.slept[-1:] == [1])
+    following.clock.advance(1)
+    await following.until(lambda: following.connects == 2 and following.standing.connected)
+    assert {"UNAVAILABLE": 1} == following.standing.ends
+
+
+async def test_a_new_call_begins_without_what_the_old_one_knew(plane: ControlPlane, follow: Follow) -> None:
+    """It has no nonce, and a version that no control plane has, so that each of them sends its set."""
+    plane.send(A, version="7")
+    following = await follow()
+    await following.answered(2)
+    plane.peers[0].cut()
+    plane.resources = [Resource(type_url=TYPE_URL, value=A2.SerializeToString())]  # still version 7
+    await following.until(lambda: following.clock.slept[-1:] == [10])
+    following.clock.advance(10)
+    await following.until(lambda: following.book.amounts() == {"a": [6]})
+    version, nonce = versions(plane)[2]
+    assert (True, "") == (version.startswith("held "), nonce)
+
+
+async def test_a_set_that_is_too_large_is_reported_and_the_rules_stay_in_force(
+    plane: ControlPlane, follow: Follow, logged: list[Any]
+) -> None:
+    """Upstream freezes on its old rules, and nobody sees why."""
+    plane.send(A)
+    following = await follow(largest=1_000)
+    await following.answered(2)
+    plane.send(A, resource("b", limit("x" * 1_000, 1)))
+    await following.until(lambda: following.standing.ends)
+    assert ({"RESOURCE_EXHAUSTED": 1}, {"a": [5]}) == (following.standing.ends, following.book.amounts())
+    (line,) = [line for line in logged if line["event"] == "the control plane is away"]
+    assert "raise XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" in line["why"]
+
+
+async def test_another_type_is_rejected_and_the_rules_hold(
+    plane: ControlPlane, follow: Follow, logged: list[Any]
+) -> None:
+    """Paced like any other rejection, and logged once."""
+    plane.send(A)
+    following = await follow()
+    await following.answered(2)
+    plane.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+    plane.send(B)
+    await following.answered(3)
+    following.clock.advance(1)
+    await following.answered(4)
+    assert ({"a": [5]}, 1) == (following.book.amounts(), len(set(plane.rejections)))
+    assert 1 == len([line for line in logged if "of another type" in line["event"]])
+
+
+async def test_bytes_that_are_no_response_end_the_call(plane: ControlPlane, follow: Follow) -> None:
+    """There is no nonce to answer; the rules hold, and it is tried again."""
+    plane.send(A)
+    following = await follow()
+    await following.answered(2)
+    plane.peers[0].send(b"\x12\x7fabc")
+    await following.until(lambda: following.standing.ends)
+    assert ({"INTERNAL": 1}, {"a": [5]}) == (following.standing.ends, following.book.amounts())
+    await following.until(lambda: following.clock.slept[-1:] == [10])
+
+
+async def test_a_control_plane_that_says_nothing_is_worth_a_line(
+    plane: ControlPlane, follow: Follow, logged: list[Any]
+) -> None:
+    """It never answers a node that it does not know: Envoy Gateway knows envoy-ratelimit alone."""
+    plane.nodes = {"another"}
+    plane.send(A)
+    following = await follow()
+    await following.until(lambda: plane.requests)
+    following.clock.advance(15)
+    await following.until(lambda: [line for line in logged if "sends nothing" in line["event"]])
+    (line,) = [line for line in logged if "sends nothing" in line["event"]]
+    assert "envoy-ratelimit" == line["node_id"]
+    assert "has sent nothing since" in next(following.standing.lines())
+
+
+# The last good set in a file
+
+
+async def test_a_start_without_the_control_plane_has_the_last_good_set(
+    plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
+) -> None:
+    """It has the last good rules of bad domains. The status shows its age, and a new set is compared with it."""
+    plane.send(A, B)
+    first = await follow(cache=tmp_path)
+    await first.answered(2)
+    plane.send(A2, BAD)
+    await first.answered(3)
+    await first.until(lambda: first.follower._saved == first.follower._subscription.digest)
+    await first.rest()
+    await first.end()
+    await plane.stop()
+    second = await follow(cache=tmp_path)
+    await second.until(lambda: second.clock.slept)
+    assert {"a": [6], "b": [5]} == second.book.amounts()
+    assert (START, START, 1) == (
+        second.standing.stale_since,
+        second.standing.accepted_at,
+        second.standing.generation,
+    )
+    assert [2] == [line["domains"] for line in logged if "rules of a file" in line["event"]]
+    plane.send(A2)
+    await plane.start()
+    second.clock.advance(10)
+    await second.until(lambda: second.standing.missing == ("b",))
+    assert (0.0, 1) == (second.standing.stale_since, len(second.book.wanted))
+
+
+async def test_a_directory_that_cannot_be_written_costs_a_line_and_nothing_else(
+    plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
+) -> None:
+    """Once for each set, not for each answer."""
+    (tmp_path / "file").write_text("")
+    plane.send(A)
+    following = await follow(cache=tmp_path / "file" / "dir")
+    await following.answered(2)
+    plane.send(A, version="2")
+    await following.answered(3)
+    assert ({"a": [5]}, 1) == (
+        following.book.amounts(),
+        len([line for line in logged if "cannot be saved" in line["event"]]),
+    )

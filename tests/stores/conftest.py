@@ -1,0 +1,21 @@
+"""A memory store that keeps its counters in a file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from .kept import Kept
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    """A file that is not there yet."""
+    directory = tmp_path / "kept"
+    directory.mkdir()
+    kept = Kept(directory / "counters")
+    yield kept
+    for store in kept.stores:
+        await store.close()

@@ -1,0 +1,63 @@
+"""A memory store that keeps its counters in a file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ratelimit_service.core.model import Hit
+from ratelimit_service.stores.snapshot import KeptMemoryStore, read
+
+NOW = 1_795_249_200.0
+LONG, SOON = 3_600.0, 0.001
+"""Intervals: one that no test lives to see the end of, and one that is over at once."""
+
+DBA, OPS = "{d|team=dba}:hour:2026-11-21T08Z", "{d|team=ops}:day:2026-11-21"
+
+
+class Kept:
+    """Stores over one file, one after another, as the processes that keep their counters in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = NOW
+        """By a clock that goes forward only, from wherever it begins."""
+        self.day = NOW
+        """By the clock of the day, which may be wrong."""
+        self.stores: list[KeptMemoryStore] = []
+
+    async def start(self, interval: float = LONG) -> KeptMemoryStore:
+        """Another process."""
+        store = KeptMemoryStore(lambda: self.now, self.path, interval, wall=lambda: self.day)
+        self.stores.append(store)
+        await store.start()
+        return store
+
+    async def restart(self) -> KeptMemoryStore:
+        """The process is stopped, and another one started."""
+        await self.stores[-1].close()
+        return await self.start()
+
+    @property
+    def on_disk(self) -> dict[str, int]:
+        """What a process would find that is started now."""
+        return {counter.key: counter.value for counter in read(self.path).counters}
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files beside the snapshot, itself included."""
+        return sorted(file.name for file in self.path.parent.iterdir())
+
+
+def charge(store: KeptMemoryStore, key: str, amount: int, ttl: int = 3600) -> Any:
+    """What the counter held before."""
+    before: list[Any] = []
+    store.hit([[Hit(key, amount, ttl=ttl)]], before.extend)
+    ((count,),) = before
+    return count
+
+
+def sealed(body: str, count: int) -> bytes:
+    """A file with a checksum that is right."""
+    return f"{body}end {count} {hashlib.sha256(body.encode()).hexdigest()}\n".encode()

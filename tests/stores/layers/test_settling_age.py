@@ -1,0 +1,116 @@
+"""How old a batch of unknown outcome may be: by the clock of Redis, or else by every clock of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from ratelimit_service.stores.layers.settling import SettlingStore
+
+from .backend import Backend, charge, settled
+
+
+class Clocks:
+    """The clocks of this machine, which a test sets; that of the event loop is left alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.boot = self.day = 0.0
+        monkeypatch.setattr(time, "clock_gettime", lambda _: self.boot)
+        monkeypatch.setattr(time, "time", lambda: self.day)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+async def unsettled(backend: Backend) -> SettlingStore:
+    """A charge on `a` that was applied, and whose answer was lost, with a register that Redis has forgotten since."""
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    await store.ping()
+    await charge(store, "a", amount=40)
+    backend.faults = ["after"]
+    await charge(store, "a", amount=2)
+    backend.registers.clear()
+    return store
+
+
+async def test_a_batch_is_not_sent_again_after_a_suspension(clocks: Clocks) -> None:
+    """The loop's clock stood still, and so did all others of the machine: Redis says that its register may be gone."""
+    backend = Backend()
+    backend.clock = 1_000.0
+    store = await unsettled(backend)
+    backend.clock += 2 * 3_600
+    await settled(store)
+    assert {"a": 42} == backend._counters
+    assert (1, 0) == (store.journal.dropped, store.journal.hits)
+    await store.close()
+
+
+async def test_a_clock_that_is_put_right_loses_no_charge(clocks: Clocks) -> None:
+    """It was half a day behind at the start; by the clock of Redis, a second has passed."""
+    backend = Backend()
+    backend.clock = 1_000.0
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    await store.ping()
+    backend.faults = ["before"]
+    await charge(store, "a", amount=2)
+    clocks.day += 12 * 3_600
+    backend.clock += 1
+    await settled(store)
+    assert {"a": 2} == backend._counters
+    assert 0 == store.journal.dropped
+    await store.close()
+
+
+@pytest.mark.parametrize("clock", ["boot", "day"])
+async def test_without_the_time_of_redis_every_clock_must_agree(clocks: Clocks, clock: str) -> None:
+    """Behind a proxy: rather lost, and counted as lost, than counted twice."""
+    backend = Backend()
+    store = await unsettled(backend)
+    setattr(clocks, clock, getattr(clocks, clock) + 2 * 3_600)
+    await settled(store)
+    assert {"a": 42} == backend._counters
+    assert 1 == store.journal.dropped
+    await store.close()
+
+
+async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> None:
+    """And not that at which its failure was noticed: the machine may have been suspended in between."""
+    backend = Backend()
+    backend.clock = 1_000.0
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    await store.ping()
+    backend.faults = ["after"]
+    answer = asyncio.ensure_future(charge(store, "a", amount=2))
+    while not backend.calls:
+        await asyncio.sleep(0)
+    backend.clock += 2 * 3_600
+    await store.ping()
+    backend.registers.clear()
+    await answer
+    await settled(store)
+    assert {"a": 2} == backend._counters
+    assert 1 == store.journal.dropped
+    await store.close()
+
+
+async def test_a_batch_waits_while_redis_no_longer_reports_its_time(clocks: Clocks) -> None:
+    """It has told it before: a TIME that failed once says nothing of how old the batch is."""
+    backend = Backend()
+    backend.clock = 1_000.0
+    store = SettlingStore(backend, random_share=lambda: 1.0)
+    await store.ping()
+    backend.faults = ["before"]
+    backend.clock, before = None, backend.clock
+    await charge(store, "a", amount=2)
+    await charge(store, "b", amount=1)
+    assert [[1]] == await charge(store, "b", amount=0)
+    await asyncio.sleep(0.12)
+    assert {"b": 1} == backend._counters
+    backend.clock = before
+    await settled(store)
+    assert {"a": 2, "b": 1} == backend._counters
+    await store.close()
