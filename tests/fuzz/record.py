@@ -25,7 +25,7 @@ from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 from ..transports import h2
-from ..transports.test_transport import CHARGE_40, CHECK
+from ..transports.serving import CHARGE_40, CHECK
 from .native import TRAFFIC, Server
 
 

@@ -24,7 +24,7 @@ from ratelimit_service.runtime.locks import locked
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 
-from ..transports.test_transport import CHECK, TRANSPORTS, Served, serve
+from ..transports.serving import CHECK, TRANSPORTS, Served, serve
 
 EVERYWHERE = ["", "::", "[::]", "0.0.0.0", "0:0:0:0:0:0:0:0"]
 BOTH = {"127.0.0.1", "::1"}

@@ -17,7 +17,7 @@ from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority
 
-from .test_transport import CHECK, TRANSPORTS, Served, serve
+from .serving import CHECK, TRANSPORTS, Served, serve
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,8 @@ from testing.waiting import PATIENCE
 
 from . import h2
 from .h2 import Peer
-from .test_transport import CHECK, Served, Start, served, start, transport
+from .serving import CHECK, Served, Start
 
-__all__ = ["served", "start", "transport"]
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 VERSIONS = ("v1", "v1alpha")

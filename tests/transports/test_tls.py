@@ -24,7 +24,7 @@ from testing.service import ConfigMapMount
 from testing.waiting import PATIENCE
 
 from . import h2
-from .test_transport import CHARGE_40, CHECK, TRANSPORTS, Served, serve, until
+from .serving import CHARGE_40, CHECK, TRANSPORTS, Served, serve, until
 
 Start = Callable[..., Awaitable[Served]]
 

@@ -12,9 +12,8 @@ from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.runtime.tasks import Background
 from ratelimit_service.stores.batch import Batch, CallFailed, Counts, Fate, Groups, Origin, Part
-from ratelimit_service.stores.lanes import EVERYWHERE, Lane, Place
+from ratelimit_service.stores.lanes import EVERYWHERE, Place
 from ratelimit_service.stores.layers import settling
-from ratelimit_service.stores.layers.journal import Journal
 from ratelimit_service.stores.layers.settling import SettlingStore
 
 from .backend import Backend, Call, charge, settled
@@ -190,20 +189,6 @@ async def test_what_the_journal_has_no_room_for_is_counted() -> None:
     backend.away = False
     await settled(store)
     assert 4 == len(backend._counters)
-
-
-async def test_the_journal_has_a_bound_in_bytes_as_well() -> None:
-    """Strangers choose the names: long ones fill it sooner, and what is written makes room again."""
-    backend = Backend()
-    store = SettlingStore(backend, journal_size=100)
-    backend.away = True
-    for number in range(100):
-        await charge(store, f"{number}{'k' * 4_000}")
-    assert (9, 91) == (store.journal.hits, store.journal.dropped)
-    backend.away = False
-    await settled(store)
-    assert (0, 0) == (store.journal.hits, store.journal._bytes)
-    assert 9 == len(backend._counters)
 
 
 async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
@@ -387,19 +372,3 @@ async def test_a_connection_that_breaks_during_the_search_for_forbidden_keys_los
     await settled(store)
     assert {"open": 4} == backend._counters
     assert 3 == store.journal.dropped  # of the forbidden one, whose callers were told something else
-
-
-def test_charges_that_were_never_sent_are_put_together() -> None:
-    """With the time that each has left; one that was sent stays as it was sent."""
-    journal = Journal(100)
-    sent = Batch([[Hit("c", 1, ttl=60)], [Hit("d", 0, ttl=60)]], sent=Lane("lane", [], 7), kept_at=16.0)
-    journal.add(Batch([[Hit("a", 1, ttl=60)]], kept_at=10.0))
-    journal.add(Batch([[Hit("b", 1, ttl=60)]], kept_at=15.0))
-    journal.add(sent)
-    journal.add(Batch([[Hit("e", 1, ttl=60)]], 5, kept_at=17.0))
-    assert (4, 3, 1) == (journal.hits, journal.batches_at(EVERYWHERE), journal.batches_at(5))
-    assert Batch([[Hit("a", 1, ttl=60)], [Hit("b", 1, ttl=65)]], kept_at=10.0) == journal.take(EVERYWHERE)
-    assert sent == journal.take(EVERYWHERE)
-    assert [5] == journal.places()
-    assert Batch([[Hit("e", 1, ttl=60)]], 5, kept_at=17.0) == journal.take(5)
-    assert (0, []) == (journal.hits, journal.places())

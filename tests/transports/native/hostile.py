@@ -7,7 +7,7 @@ from grpc_health.v1 import health_pb2
 from ratelimit_service.transports.native.methods import PATHS, WATCH
 
 from .. import h2
-from ..test_transport import CHECK
+from ..serving import CHECK
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 4, 8
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.transports.native import accepting
 from ratelimit_service.transports.native.accepting import Accepting
 
-from ..test_transport import until
+from ..serving import until
 from .limiter import Limiter
 
 

@@ -16,7 +16,7 @@ from ratelimit_service.transports.native.methods import PATHS
 from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
-from ..test_transport import CHECK, message, until
+from ..serving import CHECK, message, until
 from .hostile import OK, RESOURCE_EXHAUSTED
 from .limiter import Begin
 from .test_limits import opening

@@ -12,7 +12,7 @@ from ratelimit_service.transports.grpc_method import METHOD
 from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
-from ..test_transport import CHARGE_40, CHECK, message, until
+from ..serving import CHARGE_40, CHECK, message, until
 from .limiter import Begin, Limiter
 
 OK, RESOURCE_EXHAUSTED, INTERNAL = 0, 8, 13

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import h2
-from ..test_transport import CHARGE_40
+from ..serving import CHARGE_40
 from .hostile import OK, RESOURCE_EXHAUSTED, calls
 from .limiter import Limiter
 from .test_limits import goaway_error, opening

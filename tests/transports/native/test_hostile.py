@@ -20,7 +20,7 @@ from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority
 
 from .. import h2
-from ..test_transport import CHARGE_40, message, until
+from ..serving import CHARGE_40, message, until
 from .hostile import OK, RESOURCE_EXHAUSTED, watch
 from .limiter import Begin, Limiter
 from .test_calls import batches_of

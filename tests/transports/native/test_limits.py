@@ -12,7 +12,7 @@ from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
 from ..h2 import Answer, Peer
-from ..test_transport import CHARGE_40, CHECK, message, until
+from ..serving import CHARGE_40, CHECK, message, until
 from .limiter import Begin, Limiter
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 4, 8, 12, 13

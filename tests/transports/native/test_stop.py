@@ -15,7 +15,7 @@ from testing.waiting import PATIENCE
 
 from ...fuzz.native import last_of_goaways
 from .. import h2
-from ..test_transport import CHECK
+from ..serving import CHECK
 from .limiter import Limiter
 
 

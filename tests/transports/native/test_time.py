@@ -10,7 +10,7 @@ from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
 from ..h2 import Peer
-from ..test_transport import CHECK, until
+from ..serving import CHECK, until
 from .hostile import DEADLINE_EXCEEDED, OK, watch
 from .limiter import Begin, Limiter
 from .test_limits import goaway_error, look_at_them, opening

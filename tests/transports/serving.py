@@ -1,0 +1,97 @@
+"""A served transport, and messages for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from grpc import aio
+
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.deadlines import Patience
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_service.runtime.health import Health
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.contract import GrpcServer, MakeGrpcServer
+from ratelimit_service.transports.grpc_method import PATH
+from ratelimit_service.transports.grpcio import GrpcioServer
+from ratelimit_service.transports.native.server import NativeServer
+from ratelimit_service.transports.options import GrpcOptions
+
+NOW = 1_795_249_200.0
+TEAM_RULE = Rule(StatKey("llm", ("team",)), (Limit(100, Window(Unit.HOUR), "team-budget"),))
+TREE = RuleTree([DomainRules("llm", (DescriptorRule(b"team", rule=TEAM_RULE),))])
+
+
+TRANSPORTS: dict[str, MakeGrpcServer] = {"grpcio": GrpcioServer, "native": NativeServer}
+
+
+@dataclass
+class Served:
+    """A server, what is behind it, and a channel to it. `held` gathers answers of the store while `hold` is set."""
+
+    server: GrpcServer
+    service: RateLimitService
+    store: MemoryStore
+    health: Health
+    channel: aio.Channel
+    held: list[Callable[[], None]] = field(default_factory=list)
+
+    async def call(self, data: bytes, patience: float | None = 10) -> RateLimitResponse:
+        method = self.channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
+        response: RateLimitResponse = await method(data, timeout=patience)
+        return response
+
+    async def code(self, data: bytes, patience: float | None = 10) -> tuple[grpc.StatusCode, str]:
+        """The gRPC status of a call that fails."""
+        with pytest.raises(aio.AioRpcError) as error:
+            await self.call(data, patience)
+        return error.value.code(), error.value.details() or ""
+
+
+Start = Callable[..., Awaitable[Served]]
+
+
+async def serve(
+    options: GrpcOptions,
+    transport: str = "grpcio",
+    *,
+    hold: bool = False,
+    rules: bool = True,
+    patience: Patience | None = None,
+) -> Served:
+    held: list[Callable[[], None]] = []
+    store = MemoryStore(lambda: NOW, defer=held.append if hold else None)
+    service = RateLimitService(store, Metrics(), lambda: NOW, patience=patience)
+    if rules:
+        service.use(TREE)
+    health = Health()
+    server = TRANSPORTS[transport](service, health, options)
+    await server.start()
+    return Served(server, service, store, health, aio.insecure_channel(server.address), held)
+
+
+CHECK = bytes.fromhex("0a036c6c6d12100a0c0a047465616d12046a736f6e1a00")
+CHARGE_40 = bytes.fromhex("0a036c6c6d12120a0c0a047465616d12046a736f6e1a020828")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds; fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def message(team: str = "json", hits: int | None = None, domain: str = "llm") -> bytes:
+    request = RateLimitRequest(domain=domain)
+    descriptor = request.descriptors.add()
+    descriptor.entries.add(key=b"team", value=team.encode())
+    if hits is not None:
+        descriptor.hits_addend.value = hits
+    return request.SerializeToString()
