@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ratelimit_service.core.decision import decide
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.holds.results import results
+from ratelimit_service.core.holds.rule import HoldRule
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Descriptor,
@@ -22,6 +26,8 @@ from ratelimit_service.core.model import (
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.memory import MemoryStore
 
 from .replica import text_of
 
@@ -107,3 +113,22 @@ def shown(metrics: Metrics, *names: str) -> dict[str, float]:
     lines = [line for line in text_of(metrics).splitlines() if not line.startswith("#")]
     values = dict(line.removeprefix("ratelimit_service_").rsplit(" ", 1) for line in lines)
     return {series: float(value) for series, value in values.items() if series.startswith(names)}
+
+
+HELD = RuleTree(
+    [DomainRules("d", (DescriptorRule(b"held", rule=rule("held", budget=True, hold=HoldRule(6, most=1.0))),))]
+)
+
+
+def hold_everything(metrics: Metrics) -> None:
+    """Two holds of which one expires, a refusal because of them, and a window that ends over its limit."""
+    planner, store, day = Planner(HELD, POLICY, lambda: 0), MemoryStore(lambda: 0.0), 86_400
+    for now, hits in ((0, 0), (0, 0), (0, 0), (1, 6), (70, 0), (71, 9), (day, 0), (day, 1)):
+        plan = planner.plan(Request("d", (descriptor("held=x", hits),)), now)
+        found: list[Sequence[Outcome]] = []
+        store.hit([plan.hits], found.append)
+        (counts,) = found[0]
+        assert not isinstance(counts, StoreError)
+        decision = decide(POLICY, plan, counts)
+        decision.held = results(plan, counts)  # type: ignore[misc]
+        metrics.decided(plan, decision)

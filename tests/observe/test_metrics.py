@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from ratelimit_service.core.errors import InternalError, InvalidRequest, RateLimitServiceError, StoreError
-from ratelimit_service.core.holds.results import results
-from ratelimit_service.core.holds.rule import HoldRule
 from ratelimit_service.core.matching.overrides import OVERRIDE_SOURCE
 from ratelimit_service.core.model import (
     Limit,
@@ -18,11 +12,8 @@ from ratelimit_service.core.model import (
     Unit,
 )
 from ratelimit_service.observe.metrics import Metrics
-from ratelimit_service.observe.tables import Sample
-from ratelimit_service.ports import Outcome
-from ratelimit_service.stores.memory import MemoryStore
 
-from .counting import DAY, TREE, count, descriptor, planned, rule, shown
+from .counting import DAY, TREE, count, descriptor, hold_everything, planned, rule, shown
 
 UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -327,120 +318,6 @@ def test_thresholds_are_counted_by_limit_and_share() -> None:
         'budget_threshold_crossed{domain="d",path="d.team",rule="d.team",share="1",window="day"}': 1,
         'budget_threshold_crossed{domain="d",path="override",rule="override",share="1",window="day"}': 2,
     } == shown(metrics, "budget")
-
-
-def series_of(metrics: Metrics) -> dict[str, int]:
-    """The number of series of each metric."""
-    found: dict[str, int] = {}
-    for sample in metrics.counters():
-        found[sample.name] = found.get(sample.name, 0) + 1
-    return found
-
-
-def test_strangers_cannot_make_more_series_than_allowed() -> None:
-    """What comes too late is counted in one series whose labels are all `other`, and sums stay right."""
-    metrics = Metrics(max_series=5)
-    for number in range(20):
-        count(metrics, descriptor(f"each={number}", 2), descriptor(f"each={number} x=y", 1), domain="d")
-        count(metrics, descriptor("each=x"), domain=f"stranger{number}")
-        metrics.requested(f"Method{number}", 0.001)
-    found = shown(
-        metrics, "rate_limit_total", "domain_not_found", "total_requests", "response_time_seconds_c"
-    )
-    assert {
-        'rate_limit_total_hits{domain="other",key1="other",key2="other"}': 32,
-        'domain_not_found{domain="other"}': 16,
-        'total_requests{grpc_method="other"}': 16,
-        'response_time_seconds_count{grpc_method="other"}': 16,
-    } == {series: value for series, value in found.items() if '"other"' in series}
-    assert 40 == sum(value for series, value in found.items() if series.startswith("rate_limit"))
-    assert 5 == max(series_of(metrics).values())
-
-
-def test_a_series_made_in_time_goes_on_when_there_is_no_room_for_others() -> None:
-    """Only what is new goes to `other`."""
-    metrics = Metrics(max_series=2)
-    for value in ("a", "b", "a"):
-        count(metrics, descriptor(f"each={value}", 1))
-    assert {
-        'rate_limit_total_hits{domain="d",key1="each_a"}': 2,
-        'rate_limit_total_hits{domain="other",key1="other",key2="other"}': 1,
-    } == shown(metrics, "rate_limit_total")
-
-
-HOSTILE = ('quote"', "back\\slash", "new\nline", "\x00\x1b[31m", "\u202e", "x" * 100_000, "}", "", "Ünï")
-
-
-def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
-    """Labels are one printable line each and of bounded length, so that nothing is hidden, forged or swollen."""
-    metrics = Metrics()
-    for name in HOSTILE:
-        count(metrics, Descriptor((Entry(b"each", name.encode()),), 1))
-        count(metrics, descriptor("team=x"), domain=name or "-")
-    families = {family.name: family for family in text_string_to_metric_families(text_of(metrics))}
-    samples = [sample for family in families.values() for sample in family.samples]
-    labels = [value for sample in samples for value in sample.labels.values()]
-    assert [] == [value for value in labels if not value.isprintable() or len(value) > 300]
-    assert len(HOSTILE) == len(families["ratelimit_service_domain_not_found"].samples)
-    assert {r"each_new\nline", 'each_quote"', r"each_back\slash", "each_Ünï"} <= set(labels)
-
-
-def test_counting_continues_while_it_is_read() -> None:
-    """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
-    metrics = Metrics()
-    count(metrics, descriptor("each=1"))
-    reading = iter(metrics.counters())
-    names = [next(reading).name]
-    count(metrics, descriptor("each=2"))
-    names += [sample.name for sample in reading]
-    assert 1 == names.count("ratelimit_service_rate_limit_total_hits")
-
-
-WATCHED = (
-    "amendments",
-    "amendments_age_seconds",
-    "amendments_unreadable",
-    "amendments_version",
-    "local_cache_refusals",
-    "redis_clock_offset_seconds",
-    "store_deadline_missed",
-    "store_failures",
-    "store_circuit_open",
-    "store_journal_hits",
-    "store_journal_dropped",
-    "budget_threshold_lost",
-    "calls_in_hand",
-    "decision_log_dropped",
-    "grpc_connections",
-    "grpc_connections_closed",
-    "grpc_held_bytes",
-    "healthy",
-    "log_dropped",
-    "memory_snapshot_failures",
-    "memory_store_bytes",
-    "memory_store_refused",
-    "refusals_unlogged",
-)
-"""What others count."""
-
-
-HELD = RuleTree(
-    [DomainRules("d", (DescriptorRule(b"held", rule=rule("held", budget=True, hold=HoldRule(6, most=1.0))),))]
-)
-
-
-def hold_everything(metrics: Metrics) -> None:
-    """Two holds of which one expires, a refusal because of them, and a window that ends over its limit."""
-    planner, store, day = Planner(HELD, POLICY, lambda: 0), MemoryStore(lambda: 0.0), 86_400
-    for now, hits in ((0, 0), (0, 0), (0, 0), (1, 6), (70, 0), (71, 9), (day, 0), (day, 1)):
-        plan = planner.plan(Request("d", (descriptor("held=x", hits),)), now)
-        found: list[Sequence[Outcome]] = []
-        store.hit([plan.hits], found.append)
-        (counts,) = found[0]
-        assert not isinstance(counts, StoreError)
-        decision = decide(POLICY, plan, counts)
-        decision.held = results(plan, counts)  # type: ignore[misc]
-        metrics.decided(plan, decision)
 
 
 def test_holds_have_metrics() -> None:

@@ -24,7 +24,7 @@ from ratelimit_service.observe.catalogue_xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
 
-from .counting import DAY, count, descriptor, rule, shown
+from .counting import DAY, count, descriptor, hold_everything, rule, shown
 from .replica import text_of
 
 
@@ -199,6 +199,7 @@ def everything() -> Metrics:
     metrics.requested("ShouldRateLimit", 0.001)
     metrics.observe_store(0.001)
     metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
+    hold_everything(metrics)
     bucket = {"domain": "d", "rule": "a", "path": "d.team", "bucket": "team=x", "window": "day"}
     for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]

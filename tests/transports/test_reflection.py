@@ -27,7 +27,6 @@ from . import h2
 from .h2 import Peer
 from .serving import CHECK, Served, Start
 
-
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 VERSIONS = ("v1", "v1alpha")
 NOT_FOUND, INVALID_ARGUMENT = 5, 3
