@@ -204,6 +204,8 @@ def everything() -> Metrics:
     for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
     metrics.show(lambda: [Sample("ratelimit_service_background_failures", {"task": "rules"}, 1)])
+    asked = {"endpoint": "/status", "status": "200"}
+    metrics.show(lambda: [Sample("ratelimit_service_api_requests", asked, 1)])
     metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in XDS_METRICS])
     metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in WORKER_METRICS])
     for name in WATCHED:
