@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Self
 
+from ratelimit_service.amending.secret import hold_ids
 from ratelimit_service.assembly import policy_of, spread_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.rules.reader import load
@@ -34,9 +35,10 @@ class ClockedService:
         self.address = ""
         self.answered = 0
         made = load_settings(settings)
-        store = MemoryStore(lambda: self.now)
+        store, ids = MemoryStore(lambda: self.now), hold_ids()
+        ids.use(b"secret")
         self._service = RateLimitService(
-            store, Metrics(), lambda: self.now, policy_of(made), spread=spread_of(made)
+            store, Metrics(), lambda: self.now, policy_of(made), spread=spread_of(made), ids=ids
         )
         self._service.use(RuleTree(load([read("rules.yaml", rules)]).domains))
         self._loop = asyncio.new_event_loop()

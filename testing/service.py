@@ -253,12 +253,13 @@ class Caller:
     def ask(
         self, domain: str, key: str, value: str | bytes, *, hits: int | None = 0, timeout: float = 10
     ) -> pb.RateLimitResponse:
-        """Send a request with one entry. None sends no hits_addend, which counts 1."""
+        """Send a request with one entry. None sends no hits_addend, which counts 1; hits below 0 are a refund."""
         request = pb.RateLimitRequest(domain=domain)
         descriptor = request.descriptors.add()
         descriptor.entries.add(key=key.encode(), value=value if isinstance(value, bytes) else value.encode())
         if hits is not None:
-            descriptor.hits_addend.value = hits
+            descriptor.hits_addend.value = abs(hits)
+            descriptor.is_negative_hits = hits < 0
         answer: pb.RateLimitResponse = self._call(request, timeout=timeout)
         return answer
 
