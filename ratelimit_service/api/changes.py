@@ -103,16 +103,16 @@ class Changes:
         # The key is part of a top-up's id: two for the same descriptor in one change are two.
         return self._top_up(by._replace(key=f"{by.key}#{place}"), item, item.amount)
 
-    def _override(self, by: By, asked_: asked.OverrideBody | asked.ChangeItem, amount: int) -> _Planned:
-        target = parse(asked_.domain or "", asked_.descriptor or "")
-        window, until = asked_.window or "", _second(asked_.until)
+    def _override(self, by: By, wanted: asked.OverrideBody | asked.ChangeItem, amount: int) -> _Planned:
+        target = parse(wanted.domain or "", wanted.descriptor or "")
+        window, until = wanted.window or "", _second(wanted.until)
         return _Planned(
             self._operations.make_override(by, target, amount, window=window, until=until), target
         )
 
-    def _top_up(self, by: By, asked_: asked.TopUpBody | asked.ChangeItem, amount: int) -> _Planned:
-        target = parse(asked_.domain or "", asked_.descriptor or "")
-        window, until, windows = asked_.window or "", _second(asked_.until), asked_.windows or 0
+    def _top_up(self, by: By, wanted: asked.TopUpBody | asked.ChangeItem, amount: int) -> _Planned:
+        target = parse(wanted.domain or "", wanted.descriptor or "")
+        window, until, windows = wanted.window or "", _second(wanted.until), wanted.windows or 0
         edit = self._operations.make_top_up(by, target, amount, window=window, until=until, windows=windows)
         return _Planned(edit, target)
 

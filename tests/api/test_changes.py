@@ -48,6 +48,19 @@ async def test_a_top_up_is_for_some_windows_and_can_be_removed_by_its_id(desk: D
     await desk.change("/remove", 404, id=name, domain=..., descriptor=...)
 
 
+async def test_a_removal_of_a_pattern_that_this_replica_does_not_know_yet_needs_a_confirmation(
+    desk: Desk,
+) -> None:
+    """What it is for is read from the store."""
+    made = await desk.confirmed("/override", descriptor="team=*", amount=50)
+    name = made["edits"][0]["id"]
+    desk.limiter.amendments.remove(name)
+    body = {"id": name, "domain": ..., "descriptor": ...}
+    assert "confirmation" in (await desk.change("/remove", 422, **body))["detail"]
+    preview = await desk.change("/remove", **body, dry_run=True)
+    await desk.change("/remove", **body, confirmation=preview["confirmation"])
+
+
 async def test_a_reset_sets_used_to_0_and_says_what_it_was(desk: Desk) -> None:
     """In one window or all; the preview has what the counters hold and changes nothing."""
     desk.ask(hits=100)

@@ -192,6 +192,32 @@ def test_a_failing_store_is_reported_and_a_change_is_made_once(tmp_path: Path) -
             wait_for("70", lambda: caller.limit("d", "team", "dba") == 70)
 
 
+def test_a_change_is_made_once_through_a_failover(tmp_path: Path) -> None:
+    """The same request is sent until it is answered; both replicas have it in force, and what was in force before stays."""
+    config = str(write(tmp_path / "d.yaml", RULES))
+    with RedisSentinels() as sentinels:
+        environment = {
+            "REDIS_TYPE": "SENTINEL",
+            "REDIS_URL": sentinels.url,
+            "CONFIG_PATH": config,
+            "REDIS_TIMEOUT": "500ms",
+        }
+        with replicas(environment) as ((ana, first), (bob, second)):
+            ana.change("/override", "k1", descriptor="team=eve", amount=0)
+            wait_for_code(second, OVER, "eve")
+            wait_for(
+                "the replica has the block",
+                lambda: sentinels.replica.cli("HLEN", "{amendments}:current").strip() == "3",
+            )
+            sentinels.primary.kill()
+            wait_for("made", lambda: _if_made(ana.send("/top-up", "k2", amount=20)))
+            assert bob.change("/top-up", "k2", amount=20)["replayed"]
+            for caller in (first, second):
+                wait_for("120", lambda caller=caller: caller.limit("d", "team", "dba") == 120)  # type: ignore[misc]
+                assert OVER == code(caller, "eve")
+            assert ["k2", "k1"] == [line["key"] for line in ana.get("/audit")["lines"]]
+
+
 def _if_made(answer: httpx.Response) -> dict[str, Any]:
     return answer.json() if answer.status_code == 200 else {}
 
