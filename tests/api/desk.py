@@ -87,10 +87,10 @@ class Elsewhere:
 class Desk:
     """What is behind the API, and a client of it. `seconds` is its monotonic clock."""
 
-    def __init__(self, admin: str = ADMIN, read: str = READ) -> None:
+    def __init__(self, admin: str = ADMIN, read: str = READ, files: Sequence[str] = (RULES,)) -> None:
         self.noted = Refusals()
         self.elsewhere = Elsewhere()
-        self.limiter = Limiter(RULES, observer=Noting(self.noted))
+        self.limiter = Limiter(*files, observer=Noting(self.noted))
         self.seconds = 0.0
         self.problems: list[Problem] = []
         store, amendments = self.limiter.store, self.limiter.amendments
@@ -104,7 +104,10 @@ class Desk:
             lambda: self.limiter.service.tree,
             now=lambda: self.limiter.now,
         )
-        self.rules = RulesHere(self.problems, load([read_yaml("rules.yaml", RULES.encode())]).domains)
+        self.rules = RulesHere(
+            self.problems,
+            load([read_yaml(f"{place}.yaml", text.encode()) for place, text in enumerate(files)]).domains,
+        )
         lister = Lister(
             store,
             amendments,
