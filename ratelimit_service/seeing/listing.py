@@ -5,7 +5,7 @@
 
 A page answers within FIRST_ANSWER, and says that it is partial where the sweep has not come to its end by then. Pages that
 are asked for again and again (by ten browsers) share one sweep, which is made anew when it has become old: after SWEPT_AGAIN,
-or after fifty times what it took, so that looking costs at most one fiftieth of a core.
+or after a hundred times what it took, so that looking costs at most a hundredth of a core.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ FIRST_ANSWER = 0.1
 """Seconds that a page waits for a sweep."""
 
 SWEPT_AGAIN = 2.0
-"""Seconds after which a sweep is made anew, if it took less than a fiftieth of that."""
+"""Seconds after which a sweep is made anew, if it took less than a hundredth of that."""
 
-_SHARE_OF_A_CORE = 0.02
+_SHARE_OF_A_CORE = 0.01
 
 _MOST_SWEEPS = 16
 _MOST_ROWS = 3 * MOST_ROWS

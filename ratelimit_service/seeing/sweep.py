@@ -34,6 +34,9 @@ MOST_ROWS = 20_000
 _MOST_NAMED = 1_000
 """Buckets without counters that a sweep adds: those that rules or amendments name."""
 
+_AT_ONCE = 200
+"""Keys whose counters are read together."""
+
 _BREATH = 0.0005
 """Seconds between two slices: a sweep takes half of the time at most, and a call waits for one slice."""
 
@@ -108,7 +111,8 @@ class Sweep:
             await self._add_named(text, pace)
         while True:
             found, self.position = await self._store.walk(begin, self._query.part, self.position)
-            await self._add(found, pace)
+            for first in range(0, len(found), _AT_ONCE):  # a shard in memory has thousands
+                await self._add(found[first : first + _AT_ONCE], pace)
             if not self.position or self.scanned >= MOST_KEYS or len(self.rows) >= MOST_ROWS:
                 return
             if pace.over:
@@ -121,10 +125,10 @@ class Sweep:
         for text in [domain_text] if domain_text else list(domains):
             if text in domains:
                 await self._in_slices(self._name(text, waiting), pace)
-        used = await self._read(waiting.values())
-        for known in waiting.values():
-            if not any(key in used for key in known.counters):
-                self._keep(self.joiner.budget(known, {}))
+        named = list(waiting.values())
+        for first in range(0, len(named), _AT_ONCE):
+            some = named[first : first + _AT_ONCE]
+            await self._in_slices(self._count_named(some, await self._read(some)), pace)
 
     def _name(self, domain_text: str, waiting: dict[str, Known]) -> Generator[None, None, None]:
         now = int(self._now())
@@ -136,17 +140,22 @@ class Sweep:
                 waiting[known.now.bucket] = known
             yield
 
+    def _count_named(
+        self, some: Iterable[Known], used: Mapping[str, int | None]
+    ) -> Generator[None, None, None]:
+        for known in some:
+            yield
+            if not any(key in used for key in known.counters):
+                self._keep(self.joiner.budget(known, {}))
+
     async def _add(self, found: Collection[str], pace: Pace) -> None:
         waiting: dict[str, Known] = {}
-        strays: dict[str, list[str]] = {}
-        await self._in_slices(self._join(found, waiting, strays), pace)
+        await self._in_slices(self._join(found, waiting), pace)
         used = await self._read(waiting.values())
         met = frozenset(found)
         await self._in_slices(self._count(waiting, used, met), pace)
 
-    def _join(
-        self, found: Iterable[str], waiting: dict[str, Known], strays: dict[str, list[str]]
-    ) -> Generator[None, None, None]:
+    def _join(self, found: Iterable[str], waiting: dict[str, Known]) -> Generator[None, None, None]:
         now = int(self._now())
         for key in found:
             yield

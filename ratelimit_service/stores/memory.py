@@ -248,11 +248,10 @@ class MemoryStore:
     async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
         """Return the keys of one shard (ports.CounterStore.walk); those that have expired may be among them."""
         shard = read_number(position or "0", SHARDS)
-        keys = list(self._counters.shards[shard])
-        following = "" if shard + 1 == SHARDS else str(shard + 1)
-        return Walked(
-            [key for key in keys if key.startswith(begin) and key.find(part, len(begin)) >= 0], following
-        )
+        found = [key for key in self._counters.shards[shard] if key.startswith(begin)]
+        if part:
+            found = [key for key in found if key.find(part, len(begin)) >= 0]
+        return Walked(found, "" if shard + 1 == SHARDS else str(shard + 1))
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Return those of these counters that are there."""

@@ -21,6 +21,10 @@ from ratelimit_service.seeing.listing import Lister
 from ratelimit_service.seeing.query import Query
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis.client import Link, at_address
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.slots import slot_of
+from testing.fleets import RedisCluster
 
 from .conftest import NOW
 from .kinds import KINDS, stores_of
@@ -190,3 +194,26 @@ async def test_counters_that_no_rule_is_for_are_listed_without_a_limit(walking: 
     (stray,) = [each for each in page.budgets if each.rule is None]
     assert [("hour", 5, None)] == [(w.name, w.used, w.limit) for w in stray.windows]
     assert (Entry(b"gone", b"x"),) == stray.entries
+
+
+async def test_counters_are_read_while_their_slot_moves(redis_cluster: RedisCluster) -> None:
+    """Wherever each of them is by then: on the old server, on the new one, or by a redirect."""
+    store = ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), redis_cluster.addresses())
+    await store.start()
+    walking = Walking(store, "", Amendments())
+    names = [f"{{d|user=moves}}:{number}hour:2026-11-21T08Z" for number in range(2, 32)]
+    await walking.hit({name: number + 1 for number, name in enumerate(names)})
+    wanted = {name: number + 1 for number, name in enumerate(names)}
+    slot = slot_of(names[0])
+    source, target = redis_cluster.begin_to_move(slot)
+    try:
+        redis_cluster.move_keys(slot, source, target)
+        assert wanted == await store.read_counters(names)
+        while redis_cluster.move_keys(slot, source, target):
+            pass
+        assert wanted == await store.read_counters(names)
+    finally:
+        redis_cluster.end_move(slot, target)
+    assert wanted == await store.read_counters(names)
+    assert set(names) == await walking.walked("{d|", "user=moves")
+    await store.close()

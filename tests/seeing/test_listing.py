@@ -259,3 +259,20 @@ async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
     (budget,) = (await bench.lister.budgets(ANY)).budgets
     assert [600 / 1_200, 600 / 30_000] == [window.burn for window in budget.windows]
     assert [NOW + 400 / 0.5, 0] == [window.runs_out for window in budget.windows]
+
+
+async def test_a_store_that_fails_on_the_way_leaves_what_was_found() -> None:
+    """And the page says what is missing."""
+    bench = Bench()
+    bench.store.charge(*map(str, range(50)))
+    walk = bench.store.walk
+
+    async def failing(begin: str, part: str = "", position: str = "") -> Walked:
+        bench.store.dead = position == "64"
+        return await walk(begin, part, position)
+
+    bench.store.walk = failing  # type: ignore[method-assign]
+    page = await bench.lister.budgets(ANY)
+    assert "some of the store cannot be read: it is dead" == page.partial_reason
+    assert 0 < len(page.budgets) < 50
+    assert None is page.total
