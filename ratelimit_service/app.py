@@ -220,6 +220,11 @@ class App:
             self._decision_log.start()
         if self._control_planes is not None:
             self._control_planes.keep(self.background)
+        if self._settings.backend_type == "memory":
+            end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
+            self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
+        else:
+            self.background.keep("store_health", self._check_store)
         opening = await self._member.may_open() if self._member is not None else Opening(True, {})
         if opening.leads:
             await self._lead(opening.addresses)
@@ -230,11 +235,6 @@ class App:
                 "rules",
                 lambda: following.follow(watcher.changed, self._load, self._files, again=self.rulebook.again),
             )
-        if self._settings.backend_type == "memory":
-            end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
-            self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
-        else:
-            self.background.keep("store_health", self._check_store)
         serving = {
             "grpc": self.grpc.address,
             **({"grpc_plaintext": self.grpc.plaintext} if self.grpc.plaintext else {}),

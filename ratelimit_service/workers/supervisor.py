@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -132,7 +132,11 @@ class Supervisor:
         loop, pauses = asyncio.get_running_loop(), Pauses()
         while not self._stopping.is_set():
             began = loop.time()
-            how = await self._life(number)
+            try:
+                how = await self._life(number)
+            except Exception as error:  # a bug: the next start may succeed
+                self._log.error("a worker cannot be supervised", worker=number, exc_info=error)
+                how = {"error": str(error)}
             if self._stopping.is_set():
                 return
             if not self._up:
@@ -163,9 +167,12 @@ class Supervisor:
         if self._stopping.is_set():  # the signal came before the process was there
             worker.signal(signal.SIGTERM)
         watch = asyncio.get_running_loop().create_task(worker.watch(partial(self._late, worker)))
-        code = await worker.ended()
-        watch.cancel()
-        self._left(worker)
+        try:
+            code = await worker.ended()
+        finally:
+            watch.cancel()
+            worker.signal(signal.SIGKILL)  # does nothing if it has ended
+            self._left(worker)
         if self._stopping.is_set() and code not in (0, -signal.SIGTERM):
             self._code = self._code or (code if code > 0 else 128 - code)
         return {"signal": _name(-code)} if code < 0 else {"code": code}
@@ -245,10 +252,7 @@ class Supervisor:
         worker.waiting = True
         self._progress.set()
         await self._may_open.wait()
-        # Without rules, as while a control plane is away, it would let everything pass that the others refuse.
-        await self._until(
-            lambda: "config" not in worker.unhealthy or not self._are("serving", 1) or not self._up
-        )
+        await self._until(lambda: not self._up or may_join(worker, self._workers.values()))
         if self._lead is None:
             self._lead = worker
         return Opening(self._lead is worker, self._addresses)
@@ -295,8 +299,8 @@ class Supervisor:
                 worker.tell("elsewhere", names)
 
     async def _alone(self, worker: Worker) -> None:
-        """Answer once no other worker runs."""
-        while len(self._workers) > 1:
+        """Answer once no other worker runs; at once if only this one stops."""
+        while self._stopping.is_set() and len(self._workers) > 1:
             await self._worker_left.wait()
 
     async def _gather(self, worker: Worker, name: str) -> list[Any]:
@@ -317,6 +321,20 @@ class Supervisor:
             self._number,
             {each.number: each.generation for each in serving},
         )
+
+
+def may_join(worker: Worker, workers: Iterable[Worker]) -> bool:
+    """Return whether a worker that is started again can open its port beside those that serve.
+
+    Not while they are healthy and it is not, which would make the whole service unhealthy. And not without rules,
+    as while a control plane is away: it would let everything pass that the others refuse.
+    """
+    others = [each for each in workers if each.serving]
+    if not others:
+        return True
+    if "config" in worker.unhealthy and not all(["config" in each.unhealthy for each in others]):
+        return False
+    return not worker.unhealthy or all([each.unhealthy for each in others])
 
 
 async def _answer(asked: Awaitable[Any]) -> Any:

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from ratelimit_service.workers.member import Hello
-from ratelimit_service.workers.supervisor import Pauses
+from ratelimit_service.workers.supervisor import Pauses, may_join
 from ratelimit_service.workers.worker import Worker
 from testing.waiting import PATIENCE
 
@@ -74,6 +74,31 @@ async def test_a_process_that_cannot_be_started_is_an_error_that_the_supervisor_
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with pytest.raises(OSError, match="/nowhere/python"):
         await Worker(0, {}).start(HELLO)
+
+
+@pytest.mark.parametrize(
+    "own, others, expected",
+    [
+        ([], [[]], True),
+        (["redis"], [[]], False),  # it has not reached Redis yet
+        (["redis"], [["redis"]], True),  # Redis is away for all, whose failure mode and journal it shares
+        (["redis"], [[], ["redis"]], False),
+        (["config"], [[]], False),
+        (["config"], [["redis"]], False),  # without rules it would let everything pass
+        (["config"], [["config"]], True),
+        (["config"], [], True),  # nobody else answers
+    ],
+)
+def test_a_worker_that_is_started_again_does_not_make_the_service_unhealthy(
+    own: list[str], others: list[list[str]], expected: bool
+) -> None:
+    """It opens its port when it is as well as the others."""
+    workers = [Worker(number, {}) for number in range(len(others) + 2)]
+    for worker, unhealthy in zip(workers, [own, *others], strict=False):
+        worker.unhealthy = unhealthy
+    for worker in workers[1 : len(others) + 1]:
+        worker.serving = True
+    assert expected is may_join(workers[0], workers)
 
 
 @pytest.mark.parametrize(
