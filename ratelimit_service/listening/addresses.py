@@ -94,6 +94,9 @@ class Address(NamedTuple):
             if both:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             bound.bind((host, port, *rest))
+            # On Linux, a socket with this option that does not listen keeps nobody with the same option away. It
+            # is only needed to bind a port whose previous connections are in TIME_WAIT.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             bound.close()
             raise StartError(f"cannot listen for {what} on {self}: {why(error)}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -358,3 +359,28 @@ def test_a_lock_that_is_removed_while_it_is_taken_is_taken_again(
     with pytest.raises(BlockingIOError):
         locked(path)
     os.close(descriptor)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6), *EVERYWHERE[:1]])
+def test_a_reserved_port_is_shared_with_those_who_ask_and_with_nobody_else(host: str) -> None:
+    """Workers listen on it; another service fails, whether it would share the port or not."""
+    with Address(host, 0).reserve("gRPC") as reserved:
+        address = Address(host, reserved.getsockname()[1])
+        for unwelcome in (address.listen, address.reserve):
+            with pytest.raises(StartError, match="is the port taken"):
+                unwelcome("gRPC")
+        with address.listen("gRPC", shared=True) as first, address.listen("gRPC", shared=True) as second:
+            first.setblocking(False)
+            second.setblocking(False)
+            accepted = 0
+            for _ in range(8):
+                with socket.create_connection((host or "127.0.0.1", address.port), timeout=10):
+                    pass
+            for listening in (first, second):
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        listening.accept()[0].close()
+                        accepted += 1
+            assert 8 == accepted  # none waits at the socket that only reserves the port
+            with pytest.raises(StartError, match="is the port taken"):
+                address.listen("gRPC")
