@@ -95,6 +95,10 @@ class CounterStore(Protocol):
         """Return those of these counters that are there (None: not a number), in short steps. Raises StoreError."""
         ...
 
+    async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
+        """Return the tokens that are held at `now` under these keys of holds (docs/keys.md). Raises StoreError."""
+        ...
+
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete these counters, and return the last values of those that existed. Raises StoreError."""
         ...

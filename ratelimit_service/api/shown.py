@@ -89,7 +89,7 @@ def _window(one: BudgetWindow) -> shapes.Window:
         "remaining": left,
         "share": round(one.share, 6),
         "amended_by": [each.id for each in one.by],
-        "held": None,
+        "held": one.held,
         "burn_per_second": None if one.burn is None else round(one.burn, 6),
         "runs_out_at": moment_or_null(one.runs_out),
         "starts_at": moment_or_null(one.start),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
 from ..core.budgets.bucket import BucketNow, Budget, BudgetWindow, bucket_now, budget
+from ..core.holds.hit import SUFFIX
 from ..core.matching import keys
 from ..core.matching.buckets import domain_name, entries_of, find, read_key
 from ..core.matching.tree import Domain, RuleNode, RuleTree
@@ -26,6 +27,11 @@ class Known(NamedTuple):
     def counters(self) -> list[str]:
         """Return the keys of its counters in the windows that run."""
         return [window.key for window in self.now.windows]
+
+    @property
+    def holds(self) -> str:
+        """Return the key of its holds; empty where its rule has none."""
+        return f"{self.now.bucket}:{SUFFIX}" if self.now.rule.hold is not None else ""
 
 
 class Joiner:
@@ -65,9 +71,14 @@ class Joiner:
         bucket = keys.bucket(self.prefix, domain.name_in_keys, match.bucket_entries)
         return Known(domain.name, of_bucket, bucket_now(match.rule, bucket, stack, now, self._spans))
 
-    def budget(self, known: Known, used: Mapping[str, int | None]) -> Budget:
-        """Return a known bucket with what its counters hold."""
-        return budget(known.domain, known.entries, known.now, used, self._near_ratio, hashed=known.hashed)
+    def budget(
+        self, known: Known, used: Mapping[str, int | None], holds: Mapping[str, int] | None = None
+    ) -> Budget:
+        """Return a known bucket with what its counters hold, and what is held of it."""
+        held = (holds or {}).get(known.holds, 0) if known.holds else None
+        return budget(
+            known.domain, known.entries, known.now, used, self._near_ratio, hashed=known.hashed, held=held
+        )
 
     def stray(self, domain_text: str, texts: tuple[str, ...], used: Mapping[str, int | None]) -> Budget:
         """Return a bucket for which no rule is known, with the counters of it that are in `used`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -150,7 +150,8 @@ class Lister:
         known = joiner.matched(domain, entries, int(self._now()))
         if known is None:
             return None
-        return self._measured(joiner.budget(known, await self._store.read_counters(known.counters)))
+        used = await self._store.read_counters(known.counters)
+        return self._measured(joiner.budget(known, used, await self._holds([known])))
 
     async def _read(self, rows: Sequence[Row]) -> list[Budget]:
         """Return the budgets of rows as they are now."""
@@ -165,13 +166,18 @@ class Lister:
             key for row, known in found for key in (known.counters if known is not None else row.strays)
         ]
         used = await self._store.read_counters(wanted)
+        holds = await self._holds([known for _, known in found if known is not None])
         budgets = []
         for row, known in found:
             if known is not None:
-                budgets.append(self._measured(joiner.budget(known, used)))
+                budgets.append(self._measured(joiner.budget(known, used, holds)))
             elif strays := {key: used[key] for key in row.strays if key in used}:
                 budgets.append(joiner.stray(row.domain, row.entries, strays))
         return budgets
+
+    async def _holds(self, some: Sequence[Known]) -> Mapping[str, int]:
+        keys = [known.holds for known in some if known.holds]
+        return await self._store.read_holds(keys, int(self._now())) if keys else {}
 
     def _measured(self, budget: Budget) -> Budget:
         """Return a budget with how fast it is used, by this look at it and those before."""

@@ -258,6 +258,11 @@ class MemoryStore:
         found = [(key, self._counters.get(key)) for key in keys]
         return {key: value for key, value in found if value is not None}
 
+    async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
+        """Return what is held under these keys."""
+        found = [(key, self.holds.find(key)) for key in keys]
+        return {key: holds.held(now) for key, holds in found if holds is not None}
+
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to 0, and return their last values, by key."""
         self.holds.forget(f"{bucket}:{SUFFIX}")

@@ -13,18 +13,21 @@ from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import Entry, Hit
+from ratelimit_service.core.model import Descriptor, Entry, Hit, Request
+from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.windows.blocks import span_at
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.seeing.listing import Lister
 from ratelimit_service.seeing.query import Query
+from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.slots import slot_of
 from testing.fleets import RedisCluster
+from tests.limiter import Unobserved
 
 from .conftest import NOW
 from .kinds import KINDS, stores_of
@@ -217,3 +220,36 @@ async def test_counters_are_read_while_their_slot_moves(redis_cluster: RedisClus
     assert wanted == await store.read_counters(names)
     assert set(names) == await walking.walked("{d|", "user=moves")
     await store.close()
+
+
+HOLDING = """
+domain: d
+descriptors:
+  - key: user
+    rate_limits: [{unit: hour, tokens_per_unit: 1000}]
+    hold: 60
+"""
+
+
+async def test_a_budget_shows_what_is_held_of_it(walking: Walking) -> None:
+    """For as long as it is; a rule without holds shows none."""
+    service = RateLimitService(walking.store, Unobserved(), lambda: NOW, Policy(key_prefix=walking.prefix))
+    tree = RuleTree(load([read("rules.yaml", HOLDING)]).domains)
+    service.use(tree)
+    entries = (Entry(b"user", b"dba"),)
+    for _ in range(3):
+        await service.should_rate_limit(Request("d", (Descriptor(entries, hits_addend=0),)))
+    now = [NOW]
+    lister = Lister(
+        walking.store, walking.amendments, lambda: tree, walking.prefix, now=lambda: now[0], first_answer=30
+    )
+    found = await lister.budget("d", entries)
+    assert found is not None
+    assert [(0, 180)] == [(window.used, window.held) for window in found.windows]
+    now[0] += 61
+    found = await lister.budget("d", entries)
+    assert found is not None
+    assert [0] == [window.held for window in found.windows]
+    other = await walking.lister().budget("d", entries)
+    assert other is not None
+    assert {None} == {window.held for window in other.windows}

@@ -84,6 +84,8 @@ class BudgetWindow(NamedTuple):
     state: State = State.OK
     burn: float | None = None
     """What is used in a second at present (burning.py); None where that is not known."""
+    held: int | None = None
+    """The tokens that are set aside for requests in flight; None where the rule has no holds."""
     runs_out: float = 0.0
     """When nothing is left at that rate, in seconds since 1970; 0 where that is not before the window ends."""
 
@@ -130,23 +132,28 @@ def budget(
     near_ratio: float,
     *,
     hashed: bool = False,
+    held: int | None = None,
 ) -> Budget:
-    """Return a bucket with what its counters hold; a counter that is not in `used` has counted nothing."""
+    """Return a bucket with what its counters hold; a counter that is not in `used` has counted nothing.
+
+    `held` are the tokens that are set aside for requests in flight.
+    """
     windows = []
     for window in found.windows:
-        held = used.get(window.key, 0)
+        counted = used.get(window.key, 0)
         amount = window.effect.amount
         windows.append(
             BudgetWindow(
                 name(window.limit.window),
                 window.key,
-                held,
+                counted,
                 window.start,
                 window.end,
                 window.limit,
                 amount,
                 window.effect.by,
-                _state(held, amount, near_ratio, blocked=window.effect.blocked),
+                _state(counted, amount, near_ratio, blocked=window.effect.blocked),
+                held=held,
             )
         )
     return Budget(domain, entries, found.bucket, found.rule, tuple(windows), found.amendments, hashed)

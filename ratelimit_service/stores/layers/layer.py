@@ -55,6 +55,10 @@ class Layer:
         """Return those of these counters that are in the store below."""
         return await self._below.read_counters(keys)
 
+    async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
+        """Return what is held in the store below."""
+        return await self._below.read_holds(keys, now)
+
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters of the store below."""
         return await self._below.delete_counters(keys)

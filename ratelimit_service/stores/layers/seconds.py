@@ -77,6 +77,10 @@ class SecondsApart:
         seconds = [key for key in keys if is_of_seconds(key)]
         return await self._others.read_counters(others) | await self._seconds.read_counters(seconds)
 
+    async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
+        """Return what is held; no rule with windows of seconds has holds."""
+        return await self._others.read_holds(keys, now)
+
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters, each in its store."""
         others = [key for key in keys if not is_of_seconds(key)]

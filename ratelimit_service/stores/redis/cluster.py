@@ -38,7 +38,7 @@ from .script import evaluate, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore
 from .topology import ClusterServer, Connect, Topology
-from .walking import HIGHEST_CURSOR, counters_in, read_each, walk
+from .walking import HIGHEST_CURSOR, counters_in, holds_in, read_each, walk
 from .wire import Command, OnReply, ignore, reply_to
 
 _SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError
@@ -263,6 +263,20 @@ class ClusterStore(ScriptStore):
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Return those of these counters that are there."""
+        try:
+            return counters_in(await self._read_each(keys, "GET"))
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+
+    async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
+        """Return what is held under these keys."""
+        try:
+            return holds_in(await self._read_each(keys, "HGETALL"), now)
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+
+    async def _read_each(self, keys: Sequence[str], command: str) -> dict[str, Any]:
+        """Return the reply to a command for each key, from the server that has it."""
         if not self._topology.servers:
             await self.ping()
         by_server: dict[ClusterServer, list[str]] = {}
@@ -272,23 +286,20 @@ class ClusterStore(ScriptStore):
             if server is None or server.away:
                 raise StoreError(f"Redis: the server that has slot {slot} is away")
             by_server.setdefault(server, []).append(key)
-        try:
-            replies: dict[str, Any] = {}
-            for server, some in by_server.items():
-                replies |= await read_each(server.wire, some)
-            for key in [key for key, reply in replies.items() if isinstance(reply, _MOVING)]:
-                replies[key] = await self._read_moving(key)
-            return counters_in(replies)
-        except (RedisError, OSError) as error:
-            raise failure(error) from None
+        replies: dict[str, Any] = {}
+        for server, some in by_server.items():
+            replies |= await read_each(server.wire, some, command)
+        for key in [key for key, reply in replies.items() if isinstance(reply, _MOVING)]:
+            replies[key] = await self._read_moving(key, command)
+        return replies
 
-    async def _read_moving(self, key: str) -> Any:
+    async def _read_moving(self, key: str, command: str) -> Any:
         """Return the value of a key whose slot is on its way to another server, or has arrived there."""
 
         async def send(server: ClusterServer, asking: bool) -> Any:
             if asking:
                 server.wire.call(("ASKING",), ignore)
-            return await server.wire.ask("GET", key)
+            return await server.wire.ask(command, key)
 
         return await self._redirected(slot_of(key), send)
 

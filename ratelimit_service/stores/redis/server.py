@@ -30,7 +30,7 @@ from .script import evalsha, evaluate, register
 from .slots import by_slot, by_tag
 from .spread import Spread, find_out
 from .store import OnCounts, ScriptStore
-from .walking import counters_in, read_each, read_together, walk
+from .walking import counters_in, holds_in, read_each, read_together, walk
 from .wire import Command, OnReply, Wire, reply_to
 
 _LOOK_AGAIN = 60.0
@@ -215,6 +215,13 @@ class RedisStore(ScriptStore):
             if self._spread is Spread.ONE:
                 return await read_together(self._wire, keys)
             return counters_in(await read_each(self._wire, keys))
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+
+    async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
+        """Return what is held under these keys."""
+        try:
+            return holds_in(await read_each(self._wire, keys, "HGETALL"), now)
         except (RedisError, OSError) as error:
             raise failure(error) from None
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from ...core.holds.hit import MOST_HELD
 from ...ports import Walked
 from ..batch import result_of
 from ..positions import read_number
@@ -54,13 +55,16 @@ async def read_together(wire: Wire, keys: Sequence[str]) -> dict[str, int | None
     return found
 
 
-async def read_each(wire: Wire, keys: Sequence[str]) -> dict[str, Any]:
-    """Return the reply to a GET for each key, or the error in its place: the keys may be in several slots."""
+async def read_each(wire: Wire, keys: Sequence[str], command: str = "GET") -> dict[str, Any]:
+    """Return the reply to a command for each key, or the error in its place: the keys may be in several slots."""
     found: dict[str, Any] = {}
     for first in range(0, len(keys), READ_AT_ONCE):
         some = keys[first : first + READ_AT_ONCE]
         replies = await asyncio.gather(
-            *[result_of(partial(wire.call, ("GET", key.encode("utf-8", "surrogateescape")))) for key in some]
+            *[
+                result_of(partial(wire.call, (command, key.encode("utf-8", "surrogateescape"))))
+                for key in some
+            ]
         )
         found.update(zip(some, replies, strict=True))
     return found
@@ -76,6 +80,27 @@ def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
             raise reply
         elif reply is not None:
             found[key] = number(reply)
+    return found
+
+
+def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
+    """Return what is held at `now`, by the replies to HGETALL (stores/redis/holds.lua). Raises errors in their place."""
+    found: dict[str, int] = {}
+    for key, reply in replies.items():
+        if isinstance(reply, Exception):
+            raise reply
+        fields = (
+            list(reply.items())
+            if isinstance(reply, dict)
+            else list(zip(reply[::2], reply[1::2], strict=True))
+        )
+        tokens = [
+            int(value.partition(b":")[0])
+            for name, value in fields
+            if name.isdigit() and int(name) > now and value.partition(b":")[0].isdigit()
+        ]
+        if fields:
+            found[key] = min(sum(tokens), MOST_HELD)
     return found
 
 
