@@ -12,7 +12,7 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Factory]:
-    """Connections are accepted and closed on either loop: each has transports and TLS of its own."""
+    """Test on both event loops, each of which has its own transports and TLS."""
     if item.path.name == "test_connections.py":
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def always(value: T) -> Callable[[], Awaitable[T]]:
-    """An async function that returns this value."""
+    """Return an async function that returns this value."""
 
     async def function() -> T:
         return value
@@ -25,7 +25,7 @@ def always(value: T) -> Callable[[], Awaitable[T]]:
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the handler."""
+    """Yield a client of the handler on a port."""
     port = HttpPort(handler, "127.0.0.1", 0)
     await port.start()
     try:

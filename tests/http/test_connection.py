@@ -22,7 +22,9 @@ LONG = 10.0
 
 
 class Handlers:
-    """/body says what it got, /ignores leaves it, /streams sends chunks, /fails and /fails-late raise."""
+    """Handlers: /body returns the body, /ignores does not read it, /streams sends chunks, /fails and /fails-
+    late raise.
+    """
 
     def __init__(self) -> None:
         self.incomplete = 0
@@ -72,7 +74,7 @@ class Handlers:
 
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[Handlers, HttpPort, list[dict[str, Any]]]]:
-    """The handlers on a port, and what is reported to the loop's exception handler."""
+    """Serve the handlers on a port, and yield the reports to the loop's exception handler."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
     handlers = Handlers()
@@ -85,7 +87,9 @@ async def served() -> AsyncIterator[tuple[Handlers, HttpPort, list[dict[str, Any
 
 
 async def exchange(port: HttpPort, *sent: bytes, last: bool = True) -> list[str]:
-    """What comes back until the port closes the connection, line by line; `last` asks for that with a last request."""
+    """Return the response lines until the port closes the connection; with `last`, a last request asks for
+    that.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
     try:
         async with asyncio.timeout(LONG):
@@ -103,13 +107,13 @@ async def exchange(port: HttpPort, *sent: bytes, last: bool = True) -> list[str]
 
 
 def response(body: str, status: str = "200 OK", *more: str) -> list[str]:
-    """The lines of a response of plain text."""
+    """Return the lines of a plain-text response."""
     length = f"content-length: {len(body)}"
     return [f"HTTP/1.1 {status}", "content-type: text/plain; charset=utf-8", length, *more, "", body]
 
 
 def joined(*responses: list[str]) -> list[str]:
-    """Responses, each of which begins behind the body of the one before."""
+    """Join responses, each of which begins directly after the body of the previous one."""
     lines = [""]
     for each in responses:
         lines[-1] += each[0]
@@ -177,7 +181,7 @@ CONVERSATIONS = {
 async def test_a_connection_answers_one_request_after_another(
     sent: list[bytes], received: list[list[str]]
 ) -> None:
-    """Whatever was asked, the request behind it is answered as well."""
+    """A request is answered whatever the request before it was."""
     async with served() as (_, port, reported):
         assert joined(*received, LAST) == await exchange(port, *sent)
     assert [] == reported
@@ -202,14 +206,14 @@ ENDING = {
 
 @pytest.mark.parametrize("sent, received", ENDING.values(), ids=ENDING)
 async def test_a_connection_ends_where_nothing_sensible_can_follow(sent: bytes, received: list[str]) -> None:
-    """With an answer."""
+    """The port sends an answer, and then closes the connection."""
     async with served() as (_, port, reported):
         assert received == await exchange(port, sent, last=False)
     assert [] == reported
 
 
 async def test_a_handler_that_fails_is_reported_and_answered_500() -> None:
-    """The connection goes on."""
+    """The connection stays open."""
     async with served() as (_, port, reported):
         failed = response("Internal Server Error", "500 Internal Server Error")
         assert joined(failed, LAST) == await exchange(port, b"GET /fails HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -219,7 +223,7 @@ async def test_a_handler_that_fails_is_reported_and_answered_500() -> None:
 
 
 async def test_a_page_that_fails_half_way_is_not_taken_for_a_whole_one() -> None:
-    """It has no last chunk."""
+    """It has no last chunk, so the client knows that it is incomplete."""
     async with served() as (_, port, reported):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(b"GET /fails-late HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -230,14 +234,14 @@ async def test_a_page_that_fails_half_way_is_not_taken_for_a_whole_one() -> None
 
 
 async def test_a_page_that_is_only_asked_about_is_not_made() -> None:
-    """HEAD has the same head and no body."""
+    """HEAD gets the same headers and no body."""
     async with served() as (handlers, port, _):
         lines = await exchange(port, b"HEAD /streams HTTP/1.1\r\nHost: x\r\n\r\n")
     assert ("transfer-encoding: chunked", 0) == (lines[2], handlers.closed)
 
 
 async def test_a_peer_that_leaves_within_its_body_is_noticed() -> None:
-    """The handler hears of it, and nothing is reported."""
+    """The handler gets an exception, and nothing is reported."""
     async with served() as (handlers, port, reported):
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
@@ -250,7 +254,7 @@ async def test_a_peer_that_leaves_within_its_body_is_noticed() -> None:
 
 
 async def test_a_date_is_in_every_answer() -> None:
-    """In the one form that HTTP has."""
+    """In the only format that HTTP allows."""
     async with served() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(GET)
@@ -260,7 +264,7 @@ async def test_a_date_is_in_every_answer() -> None:
 
 
 async def test_a_connection_without_requests_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Later than a load balancer closes it."""
+    """After a longer time than load balancers wait."""
     monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
     async with served() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
@@ -285,7 +289,7 @@ pieces = st.sampled_from(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.one_of(pieces, st.binary(max_size=40)), max_size=6))
 def test_no_bytes_make_a_connection_fail(sent: list[bytes]) -> None:
-    """Whatever comes, in whatever pieces: nothing is reported, and the next connection is answered."""
+    """Arbitrary bytes in arbitrary pieces: nothing is reported, and the next connection is answered."""
 
     async def run() -> None:
         async with served() as (_, port, reported):

@@ -1,4 +1,6 @@
-"""Peers that keep a port waiting: whatever they do, somebody else is answered, and they are closed in the end."""
+"""Peers that keep a port waiting: other clients are still answered, and these peers are disconnected in the
+end.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ each_part = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 
 
 class App:
-    """Answers once it has the body; `/held` when it is released, `/long` with more than any buffer takes."""
+    """Answers after reading the body; `/held` when it is released, `/long` with more than any buffer holds."""
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
@@ -50,7 +52,7 @@ class App:
 
 
 class Peer:
-    """Somebody who has connected."""
+    """A connected client."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -60,7 +62,7 @@ class Peer:
         self._writer.write(data)
 
     async def answer(self) -> bytes:
-        """The first line of what comes; empty where the connection is closed."""
+        """Return the first line of the answer; empty if the connection was closed."""
         async with asyncio.timeout(LONG):
             try:
                 return await self._reader.readline()
@@ -68,7 +70,7 @@ class Peer:
                 return b""
 
     async def closed(self) -> bool:
-        """Return once it is."""
+        """Wait until the connection is closed."""
         async with asyncio.timeout(LONG):
             with contextlib.suppress(ConnectionError):
                 while await self._reader.read(1_000_000):
@@ -77,7 +79,7 @@ class Peer:
 
     @property
     def is_open(self) -> bool:
-        """As far as this end has heard."""
+        """Whether the connection is open, as far as this end knows."""
         return not self._reader.at_eof() and self._reader.exception() is None
 
     def close(self) -> None:
@@ -85,7 +87,7 @@ class Peer:
 
 
 class Port:
-    """A port with room for three connections, and its peers."""
+    """A port with room for three connections, and its clients."""
 
     def __init__(self, certificates: Certificates | None) -> None:
         self.app = App()
@@ -102,7 +104,7 @@ class Port:
 
     @property
     def count(self) -> int:
-        """Connections, as the port counts them."""
+        """The number of connections, as the port counts them."""
         assert self.port._connections is not None
         return len(self.port._connections)
 
@@ -129,7 +131,7 @@ async def port() -> AsyncIterator[Port]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peers have a twentieth of a second."""
+    """Give peers only a twentieth of a second."""
     monkeypatch.setattr(connection, "PATIENCE", 0.05)
     monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
 
@@ -138,7 +140,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_one_more_takes_the_place_of_the_one_that_has_been_silent_for_the_longest_time(
     port: Port, part: bytes
 ) -> None:
-    """However many there are: a health check is answered, whoever holds the port's connections."""
+    """A health check is answered, however many peers hold the port's connections."""
     silent = [await port.connect(send=part) for _ in range(3)]
     await until(lambda: port.count == 3)
     with capture_logs() as events:
@@ -154,7 +156,7 @@ async def test_one_more_takes_the_place_of_the_one_that_has_been_silent_for_the_
 
 
 async def test_bytes_now_and_then_do_not_make_a_connection_any_newer(port: Port) -> None:
-    """Else those who send a byte each second would outlive whoever has just come."""
+    """Otherwise peers that send a byte each second would outlive every newcomer."""
     slow = [await port.connect() for _ in range(3)]
     for byte in range(8):
         for peer in slow:
@@ -171,7 +173,7 @@ async def test_bytes_now_and_then_do_not_make_a_connection_any_newer(port: Port)
 
 
 async def test_requests_in_hand_are_not_closed_for_others(port: Port) -> None:
-    """Where all connections have one, the new connection is closed."""
+    """If all connections have a request in hand, the new connection is closed."""
     held = [await port.connect(send=REQUEST.replace(b"/ ", b"/held ")) for _ in range(3)]
     await until(lambda: port.app.held == 3)
     assert b"" == await (await port.connect(send=REQUEST)).answer()
@@ -183,12 +185,12 @@ async def test_requests_in_hand_are_not_closed_for_others(port: Port) -> None:
 async def test_a_request_that_does_not_come_is_waited_for_so_long(
     port: Port, impatient: None, part: bytes
 ) -> None:
-    """And no longer, though there is room."""
+    """After that time it is closed, even if there is room."""
     assert await (await port.connect(send=part)).closed()
 
 
 async def test_an_answer_that_is_not_read_is_waited_for_so_long(port: Port, impatient: None) -> None:
-    """The app that sends it, and what it holds, would else be there for ever."""
+    """Otherwise the handler, and the memory of its answer, would stay without a limit."""
     peer = await port.connect()
     peer._writer.transport.pause_reading()  # type: ignore[attr-defined]
     peer.send(REQUEST.replace(b"/ ", b"/long "))
@@ -197,7 +199,7 @@ async def test_an_answer_that_is_not_read_is_waited_for_so_long(port: Port, impa
 
 
 async def test_an_answer_that_is_read_slowly_is_read_to_its_end(port: Port, impatient: None) -> None:
-    """What counts is that the peer takes something."""
+    """The peer must only make progress."""
     peer = await port.connect(send=REQUEST.replace(b"/ ", b"/long "))
     taken = 0
     while taken < 20_000_000:
@@ -208,7 +210,7 @@ async def test_an_answer_that_is_read_slowly_is_read_to_its_end(port: Port, impa
 
 
 async def test_an_answer_that_takes_long_is_not_the_peers_fault(port: Port, impatient: None) -> None:
-    """Nor is a connection closed soon that has been answered: it may have another request."""
+    """A connection that was answered is not closed soon either: it may send another request."""
     peer = await port.connect(send=REQUEST.replace(b"/ ", b"/held "))
     await asyncio.sleep(0.1)
     port.app.released.set()
@@ -220,7 +222,7 @@ async def test_an_answer_that_takes_long_is_not_the_peers_fault(port: Port, impa
 async def test_a_pause_of_this_process_is_not_held_against_its_peers(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that was suspended finds what they have sent in its buffers, and reads it first."""
+    """After a suspension, the machine finds their data in its buffers, and reads it first."""
     peer = await port.connect()
     await until(lambda: port.count == 1)
     held = port.port._connections
@@ -239,7 +241,7 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(
 
 
 async def test_handshakes_are_connections(tmp_path: Path) -> None:
-    """Whoever connects and never begins to speak TLS has a place, and loses it first."""
+    """A peer that connects and never begins TLS has a place, and loses it first."""
     authority = Authority()
     port = Port(Certificates("HTTP", *authority.server().write(tmp_path)))
     await port.port.start()
@@ -255,7 +257,7 @@ async def test_handshakes_are_connections(tmp_path: Path) -> None:
 
 
 async def test_a_handshake_that_does_not_come_is_waited_for_so_long(tmp_path: Path, impatient: None) -> None:
-    """And one that fails leaves nothing behind."""
+    """A handshake that fails leaves nothing behind either."""
     port = Port(Certificates("HTTP", *Authority().server().write(tmp_path)))
     await port.port.start()
     try:
@@ -267,7 +269,7 @@ async def test_a_handshake_that_does_not_come_is_waited_for_so_long(tmp_path: Pa
 
 
 class Listening(socket.socket):
-    """A listening socket whose `accept` fails as often as is said."""
+    """A listening socket whose `accept` fails a given number of times."""
 
     failures = 0
 
@@ -279,7 +281,7 @@ class Listening(socket.socket):
 
 
 async def test_where_descriptors_run_out_the_silent_ones_make_room(port: Port) -> None:
-    """A health check is answered though the process can open nothing; the log has one line."""
+    """A health check is answered although the process cannot open files; the log has one line."""
     held = port.port._connections
     assert held is not None
     listening = Listening()
@@ -303,7 +305,7 @@ async def test_where_descriptors_run_out_the_silent_ones_make_room(port: Port) -
 
 
 async def test_a_stop_closes_what_is_silent(port: Port) -> None:
-    """It waits for requests in hand alone."""
+    """It only waits for requests in hand."""
     silent = await port.connect()
     half = await port.connect(send=PARTS["half a head"])
     await until(lambda: port.count == 2)

@@ -1,4 +1,4 @@
-"""The debug port: rules and counters, for people."""
+"""The debug port: rules and counters for operators."""
 
 from __future__ import annotations
 
@@ -96,14 +96,16 @@ PROBLEM = Problem("limits.yaml", 3, "descriptors[0].rate_limit.unit", "'fortnigh
 async def test_rlconfig_shows_the_rules_in_force(
     tree: RuleTree | None, problems: Sequence[Problem], expected: str
 ) -> None:
-    """In the order of the files, a line each, upstream's first; and above them what was wrong with the last load."""
+    """One line for each, in the order of the files, with upstream's fields first; above them the errors of
+    the last load.
+    """
     async with serving(debug_app(lambda: tree, lambda: problems, always(Metrics()))) as client:
         response = await client.get("/rlconfig")
     assert (200, expected) == (response.status_code, response.text)
 
 
 async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() -> None:
-    """`unmatched` and `required_keys`, both where either is set, in a comment above the rules of the domain."""
+    """`unmatched` and `required_keys`, if either is set, in a comment above the rules of the domain."""
     rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),))
     tree = RuleTree(
         [
@@ -124,7 +126,7 @@ async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() 
 
 
 async def test_rlconfig_follows_a_reload() -> None:
-    """It shows what is in force when somebody looks."""
+    """It shows the rules in force at the time of the request."""
     trees: list[RuleTree | None] = [None]
     async with serving(debug_app(lambda: trees[0], lambda: (), always(Metrics()))) as client:
         before = (await client.get("/rlconfig")).text
@@ -136,7 +138,7 @@ async def test_rlconfig_follows_a_reload() -> None:
 
 
 async def test_stats_shows_the_counters() -> None:
-    """A line each, in the order of their names; numbers in full."""
+    """One line for each, sorted by name, with unabbreviated numbers."""
     metrics = Metrics()
     metrics.config_loaded(TREE, 1_700_000_000.25)
     for _ in range(3):
@@ -153,7 +155,7 @@ async def test_stats_shows_the_counters() -> None:
 
 
 async def test_paths_below_api_go_to_the_api() -> None:
-    """And the first page names its description."""
+    """The first page links to the description of the API."""
 
     async def api(request: Request) -> Response:
         return text(request.path)
@@ -165,7 +167,7 @@ async def test_paths_below_api_go_to_the_api() -> None:
 
 
 async def test_the_first_page_names_the_others() -> None:
-    """All that it names is there."""
+    """Everything that it names exists."""
     async with serving(debug_app(lambda: TREE, lambda: (), always(Metrics()))) as client:
         paths = [line.split(":")[0] for line in (await client.get("/")).text.splitlines()]
         codes = [(await client.get(path)).status_code for path in paths]

@@ -59,13 +59,13 @@ TREE = RuleTree(
 
 
 class Quiet:
-    """An observer that does not look."""
+    """An observer that ignores everything."""
 
     def decided(self, plan: Plan, decision: Decision) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class FailingStore(MemoryStore):
@@ -76,14 +76,14 @@ class FailingStore(MemoryStore):
 
 
 class Port(NamedTuple):
-    """A main port, and what stands behind it."""
+    """A main port, and the parts behind it."""
 
     client: httpx.AsyncClient
     service: RateLimitService
     health: Health
 
     async def ask(self, **more: Any) -> httpx.Response:
-        """A check of or a charge on team x."""
+        """Send a check or a charge for team x."""
         entries = [{"key": "team", "value": "x"}]
         return await self.client.post(
             "/json", json={"domain": "d", "descriptors": [{"entries": entries, **more}]}
@@ -110,14 +110,14 @@ async def port_without_store() -> AsyncIterator[Port]:
 
 
 async def test_healthcheck_says_ok_while_all_is_well(port: Port) -> None:
-    """To any method, with upstream's body."""
+    """For any method, with upstream's body."""
     port.health.set("redis", True)
     responses = [await port.client.request(method, "/healthcheck") for method in METHODS]
     assert [(200, "OK")] * len(METHODS) == [(response.status_code, response.text) for response in responses]
 
 
 async def test_healthcheck_names_what_is_not_well(port: Port) -> None:
-    """To any method, with 500, which is what upstream's probes look at."""
+    """For any method, with 500, which upstream's probes check for."""
     port.health.set("redis", False)
     port.health.set("config", True)
     responses = [await port.client.request(method, "/healthcheck") for method in METHODS]
@@ -127,13 +127,13 @@ async def test_healthcheck_names_what_is_not_well(port: Port) -> None:
 
 
 async def test_other_paths_are_not_found(port: Port) -> None:
-    """What is on the other ports is not on this one, and paths are exact."""
+    """Paths of the other ports are not on this one, and paths are exact."""
     paths = ["/", "/json/", "/healthcheck/", "/metrics", "/rlconfig"]
     assert [404] * len(paths) == [(await port.client.get(path)).status_code for path in paths]
 
 
 async def test_json_answers_as_protobuf_writes_json(port: Port) -> None:
-    """lowerCamelCase, fields that are zero left out, durations with an s, enums by name."""
+    """lowerCamelCase, without fields that are zero, durations with an s, enums by name."""
     response = await port.ask()
     assert (200, "application/json") == (response.status_code, response.headers["content-type"])
     assert {
@@ -152,7 +152,7 @@ async def test_json_answers_as_protobuf_writes_json(port: Port) -> None:
 
 
 async def test_json_says_429_over_the_limit(port: Port) -> None:
-    """With the whole answer in the body."""
+    """The body has the whole answer."""
     codes = [(await port.ask()).status_code for _ in range(3)]
     last = await port.ask()
     assert [200, 200, 429] == codes
@@ -161,7 +161,7 @@ async def test_json_says_429_over_the_limit(port: Port) -> None:
 
 
 async def test_json_takes_any_method_and_content_type(port: Port) -> None:
-    """As upstream does."""
+    """As in upstream."""
     body = '{"domain": "nowhere", "descriptors": [{"entries": [{"key": "team", "value": "x"}]}]}'
     responses = [await port.client.request(method, "/json", content=body) for method in METHODS]
     assert [(200, "OK")] * len(METHODS) == [
@@ -170,7 +170,9 @@ async def test_json_takes_any_method_and_content_type(port: Port) -> None:
 
 
 async def test_keys_and_values_are_plain_strings(port: Port) -> None:
-    """Not base64, though they are bytes in the proto; also where they look like base64, and beyond ASCII."""
+    """They are not base64, although they are bytes in the proto; also if they look like base64, and beyond
+    ASCII.
+    """
     entries = [{"key": "team", "value": "Ünï"}]
     response = await port.client.post("/json", json={"domain": "d", "descriptors": [{"entries": entries}]})
     assert {"requestsPerUnit": 1, "unit": "MINUTE", "name": "slow", "unitMultiplier": 15} == (
@@ -205,7 +207,7 @@ async def test_fields_go_by_both_spellings_and_values_by_all(
 
 
 async def test_hits_of_a_request_are_counted(port: Port) -> None:
-    """hitsAddend beside domain is for descriptors without their own."""
+    """hitsAddend next to domain applies to descriptors without their own."""
     body = {"domain": "d", "hitsAddend": 3, "descriptors": [{"entries": [{"key": "team", "value": "x"}]}]}
     assert 429 == (await port.client.post("/json", json=body)).status_code
 
@@ -294,7 +296,7 @@ async def lasting_port() -> AsyncIterator[Port]:
 async def test_an_invalid_body_is_answered_with_the_reason(
     lasting_port: Port, body: str | bytes, complaint: str
 ) -> None:
-    """One line of text, with 400; never 500, whatever a stranger sends."""
+    """One line of text with 400; never 500, whatever a stranger sends."""
     response = await lasting_port.client.post("/json", content=body)
     assert (400, "text/plain; charset=utf-8") == (response.status_code, response.headers["content-type"])
     assert response.text.startswith("Bad Request: ")
@@ -304,7 +306,7 @@ async def test_an_invalid_body_is_answered_with_the_reason(
 
 
 async def test_a_body_that_is_too_large_is_refused(port: Port) -> None:
-    """With 413, and the most that is taken."""
+    """With 413, and the largest size."""
     response = await port.client.post("/json", content=b" " * (LARGEST_BODY + 1))
     assert (413, "Content Too Large: the body may have 1048576 bytes at most\n") == (
         response.status_code,
@@ -315,7 +317,7 @@ async def test_a_body_that_is_too_large_is_refused(port: Port) -> None:
 async def test_unfinished_bodies_hold_no_more_than_so_many_bytes(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One more is refused, probes are answered, and room is there again when their senders are gone."""
+    """Further ones are refused, probes are answered, and there is room again when the senders have gone."""
     monkeypatch.setattr(endpoint, "MOST_HELD", 100_000)
     url = port.client.base_url
     head = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n"
@@ -338,7 +340,7 @@ async def test_unfinished_bodies_hold_no_more_than_so_many_bytes(
 
 
 async def test_a_large_body_without_a_length_is_refused_as_well(port: Port) -> None:
-    """Bytes are counted as they come, not as they are announced."""
+    """Bytes are counted as they arrive, not as they are announced."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(LARGEST_BODY // 1_024 + 1):
@@ -348,13 +350,13 @@ async def test_a_large_body_without_a_length_is_refused_as_well(port: Port) -> N
 
 
 async def test_a_store_that_fails_is_a_bad_request_as_with_upstream(port_without_store: Port) -> None:
-    """Upstream answers 400 to every error of the service; ours says which."""
+    """Upstream answers 400 to every error of the service; the body here has the reason."""
     response = await port_without_store.ask()
     assert (400, "Bad Request: Redis cannot be reached\n") == (response.status_code, response.text)
 
 
 async def test_before_rules_are_loaded_there_is_an_error() -> None:
-    """Rather than OK for everything."""
+    """Instead of OK for every request."""
     service = RateLimitService(MemoryStore(lambda: NOW), Quiet(), lambda: NOW)
     async with serving(main_app(service, Health(), codec)) as client:
         response = await client.post("/json", json={"domain": "d", "descriptors": [{}]})
@@ -365,14 +367,14 @@ async def test_before_rules_are_loaded_there_is_an_error() -> None:
 
 
 class BrokenStore(MemoryStore):
-    """A store that answers with something that is no count."""
+    """A store that returns something other than counts."""
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
         then([["seven"]] * len(groups))  # type: ignore[list-item]
 
 
 async def test_a_mistake_of_ours_is_500_and_says_nothing_more() -> None:
-    """Its cause goes to the event loop's exception handler, and from there to the log."""
+    """The cause is passed to the event loop's exception handler, and so to the log."""
     causes: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: causes.append(context["exception"]))
     async for port in _port(BrokenStore(lambda: NOW), Policy()):

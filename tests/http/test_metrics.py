@@ -13,7 +13,9 @@ from .serving import always, serving
 
 
 async def test_metrics_are_at_their_path() -> None:
-    """In Prometheus' text format, also for those who would take OpenMetrics, which has other names for counters."""
+    """In Prometheus' text format, also for clients that accept OpenMetrics, which has other names for
+    counters.
+    """
     metrics = Metrics()
     metrics.config_failed()
     async with serving(metrics_app(always(metrics), "/prom")) as client:
@@ -30,7 +32,7 @@ async def test_metrics_are_at_their_path() -> None:
 
 
 async def test_every_scrape_shows_the_values_of_its_moment() -> None:
-    """Nothing is flushed, nothing lags."""
+    """There is no flush, and no delay."""
     metrics = Metrics()
     async with serving(metrics_app(always(metrics))) as client:
         shown = []
@@ -42,7 +44,7 @@ async def test_every_scrape_shows_the_values_of_its_moment() -> None:
 
 
 async def test_a_slow_scrape_delays_no_call() -> None:
-    """It is rendered in a thread, one at a time, while the event loop goes on."""
+    """A thread renders it, one at a time, while the event loop continues."""
 
     class Slow:
         rendered = 0

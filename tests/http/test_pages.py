@@ -1,4 +1,4 @@
-"""Long pages are made beside the calls, sent as they are made, and only a few at once."""
+"""Long pages are made by threads, sent as they are made, and limited in number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .serving import serving
 
 
 class Port:
-    """A page of so many lines, at /NUMBER, and the thread that each line is made in."""
+    """A page of NUMBER lines at /NUMBER, and the thread that made each line."""
 
     def __init__(self) -> None:
         self.pages = Pages(most=2)
@@ -48,21 +48,21 @@ async def client(port: Port) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize("number", [1, 999, 1_000, 1_001, 5_000])
 async def test_a_page_has_its_lines(client: httpx.AsyncClient, number: int) -> None:
-    """All of them, each with an end of its own, as plain text."""
+    """All lines, each with a line end, as plain text."""
     response = await client.get(f"/{number}")
     assert (200, "text/plain; charset=utf-8") == (response.status_code, response.headers["content-type"])
     assert "".join([f"{line}\n" for line in range(number)]) == response.text
 
 
 async def test_a_page_without_lines_is_one_that_is_empty(client: httpx.AsyncClient) -> None:
-    """As if it were written by hand."""
+    """It is an ordinary empty answer."""
     assert "\n" == (await client.get("/0")).text
 
 
 async def test_a_page_is_made_by_other_threads_a_thousand_lines_at_a_time(
     client: httpx.AsyncClient, port: Port
 ) -> None:
-    """And no further than somebody reads it: a reader that stands still holds no page of megabytes."""
+    """No further than the reader has read: a reader that stops causes no pages of megabytes."""
     async with client.stream("GET", "/1000000") as response:
         await anext(response.aiter_bytes())
         for _ in range(20):
@@ -72,7 +72,7 @@ async def test_a_page_is_made_by_other_threads_a_thousand_lines_at_a_time(
 
 
 async def test_one_page_more_than_a_few_is_refused(client: httpx.AsyncClient, port: Port) -> None:
-    """Until a reader has read its page, or has left."""
+    """Until a reader has read its page, or has disconnected."""
     async with client.stream("GET", "/1000000"), client.stream("GET", "/1000000"):
         refused = await client.get("/1")
         assert (503, "Service Unavailable: 2 pages are being sent already\n") == (

@@ -1,4 +1,4 @@
-"""What a port does, whatever is served on it."""
+"""The behaviour of a port, independent of its handler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_port_0_takes_a_free_port_and_says_which() -> None:
 
 
 async def test_a_handler_sees_the_head_of_a_request_and_adds_headers_of_its_own() -> None:
-    """Its query as it was sent, its headers by names in lower case, its peer; values of one name are joined."""
+    """It gets the query as sent, headers with lower-case names, and the peer; values of one name are joined."""
     seen: list[Request] = []
 
     async def note(request: Request) -> Response:
@@ -58,7 +58,7 @@ async def test_a_handler_sees_the_head_of_a_request_and_adds_headers_of_its_own(
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "localhost"])
 async def test_a_host_may_be_every_address_or_a_name(host: str) -> None:
-    """No host at all is every address, as in upstream's `:9090`."""
+    """An empty host means every address, as in upstream's `:9090`."""
     port = HttpPort(hello, host, 0)
     await port.start()
     try:
@@ -68,7 +68,7 @@ async def test_a_host_may_be_every_address_or_a_name(host: str) -> None:
 
 
 async def test_a_taken_port_is_reported_in_one_line() -> None:
-    """With what was to be served there, and where."""
+    """The line names the purpose and the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(StartError) as raised:
@@ -77,14 +77,14 @@ async def test_a_taken_port_is_reported_in_one_line() -> None:
 
 
 async def test_a_foreign_address_is_reported_in_one_line() -> None:
-    """With the system's own reason."""
+    """The line has the system's reason."""
     with pytest.raises(StartError) as raised:
         await HttpPort(hello, "192.0.2.1", 0).start()
     assert "cannot listen for HTTP on 192.0.2.1:0: Cannot assign requested address" == str(raised.value)
 
 
 async def test_stopping_closes_the_port() -> None:
-    """And lets somebody else have it."""
+    """Another process can open it."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()
     await port.stop(1)
@@ -93,7 +93,7 @@ async def test_stopping_closes_the_port() -> None:
 
 
 async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next process has the port all the sooner."""
+    """So that the next process gets the port sooner."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()
     slept: list[float] = []
@@ -109,14 +109,14 @@ async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: 
 
 
 async def test_stopping_what_was_never_started_does_nothing() -> None:
-    """So that a start which failed half-way can be undone."""
+    """So that a start that failed half-way can be undone."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.stop(1)
     assert "127.0.0.1:0" == port.address
 
 
 async def test_a_request_in_hand_is_finished_before_the_port_stops() -> None:
-    """Within the grace that it is given."""
+    """Within the grace period."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -135,7 +135,7 @@ async def test_a_request_in_hand_is_finished_before_the_port_stops() -> None:
 
 
 async def test_a_request_that_outlasts_the_grace_is_ended() -> None:
-    """A stop always comes to an end."""
+    """A stop always ends."""
     begun = asyncio.Event()
 
     async def stuck(request: Request) -> Response:
@@ -152,7 +152,7 @@ async def test_a_request_that_outlasts_the_grace_is_ended() -> None:
 
 
 async def test_a_head_that_does_not_end_is_refused() -> None:
-    """Each connection may hold as much as one head: sixteen kilobytes, of a thousand connections."""
+    """Each of a thousand connections may keep the headers of one request, 16 KiB."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", int(port.address.rpartition(":")[2]))
@@ -163,7 +163,7 @@ async def test_a_head_that_does_not_end_is_refused() -> None:
 
 
 async def test_signals_are_left_to_the_process() -> None:
-    """app.py has an order in which things stop."""
+    """app.py stops its parts in order."""
     before = signal.getsignal(signal.SIGTERM)
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()

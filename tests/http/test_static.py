@@ -1,4 +1,4 @@
-"""The page for browsers: who gets it, with which headers, and what it is made of."""
+"""The page for browsers: its recipients, headers and content."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def app() -> Handler:
 
 @pytest.mark.parametrize("accept", ["*/*", "text/plain", "application/json", ""])
 async def test_other_clients_get_the_list(accept: str) -> None:
-    """`curl`, scripts and probes, as before."""
+    """`curl`, scripts and probes still get it."""
     async with serving(app()) as client:
         answer = await client.get("/", headers={"accept": accept})
     assert "text/plain; charset=utf-8" == answer.headers["content-type"]
@@ -43,7 +43,7 @@ async def test_other_clients_get_the_list(accept: str) -> None:
 
 
 async def test_browsers_get_the_page_with_a_strict_policy() -> None:
-    """Scripts and styles of this port only, none within the document, in no frame."""
+    """Only scripts and styles of this port, none inline, and no frames."""
     async with serving(app()) as client:
         answer = await client.get("/", headers=BROWSER)
         paths = re.findall(r'(?:src|href)="(ui/[^"]+)"', answer.text)
@@ -58,7 +58,7 @@ async def test_browsers_get_the_page_with_a_strict_policy() -> None:
 
 
 async def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
-    """By its tag, which changes with its content."""
+    """By its ETag, which changes with its content."""
     async with serving(app()) as client:
         first = await client.get("/ui/page.js")
         again = await client.get("/ui/page.js", headers={"if-none-match": first.headers["etag"]})
@@ -74,7 +74,7 @@ async def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
     ["/ui/", "/ui/none.js", "/ui/../debug.py", "/ui/%2e%2e/debug.py", "/ui/vendor", "/ui/vendor/LICENSE.htm"],
 )
 async def test_only_files_of_the_page_are_served(path: str) -> None:
-    """Nothing beside it, and nothing above it."""
+    """No file beside or above it."""
     async with serving(app()) as client:
         assert 404 == (await client.get(path)).status_code
 
@@ -88,14 +88,14 @@ async def test_files_are_only_read() -> None:
 
 
 async def test_without_the_api_there_is_no_page() -> None:
-    """It would have nothing to show."""
+    """There would be nothing to show."""
     async with serving(debug_app(RuleTree, lambda: (), always(Metrics()))) as client:
         assert (await client.get("/", headers=BROWSER)).text.startswith("/rlconfig: ")
         assert 404 == (await client.get("/ui/page.js")).status_code
 
 
 def test_what_others_have_made_is_recorded() -> None:
-    """Each file of vendor/ with its package, version, licence and hash."""
+    """Each file of vendor/ has its package, version, licence and hash."""
     recorded = json.loads((VENDOR / "vendored.json").read_text("utf-8"))
     for entry in recorded:
         assert entry["sha256"] == hashlib.sha256((VENDOR / entry["file"]).read_bytes()).hexdigest()
@@ -109,7 +109,7 @@ def test_what_others_have_made_is_recorded() -> None:
 
 
 def test_the_page_names_no_other_address() -> None:
-    """Neither in its own files nor in those of others, but for names of formats."""
+    """Neither its own files nor vendored ones do, except for names of formats."""
     for path in PAGE.rglob("*.*"):
         if path.suffix in (".js", ".css", ".html", ".svg"):
             addresses = re.findall(r"https?://[^\s\"'`)>]+", path.read_text("utf-8"))
@@ -117,7 +117,7 @@ def test_the_page_names_no_other_address() -> None:
 
 
 def test_the_page_makes_no_markup_of_text() -> None:
-    """No way of its own around the escaping of the library, and no script or style within the document."""
+    """It does not bypass the escaping of the library, and has no inline script or style."""
     ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|dangerouslySet|\beval\(|new Function|localStorage|document\.cookie"
     for path in PAGE.glob("*.js"):
         assert [] == re.findall(ways, path.read_text("utf-8")), path

@@ -31,7 +31,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Opens ports with certificates, and closes them when the test is over."""
+    """Open ports with certificates, and close them after the test."""
     ports: list[HttpPort] = []
 
     async def begin(certificate: str, key: str) -> HttpPort:
@@ -46,7 +46,7 @@ async def start() -> AsyncIterator[Start]:
 
 
 async def seen(port: HttpPort, context: ssl.SSLContext, host: str = "localhost") -> bytes:
-    """The certificate that a new connection is shown."""
+    """Return the certificate that a new connection gets."""
     return (await asyncio.to_thread(handshake, port.address, context, host))[0]
 
 
@@ -54,14 +54,14 @@ async def seen(port: HttpPort, context: ssl.SSLContext, host: str = "localhost")
 async def test_a_client_that_trusts_the_ca_is_answered(
     start: Start, authority: Authority, tmp_path: Path, host: str
 ) -> None:
-    """Whether it calls us by a name, which it then sends, or by an address."""
+    """The client may use a name, which it sends as SNI, or an address."""
     port = await start(*authority.server().write(tmp_path))
     async with httpx.AsyncClient(verify=authority.context(), trust_env=False) as client:
         assert "hello\n" == (await client.get(f"https://{host}:{port_of(port.address)}/")).text
 
 
 async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """There is no way round TLS."""
+    """There is no plaintext."""
     port = await start(*authority.server().write(tmp_path))
     async with httpx.AsyncClient(trust_env=False) as client:
         with pytest.raises(httpx.TransportError):
@@ -71,7 +71,7 @@ async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp
 async def test_a_client_that_trusts_another_ca_does_not_talk(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """It cannot know who we are."""
+    """It cannot verify the server."""
     port = await start(*authority.server().write(tmp_path))
     async with httpx.AsyncClient(verify=Authority().context(), trust_env=False) as client:
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -82,7 +82,7 @@ async def test_a_client_that_trusts_another_ca_does_not_talk(
 async def test_old_versions_of_tls_are_refused(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """By the server: the client would speak them."""
+    """The server refuses: the client supports them."""
     port = await start(*authority.server().write(tmp_path))
     with pytest.raises(OSError) as error:
         await seen(port, authority.context(version))
@@ -104,7 +104,7 @@ async def test_new_versions_of_tls_are_spoken(
 async def test_certificates_are_renewed_while_requests_go_on(
     start: Start, authority: Authority, tmp_path: Path, host: str, version: ssl.TLSVersion
 ) -> None:
-    """A connection that is there stays, and each new one sees the newest certificate."""
+    """Open connections continue, and each new one gets the newest certificate."""
     pair = authority.server()
     mount = ConfigMapMount(tmp_path / "secret", {"c": pair.certificate.decode(), "k": pair.key.decode()})
     port = await start(str(mount.directory / "c"), str(mount.directory / "k"))
@@ -120,12 +120,12 @@ async def test_certificates_are_renewed_while_requests_go_on(
 
 
 def _connection(answer: httpx.Response) -> object:
-    """The client's end of the connection that an answer came over."""
+    """The client's end of the connection of an answer."""
     return answer.extensions["network_stream"].get_extra_info("client_addr")
 
 
 async def test_a_broken_renewal_affects_no_call(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """The certificate that was there stays in use, the log says so once, and what is mended is taken."""
+    """The previous certificate stays in use, the log has one line, and repaired files are used."""
     before, after = authority.server(), authority.server()
     port = await start(*before.write(tmp_path))
     with capture_logs() as logged:
