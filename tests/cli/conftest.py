@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a way to run a command in this process, and a service to ask."""
+"""Fixtures of the command-line tests: commands in this process, and a running service."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ descriptors:
 
 
 class Command(Protocol):
-    """Runs `ratelimit-service ARGUMENTS` with nothing but `environment` set."""
+    """Runs `ratelimit-service ARGUMENTS` with only `environment` set."""
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
-        """Return its exit code, and what it has written."""
+        """Return the exit code and the output."""
         ...
 
 
 @pytest.fixture
 def command() -> Command:
-    """The command line, run in this process: starting one for every test would take most of their time."""
+    """The command line, run in this process: starting a process for every test would take most of the time."""
 
     def within(*arguments: str, **environment: str) -> Ended:
         with patch.dict(os.environ, {**inherited(), **environment}, clear=True):
@@ -88,14 +88,14 @@ def command() -> Command:
 
 @pytest.fixture(scope="session")
 def unique() -> Callable[[str], str]:
-    """`unique("dba")` → "dba-1", and at the next call "dba-2": counters of one's own."""
+    """`unique("dba")` returns "dba-1", then "dba-2": each test has its own counters."""
     numbers = itertools.count(1)
     return lambda name: f"{name}-{next(numbers)}"
 
 
 @pytest.fixture(scope="package")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules that the service serves."""
+    """The rules of the service."""
     directory = tmp_path_factory.mktemp("cli")
     for name, text in (("cli", CONFIG), ("closed", CLOSED), ("budgets", BUDGETS)):
         (directory / f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -104,6 +104,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def service(config: Path, redis_server: RedisServer) -> Iterator[Service]:
-    """A running service, which counts in Redis."""
+    """A running service with counters in Redis."""
     with Service({"CONFIG_PATH": str(config), "REDIS_URL": redis_server.address}) as running:
         yield running

@@ -11,7 +11,7 @@ from testing.service import Ended
 
 
 def run(arguments: Sequence[str]) -> Ended:
-    """Return the exit code of `ratelimit-service ARGUMENTS`, and what it wrote."""
+    """Return the exit code of `ratelimit-service ARGUMENTS`, and its output."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
     with redirect_stdout(out), redirect_stderr(err):
         try:

@@ -1,4 +1,4 @@
-"""The lines that `ask` prints, for answers of services that explain them and of others."""
+"""The lines that `ask` prints, for answers with an explanation and without."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def printed(response: RateLimitResponse, *descriptors: str, domain: str = "d") -
 
 
 def asked(limiter: Limiter, *descriptors: str) -> RateLimitResponse:
-    """The answer to a check that is explained."""
+    """Return the answer to a check that asks for an explanation."""
     request = Request("d", tuple([descriptor(one, 0) for one in descriptors]), explain=True)
     return RateLimitResponse.FromString(make_encode()(limiter.answer(request)))
 
@@ -57,7 +57,7 @@ def test_a_duration_is_shown_in_its_two_largest_units(seconds: int, shown: str) 
 
 
 def test_requests_allowed_only_by_shadow_mode_are_reported() -> None:
-    """SHADOW_MODE, which is the service's and not a rule's."""
+    """SHADOW_MODE, which belongs to the service and not to a rule."""
     assert [
         "OK",
         "  the request would be refused, and SHADOW_MODE lets it through",
@@ -85,7 +85,7 @@ def test_requests_allowed_only_by_shadow_mode_are_reported() -> None:
     ],
 )
 def test_an_answer_of_the_failure_mode_is_reported(mode: FailureMode, shown: list[str]) -> None:
-    """An answer without counts is not "nothing limits it"."""
+    """An answer without counts does not mean that nothing limits the descriptor."""
     policy = Policy(failure_mode=mode)
     planner = Planner(Limiter(RULES).service.tree, policy, lambda: 0)
     plan = planner.plan(Request("d", (descriptor("team=dba", 0),), explain=True), MIDNIGHT)
@@ -97,14 +97,14 @@ def test_an_answer_of_the_failure_mode_is_reported(mode: FailureMode, shown: lis
 
 
 def test_a_request_that_asks_for_no_explanation_gets_none() -> None:
-    """Gateways never do."""
+    """Gateways never ask for one."""
     for refused in (False, True):
         answer = Limiter(RULES).ask("user=ada" if not refused else "team=dba")
         assert answer.dynamic_metadata is None
 
 
 def test_an_explanation_is_added_to_the_other_metadata() -> None:
-    """RESPONSE_DYNAMIC_METADATA."""
+    """With RESPONSE_DYNAMIC_METADATA."""
     limiter = Limiter(RULES, dynamic_metadata=True)
     assert {"domain", "descriptors"} == set(limiter.ask("team=dba").dynamic_metadata or ())
     request = Request("d", (descriptor("team=dba", 0),), explain=True)
@@ -112,7 +112,7 @@ def test_an_explanation_is_added_to_the_other_metadata() -> None:
 
 
 def test_an_amended_limit_is_shown_with_that_of_the_rule() -> None:
-    """A descriptor that is blocked without a limit names the amendment, by which it can be removed."""
+    """For a blocked descriptor without a limit, it names the amendment, which can then be removed."""
     limiter = Limiter(RULES)
     target = parse("d", "team=dba")
     amendment = top_up(target, 1_500, "k")
@@ -131,7 +131,7 @@ def test_an_amended_limit_is_shown_with_that_of_the_rule() -> None:
 
 @pytest.mark.parametrize("number, explained", [(MOST_EXPLAINED, True), (MOST_EXPLAINED + 1, False)])
 def test_only_answers_of_a_readable_size_are_explained(number: int, explained: bool) -> None:
-    """An explanation costs several times what the decision does, and may be asked for by any peer."""
+    """An explanation costs several times as much as the decision, and any peer can ask for it."""
     teams = [f"team={place}" for place in range(number)]
     assert explained is ("explanation" in asked(Limiter(RULES), *teams).dynamic_metadata)
 
@@ -151,14 +151,14 @@ def limit(amount: int, **fields: Any) -> RateLimitResponse.RateLimit:
 
 
 def test_without_an_explanation_the_status_is_shown() -> None:
-    """One window, by the protocol's fields; its times in the same form."""
+    """One window, from the fields of the protocol, with times in the same format."""
     answer = status(current_limit=limit(100, name="a"), limit_remaining=7)
     answer.statuses[0].duration_until_reset.seconds = 7_260
     assert ["OK", "  team=dba: 7 of 100 left for this day (a), resets in 2 h 1 min"] == printed(answer)
 
 
 def test_a_limit_that_shows_only_in_refusals_is_no_absence_of_one() -> None:
-    """`limit_headers: on_refusal`: the status has what is left, and when that changes."""
+    """With `limit_headers: on_refusal`, the status has the remaining budget and its reset."""
     answer = status(limit_remaining=7)
     answer.statuses[0].duration_until_reset.seconds = 240_721
     assert ["OK", "  team=dba: 7 left, resets in 2 d 18 h (limit_headers: on_refusal)"] == printed(answer)
@@ -190,14 +190,14 @@ def test_numbers_at_the_end_of_the_protocol_may_be_larger(remaining: int, shown:
     ],
 )
 def test_a_refusal_without_a_limit_is_not_nothing_limits_it(body: bytes, shown: str) -> None:
-    """Its body says why, where it has a message."""
+    """The message of its body has the reason."""
     answer = status(RateLimitResponse.OVER_LIMIT)
     answer.raw_body = body
     assert ["OVER_LIMIT", f"  team=dba: refused{shown}"] == printed(answer)
 
 
 def test_an_answer_of_a_hostile_server_stays_on_its_lines() -> None:
-    """Whoever answers may be another one than was meant."""
+    """The server that answers may not be the intended one."""
     answer = status()
     hostile = "a\nb\x1b[2J\u202e"
     window = {
@@ -225,7 +225,7 @@ def test_an_answer_of_a_hostile_server_stays_on_its_lines() -> None:
     "explanation", [5, [], {"descriptors": []}, {"descriptors": [{"windows": [{}]}]}, {"descriptors": [5]}]
 )
 def test_an_invalid_explanation_is_ignored(explanation: Any) -> None:
-    """What the protocol has is shown then."""
+    """Then the fields of the protocol are shown."""
     answer = status()
     answer.dynamic_metadata.update({"explanation": explanation})
     assert ["OK", "  team=dba: nothing limits it"] == printed(answer)

@@ -1,4 +1,4 @@
-"""`ask`: a real service is asked, and what it answers is shown."""
+"""`ask` sends a request to a real service, and prints the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Unique = Callable[[str], str]
 
 @pytest.fixture
 def ask(command: Command, service: Service) -> Callable[..., Ended]:
-    """`ask` of the running service, in its domain or another; the times in what is printed are T."""
+    """Run `ask` on the running service, in its domain or another; times in the output are replaced by T."""
 
     def run(*arguments: str, domain: str = DOMAIN) -> Ended:
         code, out, err = command("ask", domain, *arguments, "--server", service.grpc)
@@ -30,7 +30,7 @@ def ask(command: Command, service: Service) -> Callable[..., Ended]:
 
 
 def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -> None:
-    """And counts nothing, as often as it is made."""
+    """It counts nothing, however often it is repeated."""
     team = unique("dba")
     shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in T\n"
     assert [(0, shown, "")] * 2 == [ask(f"team={team}"), ask(f"team={team}")]
@@ -39,7 +39,7 @@ def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -
 def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
     ask: Callable[..., Ended], unique: Unique
 ) -> None:
-    """It is not said that nothing limits the descriptor."""
+    """It does not say that nothing limits the descriptor."""
     entry = f"quiet={unique('ann')}"
     left = f"OK\n  {entry}: 3,960 of 4,000 left for this year, resets in T\n"
     assert (0, left, "") == ask(entry, "--hits", "40")
@@ -51,7 +51,7 @@ def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
 
 
 def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Unique) -> None:
-    """OVER_LIMIT has an exit code of its own, so that a script can tell it from trouble."""
+    """OVER_LIMIT has its own exit code, so that a script can distinguish it from an error."""
     team = unique("dba")
     charged = f"OK\n  team={team}: 60 of 100 left for this year (team-budget), resets in T\n"
     assert (0, charged, "") == ask(f"team={team}", "--hits", "40")
@@ -62,7 +62,7 @@ def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Uni
 
 
 def test_negative_hits_are_given_back(ask: Callable[..., Ended], unique: Unique) -> None:
-    """After which the next check has room again."""
+    """After that, the next check has room again."""
     team = unique("dba")
     ask(f"team={team}", "--hits", "90")
     assert 0 == ask(f"team={team}", "--hits", "-30").code
@@ -70,7 +70,7 @@ def test_negative_hits_are_given_back(ask: Callable[..., Ended], unique: Unique)
 
 
 def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended], unique: Unique) -> None:
-    """In one request; each has its line, also those that nothing limits."""
+    """In one request; each has a line, also those without a limit."""
     team = unique("dba")
     assert (
         0,
@@ -84,7 +84,7 @@ def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended],
 
 
 def test_every_window_is_shown_with_its_budget_in_full(ask: Callable[..., Ended], unique: Unique) -> None:
-    """Also what the protocol cannot carry, and names as they are written."""
+    """Also if the protocol cannot carry it; names are shown as written."""
     team = unique("dba")
     assert 0 == ask(f"team={team}", "--hits", "5000", domain="budgets").code
     assert (
@@ -123,13 +123,13 @@ def test_every_window_is_shown_with_its_budget_in_full(ask: Callable[..., Ended]
 def test_a_rule_that_does_not_refuse_says_why(
     ask: Callable[..., Ended], descriptors: list[str], code: int, shown: str
 ) -> None:
-    """What is over its limit and passes all the same, and what another rule replaces."""
+    """Rules that are over their limit but let the request pass, and rules that another one replaces."""
     verdict = "OVER_LIMIT" if code else "OK"
     assert (code, f"{verdict}\n{shown}\n", "") == ask(*descriptors, domain="budgets")
 
 
 def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callable[..., Ended]) -> None:
-    """`unmatched: deny`."""
+    """With `unmatched: deny`."""
     assert (
         3,
         "OVER_LIMIT\n"
@@ -140,7 +140,7 @@ def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callab
 
 
 def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
-    """`required_keys`."""
+    """With `required_keys`."""
     assert (
         3,
         "OVER_LIMIT\n"
@@ -159,7 +159,7 @@ def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
     ],
 )
 def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: str, hint: str) -> None:
-    """With the domain that may be meant: the service answers OK, as upstream does."""
+    """With a similar name that has rules; the service answers OK, as in upstream."""
     shown = domain.replace("\x1b", "\\x1b")
     assert (
         0,
@@ -169,7 +169,7 @@ def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: s
 
 
 def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique) -> None:
-    """As /json has it, with the same exit codes."""
+    """The same JSON as that of /json, with the same exit codes."""
     code, out, _ = ask(f"team={unique('dba')}", "--hits", "101", "--json")
     answer = json.loads(out)
     assert (3, "OVER_LIMIT", "team-budget") == (
@@ -180,14 +180,16 @@ def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique
 
 
 def test_json_has_the_explanation_with_whole_numbers(ask: Callable[..., Ended], unique: Unique) -> None:
-    """Of every window, and larger than the fields of the protocol can be."""
+    """For every window, and larger than the fields of the protocol."""
     _, out, _ = ask(f"team={unique('dba')}", "--json", domain="budgets")
     (known,) = json.loads(out)["dynamicMetadata"]["explanation"]["descriptors"]
     assert ["5000", "30000000000"] == [str(window["limit"]) for window in known["windows"]]
 
 
 def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
-    r"""`\,` is a comma and `\\` a backslash of the value; what was charged under one spelling is there under the other."""
+    """`\,` is a comma and `\\` a backslash of the value; a charge under one spelling is visible under the
+    other.
+    """
     name = unique("a")
     assert 0 == ask(rf"team={name}\,b\\,model=c", "--hits", "4000").code
     assert 3 == ask(rf"team={name}\,b\\,model=c", "--hits", "1").code
@@ -195,14 +197,14 @@ def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], un
 
 
 def test_bytes_that_are_not_utf8_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
-    """What the shell hands over is what is asked; it is shown escaped."""
+    """The bytes from the shell are sent unchanged, and shown escaped."""
     code, out, _ = ask(f"team={unique('x')}\udcff\x1b", "--hits", "101")
     assert (3, True) == (code, out.replace("\n", "").isprintable())
 
 
 @pytest.mark.parametrize("descriptor", ["team", "", "=dba", "team=dba,", "team=dba,,model=x"])
 def test_an_invalid_descriptor_is_reported(ask: Callable[..., Ended], descriptor: str) -> None:
-    """In one line, without asking the service."""
+    """In one line, without a call to the service."""
     code, out, err = ask(descriptor)
     assert (1, "", 1, True) == (
         code,
@@ -213,14 +215,14 @@ def test_an_invalid_descriptor_is_reported(ask: Callable[..., Ended], descriptor
 
 
 def test_an_invalid_request_is_answered_by_the_service(command: Command, service: Service) -> None:
-    """Its reason is shown, with the status."""
+    """The output has its reason and the status."""
     code, out, err = command("ask", "", "team=dba", "--server", service.grpc)
     assert (1, "", 1) == (code, out, err.count("\n"))
     assert err.startswith(f"no decision from {service.grpc}: INVALID_ARGUMENT: ")
 
 
 def test_an_unreachable_server_is_reported(command: Command) -> None:
-    """In one line, that says where nobody was found."""
+    """In one line with the address."""
     server = f"127.0.0.1:{free_port()}"
     code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
     assert (1, "", 1) == (code, out, err.count("\n"))
@@ -229,7 +231,7 @@ def test_an_unreachable_server_is_reported(command: Command) -> None:
 
 @pytest.mark.parametrize("server", ["", "localhost", "localhost:grpc", "http://localhost:8081"])
 def test_an_invalid_server_address_is_reported(command: Command, server: str) -> None:
-    """Rather than looked up by a library that has its own idea of it."""
+    """It is not resolved by a library with another syntax of addresses."""
     code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
     assert (1, "", 1, True) == (
         code,
@@ -248,6 +250,6 @@ def test_an_invalid_server_address_is_reported(command: Command, server: str) ->
     ids=["domain", "hits"],
 )
 def test_what_the_protocol_cannot_carry_is_refused(command: Command, arguments: list[str], said: str) -> None:
-    """A domain that is not text, more hits than fit."""
+    """A domain that is not text, or more hits than fit."""
     code, _, err = command("ask", *arguments)
     assert (2, True) == (code, f"ratelimit-service ask: error: argument {said}" in err)

@@ -1,4 +1,4 @@
-"""`check-config`: what it says of files, and what a pipeline sees."""
+"""`check-config`: its reports about files, and its exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ descriptors:
 
 
 def write(directory: Path, **files: str) -> Path:
-    """Write these, each as NAME.yaml."""
+    """Write these files, each as NAME.yaml."""
     directory.mkdir(exist_ok=True)
     for name, text in files.items():
         (directory / f"{name}.yaml").write_text(text)
@@ -40,14 +40,14 @@ def write(directory: Path, **files: str) -> Path:
 
 
 def test_good_files_are_counted(command: Command, tmp_path: Path) -> None:
-    """One line says how much there is; a directory stands for its YAML files."""
+    """One line has the numbers; a directory stands for its YAML files."""
     write(tmp_path, a=GOOD.format(domain="a"), b=GOOD.format(domain="b"))
     assert (0, "ok: 2 rules in 2 domains\n", "") == command("check-config", str(tmp_path))
     assert (0, "ok: 1 rule in 1 domain\n", "") == command("check-config", str(tmp_path / "a.yaml"))
 
 
 def test_all_mistakes_are_reported_together(command: Command, tmp_path: Path) -> None:
-    """In every file, and of those that cannot even be read: nobody should have to come back for the next error."""
+    """In every file, also in those that cannot be read: one run reports all errors."""
     broken = write(tmp_path / "broken", two=TWO_ERRORS, warns=WARNS, yaml="domain: [}")
     code, out, err = command("check-config", str(tmp_path / "gone.yaml"), str(broken))
     assert (1, "") == (code, err)
@@ -65,7 +65,7 @@ def test_all_mistakes_are_reported_together(command: Command, tmp_path: Path) ->
 
 
 def test_a_warning_is_an_error_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
-    """--strict, for pipelines: what the service accepts, because envoyproxy/ratelimit does, is still a mistake."""
+    """--strict, for pipelines: some mistakes are accepted, because envoyproxy/ratelimit accepts them."""
     path = str(write(tmp_path, warns=WARNS))
     code, out, _ = command("check-config", path)
     warning, ok = out.splitlines()
@@ -74,7 +74,7 @@ def test_a_warning_is_an_error_where_that_is_asked_for(command: Command, tmp_pat
 
 
 def test_files_of_one_domain_are_merged_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
-    """--merge-domains, or the variable by which the service is told the same."""
+    """--merge-domains, or the variable of the service."""
     path = str(
         write(tmp_path, a=GOOD.format(domain="d"), b=GOOD.format(domain="d").replace("team", "namespace"))
     )
@@ -85,7 +85,7 @@ def test_files_of_one_domain_are_merged_where_that_is_asked_for(command: Command
 
 
 def test_a_directory_without_files_is_named(command: Command, tmp_path: Path) -> None:
-    """A pipeline that checks nothing should not pass."""
+    """A pipeline that checks nothing must not pass."""
     said = f"error: {tmp_path}: there is no configuration file\n"
     assert (1, said, "") == command("check-config", str(tmp_path))
 
@@ -99,13 +99,13 @@ def test_a_hostile_file_name_stays_on_its_line(command: Command, tmp_path: Path)
 
 
 def test_settings_of_the_service_do_not_matter(command: Command, tmp_path: Path) -> None:
-    """No store is asked for and none is needed, whatever the environment says."""
+    """It needs no store, whatever the environment has."""
     path = write(tmp_path, a=GOOD.format(domain="a"))
     assert 0 == command("check-config", str(path), BACKEND_TYPE="memcache", REDIS_URL="nowhere").code
 
 
 def test_it_does_not_load_what_serves() -> None:
-    """It runs in hooks and pipelines, where a third of a second and a driver of Redis are worth nothing."""
+    """It runs in hooks and pipelines, which should not wait for unused imports."""
     script = (
         "import sys; from ratelimit_service.cli import commands; "
         "commands.check_config([], strict=False, merge_domains=False); "
@@ -118,7 +118,7 @@ def test_it_does_not_load_what_serves() -> None:
 
 
 def test_a_shell_sees_the_exit_code(tmp_path: Path) -> None:
-    """As a process: 0 for good files, 1 for bad ones, 2 for a command that is none."""
+    """As a process: 0 for valid files, 1 for invalid ones, 2 for an unknown command."""
     write(tmp_path, good=GOOD.format(domain="a"))
     assert (0, "ok: 1 rule in 1 domain\n", "") == run("check-config", str(tmp_path), environment={})
     assert 1 == run("check-config", str(tmp_path / "gone"), environment={}).code
@@ -140,7 +140,7 @@ def test_it_imports_neither_the_service_nor_a_store() -> None:
 
 
 def test_limits_as_data_are_checked_with_the_rules(command: Command, tmp_path: Path) -> None:
-    """Counted where they are good; each mistake has its file and line."""
+    """Valid rows are counted; each mistake has its file and line."""
     directory = write(tmp_path / "config", good=GOOD.format(domain="d"))
     table = directory / "limits.csv"
     table.write_text("domain,descriptor,limit\nd,team=a,5\nd,team=b,6\n")

@@ -1,4 +1,4 @@
-"""`compare`: two running services answer the same requests, and what differs is named."""
+"""`compare`: two running services answer the same requests, and differences are reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ descriptors:
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules of theirs."""
+    """The rules of the first service."""
     file = tmp_path_factory.mktemp("rules") / "llm.yaml"
     file.write_text(RULES)
     return file
@@ -45,7 +45,9 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def serving(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
-    """Starts services, each once; `limit` is that of a team, and `copy` tells apart those that are set alike."""
+    """Starts services, each once; `limit` is that of a team, and `copy` distinguishes services with the same
+    settings.
+    """
     started: dict[str, Service] = {}
 
     def start(limit: int = 1000, copy: int = 0, **settings: str) -> Service:
@@ -63,7 +65,7 @@ def serving(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.fixture
 def compare(command: Command, serving: Callable[..., Service]) -> Callable[..., tuple[int, str, str]]:
-    """`compare` with theirs, which is as the rules say, and ours."""
+    """Run `compare` with a first service that has these rules, and a second one."""
 
     def run(ours: Service, *options: str, theirs: Service | None = None) -> tuple[int, str, str]:
         first = theirs or serving()
@@ -78,7 +80,7 @@ Compare = Callable[..., tuple[int, str, str]]
 def test_two_services_with_the_same_rules_answer_alike(
     compare: Compare, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """On checks, charges and calls without a cost, of every rule, until budgets are used up."""
+    """For checks, charges and calls without a cost of every rule, until budgets are exhausted."""
     same = serving(copy=1)
     code, out, err = compare(same, "--rules", str(rules), "--requests", "300", "--seed", "10", "--strict")
     assert (0, "300 requests: 300 answered alike, 0 differ without one\n", "") == (code, out, err)
@@ -87,7 +89,7 @@ def test_two_services_with_the_same_rules_answer_alike(
 def test_budgets_differ_for_that_reason(
     compare: Compare, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """BUDGET_DOMAINS: all of it is on the page, and with --strict it is a difference all the same."""
+    """BUDGET_DOMAINS: every difference is explained on the page; with --strict they are still differences."""
     options = ("--rules", str(rules), "--requests", "200", "--seed", "11")
     budgets = serving(BUDGET_DOMAINS="llm")
     code, out, _ = compare(budgets, *options)
@@ -99,7 +101,7 @@ def test_budgets_differ_for_that_reason(
 def test_another_limit_is_found_and_shown(
     compare: Compare, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """With what both have said, what may be the matter, and the exit code for it."""
+    """With both answers, a hint at the cause, and the exit code."""
     lower = serving(limit=900)
     code, out, _ = compare(lower, "--rules", str(rules), "--requests", "100", "--seed", "12", "--show", "1")
     assert 3 == code
@@ -109,7 +111,7 @@ def test_another_limit_is_found_and_shown(
 
 
 def test_it_can_be_read_by_a_program(compare: Compare, serving: Callable[..., Service], rules: Path) -> None:
-    """Lines of JSON, the last of which sums up."""
+    """Lines of JSON; the last one is the summary."""
     lower = serving(limit=900)
     code, out, _ = compare(lower, "--rules", str(rules), "--requests", "50", "--seed", "13", "--json")
     *found, summary = map(json.loads, out.splitlines())
@@ -126,7 +128,7 @@ def test_it_can_be_read_by_a_program(compare: Compare, serving: Callable[..., Se
 
 
 def test_checks_only_charges_nothing(compare: Compare, serving: Callable[..., Service], rules: Path) -> None:
-    """As safe against a service that others use as reading is."""
+    """It is as safe as reading on a service that others use."""
     ours = serving(limit=900)
     asked = ("--rules", str(rules), "--requests", "100", "--seed", "14", "--json")
     _, out, _ = compare(ours, *asked, "--checks-only")
@@ -145,7 +147,9 @@ def test_checks_only_charges_nothing(compare: Compare, serving: Callable[..., Se
 def test_a_decision_log_is_replayed(
     compare: Compare, serving: Callable[..., Service], rules: Path, tmp_path: Path
 ) -> None:
-    """What one service has decided is asked of two others: requests of several descriptors come together again."""
+    """The decisions of one service are sent to two others; requests with several descriptors are put together
+    again.
+    """
     log = tmp_path / "decisions.log"
     environment = {"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", "DECISION_LOG": "all"}
     theirs, same = serving(), serving(copy=1)
@@ -163,7 +167,7 @@ def test_a_decision_log_is_replayed(
 def test_what_is_not_replayed_is_reported(
     compare: Compare, serving: Callable[..., Service], tmp_path: Path
 ) -> None:
-    """Lines that are something else, and what the log has cut."""
+    """Lines of another kind, and values that the log has cut."""
     log = tmp_path / "access.log"
     call = {"domain": "llm", "descriptors": [{"entries": [["team", "told"]], "hits": 0}]}
     log.write_text(f"GET /\n{json.dumps({'ratelimit': call})}\n")
@@ -185,7 +189,7 @@ def test_what_is_not_replayed_is_reported(
 def test_what_it_cannot_do_is_reported(
     compare: Compare, serving: Callable[..., Service], options: list[str], complaint: str
 ) -> None:
-    """In a line, with exit code 1."""
+    """In one line, with exit code 1."""
     code, out, err = compare(serving(), *options)
     assert (1, "", True) == (code, out, complaint in err)
 
@@ -193,7 +197,7 @@ def test_what_it_cannot_do_is_reported(
 def test_a_service_that_is_not_there_is_named(
     command: Command, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """Theirs or ours."""
+    """The first or the second."""
     there = serving().grpc
     options = ("--rules", str(rules), "--timeout", "0.2")
     for name, addresses in (("theirs", ("127.0.0.1:1", there)), ("ours", (there, "127.0.0.1:1"))):
@@ -202,7 +206,7 @@ def test_a_service_that_is_not_there_is_named(
 
 
 def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path) -> None:
-    """With the CA that is named; without it neither is reached."""
+    """With the given CA; without it, neither is reached."""
     authority = Authority()
     certificate, key = authority.issue("localhost").write(tmp_path)
     tls = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificate, "GRPC_SERVER_TLS_KEY": key}
@@ -221,7 +225,7 @@ def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path
 def test_a_mirror_answers_until_a_signal(
     serving: Callable[..., Service], tmp_path: Path, rules: Path
 ) -> None:
-    """The summary comes every so often, and at the end with the exit code."""
+    """It prints a summary regularly and at the end, with the exit code."""
     theirs, ours = serving(), serving(limit=900)
     process = subprocess.Popen(
         [
@@ -260,7 +264,7 @@ def test_a_mirror_answers_until_a_signal(
 
 
 def test_what_serves_does_not_know_the_command() -> None:
-    """Its modules are imported by nobody but the command itself."""
+    """Only the command itself imports its modules."""
     script = "import sys; import ratelimit_service.cli.options; print([m for m in sys.modules if 'compar' in m and 'ratelimit' in m])"
     done = subprocess.run(
         [COMMAND[0], "-c", script], capture_output=True, text=True, check=True, env=inherited()

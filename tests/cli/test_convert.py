@@ -1,4 +1,4 @@
-"""`convert`, and manifests in the other commands: the files that people have."""
+"""`convert`, and manifests in the other commands."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ descriptors:
 
 
 def test_a_manifest_is_printed_as_the_file_that_says_the_same(command: Command) -> None:
-    """On stdout, so that it can be written to that file."""
+    """On stdout, so that it can be redirected to a file."""
     assert (0, PRINTED, "") == command("convert", str(CONFIGMAP))
 
 
 def test_what_is_printed_can_be_printed_again(command: Command, tmp_path: Path) -> None:
-    """A configuration is converted into itself."""
+    """A configuration is converted to itself."""
     file = tmp_path / "config.yaml"
     file.write_text(command("convert", str(CONFIGMAP)).out)
     code, out, err = command("convert", str(file))
@@ -38,7 +38,7 @@ def test_what_is_printed_can_be_printed_again(command: Command, tmp_path: Path) 
 
 
 def test_several_configurations_are_several_documents(command: Command) -> None:
-    """Warnings go to stderr, with the advice to give each document a file."""
+    """Warnings go to stderr, with the advice to use a file for each document."""
     code, out, err = command("convert", str(SOLO), "--domain", "llm")
     assert (0, ["domain: llm", "domain: edge"]) == (
         code,
@@ -51,7 +51,7 @@ def test_several_configurations_are_several_documents(command: Command) -> None:
 
 
 def test_what_cannot_be_served_is_not_printed(command: Command) -> None:
-    """What is wrong is told on stderr, so that no file comes of it."""
+    """Errors go to stderr, and stdout stays empty."""
     bad = MANIFESTS / "bad" / "no_data.yaml"
     code, out, err = command("convert", str(bad))
     assert (1, "") == (code, out)
@@ -59,7 +59,7 @@ def test_what_cannot_be_served_is_not_printed(command: Command) -> None:
 
 
 def test_check_config_takes_manifests_and_their_domain(command: Command) -> None:
-    """From the option or from the environment; without one it says so."""
+    """From the option or from the environment; without a domain there is an error."""
     code, out, _ = command("check-config", str(SOLO))
     assert (1, True) == (code, "a RateLimitConfig has no domain" in out)
     for ended in (
@@ -70,7 +70,7 @@ def test_check_config_takes_manifests_and_their_domain(command: Command) -> None
 
 
 def test_serve_takes_manifests_and_their_domain(command: Command) -> None:
-    """The rules in them are in force, as if they had been written into files."""
+    """The rules are in force, as if they were in configuration files."""
     environment = {"CONFIG_PATH": str(SOLO), "MANIFEST_DOMAIN": "llm", "BACKEND_TYPE": "memory"}
     with Service(environment) as service:
         code, out, _ = command("ask", "llm", "user=ada,model=large", "--hits", "1", "--server", service.grpc)

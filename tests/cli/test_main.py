@@ -1,4 +1,4 @@
-"""The command line as a whole: its version and help, and how errors end it."""
+"""The command line as a whole: version, help, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
 
 
 def test_help_lists_every_command(command: Command) -> None:
-    """One line for each, and where more is said."""
+    """One line for each, and how to get more help."""
     code, out, err = command("--help")
     listed = re.findall(r"^    ([a-z-]+)\b", out.partition("commands:")[2], re.MULTILINE)
     assert (0, [each.name for each in COMMANDS], "") == (code, listed, err)
@@ -34,7 +34,7 @@ def test_help_lists_every_command(command: Command) -> None:
 
 @pytest.mark.parametrize("name", [each.name for each in COMMANDS])
 def test_each_command_has_help(command: Command, name: str) -> None:
-    """Which a percent sign in a text would break, for example."""
+    """A percent sign in a text would break it, for example."""
     code, out, err = command(name, "--help")
     assert (0, True, "") == (code, out.startswith(f"usage: ratelimit-service {name} "), err)
 
@@ -58,7 +58,7 @@ def test_no_command_is_a_wrong_command_line(command: Command) -> None:
     ids=" ".join,
 )
 def test_a_wrong_command_line_is_explained(command: Command, arguments: list[str], said: str) -> None:
-    """On stderr, with 2 as the exit code."""
+    """On stderr, with exit code 2."""
     code, out, err = command(*arguments)
     assert (2, "", True) == (code, out, f"error: {said}" in err)
 

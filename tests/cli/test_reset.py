@@ -1,4 +1,4 @@
-"""`reset`: the counters of one bucket are deleted from a real Redis, and no others."""
+"""`reset` deletes the counters of one bucket in a real Redis, and no others."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Reset(Protocol):
     """Runs `reset DOMAIN ARGUMENTS` on the Redis of the tests, with a prefix."""
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
-        """Return its exit code, and what it has written."""
+        """Return the exit code and the output."""
         ...
 
 
 @pytest.fixture
 def prefix() -> str:
-    """What the keys of this test begin with."""
+    """The prefix of the keys of this test."""
     return next(PREFIXES)
 
 
 @pytest.fixture
 def counters(redis_server: RedisServer, prefix: str) -> Iterator[dict[str, str]]:
-    """The counters of two teams, and such as only look like those of dba."""
+    """The counters of two teams, and keys that resemble those of dba."""
     names = {
         "{cli|team=dba}:minute:2026-11-21T01:00Z": "40",
         "{cli|team=dba}:year:2026-01-01Z": "4211",
@@ -57,7 +57,7 @@ def counters(redis_server: RedisServer, prefix: str) -> Iterator[dict[str, str]]
 
 @pytest.fixture
 def reset(command: Command, redis_server: RedisServer, prefix: str, config: Path) -> Reset:
-    """`reset` in the domain of the tests, with the rules and the Redis that the service has."""
+    """Run `reset` in the domain of the tests, with the rules and the Redis of the service."""
 
     def run(*arguments: str, **environment: str) -> Ended:
         settings = {
@@ -72,7 +72,7 @@ def reset(command: Command, redis_server: RedisServer, prefix: str, config: Path
 
 
 def left(redis: RedisServer, counters: dict[str, str]) -> dict[str, str]:
-    """Those of the counters that are still there."""
+    """Return the counters that still exist."""
     values = redis.cli("MGET", *counters).split("\n")
     return {key: value for key, value in zip(counters, values, strict=True) if value}
 
@@ -83,7 +83,7 @@ DBA = ("{cli|team=dba}:minute:2026-11-21T01:00Z", "{cli|team=dba}:year:2026-01-0
 def test_all_windows_of_the_bucket_and_nothing_else_are_deleted(
     reset: Reset, redis_server: RedisServer, counters: dict[str, str], prefix: str
 ) -> None:
-    """What they held is shown, so that it can be put back by hand."""
+    """Their values are printed, so that they can be restored by hand."""
     minute, year = (f"{prefix}{name}" for name in DBA)
     shown = f"deleted {minute}, which held 40\ndeleted {year}, which held 4211\n"
     assert (0, shown, "") == reset("team=dba")
@@ -95,7 +95,7 @@ def test_all_windows_of_the_bucket_and_nothing_else_are_deleted(
 def test_a_dry_run_shows_and_deletes_nothing(
     reset: Reset, redis_server: RedisServer, counters: dict[str, str], prefix: str
 ) -> None:
-    """The same lines, in the conditional."""
+    """It prints the same lines with "would"."""
     minute, year = (f"{prefix}{name}" for name in DBA)
     shown = f"would delete {minute}, which held 40\nwould delete {year}, which held 4211\n"
     assert (0, shown, "") == reset("team=dba", "--dry-run")
@@ -105,7 +105,7 @@ def test_a_dry_run_shows_and_deletes_nothing(
 def test_values_that_share_a_counter_are_reset_together(
     reset: Reset, redis_server: RedisServer, counters: dict[str, str], prefix: str
 ) -> None:
-    """The rules say that all `files/*` count in one bucket; whose name is no pattern for other keys."""
+    """By the rules, all `files/*` share one bucket; its name must not act as a pattern for other keys."""
     shared = prefix + "{cli|path=files/*}:year:2026-01-01Z"
     assert (0, f"deleted {shared}, which held 5\n", "") == reset("path=files/a")
     assert {key: value for key, value in counters.items() if key != shared} == left(redis_server, counters)
@@ -114,7 +114,9 @@ def test_values_that_share_a_counter_are_reset_together(
 def test_a_reset_is_in_the_audit(
     reset: Reset, redis_server: RedisServer, counters: dict[str, str], prefix: str
 ) -> None:
-    """Who, why, and what the counters held; a dry run and a reset of nothing are not."""
+    """Author, reason and the values of the counters; dry runs, and resets without counters, are not in the
+    audit.
+    """
     audit = f"{prefix}{{amendments}}:audit"
     reset("team=dba", "--dry-run")
     reset("team=nobody")
@@ -140,7 +142,7 @@ class Store(Protocol):
     settings: dict[str, str]
 
     def left(self) -> list[str]:
-        """What is left of them, in the order of WINDOWS."""
+        """Return the remaining counters, in the order of WINDOWS."""
         ...
 
 
@@ -155,7 +157,7 @@ HOUR, MARKER, HOURS, MONTH = WINDOWS
 
 @dataclass
 class Shape:
-    """See Store."""
+    """A kind of Redis; see Store."""
 
     settings: dict[str, str]
     server: RedisServer
@@ -166,7 +168,7 @@ class Shape:
 
 @pytest.fixture(params=["single", "cluster"])
 def store(request: pytest.FixtureRequest, config: Path) -> Iterator[Store]:
-    """Each of the shapes."""
+    """A store of each kind."""
     settings = {"CONFIG_PATH": str(config)}
     if request.param == "single":
         server: RedisServer = request.getfixturevalue("redis_server")
@@ -195,7 +197,7 @@ def store(request: pytest.FixtureRequest, config: Path) -> Iterator[Store]:
 def test_windows_are_chosen_and_spared(
     command: Command, store: Store, options: list[str], deleted: list[str]
 ) -> None:
-    """An hour can be given back without the month; a dry run says what would be done and does nothing."""
+    """The hour can be reset without the month; a dry run prints what would be deleted."""
     lines = {
         key: f"{key}, {'the marker of a threshold, which may be reported again' if key == MARKER else f'which held {held}'}"
         for key, held in WINDOWS.items()
@@ -209,7 +211,7 @@ def test_windows_are_chosen_and_spared(
 
 
 def test_a_window_that_counts_nothing_names_those_that_do(command: Command, store: Store) -> None:
-    """A day is not among them, and `hour` is no beginning of `15hour`."""
+    """A day is not among them, and `hour` does not match `15hour`."""
     said = "nothing is counted for {cli|team=dba} in that window, but in 15hour, hour, month\n"
     assert (0, said, "") == command("reset", DOMAIN, "team=dba", "--window", "day", **store.settings)
     assert list(WINDOWS) == store.left()
@@ -229,20 +231,20 @@ def test_a_window_that_counts_nothing_names_those_that_do(command: Command, stor
 )
 @pytest.mark.parametrize("option", ["--window", "--spare"])
 def test_an_unknown_window_is_reported(command: Command, option: str, name: str, hint: str) -> None:
-    """Before anything is deleted: a name that is misspelt under --spare would spare nothing."""
+    """Before anything is deleted: a misspelt name after --spare would spare nothing."""
     said = f"no window is called '{name}': {hint}\n"
     assert (1, "", said) == command("reset", DOMAIN, "team=dba", option, name)
 
 
 @pytest.mark.usefixtures("counters")
 def test_a_bucket_without_counters_is_reported(reset: Reset, prefix: str) -> None:
-    """That is no failure."""
+    """This is not an error."""
     assert (0, f"nothing is counted for {prefix}{{cli|team=nobody}}\n", "") == reset("team=nobody")
 
 
 @pytest.mark.usefixtures("counters")
 def test_without_rules_the_descriptor_is_taken_as_it_stands(reset: Reset, tmp_path: Path) -> None:
-    """And where nothing was found, it is said that the rules may know better."""
+    """If nothing is found, the output says that the rules could give another bucket."""
     gone = str(tmp_path / "gone.yaml")
     assert "" == reset("team=dba", "--dry-run", CONFIG_PATH=gone).err
     code, _, err = reset("path=files/nobody", CONFIG_PATH=gone)
@@ -253,7 +255,7 @@ def test_without_rules_the_descriptor_is_taken_as_it_stands(reset: Reset, tmp_pa
 def test_what_the_service_counted_is_there_again(
     command: Command, service: Service, redis_server: RedisServer, config: Path
 ) -> None:
-    """A team that has used everything can go on."""
+    """A team that has exhausted its budget can continue."""
     ask = ["ask", DOMAIN, r"team=reset\,me: 100%", "--server", service.grpc]
     command(*ask, "--hits", "100")
     assert " 0 of 100 left " in command(*ask).out
@@ -265,7 +267,7 @@ def test_what_the_service_counted_is_there_again(
 
 @pytest.mark.parametrize("environment", [{}, {"BACKEND_TYPE": "memory", "REDIS_URL": "redis:6379"}])
 def test_the_memory_store_cannot_be_reached(command: Command, environment: dict[str, str]) -> None:
-    """It lives in the process that serves."""
+    """It is inside the serving process."""
     code, out, err = command("reset", DOMAIN, "team=dba", **environment)
     assert (1, "", 1, True) == (code, out, err.count("\n"), err.startswith("the memory store lives inside "))
 
@@ -274,7 +276,7 @@ def test_the_memory_store_cannot_be_reached(command: Command, environment: dict[
 def test_an_unreachable_redis_is_reported_without_its_password(
     command: Command, auth: dict[str, str]
 ) -> None:
-    """One line, that names the place and no credentials."""
+    """In one line, with the address and without credentials."""
     port = free_port()
     url = f"redis://127.0.0.1:{port}" if auth else f"redis://ops:hunter2@127.0.0.1:{port}"
     code, out, err = command("reset", DOMAIN, "team=dba", REDIS_URL=url, **auth)
@@ -284,7 +286,7 @@ def test_an_unreachable_redis_is_reported_without_its_password(
 
 
 def test_a_wrong_password_is_not_repeated(command: Command) -> None:
-    """Redis says that it is wrong, and nothing says what it was."""
+    """The error of Redis is shown, the password is not."""
     with RedisServer(password="right") as redis:
         code, out, err = command("reset", DOMAIN, "team=dba", REDIS_URL=f"redis://:hunter2@{redis.address}")
     assert (1, "", 1, False) == (code, out, err.count("\n"), "hunter2" in err)
@@ -297,6 +299,6 @@ def test_an_invalid_descriptor_is_reported(reset: Reset) -> None:
 
 
 def test_a_bad_setting_is_reported(command: Command) -> None:
-    """As `serve` does."""
+    """As in `serve`."""
     code, out, err = command("reset", DOMAIN, "team=dba", BACKEND_TYPE="memcache")
     assert (1, "", 'BACKEND_TYPE="memcache" is not supported: give redis or memory\n') == (code, out, err)

@@ -102,14 +102,14 @@ def planned(*descriptors: Descriptor, domain: str = "d", policy: Policy = POLICY
 def count(
     metrics: Metrics, *descriptors: Descriptor, before: int = 0, domain: str = "d", shadow_mode: bool = False
 ) -> None:
-    """One request, all of whose counters held `before`."""
+    """Count one request, all of whose counters were `before`."""
     policy = Policy(shadow_mode=shadow_mode)
     plan = planned(*descriptors, domain=domain, policy=policy)
     metrics.decided(plan, decide(policy, plan, [before] * len(plan.hits)))
 
 
 def shown(metrics: Metrics, *names: str) -> dict[str, float]:
-    """What a scrape shows of these metrics, by name (without what all have in common) and labels."""
+    """Return the samples of a scrape by name, without their common prefix, and labels."""
     lines = [line for line in text_of(metrics).splitlines() if not line.startswith("#")]
     values = dict(line.removeprefix("ratelimit_service_").rsplit(" ", 1) for line in lines)
     return {series: float(value) for series, value in values.items() if series.startswith(names)}

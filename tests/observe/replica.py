@@ -1,4 +1,6 @@
-"""A replica of the service for tests of what it observes: rules as they are, a store that it may share, a clock that stands."""
+"""A replica of the service for tests of observers: with rules, a store that replicas can share, and a
+settable clock.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ def budget(key: str, *limits: Limit, **more: Any) -> DescriptorRule:
 
 
 class Replica:
-    """One of the services that share `store`; `now` is the clock of its windows and of its scrapes."""
+    """One of the services that share `store`; `now` is the clock of windows and of scrapes."""
 
     def __init__(
         self,
@@ -68,18 +70,18 @@ class Replica:
         self.service.use(RuleTree([DomainRules("d", rules)]))
 
     async def ask(self, entries: str = "team=dba", hits: int | None = None) -> Decision:
-        """The decision on `key=value key=value`; hits below 0 are given back."""
+        """Return the decision on `key=value key=value`; negative hits are refunds."""
         return await self.service.should_rate_limit(Request("d", (descriptor(entries, hits),)))
 
     async def reported(self) -> None:
-        """Return once the store has answered for every crossing."""
+        """Wait until the store has answered for every crossing."""
         deadline = time.monotonic() + PATIENCE
         while self.thresholds.in_flight:
             assert time.monotonic() < deadline, "the store does not answer"
             await asyncio.sleep(0)
 
     def samples(self, *names: str) -> list[Sample]:
-        """What a scrape shows of these metrics."""
+        """Return the samples of a scrape."""
         return [
             sample
             for sample in self.metrics.counters()
@@ -88,7 +90,7 @@ class Replica:
 
 
 class FailsMarkers(MemoryStore):
-    """A store that counts, and fails everything that has to do with thresholds: groups, or single hits in them."""
+    """A store that counts, but fails all hits of markers, or some of them."""
 
     def __init__(self, *, alone: bool = False) -> None:
         super().__init__(lambda: MIDNIGHT)
@@ -107,12 +109,12 @@ class FailsMarkers(MemoryStore):
 
 
 def crossings(events: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, float]]:
-    """The bucket and the share of each crossing that was logged."""
+    """Return the bucket and the share of each logged crossing."""
     return [
         (event["bucket"], event["share"]) for event in events if event["event"] == "budget threshold crossed"
     ]
 
 
 def text_of(metrics: Metrics) -> str:
-    """What a scrape shows."""
+    """Return the text of a scrape."""
     return b"".join(metrics.chunks()).decode()

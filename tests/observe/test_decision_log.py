@@ -1,4 +1,4 @@
-"""Decisions as JSON, for those who keep accounts."""
+"""Decisions as JSON, for accounting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RULES = (
 
 
 class Logged(Replica):
-    """A replica with a decision log. `lines` are those that it has written since they were last asked for."""
+    """A replica with a decision log. `lines` has the lines since they were last read."""
 
     def __init__(
         self, *, refused_only: bool = False, sample: float = 1.0, dice: tuple[float, ...] = (), **more: Any
@@ -61,14 +61,14 @@ class Logged(Replica):
         await self.service.should_rate_limit(Request("d", asked, hits))
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every line, read; the log is at its end then."""
+        """Return every line since the last call, parsed."""
         self.writer.start()
         self.writer.close(10)
         return [json.loads(line) for line in b"".join(self._written).splitlines()]
 
 
 async def test_the_lines_of_a_request_can_be_put_together_again() -> None:
-    """Where there are several, each says which one it is."""
+    """If there are several lines, each has its number."""
     replica = Logged()
     await replica.request("team=dba", "user=ann", "free=yes")
     await replica.request("team=dba")
@@ -76,7 +76,7 @@ async def test_the_lines_of_a_request_can_be_put_together_again() -> None:
 
 
 async def test_a_line_has_the_caller_the_hits_and_the_outcome() -> None:
-    """With the window that the status tells of: that with the least left, or that refuses."""
+    """With the window of the status: the one with the least left, or the one that refuses."""
     replica = Logged()
     replica.now += 845.9
     await replica.request(descriptor("team=dba", 60))
@@ -105,7 +105,7 @@ async def test_a_line_has_the_caller_the_hits_and_the_outcome() -> None:
 
 
 async def test_every_descriptor_has_a_line_limited_or_not() -> None:
-    """With the verdict on itself and the one on its request."""
+    """With its own verdict and that of the request."""
     replica = Logged()
     await replica.request(descriptor("user=al", 10))
     await replica.request("user=al", "free=x", "nowhere=x", descriptor("team=dba", 5))
@@ -128,7 +128,7 @@ async def test_every_descriptor_has_a_line_limited_or_not() -> None:
 
 
 async def test_hits_are_those_that_the_request_names() -> None:
-    """Its own where the descriptor has none, below 0 where they are given back, and null where nobody says."""
+    """Those of the request if the descriptor has none, negative for a refund, and null if neither has any."""
     replica = Logged()
     await replica.request("team=a", descriptor("team=a", 3), descriptor("team=a", 0), hits=7)
     await replica.request("team=a", descriptor("team=a", -3))
@@ -136,7 +136,7 @@ async def test_hits_are_those_that_the_request_names() -> None:
 
 
 async def test_the_log_of_refusals_has_the_requests_that_were_refused() -> None:
-    """With all their descriptors; and not those that only a rule or the service on trial would refuse."""
+    """With all their descriptors; requests that only shadow mode would have refused are not logged."""
     replica = Logged(refused_only=True)
     await replica.request(descriptor("user=al", 10), descriptor("user=bo", 1))
     await replica.request(descriptor("user=al", 1), descriptor("user=bo", 1))
@@ -157,7 +157,7 @@ async def test_what_global_shadow_mode_lets_through_is_not_refused() -> None:
 
 
 async def test_a_sample_has_requests_whole_or_not_at_all() -> None:
-    """One throw of the dice for each request, and none for those that would not be logged anyway."""
+    """One random number decides for a whole request, and is only drawn for requests that would be logged."""
     replica = Logged(sample=0.25, dice=(0.1, 0.25, 0.9, 0.2499))
     for number in range(4):
         await replica.request(f"team={number}", f"user={number}")
@@ -168,7 +168,7 @@ async def test_a_sample_has_requests_whole_or_not_at_all() -> None:
 
 
 async def test_a_sample_of_nothing_is_empty_and_one_of_all_throws_no_dice() -> None:
-    """Both ends of the range."""
+    """Both ends of the range need no random number."""
     nothing, everything = Logged(sample=0.0, dice=(0.0,)), Logged(sample=1.0)
     for replica in (nothing, everything):
         await replica.request("team=a")
@@ -186,7 +186,7 @@ async def test_a_limit_that_a_request_brings_is_called_by_the_path_that_it_makes
 
 
 async def test_what_no_rule_is_for_may_be_refused_without_a_limit() -> None:
-    """`unmatched: deny`: the verdict says so, and there is nothing to say of a limit."""
+    """`unmatched: deny`: the verdict is OVER_LIMIT, and the fields of the limit are null."""
     replica = Logged(refused_only=True)
     replica.service.use(RuleTree([DomainRules("d", RULES, deny_unmatched=True)]))
     await replica.request("nowhere=x")
@@ -197,7 +197,7 @@ async def test_what_no_rule_is_for_may_be_refused_without_a_limit() -> None:
 
 
 async def test_requests_that_are_answered_with_an_error_are_not_logged() -> None:
-    """Nothing was decided; metrics count them."""
+    """There is no decision; metrics count them."""
     replica = Logged(store=MemoryStore(lambda: MIDNIGHT, size=0))
     with pytest.raises(StoreError):
         await replica.request(descriptor("team=a", 1))
@@ -215,7 +215,7 @@ HOSTILE = [
 
 
 async def test_a_stranger_cannot_break_a_line() -> None:
-    """Each is one line of bounded length, and valid JSON, whatever the values are."""
+    """Each line has a bounded length and is valid JSON, whatever the values are."""
     replica = Logged()
     await replica.request(*[Descriptor((Entry(value, value),)) for value in HOSTILE])
     lines = replica.lines()
@@ -230,14 +230,14 @@ async def test_a_stranger_cannot_break_a_line() -> None:
 
 
 async def test_what_was_dropped_is_a_metric() -> None:
-    """An account with holes says so."""
+    """The metric shows that the log is incomplete."""
     replica = Logged()
     replica.writer.dropped = 3
     assert [3] == [sample.value for sample in replica.samples("decision_log_dropped")]
 
 
 async def test_without_a_decision_log_there_is_no_such_metric() -> None:
-    """Off is off."""
+    """It is off by default."""
     replica = Replica(*RULES)
     await replica.ask(hits=1)
     assert [] == replica.samples("decision_log")

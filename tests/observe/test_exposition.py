@@ -15,7 +15,7 @@ HITS = "ratelimit_service_rate_limit_total_hits"
 
 
 class Whole(Collector):
-    """All samples of a metric."""
+    """A collector with all samples of a metric."""
 
     def __init__(self, samples: list[Sample]) -> None:
         self._metric = Metric(HITS, BY_NAME[HITS].meaning, BY_NAME[HITS].kind.value)
@@ -27,7 +27,7 @@ class Whole(Collector):
 
 
 def test_the_chunks_of_a_metric_are_its_text_with_one_head() -> None:
-    """But for the name in the head, which has no `_total`."""
+    """Except for the name in the header, which has no `_total`."""
     samples = [Sample(HITS, {"domain": "d", "key1": f'a"{number}'}, number) for number in range(2_500)]
     chunks = list(family(HITS, samples))
     assert generate_latest(Whole(samples)).replace(b"_total ", b" ") == b"".join(chunks)
@@ -35,12 +35,12 @@ def test_the_chunks_of_a_metric_are_its_text_with_one_head() -> None:
 
 
 def test_a_metric_without_samples_has_no_text() -> None:
-    """As with upstream, a labelled counter is there once it has counted."""
+    """As in upstream, a labelled counter begins with its first event."""
     assert [] == list(family(HITS, []))
 
 
 def test_no_chunk_of_many_series_is_large() -> None:
-    """Each is held by itself: not ten thousand series of eight metrics at once."""
+    """Chunks are made one at a time: not ten thousand series of eight metrics at once."""
     metrics = Metrics(max_series=5_000)
     for number in range(4_000):
         row = metrics._limits.row(("d", f"{'x' * 150}{number}", "y" * 150))
@@ -51,7 +51,7 @@ def test_no_chunk_of_many_series_is_large() -> None:
 
 
 def test_labels_are_bounded_in_bytes() -> None:
-    """Strangers who choose the longest names there are have fewer series of their own."""
+    """With the longest names, fewer series fit."""
     metrics, clef = Metrics(max_series=1_000), "\U0001d11e"
     for number in range(1_000):
         metrics._limits.row((f"{clef * 150}{number}", clef * 200, clef * 200))[0] += 1

@@ -1,4 +1,4 @@
-"""Lines that are written by a thread, to a reader that may be slow, or gone."""
+"""A thread writes lines to a reader that may be slow, or have gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = 10.0
 
 
 class Reader:
-    """Takes what is written, when `ready` is set; `asked` is set as soon as somebody writes."""
+    """Takes the written data when `ready` is set; `asked` is set at the first write."""
 
     def __init__(self) -> None:
         self.ready, self.asked = threading.Event(), threading.Event()
@@ -30,14 +30,14 @@ class Reader:
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
-    """A reader who is not ready; in the end it is, so that no thread is left behind."""
+    """A reader that is not ready until the end of the test, when it lets the thread finish."""
     reader = Reader()
     yield reader
     reader.ready.set()
 
 
 def test_lines_arrive_in_their_order(reader: Reader) -> None:
-    """All that wait are written together."""
+    """All waiting lines are written together."""
     writer = LineWriter(reader.write)
     reader.ready.set()
     writer.put([b"1\n", b"2\n"])
@@ -48,7 +48,7 @@ def test_lines_arrive_in_their_order(reader: Reader) -> None:
 
 
 def test_what_does_not_fit_is_dropped_whole(reader: Reader) -> None:
-    """Half a request would be a wrong account; what fits behind it is taken."""
+    """Half a request would be misleading; later lines that fit are accepted."""
     writer = LineWriter(reader.write, most_lines=3, most_bytes=100)
     for lines in ([b"1\n", b"2\n"], [b"3\n", b"4\n"], [b"5\n"], [b"6\n"]):
         writer.put(lines)
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_dropped_whole(reader: Reader) -> None:
 
 
 def test_bytes_are_bounded_too(reader: Reader) -> None:
-    """A line is as long as a stranger makes it."""
+    """Strangers determine the length of a line."""
     writer = LineWriter(reader.write, most_lines=100, most_bytes=10)
     for line in (b"123456789\n", b"\n"):
         writer.put([line])
@@ -67,7 +67,7 @@ def test_bytes_are_bounded_too(reader: Reader) -> None:
 
 
 def test_a_stuck_reader_delays_no_call_and_takes_bounded_memory(reader: Reader) -> None:
-    """What is being written counts as held; when the reader goes on, there is room again."""
+    """Data that is being written counts as held; when the reader continues, there is room again."""
     writer = LineWriter(reader.write, most_lines=2)
     writer.start()
     writer.put([b"1\n"])
@@ -83,7 +83,7 @@ def test_a_stuck_reader_delays_no_call_and_takes_bounded_memory(reader: Reader) 
 
 
 def test_there_is_room_again_when_lines_have_been_written() -> None:
-    """The bound is on what is held, not on what has been."""
+    """The bound is on the held lines, not on the total."""
     written = threading.Semaphore(0)
     read: list[bytes] = []
 
@@ -101,7 +101,9 @@ def test_there_is_room_again_when_lines_have_been_written() -> None:
 
 
 def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
-    """Of failures in a row, the first one is reported; and once lines are written again, how many were lost."""
+    """The first of consecutive failures is reported, and when lines are written again, the number of lost
+    ones.
+    """
     outcomes = [True, False, False, True, False]
     tried = threading.Semaphore(0)
     read: list[bytes] = []
@@ -125,7 +127,7 @@ def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
 
 
 def test_whatever_goes_wrong_while_writing_the_thread_goes_on() -> None:
-    """A thread that has ended would drop every further line in silence."""
+    """If the thread ended, every further line would be dropped silently."""
     outcomes = [True, False]
     read: list[bytes] = []
 
@@ -146,7 +148,7 @@ def test_whatever_goes_wrong_while_writing_the_thread_goes_on() -> None:
 
 
 def test_two_writers_to_one_pipe_do_not_interrupt_each_other() -> None:
-    """`2>&1`: a line of the log does not stand in the middle of one of the decision log, however full the pipe is."""
+    """With `2>&1`, a line of the log never interrupts one of the decision log, even if the pipe is full."""
     read_end, write_end = os.pipe()
     other_end = os.dup(write_end)
     lines = b"".join(b"%d:%s\n" % (number, b"x" * 2_000) for number in range(100))
@@ -164,7 +166,7 @@ def test_two_writers_to_one_pipe_do_not_interrupt_each_other() -> None:
 
 
 def test_writers_in_several_processes_do_not_interrupt_each_other() -> None:
-    """Workers write to one pipe, in pieces when its reader is slow, and each line stays whole."""
+    """Workers write to one pipe, in pieces if its reader is slow, and each line stays whole."""
     ours, theirs = os.pipe()
     lock = os.memfd_create("lock")
     write = (
@@ -185,7 +187,7 @@ def test_writers_in_several_processes_do_not_interrupt_each_other() -> None:
 
 
 def test_nothing_is_taken_after_the_end(reader: Reader) -> None:
-    """It could not be written any more."""
+    """Later lines could not be written."""
     writer = LineWriter(reader.write)
     reader.ready.set()
     writer.start()
@@ -202,7 +204,7 @@ def test_a_writer_that_was_never_started_can_be_closed(reader: Reader) -> None:
 
 
 def test_a_pipe_that_does_not_block_gets_everything() -> None:
-    """Whoever shares stdout with us may have set it so; what does not fit in has to wait."""
+    """Another process that shares stdout may have made it non-blocking; the rest of a write waits."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     data = b"x" * 1_000_000

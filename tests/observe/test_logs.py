@@ -1,4 +1,4 @@
-"""The log: what an event looks like, what a stranger cannot do to it, and what never gets into it."""
+"""The log: the format of events, the escaping of values, and the masking of secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ratelimit_service.observe.line_writer import LineWriter
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Leave logging as it was found."""
+    """Restore logging after each test."""
     root, own = logging.getLogger(), logging.getLogger(logs.OWN)
     handlers, levels = root.handlers[:], (root.level, own.level)
     yield
@@ -34,7 +34,7 @@ def as_before() -> Iterator[None]:
 
 
 def logged(act: Callable[[Any], object], *, level: str = "debug", fmt: str = "text") -> str:
-    """What stands on the stream after `act` has logged, without the line's end."""
+    """Return the line that `act` logs, without its end."""
     stream = io.StringIO()
     logs.configure(level, fmt, stream)
     act(structlog.get_logger())
@@ -42,7 +42,7 @@ def logged(act: Callable[[Any], object], *, level: str = "debug", fmt: str = "te
 
 
 def event(act: Callable[[Any], object], *, level: str = "debug") -> dict[str, Any]:
-    """The one event that `act` logs, as JSON has it."""
+    """Return the only event that `act` logs, parsed from JSON."""
     line = logged(act, level=level, fmt="json")
     assert "\n" not in line
     fields: dict[str, Any] = json.loads(line)
@@ -50,14 +50,14 @@ def event(act: Callable[[Any], object], *, level: str = "debug") -> dict[str, An
 
 
 class Terminal(io.StringIO):
-    """A stream that says of itself that a person looks at it."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def test_json_has_the_names_of_upstream_and_then_the_events_own() -> None:
-    """@timestamp, level and @message, so that what reads upstream's log reads ours."""
+    """@timestamp, level and @message, so that tools for upstream's log can read it."""
     fields = event(lambda log: log.warning("limit reached", team="dba", limit=5, shadow=False, rest=None))
     at = datetime.fromisoformat(fields["@timestamp"])
     assert ["@timestamp", "level", "@message", "team", "limit", "shadow", "rest"] == list(fields)
@@ -66,14 +66,14 @@ def test_json_has_the_names_of_upstream_and_then_the_events_own() -> None:
 
 
 def test_text_is_one_readable_line() -> None:
-    """Time, level, message and values, without colour where no terminal is."""
+    """Time, level, message and values, without colours unless it is a terminal."""
     line = logged(lambda log: log.info("serving", grpc="0.0.0.0:8081", team="Zürich"))
     assert "[info     ] serving grpc=0.0.0.0:8081 team=Zürich" == line.partition(" ")[2]
     assert "\x1b" not in line
 
 
 def test_a_terminal_gets_colours() -> None:
-    """And only a terminal."""
+    """Other streams do not."""
     stream = Terminal()
     logs.configure("info", "text", stream)
     structlog.get_logger().info("serving")
@@ -94,7 +94,7 @@ def test_a_terminal_gets_colours() -> None:
     ],
 )
 def test_the_level_says_what_is_logged(level: str, heard: list[str]) -> None:
-    """Under upstream's names, in any case."""
+    """By upstream's names, in any case."""
 
     def act(log: Any) -> None:
         for name in ("debug", "info", "warning", "error", "critical"):
@@ -105,13 +105,13 @@ def test_the_level_says_what_is_logged(level: str, heard: list[str]) -> None:
 
 
 def test_the_worst_level_has_upstreams_name() -> None:
-    """Which is fatal, where Python's is critical."""
+    """ "fatal", which Python calls "critical"."""
     assert "fatal" == event(lambda log: log.critical("no"))["level"]
 
 
 @pytest.mark.parametrize(("level", "heard"), [("debug", ["warned", "failed"]), ("error", ["failed"])])
 def test_libraries_are_heard_from_warning_on_in_the_same_pipeline(level: str, heard: list[str]) -> None:
-    """However much of our own is logged."""
+    """Independent of the level of our own log."""
 
     def act(_: Any) -> None:
         library = logging.getLogger("redis.connection")
@@ -128,7 +128,7 @@ def test_libraries_are_heard_from_warning_on_in_the_same_pipeline(level: str, he
 
 
 def test_the_values_of_a_librarys_message_are_escaped_and_masked_too() -> None:
-    """They come from the same strangers."""
+    """These come from strangers as well."""
     fields = event(lambda _: logging.getLogger("redis").error("no %s at %s", "a\nb", "redis://:hunter2@host"))
     assert r"no a\nb at redis://***@host" == fields["@message"]
 
@@ -151,18 +151,18 @@ ESCAPED = r"dba\n2026-01-01T00:00:00Z [info     ] all is well\r\x1b[2J\u2028\u20
 )
 @pytest.mark.parametrize("fmt", ["text", "json"])
 def test_a_value_cannot_write_a_line_of_its_own(act: Callable[[Any], object], fmt: str) -> None:
-    """Nor act on the terminal of the person who reads it, in whichever way it is logged."""
+    """Nor does it affect the reader's terminal, however it is logged."""
     line = logged(act, fmt=fmt)
     assert line.isprintable()
 
 
 def test_a_value_is_escaped_and_not_lost() -> None:
-    """A person can still see what it was."""
+    """The original value can still be recognized."""
     assert ESCAPED == event(lambda log: log.info("refused", value=STRANGER))["value"]
 
 
 def test_a_value_cannot_add_a_field_to_a_line_of_text() -> None:
-    """One with a space or an equals sign in it is quoted."""
+    """A value with a space or an equals sign is quoted."""
     line = logged(lambda log: log.info("refused", value="dba limit=0", limit=5))
     assert line.endswith("refused value='dba limit=0' limit=5")
 
@@ -180,7 +180,7 @@ def test_whatever_is_logged_is_one_line_and_valid_json(value: object) -> None:
 
 
 def test_a_traceback_is_marked_line_by_line() -> None:
-    """The message of an exception may hold a line that looks like an event."""
+    """The message of an exception may contain a line that looks like an event."""
 
     def act(log: Any) -> None:
         try:
@@ -196,7 +196,7 @@ def test_a_traceback_is_marked_line_by_line() -> None:
 
 
 def test_a_traceback_is_one_value_in_json() -> None:
-    """With its lines in it."""
+    """Including its line breaks."""
 
     def act(log: Any) -> None:
         try:
@@ -220,13 +220,13 @@ def test_what_is_logged_under_the_name_of_a_secret_is_masked(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tokens", "tokens_left", "key", "bucket_key", "author", "authority"])
 def test_what_only_sounds_like_a_secret_is_shown(name: str) -> None:
-    """Tokens are what is counted here."""
+    """Tokens are counted here, and are not secrets."""
     assert "42" == event(lambda log: log.info("counted", **{name: "42"}))[name]
 
 
 @pytest.mark.parametrize("fmt", ["text", "json"])
 def test_credentials_in_urls_are_masked_wherever_they_stand(fmt: str) -> None:
-    """In the message, in values, and in what exceptions say."""
+    """In the message, in values, and in the texts of exceptions."""
     url = "redis://me:hunter2@redis:6379/0"
     line = logged(
         lambda log: log.error(f"no {url}", url=url, urls=[url], raw=url.encode(), error=OSError(f"at {url}")),
@@ -236,13 +236,13 @@ def test_credentials_in_urls_are_masked_wherever_they_stand(fmt: str) -> None:
 
 
 def test_a_long_value_is_cut() -> None:
-    """A stranger can send four megabytes in one."""
+    """A stranger can send four megabytes in one value."""
     value = event(lambda log: log.info("refused", value=b"x" * 4_000_000))["value"]
     assert "x" * logs.LONGEST + "… (4000000 characters)" == value
 
 
 def test_the_last_configuration_holds() -> None:
-    """Nothing is logged twice, nor to where it went before."""
+    """Nothing is logged twice, or to the previous stream."""
     before, after = io.StringIO(), io.StringIO()
     logs.configure("debug", "text", before)
     logger = structlog.get_logger()
@@ -262,14 +262,14 @@ class Broken(io.StringIO):
 
 
 class Hostile:
-    """Something that cannot even be shown."""
+    """A value whose repr fails."""
 
     def __str__(self) -> str:
         raise RuntimeError
 
 
 def test_a_line_that_cannot_be_written_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
-    """The request that it is about goes on, and nothing is said elsewhere."""
+    """The request continues, and nothing is written elsewhere."""
     logs.configure("info", "text", Broken())
     structlog.get_logger().info("gone")
     assert ("", "") == tuple(capsys.readouterr())
@@ -282,7 +282,7 @@ def test_a_value_that_cannot_be_shown_harms_nothing(capsys: pytest.CaptureFixtur
 
 
 def test_without_a_stream_the_log_is_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the process prints on stdout stays what was asked for."""
+    """So stdout only has requested output."""
     logs.configure("info", "json")
     structlog.get_logger().info("serving")
     out, err = capsys.readouterr()
@@ -290,7 +290,7 @@ def test_without_a_stream_the_log_is_on_stderr(capsys: pytest.CaptureFixture[str
 
 
 def test_tracebacks_are_rendered_without_a_warning() -> None:
-    """structlog warns of renderers that get one ready made."""
+    """structlog warns of renderers that get a rendered traceback."""
 
     def act(log: Any) -> None:
         with warnings.catch_warnings():
@@ -301,7 +301,9 @@ def test_tracebacks_are_rendered_without_a_warning() -> None:
 
 
 def test_what_python_reports_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning, a thread that ends by an exception, and one that is raised where nothing can catch it: each is an event."""
+    """A warning, a thread that ends with an exception, and an exception that cannot be caught: each is an
+    event.
+    """
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 
@@ -335,7 +337,7 @@ def test_what_python_reports_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_log_with_a_writer_is_written_by_it() -> None:
-    """As the stream would have it, with what it cannot encode escaped; nothing goes to the stream."""
+    """As the stream would, with escapes for what it cannot encode; nothing is written to the stream."""
 
     class Latin(io.StringIO):
         encoding = "latin-1"

@@ -1,4 +1,4 @@
-"""What a scrape shows after what has happened."""
+"""The values of metrics after events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 def test_limits_are_counted_under_upstreams_names_and_labels() -> None:
-    """To the letter, so that its dashboards go on working."""
+    """Exactly, so that its dashboards keep working."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 3))
     count(metrics, descriptor("team=dba", 2), before=9)
@@ -32,7 +32,7 @@ def test_limits_are_counted_under_upstreams_names_and_labels() -> None:
 
 
 def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
-    """Nothing is charged for them, and the operator sees that something is."""
+    """They are charged 0, and the metric makes that visible."""
     metrics = Metrics()
     count(metrics, descriptor("budget=x"))
     count(metrics, descriptor("budget=x", 0), descriptor("budget=x", 3))
@@ -43,7 +43,7 @@ def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
 
 
 def test_charges_above_max_charge_have_a_metric() -> None:
-    """Refunds too, and whether the store counted them or not; what the rule counts of them is bounded."""
+    """Also for refunds, and whether the store counted them or not; the counted hits are bounded."""
     metrics = Metrics()
     count(metrics, descriptor("budget=x", 7))
     count(metrics, descriptor("budget=x", 2**63))
@@ -78,7 +78,7 @@ CHECKS, CHARGES = (
 def test_checks_that_pass_and_charges_can_be_compared(
     sent: str, before: int, expected: dict[str, float]
 ) -> None:
-    """A rule with several windows counts one of each, in the first."""
+    """For a rule with several windows, only the first one counts them."""
     metrics = Metrics()
     descriptors = []
     for each in sent.split(", "):
@@ -90,7 +90,7 @@ def test_checks_that_pass_and_charges_can_be_compared(
 
 
 def test_levels_beyond_the_second_are_summed() -> None:
-    """key2 is there where a limit has two levels or more, and nothing tells those apart that differ below."""
+    """key2 exists if a limit has two levels or more; deeper levels are not distinguished."""
     metrics = Metrics()
     count(metrics, descriptor("team=x user=al", 1))
     count(metrics, descriptor("team=x user=al model=a", 2), descriptor("team=x user=al model=b", 4))
@@ -100,7 +100,7 @@ def test_levels_beyond_the_second_are_summed() -> None:
 
 
 def test_hits_over_a_limit_in_shadow_mode_have_a_metric_more() -> None:
-    """And nobody was refused."""
+    """And the requests were allowed."""
     metrics = Metrics()
     count(metrics, descriptor("tried=x", 2), before=10)
     assert {
@@ -114,7 +114,7 @@ def test_hits_over_a_limit_in_shadow_mode_have_a_metric_more() -> None:
 
 
 def test_a_check_makes_no_series_of_a_limit() -> None:
-    """It counts nothing; that it was asked shows in the decisions, and its refusal with the rule."""
+    """It counts nothing; decisions count it, and its refusal is counted for the rule."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 0), before=11)
     assert {
@@ -124,21 +124,21 @@ def test_a_check_makes_no_series_of_a_limit() -> None:
 
 
 def test_what_is_given_back_has_a_metric_of_its_own() -> None:
-    """Upstream's five never go down, and do not count refunds."""
+    """Upstream's five metrics never decrease, and do not count refunds."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 3, negative=True), before=5)
     assert {'rate_limit_negative_hits{domain="d",key1="team"}': 3} == shown(metrics, "rate_limit", "rule")
 
 
 def test_hits_on_an_unlimited_rule_have_a_metric_of_their_own() -> None:
-    """They are in none of upstream's five."""
+    """They are in none of upstream's five metrics."""
     metrics = Metrics()
     count(metrics, descriptor("free=x", 7))
     assert {'rate_limit_unlimited_hits{domain="d",key1="free"}': 7} == shown(metrics, "rate_limit", "rule")
 
 
 def test_rules_are_counted_with_their_whole_path_and_window() -> None:
-    """Also where a rule has more levels than upstream's labels."""
+    """Also if a rule has more levels than upstream's labels."""
     metrics = Metrics()
     count(metrics, descriptor("team=x user=al model=a", 20))
     count(metrics, descriptor("quarter=x", 3))
@@ -152,7 +152,7 @@ def test_rules_are_counted_with_their_whole_path_and_window() -> None:
 
 
 def test_limits_that_requests_bring_are_one_rule() -> None:
-    """Their values and windows are a stranger's; their statistics go by the values, as upstream's do."""
+    """Strangers choose their values and windows; their statistics go by values, as in upstream."""
     metrics = Metrics()
     count(metrics, descriptor("team=a", 1, override=Override(5, Unit.HOUR, 7)))
     count(metrics, descriptor("team=b", 1, override=Override(5, Unit.HOUR, 8)))
@@ -175,7 +175,7 @@ def test_limits_that_requests_bring_are_one_rule() -> None:
 def test_hits_are_counted_even_when_the_answer_is_an_error(
     error: RateLimitServiceError, err_type: str
 ) -> None:
-    """total_hits is what was asked for, as with upstream."""
+    """total_hits counts the requested hits, as in upstream."""
     metrics = Metrics()
     metrics.failed(planned(descriptor("team=dba", 3), descriptor("free=x", 2)), error)
     assert {
@@ -197,7 +197,7 @@ def test_a_request_without_a_plan_is_an_error_of_no_known_domain() -> None:
 
 
 def test_domains_without_configuration_do_not_crowd_the_decisions() -> None:
-    """They are named in a metric of their own, and nowhere else."""
+    """They have a separate metric."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba"), domain="x")
     count(metrics, descriptor("team=dba"), domain="y")
@@ -209,7 +209,7 @@ def test_domains_without_configuration_do_not_crowd_the_decisions() -> None:
 
 
 def test_global_shadow_mode_counts_whom_it_let_through() -> None:
-    """Requests within their limits are none of them."""
+    """Requests within their limits do not count."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba"), shadow_mode=True)
     count(metrics, descriptor("team=dba"), before=10, shadow_mode=True)
@@ -219,7 +219,7 @@ def test_global_shadow_mode_counts_whom_it_let_through() -> None:
 
 
 def test_loads_are_counted_and_dated() -> None:
-    """A failed one changes neither the date nor the number of rules in force."""
+    """A failed load changes neither the time nor the number of rules."""
     metrics = Metrics()
     metrics.config_loaded(TREE, 1_700_000_000.5)
     metrics.config_failed()
@@ -234,7 +234,7 @@ def test_loads_are_counted_and_dated() -> None:
 
 
 def test_a_load_that_succeeds_ends_a_rejection() -> None:
-    """Whoever put a file right sees it."""
+    """The metric shows that a file was corrected."""
     metrics = Metrics()
     seen = []
     for outcome in ("never read", "refused", "loaded"):
@@ -247,7 +247,7 @@ def test_a_load_that_succeeds_ends_a_rejection() -> None:
 
 
 def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
-    """A series is of a path, not of a load."""
+    """A series belongs to a path, not to a load."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 1))
     metrics.config_loaded(TREE, 1.0)
@@ -259,7 +259,7 @@ def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
 
 
 def buckets(metrics: Metrics) -> dict[float, float]:
-    """How many response times of ShouldRateLimit were at most so long."""
+    """Return the numbers of response times of ShouldRateLimit, by upper bound."""
     start = 'response_time_seconds_bucket{grpc_method="ShouldRateLimit",le="'
     return {
         float(series.removeprefix(start).removesuffix('"}')): count
@@ -268,7 +268,7 @@ def buckets(metrics: Metrics) -> dict[float, float]:
 
 
 def test_response_times_are_summed_up_bucket_by_bucket() -> None:
-    """A time on a bound belongs below it, and upstream's bounds are all there."""
+    """A time equal to a bound is counted below it, and upstream's bounds are all present."""
     metrics = Metrics()
     for seconds in (0.001, 0.004, 0.005, 0.006, 60):
         metrics.requested("ShouldRateLimit", seconds)
@@ -294,7 +294,7 @@ def test_response_times_can_be_milliseconds() -> None:
 
 
 def test_round_trips_to_the_store_are_timed() -> None:
-    """One observation is one round trip."""
+    """An observation is one round trip."""
     metrics = Metrics()
     metrics.observe_store(0.25)
     metrics.observe_store(0.5)
@@ -304,7 +304,7 @@ def test_round_trips_to_the_store_are_timed() -> None:
 
 
 def test_thresholds_are_counted_by_limit_and_share() -> None:
-    """By the name of the limit, or else the path of the rule; those of requests are one rule."""
+    """By the name of the limit, or the path of the rule; limits in requests are one rule."""
     metrics = Metrics()
     named = rule("team", name="x")
     metrics.crossed(named, Limit(10, DAY, "daily"), "0.8")

@@ -1,4 +1,4 @@
-"""What is told once in a window, such as refusals."""
+"""Events that are reported once in a window, such as refusals."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def test_another_bucket_and_another_limit_of_the_same_bucket_are_logged_too() ->
 
 
 def test_a_window_that_is_over_is_not_logged() -> None:
-    """It would be forgotten at once, and so logged as often as it came."""
+    """It would be dropped at once, and logged again each time."""
     log = OncePerWindow()
     assert [False, False] == [log.note("a", 60, "", 60), log.note("a", 60, "", 61)]
 
 
 def test_at_the_bound_new_buckets_are_counted_and_known_ones_stay_known() -> None:
-    """No stranger makes the log or the memory grow without end by making up buckets."""
+    """Made-up buckets can grow neither the log nor the memory without a bound."""
     log = OncePerWindow(most=2)
     noted = [log.note(bucket, 60, "", 0) for bucket in ("a", "b", "c", "c", "a")]
     assert ([True, True, False, False, False], 2) == (noted, log.overflowed)
 
 
 def test_a_window_that_ends_makes_room() -> None:
-    """Also where it is not the first that came in."""
+    """Also if it was not the first one."""
     log = OncePerWindow(most=2)
     noted = [
         log.note(*call) for call in [("day", 86400, "", 0), ("minute", 60, "", 0), ("late", 120, "", 60)]
@@ -48,13 +48,15 @@ def test_a_window_that_ends_makes_room() -> None:
 
 
 def test_a_clock_that_goes_back_logs_nothing_twice() -> None:
-    """As long as the window has not been forgotten."""
+    """As long as the window is remembered."""
     log = OncePerWindow()
     assert [True, False] == [log.note("a", 120, "", 61), log.note("a", 120, "", 59)]
 
 
 def test_windows_that_end_together_are_forgotten_a_few_at_a_time() -> None:
-    """Those of a hundred thousand buckets end at the full hour, and the next call has nothing to do with them."""
+    """Those of a hundred thousand buckets end at the full hour, and the next call must not wait for all of
+    them.
+    """
     log = OncePerWindow(most=1_000)
     for number in range(1_000):
         assert log.note(f"old {number}", 60, "", 0)
@@ -67,7 +69,7 @@ def test_windows_that_end_together_are_forgotten_a_few_at_a_time() -> None:
 
 
 def test_a_clock_that_was_ahead_and_is_put_right_leaves_room() -> None:
-    """What it has told of windows that are yet to begin would else fill the memory until these are over, in a year."""
+    """Otherwise windows in the future would fill the memory until they end, perhaps in a year."""
     log = OncePerWindow(most=2)
     year = 365 * 86_400
     noted = [log.note(bucket, year + 60, "", year) for bucket in ("a", "b")]
@@ -76,7 +78,7 @@ def test_a_clock_that_was_ahead_and_is_put_right_leaves_room() -> None:
 
 
 def test_a_clock_that_was_behind_and_is_put_right_goes_on() -> None:
-    """The windows before are over."""
+    """The previous windows have ended."""
     log = OncePerWindow(most=2)
     year = 365 * 86_400
     noted = [log.note("a", end, "", now) for end, now in [(60, 0), (year + 60, year), (year + 60, year + 1)]]

@@ -29,14 +29,14 @@ from .replica import text_of
 
 
 def loaded(*descriptors: DescriptorRule, most: int = 100) -> Metrics:
-    """Metrics that were told of these rules of the domain d, and of nothing else."""
+    """Return metrics with these rules of the domain d."""
     metrics = Metrics(most)
     at_once(metrics.config_read(RuleTree([DomainRules("d", descriptors)])))
     return metrics
 
 
 def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
-    """A series that begins with its first hit has no increase for it, and an alert would not see it."""
+    """A series that begins with its first hit has no increase for that hit, so an alert would miss it."""
     metrics = loaded(
         DescriptorRule(b"team", b"dba", rule("team_dba", budget=True, warn_at=(0.8, 1.0))),
         DescriptorRule(b"user", rule=rule("user")),
@@ -58,13 +58,13 @@ def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
 
 
 def test_a_path_with_strangers_values_in_it_begins_with_its_first_hit() -> None:
-    """Nobody else knows what it will be called."""
+    """Its name is not known before."""
     metrics = loaded(DescriptorRule(b"each", rule=rule("each", detailed_metric=True)))
     assert {} == shown(metrics, "rate_limit")
 
 
 def test_rules_beyond_the_bound_make_no_series_before_they_are_hit() -> None:
-    """And none of those that strangers share is shown at 0."""
+    """Rules with strangers' values are not shown at 0 either."""
     metrics = loaded(*[DescriptorRule(b"k", b"%d" % n, rule(f"k_{n}")) for n in range(10)], most=4)
     assert [f'rate_limit_total_hits{{domain="d",key1="k_{n}"}}' for n in range(3)] == sorted(
         shown(metrics, "rate_limit_total")
@@ -72,7 +72,7 @@ def test_rules_beyond_the_bound_make_no_series_before_they_are_hit() -> None:
 
 
 def test_gauges_are_read_at_the_scrape() -> None:
-    """The value is the one of the moment."""
+    """They have the value of that moment."""
     metrics = Metrics()
     calls = [1, 2]
     metrics.watch("ratelimit_service_calls_in_hand", lambda: len(calls))
@@ -83,7 +83,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
 
 @pytest.mark.parametrize("name", ["config_load_success", "healthy", "decisions", "store_seconds"])
 def test_what_is_shown_already_cannot_be_watched(name: str) -> None:
-    """Neither what is counted here nor what is watched: a series that is there twice makes a scrape unreadable."""
+    """A series that appears twice makes a scrape invalid."""
     metrics = Metrics()
     metrics.watch("ratelimit_service_healthy", lambda: 1)
     with pytest.raises(ValueError) as raised:
@@ -92,7 +92,7 @@ def test_what_is_shown_already_cannot_be_watched(name: str) -> None:
 
 
 def series_of(metrics: Metrics) -> dict[str, int]:
-    """The number of series of each metric."""
+    """Return the number of series of each metric."""
     found: dict[str, int] = {}
     for sample in metrics.counters():
         found[sample.name] = found.get(sample.name, 0) + 1
@@ -100,7 +100,7 @@ def series_of(metrics: Metrics) -> dict[str, int]:
 
 
 def test_strangers_cannot_make_more_series_than_allowed() -> None:
-    """What comes too late is counted in one series whose labels are all `other`, and sums stay right."""
+    """Events beyond the bound are counted in one series with the labels `other`, and sums stay correct."""
     metrics = Metrics(max_series=5)
     for number in range(20):
         count(metrics, descriptor(f"each={number}", 2), descriptor(f"each={number} x=y", 1), domain="d")
@@ -120,7 +120,7 @@ def test_strangers_cannot_make_more_series_than_allowed() -> None:
 
 
 def test_a_series_made_in_time_goes_on_when_there_is_no_room_for_others() -> None:
-    """Only what is new goes to `other`."""
+    """Only new series are counted as `other`."""
     metrics = Metrics(max_series=2)
     for value in ("a", "b", "a"):
         count(metrics, descriptor(f"each={value}", 1))
@@ -134,7 +134,7 @@ HOSTILE = ('quote"', "back\\slash", "new\nline", "\x00\x1b[31m", "\u202e", "x" *
 
 
 def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
-    """Labels are one printable line each and of bounded length, so that nothing is hidden, forged or swollen."""
+    """Each label is one printable line of bounded length."""
     metrics = Metrics()
     for name in HOSTILE:
         count(metrics, Descriptor((Entry(b"each", name.encode()),), 1))
@@ -148,7 +148,7 @@ def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
 
 
 def test_counting_continues_while_it_is_read() -> None:
-    """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
+    """A thread renders the scrape; later events are in the next one."""
     metrics = Metrics()
     count(metrics, descriptor("each=1"))
     reading = iter(metrics.counters())
@@ -187,7 +187,7 @@ WATCHED = (
 
 
 def everything() -> Metrics:
-    """Metrics to which everything has happened."""
+    """Return metrics after all kinds of events."""
     metrics = Metrics()
     for before in (0, 9):
         count(metrics, descriptor("team=x user=al", 5), descriptor("tried=x user=y", 5), before=before)
@@ -214,7 +214,7 @@ def everything() -> Metrics:
 
 
 def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
-    """Names, types, texts and labels; prometheus-client's own process metrics aside."""
+    """Names, types, texts and labels, without prometheus-client's process metrics."""
     families = {
         family.name: family
         for family in text_string_to_metric_families(text_of(everything()))
@@ -230,7 +230,7 @@ def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
 
 
 def test_no_name_has_what_prometheus_client_puts_behind_it() -> None:
-    """Neither in the samples nor in the lines about them: upstream's names end neither in _total nor in _created."""
+    """Neither in the samples nor in the header lines: upstream's names end neither in _total nor in _created."""
     lines = [line for line in text_of(everything()).splitlines() if "ratelimit_service_" in line]
     names = {
         line.removeprefix("# HELP ").removeprefix("# TYPE ").split(" ")[0].split("{")[0] for line in lines

@@ -1,4 +1,4 @@
-"""Buckets that are looked at though nobody asks about them."""
+"""Buckets that are read although no request uses them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def team(
 
 
 class Looking:
-    """A replica, and what looks after its standing buckets. `store` is where it looks."""
+    """A replica, and the task that reads its buckets from `store`."""
 
     def __init__(self, *rules: DescriptorRule, store: CounterStore | None = None, most: int = 1_000) -> None:
         self.replica = Replica(*rules, store=store)
@@ -50,7 +50,7 @@ class Looking:
         self.follow(*rules)
 
     def follow(self, *rules: DescriptorRule) -> None:
-        """Put other rules in force."""
+        """Use other rules."""
         domains = [DomainRules("d", rules)]
         self._service.use(RuleTree(domains))
         at_once(self.standing.following(domains))
@@ -60,12 +60,12 @@ class Looking:
         return self._service.submit
 
     async def check(self) -> None:
-        """One look."""
+        """Read the buckets once."""
         await self.standing.check(self.ask)
 
     @property
     def used(self) -> dict[str, float]:
-        """What a scrape shows, by bucket and window."""
+        """Return the samples of a scrape, by bucket and window."""
         return {
             f"{sample.labels['bucket']} {sample.labels['window']}": sample.value
             for sample in self.replica.samples("budget_used")
@@ -73,7 +73,7 @@ class Looking:
 
 
 async def test_a_bucket_that_a_rule_names_is_shown_before_anybody_asks() -> None:
-    """All its windows, at 0; one that is for each value is not, nor one that is not tracked."""
+    """All its windows, at 0; rules for any value, and rules without `track`, are not shown."""
     looking = Looking(
         team("dba", HOURLY, DAILY), team("", HOURLY), team("quiet", HOURLY, track=False), team("a*", HOURLY)
     )
@@ -83,7 +83,7 @@ async def test_a_bucket_that_a_rule_names_is_shown_before_anybody_asks() -> None
 
 
 async def test_a_bucket_of_several_keys_is_shown_where_each_has_a_value() -> None:
-    """Below a key without one, there are as many buckets as values."""
+    """Below a key without a value, the buckets are not known."""
     model = DescriptorRule(
         b"model", b"x", Rule(StatKey("d", ("model_x",)), (HOURLY,), budget=True, track=True)
     )
@@ -93,7 +93,7 @@ async def test_a_bucket_of_several_keys_is_shown_where_each_has_a_value() -> Non
 
 
 async def test_what_another_replica_has_charged_is_seen() -> None:
-    """Also what it gave back, of which the largest of what replicas show knows nothing."""
+    """Also refunds, which the maximum over replicas would hide."""
     store = MemoryStore(lambda: MIDNIGHT)
     other = Replica(team("dba", HOURLY), store=store)
     looking = Looking(team("dba", HOURLY), store=store)
@@ -106,7 +106,7 @@ async def test_what_another_replica_has_charged_is_seen() -> None:
 
 
 async def test_a_view_counts_nothing_and_is_not_counted() -> None:
-    """No decision, no hit, no line in the log: nobody has asked."""
+    """There is no decision, no hit and no log line, because there was no request."""
     looking = Looking(team("dba", HOURLY))
     await looking.replica.ask(hits=100)
     before = looking.replica.samples("rule", "rate_limit", "decisions")
@@ -116,7 +116,7 @@ async def test_a_view_counts_nothing_and_is_not_counted() -> None:
 
 
 async def test_a_window_that_has_begun_is_shown_at_0() -> None:
-    """As soon as it is looked at, which is when it begins."""
+    """As soon as it is read, which is at its beginning."""
     looking = Looking(team("dba", HOURLY))
     await looking.replica.ask(hits=90)
     looking.replica.now += 3600
@@ -129,28 +129,28 @@ async def test_a_window_that_has_begun_is_shown_at_0() -> None:
 async def test_the_next_read_is_in_five_seconds_or_when_a_window_begins(
     passed: float, expected: float
 ) -> None:
-    """But never sooner than in a second."""
+    """But never earlier than after a second."""
     looking = Looking(team("dba", HOURLY, DAILY))
     looking.replica.now += passed
     assert expected == looking.standing.pause()
 
 
 async def test_windows_of_seconds_are_read_once_a_second() -> None:
-    """They are over before anybody scrapes them."""
+    """They end before a scrape could show them."""
     looking = Looking(team("dba", Limit(10, Window(Unit.SECOND))))
     looking.replica.now += 0.75
     assert 1 == looking.standing.pause()
 
 
 async def test_a_limited_number_of_buckets_is_read() -> None:
-    """The first of the file, so that it stays the same ones."""
+    """The first of the file, so that they are always the same."""
     looking = Looking(*[team(name, HOURLY) for name in "abc"], most=2)
     await looking.check()
     assert {"team=a hour": 0, "team=b hour": 0} == looking.used
 
 
 async def test_callers_have_their_turn_between_questions() -> None:
-    """A thousand buckets at once would keep them waiting for longer than a gateway waits."""
+    """Reading a thousand buckets at once would take longer than gateways wait."""
     batches: list[int] = []
     looking = Looking(*[team(f"t{number}", HOURLY) for number in range(60)])
 
@@ -163,7 +163,7 @@ async def test_callers_have_their_turn_between_questions() -> None:
 
 
 class Waiting(MemoryStore):
-    """A store that answers when it is told to, or says that it failed."""
+    """A store that answers, or fails, when the test wants."""
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
@@ -181,7 +181,7 @@ class Waiting(MemoryStore):
 
 
 async def test_a_store_that_is_slow_is_asked_once() -> None:
-    """The next question waits for the answer; else they would pile up."""
+    """The next read waits for the answer; otherwise they would accumulate."""
     store = Waiting()
     looking = Looking(team("dba", HOURLY), store=store)
     for _ in range(3):
@@ -193,7 +193,7 @@ async def test_a_store_that_is_slow_is_asked_once() -> None:
 
 
 async def test_a_store_that_fails_leaves_what_was_seen() -> None:
-    """And is asked again."""
+    """It is read again later."""
     store = Waiting()
     looking = Looking(team("dba", HOURLY), store=store)
     await looking.check()
@@ -205,7 +205,7 @@ async def test_a_store_that_fails_leaves_what_was_seen() -> None:
 
 
 async def test_loaded_rules_are_read_at_once() -> None:
-    """Nobody waits five seconds for the buckets of a new team."""
+    """The buckets of a new team do not wait five seconds."""
     looking = Looking(team("dba", HOURLY))
     running = asyncio.create_task(looking.standing.run(looking.ask))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Shares of a budget whose crossing is told once, whoever sees it."""
+"""Crossings of thresholds, each of which is reported once over all replicas."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
 def test_a_threshold_is_a_share_of_the_limit_rounded_up(
     shares: tuple[float, ...], amount: int, expected: list[tuple[str, str, int]]
 ) -> None:
-    """As people reckon, in decimal; a limit of 0 has none."""
+    """In exact decimal arithmetic; a limit of 0 has no thresholds."""
     assert expected == [(one.text, one.percent, one.line) for one in thresholds(shares, amount)]
 
 
@@ -96,7 +96,7 @@ def test_a_threshold_is_the_least_that_is_such_a_share(thousandths: int, amount:
 
 
 async def test_each_threshold_is_reported_by_the_charge_that_crosses_it() -> None:
-    """Once, and those that one charge crosses together are told together."""
+    """Once; thresholds that one charge crosses together are reported together."""
     replica = Replica(TEAM)
     reported = []
     for hits in (49, 1, 1, 28, 0, 1, 19, 1, 500):
@@ -110,7 +110,7 @@ async def test_each_threshold_is_reported_by_the_charge_that_crosses_it() -> Non
 
 
 async def test_an_event_says_which_budget_how_far_and_until_when() -> None:
-    """At the level of a warning."""
+    """With the level warning."""
     replica = Replica(TEAM)
     replica.now += 600
     with capture_logs() as events:
@@ -133,7 +133,7 @@ async def test_an_event_says_which_budget_how_far_and_until_when() -> None:
 
 
 async def test_every_window_has_its_own_thresholds() -> None:
-    """The hour may be used up while the day has hardly begun."""
+    """The hour may be exhausted while the day has hardly begun."""
     replica = Replica(budget("team", Limit(100, HOUR), Limit(400, DAY), warn_at=(0.5, 1.0)))
     with capture_logs() as events:
         await replica.ask(hits=200)
@@ -142,7 +142,7 @@ async def test_every_window_has_its_own_thresholds() -> None:
 
 
 async def test_the_next_window_begins_anew() -> None:
-    """Its counter is another one, and so are its markers."""
+    """It has another counter, and so other markers."""
     replica = Replica(TEAM)
     with capture_logs() as events:
         await replica.ask(hits=50)
@@ -162,7 +162,7 @@ async def test_the_next_window_begins_anew() -> None:
     ids=["shadow", "quota", "requests"],
 )
 async def test_rules_that_are_no_enforced_budgets_warn_too(rule: DescriptorRule) -> None:
-    """A rule on trial is there to show what it would do."""
+    """A rule in shadow mode shows what it would refuse."""
     replica = Replica(rule)
     with capture_logs() as events:
         await replica.ask(hits=50)
@@ -170,7 +170,7 @@ async def test_rules_that_are_no_enforced_budgets_warn_too(rule: DescriptorRule)
 
 
 async def test_checks_and_what_was_not_counted_cross_nothing() -> None:
-    """Neither asking nor being refused uses anything."""
+    """Neither checks nor refused requests use anything."""
     replica = Replica(budget("team", HOURLY, warn_at=(0.5,), budget=False, count_refused=False))
     with capture_logs() as events:
         await replica.ask(hits=49)
@@ -193,7 +193,7 @@ async def test_a_limit_that_a_request_brings_warns_as_the_rule_that_it_overrides
 
 
 async def test_replicas_that_share_a_store_report_each_crossing_once(new_store: NewStore) -> None:
-    """Whichever of them took part, and however their charges met."""
+    """Whichever replicas took part, and in whatever order."""
     replicas = [Replica(TEAM, store=new_store()) for _ in range(2)]
     with capture_logs() as events:
         charges = [replica.ask(f"team={team}", 1) for team in "ab" for _ in range(60) for replica in replicas]
@@ -210,7 +210,7 @@ async def test_replicas_that_share_a_store_report_each_crossing_once(new_store: 
 
 
 async def test_a_threshold_crossed_again_after_a_refund_is_not_reported_again(new_store: NewStore) -> None:
-    """Not by the replica that told of it, and not by another one."""
+    """Neither by the replica that reported it, nor by another one."""
     one, other = (Replica(TEAM, store=new_store()) for _ in range(2))
     reported = []
     for replica, hits in [
@@ -232,7 +232,7 @@ async def test_a_threshold_crossed_again_after_a_refund_is_not_reported_again(ne
 async def test_an_unseen_crossing_is_reported_by_the_next_charge_beyond_it(
     new_store: NewStore,
 ) -> None:
-    """The store may count a charge and answer too late; a check is enough to find out."""
+    """If the store counts a charge and answers too late, a later check is enough to detect the crossing."""
     store = new_store()
     replicas = [Replica(TEAM, store=store) for _ in range(2)]
     counted = asyncio.Event()
@@ -246,7 +246,7 @@ async def test_an_unseen_crossing_is_reported_by_the_next_charge_beyond_it(
 
 
 async def test_a_bucket_that_is_reset_is_reported_again(new_store: NewStore) -> None:
-    """Its markers are counters of the bucket, and go with them."""
+    """Its markers belong to the bucket, and are deleted with it."""
     replica = Replica(TEAM, store=new_store())
     with capture_logs() as events:
         await replica.ask(hits=80)
@@ -259,7 +259,7 @@ async def test_a_bucket_that_is_reset_is_reported_again(new_store: NewStore) -> 
 
 
 async def test_a_marker_outlives_its_window_by_a_minute(redis_server: RedisServer, redis_url: str) -> None:
-    """So that a replica whose clock is behind finds it."""
+    """So that a replica whose clock is slow finds it."""
     replica = Replica(TEAM, store=RedisStore(connect(redis_url)))
     replica.now += 600
     with capture_logs():
@@ -270,7 +270,7 @@ async def test_a_marker_outlives_its_window_by_a_minute(redis_server: RedisServe
 
 
 async def test_closing_a_store_waits_for_crossings(redis_url: str) -> None:
-    """The last charge of a process may be the one that crosses the line."""
+    """The last charge of a process may be the one that crosses a threshold."""
     replica = Replica(TEAM, store=RedisStore(connect(redis_url)))
     with capture_logs() as events:
         asking = asyncio.create_task(replica.ask(hits=50))
@@ -285,7 +285,7 @@ async def test_closing_a_store_waits_for_crossings(redis_url: str) -> None:
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_a_crossing_that_cannot_be_claimed_is_counted_and_dropped(alone: bool) -> None:
-    """Whoever may have told of it, the caller has its answer."""
+    """Another replica may have reported it; the caller is answered in any case."""
     store = FailsMarkers(alone=alone)
     replica = Replica(TEAM, store=store)
     with capture_logs() as events:
@@ -297,11 +297,11 @@ async def test_a_crossing_that_cannot_be_claimed_is_counted_and_dropped(alone: b
 
 
 async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too much is lost and counted; when the store answers there is room again."""
+    """Further ones are lost and counted; when the store answers, there is room again."""
     monkeypatch.setattr(module, "MOST_IN_FLIGHT", 3)
 
     class Holds(MemoryStore):
-        """Keeps what it would say about markers to itself until it is told to speak."""
+        """Holds back its answers about markers until the test releases them."""
 
         def __init__(self) -> None:
             super().__init__(lambda: MIDNIGHT)
@@ -327,7 +327,7 @@ async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest
 
 
 async def test_a_full_memory_store_costs_the_event_and_nothing_else() -> None:
-    """There is room for the counter, and none for a marker."""
+    """There is room for the counter, but none for a marker."""
     replica = Replica(
         TEAM, store=MemoryStore(lambda: MIDNIGHT, size=weight_of("{d|team=a}:hour:2026-11-21T00Z") + 400)
     )

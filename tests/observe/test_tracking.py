@@ -36,7 +36,7 @@ Gauges = dict[str, tuple[float, float, float | None]]
 
 
 def gauges(replica: Replica) -> Gauges:
-    """What a scrape shows."""
+    """Return the gauges in a scrape."""
     found: dict[str, dict[str, float]] = {}
     for sample in replica.samples("budget_used", "budget_limit", "budget_seconds"):
         series = found.setdefault(f"{sample.labels['bucket']} {sample.labels['window']}", {})
@@ -49,7 +49,7 @@ def gauges(replica: Replica) -> Gauges:
 
 
 async def test_a_bucket_shows_what_is_used_of_what_and_for_how_long() -> None:
-    """As it is at the moment of the scrape; a check tells as well as a charge."""
+    """At the moment of the scrape; checks and charges update it alike."""
     replica = Replica(TEAM)
     await replica.ask(hits=30)
     seen = [gauges(replica)]
@@ -68,7 +68,7 @@ async def test_a_bucket_shows_what_is_used_of_what_and_for_how_long() -> None:
 
 @pytest.mark.parametrize("ahead", [2 * 3_600, 400 * 86_400])
 async def test_a_window_that_has_not_begun_is_not_shown(ahead: int) -> None:
-    """A clock that was ahead has charged it, and is put right: the bucket shows what is used of the window that runs."""
+    """A clock that was ahead has charged it, and is corrected: the bucket shows the current window."""
     replica = Replica(TEAM)
     replica.now += ahead
     await replica.ask(hits=90)
@@ -80,7 +80,7 @@ async def test_a_window_that_has_not_begun_is_not_shown(ahead: int) -> None:
 
 
 async def test_a_series_names_domain_rule_bucket_and_window() -> None:
-    """The rule by the name of its limit, or else by its path."""
+    """The rule is the name of the limit, or its path."""
     replica = Replica(budget("team", HOURLY, Limit(400, Window(Unit.MINUTE, 15)), track=True))
     await replica.ask(hits=1)
     assert [
@@ -90,7 +90,7 @@ async def test_a_series_names_domain_rule_bucket_and_window() -> None:
 
 
 async def test_a_window_shows_how_long_it_is() -> None:
-    """By its calendar: what is left of it says how much of it has passed."""
+    """By its calendar, so that the elapsed share can be computed."""
     berlin = Calendar("Europe/Berlin")
     windows = [HOUR, Window(Unit.DAY, 1, berlin), Window(Unit.MONTH, 1, berlin)]
     replica = Replica(budget("team", *[Limit(10, window) for window in windows], track=True))
@@ -102,14 +102,14 @@ async def test_a_window_shows_how_long_it_is() -> None:
 
 
 async def test_only_rules_that_say_so_are_tracked() -> None:
-    """And the others cost no memory."""
+    """Other rules take no memory."""
     replica = Replica(budget("team", HOURLY))
     await replica.ask(hits=1)
     assert ({}, 0) == (gauges(replica), len(replica.tracker))
 
 
 async def test_a_window_that_is_over_is_not_shown() -> None:
-    """Its bucket is shown again when somebody asks for it."""
+    """Its bucket is shown again after its next request."""
     replica = Replica(budget("team", HOURLY, Limit(400, DAY, "daily"), track=True))
     await replica.ask(hits=30)
     replica.now += 3600
@@ -120,7 +120,7 @@ async def test_a_window_that_is_over_is_not_shown() -> None:
 
 
 async def test_the_largest_shares_are_shown_and_the_others_summed() -> None:
-    """By share and not by amount; the sum has no one moment of reset."""
+    """By share and not by amount; the sum has no reset."""
     replica = Replica(TEAM, budget("user", Limit(1_000, HOUR), track=True), most_tracked=2)
     for entries, hits in [("user=big", 300), ("team=a", 40), ("team=b", 50), ("team=c", 10)]:
         await replica.ask(entries, hits)
@@ -139,7 +139,7 @@ async def test_the_largest_shares_are_shown_and_the_others_summed() -> None:
 
 
 def gauges_of(rule: str, replica: Replica) -> Gauges:
-    """The gauges of one rule."""
+    """Return the gauges of one rule."""
     found: dict[str, list[float]] = {}
     for sample in replica.samples("budget_used", "budget_limit", "budget_seconds"):
         if sample.labels["rule"] == rule:
@@ -148,7 +148,7 @@ def gauges_of(rule: str, replica: Replica) -> Gauges:
 
 
 async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
-    """Strangers who make up buckets push out each other, and not those that are nearly used up."""
+    """Made-up buckets evict each other, and not those that are nearly exhausted."""
     replica = Replica(TEAM, most_tracked=5)
     await replica.ask("team=dba", 90)
     largest = 0
@@ -161,7 +161,7 @@ async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
 
 
 def test_an_eviction_examines_some_of_the_counters_in_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With thousands of them, the line is drawn by a part, and those that are used most stay all the same."""
+    """With thousands of them, a sample determines the limit, and the most used ones still stay."""
     monkeypatch.setattr(tracking, "_EXAMINED", 50)
     tracker = tracking.Tracker(lambda: MIDNIGHT, most=500)
     looked_at = []
@@ -188,7 +188,7 @@ def test_an_eviction_examines_some_of_the_counters_in_each_call(monkeypatch: pyt
 
 
 def samples(tracker: tracking.Tracker) -> list[Sample]:
-    """The gauges of what is used."""
+    """Return the gauges of the use."""
     return [s for s in tracker.samples() if s.name.endswith("_used") and s.labels["bucket"] != "other"]
 
 
@@ -203,7 +203,7 @@ async def test_windows_that_are_over_make_room_first() -> None:
 
 
 async def test_a_limit_of_nothing_is_used_up() -> None:
-    """It comes first, and divides nothing by 0."""
+    """It comes first, and there is no division by 0."""
     replica = Replica(TEAM, budget("user", Limit(0, HOUR), track=True), most_tracked=1)
     await replica.ask("team=a", 99)
     await replica.ask("user=x", 0)
@@ -211,7 +211,7 @@ async def test_a_limit_of_nothing_is_used_up() -> None:
 
 
 async def test_a_load_of_rules_changes_limits_and_names() -> None:
-    """At the next decision on the bucket; what is used stays, and the series before is gone."""
+    """At the next decision on the bucket; its use stays, and the old series is gone."""
     replica = Replica(TEAM)
     await replica.ask(hits=30)
     replica.use(budget("team", Limit(200, HOUR, "new"), track=True))
@@ -221,7 +221,7 @@ async def test_a_load_of_rules_changes_limits_and_names() -> None:
 
 
 async def test_limits_that_requests_bring_are_one_rule() -> None:
-    """What it is called does not depend on a stranger's values."""
+    """Its name does not depend on a stranger's values."""
     replica = Replica(TEAM)
     asked = Descriptor((Entry(b"team", b"dba"),), 5, Override(50, Unit.DAY))
     await replica.service.should_rate_limit(Request("d", (asked,)))
@@ -231,7 +231,7 @@ async def test_limits_that_requests_bring_are_one_rule() -> None:
 
 
 async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> None:
-    """And not whichever value came first."""
+    """Not the value that came first."""
     rule = Rule(StatKey("d", ("path",)), (HOURLY,), budget=True, track=True)
     replica = Replica(DescriptorRule(b"path", b"/api/*", rule, share_threshold=True))
     for entries in ("path=/api/x", "path=/api/y"):
@@ -251,7 +251,7 @@ async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> Non
 def test_a_bucket_is_called_what_its_descriptor_says(
     prefix: str, entries: tuple[tuple[bytes, bytes], ...], expected: str
 ) -> None:
-    """For people, whatever the key must look like."""
+    """For people, however the key is written."""
     parts = [keys.entry_text(*entry) for entry in entries]
     key = keys.bucket(prefix, keys.domain_text("d|}"), parts) + ":hour:2026-11-21T01Z"
     assert expected == bucket_text(key, Descriptor(tuple([Entry(*entry) for entry in entries])))
@@ -261,7 +261,9 @@ HOSTILE = [b'quote"', b"back\\slash", b"new\nline", b"\x00\xff", "\u202e".encode
 
 
 async def test_a_scrape_can_be_read_whatever_strangers_call_themselves() -> None:
-    """Each series once, and labels of one printable line of bounded length; two that look the same are one and `other`."""
+    """Each series once, with labels of one printable line of bounded length; names that look the same become
+    `other`.
+    """
     replica = Replica(TEAM)
     for value in (*HOSTILE, rb"new\nline", b"x" * 100_000 + b"y"):
         descriptor = Descriptor((Entry(b"team", value),), 1)
@@ -276,7 +278,7 @@ async def test_a_scrape_can_be_read_whatever_strangers_call_themselves() -> None
 
 
 async def test_counting_continues_during_a_read() -> None:
-    """A scrape is rendered in a thread of its own; what comes meanwhile is for the next."""
+    """A thread renders the scrape; later events are in the next one."""
     replica = Replica(TEAM)
     await replica.ask("team=a", 1)
     reading = replica.tracker.samples()

@@ -16,7 +16,7 @@ descriptors:
 
 
 async def budgets(config: Path, domains: str) -> list[bool]:
-    """Whether each rule in force is a budget."""
+    """Return whether each rule in force is a budget."""
     settings = load_settings(
         {"CONFIG_PATH": str(config), "BACKEND_TYPE": "memory", "BUDGET_DOMAINS": domains}
     )
@@ -27,7 +27,7 @@ async def budgets(config: Path, domains: str) -> list[bool]:
 
 
 async def test_the_domains_that_the_setting_names_have_budgets(tmp_path: Path) -> None:
-    """One file serves upstream's image and this one; in a domain that is not named it means what it means there."""
+    """One file serves both images; in other domains its meaning does not change."""
     config = tmp_path / "rules.yaml"
     config.write_text(UPSTREAM)
     assert [True] == await budgets(config, "another, token-budgets")

@@ -23,7 +23,7 @@ from ratelimit_service.settings.table import load_settings
     ],
 )
 def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, str], backend: str) -> None:
-    """Unless BACKEND_TYPE says otherwise: a swapped image never counts in memory unnoticed."""
+    """Unless BACKEND_TYPE is set: a swapped image never counts in memory unnoticed."""
     assert backend == load_settings(environ).backend_type
 
 
@@ -50,7 +50,7 @@ def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, 
 def test_redis_url_and_redis_auth_have_the_address_and_the_credentials(
     url: str, auth: str, address: str, credentials: tuple[str, str]
 ) -> None:
-    """The address never has the credentials in it, so that it can be logged."""
+    """The address never contains the credentials, so that it can be logged."""
     target = load_settings({"REDIS_URL": url, "REDIS_AUTH": auth}).redis
     assert (address, credentials) == (target.address, (target.username, target.password))
 
@@ -69,7 +69,7 @@ def test_redis_url_and_redis_auth_have_the_address_and_the_credentials(
 def test_redis_type_says_what_the_servers_in_redis_url_are(
     kind: str, url: str, address: str, password: str
 ) -> None:
-    """In upstream's way: the name of the master and its sentinels, or some servers of the Cluster."""
+    """As in upstream: the name of the master and its sentinels, or some servers of the Cluster."""
     target = load_settings({"REDIS_TYPE": kind, "REDIS_URL": url}).redis
     assert (RedisType(kind.upper()), address, password) == (target.kind, target.address, target.password)
 
@@ -101,7 +101,7 @@ def test_redis_type_says_what_the_servers_in_redis_url_are(
     ],
 )
 def test_what_is_not_where_a_redis_can_be_is_refused(kind: str, url: str, reason: str) -> None:
-    """With what is wrong with it, whichever of the two it is."""
+    """With the reason, for both variables."""
     for name in ("REDIS", "REDIS_PERSECOND"):
         with pytest.raises(InvalidSetting) as refused:
             load_settings({f"{name}_TYPE": kind, f"{name}_URL": url, "REDIS_PERSECOND": "true"})
@@ -110,12 +110,12 @@ def test_what_is_not_where_a_redis_can_be_is_refused(kind: str, url: str, reason
 
 
 def test_a_redis_for_seconds_that_is_switched_off_may_be_anywhere() -> None:
-    """As upstream has it."""
+    """As in upstream."""
     assert not load_settings({"REDIS_PERSECOND_URL": "nowhere"}).redis_persecond
 
 
 def test_a_wrong_type_hides_problems_of_the_url() -> None:
-    """One mistake is one line."""
+    """One mistake gives one line."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings({"REDIS_TYPE": "clustre", "REDIS_URL": "one:1,two:2"})
     assert 1 == len(str(refused.value).splitlines())

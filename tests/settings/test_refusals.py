@@ -10,7 +10,7 @@ from ratelimit_service.settings.table import load_settings
 
 
 def test_the_defaults_are_those_that_clients_obey() -> None:
-    """60 s are the most that all SDKs wait; x-should-retry is there."""
+    """60 s is the most that all SDKs wait, and x-should-retry is sent."""
     settings = load_settings({})
     policy = policy_of(settings)
     assert (
@@ -65,7 +65,7 @@ def test_less_than_a_second_is_no_jitter(jitter: str) -> None:
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str, hint: str) -> None:
-    """With what would be right."""
+    """With the valid values."""
     with pytest.raises(InvalidSetting) as caught:
         load_settings({name: value})
     assert str(caught.value).startswith(name) and hint in str(caught.value)

@@ -1,4 +1,4 @@
-"""The settings of the process: what is read from the environment, what is refused, and what is said about it."""
+"""The settings of the process: reading, validation, and error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .problems import problem
 
 
 def test_every_default_of_envoyproxy_ratelimit_is_ours_but_six() -> None:
-    """An image can be swapped without setting anything; where the default is ours, the table says theirs."""
+    """An image can be swapped without setting anything; where our default differs, the table has theirs."""
     ours = {doc.name: doc.meaning for doc in documented()}
     differing = {name for name, meaning in ours.items() if "envoyproxy/ratelimit: " in meaning}
     assert {
@@ -64,13 +64,13 @@ def test_an_empty_environment_has_the_defaults() -> None:
 
 
 def test_the_environment_of_the_process_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is handed over counts."""
+    """Only the given mapping is read."""
     monkeypatch.setenv("GRPC_PORT", "9999")
     assert 8081 == load_settings({}).grpc_port
 
 
 def test_an_option_wins_over_the_environment() -> None:
-    """And what it does not mention stays."""
+    """Other variables keep their values."""
     settings = load_settings({"PORT": "1", "GRPC_PORT": "2"}, {"PORT": "3"})
     assert (3, 2) == (settings.port, settings.grpc_port)
 
@@ -82,7 +82,7 @@ def test_an_option_is_validated_like_a_variable() -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    """Nothing that has been started with them would notice."""
+    """Parts that were started with them would not notice."""
     with pytest.raises(FrozenInstanceError):
         load_settings({}).port = 1  # type: ignore[misc]
 
@@ -161,12 +161,12 @@ def test_settings_cannot_be_changed() -> None:
     ],
 )
 def test_a_bad_value_is_refused_in_one_clear_line(name: str, value: str, line: str) -> None:
-    """Which variable, which value, what is wrong, and what would be right."""
+    """With the variable, the value, the mistake and a correction."""
     assert line == problem(name, value)
 
 
 def test_all_bad_values_are_reported_together() -> None:
-    """Nobody has to start the process once for each mistake."""
+    """One start reports every mistake."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings({"PORT": "x", "SHADOW_MODE": "x", "REDIS_TIMEOUT": "x", "HOST": "fine"})
     assert ["PORT", "REDIS_TIMEOUT", "SHADOW_MODE"] == [
@@ -175,14 +175,14 @@ def test_all_bad_values_are_reported_together() -> None:
 
 
 def test_a_bad_value_cannot_write_lines_of_its_own() -> None:
-    """It is escaped, and cut where it is long."""
+    """It is escaped, and cut if it is long."""
     line = problem("PORT", "1\nPORT is fine\x1b[2J" + "x" * 1000)
     assert line.startswith(r'PORT="1\nPORT is fine\x1b[2Jxxx')
     assert (1, True) == (len(line.splitlines()), len(line) < 300)
 
 
 def test_text_that_is_set_to_nothing_is_nothing() -> None:
-    """As upstream does it: only a variable that is not set has its default."""
+    """As in upstream, only an unset variable has its default."""
     settings = load_settings(
         {"HOST": "", "RUNTIME_APPDIRECTORY": "", "LIMIT_LIMIT_HEADER": "", "LOG_FORMAT": ""}
     )
@@ -212,7 +212,7 @@ def test_text_that_is_set_to_nothing_is_nothing() -> None:
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(environ: dict[str, str], line: str) -> None:
-    """Rather than one of them winning unseen."""
+    """Instead of one of them silently winning."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings(environ)
     assert line == str(refused.value)
@@ -240,7 +240,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("environ", SECRETS)
 def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
-    """Neither the line nor what Python would print with it."""
+    """Neither the line nor the exception that Python would print."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings(environ)
     assert "hunter2" not in str(refused.value)
@@ -248,7 +248,7 @@ def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
 
 
 def test_settings_do_not_show_secrets() -> None:
-    """Not when they are printed, and not when they are dumped."""
+    """Neither printed nor dumped."""
     settings = load_settings(
         {
             "REDIS_URL": "redis://:hunter2@redis:6379",
@@ -262,7 +262,7 @@ def test_settings_do_not_show_secrets() -> None:
 
 @given(st.text())
 def test_whatever_stands_before_an_at_is_never_shown(text: str) -> None:
-    """Whether the URL is understood or refused, no password of it is in the address or in the message."""
+    """Whether the URL is valid or refused, neither the address nor the message contains its password."""
     try:
         said = redis_target(f"{text}:hunter2@host:6379").address
     except ValueError as error:

@@ -27,7 +27,7 @@ def test_what_go_reads_as_false_is_false(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["yes", "no", "on", "TrUe", " true", "2", ""])
 def test_what_go_does_not_read_as_a_truth_value_is_refused(text: str) -> None:
-    """Rather than taken for the one or the other."""
+    """It is not taken for either."""
     assert problem("SHADOW_MODE", text).startswith(
         f'SHADOW_MODE="{text}" is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F,'
     )
@@ -61,7 +61,7 @@ def test_durations_are_read_as_go_reads_them(text: str, seconds: float) -> None:
     ["", "+", "24", "h", ".s", "1d", "1 s", "1S", "-1s", "1e3s", "1,5s", "٣s", "9999999h", "1" * 5000 + "s"],
 )
 def test_other_durations_are_refused(text: str) -> None:
-    """Also one that is negative, or that Go has no room for."""
+    """Also negative ones, and those beyond Go's range."""
     assert "is not a duration: give numbers with units, such as 24h, 1h30m, 1.5s, 150us, or 0" in problem(
         "SHUTDOWN_GRACE", text
     )
@@ -79,7 +79,7 @@ def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int, 
     [("10", 10), ("+10", 10), ("0x10", 16), ("0b11", 3), ("0o17", 15), ("017", 15), ("1_000", 1000)],
 )
 def test_whole_numbers_are_read_as_go_reads_them(text: str, number: int) -> None:
-    """Also in other bases, of which the 0 in front is the surprising one."""
+    """Also in other bases; a leading 0 is octal."""
     assert number == load_settings({"REDIS_POOL_SIZE": text}).redis_pool_size
 
 
@@ -87,13 +87,13 @@ def test_whole_numbers_are_read_as_go_reads_them(text: str, number: int) -> None
     "text", ["", "0", "-1", "08", "1.0", "ten", " 10", "1__0", "١٠", "99999999999", "1" * 5000]
 )
 def test_other_numbers_are_refused(text: str) -> None:
-    """Also one that cannot be a pool of connections."""
+    """Also those that are invalid as a pool size."""
     assert "is not a whole number: give one from 1 to 2147483647" in problem("REDIS_POOL_SIZE", text)
 
 
 @pytest.mark.parametrize(("text", "port"), [("0", 0), ("65535", 65535)])
 def test_a_port_is_a_port(text: str, port: int) -> None:
-    """0 stands for any free one."""
+    """0 means any free one."""
     assert port == load_settings({"GRPC_PORT": text}).grpc_port
 
 
@@ -114,7 +114,7 @@ def test_a_level_that_upstream_does_not_have_is_refused(text: str) -> None:
     [("", ()), ("/etc/rules", ("/etc/rules",)), ("a.yaml, dir ,,", ("a.yaml", "dir"))],
 )
 def test_the_paths_of_the_configuration_are_separated_by_commas(text: str, paths: tuple[str, ...]) -> None:
-    """Space around them and empty ones do not count."""
+    """Spaces around them and empty ones are ignored."""
     assert paths == load_settings({"CONFIG_PATH": text}).config_path
 
 
@@ -137,6 +137,6 @@ def test_an_address_is_read_as_go_writes_it(text: str, address: tuple[str, int])
     "text", ["", ":", "9090", "a:b", "::1:9090", "[::1]", "a b:1", ":65536", ":١", "host:"]
 )
 def test_what_is_not_an_address_is_refused(text: str) -> None:
-    """Rather than listening somewhere else."""
+    """Instead of listening somewhere else."""
     with pytest.raises(ValueError, match="is not an address"):
         host_port(text)

@@ -9,7 +9,7 @@ from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED, unsupp
 
 
 def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
-    """Its manifest for envoyproxy/ratelimit, as it is."""
+    """With its original manifest for envoyproxy/ratelimit."""
     environ = {
         "USE_STATSD": "false",
         "LOG_LEVEL": "debug",
@@ -42,7 +42,7 @@ def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
     ],
 )
 def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: dict[str, str]) -> None:
-    """Nor one that is switched off, nor one that was never upstream's."""
+    """Nor does one that is switched off, or that never belonged to upstream."""
     assert [] == unsupported(environ)
 
 
@@ -62,7 +62,7 @@ def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: d
 def test_a_variable_that_asks_for_more_is_named_in_a_warning(
     environ: dict[str, str], names: list[str]
 ) -> None:
-    """One line for each, with what happens in its stead, and without its value."""
+    """One line for each, with the alternative, and without its value."""
     lines = unsupported(environ)
     assert names == [line.partition(" is set, but not supported: ")[0] for line in lines]
     assert not any(f"={value}" in line for line in lines for value in environ.values())
@@ -187,7 +187,7 @@ UPSTREAM = [
 
 
 def test_every_variable_of_upstream_is_supported_or_not_needed_or_warned_about() -> None:
-    """None is ignored, and none is two of these."""
+    """Each belongs to exactly one of these."""
     supported = [doc.name for doc in documented()]
     unneeded = [name for variables in UNNEEDED for name in variables.names]
     warned = [name for variables in UNSUPPORTED for name in variables.names]
@@ -195,6 +195,6 @@ def test_every_variable_of_upstream_is_supported_or_not_needed_or_warned_about()
 
 
 def test_what_is_neither_upstreams_nor_warned_about_says_that_it_is_ours() -> None:
-    """A person who moves back knows what will not be understood there."""
+    """So that an operator who rolls back knows what upstream will ignore."""
     ours = [doc.name for doc in documented() if doc.meaning.endswith(" Ours.")]
     assert [doc.name for doc in documented() if doc.name not in UPSTREAM] == ours

@@ -35,7 +35,7 @@ def refusal(environ: dict[str, str]) -> str:
 
 
 def test_the_environment_of_envoy_gateway() -> None:
-    """The certificate must be for the host that is asked."""
+    """The certificate must be valid for the host of the address."""
     assert [
         Server("envoy-gateway:18001", "envoy-gateway", 18001, node_id="envoy-ratelimit", tls=TLS)
     ] == servers(ENVOY_GATEWAY)
@@ -44,7 +44,7 @@ def test_the_environment_of_envoy_gateway() -> None:
 
 
 def test_the_defaults_are_upstreams() -> None:
-    """A control plane on this machine, in the clear."""
+    """A control plane on this machine, without TLS."""
     assert [Server("localhost:18000", "localhost", 18000)] == servers({})
     settings = load_settings({})
     assert (("FILE",), 10.0, 60.0, 0.5, True, 0) == (
@@ -83,7 +83,7 @@ def test_several_control_planes_have_names_and_what_differs() -> None:
 
 
 def test_node_metadata_and_headers_are_read_as_upstream_reads_them() -> None:
-    """What has no `=` is left out of the metadata; values may have whatever is no comma."""
+    """Items without `=` are omitted from the metadata; values may contain anything but commas."""
     (server,) = servers(
         {
             "CONFIG_GRPC_XDS_NODE_METADATA": "a=1,b=2=3, c = 4,key1:val1,=x",
@@ -110,14 +110,14 @@ def test_node_metadata_and_headers_are_read_as_upstream_reads_them() -> None:
     ],
 )
 def test_a_bad_address_is_refused_in_one_clear_line(url: str, message: str) -> None:
-    """With the variable, and what would be right."""
+    """With the variable and a correction."""
     text = refusal({"CONFIG_GRPC_XDS_SERVER_URL": url})
     assert (True, True) == (text.startswith('CONFIG_GRPC_XDS_SERVER_URL="'), message in text), text
 
 
 @pytest.mark.parametrize("headers", ["token", "a b:c", "grpc-timeout:1", ":path:/x"])
 def test_headers_that_cannot_be_are_refused_without_being_shown(headers: str) -> None:
-    """They may hold a secret."""
+    """They may contain a secret."""
     text = refusal({"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": headers})
     assert (
         "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS (not shown) is not a list of headers: give name:value between commas, "
@@ -134,12 +134,12 @@ def test_headers_that_cannot_be_are_refused_without_being_shown(headers: str) ->
     ],
 )
 def test_sources_of_rules_keep_their_order(text: str, sources: tuple[str, ...]) -> None:
-    """The first one that has a domain has its way."""
+    """The first source that has a domain takes precedence."""
     assert sources == load_settings({"CONFIG_TYPE": text}).config_type
 
 
 def test_a_certificate_without_a_key_is_refused() -> None:
-    """Upstream leaves out both then, and the control plane refuses the connection."""
+    """Upstream then omits both, and the control plane refuses the connection."""
     environ = {**ENVOY_GATEWAY, "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": ""}
     with pytest.raises(StartError, match="belong together: give both, or none"):
         servers(environ)
