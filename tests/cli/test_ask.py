@@ -187,7 +187,7 @@ def test_json_has_the_explanation_with_whole_numbers(ask: Callable[..., Ended], 
 
 
 def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
-    """`\,` is a comma and `\\` a backslash of the value; a charge under one spelling is visible under the
+    r"""`\,` is a comma and `\\` a backslash of the value; a charge under one spelling is visible under the
     other.
     """
     name = unique("a")
