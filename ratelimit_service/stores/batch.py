@@ -56,8 +56,8 @@ class Origin(NamedTuple):
 class Part(NamedTuple):
     """The hits of a batch whose keys are in one place, and the origin of each of its groups."""
 
-    groups: Groups
-    origins: Sequence[Origin]
+    groups: list[Sequence[Hit]]
+    origins: list[Origin]
     place: Place = EVERYWHERE
 
 

@@ -221,3 +221,16 @@ async def test_a_counter_set_by_hand_is_taken_as_it_is(bench: Bench) -> None:
     """A value that an operator writes with SET counts from then on."""
     bench.set_raw(A, "4211")
     assert [4211, 4212] == await bench.counts(add(A, 1), add(A, 0))
+
+
+@pytest.mark.parametrize(
+    "text", ["7", "-7", "9" * 19, "9" * 5_000, "-" + "9" * 30, "+7", " 7", "7\n", "1.5", "x", ""]
+)
+async def test_a_check_alone_reads_what_a_check_among_others_does(bench: Bench, text: str) -> None:
+    """Redis answers it with GET, and the others with the script."""
+    if bench.name != "redis":
+        pytest.skip("the memory store holds nothing but integers")
+    bench.set_raw(A, text)
+    (alone,) = await bench.counts(add(A, 0))
+    among, _ = await bench.counts(add(A, 0), add(B, 0))
+    assert (str(among), type(among)) == (str(alone), type(alone))

@@ -48,8 +48,8 @@ def test_the_bound_is_in_bytes(length: int) -> None:
     taken_by_names = sum(map(sys.getsizeof, keys))
     tracemalloc.start()
     try:
-        for key in keys:
-            bench.charge(key, 5_000)
+        for number, key in enumerate(keys):
+            bench.charge(key, 5_000 + number)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

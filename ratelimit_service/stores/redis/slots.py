@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
+from ...core.model import Hit
 from ..batch import Groups, Origin, Part
 from ..lanes import Place
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
+
+_ALONE = (0,)
+"""The indexes of the hits of a group that has one."""
 
 _DIGITS = "0123456789abcdef"
 
@@ -32,7 +36,7 @@ def _ends() -> dict[int, str]:
 
 def slot_of(key: str) -> int:
     """Return the slot of a key: that of the text between its first braces, or else of the whole key."""
-    return key_slot(key.encode())
+    return crc_hqx(tag_of(key).encode(), 0) & (SLOTS - 1)
 
 
 @cache
@@ -70,15 +74,22 @@ def by_tag(groups: Groups) -> list[Part]:
 
 
 def _split(groups: Groups, place_of: Callable[[str], Place]) -> list[Part]:
-    indexes: dict[Place, dict[int, list[int]]] = {}
+    parts: dict[Place, Part] = {}
     for number, group in enumerate(groups):
+        if len(group) == 1:
+            _add(parts, place_of(group[0].key), group, Origin(number, _ALONE))
+            continue
+        indexes: dict[Place, list[int]] = {}
         for index, hit in enumerate(group):
-            indexes.setdefault(place_of(hit.key), {}).setdefault(number, []).append(index)
-    return [
-        Part(
-            [[groups[number][index] for index in hits] for number, hits in of_place.items()],
-            [Origin(number, hits) for number, hits in of_place.items()],
-            place,
-        )
-        for place, of_place in indexes.items()
-    ]
+            indexes.setdefault(place_of(hit.key), []).append(index)
+        for place, hits in indexes.items():
+            _add(parts, place, [group[index] for index in hits], Origin(number, hits))
+    return list(parts.values())
+
+
+def _add(parts: dict[Place, Part], place: Place, group: Sequence[Hit], origin: Origin) -> None:
+    part = parts.get(place)
+    if part is None:
+        part = parts[place] = Part([], [], place)
+    part.groups.append(group)
+    part.origins.append(origin)

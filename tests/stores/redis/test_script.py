@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import ResponseError
 
-from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
 from ratelimit_service.stores.batch import Batch, Groups
 from ratelimit_service.stores.lanes import EVERYWHERE, REGISTER_TTL, Lane
@@ -43,9 +44,37 @@ def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
 
 def test_checks_alone_write_nothing() -> None:
     """Not even the register."""
+    made = call([Hit("a", 0, ttl=60)], [Hit("b", 0, ttl=60)])
+    assert (3, "a", "b", "lane:lane-1", "", REGISTER_TTL, 0, 60, 0, 60) == made.command[2:]
+    assert [[3], [4]] == made.counts([3, 4])
+
+
+def test_checks_of_one_counter_are_a_get() -> None:
+    """A script would cost Redis several times as much."""
     made = call([Hit("a", 0, ttl=60)], [Hit("a", 0, ttl=60)])
-    assert (2, "a", "lane:lane-1", "", REGISTER_TTL, 0, 60) == made.command[2:]
-    assert [[3], [3]] == made.counts([3])
+    assert ("GET", "a") == made.command
+    assert [[[3], [3]], [[0], [0]]] == [made.counts(b"3"), made.counts(None)]
+    lost = ConnectionError("lost")
+    assert lost is made.counts(lost)
+
+
+def test_a_key_of_another_type_fails_the_check_and_not_the_call() -> None:
+    """As in the script, where each hit fails by itself."""
+    made = call([Hit("a", 0, ttl=60)])
+    found = made.counts(ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"))
+    assert not isinstance(found, Exception)
+    ((count,),) = found
+    assert isinstance(count, CounterRefused)
+    assert "WRONGTYPE" in str(count)
+
+
+@pytest.mark.parametrize(
+    "hit",
+    [Hit("a", 1, ttl=60), Hit("a", -1, ttl=60), Hit("a", 0, ttl=60, limit=9, gate=HOLDS)],
+    ids=["a charge", "a refund", "a check that may be held back"],
+)
+def test_other_hits_of_one_counter_take_the_script(hit: Hit) -> None:
+    assert "EVALSHA" == call([hit]).command[0]
 
 
 def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -> None:

@@ -109,6 +109,6 @@ def test_a_part_has_only_groups_that_are_in_its_slot() -> None:
     slot = slot_of(groups[42][0].key)
     alone = [number for number, group in enumerate(groups) if slot_of(group[0].key) == slot]
     assert (
-        Part([groups[number] for number in alone], [Origin(number, [0]) for number in alone], slot)
+        Part([groups[number] for number in alone], [Origin(number, (0,)) for number in alone], slot)
         == parts[slot]
     )
