@@ -129,6 +129,10 @@ def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
             assert 1 == sum(metrics(service, "budget_threshold_crossed").values())
             assert 1 == len(service.events("budget threshold crossed"))
             assert f'total_requests{{grpc_method="ShouldRateLimit"}}: {2 * MANY}\n' in debug(service, "stats")
+            callers[0].ask("d", "team", "ops", hits=1_000)
+            assert {2} == {caller.ask("d", "team", "ops").overall_code for caller in callers}
+            refusals = json.loads(debug(service, "api/v1/refusals"))["refusals"]
+            assert ["team=ops"] * MANY == [each["descriptor"] for each in refusals]
             if transport == "native":
                 assert {"": MANY} == metrics(service, "grpc_connections")
         with calling(service.grpc) as caller, probing(service) as probe:
@@ -136,7 +140,8 @@ def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
             caller.ask(
                 "d", "team", "dba"
             )  # the gauge shows what a worker has seen last, not the most that one has seen
-            assert [0] == list(metrics(service, "budget_used").values())
+            used = metrics(service, "budget_used")
+            assert [0] == [value for labels, value in used.items() if "team=dba" in labels]
             assert ["SERVING"] * 2 == [serving(probe, name) for name in ("", "ratelimit")]
 
 
