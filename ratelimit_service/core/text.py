@@ -46,11 +46,18 @@ class _EscapesOfBytes(_Escapes):
 
 _escapes, _escapes_of_bytes = _Escapes(), _EscapesOfBytes()
 
+_BYTES = [bytes((byte,)).decode(errors="surrogateescape").translate(_escapes_of_bytes) for byte in range(256)]
+"""Each byte, where it is not part of a longer character."""
+
 
 def show(value: bytes) -> str:
     """Return a key or value of a descriptor as text, with escapes for control characters and non-UTF-8."""
     text = value.decode(errors="surrogateescape")
-    return text if text.isprintable() else text.translate(_escapes_of_bytes)
+    if text.isprintable():
+        return text
+    if value.decode(errors="ignore").isascii():  # four times as fast as the table for characters
+        return "".join([_BYTES[byte] for byte in value])
+    return text.translate(_escapes_of_bytes)
 
 
 def excerpt(value: bytes, longest: int) -> str:

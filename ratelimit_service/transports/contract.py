@@ -8,6 +8,9 @@ from ..runtime.health import Health
 from ..service import RateLimitService
 from .options import GrpcOptions
 
+TOO_MANY_CALLS = "too many calls are in hand already (GRPC_MAX_CONCURRENT_CALLS)"
+"""The text of the refusal at that bound."""
+
 
 class OnAnswered(Protocol):
     """Called by a transport when it has answered calls."""

@@ -21,7 +21,7 @@ from ..runtime.health import SERVICE_NAME, Health
 from ..service import RateLimitService
 from . import reflection
 from .codec import Codec
-from .contract import OnAnswered, ignore_answered
+from .contract import TOO_MANY_CALLS, OnAnswered, ignore_answered
 from .grpc_method import METHOD, SERVICE, status_of
 from .options import GrpcOptions
 
@@ -62,6 +62,8 @@ class GrpcioServer:
         self._codec = Codec(service.policy.bounds, service.policy.hold_entries)
         self.in_hand = 0
         """The calls that were read and are not yet answered."""
+        self._calls_of: dict[str, int] = {}
+        """Those of each connection, by its address."""
         self._server = aio.server(options=_channel_options(options))
         self._leaving = False
         self._answered = asyncio.Event()
@@ -154,8 +156,13 @@ class GrpcioServer:
         return grpc.unary_unary_rpc_method_handler(self._should_rate_limit)
 
     async def _should_rate_limit(self, data: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
-        if self.in_hand >= self._options.max_concurrent_calls:
-            return _failed(context, Overloaded(f"{self.in_hand} calls are in hand already"))
+        room = self._options.max_concurrent_calls - self.in_hand
+        peer = context.peer()
+        mine = self._calls_of.get(peer, 0)
+        # A connection may have as many as all others may still add. Unix sockets have no addresses to tell them apart.
+        if room <= 0 or (mine > room and not peer.startswith("unix:")):
+            return _failed(context, Overloaded(TOO_MANY_CALLS))
+        self._calls_of[peer] = mine + 1
         self.in_hand += 1
         started = time.perf_counter()
         try:
@@ -170,6 +177,10 @@ class GrpcioServer:
             return _failed(context, error)
         finally:
             self.in_hand -= 1
+            if left := self._calls_of[peer] - 1:
+                self._calls_of[peer] = left
+            else:
+                del self._calls_of[peer]
             if self._leaving and not self.in_hand:
                 self._answered.set()
             self._on_answered(METHOD, time.perf_counter() - started)

@@ -83,6 +83,7 @@ BOUNDS = {
     "grpcio: streams of reflection at once": f"{grpcio._MOST_REFLECTIONS}",
     "bytes of a question of reflection": f"{_http2.PART_BYTES}",
     "native: bytes of answers of reflection that a caller has not read": f"{_http2.UNSENT_ANSWERS}",
+    "native: bytes of a connection that may wait, whatever all connections keep": f"{_http2.LEAST_HELD_BYTES}",
     "native: bytes of headers and trailers of a request, decoded": f"{_http2.HEADER_BYTES}",
     "native: time until a request has arrived in full, GRPC_REQUEST_TIMEOUT": DEFAULTS[
         "GRPC_REQUEST_TIMEOUT"
@@ -162,7 +163,8 @@ def test_the_steps_on_the_page_are_those_of_the_code() -> None:
         f"{accepting._ACCEPTED_AT_ONCE} of a port in a turn",
         f"{peers._HANDSHAKES} in a turn",
         f"{peers._LONGEST_CHECK * 1_000:g} ms at a time",
-        f"{peers._CLOSED_AT_ONCE} in a turn",
+        f"{peers._LONGEST_RELIEF * 1_000:g} ms in a turn",
+        f"{peers._BURIED_AT_ONCE} in a turn",
         f"{health._REPORTS_AT_ONCE} in a turn",
         f"slices of {slices.SLICE * 1_000:g} ms",
         f"{pages._LINES:,} lines at a time",

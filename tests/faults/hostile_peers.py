@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
+from ratelimit_service.transports.native.methods import PATHS, REFLECT, WATCH
 
 from ..transports import h2
 
@@ -46,10 +48,14 @@ class Attack:
         return time.monotonic() < self._until
 
     def connect(
-        self, hello: bytes = h2.MAGIC + h2.settings() + WINDOW, *, reads: bool = False
+        self,
+        hello: bytes = h2.MAGIC + h2.settings() + WINDOW,
+        *,
+        reads: bool = False,
+        stack: ExitStack | None = None,
     ) -> socket.socket:
-        """A connection; with `reads`, whatever comes is read and thrown away."""
-        connection = self._stack.enter_context(socket.create_connection(self._address, timeout=20))
+        """A connection, until the end of the attack or of `stack`; with `reads`, whatever comes is thrown away."""
+        connection = (stack or self._stack).enter_context(socket.create_connection(self._address, timeout=20))
         connection.sendall(hello)
         if reads:
             threading.Thread(target=self._read, args=(connection,), daemon=True).start()
@@ -61,6 +67,13 @@ class Attack:
                 pass
         except OSError:
             return
+
+    def flood_once(self, connections: list[socket.socket], data: bytes) -> None:
+        """Send as much of `data` over each connection as it takes at once."""
+        for connection in connections:
+            connection.setblocking(False)
+            with suppress(OSError):
+                connection.send(data)
 
     def flood(self, connections: list[socket.socket], what: Callable[[int], bytes]) -> None:
         """Send `what` makes of a round's number over all connections, as much as they take."""
@@ -139,6 +152,61 @@ def connections_and_nothing_else(attack: Attack) -> None:
     assert kept
 
 
+def input_that_is_left_behind(attack: Attack) -> None:
+    """Three hundred connections with hundreds of calls each, which are then reset at once."""
+    calls = b"".join(h2.call(stream, CHECK) for stream in range(1, 1_999, 2))
+    while attack.goes_on():
+        connections = [attack.connect() for _ in range(300)]
+        attack.flood_once(connections, calls)
+        for connection in connections:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+
+def bytes_from_everywhere(attack: Attack) -> None:
+    """Fifteen hundred connections that each send nine bytes, on and on."""
+    attack.flood([attack.connect() for _ in range(1_500)], lambda n: h2.frame(0x20, 0, 0))
+
+
+def watches(attack: Attack) -> None:
+    """A hundred of each connection, and as many connections as there is time for."""
+    watch = h2.block(h2.replaced(path=PATHS[WATCH]))
+    begin = b"".join(
+        h2.frame(h2.HEADERS, h2.END_HEADERS, stream, watch)
+        + h2.frame(h2.DATA, h2.END_STREAM, stream, h2.message(b""))
+        for stream in range(1, 201, 2)
+    )
+    while attack.goes_on():
+        attack.flood_once([attack.connect() for _ in range(50)], begin)
+
+
+def questions_of_reflection(attack: Attack) -> None:
+    """Hundreds at once, each answered with kilobytes that nobody reads."""
+    question = h2.message(b"\x22\x2benvoy.service.ratelimit.v3.RateLimitService")
+    opened = h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.replaced(path=PATHS[REFLECT])))
+    some = opened + h2.frame(h2.DATA, 0, 1, question * (16_000 // len(question)))
+    while attack.goes_on():
+        with ExitStack() as stack:
+            attack.flood_once([attack.connect(stack=stack) for _ in range(100)], some)
+            time.sleep(0.05)
+
+
+def requests_that_take_long(attack: Attack) -> None:
+    """A hundred descriptors with limits of their own, and a thousand entries: as much as there may be."""
+    connections = [attack.connect(reads=True) for _ in range(4)]
+
+    def call(round_: int) -> bytes:
+        request = RateLimitRequest(domain="d")
+        for number in range(100):
+            descriptor = request.descriptors.add()
+            for place in range(10):
+                descriptor.entries.add(key=b"k%d" % place, value=b"%d-%d" % (round_, number))
+            descriptor.limit.unit, descriptor.limit.requests_per_unit = 4, 5  # type: ignore[assignment]
+        return h2.call(2 * round_ + 1, request.SerializeToString())
+
+    attack.flood(connections, call)
+
+
 ATTACKS = {
     attack.__name__: attack
     for attack in (
@@ -147,6 +215,11 @@ ATTACKS = {
         replies_that_nobody_takes,
         headers_that_grow,
         connections_and_nothing_else,
+        input_that_is_left_behind,
+        bytes_from_everywhere,
+        watches,
+        questions_of_reflection,
+        requests_that_take_long,
     )
 }
 

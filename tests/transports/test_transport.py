@@ -10,11 +10,13 @@ from types import FrameType
 import grpc
 import pytest
 from google.protobuf import json_format
+from grpc import aio
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.service import Call
+from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 
 from . import h2
@@ -177,6 +179,26 @@ async def test_more_calls_than_the_server_takes_on_are_shed(start: Start) -> Non
     for answer in served.held:
         answer()
     assert [RateLimitResponse.OK] * 2 == [(await call).overall_code for call in waiting]
+
+
+async def test_one_connection_leaves_calls_in_hand_to_others(start: Start) -> None:
+    """While the store is slow: it may have as many as all others may still add, and they are served."""
+    served = await start(GrpcOptions(max_concurrent_calls=20), hold=True)
+    calls = [asyncio.ensure_future(served.call(message("many", 1))) for _ in range(40)]
+    done, waiting = await asyncio.wait(calls, timeout=1, return_when=asyncio.ALL_COMPLETED)
+    codes = {call.exception().code() for call in done}  # type: ignore[union-attr]
+    assert {grpc.StatusCode.RESOURCE_EXHAUSTED} == codes
+    assert 10 <= len(waiting) <= 11
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with aio.insecure_channel(served.server.address, options=options) as channel:
+        method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
+        others = [asyncio.ensure_future(method(message("few", 1), timeout=10)) for _ in range(4)]
+        await until(lambda: served.server.in_hand == len(waiting) + len(others))
+        for answer in served.held:
+            answer()
+        served.held.clear()
+        assert {RateLimitResponse.OK} == {(await call).overall_code for call in others}
+    assert {RateLimitResponse.OK} == {(await call).overall_code for call in waiting}
 
 
 async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:

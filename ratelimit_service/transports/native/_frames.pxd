@@ -23,6 +23,7 @@ cdef enum:  # types
     F_PING = 6
     F_GOAWAY = 7
     F_WINDOW_UPDATE = 8
+    F_CONTINUATION = 9
 
 cdef enum:  # flags
     F_ACK = 0x1
@@ -46,6 +47,7 @@ cdef inline void begin(Frames *frames) noexcept:
     """Begin a connection: the preface comes first."""
     frames.left = PREFACE
     frames.known = 0
+    frames.head[3] = 0
 
 
 cdef inline size_t pass_payload(Frames *frames, size_t size) noexcept:

@@ -62,7 +62,7 @@ cdef enum:
     PREFIX = 5  # of a gRPC message: a byte for whether it is compressed, and its length in four bytes
     MOST_STREAMS = 1000
     MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded; beyond that the request is refused
-    MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded; beyond that the stream is reset
+    MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded; beyond that the session ends: decoding takes long
     HONEST_BLOCK_BYTES = 5120  # that decoding may add to a block: HPACK's table of 4 KiB, and static entries
     MOST_CONTINUATIONS = 8
     MOST_ACKS = 1000
@@ -76,9 +76,14 @@ cdef enum:
     WINDOW = 1 << 20  # of the connection; that of a stream is the 64 KiB of HTTP/2
     ABUSE_BUDGET = 1000
     UNITS_OF_A_STREAM = 8  # units that take as long as the decision on a call
+    FEEDS_OF_A_STREAM = 4  # calls of `feed` that do
+    BYTES_OF_WORK = 64     # of a body, that take as long to decode, match and count; at most DENSE_BYTES of them
+    HPACK_OF_WORK = 512    # of a block of headers
+    BULK_OF_WORK = 8192    # further bytes of a body that do
     ABUSE_BUDGET_BACK = 10  # milliseconds until a unit comes back
     BYTES_OF_A_STREAM = 512  # of input in one turn, for each stream of the connection's share
     LEAST_BYTES_OF_A_TURN = 4096
+    LEAST_HELD = 4096  # bytes of a connection that may wait even if those of all connections are too many
     NO_TIMEOUT = -1
     UNKNOWN = -1
 
@@ -236,7 +241,7 @@ REFUSALS = {
 
 
 STREAMS, HEADER_BYTES, ABUSE, PART_BYTES = MOST_STREAMS, MOST_HEADER_BYTES, ABUSE_BUDGET, MOST_MESSAGE
-UNSENT_ANSWERS = MOST_UNSENT_ANSWERS
+UNSENT_ANSWERS, LEAST_HELD_BYTES = MOST_UNSENT_ANSWERS, LEAST_HELD
 """The bounds that docs/bounds.md lists."""
 
 
@@ -306,10 +311,14 @@ cdef class Turn:
     cdef public int share
     """How many streams a connection may open in this turn. Further ones wait for the next turn."""
     cdef public int total
-    """How many streams all connections may open in this turn. Taking the input of a connection counts as a
-    stream."""
+    """How many streams all connections may open in this turn."""
     cdef readonly int opened
-    """How many streams all connections have opened in this turn."""
+    """How many streams all connections have opened in this turn, and other work that takes as long: taking input, and
+    the bytes of calls."""
+    cdef readonly int work
+    """How much of that the calls of the turn are."""
+    cdef int _beyond
+    cdef int _feeds
     cdef list _calls, _others, _answered, _owners, _postponed
     cdef object _begin
     cdef bint _begun
@@ -328,9 +337,13 @@ cdef class Turn:
     def begin(self):
         """Give each connection its share again; return the owners of those that wait for it (`postpone`)."""
         self.number += 1
-        self.opened = 0
+        self.opened = self.work = self._beyond = 0
         taken, self._postponed = self._postponed, []
         return taken
+
+    def leave_half(self):
+        """Leave half of the turn to input that has not waited, whatever the input that has waited came to."""
+        self._beyond = max(0, self.opened - self.total // 2)
 
     def take_calls(self):
         """Take the complete calls of the first method, in the order of their arrival."""
@@ -352,22 +365,20 @@ cdef class Turn:
         taken, self._owners = self._owners, []
         return taken
 
+    @property
+    def waiting(self):
+        """How many owners wait for the next turn."""
+        return len(self._postponed)
+
     def postpone(self, owner):
         """Continue with the owner of a session in the next turn, because its input exceeds its share."""
         self._postponed.append(owner)
         self._something()
 
-    def put_back(self, list owners):
-        """Postpone owners that `begin` has returned to another turn, before all owners that are postponed
-        later.
-        """
-        self._postponed[:0] = owners
-        self._something()
-
-    def end(self):
-        """End the turn; the next one begins with the input from now on."""
+    def end(self, bint more=False):
+        """End the turn; the next one begins with the input from now on, or at once if there is `more` to process."""
         self._begun = False
-        if self._calls or self._others or self._answered or self._owners or self._postponed:
+        if more or self._calls or self._others or self._answered or self._owners or self._postponed:
             self._something()
 
     cdef int _something(self) except -1:
@@ -403,6 +414,7 @@ cdef class Call:
 
     def __dealloc__(self):
         if self._cost:
+            self.session.calls -= 1
             self.session._in_hand -= self._cost
             self.session._budget.in_hand -= self._cost
 
@@ -472,6 +484,8 @@ cdef class Session:
     """The number of open streams."""
     cdef readonly size_t waiting
     """Bytes of incomplete requests, of replies that the peer has not read, and those that `keep` counts."""
+    cdef readonly int calls
+    """The number of its calls that are not yet answered, including those of closed streams."""
     cdef readonly object owner
     """The object that calls `drain`; None once the session is abandoned."""
     cdef public bint forbidden
@@ -531,28 +545,29 @@ cdef class Session:
 
     # Called by the server.
 
-    def feed(self, bytes data, bint last=False):
-        """Take input, and return how many bytes; the rest is for the next turn.
-
-        The `last` input is taken in full.
-        """
+    def feed(self, bytes data):
+        """Take input, and return how many bytes; the rest is for the next turn."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(data)
         cdef size_t admitted
         if self._failed or self._ending:
             self._touch()
             return size
-        if self._turn.opened >= self._turn.total and not last:
+        if self._turn.opened >= self._turn.total + self._turn._beyond:
             return 0
-        self._turn.opened += 1
+        self._turn._feeds += 1
+        if self._turn._feeds == FEEDS_OF_A_STREAM:
+            self._turn._feeds = 0
+            self._turn.opened += 1
         if self._turn_number != self._turn.number:
             self._turn_number = self._turn.number
             self._streams_left = self._turn.share
             self._bytes_left = max(<size_t> LEAST_BYTES_OF_A_TURN, <size_t> self._streams_left * BYTES_OF_A_STREAM)
-        if last:
-            self._streams_left, self._bytes_left = <int> size, size
-        else:
-            self._streams_left = min(self._streams_left, self._turn.total - self._turn.opened)
+        if self._turn.opened >= self._turn.total:  # no more long calls in this turn
+            self._bytes_left = min(self._bytes_left, <size_t> LEAST_BYTES_OF_A_TURN)
+        if self.owner is None:  # orphaned: the turn bounds how many of these sessions are fed
+            self._streams_left, self._bytes_left = MOST_STREAMS, size
+        self._streams_left = min(self._streams_left, self._turn.total + self._turn._beyond - self._turn.opened)
         admitted = self._admit(start, size)
         if admitted:
             self._inside = True
@@ -570,6 +585,10 @@ cdef class Session:
         if not self._inside:
             self._dispose()
 
+    def orphan(self):
+        """The connection is closed: take calls of the first method that have arrived, and write nothing more."""
+        self.owner = None
+
     def keep(self, size_t size):
         """Count bytes of input and output that are kept for the peer outside of the session."""
         if size and not self._failed:
@@ -585,7 +604,8 @@ cdef class Session:
         cdef size_t most = MOST_UNSENT if stream.method < self._many else MOST_UNSENT_ANSWERS
         if not stream.answered:
             self._reply(number, payload, True)
-        elif stream.size - stream.sent > most or self.waiting > self._max_held:  # the peer does not read
+        elif stream.size - stream.sent > most or self.waiting > self._max_held or (
+                self._budget.full and self.waiting > LEAST_HELD):  # the peer does not read
             nghttp2_submit_rst_stream(self._h2, NGHTTP2_FLAG_NONE, number, NGHTTP2_ENHANCE_YOUR_CALM)
             self._touch()
             return False
@@ -696,6 +716,11 @@ cdef class Session:
         return stream is not NULL and now - stream.since > reply_time
 
     @property
+    def error(self):
+        """The error of HTTP/2 because of which this server ends the session; 0 if there is none."""
+        return self._error
+
+    @property
     def closed(self):
         """Whether the connection is to be closed, once the output of `drain` is written."""
         return self._failed or not (nghttp2_session_want_read(self._h2) or nghttp2_session_want_write(self._h2))
@@ -737,12 +762,17 @@ cdef class Session:
         """
         cdef Frames *frames = &self._frames
         cdef size_t at = 0
+        cdef size_t some
         cdef size_t head
         cdef bint split
         size = min(size, self._bytes_left)
         while at < size:
             if frames.left:
-                at += pass_payload(frames, size - at)
+                some = pass_payload(frames, size - at)
+                at += some
+                if frames.head[3] == F_HEADERS or frames.head[3] == F_CONTINUATION:
+                    # HPACK takes long for few bytes, in streams as well whose headers nghttp2 no longer reports.
+                    self._turn.opened += <int> (some // HPACK_OF_WORK)
                 continue
             head = at
             split = frames.known != 0  # nghttp2 already has the beginning of this head
@@ -908,7 +938,8 @@ cdef class Session:
     cdef bint _has_room_for(self, size_t more) noexcept:
         """Return whether so many more bytes may be kept for the peer."""
         budget = self._budget
-        return self.waiting + more <= self._max_held and budget.waiting + more <= budget.most_waiting
+        return self.waiting + more <= self._max_held and (
+            budget.waiting + more <= budget.most_waiting or self.waiting + more <= LEAST_HELD)
 
     cdef void _empty_incoming(self, Stream *stream) noexcept:
         """Free the input of the next message. Its bytes count as waiting, since its stream is never IN_HAND."""
@@ -948,8 +979,10 @@ cdef class Session:
             units = 1 + <int> ((self._block_bytes - frame.hd.length - HONEST_BLOCK_BYTES) // 1024)
             self._spend(units - self._block_units)
             self._block_units = units
-        if self._error or self._block_bytes > MOST_BLOCK_BYTES:
-            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # nghttp2 resets the stream
+        if self._block_bytes > MOST_BLOCK_BYTES and not self._error:
+            self._error = NGHTTP2_ENHANCE_YOUR_CALM
+        if self._error:
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # the session ends after this read
         if stream.header_bytes > MOST_HEADER_BYTES:
             return self._decline(stream, LARGE_HEADERS)
         if frame.headers.cat != NGHTTP2_HCAT_REQUEST:  # trailers
@@ -1035,6 +1068,9 @@ cdef class Session:
                 self._spend(COST_OF_A_MESSAGE)
                 if self._error:
                     return 0
+                if self.owner is None:
+                    stream.incoming_size = 0
+                    continue
                 self._turn.opened += 1
                 body = PyBytes_FromStringAndSize(<char *> stream.incoming + PREFIX, stream.incoming_size - PREFIX)
                 if not self._hand_over(stream, body):
@@ -1058,10 +1094,13 @@ cdef class Session:
         cdef size_t size = PyBytes_GET_SIZE(body)
         cdef size_t dense = min(size, <size_t> DENSE_BYTES)
         cdef size_t cost = CALL_COST + BODY_COST * dense + BULK_COST * (size - dense)
+        if self.owner is None and stream.method:
+            return True
         budget = self._budget
-        # A single call is accepted, however small the bounds are.
+        # A single call is accepted, however small the bounds are. A connection may have as many bytes in hand as are
+        # left for all others, so that no few of them use up everything.
         if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \
-                (self._in_hand and self._in_hand + cost > self._max_held):
+                (self._in_hand and self._in_hand + cost > min(self._max_held, budget.most_in_hand - budget.in_hand)):
             return False
         call = <Call> Call.__new__(Call)
         call.session = self
@@ -1074,6 +1113,10 @@ cdef class Session:
         call._cost = cost
         self._in_hand += cost
         budget.in_hand += cost
+        self.calls += 1
+        bytes_of_work = <int> (dense // BYTES_OF_WORK + (size - dense) // BULK_OF_WORK)
+        self._turn.opened += bytes_of_work
+        self._turn.work += 1 + bytes_of_work
         (self._turn._calls if stream.method == 0 else self._turn._others).append(call)
         return True
 

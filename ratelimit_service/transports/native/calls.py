@@ -5,15 +5,18 @@ together.
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from operator import attrgetter
-from time import perf_counter
-from typing import TYPE_CHECKING
+from heapq import heappop, heappush
+from time import perf_counter, thread_time
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...core.errors import InternalError, Overloaded, RateLimitServiceError
 from ...core.model import Decision
 from ...runtime.exceptions import report
 from ..codec import Codec
+from ..contract import TOO_MANY_CALLS
 from ..grpc_method import METHOD, status_of
 from ._http2 import Budget, Call, Turn
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from ...service import RateLimitService
     from ..contract import OnAnswered
     from ..options import GrpcOptions
+    from .connection import Connection
 
 _DEADLINE_EXCEEDED = 4
 _MILLISECOND = 0.001
@@ -32,14 +36,25 @@ share."""
 _LARGEST_SHARE = 128
 """The most streams of one connection in one turn, even if all others are idle."""
 
-_LEAST_TOTAL = 2
-"""The fewest streams of a turn, however long each takes."""
+_LEAST_TOTAL = 64
+"""Streams of a turn, however long each takes: what a turn takes itself must not make turns shorter and shorter."""
 
 _ENOUGH = 16
-"""A turn with at least this many calls updates the average time of a call."""
+"""Work (Turn.opened) that a turn must have for its time to say how long a unit takes."""
+
+_SHORT = 4_096
+"""Bytes of a call that does not wait for the longer ones of its turn, which may take milliseconds each."""
+
+_SLOWER, _FASTER = 0.5, 0.1
+"""How much the last turn says of that: turns become short at once, and long again slowly."""
 
 
-_LEFT = attrgetter("left")
+class _Waiting(NamedTuple):
+    """A connection with input that waits, the virtual time of its turn, and its place among those with the same."""
+
+    time: int
+    place: int
+    connection: Connection
 
 
 class Calls:
@@ -70,62 +85,98 @@ class Calls:
         self._take_other = take_other
         self._relieve = relieve
         self._began = 0.0
-        self._seconds_a_call = 0.000_02
+        self._turn_began = thread_time()
+        self._virtual = 0
+        """The virtual time of `_begin_next_turn`: what a connection that is always served has used."""
+        self._waiting: list[_Waiting] = []
+        """A heap of the open connections with input that waits for a turn."""
+        self._left: deque[Connection] = deque()
+        """Closed connections with such input."""
+        self._places = itertools.count()
+        self._seconds_a_unit = 0.000_02
 
     def process(self) -> None:
         """Process the turn: calls, answers and output.
 
         Input beyond a share waits for the next turn.
         """
-        turn, began = self.turn, perf_counter()
+        turn = self.turn
         try:
-            if calls := turn.take_calls():
+            calls = turn.take_calls()
+            if turn.work > turn.total:
+                calls = self._after_short(calls)
+            if calls:
                 self._submit(calls)
             for call in turn.take_others():
                 self._take_other(call)
-            if answered := turn.take_answered():
-                self._answer(answered)
-            owners = turn.take_owners()
-            for connection in owners:
-                connection.flush()
-            self._set_shares(len(calls), len(owners), perf_counter() - began)
+            connections = self._write()
+            ended = thread_time()
+            self._set_shares(turn.opened, connections, ended - self._turn_began)
+            self._turn_began = ended
             self._begin_next_turn()
             if turn.budget.pressed:
                 self._relieve()
         finally:
-            turn.end()
+            turn.end(bool(self._waiting or self._left))
 
-    def _set_shares(self, calls: int, connections: int, seconds: float) -> None:
+    def _after_short(self, calls: list[Call]) -> list[Call]:
+        """Answer the short calls of a turn that is too long; return the others."""
+        short: list[Call] = []
+        long: list[Call] = []
+        for call in calls:
+            (short if len(call.body) <= _SHORT else long).append(call)
+        if short and long:
+            self._submit(short)
+            self._write()
+            return long
+        return calls
+
+    def _write(self) -> int:
+        """Answer the calls that are decided, and write all output; return how many connections may have some."""
+        if answered := self.turn.take_answered():
+            self._answer(answered)
+        owners = self.turn.take_owners()
+        for connection in owners:
+            connection.flush()
+        return len(owners)
+
+    def _set_shares(self, work: int, connections: int, seconds: float) -> None:
         """Set the share of each connection so that the next turn is short enough.
 
         Without shares, every caller would wait for a thousand calls of a peer that sends as fast as it can.
         """
-        if calls >= _ENOUGH:
-            self._seconds_a_call += 0.1 * (seconds / calls - self._seconds_a_call)
-        self.turn.total = max(int(_TURN / self._seconds_a_call), _LEAST_TOTAL)
+        if work >= _ENOUGH:
+            difference = seconds / work - self._seconds_a_unit
+            self._seconds_a_unit += (_SLOWER if difference > 0 else _FASTER) * difference
+        self.turn.total = max(int(_TURN / self._seconds_a_unit), _LEAST_TOTAL)
+        connections += self.turn.waiting + len(self._waiting) + len(self._left)
         self.turn.share = min(max(self.turn.total // (connections or 1), 1), _LARGEST_SHARE)
 
     def _begin_next_turn(self) -> None:
         """Begin the next turn with the input beyond the shares of this one, which may fill half of the next
         turn.
 
-        Connections with the least input left come first, because a peer that sends little is waiting for its
-        answers. The connection that has waited longest is always served, so that none waits without end.
+        This is start-time fair queueing: a connection's turn comes the later, the more work it has already
+        caused. So a peer that sends little is served before those that send much, and none waits for ever.
+        Closed connections have a quarter of the turn, so that they do not add up.
         """
-        turn = self.turn
-        connections = turn.begin()
-        if not connections:
-            return
-        oldest, waiting = connections[0], dict.fromkeys(connections)
-        for connection in sorted(connections, key=_LEFT):
-            if turn.opened >= turn.total // 2:
-                break
-            del waiting[connection]
+        turn, waiting, left = self.turn, self._waiting, self._left
+        for connection in turn.begin():
+            if connection.left:
+                left.append(connection)
+            else:
+                heappush(
+                    waiting, _Waiting(max(connection.used, self._virtual), next(self._places), connection)
+                )
+        while left and turn.opened < turn.total // 4:
+            left.popleft().read_rest()
+        limit = max(turn.opened + turn.total // 4, turn.total // 2)
+        while waiting and turn.opened < limit:
+            self._virtual, _, connection = heappop(waiting)
+            before = turn.opened
             connection.read_rest()
-        if waiting.pop(oldest, self) is None:
-            oldest.read_rest()
-        if waiting:
-            turn.put_back(list(waiting))
+            connection.used = self._virtual + 1 + turn.opened - before
+        turn.leave_half()
 
     def _begin(self) -> None:
         self._began = perf_counter()
@@ -135,10 +186,8 @@ class Calls:
         started, decode = self._began, self._codec.decode
         if self._checks_certificates:
             calls = self._permitted(calls)
-        if (room := max(0, self._most - self.in_hand)) < len(calls):
-            for call in calls[room:]:
-                self._refuse(call, Overloaded(f"{self._most} calls are in hand already"))
-            calls = calls[:room]
+        if self.in_hand + len(calls) > self._most // 2:
+            calls = self._admitted(calls)
         ready = []
         for call in calls:
             try:
@@ -165,6 +214,25 @@ class Calls:
             else:
                 permitted.append(call)
         return permitted
+
+    def _admitted(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """Refuse the calls that are too many, and return the others.
+
+        A connection may have as many calls in hand as all others may still add. So the connections with most
+        are refused first, and one with few is served, however many others there are.
+        """
+        mine = Counter([call.session for call in calls])
+        for session in mine:
+            mine[session] = session.calls - mine[session]
+        admitted: list[Call] = []
+        for call in calls:
+            room = self._most - self.in_hand - len(admitted)
+            if room > 0 and mine[call.session] <= room:
+                mine[call.session] += 1
+                admitted.append(call)
+            else:
+                self._refuse(call, Overloaded(TOO_MANY_CALLS))
+        return admitted
 
     def _refuse(self, call: Call, error: RateLimitServiceError) -> None:
         self._on_answered(METHOD, perf_counter() - self._began)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from typing import TYPE_CHECKING, cast
 
@@ -34,11 +33,8 @@ discard answers that it has not read: it would repeat charges that were counted.
 _LINGER_READS = 256
 """Reads that are discarded in that time."""
 
-_READS_OF_TLS = 2
-"""Reads of TLS of one connection in one turn of the event loop."""
-
-_RECORDS_OF_A_STREAM = 8
-"""Records of TLS that take as long to decrypt as a call takes to decide."""
+_WHY_ENDED = dict.fromkeys((1, 6), "the peer broke HTTP/2") | {11: "the peer has spent its abuse budget"}
+"""What the log says of errors of HTTP/2 that end a session."""
 
 _MOST_IDLE = 3_600.0
 """Seconds without a stream after which the server sends a GOAWAY; the peer may reconnect."""
@@ -63,15 +59,14 @@ class Connection(asyncio.BufferedProtocol):
         "_made_at",
         "_maximum_age",
         "_paused",
-        "_reads",
-        "_records",
         "_rest",
         "_stuck_since",
         "_timer",
         "_tls",
         "_transport",
-        "_turn",
+        "left",
         "session",
+        "used",
     )
 
     def __init__(self, host: Host, maximum_age: float, tls: Tls | None = None) -> None:
@@ -82,12 +77,14 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
         self.session: Session | None = None
         """None until the TLS handshake is complete."""
+        self.used = 0
+        """The work that its input has caused in turns for which it had to wait, in their virtual time."""
         self._rest = b""
         """Input that waits for the next turn. Nothing is read meanwhile."""
-        self._turn = self._reads = self._records = 0
-        """The last turn in which TLS was read, the reads in that turn, and the records in the last read."""
         self._paused = False
         self._gone = False
+        self.left = False
+        """Whether the connection is closed, and its last input is still to be taken."""
         self._lingers = 0
         """How many reads may still be discarded before the socket is closed."""
         self._timer: asyncio.TimerHandle | None = None
@@ -97,11 +94,6 @@ class Connection(asyncio.BufferedProtocol):
     def cost(self) -> int:
         """The bytes of memory of the connection, used or not."""
         return COST if self._tls is None else COST + TLS_COST
-
-    @property
-    def left(self) -> int:
-        """The bytes of input that wait for another turn."""
-        return len(self._rest)
 
     # Called by asyncio.
 
@@ -121,11 +113,13 @@ class Connection(asyncio.BufferedProtocol):
             self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol. Calls that were read are still decided."""
-        self._finish()
+        """See asyncio.Protocol. Calls that were read are still decided, in the share of the connection."""
         if self._timer is not None:
             self._timer.cancel()
-        self._host.lost(self)
+        if self._rest and not self._gone:
+            self._leave_with_rest()
+        else:
+            self._bury()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio.BufferedProtocol. The buffer bounds each read, and all peers share it."""
@@ -208,18 +202,27 @@ class Connection(asyncio.BufferedProtocol):
         rest, self._rest = self._rest, b""
         if rest:
             self._take(rest)
-        else:  # assume that the next read takes as long as the last one
-            self._host.turn.spend(self._records // _RECORDS_OF_A_STREAM)
+        elif self._tls is not None:  # assume that the next read takes as long as the last one
+            self._host.turn.spend(self._tls.work)
         if self._tls is not None:
             self._take_decrypted()
-        if not self._rest and not self._gone:
+        if self._rest or self._gone:
+            return
+        if self.left:
+            self._bury()
+        else:
             self._count_kept()
             self._transport.resume_reading()
+
+    def free(self) -> None:
+        """Free the memory for a peer that has gone."""
+        self._abandon()
+        self._host.lost(self)
 
     def flush(self) -> None:
         """Write all pending output at once."""
         session = self.session
-        if self._gone or self._paused or session is None:
+        if self._gone or self.left or self._paused or session is None:
             return
         if data := session.drain():
             if self._tls is not None:
@@ -230,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
                     return
             self._write(data)
         if session.closed:
-            self._close()
+            self._close(_WHY_ENDED.get(session.error, ""))
 
     def announce(self) -> None:
         """Ask the peer to open no more streams."""
@@ -247,11 +250,18 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self, why: str = "") -> None:
         """Close at once, and free the memory for the peer.
 
-        `why` is given if the peer is the reason, and is logged.
+        `why` is given if the peer is the reason, and is logged. Calls that have arrived are still decided; for those that
+        wait for a turn, some memory is kept until then.
         """
+        if self.left:
+            return
         if why:
             self._host.peers.count_closed(why)
-        self._finish()
+        if self._rest and not self._gone:
+            self._leave_with_rest()
+        else:
+            self._gone = True
+            self._abandon()
         self._transport.abort()
 
     def check(self, now: float) -> None:
@@ -261,6 +271,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         session, options = self.session, self._host.options
         waited = now - self._stuck_since
+        if self.left:
+            return
         if (self._gone or self._paused) and waited > PATIENCE:
             self.abort("the peer does not read")
         elif self._lingers and waited > _LINGER:
@@ -300,10 +312,11 @@ class Connection(asyncio.BufferedProtocol):
         taken = session.feed(data)
         if taken < len(data):
             self._rest = data[taken:]
-            self._transport.pause_reading()
             self._count_kept()
-            turn = self._host.turn
-            if turn.budget.full:
+            if not self.left:
+                self._transport.pause_reading()
+            turn, peers = self._host.turn, self._host.peers
+            if turn.budget.full and session.waiting > peers.share and not self.left:
                 self.abort("the server keeps too many bytes for its peers (GRPC_MAX_BYTES)")
             elif not self._paused:
                 turn.postpone(self)
@@ -311,57 +324,51 @@ class Connection(asyncio.BufferedProtocol):
     def _take_decrypted(self) -> None:
         tls = cast(Tls, self._tls)
         try:
-            records = []
-            while not self._rest and (data := tls.read()):
-                records.append(data)
-            self._records = len(records)
-            if records and not self._gone:
-                self._take(b"".join(records))
+            data = b"" if self._rest else tls.read()
+            if data and not self._gone:
+                self._take(data)
         except ssl.SSLError as error:
-            if not isinstance(error, ssl.SSLZeroReturnError):
-                self.abort(f"the peer broke TLS: {error.reason or error}")
-                return
-            self._close()  # the peer has sent close_notify
+            self.abort(f"the peer broke TLS: {error.reason or error}")
             return
-        if answer := tls.to_send():  # to messages of TLS itself
-            self._write(answer)
+        if tls.ended and not (self._rest or self._gone):
+            self._close()
+        else:
+            self._write(tls.to_send())  # answers to messages of TLS itself
 
     def _spend_share_of_tls(self) -> None:
-        """Postpone the next read if this turn has used its share: many small records take long to decrypt."""
-        turn = self._host.turn
-        if self._turn != turn.number:
-            self._turn, self._reads = turn.number, 0
-        self._reads += 1
-        turn.spend(self._records // _RECORDS_OF_A_STREAM)
-        if self._rest or self._gone or self._paused:
-            return
-        if self._reads >= _READS_OF_TLS or turn.opened >= turn.total:
+        """Postpone the next read once this turn had its share: many small records take long to decrypt."""
+        turn, tls = self._host.turn, cast(Tls, self._tls)
+        turn.spend(tls.work)
+        had_its_share = tls.has_had_its_share(turn.number) or turn.opened >= turn.total
+        if had_its_share and not (self._rest or self._gone or self._paused):
             self._transport.pause_reading()
             turn.postpone(self)
 
-    def _finish(self) -> None:
-        """Take all remaining input, beyond any share, and free the memory for the peer."""
-        gone, self._gone = self._gone, True
-        session = self.session
-        if session is None:
-            return
-        if not gone:
-            rest, self._rest = self._rest, b""
-            if self._tls is not None:
-                with contextlib.suppress(ssl.SSLError):
-                    while data := self._tls.read():
-                        rest += data
-            session.feed(rest, True)
-        session.abandon()
+    def _abandon(self) -> None:
+        if self.session is not None:
+            self.session.abandon()
+
+    def _leave_with_rest(self) -> None:
+        if not self.left:
+            self.left, self._paused = True, False
+            cast(Session, self.session).orphan()
+            self._host.turn.postpone(self)
+
+    def _bury(self) -> None:
+        self._gone, self.left = True, False
+        self._host.peers.bury(self)
 
     def _write(self, data: bytes) -> None:
-        if data:
+        if data and not self.left:
             self._transport.write(data)
 
     def _close(self, why: str = "") -> None:
         """End the output, and close when the peer does; `check` closes earlier if that takes too long."""
         if why:
             self._host.peers.count_closed(why)
+        if self.left:
+            self._bury()
+            return
         self._gone = True
         self._stuck_since = self._loop.time()
         if self._tls is not None:
@@ -372,7 +379,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.resume_reading()
 
     def _count_kept(self) -> None:
-        if self.session is not None:
+        if self.session is not None and not self._gone:
             unwritten = self._transport.get_write_buffer_size() if self._paused else 0
             self.session.keep(len(self._rest) + unwritten)
 

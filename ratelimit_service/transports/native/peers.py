@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
+from collections import deque
 from collections.abc import Iterator
+from time import perf_counter
 
 import structlog
 
@@ -38,8 +40,11 @@ _BETWEEN_TRIMS = 10.0
 malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Only glibc has it; other C libraries return memory without it."""
 
-_CLOSED_AT_ONCE = 10
-"""Connections that are closed in one turn of the event loop; each may have a thousand streams to free."""
+_LONGEST_RELIEF = 0.002
+"""Seconds of closing connections in one turn of the event loop: each may have a thousand streams to free."""
+
+_BURIED_AT_ONCE = 32
+"""Connections that are freed in one turn of the event loop after their peers have closed them."""
 
 _HANDSHAKES = 2
 """TLS handshakes in one turn of the event loop; each takes a millisecond or two."""
@@ -67,6 +72,10 @@ class Peers:
         self._trimmed_at = float("-inf")
         self._closing: list[Connection] = []
         """Connections that `relieve` may close; the last ones keep the most bytes, and are closed first."""
+        self._dead: deque[Connection] = deque()
+        """Connections whose peers have gone, and whose memory is still to be freed."""
+        self._aborted: dict[Connection, int] = {}
+        """Connections that `relieve` has closed, and the bytes that they kept, which are about to be freed."""
         self._shaking: dict[Connection, None] = {}
         """Connections that wait for their turn to continue the handshake."""
         self._scheduled = False
@@ -101,6 +110,7 @@ class Peers:
             return
         self._groups[group].discard(connection)
         self._shaking.pop(connection, None)
+        self._aborted.pop(connection, None)
         self._budget.disconnect(connection.cost)
         if not self._group_of:
             self.empty.set()
@@ -156,19 +166,45 @@ class Peers:
             self._closing = sorted(self._group_of, key=_waiting)
             self._relieve_more()
 
+    @property
+    def share(self) -> int:
+        """The bytes that each connection may keep. While too many wait, some connection keeps more than this."""
+        return self._budget.most_waiting // 2 // max(1, len(self._group_of))
+
+    def bury(self, connection: Connection) -> None:
+        """Free the memory for a connection whose peer has gone, when there is time: thousands may go at once."""
+        if not self._dead:
+            asyncio.get_running_loop().call_soon(self._bury)
+        self._dead.append(connection)
+
+    def _bury(self) -> None:
+        some = [self._dead.popleft() for _ in range(min(_BURIED_AT_ONCE, len(self._dead)))]
+        if self._dead:
+            asyncio.get_running_loop().call_soon(self._bury)
+        for connection in some:
+            connection.free()
+
     def _relieve_more(self) -> None:
-        goal = self._budget.most_waiting // 2
-        # While more than the goal waits, at least one connection keeps more than this share. Connections that
-        # keep less are not closed: since the list was sorted, connections at its end may have sent or read
-        # their bytes, and new ones may have come.
-        share = goal // max(1, len(self._group_of))
-        for _ in range(_CLOSED_AT_ONCE):
-            if not self._closing or self._budget.waiting <= goal:
+        # Connections that keep less than their share are not closed: since the list was sorted, connections at its end
+        # may have sent or read their bytes, and new ones may have come.
+        goal, share = self._budget.most_waiting // 2, self.share
+        loop = asyncio.get_running_loop()
+        began = perf_counter()
+        while True:
+            if not self._closing or self._budget.waiting - sum(self._aborted.values()) <= goal:
                 self._closing.clear()
                 return
-            if _waiting(connection := self._closing.pop()) > share:
+            connection = self._closing.pop()
+            if (
+                _waiting(connection) > share
+                and connection in self._group_of
+                and connection not in self._aborted
+            ):
                 connection.abort("it kept most bytes when GRPC_MAX_BYTES was reached")
-        asyncio.get_running_loop().call_soon(self._relieve_more)
+                self._aborted[connection] = _waiting(connection)
+            if perf_counter() - began > _LONGEST_RELIEF:
+                break
+        loop.call_soon(self._relieve_more)
 
     def count_closed(self, why: str) -> None:
         """Count a connection that was closed because of its peer, for the log and the metrics."""

@@ -14,6 +14,12 @@ from typing import Any
 _RECORD = 16_384
 """Bytes of the largest record of TLS."""
 
+_READS = 2
+"""Reads of one connection in one turn of the event loop."""
+
+_RECORDS_OF_A_STREAM = 8
+"""Records that take as long to decrypt as a call takes to decide."""
+
 
 class Tls:
     """Decrypts and encrypts. Every method raises ssl.SSLError if the peer breaks the protocol."""
@@ -23,6 +29,12 @@ class Tls:
         self._object = context.wrap_bio(self._in, self._out, server_side=True)
         self.ready = False
         """Whether the handshake is complete."""
+        self.ended = False
+        """Whether the peer has sent close_notify: no input comes after what `read` has returned."""
+        self.work = 0
+        """The streams (Turn.opened) that take as long as the last `read` took."""
+        self._turn = self._reads = 0
+        """The last turn with a read, and the reads in that turn."""
 
     def received(self, data: bytes) -> None:
         """Take encrypted bytes from the peer."""
@@ -36,11 +48,24 @@ class Tls:
         return self.ready
 
     def read(self) -> bytes:
-        """Return some decrypted bytes; empty if there are none."""
+        """Return all decrypted bytes; empty if there are none."""
+        records = []
         try:
-            return self._object.read(_RECORD)
+            while data := self._object.read(_RECORD):
+                records.append(data)
         except ssl.SSLWantReadError:
-            return b""
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        self.work = len(records) // _RECORDS_OF_A_STREAM
+        return b"".join(records)
+
+    def has_had_its_share(self, turn: int) -> bool:
+        """Count a read in the turn of this number; return whether there should be no more of them."""
+        if self._turn != turn:
+            self._turn, self._reads = turn, 0
+        self._reads += 1
+        return self._reads >= _READS
 
     def encrypt(self, data: bytes) -> bytes:
         """Return encrypted bytes.

@@ -49,7 +49,7 @@ async def test_a_connection_that_keeps_less_than_its_share_is_not_closed(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where those that kept most have gone by themselves since they were chosen."""
-    monkeypatch.setattr(peers, "_CLOSED_AT_ONCE", 1)
+    monkeypatch.setattr(peers, "_LONGEST_RELIEF", 1e-9)
     limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
     everyone, budget = limiter.server.peers, limiter.server.turn.budget
     honest, late, *hostile = await limiter.connections(5)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -294,3 +296,40 @@ def test_the_library_that_is_loaded_is_new_enough() -> None:
 
 def numbers(parts: Iterable[str]) -> list[int]:
     return [int(part) for part in parts]
+
+
+async def test_a_call_before_the_end_of_tls_is_charged(secured: Limiter, authority: Authority) -> None:
+    """Though both come in one read: the caller hangs up as soon as it has sent its charge."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = authority.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    peer = await secured.connect(b"")
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            peer.send(outgoing.read())
+            incoming.write(await peer.read())
+    tls.write(h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40))
+    with suppress(ssl.SSLError):
+        tls.unwrap()
+    peer.send(outgoing.read())
+    await until(lambda: bool(secured.answered))
+    assert 40 == await secured.counted()
+    peer.close()
+
+
+async def test_a_connection_that_has_spent_its_abuse_budget_is_counted_as_closed(limiter: Limiter) -> None:
+    """So that its peer's operator can see why."""
+    peer = await limiter.connect()
+    peer.send(SPENT)
+    assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
+    assert {"the peer has spent its abuse budget": 1} == limiter.server.peers._reasons
+
+
+async def test_a_block_of_headers_that_grows_without_end_ends_the_connection(limiter: Limiter) -> None:
+    """A reset of the stream alone would leave the rest of the block to decode, which takes milliseconds."""
+    peer = await limiter.connect()
+    large = h2.remembered([(b"x-large", b"a" * 3_900)])
+    peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.CALL) + large + b"\xbe" * 16))
+    assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())

@@ -1,0 +1,162 @@
+"""What a peer can take from the others: nothing but its share of a turn, of memory, and of the calls in hand."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ratelimit_service.transports.native import peers
+from ratelimit_service.transports.native.methods import PATHS, REFLECT
+from ratelimit_service.transports.options import GrpcOptions
+
+from .. import h2
+from ..serving import CHECK, message, until
+from .hostile import OK, RESOURCE_EXHAUSTED
+from .limiter import Begin, Limiter
+from .test_bytes import MIB, long_call
+from .test_calls import batches_of
+from .test_limits import opening
+
+TOTAL = 20
+"""Streams of a turn in these tests."""
+
+
+def short_turns(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns of TOTAL streams from now on, however long they take."""
+    monkeypatch.setattr(limiter.server._calls, "_set_shares", lambda *_: None)
+    limiter.server.turn.total = TOTAL
+
+
+def flood(team: str = "greedy") -> bytes:
+    """A hundred charges of 1."""
+    return b"".join(h2.call(stream, message(team, 1)) for stream in range(1, 201, 2))
+
+
+async def test_the_last_input_of_many_that_hang_up_is_taken_in_shares(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand connections that are reset at once would else be one turn of as many calls as they have sent."""
+    greedy = await limiter.connections(10)
+    sizes = batches_of(limiter, monkeypatch)
+    short_turns(limiter, monkeypatch)
+    for connection in greedy:
+        connection.data_received(flood())
+        connection._transport.abort()
+    await until(lambda: sum(sizes) == 1_000)
+    assert max(sizes) <= 2 * TOTAL
+    assert 1_000 == await limiter.counted("greedy")
+    await until(lambda: not limiter.server.peers)
+    budget = limiter.server.turn.budget
+    await until(lambda: (budget.connections, budget.waiting, budget.in_hand) == (0, 0, 0))
+
+
+async def test_the_memory_of_many_that_hang_up_is_freed_a_few_at_a_time(limiter: Limiter) -> None:
+    """Thousands of connections, each with a thousand streams, would stop all calls meanwhile."""
+    number = 2 * peers._BURIED_AT_ONCE
+    ends = await limiter.connections(number)
+    for connection in ends:
+        connection.connection_lost(None)
+    left = [len(limiter.server.peers)]
+    while left[-1]:
+        await asyncio.sleep(0)
+        left.append(len(limiter.server.peers))
+    assert [number, number // 2, 0] == sorted(set(left), reverse=True)
+
+
+async def test_a_peer_that_sends_little_is_served_before_those_that_send_much(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the input of the others is that waits, and though it has waited in earlier turns as they have."""
+    *greedy, modest = await limiter.connections(60)
+    short_turns(limiter, monkeypatch)
+    turn, took = limiter.server.turn, []
+
+    def send() -> None:
+        turn.spend(turn.total)
+        for connection in greedy:
+            if not connection._rest:
+                connection.data_received(h2.frame(0x20, 0, 0))
+
+    for stream in (1, 3, 5):
+        send()
+        modest.data_received(h2.call(stream, message("modest", 1)))
+        began = turn.number
+        while await limiter.counted("modest") < (stream + 1) // 2:
+            await asyncio.sleep(0)
+            send()
+        took.append(turn.number - began)
+    assert max(took) <= 4, took
+
+
+async def test_long_calls_count_for_what_they_take(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of 16 KB may take as long as hundreds of others, so few of them are a turn."""
+    ends = await limiter.connections(6)
+    sizes = batches_of(limiter, monkeypatch)
+    short_turns(limiter, monkeypatch)
+    for connection in ends:
+        connection.data_received(long_call(1, message("x" * 12_000, 0)))
+    await until(lambda: sum(sizes) == len(ends))
+    assert max(sizes) <= 2
+
+
+async def test_a_short_call_does_not_wait_for_the_long_ones_of_its_turn(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decided and answered first."""
+    long, short = await limiter.connections(2)
+    short_turns(limiter, monkeypatch)
+    sizes = batches_of(limiter, monkeypatch)
+    long.data_received(long_call(1, message("x" * 12_000, 0)))
+    limiter.server.turn.leave_half()
+    short.data_received(h2.call(1, CHECK))
+    limiter.server._calls.process()
+    assert [1, 1] == sizes
+    assert [OK, OK] == [(await peer.answer(1)).status for peer in limiter.peers]
+
+
+async def test_a_connection_that_keeps_little_is_served_while_others_keep_all(begin: Begin) -> None:
+    """Neither its call is refused nor is it closed because it has to wait for a turn."""
+    limiter = await begin(GrpcOptions(max_bytes=4 * MIB))
+    honest, *greedy = await limiter.connections(3)
+    turn = limiter.server.turn
+    limiter.server._calls._relieve = lambda: None
+    for connection in greedy:
+        assert connection.session is not None
+        connection.session.keep(MIB)
+    assert turn.budget.full
+    turn.spend(turn.total)
+    honest.data_received(h2.call(1, CHECK))
+    assert honest._rest
+    assert OK == (await limiter.peers[0].answer(1)).status
+
+
+async def test_answers_of_reflection_that_nobody_reads_are_bounded_by_what_all_may_keep(begin: Begin) -> None:
+    """Each connection may keep megabytes of them, and there are thousands of connections."""
+    limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
+    question = h2.message(b"\x22\x2benvoy.service.ratelimit.v3.RateLimitService")
+    calling = h2.replaced(path=PATHS[REFLECT])
+    deaf = [await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0)) for _ in range(20)]
+    budget, most = limiter.server.turn.budget, 0
+    for peer in deaf:
+        peer.send(opening(1, calling) + h2.frame(h2.DATA, 0, 1, question * 100))
+    for _ in range(200):
+        await asyncio.sleep(0)
+        most = max(most, budget.waiting)
+    assert MIB < most <= budget.most_waiting + MIB
+    assert await limiter.still_serves()
+
+
+async def test_a_connection_leaves_bytes_of_calls_in_hand_to_others(begin: Begin) -> None:
+    """While the store is slow, one may have as many as all the others may still have."""
+    limiter = await begin(GrpcOptions(max_bytes=2 * MIB), hold=True)
+    greedy, modest = await limiter.connect(), await limiter.connect()
+    for stream in range(1, 401, 2):
+        greedy.send(h2.call(stream, message("x" * 200, 1)))
+    answers = await greedy.answers({399})
+    assert RESOURCE_EXHAUSTED == answers[399].status
+    budget = limiter.server.turn.budget
+    assert 0 < budget.in_hand <= budget.most_in_hand // 2 + 4_096
+    before = limiter.server.in_hand
+    modest.send(h2.call(1, CHECK))
+    await until(lambda: limiter.server.in_hand == before + 1)
