@@ -149,6 +149,7 @@ class StandIn:
         self.problems: list[Json] = []
         self.domains: list[str] = ["token-budgets"]
         self.status: Json = {}
+        self.points: list[Json] = []
         self.partial: str | None = None
         self.broken: Refused | None = None
         """What every call of the API but /status is answered with."""
@@ -213,7 +214,7 @@ class StandIn:
             "refusals": lambda: self._refusals(int(query.get("since", 0))),
             "amendments": lambda: {"amendments": self.amendments, "version": 12, "next_cursor": None},
             "audit": lambda: {"lines": self.audit, "next_cursor": None},
-            "series": lambda: {**body, "step_seconds": 5, "points": []},
+            "series": lambda: {**body, "step_seconds": 2, "points": self.points},
             "explain": lambda: self._explanation(body),
         }
         if name not in answers:

@@ -5,31 +5,30 @@ import { amount, moment } from "./format.js";
 
 const WIDTH = 640;
 const HEIGHT = 140;
-const LEFT = 64;
-const BOTTOM = 18;
+const SHORTEST = 120_000;
 
 // `points` are { at: milliseconds, value }, the oldest first; each is for the `step` seconds from `at` on.
 export function Chart({ points, step, label }) {
   const [asTable, setAsTable] = useState(false);
   if (points.length === 0) return null;
   const highest = niceCeiling(Math.max(1, ...points.map(({ value }) => Number(value))));
-  const from = points[0].at;
-  const to = Math.max(points.at(-1).at + step * 1000, from + 1);
-  const x = (at) => LEFT + ((WIDTH - LEFT) * (at - from)) / (to - from);
-  const height = (value) => ((HEIGHT - BOTTOM) * Number(value)) / highest;
+  const to = points.at(-1).at + step * 1_000;
+  const from = Math.min(points[0].at, to - SHORTEST);
+  const x = (at) => (WIDTH * (at - from)) / (to - from);
+  const height = (value) => (HEIGHT * Number(value)) / highest;
   const sum = points.reduce((all, { value }) => all + BigInt(value), 0n);
   const most = points.reduce((best, point) => (point.value > best.value ? point : best), points[0]);
   const words =
-    `${label} from ${moment(from, { seconds: true })} to ${moment(to, { seconds: true })}: ${amount(sum)} in all, ` +
+    `${label} from ${moment(points[0].at, { seconds: true })} to ${moment(to, { seconds: true })}: ${amount(sum)} in all, ` +
     `at most ${amount(most.value)} in ${step} s, at ${moment(most.at, { seconds: true })}`;
-  const bar = Math.max(1, x(from + step * 1000) - x(from) - 1);
+  const bar = Math.max(1, x(from + step * 1_000) - 1);
   return html`<figure class="chart">
     <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${words} preserveAspectRatio="none">
       ${[0, 0.5, 1].map((part) => {
-        const y = HEIGHT - BOTTOM - height(part * highest);
-        return html`<g key=${part}><line class="grid" x1=${LEFT} x2=${WIDTH} y1=${y} y2=${y} /></g>`;
+        const y = HEIGHT * (1 - part);
+        return html`<line key=${part} class="grid" x1="0" x2=${WIDTH} y1=${y} y2=${y} />`;
       })}
-      ${points.map(({ at, value }) => value > 0 && html`<rect key=${at} class="value" x=${x(at)} width=${bar} y=${HEIGHT - BOTTOM - height(value)} height=${height(value)} />`)}
+      ${points.map(({ at, value }) => value > 0 && html`<rect key=${at} class="value" x=${x(at)} width=${bar} y=${HEIGHT - height(value)} height=${height(value)} />`)}
     </svg>
     <div class="scale" aria-hidden="true"><span>${amount(highest)}</span><span>${amount(highest / 2)}</span><span>0</span></div>
     <div class="span" aria-hidden="true"><span>${moment(from, { seconds: true })}</span><span>${moment(to, { seconds: true })}</span></div>

@@ -5,10 +5,10 @@ import { call, poll, query } from "./api.js";
 import { STATES } from "./parts.js";
 
 // The first part is read every two seconds by every page, so it is small.
-const FIRST = 50;
-const FURTHER = 200;
+const FIRST = 25;
+const FURTHER = 50;
 const EVERY = 2_000;
-const AHEAD = 30;
+const AHEAD = 25;
 const MOST_AT_ONCE = 3;
 
 const NOTHING = { items: [], data: null, error: null, at: 0, more: false };

@@ -69,7 +69,7 @@ export const Ago = ({ time }) =>
 
 // When a window starts anew, and when it will be used up before that.
 export const Outlook = ({ window }) => html`<span class="outlook">${window.runs_out_at
-  ? html`<b class="runs-out">runs out at <${At} time=${window.runs_out_at} /></b>, `
+  ? html`<b class="runs-out">runs out ${secondsUntil(window.runs_out_at) < 120 ? html`in <${In} time=${window.runs_out_at} />` : html`at <${At} time=${window.runs_out_at} />`}</b>, `
   : ""}${window.resets_at && html`resets in <${In} time=${window.resets_at} />`}</span>`;
 
 export function Failure({ error, stale }) {
