@@ -21,15 +21,15 @@ BODIES: dict[str, Json] = {
     "unblock": CHANGE,
     "remove": {"id": "t-1", "reason": "a test", "dry_run": True},
 }
+READ = ("status", "budgets", "rules", "replicas", "refusals", "amendments", "audit")
 
 
-@pytest.mark.parametrize("path", [path for path in description()["paths"] if "openapi" not in path])
-def test_answers_have_the_shape_of_the_real_ones(everything: StandIn, path: str) -> None:
-    """Each endpoint, by the description of the API."""
+@pytest.mark.parametrize("name", [*READ, *BODIES])
+def test_answers_have_the_shape_of_the_real_ones(everything: StandIn, name: str) -> None:
+    """Each endpoint that the page calls, by the description of the API."""
     document = description()
-    (operation,) = document["paths"][path].values()
+    (operation,) = document["paths"][f"/{name}"].values()
     content = operation["responses"]["200"]["content"]["application/json"]
-    name = path.rpartition("/")[2]
     headers = {"authorization": f"Bearer {TOKEN}"}
     url = f"{everything.url}api/v1/{name}"
     if name in BODIES:
