@@ -12,6 +12,8 @@ from hypothesis import example as trying
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimit_service.core.budgets.considering import consider
+from ratelimit_service.core.matching.buckets import find
 from ratelimit_service.core.matching.tree import Match, Pattern, RuleTree
 from ratelimit_service.core.model import Entry
 from ratelimit_service.core.rules.reader import load
@@ -212,3 +214,27 @@ def test_only_values_that_share_a_threshold_count_together(
                 first.bucket_entries,
                 second.bucket_entries,
             )
+
+
+@trying(([{"key": "a", "value": "*b", **BOTH_SHARE}], [[("a", "b")], [("a", "*b")], [("a", "ab")]]))
+@trying(
+    ([{"key": "a*", **BOTH_SHARE}, {"key": "*", **BOTH_SHARE}], [[("a", "b")], [("b", "a")], [("ab", "*")]])
+)
+@given(asked_of_rules())
+def test_the_way_back_from_a_bucket_finds_its_rule(
+    example: tuple[list[Described], list[list[tuple[str, str]]]],
+) -> None:
+    """With the entries by which amendments know it; and an explanation names the same winner."""
+    rules, several = example
+    tree = compiled(rules)
+    domain = tree.domains["d"]
+    for asked in several:
+        entries = tuple([Entry(key.encode(), value.encode()) for key, value in asked])
+        match = domain.match(entries)
+        considered = consider(domain, entries)
+        assert (match.rule if match is not None else None) is considered.winner
+        if match is None:
+            continue
+        found = find(domain, match.bucket_entries)
+        assert found is not None
+        assert (match.rule, domain.entries_of_bucket(entries), False) == found
