@@ -129,7 +129,7 @@ class Settings(ApiSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsS
     workers: Annotated[int, workers] = setting(
         SERVER,
         "1",
-        "The processes that serve (docs/workers.md): a number, or auto, one for each CPU. Over 1 with Redis. Ours.",
+        "The processes that serve (docs/workers.md): a number, or auto for one a CPU. More than 1 needs Redis. Ours.",
     )
     shutdown_drain: Duration = setting(
         SERVER,

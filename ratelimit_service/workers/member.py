@@ -205,11 +205,12 @@ class Member:
             self._link.tell("ready", generation)
             await use.wait()
 
+        in_force = False
         try:
-            if await self._take(self._pieces.pop(generation), agreed):
-                self._link.tell("using", generation)
+            in_force = await self._take(self._pieces.pop(generation), agreed)
         finally:
             self._link.tell("ready", generation)
+            self._link.tell("taken", generation, in_force)
             del self._use[generation], self._loads[generation]
 
     async def _provide(self, name: str) -> Any:

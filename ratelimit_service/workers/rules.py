@@ -27,6 +27,10 @@ READY_WITHIN = 30.0
 """Seconds that the workers have to compile new rules, before those that are ready use them without the others."""
 
 
+AGAIN_AFTER = 5.0
+"""Seconds after which a worker that has failed gets the same rules again."""
+
+
 class Taker(Protocol):
     """A worker."""
 
@@ -53,8 +57,11 @@ class Offer(NamedTuple):
 class SharedRules:
     """The rules in the files, for the workers that have joined."""
 
-    def __init__(self, task: Task, ready_within: float = READY_WITHIN) -> None:
+    def __init__(
+        self, task: Task, ready_within: float = READY_WITHIN, again_after: float = AGAIN_AFTER
+    ) -> None:
         self._task = task
+        self._again_after = again_after
         self._ready_within = ready_within
         self._workers: set[Taker] = set()
         self._unready: set[Taker] = set()
@@ -103,6 +110,22 @@ class SharedRules:
         if generation == self._generation:
             self._leave(worker)
 
+    def taken(self, worker: Taker, generation: int, *, in_force: bool) -> None:
+        """Note whether a worker has the rules of this generation in force now.
+
+        One that has failed with good rules, such as for lack of memory, gets them again. The rules of the others are
+        not the same meanwhile, which `ratelimit_service_worker_generation` shows.
+        """
+        good = self._good
+        if not in_force and good is not None and good.generation == generation:
+            self._log.error("a worker has failed to use new rules: it gets them again", worker=worker.number)
+            asyncio.get_running_loop().call_later(self._again_after, self._again, worker, good)
+
+    def _again(self, worker: Taker, offer: Offer) -> None:
+        if worker in self._workers and offer is self._good:
+            offer.send(worker)
+            worker.tell("use", offer.generation)
+
     def left(self, worker: Taker) -> None:
         """Forget a worker, which has ended."""
         self._workers.discard(worker)
@@ -137,6 +160,7 @@ class SharedRules:
             read = await pieces_elsewhere(self._task, hurry=self._good is None)
             if read is None:  # no process can be started
                 read = await self._thread.do(partial(_read_here, self._task), STALLED_AFTER)
+            pieces.end_of(read[-1])  # raises InvalidPieces for anything other than rules
             return read
         except InvalidRules as error:
             return tuple(pieces.refused(error))

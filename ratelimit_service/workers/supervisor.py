@@ -228,7 +228,7 @@ class Supervisor:
         return {
             "join": self._join,
             "ready": self._ready,
-            "using": self._using,
+            "taken": self._taken,
             "open": self._open,
             "serving": self._serving,
             "leading": self._leading,
@@ -245,8 +245,11 @@ class Supervisor:
         if self._rules is not None:
             self._rules.ready(worker, generation)
 
-    def _using(self, worker: Worker, generation: int) -> None:
-        worker.generation = generation
+    def _taken(self, worker: Worker, generation: int, in_force: bool) -> None:
+        if in_force:
+            worker.generation = generation
+        if self._rules is not None:
+            self._rules.taken(worker, generation, in_force=in_force)
 
     async def _open(self, worker: Worker) -> Opening:
         worker.waiting = True

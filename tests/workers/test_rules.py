@@ -32,11 +32,13 @@ class FakeWorker:
             self.arrived.set()
 
 
-def rules_in(tmp_path: Path, text: str, ready_within: float = 30.0) -> tuple[SharedRules, Path]:
+def rules_in(
+    tmp_path: Path, text: str, ready_within: float = 30.0, again_after: float = 30.0
+) -> tuple[SharedRules, Path]:
     file = tmp_path / "d.yaml"
     file.write_text(text)
     find = files.named([file])
-    return SharedRules(Task(partial(files.read, find, str(file), "")), ready_within), file
+    return SharedRules(Task(partial(files.read, find, str(file), "")), ready_within, again_after), file
 
 
 def offered(generation: int) -> list[tuple[str, int]]:
@@ -102,6 +104,30 @@ async def test_a_new_worker_gets_the_last_good_rules_although_the_files_are_inva
     another = FakeWorker(1)
     assert 3 == await rules.join(another)
     assert used(3) == another.events
+
+
+async def test_a_worker_that_fails_with_good_rules_gets_them_again(tmp_path: Path) -> None:
+    """Otherwise it would enforce others than its siblings until the next change."""
+    rules, file = rules_in(tmp_path, GOOD, again_after=0.0)
+    worker = FakeWorker(0)
+    await rules.load()
+    await rules.join(worker)
+    rules.taken(worker, 1, in_force=True)
+    await asyncio.sleep(0.01)
+    assert [*used(1)] == worker.events
+    worker.events.clear()
+    rules.taken(worker, 1, in_force=False)
+    await asyncio.sleep(0.01)
+    assert [*used(1)] == worker.events
+    rules.left(worker)
+    worker.events.clear()
+    file.write_text(BROKEN)
+    await rules.load()
+    await rules.join(worker)
+    worker.events.clear()
+    rules.taken(worker, 2, in_force=False)  # as it should: these have a mistake
+    await asyncio.sleep(0.01)
+    assert [] == worker.events
 
 
 async def test_rules_that_cannot_be_read_now_are_read_again_soon(tmp_path: Path) -> None:

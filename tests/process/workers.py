@@ -1,0 +1,99 @@
+"""A service with two workers, and ways to look at it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from testing.servers import RedisServer
+from testing.service import Caller, Ended, Service, run
+from testing.waiting import wait_for
+
+TERM, KILL = signal.SIGTERM, signal.SIGKILL
+MANY = 12
+"""Connections: the kernel gives all of them to one of two workers once in two thousand times."""
+
+transports = pytest.mark.parametrize("transport", ["grpcio", "native"])
+
+
+@contextmanager
+def workers(config: object, redis_url: str, **settings: str) -> Iterator[Service]:
+    """A service with two workers."""
+    environment = {"REDIS_URL": redis_url, "CONFIG_PATH": str(config), "WORKERS": "2", **settings}
+    with Service(environment) as service:
+        wait_for("healthy", lambda: service.health() == (200, "OK"))
+        yield service
+
+
+@contextmanager
+def connections(service: Service, number: int = MANY) -> Iterator[list[Caller]]:
+    """Callers, each with a connection of its own, until some are with each of two workers."""
+    with ExitStack() as stack:
+
+        def connected() -> Caller:
+            alone = [("grpc.use_local_subchannel_pool", 1)]
+            return Caller(stack.enter_context(grpc.insecure_channel(service.grpc, options=alone)))
+
+        callers = [connected() for _ in range(number)]
+        for caller in callers:
+            caller.ask("elsewhere", "team", "x")
+        yield callers
+
+
+def metrics(service: Service, name: str) -> dict[str, float]:
+    """The series of a metric, by its labels as they are written."""
+    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+    found = re.findall(rf"^ratelimit_service_{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
+    return {labels: float(value) for labels, value in found}
+
+
+def states(service: Service) -> dict[str, float]:
+    try:
+        found = metrics(service, "workers")
+    except httpx.TransportError:  # no worker serves the HTTP ports for a moment
+        return {}
+    return {labels.split('"')[1]: value for labels, value in found.items()}
+
+
+def shares(service: Service) -> list[float]:
+    """The calls that each worker has answered."""
+    return list(metrics(service, "worker_calls").values())
+
+
+def processes(service: Service) -> list[int]:
+    """The workers' processes, in the order in which they were started."""
+    children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [pid for pid, command in commands.items() if b"cli.worker" in command]
+
+
+def debug(service: Service, path: str) -> str:
+    return httpx.get(f"http://{service.debug}/{path}", trust_env=False).text
+
+
+def counter(redis: RedisServer, team: str) -> str:
+    return min(redis.cli("KEYS", f"*team={team}*:year:*").split(), key=len)  # others mark crossed thresholds
+
+
+def counted(redis: RedisServer, team: str) -> int:
+    return int(redis.cli("GET", counter(redis, team)))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def refused(config: str, redis_url: str, **settings: str) -> Ended:
+    return run(
+        "serve", environment={"REDIS_URL": redis_url, "CONFIG_PATH": config, "WORKERS": "2", **settings}
+    )
