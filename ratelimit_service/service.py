@@ -18,10 +18,11 @@ from .core.amendments.index import Amendments
 from .core.answers.refusal import Refusals, Spread
 from .core.decision import Count, decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
+from .core.holds.foreseeing import foresee
 from .core.holds.ids import HoldIds
 from .core.holds.results import issue, note, results, undone
 from .core.matching.tree import RuleTree
-from .core.model import OK, Decision, Hit, Request
+from .core.model import OK, Decision, Gate, Hit, Request
 from .core.planner import Planner
 from .core.planning import Plan, Policy
 from .core.prepared import Jitter
@@ -153,12 +154,21 @@ class RateLimitService:
         """Return what a request would be answered now. Nothing is counted or observed. Raises as should_rate_limit."""
         plan = self._planner.plan(request, int(self._clock()))
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        checks = [Hit(hit.key, 0, ttl=1) for hit in plan.hits]
+        places = [place for place, hit in enumerate(plan.hits) if not hit.gate & Gate.ASIDE]
+        checks = [Hit(plan.hits[place].key, 0, ttl=1) for place in places]
         self._store.hit([checks], lambda outcomes: None if answer.done() else answer.set_result(outcomes))
         (outcome,) = await answer
         if isinstance(outcome, StoreError):
             raise outcome
-        return Foreseen(plan, decide(self.policy, plan, outcome, self._refusals))
+        counts: list[Count] = [0] * len(plan.hits)
+        for place, count in zip(places, outcome, strict=True):
+            counts[place] = count
+        if len(places) < len(plan.hits):
+            keys = [hit.key for hit in plan.hits if hit.gate & Gate.ASIDE]
+            found = foresee(plan.hits, counts, await self._store.read_holds(keys, plan.now))
+            for place, result in found.items():
+                counts[place] = result
+        return Foreseen(plan, decide(self.policy, plan, counts, self._refusals))
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
         """Answer the waiting calls of a batch, and empty its lists, which Deadlines may keep for longer."""

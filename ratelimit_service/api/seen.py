@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypedDict
 from .schema import Doc
 from .shapes import Amendment, Budget
 
-Verdict = Literal["ok", "over", "shadowed", "blocked", "denied", "unlimited", "unmatched", "unknown"]
+Verdict = Literal["ok", "over", "held", "shadowed", "blocked", "denied", "unlimited", "unmatched", "unknown"]
 
 
 class Considered(TypedDict):
@@ -55,7 +55,7 @@ class Explanation(TypedDict):
     verdict: Annotated[
         Verdict,
         Doc(
-            "`shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
+            "`held`: requests in flight hold what is left; `shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
             "`unknown`: no such domain."
         ),
     ]

@@ -17,6 +17,7 @@ from .shown import amendment, budget, moment, moment_or_null
 _REASONS: dict[seen.Verdict, str] = {
     "ok": "there is room in every window",
     "over": "nothing is left in a window",
+    "held": "requests in flight hold what is left in a window",
     "shadowed": "nothing is left in a window, and it is let through in shadow mode",
     "blocked": "an override of 0 blocks it",
     "denied": "its domain refuses it: by unmatched: deny, or for a key that a request needs",

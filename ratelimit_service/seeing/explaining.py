@@ -66,8 +66,8 @@ class Answer(NamedTuple):
 class Explained(NamedTuple):
     """Why a descriptor would be answered as it would be.
 
-    `verdict` is `ok`, `over`, `shadowed` (over, and let through), `blocked`, `denied` (by the domain), `unlimited`,
-    `unmatched`, or `unknown` where the domain has no rules.
+    `verdict` is `ok`, `over`, `held` (by requests in flight), `shadowed` (over, and let through), `blocked`,
+    `denied` (by the domain), `unlimited`, `unmatched`, or `unknown` where the domain has no rules.
     """
 
     domain: str
@@ -95,16 +95,19 @@ async def explain(
     """Explain one descriptor of a request with so many hits. Raises InvalidRequest, NotReady or StoreError."""
     if not 0 <= hits <= COUNTER_MAX:
         raise InvalidRequest(f"hits are 0 (a check) to {COUNTER_MAX}, not {hits}")
-    asked = Request(domain, (Descriptor(entries, hits_addend=hits),), explain=True)
+    # A request that asks for an explanation is not run, so no holds refuse it: the answer is that to one that does not ask.
+    asked = Request(domain, (Descriptor(entries, hits_addend=hits),))
     plan, decision = await _foreseen(foresee, asked)
+    _, explained = await _foreseen(foresee, asked._replace(explain=True))
     rules = joiner.tree.domains.get(domain) if joiner.tree is not None else None
     known = joiner.matched(domain, entries, now)
     budget = None
     if known is not None:
-        budget = joiner.budget(known, await store.read_counters(known.counters))
+        held = await store.read_holds([known.holds], now) if known.holds else {}
+        budget = joiner.budget(known, await store.read_counters(known.counters), held)
     of_bucket = rules.entries_of_bucket(entries) if rules is not None else entries
     stack = amendments.find(domain, of_bucket, rules.limits if rules is not None else None)
-    explanation = (decision.dynamic_metadata or {}).get(EXPLANATION, {})
+    explanation = (explained.dynamic_metadata or {}).get(EXPLANATION, {})
     return Explained(
         domain,
         entries,
@@ -133,6 +136,8 @@ def _verdict(plan: Plan, decision: Decision) -> str:
         return "denied"
     if tally is None:
         return "unmatched" if planned.rule is None else "unlimited"
+    if decision.in_flight is not None and decision.code is OVER_LIMIT:
+        return "held"
     if not tally[TALLY_OVER]:
         return "ok"
     if any(one.blocks for one in planned.amendments):

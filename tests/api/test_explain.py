@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from ratelimit_service.ports import Standing
+from tests.limiter import descriptor
 
-from .desk import Desk
+from .desk import Desk, open_desk
 
 
-async def explained(desk: Desk, descriptor: str, hits: int = 0, **body: Any) -> dict[str, Any]:
+async def explained(desk: Desk, target: str, hits: int = 0, **body: Any) -> dict[str, Any]:
     """Return an explanation."""
-    given = {"domain": "d", "descriptor": descriptor, "hits": hits, **body}
+    given = {"domain": "d", "descriptor": target, "hits": hits, **body}
     answer = await desk.client.post("/explain", json=given)
     assert 200 == answer.status_code, answer.text
     found: dict[str, Any] = answer.json()
@@ -40,7 +41,7 @@ async def test_an_explanation_says_what_would_be_answered_and_why(desk: Desk) ->
 
 
 @pytest.mark.parametrize(
-    "descriptor, verdict, code",
+    "target, verdict, code",
     [
         ("team=dba", "over", "OVER_LIMIT"),
         ("team=eve", "blocked", "OVER_LIMIT"),
@@ -49,21 +50,42 @@ async def test_an_explanation_says_what_would_be_answered_and_why(desk: Desk) ->
         ("nothing=x", "unmatched", "OK"),
     ],
 )
-async def test_an_explanation_has_a_verdict(desk: Desk, descriptor: str, verdict: str, code: str) -> None:
+async def test_an_explanation_has_a_verdict(desk: Desk, target: str, verdict: str, code: str) -> None:
     """Each with the code that a gateway would get."""
     desk.ask("team=dba", 100)
     desk.ask("user=al", 9)
     await desk.change("/override", descriptor="team=eve", amount=0)
-    found = await explained(desk, descriptor, 1)
+    found = await explained(desk, target, 1)
     assert (verdict, code) == (found["verdict"], found["code"])
     assert found["reason"]
+
+
+async def test_an_explanation_knows_what_requests_in_flight_hold() -> None:
+    """A check that is refused for them is explained as refused, with the same message; an explanation sets nothing aside."""
+    rules = "domain: d\ndescriptors: [{key: team, hold: 50, rate_limit: {unit: day, tokens_per_unit: 100}}]\n"
+    async with open_desk(Desk(files=(rules,))) as desk:
+        for verdict, held in [("ok", 0), ("ok", 50), ("held", 100)]:
+            first, found = await explained(desk, "team=dba"), await explained(desk, "team=dba")
+            assert first == found
+            assert (verdict, [held]) == (
+                found["verdict"],
+                [window["held"] for window in found["budget"]["windows"]],
+            )
+            decision = desk.limiter.ask(descriptor("team=dba", 0))
+            assert decision.code.name == found["code"]
+            assert (found["message"] or "").encode() in decision.body
+        listed = (await desk.client.post("/bucket", json={"domain": "d", "descriptor": "team=dba"})).json()
+        assert (0, 100, "ok") == tuple(listed["windows"][0][name] for name in ("used", "held", "state"))
+        desk.limiter.ask(descriptor("team=dba", 10))
+        (budget,) = (await desk.get("/budgets"))["budgets"]
+        assert (10, 50) == tuple(budget["windows"][0][name] for name in ("used", "held"))
 
 
 async def test_an_explanation_of_an_unknown_domain_and_of_no_descriptor(desk: Desk) -> None:
     """The one has a verdict, the other is a problem."""
     assert "unknown" == (await explained(desk, "team=dba", domain="e"))["verdict"]
-    for descriptor in ("team=*", "*", "team"):
-        answer = await desk.client.post("/explain", json={"domain": "d", "descriptor": descriptor})
+    for target in ("team=*", "*", "team"):
+        answer = await desk.client.post("/explain", json={"domain": "d", "descriptor": target})
         assert 422 == answer.status_code
 
 
