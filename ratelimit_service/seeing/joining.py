@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
@@ -13,6 +14,9 @@ from ..core.matching.buckets import domain_name, entries_of, find, read_key
 from ..core.matching.tree import Domain, RuleNode, RuleTree
 from ..core.model import Entry
 from ..core.windows.blocks import Spans
+
+Tree = Callable[[], RuleTree | None]
+"""Returns the rules in force; None before the first are loaded."""
 
 
 class Known(NamedTuple):
@@ -35,23 +39,48 @@ class Known(NamedTuple):
 
 
 class Joiner:
-    """Joins by one set of rules; amendments hold as they are at each call. `prefix` is CACHE_KEY_PREFIX."""
+    """Joins by the rules and amendments that are in force at each call. `prefix` is CACHE_KEY_PREFIX.
 
-    def __init__(self, tree: RuleTree | None, amendments: Amendments, prefix: str, near_ratio: float) -> None:
-        self.tree = tree
+    It keeps no reference to the rules: those that a reload replaces are released little by little
+    (loading/rulebook.py), and a list that somebody has looked at must not release them in one go.
+    """
+
+    def __init__(self, tree: Tree, amendments: Amendments, prefix: str = "", near_ratio: float = 0.8) -> None:
+        self._tree = tree
         self.prefix = prefix
         self.read_key = read_key(prefix)
         self._amendments = amendments
         self._near_ratio = near_ratio
         self._spans = Spans()
-        self.domains: Mapping[str, Domain] = {
-            domain.name_in_keys: domain for domain in (tree.domains.values() if tree is not None else ())
-        }
-        """By their texts in keys."""
+        self._names: dict[str, str] = {}
+        self._names_of: weakref.ref[RuleTree] | None = None
+
+    @property
+    def tree(self) -> RuleTree | None:
+        """Return the rules in force."""
+        return self._tree()
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the domains in force, by their texts in keys."""
+        tree = self._tree()
+        return list(self._texts(tree)) if tree is not None else []
+
+    def domain(self, text: str) -> Domain | None:
+        """Return a domain by its text in keys."""
+        tree = self._tree()
+        name = self._texts(tree).get(text) if tree is not None else None
+        return tree.domains.get(name) if tree is not None and name is not None else None
+
+    def _texts(self, tree: RuleTree) -> dict[str, str]:
+        if self._names_of is None or self._names_of() is not tree:
+            self._names_of = weakref.ref(tree)
+            self._names = {domain.name_in_keys: name for name, domain in tree.domains.items()}
+        return self._names
 
     def known(self, domain_text: str, texts: tuple[str, ...], now: int) -> Known | None:
         """Return a bucket by its texts in keys; None where no rule is known for it."""
-        domain = self.domains.get(domain_text)
+        domain = self.domain(domain_text)
         found = find(domain, texts) if domain is not None else None
         if domain is None or found is None:
             return None
@@ -62,7 +91,8 @@ class Joiner:
 
     def matched(self, domain_name: str, entries: tuple[Entry, ...], now: int) -> Known | None:
         """Return the bucket of a descriptor; None where no rule limits it."""
-        domain = self.tree.domains.get(domain_name) if self.tree is not None else None
+        tree = self._tree()
+        domain = tree.domains.get(domain_name) if tree is not None else None
         match = domain.match(entries) if domain is not None else None
         if domain is None or match is None or not match.rule.limits:
             return None

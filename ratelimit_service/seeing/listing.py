@@ -13,18 +13,17 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
 from ..core.budgets.bucket import Budget
 from ..core.budgets.burning import BYTES, Meter, runs_out
-from ..core.matching.tree import RuleTree
 from ..core.model import Entry
 from ..core.recent import MIB, Recent
 from ..ports import Clock, CounterStore
-from .joining import Joiner, Known
+from .joining import Joiner, Known, Tree
 from .query import Cursor, Query, Row, read_cursor
 from .sweep import MOST_ROWS, Sweep
 
@@ -82,7 +81,7 @@ class Lister:
         self,
         store: CounterStore,
         amendments: Amendments,
-        tree: Callable[[], RuleTree | None],
+        tree: Tree,
         prefix: str = "",
         near_ratio: float = 0.8,
         now: Clock = time.time,
@@ -92,25 +91,14 @@ class Lister:
         self._first_answer = first_answer
         self._store = store
         self._amendments = amendments
-        self._tree = tree
-        self._prefix = prefix
-        self._near_ratio = near_ratio
         self._now = now
         self._clock = clock
         self._meters: Recent[str, Meter] = Recent(_METERS_BYTES, lambda key, _: len(key) + BYTES)
         self._turn = asyncio.Semaphore(_MOST_AT_ONCE)
-        self._joiner = Joiner(None, amendments, prefix, near_ratio)
+        self.joiner = Joiner(tree, amendments, prefix, near_ratio)
         self._sweeps: dict[tuple[object, ...], _Kept] = {}
         self._next: dict[tuple[object, ...], _Kept] = {}
         """Those that are about to replace others with the same filter."""
-
-    @property
-    def joiner(self) -> Joiner:
-        """Return what joins counters with the rules in force."""
-        tree = self._tree()
-        if tree is not self._joiner.tree:
-            self._joiner = Joiner(tree, self._amendments, self._prefix, self._near_ratio)
-        return self._joiner
 
     async def budgets(self, query: Query, cursor: str = "") -> Listing:
         """Return one page of budgets. Raises InvalidRequest or StoreError."""
@@ -223,7 +211,7 @@ class Lister:
 
     def _is_old(self, kept: _Kept) -> bool:
         sweep = kept.sweep
-        if sweep.joiner is not self.joiner:
+        if not sweep.is_of(self.joiner.tree):
             return True
         age = self._clock() - kept.began
         lasts = max(SWEPT_AGAIN, sweep.busy / _SHARE_OF_A_CORE)

@@ -11,6 +11,7 @@ rule, so that no two sweeps list it.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Collection, Generator, Iterable, Mapping
 from time import perf_counter
 
@@ -18,6 +19,7 @@ from ..core.budgets.bucket import Budget
 from ..core.errors import InternalError, RateLimitServiceError, StoreError
 from ..core.matching import keys
 from ..core.matching.buckets import Counter
+from ..core.matching.tree import RuleTree
 from ..core.ordering import in_order
 from ..loading.slices import Pace, in_slices
 from ..ports import Clock, CounterStore
@@ -59,6 +61,8 @@ class Sweep:
         self._query = query
         self._now = now
         self.joiner = joiner
+        tree = joiner.tree
+        self._rules = weakref.ref(tree) if tree is not None else None
         self.version = version
         """The version of the amendments that it began with."""
         self.begin = self.position = position
@@ -76,6 +80,10 @@ class Sweep:
     def done(self) -> bool:
         """Return whether it has found all that it will."""
         return self.finished.is_set()
+
+    def is_of(self, tree: RuleTree | None) -> bool:
+        """Return whether it began with these rules."""
+        return (self._rules() if self._rules is not None else None) is tree
 
     async def run(self) -> None:
         """Find the buckets; whatever fails ends it (`error`)."""
@@ -120,11 +128,9 @@ class Sweep:
 
     async def _add_named(self, domain_text: str, pace: Pace) -> None:
         """Add the buckets that rules and amendments name and that have counted nothing."""
-        domains = self.joiner.domains
         waiting: dict[str, Known] = {}
-        for text in [domain_text] if domain_text else list(domains):
-            if text in domains:
-                await self._in_slices(self._name(text, waiting), pace)
+        for text in [domain_text] if domain_text else self.joiner.texts:
+            await self._in_slices(self._name(text, waiting), pace)
         named = list(waiting.values())
         for first in range(0, len(named), _AT_ONCE):
             some = named[first : first + _AT_ONCE]
@@ -132,7 +138,8 @@ class Sweep:
 
     def _name(self, domain_text: str, waiting: dict[str, Known]) -> Generator[None, None, None]:
         now = int(self._now())
-        for texts in self.joiner.named(self.joiner.domains[domain_text]):
+        domain = self.joiner.domain(domain_text)
+        for texts in self.joiner.named(domain) if domain is not None else ():
             if len(waiting) >= _MOST_NAMED:
                 return
             known = self.joiner.known(domain_text, texts, now) if texts else None

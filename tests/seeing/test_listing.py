@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import weakref
 
 import pytest
 
@@ -276,3 +278,17 @@ async def test_a_store_that_fails_on_the_way_leaves_what_was_found() -> None:
     assert "some of the store cannot be read: it is dead" == page.partial_reason
     assert 0 < len(page.budgets) < 50
     assert None is page.total
+
+
+async def test_a_list_keeps_no_rules_that_were_replaced() -> None:
+    """They are released little by little; a list would else release all of them at once."""
+    bench = Bench()
+    bench.tree = RuleTree(load([read("r.yaml", RULES)]).domains)
+    bench.store.charge("a")
+    await bench.users()
+    await bench.settled()
+    before = weakref.ref(bench.tree)
+    bench.tree = RuleTree(load([read("r.yaml", RULES)]).domains)
+    gc.collect()
+    assert None is before()
+    assert ["a"] == await bench.users()

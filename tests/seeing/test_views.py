@@ -23,13 +23,13 @@ domain: d
 descriptors:
   - key: team
     rate_limits:
-      - {name: hourly, unit: hour, tokens_per_unit: 100}
-      - {unit: day, tokens_per_unit: 5000}
+      - {name: yearly, unit: year, tokens_per_unit: 100}
+      - {unit: year, unit_multiplier: 2, tokens_per_unit: 5000}
     descriptors:
-      - {key: model, rate_limit: {unit: day, tokens_per_unit: 7}}
+      - {key: model, rate_limit: {unit: year, tokens_per_unit: 7}}
   - key: trial
     shadow_mode: true
-    rate_limit: {unit: day, requests_per_unit: 1}
+    rate_limit: {unit: year, requests_per_unit: 1}
   - key: free
     rate_limit: {unlimited: true}
 """
@@ -85,7 +85,7 @@ async def test_an_explanation_counts_nothing_and_is_the_answer(app: App) -> None
     assert found.budget is not None
     assert [40, 40] == [window.used for window in found.budget.windows]
     windows = found.explanation["descriptors"][0]["windows"]
-    assert ["hour", "day"] == [window["window"] for window in windows]
+    assert ["year", "2year"] == [window["window"] for window in windows]
     assert [("d.team.model", (b"model",))] == [
         (str(each.rule.path), each.missing) for each in found.possible.rules
     ]
@@ -95,7 +95,7 @@ async def test_an_explanation_of_a_refusal_has_its_message(app: App) -> None:
     await charge(app, "team=dba", 100)
     found = await explained(app, "team=dba")
     assert ("over", "OVER_LIMIT", 0) == (found.verdict, found.answer.code, found.answer.remaining)
-    assert "hourly" in found.answer.message
+    assert "yearly" in found.answer.message
     assert found.budget is not None
     assert found.answer.resets_at == found.budget.windows[0].end
 
