@@ -41,7 +41,7 @@ class ClusterServer:
     def __init__(self, address: Address, client: aioredis.Redis, patience: float) -> None:
         self.address = address
         self.client = client
-        self.wire = Wire(client, patience)
+        self.wire = Wire(client, patience, gathers=True)
         self.away = False
         self.used = 0.0
 

@@ -62,9 +62,15 @@ class Wire:
     those of the client), or the connection breaks, every waiting callback gets the error: its command may or
     may not have been executed. If there is no connection, the error is NotSent. Nothing is sent twice. The
     next command opens a new connection.
+
+    With `gathers`, all commands of a turn of the event loop are written together: a batch for a Cluster is a
+    command for each slot, and each write costs more than a command. Otherwise the first one is written at once.
     """
 
-    def __init__(self, client: aioredis.Redis, patience: float | None = None) -> None:
+    def __init__(
+        self, client: aioredis.Redis, patience: float | None = None, *, gathers: bool = False
+    ) -> None:
+        self._gathers = gathers
         self.client = client
         self._patience = patience_of(client) if patience is None else patience
         self._connection: _Connection | None = None
@@ -113,7 +119,7 @@ class Wire:
         error: Exception = RedisConnectionError("the connection broke at once")
         try:
             opened = await open_connection(self.client)
-            self._connection = _Connection(opened, self._patience, self._forget)
+            self._connection = _Connection(opened, self._patience, self._forget, self._gathers)
         except Exception as raised:
             error = bare(raised)
         finally:
@@ -147,7 +153,10 @@ class _Connection(asyncio.Protocol):
     `on_lost` is called when it cannot be used any longer, before the waiting callbacks are.
     """
 
-    def __init__(self, opened: Opened, patience: float, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, opened: Opened, patience: float, on_lost: Callable[[], None], gathers: bool = False
+    ) -> None:
+        self._gathers = gathers
         self.address = opened.address
         self._loop = asyncio.get_running_loop()
         self._stream = opened.stream  # keep a reference: asyncio closes a stream without one
@@ -191,9 +200,9 @@ class _Connection(asyncio.Protocol):
         except Exception as error:
             _pass(on_reply, bare(error))
             return True
-        if idle:
-            if self._timer is None:
-                self._timer = self._loop.call_later(self._patience, self._look)
+        if idle and self._timer is None:
+            self._timer = self._loop.call_later(self._patience, self._look)
+        if idle and not self._gathers:
             self._transport.write(data)
         else:
             if not self._unsent:
