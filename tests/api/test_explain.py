@@ -79,6 +79,9 @@ async def test_an_explanation_knows_what_requests_in_flight_hold() -> None:
         desk.limiter.ask(descriptor("team=dba", 10))
         (budget,) = (await desk.get("/budgets"))["budgets"]
         assert (10, 50) == tuple(budget["windows"][0][name] for name in ("used", "held"))
+        await desk.change("/reset")
+        (budget,) = (await desk.get("/budgets"))["budgets"]
+        assert (0, 50) == tuple(budget["windows"][0][name] for name in ("used", "held"))
 
 
 async def test_an_explanation_of_an_unknown_domain_and_of_no_descriptor(desk: Desk) -> None:
