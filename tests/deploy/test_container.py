@@ -342,6 +342,14 @@ def test_every_module_is_compiled_for_good(image: Image) -> None:
         assert unchecked == int.from_bytes(compiled.read_bytes()[4:8], "little"), module
 
 
+def test_the_page_for_browsers_is_in_it(image: Image) -> None:
+    """Each file of it."""
+    page = REPOSITORY / "ratelimit_service" / "http" / "page"
+    wanted = {path.relative_to(page) for path in page.rglob("*") if path.is_file()}
+    there = image.root / SITE / "ratelimit_service" / "http" / "page"
+    assert wanted == {path.relative_to(there) for path in there.rglob("*") if path.is_file()}
+
+
 def test_it_is_slim(image: Image) -> None:
     """No cache, no package lists, and no more than is needed."""
     assert [] == list((image.root / "var/lib/apt/lists").iterdir())
