@@ -4,9 +4,11 @@ import { useEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { call, poll, query } from "./api.js";
 import { STATES } from "./parts.js";
 
-// The first part is read every two seconds by every page, so it is small.
+// The first part is read every two seconds by every page, so it is small; hardly anybody scrolls far, and then quickly.
 const FIRST = 25;
 const FURTHER = 50;
+const FAR = 200;
+const FAR_FROM = 500;
 const EVERY = 2_000;
 const AHEAD = 25;
 const MOST_AT_ONCE = 3;
@@ -29,8 +31,7 @@ class Listing {
     this.reading = null;
   }
 
-  async read(cursor, signal) {
-    const limit = cursor ? FURTHER : FIRST;
+  async read({ cursor, limit }, signal) {
     return call(`budgets${query({ ...this.parameters, limit, cursor })}`, { signal });
   }
 
@@ -38,10 +39,10 @@ class Listing {
   async again(signal) {
     const wanted = [0, ...this.inSight().filter((place) => place > 0)].slice(0, MOST_AT_ONCE);
     for (const place of wanted) {
-      const part = this.parts[place];
+      const part = this.parts[place] ?? { cursor: "", limit: FIRST };
       let data;
       try {
-        data = await this.read(part?.cursor ?? "", signal);
+        data = await this.read(part, signal);
       } catch (error) {
         // The store may have forgotten a cursor. What stands before it is as good as ever.
         if (place === 0 || ![400, 404, 410].includes(error.status)) throw error;
@@ -49,7 +50,7 @@ class Listing {
         this.parts[place - 1].data.next_cursor = null;
         break;
       }
-      this.parts[place] = { cursor: part?.cursor ?? "", data };
+      this.parts[place] = { ...part, data };
       if (data.next_cursor === null) this.parts.length = place + 1;
       else if (this.parts[place + 1]) this.parts[place + 1].cursor = data.next_cursor;
     }
@@ -69,10 +70,10 @@ class Listing {
     if (this.reading) return this.reading;
     this.reading = (async () => {
       while (this.next !== null && this.sight[1] + AHEAD >= this.count && !signal.aborted) {
-        const cursor = this.next;
-        const data = await this.read(cursor, signal);
-        if (cursor !== this.next) continue;
-        this.parts.push({ cursor, data });
+        const part = { cursor: this.next, limit: this.count < FAR_FROM ? FURTHER : FAR };
+        const data = await this.read(part, signal);
+        if (part.cursor !== this.next) continue;
+        this.parts.push({ ...part, data });
         this.tell();
         if (data.budgets.length === 0) break;
       }
