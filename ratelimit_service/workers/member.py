@@ -84,7 +84,7 @@ class Scrape(NamedTuple):
     others: Mapping[int, bytes]
     """The metrics of each other worker, by its number."""
     departed: bytes
-    """What workers had counted that have ended; may be empty."""
+    """What workers have counted that have ended or are about to; may be empty."""
     restarts: int
     serving: Sequence[int]
     wanted: int

@@ -84,7 +84,7 @@ class Supervisor:
         self._log = structlog.get_logger("ratelimit_service")
 
     async def run(self) -> int:
-        """Serve until a signal, and return the exit code. Raises StartError if a worker cannot be started."""
+        """Serve until a signal, or until a worker cannot start. Return the exit code."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
@@ -92,7 +92,7 @@ class Supervisor:
             await self._start()
             await self._stopping.wait()
         finally:
-            self._stop(signal.SIGTERM)
+            self._stop()
             await asyncio.gather(*self._kept)
             for number in _SIGNALS:  # one more must not change the exit code
                 loop.remove_signal_handler(number)
@@ -142,7 +142,7 @@ class Supervisor:
             if not self._up:
                 self._log.critical("a worker cannot start: the service ends", worker=number, **how)
                 self._code = 1
-                self._stop(signal.SIGTERM)
+                self._stop()
                 return
             pause = pauses.after(loop.time() - began)
             self._restarts += 1
@@ -201,22 +201,22 @@ class Supervisor:
         if not self._stopping.is_set():
             self._stopped_at = loop.time()
             self._log.info("stopping", signal=signal.Signals(number).name)
-            self._stop(number)
+            self._stop()
         elif loop.time() - self._stopped_at > _ONE_SIGNAL:
             self._code = 128 + number
             for worker in self._workers.values():
                 worker.signal(number)
             loop.call_later(_LAST_WORDS, self._kill)
 
-    def _stop(self, number: int) -> None:
-        """Pass the signal to all workers, once."""
+    def _stop(self) -> None:
+        """Tell all workers to stop, once."""
         if self._stopping.is_set():
             return
         self._stopping.set()
         self._progress.set()
         self._closing()
         for worker in self._workers.values():
-            worker.signal(number)
+            worker.signal(signal.SIGTERM)
 
     def _kill(self) -> None:
         for worker in self._workers.values():
@@ -316,9 +316,13 @@ class Supervisor:
         others = [each for each in self._workers.values() if each is not worker and each.serving]
         await asyncio.gather(*[_answer(each.refresh()) for each in others])
         serving = [each for each in self._workers.values() if each.serving]
+        counted = self._departed
+        for each in self._workers.values():  # what one that drains has counted stays in the sums
+            if each is not worker and not each.serving:
+                counted = departed(counted, each.metrics)
         return Scrape(
             {each.number: each.metrics for each in others if each.metrics},
-            self._departed,
+            counted,
             self._restarts,
             [each.number for each in serving],
             self._number,

@@ -29,6 +29,7 @@ from .workers import (
     metrics,
     processes,
     refused,
+    shares,
     states,
     transports,
     workers,
@@ -147,12 +148,22 @@ def test_a_worker_that_is_stopped_by_itself_is_started_again_and_none_outlives_t
     config: str, redis_url: str
 ) -> None:
     """SIGTERM to a worker: it drains, and the service stays healthy. Without the supervisor, all workers drain and end."""
-    with workers(config, redis_url) as service:
+    with workers(config, redis_url, SHUTDOWN_DRAIN="1s") as service:
+        with connections(service) as callers:
+            for caller in callers:
+                caller.ask("d", "team", "dba", hits=1)
+        assert all(shares(service))
+        counted = metrics(service, "rule_hits")
         os.kill(processes(service)[1], TERM)
+        wait_for("its drain", lambda: states(service) == {"wanted": 2, "serving": 1})
+        assert counted == metrics(
+            service, "rule_hits"
+        )  # a counter that falls would be a restart to Prometheus
         ended = service.wait_for_event("a worker has ended: it is started again")
         assert (1, 0) == (ended["worker"], ended["code"])
         wait_for("both", lambda: states(service) == {"wanted": 2, "serving": 2})
         assert (200, "OK") == service.health()
+        assert counted == metrics(service, "rule_hits")
         pids = processes(service)
         assert 2 == len(pids)
         service.signal(KILL)
