@@ -116,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         """See asyncio.Protocol. Calls that were read are still decided, in the share of the connection."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._rest and not self._gone:
+        if self._has_rest and not self._gone:
             self._leave_with_rest()
         else:
             self._bury()
@@ -141,12 +141,16 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls is None:
             self._take(data)
             return
+        turn = self._host.turn
         self._tls.received(data)
-        if self._tls.ready:
+        if self._tls.ready and turn.opened < turn.total:
             self._take_decrypted()
             self._spend_share_of_tls()
+            return
+        self._transport.pause_reading()
+        if self._tls.ready:  # decrypting takes time as well
+            turn.postpone(self)
         else:
-            self._transport.pause_reading()
             self._host.peers.shake_hands(self)
 
     def pause_writing(self) -> None:
@@ -216,7 +220,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def free(self) -> None:
         """Free the memory for a peer that has gone."""
-        self._abandon()
+        if self.session is not None:
+            self.session.abandon()
         self._host.lost(self)
 
     def flush(self) -> None:
@@ -257,11 +262,12 @@ class Connection(asyncio.BufferedProtocol):
             return
         if why:
             self._host.peers.count_closed(why)
-        if self._rest and not self._gone:
+        if self._has_rest and not self._gone:
             self._leave_with_rest()
         else:
             self._gone = True
-            self._abandon()
+            if self.session is not None:
+                self.session.abandon()
         self._transport.abort()
 
     def check(self, now: float) -> None:
@@ -344,9 +350,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             turn.postpone(self)
 
-    def _abandon(self) -> None:
-        if self.session is not None:
-            self.session.abandon()
+    @property
+    def _has_rest(self) -> bool:
+        return bool(self._rest) or (self._tls is not None and self._tls.ready and self._tls.pending > 0)
 
     def _leave_with_rest(self) -> None:
         if not self.left:

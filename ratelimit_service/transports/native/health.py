@@ -34,6 +34,7 @@ class HealthService:
     def __init__(self, health: Health) -> None:
         self._watches: dict[Session, dict[int, str]] = {}
         self._leaving = False
+        self._ended = False
         # The process is SERVING until the server drains: a liveness probe must not restart it while Redis is
         # down.
         self._statuses = {"": _STATUS.SERVING}
@@ -65,6 +66,8 @@ class HealthService:
         name = name if name in self._statuses else _UNKNOWN
         watches[call.number] = name
         self._report(session, call.number, name)
+        if self._ended:
+            session.end(call.number)
 
     def forget(self, session: Session) -> None:
         """Forget the watches of a closed connection."""
@@ -78,6 +81,7 @@ class HealthService:
 
     def leave(self) -> None:
         """End all watches, because their peers never do."""
+        self._ended = True
         for session, watches in self._watches.items():
             for number in watches:
                 session.end(number)

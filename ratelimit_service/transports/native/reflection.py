@@ -16,6 +16,7 @@ class ReflectionService:
 
     def __init__(self) -> None:
         self._streams: dict[Session, set[int]] = {}
+        self._ended = False
 
     def handle(self, call: Call) -> None:
         """Answer a question, or end the stream after the last one."""
@@ -41,6 +42,8 @@ class ReflectionService:
             return
         if not session.send(number, answer):
             streams.discard(number)
+        elif self._ended:
+            session.end(number)
 
     def forget(self, session: Session) -> None:
         """Forget the streams of a closed connection."""
@@ -48,6 +51,7 @@ class ReflectionService:
 
     def leave(self) -> None:
         """End all streams, because their peers may never do so."""
+        self._ended = True
         for session, streams in self._streams.items():
             for number in streams:
                 session.end(number)

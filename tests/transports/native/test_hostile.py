@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 from grpc_health.v1 import health_pb2
@@ -298,18 +300,81 @@ def numbers(parts: Iterable[str]) -> list[int]:
     return [int(part) for part in parts]
 
 
-async def test_a_call_before_the_end_of_tls_is_charged(secured: Limiter, authority: Authority) -> None:
-    """Though both come in one read: the caller hangs up as soon as it has sent its charge."""
+class OwnTls(NamedTuple):
+    """A connection whose TLS a test does itself, to say what comes in one read."""
+
+    peer: h2.Peer
+    tls: ssl.SSLObject
+    outgoing: ssl.MemoryBIO
+
+
+async def own_tls(secured: Limiter, authority: Authority) -> OwnTls:
+    """One with the handshake done."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = authority.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     peer = await secured.connect(b"")
     while True:
         try:
             tls.do_handshake()
-            break
         except ssl.SSLWantReadError:
             peer.send(outgoing.read())
             incoming.write(await peer.read())
+        else:
+            break
+    peer.send(outgoing.read())
+    await until(lambda: any(end.session for end in secured.server.peers))
+    return OwnTls(peer, tls, outgoing)
+
+
+async def test_new_keys_count_for_what_they_take(secured: Limiter, authority: Authority) -> None:
+    """27 bytes of TLS 1.3 take as long as most of a call, and nothing comes of them, so that nothing else counts."""
+    peer, tls, outgoing = await own_tls(secured, authority)
+    tls.write(h2.MAGIC + h2.settings())
+    peer.send(outgoing.read())
+    (end,) = secured.server.peers
+    await until(lambda: end.session is not None and end.session.opened)
+    assert end._tls is not None
+    update = new_keys(tls, outgoing)
+    works = []
+    for _ in range(8):
+        end._tls.received(b"".join(next(update) for _ in range(500)))
+        assert b"" == end._tls.read()
+        works.append(end._tls.work)
+    assert sum(works) >= (8 * 500 - 600) // 2
+    tls.write(h2.call(1, CHARGE_40))
+    peer.send(outgoing.read())
+    await until(lambda: bool(secured.answered))
+    peer.close()
+
+
+def new_keys(tls: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> Iterator[bytes]:
+    """KeyUpdate without end, which Python's ssl cannot send by itself."""
+    library = ctypes.CDLL("libssl.so.3")
+    # An _ssl._SSLSocket begins with its head, a reference to the socket, and the SSL.
+    session = ctypes.c_void_p.from_address(id(tls._sslobj) + 24)  # type: ignore[attr-defined]
+    while True:
+        assert 1 == library.SSL_key_update(session, 0) == library.SSL_do_handshake(session)
+        yield outgoing.read()
+
+
+async def test_decrypting_waits_for_a_turn_with_time_for_it(secured: Limiter, authority: Authority) -> None:
+    """And its calls are decided, though the peer hangs up meanwhile."""
+    peer, tls, outgoing = await own_tls(secured, authority)
+    (end,) = secured.server.peers
+    tls.write(h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40))
+    secured.server.turn.spend(secured.server.turn.total)
+    end.data_received(outgoing.read())
+    assert end.session is not None
+    assert (False, True) == (end.session.opened, end._has_rest)
+    end._transport.abort()
+    await until(lambda: bool(secured.answered) and not secured.server.peers)
+    assert 40 == await secured.counted()
+    peer.close()
+
+
+async def test_a_call_before_the_end_of_tls_is_charged(secured: Limiter, authority: Authority) -> None:
+    """Though both come in one read: the caller hangs up as soon as it has sent its charge."""
+    peer, tls, outgoing = await own_tls(secured, authority)
     tls.write(h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40))
     with suppress(ssl.SSLError):
         tls.unwrap()

@@ -10,7 +10,7 @@ import pytest
 from ratelimit_service.transports.native import connection
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Budget, Session, Turn
-from ratelimit_service.transports.native.methods import PATHS
+from ratelimit_service.transports.native.methods import PATHS, REFLECT, WATCH
 from testing.waiting import PATIENCE
 
 from ...fuzz.native import last_of_goaways
@@ -35,6 +35,26 @@ async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes
     await limiter.server.stop(0)
     with pytest.raises(ConnectionRefusedError):
         await limiter.connect()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(PATHS[WATCH], b""), (PATHS[REFLECT], b"\x3a\x00")], ids=["watch", "reflection"]
+)
+async def test_a_stream_that_begins_while_the_server_ends_is_ended(
+    limiter: Limiter, path: bytes, body: bytes
+) -> None:
+    """Clients watch again as soon as a watch ends; one that goes on would keep the server for its whole grace."""
+    peer = await limiter.connect()
+    await peer.until(h2.SETTINGS)
+    stopping = asyncio.create_task(limiter.server.stop(PATIENCE))
+    await peer.until(h2.GOAWAY)
+    peer.send(
+        h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.replaced(path=path)))
+        + h2.frame(h2.DATA, h2.END_STREAM if path == PATHS[WATCH] else 0, 1, h2.message(body))
+    )
+    assert 0 == (await peer.answer(1)).status
+    peer.close()
+    await asyncio.wait_for(stopping, PATIENCE / 2)
 
 
 async def test_a_peer_may_write_until_it_has_read_to_the_end(
