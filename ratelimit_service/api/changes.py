@@ -76,6 +76,8 @@ class Changes:
         by = _by(body, key)
         planned = []
         for place, item in enumerate(body.changes):
+            if place % 10 == 9:
+                await asyncio.sleep(0)
             try:
                 planned.append(self._planned(by, place, item))
             except InvalidRequest as error:
@@ -190,15 +192,17 @@ class Changes:
                 found = await asyncio.to_thread(self._operations.exceptions, edited.after)
                 exceptions |= {one.id: one for one in found}
         budgets: dict[str, Budget] = {}
+        count = 0
         partial = len(targets) > MOST_SHOWN
         for target in targets[:MOST_SHOWN]:
             affected = await self._previews.affected(target)
             budgets |= {one.bucket: one for one in affected.budgets}
+            count = max(count, affected.total)
             partial = partial or bool(affected.partial)
         return {
             **self._changed(seen, body, key),
-            "budgets": self._previews.shown(Affected(list(budgets.values())), change),
-            "affected": len(budgets),
+            "budgets": self._previews.shown(Affected(list(budgets.values()), count), change),
+            "affected": max(count, len(budgets)),
             "affected_partial": partial,
             "exceptions": [shown.amendment(one) for one in [*exceptions.values()][:MOST_EXCEPTIONS]],
             "confirmation": self._confirmation(body, [edited.before for edited in seen.edits], until),

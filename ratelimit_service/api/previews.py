@@ -11,7 +11,7 @@ from ..core.amendments.target import Target, exactly
 from ..core.budgets.bucket import Budget, budget
 from ..core.errors import InvalidRequest
 from ..core.model import Entry
-from ..seeing.query import MOST_LISTED, Query
+from ..seeing.query import Query
 from ..seeing.views import Views
 from . import shapes, shown
 
@@ -23,9 +23,10 @@ Edit = Put | Remove
 
 
 class Affected(NamedTuple):
-    """The buckets that a target is for, as far as they are known. `partial` says why there may be more."""
+    """The first buckets that a target is for, and how many there are. `partial` says why there may be more."""
 
     budgets: Sequence[Budget]
+    total: int
     partial: str = ""
 
 
@@ -51,16 +52,15 @@ class Previews:
         self._near_ratio = near_ratio
 
     async def affected(self, target: Target) -> Affected:
-        """Return the buckets that a target is for: of a pattern, those of one page of budgets. Raises StoreError."""
+        """Return the buckets that a target is for: of a pattern, as many as one reset can have. Raises StoreError."""
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
-            return Affected([found] if found is not None else [])
-        listing = await self._views.budgets(
-            Query(target.domain, sort="name", limit=MOST_LISTED, target=target)
-        )
+            return Affected([found] if found is not None else [], int(found is not None))
+        query = Query(target.domain, sort="name", limit=MOST_EDITS, target=target)
+        listing = await self._views.budgets(query)
         budgets = [one for one in listing.budgets if one.rule is not None]
-        more = f"only the first {MOST_LISTED} of its buckets were looked at" if listing.next_cursor else ""
-        return Affected(budgets, listing.partial_reason or more)
+        count = len(budgets) if listing.total is None else listing.total
+        return Affected(budgets, count, listing.partial_reason)
 
     async def to_reset(self, target: Target) -> list[Target]:
         """Return each bucket that a target is for. Raises InvalidRequest where there is none, or where there are too many."""
@@ -68,8 +68,8 @@ class Previews:
             return [target]
         found = await self.affected(target)
         targets = [exactly(one.domain, one.entries) for one in found.budgets if not one.hashed]
-        if found.partial or len(targets) > MOST_EDITS:
-            why = found.partial or f"it is for {len(targets)} buckets"
+        if found.partial or found.total > MOST_EDITS:
+            why = found.partial or f"it is for {found.total} buckets"
             raise InvalidRequest(
                 f"a reset has at most {MOST_EDITS} buckets, and {why}: give a narrower pattern"
             )

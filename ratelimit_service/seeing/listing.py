@@ -22,6 +22,7 @@ from ..core.budgets.bucket import Budget
 from ..core.budgets.burning import BYTES, Meter, runs_out
 from ..core.model import Entry
 from ..core.recent import MIB, Recent
+from ..loading.slices import Pace
 from ..ports import Clock, CounterStore
 from .joining import Joiner, Known, Tree
 from .query import Cursor, Query, Row, read_cursor
@@ -145,11 +146,12 @@ class Lister:
         """Return the budgets of rows as they are now."""
         joiner, now = self.joiner, int(self._now())
         found: list[tuple[Row, Known | None]] = []
-        for number, row in enumerate(rows):
+        pace = Pace(0)
+        for row in rows:
             known = None if row.strays else joiner.known(row.domain, row.entries, now)
             found.append((row, known))
-            if number % 50 == 49:
-                await asyncio.sleep(0)
+            if pace.over:
+                await pace.breathe()
         wanted = [
             key for row, known in found for key in (known.counters if known is not None else row.strays)
         ]
@@ -161,6 +163,8 @@ class Lister:
                 budgets.append(self._measured(joiner.budget(known, used, holds)))
             elif strays := {key: used[key] for key in row.strays if key in used}:
                 budgets.append(joiner.stray(row.domain, row.entries, strays))
+            if pace.over:
+                await pace.breathe()
         return budgets
 
     async def _holds(self, some: Sequence[Known]) -> Mapping[str, int]:
