@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ...core.bounds import MOST_ENTRIES
-from ...core.model import Unit
+from ...core.model import MAX_CHARGE, Unit
 from ...core.text import header_text
 from ...proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from .answers import CLOCKS, Difference
@@ -26,6 +26,8 @@ _LIMITS = (
 _LENGTHS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600, "DAY": 86_400}
 """Seconds of the units whose windows begin at the same moment in both services."""
 _LARGE_HITS = 2**63
+_HOLD_ENTRY, _HOLD_DONE_ENTRY = b"hold", (b"phase", b"done")
+"""The defaults of HOLD_ENTRY and HOLD_DONE_ENTRY."""
 _LONGEST_TEXT, _MOST_TEXT = 4_096, 131_072
 """The most bytes of a key or value in dynamic metadata, and of all of them."""
 
@@ -174,6 +176,25 @@ def _on_trial(exchange: Exchange, place: int) -> bool:
     return bool(lenient and any(window["over"] for window in rule.get("windows", ())))
 
 
+def _held(exchange: Exchange, place: int | None) -> bool:
+    """The descriptor has an entry for holds, which only ours takes off before it matches rules."""
+    places = range(len(exchange.request.descriptors)) if place is None else (place,)
+    return any(
+        entry.key == _HOLD_ENTRY or (entry.key, entry.value) == _HOLD_DONE_ENTRY
+        for each in places
+        for entry in exchange.descriptor(each).entries
+    )
+
+
+def _bounded(exchange: Exchange, place: int | None) -> bool:
+    """A charge on a budget is so large that ours counts only a part of it."""
+    return (
+        place is not None
+        and bool(exchange.rule(place).get("budget"))
+        and abs(exchange.hits(place)) > MAX_CHARGE
+    )
+
+
 def _budget(exchange: Exchange, place: int | None) -> bool:
     """A check of an exhausted budget, the charge that crosses the limit, a call without a cost, or a calendar
     window.
@@ -307,6 +328,8 @@ REASONS = (
     Reason("local-cache", "- **`LOCAL_CACHE_SIZE_IN_BYTES`**", "the other's local cache does not see a refund", _COUNTS, _refused_after_a_refund),
     Reason("shared-counter", "- **Counters are never shared by accident.**", "the other counts this descriptor together with another one", _COUNTS, _shared),
     Reason("stopped", "- † **`STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT`**", "a rule on trial keeps the other from counting", _COUNTS, _stopped),
+    Reason("hold-entries", "- **The entries `hold` and `phase=done`**", "entries for holds are part of the descriptor there, and not here", (*_LIMITS, "overall_code", "dynamic_metadata.descriptors"), _held),
+    Reason("bounded-charge", "- **A charge on a budget above 1,000,000,000**", "a charge on a budget is bounded here", _COUNTS, _bounded),
     Reason("budget", "- **`BUDGET_DOMAINS`**", "the limit is a budget here", (*_WINDOWS, "raw_body"), _budget),
     Reason("new-keys", "- **`unit_multiplier`**", "a rule, or a limit in the request, that the other does not know", (*_LIMITS, "overall_code"), _new_keys),
     Reason("name", "- **`name`**", "what would break a header is taken out of the name", ("statuses.current_limit.name",), _cleaned),

@@ -45,6 +45,12 @@ def multiplied() -> RateLimitRequest:
     return made
 
 
+def held(key: bytes, value: bytes) -> RateLimitRequest:
+    made = request("a")
+    made.descriptors[0].entries.add(key=key, value=value)
+    return made
+
+
 def over(left: int = 0, **fields: Any) -> dict[str, Any]:
     return status(left, over=True, **fields)
 
@@ -80,6 +86,11 @@ CASES = {
     "too many calls": Case(request("a"), answer(status(9)), Answer("RESOURCE_EXHAUSTED"), ["too-many-calls"]),
     "a refund": Case(request("a", hits=-5), answer(status(90)), answer(status(100)), ["refund"]),
     "a trial": Case(request("a", ("b", 5)), answer(status(0), status(50)), answer(status(0), status(45), rules=[TRIAL, PLAIN]), ["stopped"]),
+    "the id of a hold": Case(held(b"hold", b"1a2b"), answer({"code": "OK"}), answer(status(98), rules=[BUDGET]), ["hold-entries"]),
+    "the end of a hold": Case(held(b"phase", b"done"), answer({"code": "OK"}), answer(over(), rules=[BUDGET]), ["hold-entries"]),
+    "another phase": Case(held(b"phase", b"two"), answer(status(9)), answer(status(19), rules=[PLAIN]), ["counted-before"]),
+    "an absurd charge": Case(request("a", hits=5 * 10**9), answer(over()), answer(status(50), rules=[BUDGET]), ["bounded-charge"]),
+    "an absurd charge on a limit": Case(request("a", hits=5 * 10**9), answer(status(5)), answer(status(50), rules=[PLAIN]), ["counted-before"]),
     "a check with nothing left": Case(request("a"), answer(status(0)), answer(over(), rules=[BUDGET]), ["budget"]),
     "the charge that crosses the line": Case(request("a", hits=50), answer(over()), answer(status(0), rules=[BUDGET]), ["budget"]),
     "a call without a cost": Case(request("a", hits=None), answer(status(98)), answer(status(99), rules=[BUDGET]), ["budget"]),
