@@ -51,7 +51,7 @@ from .seeing.refusals import Refusals
 from .service import FORM, RateLimitService
 from .settings.table import Settings
 from .sources import files
-from .steering import make_views
+from .steering import make_events, make_views
 from .stores.layers.layer import without_early_answers
 from .workers.member import Addresses, Alone, Member, Opening, Siblings
 from .workers.metrics import SharedMetrics
@@ -109,8 +109,15 @@ class App:
         patient = without_early_answers(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
         refusals = Refusals()
-        thresholds = Thresholds(patient, self.metrics.crossed)
-        observers = Observers(self.metrics, thresholds, tracker, self._decision_log, refusals.note)
+        self._events = make_events(self, settings, patient)
+        emitter = self._events.emitter if self._events is not None else None
+        thresholds = Thresholds(
+            patient, self.metrics.crossed, emitter.crossed if emitter is not None else None
+        )
+        first_refusal = emitter.refused if emitter is not None else None
+        observers = Observers(
+            self.metrics, thresholds, tracker, self._decision_log, refusals.note, first_refusal
+        )
         policy = policy_of(settings)
         amendments, ids = Amendments(), hold_ids()
         self.service = RateLimitService(
@@ -230,6 +237,8 @@ class App:
             await self._lead(opening.addresses)
         await self.grpc.start()
         self.background.keep("replicas", self.views.registry.run)
+        if self._events is not None:
+            self._events.keep(self.background)
         if watcher is not None:
             self.background.keep(
                 "rules",
@@ -254,6 +263,8 @@ class App:
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)
+        if self._events is not None:
+            self._events.lead(self.background)
         if self._member is not None:
             self._member.leading(self.http.addresses)
 
@@ -379,6 +390,7 @@ class App:
             except StoreError as error:
                 if reached is not False:
                     self._log.error("the store cannot be reached", error=str(error))
+                    self._store_is(False)
                 reached = False
             except Exception:  # such as a reply that the driver cannot parse; Background logs it
                 self.health.set(self._settings.backend_type, False)
@@ -386,9 +398,14 @@ class App:
             else:
                 if not reached:
                     self._log.info("the store is reached")
+                    self._store_is(True)
                 reached = True
             self.health.set(self._settings.backend_type, reached and self.amended.ready)
             await asyncio.sleep(_STORE_CHECK if self.amended.ready else EVERY)
+
+    def _store_is(self, reached: bool) -> None:
+        if self._events is not None:
+            self._events.emitter.store_is(reached)
 
     def _background_failures(self) -> Iterator[Sample]:
         for task, failures in self.background.failures():

@@ -37,6 +37,47 @@ class Walked(NamedTuple):
     position: str
 
 
+class Pending(NamedTuple):
+    """An event that a receiver is to get: its place in the store, and its text."""
+
+    place: str
+    text: str
+
+
+class EventStore(Protocol):
+    """Events on their way to receivers, each of which gets every event. Methods raise StoreError."""
+
+    async def emit(self, event_id: str, text: str, kept: int) -> bool:
+        """Keep an event, unless one with this id was emitted in the last `kept` seconds. Return whether it is new.
+
+        The oldest event is dropped if there are too many.
+        """
+        ...
+
+    async def open(self, receiver: str) -> None:
+        """Begin to keep events for a receiver, which gets none from before."""
+        ...
+
+    async def take(self, receiver: str, replica: str, most: int) -> Sequence[Pending]:
+        """Return events that a receiver has not got, for this replica to send.
+
+        They are those that no replica has taken, and those of a replica that has not held them for a minute.
+        """
+        ...
+
+    async def hold(self, receiver: str, replica: str, place: str) -> None:
+        """Keep a taken event for this replica for another minute."""
+        ...
+
+    async def done(self, receiver: str, place: str) -> None:
+        """Note that a receiver has got an event, or never will."""
+        ...
+
+    async def waiting(self, receiver: str) -> int:
+        """Return how many events a receiver is still to get."""
+        ...
+
+
 class CounterStore(Protocol):
     """Counters: one integer for each key, with a time to live."""
 
@@ -48,6 +89,11 @@ class CounterStore(Protocol):
     @property
     def replicas(self) -> ReplicaStore:
         """Return the register of the replicas that count in this store."""
+        ...
+
+    @property
+    def events(self) -> EventStore:
+        """Return the events that wait in this store."""
         ...
 
     def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from .workers.member import Siblings
 
 if TYPE_CHECKING:
     from .app import App
+    from .events.events import Events
 
 
 def make_views(
@@ -118,3 +120,31 @@ def make_api(app: App, settings: Settings) -> Handler:
 
     app.metrics.show(samples)
     return handler.answer
+
+
+def make_events(app: App, settings: Settings, store: CounterStore) -> Events | None:
+    """Return the events, or None if there is no receiver. Raises StartError."""
+    if not settings.events_webhook_url and not settings.events_webhooks:
+        return None
+    from .events.events import Events
+    from .events.receivers import receivers_of  # imports YAML, which only a service with receivers needs
+
+    events = Events(
+        receivers_of(
+            settings.events_webhook_url, settings.events_webhook_secret_file, settings.events_webhooks
+        ),
+        store.events,
+        store.amendments,
+        lambda: app.amended.version,
+        time.time,
+        lambda: app.views.registry.name,
+        settings.events_cacert,
+    )
+    app.metrics.watch("ratelimit_service_events_lost", lambda: events.emitter.lost)
+
+    def samples() -> Iterator[Sample]:
+        for receiver, outcome, count in events.counts():
+            yield Sample("ratelimit_service_events", {"receiver": receiver, "outcome": outcome}, count)
+
+    app.metrics.show(samples)
+    return events

@@ -35,6 +35,11 @@ ALLOWED = {
         "loading": "takes over thousands in slices",
         "ports": "the store that they are in",
     },
+    "events": {
+        "core": "rules, amendments and errors",
+        "ports": "the store that events wait in",
+        "runtime": "supervised tasks",
+    },
     "seeing": {
         "core": "budgets, and the rules and amendments that make them",
         "loading": "sorts and joins thousands in slices",

@@ -117,6 +117,18 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Crossings that could not be reported because the store failed or was too slow.",
     ),
     MetricInfo(
+        "ratelimit_service_events",
+        Kind.COUNTER,
+        ("receiver", "outcome"),
+        "Deliveries of events by outcome: delivered, failed (and tried again), dropped.",
+    ),
+    MetricInfo(
+        "ratelimit_service_events_lost",
+        Kind.COUNTER,
+        (),
+        "Events that were dropped before they reached the store, because it was away.",
+    ),
+    MetricInfo(
         "ratelimit_service_budget_used",
         Kind.GAUGE,
         _TRACKED,

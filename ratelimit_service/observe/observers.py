@@ -20,6 +20,7 @@ from ..core.model import (
     Decision,
     Rule,
     Tally,
+    Use,
     UseValues,
 )
 from ..core.planning import Plan
@@ -40,7 +41,9 @@ class Observers:
         tracker: Tracker,
         decision_log: DecisionLog | None = None,
         refused: Callable[[Plan, Decision], None] = lambda plan, decision: None,
+        first_refusal: Callable[[Rule, Use, int], None] | None = None,
     ) -> None:
+        self._first_refusal = first_refusal
         self._refused = refused
         self._metrics = metrics
         self._thresholds = thresholds
@@ -121,3 +124,5 @@ class Observers:
                     used=use[USE_AFTER],
                     resets_in=end - now,
                 )
+                if self._first_refusal is not None:
+                    self._first_refusal(rule, Use._make(use), now)

@@ -35,6 +35,9 @@ _KEPT_LONGER = 60
 Crossed = Callable[[Rule, Limit, str], None]
 """A callback for reported crossings: the rule, the limit, and the share as text (`0.8`)."""
 
+Noticed = Callable[[Rule, Use, float, int], None]
+"""A callback for noticed crossings, whoever reports them: the rule, the use, the share, and the time."""
+
 
 class Threshold(NamedTuple):
     """A share of a limit.
@@ -72,9 +75,15 @@ def _plain(number: Decimal) -> str:
 class Thresholds:
     """Notices crossed thresholds, claims them in `store`, and logs the claimed ones."""
 
-    def __init__(self, store: CounterStore, crossed: Crossed = lambda rule, limit, share: None) -> None:
+    def __init__(
+        self,
+        store: CounterStore,
+        crossed: Crossed = lambda rule, limit, share: None,
+        noticed: Noticed | None = None,
+    ) -> None:
         self._store = store
         self._crossed = crossed
+        self._noticed = noticed
         self._log = structlog.get_logger("ratelimit_service.thresholds")
         self._seen = OncePerWindow(_MOST_SEEN)
         self.in_flight = 0
@@ -93,6 +102,9 @@ class Thresholds:
         ]
         if not crossings:
             return
+        if self._noticed is not None:
+            for rule, use, threshold, _ in crossings:
+                self._noticed(rule, use, threshold.share, now)
         if self.in_flight + len(crossings) > MOST_IN_FLIGHT:
             self.lost += len(crossings)
             return

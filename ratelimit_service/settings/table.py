@@ -16,6 +16,7 @@ from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
 from .api import API, API_SECRET, ApiSettings
 from .bounds import BOUNDS, BoundsSettings
+from .events import EVENTS, EventSettings
 from .field import Context, Reader, setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .refusals import REFUSALS, RefusalSettings
@@ -49,7 +50,22 @@ LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS = (SERVER, HTTP, API, TLS, METRICS, LOGGING, RULES, XDS, COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
+_GROUPS = (
+    SERVER,
+    HTTP,
+    API,
+    EVENTS,
+    TLS,
+    METRICS,
+    LOGGING,
+    RULES,
+    XDS,
+    COUNTERS,
+    REDIS,
+    ANSWERS,
+    REFUSALS,
+    BOUNDS,
+)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -67,7 +83,9 @@ _LONGEST_SHOWN = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ApiSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings):
+class Settings(
+    ApiSettings, EventSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings
+):
     """All settings. Durations are in seconds. `load_settings` makes them."""
 
     grpc_host: Text = setting(

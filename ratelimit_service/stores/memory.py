@@ -17,6 +17,7 @@ from ..core.holds.hit import SUFFIX
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then, Walked
 from .amendments import MemoryAmendments
+from .events import MemoryEvents
 from .holds import AllHolds, apply_holds
 from .positions import read_number
 from .replicas import MemoryReplicas
@@ -111,6 +112,7 @@ class MemoryStore:
         self._dump: _Dump | None = None
         self.amendments = MemoryAmendments()
         self.replicas = MemoryReplicas(clock)
+        self.events = MemoryEvents(clock)
         self.holds = AllHolds(size // 8)
         self.bytes = 0
         """An estimate of the bytes of memory of all counters."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ports import AmendmentStore, CounterStore, ReplicaStore, Then, Walked
+from ...ports import AmendmentStore, CounterStore, EventStore, ReplicaStore, Then, Walked
 from ..batch import Groups
 
 
@@ -26,6 +26,11 @@ class Layer:
     def replicas(self) -> ReplicaStore:
         """Return the register of the store that has the amendments."""
         return self._below.replicas
+
+    @property
+    def events(self) -> EventStore:
+        """Return the events of the store that has the amendments."""
+        return self._below.events
 
     def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...ports import AmendmentStore, CounterStore, Outcome, ReplicaStore, Then, Walked
+from ...ports import AmendmentStore, CounterStore, EventStore, Outcome, ReplicaStore, Then, Walked
 from ..batch import Groups, Origin, Part, callbacks_for, join
 
 _SECONDS = "seconds "
@@ -34,6 +34,11 @@ class SecondsApart:
     def replicas(self) -> ReplicaStore:
         """Return the register of the store that has the amendments."""
         return self._others.replicas
+
+    @property
+    def events(self) -> EventStore:
+        """Return the events of the store that has the amendments."""
+        return self._others.events
 
     def hit(self, groups: Groups, then: Then) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""

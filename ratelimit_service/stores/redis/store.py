@@ -16,6 +16,7 @@ from ..lanes import EVERYWHERE, Place
 from .amendments import RedisAmendments
 from .errors import failure
 from .evaluation import Evaluation
+from .events import RedisEvents
 from .held import delete_counters
 from .replicas import RedisReplicas
 from .script import ScriptCall
@@ -42,6 +43,7 @@ class ScriptStore:
         self._in_flight = InFlight()
         self.amendments = RedisAmendments(self._run, self._on_error, prefix)
         self.replicas = RedisReplicas(self._run, self._on_error, prefix)
+        self.events = RedisEvents(self._run, self._on_error, prefix)
         self._log = structlog.get_logger("ratelimit_service.store")
 
     def hit(self, groups: Groups, then: Then) -> None:

@@ -1,0 +1,1 @@
+"""Tells people by webhook what happens to budgets."""

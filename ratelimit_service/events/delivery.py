@@ -1,0 +1,166 @@
+"""Sends events to their receivers, at least once, with the same id each time.
+
+    EventStore ──take──▶ Delivery ──POST──▶ receiver
+                    ◀──done──
+
+Each receiver has a task of its own, so that one that hangs holds up no other, and never a caller. A replica that ends leaves
+what it has taken to the others (ports.EventStore.take).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ..core.errors import StoreError
+from ..ports import Clock, EventStore, Pending
+from .receivers import Receiver, secret_of
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUT = 10.0
+"""Seconds for one delivery, from the connection to the status."""
+
+LONGEST = 86_400
+"""Seconds for which the delivery of an event is tried again."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
+"""Seconds between two attempts, at first and at most, each shortened at random by up to half. The last one is shorter than the
+time after which another replica takes an event over."""
+
+_AT_ONCE = 20
+"""Events that are taken from the store at once."""
+
+_EVERY = 1.0
+"""Seconds between two looks at the store."""
+
+_LOG = 60.0
+"""Seconds between two lines of the log about one receiver."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def signed(secret: bytes, event_id: str, at: int, body: bytes) -> dict[str, str]:
+    """Return the headers of Standard Webhooks."""
+    content = f"{event_id}.{at}.".encode() + body
+    signature = base64.b64encode(hmac.digest(secret, content, hashlib.sha256)).decode()
+    return {"webhook-id": event_id, "webhook-timestamp": f"{at}", "webhook-signature": f"v1,{signature}"}
+
+
+class Delivery:
+    """Delivers the events in `store` to one receiver. `replica` is the name of this process among others."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        store: EventStore,
+        clock: Clock,
+        replica: Callable[[], str],
+        verify: ssl.SSLContext | None = None,
+        sleep: Sleep = asyncio.sleep,
+        random_share: Callable[[], float] = random.random,
+    ) -> None:
+        self.receiver = receiver
+        self._store = store
+        self._clock = clock
+        self._replica = replica
+        self._verify = verify
+        self._sleep = sleep
+        self._random_share = random_share
+        self._log = structlog.get_logger("ratelimit_service.events")
+        self._logged_at = float("-inf")
+        self.delivered = self.failures = self.dropped = 0
+        """Events that the receiver has taken, attempts that failed, and events that it will not get."""
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        import httpx  # takes a hundred modules, and only those who have a receiver need it
+
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        verify: ssl.SSLContext | bool = self._verify if self._verify is not None else True
+        async with httpx.AsyncClient(
+            timeout=TIMEOUT, limits=limits, follow_redirects=False, verify=verify, trust_env=False
+        ) as client:
+            while True:
+                try:
+                    taken = await self._store.take(self.receiver.name, self._replica(), _AT_ONCE)
+                    for each in taken:
+                        await self._deliver(client, each)
+                except StoreError:  # its health has lines of its own
+                    taken = ()
+                if not taken:
+                    await self._sleep(_EVERY)
+
+    async def _deliver(self, client: httpx.AsyncClient, taken: Pending) -> None:
+        event = _parsed(taken.text)
+        if event is None:
+            self.dropped += 1
+        elif self.receiver.wants(event):
+            await self._send(client, taken, event)
+        await self._store.done(self.receiver.name, taken.place)
+
+    async def _send(self, client: httpx.AsyncClient, taken: Pending, event: Mapping[str, Any]) -> None:
+        body, began, pause = self.receiver.body(event), self._clock(), _FIRST_PAUSE
+        while True:
+            problem, final = await self._post(client, str(event["id"]), body)
+            if not problem:
+                self.delivered += 1
+                return
+            self.failures += 1
+            gives_up = final or self._clock() - began > LONGEST
+            self._say(problem, gives_up, event)
+            if gives_up:
+                self.dropped += 1
+                return
+            await self._sleep(pause * (1 - self._random_share() / 2))
+            pause = min(2 * pause, _LAST_PAUSE)
+            await self._store.hold(self.receiver.name, self._replica(), taken.place)
+
+    async def _post(self, client: httpx.AsyncClient, event_id: str, body: bytes) -> tuple[str, bool]:
+        """Send it once. Return what was wrong, and whether another attempt is of no use."""
+        import httpx
+
+        kind = "application/json" if self.receiver.template is not None else "application/cloudevents+json"
+        headers = {"content-type": kind, "user-agent": "ratelimit-service"}
+        try:
+            if self.receiver.secret_file:
+                secret = await asyncio.to_thread(secret_of, self.receiver.secret_file)
+                headers |= signed(secret, event_id, int(self._clock()), body)
+            async with (
+                asyncio.timeout(TIMEOUT),
+                client.stream("POST", self.receiver.url, content=body, headers=headers) as answer,
+            ):
+                status = answer.status_code  # its body is not read: it may be of any size
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            return str(error) or type(error).__name__, False
+        if 200 <= status < 300:
+            return "", False
+        return f"status {status}", 400 <= status < 500 and status not in (408, 425, 429)
+
+    def _say(self, problem: str, gives_up: bool, event: Mapping[str, Any]) -> None:
+        now = self._clock()
+        if now - self._logged_at < _LOG and not gives_up:
+            return
+        self._logged_at = now
+        said = "an event is dropped" if gives_up else "an event cannot be delivered, and is tried again"
+        self._log.warning(
+            said, receiver=self.receiver.name, error=problem[:300], event=event["id"], type=event["type"]
+        )
+
+
+def _parsed(text: str) -> Mapping[str, Any] | None:
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and {"id", "type"} <= event.keys() else None

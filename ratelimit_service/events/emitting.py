@@ -1,0 +1,161 @@
+"""Notices events, and puts them into the store, which keeps each of them once for all replicas.
+
+    decisions, health ──▶ Emitter: a bounded queue ──▶ EventStore.emit(id, text)
+
+Every replica that notices an event emits it: the store takes the first, and if that replica ends before it could, another
+one's is the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from ..core.amendments.model import AuditLine
+from ..core.errors import StoreError
+from ..core.model import Rule, Use
+from ..ports import Clock, EventStore
+from .model import (
+    AMENDED,
+    EXHAUSTED,
+    REACHABLE,
+    REFUSED,
+    THRESHOLD,
+    UNREACHABLE,
+    Event,
+    identity,
+    moment,
+    shown,
+)
+
+MOST_WAITING = 1_000
+"""Events that wait for the store; the oldest is dropped for one more."""
+
+_KEPT_LONGER = 3_600
+"""Seconds that the store remembers an event beyond the end of its window, for replicas whose clock is behind."""
+
+_EVERY = 0.25
+"""Seconds between two looks at the queue."""
+
+_PAUSE = 2.0
+"""Seconds after which the store is tried again."""
+
+
+class Emitter:
+    """Makes events of what a replica notices. `name` is what it is called."""
+
+    def __init__(self, store: EventStore, clock: Clock, name: Callable[[], str]) -> None:
+        self._store = store
+        self._clock = clock
+        self._name = name
+        self._waiting: deque[Event] = deque(maxlen=MOST_WAITING)
+        self._away_since = 0.0
+        self._audited: int | None = None
+        self._log = structlog.get_logger("ratelimit_service.events")
+        self.lost = 0
+        """Events that were dropped here, because the store was away for too long."""
+
+    # Called where decisions are observed: each is a few microseconds, once for a bucket, a window and a threshold.
+
+    def crossed(self, rule: Rule, use: Use, share: float, now: int) -> None:
+        """Note that a share of a budget is used, which is all of it from 1 on."""
+        kind = EXHAUSTED if share >= 1 else THRESHOLD
+        self._note(kind, rule, use, now, f"{share}", {"share": share})
+
+    def refused(self, rule: Rule, use: Use, now: int) -> None:
+        """Note the first refusal in a window."""
+        self._note(REFUSED, rule, use, now, "", {})
+
+    # Called by background tasks.
+
+    def store_is(self, reached: bool) -> None:
+        """Note that the store went away, or is back."""
+        now = self._clock()
+        if reached and not self._away_since:
+            return
+        kind = REACHABLE if reached else UNREACHABLE
+        data = {"replica": self._name()}
+        if reached:
+            data["unreachable_since"] = moment(self._away_since)
+        self._away_since = 0.0 if reached else now
+        self._put(Event(identity(kind, self._name(), f"{now}"), kind, "", "store", now, data))
+
+    def audited(self, lines: Sequence[AuditLine]) -> None:
+        """Note the changes of limits among the lines of the audit, the latest first, that are new since the last call."""
+        last = lines[0].version if lines else 0
+        if self._audited is not None:
+            for line in reversed(lines):
+                if line.version > self._audited:
+                    self._put(_amended(line))
+        self._audited = last
+
+    async def run(self) -> None:
+        """Put what waits into the store, until cancelled."""
+        while True:
+            while self._waiting:
+                event = self._waiting[0]
+                try:
+                    await self._store.emit(event.id, event.text, event.kept)
+                except StoreError:
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                if self._waiting and self._waiting[0] is event:
+                    self._waiting.popleft()
+            await asyncio.sleep(_EVERY)
+
+    def _note(self, kind: str, rule: Rule, use: Use, now: int, which: str, more: dict[str, float]) -> None:
+        bucket, window = _parts(use.key)
+        domain = rule.path.domain
+        data = {
+            "domain": shown(domain),
+            "bucket": shown(bucket),
+            "rule": shown(use.limit.name or rule.name or str(rule.path)),
+            "window": window,
+            "limit": use.limit.amount,
+            "used": use.after,
+            "resets_at": moment(use.end),
+            **more,
+        }
+        kept = max(1, use.end - now) + _KEPT_LONGER
+        self._put(Event(identity(kind, use.key, which), kind, domain, bucket, now, data, kept))
+
+    def _put(self, event: Event) -> None:
+        if len(self._waiting) == MOST_WAITING:
+            self.lost += 1
+        self._waiting.append(event)
+
+
+def _parts(key: str) -> tuple[str, str]:
+    """Return the bucket and the unit of a counter's key (`{domain|team=dba}:day:2026-11-28T00:00Z`)."""
+    bucket, _, rest = key.rpartition("}:")
+    return bucket.partition("{")[2] or key, rest.partition(":")[0]
+
+
+def _amended(line: AuditLine) -> Event:
+    edited = line.edited
+    amendment = edited.after or edited.before
+    if edited.reset is not None:
+        verb, target = "reset", edited.reset.target
+    elif amendment is None:
+        verb, target = "removed", None
+    else:
+        verb, target = amendment.kind.value, amendment.target
+        if edited.after is None:
+            verb = "removed"
+        elif amendment.blocks:
+            verb = "block"
+    domain = target.domain if target is not None else ""
+    data = {
+        "verb": verb,
+        "domain": shown(domain),
+        "target": shown(target.text) if target is not None else "",
+        "author": shown(line.author),
+        "reason": shown(line.reason),
+        "version": line.version,
+    }
+    if amendment is not None and edited.after is not None:
+        data["amount"] = amendment.amount
+    return Event(identity(AMENDED, f"{line.version}", edited.id), AMENDED, domain, edited.id, line.at, data)

@@ -1,0 +1,71 @@
+"""The events, as CloudEvents 1.0 in structured JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+THRESHOLD = "ratelimit.budget.threshold"
+EXHAUSTED = "ratelimit.budget.exhausted"
+REFUSED = "ratelimit.budget.refused"
+AMENDED = "ratelimit.amendment.changed"
+UNREACHABLE = "ratelimit.store.unreachable"
+REACHABLE = "ratelimit.store.reachable"
+
+TYPES = (THRESHOLD, EXHAUSTED, REFUSED, AMENDED, UNREACHABLE, REACHABLE)
+
+_LONGEST = 1_024
+"""Characters of a text in an event: descriptors come from strangers."""
+
+
+class Event(NamedTuple):
+    """Something that happened. `id` is the same in every replica that notices it; `kept` is in seconds.
+
+    `domain` is empty for an event of the whole service. `at` is in seconds since 1970.
+    """
+
+    id: str
+    type: str
+    domain: str
+    subject: str
+    at: float
+    data: Mapping[str, Any]
+    kept: int = 86_400
+    """How long the store remembers that it was told."""
+
+    @property
+    def text(self) -> str:
+        """The event as it is sent, and kept until then."""
+        return json.dumps(
+            {
+                "specversion": "1.0",
+                "id": self.id,
+                "source": f"/ratelimit-service/{shown(self.domain)}" if self.domain else "/ratelimit-service",
+                "type": self.type,
+                "subject": shown(self.subject),
+                "time": moment(self.at),
+                "datacontenttype": "application/json",
+                "data": dict(self.data),
+            }
+        )
+
+
+def identity(*parts: str) -> str:
+    """Return the id of an event that these parts tell from every other."""
+    text = "\0".join(parts).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def moment(at: float) -> str:
+    """Return a time as RFC 3339 has it."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shown(text: str) -> str:
+    """Return a text from a descriptor as it may stand in JSON: valid, printable, and not long."""
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    valid = cut.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join([each if each.isprintable() else f"\\u{ord(each):04x}" for each in valid])

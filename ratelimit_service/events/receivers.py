@@ -1,0 +1,170 @@
+"""Who gets events: addresses from a setting, and a file of receivers with what each of them wants."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from ..core.errors import StartError
+from .model import TYPES
+
+_KEYS = frozenset(("name", "url", "types", "domains", "secret_file", "template"))
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_SLOT = re.compile(r"\{([a-z_.]+)\}")
+_LARGEST = 1_048_576
+"""Bytes of a file of receivers."""
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A receiver, which gets the events of these types and domains; empty is all of them.
+
+    `template` is the JSON to send in place of the event, with slots such as `{data.bucket}`; None sends the event.
+    """
+
+    name: str
+    url: str
+    types: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    secret_file: str = ""
+    template: Any = None
+
+    def wants(self, event: Mapping[str, Any]) -> bool:
+        """Return whether it is to get an event."""
+        domain = str(event.get("data", {}).get("domain", ""))
+        return (not self.types or any(fnmatchcase(str(event["type"]), each) for each in self.types)) and (
+            not self.domains or domain in self.domains
+        )
+
+    def body(self, event: Mapping[str, Any]) -> bytes:
+        """Return what is sent for an event."""
+        return json.dumps(event if self.template is None else _filled(self.template, event)).encode()
+
+
+def secret_of(path: str) -> bytes:
+    """Return the secret in a file: base64, with or without the prefix of Standard Webhooks. Raises OSError, ValueError."""
+    text = Path(path).read_text("ascii").strip().removeprefix("whsec_")
+    try:
+        secret = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"is not base64: {error}") from None
+    if len(secret) < 16:
+        raise ValueError("has fewer than 16 bytes")
+    return secret
+
+
+def receivers_of(urls: Sequence[str], secret_file: str, file: str) -> tuple[Receiver, ...]:
+    """Return the receivers of the settings. Raises StartError with what is wrong."""
+    found = [
+        Receiver(f"webhook-{number}" if number > 1 else "webhook", url, secret_file=secret_file)
+        for number, url in enumerate(urls, 1)
+    ]
+    if file:
+        found += _of_file(file)
+    for receiver in found:
+        _check(receiver)
+    names = [receiver.name for receiver in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise StartError(f"two receivers of events are called {min(twice)!r}")
+    return tuple(found)
+
+
+def _of_file(file: str) -> list[Receiver]:
+    try:
+        with Path(file).open("rb") as opened:
+            text = opened.read(_LARGEST + 1)
+    except OSError as error:
+        raise StartError(f"EVENTS_WEBHOOKS: {file} cannot be read: {error.strerror}") from None
+    if len(text) > _LARGEST:
+        raise StartError(f"EVENTS_WEBHOOKS: {file} is longer than {_LARGEST} bytes")
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StartError(f"EVENTS_WEBHOOKS: {file} is not YAML: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("receivers"), list) or len(document) > 1:
+        raise StartError(f"EVENTS_WEBHOOKS: {file} must have one key, `receivers`, with a list")
+    return [
+        _of_entry(entry, f"{file}, receiver {number}")
+        for number, entry in enumerate(document["receivers"], 1)
+    ]
+
+
+def _of_entry(entry: Any, where: str) -> Receiver:
+    if not isinstance(entry, dict):
+        raise StartError(f"EVENTS_WEBHOOKS: {where} must be a mapping")
+    if unknown := entry.keys() - _KEYS:
+        raise StartError(f"EVENTS_WEBHOOKS: {where} has an unknown key {min(map(str, unknown))!r}")
+    for key in ("name", "url"):
+        if not isinstance(entry.get(key), str):
+            raise StartError(f"EVENTS_WEBHOOKS: {where} needs a text for `{key}`")
+    for key in ("types", "domains"):
+        value = entry.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise StartError(f"EVENTS_WEBHOOKS: {where} needs a list of texts for `{key}`")
+    if not isinstance(entry.get("secret_file", ""), str):
+        raise StartError(f"EVENTS_WEBHOOKS: {where} needs a path for `secret_file`")
+    return Receiver(
+        entry["name"],
+        entry["url"],
+        tuple(entry.get("types", ())),
+        tuple(entry.get("domains", ())),
+        entry.get("secret_file", ""),
+        entry.get("template"),
+    )
+
+
+def _check(receiver: Receiver) -> None:
+    where = f"the receiver of events {receiver.name!r}"
+    if not _NAME(receiver.name):
+        raise StartError(f"{where} needs a name of 1 to 64 letters, digits, dots, dashes and underscores")
+    try:
+        parts = urlsplit(receiver.url)
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise StartError(f"{where} needs an address such as https://hooks.example.com/budgets")
+    for pattern in receiver.types:
+        if not any(fnmatchcase(each, pattern) for each in TYPES):
+            raise StartError(f"{where}: no event is of type {pattern!r}; the types are {', '.join(TYPES)}")
+    if receiver.secret_file:
+        try:
+            secret_of(receiver.secret_file)
+        except (OSError, ValueError) as error:
+            raise StartError(
+                f"{where}: the secret in {receiver.secret_file} cannot be used: {error}"
+            ) from None
+
+
+def _filled(template: Any, event: Mapping[str, Any]) -> Any:
+    """Return a template with its slots filled in. A slot that the event does not have stays as it is."""
+    if isinstance(template, dict):
+        return {key: _filled(value, event) for key, value in template.items()}
+    if isinstance(template, list):
+        return [_filled(value, event) for value in template]
+    if isinstance(template, str):
+        return _SLOT.sub(lambda slot: _at(event, slot[1], slot[0]), template)
+    return template
+
+
+def _at(event: Mapping[str, Any], path: str, otherwise: str) -> str:
+    value: Any = event
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return otherwise
+        value = value[name]
+    return otherwise if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,36 @@
+"""The settings of events: who is told by webhook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .field import setting
+from .types import Text, TextList
+
+EVENTS = "Events"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventSettings:
+    """The fields of `table.Settings` for events."""
+
+    events_webhook_url: TextList = setting(
+        EVENTS,
+        "",
+        "Addresses that get every event as a CloudEvent, separated by commas. Ours.",
+    )
+    events_webhook_secret_file: Text = setting(
+        EVENTS,
+        "",
+        "A file with the secret that signs what these addresses get, in base64 (Standard Webhooks); read at each delivery. Ours.",
+    )
+    events_webhooks: Text = setting(
+        EVENTS,
+        "",
+        "A YAML file with receivers, each with its types, domains, secret and template (docs/events.md). Ours.",
+    )
+    events_cacert: Text = setting(
+        EVENTS,
+        "",
+        "Certificates of the authorities that receivers' certificates are verified by; by default those that httpx trusts. Ours.",
+    )

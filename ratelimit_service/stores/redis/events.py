@@ -1,0 +1,116 @@
+"""Events in Redis: a bounded stream, with a consumer group for each receiver, in one slot.
+
+{events}:stream         the events, in the field `event`
+{events}:seen:<id>      a mark that this one was emitted, until its window has ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from ...core.errors import StoreError
+from ...ports import Pending
+from ..events import MOST_EVENTS, TAKEN_AGAIN
+from .evaluation import Evaluation, Run, Script, script
+
+EMIT = script(b"""
+if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'event', ARGV[1])
+return 1
+""")
+
+_OPEN = b"""
+local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
+local made = redis.pcall('XGROUP', 'CREATE', stream, group, '$', 'MKSTREAM')
+if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+"""
+
+OPEN = script(_OPEN)
+
+TAKE = script(
+    _OPEN
+    + b"""
+local found = {}
+local claimed = redis.call('XAUTOCLAIM', stream, group, consumer, ARGV[4], '0-0', 'COUNT', ARGV[3])
+for _, entry in ipairs(claimed[2]) do
+    if entry and entry[2] then
+        found[#found + 1] = entry[1]
+        found[#found + 1] = entry[2][2]
+    end
+end
+if #found == 0 then
+    local new = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', ARGV[3], 'STREAMS', stream, '>')
+    if new then
+        for _, entry in ipairs(new[1][2]) do
+            found[#found + 1] = entry[1]
+            found[#found + 1] = entry[2][2]
+        end
+    end
+end
+return found
+"""
+)
+
+HOLD = script(b"return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'JUSTID')")
+
+DONE = script(b"return redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])")
+
+WAITING = script(b"""
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local fields = {}
+    for at = 1, #group, 2 do fields[group[at]] = group[at + 1] end
+    if fields['name'] == ARGV[1] then
+        local after = #redis.call('XRANGE', KEYS[1], '(' .. fields['last-delivered-id'], '+', 'COUNT', ARGV[2])
+        return fields['pending'] + after
+    end
+end
+return 0
+""")
+
+
+class RedisEvents:
+    """An EventStore (ports.py) in a Redis that `run` reaches."""
+
+    def __init__(self, run: Run, on_error: Callable[[Exception], StoreError], prefix: str = "") -> None:
+        self._run = run
+        self._on_error = on_error
+        self._stream = f"{prefix}{{events}}:stream"
+        self._seen = f"{prefix}{{events}}:seen:"
+
+    async def emit(self, event_id: str, text: str, kept: int) -> bool:
+        """Keep an event (ports.EventStore.emit)."""
+        return bool(await self._call(EMIT, (text, kept, MOST_EVENTS), f"{self._seen}{event_id}"))
+
+    async def open(self, receiver: str) -> None:
+        """Begin to keep events for a receiver (ports.EventStore.open)."""
+        await self._call(OPEN, (receiver,))
+
+    async def take(self, receiver: str, replica: str, most: int) -> Sequence[Pending]:
+        """Return what a receiver is to get (ports.EventStore.take)."""
+        found = await self._call(TAKE, (receiver, replica, most, TAKEN_AGAIN * 1_000))
+        return [
+            Pending(place.decode(), text.decode("utf-8", "backslashreplace"))
+            for place, text in zip(found[::2], found[1::2], strict=True)
+        ]
+
+    async def hold(self, receiver: str, replica: str, place: str) -> None:
+        """Keep a taken event (ports.EventStore.hold)."""
+        await self._call(HOLD, (receiver, replica, place))
+
+    async def done(self, receiver: str, place: str) -> None:
+        """Note that a receiver has got an event (ports.EventStore.done)."""
+        await self._call(DONE, (receiver, place))
+
+    async def waiting(self, receiver: str) -> int:
+        """Return how many events wait (ports.EventStore.waiting)."""
+        return int(await self._call(WAITING, (receiver, MOST_EVENTS)))
+
+    async def _call(self, what: Script, arguments: Sequence[str | int], *more: str) -> Any:
+        try:
+            return await self._run(Evaluation(what, (self._stream, *more), arguments))
+        except (RedisError, OSError) as error:
+            raise self._on_error(error) from None
