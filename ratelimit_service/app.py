@@ -38,10 +38,8 @@ from .loading.slices import in_slices
 from .observe.decision_log import decision_log
 from .observe.line_writer import LineWriter
 from .observe.metrics import Metrics
-from .observe.observers import Observers
 from .observe.standing import StandingBuckets
 from .observe.tables import Sample
-from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
 from .runtime import garbage
 from .runtime.health import Health
@@ -51,7 +49,7 @@ from .seeing.refusals import Refusals
 from .service import FORM, RateLimitService
 from .settings.table import Settings
 from .sources import files
-from .steering import make_events, make_views
+from .steering import keep_events, make_events, make_observers, make_views
 from .stores.layers.layer import without_early_answers
 from .workers.member import Addresses, Alone, Member, Opening, Siblings
 from .workers.metrics import SharedMetrics
@@ -110,14 +108,7 @@ class App:
         tracker = Tracker(time.time, settings.track_max_buckets)
         refusals = Refusals()
         self._events = make_events(self, settings, patient)
-        emitter = self._events.emitter if self._events is not None else None
-        thresholds = Thresholds(
-            patient, self.metrics.crossed, emitter.crossed if emitter is not None else None
-        )
-        first_refusal = emitter.refused if emitter is not None else None
-        observers = Observers(
-            self.metrics, thresholds, tracker, self._decision_log, refusals.note, first_refusal
-        )
+        observers = make_observers(self.metrics, patient, tracker, self._decision_log, refusals, self._events)
         policy = policy_of(settings)
         amendments, ids = Amendments(), hold_ids()
         self.service = RateLimitService(
@@ -237,8 +228,7 @@ class App:
             await self._lead(opening.addresses)
         await self.grpc.start()
         self.background.keep("replicas", self.views.registry.run)
-        if self._events is not None:
-            self._events.keep(self.background)
+        keep_events(self._events, self.background)
         if watcher is not None:
             self.background.keep(
                 "rules",
@@ -263,8 +253,7 @@ class App:
         self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)
-        if self._events is not None:
-            self._events.lead(self.background)
+        keep_events(self._events, self.background, leads=True)
         if self._member is not None:
             self._member.leading(self.http.addresses)
 
@@ -390,7 +379,6 @@ class App:
             except StoreError as error:
                 if reached is not False:
                     self._log.error("the store cannot be reached", error=str(error))
-                    self._store_is(False)
                 reached = False
             except Exception:  # such as a reply that the driver cannot parse; Background logs it
                 self.health.set(self._settings.backend_type, False)
@@ -398,14 +386,9 @@ class App:
             else:
                 if not reached:
                     self._log.info("the store is reached")
-                    self._store_is(True)
                 reached = True
             self.health.set(self._settings.backend_type, reached and self.amended.ready)
             await asyncio.sleep(_STORE_CHECK if self.amended.ready else EVERY)
-
-    def _store_is(self, reached: bool) -> None:
-        if self._events is not None:
-            self._events.emitter.store_is(reached)
 
     def _background_failures(self) -> Iterator[Sample]:
         for task, failures in self.background.failures():

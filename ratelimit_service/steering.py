@@ -20,8 +20,14 @@ from .core.errors import StartError
 from .core.matching.tree import RuleTree
 from .http.messages import Handler
 from .loading.rulebook import Rulebook
+from .observe.decision_log import DecisionLog
+from .observe.metrics import Metrics
+from .observe.observers import Observers
 from .observe.tables import Sample
+from .observe.thresholds import Thresholds
+from .observe.tracking import Tracker
 from .ports import CounterStore, Standing
+from .runtime.tasks import Background
 from .seeing.listing import Lister
 from .seeing.refusals import Refusals
 from .seeing.replicas import Registry
@@ -138,13 +144,37 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
         lambda: app.amended.version,
         time.time,
         lambda: app.views.registry.name,
+        lambda: settings.backend_type not in app.health.unhealthy_here,
         settings.events_cacert,
     )
-    app.metrics.watch("ratelimit_service_events_lost", lambda: events.emitter.lost)
+    app.metrics.watch("ratelimit_service_event_lost", lambda: events.emitter.lost)
 
     def samples() -> Iterator[Sample]:
         for receiver, outcome, count in events.counts():
-            yield Sample("ratelimit_service_events", {"receiver": receiver, "outcome": outcome}, count)
+            yield Sample(
+                "ratelimit_service_event_deliveries", {"receiver": receiver, "outcome": outcome}, count
+            )
 
     app.metrics.show(samples)
     return events
+
+
+def make_observers(
+    metrics: Metrics,
+    store: CounterStore,
+    tracker: Tracker,
+    log: DecisionLog | None,
+    refusals: Refusals,
+    events: Events | None,
+) -> Observers:
+    """Return what observes the decisions: metrics, the log, thresholds, tracked buckets, refusals and events."""
+    emitter = events.emitter if events is not None else None
+    thresholds = Thresholds(store, metrics.crossed, emitter.crossed if emitter is not None else None)
+    refused = emitter.refused if emitter is not None else None
+    return Observers(metrics, thresholds, tracker, log, refusals.note, refused)
+
+
+def keep_events(events: Events | None, background: Background, *, leads: bool = False) -> None:
+    """Emit events from now on, or deliver them, in the process that leads."""
+    if events is not None:
+        (events.lead if leads else events.keep)(background)

@@ -154,7 +154,7 @@ class Delivery:
         self._logged_at = now
         said = "an event is dropped" if gives_up else "an event cannot be delivered, and is tried again"
         self._log.warning(
-            said, receiver=self.receiver.name, error=problem[:300], event=event["id"], type=event["type"]
+            said, receiver=self.receiver.name, error=problem[:300], id=event["id"], type=event["type"]
         )
 
 

@@ -16,6 +16,9 @@ from .receivers import Receiver
 _AUDIT_EVERY = 1.0
 """Seconds between two looks at the audit of the amendments."""
 
+_STORE_EVERY = 0.5
+"""Seconds between two looks at whether the store is reached."""
+
 _MOST_LINES = 200
 """Changes of limits that are noticed between two looks."""
 
@@ -24,7 +27,10 @@ _PAUSE = 2.0
 
 
 class Events:
-    """Emits and delivers. `version` returns that of the amendments; `name` is what this process is called."""
+    """Emits and delivers.
+
+    `version` returns that of the amendments, `name` what this process is called, and `reached` whether it reaches its store.
+    """
 
     def __init__(
         self,
@@ -34,12 +40,14 @@ class Events:
         version: Callable[[], int],
         clock: Clock,
         name: Callable[[], str],
+        reached: Callable[[], bool],
         cacert: str = "",
     ) -> None:
         self.emitter = Emitter(store, clock, name)
         self._store = store
         self._amendments = amendments
         self._version = version
+        self._reached = reached
         verify = None
         if cacert:
             try:
@@ -51,6 +59,7 @@ class Events:
     def keep(self, background: Background) -> None:
         """Emit from now on."""
         background.keep("events", self._emit)
+        background.keep("events_store", self._watch_store)
 
     def lead(self, background: Background) -> None:
         """Deliver, and notice changes of limits, from now on: one process for all workers."""
@@ -76,6 +85,16 @@ class Events:
                 except StoreError:
                     await asyncio.sleep(_PAUSE)
         await self.emitter.run()
+
+    async def _watch_store(self) -> None:
+        before: bool | None = None
+        while True:
+            reached = self._reached()
+            if before is not None or reached:  # at the start it is not reached yet
+                if before is not None and before != reached:
+                    self.emitter.store_is(reached)
+                before = reached
+            await asyncio.sleep(_STORE_EVERY)
 
     async def _audit(self) -> None:
         seen: int | None = None

@@ -6,6 +6,7 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 
 from __future__ import annotations
 
+from .catalogue_events import EVENT_METRICS
 from .catalogue_holds import HOLD_METRICS
 from .catalogue_workers import WORKER_METRICS
 from .catalogue_xds import XDS_METRICS
@@ -115,18 +116,6 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         Kind.COUNTER,
         (),
         "Crossings that could not be reported because the store failed or was too slow.",
-    ),
-    MetricInfo(
-        "ratelimit_service_events",
-        Kind.COUNTER,
-        ("receiver", "outcome"),
-        "Deliveries of events by outcome: delivered, failed (and tried again), dropped.",
-    ),
-    MetricInfo(
-        "ratelimit_service_events_lost",
-        Kind.COUNTER,
-        (),
-        "Events that were dropped before they reached the store, because it was away.",
     ),
     MetricInfo(
         "ratelimit_service_budget_used",
@@ -300,6 +289,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Amendments in the store that only a later version of the service can read; they are not in force.",
         join=Join.MOST,
     ),
+    *EVENT_METRICS,
     *WORKER_METRICS,
     # The process and its store.
     MetricInfo(

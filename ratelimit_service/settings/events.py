@@ -9,6 +9,9 @@ from .types import Text, TextList
 
 EVENTS = "Events"
 
+EVENT_SECRET = frozenset(("EVENTS_WEBHOOK_URL",))
+"""Addresses of webhooks often are secrets themselves."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EventSettings:

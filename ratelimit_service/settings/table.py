@@ -16,7 +16,7 @@ from ..core.errors import InvalidSetting
 from ..core.text import printable, shorten
 from .api import API, API_SECRET, ApiSettings
 from .bounds import BOUNDS, BoundsSettings
-from .events import EVENTS, EventSettings
+from .events import EVENT_SECRET, EVENTS, EventSettings
 from .field import Context, Reader, setting
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .refusals import REFUSALS, RefusalSettings
@@ -50,22 +50,8 @@ LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS = (
-    SERVER,
-    HTTP,
-    API,
-    EVENTS,
-    TLS,
-    METRICS,
-    LOGGING,
-    RULES,
-    XDS,
-    COUNTERS,
-    REDIS,
-    ANSWERS,
-    REFUSALS,
-    BOUNDS,
-)
+_GROUPS: tuple[str, ...] = (SERVER, HTTP, API, EVENTS, TLS, METRICS, LOGGING, RULES, XDS, COUNTERS, REDIS)
+_GROUPS += (ANSWERS, REFUSALS, BOUNDS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -408,11 +394,7 @@ def _line(name: str, text: str, problem: ValueError) -> str:
 
 
 def _shown(name: str, value: str) -> str:
-    if (
-        name in SECRET
-        or name in API_SECRET
-        or name == HEADERS
-        or (name in MAY_HOLD_SECRET and any(char in value for char in "@?"))
-    ):
+    may_hold = name in MAY_HOLD_SECRET and any(char in value for char in "@?")
+    if may_hold or name in (SECRET | API_SECRET | EVENT_SECRET | {HEADERS}):
         return " (not shown)"
     return f'="{printable(shorten(value, _LONGEST_SHOWN))}"'

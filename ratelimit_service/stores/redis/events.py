@@ -22,17 +22,16 @@ redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'event', ARGV[1])
 return 1
 """)
 
-_OPEN = b"""
-local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
-local made = redis.pcall('XGROUP', 'CREATE', stream, group, '$', 'MKSTREAM')
+OPEN = script(b"""
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
-"""
+""")
 
-OPEN = script(_OPEN)
-
-TAKE = script(
-    _OPEN
-    + b"""
+# The group was opened: if it is not there, Redis has lost its data, and what is in the stream came after that.
+TAKE = script(b"""
+local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
+local made = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 local found = {}
 local claimed = redis.call('XAUTOCLAIM', stream, group, consumer, ARGV[4], '0-0', 'COUNT', ARGV[3])
 for _, entry in ipairs(claimed[2]) do
@@ -51,8 +50,7 @@ if #found == 0 then
     end
 end
 return found
-"""
-)
+""")
 
 HOLD = script(b"return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'JUSTID')")
 

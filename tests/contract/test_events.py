@@ -1,0 +1,101 @@
+"""What every store does with events on their way to receivers (ports.EventStore)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from ratelimit_service.ports import EventStore
+from ratelimit_service.stores import events as in_memory
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis import events as in_redis
+
+from .kinds import KINDS, stores_of
+
+KEPT = 3_600
+
+
+@dataclass
+class Waiting:
+    """Two connections to one store, from two replicas, a and b."""
+
+    one: EventStore
+    other: EventStore
+
+    async def texts(self, replica: str = "a", receiver: str = "ops", most: int = 10) -> list[str]:
+        """What a replica takes for a receiver."""
+        store = self.one if replica == "a" else self.other
+        return [taken.text for taken in await store.take(receiver, replica, most)]
+
+
+@pytest.fixture(params=KINDS)
+async def waiting(request: pytest.FixtureRequest) -> AsyncIterator[Waiting]:
+    if "memory" in request.param:
+        store = MemoryStore(lambda: 1_000.0)
+        yield Waiting(store.events, store.events)
+        return
+    stores = stores_of(request, request.param)
+    for store in stores:
+        await store.start()
+    yield Waiting(stores[0].events, stores[1].events)
+    for store in stores:
+        await store.close()
+
+
+async def test_an_event_is_new_once_whoever_emits_it(waiting: Waiting) -> None:
+    assert await waiting.one.emit("1", "first", KEPT)
+    assert not await waiting.other.emit("1", "again", KEPT)
+    assert await waiting.other.emit("2", "second", KEPT)
+
+
+async def test_each_receiver_gets_each_event_from_one_replica(waiting: Waiting) -> None:
+    for receiver in ("ops", "finance"):
+        await waiting.one.open(receiver)
+    for number in range(4):
+        await waiting.one.emit(f"e{number}", f"text {number}", KEPT)
+    taken = await waiting.texts("a", most=2) + await waiting.texts("b", most=10)
+    assert [f"text {number}" for number in range(4)] == taken
+    assert [] == await waiting.texts("a")
+    assert 4 == len(await waiting.texts("b", "finance"))
+
+
+async def test_a_receiver_gets_nothing_from_before_it_was_known(waiting: Waiting) -> None:
+    await waiting.one.emit("before", "before", KEPT)
+    await waiting.one.open("late")
+    await waiting.one.emit("after", "after", KEPT)
+    assert ["after"] == await waiting.texts("a", "late")
+
+
+async def test_what_is_done_does_not_wait_any_more(waiting: Waiting) -> None:
+    await waiting.one.open("ops")
+    assert 0 == await waiting.one.waiting("ops")
+    for number in range(3):
+        await waiting.one.emit(f"w{number}", "text", KEPT)
+    assert 3 == await waiting.other.waiting("ops")
+    (first, *_) = await waiting.one.take("ops", "a", 2)
+    assert 3 == await waiting.other.waiting("ops")
+    await waiting.one.hold("ops", "a", first.place)
+    await waiting.one.done("ops", first.place)
+    assert 2 == await waiting.other.waiting("ops")
+
+
+async def test_another_replica_takes_over_what_is_not_held(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (in_memory, in_redis):
+        monkeypatch.setattr(module, "TAKEN_AGAIN", 0)
+    await waiting.one.open("ops")
+    await waiting.one.emit("left", "left behind", KEPT)
+    assert ["left behind"] == await waiting.texts("a")
+    assert ["left behind"] == await waiting.texts("b")
+
+
+async def test_the_oldest_is_dropped_for_one_more(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (in_memory, in_redis):
+        monkeypatch.setattr(module, "MOST_EVENTS", 3)
+    await waiting.one.open("ops")
+    for number in range(5):
+        await waiting.one.emit(f"d{number}", f"{number}", KEPT)
+    assert ["2", "3", "4"] == await waiting.texts("a")

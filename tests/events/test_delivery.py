@@ -1,0 +1,164 @@
+"""Deliveries to a receiver that works, fails, hangs, lies and asks for a signature."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ratelimit_service.events import delivery as module
+from ratelimit_service.events.delivery import Delivery
+from ratelimit_service.events.model import THRESHOLD, Event
+from ratelimit_service.events.receivers import Receiver
+from ratelimit_service.stores.events import MemoryEvents
+from testing.waiting import PATIENCE
+
+from .receiver import Webhook
+
+NOW = 1_000.0
+SECRET = base64.b64encode(bytes(range(32))).decode()
+
+
+def event(number: int = 1, domain: str = "llm") -> Event:
+    data = {"domain": domain, "bucket": "llm|team=dba", "share": 0.8}
+    return Event(f"id-{number}", THRESHOLD, domain, "llm|team=dba", NOW, data)
+
+
+class Clock:
+    """A clock that each pause moves."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def delivering(receiver: Receiver, store: MemoryEvents, clock: Clock) -> AsyncIterator[Delivery]:
+    await store.open(receiver.name)
+    made = Delivery(receiver, store, clock, lambda: "a", sleep=clock.sleep, random_share=lambda: 0.0)
+    task = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(what: str, reached: object) -> None:
+    assert callable(reached)
+    async with asyncio.timeout(PATIENCE):
+        while not reached():
+            await asyncio.sleep(0.005)
+
+
+async def emit(store: MemoryEvents, *events: Event) -> None:
+    for each in events:
+        await store.emit(each.id, each.text, each.kept)
+
+
+async def test_a_cloud_event_arrives_signed(tmp_path: Path) -> None:
+    """By Standard Webhooks: the signature is of the id, the time and the body."""
+    (tmp_path / "secret").write_text(f"whsec_{SECRET}\n")
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook() as webhook:
+        receiver = Receiver("ops", webhook.url, secret_file=str(tmp_path / "secret"))
+        async with delivering(receiver, store, clock) as made:
+            await emit(store, event())
+            await until("the delivery", lambda: made.delivered)
+    (got,) = webhook.got
+    assert {"specversion": "1.0", "id": "id-1", "type": THRESHOLD} == {
+        name: got.event[name] for name in ("specversion", "id", "type")
+    }
+    assert "application/cloudevents+json" == got.headers["content-type"]
+    signed = f"id-1.{got.headers['webhook-timestamp']}.".encode() + got.body
+    expected = base64.b64encode(hmac.digest(bytes(range(32)), signed, hashlib.sha256)).decode()
+    assert f"v1,{expected}" == got.headers["webhook-signature"]
+    assert "id-1" == got.headers["webhook-id"]
+
+
+async def test_a_failed_delivery_is_repeated_with_the_same_id_and_holds_up_the_next() -> None:
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook(lambda number: 503 if number < 4 else 200) as webhook:
+        async with delivering(Receiver("ops", webhook.url), store, clock) as made:
+            await emit(store, event(1), event(2))
+            await until("both deliveries", lambda: made.delivered == 2)
+        assert ["id-1"] * 4 + ["id-2"] == [each["id"] for each in webhook.events]
+        assert (3, 0) == (made.failures, made.dropped)
+        assert [2.0, 4.0] == [pause for pause in clock.pauses if pause > module._FIRST_PAUSE]
+        assert 0 == await store.waiting("ops")
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+async def test_what_a_receiver_refuses_for_good_is_dropped(status: int) -> None:
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook(lambda number: status) as webhook:
+        async with delivering(Receiver("ops", webhook.url), store, clock) as made:
+            await emit(store, event())
+            await until("its end", lambda: made.dropped)
+    assert (0, 1) == (made.delivered, made.failures)
+
+
+async def test_a_redirection_is_not_followed() -> None:
+    """Where it points to is the receiver's to say, and may be inside of our network."""
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook(lambda number: 302 if number == 1 else 204) as webhook:
+        async with delivering(Receiver("ops", webhook.url), store, clock) as made:
+            await emit(store, event())
+            await until("the second attempt", lambda: made.delivered)
+    assert ["id-1", "id-1"] == [each["id"] for each in webhook.events]
+    assert 1 == made.failures
+
+
+async def test_a_receiver_that_hangs_is_left_after_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook(lambda number: None if number == 1 else 200) as webhook:
+        async with delivering(Receiver("ops", webhook.url), store, clock) as made:
+            await emit(store, event())
+            await until("the second attempt", lambda: made.delivered)
+        assert 1 <= made.failures
+
+
+async def test_an_event_that_cannot_be_delivered_for_a_day_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LONGEST", 100)  # of its 86,400 seconds
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    async with delivering(Receiver("ops", "http://127.0.0.1:1/"), store, clock) as made:
+        await emit(store, event())
+        await until("its end", lambda: made.dropped)
+    assert clock.now - NOW > 100
+    assert max(clock.pauses) == module._LAST_PAUSE
+
+
+async def test_a_receiver_gets_what_it_wants_in_its_own_form() -> None:
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook() as webhook:
+        receiver = Receiver(
+            "chat",
+            webhook.url,
+            types=("ratelimit.budget.*",),
+            domains=("llm",),
+            template={"text": "{data.bucket} has used {data.share} {no.such}"},
+        )
+        async with delivering(receiver, store, clock) as made:
+            await emit(store, event(1, "other"), event(2))
+            await until("the delivery", lambda: made.delivered)
+            assert 0 == await store.waiting("chat")
+    assert [{"text": "llm|team=dba has used 0.8 {no.such}"}] == webhook.events
+    assert "application/json" == webhook.got[0].headers["content-type"]

@@ -1,0 +1,106 @@
+"""Events of a running service: what several replicas tell a receiver, and how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from testing.servers import RedisServer
+from testing.service import Service, calling, run
+from testing.waiting import wait_for
+
+from ..events.receiver import Webhook
+
+RULES = """
+domain: llm
+descriptors:
+  - key: team
+    warn_at: [0.5, 0.8, 1]
+    rate_limit: {name: team-yearly, unit: year, tokens_per_unit: 10000}
+"""
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as receiver:
+        yield receiver
+
+
+def settings(directory: Path, redis: RedisServer, webhook: Webhook) -> dict[str, str]:
+    (directory / "rules.yaml").write_text(RULES)
+    return {
+        "CONFIG_PATH": str(directory),
+        "REDIS_URL": redis.address,
+        "EVENTS_WEBHOOK_URL": webhook.url,
+        "ADMIN_TOKEN": TOKEN,
+    }
+
+
+def kinds(webhook: Webhook) -> Counter[tuple[str, float | None]]:
+    """How often each event came: its type and share."""
+    return Counter((each["type"], each["data"].get("share")) for each in webhook.events)
+
+
+def test_three_replicas_tell_of_each_threshold_once(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
+) -> None:
+    """One of them is killed in between, with whatever it has not sent."""
+    with ExitStack() as stack:
+        replicas = [stack.enter_context(Service(settings(tmp_path, redis_server, webhook))) for _ in range(3)]
+        callers = [stack.enter_context(calling(replica.grpc)) for replica in replicas]
+        for turn in range(90):
+            callers[turn % 3].ask("llm", "team", "dba", hits=100)
+        wait_for("two thresholds", lambda: len(webhook.got) >= 2)
+        replicas[0].kill()
+        for turn in range(40):
+            callers[1 + turn % 2].ask("llm", "team", "dba", hits=100)
+        expected = {
+            ("ratelimit.budget.threshold", 0.5): 1,
+            ("ratelimit.budget.threshold", 0.8): 1,
+            ("ratelimit.budget.exhausted", 1.0): 1,
+            ("ratelimit.budget.refused", None): 1,
+        }
+        wait_for("the events", lambda: kinds(webhook) == expected)
+        (refused,) = (each for each in webhook.events if each["type"] == "ratelimit.budget.refused")
+        data = refused["data"]
+        assert ("llm|team=dba", "team-yearly", 10_000) == (data["bucket"], data["rule"], data["limit"])
+        assert data["used"] in (10_100, 10_200)  # each replica has a first refusal
+
+
+def test_a_change_of_a_limit_and_an_outage_of_the_store_are_told(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
+) -> None:
+    with Service(settings(tmp_path, redis_server, webhook)) as service:
+        wait_for("a healthy service", lambda: service.health() == (200, "OK"))
+        answer = httpx.post(
+            f"http://{service.debug}/api/v1/override",
+            json={"domain": "llm", "descriptor": "team=dba", "amount": 0, "reason": "abuse"},
+            headers={"authorization": f"Bearer {TOKEN}", "idempotency-key": "1"},
+            trust_env=False,
+        )
+        assert 200 == answer.status_code, answer.text
+        wait_for("the event", lambda: webhook.got)
+        (changed,) = webhook.events
+        assert ("ratelimit.amendment.changed", "block", "team=dba", "abuse") == (
+            changed["type"],
+            *(changed["data"][name] for name in ("verb", "target", "reason")),
+        )
+        redis_server.stop()
+        wait_for("an unhealthy service", lambda: service.health()[0] == 500)
+        redis_server.start()
+        wait_for("both events", lambda: len(webhook.got) >= 3)
+        assert ["ratelimit.store.unreachable", "ratelimit.store.reachable"] == [
+            each["type"] for each in webhook.events[1:]
+        ]
+
+
+def test_a_receiver_that_cannot_be_is_an_error_at_the_start(tmp_path: Path) -> None:
+    ended = run("serve", environment={"BACKEND_TYPE": "memory", "EVENTS_WEBHOOK_URL": "hooks.example.com"})
+    assert 0 != ended.code
+    assert "needs an address such as https://" in ended.err
