@@ -33,8 +33,8 @@ class Waiting:
 @pytest.fixture(params=KINDS)
 async def waiting(request: pytest.FixtureRequest) -> AsyncIterator[Waiting]:
     if "memory" in request.param:
-        store = MemoryStore(lambda: 1_000.0)
-        yield Waiting(store.events, store.events)
+        memory = MemoryStore(lambda: 1_000.0)
+        yield Waiting(memory.events, memory.events)
         return
     stores = stores_of(request, request.param)
     for store in stores:
