@@ -16,6 +16,7 @@ from ratelimit_service.core.matching import keys
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.recent import Recent
+from ratelimit_service.events import emitting
 from ratelimit_service.http import connection as http_connection
 from ratelimit_service.http import json, pages
 from ratelimit_service.loading import slices
@@ -34,6 +35,7 @@ from ratelimit_service.runtime import descriptors
 from ratelimit_service.settings import xds
 from ratelimit_service.settings.table import documented
 from ratelimit_service.sources.xds import link, subscription
+from ratelimit_service.stores import events as stored_events
 from ratelimit_service.stores import lanes, memory, shards
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
@@ -68,6 +70,8 @@ BOUNDS = {
     "bytes of a body of the API": f"{api_handler.LARGEST_BODY}",
     "requests of one role to the API in flight": f"{api_handler.MOST_IN_FLIGHT}",
     "items of a page of the API": f"{api_asked.MOST_LISTED}",
+    "events that wait for the store": f"{emitting.MOST_WAITING}",
+    "events that wait in the store": f"{stored_events.MOST_EVENTS}",
     "descriptors, REQUEST_MAX_DESCRIPTORS": f"{bounds.DEFAULT_BOUNDS.descriptors}",
     "entries in all, REQUEST_MAX_ENTRIES": f"{bounds.DEFAULT_BOUNDS.entries}",
     "entries of a descriptor": f"{bounds.MOST_ENTRIES}",
