@@ -60,15 +60,28 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert results == Results.load(tmp_path / "results.json")
 
 
-@pytest.mark.parametrize("rate, met", [(15_000.0, "yes"), (14_999.0, "**no**")])
+@pytest.mark.parametrize("rate, met", [(25_000.0, "yes"), (24_999.0, "**no**")])
 def test_units_are_of_the_same_shape_in_the_same_run(rate: float, met: str) -> None:
-    """15 units of 1,000, whatever the other shape does."""
+    """25 units of 1,000, whatever the other shape does."""
     results = Results(MACHINE)
     assert "not measured" == verdict(results, "charges on Redis, 4 × 25")
     results.runs += [run(f"nothing/grpcio/{NARROW}", NARROW, 10.0), run(f"nothing/grpcio/{WIDE}", WIDE)]
     assert "not measured" == verdict(results, "charges on Redis, 4 × 25")
     results.runs.append(run(named("native", "redis", "charge", WIDE), rate=rate))
     assert met == verdict(results, "charges on Redis, 4 × 25")
+
+
+def test_traffic_that_differs_has_goals_of_its_own() -> None:
+    """The best case says little about it."""
+    runs = [
+        run(f"nothing/grpcio/{WIDE}"),
+        run(named("native", "redis", "mixed", WIDE), rate=15_000.0),
+        run(named("native", "redis", "cold", WIDE), rate=7_999.0),
+        run(named("native", "cluster", "mixed", WIDE), rate=8_000.0),
+    ]
+    results = Results(MACHINE, runs)
+    texts = ("mixed traffic on Redis, 4 × 25: at least", "new buckets on Redis", "mixed traffic on a Cluster")
+    assert ["yes", "**no**", "yes"] == [verdict(results, text) for text in texts]
 
 
 @pytest.mark.parametrize("with_them, own, met", [(1.03, 1.2, "yes"), (1.031, 1.201, "**no**")])
