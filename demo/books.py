@@ -106,7 +106,7 @@ class Books:
 
     def look_for_amendments(self, account: Account) -> None:
         """Read from the API what the limits of an account are by now."""
-        bucket = self._parts.call("bucket", domain=account.domain, descriptor=account.descriptor)
+        bucket = self._parts.bucket(account.domain, account.descriptor)
         self._amended |= {window["counter"]: window["effective_limit"] for window in bucket["windows"]}
 
     def balances(self) -> dict[Account, Balance]:

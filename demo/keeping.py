@@ -18,15 +18,6 @@ from .parts import LARGE, SMALL, Parts
 PEOPLE = {"ann": "dba", "sue": "support"}
 """People whose tokens are written to files, and their teams."""
 
-TOP_UP = {
-    "domain": DBA.domain,
-    "descriptor": DBA.descriptor,
-    "amount": 5_000,
-    "window": "hour",
-    "windows": 1,
-    "reason": "the launch is today",
-}
-
 EVERY = 1.5
 """Seconds between two prompts."""
 
@@ -37,6 +28,7 @@ def to_try(parts: Parts) -> str:
         (parts.directory / f"{user}.jwt").write_text(parts.company.token(user, team=team))
     certificate, key = parts.mesh.workload(PAYMENTS.name)
     environment = " ".join([f"{name}={shlex.quote(value)}" for name, value in parts.environment.items()])
+    operator = " ".join([f"{name}={shlex.quote(value)}" for name, value in parts.operator.items()])
     tls = f"--cacert {parts.mesh.authority} --cert {certificate} --key {key}"
     redis = f"redis-cli -p {parts.redis.port}"
     service = parts.service
@@ -58,11 +50,11 @@ def to_try(parts: Parts) -> str:
             "Give dba its budget back",
             f"{environment} .venv/bin/ratelimit-service reset {DBA.domain} {DBA.descriptor}",
         ),
+        ("Budgets, those that need attention first", f"{operator} .venv/bin/ratelimit-service budgets"),
         (
             "Give dba 5,000 tokens more this hour",
-            f"curl -fsS -X POST {parts.page}api/v1/top-up -H 'content-type: application/json' "
-            f'-H "authorization: Bearer $(cat {parts.token})" -H "idempotency-key: $(date +%s%N)" '
-            f"-d '{json.dumps(TOP_UP)}'",
+            f"{operator} .venv/bin/ratelimit-service top-up {DBA.domain} {DBA.descriptor} 5000 "
+            "--window hour --windows 1 --reason 'the launch is today'",
         ),
         ("The rules in force", f"curl -s http://{service.debug}/rlconfig"),
         ("Budgets, as Prometheus sees them", f"curl -s http://{service.metrics}/metrics | grep budget_"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 import secrets
 import string
 import tempfile
-import uuid
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -93,12 +92,21 @@ class Parts:
         self.teams = f"http://{self.envoy.listeners['teams']}"
         self.workloads = f"https://{self.envoy.listeners['workloads']}"
 
-    def call(self, name: str, **body: object) -> Any:
-        """Call the API of the service with the token of an admin, and return its answer."""
-        headers = {"authorization": f"Bearer {self.token.read_text()}", "idempotency-key": uuid.uuid4().hex}
-        answer = httpx.post(f"{self.page}api/v1/{name}", headers=headers, json=body, trust_env=False)
-        expect(answer.is_success, f"/api/v1/{name} answered {answer.status_code}: {answer.text}")
+    def bucket(self, domain: str, descriptor: str) -> Any:
+        """Return a bucket, as the API of the service shows it."""
+        body = {"domain": domain, "descriptor": descriptor}
+        answer = httpx.post(f"{self.page}api/v1/bucket", json=body, trust_env=False)
+        expect(answer.is_success, f"/api/v1/bucket answered {answer.status_code}: {answer.text}")
         return answer.json()
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """Return the environment of an operator's commands."""
+        return {"RATELIMIT_SERVER": self.service.debug, "RATELIMIT_TOKEN_FILE": str(self.token)}
+
+    def operate(self, *words: str) -> Ended:
+        """Run a command of an operator, such as `ratelimit-service top-up`."""
+        return run(*words, environment=self.operator)
 
     def reset(self, domain: str, descriptor: str) -> Ended:
         """`ratelimit-service reset`, as an operator runs it."""

@@ -127,25 +127,15 @@ class Player:
         self.stage.balances(self.books.balances())
 
     def top_up(self, account: Account, amount: int, window: str, reason: str) -> None:
-        """Add to the limit of a window until it ends, as the page does."""
-        changed = self.parts.call(
-            "top-up",
-            domain=account.domain,
-            descriptor=account.descriptor,
-            amount=amount,
-            window=window,
-            windows=1,
-            reason=reason,
-            author="demo",
-        )
-        (edit,) = changed["edits"]
+        """Run the command `top-up`, as an operator does; the page does the same."""
+        words = ("top-up", account.domain, account.descriptor, str(amount))
+        options = ("--window", window, "--windows", "1", "--reason", reason, "--author", "oncall")
+        command = shlex.join(("ratelimit-service", *words, *options))
+        ended = self.parts.operate(*words, *options)
+        self.stage.say(f"$ {command}\n{(ended.out + ended.err).rstrip()}")
+        expect(ended.code == 0, f"`{command}` ended with {ended.code}")
         self.books.look_for_amendments(account)
-        balances = self.books.balances()
-        limit = balances[account].windows[0].limit
-        self.stage.say(
-            f"POST /api/v1/top-up: {edit['descriptor']} gets {amount:,} more this {window}: {limit:,} in all"
-        )
-        self.stage.balances(balances)
+        self.stage.balances(self.books.balances())
 
     def show_counters(self, domain: str) -> None:
         """Show the counters of a domain by redis-cli."""

@@ -78,7 +78,9 @@ def scenes_in(output: str) -> dict[int, str]:
 
 def requests_in(text: str) -> list[Line]:
     """The lines that tell of requests, taken apart."""
-    lines = [line for line in text.splitlines() if re.match(r"(team|namespace)=\S+ ", line)]
+    lines = [
+        line for line in text.splitlines() if re.match(r"(team|namespace)=\S+ (user=\S+ )?status=", line)
+    ]
     return [dict(re.findall(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)", line)) for line in lines]
 
 
@@ -132,7 +134,8 @@ def test_every_scene_comes_out_right() -> None:
     assert {burnt, added(lines[3], "team")["support"]} == set(map(int, held.values()))
     assert 4 == len(held)
 
-    assert "team=dba gets 5,000 more this hour: 10,000 in all" in scenes[4]
+    assert "top-up team=dba in team-budgets (hour): none -> +5,000" in scenes[4]
+    assert "of 10,000 (5,000 in the rules) used" in scenes[4]
     assert [("200", 10_000 - burnt - int(lines[4][0]["tokens"]))] == [
         (line["status"], int(line["left"])) for line in lines[4][:1]
     ]
@@ -228,6 +231,14 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
         assert "left for this hour (dba-hourly)" in command_line(asked)
         assert "deleted {team-budgets|team=dba}:hour:" in command_line(reset[1], reset[0])
         assert "10,000 of 10,000 (5,000 in the rules) left for this hour (dba-hourly)" in command_line(asked)
+        for command, shown_by_it in (
+            ("budgets", "team=dba"),
+            ("top-up", "of 15,000 (5,000 in the rules) used"),
+        ):
+            ((environment, words),) = re.findall(
+                rf"^(RATELIMIT_\S+=.*) \.venv/bin/ratelimit-service ({command}.*)$", seen, re.MULTILINE
+            )
+            assert shown_by_it in command_line(words, environment)
         (page,) = set(re.findall(r"^The page of its budgets, for a browser: (\S+)$", seen, re.MULTILINE))
         document = httpx.get(page, headers={"accept": "text/html"}, trust_env=False)
         assert (200, "text/html; charset=utf-8") == (document.status_code, document.headers["content-type"])
