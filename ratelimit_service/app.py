@@ -208,8 +208,8 @@ class App:
             await self.store.start()
         else:
             self.health.set(self._settings.backend_type, False)
-        if self._member is not None:
-            await self._member.connect(self.health, self._take, self._lead_from_now_on, self._orphaned)
+        if (member := self._member) is not None:
+            await member.connect(self.health, self._take, self._lead_later, self.http.resign, self._orphaned)
         self.background.keep("amendments", self.amended.run)
         watcher = await self._start_rules()
         await self.amended.first_try()
@@ -257,7 +257,7 @@ class App:
         if self._member is not None:
             self._member.leading(self.http.addresses)
 
-    def _lead_from_now_on(self, addresses: Addresses) -> None:
+    def _lead_later(self, addresses: Addresses) -> None:
         """Lead in the place of a worker that has ended."""
         self.background.keep("http", partial(self._lead, addresses))
 

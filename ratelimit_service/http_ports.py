@@ -25,6 +25,10 @@ Whole = Callable[[], Awaitable[Metrics | Merged]]
 """Returns the metrics of all workers."""
 
 
+_RESIGNS_WITHIN = 1.0
+"""Seconds for requests in flight when another worker takes the ports over."""
+
+
 class HttpPorts:
     """Makes the handlers of all ports. `most` bounds the connections of each. Raises StartError."""
 
@@ -63,6 +67,10 @@ class HttpPorts:
     async def stop(self, grace: float) -> None:
         """Accept no more requests, and cancel those in flight after `grace` seconds."""
         await asyncio.gather(*[port.stop(grace) for port in self.ports.values()])
+
+    async def resign(self) -> None:
+        """Close the ports for another worker that opens them."""
+        await self.stop(_RESIGNS_WITHIN)
 
     @property
     def addresses(self) -> dict[str, str]:

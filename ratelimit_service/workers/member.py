@@ -123,12 +123,13 @@ class Member:
         health: Health,
         take: TakeRules,
         lead: Callable[[Addresses], None],
+        resign: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
     ) -> None:
         """Exchange messages from now on.
 
-        `take` gets rules, `lead` is called if this worker has to open the HTTP ports at some later time, `ended` when the
-        supervisor has ended.
+        `take` gets rules, `lead` is called if this worker has to open the HTTP ports at some later time, `resign` if it
+        has to close them before it ends, `ended` when the supervisor has ended.
         """
         self._health, self._take, self._lead = health, take, lead
         handlers: dict[str, Callable[..., Any]] = {
@@ -137,6 +138,7 @@ class Member:
             "use": self._in_force,
             "elsewhere": health.set_elsewhere,
             "lead": lead,
+            "resign": resign,
             "share": self._provide,
         }
         self._link = Link(handlers, ended)

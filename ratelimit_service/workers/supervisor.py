@@ -80,6 +80,7 @@ class Supervisor:
         """Whether all workers have served at the same time once."""
         self._progress = asyncio.Event()
         self._worker_left = asyncio.Event()
+        self._handing_over: asyncio.Task[None] | None = None
         self._kept: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("ratelimit_service")
 
@@ -184,15 +185,26 @@ class Supervisor:
         if self._rules is not None:
             self._rules.left(worker)
         if self._lead is worker:
-            serving = [each for each in self._workers.values() if each.serving]
-            self._lead = serving[0] if serving and not self._stopping.is_set() else None
-            if self._lead is not None:
-                self._lead.tell("lead", self._addresses)
-                self._log.warning("another worker serves the HTTP ports now", worker=self._lead.number)
+            self._elect()
         self._tell_health()
         self._progress.set()
         self._worker_left.set()
         self._worker_left.clear()
+
+    def _elect(self) -> None:
+        """Let another worker lead."""
+        serving = [each for each in self._workers.values() if each.serving]
+        self._lead = serving[0] if serving and not self._stopping.is_set() else None
+        if self._lead is not None:
+            self._lead.tell("lead", self._addresses)
+            self._log.warning("another worker serves the HTTP ports now", worker=self._lead.number)
+
+    async def _hand_over(self, worker: Worker) -> None:
+        """Let another worker lead in the place of one that drains."""
+        with suppress(LinkError):
+            await worker.ask("resign")
+        if self._lead is worker:
+            self._elect()
 
     # Signals.
 
@@ -277,6 +289,8 @@ class Supervisor:
         worker.unhealthy = unhealthy
         if "running" in unhealthy:  # it drains by itself, and the others go on
             worker.serving = False
+            if self._lead is worker and not self._stopping.is_set():
+                self._handing_over = asyncio.get_running_loop().create_task(self._hand_over(worker))
         self._tell_health()
         self._progress.set()
 
