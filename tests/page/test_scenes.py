@@ -6,6 +6,7 @@ With SCREENSHOTS=DIRECTORY, the scenes are written there, in light and dark (`ma
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from testing.servers import RedisServer
 from testing.service import Caller, Service, calling
 from testing.waiting import wait_for
 
+from .stand_in import HOSTILE
 from .test_page import look_again, open_with_token, rows
 
 TOKEN = "admin-0123456789"
@@ -230,6 +232,25 @@ def test_a_wrong_token(page: Page, stage: Stage) -> None:
     page.get_by_role("button", name="Token …").click()
     page.get_by_role("button", name="Forget it").click()
     expect(page.get_by_text("Changes need the admin token")).to_be_visible()
+
+
+def test_hostile_names_from_callers_to_their_buckets(page: Page, stage: Stage) -> None:
+    """What strangers have sent is in the list as text, and each link leads to its own bucket."""
+    values = [HOSTILE[name][0] for name in ("markup", "attributes", "bidi", "no-utf-8", "control", "long")]
+    for number, value in enumerate(values, 901):
+        stage.callers[0].ask("team-budgets", "user", value.encode("utf-8", "surrogateescape"), hits=number)
+    page.goto(f"{stage.url}#/budgets?domain=team-budgets&key=user")
+    expect(page.locator(".virtual .budget")).to_have_count(len(values))
+    assert [0, 0] == [page.locator(f"main {tag}").count() for tag in ("img", "script")]
+    links = page.locator(".virtual .budget").filter(has=page.locator("h3 a"))
+    used = [re.findall(r"(9\d\d) of 1,000", text)[0] for text in links.all_inner_texts()]
+    addresses = [link.get_attribute("href") for link in page.locator(".virtual h3 a").all()]
+    assert len(values) - 1 <= len(addresses)  # the long one is known by a digest, and has no descriptor
+    for number, address in zip(used, addresses, strict=True):
+        page.goto(f"{stage.url}{address}")
+        expect(page.locator(".card.budget")).to_contain_text(f"{number} of 1,000")
+        assert page.locator("h1").inner_text().startswith("user=")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_dead_store(page: Page, stage: Stage) -> None:
