@@ -6,7 +6,7 @@ They are not in snapshots: a restart ends all holds, and the requests in flight 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import cast
 
@@ -25,8 +25,9 @@ class AllHolds:
     evicted one only lets a request pass that it would have refused.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, new: Callable[[], Holds] = Holds) -> None:
         self._size = size
+        self._new = new
         self._holds: OrderedDict[str, Holds] = OrderedDict()
         self.bytes = 0
         """About the bytes of memory that they take."""
@@ -42,7 +43,7 @@ class AllHolds:
         """Apply a hit, and return its result (core/holds/hit.py)."""
         holds = self._holds.get(hit.key)
         if holds is None:
-            holds = self._holds[hit.key] = Holds()
+            holds = self._holds[hit.key] = self._new()
             self.bytes += getsizeof(hit.key) + _BYTES_OF_A_BUCKET
         else:
             self._holds.move_to_end(hit.key)

@@ -56,6 +56,7 @@ ON_HOLDS = st.builds(
         charge=charge,
         tokens=tokens,
         made=max(0, now - 7),
+        part=0.25 if left == 20 else 1.0,
         id=name,
     ),
     st.sampled_from(Op),

@@ -10,8 +10,10 @@ import grpc
 import pytest
 from grpc import aio
 
+from ratelimit_service.core.holds.ids import HoldIds
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.core.planning import Policy
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
@@ -65,12 +67,15 @@ async def serve(
     hold: bool = False,
     rules: bool = True,
     patience: Patience | None = None,
+    tree: RuleTree = TREE,
+    policy: Policy | None = None,
+    ids: HoldIds | None = None,
 ) -> Served:
     held: list[Callable[[], None]] = []
     store = MemoryStore(lambda: NOW, defer=held.append if hold else None)
-    service = RateLimitService(store, Metrics(), lambda: NOW, patience=patience)
+    service = RateLimitService(store, Metrics(), lambda: NOW, policy, patience=patience, ids=ids)
     if rules:
-        service.use(TREE)
+        service.use(tree)
     health = Health()
     server = TRANSPORTS[transport](service, health, options)
     await server.start()

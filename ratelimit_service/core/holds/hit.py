@@ -68,6 +68,8 @@ class HoldHit(Hit):
     size: Size = NO_SIZE
     charge: int = 0
     """CHARGE: what it costs."""
+    part: float = 1.0
+    """CHARGE and RELEASE without an id: the part of a hold that ends."""
     tokens: int = 0
     """CHARGE and RELEASE with an id: what its check has set aside in this bucket."""
     made: int = 0

@@ -7,6 +7,7 @@ budget of less than a thousand requests is always near.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -18,6 +19,8 @@ from .state import LEARN, expiry_of
 
 _NEAR_SHARE = 10
 _NEAR_REQUESTS = 1_000
+_FLIGHTS: Final = 3
+"""A request is taken to be in flight for a third of the time that a hold lasts."""
 _SAMPLED: Final = 15
 """Far from the limit, one charge in 16 is learned from; as a mask."""
 
@@ -51,7 +54,18 @@ class Means:
 class Holding:
     """The holds of one bucket of a prepared request."""
 
-    __slots__ = ("amount", "descriptor", "end", "key", "learned", "packed", "rule", "ticks", "until")
+    __slots__ = (
+        "_began",
+        "amount",
+        "descriptor",
+        "end",
+        "key",
+        "learned",
+        "packed",
+        "rule",
+        "ticks",
+        "until",
+    )
 
     def __init__(
         self, descriptor: int, rule: HoldRule, learned: Learned, bucket: str, entries: Sequence[Entry]
@@ -64,7 +78,7 @@ class Holding:
         """The entries, for an id."""
         self.amount = self.end = 0
         """The smallest limit, and the first end of a window."""
-        self.until = 0
+        self.until = self._began = 0
         """Until when it is near its limit."""
         self.ticks = 0
 
@@ -78,8 +92,23 @@ class Holding:
         if used + max(amount // _NEAR_SHARE, int(self.learned.mean * _NEAR_REQUESTS)) < amount:
             return False
         came_near = self.until <= now
+        if came_near:
+            self._began = now
         self.until = now + self.rule.life
         return came_near
+
+    def part(self, now: int) -> float:
+        """Return the part of a hold that a charge without an id ends.
+
+        The requests that are in flight when a bucket comes near have set nothing aside. If their charges ended
+        holds of others, what is held would stay too small by all of them. Of the charges after t seconds, about
+        1 - exp(-t / usual time in flight) are of requests with a hold. The usual time is not known without ids;
+        too long a time holds too much, and no longer than a hold lasts.
+        """
+        seconds = now - self._began
+        if seconds >= self.rule.life or self.learned.mean * _NEAR_REQUESTS >= self.amount:
+            return 1.0
+        return 1 - math.exp(-_FLIGHTS * seconds / self.rule.life)
 
     def sampled(self) -> bool:
         """Return whether to learn from this charge, far from the limit."""
@@ -123,6 +152,7 @@ def _ending(
     charge: int,
     issued: Issued | None,
     hold: IssuedHold | None,
+    part: float = 1.0,
 ) -> HoldHit:
     """Return the hit that ends a hold: the one that `issued` names, or the oldest of the bucket."""
     return HoldHit(
@@ -134,6 +164,7 @@ def _ending(
         expiry=hold.expiry if hold is not None else 0,
         size=size,
         charge=charge,
+        part=part,
         tokens=hold.tokens if hold is not None else 0,
         made=issued.made if issued is not None else 0,
         id=issued.name if issued is not None else "",
@@ -239,7 +270,8 @@ def _end(
     if issued is not None and issued.domain == asked.request.domain:
         entries = asked.request.descriptors[index].entries
         own = next((hold for hold in issued.holds if hold.entries == entries), None)
-    return _ending(key, op, size, life, asked.now, charge, issued, own)
+    part = 1.0 if holding is None or issued is not None else holding.part(asked.now)
+    return _ending(key, op, size, life, asked.now, charge, issued, own, part)
 
 
 def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request, list[End]]:

@@ -148,8 +148,8 @@ class Holds:
         self.flight += (LEARN if self.flight else 1.0) * (max(seconds, 1) - self.flight)
 
     def _release_oldest(self, hit: HoldHit) -> int:
-        wanted = left = self._tokens(hit.size, 1.0)
-        one = 1
+        wanted = left = self._tokens(hit.size, hit.part)
+        one = int(hit.part >= 0.5)
         for expiry in sorted(self.slots):
             if not left and not one:
                 break

@@ -5,7 +5,7 @@
 --       for each hit: its amount, and the time to live of a new counter in seconds;
 --       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
 --       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see model.Gate) and its
---       limit, then for a hit on holds (16) twelve fields (holds.lua, parse)
+--       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse)
 -- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
 -- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py)
 --
@@ -24,7 +24,7 @@
 local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that is exact in Lua; counters saturate there
 local MAX_TEXT = '9007199254740991'
 local REFUSES, YIELDS, HOLDS, BUDGET, ASIDE = 1, 2, 4, 8, 16
-local HOLD_FIELDS = 12
+local HOLD_FIELDS = 13
 
 -- Locals for what every hit uses: Lua reads them faster than globals and their fields.
 local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type

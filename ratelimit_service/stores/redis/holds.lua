@@ -167,8 +167,8 @@ local function use_holds()
     end
 
     local function release_oldest(holds, hit)
-        local wanted = tokens_of(holds, hit, 1)
-        local left, one = wanted, 1
+        local wanted = tokens_of(holds, hit, hit.part)
+        local left, one = wanted, hit.part >= 0.5 and 1 or 0
         local expiries = {}
         for expiry in pairs(holds.slots) do
             expiries[#expiries + 1] = expiry
@@ -248,6 +248,7 @@ local function use_holds()
             expiry = tonumber(ARGV[at + 3]), fixed = tonumber(ARGV[at + 4]), deviations = tonumber(ARGV[at + 5]),
             otherwise = tonumber(ARGV[at + 6]), most = tonumber(ARGV[at + 7]), charge = tonumber(ARGV[at + 8]),
             tokens = tonumber(ARGV[at + 9]), made = tonumber(ARGV[at + 10]), id = ARGV[at + 11],
+            part = tonumber(ARGV[at + 12]),
         }
     end
 

@@ -177,7 +177,7 @@ def _hold_fields(hit: HoldHit) -> tuple[Argument, ...]:
     """Return the fields of a hit on holds, in the order of holds.lua."""
     fixed, deviations, otherwise, most = hit.size
     head = (int(hit.op), hit.now, hit.life, hit.expiry, fixed, repr(deviations), otherwise, most)
-    return (*head, hit.charge, hit.tokens, hit.made, hit.id)
+    return (*head, hit.charge, hit.tokens, hit.made, hit.id, repr(hit.part))
 
 
 def _as_of_the_script(reply: Any) -> Any:

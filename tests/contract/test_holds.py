@@ -1,0 +1,149 @@
+"""The contract of every store about holds (core/holds): the memory store and the script do the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.holds.hit import HoldHit, Op, Size, delay_in, expired_in, held_in, tokens_in
+from ratelimit_service.core.model import Gate, Hit
+
+from .conftest import Bench
+
+BUCKET = "{d|k=a}"
+HOUR, DAY, HELD = f"{BUCKET}:hour:2026-11-21T08Z", f"{BUCKET}:day:2026-11-21", f"{BUCKET}:held"
+BUDGET = Gate.REFUSES | Gate.BUDGET
+NOW = 1_000_000
+
+
+def window(amount: int = 0, limit: int = 100, key: str = HOUR, gate: int = BUDGET) -> Hit:
+    return Hit(key, amount, ttl=3600, limit=limit, gate=gate)
+
+
+def hold(op: Op, **more: Any) -> HoldHit:
+    fields = {"now": NOW, "life": 60, "expiry": NOW + 60, "size": Size(60, 0.0, 0, 100), **more}
+    return HoldHit(HELD, ttl=60, op=op, **fields)
+
+
+TAKE, CHARGE, RELEASE = hold(Op.TAKE), hold(Op.CHARGE, charge=60), hold(Op.RELEASE)
+
+
+async def take(bench: Bench, **more: Any) -> int:
+    """Return the result of a check that takes a hold."""
+    (_, result) = await bench.counts(window(), hold(Op.TAKE, **more))
+    assert isinstance(result, int)
+    return result
+
+
+async def test_a_check_is_refused_while_others_hold_the_rest(bench: Bench) -> None:
+    """In one call of the store, and within one batch: each check sees the holds before it."""
+    outcomes = await bench.hit(*[[window(), TAKE]] * 4)
+    assert [[0, 60], [0, 60]] == [list(outcome) for outcome in outcomes[:2]]  # type: ignore[arg-type]
+    for outcome in outcomes[2:]:
+        assert not isinstance(outcome, Exception)
+        assert isinstance(result := outcome[1], int)
+        assert (120, 2) == (held_in(result), delay_in(result))
+
+
+async def test_a_charge_ends_a_hold_and_is_in_the_counter_alone(bench: Bench) -> None:
+    """What is held was never in the counter, and the counters of the bucket are all that it shows."""
+    await take(bench)
+    assert {} == await bench.store.read_bucket(BUCKET)
+    assert [0, 60] == await bench.counts(window(40), CHARGE)
+    assert {HOUR: 40} == await bench.store.read_bucket(BUCKET)
+    assert 60 == await take(bench)
+
+
+async def test_an_id_is_charged_once_in_its_bucket(bench: Bench) -> None:
+    """Every window of the bucket is held back the second time, and no other bucket. After two minutes it is forgotten."""
+    charge = hold(Op.CHARGE, charge=40, tokens=60, made=NOW, id="x")
+    other = Hit("{d|k=a}b:hour:1", 7, ttl=60) if not bench.slotted else Hit(f"{BUCKET}x", 7, ttl=60)
+    group = [window(40), window(40, 500, DAY), other, charge]
+    await take(bench)
+    assert [0, 0, 0, 60] == await bench.counts(*group)
+    assert [~40, ~40, 7, 0] == await bench.counts(*group)
+    later = hold(Op.CHARGE, charge=40, now=NOW + 120, id="x")
+    assert [40, 0] == await bench.counts(window(40), later)
+
+
+async def test_an_id_releases_its_own_hold_once(bench: Bench) -> None:
+    """A release that comes twice, or before the charge, ends one hold; the charge still counts."""
+    for _ in range(2):
+        await take(bench)
+    release = hold(Op.RELEASE, tokens=60, made=NOW, id="x")
+    assert [0, 60] == await bench.counts(window(), release)
+    assert [0, 0] == await bench.counts(window(), release)
+    assert [0, 0] == await bench.counts(window(10), hold(Op.CHARGE, charge=10, tokens=60, made=NOW, id="x"))
+    assert 60 == await take(bench)
+    assert 0 > await take(bench)
+
+
+async def test_holds_expire(bench: Bench) -> None:
+    """The next hit of the bucket counts them, and they lower what later checks set aside."""
+    for _ in range(2):
+        await take(bench)
+    result = await take(bench, now=NOW + 60, expiry=NOW + 120)
+    assert (2, 57) == (expired_in(result), tokens_in(result))
+
+
+@pytest.mark.parametrize("gate", [BUDGET, Gate.REFUSES])
+async def test_a_refused_group_holds_nothing(bench: Bench, gate: int) -> None:
+    """Whichever counter refuses it, before or behind the hold."""
+    await bench.counts(Hit(DAY, 5, ttl=60))
+    full = window(1, 5, DAY, gate)
+    assert [0, 0, 5] == await bench.counts(window(), TAKE, full)
+    assert 60 == await take(bench)
+
+
+async def test_a_group_refused_because_of_holds_counts_nothing_that_yields(bench: Bench) -> None:
+    """As if a counter had refused it: count_refused: false."""
+    for _ in range(2):
+        await take(bench)
+    yielding = Hit(DAY, 5, ttl=60, limit=100, gate=Gate.REFUSES | Gate.HOLDS)
+    count, result, held_back = await bench.counts(window(), TAKE, yielding)
+    assert (0, ~0) == (count, held_back)
+    assert isinstance(result, int)
+    assert 0 > result
+
+
+async def test_the_size_is_learned(bench: Bench) -> None:
+    """Without a history `otherwise` holds, then the mean of the charges, within the bound."""
+    size = Size(0, 0.0, 25, 50)
+    assert 25 == await take(bench, size=size)
+    for charge in (30, 50):
+        await bench.counts(window(charge, 10_000), hold(Op.CHARGE, charge=charge, size=size))
+    assert 40 == (await bench.counts(window(0, 10_000), hold(Op.TAKE, size=size)))[1]
+    assert 20 == (await bench.counts(window(0, 10_000), hold(Op.TAKE, size=size._replace(most=20))))[1]
+
+
+async def test_the_marker_of_an_end_releases_unless_the_request_was_refused(bench: Bench) -> None:
+    """The first one shows that gateways send it, and from then on refusals are expected to be followed by one."""
+    for _ in range(3):
+        await take(bench)
+    release = hold(Op.RELEASE)
+    assert [0, 60] == await bench.counts(window(), release)
+    assert 60 == await take(bench)
+    assert 0 > await take(bench)
+    assert [0, 0] == await bench.counts(window(), release)
+    assert [0, 60] == await bench.counts(window(), release)
+
+
+async def test_a_reset_ends_all_holds(bench: Bench) -> None:
+    """With what is learned, and with the ids."""
+    await take(bench)
+    await bench.counts(window(40), hold(Op.CHARGE, charge=40, id="x"))
+    assert {HOUR: 40} == await bench.store.delete_bucket(BUCKET)
+    assert [60, 60] == [await take(bench), await take(bench)]
+    assert [0, 0] == await bench.counts(window(40), hold(Op.CHARGE, charge=40, id="x"))
+
+
+async def test_a_key_that_is_no_hash_holds_nothing(bench: Bench) -> None:
+    """Whatever somebody has written there, counters are counted."""
+    if bench.name == "memory":
+        pytest.skip("nobody writes there")
+    bench.set_raw(HELD, "7")
+    for _ in range(3):
+        await take(bench)
+    assert 0 == (await bench.counts(window(40), CHARGE))[0]
+    assert {HOUR: 40} == await bench.store.read_bucket(BUCKET)
