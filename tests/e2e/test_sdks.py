@@ -41,6 +41,11 @@ RULES = "domain: token-budgets\nunmatched: deny\ndescriptors:\n" + "".join(
     for kind, limit in LIMITS.items()
     for dialect in ("openai", "anthropic")
 )
+RULES += "".join(
+    f'  - {{key: client_ns, value: "held-{dialect}-*", rate_limit: {LIMITS["day"]}, error_format: {dialect}, '
+    "hold: 60, hold_max: 100%}\n"
+    for dialect in ("openai", "anthropic")
+)
 """An application is in the namespace <limit>-<dialect>-<name>; one of another name has no rule."""
 
 
@@ -156,3 +161,38 @@ def test_a_minute_that_has_just_begun_is_waited_for(caller: Caller, limited: Lim
     limited.use_up(namespace)
     outcome = caller.sdk.ask(namespace, lambda seconds: setattr(limited.service, "now", NOON + 180))
     assert ([429, 200], [60]) == (outcome.statuses, outcome.pauses)
+
+
+def test_a_budget_that_running_requests_hold_is_waited_for(
+    caller: Caller, limited: Limited, unique: Unique
+) -> None:
+    """Two requests of 60 tokens hold a budget of 100 of a day; both end before the second retry of the SDK."""
+    limited.service.now = NOON
+    namespace = caller.namespace("held", unique)
+    with calling(limited.service.address) as gateway:
+        for _ in range(2):
+            gateway.ask("token-budgets", "client_ns", namespace, hits=0)
+
+        def pause(seconds: float) -> None:
+            limited.service.now += seconds
+            gateway.ask("token-budgets", "client_ns", namespace, hits=10)
+
+        outcome = caller.sdk.ask(namespace, pause)
+    assert ([429, 200], "") == (outcome.statuses, outcome.message)
+    (waited,) = outcome.pauses
+    assert 1 <= waited <= 10
+
+
+def test_a_budget_that_is_held_for_longer_is_an_error_that_says_so(
+    caller: Caller, limited: Limited, unique: Unique
+) -> None:
+    """After the retries of the SDK, with a code that says that it is no budget that is used up."""
+    limited.service.now = NOON
+    namespace = caller.namespace("held", unique)
+    with calling(limited.service.address) as gateway:
+        for _ in range(2):
+            gateway.ask("token-budgets", "client_ns", namespace, hits=0)
+    outcome = caller.sdk.ask(namespace, lambda seconds: None)
+    assert [429] * 3 == outcome.statuses
+    assert "120 tokens of token budget daily are held by running requests." in outcome.message
+    assert "rate_limit_exceeded" == outcome.code
