@@ -17,8 +17,9 @@ from .amendments.amended import Held
 from .amendments.index import UNAMENDED, Amendments
 from .bounds import RequestBounds
 from .errors import InvalidRequest, NotReady
-from .holds.ids import HoldIds, packed_entries
+from .holds.ids import HoldIds
 from .holds.planning import Holding, elsewhere, has_seconds, release, with_ends
+from .holds.results import for_all_second
 from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
@@ -100,7 +101,7 @@ class Planner:
             if self._weight_of_plans > _PLANS_BYTES:
                 self._plans.clear()
                 self._weight_of_plans = prepared.weight
-            self._plans[id(request)] = plan
+            self._plans[id(request)] = plan if not plan.holds else for_all_second(plan)
         return plan
 
     def _prepared_for(self, request: Request) -> PreparedRequest:
@@ -179,12 +180,20 @@ class Planner:
         buckets = set()
         for index, (each, descriptor) in enumerate(zip(limited, request.descriptors, strict=True)):
             holding = None
-            if isinstance(each, LimitedDescriptor) and each.rule.hold and self._refuses(each.rule):
-                fits = packed_entries(descriptor.entries) and not has_seconds(each.rule)
-                if fits and each.bucket not in buckets:
+            if (
+                isinstance(each, LimitedDescriptor)
+                and each.rule.hold is not None
+                and self._refuses(each.rule)
+                and each.bucket not in buckets
+                and not has_seconds(each.rule)
+            ):
+                learned = self._windows.means.of(each.rule)
+                entries = descriptor.entries
+                holding = Holding(index, each.rule.hold, learned, each.bucket, request.domain, entries)
+                if holding.names:
                     buckets.add(each.bucket)
-                    learned = self._windows.means.of(each.rule)
-                    holding = Holding(index, each.rule.hold, learned, each.bucket, descriptor.entries)
+                else:
+                    holding = None
             found.append(holding)
         return found if buckets else ()
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import cast
 
-from ..core.holds.hit import HoldHit, Op, done, refused_by
+from ..core.holds.hit import ASIDE, CHARGE, RELEASE, TAKE, HoldHit, done, refused_by
 from ..core.holds.state import Holds
-from ..core.model import Gate, Hit
+from ..core.model import Hit
 
 _BYTES_OF_A_BUCKET = 2_000
 _BYTES_OF_AN_ID = 160
@@ -71,30 +71,31 @@ def apply_holds(
     """
     results: dict[int, int] = {}
     repeated: set[int] = set()
-    hits = [(place, cast(HoldHit, hit)) for place, hit in enumerate(group) if hit.gate & Gate.ASIDE]
-    for place, hit in hits:
+    for place, hit in enumerate(group):
+        if not hit.gate & ASIDE or hit.op is RELEASE:  # type: ignore[attr-defined]
+            continue
         holds = all_holds.find(hit.key)
-        if holds is None or hit.op is Op.RELEASE:
+        if holds is None:
             continue
-        own = [
-            at
-            for at, other in enumerate(group)
-            if other.key.startswith(hit.bucket) and not other.gate & Gate.ASIDE
-        ]
-        if hit.op is Op.CHARGE:
+        hit = cast(HoldHit, hit)
+        if hit.op is CHARGE:
             if hit.id and holds.knows(hit):
-                repeated.update(own)
                 results[place] = 0
+                repeated.update(_own(group, hit.bucket))
+        elif held := holds.held(hit.now):
+            room, too_much = True, False
+            for at in _own(group, hit.bucket):
+                left = group[at].limit - before[at]
+                room = room and left > 0
+                too_much = too_much or left <= held
+            if room and too_much:
+                results[place] = refused_by(held, holds.delay())
+                refused = True
+    for place, hit in enumerate(group):
+        if not hit.gate & ASIDE:
             continue
-        limits = [(before[at], group[at].limit) for at in own]
-        held = holds.held(hit.now)
-        if all([used < limit for used, limit in limits]) and any(
-            [used + held >= limit for used, limit in limits]
-        ):
-            results[place] = refused_by(held, holds.delay())
-    refused = refused or any(result < 0 for result in results.values())
-    for place, hit in hits:
-        if hit.op is not Op.TAKE or not refused:
+        hit = cast(HoldHit, hit)
+        if not refused or hit.op is not TAKE:
             if place not in results:
                 results[place] = all_holds.apply(hit)
             continue
@@ -103,3 +104,8 @@ def apply_holds(
         if holds is not None:
             holds.refuse(hit)
     return refused, repeated, results
+
+
+def _own(group: Sequence[Hit], bucket: str) -> list[int]:
+    """Return the places of the counters of a bucket."""
+    return [at for at, other in enumerate(group) if not other.gate & ASIDE and other.key.startswith(bucket)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
-from ..core.holds.hit import SUFFIX
+from ..core.holds.hit import ASIDE, SUFFIX
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then, Walked
 from .amendments import MemoryAmendments
@@ -152,7 +152,7 @@ class MemoryStore:
             counters = shards[hash(key) >> SHIFT & MASK]
             before = counters.get(key, 0)
             if amount == 0:
-                counts.append(aside[len(counts)] if aside and hit.gate & Gate.ASIDE else before)
+                counts.append(aside[len(counts)] if aside and hit.gate & ASIDE else before)
             elif held and len(counts) in held:
                 counts.append(~before)
             elif amount > 0:
@@ -196,20 +196,33 @@ class MemoryStore:
         If any hit refuses the group, those that hold are held back, and those that yield with room. So are the
         charges of an id that was charged before.
         """
-        before = [self._counters.get(hit.key, 0) for hit in group]
-        over = [hit.is_over(count) for hit, count in zip(group, before, strict=True)]
-        gates = [hit.gate for hit in group]
-        refused = any(is_over and gate & Gate.REFUSES for gate, is_over in zip(gates, over, strict=True))
+        shards = self._shards
+        before: list[int] = []
+        over: list[bool] = []
+        refused = on_holds = False
+        for hit in group:
+            key, gate = hit.key, hit.gate
+            if gate & ASIDE:
+                on_holds = True
+                before.append(0)
+                over.append(False)
+                continue
+            count = shards[hash(key) >> SHIFT & MASK].get(key, 0)
+            before.append(count)
+            is_over = hit.is_over(count)
+            over.append(is_over)
+            if is_over and gate & Gate.REFUSES:
+                refused = True
         repeated: set[int] = set()
         aside: dict[int, int] = {}
-        if any([gate & Gate.ASIDE for gate in gates]):
+        if on_holds:
             refused, repeated, aside = apply_holds(self.holds, group, before, refused=refused)
         if not refused:
             return repeated, aside
         held = {
             place
-            for place, gate in enumerate(gates)
-            if gate & Gate.HOLDS or (gate & Gate.YIELDS and not over[place])
+            for place, hit in enumerate(group)
+            if hit.gate & Gate.HOLDS or (hit.gate & Gate.YIELDS and not over[place])
         }
         return held | repeated, aside
 

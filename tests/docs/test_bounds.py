@@ -12,6 +12,9 @@ from ratelimit_service.core import bounds, planner
 from ratelimit_service.core.amendments.amended import AmendedRules
 from ratelimit_service.core.answers import statkeys
 from ratelimit_service.core.answers.refusal import Refusals
+from ratelimit_service.core.holds import hit as hold_hit
+from ratelimit_service.core.holds import ids as hold_ids
+from ratelimit_service.core.holds import state as hold_state
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.planning import Policy
@@ -111,6 +114,13 @@ BOUNDS = {
     "refusals without a limit": weight(REFUSALS._denials),
     "headers of answers": f"{codec._HEADERS_BYTES}",
     "counters of the memory store, MEMORY_STORE_SIZE_IN_BYTES": DEFAULTS["MEMORY_STORE_SIZE_IN_BYTES"],
+    "holds of the memory store, of its size": {8: "an eighth"}[
+        8_000 // memory.MemoryStore(float, 8_000).holds._size
+    ],
+    "characters of the id of a hold": f"{hold_ids.LONGEST}",
+    "ids of a bucket that came back": f"{hold_state.MOST_IDS}",
+    "seconds for which such an id is remembered": f"{hold_state.REMEMBERED}",
+    "tokens of a hold": f"{hold_hit.MOST}",
     "charges kept while Redis is away, STORE_JOURNAL_SIZE": f"{DEFAULTS['STORE_JOURNAL_SIZE']} hits",
     "bytes of a hit in the journal, on average": f"{journal._BYTES_OF_A_HIT}",
     "hits that wait for a batch": default(CoalescingStore, "most_waiting"),

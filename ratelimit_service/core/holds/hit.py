@@ -34,6 +34,11 @@ class Op(IntEnum):
     """End the hold of a request that costs nothing."""
 
 
+ASIDE: Final = Gate.ASIDE
+TAKE, CHARGE, RELEASE = Op.TAKE, Op.CHARGE, Op.RELEASE
+"""Python 3.11 looks up the members of an enum slowly."""
+
+
 class Size(NamedTuple):
     """How large a hold is.
 
@@ -89,9 +94,9 @@ class HoldHit(Hit):
 
 # What the store returns for a HoldHit is one integer, as for every hit.
 
-_EXPIRED = 2**34
-"""Above the largest hold."""
-MOST = _EXPIRED - 1
+ABOVE: Final = 2**34
+"""Above the largest hold: a result is the tokens of a hold, and ABOVE for each expired one."""
+MOST = ABOVE - 1
 """The largest hold."""
 _DELAYS = 16
 _MOST_EXPIRED = 2**17
@@ -101,7 +106,7 @@ MOST_HELD = 2**48
 
 def done(tokens: int, expired: int) -> int:
     """Return the result of a hit that was applied: its tokens, and how many holds it found expired."""
-    return min(expired, _MOST_EXPIRED) * _EXPIRED + tokens
+    return min(expired, _MOST_EXPIRED) * ABOVE + tokens
 
 
 def refused_by(held: int, delay: int) -> int:
@@ -111,12 +116,12 @@ def refused_by(held: int, delay: int) -> int:
 
 def tokens_in(result: int) -> int:
     """Return the tokens of `done`."""
-    return result % _EXPIRED
+    return result % ABOVE
 
 
 def expired_in(result: int) -> int:
     """Return the expired holds of `done`."""
-    return result // _EXPIRED
+    return result // ABOVE
 
 
 def held_in(result: int) -> int:

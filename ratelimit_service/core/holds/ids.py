@@ -27,9 +27,11 @@ _AHEAD = 300
 """The seconds by which the clock of the replica that issued an id may be ahead."""
 
 _VERSION = 1
+_MOST_BYTES = LONGEST // 4 * 3
 _NONCE, _CODE = 12, 12
-_HEAD = Struct(f">BI{_NONCE}s")
+_HEAD = Struct(f">BI{_NONCE}sB")
 _HOLD = Struct(">QI")
+_ONE = Struct(f">BI{_NONCE}sBQI")
 _LENGTH = Struct(">H")
 
 
@@ -59,28 +61,33 @@ class HoldIds:
 
     def __init__(self, nonce: Callable[[], bytes], secret: bytes = b"") -> None:
         self._nonce = nonce
-        self._secrets: tuple[bytes, ...] = ()
+        self._codes: tuple[blake2b, ...] = ()
+        """A code of nothing by each secret, to be copied: the current one, and the one before it."""
+        self._secret = b""
         if secret:
             self.use(secret)
 
     @property
     def ready(self) -> bool:
         """Whether there is a secret."""
-        return bool(self._secrets)
+        return bool(self._codes)
 
     def use(self, secret: bytes) -> None:
         """Issue ids by this secret from now on. Those by the one before it stay known."""
-        if secret not in self._secrets[:1]:
-            self._secrets = (secret, *self._secrets[:1])
+        if secret != self._secret:
+            self._secret = secret
+            self._codes = (blake2b(key=secret, digest_size=_CODE), *self._codes[:1])
 
-    def issue(self, now: int, domain: bytes, holds: Sequence[tuple[bytes, int, int]]) -> str:
-        """Return a new id: `domain` and the first of each hold by `packed_*`, its tokens, and its expiry."""
-        parts = [_HEAD.pack(_VERSION, now, self._nonce()), domain]
-        for entries, tokens, expiry in holds:
-            parts += (_HOLD.pack(tokens, expiry), entries)
-        data = b"".join(parts)
-        code = blake2b(data, key=self._secrets[0], digest_size=_CODE).digest()
-        return urlsafe_b64encode(data + code).rstrip(b"=").decode("ascii")
+    def issue(self, now: int, holds: Sequence[tuple[int, int]], names: bytes) -> str:
+        """Return a new id of holds, each with its tokens and its expiry, of the buckets that `names_of` returned."""
+        if len(holds) == 1:
+            data = _ONE.pack(_VERSION, now, self._nonce(), 1, *holds[0]) + names
+        else:
+            head = _HEAD.pack(_VERSION, now, self._nonce(), len(holds))
+            data = b"".join([head, *[_HOLD.pack(*hold) for hold in holds], names])
+        code = self._codes[0].copy()
+        code.update(data)
+        return urlsafe_b64encode(data + code.digest()).rstrip(b"=").decode("ascii")
 
     def read(self, text: bytes, now: int) -> Issued | None:
         """Return what an id says; None for anything else, and for one that is too old."""
@@ -90,22 +97,26 @@ class HoldIds:
             whole = b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
         except Error:
             return None
+        if urlsafe_b64encode(whole).rstrip(b"=") != text:  # other texts decode to the same bytes
+            return None
         data, code = whole[:-_CODE], whole[-_CODE:]
-        for secret in self._secrets:
-            if compare_digest(code, blake2b(data, key=secret, digest_size=_CODE).digest()):
+        for blank in self._codes:
+            own = blank.copy()
+            own.update(data)
+            if compare_digest(code, own.digest()):
                 break
         else:
             return None
-        version, made, nonce = _HEAD.unpack_from(data)
+        version, made, nonce, many = _HEAD.unpack_from(data)
         if version != _VERSION or not now - VALID <= made <= now + _AHEAD:
             return None
-        domain, at = _text(data, _HEAD.size)
+        amounts = [_HOLD.unpack_from(data, _HEAD.size + number * _HOLD.size) for number in range(many)]
+        domain, at = _text(data, _HEAD.size + many * _HOLD.size)
         holds = []
-        while at < len(data):
-            tokens, expiry = _HOLD.unpack_from(data, at)
-            many, at = data[at + _HOLD.size], at + _HOLD.size + 1
+        for tokens, expiry in amounts:
             entries = []
-            for _ in range(many):
+            size, at = data[at], at + 1
+            for _ in range(size):
                 key, at = _text(data, at)
                 value, at = _text(data, at)
                 entries.append(Entry(key, value))
@@ -114,22 +125,17 @@ class HoldIds:
         return Issued(name, made, domain.decode("utf-8", "surrogateescape"), tuple(holds))
 
 
-def packed_domain(domain: str) -> bytes:
-    """Return a domain as `issue` takes it."""
-    return _packed(domain.encode("utf-8", "surrogateescape"))
-
-
-def packed_entries(entries: Sequence[Entry]) -> bytes:
-    """Return the entries of a descriptor as `issue` takes them; empty where they are too long for an id."""
-    if len(entries) > 255 or sum([len(key) + len(value) + 4 for key, value in entries]) > LONGEST // 2:
+def names_of(domain: str, buckets: Sequence[Sequence[Entry]]) -> bytes:
+    """Return what an id says of the buckets of its holds; empty where that is too long for an id."""
+    if len(buckets) > 255 or any([len(entries) > 255 for entries in buckets]):
         return b""
-    return bytes([len(entries)]) + b"".join([_packed(key) + _packed(value) for key, value in entries])
-
-
-def fits(domain: bytes, holds: Sequence[bytes]) -> bool:
-    """Return whether an id for these is short enough."""
-    size = _HEAD.size + len(domain) + sum([_HOLD.size + len(entries) for entries in holds]) + _CODE
-    return all(holds) and size * 4 // 3 + 2 <= LONGEST
+    parts = [_packed(domain.encode("utf-8", "surrogateescape"))]
+    for entries in buckets:
+        parts.append(bytes([len(entries)]))
+        parts += [_packed(text[:_MOST_BYTES]) for entry in entries for text in entry]
+    names = b"".join(parts)
+    size = _HEAD.size + len(buckets) * _HOLD.size + len(names) + _CODE
+    return names if size <= _MOST_BYTES else b""
 
 
 def _packed(text: bytes) -> bytes:

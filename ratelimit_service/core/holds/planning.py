@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from ..model import Descriptor, Entry, Request, Rule, Unit
 from .hit import MOST, NO_SIZE, SUFFIX, HoldHit, Op, Size
-from .ids import HoldIds, Issued, IssuedHold, packed_entries
+from .ids import HoldIds, Issued, IssuedHold, names_of
 from .rule import DEFAULT_LIFE, HoldRule
 from .state import LEARN, expiry_of
 
@@ -24,19 +24,23 @@ _FLIGHTS: Final = 3
 _SAMPLED: Final = 15
 """Far from the limit, one charge in 16 is learned from; as a mask."""
 
-_MOST_LEARNED = 10_000
+_SILENT: Final = 64
+"""After so many charges without an id, gateways bring none back, and get none far from the limit."""
 
 
 class Learned:
     """The mean charge of a rule over all buckets, as this process has seen them."""
 
-    __slots__ = ("mean",)
+    __slots__ = ("mean", "without_id")
 
     def __init__(self) -> None:
         self.mean = 0.0
+        self.without_id = 0
+        """The charges since the last one that brought back an id."""
 
-    def note(self, charge: int) -> None:
+    def note(self, charge: int, *, with_id: bool) -> None:
         """Learn from a charge."""
+        self.without_id = 0 if with_id else self.without_id + 1
         self.mean += (LEARN if self.mean else 1.0) * (charge - self.mean)
 
 
@@ -59,28 +63,39 @@ class Holding:
         "amount",
         "descriptor",
         "end",
+        "entries",
         "key",
         "learned",
-        "packed",
+        "names",
+        "noted",
         "rule",
         "ticks",
         "until",
     )
 
     def __init__(
-        self, descriptor: int, rule: HoldRule, learned: Learned, bucket: str, entries: Sequence[Entry]
+        self,
+        descriptor: int,
+        rule: HoldRule,
+        learned: Learned,
+        bucket: str,
+        domain: str,
+        entries: Sequence[Entry],
     ) -> None:
         self.descriptor = descriptor
         self.rule = rule
         self.learned = learned
         self.key = hold_key(bucket)
-        self.packed = packed_entries(entries)
-        """The entries, for an id."""
+        self.entries = entries
+        self.names = names_of(domain, [entries])
+        """What an id says of it, where it is alone; empty where that is too long for an id."""
         self.amount = self.end = 0
         """The smallest limit, and the first end of a window."""
         self.until = self._began = 0
         """Until when it is near its limit."""
         self.ticks = 0
+        self.noted = 0
+        """The last second in which a check noted how near it is to its limit."""
 
     def near(self, now: int) -> bool:
         """Return whether requests in flight may take what is left."""
@@ -114,6 +129,10 @@ class Holding:
         """Return whether to learn from this charge, far from the limit."""
         self.ticks += 1
         return not self.ticks & _SAMPLED
+
+    def wants_ids(self) -> bool:
+        """Return whether checks get an id far from the limit, where nothing is held."""
+        return self.learned.without_id < _SILENT
 
     def size(self) -> Size:
         """Return how large a hold is."""
@@ -220,6 +239,9 @@ def plan_holds(
         if op is Op.TAKE:
             assert holding is not None
             if not holding.near(asked.now):
+                if holding.noted == asked.now and not holding.wants_ids():
+                    continue
+                holding.noted = asked.now
                 planned.append(PlannedHold(holding, -1, op))
                 continue
             hit = holding.take(asked.now)
@@ -246,7 +268,7 @@ def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, ad
     if addend:
         if holding is None:
             return Op.CHARGE if isinstance(end, Issued) else None
-        holding.learned.note(addend)
+        holding.learned.note(addend, with_id=isinstance(end, Issued))
         wanted = isinstance(end, Issued) or holding.near(asked.now) or holding.sampled()
         return Op.CHARGE if wanted else None
     if holding is None:

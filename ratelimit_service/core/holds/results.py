@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..decision import Count
-from ..model import Hit
+from ..model import Entry, Gate, Hit
 from ..planning import Plan
-from .hit import HoldHit, Op, tokens_in
-from .ids import HoldIds, fits, packed_domain
+from .hit import ABOVE, RELEASE, TAKE, HoldHit, tokens_in
+from .ids import HoldIds, names_of
 
 
 def note(plan: Plan, counts: Sequence[Count]) -> bool:
@@ -23,6 +24,17 @@ def note(plan: Plan, counts: Sequence[Count]) -> bool:
     return near
 
 
+def for_all_second(plan: Plan) -> Plan:
+    """Return the plan for later requests of this second with the same hits_addends.
+
+    Far from the limits, one plan a second notes how near they are, and may be learned from.
+    """
+    for holding, _, op in plan.holds:
+        if holding.near(plan.now) or (op is TAKE and holding.wants_ids()):
+            return plan
+    return replace(plan, hits=[hit for hit in plan.hits if not hit.gate & Gate.ASIDE], holds=())
+
+
 def results(plan: Plan, counts: Sequence[Count]) -> list[int]:
     """Return Decision.held; a hit that failed held nothing."""
     found = [counts[each.hit] if each.hit >= 0 else 0 for each in plan.holds]
@@ -34,17 +46,21 @@ def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
 
     It is issued even if nothing is held, because the charge of an id counts once.
     """
-    holds = []
-    for each in plan.holds:
-        if each.op is Op.TAKE:
-            hit = _take(plan.hits, each.hit)
-            count = counts[each.hit] if hit is not None else 0
-            tokens = tokens_in(count) if isinstance(count, int) else 0
-            holds.append((each.holding.packed, tokens, hit.expiry if hit is not None else 0))
-    domain = packed_domain(plan.request.domain)
-    if not holds or not fits(domain, [packed for packed, *_ in holds]):
+    holds: list[tuple[int, int]] = []
+    names: list[Sequence[Entry]] = []
+    own = b""
+    for holding, place, op in plan.holds:
+        if op is TAKE:
+            count = counts[place] if place >= 0 else 0
+            tokens = count % ABOVE if isinstance(count, int) else 0
+            holds.append((tokens, plan.hits[place].expiry if tokens else 0))  # type: ignore[attr-defined]
+            names.append(holding.entries)
+            own = holding.names
+    if not holds:
         return ""
-    return ids.issue(plan.now, domain, holds)
+    if len(holds) > 1:
+        own = names_of(plan.request.domain, names)
+    return ids.issue(plan.now, holds, own) if own else ""
 
 
 def undone(plan: Plan, counts: Sequence[Count]) -> list[HoldHit]:
@@ -53,13 +69,13 @@ def undone(plan: Plan, counts: Sequence[Count]) -> list[HoldHit]:
     for each in plan.holds:
         hit = _take(plan.hits, each.hit)
         count = counts[each.hit] if hit is not None else 0
-        if hit is None or each.op is not Op.TAKE or not isinstance(count, int) or count <= 0:
+        if hit is None or each.op is not TAKE or not isinstance(count, int) or count <= 0:
             continue
         if tokens := tokens_in(count):
             end = HoldHit(
                 hit.key,
                 ttl=hit.ttl,
-                op=Op.RELEASE,
+                op=RELEASE,
                 now=hit.now,
                 life=hit.life,
                 expiry=hit.expiry,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from .hit import MOST, MOST_HELD, HoldHit, Op, Size
+from .hit import CHARGE, MOST, MOST_HELD, TAKE, HoldHit, Size
 
 LEARN = 1 / 46
 """The weight of a new charge: half of what is learned is from the last 32."""
@@ -34,6 +34,8 @@ class Holds:
     """The holds of a bucket. Every method gets the time by its hit; all steps are those of hit.lua."""
 
     __slots__ = (
+        "_soonest",
+        "_tokens_held",
         "charges",
         "flight",
         "ids",
@@ -49,6 +51,10 @@ class Holds:
     def __init__(self) -> None:
         self.slots: dict[int, list[int]] = {}
         """The tokens and the number of holds that expire in a second."""
+        self._tokens_held = 0
+        """The sum of all slots."""
+        self._soonest = 0
+        """No slot expires before this second; 0 where that is not known."""
         self.charges = 0
         """How many charges it has learned from, up to 1000."""
         self.mean = 0.0
@@ -67,6 +73,8 @@ class Holds:
 
     def held(self, now: int) -> int:
         """Return the tokens that are held."""
+        if now < self._soonest:
+            return min(self._tokens_held, MOST_HELD)
         return min(sum([slot[0] for expiry, slot in self.slots.items() if expiry > now]), MOST_HELD)
 
     def delay(self) -> int:
@@ -91,10 +99,10 @@ class Holds:
     def apply(self, hit: HoldHit) -> tuple[int, int]:
         """Apply a hit, and return its tokens and how many holds it found expired."""
         expired = self._expire(hit.now)
-        if hit.op is Op.TAKE:
+        if hit.op is TAKE:
             return self._take(hit), expired
         self.share += LEARN * (1 - self.share)
-        if hit.op is Op.CHARGE:
+        if hit.op is CHARGE:
             self._learn(hit.charge)
             if not hit.id:
                 return self._release_oldest(hit), expired
@@ -113,9 +121,14 @@ class Holds:
 
     def _expire(self, now: int) -> int:
         """Remove the slots that have expired, and return how many holds were in them."""
+        if now < self._soonest:
+            return 0
         expired = 0
         for expiry in [expiry for expiry in self.slots if expiry <= now]:
-            expired += self.slots.pop(expiry)[1]
+            tokens, many = self.slots.pop(expiry)
+            self._tokens_held -= tokens
+            expired += many
+        self._soonest = min(self.slots, default=0)
         if expired:
             self.share *= (1 - LEARN) ** expired
         return expired
@@ -132,8 +145,12 @@ class Holds:
     def _take(self, hit: HoldHit) -> int:
         tokens = self._tokens(hit.size, self.share)
         if tokens:
-            slot = self.slots.setdefault(hit.expiry, [0, 0])
+            slot = self.slots.get(hit.expiry)
+            if slot is None:
+                slot = self.slots[hit.expiry] = [0, 0]
+                self._soonest = min(self._soonest or hit.expiry, hit.expiry)
             slot[0] += tokens
+            self._tokens_held += tokens
             # A hold that ends with its window does not say that its request was never charged.
             slot[1] += hit.expiry > hit.now + hit.life - slot_width(hit.life)
         return tokens
@@ -160,6 +177,7 @@ class Holds:
                 self._flew(hit.now + hit.life - expiry)
             taken = min(left, slot[0])
             slot[0] -= taken
+            self._tokens_held -= taken
             left -= taken
             if not slot[0] and not slot[1]:
                 del self.slots[expiry]
@@ -172,6 +190,7 @@ class Holds:
             return 0
         taken = min(hit.tokens, slot[0])
         slot[0] -= taken
+        self._tokens_held -= taken
         slot[1] = max(0, slot[1] - 1)
         if not slot[0] and not slot[1]:
             del self.slots[hit.expiry]
