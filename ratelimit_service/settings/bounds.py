@@ -17,7 +17,7 @@ class BoundsSettings:
 
     memory_store_size_in_bytes: Annotated[int, whole_number(0, 2**53)] = setting(
         BOUNDS,
-        "134217728",
+        "67108864",
         "Memory for the counters of the memory store, about 210 bytes each. When it is full, new buckets "
         "get the answer of STORE_FAILURE_MODE. Ours.",
     )

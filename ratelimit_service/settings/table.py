@@ -120,7 +120,7 @@ class Settings(
     )
     grpc_max_bytes: Annotated[int, whole_number(1_048_576, 2**40)] = setting(
         SERVER,
-        "134217728",
+        "67108864",
         "The most bytes that the native transport keeps for all connections: half for the connections themselves "
         "(16 KiB each, 64 KiB with TLS), a quarter for such requests and replies, a quarter for calls in flight. Ours.",
     )

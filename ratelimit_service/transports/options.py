@@ -22,7 +22,7 @@ class GrpcOptions:
     """Any further connection is closed at once."""
     max_connection_bytes: int = 8_388_608
     """The bytes kept for one connection (`_http2.Budget`); only for the native transport."""
-    max_bytes: int = 134_217_728
+    max_bytes: int = 67_108_864
     """The bytes kept for all connections together (`_http2.Budget`); only for the native transport."""
     request_timeout: float = 10.0
     """The time for a request to arrive in full; only for the native transport."""

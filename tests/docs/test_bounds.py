@@ -168,6 +168,23 @@ def test_what_a_connection_counts_with_tls_is_on_the_page() -> None:
     assert f"{secured} with TLS: {half // plain:,} connections by default, or {half // secured:,}" in text
 
 
+def test_the_parts_on_the_page_fit_into_256_mib_by_default() -> None:
+    """With the native transport and the memory store, while it writes a snapshot."""
+    (table,) = tables_of(PAGE, "part", "MiB")
+    fixed, by_setting = 0.0, {}
+    for part, mib, default in table.rows:
+        if mib:
+            fixed += float(mib.split()[0])
+        else:
+            by_setting[part.rpartition(" ")[2]] = float(default.split()[0].rstrip(","))
+    kept, counters = by_setting["GRPC_MAX_BYTES"], by_setting["MEMORY_STORE_SIZE_IN_BYTES"]
+    defaults = [int(DEFAULTS[name]) / 2**20 for name in ("GRPC_MAX_BYTES", "MEMORY_STORE_SIZE_IN_BYTES")]
+    assert defaults == [kept, counters]
+    most = fixed + kept + counters * 1.25
+    assert most < 256
+    assert f"that is {most:.0f} MiB by default" in PAGE.read_text("utf-8")
+
+
 def test_the_steps_on_the_page_are_those_of_the_code() -> None:
     """How much is done at a time."""
     (table,) = tables_of(PAGE, "work", "how")

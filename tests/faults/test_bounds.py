@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from grpc import aio
 
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
-from testing.service import Service
+from testing.service import Service, port_of
 
 from .hostile_bytes import RULES, entry, request
 
@@ -74,6 +75,37 @@ def memory(service: Service, what: str) -> int:
     found = re.search(rf"{what}:\s+(\d+) kB", status)
     assert found is not None
     return int(found[1]) * 1_024
+
+
+MOST = 256 * MIB
+"""What the native transport and the memory store leave the process below, with every setting at its default."""
+
+
+async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path) -> None:
+    """With the defaults: the memory store and the caches are full, and then connections keep as much as they may."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    environment = {"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", "GRPC_TRANSPORT": "native"}
+    with await asyncio.to_thread(Service, environment) as service:
+        async with aio.insecure_channel(service.grpc) as channel:
+            peer = Peer(channel)
+            for name, (requests, made) in SHAPES.items():
+                if made is SHAPES["more descriptors than there may be"][1]:
+                    continue
+                more = 3 if name == "new buckets with long names" else 1
+                for first in range(0, more * requests, 20):
+                    await peer.send([made(first + number) for number in range(20)])
+        assert await asyncio.to_thread(service.metric, "ratelimit_service_memory_store_refused") > 0
+        command = [sys.executable, "-m", "tests.faults.hostile_peers", str(port_of(service.grpc))]
+        attacks = [
+            await asyncio.create_subprocess_exec(*command, attack, cwd=Path(__file__).parents[2])
+            for attack in ("connections_and_nothing_else", "unfinished_requests", "watches")
+        ]
+        for attack in attacks:
+            await asyncio.wait_for(attack.wait(), 120)
+        assert service.running
+        largest = memory(service, "VmHWM")
+    assert largest < MOST, f"{largest / MIB:.0f} MiB"
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
