@@ -1,4 +1,4 @@
-"""What the tests of the whole process share: rules to serve, and how to ask about health over gRPC."""
+"""Fixtures for tests of the whole process: rules to serve, and a client of gRPC health."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testing.service import Service
 
 
 def rules(domain: str, limit: int = 10) -> str:
-    """Any team has so much in a year, which does not end while a test runs."""
+    """Rules: each team has a budget for the year, so no window ends during a test."""
     return f"""\
 domain: {domain}
 descriptors:
@@ -24,7 +24,7 @@ descriptors:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file, and the directories that it is in."""
+    """Write a file, and create the directories above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path

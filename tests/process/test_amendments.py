@@ -1,4 +1,4 @@
-"""Processes as they are deployed follow the amendments of their store, and reload limits as data."""
+"""Deployed processes follow the amendments of their store, and reload limits as data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def code(caller: Caller) -> int:
 def test_two_replicas_follow_and_a_third_blocks_from_its_first_call_on(
     transport: str, config: str, redis_url: str
 ) -> None:
-    """Within a second; what they have in force is in their metrics and on the page of the rules."""
+    """This takes at most a second. Metrics and /rlconfig show what is in force."""
     environment = {"REDIS_URL": redis_url, "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with replicas(environment, environment) as both:
         for _, caller in both:
@@ -77,7 +77,7 @@ def test_two_replicas_follow_and_a_third_blocks_from_its_first_call_on(
 def test_a_replica_that_starts_without_its_store_is_not_ready_before_it_has_read_the_amendments(
     config: str, redis_server: RedisServer
 ) -> None:
-    """A gateway that asks it would be let through by what it does not know."""
+    """Otherwise, it would let calls pass that an unread amendment blocks."""
     redis_server.cli("FLUSHALL")
     apply(redis_server.url, Put(BLOCK), key="block")
     redis_server.cli("CONFIG", "SET", "requirepass", "x")
@@ -92,7 +92,7 @@ def test_a_replica_that_starts_without_its_store_is_not_ready_before_it_has_read
 
 
 def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
-    """A table that cannot be read leaves the one before in force, and says where the mistake is."""
+    """A table that cannot be read leaves the previous one in force, and the log has the line of the mistake."""
     write(tmp_path / "d.yaml", rules("d"))
     table = write(tmp_path / "limits.csv", "domain,descriptor,limit\nd,team=dba,7\n")
     with replicas({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(tmp_path)}) as ((service, caller),):
@@ -110,7 +110,7 @@ def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_limits_are_reloaded_while_calls_go_on(tmp_path: Path) -> None:
-    """None of which fails, or waits for long."""
+    """No call fails or waits for long."""
     write(tmp_path / "d.yaml", rules("d"))
     lines = [f"d,team=t{number},{number + 1}\n" for number in range(10_000)]
     table = write(tmp_path / "limits.csv", "domain,descriptor,limit\n" + "".join(lines))
@@ -122,7 +122,7 @@ def test_ten_thousand_limits_are_reloaded_while_calls_go_on(tmp_path: Path) -> N
 
 
 def test_amendments_outlast_a_process_that_counts_in_memory(tmp_path: Path, config: str) -> None:
-    """They are in the file of its counters."""
+    """They are in the snapshot of the counters."""
     file = tmp_path / "counters"
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "MEMORY_SNAPSHOT_PATH": str(file)}
     asyncio.run(_snapshot(file, BLOCK))

@@ -104,7 +104,9 @@ def wait_for_code(caller: Caller, wanted: int, team: str = "dba") -> None:
 
 
 def test_two_operators_at_two_replicas_of_each_store(tmp_path: Path, store: dict[str, str]) -> None:
-    """What one does is in force at the other; a preview of one is confirmed at the other; the books stay exact under traffic."""
+    """A change at one replica is in force at the other, a preview of one is confirmed at the other, and no
+    charge is lost or counted twice under traffic.
+    """
     config = str(write(tmp_path / "d.yaml", RULES))
     with replicas({**store, "CONFIG_PATH": config}) as ((ana, first), (bob, second)):
         for team in ("dba", "dbb", "ops"):
@@ -163,7 +165,10 @@ def test_two_operators_at_two_replicas_of_each_store(tmp_path: Path, store: dict
 
 
 def test_a_failing_store_is_reported_and_a_change_is_made_once(tmp_path: Path) -> None:
-    """What is in force is still shown; a change answers 503, and is made by the same request when the store is back."""
+    """The amendments in force are still shown.
+
+    A change is answered with 503, and the same request makes it when the store is back.
+    """
     config = str(write(tmp_path / "d.yaml", RULES))
     with RedisServer("--appendonly", "yes") as redis:
         environment = {
@@ -193,7 +198,10 @@ def test_a_failing_store_is_reported_and_a_change_is_made_once(tmp_path: Path) -
 
 
 def test_a_change_is_made_once_through_a_failover(tmp_path: Path) -> None:
-    """The same request is sent until it is answered; both replicas have it in force, and what was in force before stays."""
+    """The same request is repeated until it is answered.
+
+    Both replicas then have the change and all earlier ones in force.
+    """
     config = str(write(tmp_path / "d.yaml", RULES))
     with RedisSentinels() as sentinels:
         environment = {
@@ -223,7 +231,7 @@ def _if_made(answer: httpx.Response) -> dict[str, Any]:
 
 
 def test_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
-    """One worker answers the API, and asks the others."""
+    """One worker answers the API, and queries the others."""
     config = str(write(tmp_path / "d.yaml", RULES))
     with RedisServer() as redis, ExitStack() as stack:
         environment = {
@@ -294,7 +302,7 @@ def test_tokens_are_in_files_and_the_port_has_tls(tmp_path: Path) -> None:
     ],
 )
 def test_a_token_that_cannot_be_used_stops_the_start(environment: dict[str, str], said: str) -> None:
-    """In one line that does not show it."""
+    """One line reports it, and does not show the token."""
     ended = run("serve", environment={"BACKEND_TYPE": "memory", "LOG_LEVEL": "error", **environment})
     assert (1, True) == (ended.code, ended.err.startswith(said)), ended.err
     assert 1 == ended.err.count("\n")

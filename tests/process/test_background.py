@@ -1,4 +1,6 @@
-"""Work beside the calls goes on: when descriptors run out, when Redis talks nonsense, and when a file does not answer."""
+"""Background work continues without file descriptors, with a Redis that sends invalid replies, and with a
+file that does not answer.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ FAILURES = 'ratelimit_service_background_failures{task="%s"}'
 
 @contextmanager
 def no_descriptors(pid: int) -> Iterator[None]:
-    """Meanwhile a process can open nothing more."""
+    """The process cannot open a file descriptor in this context."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     opened = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened, before[1]))
@@ -38,7 +40,7 @@ def no_descriptors(pid: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_rules_are_reloaded_once_there_are_descriptors_again(config: str, transport: str) -> None:
-    """A change that comes while there are none is in force soon after, and calls are answered all the time."""
+    """A change during the shortage is in force soon after it, and calls are answered all the time."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, calling(service.grpc) as caller:
         assert 10 == caller.limit("d", "team", "dba")
@@ -55,7 +57,7 @@ def test_rules_are_reloaded_once_there_are_descriptors_again(config: str, transp
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_ports_accept_connections_once_there_are_descriptors_again(config: str, transport: str) -> None:
-    """Those that came while there were none may have been closed; none of the ports is."""
+    """Connections made during the shortage may have been closed, but every port accepts new ones."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, contextlib.ExitStack() as opened:
         with no_descriptors(service.pid):
@@ -72,7 +74,7 @@ def test_ports_accept_connections_once_there_are_descriptors_again(config: str, 
 
 
 class Nonsense(socketserver.ThreadingTCPServer):
-    """Before a Redis: answers in its place with what no driver can parse, as long as `talks_nonsense` is set."""
+    """A proxy for Redis. It sends replies that no driver can parse while `talks_nonsense` is set."""
 
     daemon_threads = True
 
@@ -115,7 +117,7 @@ class _Answer(socketserver.BaseRequestHandler):
 
 
 def test_a_redis_whose_answers_cannot_be_parsed_is_unhealthy_until_they_can(config: str) -> None:
-    """The probe goes on, whatever the driver raises; it is counted and logged."""
+    """The checks continue whatever the driver raises, and the failure is counted and logged."""
     with (
         RedisServer() as behind,
         Nonsense(behind) as redis,
@@ -133,7 +135,7 @@ def test_a_redis_whose_answers_cannot_be_parsed_is_unhealthy_until_they_can(conf
 def test_a_signal_ends_a_service_whose_first_rules_are_yet_to_be_read(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """From a file that does not answer: the process that reads it ends as well, and nothing is served."""
+    """The file does not answer. The process that reads it ends too, and no port is opened."""
     path = tmp_path / "d.yaml"
     held = HeldFile(path)
     serving = Serving({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(path)})

@@ -1,4 +1,6 @@
-"""DECISION_LOG in a running service: who reads stdout decides when, and whether, and the service goes on."""
+"""DECISION_LOG in a running service: a reader of stdout that is slow, stuck or gone does not affect the
+service.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ DROPPED = "ratelimit_service_decision_log_dropped"
 
 @pytest.fixture
 def environment(config: str) -> dict[str, str]:
-    """A service that logs every decision."""
+    """Settings for a service that logs every decision."""
     return {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "DECISION_LOG": "all"}
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """The end to read from and the end to write to."""
+    """A pipe: the end for reading and the end for writing."""
     read_end, write_end = os.pipe()
     yield read_end, write_end
     for end in (read_end, write_end):
@@ -34,14 +36,17 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def ask(service: Service, times: int, hits: int = 1) -> None:
-    """So many answered requests."""
+    """Make this many requests, each of which is answered."""
     with calling(service.grpc) as caller:
         for _ in range(times):
             caller.ask("d", "team", "dba", hits=hits)
 
 
 def test_decisions_are_on_stdout_and_nothing_else_is(environment: dict[str, str], tmp_path: Path) -> None:
-    """The log of the service goes to stderr; what is left when it is told to stop is written before it ends."""
+    """The log of the service goes to stderr.
+
+    Decisions that are still queued at a stop are written before the process ends.
+    """
     path = tmp_path / "decisions"
     with path.open("wb") as file, Service(environment, stdout=file.fileno()) as service:
         ask(service, 11)
@@ -53,7 +58,7 @@ def test_decisions_are_on_stdout_and_nothing_else_is(environment: dict[str, str]
 
 
 def test_of_all_requests_the_refused_can_be_logged(environment: dict[str, str], tmp_path: Path) -> None:
-    """And by default, none is."""
+    """By default, no request is logged."""
     found = []
     for mode in ("refused", "off"):
         path = tmp_path / mode
@@ -68,7 +73,7 @@ def test_of_all_requests_the_refused_can_be_logged(environment: dict[str, str], 
 
 
 def test_a_reader_that_has_gone_does_no_harm(environment: dict[str, str], pipe: tuple[int, int]) -> None:
-    """Callers are answered, and the operator is told."""
+    """Callers get answers, and the log reports it."""
     read_end, write_end = pipe
     os.close(read_end)
     with Service(environment, stdout=write_end) as service:
@@ -81,7 +86,7 @@ def test_a_reader_that_has_gone_does_no_harm(environment: dict[str, str], pipe: 
 def test_a_reader_that_is_stuck_delays_neither_callers_nor_the_end(
     environment: dict[str, str], pipe: tuple[int, int]
 ) -> None:
-    """A full pipe holds up the thread that writes, and nobody else; nor does the process fail to exit."""
+    """A full pipe blocks only the thread that writes. The process still ends."""
     with Service(environment, stdout=pipe[1]) as service:
         ask(service, 600)  # a pipe has room for 300 of these lines
         assert (0, 0) == (service.metric(DROPPED), service.stop())

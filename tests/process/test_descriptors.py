@@ -1,4 +1,4 @@
-"""Connections that say nothing, more of them than there are descriptors: the others are answered, and rules are reloaded."""
+"""More silent connections than file descriptors: other callers are answered, and rules are reloaded."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
 
 
 def limited(environment: Mapping[str, str], soft: int, hard: int | None = None) -> Service:
-    """A service that may have so many files open, and raise that to `hard`."""
+    """A service with this soft limit of open files, which may rise to `hard`."""
     shell = ("sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard or soft} && exec "$@"', "sh")
     return Service(environment, command=(*shell, *COMMAND, "serve"))
 
 
 @contextlib.contextmanager
 def silent(address: str, count: int) -> Iterator[None]:
-    """So many connections, by which nothing is sent."""
+    """Open this many connections, and send nothing on them."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most[1] < count + 500:
         pytest.skip(f"the tests may not have {count} files open")
@@ -45,7 +45,9 @@ def silent(address: str, count: int) -> Iterator[None]:
 def test_silent_connections_to_http_ports_block_no_other(
     config: str, transport: str, files: int, count: int
 ) -> None:
-    """Health, metrics and gRPC answer, and a change of the rules is loaded: while they are there, and after."""
+    """Health, metrics and gRPC answer and a change of the rules is loaded, both during the attack and after
+    it.
+    """
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with limited(environment, files) as service:
         with silent(service.http, count), silent(service.metrics, count), calling(service.grpc) as caller:
@@ -66,7 +68,7 @@ def test_silent_connections_to_http_ports_block_no_other(
 def test_silent_connections_to_grpc_leave_descriptors_for_everything_else(
     config: str, transport: str
 ) -> None:
-    """GRPC_MAX_CONNECTIONS fits the limit of open files, with a line that says so."""
+    """GRPC_MAX_CONNECTIONS is reduced to fit the limit of open files, and a log line says so."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with limited(environment, 512) as service, calling(service.grpc) as caller:
         assert 10 == caller.limit("d", "team", "dba")
@@ -82,7 +84,7 @@ def test_silent_connections_to_grpc_leave_descriptors_for_everything_else(
 
 
 def test_the_soft_limit_of_files_is_raised(config: str) -> None:
-    """So nothing has to be clamped where the hard one is large enough."""
+    """With a high hard limit, GRPC_MAX_CONNECTIONS need not be reduced."""
     hard = min(20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     with limited({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}, 256, hard) as service:
         assert (hard, hard) == resource.prlimit(service.pid, resource.RLIMIT_NOFILE)

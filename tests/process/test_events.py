@@ -1,4 +1,4 @@
-"""Events of a running service: what several replicas tell a receiver, and how often."""
+"""Events of a running service: which events several replicas send to a receiver, and how often."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def settings(directory: Path, redis: RedisServer, webhook: Webhook) -> dict[str,
 
 
 def kinds(webhook: Webhook) -> Counter[tuple[str, float | None]]:
-    """How often each event came: its type and share."""
+    """How often each event was received, by type and share."""
     return Counter((each["type"], each["data"].get("share")) for each in webhook.events)
 
 
 def test_three_replicas_tell_of_each_threshold_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
 ) -> None:
-    """One of them is killed in between, with whatever it has not sent."""
+    """One replica is killed meanwhile, with the events that it has not sent."""
     with ExitStack() as stack:
         replicas = [stack.enter_context(Service(settings(tmp_path, redis_server, webhook))) for _ in range(3)]
         callers = [stack.enter_context(calling(replica.grpc)) for replica in replicas]

@@ -1,4 +1,4 @@
-"""The imports of a process that serves: nothing that another transport or store would need."""
+"""The modules that a serving process imports: none that only another transport or store needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ main()
 def test_serve_does_not_import_what_it_does_not_use(
     config: str, tmp_path: Path, transport: str, store: str, needed: str, foreign: str
 ) -> None:
-    """The other transport, the driver of the other store, YAML, and HTTP/2 for control planes are megabytes each."""
+    """The other transport, the driver of the other store, YAML, and HTTP/2 for control planes take megabytes
+    each.
+    """
     environment = {
         "BACKEND_TYPE": store,
         "CONFIG_PATH": config,
@@ -49,7 +51,7 @@ def test_serve_does_not_import_what_it_does_not_use(
 
 
 def test_rules_over_xds_come_without_grpcio_and_yaml(tmp_path: Path) -> None:
-    """A call to a control plane needs h2 alone, and YAML is for overlays."""
+    """A call to a control plane needs only h2, and only overlays need YAML."""
     path = tmp_path / "modules"
     with path.open("w") as stdout:
         service = Service(

@@ -1,4 +1,6 @@
-"""What a running service logs: refusals once, requests never, strangers' bytes on one line, and no secrets."""
+"""The log of a running service: a refused bucket once, no requests, callers' text escaped on one line, and no
+secrets.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,14 @@ Unique = Callable[[str], str]
 
 @pytest.fixture(scope="module")
 def unique() -> Unique:
-    """Names that no other test has."""
+    """Generate names that no other test uses."""
     numbers = itertools.count(1)
     return lambda name: f"{name}-{next(numbers)}"
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that logs JSON from INFO on. Every team has two requests."""
+    """A service that logs JSON at INFO. Each team has two requests."""
     config = write(tmp_path_factory.mktemp("logs") / "d.yaml", rules("d", 2))
     with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config)}) as running:
         yield running
@@ -40,25 +42,25 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def caller(service: Service) -> Iterator[Caller]:
-    """Somebody who asks it."""
+    """A caller of the service."""
     with calling(service.grpc) as somebody:
         yield somebody
 
 
 def refusals(service: Service, team: str) -> list[str]:
-    """The buckets in the refusals that have been logged of a team."""
+    """The refused buckets of a team in the log."""
     return [
         event["bucket"] for event in service.events("limit reached") if f"|team={team}}}" in event["bucket"]
     ]
 
 
 def spend(caller: Caller, team: str, times: int) -> list[int]:
-    """So many requests of a team."""
+    """Make this many requests for a team."""
     return [caller.ask("d", "team", team, hits=None).overall_code for _ in range(times)]
 
 
 def test_a_refused_bucket_is_logged_once(service: Service, caller: Caller, unique: Unique) -> None:
-    """However often it is refused in its window. What is logged later comes later: the other team proves the silence."""
+    """Further refusals in the same window are not logged: the line of another team comes next."""
     dba, other = unique("dba"), unique("other")
     assert [OK, OK, OVER, OVER, OVER] == spend(caller, dba, 5)
     assert [OK, OK, OVER] == spend(caller, other, 3)
@@ -69,7 +71,9 @@ def test_a_refused_bucket_is_logged_once(service: Service, caller: Caller, uniqu
 
 
 def test_requests_are_not_logged(service: Service, caller: Caller, unique: Unique) -> None:
-    """Two hundred of them, allowed, checked and refused: the one new line is another bucket's refusal."""
+    """After two hundred allowed, checked and refused requests, the only new line is the refusal of another
+    bucket.
+    """
     dba, other = unique("dba"), unique("other")
     spend(caller, dba, 3)
     wait_for("the refusal", lambda: refusals(service, dba))
@@ -83,7 +87,7 @@ def test_requests_are_not_logged(service: Service, caller: Caller, unique: Uniqu
 
 
 def test_every_line_is_json_whatever_strangers_send(service: Service, caller: Caller, unique: Unique) -> None:
-    """A value with a newline, an event of its own and an escape sequence is one escaped value of one event."""
+    """A value with a newline, a forged event and an escape sequence is one escaped value in one event."""
     before = len(service.events("limit reached"))
     assert [OK, OK, OVER] == spend(caller, unique(HOSTILE), 3)
     wait_for("the refusal", lambda: len(service.events("limit reached")) == before + 1)
@@ -94,7 +98,7 @@ def test_every_line_is_json_whatever_strangers_send(service: Service, caller: Ca
 
 
 def test_text_is_one_line_for_an_event_whatever_strangers_send(tmp_path: Path) -> None:
-    """The same for people."""
+    """The text format escapes as the JSON format does."""
     config = write(tmp_path / "d.yaml", rules("d", 2))
     serving = Serving({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config), "LOG_FORMAT": "text"})
     try:
@@ -116,7 +120,9 @@ def test_text_is_one_line_for_an_event_whatever_strangers_send(tmp_path: Path) -
     ("where", "right"), [("REDIS_URL", False), ("REDIS_AUTH", True)], ids=["url-wrong", "auth-right"]
 )
 def test_a_password_is_never_shown(tmp_path: Path, where: str, right: bool) -> None:
-    """Neither in the log, with everything in it, nor over HTTP; whether Redis takes it or not."""
+    """The password is neither in the log, at any level, nor in an HTTP answer, whether Redis accepts it or
+    not.
+    """
     config = write(tmp_path / "d.yaml", rules("d"))
     with RedisServer(password="hunter2" if right else "other") as redis:
         places = {"REDIS_URL": f"redis://default:hunter2@{redis.address}"}
@@ -136,7 +142,7 @@ def test_a_password_is_never_shown(tmp_path: Path, where: str, right: bool) -> N
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_an_unread_log_delays_no_call_and_is_complete_when_it_is_read(config: str, transport: str) -> None:
-    """A full pipe holds up the thread that writes, and neither callers nor /healthcheck."""
+    """A full pipe blocks only the thread that writes the log, neither callers nor /healthcheck."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, calling(service.grpc) as caller:
         with service.log_unread():
@@ -149,7 +155,7 @@ def test_an_unread_log_delays_no_call_and_is_complete_when_it_is_read(config: st
 
 
 def test_an_unread_log_does_not_keep_the_process_from_ending(config: str) -> None:
-    """What is left to write at the stop has a bound."""
+    """At a stop, writing the rest of the log has a time limit."""
     with (
         Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}) as service,
         calling(service.grpc) as caller,
@@ -162,7 +168,7 @@ def test_an_unread_log_does_not_keep_the_process_from_ending(config: str) -> Non
 
 
 def test_a_failed_start_is_reported_although_the_log_is_full(tmp_path: Path) -> None:
-    """Whatever is waiting to be written comes out before the reason, and the reason last."""
+    """Queued lines are written first, and the reason for the failure last."""
     config = write(tmp_path / "d.yaml", "domain: d\ndescriptors:\n" + "  - {value: x}\n" * 1_000)
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config), "GRPC_HOST": "192.0.2.1"}
     code, out, err = run("serve", environment=environment)
@@ -172,7 +178,7 @@ def test_a_failed_start_is_reported_although_the_log_is_full(tmp_path: Path) -> 
 
 
 def test_a_mistake_that_ends_the_process_is_a_line_of_the_log() -> None:
-    """LOG_FORMAT=json promises that each line is JSON, the last one as well."""
+    """With LOG_FORMAT=json each line is JSON, including the last one."""
     broken = "import ratelimit_service.app as app\napp.make_store = None\n"
     command = (sys.executable, "-c", f"{broken}from ratelimit_service.__main__ import main\nmain()", "serve")
     serving = Serving({"BACKEND_TYPE": "memory"}, command=command)

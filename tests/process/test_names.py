@@ -1,4 +1,4 @@
-"""The name of a limit, with letters beyond ASCII: as it is written wherever people read it, and ASCII in headers alone."""
+"""The name of a limit with letters beyond ASCII: unchanged in logs, metrics and JSON, and ASCII in headers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ descriptors:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose team=dba has used its budget up."""
+    """A service in which team=dba has used up its budget."""
     directory = tmp_path_factory.mktemp("names")
     environment = {
         "BACKEND_TYPE": "memory",
@@ -47,20 +47,20 @@ def get(address: str, path: str) -> str:
 
 
 def test_logs_have_the_name(service: Service) -> None:
-    """A refusal, a threshold."""
+    """In the lines for a refusal and for a threshold."""
     events = [service.wait_for_event(message) for message in ("budget threshold crossed", "limit reached")]
     assert [NAME, NAME] == [event["rule"] for event in events]
 
 
 def test_metrics_and_rlconfig_have_the_name(service: Service) -> None:
-    """In a label's value, which may be any text."""
+    """In the value of a label, which may be any text."""
     label = NAME.replace('"', '\\"')
     wait_for("a gauge", lambda: f'rule="{label}"' in get(service.metrics, "/metrics"))
     assert f", name: {NAME}, " in get(service.debug, "/rlconfig")
 
 
 def test_json_and_the_body_of_a_refusal_have_the_name(service: Service) -> None:
-    """Read as JSON, whatever is escaped in it."""
+    """After JSON is parsed, which undoes the escapes."""
     asked = {
         "domain": "names",
         "descriptors": [{"entries": [{"key": "team", "value": "dba"}], "hitsAddend": "0"}],
@@ -70,7 +70,7 @@ def test_json_and_the_body_of_a_refusal_have_the_name(service: Service) -> None:
 
 
 def test_a_header_and_what_envoy_makes_one_of_have_ascii(service: Service) -> None:
-    """Envoy writes current_limit.name between quotes and does not escape it."""
+    """Envoy puts current_limit.name in quotes, and does not escape it."""
     with calling(service.grpc) as caller:
         answer = caller.ask("names", "team", "dba", hits=0)
     assert IN_A_HEADER == answer.statuses[0].current_limit.name

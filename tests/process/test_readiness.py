@@ -1,4 +1,4 @@
-"""What the process does while there is nothing to serve, and when that ends or comes about."""
+"""The readiness of a process without rules, with missing files, and without domains."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def runtime(root: Path, **settings: str) -> dict[str, str]:
 def test_rules_may_come_later_and_stay_when_their_files_go(
     tmp_path: Path, watch_root: str, there: bool
 ) -> None:
-    """Not ready until there are any; from then on a volume that goes takes no limit away, and is counted."""
+    """It is not ready before the first rules.
+
+    Later, a lost volume leaves the rules in force, and is counted.
+    """
     directory = tmp_path / "ratelimit" / "config"
     if there:
         directory.mkdir(parents=True)
@@ -65,7 +68,7 @@ def test_rules_may_come_later_and_stay_when_their_files_go(
 
 
 def test_a_service_can_be_ready_without_rules(tmp_path: Path) -> None:
-    """FORCE_START_WITHOUT_INITIAL_CONFIG: it is sent calls, and fails them until there are rules."""
+    """With FORCE_START_WITHOUT_INITIAL_CONFIG, it gets calls, and fails them until there are rules."""
     environment = runtime(tmp_path, FORCE_START_WITHOUT_INITIAL_CONFIG="true")
     with Service(environment) as service, calling(service.grpc) as caller:
         assert (READY, "UNAVAILABLE") == (service.health(), caller.status("d", "team", "dba"))
@@ -75,7 +78,7 @@ def test_a_service_can_be_ready_without_rules(tmp_path: Path) -> None:
 
 
 def test_a_service_that_needs_a_domain_is_not_ready_without_one(tmp_path: Path) -> None:
-    """HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED holds whatever FORCE_START_WITHOUT_INITIAL_CONFIG says."""
+    """HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED applies whatever FORCE_START_WITHOUT_INITIAL_CONFIG is."""
     environment = runtime(
         tmp_path,
         FORCE_START_WITHOUT_INITIAL_CONFIG="true",
@@ -88,7 +91,7 @@ def test_a_service_that_needs_a_domain_is_not_ready_without_one(tmp_path: Path) 
 
 
 def test_a_path_that_is_named_and_missing_is_not_passed_over(tmp_path: Path) -> None:
-    """Of CONFIG_PATH=a,b both are served or, until they are both there, neither: no limit is left out in silence."""
+    """With CONFIG_PATH=a,b, neither is served until both exist: no limit is left out silently."""
     here, gone = write(tmp_path / "here.yaml", rules("here")), tmp_path / "gone"
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": f"{here},{gone}"}
     with Service(environment) as service, calling(service.grpc) as caller:

@@ -1,4 +1,4 @@
-"""Rules change while callers go on: every way in which files change, and files that cannot be loaded."""
+"""Reloads under calls: every way in which files change, and files that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = ("edited", "renamed", "removed", "broken", "steady")
 
 
 class Live:
-    """A service with a file for each test, and a caller. A domain is called as its file."""
+    """A service with a file for each test, and a caller. Each file has the domain of its name."""
 
     def __init__(self, service: Service, caller: Caller, directory: Path, mount: ConfigMapMount) -> None:
         self.service = service
@@ -30,11 +30,11 @@ class Live:
         self.caller = caller
 
     def limit(self, domain: str) -> int:
-        """The limit that is in force, 0 for none."""
+        """The limit in force; 0 without one."""
         return self.caller.limit(domain, "team", "dba")
 
     def wait_for_limit(self, domain: str, limit: int) -> None:
-        """Return when it is in force."""
+        """Wait until this limit is in force."""
         wait_for(f"{limit} in {domain}", lambda: self.limit(domain) == limit)
 
     @property
@@ -44,7 +44,7 @@ class Live:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Calls all the time, of which none fails, and one change of the rules."""
+        """Make calls all the time, none of which may fail, and expect one change of the rules."""
         failures: list[grpc.RpcError] = []
         calls = 0
         over = threading.Event()
@@ -73,7 +73,7 @@ class Live:
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["watch-root", "watch-directory"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """RUNTIME_WATCH_ROOT either way, and beside plain files a mounted ConfigMap."""
+    """Both values of RUNTIME_WATCH_ROOT, with plain files and with a mounted ConfigMap."""
     root = tmp_path_factory.mktemp("runtime")
     directory = root / "ratelimit" / "config"
     for name in FILES:
@@ -90,21 +90,21 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_edited_file_is_loaded(live: Live) -> None:
-    """By an editor that writes in place."""
+    """The editor writes the file in place."""
     with live.going_on():
         write(live.directory / "edited.yaml", rules("edited", 11))
         live.wait_for_limit("edited", 11)
 
 
 def test_a_file_that_is_renamed_over_another_is_loaded(live: Live) -> None:
-    """By whoever takes care that nobody sees half a file."""
+    """Such a replacement is atomic: nobody reads half a file."""
     with live.going_on():
         write(live.directory.parent / "next", rules("renamed", 11)).rename(live.directory / "renamed.yaml")
         live.wait_for_limit("renamed", 11)
 
 
 def test_a_file_that_is_added_is_loaded(live: Live) -> None:
-    """And its domain is limited."""
+    """Its domain is limited from then on."""
     assert 0 == live.limit("added")
     with live.going_on():
         write(live.directory / "added.yaml", rules("added", 11))
@@ -112,7 +112,7 @@ def test_a_file_that_is_added_is_loaded(live: Live) -> None:
 
 
 def test_a_file_that_is_removed_takes_its_rules_along(live: Live) -> None:
-    """The others stay."""
+    """Other domains stay."""
     assert 10 == live.limit("removed")
     with live.going_on():
         (live.directory / "removed.yaml").unlink()
@@ -121,14 +121,14 @@ def test_a_file_that_is_removed_takes_its_rules_along(live: Live) -> None:
 
 
 def test_a_configmap_that_kubelet_swaps_is_loaded(live: Live) -> None:
-    """`..data` points elsewhere, and no file has been touched."""
+    """`..data` points to another directory, and no file was modified."""
     with live.going_on():
         live.mount.update({"mounted.yaml": rules("mounted", 11)})
         live.wait_for_limit("mounted", 11)
 
 
 def test_a_broken_file_changes_nothing_until_it_is_repaired(live: Live) -> None:
-    """It is counted once, each of its errors is logged once and shown on the debug port, and no call fails."""
+    """The load is counted once, each error is logged once and shown on the debug port, and no call fails."""
     service, path = live.service, live.directory / "broken.yaml"
     errors, logged = service.metric(LOAD_ERRORS), len(service.events("configuration refused"))
 

@@ -1,4 +1,4 @@
-"""Rules are read by a process beside the service: what becomes of it, and of the service, when either goes wrong."""
+"""A separate process reads rules. The tests kill either process, and check the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REJECTED = "ratelimit_service_config_rejected"
 
 
 class Reloading:
-    """A service over one file."""
+    """A service that reads one file of rules."""
 
     def __init__(self, service: Service, caller: Caller, path: Path) -> None:
         self.service = service
@@ -31,7 +31,7 @@ class Reloading:
 
     @property
     def limit(self) -> int:
-        """The limit that is in force."""
+        """The limit in force."""
         return self._caller.limit("d", "team", "dba")
 
     def change(self, limit: int) -> None:
@@ -39,20 +39,20 @@ class Reloading:
         write(self.path.with_name("next"), rules("d", limit)).rename(self.path)
 
     def hold(self) -> tuple[HeldFile, int]:
-        """Replace the file by one that is being read; and who reads it."""
+        """Replace the file by one that blocks its reader, and return the process that reads it."""
         held = HeldFile(self.path)
         wait_for("somebody who reads the file", held.is_being_read)
         (child,) = children(self.service.pid)
         return held, child
 
     def wait_for_limit(self, limit: int) -> None:
-        """Return when it is in force."""
+        """Wait until this limit is in force."""
         wait_for(f"a limit of {limit}", lambda: self.limit == limit)
 
 
 @contextmanager
 def started(directory: Path, transport: str) -> Iterator[Reloading]:
-    """With a limit of 10."""
+    """Start it with a limit of 10."""
     path = write(directory / "d.yaml", rules("d"))
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": str(path), "GRPC_TRANSPORT": transport}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -63,13 +63,13 @@ def started(directory: Path, transport: str) -> Iterator[Reloading]:
 def reloading(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Reloading]:
-    """One service for each transport: tests begin with whatever is in force."""
+    """One service for each transport; a test starts with the rules of the previous one."""
     with started(tmp_path_factory.mktemp("rules"), request.param) as service:
         yield service
 
 
 def test_calls_are_answered_while_rules_are_read_and_no_change_is_lost(reloading: Reloading) -> None:
-    """One that comes meanwhile is loaded next. The process beside has no socket, and is gone when it is done."""
+    """A change during a load is loaded next. The separate process has no socket, and ends after the load."""
     before, loads = reloading.limit, len(reloading.service.events(LOADED))
     held, child = reloading.hold()
     names = [str(each.readlink()) for each in Path(f"/proc/{child}/fd").iterdir()]
@@ -84,7 +84,7 @@ def test_calls_are_answered_while_rules_are_read_and_no_change_is_lost(reloading
 
 
 def test_one_that_is_killed_changes_nothing_and_the_next_change_is_loaded(reloading: Reloading) -> None:
-    """The kernel ends it first where memory runs out, and the service goes on."""
+    """Without memory, the kernel kills the separate process first, and the service continues."""
     before = reloading.limit
     held, child = reloading.hold()
     os.kill(child, signal.SIGKILL)
@@ -99,7 +99,7 @@ def test_one_that_is_killed_changes_nothing_and_the_next_change_is_loaded(reload
 
 @pytest.mark.parametrize("transport, number", [("grpcio", signal.SIGTERM), ("native", signal.SIGKILL)])
 def test_it_ends_with_the_service(tmp_path: Path, transport: str, number: signal.Signals) -> None:
-    """However that ends, and in good order where it can."""
+    """It ends however the service ends, in an orderly way if possible."""
     with started(tmp_path, transport) as reloading:
         held, child = reloading.hold()
         reloading.service.signal(number)

@@ -14,7 +14,7 @@ from testing.waiting import wait_for
 
 @pytest.fixture
 def environment(tmp_path: Path, config: str) -> dict[str, str]:
-    """A service that writes its counters 50 times a second."""
+    """Settings for a service that writes its counters 50 times a second."""
     return {
         "CONFIG_PATH": config,
         "MEMORY_SNAPSHOT_PATH": str(tmp_path / "counters"),
@@ -23,12 +23,12 @@ def environment(tmp_path: Path, config: str) -> dict[str, str]:
 
 
 def left(caller: Caller) -> int:
-    """What the team may still use, of 10."""
+    """The remaining budget of the team, of 10."""
     return caller.ask("d", "team", "dba").statuses[0].limit_remaining
 
 
 def test_a_stop_and_a_start_keep_every_count(environment: dict[str, str]) -> None:
-    """Also what was counted in the last moment before SIGTERM, long before the next write is due."""
+    """This includes counts of the last moment before SIGTERM, long before the next write is due."""
     rarely = {**environment, "MEMORY_SNAPSHOT_INTERVAL": "1h"}
     with Service(rarely) as service, calling(service.grpc) as caller:
         caller.ask("d", "team", "dba", hits=7)
@@ -39,7 +39,7 @@ def test_a_stop_and_a_start_keep_every_count(environment: dict[str, str]) -> Non
 
 
 def test_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> None:
-    """What was written stays; what came after it may be gone, and nothing is counted twice."""
+    """Written counts are kept, later ones may be lost, and nothing is counted twice."""
     path = Path(environment["MEMORY_SNAPSHOT_PATH"])
     with Service(environment) as service, calling(service.grpc) as caller:
         caller.ask("d", "team", "dba", hits=4)
@@ -52,7 +52,7 @@ def test_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> No
 
 
 def test_a_file_that_is_no_snapshot_is_set_aside(environment: dict[str, str]) -> None:
-    """And the process serves."""
+    """The process serves nevertheless."""
     path = Path(environment["MEMORY_SNAPSHOT_PATH"])
     path.write_text("hello")
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -65,7 +65,7 @@ def test_a_file_that_is_no_snapshot_is_set_aside(environment: dict[str, str]) ->
 def test_a_place_that_cannot_be_written_to_stops_the_start(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """With one line."""
+    """One line reports it."""
     path = tmp_path / "missing" / "counters"
     code, out, err = run(
         "serve", environment={**environment, "MEMORY_SNAPSHOT_PATH": str(path), "LOG_LEVEL": "error"}

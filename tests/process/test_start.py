@@ -1,4 +1,4 @@
-"""How the process starts: what stops it, what it warns of, and what it does without a Redis."""
+"""The start of the process: errors, warnings, and a start without Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import probing, serving
 
 
 def test_each_bad_value_is_reported_in_a_line(config: str) -> None:
-    """All of them at once, and nothing is started."""
+    """All invalid values are reported together, and nothing is started."""
     bad = {"GRPC_PORT": "http", "BACKEND_TYPE": "memcache", "LOG_FORMAT": "xml", "SHADOW_MODE": ""}
     code, out, err = run("serve", environment={"CONFIG_PATH": config, **bad})
     assert (1, "") == (code, out)
@@ -33,14 +33,14 @@ def test_each_bad_value_is_reported_in_a_line(config: str) -> None:
 
 
 def test_an_option_is_reported_like_its_variable() -> None:
-    """There is one table of settings."""
+    """Options and variables share one table of settings."""
     said = 'GRPC_PORT="eighty" is not a port: give one from 0 to 65535\n'
     assert (1, "", said) == run("serve", "--grpc-port", "eighty", environment={})
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port on which another process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -58,7 +58,7 @@ def taken() -> Iterator[int]:
 def test_a_taken_port_is_reported_in_a_line(
     config: str, taken: int, variable: str, value: str, what: str
 ) -> None:
-    """Whichever it is, the others that were open already are closed again, and the process ends."""
+    """The ports that were open are closed again, and the process ends."""
     environment = {
         "BACKEND_TYPE": "memory",
         "CONFIG_PATH": config,
@@ -82,7 +82,7 @@ def test_a_taken_port_is_reported_in_a_line(
 def test_an_unavailable_address_is_reported_with_the_reason(
     config: str, variable: str, value: str, where: str, reason: str
 ) -> None:
-    """Another machine's, or in a directory that is not there."""
+    """The address belongs to another machine, or is in a missing directory."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "LOG_LEVEL": "error", variable: value}
     said = f"cannot listen for gRPC on {where}: {reason}\n"
     assert (1, "", said) == run("serve", environment=environment)
@@ -91,7 +91,7 @@ def test_an_unavailable_address_is_reported_with_the_reason(
 @needs_ipv6
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_all_ports_may_be_every_address_of_both_families(config: str, transport: str) -> None:
-    """An address of IPv6, and none at all, in each of the variables."""
+    """An IPv6 address, and an empty one, in each of the variables."""
     environment = {
         "BACKEND_TYPE": "memory",
         "CONFIG_PATH": config,
@@ -114,7 +114,9 @@ def test_all_ports_may_be_every_address_of_both_families(config: str, transport:
 
 
 def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path: Path) -> None:
-    """Upstream's arguments, variables that we do not support, counters that end with the process: warnings."""
+    """There are warnings for arguments of upstream, for variables without effect, and for counters that end
+    with the process.
+    """
     environment = {
         "BACKEND_TYPE": "redis",
         "CONFIG_PATH": str(tmp_path / "gone"),
@@ -163,7 +165,7 @@ def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path:
 
 
 def test_several_places_can_be_given(tmp_path: Path, config: str) -> None:
-    """--config may be repeated; and of two stores, nothing said, it is memory."""
+    """--config may be repeated. Without a setting, the store is memory."""
     other = tmp_path / "other.yaml"
     other.write_text(Path(config).read_text().replace("domain: d", "domain: e"))
     with (
@@ -175,13 +177,13 @@ def test_several_places_can_be_given(tmp_path: Path, config: str) -> None:
 
 
 def away(redis: RedisServer) -> int:
-    """The port on which it will be."""
+    """The port of a Redis that is not yet running."""
     redis.port = free_port()
     return redis.port
 
 
 def test_it_starts_without_redis_and_finds_it_by_itself(config: str) -> None:
-    """A Redis that is away is no reason to restart the pod: all ports are open, and say how it is."""
+    """A missing Redis is no reason to restart the pod: all ports are open, and report the state."""
     with (
         closing(RedisServer()) as redis,
         Service({"REDIS_URL": f"127.0.0.1:{away(redis)}", "CONFIG_PATH": config}) as service,

@@ -24,20 +24,20 @@ TERM = signal.SIGTERM
 
 
 class Held(NamedTuple):
-    """A service with a call in hand, because its Redis does not answer, and what becomes of the call."""
+    """A service with a call in flight, because its Redis does not answer, and the outcome of the call."""
 
     service: Service
     redis: RedisServer
     call: Future[pb.RateLimitResponse]
 
     def release(self) -> None:
-        """Let Redis go on."""
+        """Let Redis continue."""
         os.kill(self.redis.pid, signal.SIGCONT)
 
 
 @contextmanager
 def held(config: str, transport: str = "grpcio", **settings: str) -> Iterator[Held]:
-    """A call of 7 hits is held until `release`."""
+    """Hold a call of 7 hits until `release`."""
     with (
         RedisServer() as redis,
         Service(
@@ -66,7 +66,10 @@ def held(config: str, transport: str = "grpcio", **settings: str) -> Iterator[He
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_a_call_in_hand_is_finished_before_the_process_ends(config: str, transport: str) -> None:
-    """NOT_SERVING at once, for all who ask; then the answer, its hits in Redis, and exit code 0."""
+    """Health is NOT_SERVING at once.
+
+    Then the call is answered, its hits are in Redis, and the exit code is 0.
+    """
     with held(config, transport) as now, probing(now.service) as probe:
         watches = [probe.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "ratelimit")]
         assert [health_pb2.HealthCheckResponse.SERVING] * 2 == [next(watch).status for watch in watches]
@@ -82,7 +85,7 @@ def test_a_call_in_hand_is_finished_before_the_process_ends(config: str, transpo
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_a_process_that_drains_says_that_it_leaves_and_goes_on_serving(config: str, transport: str) -> None:
-    """NOT_SERVING for everybody who asks, and an answer for every call, also over a connection that is new."""
+    """Health is NOT_SERVING for every client, and every call is answered, also on a new connection."""
     environment = {
         "BACKEND_TYPE": "memory",
         "CONFIG_PATH": config,
@@ -101,18 +104,20 @@ def test_a_process_that_drains_says_that_it_leaves_and_goes_on_serving(config: s
 
 
 def end_at_once(service: Service) -> None:
-    """Signal a service that is stopping, until it has ended with the code of a process that the signal has ended."""
+    """Send the signal until the stopping service ends, with the exit code of a process that the signal
+    killed.
+    """
 
-    def told_again() -> bool:
-        service.signal(TERM)  # once more would do, but for a moment two signals are taken for one
+    def signalled_again() -> bool:
+        service.signal(TERM)  # two signals in quick succession count as one
         return service.running
 
-    wait_for("its end", lambda: not told_again())
+    wait_for("its end", lambda: not signalled_again())
     assert 128 + TERM == service.ended()
 
 
 def test_a_second_signal_ends_it_at_once(config: str) -> None:
-    """For operators who do not want to wait for the calls in hand."""
+    """For operators who do not want to wait for the calls in flight."""
     with held(config) as now:
         now.service.signal(TERM)
         now.service.wait_for_event("stopping")
@@ -121,7 +126,7 @@ def test_a_second_signal_ends_it_at_once(config: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_other_signals_end_it_in_the_same_order(config: str, number: signal.Signals) -> None:
-    """Ctrl-C, and a terminal that goes."""
+    """SIGINT (Ctrl-C), and SIGHUP (a closed terminal)."""
     with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}) as service:
         service.signal(number)
         assert (0, number.name) == (service.ended(), service.events("stopping")[0]["signal"])
@@ -131,7 +136,9 @@ def test_other_signals_end_it_in_the_same_order(config: str, number: signal.Sign
 def test_a_unix_socket_is_served_and_taken_over_from_one_that_was_killed(
     config: str, tmp_path: Path, transport: str
 ) -> None:
-    """GRPC_UDS. A socket file that a crash left behind does not stop the next start, a process does; a stop leaves none."""
+    """With GRPC_UDS, the socket file of a crashed process does not prevent the next start, but a running
+    process does; a stop removes it.
+    """
     path = tmp_path / "sockets" / "grpc.sock"
     path.parent.mkdir()
     environment = {

@@ -1,4 +1,4 @@
-"""Two replicas, one Redis: who tells that so much of a budget is used, and what is shown of it."""
+"""Two replicas on one Redis: which of them reports a crossed threshold, and what their metrics show."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ descriptors:
 
 @pytest.fixture
 def replicas(tmp_path: Path, redis_url: str) -> Iterator[list[Service]]:
-    """Two services that count in one Redis."""
+    """Two services that count in the same Redis."""
     environment = {"REDIS_URL": redis_url, "CONFIG_PATH": str(write(tmp_path / "d.yaml", RULES))}
     with ExitStack() as stack:
         yield [stack.enter_context(Service(environment)) for _ in range(2)]
 
 
 def crossings(replicas: list[Service]) -> list[tuple[float, int]]:
-    """The share and what was used, of every crossing that any of them has logged."""
+    """The share and the amount used of each crossing that any replica has logged."""
     events = [event for replica in replicas for event in replica.events("budget threshold crossed")]
     return sorted((event["share"], event["used"]) for event in events)
 
 
 def spend(replicas: list[Service], hits: Iterable[int]) -> None:
-    """Charges on one bucket, of one replica after the other."""
+    """Charge a bucket, at one replica after the other."""
     with ExitStack() as stack:
         callers = [stack.enter_context(calling(replica.grpc)) for replica in replicas]
         for caller, amount in zip(cycle(callers), hits, strict=False):
@@ -54,7 +54,7 @@ def spend(replicas: list[Service], hits: Iterable[int]) -> None:
 
 
 def test_two_replicas_report_a_crossing_once(replicas: list[Service], redis_server: RedisServer) -> None:
-    """Whichever of them sees it; the markers are in Redis."""
+    """Either replica may report it: the markers are in Redis."""
     spend(replicas, [10] * 84)
     wait_for("two crossings", lambda: crossings(replicas) == [(0.5, 500), (0.8, 800)])
     found = [key.rpartition(":warned-") for key in redis_server.cli("--scan").split() if ":warned-" in key]
@@ -63,7 +63,7 @@ def test_two_replicas_report_a_crossing_once(replicas: list[Service], redis_serv
 
 
 def test_after_a_reset_a_crossing_is_reported_again(replicas: list[Service], redis_url: str) -> None:
-    """It deletes the markers with the counter."""
+    """The reset deletes the markers with the counter."""
     spend(replicas, [500])
     wait_for("a crossing", lambda: crossings(replicas) == [(0.5, 500)])
     reset = run("reset", "d", "team=dba", environment={"REDIS_URL": redis_url})
@@ -73,7 +73,7 @@ def test_after_a_reset_a_crossing_is_reported_again(replicas: list[Service], red
 
 
 def test_a_bucket_that_a_rule_names_is_right_in_every_replica(replicas: list[Service]) -> None:
-    """At 0 before anybody asks, and then what all of them have charged."""
+    """It is 0 before the first call, and then the total of all replicas."""
 
     def used() -> list[float]:
         return [replica.metric_sum("ratelimit_service_budget_used") for replica in replicas]
@@ -87,12 +87,12 @@ def test_a_bucket_that_a_rule_names_is_right_in_every_replica(replicas: list[Ser
 
 
 def scrape(replica: Service) -> str:
-    """What Prometheus reads."""
+    """A scrape of the metrics."""
     return httpx.get(f"http://{replica.metrics}/metrics", trust_env=False).text
 
 
 def test_each_replica_shows_what_it_has_seen_of_a_bucket(replicas: list[Service]) -> None:
-    """The largest of it is the truth, as long as nothing is given back."""
+    """The largest value of the replicas is correct as long as nothing is refunded."""
     spend(replicas, [10] * 84)
     bucket = {"domain": "d", "rule": "yearly", "path": "d.team", "bucket": "team=dba", "window": "year"}
     seen = [

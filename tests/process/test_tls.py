@@ -1,4 +1,4 @@
-"""The process with TLS on its ports: what stops the start, and a person who asks it."""
+"""The process with TLS on its ports: errors at the start, and requests of a person."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def authority() -> Authority:
     ],
 )
 def test_what_is_missing_stops_the_start(config: str, environment: dict[str, str], said: str) -> None:
-    """In one line, and nothing is served without the TLS that was asked for."""
+    """One line reports it, and nothing is served without the requested TLS."""
     ended = run("serve", environment={"CONFIG_PATH": config, "LOG_LEVEL": "error", **environment})
     assert (1, "", f"{said}\n") == ended
 
 
 def test_settings_of_tls_that_is_not_switched_on_are_named(config: str, tmp_path: Path) -> None:
-    """Nobody believes that clients are checked where they are not."""
+    """Otherwise, an operator could believe that client certificates are checked."""
     with Service({"CONFIG_PATH": config, "GRPC_CLIENT_TLS_CACERT": str(tmp_path / "ca.crt")}) as service:
         said = (
             "the gRPC port is served without TLS: "
@@ -64,7 +64,7 @@ def test_settings_of_tls_that_is_not_switched_on_are_named(config: str, tmp_path
 
 
 def test_a_person_with_a_certificate_is_answered(config: str, authority: Authority, tmp_path: Path) -> None:
-    """`ask` shows it, and says what is wrong where it does not."""
+    """`ask` shows the answer, or the reason of a failure."""
     certificate, key = authority.server().write(tmp_path, "server")
     ca = authority.write(tmp_path)
     environment = {
@@ -102,7 +102,7 @@ def test_a_person_with_a_certificate_is_answered(config: str, authority: Authori
 
 
 def test_all_http_ports_are_served_with_tls(config: str, authority: Authority, tmp_path: Path) -> None:
-    """And get a renewed certificate together."""
+    """All ports use a renewed certificate."""
     certificate, key = authority.server().write(tmp_path)
     with Service({"CONFIG_PATH": config, "HTTP_TLS_CERT": certificate, "HTTP_TLS_KEY": key}) as service:
         urls = [

@@ -1,4 +1,4 @@
-"""What speaks gRPC is chosen at the start, and said."""
+"""The start selects and logs the transport."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .conftest import probing, serving
 
 @pytest.mark.parametrize("transport", ["grpcio", "native", ""])
 def test_either_transport_serves(config: str, transport: str) -> None:
-    """The log says which it is, and the calls are counted by both; without a word it is native."""
+    """The log names the transport, and both count calls. The default is native."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config}
     if transport:
         environment["GRPC_TRANSPORT"] = transport
@@ -41,7 +41,7 @@ def test_either_transport_serves(config: str, transport: str) -> None:
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_either_transport_serves_with_tls(config: str, transport: str, tmp_path: Path) -> None:
-    """And answers nobody but the gateway, by the name in its certificate."""
+    """It answers only the gateway, identified by the name in its certificate."""
     authority = Authority()
     certificate, key = authority.server().write(tmp_path)
     environment = {
@@ -76,7 +76,7 @@ def not_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def old_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation whose libnghttp2 is too old."""
+    """An installation with a libnghttp2 that is too old."""
     monkeypatch.setattr(native, "library_version", lambda: (0x012B00, "1.43.0"))
 
 
@@ -101,7 +101,7 @@ async def test_native_is_the_default_and_says_nothing() -> None:
 async def test_grpcio_takes_its_place_where_it_cannot_be_used(
     installation: str, why: str, request: pytest.FixtureRequest
 ) -> None:
-    """With one line that says what is missed, why, and how to have it."""
+    """One line reports what is lost, why, and how to install it."""
     request.getfixturevalue(installation)
     with capture_logs() as logs:
         server = make({})
@@ -116,7 +116,7 @@ async def test_grpcio_takes_its_place_where_it_cannot_be_used(
 def test_a_requested_transport_that_cannot_be_used_is_reported_in_a_line(
     installation: str, request: pytest.FixtureRequest
 ) -> None:
-    """With what would build it."""
+    """The line names the command that builds it."""
     request.getfixturevalue(installation)
     with pytest.raises(StartError) as error:
         make({"GRPC_TRANSPORT": "native"})

@@ -1,4 +1,4 @@
-"""Several workers are one service: its books, its metrics, its rules and its health."""
+"""Several workers are one service: counters, metrics, rules and health."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ descriptors:
 
 
 def replicas(service: Service) -> dict[str, int]:
-    """The generation of each replica in the register, by its name: each worker is one."""
+    """The generation of each worker in the list of replicas, by its name."""
     found = json.loads(debug(service, "api/v1/replicas"))["replicas"]
     return {each["id"]: each["generation"] for each in found}
 
@@ -51,7 +51,7 @@ def replicas(service: Service) -> dict[str, int]:
 def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
     transport: str, tmp_path: Path, redis_server: RedisServer
 ) -> None:
-    """Whatever is counted, shown or reported is that of the service, however its connections are spread."""
+    """Counts, gauges and reports are those of the service, however its connections are spread over workers."""
     redis_server.cli("FLUSHALL")
     config = write(tmp_path / "d.yaml", RULES)
     with workers(config, redis_server.url, GRPC_TRANSPORT=transport) as service:
@@ -88,7 +88,10 @@ def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
 
 @transports
 def test_new_rules_reach_all_workers(transport: str, tmp_path: Path, redis_server: RedisServer) -> None:
-    """Good ones come into force in all of them; what is wrong with others is said, and the last good ones stay."""
+    """Valid rules come into force in all workers.
+
+    Invalid ones are reported, and the last good rules stay in force.
+    """
     redis_server.cli("FLUSHALL")
     config = write(tmp_path / "d.yaml", rules("d", 10))
     with (
@@ -118,7 +121,7 @@ def test_new_rules_reach_all_workers(transport: str, tmp_path: Path, redis_serve
 
 
 def test_a_store_that_is_away_makes_every_worker_unhealthy(config: str) -> None:
-    """And it is said for each."""
+    """It is reported for each worker."""
     with RedisServer() as redis, workers(config, redis.address, STORE_FAILURE_MODE="allow") as service:
         redis.stop()
         wait_for("unhealthy", lambda: service.health() == (500, "unhealthy: redis, redis of worker 1"))
@@ -139,7 +142,7 @@ def test_a_store_that_is_away_makes_every_worker_unhealthy(config: str) -> None:
 
 
 def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> None:
-    """As every replica does."""
+    """Each worker follows them as a replica does."""
     with Served() as plane:
         plane.send(resource("d", limit("team", 5)))
         settings = {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_SERVER_URL": f"eg={plane.address}"}

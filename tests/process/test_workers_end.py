@@ -37,7 +37,7 @@ from .workers import (
 
 
 class Load:
-    """Threads that charge 1 again and again, each over a connection of its own, until it fails."""
+    """Threads that charge 1 repeatedly, each on its own connection, until a call fails."""
 
     def __init__(self, callers: list[Caller]) -> None:
         self.acknowledged = [0] * len(callers)
@@ -72,7 +72,7 @@ class Load:
 def test_a_worker_that_is_killed_under_load_costs_only_its_own_connections(
     transport: str, tmp_path: Path, redis_server: RedisServer
 ) -> None:
-    """No acknowledged charge is lost, none is counted twice, and no counter of the metrics falls."""
+    """No acknowledged charge is lost, none is counted twice, and no counter in the metrics decreases."""
     redis_server.cli("FLUSHALL")
     config = write(tmp_path / "d.yaml", rules("d", 10**9))
     with workers(config, redis_server.url, GRPC_TRANSPORT=transport) as service:
@@ -114,7 +114,9 @@ def test_a_worker_that_is_killed_under_load_costs_only_its_own_connections(
 
 @transports
 def test_a_call_in_hand_is_finished_before_the_workers_end(config: str, transport: str) -> None:
-    """SIGTERM to the supervisor: NOT_SERVING on every connection, the answer, its hits in Redis, and exit code 0."""
+    """After SIGTERM to the supervisor, health is NOT_SERVING on every connection, the call is answered, its
+    hits are in Redis, and the exit code is 0.
+    """
     with held(config, transport, WORKERS="2") as now, ExitStack() as stack:
         alone = [("grpc.use_local_subchannel_pool", 1)]
         channels = [
@@ -147,7 +149,10 @@ def test_a_second_signal_ends_all_workers_at_once(config: str) -> None:
 def test_a_worker_that_is_stopped_by_itself_is_started_again_and_none_outlives_the_supervisor(
     config: str, redis_url: str
 ) -> None:
-    """SIGTERM to a worker: it drains, and the service stays healthy. Without the supervisor, all workers drain and end."""
+    """After SIGTERM to a worker, it drains, and the service stays healthy.
+
+    Without the supervisor, all workers drain and end.
+    """
     with workers(config, redis_url, SHUTDOWN_DRAIN="1s") as service:
         with connections(service) as callers:
             for caller in callers:
@@ -179,7 +184,7 @@ def taken_port() -> Iterator[str]:
 
 
 def test_a_worker_that_cannot_start_says_why_and_the_service_ends(config: str, redis_url: str) -> None:
-    """Once, not once for each worker."""
+    """The reason is logged once, not once for each worker."""
     with taken_port() as port:
         ended = refused(config, redis_url, PORT=port, HOST="127.0.0.1", LOG_FORMAT="json")
     assert 1 == ended.code

@@ -1,4 +1,4 @@
-"""The ports of several workers: shared among them, and with nobody else."""
+"""The ports of several workers: shared among the workers, and not with other processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .workers import (
 
 
 def test_a_port_that_is_taken_stops_the_start(config: str, redis_url: str) -> None:
-    """Also for another service with workers: a service shares its port with its own workers alone."""
+    """This includes another service with workers: a service shares its port only with its own workers."""
     with workers(config, redis_url, GRPC_HOST="127.0.0.1") as first:
         port = first.grpc.rpartition(":")[2]
         given = {"GRPC_PORT": port, "GRPC_HOST": "127.0.0.1"}
@@ -40,7 +40,9 @@ def test_a_port_that_is_taken_stops_the_start(config: str, redis_url: str) -> No
 
 
 def test_workers_share_a_unix_socket(config: str, redis_url: str, tmp_path: Path) -> None:
-    """The supervisor owns its path: no second service takes it, a dead worker leaves it, and a stop removes it."""
+    """The supervisor owns the path: a second service cannot use it, a dead worker leaves it in place, and a
+    stop removes it.
+    """
     path = tmp_path / "grpc.sock"
     with workers(config, redis_url, GRPC_UDS=str(path)) as service:
         assert f"unix:{path}" == service.grpc
@@ -67,7 +69,7 @@ def test_workers_share_a_unix_socket(config: str, redis_url: str, tmp_path: Path
 def test_workers_share_the_port_with_tls_and_the_one_without(
     config: str, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """The supervisor reserves both, although it does not speak TLS."""
+    """The supervisor reserves both ports, although it does not speak TLS."""
     authority = Authority()
     certificate, key = authority.server().write(tmp_path, "server")
     tls = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificate, "GRPC_SERVER_TLS_KEY": key}

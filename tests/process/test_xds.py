@@ -42,7 +42,7 @@ def rlconfig(service: Service) -> list[str]:
 
 
 def samples(service: Service, name: str) -> dict[str, float]:
-    """The series of a metric, by its labels as they are written."""
+    """The series of a metric, by its labels as written in the scrape."""
     text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
     lines = [line for line in text.splitlines() if line.startswith(f"ratelimit_service_{name}{{")]
     return {line.partition("{")[2].partition("}")[0]: float(line.rpartition(" ")[2]) for line in lines}
@@ -54,7 +54,10 @@ def wait_for_limit(caller: Caller, domain: str, amount: int) -> None:
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_rules_come_change_and_stay_while_the_control_plane_is_away(plane: Served, transport: str) -> None:
-    """Not ready before the first set; from then on a control plane that goes takes no limit away."""
+    """The service is not ready before the first set.
+
+    Later, an outage of the control plane removes no limit.
+    """
     with (
         Service(over_xds(f"eg={plane.address}", GRPC_TRANSPORT=transport)) as service,
         calling(service.grpc) as caller,
@@ -95,7 +98,7 @@ def test_rules_come_change_and_stay_while_the_control_plane_is_away(plane: Serve
 
 
 def test_a_start_without_the_control_plane_has_the_last_good_set(plane: Served, tmp_path: Path) -> None:
-    """At once, before the ports open: no call is let through in between."""
+    """The set is in force before the ports open, so no call passes without a limit."""
     environment = over_xds(f"eg={plane.address}", XDS_CACHE_DIR=str(tmp_path))
     plane.send(resource("a", limit("team", 5)))
     with Service(environment) as service:
@@ -109,7 +112,10 @@ def test_a_start_without_the_control_plane_has_the_last_good_set(plane: Served, 
 
 
 def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path) -> None:
-    """Each control plane has its node and TLS. Of two sources with one domain, the first takes precedence."""
+    """Each control plane has its own node and TLS settings.
+
+    If two sources have the same domain, the first one takes precedence.
+    """
     authority = Authority()
     authority.write(tmp_path, "ca")
     authority.issue("*.envoy-gateway-system").write(tmp_path, "tls")
@@ -164,7 +170,7 @@ def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path)
 
 
 def test_control_planes_may_come_before_files(tmp_path: Path, plane: Served) -> None:
-    """Then files are what holds until a control plane has something else to say about a domain."""
+    """The rules of the files apply until the control plane sends other rules for a domain."""
     path = write(tmp_path / "d.yaml", rules("d", 4))
     environment = over_xds(f"eg={plane.address}", CONFIG_TYPE="grpc_xds_sotw,file", CONFIG_PATH=str(path))
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -179,7 +185,10 @@ def test_control_planes_may_come_before_files(tmp_path: Path, plane: Served) -> 
 
 
 def test_overlays_are_read_at_the_start_and_when_they_change(tmp_path: Path, plane: Served) -> None:
-    """What is wrong with one is shown, and those before hold; a domain that nobody sends is worth a line."""
+    """A mistake in an overlay is reported, and the previous overlays stay in force.
+
+    A domain that no source sends causes a log line.
+    """
     path = write(
         tmp_path / "over.yaml", "{domain: d, descriptors: [{key: team, rate_limit: {tokens_per_unit: 50}}]}"
     )
@@ -214,7 +223,7 @@ def test_overlays_are_read_at_the_start_and_when_they_change(tmp_path: Path, pla
     ids=["pair", "address"],
 )
 def test_settings_that_cannot_be_end_the_start_with_a_line(settings: dict[str, str], message: str) -> None:
-    """As all others."""
+    """As for every other setting."""
     ended = run("serve", environment={**over_xds("127.0.0.1:1"), **settings})
     assert (1, True) == (ended.code, message in ended.err), ended.err
 
@@ -223,7 +232,7 @@ def test_settings_that_cannot_be_end_the_start_with_a_line(settings: dict[str, s
 def test_one_deployment_serves_a_gateway_with_tls_and_one_without(
     tmp_path: Path, plane: Served, transport: str
 ) -> None:
-    """Envoy Gateway calls with TLS, and Envoy AI Gateway in the clear."""
+    """Envoy Gateway calls with TLS, Envoy AI Gateway without."""
     authority = Authority()
     certificate, key = authority.server().write(tmp_path)
     plane.send(resource("a", limit("team", 5)))

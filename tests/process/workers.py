@@ -1,4 +1,4 @@
-"""A service with two workers, and ways to look at it."""
+"""A service with two workers, and functions to examine it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def workers(config: object, redis_url: str, **settings: str) -> Iterator[Service
 
 @contextmanager
 def connections(service: Service, number: int = MANY) -> Iterator[list[Caller]]:
-    """Callers, each with a connection of its own, until some are with each of two workers."""
+    """Open connections, one for each caller, until each of two workers has some."""
     with ExitStack() as stack:
 
         def connected() -> Caller:
@@ -48,7 +48,7 @@ def connections(service: Service, number: int = MANY) -> Iterator[list[Caller]]:
 
 
 def metrics(service: Service, name: str) -> dict[str, float]:
-    """The series of a metric, by its labels as they are written."""
+    """The series of a metric, by its labels as written in the scrape."""
     text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
     found = re.findall(rf"^ratelimit_service_{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
     return {labels: float(value) for labels, value in found}
@@ -63,12 +63,12 @@ def states(service: Service) -> dict[str, float]:
 
 
 def shares(service: Service) -> list[float]:
-    """The calls that each worker has answered."""
+    """The number of calls that each worker has answered."""
     return list(metrics(service, "worker_calls").values())
 
 
 def processes(service: Service) -> list[int]:
-    """The workers' processes, in the order in which they were started."""
+    """The processes of the workers, in the order of their start."""
     children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
     return [pid for pid, command in commands.items() if b"cli.worker" in command]
