@@ -122,7 +122,7 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 # Installing the package builds the native transport if a compiler and the headers are installed. `run` installs no system
 # packages: the service starts without the native transport, and its log says how to get it.
 .venv/run.stamp: requirements.lock pyproject.toml $(COMPILED)
-	@echo 'setting up .venv ...'
+	@echo 'setting up .venv, once: a minute or two, most of it for compiling the native transport ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
