@@ -1,4 +1,4 @@
-"""deploy/Dockerfile as it is written. What comes out of it is tried in test_container.py."""
+"""The text of deploy/Dockerfile. test_container.py tests the image."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DEFAULTS = {setting.name: setting.default for setting in documented()}
 
 
 def test_both_stages_are_of_one_debian() -> None:
-    """What is compiled in the first one is linked to the libraries of the second."""
+    """The compiled modules of the first stage link to libraries of the second."""
     assert {"debian:bookworm-slim"} == {stage.base for stage in STAGES}
 
 
 def test_all_that_is_copied_is_in_the_context() -> None:
-    """.dockerignore leaves in what the build takes: each source is there, and a directory is not empty."""
+    """.dockerignore keeps every source of a COPY, and directories are not empty."""
     sources = [
         source
         for stage in STAGES
@@ -37,7 +37,7 @@ def test_all_that_is_copied_is_in_the_context() -> None:
 
 
 def test_the_context_has_the_package_and_none_of_what_was_made_from_it() -> None:
-    """The extension is built in the image, whatever a `make native` has left in the checkout."""
+    """The image builds the extension, even if `make native` has left one in the checkout."""
     files = CONTEXT.files("ratelimit_service")
     assert {"ratelimit_service/cli/options.py", "ratelimit_service/transports/native/_http2.pyx"} <= set(
         files
@@ -62,12 +62,12 @@ def test_the_context_has_the_package_and_none_of_what_was_made_from_it() -> None
     ],
 )
 def test_nothing_else_is_in_the_context(path: str) -> None:
-    """Neither history, nor secrets, nor what a build does not need."""
+    """No history, no secrets, and nothing that the build does not need."""
     assert not CONTEXT.has(path)
 
 
 def test_python_packages_come_by_their_hashes() -> None:
-    """Each `pip install` is of the lock file, as wheels, or of the package itself without a network."""
+    """Each `pip install` uses the lock file and wheels, or installs the package itself without a network."""
     installs = [run.text for run in BUILDER.all("RUN") if "pip install" in run.text]
     assert 2 == len(installs)
     assert "--only-binary=:all: --require-hashes -r requirements.lock" in installs[0]
@@ -76,7 +76,7 @@ def test_python_packages_come_by_their_hashes() -> None:
 
 
 def test_the_user_is_a_number_and_not_root() -> None:
-    """With a name, Kubernetes could not tell that it is not root (runAsNonRoot)."""
+    """Kubernetes cannot verify runAsNonRoot for a user with a name."""
     (user,) = FINAL.all("USER")
     assert ["65532:65532"] == user.words
     after = FINAL.instructions[FINAL.instructions.index(user) + 1 :]
@@ -84,7 +84,7 @@ def test_the_user_is_a_number_and_not_root() -> None:
 
 
 def test_the_ports_are_those_that_the_service_opens() -> None:
-    """By the defaults of its settings."""
+    """With the defaults of the settings."""
     ports = {DEFAULTS[name] for name in ("GRPC_PORT", "PORT", "DEBUG_PORT")}
     ports.add(str(port_of(DEFAULTS["PROMETHEUS_ADDR"])))
     (expose,) = FINAL.all("EXPOSE")
@@ -92,7 +92,10 @@ def test_the_ports_are_those_that_the_service_opens() -> None:
 
 
 def test_the_variables_are_settings() -> None:
-    """The image sets the backend, so that nobody lands on the memory store unnoticed; what else it sets is Python's."""
+    """The image sets the backend, so that no container uses the memory store by accident.
+
+    The other variables are Python's.
+    """
     (env,) = FINAL.all("ENV")
     assert "redis" == env.pairs["BACKEND_TYPE"]
     assert {"BACKEND_TYPE", "PATH", "PYTHONDONTWRITEBYTECODE"} == set(env.pairs)
@@ -100,7 +103,7 @@ def test_the_variables_are_settings() -> None:
 
 
 def test_there_is_no_entrypoint() -> None:
-    """Upstream has none: a deployment's `command` or `args` of "/bin/ratelimit", or of "sh", is all that is run."""
+    """Upstream's image has none: a `command` or `args` of "/bin/ratelimit" or of "sh" is the whole command."""
     (command,) = FINAL.all("CMD")
     assert ["/bin/ratelimit"] == command.words
 
@@ -109,7 +112,7 @@ def test_there_is_no_entrypoint() -> None:
 
 
 def test_continued_lines_comments_flags_and_quotes_are_read() -> None:
-    """As Docker reads them, as far as our file has them."""
+    """As Docker reads them, for the syntax that the Dockerfile uses."""
     (stage,) = parse(
         'ARG BASE=debian:x\nFROM ${BASE} AS one\n# a comment\nRUN a \\\n# within\n  && b\nENV A="1 2" B=3\nCOPY --chmod=0755 x y/\n'
     )
@@ -122,13 +125,13 @@ def test_continued_lines_comments_flags_and_quotes_are_read() -> None:
 
 @pytest.mark.parametrize("line", ["ADD x y", "RUN <<EOF", "ONBUILD RUN a", "run a"])
 def test_what_is_not_known_is_refused(line: str) -> None:
-    """A step that was left out here would be a step that was never tried."""
+    """A step that the parser ignored would not be tested."""
     with pytest.raises(ValueError, match="line 2: cannot carry out"):
         parse(f"FROM debian\n{line}\n")
 
 
 def test_the_last_pattern_that_fits_decides(tmp_path: Path) -> None:
-    """As in .dockerignore: `!` takes back in, and a pattern fits what is below a directory."""
+    """As in .dockerignore: `!` includes a path again, and a pattern matches everything below a directory."""
     context = Context(tmp_path, ["*", "!kept", "# note", "", "**/*.so", "!kept/in/this.so"])
     paths = ["kept", "kept/a.py", "kept/in/a.so", "kept/in/this.so", "other", "other/kept"]
     assert ["kept", "kept/a.py", "kept/in/this.so"] == [path for path in paths if context.has(path)]

@@ -1,7 +1,7 @@
-"""deploy/helm: the chart says what deploy/kubernetes says, and refuses values that cannot be meant.
+"""deploy/helm: the chart renders the objects of deploy/kubernetes, and refuses invalid values.
 
-The real helm lints and renders it; no cluster is asked. The kustomize files are tested at length, so that here it is enough that
-the chart comes to the same.
+The real helm lints and renders it, without a cluster. The kustomize files have detailed tests, so this
+compares the chart with them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_helm_has_nothing_against_it(example: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @each_example
 def test_the_api_takes_every_object(example: tuple[str, ...], version: str) -> None:
-    """In the oldest version that the chart asks for, and in the newest that there is a schema of."""
+    """In the oldest version of Kubernetes that the chart allows, and in the newest one that has a schema."""
     found = objects(*example, version=version)
     assert len(found) == len(found.by_name) > 4
     for each in found:
@@ -53,7 +53,7 @@ def test_the_api_takes_every_object(example: tuple[str, ...], version: str) -> N
 
 
 def test_a_kubernetes_that_is_too_old_is_refused() -> None:
-    """One without ContainerResource metrics, which the autoscaler wants."""
+    """It lacks the ContainerResource metrics of the autoscaler."""
     major, minor = OLDEST.split(".")
     done = templated(version=f"{major}.{int(minor) - 1}")
     assert (1, True) == (done.code, f"requires kubeVersion: >={OLDEST}.0-0" in done.err)
@@ -63,12 +63,16 @@ def test_a_kubernetes_that_is_too_old_is_refused() -> None:
     "example", [(), ("managed-redis",), ("single",)], ids=["base", "managed-redis", "single"]
 )
 def test_it_comes_to_what_kustomize_comes_to(example: tuple[str, ...]) -> None:
-    """The base for the values as they are, an overlay for the values of the same name: object by object, field by field."""
+    """With default values it equals the base, with the values of an example the overlay of the same name,
+    field by field.
+    """
     assert plain(objects_of(*(example or ("base",)))) == plain(objects(*example))
 
 
 def test_the_redis_beside_it_is_that_of_kustomize() -> None:
-    """But for its name, which begins with that of the release, and the hash by which a changed redis.conf restarts it."""
+    """Except for its name, which starts with the release's, and the hash that restarts it after a change of
+    redis.conf.
+    """
     there = rendered(OVERLAYS / "redis")
     (hashed,) = [
         each["metadata"]["name"]
@@ -86,7 +90,9 @@ def test_the_redis_beside_it_is_that_of_kustomize() -> None:
 
 
 def test_monitoring_is_that_of_kustomize() -> None:
-    """The same alerts and dashboards; the labels are those that the example asks for, and the job has its name from a label."""
+    """The alerts and dashboards are the same; the labels are those of the example, and the job is named by a
+    label.
+    """
     there, here = (plain(found) for found in (rendered(OVERLAYS / "monitoring"), objects("monitoring")))
     added = {key: here[key] for key in here.keys() - plain(objects()).keys()}
     release = {"release": "kube-prometheus-stack"}
@@ -135,7 +141,7 @@ NO_POLICY = "WARNING: without the NetworkPolicy every pod of the cluster may cha
 def test_the_notes_say_what_to_try_and_what_is_missing(
     telling: Path, tmp_path: Path, values: dict[str, Any], warnings: list[str]
 ) -> None:
-    """The commands that the README of deploy/kubernetes has, too; a warning for what would keep it from serving."""
+    """They have the commands of the README of deploy/kubernetes, and a warning for each missing requirement."""
     done = templated(written(values, tmp_path), chart=telling)
     assert (0, "") == (done.code, done.err)
     notes_text = parsed(done.out).one("Notes", "told")["text"]
@@ -149,7 +155,7 @@ def test_the_notes_say_what_to_try_and_what_is_missing(
 
 
 def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:
-    """It has files in place of links, and no examples, which are of the repository."""
+    """The package has files instead of links, and no examples."""
     done = helm("package", CHART, "--destination", tmp_path)
     assert (0, "") == (done.code, done.err)
     (package,) = tmp_path.glob("*.tgz")
@@ -161,14 +167,14 @@ def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:
 
 
 def test_the_chart_is_of_this_version() -> None:
-    """And so is the image that it starts; a release of the one is a release of the other."""
+    """The image has the same version: the chart and the image are released together."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert (version, version) == (chart["version"], chart["appVersion"])
 
 
 def test_the_values_of_the_readme_are_taken(tmp_path: Path) -> None:
-    """Each block of values that it shows."""
+    """Each block of values in it."""
     shown = [block for block in blocks(README) if block.info == "yaml"]
     assert shown
     for number, block in enumerate(shown):
@@ -179,6 +185,6 @@ def test_the_values_of_the_readme_are_taken(tmp_path: Path) -> None:
 
 
 def test_every_example_is_in_the_readme() -> None:
-    """With what it is for."""
+    """With its purpose."""
     listed = re.findall(r"^\| \[`(\S+)`\]\(\S+\) \| .+ \|$", README.read_text(), re.MULTILINE)
     assert sorted(f"{name}.yaml" for name in EXAMPLES) == sorted(listed)

@@ -1,4 +1,4 @@
-"""The values of the chart: each has its place in the schema, in an example and in the objects."""
+"""The values of the chart: each is in the schema, in an example and in the objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
 
 def test_everything_that_has_a_value_is_in_the_schema() -> None:
-    """And the other way round, to the last level: a value that is misspelt is refused, and none can be set in vain."""
+    """And vice versa, at every level: a misspelt value is refused, and every value in the schema has an
+    effect.
+    """
     assert [] == sorted(_differences(VALUES, SCHEMA, ""))
 
 
@@ -39,12 +41,12 @@ def _differences(values: dict[str, Any], schema: dict[str, Any], path: str) -> I
 
 
 def test_every_setting_can_be_set() -> None:
-    """By its name; those that are set elsewhere are refused with where."""
+    """By its name. Settings that have another value are refused, with the name of that value."""
     assert {setting.name for setting in documented()} == SCHEMA["properties"]["settings"]["properties"].keys()
 
 
 def test_every_value_is_set_by_an_example() -> None:
-    """So that the schemas of Kubernetes have seen where it goes."""
+    """So the schemas of Kubernetes check its place."""
     used = [yaml.safe_load(file.read_text()) for file in EXAMPLES.values()]
     unused = set(_paths(VALUES)) - {path for values in used for path in _paths(values)}
     assert {
@@ -78,7 +80,7 @@ def _paths(values: Any, path: str = "") -> Iterator[str]:
 
 
 def test_the_values_that_no_example_sets_go_where_they_belong(tmp_path: Path) -> None:
-    """Each is found in the one place that it is for."""
+    """Each appears exactly where it belongs."""
     bundled = {
         "enabled": True,
         "image": "registry.example.com/redis:8",
@@ -147,7 +149,7 @@ def test_the_values_that_no_example_sets_go_where_they_belong(tmp_path: Path) ->
 def test_counters_in_memory_are_kept_where_they_shall_be(
     tmp_path: Path, persistence: dict[str, Any], volumes: list[str], claims: list[tuple[str, str]]
 ) -> None:
-    """One replica in each case, which ends before the next one begins."""
+    """There is one replica in each case, and it ends before the next one starts."""
     values = {"store": "memory", "memory": {"persistence": persistence}, "replicas": 5}
     found = parsed(templated(written(values, tmp_path)).out)
     spec = found.one("Deployment")["spec"]
@@ -169,7 +171,9 @@ def test_counters_in_memory_are_kept_where_they_shall_be(
 
 
 def test_a_release_with_everything_of_its_own_fits_together() -> None:
-    """Its settings load, secrets and volumes are mounted where it looks, and its policy opens the ports of its Redis."""
+    """Its settings load, secrets and volumes are mounted where the service looks for them, and its policy
+    opens the ports of its Redis.
+    """
     found = objects("everything")
     environment = {each["name"]: each.get("value", "secret") for each in _container(found)["env"]}
     settings = load_settings(environment)
@@ -213,7 +217,7 @@ def _container(found: Objects) -> Object:
 
 
 def test_releases_in_one_namespace_do_not_meet() -> None:
-    """No object of one is an object of the other, and no selector of one finds a pod of the other."""
+    """They share no object, and no selector of one finds a pod of the other."""
     one, other = objects("redis"), objects("redis", release="second")
     assert set() == one.by_name.keys() & other.by_name.keys()
     for each in one.of("Service"):
@@ -236,14 +240,14 @@ def test_releases_in_one_namespace_do_not_meet() -> None:
     ],
 )
 def test_the_policy_opens_the_port_that_the_url_names(tmp_path: Path, url: str, opened: list[int]) -> None:
-    """That of each address; Redis' own where it names none."""
+    """Those of each address; Redis' default port for an address without one."""
     values = {"redis": {"url": url}, "networkPolicy": {"redis": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}}
     policy = parsed(templated(written(values, tmp_path)).out).one("NetworkPolicy", "ratelimit-to-redis")
     assert list(map(int, opened)) == [port["port"] for port in policy["spec"]["egress"][0]["ports"]]
 
 
 def test_the_ports_are_those_that_the_service_opens() -> None:
-    """Under their names, and none of them can be set to another."""
+    """With the same names, and no port can be set to another's number."""
     found = objects()
     settings = load_settings(found.environment)
     opened = {"grpc": settings.grpc_port, "metrics": settings.prometheus_address[1], "http": settings.port}
@@ -281,7 +285,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_values_that_cannot_be_meant_are_refused(
     tmp_path: Path, values: dict[str, Any], complaint: str
 ) -> None:
-    """With where they are and what would be right; nothing is rendered."""
+    """The error has the place and a correction; nothing is rendered."""
     done = templated(written(values, tmp_path))
     assert (1, "") == (done.code, done.out)
     assert complaint in done.err

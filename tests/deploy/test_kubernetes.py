@@ -40,13 +40,13 @@ LAST_WRITES = 5.0
 
 @pytest.fixture(params=WITH_SERVICE)
 def objects(request: pytest.FixtureRequest) -> Objects:
-    """Everything with the service in it; the base also where there is no kubectl."""
+    """All objects of a configuration with the service; without kubectl, those of the base."""
     return objects_of(request.param)
 
 
 @pytest.fixture(params=WITH_REDIS)
 def with_redis(request: pytest.FixtureRequest) -> Objects:
-    """What counts in a Redis."""
+    """Configurations that count in Redis."""
     return objects_of(request.param)
 
 
@@ -56,7 +56,7 @@ def with_redis(request: pytest.FixtureRequest) -> Objects:
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("name", ["base", *NAMES])
 def test_the_api_takes_every_object(name: str, version: str) -> None:
-    """In the oldest version that is promised and in the newest that there is a schema of."""
+    """In the oldest version of Kubernetes that the README promises, and in the newest one that has a schema."""
     objects = objects_of(name)
     assert len(objects) > 1
     for each in objects:
@@ -68,7 +68,7 @@ def test_the_api_takes_every_object(name: str, version: str) -> None:
 
 @pytest.mark.parametrize("name", ["redis", "managed-redis", "single"])
 def test_the_api_takes_what_an_overlay_adds(name: str) -> None:
-    """As it stands in the files: this much is known of it without kustomize, too."""
+    """Read from the files, so this is tested without kustomize, too."""
     added = written(OVERLAYS / name)
     assert len(added) > 0
     for each in added:
@@ -77,7 +77,7 @@ def test_the_api_takes_what_an_overlay_adds(name: str) -> None:
 
 
 def as_the_operator_reads(each: Object) -> Any:
-    """A custom resource by its schema: raises where a value is wrong, and leaves out what the schema does not know."""
+    """Read a custom resource by its schema: an invalid value raises, and an unknown field is dropped."""
     from cloudcoil.models.prometheus_operator import v1  # takes seconds
 
     return getattr(v1, each["kind"]).model_validate(each).model_dump(
@@ -86,7 +86,7 @@ def as_the_operator_reads(each: Object) -> Any:
 
 
 def test_a_field_that_the_api_does_not_know_is_found() -> None:
-    """The schemas are strict: `httpGets` would be ignored by whoever applies without validation."""
+    """The schemas are strict: without validation, the API would ignore `httpGets`."""
     deployment = written().one("Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["httpGets"] = {"port": 1}
     with pytest.raises(kubernetes_validate.ValidationError, match="httpGets"):
@@ -94,7 +94,7 @@ def test_a_field_that_the_api_does_not_know_is_found() -> None:
 
 
 def test_a_field_that_the_operator_does_not_know_is_found() -> None:
-    """Its models leave it out, so that what they read is not what was written."""
+    """The models drop it, so the parsed object differs from the file."""
     monitor = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
@@ -107,13 +107,16 @@ def test_a_field_that_the_operator_does_not_know_is_found() -> None:
 
 
 def test_kustomize_changes_nothing_of_the_base() -> None:
-    """So what the tests find in the files holds for what is applied, and people may read the files."""
+    """So tests and readers may use the files of the base as they are."""
     assert written().by_name == rendered(BASE).by_name
 
 
 @pytest.mark.parametrize("name", ["base", *NAMES])
 def test_all_of_it_is_in_one_namespace(name: str) -> None:
-    """`ratelimit`, where gateways look for it; and no two objects are one."""
+    """The namespace is `ratelimit`, where gateways look for the service.
+
+    No two objects have the same name.
+    """
     objects = objects_of(name)
     assert len(objects) == len(objects.by_name)
     for each in objects:
@@ -121,19 +124,19 @@ def test_all_of_it_is_in_one_namespace(name: str) -> None:
 
 
 def test_every_overlay_is_tested() -> None:
-    """One that nobody looked at would be one that nobody can apply."""
+    """A new overlay without a test fails here."""
     assert sorted(NAMES) == sorted(path.parent.name for path in OVERLAYS.glob("*/kustomization.yaml"))
 
 
 def test_monitoring_is_applied_beside_the_service() -> None:
-    """It has no object of any other overlay: applying one does not take the other's away."""
+    """It has no object of another overlay, so applying one removes nothing of the other."""
     mine = rendered(OVERLAYS / "monitoring").by_name.keys()
     for name in WITH_SERVICE:
         assert set() == mine & objects_of(name).by_name.keys()
 
 
 def test_monitoring_scrapes_the_service() -> None:
-    """The ServiceMonitor selects the Service by its labels, and its port by its name."""
+    """The ServiceMonitor selects the Service by its labels, and the port by its name."""
     (monitor,) = rendered(OVERLAYS / "monitoring").of("ServiceMonitor")
     service = written().one("Service")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -153,7 +156,7 @@ def test_gateways_find_it_where_they_look(objects: Objects) -> None:
 
 
 def test_what_decides_for_anybody_is_not_in_the_service(objects: Objects) -> None:
-    """/json charges for whoever reaches it: port 8080 is the pod's alone."""
+    """/json charges for every caller that reaches it, so port 8080 is not in the Service."""
     assert {"grpc", "metrics"} == {port["name"] for port in objects.one("Service")["spec"]["ports"]}
 
 
@@ -161,7 +164,9 @@ def test_what_decides_for_anybody_is_not_in_the_service(objects: Objects) -> Non
 
 
 def test_selectors_find_their_pods(objects: Objects) -> None:
-    """Of the workload, the Service, the PodDisruptionBudget, the policies and the spreading: one kind of pod each."""
+    """The selectors of the workload, the Service, the PodDisruptionBudget, the policies and the spreading
+    each find one kind of pod.
+    """
     for each in objects.of("Deployment", "StatefulSet"):
         assert [each["spec"]["template"]] == objects.selected(each["spec"]["selector"]["matchLabels"])
         for spread in each["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
@@ -178,7 +183,7 @@ def test_selectors_find_their_pods(objects: Objects) -> None:
 
 
 def test_ports_are_named_as_their_pods_name_them(objects: Objects) -> None:
-    """In Services, policies and probes; a misspelt one would be a Service without an endpoint."""
+    """In Services, policies and probes. A misspelt name would leave a Service without endpoints."""
     for each in objects.of("Service"):
         (pod,) = objects.selected(each["spec"]["selector"])
         for port in each["spec"]["ports"]:
@@ -198,7 +203,7 @@ def test_ports_are_named_as_their_pods_name_them(objects: Objects) -> None:
 
 
 def test_everything_that_is_mounted_is_there(objects: Objects) -> None:
-    """Each mount has a volume, and each volume a ConfigMap or a claim; the Secret is made as the README says."""
+    """Each mount has a volume, and each volume a ConfigMap or a claim. The README creates the Secret."""
     for each in objects.of("Deployment", "StatefulSet"):
         pod = each["spec"]["template"]["spec"]
         volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
@@ -219,7 +224,10 @@ def test_everything_that_is_mounted_is_there(objects: Objects) -> None:
 
 
 def test_only_the_autoscaler_sets_the_replicas(objects: Objects) -> None:
-    """It names the Deployment and the container; a Deployment with `replicas` of its own has no autoscaler."""
+    """It names the Deployment and the container.
+
+    A Deployment with `replicas` would reset the autoscaler's number.
+    """
     deployment = objects.one("Deployment")
     scalers = objects.of("HorizontalPodAutoscaler")
     assert ("replicas" in deployment["spec"]) is (not scalers)
@@ -234,7 +242,7 @@ def test_only_the_autoscaler_sets_the_replicas(objects: Objects) -> None:
 
 
 def test_every_variable_is_a_setting_and_its_value_one_that_it_can_have(objects: Objects) -> None:
-    """And nothing of it is answered with a warning."""
+    """And no value causes a warning."""
     environment = objects.environment
     assert set() == environment.keys() - {setting.name for setting in documented()}
     load_settings(environment)
@@ -243,7 +251,7 @@ def test_every_variable_is_a_setting_and_its_value_one_that_it_can_have(objects:
 
 
 def test_the_ports_are_those_that_the_service_opens(objects: Objects) -> None:
-    """Under their names."""
+    """With the same names."""
     settings = load_settings(objects.environment)
     (pod,) = objects.selected(objects.one("Service")["spec"]["selector"])
     opened = {"grpc": settings.grpc_port, "metrics": settings.prometheus_address[1], "http": settings.port}
@@ -252,7 +260,10 @@ def test_the_ports_are_those_that_the_service_opens(objects: Objects) -> None:
 
 
 def test_counters_are_shared_or_there_is_one_replica(objects: Objects) -> None:
-    """Redis for many; in memory, one pod at a time, with a file that outlasts it."""
+    """Several replicas share Redis.
+
+    With the memory store there is one pod at a time, with a file that outlasts it.
+    """
     settings = load_settings(objects.environment)
     if objects.of("HorizontalPodAutoscaler"):
         assert "redis" == settings.backend_type
@@ -270,7 +281,9 @@ def test_counters_are_shared_or_there_is_one_replica(objects: Objects) -> None:
 
 
 def test_the_rules_are_mounted_where_the_service_reads_them(objects: Objects) -> None:
-    """As a directory: a subPath never sees a changed ConfigMap. Under a name that does not change with its content."""
+    """It is a directory, because a subPath does not follow changes of a ConfigMap, and its name does not
+    depend on its content.
+    """
     settings = load_settings(objects.environment)
     place = Path(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory)
     (mount,) = [mount for mount in objects.container["volumeMounts"] if mount["mountPath"] == str(place)]
@@ -281,7 +294,7 @@ def test_the_rules_are_mounted_where_the_service_reads_them(objects: Objects) ->
 
 
 def test_probes_ask_for_what_a_restart_and_a_replica_can_mend(objects: Objects) -> None:
-    """Liveness and readiness ask for the process; the start waits for the service with its rules and its store."""
+    """Liveness and readiness check the process; the startup probe waits for the rules and the store."""
     container = objects.container
     asked = {
         probe: container[f"{probe}Probe"]["grpc"]["service"] for probe in ("startup", "readiness", "liveness")
@@ -290,7 +303,7 @@ def test_probes_ask_for_what_a_restart_and_a_replica_can_mend(objects: Objects) 
 
 
 def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
-    """First out of the endpoints, then the calls in hand, the HTTP ports, and what is to be written."""
+    """The pod is removed from the endpoints, finishes its calls and HTTP requests, and writes its files."""
     pod = objects.one("Deployment")["spec"]["template"]["spec"]
     settings = load_settings(objects.environment)
     longest = settings.shutdown_drain + 2 * settings.shutdown_grace + LAST_WRITES
@@ -298,7 +311,7 @@ def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
 
 
 def test_only_a_single_replica_stops_without_draining(objects: Objects) -> None:
-    """Its liveness probe fails meanwhile, and must not end it earlier."""
+    """Its liveness probe fails meanwhile, and must not kill it earlier."""
     drain = load_settings(objects.environment).shutdown_drain
     assert (drain == 0) is not bool(objects.of("HorizontalPodAutoscaler"))
     probe = objects.container["livenessProbe"]
@@ -306,7 +319,7 @@ def test_only_a_single_replica_stops_without_draining(objects: Objects) -> None:
 
 
 def test_connections_reach_their_age_before_the_autoscaler_acts_again(with_redis: Objects) -> None:
-    """Otherwise it would add replicas that nobody has a connection to yet."""
+    """Otherwise, the autoscaler would add replicas that get no connections yet."""
     age = with_redis.environment["GRPC_MAX_CONNECTION_AGE"]
     assert "5m" == age
     behavior = with_redis.one("HorizontalPodAutoscaler")["spec"]["behavior"]

@@ -1,4 +1,4 @@
-"""deploy/kubernetes/README.md: what people are told to write themselves is taken by kustomize and by the API."""
+"""deploy/kubernetes/README.md: kustomize and the API accept the files that it shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RULES = {
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    """An overlay of one's own beside a copy of the folder, with both of the README's files in it."""
+    """A new overlay next to a copy of the folder, with both files of the README."""
     copy = tmp_path_factory.mktemp("copy") / "kubernetes"
     shutil.copytree(KUBERNETES, copy)
     (copy / "mine").mkdir()
@@ -41,7 +41,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Objects:
 
 
 def test_the_api_takes_an_overlay_of_ones_own(mine: Objects) -> None:
-    """A probe that asked in two ways at once would be refused: `grpc: null` takes the first one away."""
+    """The API refuses a probe with two handlers: `grpc: null` removes the first one."""
     for each in mine:
         kubernetes_validate.validate(each, OLDEST, strict=True)
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -49,7 +49,7 @@ def test_the_api_takes_an_overlay_of_ones_own(mine: Objects) -> None:
 
 
 def test_it_says_what_is_different_and_nothing_else(mine: Objects) -> None:
-    """The image, the gateways, the rules, a setting, and TLS, in the one container that there is."""
+    """The image, the gateways, the rules, a setting, and TLS, in the only container."""
     assert "registry.example.com/platform/ratelimit-service:0.1.0" == mine.container["image"]
     gateways = mine.one("NetworkPolicy")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]
     assert [["my-gateways"]] == [each["values"] for each in gateways["matchExpressions"]]
@@ -63,7 +63,7 @@ def test_it_says_what_is_different_and_nothing_else(mine: Objects) -> None:
 
 
 def test_the_certificate_is_where_the_service_looks_for_it(mine: Objects) -> None:
-    """In the directory that the Secret is mounted to."""
+    """In the directory where the Secret is mounted."""
     settings = load_settings(mine.environment)
     mounts = {mount["name"]: mount["mountPath"] for mount in mine.container["volumeMounts"]}
     files = (settings.grpc_server_tls_cert, settings.grpc_server_tls_key)
@@ -71,7 +71,7 @@ def test_the_certificate_is_where_the_service_looks_for_it(mine: Objects) -> Non
 
 
 def test_every_folder_is_in_the_table() -> None:
-    """With what it is for."""
+    """With its purpose."""
     folders = ["base", *sorted(f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir())]
     text = README.read_text()
     assert [] == [folder for folder in folders if f"| [`{folder}`]({folder}) | " not in text]

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: what pods may do, and who reaches them."""
+"""deploy/kubernetes: the permissions of pods, and the network traffic that policies allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
 
 @pytest.fixture(params=WITH_SERVICE)
 def objects(request: pytest.FixtureRequest) -> Objects:
-    """Everything with the service in it; the base also where there is no kubectl."""
+    """All objects of a configuration with the service; without kubectl, those of the base."""
     return objects_of(request.param)
 
 
@@ -27,7 +27,10 @@ def objects(request: pytest.FixtureRequest) -> Objects:
 
 
 def test_pods_are_restricted(objects: Objects) -> None:
-    """As the Pod Security Standard of that name has it, which the namespace demands; and the root is read-only."""
+    """By the Pod Security Standard `restricted`, which the namespace enforces.
+
+    The root file system is read-only.
+    """
     labels = objects.one("Namespace")["metadata"]["labels"]
     assert "restricted" == labels["pod-security.kubernetes.io/enforce"]
     for pod in (pod["spec"] for pod in objects.pods):
@@ -47,7 +50,7 @@ def test_pods_are_restricted(objects: Objects) -> None:
 
 
 def test_the_image_is_ours(objects: Objects) -> None:
-    """Of this version, and run as the user that it is made for."""
+    """It has this version, and runs as the user of the Dockerfile."""
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert f"ratelimit-service:{version}" == objects.container["image"]
     security = objects.one("Deployment")["spec"]["template"]["spec"]["securityContext"]
@@ -56,7 +59,7 @@ def test_the_image_is_ours(objects: Objects) -> None:
 
 
 def test_memory_is_bounded_and_cpu_is_not(objects: Objects) -> None:
-    """A throttled process misses deadlines; one without a bound of memory takes its node along."""
+    """A throttled process misses deadlines; a process without a memory limit endangers its node."""
     for pod in objects.pods:
         for container in pod["spec"]["containers"]:
             resources = container["resources"]
@@ -68,7 +71,7 @@ def test_memory_is_bounded_and_cpu_is_not(objects: Objects) -> None:
 
 
 def reaching(objects: Objects, pod_name: str) -> Iterator[tuple[str, list[Object]]]:
-    """Each port that a policy opens of a pod, and to whom."""
+    """Each port of a pod that a policy opens, with the peers that it allows."""
     for policy in objects.of("NetworkPolicy"):
         if policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == pod_name:
             for rule in policy["spec"].get("ingress", []):
@@ -77,7 +80,7 @@ def reaching(objects: Objects, pod_name: str) -> Iterator[tuple[str, list[Object
 
 
 def test_gateways_reach_grpc_and_prometheus_the_metrics(objects: Objects) -> None:
-    """Nobody reaches anything else: every kind of pod has a policy, and no policy is open to everybody."""
+    """Nothing else is open: every kind of pod has a policy, and no policy allows all peers."""
     for pod in objects.pods:
         name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
         opened = dict(reaching(objects, name))
@@ -94,7 +97,10 @@ def test_gateways_reach_grpc_and_prometheus_the_metrics(objects: Objects) -> Non
 
 @pytest.mark.parametrize("name", ["redis", "managed-redis"])
 def test_the_way_to_redis_is_open_and_no_other(name: str) -> None:
-    """DNS and the port of REDIS_URL; where Redis is ours, its Service has that name, and its pods let the service in."""
+    """DNS and the port of REDIS_URL.
+
+    If an overlay deploys Redis, its Service has that name, and its pods allow the service.
+    """
     objects = objects_of(name)
     host, _, port = objects.environment["REDIS_URL"].partition(":")
     ways = [
@@ -128,7 +134,7 @@ def test_the_way_to_redis_is_open_and_no_other(name: str) -> None:
 
 
 def test_a_managed_redis_is_asked_over_tls_with_a_password_from_a_file() -> None:
-    """Not from the environment, where everybody may read it who may describe the pod."""
+    """Every user who may describe the pod would see it in the environment."""
     objects = objects_of("managed-redis")
     settings = load_settings(objects.environment)
     assert settings.redis_tls

@@ -1,7 +1,6 @@
-"""deploy/kubernetes, as far as it runs without a cluster: the service with the environment and the rules of the Deployment.
-
-Its probes are asked as kubelet would ask them, its ConfigMap is mounted as kubelet mounts it, and Redis has the redis.conf of
-the overlay. That the objects themselves are right is asked in test_kubernetes.py.
+"""deploy/kubernetes without a cluster: the service with the environment and the rules of the Deployment. Its
+probes are sent as kubelet sends them, its ConfigMap is mounted as kubelet mounts it, and Redis has the
+redis.conf of the overlay. test_kubernetes.py tests the objects.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ REDIS_CONF = OVERLAYS / "redis" / "redis.conf"
 
 
 def directives() -> dict[str, str]:
-    """What redis.conf sets."""
+    """The directives of redis.conf."""
     lines = [line for line in REDIS_CONF.read_text().splitlines() if line and not line.startswith("#")]
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
 def redis_as_deployed() -> RedisServer:
-    """A Redis that is set as in redis.conf, but for where it listens and keeps its files."""
+    """A Redis with redis.conf, except for its address and the directory of its files."""
     wanted = {name: value for name, value in directives().items() if name not in ("dir", "bind")}
     return RedisServer(*(word for name, value in wanted.items() for word in (f"--{name}", *_words(value))))
 
@@ -46,9 +45,9 @@ def _words(value: str) -> list[str]:
 
 
 def environment(objects: Objects, root: Path, **instead: str) -> dict[str, str]:
-    """That of the Deployment, with the rules mounted below `root` in place of /.
+    """The environment of the Deployment, with the rules mounted below `root` instead of /.
 
-    Their windows are years, which do not end while a test runs.
+    Their windows are years, so none ends during a test.
     """
     rules = objects.one("ConfigMap", "ratelimit-config")["data"]
     (mount,) = [each for each in objects.container["volumeMounts"] if each["name"] == "config"]
@@ -58,7 +57,7 @@ def environment(objects: Objects, root: Path, **instead: str) -> dict[str, str]:
 
 
 def test_the_rules_load_without_a_warning() -> None:
-    """By the loader, and with the manifest round them by `check-config`, as the README has it."""
+    """By the loader, and in their manifest by `check-config`, as in the README."""
     (text,) = written().one("ConfigMap", "ratelimit-config")["data"].values()
     rules = load_text(text)
     assert ("token-budgets", ()) == (rules.domains[0].name, rules.warnings)
@@ -67,7 +66,10 @@ def test_the_rules_load_without_a_warning() -> None:
 
 
 def test_probes_follow_the_process_and_only_the_first_waits_for_redis(tmp_path: Path) -> None:
-    """Without Redis a pod does not get ready; once it was, an outage takes no replica away, and keeps the charges."""
+    """A pod that starts without Redis is not ready.
+
+    Later, an outage of Redis makes no replica unready, and charges are kept.
+    """
     objects = written()
     with redis_as_deployed() as redis:
         redis.stop()
@@ -103,7 +105,7 @@ def _keys(redis: RedisServer) -> list[str]:
 
 
 def test_a_single_replica_finds_its_counters_again(tmp_path: Path) -> None:
-    """Of the overlay without Redis: what was counted is in the file, whose directory is the volume."""
+    """In the overlay without Redis, they are in the file on the volume."""
     objects = rendered(OVERLAYS / "single")
     counters = Path(objects.environment["MEMORY_SNAPSHOT_PATH"])
     volume = tmp_path / "volume"
@@ -122,7 +124,7 @@ def test_a_single_replica_finds_its_counters_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("conf", ["as deployed", "without"])
 async def test_the_service_has_nothing_to_say_against_this_redis(conf: str) -> None:
-    """It keeps its counters on disk and evicts none; one without redis.conf would be warned of."""
+    """It persists its counters and evicts none; a Redis without redis.conf causes warnings."""
     with redis_as_deployed() if conf == "as deployed" else RedisServer() as redis:
         store = RedisStore(connect(redis.url))
         watch = RedisWatch(time.time, lambda: True)
@@ -135,7 +137,7 @@ async def test_the_service_has_nothing_to_say_against_this_redis(conf: str) -> N
 
 
 def test_redis_takes_every_line_of_its_file() -> None:
-    """As it is written: what CONFIG GET answers is what stands there, and the memory is half of the container's."""
+    """CONFIG GET returns the values in the file, and maxmemory is half of the container's memory."""
     wanted = {name: value for name, value in directives().items() if name not in ("dir", "bind")}
     with redis_as_deployed() as redis:
         got = {name: redis.cli("CONFIG", "GET", name).partition("\n")[2] for name in wanted}
@@ -145,7 +147,7 @@ def test_redis_takes_every_line_of_its_file() -> None:
 
 
 def test_redis_has_memory_to_rewrite_its_log() -> None:
-    """A fork may copy all of it; and what the container reads is the file that is mounted."""
+    """A fork may copy all of it. The container reads the mounted file."""
     objects = rendered(OVERLAYS / "redis")
     (container,) = objects.one("StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
     megabytes = int(directives()["maxmemory"].removesuffix("mb"))

@@ -1,6 +1,5 @@
-"""Dashboards and alerts as files: what they name exists, they have what Grafana and the Operator want, promtool is content.
-
-Whether their queries find anything is asked in test_monitoring_running.py.
+"""Dashboards and alerts as files: the metrics that they use exist, Grafana and the Operator accept their
+format, and promtool finds no error. test_monitoring_running.py tests the results of their queries.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["a
 
 @pytest.fixture(params=DASHBOARDS, ids=lambda path: path.stem)
 def dashboard(request: pytest.FixtureRequest) -> Dashboard:
-    """Each of them."""
+    """Each dashboard."""
     return Dashboard.read(request.param)
 
 
 def unknown(query: str) -> set[str]:
-    """The metrics in a query that nobody has."""
+    """The metrics in a query that the service does not have."""
     ours = {
         f"{metric.name}{suffix}"
         for metric in CATALOGUE
@@ -63,7 +62,7 @@ def unknown(query: str) -> set[str]:
 
 
 def test_promtool_finds_nothing_wrong() -> None:
-    """With the configuration, the rules that it names, and what the tests of the rules expect."""
+    """With the configuration, its rules, and the tests of the rules."""
     promtool("check", "config", "prometheus.yaml")
     assert f"{len(ALERTS) + len(RECORDS)} rules found" in promtool("check", "rules", RULES)
     promtool("test", "rules", "ratelimit_test.yaml")
@@ -71,7 +70,7 @@ def test_promtool_finds_nothing_wrong() -> None:
 
 @each_alert
 def test_every_alert_is_tested_where_it_fires_and_where_it_does_not(alert: dict[str, Any]) -> None:
-    """One that is never silent is as useless as one that never fires."""
+    """An alert that is never silent is as useless as one that never fires."""
     asked = [each for test in TESTS for each in test.get("alert_rule_test", ())]
     expected = [bool(each.get("exp_alerts")) for each in asked if each["alertname"] == alert["alert"]]
     assert {True, False} == set(expected)
@@ -79,7 +78,7 @@ def test_every_alert_is_tested_where_it_fires_and_where_it_does_not(alert: dict[
 
 @each_alert
 def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
-    """The runbook is a page of docs/, and its heading the name of the alert."""
+    """The runbook is a page of docs/, under a heading with the name of the alert."""
     assert {"severity"} == alert["labels"].keys()
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert {"summary", "description", "runbook"} == alert["annotations"].keys()
@@ -95,7 +94,7 @@ def test_the_page_lists_every_alert() -> None:
 
 
 def test_rules_ask_for_metrics_that_there_are() -> None:
-    """A name that is misspelt is an alert that never fires."""
+    """An alert on a misspelt name never fires."""
     assert {} == {
         rule.get("alert", rule.get("record")): unknown(rule["expr"])
         for rule in ALERTS + RECORDS
@@ -104,13 +103,13 @@ def test_rules_ask_for_metrics_that_there_are() -> None:
 
 
 def test_the_operator_gets_the_same_rules() -> None:
-    """prometheusrule.yaml is made from rules/ratelimit.yaml."""
+    """prometheusrule.yaml is generated from rules/ratelimit.yaml."""
     manifest = yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())
     assert ("PrometheusRule", {"groups": GROUPS}) == (manifest["kind"], manifest["spec"])
 
 
 def test_no_other_file_is_among_the_rules() -> None:
-    """Whoever mounts the directory has Prometheus load all of it."""
+    """With the directory mounted, Prometheus loads every file in it."""
     assert [RULES] == list(RULES.parent.iterdir())
 
 
@@ -118,19 +117,19 @@ def test_no_other_file_is_among_the_rules() -> None:
 
 
 def test_every_dashboard_is_in_the_configmap() -> None:
-    """With the label by which Grafana's sidecar finds it, under the same name at each change."""
+    """With the label that Grafana's sidecar looks for, and a name that does not change with the content."""
     (generated,) = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())["configMapGenerator"]
     assert sorted(str(path.relative_to(MONITORING)) for path in DASHBOARDS) == generated["files"]
     assert {"disableNameSuffixHash": True, "labels": {"grafana_dashboard": "1"}} == generated["options"]
 
 
 def test_dashboards_fit_into_a_configmap_that_is_applied() -> None:
-    """kubectl keeps what was applied in an annotation, and annotations have 256 KiB together."""
+    """kubectl keeps the applied object in an annotation, and all annotations together may have 256 KiB."""
     assert sum(path.stat().st_size for path in DASHBOARDS) < 200_000
 
 
 def test_dashboards_are_distinct_and_linked() -> None:
-    """By uid, which their addresses are made of, and by title; the tag is what the link in each finds the others by."""
+    """By uid, which is in their URLs, and by title. The link in each of them finds the others by a tag."""
     read = [Dashboard.read(path).json for path in DASHBOARDS]
     for name in ("uid", "title"):
         assert len(read) == len({each[name] for each in read})
@@ -139,7 +138,7 @@ def test_dashboards_are_distinct_and_linked() -> None:
 
 
 def test_a_dashboard_is_one_that_grafana_takes(dashboard: Dashboard) -> None:
-    """Of the format of Grafana 10.4 and 11, which newer ones read."""
+    """The format is that of Grafana 10.4 and 11, which newer versions read."""
     assert 39 == dashboard.json["schemaVersion"]
     assert "id" not in dashboard.json  # else it would take the place of another one
     assert re.fullmatch(r"[a-z-]{1,40}", dashboard.json["uid"])
@@ -148,7 +147,7 @@ def test_a_dashboard_is_one_that_grafana_takes(dashboard: Dashboard) -> None:
 
 
 def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
-    """Within the 24 columns of Grafana, each with a number of its own."""
+    """They are within Grafana's 24 columns, and each has its own number."""
     ids = [panel["id"] for panel in dashboard.panels]
     assert len(ids) == len(set(ids))
     taken: dict[tuple[int, int], str] = {}
@@ -163,7 +162,7 @@ def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
 
 
 def test_a_panel_says_what_it_shows_in_which_unit(dashboard: Dashboard) -> None:
-    """Its queries are of the data source that was chosen, each with a name of its own."""
+    """Its queries use the selected data source, and each has its own name."""
     for panel in dashboard.panels:
         assert panel["title"]
         if panel["type"] == "row":
@@ -186,7 +185,7 @@ def test_a_panel_says_what_it_shows_in_which_unit(dashboard: Dashboard) -> None:
 
 
 def test_tiles_turn_red_when_a_budget_is_used_up(dashboard: Dashboard) -> None:
-    """Every share has its colours at 80 % and at 100 %; what is left is red at 0."""
+    """A share has colours at 80 % and at 100 %; a remaining amount is red at 0."""
     for panel in dashboard.panels:
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
         if (
@@ -201,7 +200,10 @@ def test_tiles_turn_red_when_a_budget_is_used_up(dashboard: Dashboard) -> None:
 
 
 def test_amounts_of_tokens_are_shown_in_full(dashboard: Dashboard) -> None:
-    """Grafana's `short` rounds: 1,450,000 of 1,500,000 without decimals is "1 Mil" of "2 Mil"; `locale` has every digit."""
+    """Grafana's `short` rounds: 1,450,000 of 1,500,000 becomes "1 Mil" of "2 Mil" without decimals.
+
+    `locale` has every digit.
+    """
     full, asked = {"unit": "locale", "decimals": 0}, 0
     for panel in dashboard.panels:
         for target in panel.get("targets", ()):
@@ -222,7 +224,7 @@ def test_amounts_of_tokens_are_shown_in_full(dashboard: Dashboard) -> None:
 
 
 def shows_tokens(query: str) -> bool:
-    """Whether a query finds an amount of tokens, and not a share, a number of buckets or seconds."""
+    """Whether the result of a query is an amount of tokens, and not a share, a number of buckets, or seconds."""
     tokens = re.search(r"_budget_(used|limit)\b|increase\(ratelimit_service_rate_limit_total_hits", query)
     without_labels = re.sub(r"\{[^}]*\}", "", query)
     share = re.search(r"_used\) / max[^/]*_limit\)", without_labels)
@@ -230,14 +232,14 @@ def shows_tokens(query: str) -> bool:
 
 
 def test_queries_ask_for_metrics_that_there_are(dashboard: Dashboard) -> None:
-    """So do those of the variables."""
+    """This includes the queries of variables."""
     asked = {str(query): query.text for query in dashboard.queries()}
     asked |= {variable.name: variable.query for variable in dashboard.variables}
     assert {} == {name: unknown(text) for name, text in asked.items() if unknown(text)}
 
 
 def test_variables_that_are_used_are_defined_and_the_others_used(dashboard: Dashboard) -> None:
-    """A variable may be made of those before it."""
+    """A variable may use those before it."""
     known = set(OF_GRAFANA)
     used = set()
     for variable in dashboard.variables:

@@ -1,6 +1,6 @@
-"""The dashboards and alerts over a real Prometheus that scrapes two services, one of them with a real Redis, and an Envoy.
-
-What is to be seen is made to happen, again and again, until it is seen: rates want several scrapes.
+"""The dashboards and alerts on a real Prometheus, which scrapes two services, one of them with a real Redis,
+and an Envoy. The tests repeat their actions until Prometheus shows the effect, because rates need several
+scrapes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ NOTHING = {
 
 
 class Play:
-    """Everything that runs. `act` makes everything happen that the dashboards are about, once."""
+    """All running parts. `act` causes everything that the dashboards show, once."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.redis = stack.enter_context(RedisServer())
@@ -130,7 +130,7 @@ class Play:
             self.caller.ask("token-budgets", key, value, hits=850)
 
     def act(self) -> None:
-        """One of everything. What is used grows, but for the budgets of ops, ann and those who are idle."""
+        """Cause each event once. Usage grows, except in the budgets of ops, ann and the idle teams."""
         self.caller.ask("token-budgets", "team", "dba", hits=1_200)  # soon over its budget, and charged on
         for caller in (self.caller, self._other):
             self._about_one(caller)
@@ -140,7 +140,9 @@ class Play:
         self._change_rules()
 
     def _change_rules(self) -> None:
-        """Once Prometheus has seen the first rules, add some; once they are in force, some that nobody can load."""
+        """Once Prometheus has scraped the first rules, add rules; once these are in force, write rules that
+        cannot be loaded.
+        """
         loads = self.service.metric("ratelimit_service_config_load_success")
         if not self._added.exists():
             if self.prometheus.ask("ratelimit_service_config_load_success == 1"):
@@ -157,12 +159,12 @@ class Play:
         caller.ask("nowhere", "team", "dba")
 
     def ask(self, query: Query, values: Mapping[str, str] = VALUES) -> dict[str, float]:
-        """What a panel is given."""
+        """Return the result of a query of a panel."""
         text = filled(query.text, values)
         return self.prometheus.ask(text) if query.instant else self.prometheus.ask_range(text, 5, 0.5)
 
     def panel(self, dashboard: str, title: str) -> dict[str, float]:
-        """What the first query of a panel finds, by bucket."""
+        """Return the result of the first query of a panel, by bucket."""
         (path,) = [each for each in DASHBOARDS if each.stem == dashboard]
         query = next(each for each in Dashboard.read(path).queries() if each.panel == title)
         found = self.ask(query)
@@ -171,7 +173,7 @@ class Play:
         }
 
     def wait_until(self, what: str, seen: Callable[[], bool]) -> None:
-        """Act until it is seen."""
+        """Repeat `act` until the condition holds."""
 
         def look() -> bool:
             self.act()
@@ -181,7 +183,7 @@ class Play:
 
     @contextmanager
     def without_redis(self) -> Iterator[None]:
-        """Redis stands still, and has forgotten nothing when it goes on."""
+        """Suspend Redis in this context; it keeps its data."""
         os.kill(self.redis.pid, signal.SIGSTOP)
         try:
             yield
@@ -199,14 +201,14 @@ class Play:
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
-    """All of it, for all tests of this module."""
+    """One set of running parts for all tests of this module."""
     with ExitStack() as stack:
         yield Play(tmp_path_factory.mktemp("monitoring"), stack)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_query_finds_what_it_is_about(play: Play, path: Path) -> None:
-    """And where that is not a trouble that there is none of, it is more than 0."""
+    """Results are above 0, except those of queries about failures that have not occurred."""
     pending = list(Dashboard.read(path).queries())
     found: dict[str, dict[str, float]] = {}
 
@@ -227,7 +229,7 @@ def test_every_query_finds_what_it_is_about(play: Play, path: Path) -> None:
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_variable_offers_the_value_that_is_used(play: Play, path: Path) -> None:
-    """So that whoever opens the dashboard sees something."""
+    """So a user who opens the dashboard sees data."""
     expected = {
         "job": "ratelimit",
         "domain": "token-budgets",
@@ -249,7 +251,7 @@ def test_every_variable_offers_the_value_that_is_used(play: Play, path: Path) ->
 
 
 def test_tiles_show_budgets_that_are_idle_in_use_and_used_up(play: Play) -> None:
-    """A team that has not asked is at 0; one that has spent all has a red tile, and nothing left."""
+    """A team without requests is at 0; a team that has used its budget up has a red tile, and 0 remaining."""
     used, left = "Used of the budget, this $window", "Tokens left, this $window"
     play.wait_until("a budget that is used up", lambda: play.panel("budgets", used).get("team=dba", 0) >= 1)
     wait_for("one that is nearly", lambda: play.panel("budgets", used)["team=ops"] > 0)
@@ -260,7 +262,7 @@ def test_tiles_show_budgets_that_are_idle_in_use_and_used_up(play: Play) -> None
 
 
 def test_metrics_of_rules_and_of_budgets_can_be_joined(play: Play) -> None:
-    """As docs/monitoring.md does it: by domain, path and window, with the name of the limit."""
+    """As in docs/monitoring.md: by domain, path and window, with the name of the limit."""
     queries = [block.text for block in blocks(DOCS / "monitoring.md") if block.info == "promql"]
     assert 2 == len(queries)
     for query in queries:
@@ -275,7 +277,7 @@ def test_metrics_of_rules_and_of_budgets_can_be_joined(play: Play) -> None:
 
 
 def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> None:
-    """And all rules can be evaluated."""
+    """All rules can be evaluated, too."""
     expected = {
         ("RatelimitBudgetNearlyUsed", "team=ops"),
         ("RatelimitBudgetNearlyUsed", "user=ann"),
@@ -290,7 +292,7 @@ def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> 
 
 
 def test_a_redis_that_is_away_is_seen(play: Play) -> None:
-    """On the tiles of the service, and by the alert that waits a minute."""
+    """On the tiles of the service, and by an alert after a minute."""
     troubles = (
         "Replicas without Redis",
         "Hits to be written",
