@@ -1,4 +1,4 @@
-"""deploy/agentgateway: what its policies make of the calls of a gateway, with the service and a real Redis behind."""
+"""deploy/agentgateway: the calls that a gateway makes with its policies, on the service and a real Redis."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ REFUSAL_HEADERS = "retry-after,content-type,x-should-retry,x-envoy-ratelimited,x
 
 
 class Make(Protocol):
-    """Makes a gateway with the policy of a folder."""
+    """Creates a gateway with the policy of a folder."""
 
     def __call__(self, folder: str, *, keeps_refusals: bool = False) -> AgentGateway: ...
 
 
 @pytest.fixture(scope="module")
 def service(redis_server: RedisServer) -> Iterator[Service]:
-    """One that has the ConfigMaps of all folders, set up as the README says."""
+    """A service that has the ConfigMaps of all folders, and the settings of the README."""
     with serving(redis_server, *(file for name, file in RULES.items() if name != "standalone")) as service:
         yield service
 
@@ -46,7 +46,7 @@ def serving(redis_server: RedisServer, *files: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def gateway(service: Service) -> Iterator[Make]:
-    """Makes a gateway with the policy of a folder, on the one connection that it has."""
+    """Create a gateway with the policy of a folder, on its single connection."""
     with grpc.insecure_channel(service.grpc) as channel:
 
         def make(folder: str, *, keeps_refusals: bool = False) -> AgentGateway:
@@ -62,17 +62,17 @@ def counters(redis_server: RedisServer) -> Counters:
 
 
 def cost(tokens: int, *, prompt: int = 0) -> Facts:
-    """What is known after an answer of so many tokens, so many of them for the prompt."""
+    """The facts after an answer of this many tokens, of which this many were in the prompt."""
     return {"llm.inputTokens": prompt, "llm.outputTokens": tokens - prompt}
 
 
 def used(counters: Counters, bucket: str) -> dict[str, int]:
-    """What is counted, by unit."""
+    """The counts by unit."""
     return {window.partition(":")[0]: held for window, held in counters.of(bucket).items()}
 
 
 def described(gateway: AgentGateway) -> list[list[tuple[str, int | None]]]:
-    """The calls that were made: of each its descriptors, as text and their hits."""
+    """The calls that were made, each as its descriptors with text and hits."""
     return [
         [
             (
@@ -95,7 +95,10 @@ FLAT = "uint(double(llm.totalTokens) * 30.0)"
 @pytest.mark.e2e
 @in_one_minute
 def test_an_application_is_refused_when_its_minute_is_used_up(gateway: Make, unique: Unique) -> None:
-    """The answer that crosses the line is served; another namespace is not touched. Each is a check and a charge."""
+    """The answer that crosses the limit is served, and another namespace is unaffected.
+
+    Each request is a check and a charge.
+    """
     agent = gateway("namespaces")
     payments, search = ({NAMESPACE: unique(name)} for name in ("payments", "search"))
     assert [200, 200, 429, 200] == [
@@ -110,7 +113,7 @@ def test_an_application_is_refused_when_its_minute_is_used_up(gateway: Make, uni
 @pytest.mark.e2e
 @in_one_minute
 def test_callers_without_an_identity_share_a_budget(gateway: Make, counters: Counters) -> None:
-    """They are asked about like any other, and do not go free."""
+    """They are limited like any other caller, and are not exempt."""
     counters.reset("token-budgets|client_ns=unknown")
     agent = gateway("namespaces")
     assert [200, 429] == [agent.complete({NAMESPACE: None}, cost(100)).status for _ in range(2)]
@@ -119,7 +122,7 @@ def test_callers_without_an_identity_share_a_budget(gateway: Make, counters: Cou
 @pytest.mark.e2e
 @in_one_minute
 def test_a_team_exhausts_its_hour_and_gets_the_reason(gateway: Make, counters: Counters) -> None:
-    """dba has 5,000 tokens an hour and 50,000 a day, both are charged; support goes on."""
+    """dba has 5,000 tokens an hour and 50,000 a day, and both are charged. The team support is unaffected."""
     dba, support = {TEAM: "dba"}, {TEAM: "support"}
     for who in (dba, support):
         counters.reset(f"team-budgets|team={who[TEAM]}")
@@ -137,7 +140,7 @@ def test_a_team_exhausts_its_hour_and_gets_the_reason(gateway: Make, counters: C
 @pytest.mark.e2e
 @pytest.mark.parametrize("team", [None, "nobody"], ids=["no claim", "no rule"])
 def test_a_token_of_no_team_that_has_a_budget_is_refused_for_good(gateway: Make, team: str | None) -> None:
-    """It is said which team is meant; there is nothing to wait for."""
+    """The refusal names the team, and has no Retry-After."""
     agent = gateway("teams")
     refused = agent.complete({TEAM: team}, cost(1))
     assert 429 == refused.status
@@ -152,7 +155,7 @@ def test_a_token_of_no_team_that_has_a_budget_is_refused_for_good(gateway: Make,
 @pytest.mark.e2e
 @in_one_minute
 def test_requests_and_tokens_are_counted_apart(gateway: Make, counters: Counters, unique: Unique) -> None:
-    """Three calls for each request. Requests come without hits, and count 1."""
+    """Each request takes three calls. Requests are sent without hits, and count 1."""
     agent = gateway("requests-and-tokens")
     user = unique("ann")
     ann = {USER: user}
@@ -169,7 +172,7 @@ def test_requests_and_tokens_are_counted_apart(gateway: Make, counters: Counters
 def test_headers_show_the_tokens_though_requests_pass_first(
     gateway: Make, counters: Counters, unique: Unique, keeps_refusals: bool
 ) -> None:
-    """The check of requests has passed, and counted the request, in a call of its own; its limit shows nowhere."""
+    """The check of requests has passed and counted the request in its own call; no header shows its limit."""
     agent = gateway("requests-and-tokens", keeps_refusals=keeps_refusals)
     user = unique("bob")
     served = agent.complete({USER: user}, cost(20_000))
@@ -188,7 +191,7 @@ def test_headers_show_the_tokens_though_requests_pass_first(
 @pytest.mark.e2e
 @in_one_minute
 def test_callers_without_the_header_share_a_small_budget(gateway: Make, counters: Counters) -> None:
-    """All of them together, five requests a minute."""
+    """All of them share five requests a minute."""
     for key in ("user_requests", "user_tokens"):
         counters.reset(f"requests-and-tokens|{key}=unknown")
     agent = gateway("requests-and-tokens")
@@ -202,7 +205,7 @@ def test_callers_without_the_header_share_a_small_budget(gateway: Make, counters
 def test_prompts_and_completions_have_budgets_apart(
     gateway: Make, counters: Counters, unique: Unique
 ) -> None:
-    """Both are asked about in one call, and each is charged its own; a request is refused where one is used up."""
+    """One call checks both, and each is charged its own amount. A request is refused if either is used up."""
     agent = gateway("prompt-and-completion")
     name = unique("reader")
     assert 200 == agent.complete({NAMESPACE: name}, cost(200_010, prompt=200_000)).status
@@ -227,7 +230,7 @@ def test_prompts_and_completions_have_budgets_apart(
 def test_money_is_counted_in_millionths_and_what_has_no_price_is_not_free(
     gateway: Make, counters: Counters, unique: Unique
 ) -> None:
-    """12 cents by the catalogue, and 100,000 tokens of a model that is not in it, at 30 dollars a million."""
+    """12 cents by the catalogue, and 100,000 tokens of a model without a price, at 30 dollars a million."""
     agent = gateway("money")
     name = unique("payments")
     bucket = f"spend-budgets|client_ns={name}"
@@ -248,7 +251,7 @@ def test_money_is_counted_in_millionths_and_what_has_no_price_is_not_free(
 def test_an_answer_without_a_cost_is_not_charged_and_does_no_harm(
     service: Service, gateway: Make, counters: Counters, unique: Unique
 ) -> None:
-    """The charge then comes without descriptors. It is an error that nobody looks at, and not worth a line in the log."""
+    """The charge then has no descriptors. The gateway ignores the error, and it is not logged."""
     agent = gateway("money")
     name = unique("payments")
     logged = len(service.everything())
@@ -261,7 +264,7 @@ def test_an_answer_without_a_cost_is_not_charged_and_does_no_harm(
 @pytest.mark.e2e
 @in_one_minute
 def test_without_kubernetes_it_is_the_same(redis_server: RedisServer, counters: Counters) -> None:
-    """The gateway's own configuration file, and the rules beside it: three calls, and a refusal that says why."""
+    """The gateway's own configuration file, and its rules: three calls, and a refusal with the reason."""
     dba: Mapping[str, str | None] = {TEAM: "dba"}
     for key in ("team", "team_requests"):
         counters.reset(f"team-budgets|{key}=dba")
@@ -283,7 +286,7 @@ def test_without_kubernetes_it_is_the_same(redis_server: RedisServer, counters: 
 
 @pytest.mark.parametrize("file", [*POLICIES, CONFIG], ids=lambda file: file.parent.name)
 def test_while_the_service_is_away_requests_are_refused(file: Path) -> None:
-    """failClosed: a 500 after one call, and no charge."""
+    """With failClosed, the answer is a 500 after one call, without a charge."""
     policy: Policy = policy_of(file)
     with grpc.insecure_channel(f"127.0.0.1:{free_port()}") as channel:
         agent = AgentGateway(policy, channel)

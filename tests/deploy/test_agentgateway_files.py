@@ -1,4 +1,4 @@
-"""deploy/agentgateway: the policies have the gateway's fields, and the rules beside them fit."""
+"""deploy/agentgateway: the policies have only fields of the gateway, and the rules match their descriptors."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def strangers(value: Any, known: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("file", POLICIES, ids=lambda file: file.parent.name)
 def test_a_policy_has_only_fields_that_the_gateway_knows(file: Path) -> None:
-    """And calls the Service as it is deployed, at the Gateway that it is said to be for."""
+    """It refers to the Service as deployed, and to the Gateway of the README."""
     policy = yaml.safe_load(file.read_text())
     assert [] == list(strangers(policy, POLICY))
     assert ("agentgateway.dev/v1alpha1", "AgentgatewayPolicy") == (policy["apiVersion"], policy["kind"])
@@ -109,8 +109,10 @@ def test_a_policy_has_only_fields_that_the_gateway_knows(file: Path) -> None:
 
 
 def test_the_other_files_have_only_fields_that_the_gateway_knows() -> None:
-    """The configuration without Kubernetes, and what belongs to the Service. Without `keepalives`, a tcp policy of the
-    former is refused."""
+    """The configuration without Kubernetes, and the policy of the Service.
+
+    A tcp policy without `keepalives` is refused.
+    """
     standalone = yaml.safe_load(CONFIG.read_text())
     assert [] == list(strangers(standalone, STANDALONE))
     assert "keepalives" in standalone["llm"]["policies"]["remoteRateLimit"]["policies"]["tcp"]
@@ -124,12 +126,12 @@ def test_the_other_files_have_only_fields_that_the_gateway_knows() -> None:
 
 @pytest.mark.parametrize("file", RULES.values(), ids=RULES)
 def test_the_rules_are_loaded_without_a_warning(file: Path) -> None:
-    """By the loader of the service, out of the ConfigMap that they are in."""
+    """By the loader of the service, from their ConfigMap."""
     assert () == load(documents(file)).warnings
 
 
 def test_the_rules_can_be_served_together() -> None:
-    """Each folder has a domain of its own; the one without Kubernetes is another gateway's."""
+    """Each folder has its own domain. The one without Kubernetes is for another gateway."""
     files = [file for name, file in RULES.items() if name != "standalone"]
     assert len(files) == len(load([each for file in files for each in documents(file)]).domains)
 
@@ -137,7 +139,7 @@ def test_the_rules_can_be_served_together() -> None:
 @each_policy
 @pytest.mark.parametrize("who", ["dba", "unknown"])
 def test_every_descriptor_meets_a_rule(file: Path, who: str) -> None:
-    """The names in a policy are those in the rules beside it; who is unknown has a rule, or is refused by the domain."""
+    """The keys of a policy are those of its rules. An unknown value has a rule, or the domain refuses it."""
     loaded = load(documents(RULES[file.parent.name]))
     tree = RuleTree(loaded.domains)
     policy = policy_of(file)
@@ -153,7 +155,7 @@ def test_every_descriptor_meets_a_rule(file: Path, who: str) -> None:
 
 @each_policy
 def test_requests_and_tokens_never_share_a_counter(file: Path) -> None:
-    """A descriptor of requests and one of tokens with the same entries would be added up."""
+    """Otherwise, a descriptor of requests and one of tokens with the same entries would be counted together."""
     seen: dict[str, set[Any]] = {REQUESTS: set(), TOKENS: set()}
     for descriptor in policy_of(file).descriptors:
         # Constants tell descriptors apart, what callers bring does not.
@@ -165,7 +167,7 @@ def test_requests_and_tokens_never_share_a_counter(file: Path) -> None:
 
 @each_policy
 def test_no_entry_can_be_missing(file: Path) -> None:
-    """Where an expression fails, the gateway does not ask, and nothing is limited; so each has a default."""
+    """If an expression fails, the gateway makes no call, and nothing is limited, so each has a default."""
     for descriptor in policy_of(file).descriptors:
         for _, expression in descriptor.entries:
             assert re.fullmatch(r'"[^"]+"|default\(.+, "unknown"\)', expression), expression

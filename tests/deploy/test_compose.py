@@ -1,7 +1,7 @@
-"""deploy/docker-compose.yaml: what it names is there, and what it mounts works together.
+"""deploy/docker-compose.yaml: everything that it refers to exists, and its parts work together.
 
-There is no container engine here: the service, its Redis and both Envoys are processes, with the files, the variables and the
-arguments that the compose file gives them. Only addresses are replaced.
+The tests use no container engine: the service, its Redis and both Envoys are processes with the files,
+variables and arguments of the compose file. Only addresses are replaced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LATER = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
 def mounts(service: str) -> dict[str, Path]:
-    """What each path in a container is outside; named volumes are left out."""
+    """The path outside for each path in a container, without named volumes."""
     found = {}
     for volume in SERVICES[service].get("volumes", ()):
         source, target, *mode = volume.split(":")
@@ -47,7 +47,7 @@ def mounts(service: str) -> dict[str, Path]:
 
 
 def mounted(service: str, path: str) -> Path:
-    """The file outside that a container sees at this path."""
+    """The file outside that a container has at this path."""
     ways = (
         outside / Path(path).relative_to(inside)
         for inside, outside in mounts(service).items()
@@ -57,20 +57,20 @@ def mounted(service: str, path: str) -> Path:
 
 
 def environment(service: str) -> dict[str, str]:
-    """The variables of a service, where nobody has set others."""
+    """The variables of a service, with the defaults of the compose file."""
     given = SERVICES[service]["environment"]
     return {name: LATER.sub(r"\1", value) for name, value in given.items()}
 
 
 def option(service: str, name: str) -> str:
-    """The value behind an option in the command of a service."""
+    """The value of an option in the command of a service."""
     command = SERVICES[service]["command"]
     value: str = command[command.index(name) + 1]
     return value
 
 
 def hosts(node: Any) -> Iterator[str]:
-    """The names that stand for services in a configuration: all hosts of addresses, targets and URLs in it."""
+    """The names of services in a configuration: all hosts of its addresses, targets and URLs."""
     if isinstance(node, Mapping):
         if isinstance(node.get("address"), str):
             yield node["address"]
@@ -88,12 +88,12 @@ def hosts(node: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_what_is_mounted_is_there(service: str) -> None:
-    """A path that is missing would be made, as an empty directory."""
+    """Docker would create a missing path as an empty directory."""
     assert [] == [str(path) for path in mounts(service).values() if not path.exists()]
 
 
 def test_the_image_is_built_from_what_is_there() -> None:
-    """With the whole checkout as its context."""
+    """With the whole checkout as the context."""
     build = SERVICES["ratelimit"]["build"]
     context = (FILE.parent / build["context"]).resolve()
     assert REPOSITORY == context
@@ -101,7 +101,7 @@ def test_the_image_is_built_from_what_is_there() -> None:
 
 
 def test_images_of_others_have_a_version() -> None:
-    """And Envoy's is the one that the tests run."""
+    """Envoy's version is the one of the tests."""
     images = {
         name: service["image"].rpartition(":")[2]
         for name, service in SERVICES.items()
@@ -112,7 +112,7 @@ def test_images_of_others_have_a_version() -> None:
 
 
 def test_every_port_is_on_this_machine_alone_and_can_be_chosen() -> None:
-    """No two of them by the same variable or the same default."""
+    """No two ports share a variable or a default."""
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
     read = [re.fullmatch(r"127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:(\d+)", port) for port in published]
     chosen = [(match[1], match[2]) for match in read if match]
@@ -122,13 +122,13 @@ def test_every_port_is_on_this_machine_alone_and_can_be_chosen() -> None:
 
 
 def test_the_variables_are_settings() -> None:
-    """One that is misspelt would be ignored without a word."""
+    """A misspelt variable would be ignored silently."""
     known = {setting.name for setting in documented()}
     assert set() == set(environment("ratelimit")) - known
 
 
 def test_hosts_that_are_named_are_services() -> None:
-    """In the files that are mounted, and in the variables."""
+    """In the mounted files, and in the variables."""
     texts = [environment("ratelimit")]
     for service in SERVICES:
         for path in mounts(service).values():
@@ -144,7 +144,7 @@ def test_hosts_that_are_named_are_services() -> None:
 
 
 def test_those_that_are_waited_for_say_when_they_are_healthy() -> None:
-    """By the compose file, or by the image: ours has a HEALTHCHECK."""
+    """The health check is in the compose file, or in the image: ours has a HEALTHCHECK."""
     waited = {
         name
         for service in SERVICES.values()
@@ -157,7 +157,7 @@ def test_those_that_are_waited_for_say_when_they_are_healthy() -> None:
 
 
 def test_docker_compose_accepts_it() -> None:
-    """Asked where it is installed; no engine is needed for it."""
+    """Skipped if docker compose is not installed. It needs no engine."""
     docker = shutil.which("docker")
     if (
         not docker
@@ -174,7 +174,7 @@ def test_docker_compose_accepts_it() -> None:
 
 
 def test_the_rules_are_loaded_without_a_warning() -> None:
-    """All files that the service would find."""
+    """All files that the service would read."""
     directory = mounted("ratelimit", environment("ratelimit")["CONFIG_PATH"])
     files = sorted(directory.glob("*.yaml"))
     loaded = load([read(file.name, file.read_bytes()) for file in files])
@@ -184,7 +184,7 @@ def test_the_rules_are_loaded_without_a_warning() -> None:
 
 @pytest.mark.parametrize("service", ["envoy", "upstream"])
 def test_envoy_accepts_what_it_is_started_with(service: str, tmp_path: Path) -> None:
-    """The file, and what the command line puts over it."""
+    """The file, with the changes of the command line."""
     arguments = ["-c", str(mounted(service, "/etc/envoy/envoy.yaml"))]
     if "command" in SERVICES[service]:
         assert "/etc/envoy/envoy.yaml" == option(service, "--config-path")
@@ -193,7 +193,9 @@ def test_envoy_accepts_what_it_is_started_with(service: str, tmp_path: Path) -> 
 
 
 def test_prometheus_finds_its_rules_and_the_admin_port_of_envoy() -> None:
-    """The rules are mounted where its file looks for them, and Envoy's admin port is open where it looks for that."""
+    """The rules are mounted where its configuration looks for them, and Envoy's admin port is open at the
+    scraped address.
+    """
     inside = Path(SERVICES["prometheus"]["command"][0].removeprefix("--config.file="))
     config = yaml.safe_load(mounted("prometheus", str(inside)).read_text())
     for pattern in config["rule_files"]:
@@ -207,7 +209,7 @@ def test_prometheus_finds_its_rules_and_the_admin_port_of_envoy() -> None:
 
 
 def test_grafana_finds_the_dashboards_and_where_their_numbers_are() -> None:
-    """The provider's path is mounted, and there is one Prometheus, which dashboards without a choice take."""
+    """The path of the provider is mounted, and there is one Prometheus, the default of dashboards."""
     (provider,) = yaml.safe_load(
         mounted("grafana", "/etc/grafana/provisioning/dashboards/ratelimit.yaml").read_text()
     )["providers"]
@@ -221,7 +223,7 @@ def test_grafana_finds_the_dashboards_and_where_their_numbers_are() -> None:
 
 
 def placed(file: Path, at: Mapping[str, int]) -> str:
-    """An Envoy's configuration on free ports of 127.0.0.1; services are on those of `at`."""
+    """The configuration of an Envoy on free ports of 127.0.0.1, with the services at the addresses of `at`."""
     bootstrap = yaml.safe_load(file.read_text())
     bootstrap["admin"] = {"address": {"socket_address": {"address": "0.0.0.0", "port_value": 0}}}
 
@@ -242,7 +244,7 @@ def placed(file: Path, at: Mapping[str, int]) -> str:
 
 @pytest.fixture(scope="module")
 def stack(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The service and its gateway, before the stand-in for an LLM."""
+    """The service and its gateway, in front of the mock LLM."""
     given = environment("ratelimit")
     assert "redis:6379" == given["REDIS_URL"]
     rules = mounted("ratelimit", given["CONFIG_PATH"])
@@ -269,7 +271,7 @@ def stack(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.e2e
 @in_one_minute
 def test_a_team_spends_its_budget_at_the_stand_in_and_is_refused(stack: Gateway, unique: Unique) -> None:
-    """Its answers cost 1,000 tokens, which is what a team that nobody has named may use in an hour."""
+    """Its answers cost 1,000 tokens, the hourly limit of a team without its own rule."""
     team = unique("compose")
     served = stack.complete("/v1/chat/completions", {"x-team-id": team})
     stack.counters.wait_until(f"team-budgets|team={team}", 1_000)

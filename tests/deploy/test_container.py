@@ -42,7 +42,7 @@ OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
 
 
 def missing() -> str:
-    """Why no image can be made here, if so."""
+    """The reason why no image can be built here, or None."""
     if os.geteuid() != 0:
         return "chroot needs root"
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
@@ -54,7 +54,7 @@ def missing() -> str:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """What `docker build -f deploy/Dockerfile .` makes of this checkout."""
+    """The image that `docker build -f deploy/Dockerfile .` would build of this checkout."""
     if why := missing():
         pytest.skip(why)
     stages = parse((REPOSITORY / "deploy" / "Dockerfile").read_text())
@@ -93,7 +93,7 @@ class Container(Service):
 
     @property
     def inside(self) -> int:
-        """The process that is 1 inside, by its number outside."""
+        """The process ID, outside, of process 1 of the container."""
         (child,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return int(child)
 
@@ -102,13 +102,13 @@ class Container(Service):
         os.kill(self.inside, number)
 
     def about(self, field: str) -> list[str]:
-        """A line of /proc/.../status."""
+        """Return a line of /proc/.../status."""
         lines = Path(f"/proc/{self.inside}/status").read_text().splitlines()
         (line,) = (line for line in lines if line.startswith(f"{field}:"))
         return line.split()[1:]
 
     def check(self) -> tuple[int, str]:
-        """What HEALTHCHECK says now: its exit code, and what it prints."""
+        """Run HEALTHCHECK, and return its exit code and output."""
         done = self.image.run(*self.image.healthcheck, environment=self.environment)
         return done.returncode, done.stdout.strip()
 
@@ -144,7 +144,7 @@ class Start:
         command: tuple[str, ...] = (),
         user: str = "",
     ) -> Container:
-        """One with more variables, and without those whose names begin as given."""
+        """Start one with more variables, and without those whose names have these prefixes."""
         variables = {**self._verbatim, **(environment or {})}
         kept = {
             name: value for name, value in variables.items() if not without or not name.startswith(without)
@@ -156,7 +156,7 @@ class Start:
 
 @pytest.fixture
 def start(image: Image, redis_server: RedisServer, unique: Unique, tmp_path: Path) -> Iterator[Start]:
-    """What starts containers, which end with the test."""
+    """A function that starts containers, which end with the test."""
     starting = Start(image, redis_server, unique("llm"), tmp_path / "config")
     yield starting
     for container in starting.started:
@@ -170,7 +170,9 @@ def start(image: Image, redis_server: RedisServer, unique: Unique, tmp_path: Pat
 def test_it_serves_from_a_read_only_root_and_ends_in_good_order(
     start: Start, redis_server: RedisServer, transport: str
 ) -> None:
-    """As process 1, as nobody, with no capability: healthy, deciding, counting in Redis, and gone with code 0 on SIGTERM."""
+    """It is process 1, runs as nobody without capabilities, is healthy, decides, counts in Redis, and exits
+    with 0 on SIGTERM.
+    """
     container = start({"GRPC_TRANSPORT": transport})
     assert transport == container.wait_for_event("serving")["transport"]
     wait_for("HEALTHCHECK", lambda: (0, "OK") == container.check())
@@ -195,7 +197,10 @@ def test_it_serves_from_a_read_only_root_and_ends_in_good_order(
 def test_changed_rules_are_read_by_another_process_which_leaves_nothing_behind(
     start: Start, user: str
 ) -> None:
-    """By a process that process 1 waits for; there is no other one in there that would. It needs no place to write to."""
+    """Process 1 waits for the process that reads them, since there is no other init.
+
+    It needs no place to write to.
+    """
     container = start(user=user)
     changed = f"domain: {start.domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 7}}}}]\n"
     start.mount.update({"config.yaml": changed})
@@ -208,7 +213,7 @@ def test_changed_rules_are_read_by_another_process_which_leaves_nothing_behind(
 
 
 def test_the_native_transport_is_linked_to_debians_nghttp2(start: Start) -> None:
-    """So that a fix of it comes with the distribution, and not with a release of ours."""
+    """So fixes of libnghttp2 come with the distribution, without a release of ours."""
     container = start({"GRPC_TRANSPORT": "native"})
     maps = Path(f"/proc/{container.inside}/maps").read_text()
     assert re.search(r" \S*/usr/lib/\S+/libnghttp2\.so\.14\S*$", maps, re.MULTILINE)
@@ -216,14 +221,14 @@ def test_the_native_transport_is_linked_to_debians_nghttp2(start: Start) -> None
 
 @pytest.mark.parametrize("user", ["1000670000:0", "12345:12345"])
 def test_any_other_user_does_as_well(start: Start, user: str) -> None:
-    """OpenShift chooses one, of the group 0; others have rules of their own."""
+    """OpenShift chooses a user of the group 0; other platforms have other rules."""
     container = start(user=user)
     wait_for("HEALTHCHECK", lambda: (0, "OK") == container.check())
     assert 0 == container.stop()
 
 
 def test_arguments_of_upstreams_image_change_nothing(start: Start) -> None:
-    """Neither those that upstream's documentation has, nor any that would be an option of ours."""
+    """Neither the arguments of upstream's documentation, nor any that equals an option of ours."""
     arguments = [
         "-config",
         "/data/ratelimit/config/config.yaml",
@@ -239,7 +244,10 @@ def test_arguments_of_upstreams_image_change_nothing(start: Start) -> None:
 
 @pytest.mark.parametrize("without", ["", "REDIS_"], ids=["away", "unset"])
 def test_without_redis_it_does_not_fall_back_to_memory(start: Start, without: str) -> None:
-    """Not even where no variable names one: the counters would be gone with the container. It is not healthy, and says why."""
+    """This holds without a variable that names a store, too: the counters would be lost with the container.
+
+    It is not healthy, and reports the reason.
+    """
     container = start(
         {"REDIS_URL": f"127.0.0.1:{free_port()}", "STORE_ANSWER_DEADLINE": "1s"}, without=without
     )
@@ -255,7 +263,7 @@ def test_without_redis_it_does_not_fall_back_to_memory(start: Start, without: st
 
 
 def test_an_init_container_can_wait_for_redis(image: Image, redis_server: RedisServer) -> None:
-    """With sh, timeout and nc, as deployments of upstream's image do; where nobody listens, nc says so."""
+    """With sh, timeout and nc, as deployments of upstream's image do. If nothing listens, nc fails."""
     waiting = 'until timeout 5 nc -z 127.0.0.1 "$0"; do echo "waiting"; sleep 2; done; echo there'
     done = image.run("/bin/sh", "-c", waiting, str(redis_server.port))
     assert (0, "there\n") == (done.returncode, done.stdout)
@@ -264,7 +272,7 @@ def test_an_init_container_can_wait_for_redis(image: Image, redis_server: RedisS
 
 
 def test_the_command_line_is_on_the_path(image: Image, start: Start) -> None:
-    """For `docker exec`: ask the service inside, check a file."""
+    """`docker exec` can send a request to the service or check a file."""
     container = start()
     asked = image.run(
         *("ratelimit-service", "ask", start.domain, "model=gpt", "--hits", "30"),
@@ -278,7 +286,7 @@ def test_the_command_line_is_on_the_path(image: Image, start: Start) -> None:
 
 
 def test_packages_are_those_of_the_lock_file(image: Image) -> None:
-    """All that it names for this platform, in its versions, and nothing but the service besides."""
+    """All packages of the lock file for this platform, in its versions, and otherwise only the service."""
     program = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
     output = image.run("/opt/ratelimit/bin/python", "-I", "-c", program)
     installed = dict(
@@ -298,7 +306,7 @@ def test_packages_are_those_of_the_lock_file(image: Image) -> None:
 
 
 def test_nothing_to_build_or_to_install_with_is_left(image: Image) -> None:
-    """No compiler, no pip, no Cython, nothing of Debian's that fetches Python packages."""
+    """No compiler, no pip, no Cython, and no Debian package that fetches Python packages."""
     tools = "cc gcc c99 g++ make ld as pip pip3 easy_install cython curl wget perl"
     found = image.run("/bin/sh", "-c", f"for tool in {tools}; do command -v $tool; done; true").stdout.split()
     assert ["/usr/bin/perl"] == found, "Debian's own perl-base is there; apt and debconf need it"
@@ -307,7 +315,7 @@ def test_nothing_to_build_or_to_install_with_is_left(image: Image) -> None:
 
 
 def test_nothing_in_it_can_be_written_but_what_everybody_may(image: Image) -> None:
-    """Not by its user, not by another one of the group 0; and nothing makes anybody root."""
+    """Neither its user nor another one of the group 0 can, and no file is setuid."""
     everybodys = {"/tmp", "/var/tmp", "/run/lock"}
     found, setuid = set(), set()
     for directory, directories, files in os.walk(image.root):
@@ -332,7 +340,7 @@ def test_nothing_in_it_can_be_written_but_what_everybody_may(image: Image) -> No
 
 
 def test_every_module_is_compiled_for_good(image: Image) -> None:
-    """With bytecode that Python takes without a look at the source: nobody could write it at run time."""
+    """Its bytecode is not checked against the source, because nothing could be written at run time."""
     site = image.root / SITE
     modules = [path for path in site.rglob("*.py") if "lib2to3" not in path.parts]
     assert len(modules) > 500
@@ -343,7 +351,7 @@ def test_every_module_is_compiled_for_good(image: Image) -> None:
 
 
 def test_the_page_for_browsers_is_in_it(image: Image) -> None:
-    """Each file of it."""
+    """Every file of it."""
     page = REPOSITORY / "ratelimit_service" / "http" / "page"
     wanted = {path.relative_to(page) for path in page.rglob("*") if path.is_file()}
     there = image.root / SITE / "ratelimit_service" / "http" / "page"
@@ -351,7 +359,7 @@ def test_the_page_for_browsers_is_in_it(image: Image) -> None:
 
 
 def test_it_is_slim(image: Image) -> None:
-    """No cache, no package lists, and no more than is needed."""
+    """No cache, no package lists, and a bounded size."""
     assert [] == list((image.root / "var/lib/apt/lists").iterdir())
     assert not (image.root / "root/.cache").exists()
     size = sum(path.lstat().st_size for path in image.root.rglob("*") if not path.is_symlink())

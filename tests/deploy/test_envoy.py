@@ -57,7 +57,7 @@ each_shape = pytest.mark.parametrize(
 
 
 def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, Any]:
-    """envoy.yaml, listening on free ports, with the service and the provider on these."""
+    """envoy.yaml on free ports, with the service and the provider at these addresses."""
     text: dict[str, Any] = yaml.safe_load(FILE.read_text())
     resources = text["static_resources"]
     places = [text["admin"]["address"], *(listener["address"] for listener in resources["listeners"])]
@@ -77,7 +77,7 @@ def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, An
 
 
 def manager(text: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of what handles the requests of callers."""
+    """The configuration of the HTTP connection manager."""
     (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
     found = chain["filters"][0]["typed_config"]
     assert isinstance(found, dict)
@@ -85,7 +85,7 @@ def manager(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def ratelimit_filter(text: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the filter that asks the service."""
+    """The configuration of the rate limit filter."""
     filters = manager(text)["http_filters"]
     (found,) = (each["typed_config"] for each in filters if each["name"] == "envoy.filters.http.ratelimit")
     assert isinstance(found, dict)
@@ -94,7 +94,7 @@ def ratelimit_filter(text: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def running(directory: Path, text: dict[str, Any]) -> Iterator[str]:
-    """An Envoy with this configuration; yields where callers reach it."""
+    """Run an Envoy with this configuration, and yield its address for callers."""
     directory.mkdir(exist_ok=True)
     envoy = EnvoyProcess(directory, yaml.safe_dump(text))
     try:
@@ -115,7 +115,7 @@ def llm() -> Iterator[PeculiarLlm]:
 def gateway(
     redis_server: RedisServer, llm: PeculiarLlm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """The Envoy of the file, and a service with the rules beside it."""
+    """An Envoy with envoy.yaml, and a service with the rules of the folder."""
     with Service({"CONFIG_PATH": str(RULES), "REDIS_URL": redis_server.url}) as service:
         text = bootstrap(ratelimit=port_of(service.grpc), llm=llm.port)
         with (
@@ -133,12 +133,12 @@ def bucket(team: str) -> str:
 
 
 def test_envoy_accepts_the_file_as_it_is(tmp_path: Path) -> None:
-    """`envoy --mode validate` finds nothing wrong with it, and nothing deprecated in it."""
+    """`envoy --mode validate` finds no error, and no deprecated field."""
     assert "deprecated" not in validated(tmp_path, "-c", str(FILE)).lower()
 
 
 def test_every_descriptor_that_it_sends_matches_a_rule() -> None:
-    """For a team that is named there, and for one that is not."""
+    """For a team with its own rule, and for one without."""
     configured = ratelimit_filter(yaml.safe_load(FILE.read_text()))
     loaded = load([read(RULES.name, RULES.read_bytes())])
     assert () == loaded.warnings
@@ -150,7 +150,7 @@ def test_every_descriptor_that_it_sends_matches_a_rule() -> None:
 
 
 def entry(action: dict[str, Any], header: str) -> Entry:
-    """The entry that an action makes, where the header that it reads is this."""
+    """The entry that an action makes from this value of its header."""
     ((kind, fields),) = action.items()
     values = {"request_headers": header, "generic_key": fields.get("descriptor_value")}
     return Entry(fields["descriptor_key"].encode(), values[kind].encode())
@@ -164,7 +164,10 @@ def entry(action: dict[str, Any], header: str) -> Entry:
 def test_what_an_answer_has_cost_is_charged_and_the_next_is_refused_when_all_is_used(
     gateway: Gateway, unique: Unique, stream: bool
 ) -> None:
-    """600 and 500 of 1,000 tokens: the one that crosses the line succeeds. Another team goes on."""
+    """600 and 500 of 1,000 tokens: the request that crosses the limit succeeds.
+
+    Another team is unaffected.
+    """
     team, other = unique("ops"), unique("sales")
     codes = []
     for tokens, used in ((600, 600), (500, 1_100)):
@@ -180,7 +183,7 @@ def test_what_an_answer_has_cost_is_charged_and_the_next_is_refused_when_all_is_
 
 @in_one_minute
 def test_a_refused_caller_learns_why_and_when_to_come_back(gateway: Gateway, unique: Unique) -> None:
-    """Envoy's x-ratelimit headers, the service's Retry-After and body; none of them twice."""
+    """Envoy's x-ratelimit headers, and the service's Retry-After and body, each of them once."""
     team = unique("ops")
     served = gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "1200"})
     gateway.counters.wait_until(bucket(team), 1_200)
@@ -204,7 +207,7 @@ def test_a_refused_caller_learns_why_and_when_to_come_back(gateway: Gateway, uni
 
 
 def test_a_request_without_the_header_is_refused_with_the_reason(gateway: Gateway) -> None:
-    """Envoy leaves the team out; gateway=llm is still there to ask about. There is nothing to wait for."""
+    """Envoy omits the team; the descriptor gateway=llm remains. There is no Retry-After."""
     refused = gateway.complete(COMPLETIONS, {})
     assert 429 == refused.status_code
     message = "The request is refused: no descriptor has the key 'team'. Retrying does not help."
@@ -220,7 +223,7 @@ def test_a_request_without_the_header_is_refused_with_the_reason(gateway: Gatewa
 def test_an_answer_of_each_shape_is_charged_to_the_token(
     gateway: Gateway, unique: Unique, path: str, stream: bool
 ) -> None:
-    """Seven digits, which an expression of Envoy's would round as it is written as text."""
+    """An expression of Envoy would round the seven digits in the text."""
     team = unique("ops")
     answer = gateway.complete(path, {"x-team-id": team, "x-mock-tokens": "1234567"}, stream=stream)
     assert (200, "text/event-stream" if stream else "application/json") == (
@@ -235,7 +238,7 @@ def test_an_answer_of_each_shape_is_charged_to_the_token(
 def test_an_answer_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed(
     gateway: Gateway, unique: Unique, path: str, stream: bool
 ) -> None:
-    """Not to say it must not be the cheapest way to answer."""
+    """Otherwise, an answer without usage would be the cheapest."""
     team = unique("ops")
     answer = gateway.complete(path, {"x-team-id": team, "x-mock-usage": "none"}, stream=stream)
     assert (200, False) == (answer.status_code, "_tokens" in answer.text)
@@ -246,7 +249,7 @@ def test_an_answer_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed
 def test_a_stream_that_was_not_asked_for_its_usage_is_charged_what_is_assumed(
     gateway: Gateway, unique: Unique
 ) -> None:
-    """OpenAI's API leaves usage out of a stream unless stream_options ask for it."""
+    """OpenAI's API omits usage in a stream unless stream_options requests it."""
     team = unique("ops")
     answer = gateway.complete(COMPLETIONS, {"x-team-id": team}, stream=True, include_usage=False)
     assert (200, False) == (answer.status_code, "_tokens" in answer.text)
@@ -269,8 +272,9 @@ def test_a_stream_that_was_not_asked_for_its_usage_is_charged_what_is_assumed(
 def test_an_answer_is_metered_though_it_is(
     gateway: Gateway, unique: Unique, path: str, stream: bool, peculiar: dict[str, str]
 ) -> None:
-    """A content type with a charset, a provider that compresses where it may, an answer or an event that is larger than
-    Envoy takes by default; and several numbers, of which the last one counts."""
+    """A content type with a charset, a provider that compresses, an answer or an event above Envoy's default
+    size, and several numbers, of which the last one counts.
+    """
     team = unique("ops")
     headers = {"x-team-id": team, "x-mock-tokens": "77", **peculiar}
     assert 200 == gateway.complete(path, headers, stream=stream).status_code
@@ -279,7 +283,9 @@ def test_an_answer_is_metered_though_it_is(
 
 @in_one_minute
 def test_what_makes_no_tokens_costs_nothing(gateway: Gateway, unique: Unique) -> None:
-    """An error, counting the tokens of a prompt, and an answer that is read once more, though its usage is in it."""
+    """An error, a request that counts the tokens of a prompt, and an answer that is read again, although it
+    has usage.
+    """
     team = unique("ops")
     who = {"x-team-id": team}
     for status, path, headers in (
@@ -301,7 +307,9 @@ def test_what_makes_no_tokens_costs_nothing(gateway: Gateway, unique: Unique) ->
 def test_a_caller_that_hangs_up_on_a_stream_is_charged(
     gateway: Gateway, unique: Unique, path: str, charged: int
 ) -> None:
-    """What the stream has said by then, which for messages is the prompt, or else what is assumed."""
+    """By the usage that the stream has sent so far, which for messages is the prompt, or else by the assumed
+    amount.
+    """
     team = unique("ops")
     body = {"model": "gpt-x", "messages": [], "stream": True}
     headers = {"x-team-id": team, "x-mock-endless": "yes"}
@@ -316,7 +324,10 @@ def test_a_caller_that_hangs_up_on_a_stream_is_charged(
 def test_a_caller_that_hangs_up_before_the_answer_begins_is_charged_what_is_assumed(
     gateway: Gateway, llm: PeculiarLlm, unique: Unique, http2: bool
 ) -> None:
-    """The provider works on it all the same. In HTTP/2 a caller resets its stream, as a client of gRPC does that is closed."""
+    """The provider processes the request nevertheless.
+
+    In HTTP/2 a caller resets its stream, as a gRPC client does that is closed.
+    """
     team = unique("ops")
     headers = {"x-team-id": team, "x-mock-silent": team}
     if http2:
@@ -339,7 +350,7 @@ def test_a_caller_that_hangs_up_before_the_answer_begins_is_charged_what_is_assu
 def test_the_access_log_has_the_metered_tokens(
     gateway: Gateway, llm: PeculiarLlm, unique: Unique, tmp_path: Path
 ) -> None:
-    """One line for each request, with what it was charged; an answer that nobody is charged for has no tokens."""
+    """One line for each request, with the amount charged; without tokens if nothing is charged."""
     team = unique("ops")
     text = {"x-mock-content-type": "text/plain"}
     with (
@@ -368,7 +379,7 @@ def test_the_access_log_has_the_metered_tokens(
 def test_the_readme_charges_what_it_says_and_no_more(
     redis_server: RedisServer, llm: PeculiarLlm, unique: Unique, tmp_path: Path
 ) -> None:
-    """JSON of OpenAI's APIs, with a charset as well; of the rest, which is for envoy.yaml, nothing."""
+    """JSON of OpenAI's APIs, with a charset as well. The other APIs need envoy.yaml, and are not charged."""
     (example,) = [block.text for block in blocks(REPOSITORY / "README.md") if "http_filters:" in block.text]
     rules = str(REPOSITORY / "config" / "token-budgets.yaml")
     namespace = unique("payments")
@@ -405,7 +416,10 @@ def test_the_readme_charges_what_it_says_and_no_more(
 def test_what_becomes_of_requests_while_the_service_is_away(
     llm: PeculiarLlm, redis_server: RedisServer, unique: Unique, tmp_path: Path, closed: bool, status: int
 ) -> None:
-    """A 503 as the file has it, and 200 with failure_mode_deny: false. When it is back, it is asked again."""
+    """503 with the file, and 200 with failure_mode_deny: false.
+
+    When the service is back, Envoy calls it again.
+    """
     team, port = unique("ops"), free_port()
     text = bootstrap(ratelimit=port, llm=llm.port, patient=False)
     asks = ratelimit_filter(text)

@@ -1,6 +1,6 @@
-"""deploy/istio, kgateway, contour and emissary: what their objects make of an Envoy asks the service for what it should.
-
-The real Envoy has the configuration that each gateway makes of the objects, and the service the rules beside them.
+"""deploy/istio, kgateway, contour and emissary: the calls of an Envoy that is configured from their objects.
+The real Envoy has the configuration that each gateway generates, and the service has the rules of the
+folders.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONFIGS = [DEPLOY / name / "ratelimit-config.yaml" for name in NAMES]
 
 @pytest.fixture(scope="module")
 def service(redis_server: RedisServer) -> Iterator[Service]:
-    """One with the rules of all four."""
+    """A service with the rules of all four folders."""
     with Service({"CONFIG_PATH": ",".join(map(str, CONFIGS)), "REDIS_URL": redis_server.url}) as service:
         yield service
 
@@ -47,7 +47,7 @@ def counters(redis_server: RedisServer) -> Counters:
 
 
 def statuses(client: httpx.Client, times: int, path: str, **headers: str) -> list[int]:
-    """What so many requests are answered with."""
+    """The statuses of this many requests."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return [client.post(path, headers=names, json={}).status_code for _ in range(times)]
 
@@ -57,7 +57,7 @@ def statuses(client: httpx.Client, times: int, path: str, **headers: str) -> lis
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rules_load_without_a_warning(name: str) -> None:
-    """And stand where the Deployment looks for them."""
+    """They are at the path where the Deployment looks for them."""
     config = one(DEPLOY / name / "ratelimit-config.yaml", "ConfigMap")
     assert ("ratelimit-config", "ratelimit") == (config["metadata"]["name"], config["metadata"]["namespace"])
     kubernetes_validate.validate(config, OLDEST, strict=True)
@@ -94,7 +94,7 @@ def ingress(
 def test_istio_charges_tokens(
     ingress: httpx.Client, counters: Counters, unique: Unique, stream: bool
 ) -> None:
-    """In the hour and the day; the answer that crosses the line is served."""
+    """In the hour and the day. The answer that crosses the limit is served."""
     team = unique("mesh")
     body = {"stream": stream, "stream_options": {"include_usage": True}}
     codes = []
@@ -108,7 +108,7 @@ def test_istio_charges_tokens(
 def test_a_gateway_without_an_authority_is_answered(
     service: Service, llm: MockLlm, unique: Unique, tmp_path: Path
 ) -> None:
-    """Envoy then sends the name of the cluster, which for Istio is no name of a host."""
+    """Envoy then sends the name of the cluster, and Istio's cluster names are no valid host names."""
     filters, _ = istio(one(DEPLOY / "istio" / "tokens.yaml", "EnvoyFilter"))
     grpc = filters[0]["typed_config"]["rate_limit_service"]["grpc_service"]["envoy_grpc"]
     del grpc["authority"]
@@ -124,14 +124,14 @@ def test_a_gateway_without_an_authority_is_answered(
 
 
 def test_istio_refuses_callers_without_a_team(ingress: httpx.Client) -> None:
-    """The descriptor is left out; the one that is always there is what the service refuses by."""
+    """Envoy omits that descriptor; the service refuses by the other one, which is always present."""
     refused = ingress.post("/chat", json={})
     assert (429, "false") == (refused.status_code, refused.headers["x-should-retry"])
 
 
 @in_one_minute
 def test_istio_limits_requests_by_path(ingress: httpx.Client, counters: Counters, unique: Unique) -> None:
-    """As its own example does, at the virtual host; the path has its query in it."""
+    """At the virtual host, as in Istio's own example. The path includes the query."""
     counters.reset("requests|PATH=/login")
     team = unique("login")
     assert [200] * 5 + [429] == statuses(ingress, 6, "/login", x_team_id=team)
@@ -140,12 +140,14 @@ def test_istio_limits_requests_by_path(ingress: httpx.Client, counters: Counters
 
 @pytest.fixture
 def mesh() -> Objects:
-    """The service as the kustomization puts it into a mesh."""
+    """The service as the kustomization adds it to a mesh."""
     return rendered(DEPLOY / "istio")
 
 
 def test_istio_gets_a_service_in_the_mesh(mesh: Objects) -> None:
-    """On both families of addresses, with a sidecar, reachable for gateways, and with the rules of the folder alone."""
+    """It has both address families, a sidecar, a policy that lets gateways in, and only the rules of the
+    folder.
+    """
     for each in mesh:
         kubernetes_validate.validate(each, OLDEST, strict=True)
     assert ("::", "::") == (mesh.environment["GRPC_HOST"], mesh.environment["HOST"])
@@ -159,7 +161,7 @@ def test_istio_gets_a_service_in_the_mesh(mesh: Objects) -> None:
 
 
 def test_istio_finds_the_service_by_the_names_in_the_filters(mesh: Objects) -> None:
-    """The cluster is that of the Service's port, whose name says that it is gRPC."""
+    """The cluster is that of the Service's port, whose name has the prefix for gRPC."""
     service = mesh.one("Service")
     (port,) = [each for each in service["spec"]["ports"] if each["name"] == "grpc"]
     host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
@@ -176,7 +178,7 @@ def test_istio_finds_the_service_by_the_names_in_the_filters(mesh: Objects) -> N
 def test_kgateway_limits_requests(
     service: Service, llm: MockLlm, counters: Counters, unique: Unique, tmp_path: Path
 ) -> None:
-    """By user, by address and by path; headers show what is left."""
+    """By user, by address and by path. Headers show the remaining requests."""
     folder = DEPLOY / "kgateway"
     made, per_filter, cluster = kgateway(
         one(folder / "extension.yaml", "GatewayExtension"), one(folder / "policy.yaml", "TrafficPolicy")
@@ -200,7 +202,7 @@ def test_kgateway_limits_requests(
 
 
 def test_kgateway_closes_what_it_leaves_open() -> None:
-    """Its defaults are an open failure and 100 ms; a Service of another namespace must be granted."""
+    """By default it fails open, after 100 ms. A Service in another namespace needs a grant."""
     resource = one(DEPLOY / "kgateway" / "extension.yaml", "GatewayExtension")
     limits = resource["spec"]["rateLimit"]
     assert (False, "250ms", "DraftVersion03") == (
@@ -223,7 +225,7 @@ def test_kgateway_closes_what_it_leaves_open() -> None:
 def test_contour_limits_requests(
     service: Service, llm: MockLlm, counters: Counters, unique: Unique, tmp_path: Path
 ) -> None:
-    """A host's limits, and a route's in their place."""
+    """The limits of a host, and those of a route that replace them."""
     folder = DEPLOY / "contour"
     made, routes, virtual_host, cluster = contour(
         one(folder / "extension.yaml", "ExtensionService"),
@@ -257,7 +259,7 @@ def test_contour_limits_requests(
 def test_emissary_limits_requests(
     service: Service, llm: MockLlm, counters: Counters, unique: Unique, tmp_path: Path
 ) -> None:
-    """By the labels of a Mapping, each group a descriptor of its own."""
+    """By the labels of a Mapping, each group in a descriptor."""
     folder = DEPLOY / "emissary"
     made, labelled, cluster = emissary(
         one(folder / "service.yaml", "RateLimitService"), one(folder / "mapping.yaml", "Mapping")
@@ -282,7 +284,7 @@ def test_emissary_limits_requests(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_in_the_readme(name: str) -> None:
-    """With what it is for."""
+    """With its purpose."""
     text = (DEPLOY / name / "README.md").read_text()
     files = sorted(file.name for file in (DEPLOY / name).iterdir() if file.name != "README.md")
     assert [] == [file for file in files if f"| [{file}]({file}) | " not in text]
@@ -290,7 +292,7 @@ def test_every_file_is_in_the_readme(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_object_has_a_name_and_a_namespace(name: str) -> None:
-    """So that it is the same whatever namespace is the current one."""
+    """So the current namespace of kubectl does not matter."""
     for file in (DEPLOY / name).glob("*.yaml"):
         if file.name != "kustomization.yaml":
             assert all({"name", "namespace"} <= each["metadata"].keys() for each in objects(file))

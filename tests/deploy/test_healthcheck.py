@@ -1,4 +1,6 @@
-"""deploy/image/healthcheck.py, which the image's HEALTHCHECK runs: against a real service, and against none."""
+"""deploy/image/healthcheck.py, which is the HEALTHCHECK of the image, against a real service, and without
+one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: year, requests_
 
 
 def check(environment: dict[str, str]) -> tuple[int, str]:
-    """Its exit code, and what it prints, with no other environment than this."""
+    """Run it with only this environment, and return its exit code and output."""
     done = subprocess.run(
         [sys.executable, "-I", CHECK], env=environment, capture_output=True, text=True, check=False
     )
@@ -35,13 +37,13 @@ def config(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])
 def test_a_healthy_service_is_healthy_on_whatever_address_it_listens(config: str, host: str) -> None:
-    """HOST and PORT are read as the service reads them."""
+    """It reads HOST and PORT as the service does."""
     with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "HOST": host}) as service:
         assert (0, "OK") == check({"HOST": host, "PORT": str(port_of(service.http))})
 
 
 def test_a_port_with_tls_is_asked_with_tls(config: str, tmp_path: Path) -> None:
-    """Whatever its certificate is of: it is ourselves whom we ask."""
+    """It does not verify the certificate, because it connects to its own container."""
     certificate, key = Authority().issue("ratelimit.example").write(tmp_path)
     tls = {"HTTP_TLS_CERT": certificate, "HTTP_TLS_KEY": key}
     with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config, **tls}) as service:
@@ -51,7 +53,7 @@ def test_a_port_with_tls_is_asked_with_tls(config: str, tmp_path: Path) -> None:
 
 
 def test_a_service_that_cannot_do_its_work_is_not_healthy(config: str) -> None:
-    """It says what is missing, and that is in `docker inspect`."""
+    """It prints what is missing, which `docker inspect` shows."""
     nowhere = {"REDIS_URL": f"127.0.0.1:{free_port()}", "CONFIG_PATH": config}
     with Service(nowhere) as service:
         code, said = check({"PORT": str(port_of(service.http))})
@@ -60,7 +62,7 @@ def test_a_service_that_cannot_do_its_work_is_not_healthy(config: str) -> None:
 
 
 def test_no_service_is_not_healthy() -> None:
-    """Nor is a port that is none."""
+    """Nor is it healthy with an invalid port."""
     code, said = check({"PORT": str(free_port())})
     assert (1, "cannot be asked: [Errno") == (code, said[:23])
     assert (1, "cannot be asked: invalid") == (check({"PORT": "http"})[0], check({"PORT": "http"})[1][:24])

@@ -1,8 +1,8 @@
-"""Objects of gateways, held against the types that the gateways read them into.
+"""Objects of gateways, checked against the types into which the gateways read them.
 
-Those of Envoy Gateway, Istio, Contour and the Gateway API are read by their own Go types (tools/kinds), in which a field that does
-not exist is an error. Those whose types are in no package are compared with their fields, as they were read in the sources of
-kgateway (June 2026), Emissary 3 and Envoy AI Gateway 1.1.
+The Go types of Envoy Gateway, Istio, Contour and the Gateway API read their own objects (tools/kinds); an
+unknown field is an error. Types that are in no package are compared with lists of their fields, from the
+sources of kgateway (June 2026), Emissary 3 and Envoy AI Gateway 1.1.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def everything() -> Iterator[tuple[Path, Object]]:
 
 
 def read(*each: Object) -> str:
-    """What the types of gateways say of objects; nothing where they are content."""
+    """The errors of the gateways' types for these objects; empty if they are valid."""
     command = REPOSITORY / "build" / "kinds"
     if not command.exists():
         pytest.skip("there is no build/kinds: `make test` builds it where go is installed")
@@ -103,7 +103,7 @@ def read(*each: Object) -> str:
 
 
 def test_every_object_is_of_a_known_kind() -> None:
-    """By one way or the other."""
+    """Either with a type or with a list of fields."""
     unknown = [
         (file.name, each["kind"])
         for file, each in everything()
@@ -113,7 +113,7 @@ def test_every_object_is_of_a_known_kind() -> None:
 
 
 def test_the_types_of_gateways_read_every_object() -> None:
-    """No field that they do not have, and no value of another kind."""
+    """No unknown field, and no value of another type."""
     found = [each for _, each in everything() if each["apiVersion"] in READ]
     assert len(found) > 4
     assert "" == read(*found)
@@ -135,7 +135,7 @@ def test_a_field_that_a_type_does_not_have_is_found() -> None:
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_a_kind_without_a_type_has_only_fields_that_its_gateway_knows(kind: str) -> None:
-    """And a name and a namespace."""
+    """Each also has a name and a namespace."""
     found = [each for _, each in everything() if each["kind"] == kind]
     for each in found:
         shape = {"apiVersion": None, "kind": None, "metadata": META, "spec": KNOWN[kind]}
@@ -144,7 +144,7 @@ def test_a_kind_without_a_type_has_only_fields_that_its_gateway_knows(kind: str)
 
 
 def test_the_labels_of_a_mapping_are_those_that_emissary_reads() -> None:
-    """A list of groups, each a name and a list of labels, each of one kind."""
+    """A list of groups; each has a name and a list of labels of one kind."""
     (mapping,) = [each for _, each in everything() if each["kind"] == "Mapping"]
     kinds = {
         "generic_key": {"key", "value"},

@@ -1,4 +1,4 @@
-"""The header with the tokens of its own request: what docs/migrating-from-envoyproxy-ratelimit.md says that Envoy can show."""
+"""The header with the tokens of its own request, as docs/migrating-from-envoyproxy-ratelimit.md describes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ TOKENS = 423
 
 
 class Seen(NamedTuple):
-    """What callers have got: answers in JSON, a stream (of another caller as bytes), a refusal; and the tokens in the log."""
+    """The responses: JSON, a stream, another caller's stream as bytes, and a refusal; and the tokens in the
+    access log.
+    """
 
     json: httpx.Response
     message: httpx.Response
@@ -50,7 +52,7 @@ def on_the_page() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """By callers of deploy/envoy/envoy.yaml that has the filter first, and what else was tried beside it."""
+    """Responses of deploy/envoy/envoy.yaml with the filter in first place, and with the alternatives."""
     directory = tmp_path_factory.mktemp("envoy")
     llm = PeculiarLlm()
     try:
@@ -77,17 +79,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def headers(team: str) -> dict[str, str]:
-    """Of a request that costs TOKENS, by a caller who takes trailers."""
+    """The headers of a request that costs TOKENS, for a caller that accepts trailers."""
     return {"x-team-id": team, "x-mock-tokens": str(TOKENS), "te": "trailers"}
 
 
 def body(*, stream: bool = False) -> dict[str, Any]:
-    """Of such a request."""
+    """The body of such a request."""
     return {"messages": [], "stream": stream, "stream_options": {"include_usage": True}}
 
 
 def bytes_of_a_stream(address: str) -> bytes:
-    """All that comes back, with the trailers that clients keep to themselves."""
+    """The whole response, with the trailers that clients hide."""
     host, _, port = address.partition(":")
     content = json.dumps(body(stream=True))
     fields = {
@@ -104,7 +106,7 @@ def bytes_of_a_stream(address: str) -> bytes:
 
 
 def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
-    """envoy.yaml with the filter of the page in front, and the other places to set a header at."""
+    """envoy.yaml with the filter of the page in first place, and with the other places that can set a header."""
     text = bootstrap(ratelimit=ratelimit, llm=llm)
     (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
     manager = chain["filters"][0]["typed_config"]
@@ -124,25 +126,25 @@ def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
 
 
 def test_the_first_filter_shows_the_tokens_of_an_answer_in_json(seen: Seen) -> None:
-    """Its headers are held back until its usage was read, which for messages is a sum."""
+    """Its headers are held back until its usage is read, which for messages is a sum."""
     assert [str(TOKENS)] * 2 == [answer.headers[HEADER] for answer in (seen.json, seen.message)]
 
 
 def test_a_stream_has_no_such_header(seen: Seen) -> None:
-    """Its headers are gone before its usage is known, which is in its last event."""
+    """Its headers are sent before its usage is known, which is in the last event."""
     assert HEADER not in seen.stream.headers
     assert f'"total_tokens": {TOKENS}' in seen.stream.text
 
 
 @pytest.mark.parametrize("name", ["x-early", "x-route"])
 def test_no_other_place_knows_the_tokens(seen: Seen, name: str) -> None:
-    """A filter behind json_to_metadata, and the route, see the headers before the body."""
+    """A filter after json_to_metadata, and the route, process the headers before the body."""
     assert name not in seen.json.headers
     assert name not in seen.stream.headers
 
 
 def test_a_stream_that_has_no_trailers_gets_none(seen: Seen) -> None:
-    """After its last chunk there is nothing."""
+    """Nothing follows its last chunk."""
     assert seen.raw_stream.startswith(b"HTTP/1.1 200 OK\r\n")
     assert seen.raw_stream.endswith(b"\r\n0\r\n\r\n")
 
@@ -154,5 +156,5 @@ def test_a_refusal_has_no_such_header(seen: Seen) -> None:
 
 
 def test_the_access_log_has_the_tokens_of_every_answer(seen: Seen) -> None:
-    """It is written when the answer is over; the last one was refused."""
+    """It is written at the end of the answer. The last request was refused."""
     assert [TOKENS] * 4 + [None] == seen.logged

@@ -1,4 +1,4 @@
-"""What `make wheel` writes: installed where there is nothing else, it serves by the native transport, with nghttp2 in it."""
+"""The output of `make wheel`: installed alone, it serves with the native transport, and includes nghttp2."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per
 
 
 def environment() -> Mapping[str, str]:
-    """For building: with what cargo and a given source need."""
+    """The environment of builds, with the variables for cargo and for a given source."""
     names = ("CARGO_HOME", "RUSTUP_HOME", "NGHTTP2_SOURCE")
     return {**inherited(), **{name: os.environ[name] for name in names if name in os.environ}}
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the wheel and the source distribution that were built from this tree."""
+    """A directory with the wheel and the source distribution of this tree."""
     if sys.platform != "linux":
         pytest.skip("auditwheel is for Linux")
     if shutil.which("cc") is None:
@@ -70,7 +70,10 @@ def wheel(dist: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has the wheel; what it depends on is that of this one, and this tree is not."""
+    """The interpreter of an environment with the wheel.
+
+    It has the dependencies of this environment, but not this tree.
+    """
     place = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
     python = place / "bin" / "python"
@@ -91,14 +94,16 @@ def compiled(wheel: Path) -> ELFFile:
 
 
 def test_it_runs_on_any_linux_of_the_last_ten_years(wheel: Path) -> None:
-    """auditwheel found no symbol that glibc 2.17 lacks, and put nothing beside the module."""
+    """auditwheel finds no symbol that glibc 2.17 lacks, and adds no library."""
     assert "manylinux_2_17_" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         assert [] == [name for name in archive.namelist() if ".libs/" in name]
 
 
 def test_nghttp2_is_in_the_module_and_not_seen_from_outside(wheel: Path) -> None:
-    """It links to no libnghttp2, and exports nothing that another library in the process could get by mistake."""
+    """It does not link to libnghttp2, and exports nothing that another library in the process could use by
+    mistake.
+    """
     module = compiled(wheel)
     dynamic = module.get_section_by_name(".dynamic")
     assert isinstance(dynamic, DynamicSection)
@@ -111,7 +116,7 @@ def test_nghttp2_is_in_the_module_and_not_seen_from_outside(wheel: Path) -> None
 
 
 def test_the_licence_of_nghttp2_is_in_it(wheel: Path) -> None:
-    """And the metadata says so."""
+    """The metadata names it, too."""
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         said = message_from_bytes(archive.read(metadata))
@@ -133,7 +138,9 @@ def served(installed: Path, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_installed_alone_it_serves_by_the_native_transport(served: Service, installed: Path) -> None:
-    """By default, without a warning, out of the environment it was installed in, with no libnghttp2 in the process."""
+    """By default, without a warning, from the environment where it is installed, and without libnghttp2 in
+    the process.
+    """
     with calling(served.grpc) as caller:
         caller.ask("d", "team", "dba", hits=4)
         assert 6 == caller.ask("d", "team", "dba").statuses[0].limit_remaining
@@ -148,7 +155,9 @@ def test_installed_alone_it_serves_by_the_native_transport(served: Service, inst
 
 
 def test_the_compiled_modules_do_what_their_sources_do(installed: Path, tmp_path: Path) -> None:
-    """The tests of the core and of the recorded answers, with the wheel's package: in this tree, they run the sources."""
+    """The tests of the core and of the recorded answers run with the wheel's package; in this tree, they run
+    the sources.
+    """
     for name in ("tests", "testing", "config", "docs", "pyproject.toml"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     which = "from ratelimit_service.core import planner; print(planner.__file__)"
@@ -184,7 +193,7 @@ def test_the_compiled_modules_do_what_their_sources_do(installed: Path, tmp_path
 
 
 def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
-    """The version of tools/nghttp2/Cargo.toml."""
+    """The version in tools/nghttp2/Cargo.toml."""
     if "NGHTTP2_SOURCE" in os.environ:
         pytest.skip("another source is given")
     manifest = (REPOSITORY / "tools" / "nghttp2" / "Cargo.toml").read_text()
@@ -197,7 +206,7 @@ def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
 
 
 def test_the_page_for_browsers_is_in_the_wheel(wheel: Path) -> None:
-    """Every file of it, and what is recorded of the files of others."""
+    """Every file of it, and the record of third-party files."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     page = REPOSITORY / "ratelimit_service" / "http" / "page"
@@ -205,7 +214,7 @@ def test_the_page_for_browsers_is_in_the_wheel(wheel: Path) -> None:
 
 
 def test_the_source_has_what_a_build_takes_and_no_binaries(dist: Path) -> None:
-    """The wheel was built from it."""
+    """The wheel is built from it."""
     (source,) = dist.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
