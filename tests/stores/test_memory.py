@@ -1,4 +1,6 @@
-"""The memory store has a bound in bytes, never frees an exhausted bucket, and does nothing at once to all that it holds."""
+"""The memory store has a bound in bytes, never frees an exhausted bucket, and never processes all its
+counters at once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ class Bench:
         self.store = MemoryStore(lambda: self.now, size)
 
     def charge(self, key: str, amount: int = 1, ttl: int = 60) -> int | StoreError:
-        """What the counter held before, or why it was not counted."""
+        """The previous count, or the reason why it was not counted."""
         found: list[int | StoreError] = []
 
         def then(outcomes: Sequence[Outcome]) -> None:
@@ -36,13 +38,13 @@ class Bench:
 
 
 def name(number: int, length: int = 60) -> str:
-    """The key of a counter, of so many characters."""
+    """The key of a counter with this many characters."""
     return f"{{d|k={number:0{length - 20}}}}:day:2026-11"
 
 
 @pytest.mark.parametrize("length", [30, 60, 400, 5_000])
 def test_the_bound_is_in_bytes(length: int) -> None:
-    """Names of any length take no more memory than the store reckons, and not much less."""
+    """For names of any length, the real memory is at most the store's estimate, and not much less."""
     bench = Bench()
     keys = [name(number, length) for number in range(20_000 if length < 1_000 else 2_000)]
     taken_by_names = sum(map(sys.getsizeof, keys))
@@ -57,7 +59,7 @@ def test_the_bound_is_in_bytes(length: int) -> None:
 
 
 def test_a_full_store_counts_for_the_buckets_that_it_knows_and_for_no_others() -> None:
-    """An exhausted bucket stays exhausted; a new one is refused and counted."""
+    """An exhausted bucket stays exhausted. A new bucket is refused, and the refusal counted."""
     bench = Bench(size=20_000)
     assert 0 == bench.charge("exhausted", 1_000)
     answers = [bench.charge(name(number)) for number in range(1_000)]
@@ -70,7 +72,7 @@ def test_a_full_store_counts_for_the_buckets_that_it_knows_and_for_no_others() -
 
 
 def test_longer_names_fill_it_sooner() -> None:
-    """By their bytes."""
+    """By the bytes of their names."""
     held = []
     for length in (60, 600):
         bench = Bench(size=100_000)
@@ -81,7 +83,7 @@ def test_longer_names_fill_it_sooner() -> None:
 
 
 def test_the_room_of_counters_whose_time_is_over_is_there_again() -> None:
-    """All of it, whenever they end."""
+    """All of it, whenever they expire."""
     bench = Bench(size=50_000)
     for _ in range(3):
         for number in range(200):
@@ -93,7 +95,7 @@ def test_the_room_of_counters_whose_time_is_over_is_there_again() -> None:
 
 
 def test_what_is_loaded_is_kept_even_where_it_is_more_than_the_bound() -> None:
-    """A smaller bound after a restart frees nobody, either."""
+    """With a smaller bound after a restart, an exhausted bucket stays exhausted, too."""
     bench = Bench(size=1_000)
     bench.store.load([Counter(name(number), 9, 2_000 + number % 2) for number in range(100)])
     assert 100 == len(bench.store)
@@ -103,7 +105,7 @@ def test_what_is_loaded_is_kept_even_where_it_is_more_than_the_bound() -> None:
 
 
 def test_no_part_of_it_grows_large() -> None:
-    """Where a dictionary grows, all of it is moved at once: a thousand keys, and not a hundred thousand."""
+    """A dictionary that grows is copied as a whole, so each has a thousand keys, not a hundred thousand."""
     shards = Shards()
     shards.update({name(number): number for number in range(100_000)})
     assert max(map(len, shards.shards)) < 2 * 100_000 / len(shards.shards)
@@ -113,7 +115,7 @@ def test_no_part_of_it_grows_large() -> None:
 
 @pytest.fixture
 def hasty() -> Iterator[None]:
-    """Threads take turns as often as Python allows."""
+    """Threads switch as often as Python allows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -122,7 +124,7 @@ def hasty() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hasty")
 def test_a_dump_in_another_thread_has_the_counters_of_its_moment() -> None:
-    """Whatever is counted, begun, set to nothing or over while the thread goes through it."""
+    """Meanwhile, the main thread counts, creates, deletes and expires counters."""
     bench = Bench()
     for number in range(4_000):
         bench.charge(name(number), number + 1, 10 + number % 50)
@@ -147,7 +149,7 @@ def test_a_dump_in_another_thread_has_the_counters_of_its_moment() -> None:
 
 
 def test_an_unused_dump_is_dropped_by_the_next() -> None:
-    """A disk that is full ends one early."""
+    """A full disk ends one early."""
     bench = Bench()
     bench.charge("a", 1)
     bench.store.dump()

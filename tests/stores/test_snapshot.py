@@ -1,4 +1,4 @@
-"""The memory store kept: what a start finds of the counters, whatever has become of the file they were written to."""
+"""The memory store with a snapshot: the counters after a start, whatever happened to the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .kept import DBA, NOW, OPS, SOON, Kept, charge, sealed
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds; fails after ten seconds."""
+    """Run the event loop until the condition holds; fails after ten seconds."""
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.001)
@@ -32,7 +32,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
-    """Charges, refunds, and what was set to nothing by hand."""
+    """Charges, refunds, and counters that were deleted."""
     store = await kept.start()
     charge(store, DBA, 42)
     charge(store, DBA, -2)
@@ -43,7 +43,7 @@ async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
 
 
 async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
-    """However often the process is started, it is forgotten when it would have been."""
+    """It expires at its original time, however often the process is started."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=100)
     charge(store, OPS, 7, ttl=50)
@@ -59,7 +59,9 @@ async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
 @pytest.mark.parametrize("at_write", [-40 * 365 * 86_400, -5_400, 0, 5_400])
 @pytest.mark.parametrize("at_read", [-40 * 365 * 86_400, -5_400, 0, 5_400, 86_400])
 async def test_no_count_is_lost_though_the_clock_is_wrong(kept: Kept, at_write: int, at_read: int) -> None:
-    """When the file is written, when it is read, or both: in 1970, an hour and a half to either side, a day ahead."""
+    """The clock is wrong when the file is written, read, or both: in 1970, 90 minutes early or late, or a day
+    ahead.
+    """
     store = await kept.start()
     charge(store, DBA, 40, ttl=3_000)
     kept.day = NOW + at_write
@@ -74,7 +76,7 @@ async def test_no_count_is_lost_though_the_clock_is_wrong(kept: Kept, at_write: 
 
 
 async def test_a_counter_expires_however_often_the_process_is_started(kept: Kept) -> None:
-    """The time in which processes run is what counts, but for up to two seconds of each start."""
+    """The running time of processes counts, except for up to two seconds of each start."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=1_000)
     for _ in range(5):
@@ -86,7 +88,7 @@ async def test_a_counter_expires_however_often_the_process_is_started(kept: Kept
 
 
 async def test_a_suspension_of_the_machine_costs_no_count_of_those_that_are_kept(kept: Kept) -> None:
-    """The clock of the store stood still for ten hours; what is charged after that is kept to the end of its window."""
+    """The clock of the store stopped for ten hours; later charges are kept until the end of their window."""
     store = await kept.start()
     kept.day += 36_000
     charge(store, DBA, 40, ttl=1_000)
@@ -97,7 +99,7 @@ async def test_a_suspension_of_the_machine_costs_no_count_of_those_that_are_kept
 
 
 async def test_a_file_of_the_version_before_is_read(kept: Kept) -> None:
-    """It has the second since 1970 at which the time of a counter is over."""
+    """It has the expiry of a counter in seconds since 1970."""
     body = f"ratelimit-service counters 1\n{DBA}\t40\t{int(NOW) + 100}\n{OPS}\t7\t{int(NOW) - 1}\n"
     kept.path.write_bytes(sealed(body, 2))
     kept.now = 5.0
@@ -110,7 +112,7 @@ async def test_a_file_of_the_version_before_is_read(kept: Kept) -> None:
 
 
 async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
-    """So that one which is killed has lost only what it counted since."""
+    """So a process that is killed loses only the counts since the last write."""
     store = await kept.start(SOON)
     charge(store, DBA, 40)
     await until(lambda: kept.on_disk == {DBA: 40})
@@ -119,7 +121,7 @@ async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
 
 
 async def test_nothing_is_written_where_nothing_has_changed(kept: Kept) -> None:
-    """Checks, and refunds where there is nothing to give back, change nothing."""
+    """Checks, and refunds on an empty counter, change nothing."""
     await kept.start()
     began = kept.path.stat()
     store = kept.stores[-1]
@@ -129,7 +131,7 @@ async def test_nothing_is_written_where_nothing_has_changed(kept: Kept) -> None:
 
 
 async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
-    """Two counters that are always charged together are never apart in it, however often it is read meanwhile."""
+    """Two counters that are always charged together never differ in the file, however often it is read."""
     store = await kept.start(SOON)
     for _ in range(2_000):
         store.hit([[Hit(DBA, 1, ttl=3600), Hit(OPS, 1, ttl=3600)]], lambda outcomes: None)
@@ -141,7 +143,7 @@ async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
 
 
 async def test_what_is_being_written_does_not_change(kept: Kept) -> None:
-    """Going through a dump takes a while; what is counted meanwhile is for the next one."""
+    """Iterating over a dump takes time; counts made meanwhile are in the next one."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=100)
     dumped = store.dump()
@@ -153,7 +155,7 @@ async def test_what_is_being_written_does_not_change(kept: Kept) -> None:
 
 
 async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
-    """And nobody else can read what teams have used."""
+    """And other users cannot read the usage of teams."""
     store = await kept.start()
     charge(store, DBA, 1)
     await store.close()
@@ -162,7 +164,7 @@ async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
 
 
 async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) -> None:
-    """It is written anew, and is not read."""
+    """It is overwritten, and never read."""
     kept.path.with_name("counters.new").write_text("ratelimit-service counters 2\n{d|te")
     store = await kept.start()
     charge(store, DBA, 1)
@@ -180,14 +182,14 @@ async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) 
 def test_what_is_written_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, counters: list[Counter]
 ) -> None:
-    """Whatever an operator's prefix has put into the keys."""
+    """With any prefix that an operator may set."""
     path = tmp_path_factory.getbasetemp() / "any-counters"
     write(path, counters, 0.0)
     assert counters == read(path).counters
 
 
 def test_more_counters_than_are_written_at_once(tmp_path: Path) -> None:
-    """All of them arrive."""
+    """All of them are loaded."""
     counters = [Counter(f"{{d|team={number}}}:hour:x", number, 2**31) for number in range(2_345)]
     write(tmp_path / "counters", iter(counters), 0.0)
     assert counters == read(tmp_path / "counters").counters
@@ -208,7 +210,7 @@ CHANGE = Change("key", "ana", "launch", (Put(override(parse("d", "team=dba"), 5)
 
 
 async def test_amendments_outlast_the_process(kept: Kept) -> None:
-    """With their audit and their keys, as of the last write, which a change alone brings about."""
+    """With their audit and their keys, as of the last write. A change alone causes a write."""
     store = await kept.start(SOON)
     charge(store, DBA, 40)
     await until(lambda: kept.on_disk == {DBA: 40})
@@ -225,7 +227,7 @@ async def test_amendments_outlast_the_process(kept: Kept) -> None:
 
 
 async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(kept: Kept) -> None:
-    """A line says so."""
+    """A log line reports it."""
     write(
         kept.path,
         [Counter(DBA, 7, 10)],
@@ -243,7 +245,7 @@ async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(
 
 
 async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: Kept) -> None:
-    """The counting goes on, and what could not be written is written when that is possible again."""
+    """Counting continues, and the file is written as soon as that is possible again."""
     store = await kept.start(SOON)
     obstacle = kept.path.with_name("counters.new")
     obstacle.mkdir()
@@ -260,7 +262,7 @@ async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: Kept) ->
 
 
 async def test_lost_hits_are_logged_at_the_stop(kept: Kept) -> None:
-    """Where the last write fails, too."""
+    """This includes a failed last write."""
     store = await kept.start()
     charge(store, DBA, 40)
     kept.path.with_name("counters.new").mkdir()

@@ -1,4 +1,4 @@
-"""Snapshot files that cannot be used, and places where there can be none."""
+"""Snapshot files that cannot be used, and paths where none can be written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize(("data", "reason"), [row[1:] for row in UNUSABLE], ids=[row[0] for row in UNUSABLE])
 async def test_a_file_that_cannot_be_used_is_set_aside(kept: Kept, data: bytes, reason: str) -> None:
-    """Under another name, with a line that says why; and the process starts with nothing counted."""
+    """It is renamed, a log line has the reason, and the process starts with no counts."""
     kept.path.write_bytes(data)
     with capture_logs() as logged:
         store = await kept.start()
@@ -69,7 +69,7 @@ async def test_a_file_that_cannot_be_used_is_set_aside(kept: Kept, data: bytes, 
 
 @given(st.data())
 def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Any one byte that is another one, and any end that is missing."""
+    """For a change of any one byte, and for any truncation."""
     path = tmp_path_factory.getbasetemp() / "damaged-counters"
     place = data.draw(st.integers(0, len(GOOD) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != GOOD[place]))
@@ -81,7 +81,7 @@ def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data
 
 
 async def test_a_place_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
-    """In one line that says what would be right."""
+    """One line reports it, with a correction."""
     path = tmp_path / "missing" / "counters"
     store = KeptMemoryStore(lambda: NOW, path, LONG)
     with pytest.raises(StartError) as error:
@@ -94,13 +94,16 @@ async def test_a_place_that_cannot_be_written_to_stops_the_start(tmp_path: Path)
 
 
 async def test_a_directory_is_no_file(tmp_path: Path) -> None:
-    """It is not set aside either: somebody has meant something else."""
+    """It is not renamed: the operator has probably mistyped the path."""
     with pytest.raises(StartError, match="Is a directory: give a file"):
         await KeptMemoryStore(lambda: NOW, tmp_path, LONG).start()
 
 
 async def test_two_processes_do_not_share_a_file(kept: Kept) -> None:
-    """Each would overwrite what the other has counted; the second is told so, and the first goes on."""
+    """Each would overwrite the counts of the other.
+
+    The second process fails to start, and the first continues.
+    """
     store = await kept.start()
     charge(store, DBA, 1)
     with pytest.raises(StartError) as error:

@@ -1,4 +1,4 @@
-"""What a Cluster says of its servers, and what is made of it."""
+"""The slots and servers that a Cluster reports, and how the store uses them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def owners(store: ClusterStore, *slots: int) -> list[str]:
 
 
 def partly(store: ClusterStore) -> bool:
-    """Whether a failure is one of a part of the Cluster."""
+    """Whether only a part of the Cluster failed."""
     failure = store._on_error(OSError("gone"))
     assert isinstance(failure, CallFailed)
     return failure.partly
 
 
 async def test_slots_are_where_the_cluster_says() -> None:
-    """A range of them each; what nobody has is known to be nobody's."""
+    """Each server has a range of slots. A slot without a server is known to have none."""
     cluster = store()
     cluster._topology.use(
         ASKED,
@@ -49,7 +49,7 @@ async def test_slots_are_where_the_cluster_says() -> None:
 
 @pytest.mark.parametrize("host", [b"", b"?", None])
 async def test_a_server_that_does_not_say_its_host_is_where_we_asked(host: bytes | None) -> None:
-    """As servers do whose preferred endpoint is not known."""
+    """Servers that do not know their preferred endpoint report none."""
     cluster = store()
     cluster._topology.use(ASKED, [[0, SLOTS - 1, [host, 7005, b"id"]]])
     assert ["10.0.0.1:7005"] == owners(cluster, 0)
@@ -57,7 +57,9 @@ async def test_a_server_that_does_not_say_its_host_is_where_we_asked(host: bytes
 
 
 async def test_connections_are_kept_as_long_as_their_server_has_slots() -> None:
-    """And for a while longer, for it may be given one at any time; then they are closed."""
+    """A server without slots keeps its connection for some time, because it may get slots again; then the
+    connection is closed.
+    """
     cluster = store()
     cluster._topology.use(ASKED, [[0, SLOTS - 1, [b"10.0.0.1", 7000, b"id"]]])
     before = cluster._topology.owners[0]
@@ -75,7 +77,7 @@ async def test_connections_are_kept_as_long_as_their_server_has_slots() -> None:
 
 
 async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
-    """That is no reason to open the circuit; all of them are."""
+    """One server does not open the circuit; the failure of all servers does."""
     cluster = store()
     cluster._topology.use(
         ASKED, [[0, 99, [b"10.0.0.1", 7000, b"id"]], [100, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]]
@@ -91,7 +93,7 @@ async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
 
 
 async def test_a_cluster_without_servers_is_away() -> None:
-    """Nothing is known of it before it was asked."""
+    """Before the first report, no server is known."""
     cluster = store()
     assert not partly(cluster)
     await cluster.close()

@@ -1,4 +1,4 @@
-"""What each error of Redis says about the call that it answers."""
+"""How each error of Redis affects the call that it answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPLIES = {
 
 @pytest.mark.parametrize("text", REPLIES)
 def test_what_an_error_reply_says_of_its_call(text: str) -> None:
-    """As the driver has them; what is not known to have applied nothing may have applied something."""
+    """The errors are those of the driver. An unknown one counts as possibly applied."""
     error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
     assert REPLIES[text] == fate_of(error)
 
@@ -61,14 +61,14 @@ def test_what_an_error_reply_says_of_its_call(text: str) -> None:
     ],
 )
 def test_where_there_is_no_error_reply(error: Exception, fate: Fate) -> None:
-    """No reply may be a reply that got lost; without a connection nothing was sent."""
+    """A lost reply may mean that the call was applied; without a connection, nothing was sent."""
     failed = failure(error, partly=True)
     assert isinstance(failed, CallFailed)
     assert (fate, True) == (failed.fate, failed.partly)
 
 
 def test_an_error_is_shown_as_what_it_is() -> None:
-    """With its kind, and the cause of what was not sent in place of that."""
+    """The message has the kind of the error, or the cause if nothing was sent."""
     errors = [
         NotSent(RedisTimeoutError("no connection within 20 ms")),
         NotSent(OSError()),

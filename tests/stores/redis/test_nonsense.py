@@ -1,4 +1,4 @@
-"""A Redis, or whatever answers in its place, whose replies nobody can parse: an error like any other, and never the end."""
+"""Replies that cannot be parsed, of a Redis or of another server in its place, are errors like others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ each = pytest.mark.parametrize("reply", NONSENSE.values(), ids=NONSENSE)
 
 
 class Answering:
-    """A server that answers PING, and each other command with `reply`, as often as commands come."""
+    """A server that answers PING, and every other command with `reply`."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
@@ -56,7 +56,7 @@ class Answering:
 
 @each
 async def test_a_store_says_that_it_cannot_be_reached(reply: bytes) -> None:
-    """Whether it is asked for a sign of life or for the script: health and the circuit know of no other error."""
+    """In health checks and in script calls: health and the circuit know no other kind of error."""
     async with Answering(reply).serving() as redis:
         store = RedisStore(connect(f"redis://127.0.0.1:{redis.port}"))
         for probe in (store.ping, store.start):
@@ -67,7 +67,7 @@ async def test_a_store_says_that_it_cannot_be_reached(reply: bytes) -> None:
 
 @pytest.mark.parametrize("reply", [b"$-1\r\n", b"+OK\r\n", b":1\r\n", b"*1\r\n:1\r\n"])
 async def test_a_sign_of_life_is_the_reply_of_the_script_and_nothing_else(reply: bytes) -> None:
-    """A PONG would be one of something that may stand between."""
+    """A proxy could answer PONG itself."""
     async with Answering(reply).serving() as redis:
         store = RedisStore(connect(f"redis://127.0.0.1:{redis.port}"))
         with pytest.raises(StoreError, match="the script replied"):
@@ -80,7 +80,7 @@ async def test_a_sign_of_life_is_the_reply_of_the_script_and_nothing_else(reply:
 
 @each
 async def test_a_call_gets_the_error_and_the_next_one_a_new_connection(reply: bytes) -> None:
-    """What was read of the first connection has no meaning any more."""
+    """The rest of what the first connection received is discarded."""
     async with Answering(reply).serving() as redis:
         wire = Wire(connect(f"redis://127.0.0.1:{redis.port}"))
         with pytest.raises(Exception) as raised:  # the driver's own, whichever it is
@@ -94,7 +94,7 @@ async def test_a_call_gets_the_error_and_the_next_one_a_new_connection(reply: by
 async def test_a_cluster_that_talks_nonsense_is_asked_again_until_it_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The task that learns the slots goes on; what went wrong is counted."""
+    """The task that reads the slots continues, and failures are counted."""
     monkeypatch.setattr(topology, "_AFTER_A_MISTAKE", 0.01)
     background = Background()
     async with Answering(b"").serving() as redis:

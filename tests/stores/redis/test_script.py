@@ -1,4 +1,4 @@
-"""What the script is told of a batch, and what is made of its reply."""
+"""The arguments of the script for a batch, and the interpretation of its reply."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def call(*groups: list[Hit]) -> ScriptCall:
 
 
 def test_every_counter_of_its_own_is_a_hit() -> None:
-    """The counters, the register of the lane, the number of the batch, and what each counter gets."""
+    """The arguments are the counters, the register of the lane, the number of the batch, and the hit of each
+    counter.
+    """
     made = call([Hit("{d|a}:h", 1, ttl=60), Hit("{d|a}:d", 1, ttl=600)], [Hit("{d|b}:h", 4, ttl=61)])
     keys = ("{d|a}:h", "{d|a}:d", "{d|b}:h", "lane:lane-1")
     assert (4, *keys, 7, REGISTER_TTL, 1, 60, 1, 600, 4, 61) == made.command[2:]
@@ -31,7 +33,10 @@ def test_every_counter_of_its_own_is_a_hit() -> None:
 
 
 def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
-    """Each is told what the first one finds, and what those before it add; the time to live is the first one's."""
+    """Each gets the count before the first one plus the amounts before it.
+
+    The time to live is that of the first one.
+    """
     made = call(
         [Hit("a", 10, ttl=60), Hit("b", 1, ttl=60)],
         [Hit("a", 0, ttl=61)],
@@ -43,14 +48,14 @@ def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
 
 
 def test_checks_alone_write_nothing() -> None:
-    """Not even the register."""
+    """This includes the register."""
     made = call([Hit("a", 0, ttl=60)], [Hit("b", 0, ttl=60)])
     assert (3, "a", "b", "lane:lane-1", "", REGISTER_TTL, 0, 60, 0, 60) == made.command[2:]
     assert [[3], [4]] == made.counts([3, 4])
 
 
 def test_checks_of_one_counter_are_a_get() -> None:
-    """A script would cost Redis several times as much."""
+    """A script would be several times as expensive for Redis."""
     made = call([Hit("a", 0, ttl=60)], [Hit("a", 0, ttl=60)])
     assert ("GET", "a") == made.command
     assert [[[3], [3]], [[0], [0]]] == [made.counts(b"3"), made.counts(None)]
@@ -59,7 +64,7 @@ def test_checks_of_one_counter_are_a_get() -> None:
 
 
 def test_a_key_of_another_type_fails_the_check_and_not_the_call() -> None:
-    """As in the script, where each hit fails by itself."""
+    """In the script, too, each hit fails by itself."""
     made = call([Hit("a", 0, ttl=60)])
     found = made.counts(ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"))
     assert not isinstance(found, Exception)
@@ -78,7 +83,7 @@ def test_other_hits_of_one_counter_take_the_script(hit: Hit) -> None:
 
 
 def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -> None:
-    """And no others; groups that may be held back are named by the place of their first hit."""
+    """Only these counters. Groups that may be held back are identified by the index of their first hit."""
     made = call(
         [Hit("a", 1, ttl=60)],
         [Hit("a", 2, ttl=60)],
@@ -96,7 +101,7 @@ def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -
 
 
 def test_what_is_put_together_saturates_as_it_would_one_by_one() -> None:
-    """No more than a counter can hold is sent, and no more is told."""
+    """Neither the sum that is sent nor the counts returned exceed what a counter can hold."""
     made = call([Hit("a", COUNTER_MAX - 1, ttl=60)], [Hit("a", 5, ttl=60)], [Hit("a", 5, ttl=60)])
     assert COUNTER_MAX == made.command[7]
     assert [[0], [COUNTER_MAX - 1], [COUNTER_MAX]] == made.counts([0])
@@ -105,7 +110,7 @@ def test_what_is_put_together_saturates_as_it_would_one_by_one() -> None:
 
 @pytest.mark.parametrize("keys", ["abc", "aba"])
 def test_a_counter_that_fails_fails_its_own_hits(keys: str) -> None:
-    """All that were put together; the others have their counts."""
+    """All hits of that counter fail, and the others have their counts."""
     made = call(*[[Hit(key, 1, ttl=60)] for key in keys])
     held: dict[str, int | bytes] = {"a": b"WRONGTYPE no counter", "b": 2, "c": 3}
     reply = [held[key] for key in sorted(set(keys))]
@@ -117,19 +122,19 @@ def test_a_counter_that_fails_fails_its_own_hits(keys: str) -> None:
 
 @pytest.mark.parametrize("reply", [[], [1], [1, 2, 3], 7, b"OK", None, ["x"] * 3])
 def test_what_is_no_reply_of_the_script_is_an_error(reply: object) -> None:
-    """Of something that stands between: the batch fails, and nobody waits for ever."""
+    """A proxy may have sent it: the batch fails, and no caller waits forever."""
     assert isinstance(call([Hit("a", 1, ttl=60), Hit("b", 1, ttl=60)]).counts(reply), Exception)
 
 
 def test_the_register_has_the_prefix_of_all_keys() -> None:
-    """An ACL may ask for one."""
+    """An ACL may require one."""
     one = batch([[Hit("rl:{d|a}:h", 1, ttl=60)]])
     assert "rl:lane:lane-1" == ScriptCall(one, "rl:").command[4]
     assert "rl:lane:lane-1{2f}" == ScriptCall(one, "rl:", "2f").command[4]
 
 
 def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None:
-    """A proxy routes by the first key, and may hash all of it; what is read there is no count of a hit."""
+    """A proxy routes by the first key, and may hash all of it. The value read there is not a count."""
     both = Gate.REFUSES | Gate.YIELDS
     groups = [
         [Hit("{d|a}:h", 1, ttl=60)],
@@ -144,6 +149,6 @@ def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None
 
 
 def test_a_batch_without_groups_is_the_register_alone() -> None:
-    """It tells whether Redis would take a batch."""
+    """It shows whether Redis would accept a batch."""
     made = ScriptCall(batch(()), "rl:")
     assert ((1, "rl:lane:lane-1", 7, REGISTER_TTL), []) == (made.command[2:], made.counts([]))

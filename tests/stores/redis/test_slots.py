@@ -1,4 +1,4 @@
-"""Slots: which one a key is in, and batches that are split by them and put together again."""
+"""Slots: the slot of a key, and batches that are split by slots and joined again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ratelimit_service.stores.redis.slots import SLOTS, by_slot, by_tag, slot_of
 
 
 def test_keys_are_in_the_slots_that_redis_says() -> None:
-    """As CLUSTER KEYSLOT has them: the first braces that have something between them count."""
+    """CLUSTER KEYSLOT agrees: the first non-empty braces count."""
     known = {"foo": 12182, "{foo}bar": 12182, "x{foo}{bar}": 12182, "{}foo": 9500, "123456789": 12739}
     assert known == {key: slot_of(key) for key in known}
 
 
 def test_all_windows_of_a_bucket_are_in_one_slot() -> None:
-    """And its register, too, whatever the prefix is."""
+    """The register is in the same slot, too, with any prefix."""
     key = "rl:{d|k=v}:hour:2026-11-21T08Z"
     slot = slot_of("{d|k=v}")
     assert {slot} == {
@@ -36,12 +36,12 @@ def test_all_windows_of_a_bucket_are_in_one_slot() -> None:
 
 
 def test_a_register_has_the_prefix_of_the_counters() -> None:
-    """A user of Redis may be allowed no other keys; the lane has one register in all, or one in each slot."""
+    """An ACL may allow no other keys. A lane has one register in all, or one in each slot."""
     assert ("rl:lane:l-1", "rl:lane:l-1{2f}") == (register("rl:", "l-1"), register("rl:", "l-1", "2f"))
 
 
 def test_a_prefix_with_a_hash_tag_has_everything_in_its_slot() -> None:
-    """The tag of the prefix comes first, and is that of every key."""
+    """The tag of the prefix comes first, so it is the tag of every key."""
     keys = ["{rl}:{d|k=v}:hour:2026-11-21T08Z", "{rl}:{d|k=w}:day:2026-11-21"]
     keys += [register("{rl}:", "l-1", tag) for tag in ("", "2f", "rl")]
     assert {slot_of("rl")} == {slot_of(key) for key in keys}
@@ -53,19 +53,19 @@ def test_a_prefix_with_a_hash_tag_has_everything_in_its_slot() -> None:
     [("foo", "foo"), ("x{foo}{bar}", "foo"), ("{}{foo}", "{}{foo}"), ("a{b", "a{b"), ("}{", "}{")],
 )
 def test_a_hash_tag_is_what_redis_says(key: str, tag: str) -> None:
-    """The text between the first braces, or all of the key where there is none."""
+    """The text in the first braces, or the whole key without any."""
     assert (tag, slot_of(key)) == (tag_of(key), slot_of(f"{{{tag}}}") if tag == "foo" else slot_of(key))
 
 
 def test_there_is_a_tag_in_every_slot() -> None:
-    """Five hexadecimal digits, and each in a slot of its own."""
+    """Five hexadecimal digits for each slot."""
     tags = [tag_in(slot) for slot in range(SLOTS)]
     assert list(range(SLOTS)) == [slot_of(f"lane:1{{{tag}}}") for tag in tags]
     assert all(re.fullmatch("[0-9a-f]{5}", tag) for tag in tags)
 
 
 def test_a_tag_is_found_with_a_few_hundred_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first batch that is split by slots waits for those that it touches, and not for all sixteen thousand."""
+    """The first split batch waits only for the tags of its own slots, not for those of all 16,384."""
     looked_up = 0
 
     class Counted(dict[int, str]):
@@ -91,7 +91,7 @@ def test_what_is_split_can_be_put_together_again(
     groups: list[list[Hit]],
     by: tuple[Callable[[Groups], list[Part]], Callable[[str], Place]],
 ) -> None:
-    """Every hit is in one part, in its order, and its count comes back in its place."""
+    """Every hit is in one part, in order, and its count returns to its place."""
     split, place_of = by
     parts = split(groups)
     assert len({part.place for part in parts}) == len(parts)
@@ -103,7 +103,7 @@ def test_what_is_split_can_be_put_together_again(
 
 
 def test_a_part_has_only_groups_that_are_in_its_slot() -> None:
-    """However many other requests there are in the batch."""
+    """This holds for any number of other requests in the batch."""
     groups = [[Hit(f"{{d|k={number}}}:hour:x", 1, ttl=60)] for number in range(100)]
     parts = {part.place: part for part in by_slot(groups)}
     slot = slot_of(groups[42][0].key)

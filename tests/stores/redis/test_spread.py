@@ -1,4 +1,4 @@
-"""Whether all keys are on one server: what is found out behind proxies of many kinds, none of which says so."""
+"""The check that all keys are on one server, behind many kinds of proxies that do not reveal themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ratelimit_service.stores.redis.wire import Command
 
 
 def fnv1a(key: str) -> int:
-    """64 bits, as twemproxy has them by default: the last characters change the low bits alone."""
+    """FNV-1a with 64 bits, the default of twemproxy: the last characters change only the low bits."""
     value = 0xCBF29CE484222325
     for byte in key.encode():
         value = (value ^ byte) * 0x100000001B3 % 2**64
@@ -34,7 +34,7 @@ HASHES: dict[str, Callable[[str], int]] = {
 
 
 class Servers:
-    """Some servers, as hit.lua sees them: a call goes to that of its first key, by `server_of`."""
+    """Several servers, as hit.lua uses them: a call goes to the server of its first key, by `server_of`."""
 
     def __init__(self, server_of: Callable[[str], int]) -> None:
         self._server_of = server_of
@@ -59,24 +59,24 @@ class Servers:
 
 @pytest.mark.parametrize("name", HASHES)
 async def test_several_servers_are_found_whatever_the_hash(name: str) -> None:
-    """Each time: the names of the keys that are looked at have little in common."""
+    """In every attempt, because the probed keys have little in common."""
     assert {Spread.TAGS} == {await find_out(Servers(HASHES[name]).ask, "rl:") for _ in range(20)}
 
 
 async def test_one_server_is_one() -> None:
-    """And is asked 65 times."""
+    """The check makes 65 calls."""
     servers = Servers(lambda key: 0)
     assert (Spread.ONE, 65) == (await find_out(servers.ask, ""), servers.asked)
 
 
 async def test_a_prefix_with_a_hash_tag_is_one_server_where_tags_are_hashed() -> None:
-    """All keys are there, those that count as well; where whole keys are hashed they are not."""
+    """If the proxy hashes tags, it has all keys; if the proxy hashes whole keys, it does not."""
     assert Spread.ONE is await find_out(Servers(HASHES["hash tags"]).ask, "{rl}:")
     assert Spread.TAGS is await find_out(Servers(HASHES["FNV-1a, by ranges"]).ask, "{rl}:")
 
 
 async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
-    """The proxy answers for it; a connection that breaks tells nothing."""
+    """The proxy sends an error for the missing server; a broken connection reveals nothing."""
     servers = Servers(HASHES["CRC-32, by ranges"])
     for failure, found in ((ResponseError("upstream failure"), Spread.TAGS), (RedisConnectionError(), None)):
         for away in (0, 1):
@@ -93,7 +93,7 @@ async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
 
 
 async def test_slots_are_refused_by_redis_itself() -> None:
-    """A call with keys of several slots is refused, so that nothing has to be found out."""
+    """Redis refuses a call with keys of several slots, so the check is not needed."""
 
     async def ask(command: Command) -> Any:
         arguments = command[2:]
@@ -106,7 +106,7 @@ async def test_slots_are_refused_by_redis_itself() -> None:
 
 
 async def test_an_invalid_reply_of_the_script_is_an_error() -> None:
-    """Of something that stands between."""
+    """A proxy may have sent it."""
     replies = iter([[0], *[[0, 1, 2]] * 64])
 
     async def ask(command: Command) -> Any:

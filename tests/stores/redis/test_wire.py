@@ -1,4 +1,4 @@
-"""A connection that is driven directly: replies to whom they are for, and what is told when there are none."""
+"""A connection that the store drives directly: which caller gets which reply, and the errors if none arrives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def wire(redis_url: str) -> AsyncIterator[Wire]:
 
 @pytest.fixture
 async def proxy(redis_server: RedisServer, redis_url: str) -> AsyncIterator[Proxy]:
-    """Before a Redis with nothing in it."""
+    """A proxy before an empty Redis."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
     yield proxy
@@ -51,7 +51,7 @@ async def proxy(redis_server: RedisServer, redis_url: str) -> AsyncIterator[Prox
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """Another Redis than that of all tests: it is stopped."""
+    """A separate Redis, which the test stops."""
     with RedisServer() as server:
         yield server
 
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def asked(wire: Wire, *command: str | int) -> Any:
-    """The reply, or what stands in its place."""
+    """The reply, or the error in its place."""
     try:
         return await asyncio.wait_for(wire.ask(*command), 15)
     except RedisError as error:
@@ -74,7 +74,7 @@ async def asked(wire: Wire, *command: str | int) -> Any:
 async def serving(
     greet: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """A server that is none, and its port: `greet` is for each connection."""
+    """A server that calls `greet` for each connection, and its port."""
     writers: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +90,7 @@ async def serving(
 
 
 async def test_replies_come_in_the_order_of_the_commands(wire: Wire, redis_server: RedisServer) -> None:
-    """Those that wait for the connection, and those that are sent at once: all by one connection."""
+    """Commands that wait for the connection and those that are sent at once share one connection."""
     received: list[Any] = []
     for _ in range(50):
         wire.call(("INCR", "n"), received.append)
@@ -103,7 +103,7 @@ async def test_replies_come_in_the_order_of_the_commands(wire: Wire, redis_serve
 
 
 async def test_an_error_reply_is_for_its_command(wire: Wire) -> None:
-    """It is of redis-py's kinds, and the others have their replies."""
+    """The error is of a class of redis-py, and the other commands have their replies."""
     await wire.ask("SET", "text", "abc")
     wrong, unknown, right = await asyncio.gather(
         asked(wire, "INCR", "text"), asked(wire, "EVALSHA", "0" * 40, 0), asked(wire, "GET", "text")
@@ -112,7 +112,7 @@ async def test_an_error_reply_is_for_its_command(wire: Wire) -> None:
 
 
 async def test_a_command_that_cannot_be_packed_gets_an_error(wire: Wire) -> None:
-    """Nothing of it is sent, and nobody gets the reply of another."""
+    """No part of it is sent, and no other command gets a wrong reply."""
     received: list[Any] = []
     await wire.ask("PING")
     wire.call(("ECHO", "\ud800"), received.append)
@@ -121,7 +121,7 @@ async def test_a_command_that_cannot_be_packed_gets_an_error(wire: Wire) -> None
 
 
 async def test_a_callback_that_fails_is_reported_and_takes_nothing_with_it(wire: Wire) -> None:
-    """The reply after it is told all the same."""
+    """The next reply is passed on nevertheless."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
 
@@ -134,7 +134,7 @@ async def test_a_callback_that_fails_is_reported_and_takes_nothing_with_it(wire:
 
 
 async def test_large_commands_and_replies(wire: Wire) -> None:
-    """Many times what a socket takes at once, several of them after each other."""
+    """Several commands in sequence, each many times as large as a socket buffer."""
     texts = [bytes([ord("a") + number]) * 3_000_000 for number in range(4)]
     assert texts == await asyncio.gather(*[wire.ask("ECHO", text) for text in texts])
 
@@ -143,7 +143,7 @@ async def test_large_commands_and_replies(wire: Wire) -> None:
 async def test_a_connection_that_is_cut_fails_only_waiting_calls(
     proxy: Proxy, redis_server: RedisServer, after: int
 ) -> None:
-    """Each is told once, nothing is sent a second time, and the next command has a new connection."""
+    """Each call fails once, nothing is sent again, and the next command uses a new connection."""
     wire = Wire(connect(f"redis://127.0.0.1:{proxy.port}"))
     assert 1 == await wire.ask("INCR", "n")
     proxy.cut_replies_after, proxy.cuts = after, 1
@@ -157,7 +157,7 @@ async def test_a_connection_that_is_cut_fails_only_waiting_calls(
 async def test_a_connection_that_the_server_has_closed_meanwhile_is_made_anew(
     wire: Wire, redis_server: RedisServer
 ) -> None:
-    """CLIENT KILL, or a server that closes idle connections: the next command knows."""
+    """After CLIENT KILL, or on a server that closes idle connections, the next command detects it."""
     number = await wire.ask("CLIENT", "ID")
     assert "1" == redis_server.cli("CLIENT", "KILL", "ID", str(number))
     await until(lambda: wire._connection is None)
@@ -165,7 +165,7 @@ async def test_a_connection_that_the_server_has_closed_meanwhile_is_made_anew(
 
 
 async def test_an_unreachable_server_fails_all_waiting_calls() -> None:
-    """With what went wrong, and host and port; when it is back, it is found."""
+    """The error has the reason, host and port. Once the server is back, calls succeed."""
     with RedisServer() as server:
         wire = Wire(connect(server.url))
         server.stop()
@@ -178,7 +178,7 @@ async def test_an_unreachable_server_fails_all_waiting_calls() -> None:
 
 
 async def test_a_server_that_stands_still_is_given_up(server: RedisServer) -> None:
-    """All who wait are told; their commands may still be carried out, and never twice."""
+    """All waiting calls fail. The server may still execute their commands, but never twice."""
     wire = Wire(connect(server.url, timeout=10), patience=0.05)
     await wire.ask("PING")
     os.kill(server.pid, signal.SIGSTOP)
@@ -193,7 +193,7 @@ async def test_a_server_that_stands_still_is_given_up(server: RedisServer) -> No
 
 
 async def patiently(wire: Wire, *command: str) -> Any:
-    """The reply of a server that is just coming back."""
+    """The reply of a server that is about to return."""
     async with asyncio.timeout(15):
         while isinstance(reply := await asked(wire, *command), RedisTimeoutError):
             pass
@@ -201,7 +201,7 @@ async def patiently(wire: Wire, *command: str) -> Any:
 
 
 async def test_calls_that_wait_for_a_connection_time_out_too() -> None:
-    """A server that takes connections and says nothing: nobody is held up until connecting has failed."""
+    """The server accepts connections and sends nothing: no call waits longer than the attempt to connect."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pass
@@ -217,7 +217,7 @@ async def test_calls_that_wait_for_a_connection_time_out_too() -> None:
 
 
 async def test_a_server_that_closes_as_soon_as_it_has_greeted() -> None:
-    """The connection broke before or after it was taken over: either is told."""
+    """The connection breaks before or after it is taken over; in both cases its calls fail."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"hush\r\n")
@@ -234,7 +234,7 @@ async def test_a_server_that_closes_as_soon_as_it_has_greeted() -> None:
 async def test_a_connection_that_ended_while_it_was_made_is_not_taken_over(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody would hear of its end a second time."""
+    """Nothing would report its end again."""
     client = connect(redis_url)
     made = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     await made.connect()
@@ -251,7 +251,7 @@ async def test_a_connection_that_ended_while_it_was_made_is_not_taken_over(
 async def test_dropping_a_connection_spares_the_one_that_leads_where_it_should(
     wire: Wire, redis_server: RedisServer
 ) -> None:
-    """Who waits is told why, and the next command has a new one."""
+    """Waiting calls get the reason, and the next command uses a new connection."""
     await wire.ask("PING")
     before = wire._connection
     wire.drop("moved", unless_at=("127.0.0.1", redis_server.port))
@@ -265,7 +265,7 @@ async def test_dropping_a_connection_spares_the_one_that_leads_where_it_should(
 
 
 async def test_closing_waits_for_the_replies(redis_url: str, redis_server: RedisServer) -> None:
-    """Of commands that wait for the connection, and of those under way; then no connection is left."""
+    """It waits for commands that wait for the connection and for those in flight; then no connection is left."""
     for connected in (False, True):
         wire = Wire(connect(redis_url))
         if connected:
@@ -280,7 +280,7 @@ async def test_closing_waits_for_the_replies(redis_url: str, redis_server: Redis
 
 @pytest.mark.parametrize("place", ["address", "socket", "address with TLS"])
 def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> None:
-    """uvloop has transports of its own to be taken over, for each kind of connection."""
+    """uvloop has its own transports, and each kind of connection is taken over."""
     authority = Authority()
     certificate, key = authority.issue("127.0.0.1").write(tmp_path)
     tls = TlsFiles(certificate, key) if "TLS" in place else None
@@ -309,7 +309,7 @@ def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> Non
 async def test_a_connection_that_was_silent_for_long_is_replaced_before_it_is_used(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network may have forgotten it, without a word: the command after a pause is answered, by a new connection."""
+    """The network may have dropped it silently: a command after a pause uses a new connection."""
     wire = Wire(connect(f"redis://127.0.0.1:{proxy.port}", timeout=15))
     assert 1 == await wire.ask("INCR", "n")
     monkeypatch.setattr("ratelimit_service.stores.redis.wire._TRUSTED", 0.0)
@@ -325,7 +325,7 @@ async def test_a_connection_that_was_silent_for_long_is_replaced_before_it_is_us
 
 @pytest.mark.parametrize("timeout", [1.0, 0.25])
 async def test_the_kernel_keeps_every_connection_alive(redis_url: str, timeout: float) -> None:
-    """Those of the driver as well; one that the network has lost is closed as soon as a reply would be overdue."""
+    """Those of the driver as well. A lost connection is closed as soon as a reply would be overdue."""
     client = at_address(address_in(redis_url), Link(timeout=timeout))
     opened = await open_connection(client)
     peer = opened.stream.get_extra_info("socket")
@@ -347,7 +347,7 @@ def address_in(url: str) -> tuple[str, int]:
 async def test_the_commands_of_a_turn_are_written_together(
     redis_url: str, gathers: bool, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them for a Cluster, which gets many for each batch; otherwise the first does not wait for others."""
+    """For a Cluster, which gets many commands for each batch. Otherwise, the first command does not wait."""
     wire = Wire(connect(redis_url), gathers=gathers)
     await wire.ask("PING")
     assert wire._connection is not None

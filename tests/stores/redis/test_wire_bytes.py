@@ -1,4 +1,4 @@
-"""The same connection without a network: byte by byte, and by a clock that the test sets."""
+"""The same connection without a network: byte by byte, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from ratelimit_service.stores.redis.wire import _Connection, ignore
 
 
 class Clock(SimpleNamespace):
-    """In place of the loop: `now` is what it shows, `due` when it was asked to call, `call` whom, `soon` whom in its next turn."""
+    """A replacement for the loop: `now` is the time, `due` the time of the next call of `call`, and `soon` is
+    called in the next turn.
+    """
 
     now: float = 0.0
     due: float | None = None
@@ -35,7 +37,7 @@ class Clock(SimpleNamespace):
         self.soon = call
 
     def strike(self) -> None:
-        """Let the time come that was asked for."""
+        """Advance the clock to the time that was requested."""
         assert self.due is not None
         self.now, self.due = max(self.now, self.due), None
         self.call()
@@ -69,7 +71,7 @@ class Bench:
 
 
 async def test_a_reply_is_passed_on_when_its_last_byte_has_arrived() -> None:
-    """Wherever the network cuts it."""
+    """Wherever the network splits it."""
     stream = b"*2\r\n:5\r\n$3\r\nERR\r\n+OK\r\n-READONLY no\r\n:-7\r\n"
     for size in (1, 2, 3, 7, len(stream)):
         bench = Bench()
@@ -83,7 +85,7 @@ async def test_a_reply_is_passed_on_when_its_last_byte_has_arrived() -> None:
 
 
 async def test_what_is_sent_in_one_turn_travels_in_one_write() -> None:
-    """But for the first one, where nobody waits for a reply: nothing is gained by waiting then."""
+    """Except for the first one if no reply is awaited: waiting would gain nothing."""
     bench = Bench()
     ping = b"*1\r\n$4\r\nPING\r\n"
     bench.send(4)
@@ -99,7 +101,7 @@ async def test_what_is_sent_in_one_turn_travels_in_one_write() -> None:
 
 @pytest.mark.parametrize("stream", [b"?what\r\n", b":1\r\n:2\r\n"])
 async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
-    """Bytes that are not of the protocol, and a reply that nobody waits for: whose the next one is nobody can know."""
+    """Bytes outside the protocol, and a reply that no call waits for: later replies could not be attributed."""
     bench = Bench()
     bench.send()
     bench.connection.data_received(stream)
@@ -109,7 +111,7 @@ async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
 
 
 async def test_a_command_sent_within_a_callback_is_queued() -> None:
-    """Behind those who asked before."""
+    """It is behind earlier commands."""
     bench = Bench()
     replies: list[Any] = []
     bench.connection.send(("PING",), lambda reply: bench.connection.send(("PING",), replies.append))
@@ -119,7 +121,7 @@ async def test_a_command_sent_within_a_callback_is_queued() -> None:
 
 
 async def test_a_connection_that_ends_within_a_callback_fails_the_others() -> None:
-    """Even those whose reply has come already: nobody reads it any more."""
+    """This includes calls whose reply has already arrived, because it is not read any more."""
     bench = Bench()
     bench.connection.send(("PING",), lambda reply: bench.connection.fail(WatchError("over")))
     bench.send(2)
@@ -130,7 +132,7 @@ async def test_a_connection_that_ends_within_a_callback_fails_the_others() -> No
 
 
 async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
-    """A server that goes on replying is not given up, however many wait; one that has stopped is."""
+    """A server that continues to reply is kept, however many calls wait; one that stops is given up."""
     bench = Bench(patience=1.0)
     bench.send(3)
     bench.clock.now = 0.9
@@ -150,7 +152,7 @@ async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
 
 
 async def test_a_process_that_stood_still_itself_reads_first() -> None:
-    """The time of the server is over by the clock, and its reply is there."""
+    """By the clock the timeout has passed, but the reply has arrived."""
     bench = Bench(patience=1.0)
     bench.send()
     bench.clock.now = 60.0
@@ -161,7 +163,7 @@ async def test_a_process_that_stood_still_itself_reads_first() -> None:
 
 
 async def test_an_idle_connection_is_not_checked() -> None:
-    """There is a timer only where somebody waits, and one for all of them."""
+    """A timer exists only while a call waits, one for all calls."""
     bench = Bench(patience=1.0)
     dues = [bench.clock.due]
     bench.send(2)
