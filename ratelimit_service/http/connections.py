@@ -16,12 +16,15 @@ import structlog
 
 from .connection import Connection
 from .messages import Handler
+from .turns import Turns
 
 _CHECK_EVERY = 1.0
 """Seconds between two checks of all connections."""
 
 _LATE = 1.0
 """Seconds by which a check is late when the process was suspended."""
+
+_LARGEST_READ = 16_384
 
 _ACCEPTED_AT_ONCE = 16
 """Connections accepted before the event loop runs other callbacks, which free the descriptors of closed ones.
@@ -47,6 +50,9 @@ class Connections:
         self._most = most
         self._what = what
         self._tls = tls
+        self.buffer = memoryview(bytearray(_LARGEST_READ))
+        """See connection.Host."""
+        self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
         self._all: set[Connection] = set()
@@ -92,6 +98,10 @@ class Connections:
                 task.cancel()
 
     # connection.Host
+
+    async def turn(self) -> None:
+        """See connection.Host."""
+        await self._turns.turn()
 
     def waits(self, connection: Connection) -> None:
         """See connection.Host."""

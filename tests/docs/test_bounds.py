@@ -21,7 +21,7 @@ from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.recent import Recent
 from ratelimit_service.events import emitting
 from ratelimit_service.http import connection as http_connection
-from ratelimit_service.http import json, pages
+from ratelimit_service.http import json, pages, turns
 from ratelimit_service.loading import slices
 from ratelimit_service.observe import (
     decision_log,
@@ -102,6 +102,7 @@ BOUNDS = {
     "grpcio: health watches at once": f"{grpcio._MOST_WATCHES}",
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",
     "bytes of the headers of an HTTP request": f"{http_connection._LARGEST_HEAD}",
+    "lines of the head of an HTTP request": f"{http_connection._MOST_LINES}",
     "pages (/metrics, /stats, /rlconfig) that a port is sending": f"{pages.MOST_AT_ONCE}",
     "requests": f"{codec._REQUESTS_BYTES}",
     "forms": f"{codec._FORMS_BYTES}",
@@ -193,6 +194,7 @@ def test_the_steps_on_the_page_are_those_of_the_code() -> None:
         f"about {calls._TURN * 1_000:g} ms",
         f"{accepting._ACCEPTED_AT_ONCE} of a port in a turn",
         f"{peers._HANDSHAKES} in a turn",
+        f"about {turns.SLICE * 1_000:g} ms in a turn",
         f"{peers._LONGEST_CHECK * 1_000:g} ms at a time",
         f"{peers._LONGEST_RELIEF * 1_000:g} ms in a turn",
         f"{peers._BURIED_AT_ONCE} in a turn",

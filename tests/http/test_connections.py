@@ -11,13 +11,14 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from ratelimit_service.http import connection, connections
+from ratelimit_service.http import connection, connections, turns
 from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.listening.certificates import Certificates
@@ -134,6 +135,66 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give peers only a twentieth of a second."""
     monkeypatch.setattr(connection, "PATIENCE", 0.05)
     monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
+
+
+BUSY = {
+    "requests": REQUEST * 300,
+    "chunks": b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 2_000,
+}
+
+
+@pytest.mark.parametrize("sent", BUSY.values(), ids=BUSY)
+async def test_a_connection_with_much_to_do_leaves_time_to_others(
+    port: Port, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of gateways wait on the same event loop: each event of HTTP takes its own turn once the port had its time."""
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    events, turn = [0], connections.Connections.turn
+
+    async def counted(self: connections.Connections) -> None:
+        await turn(self)
+        events[0] += 1
+
+    monkeypatch.setattr(connections.Connections, "turn", counted)
+    await port.connect(send=sent)
+    await until(lambda: events[0])
+    most, stopped = 0, 0
+    while stopped < 20:
+        before = events[0]
+        await asyncio.sleep(0)
+        most = max(most, events[0] - before)
+        stopped = stopped + 1 if events[0] == before else 0
+    assert events[0] >= 300
+    assert most <= 2
+
+
+async def test_connections_that_wait_for_time_come_one_after_another() -> None:
+    """In their order, one in each turn of the event loop, and one that has gone holds up no other."""
+    share, came = turns.Turns(), list[int]()
+
+    async def use(number: int) -> None:
+        await share.turn()
+        came.append(number)
+        share._ends = 0.0
+
+    tasks = [asyncio.create_task(use(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    lengths = []
+    for _ in range(12):
+        await asyncio.sleep(0)
+        lengths.append(len(came))
+    assert [0, 1, 3, 4, 5] == came
+    assert max(after - before for before, after in pairwise(lengths)) <= 1
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_head_of_too_many_lines_is_refused(port: Port) -> None:
+    """Each line takes microseconds, and sixteen kilobytes have room for five thousand of them."""
+    peer = await port.connect(send=REQUEST[:-2] + b"a:\r\n" * 200 + b"\r\n")
+    assert b"HTTP/1.1 400 Bad Request\r\n" == await peer.answer()
+    peer = await port.connect(send=REQUEST[:-2] + b"a:\r\n" * 100 + b"\r\n")
+    assert b"HTTP/1.1 200 OK\r\n" == await peer.answer()
 
 
 @each_part
