@@ -17,6 +17,11 @@ from setuptools.command.build_ext import build_ext
 PACKAGE = "ratelimit_service"
 HOT = (
     "core/decision",
+    "core/holds/hit",
+    "core/holds/ids",
+    "core/holds/planning",
+    "core/holds/results",
+    "core/holds/state",
     "core/matching/keys",
     "core/matching/tree",
     "core/model",
@@ -28,6 +33,7 @@ HOT = (
     "observe/metrics",
     "observe/observers",
     "service",
+    "stores/holds",
     "stores/memory",
     "stores/redis/script",
     "transports/codec",
