@@ -1,6 +1,5 @@
-"""What the end-to-end tests share: one Redis, one provider, and a service behind an Envoy for each configuration.
-
-Tests do not disturb one another, in whatever order they run: each has callers of its own (`unique`).
+"""Fixtures of the end-to-end tests: one Redis, one provider, and a service with an Envoy for each
+configuration. Tests run in any order, because each has its own callers (`unique`).
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ Unique = Callable[[str], str]
 
 
 def this_minute() -> datetime:
-    """When the minute began that it is now."""
+    """The beginning of the current minute."""
     return datetime.now(UTC).replace(second=0, microsecond=0)
 
 
 def in_one_minute(test: Callable[P, None]) -> Callable[P, None]:
-    """A test that is played within one minute of the clock; and so in one window, as each begins with a minute.
+    """Run a test within one minute of the clock, and so within one window.
 
-    Where a minute ends in the middle of it, budgets come back, as they should, and the test is about something
-    else: it is played once more, for which it has a whole minute.
+    If the minute ends during the test, budgets are new and the test fails; it then runs again, with a whole
+    minute.
     """
 
     @functools.wraps(test)
@@ -59,7 +58,7 @@ def in_one_minute(test: Callable[P, None]) -> Callable[P, None]:
 
 
 class Counters:
-    """What stands in Redis, as redis-cli shows it."""
+    """The counters in Redis, as redis-cli shows them."""
 
     def __init__(self, redis: RedisServer) -> None:
         self.redis = redis
@@ -71,7 +70,9 @@ class Counters:
         return {key.removeprefix(start): int(self.redis.cli("GET", key)) for key in keys}
 
     def reset(self, bucket: str, window: str = "") -> None:
-        """Delete what a bucket has counted, or only in a window ("hour"), which then is as if it had just begun."""
+        """Delete the counters of a bucket, or only that of a window ("hour"), as if the window had just
+        begun.
+        """
         if keys := self._keys(bucket, window):
             self.redis.cli("DEL", *keys)
 
@@ -80,7 +81,7 @@ class Counters:
         return self.redis.cli("--scan", "--pattern", f"{{{bucket.replace('*', '?')}}}:{window}*").split()
 
     def wait_until(self, bucket: str, used: int) -> None:
-        """Return when so much has been counted: a charge comes after the reply that it is for."""
+        """Wait until this much is counted: a charge is sent after the reply."""
         try:
             wait_for(f"{used} counted in {bucket}", lambda: sum(self.of(bucket).values()) == used)
         except AssertionError as failure:
@@ -89,7 +90,7 @@ class Counters:
 
 
 class Gateway(NamedTuple):
-    """Where callers send their completions, and what counts them."""
+    """The address for callers' completions, and the counters behind it."""
 
     client: httpx.Client
     counters: Counters
@@ -103,7 +104,7 @@ class Gateway(NamedTuple):
         stream: bool = False,
         include_usage: bool = True,
     ) -> httpx.Response:
-        """One chat completion, read to its end."""
+        """Make one chat completion, and read all of it."""
         body: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": include_usage}}
@@ -137,7 +138,7 @@ def llm() -> Iterator[MockLlm]:
 def gateway_before(
     service: Service, redis_server: RedisServer, llm: MockLlm, directory: Path, *, retry_after: bool = False
 ) -> Iterator[Gateway]:
-    """An Envoy in front of the provider, asking `service`, which counts in `redis_server`."""
+    """An Envoy in front of the provider, which calls `service`, which counts in `redis_server`."""
     envoy = Envoy(directory, ratelimit_port=port_of(service.grpc), llm_port=llm.port, retry_after=retry_after)
     try:
         with httpx.Client(base_url=envoy.url, timeout=30) as client:
@@ -153,7 +154,7 @@ def gateway(
     configmap: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gateway]:
-    """One whose service has the ConfigMap's file and teams.yaml."""
+    """A gateway whose service has the ConfigMap's file and teams.yaml."""
     mounted = tmp_path_factory.mktemp("configmap")
     for name, text in configmap.items():
         (mounted / name).write_text(text)
@@ -173,7 +174,7 @@ def gateway(
 def examples(
     redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """One whose service has all of config/examples."""
+    """A gateway whose service has all of config/examples."""
     environment = {
         "CONFIG_PATH": str(EXAMPLES),
         "REDIS_URL": redis_server.url,

@@ -1,4 +1,4 @@
-"""Envoy's access log as docs/migrating has it: what `compare` reads from it is what Envoy has asked."""
+"""Envoy's access log, configured as in docs/migrating: `compare` reads the calls that Envoy has made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = DOCS / "migrating-from-envoyproxy-ratelimit.md"
 
 
 def access_log(path: Path) -> list[dict[str, Any]]:
-    """That of the page, written to a file."""
+    """The access log of the page, written to a file."""
     (shown,) = [block.text for block in section(PAGE, "## Compare before the swap") if block.info == "yaml"]
     found: list[dict[str, Any]] = yaml.safe_load(shown)["access_log"]
     found[0]["typed_config"]["path"] = str(path)
@@ -32,7 +32,9 @@ def access_log(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_calls_in_the_access_log_are_those_that_were_made(llm: MockLlm, tmp_path: Path) -> None:
-    """A check and a charge for each request; no charge for a refusal, and nothing at all without the header."""
+    """A check and a charge for each request, no charge for a refusal, and no call for a request without the
+    header.
+    """
     log, decisions = tmp_path / "access.log", tmp_path / "decisions.log"
     environment = {"CONFIG_PATH": str(HERE / "teams.yaml"), "BACKEND_TYPE": "memory", "DECISION_LOG": "all"}
     with decisions.open("wb") as file, Service(environment, stdout=file.fileno()) as service:

@@ -1,4 +1,6 @@
-"""In place of envoyproxy/ratelimit: the environment, mount and arguments with which people run that image."""
+"""The service in place of envoyproxy/ratelimit, with the environment, mount and arguments of deployments of
+that image.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
 
 
 def config(domain: str, *, per_user: int = 3) -> str:
-    """The cases of agentgateway's own configuration, with windows that do not end while a test runs."""
+    """The cases of agentgateway's configuration, with windows that do not end during a test."""
     return f"""
 domain: {domain}
 descriptors:
@@ -46,7 +48,7 @@ descriptors:
 
 
 class Deployment:
-    """The service as agentgateway deploys it, and a plain gRPC client that asks it."""
+    """The service as agentgateway deploys it, and a plain gRPC client."""
 
     def __init__(self, service: Service, mount: ConfigMapMount, domain: str, channel: grpc.Channel) -> None:
         self.service = service
@@ -59,7 +61,7 @@ class Deployment:
         )
 
     def ask(self, key: str, value: str, *, hits: int | None = None) -> pb.RateLimitResponse:
-        """One call about one entry. Without `hits` it brings no hits_addend, and counts 1."""
+        """Make one call with one entry. Without `hits` it has no hits_addend, and counts 1."""
         request = pb.RateLimitRequest(domain=self.domain)
         descriptor = request.descriptors.add()
         descriptor.entries.add(key=key.encode(), value=value.encode())
@@ -69,20 +71,20 @@ class Deployment:
         return answer
 
     def per_user(self, user: str) -> int:
-        """The limit that is in force for a user; asking counts nothing."""
+        """The limit in force for a user, by a call that counts nothing."""
         return self.ask("X-User-ID", user, hits=0).statuses[0].current_limit.requests_per_unit
 
     def update(self, *, per_user: int) -> None:
-        """Have kubelet put another version of the ConfigMap in place, with this limit for users."""
+        """Let kubelet install another version of the ConfigMap, with this limit for users."""
         self.mount.update({"config.yaml": config(self.domain, per_user=per_user)})
 
     def load_errors(self) -> float:
-        """How many loads of the configuration have failed, as Prometheus would scrape it."""
+        """The number of failed loads, as Prometheus would scrape it."""
         lines = httpx.get(f"http://{self.service.metrics}/metrics").text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{LOAD_ERRORS} "))
 
     def codes(self, key: str, value: str, *, times: int) -> list[int]:
-        """The overall codes of so many calls, one after another."""
+        """The overall codes of this many calls, in order."""
         return [self.ask(key, value).overall_code for _ in range(times)]
 
 
@@ -90,7 +92,7 @@ class Deployment:
 def deployed(
     root: Path, redis_server: RedisServer, domain: str, *, environment: dict[str, str], arguments: list[str]
 ) -> Iterator[Deployment]:
-    """agentgateway's Deployment of the image: its environment, verbatim, and the mount of its ConfigMap."""
+    """agentgateway's Deployment of the image: its environment, unchanged, and the mount of its ConfigMap."""
     mount = ConfigMapMount(root / "ratelimit" / "config", {"config.yaml": config(domain)})
     service = Service(
         {
@@ -119,11 +121,9 @@ def deployment(
     unique: Unique,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
-    """The ways in which the image is run.
-
-    Verbatim as agentgateway's tests have it; with the documentation's `-config FILE`, which the image
-    ignores; and with RUNTIME_WATCH_ROOT=false, without which the image does not notice that a mounted
-    ConfigMap has changed.
+    """The ways to run the image: as in agentgateway's tests; with `-config FILE` of its documentation, which
+    the image ignores; and with RUNTIME_WATCH_ROOT=false, without which the image does not notice a changed
+    ConfigMap.
     """
     root = tmp_path_factory.mktemp("data")
     file = root / "ratelimit" / "config" / "config.yaml"
@@ -138,26 +138,26 @@ def deployment(
 
 
 def test_every_value_of_a_bare_key_has_a_counter_of_its_own(deployment: Deployment) -> None:
-    """`key: remote_address` without a value limits each address by itself."""
+    """`key: remote_address` without a value limits each address separately."""
     assert [OK, OVER] == deployment.codes("remote_address", "10.0.0.1", times=2)
     assert [OK, OVER] == deployment.codes("remote_address", "10.0.0.2", times=2)
 
 
 def test_each_value_that_is_named_has_its_own_limit(deployment: Deployment) -> None:
-    """/path1 may pass once, /path2 twice, and a path that is not named is not limited."""
+    """/path1 may pass once, /path2 twice, and other paths are not limited."""
     assert [OK, OVER] == deployment.codes("path", "/path1", times=2)
     assert [OK, OK, OVER] == deployment.codes("path", "/path2", times=3)
     assert [OK] * 4 == deployment.codes("path", "/path3", times=4)
 
 
 def test_keys_are_case_sensitive(deployment: Deployment) -> None:
-    """X-User-ID is limited, x-user-id is another key and is not."""
+    """X-User-ID is limited; x-user-id is another key, and is not."""
     assert [OK] * 4 == deployment.codes("x-user-id", "ada", times=4)
     assert not deployment.ask("x-user-id", "ada").statuses[0].HasField("current_limit")
 
 
 def test_tokens_are_checked_before_and_charged_after(deployment: Deployment) -> None:
-    """agentgateway's two calls: a check with 0 hits counts nothing, the charge is recorded in full."""
+    """agentgateway makes two calls: a check with 0 hits counts nothing, and the charge is recorded in full."""
     check = deployment.ask("model", "gpt-x", hits=0)
     assert (OK, 23000) == (check.overall_code, check.statuses[0].limit_remaining)
     assert 23000 == deployment.ask("model", "gpt-x", hits=0).statuses[0].limit_remaining
@@ -168,7 +168,7 @@ def test_tokens_are_checked_before_and_charged_after(deployment: Deployment) -> 
 def test_an_updated_configmap_is_picked_up_while_callers_go_on(
     deployment: Deployment, unique: Unique
 ) -> None:
-    """kubelet swaps `..data`, twice; no call fails, and each is answered by the old or the new limit."""
+    """kubelet swaps `..data` twice. No call fails, and each is answered by the old or the new limit."""
     user = unique("ada")
 
     def swapped(before: int, after: int) -> bool:
@@ -183,7 +183,7 @@ def test_an_updated_configmap_is_picked_up_while_callers_go_on(
 
 
 def test_a_broken_configmap_changes_nothing(deployment: Deployment, unique: Unique) -> None:
-    """A file that cannot be loaded is counted and changes no limit; a repaired one is picked up."""
+    """The failed load is counted, and changes no limit; a repaired file is loaded."""
     user = unique("ada")
     errors = deployment.load_errors()
     broken = config(deployment.domain, per_user=7).replace("year", "fortnight", 1)
@@ -197,14 +197,14 @@ def test_a_broken_configmap_changes_nothing(deployment: Deployment, unique: Uniq
 
 
 def test_the_health_check_says_ok(deployment: Deployment) -> None:
-    """What a Kubernetes probe asks for turns 200 as soon as Redis has been reached."""
+    """The path of a Kubernetes probe returns 200 as soon as Redis is reached."""
     url = f"http://{deployment.service.http}/healthcheck"
     wait_for("a healthy service", lambda: httpx.get(url).status_code == httpx.codes.OK)
     assert "OK" == httpx.get(url).text.strip()
 
 
 def test_sigterm_ends_it_in_good_order(redis_server: RedisServer, unique: Unique, tmp_path: Path) -> None:
-    """A pod that is deleted ends by itself with exit code 0."""
+    """A pod that is deleted ends with exit code 0."""
     with deployed(tmp_path / "data", redis_server, unique("llm"), environment={}, arguments=[]) as deployment:
         assert OK == deployment.ask("X-User-ID", "ada").overall_code
         assert 0 == deployment.service.stop()

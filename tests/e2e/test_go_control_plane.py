@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Files:
-    """The certificates of both sides, as Envoy Gateway makes them."""
+    """The certificates of both sides, as Envoy Gateway creates them."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = Authority()
@@ -33,7 +33,7 @@ class Files:
         self.ours = self.authority.issue("*.envoy-gateway-system").write(directory, "tls")
 
     def environment(self, plane: GoControlPlane) -> dict[str, str]:
-        """What Envoy Gateway gives to the container, but for addresses and Redis."""
+        """The variables that Envoy Gateway gives the container, except for addresses and Redis."""
         return {
             "BACKEND_TYPE": "memory",
             "CONFIG_TYPE": "GRPC_XDS_SOTW",
@@ -88,9 +88,9 @@ def of(*domains: str, amount: int = 5) -> list[object]:
 def test_rules_come_with_tls_as_envoy_gateway_has_it(
     plane: GoControlPlane, files: Files, transport: str
 ) -> None:
-    """TLS 1.3 and certificates on both sides.
+    """With TLS 1.3 and certificates on both sides, the set is accepted.
 
-    The set is accepted; the same under another version is not loaded again.
+    The same set under another version is not loaded again.
     """
     plane.send(resource("shop/gw/http", limit("team", 5)), version="1")
     with (
@@ -111,7 +111,7 @@ def test_rules_come_with_tls_as_envoy_gateway_has_it(
 def test_a_rejection_is_no_busy_loop_and_a_correction_ends_it(plane: GoControlPlane, files: Files) -> None:
     """The cache sends a rejected set again at once.
 
-    The other domains are taken, and the bad one keeps its last good rules.
+    The other domains are in force, and the bad one keeps its last good rules.
     """
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
         plane.send(resource("a", limit("team", 5)), resource("b", limit("team", 7)), version="1")
@@ -133,7 +133,7 @@ def test_a_rejection_is_no_busy_loop_and_a_correction_ends_it(plane: GoControlPl
 
 
 def test_another_set_under_the_version_of_before_is_taken(plane: GoControlPlane, files: Files) -> None:
-    """Envoy Gateway counts versions from 1 again when it is started. Meanwhile the last rules hold."""
+    """Envoy Gateway starts with version 1 after a restart. Until then, the last rules stay in force."""
     plane.send(resource("a", limit("team", 5)), version="1")
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
         wait_for_limit(caller, "a", 5)
@@ -148,7 +148,7 @@ def test_another_set_under_the_version_of_before_is_taken(plane: GoControlPlane,
 def test_partial_sets_of_a_control_plane_that_has_just_started_take_no_limit_away(
     plane: GoControlPlane, files: Files
 ) -> None:
-    """It sends one after each Gateway that it has translated."""
+    """It sends a set after each Gateway that it has translated."""
     configs = [resource(domain, limit("team", 5)) for domain in "abc"]
     plane.send(*configs, version="1")
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
@@ -166,7 +166,7 @@ def test_partial_sets_of_a_control_plane_that_has_just_started_take_no_limit_awa
 
 @pytest.mark.parametrize("absent", [False, True], ids=["with a version", "without"])
 def test_an_empty_set_ends_rules_after_their_grace(plane: GoControlPlane, files: Files, absent: bool) -> None:
-    """Also on a new call, on which the cache stays silent where it is told its own version, or none."""
+    """On a new call, too, where the cache sends nothing if the request has its version, or none."""
     plane.send(resource("a", limit("team", 5)), version="1")
     environment = {**files.environment(plane), "XDS_DOMAIN_GRACE": "2s"}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -180,7 +180,7 @@ def test_an_empty_set_ends_rules_after_their_grace(plane: GoControlPlane, files:
 
 
 def test_a_control_plane_that_leaves_need_not_wait_for_us(plane: GoControlPlane, files: Files) -> None:
-    """GracefulStop waits for every call; ours ends with GOAWAY, and the next control plane is found."""
+    """GracefulStop waits for every call; ours ends at GOAWAY, and then connects to the next control plane."""
     plane.send(resource("a", limit("team", 5)), version="1")
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
         wait_for_limit(caller, "a", 5)
@@ -193,7 +193,10 @@ def test_a_control_plane_that_leaves_need_not_wait_for_us(plane: GoControlPlane,
 def test_pings_more_often_than_the_servers_want_cost_a_call_and_no_limit(
     plane: GoControlPlane, files: Files
 ) -> None:
-    """gRPC's servers answer them with GOAWAY; XDS_KEEPALIVE is above their five minutes by default."""
+    """gRPC servers respond with GOAWAY.
+
+    By default, XDS_KEEPALIVE is longer than their limit of five minutes.
+    """
     plane.send(resource("a", limit("team", 5)), version="1")
     environment = {**files.environment(plane), "XDS_KEEPALIVE": "100ms"}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -206,7 +209,7 @@ def test_pings_more_often_than_the_servers_want_cost_a_call_and_no_limit(
 def test_certificates_are_renewed_with_a_new_ca_without_a_restart(
     files: Files, plane: GoControlPlane
 ) -> None:
-    """What our certificate is refused for is said, and the next attempt has the new files."""
+    """The log has the reason why our certificate was refused, and the next attempt uses the new files."""
     plane.send(resource("a", limit("team", 5)), version="1")
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
         wait_for_limit(caller, "a", 5)
@@ -222,7 +225,7 @@ def test_certificates_are_renewed_with_a_new_ca_without_a_restart(
 
 
 def test_a_node_that_is_not_known_is_never_answered_and_the_log_says_so() -> None:
-    """Envoy Gateway has one snapshot, for one node id."""
+    """Envoy Gateway has one snapshot, for one node ID."""
     with GoControlPlane(node="another") as plane:
         plane.send(resource("a", limit("team", 5)), version="1")
         with Service(over(plane)) as service:
@@ -231,7 +234,7 @@ def test_a_node_that_is_not_known_is_never_answered_and_the_log_says_so() -> Non
 
 
 def test_a_set_of_megabytes_is_taken() -> None:
-    """envoyproxy/ratelimit stays with its old rules from 4 MiB on."""
+    """envoyproxy/ratelimit keeps its old rules from 4 MiB on."""
     with GoControlPlane() as plane:
         configs = [
             resource(

@@ -1,4 +1,4 @@
-"""The transport by grpcio behind the real Envoy, which all other tests here ask by the native one."""
+"""The grpcio transport behind the real Envoy; all other tests here use the native one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 def by_grpcio(
     redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway whose limiter speaks gRPC by grpcio."""
+    """A gateway whose service uses the grpcio transport."""
     environment = {
         "CONFIG_PATH": str(HERE / "teams.yaml"),
         "REDIS_URL": redis_server.url,

@@ -1,4 +1,6 @@
-"""Tokens per application: the budgets of demo/configmap.yaml, and a gateway that knows the caller's namespace."""
+"""Tokens per application: the budgets of demo/configmap.yaml, and a gateway that knows the caller's
+namespace.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,8 @@ COMPLETIONS = "/v1/chat/completions"
 def test_a_namespace_is_refused_when_its_tokens_of_the_minute_are_used(
     gateway: Gateway, unique: Unique, stream: bool
 ) -> None:
-    """Replies of 40 tokens, a budget of 100: the one that crosses the line succeeds, the next is refused.
-
-    Another namespace is not touched, and redis-cli shows what both have used, under keys that one can read.
+    """With replies of 40 tokens and a budget of 100, the one that crosses the limit succeeds, and the next is
+    refused. Another namespace is unaffected, and redis-cli shows the usage of both under readable keys.
     """
     namespace, other = unique("payments"), unique("search")
     codes = []
@@ -37,7 +38,7 @@ def test_a_namespace_is_refused_when_its_tokens_of_the_minute_are_used(
 
 @in_one_minute
 def test_a_name_that_is_not_utf8_is_limited_like_any_other(gateway: Gateway, unique: Unique) -> None:
-    """Envoy copies any byte of a header into the descriptor; none of them gets a caller past its budget."""
+    """Envoy copies any byte of a header into the descriptor; no byte lets a caller exceed its budget."""
     number = unique("").encode()
     headers = {b"x-client-ns": b"te\xffam" + number}
     codes = []
@@ -50,7 +51,7 @@ def test_a_name_that_is_not_utf8_is_limited_like_any_other(gateway: Gateway, uni
 
 @in_one_minute
 def test_a_refused_caller_is_answered_by_envoy(gateway: Gateway, unique: Unique) -> None:
-    """The refusal says that it is a rate limit's, what the limit is, what is left and when it resets."""
+    """The refusal identifies itself as a rate limit's, and has the limit, the remaining amount and the reset."""
     namespace = unique("batch")
     tokens = {"x-client-ns": namespace, "x-mock-tokens": "101"}
     allowed = gateway.complete(COMPLETIONS, tokens)

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK in front of an exhausted budget: it says why it was refused, and waits for as long as it is told."""
+"""OpenAI's SDK and an exhausted budget: it reports the reason, and waits for the given time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.e2e
 def client(
     gateway: Gateway, namespace: str, *, max_retries: int = 0, seen: Callable[[Any], None] | None = None
 ) -> openai.OpenAI:
-    """An SDK that is pointed at Envoy, of an application in this namespace.
+    """An SDK for Envoy, with an application in this namespace.
 
-    `seen` is told of every response, also of those that the SDK keeps to itself and tries again.
+    `seen` gets every response, including those that the SDK retries.
     """
     return openai.OpenAI(
         api_key="none",
@@ -31,7 +31,7 @@ def client(
 
 
 def ask(client: openai.OpenAI, *, tokens: int = 40, stream: bool = False) -> None:
-    """One completion that costs so many tokens."""
+    """Make one completion that costs this many tokens."""
     client.chat.completions.create(
         model="gpt-x",
         messages=[{"role": "user", "content": "Hello?"}],
@@ -78,7 +78,7 @@ def test_a_refusal_is_a_rate_limit_error_that_says_why(
 def test_it_waits_for_the_given_time_and_then_continues(
     examples: Gateway, unique: Unique, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By itself, without a word from the application: here the minute is over as soon as the SDK goes to sleep."""
+    """The application does nothing for it. The minute ends as soon as the SDK sleeps."""
     namespace = unique("app")
     bucket = use_up(examples, namespace)
     waits: list[str | None] = []

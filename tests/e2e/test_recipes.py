@@ -32,7 +32,7 @@ GATEWAY, ROUTE = "llm/llm/http", "httproute/llm/completions/rule/0/match/0/*"
 
 
 class Step(NamedTuple):
-    """A row of a table: a request with these headers, what it costs, and the status that answers it."""
+    """A row of a table: a request with these headers, its cost, and the status of its answer."""
 
     headers: dict[str, str]
     prompt: int
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """A section of the page: its blocks by their names, and its table."""
+    """A section of the page: its blocks by name, and its table."""
 
     title: str
     blocks: dict[str, str]
@@ -82,7 +82,7 @@ def llm() -> Iterator[MockLlm]:
 
 @contextmanager
 def envoy(directory: Path, service: ClockedService, llm: MockLlm, routed: Object) -> Iterator[httpx.Client]:
-    """The Envoy of the tests, with one route, which tells the filter this."""
+    """The Envoy of the tests, with one route and this configuration of the filter."""
     text = TEMPLATE.read_text().replace("$ratelimit_port", str(port_of(service.address)))
     text = text.replace("$llm_port", str(llm.port)).replace("$retry_after", "false")
     configuration: Any = yaml.safe_load(re.sub(r"\$\{(\w+)\}", r"$\1", text))
@@ -103,7 +103,7 @@ def envoy(directory: Path, service: ClockedService, llm: MockLlm, routed: Object
 
 
 def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> list[int]:
-    """The statuses of the requests of the table, each charged before the next."""
+    """The statuses of the requests of the table, each charged before the next one."""
     statuses = []
     body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
     for step in recipe.steps:
@@ -125,7 +125,9 @@ def _reached(service: ClockedService, answered: int) -> bool:
 
 
 def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, directory: Path) -> list[int]:
-    """The statuses of a table, through an Envoy whose route has this, and a service with these rules."""
+    """The statuses of a table, through an Envoy with this configuration of the route, and a service with
+    these rules.
+    """
     with (
         ClockedService(rules, now=NOON) as service,
         envoy(directory, service, llm, routed) as client,
@@ -134,7 +136,9 @@ def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, dire
 
 
 def rules_of(resource: Any, budgets: frozenset[str]) -> Object:
-    """A RateLimitConfig, or one of its descriptors, as it is written in a file; limits of these keys are budgets by an overlay."""
+    """A RateLimitConfig, or one of its descriptors, as a configuration file; an overlay makes the limits of
+    these keys budgets.
+    """
     names = (name for name in ("domain", "key", "value") if getattr(resource, name, b""))
     found: Object = {name: getattr(resource, name).decode() for name in names}
     if (limit := getattr(resource, "rate_limit", None)) and limit.requests_per_unit:

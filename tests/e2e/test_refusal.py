@@ -1,4 +1,4 @@
-"""What a refused caller gets through the real Envoy: which budget it was and when it is back, and no header twice."""
+"""The refusals of the real Envoy: they name the budget and its reset, and have no header twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENVOYS = ("x-envoy-ratelimited", "x-ratelimit-limit", "x-ratelimit-remaining", "
 def envoy_with_retry_after(
     examples: Gateway, redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """One that asks the same service, and adds a Retry-After of its own (enable_retry_after_header)."""
+    """An Envoy for the same service that adds its own Retry-After (enable_retry_after_header)."""
     directory = tmp_path_factory.mktemp("retry-after")
     with gateway_before(examples.service, redis_server, llm, directory, retry_after=True) as gateway:
         yield gateway
@@ -36,7 +36,7 @@ def envoy_with_retry_after(
 def without_body(
     redis_server: RedisServer, llm: MockLlm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """One whose service has REFUSAL_BODY=none."""
+    """A gateway whose service has REFUSAL_BODY=none."""
     environment = {"CONFIG_PATH": str(EXAMPLES), "REDIS_URL": redis_server.url, "REFUSAL_BODY": "none"}
     with (
         Service(environment) as service,
@@ -47,25 +47,25 @@ def without_body(
 
 @pytest.fixture(params=["examples", "envoy_with_retry_after"], ids=["default", "enable_retry_after_header"])
 def either(request: pytest.FixtureRequest) -> Gateway:
-    """An Envoy as most people have it, and one that adds a Retry-After of its own."""
+    """An Envoy with the usual configuration, and one that adds its own Retry-After."""
     gateway: Gateway = request.getfixturevalue(request.param)
     return gateway
 
 
 def refused(gateway: Gateway, team: str) -> httpx.Response:
-    """What a team gets whose 1,000 tokens of the hour are used up."""
+    """The refusal of a team whose 1,000 tokens of the hour are used up."""
     with calling(gateway.service.grpc) as other_gateway:
         other_gateway.ask("team-budgets", "team", team, hits=1200)
     return gateway.complete("/team", {"x-team-id": team})
 
 
 def times(answer: httpx.Response, *names: str) -> dict[str, int]:
-    """How often an answer has each of these headers."""
+    """The number of times that an answer has each of these headers."""
     return {name: len(answer.headers.get_list(name)) for name in names}
 
 
 def seconds_until(moment: datetime) -> range:
-    """What a retry-after may be until then: an answer is a moment old."""
+    """The possible values of a Retry-After until then: an answer is a moment old."""
     left = int((moment - datetime.now(UTC)).total_seconds())
     return range(left, left + 10 + JITTER)
 
@@ -78,7 +78,7 @@ def next_hour() -> datetime:
 def test_a_refused_caller_learns_which_budget_it_was_and_when_it_is_back(
     either: Gateway, unique: Unique
 ) -> None:
-    """In an error of OpenAI's shape, which SDKs show to people."""
+    """In an error of OpenAI's shape, which SDKs show to users."""
     team = unique("ops")
     answer = refused(either, team)
     assert int(answer.headers["retry-after"]) in seconds_until(next_hour())
@@ -117,7 +117,7 @@ def test_a_refused_caller_learns_which_budget_it_was_and_when_it_is_back(
 
 @in_one_minute
 def test_no_header_is_there_twice(either: Gateway, unique: Unique) -> None:
-    """What we send and what Envoy adds are each there once, and agree."""
+    """The service's headers and Envoy's each occur once, and agree."""
     answer = refused(either, unique("ops"))
     assert dict.fromkeys(OURS + ENVOYS, 1) == times(answer, *OURS, *ENVOYS)
     assert ("true", "0") == (answer.headers["x-envoy-ratelimited"], answer.headers["x-ratelimit-remaining"])
@@ -131,7 +131,7 @@ def test_no_header_is_there_twice(either: Gateway, unique: Unique) -> None:
 def test_a_caller_that_is_served_gets_none_of_it(
     either: Gateway, unique: Unique, stream: bool, content: str
 ) -> None:
-    """The reply is the provider's, its content type too."""
+    """The reply is the provider's, and so is its content type."""
     answer = either.complete("/team", {"x-team-id": unique("ops")}, stream=stream)
     assert (200, [content]) == (answer.status_code, answer.headers.get_list("content-type"))
     assert {"retry-after": 0, "x-envoy-ratelimited": 0} == times(answer, "retry-after", "x-envoy-ratelimited")
@@ -140,7 +140,7 @@ def test_a_caller_that_is_served_gets_none_of_it(
 
 @in_one_minute
 def test_a_refusal_without_a_body(without_body: Gateway, unique: Unique) -> None:
-    """REFUSAL_BODY=none: the caller still learns when to come back, and is not told of JSON that is not there."""
+    """With REFUSAL_BODY=none, the caller still gets Retry-After, and no content type of JSON."""
     team = unique("ops")
     answer = refused(without_body, team)
     assert (429, b"") == (answer.status_code, answer.content)
@@ -154,7 +154,9 @@ def test_a_refusal_without_a_body(without_body: Gateway, unique: Unique) -> None
 
 
 def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
-    """A user of requests-and-tokens.yaml has made so many of 5 requests and used so many of 10,000 tokens."""
+    """Let a user of requests-and-tokens.yaml make this many of 5 requests, and use this many of 10,000
+    tokens.
+    """
     with calling(gateway.service.grpc) as other_gateway:
         for key, hits in (("user-requests", requests), ("user-tokens", tokens)):
             other_gateway.ask("requests-and-tokens", key, name, hits=hits)
@@ -169,7 +171,7 @@ def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
 def test_a_refusal_describes_the_limit_that_refused(
     either: Gateway, unique: Unique, requests: int, tokens: int, rule: str
 ) -> None:
-    """Not of one that had room, however little of it was left; where both refuse, of the one that takes longer."""
+    """Not the limit that had room, however little. If both refuse, it is the one with the later reset."""
     name = unique("ann")
     use(either, name, requests=requests, tokens=tokens)
     answer = either.complete("/requests-and-tokens", {"x-user-id": name})
@@ -199,9 +201,9 @@ def test_a_refusal_describes_the_limit_that_refused(
 def test_a_caller_without_a_budget_is_refused_with_the_reason(
     examples: Gateway, headers: dict[str, str], reason: str
 ) -> None:
-    """Envoy leaves out the descriptor of a header that is missing; closed.yaml lets nobody through for that.
+    """Envoy omits the descriptor of a missing header, and closed.yaml refuses requests without it.
 
-    There is nothing to wait for, and so no Retry-After.
+    There is no Retry-After.
     """
     answer = examples.complete("/closed", headers)
     assert (429, f"The request is refused: {reason}. Retrying does not help.") == (

@@ -1,4 +1,6 @@
-"""The SDKs of OpenAI and Anthropic through the real Envoy: they wait for what is worth it, and stop at once where it is not."""
+"""The SDKs of OpenAI and Anthropic through the real Envoy: they retry if the budget resets soon, and
+otherwise stop at once.
+"""
 
 from __future__ import annotations
 
@@ -50,20 +52,20 @@ RULES += "".join(
 
 
 class Limited(NamedTuple):
-    """A gateway before a service whose clock stands."""
+    """A gateway in front of a service with a stopped clock."""
 
     service: ClockedService
     url: str
 
     def use_up(self, namespace: str) -> None:
-        """An application there has used more than its budget."""
+        """Let an application use more than its budget."""
         with calling(self.service.address) as gateway:
             gateway.ask("token-budgets", "client_ns", namespace, hits=5_000)
 
 
 @pytest.fixture(scope="module")
 def limited(llm: MockLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
-    """With the settings that are the default."""
+    """A gateway whose service has the default settings."""
     directory = tmp_path_factory.mktemp("sdks")
     with ClockedService(RULES, now=NOON) as service:
         envoy = Envoy(directory, ratelimit_port=port_of(service.address), llm_port=llm.port)
@@ -85,7 +87,7 @@ class Caller(NamedTuple):
 
 @pytest.fixture(scope="module", params=SDKS)
 def caller(request: pytest.FixtureRequest, limited: Limited) -> Iterator[Caller]:
-    """Connected already: the first request of a process takes longer than others."""
+    """It is already connected: the first request of a process takes longer than others."""
     name: str = request.param
     with made(name, limited.url) as sdk:
         caller = Caller(sdk, SDKS[name])
@@ -106,12 +108,12 @@ def never(seconds: float) -> None:
 
 
 def refused_once(outcome: Outcome) -> bool:
-    """One attempt, no pause, and under a second."""
+    """One attempt, no pause, and less than a second."""
     return ([429], []) == (outcome.statuses, outcome.pauses) and outcome.seconds < 1
 
 
 def test_a_day_that_is_used_up_is_asked_for_once(caller: Caller, limited: Limited, unique: Unique) -> None:
-    """And the application learns which budget it is, and when it is new."""
+    """The application gets the name of the budget and its reset."""
     limited.service.now = NOON
     namespace = caller.namespace("day", unique)
     limited.use_up(namespace)
@@ -140,7 +142,7 @@ def test_what_no_waiting_helps_is_asked_for_once(
 def test_a_budget_that_is_new_in_20_seconds_is_waited_for(
     caller: Caller, limited: Limited, unique: Unique
 ) -> None:
-    """By the SDK, without a word from the application, and then served; not before it is new, and hardly later."""
+    """The SDK waits by itself; the request is served once the budget has reset, and hardly later."""
     limited.service.now = NOON + 40
     namespace = caller.namespace("minute", unique)
     limited.use_up(namespace)
@@ -155,7 +157,7 @@ def test_a_budget_that_is_new_in_20_seconds_is_waited_for(
 
 
 def test_a_minute_that_has_just_begun_is_waited_for(caller: Caller, limited: Limited, unique: Unique) -> None:
-    """60 s are what these SDKs obey, jitter or not."""
+    """These SDKs wait up to 60 s, with or without jitter."""
     limited.service.now = NOON + 120
     namespace = caller.namespace("minute", unique)
     limited.use_up(namespace)
@@ -166,7 +168,7 @@ def test_a_minute_that_has_just_begun_is_waited_for(caller: Caller, limited: Lim
 def test_a_budget_that_running_requests_hold_is_waited_for(
     caller: Caller, limited: Limited, unique: Unique
 ) -> None:
-    """Two requests of 60 tokens hold a budget of 100 of a day; both end before the second retry of the SDK."""
+    """Two requests of 60 tokens hold a daily budget of 100; both end before the second retry of the SDK."""
     limited.service.now = NOON
     namespace = caller.namespace("held", unique)
     with calling(limited.service.address) as gateway:
@@ -186,7 +188,7 @@ def test_a_budget_that_running_requests_hold_is_waited_for(
 def test_a_budget_that_is_held_for_longer_is_an_error_that_says_so(
     caller: Caller, limited: Limited, unique: Unique
 ) -> None:
-    """After the retries of the SDK, with a code that says that it is no budget that is used up."""
+    """After the retries of the SDK, the code of the error says that the budget is held, and not used up."""
     limited.service.now = NOON
     namespace = caller.namespace("held", unique)
     with calling(limited.service.address) as gateway:

@@ -14,14 +14,16 @@ YEAR = 365 * 24 * 60 * 60
 
 
 def spend(gateway: Gateway, path: str, team: str, tokens: int, *, used: int) -> int:
-    """A completion of so many tokens, waited for until the team's counter says `used`; the HTTP status."""
+    """Make a completion of this many tokens, wait until the team's counter is `used`, and return the HTTP
+    status.
+    """
     status = gateway.complete(path, {"x-team-id": team, "x-mock-tokens": str(tokens)}).status_code
     gateway.counters.wait_until(f"team-budgets|team={team}", used)
     return status
 
 
 def test_every_answer_says_how_much_is_left(gateway: Gateway, unique: Unique) -> None:
-    """Envoy's x-ratelimit headers come from the check: what is left before the request's own charge."""
+    """Envoy's x-ratelimit headers come from the check: they have the amount before the charge of the request."""
     team = unique("dba")
     seen = []
     for used in (40, 80, 120, 120):
@@ -34,7 +36,7 @@ def test_every_answer_says_how_much_is_left(gateway: Gateway, unique: Unique) ->
 
 
 def test_another_team_goes_on(gateway: Gateway, unique: Unique) -> None:
-    """A team that has used everything does not touch the budget of another."""
+    """The exhausted budget of a team does not affect that of another."""
     dba, support = unique("dba"), unique("support")
     assert 200 == spend(gateway, "/team", dba, 101, used=101)
     assert 429 == gateway.complete("/team", {"x-team-id": dba}).status_code
@@ -43,21 +45,21 @@ def test_another_team_goes_on(gateway: Gateway, unique: Unique) -> None:
 
 
 def test_a_stream_without_usage_is_not_charged(gateway: Gateway, unique: Unique) -> None:
-    """Where the provider does not say what a stream cost, Envoy sends no charge, and nothing is counted."""
+    """If the provider does not report the cost of a stream, Envoy sends no charge, and nothing is counted."""
     team = unique("dba")
     assert 200 == gateway.complete("/team", {"x-team-id": team}, stream=True, include_usage=False).status_code
     assert 200 == spend(gateway, "/team", team, 7, used=7)
 
 
 def test_a_charge_far_over_the_limit_is_counted_in_full(gateway: Gateway, unique: Unique) -> None:
-    """A reply of a million tokens on a budget of 100 was already paid for: all of it is counted."""
+    """A reply of a million tokens on a budget of 100 has already been paid for, so all of it is counted."""
     team = unique("dba")
     assert 200 == spend(gateway, "/team", team, 1_000_000, used=1_000_000)
     assert 429 == gateway.complete("/team", {"x-team-id": team}).status_code
 
 
 def test_a_refund_opens_the_budget_again(gateway: Gateway, unique: Unique) -> None:
-    """Tokens given back (is_negative_hits) can be spent again; no refund makes a budget larger than it is."""
+    """Refunded tokens (is_negative_hits) can be spent again, and no refund raises a budget above its limit."""
     team = unique("dba")
     assert 200 == spend(gateway, "/team", team, 120, used=120)
     assert 429 == gateway.complete("/team", {"x-team-id": team}).status_code
@@ -77,7 +79,7 @@ def test_a_refund_opens_the_budget_again(gateway: Gateway, unique: Unique) -> No
 def test_a_limit_of_the_route_overrides_the_configured_one(
     gateway: Gateway, unique: Unique, route: str, limit: int
 ) -> None:
-    """A route can bring a limit of its own, in its configuration or metadata; the counter is the team's."""
+    """The limit is in the configuration or metadata of a route; the counter is the team's."""
     team = unique("dba")
     assert 200 == spend(gateway, route, team, limit, used=limit)
     assert 200 == spend(gateway, route, team, 1, used=limit + 1)
@@ -99,7 +101,7 @@ def test_parallel_requests_overshoot_but_the_next_one_is_refused(gateway: Gatewa
 
 
 def test_a_request_without_hits_counts_one(gateway: Gateway, unique: Unique) -> None:
-    """In Envoy's usual configuration there is no hits_addend: requests are counted, refused ones too."""
+    """Envoy's usual configuration has no hits_addend: requests are counted, including refused ones."""
     caller = unique("cron")
     codes = [gateway.complete("/classic", {"x-caller": caller}).status_code for _ in range(3)]
     assert [200, 200, 429] == codes

@@ -1,4 +1,4 @@
-"""A real Envoy that shows its certificate to the service, as docs/security.md says."""
+"""A real Envoy that presents its certificate to the service, as in docs/security.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 def secured(authority: Authority, tmp_path: Path) -> dict[str, str]:
-    """What the service is served with."""
+    """The TLS settings of the service."""
     certificate, key = authority.issue("ratelimit.ratelimit.svc").write(tmp_path, "service")
     return {
         "CONFIG_PATH": str(HERE / "teams.yaml"),
@@ -56,7 +56,7 @@ def transport_socket(authority: Authority, tmp_path: Path) -> Callable[[str], An
 
 
 def remaining(envoy: Envoy) -> str:
-    """What is left of a team's budget before a completion; the status where nothing is told of it."""
+    """The remaining budget of a team before a completion; the status if the headers have none."""
     body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
     answer = httpx.post(
         f"{envoy.url}/team", headers={"x-team-id": "tls"}, json=body, timeout=30, trust_env=False
@@ -71,7 +71,7 @@ def test_envoy_asks_and_charges_with_its_certificate(
     llm: MockLlm,
     tmp_path: Path,
 ) -> None:
-    """Also after the service's certificate was renewed, for which nothing is restarted."""
+    """After a renewal of the service's certificate, too, without a restart."""
     with Service(secured) as service:
         envoy = Envoy(
             tmp_path,
@@ -91,7 +91,7 @@ def test_envoy_asks_and_charges_with_its_certificate(
 def test_an_envoy_of_another_name_decides_nothing(
     secured: dict[str, str], transport_socket: Callable[[str], Any], llm: MockLlm, tmp_path: Path
 ) -> None:
-    """Its failure mode does: here, the caller gets 503."""
+    """Envoy's failure mode decides: here, the caller gets 503."""
     with Service(secured) as service:
         envoy = Envoy(
             tmp_path,

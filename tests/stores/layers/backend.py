@@ -1,4 +1,4 @@
-"""A store in place of Redis, whose calls fail as a test wants."""
+"""A store in place of Redis, whose calls fail as a test requires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ratelimit_service.stores.memory import MemoryStore
 
 
 class Call(NamedTuple):
-    """A call of the script as the backend got it; a Batch and its Lane change later."""
+    """A call of the script as the backend received it; a Batch and its Lane change later."""
 
     groups: Groups
     place: Place
@@ -26,7 +26,9 @@ class Call(NamedTuple):
 
 
 class Backend(MemoryStore):
-    """Applies batches as hit.lua does, registers included; each of `faults` fails a call "before" or "after" it is applied."""
+    """Applies batches as hit.lua does, with registers; each of `faults` fails a call "before" or "after" it
+    is applied.
+    """
 
     def __init__(self, *faults: str) -> None:
         super().__init__(lambda: 0.0)

@@ -1,4 +1,4 @@
-"""Group commit, over a store that answers when it is told to."""
+"""Group commit, on a store that answers when the test requests it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from ratelimit_service.stores.memory import MemoryStore
 
 
 class SlowStore(MemoryStore):
-    """A memory store that counts at once, and answers when `answer` is called; `batches` has what it was given."""
+    """A memory store that counts at once, and answers when `answer` is called; `batches` are the batches
+    received.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -37,7 +39,7 @@ def one(key: str, amount: int = 1) -> list[list[Hit]]:
 
 
 def test_what_arrives_in_flight_makes_the_next_batch() -> None:
-    """The first goes out at once, alone; the next three together, when it is answered."""
+    """The first request is sent at once, alone; the next three are sent together, when it is answered."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     answers: list[tuple[str, Sequence[Outcome]]] = []
@@ -52,7 +54,7 @@ def test_what_arrives_in_flight_makes_the_next_batch() -> None:
 
 
 def test_every_caller_sees_its_own_count() -> None:
-    """Three charges of one bucket in one batch are three hits, one after another, and are not added up."""
+    """Three charges of one bucket in one batch are three separate hits."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     seen: list[object] = []
@@ -64,7 +66,7 @@ def test_every_caller_sees_its_own_count() -> None:
 
 
 def test_a_batch_is_bounded() -> None:
-    """What does not fit waits for the one after."""
+    """Further requests wait for the next batch."""
     slow = SlowStore()
     store = CoalescingStore(slow, most_in_batch=2)
     for key in "abcde":
@@ -75,7 +77,9 @@ def test_a_batch_is_bounded() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    """At the bound a request goes down by itself: the store says what becomes of it, and no hit is lost here."""
+    """At the bound, a request is passed on alone: the store decides what to do with it, and no hit is lost
+    here.
+    """
     slow = SlowStore()
     store = CoalescingStore(slow, most_waiting=2)
     for key in "abcd":
@@ -86,7 +90,7 @@ def test_what_waits_is_bounded() -> None:
 
 
 def test_what_counts_nothing_waits_for_nothing() -> None:
-    """A request that no rule limits is answered at once, however long the store takes with others."""
+    """A request without a limit is answered at once, however slow the store is."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     store.hit(one("a"), lambda outcomes: None)
@@ -97,7 +101,7 @@ def test_what_counts_nothing_waits_for_nothing() -> None:
 
 
 def test_a_store_that_is_far_away_gets_several_batches_at_once() -> None:
-    """As soon as enough hits wait for another one, up to a bound; the rest goes when one of them is answered."""
+    """As soon as enough hits wait for another batch, up to a bound; the rest is sent after an answer."""
     slow = SlowStore()
     store = CoalescingStore(slow, enough=2, most_in_flight=3)
     for key in "abcdefgh":
@@ -108,7 +112,7 @@ def test_a_store_that_is_far_away_gets_several_batches_at_once() -> None:
 
 
 async def test_closing_hands_down_what_waits() -> None:
-    """A stop loses no charge that was handed over."""
+    """No charge is lost at a stop."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     for key in "abc":
@@ -118,7 +122,7 @@ async def test_closing_hands_down_what_waits() -> None:
 
 
 def test_a_caller_may_ask_again_from_within_its_answer() -> None:
-    """Its next request joins those that wait, and none is forgotten."""
+    """Its next request joins the waiting ones, and none is lost."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     store.hit(one("a"), lambda outcomes: store.hit(one("again"), lambda outcomes: None))
@@ -129,7 +133,7 @@ def test_a_caller_may_ask_again_from_within_its_answer() -> None:
 
 
 def test_callers_that_need_the_real_outcome_get_a_store_without_shortcuts() -> None:
-    """It is the same store, with group commit and all, but for the cache; one without a cache is itself."""
+    """It is the same store with group commit, but without the cache; a store without a cache returns itself."""
     slow = SlowStore()
     grouped = CoalescingStore(slow)
     store = without_early_answers(LocalCache(grouped, 1_000, lambda: 0.0))

@@ -12,7 +12,7 @@ from .backend import Backend, charge, settled
 
 
 async def test_the_journal_has_a_bound_in_bytes_as_well() -> None:
-    """Strangers choose the names: long ones fill it sooner, and what is written makes room again."""
+    """Callers choose the names: long ones fill it sooner, and written charges make room again."""
     backend = Backend()
     store = SettlingStore(backend, journal_size=100)
     backend.away = True
@@ -26,7 +26,7 @@ async def test_the_journal_has_a_bound_in_bytes_as_well() -> None:
 
 
 def test_charges_that_were_never_sent_are_put_together() -> None:
-    """With the time that each has left; one that was sent stays as it was sent."""
+    """Each keeps its remaining time. A batch that was sent stays unchanged."""
     journal = Journal(100)
     sent = Batch([[Hit("c", 1, ttl=60)], [Hit("d", 0, ttl=60)]], sent=Lane("lane", [], 7), kept_at=16.0)
     journal.add(Batch([[Hit("a", 1, ttl=60)]], kept_at=10.0))

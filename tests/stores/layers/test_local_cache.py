@@ -1,4 +1,4 @@
-"""What is known to be used up is refused at once, for a second, and charged all the same."""
+"""The cache refuses calls for an exhausted bucket for a second, and still counts charges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUDGET = Gate.BUDGET | Gate.REFUSES
 
 
 class Asked(MemoryStore):
-    """A memory store that remembers what it was asked."""
+    """A memory store that records its calls."""
 
     def __init__(self) -> None:
         super().__init__(lambda: 0.0)
@@ -26,7 +26,7 @@ class Asked(MemoryStore):
 
 
 class Bench:
-    """A cache over a store, with a clock that stands."""
+    """A cache on a store, with a stopped clock."""
 
     def __init__(self, size: int = 100_000) -> None:
         self.now = 0.0
@@ -48,7 +48,7 @@ def charge(amount: int, key: str = "a", limit: int = 10) -> list[Hit]:
 
 
 def test_a_bucket_that_is_used_up_is_asked_about_once_a_second() -> None:
-    """The second question is answered from memory; after a second the store is asked again."""
+    """The second call is answered from memory; after a second, the store gets a call again."""
     bench = Bench()
     bench.ask(charge(12))
     assert [[12]] == bench.ask(check())
@@ -62,7 +62,7 @@ def test_a_bucket_that_is_used_up_is_asked_about_once_a_second() -> None:
 
 
 def test_a_bucket_with_room_is_asked_about_every_time() -> None:
-    """Only what is used up is known."""
+    """Only exhausted buckets are cached."""
     bench = Bench()
     bench.ask(charge(9))
     assert [[[9]], [[9]]] == [bench.ask(check()), bench.ask(check())]
@@ -79,7 +79,7 @@ def test_a_charge_is_counted_all_the_same() -> None:
 
 
 def test_a_refund_is_no_question_for_the_cache_and_opens_the_bucket_at_once() -> None:
-    """What the store says of it is what is known afterwards."""
+    """The count in the store's answer is cached."""
     bench = Bench()
     bench.ask(charge(12))
     bench.ask(check())
@@ -88,7 +88,7 @@ def test_a_refund_is_no_question_for_the_cache_and_opens_the_bucket_at_once() ->
 
 
 def test_a_raised_limit_takes_effect_at_once() -> None:
-    """The count is remembered, not the verdict."""
+    """The cache has the count, not the verdict."""
     bench = Bench()
     bench.ask(charge(12))
     bench.ask(check())
@@ -98,7 +98,7 @@ def test_a_raised_limit_takes_effect_at_once() -> None:
 
 
 def test_a_counter_that_is_deleted_by_hand_is_seen_within_the_second() -> None:
-    """Nothing has to be told to the cache."""
+    """The cache needs no notification."""
     bench = Bench()
     bench.ask(charge(12))
     bench.ask(check())
@@ -119,7 +119,7 @@ def test_several_windows_are_known_together() -> None:
 
 
 def test_a_batch_is_answered_in_its_order() -> None:
-    """From memory, from the store, and nothing to ask."""
+    """Some answers come from memory, some from the store, and some need neither."""
     bench = Bench()
     bench.ask(charge(12))
     bench.ask(check())
@@ -130,7 +130,7 @@ def test_a_batch_is_answered_in_its_order() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    """By the size in bytes that was given."""
+    """By the given size in bytes."""
     bench = Bench(size=4_000)
     for number in range(100):
         bench.ask(charge(12, f"k{number}"))
@@ -139,7 +139,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_its_size_is_in_bytes_whatever_strangers_call_buckets() -> None:
-    """The oldest of those whose names are long are forgotten sooner, and forgotten ones make room."""
+    """Buckets with long names are dropped sooner, and dropped ones make room."""
     bench = Bench(size=4_000)
     for number in range(100):
         bench.ask(charge(12, f"{number}{'k' * 1_000}"))

@@ -1,4 +1,4 @@
-"""Windows of seconds in a store of their own."""
+"""A separate store for windows of seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECOND, MINUTE = "{d|k=v}:second:2026-11-21T01:44:05Z", "{d|k=v}:minute:2026-11-
 
 
 class Store(MemoryStore):
-    """Answers at once, later, or with an error."""
+    """A store that answers at once, later, or with an error."""
 
     def __init__(self, *, later: bool = False, broken: bool = False) -> None:
         super().__init__(lambda: 0.0, defer=asyncio.get_running_loop().call_soon if later else None)
@@ -62,13 +62,13 @@ async def hit(store: SecondsApart, *groups: Sequence[str]) -> list[object]:
     ],
 )
 def test_the_window_is_found_from_the_key(key: str, expected: bool) -> None:
-    """Whatever stands in the descriptor and in the prefix."""
+    """For any descriptor and any prefix."""
     assert expected is is_of_seconds(key)
 
 
 @pytest.mark.parametrize("later", [(False, False), (True, False), (False, True), (True, True)])
 async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: tuple[bool, bool]) -> None:
-    """Whichever of the two answers first."""
+    """Whichever store answers first."""
     others, seconds = Store(later=later[0]), Store(later=later[1])
     store = SecondsApart(others, seconds)
     assert [[0, 0, 1], [], [2], [1]] == await hit(store, (MINUTE, SECOND, MINUTE), (), (MINUTE,), (SECOND,))
@@ -77,7 +77,7 @@ async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: t
 
 
 async def test_what_fails_in_one_store_is_counted_in_the_other() -> None:
-    """A request is an error where nothing of it could be counted."""
+    """A request fails only if none of its hits could be counted."""
     store = SecondsApart(Store(), Store(broken=True))
     mixed, only_seconds, none, only_minutes = await hit(store, (SECOND, MINUTE), (SECOND,), (), (MINUTE,))
     assert isinstance(mixed, list)
@@ -86,7 +86,7 @@ async def test_what_fails_in_one_store_is_counted_in_the_other() -> None:
 
 
 async def test_both_are_needed_to_be_well() -> None:
-    """And the error says which of them is not; closing closes both."""
+    """The error names the store that fails; closing closes both."""
     others, seconds = Store(), Store()
     store = SecondsApart(others, seconds)
     await store.start()
@@ -102,7 +102,7 @@ async def test_both_are_needed_to_be_well() -> None:
 
 
 async def test_a_bucket_is_forgotten_in_both() -> None:
-    """What they held is told."""
+    """The last counts are returned."""
     store = SecondsApart(Store(), Store())
     await hit(store, (MINUTE, SECOND, SECOND))
     assert {MINUTE: 1, SECOND: 2} == await store.delete_bucket("{d|k=v}")

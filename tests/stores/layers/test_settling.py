@@ -1,4 +1,4 @@
-"""The settling layer over a backend whose calls fail on demand: every charge is counted once."""
+"""The settling layer on a backend whose calls fail on demand: every charge is counted once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .backend import Backend, Call, charge, settled
 
 
 class TwoSlots(Backend):
-    """A backend of two servers, each with a slot: keys that begin with `a`, and all others.
+    """A backend of two servers with a slot each: for keys that begin with `a`, and for all others.
 
     The servers of slots in `down` fail every call; those in `known` are known to be away.
     """
@@ -54,7 +54,7 @@ class TwoSlots(Backend):
 
 
 def is_open(store: SettlingStore) -> bool:
-    """Whether the circuit is open. A function, because mypy takes a property for constant."""
+    """Whether the circuit is open. A function, because mypy considers a property constant."""
     return store.open
 
 
@@ -66,7 +66,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_a_charge_whose_outcome_is_unknown_is_counted_once(fault: str) -> None:
-    """Whether the call was lost on its way there or on its way back: the caller gets an error, the charge is counted."""
+    """Either the call or its reply was lost: the caller gets an error, and the charge is counted."""
     backend = Backend("", fault)
     store = SettlingStore(backend, random_share=lambda: 1.0)
     assert [[0]] == await charge(store, "a", amount=40)
@@ -79,7 +79,7 @@ async def test_a_charge_whose_outcome_is_unknown_is_counted_once(fault: str) -> 
 
 
 async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
-    """The lost call may still arrive: its lane's register must go on holding its number."""
+    """The lost call may still arrive, so the register of its lane must keep its number."""
     backend = Backend("after")
     store = SettlingStore(backend)
     await charge(store, "a")
@@ -92,7 +92,7 @@ async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
 
 
 async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
-    """One after another they share a lane; at the same time each has its own."""
+    """Successive batches share a lane, and concurrent ones each have their own."""
     backend = Backend()
     store = SettlingStore(backend)
     await charge(store, "a")
@@ -105,7 +105,9 @@ async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
 async def test_writing_the_journal_continues_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is counted, and tried again: else the circuit would stay open, and the charges in the journal, for ever."""
+    """The error is counted, and the journal tried again; otherwise the circuit would stay open, with the
+    charges in the journal, forever.
+    """
     monkeypatch.setattr(settling, "_AFTER_A_MISTAKE", 0.01)
     backend, background = Backend(), Background()
     store = SettlingStore(backend, background=background)
@@ -133,7 +135,9 @@ async def test_writing_the_journal_continues_after_an_unexpected_error(
 
 
 async def test_three_failures_open_the_circuit_and_nothing_is_sent_then() -> None:
-    """Charges are answered at once and kept, checks are answered and forgotten; all are written when Redis is back."""
+    """Charges are answered at once and kept, checks are answered and dropped; all charges are written when
+    Redis is back.
+    """
     backend = Backend()
     store = SettlingStore(backend)
     backend.away = True
@@ -154,7 +158,7 @@ async def test_three_failures_open_the_circuit_and_nothing_is_sent_then() -> Non
 
 
 async def test_writing_the_journal_goes_on_where_it_failed() -> None:
-    """The connection breaks again and again while the journal is written: once each, all the same."""
+    """The connection breaks repeatedly while the journal is written; each charge is still counted once."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.away = True
@@ -168,7 +172,9 @@ async def test_writing_the_journal_goes_on_where_it_failed() -> None:
 
 
 async def test_the_parts_of_a_batch_fail_apart() -> None:
-    """In a Cluster one slot may fail: its hits get the error and are kept, the others are counted and answered."""
+    """One slot of a Cluster may fail: its hits get the error and are kept, the others are counted and
+    answered.
+    """
     backend = TwoSlots("before")
     store = SettlingStore(backend)
     (outcome,) = await charge(store, "b1", "a1", "b2", "a2")
@@ -179,7 +185,7 @@ async def test_the_parts_of_a_batch_fail_apart() -> None:
 
 
 async def test_what_the_journal_has_no_room_for_is_counted() -> None:
-    """The bound drops new charges; what was kept is written."""
+    """The bound drops new charges; those in the journal are written."""
     backend = Backend()
     store = SettlingStore(backend, journal_size=4)
     backend.away = True
@@ -192,7 +198,7 @@ async def test_what_the_journal_has_no_room_for_is_counted() -> None:
 
 
 async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
-    """Beyond 64 calls that wait for it, charges go to the journal, and their callers are told at once."""
+    """While 64 calls wait for it, charges go to the journal, and their callers are answered at once."""
     backend = Backend()
     store = SettlingStore(backend)
     charges = [asyncio.create_task(charge(store, "a")) for _ in range(70)]
@@ -205,7 +211,7 @@ async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
 
 
 async def test_closing_waits_for_what_is_under_way() -> None:
-    """And for what an answer hands over."""
+    """This includes calls that a callback makes."""
     backend = Backend()
     store = SettlingStore(backend)
     store.hit(
@@ -216,7 +222,7 @@ async def test_closing_waits_for_what_is_under_way() -> None:
 
 
 async def test_closing_writes_what_is_left() -> None:
-    """A stop while Redis is just back loses nothing."""
+    """A stop just after Redis is back loses nothing."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 0.0)
     backend.away = True
@@ -228,7 +234,7 @@ async def test_closing_writes_what_is_left() -> None:
 
 
 async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
-    """Its bucket is gone; the window that still counts gets its part."""
+    """Its counter is gone. The windows that have not ended get their part."""
     backend = Backend()
     store = SettlingStore(backend)
     backend.away = True
@@ -244,7 +250,10 @@ async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
 
 
 async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
-    """Neither what is behind it in the journal nor the circuit; what may have been applied is sent again as it was."""
+    """It blocks neither later batches of the journal nor the circuit.
+
+    A batch that may have been applied is sent again unchanged.
+    """
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.fates["bad"] = Fate.UNCLEAR
@@ -263,7 +272,9 @@ async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
 
 
 async def test_a_server_that_stays_away_holds_up_no_other() -> None:
-    """Their part of the journal is written, one that waits for it is not asked again and again, and no circuit opens."""
+    """The other servers' part of the journal is written, the failing batch is not retried all the time, and
+    no circuit opens.
+    """
     backend = TwoSlots()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.down = {0}
@@ -282,7 +293,7 @@ async def test_a_server_that_stays_away_holds_up_no_other() -> None:
 
 
 async def test_a_server_that_stays_away_leaves_room_in_the_journal() -> None:
-    """For a moment in which another one does not answer: an eighth."""
+    """It may use an eighth, so that room is left when another server does not answer for a moment."""
     backend = TwoSlots()
     store = SettlingStore(backend, 80, random_share=lambda: 0.0)
     backend.down, backend.known = {0}, {0}
@@ -298,7 +309,7 @@ async def test_a_server_that_stays_away_leaves_room_in_the_journal() -> None:
 
 
 async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
-    """Three batches that wait for it are enough; no call is made for the next, and what is beside it is answered."""
+    """Three failed batches open it; the next one makes no call, and batches for other places are answered."""
     backend = TwoSlots()
     store = SettlingStore(backend, random_share=lambda: 0.0)
     backend.down = {0}
@@ -314,7 +325,9 @@ async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
 
 
 async def test_what_was_refused_needs_no_settling() -> None:
-    """It is sent anew, put together, however long that takes; its lane is used again."""
+    """It is sent again with a new number, merged with others, however long that takes; its lane is used
+    again.
+    """
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.fates["a"] = Fate.REFUSED
@@ -330,7 +343,7 @@ async def test_what_was_refused_needs_no_settling() -> None:
 
 
 async def test_a_lane_that_cannot_be_used_is_left() -> None:
-    """Its register holds something else: nothing was applied, Redis is well, and another lane will do."""
+    """Its register has another type: nothing was applied, Redis is healthy, and another lane is used."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     for _ in range(4):
@@ -344,7 +357,9 @@ async def test_a_lane_that_cannot_be_used_is_left() -> None:
 
 
 async def test_what_is_forbidden_fails_by_itself() -> None:
-    """In a batch with others: three round trips in all, however many there are, and the others are one call."""
+    """In a batch with others it takes three round trips in all, however many hits are forbidden; the others
+    are one call.
+    """
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.fates["secret"] = Fate.FORBIDDEN

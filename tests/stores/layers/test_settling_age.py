@@ -1,4 +1,4 @@
-"""How old a batch of unknown outcome may be: by the clock of Redis, or else by every clock of this machine."""
+"""The age of a batch with an unknown outcome: by the clock of Redis, or else by every clock of this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .backend import Backend, charge, settled
 
 
 class Clocks:
-    """The clocks of this machine, which a test sets; that of the event loop is left alone."""
+    """The clocks of this machine, which a test sets, except for that of the event loop."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.boot = self.day = 0.0
@@ -27,7 +27,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 
 async def unsettled(backend: Backend) -> SettlingStore:
-    """A charge on `a` that was applied, and whose answer was lost, with a register that Redis has forgotten since."""
+    """A charge on `a` that was applied, whose answer was lost, and whose register has expired in Redis since."""
     store = SettlingStore(backend, random_share=lambda: 1.0)
     await store.ping()
     await charge(store, "a", amount=40)
@@ -38,7 +38,7 @@ async def unsettled(backend: Backend) -> SettlingStore:
 
 
 async def test_a_batch_is_not_sent_again_after_a_suspension(clocks: Clocks) -> None:
-    """The loop's clock stood still, and so did all others of the machine: Redis says that its register may be gone."""
+    """All clocks of the machine stopped; the time of Redis shows that its register may be gone."""
     backend = Backend()
     backend.clock = 1_000.0
     store = await unsettled(backend)
@@ -50,7 +50,7 @@ async def test_a_batch_is_not_sent_again_after_a_suspension(clocks: Clocks) -> N
 
 
 async def test_a_clock_that_is_put_right_loses_no_charge(clocks: Clocks) -> None:
-    """It was half a day behind at the start; by the clock of Redis, a second has passed."""
+    """The clock was half a day behind at the start. By the clock of Redis, a second has passed."""
     backend = Backend()
     backend.clock = 1_000.0
     store = SettlingStore(backend, random_share=lambda: 1.0)
@@ -67,7 +67,7 @@ async def test_a_clock_that_is_put_right_loses_no_charge(clocks: Clocks) -> None
 
 @pytest.mark.parametrize("clock", ["boot", "day"])
 async def test_without_the_time_of_redis_every_clock_must_agree(clocks: Clocks, clock: str) -> None:
-    """Behind a proxy: rather lost, and counted as lost, than counted twice."""
+    """Behind a proxy: a charge is dropped, and counted as dropped, rather than counted twice."""
     backend = Backend()
     store = await unsettled(backend)
     setattr(clocks, clock, getattr(clocks, clock) + 2 * 3_600)
@@ -78,7 +78,7 @@ async def test_without_the_time_of_redis_every_clock_must_agree(clocks: Clocks, 
 
 
 async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> None:
-    """And not that at which its failure was noticed: the machine may have been suspended in between."""
+    """It is not the moment of the failure: the machine may have been suspended in between."""
     backend = Backend()
     backend.clock = 1_000.0
     store = SettlingStore(backend, random_share=lambda: 1.0)
@@ -98,7 +98,7 @@ async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> N
 
 
 async def test_a_batch_waits_while_redis_no_longer_reports_its_time(clocks: Clocks) -> None:
-    """It has told it before: a TIME that failed once says nothing of how old the batch is."""
+    """Redis has reported it before: a single failed TIME says nothing about the age of the batch."""
     backend = Backend()
     backend.clock = 1_000.0
     store = SettlingStore(backend, random_share=lambda: 1.0)
