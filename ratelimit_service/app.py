@@ -155,7 +155,7 @@ class App:
             self.siblings,
             member.hello.name if member is not None else "",
         )
-        self._control_planes = self._make_control_planes()
+        self.control_planes = self._make_control_planes()
         shares = shares_of(settings)
         self.grpc = make_grpc_server(
             settings,
@@ -216,8 +216,8 @@ class App:
         self.background.keep("hold_secret", self._secret.run)
         if self._decision_log is not None:
             self._decision_log.start()
-        if self._control_planes is not None:
-            self._control_planes.keep(self.background)
+        if self.control_planes is not None:
+            self.control_planes.keep(self.background)
         if self._settings.backend_type == "memory":
             end = "are written to a file" if self._settings.memory_snapshot_path else "end with the process"
             self._log.warning(f"counters are kept in memory: they are not shared between replicas, and {end}")
@@ -327,8 +327,8 @@ class App:
         elif "FILE" in self._settings.config_type:
             watcher = await self._watcher()
             await self._load()
-        if self._control_planes is not None:
-            await self._control_planes.start()
+        if self.control_planes is not None:
+            await self.control_planes.start()
         return watcher
 
     async def _watcher(self) -> files.Watcher:
@@ -366,8 +366,8 @@ class App:
 
     def notes(self) -> Iterator[str]:
         """Say beside the rules what they do not say themselves."""
-        if self._control_planes is not None:
-            yield from self._control_planes.lines()
+        if self.control_planes is not None:
+            yield from self.control_planes.lines()
         if self.amended.version:
             yield str(self.amended.in_step)
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import structlog
 
+from .api.shapes import ControlPlane
+from .api.shapes import ControlPlanes as Shown
+from .api.shown import moment_or_null
 from .assembly import source_of
 from .core.errors import InvalidRules, Problem, StartError
 from .core.text import printable
@@ -30,9 +33,13 @@ from .sources.xds.follower import Follower, Options
 from .sources.xds.link import connect
 from .sources.xds.overlays import Overlays, by_domain
 from .sources.xds.server import Server, Tls
+from .sources.xds.standing import Standing
 
 _LARGEST = 64 << 20
 """The most bytes of a set if XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES is 0."""
+
+_MOST_SHOWN = 100
+"""Problems, and domains, that the API shows of a control plane."""
 
 _OUTCOMES = ("accepted", "unchanged", "rejected")
 
@@ -112,6 +119,13 @@ class ControlPlanes:
         for problem in self._overlay_problems:
             yield f"overlays: {printable(str(problem))}; the previous overlays stay in force"
 
+    def shown(self) -> Shown:
+        """Return the status for the API."""
+        return {
+            "control_planes": [_shown(follower.standing) for follower in self._followers],
+            "overlay_problems": [printable(str(each)) for each in self._overlay_problems[:_MOST_SHOWN]],
+        }
+
     def samples(self) -> Iterator[Sample]:
         """Return the samples of the metrics."""
         for follower in self._followers:
@@ -176,6 +190,25 @@ class ControlPlanes:
             where = "an overlay" if domain in self._overlays else "BUDGET_DOMAINS"
             self._log.warning("no source has a domain", domain=printable(domain), named_in=where)
         self._unused = unused
+
+
+def _shown(standing: Standing) -> ControlPlane:
+    return {
+        "server": printable(standing.server),
+        "connected": standing.connected,
+        "since": moment_or_null(standing.since),
+        "error": (standing.why or None) if not standing.connected else None,
+        "generation": standing.generation,
+        "hash": standing.digest or None,
+        "version": standing.version or None,
+        "accepted_at": moment_or_null(standing.accepted_at),
+        "answered_at": moment_or_null(standing.answered_at),
+        "stale_since": moment_or_null(standing.stale_since),
+        "domains": standing.domains,
+        "rejected_domains": standing.refused,
+        "rejected": list(standing.rejected[:_MOST_SHOWN]),
+        "missing": list(standing.missing[:_MOST_SHOWN]),
+    }
 
 
 class _Rules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ from .api.changes import Changes
 from .api.guard import Guard
 from .api.handler import ApiHandler
 from .api.previews import Previews
-from .api.shapes import StoreStatus
+from .api.shapes import ControlPlane, ControlPlanes, StoreStatus
 from .api.tokens import Token, Tokens
-from .api.views import Api, Parts
+from .api.views import Api, Parts, no_control_planes
 from .core.amendments.index import Amendments
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
@@ -107,6 +107,18 @@ def make_api(app: App, settings: Settings) -> Handler:
 
     app.siblings.share("store", store_here)
 
+    if (planes := app.control_planes) is not None:
+
+        async def control_planes_here() -> ControlPlanes:
+            return planes.shown()
+
+        app.siblings.share("control_planes", control_planes_here)
+
+    async def control_planes() -> ControlPlanes:
+        if planes is None:
+            return await no_control_planes()
+        return most_troubled([planes.shown(), *await app.siblings.ask("control_planes")])
+
     parts = Parts(
         app.operations,
         app.views,
@@ -117,6 +129,7 @@ def make_api(app: App, settings: Settings) -> Handler:
         store,
         app.grpc.TRANSPORT,
         tokens.admin.wanted,
+        control_planes=control_planes,
     )
     handler = ApiHandler(Api(parts), Guard(tokens))
 
@@ -126,6 +139,20 @@ def make_api(app: App, settings: Settings) -> Handler:
 
     app.metrics.show(samples)
     return handler.answer
+
+
+def most_troubled(workers: Sequence[ControlPlanes]) -> ControlPlanes:
+    """Return the status of each control plane in the worker that has the most trouble with it."""
+
+    def trouble(one: ControlPlane) -> tuple[bool, bool, bool, int]:
+        stale = one["stale_since"] is not None
+        return (one["generation"] == 0, not one["connected"], stale, one["rejected_domains"])
+
+    seen = zip(*[each["control_planes"] for each in workers], strict=False)
+    return {
+        "control_planes": [max(one, key=trouble) for one in seen],
+        "overlay_problems": max([each["overlay_problems"] for each in workers], key=len),
+    }
 
 
 def make_events(app: App, settings: Settings, store: CounterStore) -> Events | None:

@@ -99,6 +99,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET",
+        "/control-planes",
+        "control_planes",
+        asked.Nothing,
+        shapes.ControlPlanes,
+        "The control planes that send rules over xDS, and what was wrong with their last sets.",
+    ),
+    Endpoint(
+        "GET",
         "/amendments",
         "amendments",
         asked.PageOfAmendments,

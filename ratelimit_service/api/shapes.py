@@ -120,6 +120,44 @@ class Rules(TypedDict):
     next_cursor: Annotated[str | None, _NEXT]
 
 
+class ControlPlane(TypedDict):
+    """A control plane, and its rules in force."""
+
+    server: Annotated[str, Doc("Its name, or its address if it has no name.", "eg")]
+    connected: Annotated[bool, Doc("Whether a call to it is open.", True)]
+    since: Annotated[
+        str | None, Doc("When `connected` last changed; null: at the start.", format="date-time")
+    ]
+    error: Annotated[str | None, Doc("Why it is not connected.", "UNAVAILABLE: the connection was refused")]
+    generation: Annotated[int, Doc("How many different sets of it have been in force; 0: none.", 3)]
+    hash: Annotated[str | None, Doc("The hash of the rules in force.", "4be1a90c77d2")]
+    version: Annotated[str | None, Doc("The version of the last accepted set.", "12")]
+    accepted_at: Annotated[str | None, Doc("When the rules in force were accepted.", format="date-time")]
+    answered_at: Annotated[str | None, Doc("When it last sent a set.", format="date-time")]
+    stale_since: Annotated[
+        str | None,
+        Doc("Since when its rules may be out of date; null: they are current.", format="date-time"),
+    ]
+    domains: Annotated[int, Doc("How many of its domains are in force.", 2)]
+    rejected_domains: Annotated[int, Doc("How many domains of its last set were rejected.", 0)]
+    rejected: Annotated[list[str], Doc("The first hundred problems of those domains.")]
+    missing: Annotated[
+        list[str],
+        Doc("The first hundred domains in force that its last set lacks: they end after a grace time."),
+    ]
+
+
+class ControlPlanes(TypedDict):
+    """The control planes, in the order of the settings."""
+
+    control_planes: Annotated[
+        list[ControlPlane], Doc("Of several workers, the status of the one with the most trouble.")
+    ]
+    overlay_problems: Annotated[
+        list[str], Doc("The first hundred problems of overlays; with any, earlier overlays are in force.")
+    ]
+
+
 class Amendment(TypedDict):
     """A change of limits that is in force."""
 

@@ -35,6 +35,11 @@ MOST_DOMAINS = 1_000
 MOST_PROBLEMS = 100
 
 
+async def no_control_planes() -> shapes.ControlPlanes:
+    """Return the status of a service without control planes."""
+    return {"control_planes": [], "overlay_problems": []}
+
+
 class Parts(NamedTuple):
     """What the API shows and changes. The functions return what is there now."""
 
@@ -48,6 +53,7 @@ class Parts(NamedTuple):
     transport: str
     writes: bool
     now: Clock = time.time
+    control_planes: Callable[[], Awaitable[shapes.ControlPlanes]] = no_control_planes
 
 
 class Api:
@@ -188,6 +194,10 @@ class Api:
             "rules": await self.turns.each(rules[begin:end], shown.rule),
             "next_cursor": f"{end}.{in_force.digest}" if end < len(rules) else None,
         }
+
+    async def control_planes(self, query: asked.Nothing, role: Role) -> shapes.ControlPlanes:
+        """Return the control planes."""
+        return await self._parts.control_planes()
 
     def _place_in_rules(self, cursor: str, digest: str) -> int:
         """Return the place at which a page of rules begins. Raises InvalidRequest, also where there are other rules by now."""

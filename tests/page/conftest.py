@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from .stand_in import HOSTILE, StandIn, budget, moment, refusal, window
+from .stand_in import HOSTILE, StandIn, budget, control_plane, moment, refusal, window
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -114,6 +114,16 @@ def everything(stand_in: StandIn) -> StandIn:
             "reason": "launch",
             "key": "k",
         }
+    ]
+    stand_in.control_planes = [
+        control_plane("eg", rejected_domains=1, rejected=["shop: descriptors[0]: unknown unit '9'"]),
+        control_plane(
+            "ai",
+            connected=False,
+            error="UNAVAILABLE: the connection was refused",
+            stale_since=moment(-630),
+            missing=["ai-gateway-quota"],
+        ),
     ]
     stand_in.problems = [
         {"file": "a.yaml", "line": 3, "path": "descriptors[0]", "problem": "'fortnight' is no unit"}

@@ -123,6 +123,27 @@ def refusal(number: int, value: str, **more: Any) -> Json:
     }
 
 
+def control_plane(server: str, **more: Any) -> Json:
+    """A ControlPlane that is connected, with rules in force."""
+    return {
+        "server": server,
+        "connected": True,
+        "since": moment(-3_600),
+        "error": None,
+        "generation": 3,
+        "hash": "4be1a90c77d2",
+        "version": "12",
+        "accepted_at": moment(-7_230),
+        "answered_at": moment(-60),
+        "stale_since": None,
+        "domains": 2,
+        "rejected_domains": 0,
+        "rejected": [],
+        "missing": [],
+        **more,
+    }
+
+
 class Refused(Exception):
     """An answer with a problem."""
 
@@ -147,6 +168,8 @@ class StandIn:
         self.amendments: list[Json] = []
         self.audit: list[Json] = []
         self.problems: list[Json] = []
+        self.control_planes: list[Json] = []
+        self.overlay_problems: list[str] = []
         self.domains: list[str] = ["token-budgets"]
         self.status: Json = {}
         self.points: list[Json] = []
@@ -211,6 +234,10 @@ class StandIn:
             "bucket": lambda: self._bucket(body),
             "rules": self._rules,
             "replicas": self._replicas,
+            "control-planes": lambda: {
+                "control_planes": self.control_planes,
+                "overlay_problems": self.overlay_problems,
+            },
             "refusals": lambda: self._refusals(int(query.get("since", 0))),
             "amendments": lambda: {"amendments": self.amendments, "version": 12, "next_cursor": None},
             "audit": lambda: {"lines": self.audit, "next_cursor": None},

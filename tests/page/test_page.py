@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from testing.waiting import wait_for
 
-from .stand_in import HOSTILE, TOKEN, Refused, StandIn, budget, moment, refusal, window
+from .stand_in import HOSTILE, TOKEN, Refused, StandIn, budget, control_plane, moment, refusal, window
 
 VIEWS = {
     "budgets": "#/budgets",
@@ -246,6 +246,31 @@ def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, ever
     page.goto(f"{everything.url}{VIEWS['service']}")
     expect(page.locator("dl")).to_contain_text("Does not answer")
     expect(page.locator("dl")).to_contain_text("12 hits")
+
+
+def test_control_planes_are_in_the_view_of_the_service(page: Page, everything: StandIn) -> None:
+    """What each sent, what was rejected, since when its rules may be out of date; its texts are text."""
+    page.goto(f"{everything.url}{VIEWS['service']}")
+    section = page.get_by_role("region", name="Control planes", exact=True)
+    table = section.get_by_role("row")
+    expect(table.nth(1)).to_contain_text(re.compile("eg.*Connected.*generation 3 4be1a90c.*2 h 0 min ago"))
+    expect(table.nth(2)).to_contain_text(re.compile("ai.*Not connected, stale since 10 min ago"))
+    expect(section).to_contain_text("ai is not connected: UNAVAILABLE: the connection was refused")
+    expect(section).to_contain_text("1 domain of eg rejected; their last good rules stay in force")
+    expect(section).to_contain_text("shop: descriptors[0]: unknown unit '9'")
+    expect(section).to_contain_text("No longer sent by ai, and about to end")
+    hostile = "<img src=x onerror=alert(1)>"
+    everything.control_planes = [
+        control_plane(hostile, generation=0, hash=None, rejected=[hostile], rejected_domains=2)
+    ]
+    everything.overlay_problems = [hostile]
+    look_again(page)
+    expect(section).to_contain_text("nothing yet")
+    expect(section.get_by_text(hostile, exact=True)).to_have_count(4)
+    expect(section).to_contain_text("The overlays are invalid; the previous overlays stay in force")
+    everything.control_planes = []
+    look_again(page)
+    expect(section).to_have_count(0)
 
 
 def test_a_wrong_token_is_refused_and_can_be_forgotten(page: Page, everything: StandIn) -> None:

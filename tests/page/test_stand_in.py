@@ -21,7 +21,7 @@ BODIES: dict[str, Json] = {
     "unblock": CHANGE,
     "remove": {"id": "t-1", "reason": "a test", "dry_run": True},
 }
-READ = ("status", "budgets", "rules", "replicas", "refusals", "amendments", "audit")
+READ = ("status", "budgets", "rules", "replicas", "control-planes", "refusals", "amendments", "audit")
 
 
 @pytest.mark.parametrize("name", [*READ, *BODIES])

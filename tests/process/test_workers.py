@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ratelimit_service.core.amendments.model import Put, override
 from ratelimit_service.core.amendments.target import parse
@@ -141,6 +142,12 @@ def test_a_store_that_is_away_makes_every_worker_unhealthy(config: str) -> None:
             assert {"": 4 * MANY} == metrics(service, "store_journal_hits")
 
 
+def control_planes(service: Service) -> list[dict[str, Any]]:
+    """What the API says of each control plane."""
+    planes: list[dict[str, Any]] = json.loads(debug(service, "api/v1/control-planes"))["control_planes"]
+    return planes
+
+
 def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> None:
     """Each worker follows them as a replica does."""
     with Served() as plane:
@@ -153,6 +160,7 @@ def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> N
                 for caller in callers:
                     wait_for(f"{amount}", lambda c=caller, a=amount: c.limit("d", "team", "dba") == a)  # type: ignore[misc]
             assert {'server="eg"': 1} == metrics(service, "xds_connected")
+            assert [True] == [each["connected"] for each in control_planes(service)]
             # A worker without rules, because they cannot come now, would let everything pass.
             plane.stop()
             wait_for("away", lambda: metrics(service, "xds_connected") == {'server="eg"': 0})
@@ -162,6 +170,9 @@ def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> N
             with connections(service) as newcomers:
                 assert {6} == {caller.limit("d", "team", "dba") for caller in newcomers}
             assert ((200, "OK"), 1) == (service.health(), states(service)["serving"])
+            assert [(False, True)] == [
+                (each["connected"], each["stale_since"] is not None) for each in control_planes(service)
+            ]
             plane.start()
             wait_for("both", lambda: states(service) == {"wanted": 2, "serving": 2})
         with workers("", redis_url, **settings) as service, connections(service) as callers:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -40,6 +42,13 @@ def plane() -> Iterator[Served]:
 
 def rlconfig(service: Service) -> list[str]:
     return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text.splitlines()
+
+
+def control_planes(service: Service) -> list[dict[str, Any]]:
+    """What the API says of each control plane."""
+    answer = httpx.get(f"http://{service.debug}/api/v1/control-planes", trust_env=False)
+    planes: list[dict[str, Any]] = answer.json()["control_planes"]
+    return planes
 
 
 def samples(service: Service, name: str) -> dict[str, float]:
@@ -82,6 +91,22 @@ def test_rules_come_change_and_stay_while_the_control_plane_is_away(plane: Serve
         )
         problem = "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year"
         assert (f"#   rejected: {problem}", problem) == (rejected, plane.rejections[0])
+        (shown,) = control_planes(service)
+        expected = {
+            "server": "eg",
+            "connected": True,
+            "error": None,
+            "generation": 2,
+            "version": "1",
+            "stale_since": None,
+            "domains": 2,
+            "rejected_domains": 1,
+            "rejected": [problem],
+            "missing": [],
+        }
+        assert expected == {name: shown[name] for name in expected}
+        assert f"hash {shown['hash']}, domains 2, version 1, accepted {shown['accepted_at']}" in in_force
+        assert f"# xds eg: connected since {shown['since']}" == connected
         assert {
             'server="eg",state="in_force"': 2,
             'server="eg",state="rejected"': 1,
@@ -90,7 +115,10 @@ def test_rules_come_change_and_stay_while_the_control_plane_is_away(plane: Serve
         plane.stop()
         wait_for("its absence", lambda: samples(service, "xds_connected") == {'server="eg"': 0})
         assert [6, 7] == [caller.limit(domain, "team", "dba") for domain in "ab"]
-        assert samples(service, "xds_stale_since_seconds")['server="eg"'] > 1_700_000_000
+        stale_since = samples(service, "xds_stale_since_seconds")['server="eg"']
+        (shown,) = control_planes(service)
+        assert (False, True, 2) == (shown["connected"], bool(shown["error"]), shown["domains"])
+        assert int(stale_since) == datetime.fromisoformat(shown["stale_since"]).timestamp() > 1_700_000_000
         plane.start()
         plane.send(resource("a", limit("team", 9)), resource("b", limit("team", 7)))
         wait_for_limit(caller, "a", 9)

@@ -2,6 +2,7 @@
 
 import { useState } from "./vendor/standalone.module.js";
 import { call, query, usePolled } from "./api.js";
+import { ControlPlanes } from "./control-planes.js";
 import { amount, duration, visibleText } from "./format.js";
 import { Ago, At, Failure, html, Loading, Text } from "./parts.js";
 import { href } from "./route.js";
@@ -36,6 +37,7 @@ export function Service({ status, rules }) {
       <${Failure} error=${replicas.error} stale=${replicas.at} />
       ${replicas.data && html`<${Replicas} of=${replicas.data} />`}
     </section>
+    <${ControlPlanes} />
     <section aria-labelledby="rules"><h2 id="rules">Rules</h2>
       <${Problems} problems=${rules?.problems ?? []} />
       ${rules ? html`<${Rules} rules=${rules} />` : html`<${Loading} of="the rules" />`}

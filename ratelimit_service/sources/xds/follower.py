@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from ...core.errors import Problem
-from ...core.text import printable
+from ...core.text import fit, printable
 from ...ports import RuleChange, Rules
 from .backoff import Backoff
 from .cache import Cache
@@ -34,6 +34,9 @@ _WENT_WELL = 30.0
 
 _SPEAKS_WITHIN = 15.0
 """Seconds until a silent control plane is logged: it never answers a node id that it does not know."""
+
+_LONGEST_VERSION = 100
+"""Characters of a version that are shown."""
 
 _MOST_NAMED = 10
 """The most domains that a log line names."""
@@ -236,7 +239,7 @@ class Follower:
                 self._miss(received, now)
             answer = subscription.settle(received, self._hidden(received))
             if not answer.rejects:
-                self.standing.version = received.version
+                self.standing.version = fit(received.version, _LONGEST_VERSION)
             changed = before != subscription.digest
             outcome = "rejected" if answer.rejects else "accepted" if changed else "unchanged"
             self.standing.responses[outcome] += 1

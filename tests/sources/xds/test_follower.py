@@ -57,6 +57,19 @@ async def test_a_change_is_taken_when_it_comes(plane: ControlPlane, follow: Foll
     assert ({"accepted": 2}, 2) == (following.standing.responses, following.standing.generation)
 
 
+async def test_a_version_is_shown_short_and_escaped_and_sent_back_as_it_came(
+    plane: ControlPlane, follow: Follow
+) -> None:
+    """A newline in it would make a line of its own in /rlconfig."""
+    version = "1\n# xds eg: connected\x1b[2K" + "9" * 1_000_000
+    plane.send(A, version=version)
+    following = await follow()
+    await following.answered(2)
+    assert version == plane.requests[-1].version_info
+    shown = following.standing.version
+    assert (True, True) == (shown.isprintable(), len(shown) < 150)
+
+
 async def test_the_same_set_under_another_version_is_accepted_and_costs_nothing(
     plane: ControlPlane, follow: Follow
 ) -> None:

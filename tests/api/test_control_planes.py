@@ -1,0 +1,63 @@
+"""The control planes in the API: none, of one worker, and of several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ratelimit_service.api.shapes import ControlPlane, ControlPlanes
+from ratelimit_service.steering import most_troubled
+
+from .desk import Desk
+
+
+def seen(*overlay_problems: str, **more: Any) -> ControlPlanes:
+    """What one worker sees of one control plane."""
+    plane: ControlPlane = {
+        "server": "eg",
+        "connected": True,
+        "since": "2026-11-28T10:00:00Z",
+        "error": None,
+        "generation": 3,
+        "hash": "4be1a90c77d2",
+        "version": "12",
+        "accepted_at": "2026-11-28T10:00:00Z",
+        "answered_at": "2026-11-28T10:00:00Z",
+        "stale_since": None,
+        "domains": 2,
+        "rejected_domains": 0,
+        "rejected": [],
+        "missing": [],
+    }
+    return {
+        "control_planes": [{**plane, **more}],  # type: ignore[typeddict-item]
+        "overlay_problems": list(overlay_problems),
+    }
+
+
+async def test_a_service_without_control_planes_has_an_empty_list(desk: Desk) -> None:
+    """And not 404: the page asks every service."""
+    assert {"control_planes": [], "overlay_problems": []} == await desk.get("/control-planes")
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"generation": 0},
+        {"connected": False, "error": "UNAVAILABLE: gone"},
+        {"stale_since": "2026-11-28T10:00:00Z"},
+        {"rejected_domains": 1, "rejected": ["shop: unknown unit"]},
+    ],
+    ids=lambda trouble: next(iter(trouble)),
+)
+def test_the_worker_with_the_most_trouble_is_shown(trouble: dict[str, Any]) -> None:
+    """Whichever worker answers, the trouble of another one is not hidden."""
+    fine, troubled = seen(), seen("a.yaml: not a mapping", **trouble)
+    for workers in ([fine, troubled, fine], [troubled, fine], [fine, fine, troubled]):
+        assert troubled == most_troubled(workers)
+
+
+def test_a_worker_that_does_not_answer_leaves_the_others() -> None:
+    """One that has only just started is not asked."""
+    assert seen() == most_troubled([seen()])
