@@ -29,7 +29,7 @@ HASHES: dict[str, Callable[[str], int]] = {
     "CRC-32, by remainder": lambda key: crc32(key.encode()) % 2,
     "CRC-32, by ranges": lambda key: crc32(key.encode()) >> 31,
     "hash tags": lambda key: crc32(tag_of(key).encode()) % 2,
-    "a tenth of the keys": lambda key: fnv1a(key) >> 32 < 2**32 // 10,
+    "a fifth of the keys": lambda key: fnv1a(key) >> 32 < 2**32 // 5,
 }
 
 
@@ -59,7 +59,7 @@ class Servers:
 
 @pytest.mark.parametrize("name", HASHES)
 async def test_several_servers_are_found_whatever_the_hash(name: str) -> None:
-    """In every attempt, because the probed keys have little in common."""
+    """In every attempt: the probed keys are random, and miss the smallest server of these once in a million."""
     assert {Spread.TAGS} == {await find_out(Servers(HASHES[name]).ask, "rl:") for _ in range(20)}
 
 
