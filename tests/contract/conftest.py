@@ -76,7 +76,9 @@ def in_cluster(request: pytest.FixtureRequest) -> tuple[ClusterStore, SetRaw]:
     def set_raw(key: str, value: str) -> None:
         assert "OK" == cluster.owner(slot_of(key)).cli("SET", key, value)
 
-    return ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses()), set_raw
+    return ClusterStore(
+        lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses(), patience=5.0
+    ), set_raw
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,9 @@ def stores_of(request: pytest.FixtureRequest, kind: str) -> list[CounterStore]:
     if kind == "cluster":
         cluster: RedisCluster = request.getfixturevalue("redis_cluster")
         return [
-            ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses())
+            ClusterStore(
+                lambda address: at_address(address, Link(timeout=5.0)), cluster.addresses(), patience=5.0
+            )
             for _ in range(2)
         ]
     if kind == "sentinels":
