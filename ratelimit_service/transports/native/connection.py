@@ -141,15 +141,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls is None:
             self._take(data)
             return
-        turn = self._host.turn
         self._tls.received(data)
-        if self._tls.ready and turn.opened < turn.total:
+        if self._tls.ready and (turn := self._host.turn).opened < turn.total:
             self._take_decrypted()
             self._spend_share_of_tls()
             return
         self._transport.pause_reading()
         if self._tls.ready:  # decrypting takes time as well
-            turn.postpone(self)
+            self._host.turn.postpone(self)
         else:
             self._host.peers.shake_hands(self)
 
@@ -381,6 +380,7 @@ class Connection(asyncio.BufferedProtocol):
             self._tls.close()
             self._write(self._tls.to_send())
         self._lingers = _LINGER_READS
+        self._host.peers.end(self)
         self._transport.write_eof()
         self._transport.resume_reading()
 

@@ -74,6 +74,8 @@ class Peers:
         """Connections that `relieve` may close; the last ones keep the most bytes, and are closed first."""
         self._dead: deque[Connection] = deque()
         """Connections whose peers have gone, and whose memory is still to be freed."""
+        self._ending: dict[Connection, None] = {}
+        """Connections whose sessions have ended, and whose peers have not yet closed them, in that order."""
         self._aborted: dict[Connection, int] = {}
         """Connections that `relieve` has closed, and the bytes that they kept, which are about to be freed."""
         self._shaking: dict[Connection, None] = {}
@@ -91,10 +93,12 @@ class Peers:
 
     def add(self, connection: Connection) -> bool:
         """Add a new connection; return False if there is no room for it."""
-        if len(self._group_of) >= self._most:
+        if len(self._group_of) >= self._most and not self._make_room():
             self.count_closed(f"there are {self._most} connections (GRPC_MAX_CONNECTIONS)")
             return False
-        if not self._budget.connect(connection.cost):
+        if not self._budget.connect(connection.cost) and not (
+            self._make_room() and self._budget.connect(connection.cost)
+        ):
             self.count_closed("there are more connections than half of GRPC_MAX_BYTES has room for")
             return False
         self._last_added = (self._last_added + 1) % _GROUPS
@@ -102,6 +106,21 @@ class Peers:
         self._group_of[connection] = self._last_added
         self.empty.clear()
         return True
+
+    def end(self, connection: Connection) -> None:
+        """Note a connection whose session has ended, and whose peer has not yet closed it."""
+        self._ending[connection] = None
+
+    def _make_room(self) -> bool:
+        """Free a connection that serves nobody any more, before its time; return whether there was one."""
+        if self._dead:
+            self._dead.popleft().free()
+            return True
+        for connection in self._ending:
+            connection.abort()
+            connection.free()
+            return True
+        return False
 
     def remove(self, connection: Connection) -> None:
         """Remove a closed connection. Does nothing if it was not added."""
@@ -111,6 +130,7 @@ class Peers:
         self._groups[group].discard(connection)
         self._shaking.pop(connection, None)
         self._aborted.pop(connection, None)
+        self._ending.pop(connection, None)
         self._budget.disconnect(connection.cost)
         if not self._group_of:
             self.empty.set()

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from ratelimit_service.transports.native import peers
+from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.methods import PATHS, REFLECT
 from ratelimit_service.transports.options import GrpcOptions
 
@@ -160,3 +161,24 @@ async def test_a_connection_leaves_bytes_of_calls_in_hand_to_others(begin: Begin
     before = limiter.server.in_hand
     modest.send(h2.call(1, CHECK))
     await until(lambda: limiter.server.in_hand == before + 1)
+
+
+async def test_connections_that_serve_nobody_make_room_for_new_ones(begin: Begin) -> None:
+    """One whose session has ended stays open for a moment, and one that was closed is freed when there is time."""
+    limiter = await begin(GrpcOptions(max_connections=3))
+    ended, closed, _ = await limiter.connections(3)
+    (gone,) = [peer for peer in limiter.peers if peer._writer.get_extra_info("sockname") == peer_of(ended)]
+    gone.send(h2.frame(h2.PING, 0, 0, bytes(8)) * 2_000)
+    await until(lambda: ended._gone)
+    assert 3 == len(limiter.server.peers)
+    assert await limiter.still_serves()
+    closed.connection_lost(None)
+    assert 3 == len(limiter.server.peers)
+    another = limiter.server._connection()
+    assert limiter.server.peers.add(another)
+    limiter.server.peers.remove(another)
+
+
+def peer_of(end: Connection) -> object:
+    """The address of a connection's peer."""
+    return end._transport.get_extra_info("peername")
