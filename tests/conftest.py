@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, settings
 from testing.fleets import RedisCluster
 from testing.servers import RedisServer
 
-# No deadline, and nothing is too slow: how long an example takes depends on what else the machine does. The same examples at
-# each run, so that a change is what makes a test fail; `make fuzz` goes and looks for others.
+# No deadline, and nothing is too slow: how long an example takes depends on what else the machine does. The
+# same examples at each run, so that a change is what makes a test fail; `make fuzz` goes and looks for
+# others.
 settings.register_profile(
     "default",
     deadline=None,

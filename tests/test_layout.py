@@ -126,7 +126,8 @@ NOT_IN_CORE = {
     "urllib",
     "uuid",
 }
-"""The standard library's clocks, dice and ways to the outside: what the core needs of these arrives as an argument."""
+"""The standard library's clocks, dice and ways to the outside: what the core needs of these arrives as an
+argument."""
 
 
 class Module(NamedTuple):
@@ -142,7 +143,9 @@ class Module(NamedTuple):
         return room_of(self.name)
 
     def imports(self) -> Iterator[str]:
-        """The full names of what it imports, wherever in the file: "typing.Any", "ratelimit_service.core.model.Hit"."""
+        """The full names of what it imports, wherever in the file: "typing.Any",
+        "ratelimit_service.core.model.Hit".
+        """
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
@@ -179,7 +182,9 @@ def arrows(module: Module) -> set[str]:
 
 @each_module
 def test_a_module_imports_only_what_its_room_may(module: Module) -> None:
-    """An arrow that is missing from ALLOWED is either a mistake or a decision, and a decision comes with its reason."""
+    """An arrow that is missing from ALLOWED is either a mistake or a decision, and a decision comes with its
+    reason.
+    """
     if module.room in WIRING:
         allowed = set(ALLOWED) | (WIRING if module.room in IMPORTERS_OF_THE_WIRING else set())
     else:

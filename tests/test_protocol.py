@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 XDS_PYTHON = ROOT / ".venv-xds" / "bin" / "python"
 
 DIFFERENT = {
-    # A header may hold any byte, and a `string` with one that is not UTF-8 makes protobuf refuse the whole message.
+    # A header may hold any byte, and a `string` with one that is not UTF-8 makes protobuf refuse the whole
+    # message.
     ("RateLimitDescriptor.Entry", "key"): ([1, "string"], [1, "bytes"]),
     ("RateLimitDescriptor.Entry", "value"): ([2, "string"], [2, "bytes"]),
 }
@@ -38,7 +39,8 @@ NEWER = {
 """What xds-protos does not have (yet): once it does, the entry must leave this table."""
 
 OURS = {
-    # What `ratelimit-service ask` sets; far from the numbers that Envoy takes, and absent from what gateways send.
+    # What `ratelimit-service ask` sets; far from the numbers that Envoy takes, and absent from what gateways
+    # send.
     ("RateLimitRequest", "explain"): [50000, "bool"],
 }
 """What Envoy's definition does not have at all."""

@@ -83,7 +83,9 @@ async def put(store: MemoryAmendments, *amendments: Amendment) -> None:
 
 
 async def test_what_changes_in_the_store_comes_into_force(store: Failing, replica: Replica) -> None:
-    """Put, replaced and removed; the planners are told of each change once, and of nothing where there is none."""
+    """Put, replaced and removed; the planners are told of each change once, and of nothing where there is
+    none.
+    """
     await replica.follower.follow()
     assert ([], 0) == (replica.amounts, replica.changes)
     await put(store, to("team=a", 1), to("team=b", 2))
@@ -125,7 +127,9 @@ async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_says_how_old_it
 async def test_a_store_that_has_lost_changes_is_followed_and_an_error_says_so(
     store: Failing, replica: Replica
 ) -> None:
-    """A failover that lost the last ones, be there a new one with the same version or not; and one that lost everything."""
+    """A failover that lost the last ones, be there a new one with the same version or not; and one that lost
+    everything.
+    """
     await put(store, to("team=a", 1))
     lines = list(store.lines() or ())
     await put(store, to("team=b", 2))
@@ -165,7 +169,10 @@ async def test_ten_thousand_are_taken_over_in_slices_and_only_what_differs(
 
 
 async def test_a_new_replica_is_ready_once_it_has_read_the_store(store: Failing, replica: Replica) -> None:
-    """Not before: a kill switch must be in force with the first call. What an ACL forbids is not waited for."""
+    """Not before: a kill switch must be in force with the first call.
+
+    What an ACL forbids is not waited for.
+    """
     store.error = StoreError("Redis is away")
     await replica.follower.try_to_follow()
     assert not _is_ready(replica)
@@ -189,7 +196,9 @@ def _is_ready(replica: Replica) -> bool:
 
 
 async def test_what_has_ended_is_removed_an_hour_later(store: Failing, replica: Replica) -> None:
-    """By one of the replicas, whose line is in the audit; what ends with a window, when the longest one is over."""
+    """By one of the replicas, whose line is in the audit; what ends with a window, when the longest one is
+    over.
+    """
     ended = to("team=a", 1, until=NOW + 60)
     hour = top_up(parse("d", "team=b"), 2, "k", window="hour", windows=1, since=NOW)
     any_window = top_up(parse("d", "team=c"), 3, "k", windows=1, since=NOW)

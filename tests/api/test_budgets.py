@@ -177,7 +177,9 @@ async def test_a_reset_of_too_many_or_of_nothing_is_refused(desk: Desk) -> None:
 
 
 async def test_names_of_strangers_are_data(desk: Desk) -> None:
-    """Markup, bidi marks, control characters, bytes that are no UTF-8, and eight kilobytes: each is one line, and is found again."""
+    """Markup, bidi marks, control characters, bytes that are no UTF-8, and eight kilobytes: each is one line,
+    and is found again.
+    """
     for value in ["<script>alert(1)</script>", "\u202eevil", "a\x00b\x1b[31m", "x" * 8_000, "a,b=c*d\\e"]:
         text = "team=" + value.replace("\\", "\\\\").replace("*", "\\*").replace(",", "\\,")
         made = await desk.change("/override", descriptor=text, amount=7)

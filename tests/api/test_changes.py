@@ -1,4 +1,6 @@
-"""The verbs over HTTP: each with its preview, its idempotency key, its line in the audit, and what becomes of it at once."""
+"""The verbs over HTTP: each with its preview, its idempotency key, its line in the audit, and what becomes of
+it at once.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,9 @@ async def test_a_confirmation_is_for_one_change(desk: Desk, other: dict[str, obj
 
 
 async def test_a_confirmation_is_for_one_verb_and_a_while(desk: Desk) -> None:
-    """An override is not confirmed by the preview of a top-up, nor by that of ten minutes ago, nor by a made-up one."""
+    """An override is not confirmed by the preview of a top-up, nor by that of ten minutes ago, nor by a
+    made-up one.
+    """
     fields = {"descriptor": "team=*", "amount": 1}
     preview = (await desk.change("/top-up", **fields, dry_run=True))["confirmation"]
     end, _, signature = preview.partition(".")

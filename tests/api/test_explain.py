@@ -61,7 +61,9 @@ async def test_an_explanation_has_a_verdict(desk: Desk, target: str, verdict: st
 
 
 async def test_an_explanation_knows_what_requests_in_flight_hold() -> None:
-    """A check that is refused for them is explained as refused, with the same message; an explanation sets nothing aside."""
+    """A check that is refused for them is explained as refused, with the same message; an explanation sets
+    nothing aside.
+    """
     rules = "domain: d\ndescriptors: [{key: team, hold: 50, rate_limit: {unit: day, tokens_per_unit: 100}}]\n"
     async with open_desk(Desk(files=(rules,))) as desk:
         for verdict, held in [("ok", 0), ("ok", 50), ("held", 100)]:

@@ -52,7 +52,9 @@ EXAMPLES = 12
 def test_every_request_has_an_answer_that_is_described(
     service: Service, endpoint: Endpoint, mode: GenerationMode
 ) -> None:
-    """Valid requests and invalid ones: never a 500, and never a status, a type or a field that the description lacks."""
+    """Valid requests and invalid ones: never a 500, and never a status, a type or a field that the
+    description lacks.
+    """
     operation = SCHEMA[endpoint.path][endpoint.method.lower()]
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.headers):
         pytest.skip("there is nothing in it that could be invalid")

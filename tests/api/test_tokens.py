@@ -31,7 +31,9 @@ async def role(tokens: Tokens, clock: Clock, token: str) -> Role | None:
 
 
 async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """The token before is no longer valid; a line end does not count; a swapped link counts, as in Kubernetes."""
+    """The token before is no longer valid; a line end does not count; a swapped link counts, as in
+    Kubernetes.
+    """
     clock = Clock()
     file, other = tmp_path / "token", tmp_path / "other"
     file.write_text(f"{FIRST}\n")

@@ -50,7 +50,9 @@ async def test_refusals_are_listed_the_latest_first(desk: Desk) -> None:
 
 
 async def test_refusals_of_other_workers_are_among_them(desk: Desk) -> None:
-    """In the order of time; what the domain refuses has its reason in words, and a cut descriptor is not named."""
+    """In the order of time; what the domain refuses has its reason in words, and a cut descriptor is not
+    named.
+    """
     desk.ask("team=dba", 100)
     desk.ask("team=dba")
     (own,) = (await desk.get("/refusals"))["refusals"]

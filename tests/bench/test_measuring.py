@@ -64,7 +64,9 @@ def server() -> Iterator[Server]:
 
 
 def test_windows_that_began_anew_are_added_up(server: Server) -> None:
-    """Five in the hour, though the hour ended meanwhile, and five in the day; other domains are not looked at."""
+    """Five in the hour, though the hour ended meanwhile, and five in the day; other domains are not looked
+    at.
+    """
     assert 2 == books.check_exactly(server, {("team", "a"): 5})
 
 

@@ -1,4 +1,6 @@
-"""What the load generator asks: messages that parse, laws that hold, and a sequence that the books can repeat."""
+"""What the load generator asks: messages that parse, laws that hold, and a sequence that the books can
+repeat.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_unknown_traffic_is_refused() -> None:
 
 
 def test_zipf_draws_by_rank() -> None:
-    """The first of a thousand comes as often as the law says, and twice to three times as often as the second."""
+    """The first of a thousand comes as often as the law says, and twice to three times as often as the
+    second.
+    """
     seen = Counter(Zipf(1_000, 1.1, 1).draw(100_000))
     share = 1 / sum(1 / k**1.1 for k in range(1, 1_001))
     assert share == pytest.approx(seen[0] / 100_000, rel=0.03)
@@ -148,8 +152,9 @@ def answer(stream: int, message: bytes = b"\x08\x01") -> bytes:
 
 @pytest.mark.parametrize("piece", [1, 7, 1_000])
 def test_answers_are_separated_however_they_are_cut(piece: int) -> None:
-    """An OK (after which a server may say that it is not an error), a refusal, an error without a message, and a stream
-    that is reset."""
+    """An OK (after which a server may say that it is not an error), a refusal, an error without a message,
+    and a stream that is reset.
+    """
     sent = (
         answer(1)
         + frames.frame(frames.RST_STREAM, 0, 1, b"\0\0\0\0")

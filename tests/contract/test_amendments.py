@@ -79,7 +79,9 @@ async def test_what_is_put_is_read_back_by_another_replica(amending: Amending) -
 
 
 async def test_news_are_what_has_happened_after_a_version(amending: Amending) -> None:
-    """A replica that is in step gets nothing, one that is behind the edits, in their last state; a new one everything."""
+    """A replica that is in step gets nothing, one that is behind the edits, in their last state; a new one
+    everything.
+    """
     store, other = amending.amendments, amending.other.amendments
     await store.apply(change(Put(ONE), key="1"))
     first = await other.news(0, "")
@@ -108,7 +110,9 @@ async def test_a_version_that_the_store_does_not_have_gets_everything(amending: 
 
 
 async def test_a_change_with_the_same_key_changes_nothing_and_returns_the_same(amending: Amending) -> None:
-    """By whichever replica it is sent again, however late, and after a restart; also where something else has changed since."""
+    """By whichever replica it is sent again, however late, and after a restart; also where something else has
+    changed since.
+    """
     first = await amending.amendments.apply(change(Put(ONE)))
     await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="other"))
     again = change(Put(ONE._replace(since=NOW + 60)), at=NOW + 60)
@@ -138,7 +142,9 @@ async def test_a_dry_run_says_what_would_be_replaced_and_writes_nothing(amending
 
 
 async def test_a_change_that_expects_something_else_changes_nothing(amending: Amending) -> None:
-    """So that two operators who have seen the same do not undo each other; none of its edits comes into force."""
+    """So that two operators who have seen the same do not undo each other; none of its edits comes into
+    force.
+    """
     store = amending.amendments
     seen = change(Put(TWO), Put(ONE), key="1")._replace(expected=(None, None))
     await store.apply(seen)
@@ -206,7 +212,9 @@ async def test_the_audit_is_read_in_pages_that_cut_no_change_in_two(amending: Am
 
 
 async def test_a_reset_is_a_line_of_the_audit_and_done_once(amending: Amending) -> None:
-    """Until it is finished it is still to be done, whoever sends it again; what it then found is not what counts."""
+    """Until it is finished it is still to be done, whoever sends it again; what it then found is not what
+    counts.
+    """
     reset = Reset(TARGET, "hour", (("{d|team=dba}:hour:x", 7), ("{d|team=dba}:hour:y", None)))
     store = amending.amendments
     applied = await store.apply(change(Reset(TARGET, "hour", ())), dry_run=True)

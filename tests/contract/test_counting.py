@@ -187,7 +187,9 @@ async def test_delete_bucket_deletes_one_bucket_and_no_other(bench: Bench) -> No
 
 
 async def test_counters_are_deleted_by_their_keys(bench: Bench) -> None:
-    """Those and no others; what each held is returned, one that is not there is left out, and what is no number is None."""
+    """Those and no others; what each held is returned, one that is not there is left out, and what is no
+    number is None.
+    """
     await bench.counts(add(A, 4), add(A_DAY, 5), add(B, 7))
     if bench.name == "redis":
         bench.set_raw(C, "x")

@@ -56,7 +56,10 @@ async def test_a_charge_ends_a_hold_and_is_in_the_counter_alone(bench: Bench) ->
 
 
 async def test_an_id_is_charged_once_in_its_bucket(bench: Bench) -> None:
-    """Every window of the bucket is held back the second time, and no other bucket. After two minutes it is forgotten."""
+    """Every window of the bucket is held back the second time, and no other bucket.
+
+    After two minutes it is forgotten.
+    """
     charge = hold(Op.CHARGE, charge=40, tokens=60, made=NOW, id="x")
     other = Hit("{d|k=a}b:hour:1", 7, ttl=60) if not bench.slotted else Hit(f"{BUCKET}x", 7, ttl=60)
     group = [window(40), window(40, 500, DAY), other, charge]
@@ -118,7 +121,9 @@ async def test_the_size_is_learned(bench: Bench) -> None:
 
 
 async def test_the_marker_of_an_end_releases_unless_the_request_was_refused(bench: Bench) -> None:
-    """The first one shows that gateways send it, and from then on refusals are expected to be followed by one."""
+    """The first one shows that gateways send it, and from then on refusals are expected to be followed by
+    one.
+    """
     for _ in range(3):
         await take(bench)
     release = hold(Op.RELEASE)

@@ -160,7 +160,9 @@ async def test_budgets_are_listed_by_what_is_used(walking: Walking) -> None:
 
 
 async def test_pages_follow_each_other_and_each_budget_is_on_one(walking: Walking) -> None:
-    """By a cursor, which another replica understands as well; a budget that changes in between moves no other."""
+    """By a cursor, which another replica understands as well; a budget that changes in between moves no
+    other.
+    """
     await walking.charge(**{f"user{n:03}": 1 + n for n in range(120)})
     cursor, seen = "", []
     for number in range(20):

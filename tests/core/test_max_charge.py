@@ -54,7 +54,9 @@ def test_a_refund_is_bounded_as_well() -> None:
 
 
 def test_the_rest_of_the_request_is_counted() -> None:
-    """A charge that one rule refuses is a charge on the others all the same, and the answer has no retry-after."""
+    """A charge that one rule refuses is a charge on the others all the same, and the answer has no
+    retry-after.
+    """
     limiter = Limiter(RULES, refusal_headers=frozenset(["retry-after", "x-should-retry"]))
     decision = limiter.ask(descriptor("small=a", 4), descriptor("strict=a", 11))
     assert (Code.OVER_LIMIT, [("x-should-retry", "false")]) == (

@@ -1,8 +1,10 @@
-"""agentgateway, as far as the service can tell: the calls that it makes for a request, by the policy that it is given.
+"""agentgateway, as far as the service can tell: the calls that it makes for a request, by the policy that it
+is given.
 
-What is known of it was read in its source at 75b4e6ce, and seen with the real one. Each kind of limit is asked about in a call
-of its own; tokens are checked with 0, and charged in another call, whose outcome nobody looks at. A descriptor of which
-something cannot be evaluated is left out; where none is left for a check, there is no call.
+What is known of it was read in its source at 75b4e6ce, and seen with the real one. Each kind of limit is
+asked about in a call of its own; tokens are checked with 0, and charged in another call, whose outcome nobody
+looks at. A descriptor of which something cannot be evaluated is left out; where none is left for a check,
+there is no call.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ RULES = {file.parent.name: file.with_name("ratelimit-config.yaml") for file in P
 RULES["standalone"] = CONFIG.with_name("rules.yaml")
 
 Facts = Mapping[str, str | int | None]
-"""What each expression comes to; None where it cannot be evaluated. One that is not in here is a mistake of the test."""
+"""What each expression comes to; None where it cannot be evaluated. One that is not in here is a mistake of
+the test."""
 
 Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[pb.RateLimitRequest, pb.RateLimitResponse]"
 
@@ -43,7 +46,9 @@ class Everything(dict[str, str | int | None]):
 
 
 def evaluated(expression: str, facts: Facts) -> str | int | None:
-    """What an expression comes to: a literal, one of the facts, or the second of a `default(a, b)` whose first fails."""
+    """What an expression comes to: a literal, one of the facts, or the second of a `default(a, b)` whose
+    first fails.
+    """
     if literal := re.fullmatch(r'"([^"]*)"', expression):
         return literal[1]
     if default := re.fullmatch(r"default\((.+), (.+)\)", expression):
@@ -53,7 +58,9 @@ def evaluated(expression: str, facts: Facts) -> str | int | None:
 
 
 class Descriptor(NamedTuple):
-    """One of a policy: its entries, each a name and an expression, what it counts, and an expression for how much."""
+    """One of a policy: its entries, each a name and an expression, what it counts, and an expression for how
+    much.
+    """
 
     entries: tuple[tuple[str, str], ...]
     unit: str
@@ -119,7 +126,8 @@ class AgentGateway:
     """One that acts by `policy`, and calls the service behind `channel`. `calls` are those that it has made.
 
     Headers of checks that passed are collected, and written over those of the response, whatever it is. With
-    `keeps_refusals` a refusal is left as it is: so it is since agentgateway's pull request 3386 of 2026-09-08.
+    `keeps_refusals` a refusal is left as it is: so it is since agentgateway's pull request 3386 of
+    2026-09-08.
     """
 
     def __init__(self, policy: Policy, channel: grpc.Channel, *, keeps_refusals: bool = False) -> None:

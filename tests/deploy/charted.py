@@ -20,7 +20,9 @@ OF_HELM = {
 
 
 def plain(found: Objects, renamed: Mapping[str, str] = {}) -> dict[str, Object]:
-    """Objects without labels of releases and variables that have their default, and with other names where they have some."""
+    """Objects without labels of releases and variables that have their default, and with other names where
+    they have some.
+    """
     known: dict[str, Object] = {}
     for each in copy.deepcopy(list(found)):
         if each["kind"] == "Namespace":

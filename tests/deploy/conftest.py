@@ -11,6 +11,9 @@ from ..e2e.conftest import Unique
 
 @pytest.fixture(scope="session")
 def unique() -> Unique:
-    """`unique("dba")` → "deployed-dba-1". The tests of e2e/ count in the same Redis, and have no such names."""
+    """`unique("dba")` → "deployed-dba-1".
+
+    The tests of e2e/ count in the same Redis, and have no such names.
+    """
     numbers = itertools.count(1)
     return lambda name: f"deployed-{name}-{next(numbers)}"

@@ -1,6 +1,7 @@
 """A Dockerfile as data: its stages, and what is done in each.
 
-It knows what deploy/Dockerfile uses, and refuses what it does not know: a step that is skipped would not be tested.
+It knows what deploy/Dockerfile uses, and refuses what it does not know: a step that is skipped would not be
+tested.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class Stage(NamedTuple):
 
 
 def parse(text: str) -> tuple[Stage, ...]:
-    """The stages of a Dockerfile, with their bases filled in. Raises ValueError where it says what is not known here."""
+    """The stages of a Dockerfile, with their bases filled in.
+
+    Raises ValueError where it says what is not known here.
+    """
     arguments: dict[str, str] = {}
     stages: list[Stage] = []
     current: list[Instruction] = []
@@ -117,7 +121,9 @@ class Context:
         ]
 
     def has(self, path: str) -> bool:
-        """Whether a file of this path, relative to the root, would be there: the last line that fits it says so."""
+        """Whether a file of this path, relative to the root, would be there: the last line that fits it says
+        so.
+        """
         parts = path.split("/")
         above = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
         kept = True

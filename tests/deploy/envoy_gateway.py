@@ -1,6 +1,7 @@
 """Envoy Gateway 1.9 and Envoy AI Gateway 1.1: what they make of policies, as read in their translators.
 
-A policy becomes resources, which the control plane sends to the rate-limit service, and rate limits, which it gives to Envoy.
+A policy becomes resources, which the control plane sends to the rate-limit service, and rate limits, which it
+gives to Envoy.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ PROBE: Object = {
 
 
 class Part(NamedTuple):
-    """One level of a rule: the key and value in the resource, and the action that makes the entry of a request."""
+    """One level of a rule: the key and value in the resource, and the action that makes the entry of a
+    request.
+    """
 
     key: str
     value: str
@@ -207,7 +210,9 @@ def quota(policy: Object) -> RateLimitConfig:
 
 
 def quota_limits(backends: Mapping[str, str]) -> Object:
-    """What it gives to Envoy for a route to these backends, each with the model's name there: checks, and one charge."""
+    """What it gives to Envoy for a route to these backends, each with the model's name there: checks, and one
+    charge.
+    """
 
     def fixed(key: str, value: str) -> Object:
         return {"generic_key": {"descriptor_key": key, "descriptor_value": value}}

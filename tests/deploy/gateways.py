@@ -1,7 +1,8 @@
-"""Gateways that configure an Envoy: what each makes of its objects, as far as the rate-limit service can tell.
+"""Gateways that configure an Envoy: what each makes of its objects, as far as the rate-limit service can
+tell.
 
-What is known of them was read in their sources and in what they generate (Istio 1.31, kgateway of June 2026, Contour 1.33,
-Emissary 3). The Envoy is the real one.
+What is known of them was read in their sources and in what they generate (Istio 1.31, kgateway of June 2026,
+Contour 1.33, Emissary 3). The Envoy is the real one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def one(file: Path, kind: str) -> Object:
 
 
 def ratelimit_filter(cluster: str, name: str = FILTER, *, authority: str = "", **config: Any) -> Object:
-    """The filter that calls the service, with `config`. Without `authority`, Envoy sends the name of the cluster."""
+    """The filter that calls the service, with `config`.
+
+    Without `authority`, Envoy sends the name of the cluster.
+    """
     target = {"cluster_name": cluster} | ({"authority": authority} if authority else {})
     service = {"transport_api_version": "V3", "grpc_service": {"envoy_grpc": target}}
     return {

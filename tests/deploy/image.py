@@ -1,4 +1,6 @@
-"""A container image made without a container engine: the steps of a Dockerfile, carried out in plain directories."""
+"""A container image made without a container engine: the steps of a Dockerfile, carried out in plain
+directories.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 """What `docker build` passes on, too, so that a build reaches the network as its machine does."""
 
 PIP = ("index-url", "extra-index-url", "find-links", "no-index", "cert", "trusted-host", "proxy", "timeout")
-"""Where pip gets packages on this machine, and how. Which ones, and whether they are right, the lock file says."""
+"""Where pip gets packages on this machine, and how. Which ones, and whether they are right, the lock file
+says."""
 
 
 class Image(NamedTuple):
@@ -226,7 +229,8 @@ class _Builder:
             if not files:
                 raise RuntimeError(f"line {instruction.line}: nothing of {source} is in the context")
             for file in files:
-                # The contents of a directory are copied, a file as it is, into what ends with a slash or is a directory.
+                # The contents of a directory are copied, a file as it is, into what ends with a slash or is a
+                # directory.
                 inner = os.path.relpath(file, source) if (self._context.root / source).is_dir() else ""
                 named = Path(file).name if not inner and (target.endswith("/") or into.is_dir()) else ""
                 to = into / inner / named if inner or named else into

@@ -1,4 +1,5 @@
-"""A command in a root of its own, as container engines start it, with what util-linux has: unshare, mount, chroot.
+"""A command in a root of its own, as container engines start it, with what util-linux has: unshare, mount,
+chroot.
 
 All mounts are in a namespace that ends with the command: what removes the directory later meets none of them.
 """
@@ -27,8 +28,8 @@ def jailed(
 ) -> list[str]:
     """The command that runs `command` as process 1 below `root`.
 
-    With `user` ("65532:65532") it has no capability left, and no way to get one. `mounts` are read-only: what each path
-    inside is outside. With `network_files` names are looked up as outside.
+    With `user` ("65532:65532") it has no capability left, and no way to get one. `mounts` are read-only: what
+    each path inside is outside. With `network_files` names are looked up as outside.
     """
     where = shlex.quote(str(root))
     lines = [
@@ -54,7 +55,8 @@ def jailed(
     if user:
         uid, _, gid = user.partition(":")
         drop = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        # A change of the user clears the signal by which it would end together with unshare, unless it is asked to keep it.
+        # A change of the user clears the signal by which it would end together with unshare, unless it is
+        # asked to keep it.
         drop.append("--pdeathsig=keep")
         inside = ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={gid or '0'}", *drop, *inside]
     lines.append(f"exec chroot {where} {shlex.join(inside)}")

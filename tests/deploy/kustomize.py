@@ -101,7 +101,10 @@ def written(directory: Path = BASE) -> Objects:
 
 @functools.cache
 def rendered(directory: Path) -> Objects:
-    """What kustomize makes of a directory. Skips the test where neither kubectl nor kustomize is installed."""
+    """What kustomize makes of a directory.
+
+    Skips the test where neither kubectl nor kustomize is installed.
+    """
     command = _renderer()
     if command is None:
         pytest.skip(

@@ -65,7 +65,10 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a dashboard. `query` is what asks for its values, and `all` what stands for all of them, if anything."""
+    """A variable of a dashboard.
+
+    `query` is what asks for its values, and `all` what stands for all of them, if anything.
+    """
 
     name: str
     kind: str
@@ -139,7 +142,8 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 
 class Prometheus:
-    """A running Prometheus with deploy/monitoring/prometheus.yaml, but for the targets of each job, and for how often it looks.
+    """A running Prometheus with deploy/monitoring/prometheus.yaml, but for the targets of each job, and for
+    how often it looks.
 
     Its configuration, data and log are in `directory`.
     """

@@ -31,12 +31,13 @@ _PAUSE = 0.002
 class PeculiarLlm(MockLlm):
     """One that answers chat completions, messages, responses and embeddings, each in its own shape.
 
-    Headers of a request say what is peculiar about the reply: `x-mock-content-type` what it calls itself, `x-mock-status` its
-    status, `x-mock-padding` how many bytes longer it is than it need be, and so is the event of a stream of responses that
-    has the usage. With `x-mock-usage: none` nothing says what it cost; with `full` the last event of messages repeats the
-    prompt's tokens, larger than the first had them; with `each` every chunk of a completion has what it cost so far. With
-    `x-mock-endless` the reply is a stream that does not go on before its usage, and with `x-mock-silent`, whose value names the
-    request (`wait_for_silence`), there is no reply. Where the request allows that, replies are compressed.
+    Headers of a request say what is peculiar about the reply: `x-mock-content-type` what it calls itself,
+    `x-mock-status` its status, `x-mock-padding` how many bytes longer it is than it need be, and so is the
+    event of a stream of responses that has the usage. With `x-mock-usage: none` nothing says what it cost;
+    with `full` the last event of messages repeats the prompt's tokens, larger than the first had them; with
+    `each` every chunk of a completion has what it cost so far. With `x-mock-endless` the reply is a stream
+    that does not go on before its usage, and with `x-mock-silent`, whose value names the request
+    (`wait_for_silence`), there is no reply. Where the request allows that, replies are compressed.
     """
 
     METHODS = ("GET", "POST")

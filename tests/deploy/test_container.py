@@ -1,8 +1,8 @@
 """The container image: made by the steps of deploy/Dockerfile, and run as container engines run it.
 
-No engine is needed. The steps are carried out in a Debian that `make test` has put into build/base.tar, and a container is a
-process with namespaces of its own: the image is its root file system, read-only, and it is process 1 there, without any
-capability. What it shares with the machine is the network, on which Redis is.
+No engine is needed. The steps are carried out in a Debian that `make test` has put into build/base.tar, and a
+container is a process with namespaces of its own: the image is its root file system, read-only, and it is
+process 1 there, without any capability. What it shares with the machine is the network, on which Redis is.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def image() -> Iterator[Image]:
         pytest.skip(why)
     stages = parse((REPOSITORY / "deploy" / "Dockerfile").read_text())
     context = Context(REPOSITORY, (REPOSITORY / ".dockerignore").read_text().splitlines())
-    # Not pytest's tmp_path, of which three are kept: this is a gigabyte, for a minute. In memory, where there is plenty.
+    # Not pytest's tmp_path, of which three are kept: this is a gigabyte, for a minute. In memory, where there
+    # is plenty.
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8e9
     with tempfile.TemporaryDirectory(prefix="image-", dir=memory if roomy else None) as name:
@@ -114,7 +115,8 @@ class Container(Service):
 
 
 class Start:
-    """Starts containers as agentgateway deploys the image: its environment, verbatim, and the mount of its ConfigMap.
+    """Starts containers as agentgateway deploys the image: its environment, verbatim, and the mount of its
+    ConfigMap.
 
     The rules are of `domain`, and give every model 100 a year.
     """

@@ -1,7 +1,8 @@
-"""deploy/envoy: the file that people start from, in the real Envoy, before the service with the rules beside it.
+"""deploy/envoy: the file that people start from, in the real Envoy, before the service with the rules beside
+it.
 
-Of envoy.yaml only the addresses are replaced: where it listens, and where the service and the provider are. Where a test is
-not about time, the service has more of it too, so that a slow machine fails no test.
+Of envoy.yaml only the addresses are replaced: where it listens, and where the service and the provider are.
+Where a test is not about time, the service has more of it too, so that a slow machine fails no test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""deploy/envoy-gateway and deploy/envoy-ai-gateway: their policies, over a control plane, before a real Envoy.
+"""deploy/envoy-gateway and deploy/envoy-ai-gateway: their policies, over a control plane, before a real
+Envoy.
 
-The service has the environment that the gateway gives its container. The control plane is one of the tests; that of both gateways
-is asked in the tests of xDS.
+The service has the environment that the gateway gives its container. The control plane is one of the tests;
+that of both gateways is asked in the tests of xDS.
 """
 
 from __future__ import annotations
@@ -234,7 +235,9 @@ def test_egctl_finds_the_rules(service: Service) -> None:
 
 
 def test_every_variable_of_the_container_is_known() -> None:
-    """Those that mean nothing here are named at the start; the CA that upstream does not know either is no reason to stop."""
+    """Those that mean nothing here are named at the start; the CA that upstream does not know either is no
+    reason to stop.
+    """
     settings = load_settings(ENVIRONMENT)
     assert (19001, True, "redis") == (
         settings.prometheus_address[1],
@@ -329,7 +332,9 @@ def quota_bucket(backend: str) -> str:
 def quotas(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
-    """The service of ratelimit.yaml, over a control plane that sends the quota; with the overlay where that is wanted."""
+    """The service of ratelimit.yaml, over a control plane that sends the quota; with the overlay where that
+    is wanted.
+    """
     deployed = Objects(objects(AIG / "ratelimit.yaml"))
     (pod,) = deployed.pods
     (only,) = pod["spec"]["containers"]
@@ -385,7 +390,9 @@ def asking(
 def test_a_quota_counts_as_its_own_test_expects(
     quotas: Callable[..., Service], llm: MockLlm, counters: Counters, tmp_path: Path
 ) -> None:
-    """10 tokens, one call of 20: the counter is 21; the next call is refused where every backend is over, and counts 1."""
+    """10 tokens, one call of 20: the counter is 21; the next call is refused where every backend is over, and
+    counts 1.
+    """
     for backend in BACKENDS:
         counters.reset(quota_bucket(backend))
     service = quotas(overlaid=False)

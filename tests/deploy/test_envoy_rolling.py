@@ -1,8 +1,8 @@
 """A rolling restart behind the Envoy of deploy/envoy, whose addresses are static: callers do not notice.
 
-Nothing but the health check of the file tells Envoy that a replica leaves, so a replica has to drain for longer than that
-takes (SHUTDOWN_DRAIN). Here the check comes more often, so that the test is short; that the files fit each other is a test of
-its own.
+Nothing but the health check of the file tells Envoy that a replica leaves, so a replica has to drain for
+longer than that takes (SHUTDOWN_DRAIN). Here the check comes more often, so that the test is short; that the
+files fit each other is a test of its own.
 """
 
 from __future__ import annotations

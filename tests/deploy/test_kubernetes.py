@@ -1,8 +1,9 @@
 """deploy/kubernetes: what is applied is what the API takes, and its parts fit each other and the service.
 
-No cluster is asked. Objects are held against the API schemas of Kubernetes and of the Prometheus Operator, in which a field
-that does not exist is an error; and against each other, as the cluster would put them together. What the service does with
-them is asked in test_kubernetes_serving.py, who may do what in test_kubernetes_security.py.
+No cluster is asked. Objects are held against the API schemas of Kubernetes and of the Prometheus Operator, in
+which a field that does not exist is an error; and against each other, as the cluster would put them together.
+What the service does with them is asked in test_kubernetes_serving.py, who may do what in
+test_kubernetes_security.py.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from .kustomize import (
 WITH_REDIS = ["base", "redis", "managed-redis"]
 
 LAST_WRITES = 5.0
-"""Seconds at the end: a batch under way and the journal (REDIS_TIMEOUT each), and the reader of the decision log."""
+"""Seconds at the end: a batch under way and the journal (REDIS_TIMEOUT each), and the reader of the decision
+log."""
 
 
 @pytest.fixture(params=WITH_SERVICE)

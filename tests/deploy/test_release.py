@@ -1,4 +1,6 @@
-"""What a release is made of: one version in every file, notes for it, and workflows that run nothing that can change under them."""
+"""What a release is made of: one version in every file, notes for it, and workflows that run nothing that can
+change under them.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", str(python))
     subprocess.run([*pip, "install", "--no-index", "--no-deps", str(wheel)], check=True)
     (packages,) = place.glob("lib/python*/site-packages")
-    # A directory in a .pth file is searched last, and the .pth files in it, by which this tree would be found, are not read.
+    # A directory in a .pth file is searched last, and the .pth files in it, by which this tree would be
+    # found, are not read.
     (packages / "dependencies.pth").write_text(here)
     return python
 

@@ -1,4 +1,6 @@
-"""What docs/migrating-from-envoyproxy-ratelimit.md says: it leaves nothing of upstream's out, and its script carries counts over."""
+"""What docs/migrating-from-envoyproxy-ratelimit.md says: it leaves nothing of upstream's out, and its script
+carries counts over.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ NAME = re.compile(r"\b[A-Z][A-Z0-9_]+\b(?!…)")
 METRIC = re.compile(r"\bratelimit_service_\w+")
 
 NEWER = {"STATSD_PROTOCOL", "USE_CALENDAR_MONTH_RATE_LIMIT"}
-"""Variables that are upstream's, though not in the table of its settings: one is its library's, one came later."""
+"""Variables that are upstream's, though not in the table of its settings: one is its library's, one came
+later."""
 
 DEFAULTS = {
     "HOST": "0.0.0.0",
@@ -88,7 +91,8 @@ COUNTED_UPSTREAM = (
     *("ratelimit.memcache", "ratelimit.go", "load_attempts", "load_failures", "num_values", "certs"),
     *("statsd_exporter", "promhttp"),
 )
-"""The ends or the beginnings of the names of all that upstream counts, or that its Prometheus port shows beside it."""
+"""The ends or the beginnings of the names of all that upstream counts, or that its Prometheus port shows
+beside it."""
 
 
 def one_table(*head: str) -> Table:
@@ -111,7 +115,9 @@ def test_every_variable_of_upstream_stands_in_the_table_once() -> None:
 
 
 def test_a_variable_is_what_the_table_says_of_it() -> None:
-    """It has upstream's default where the table does not say that it is different; else it means nothing here."""
+    """It has upstream's default where the table does not say that it is different; else it means nothing
+    here.
+    """
     defaults = {setting.name: setting.default for setting in documented()}
     said = verdicts()
     assert {"same", "better", "different", "not needed", "not there"} == said.keys()
@@ -183,7 +189,9 @@ def run(redis_server: RedisServer, tmp_path: Path) -> Callable[[str], None]:
 async def test_the_script_carries_counts_over_and_back(
     row: list[str], run: Callable[[str], None], redis_server: RedisServer, redis_url: str
 ) -> None:
-    """What upstream has counted is added once to what is counted here, however often it is run; exchanged, it goes back."""
+    """What upstream has counted is added once to what is counted here, however often it is run; exchanged, it
+    goes back.
+    """
     unit, seconds, form = row
     (block,) = [block for block in section(PAGE, "## Counts of running windows") if block.info == "sh"]
     first, rest = block.text.split("\n", 1)

@@ -1,4 +1,6 @@
-"""What docs/operations.md says: a section for every alert, tests that there are, a restored backup that is one."""
+"""What docs/operations.md says: a section for every alert, tests that there are, a restored backup that is
+one.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_log_lines_that_are_quoted_exist() -> None:
 
 @pytest.fixture
 def backup(tmp_path: Path) -> Path:
-    """Redis' directory as the steps leave it: what was used since is in a log that was moved away, and the backup is there."""
+    """Redis' directory as the steps leave it: what was used since is in a log that was moved away, and the
+    backup is there.
+    """
     copy, kept = tmp_path / "backup.rdb", tmp_path / "kept"
     with RedisServer("--appendonly", "yes", "--repl-diskless-sync-delay", "0") as server:
         server.cli("SET", COUNTER, "4000", "EX", "1000")
@@ -83,7 +87,9 @@ def backup(tmp_path: Path) -> Path:
 
 
 def test_a_backup_is_restored_as_the_steps_say(backup: Path) -> None:
-    """Without the log first, which is turned on then; after another start the counter is still the one of the backup."""
+    """Without the log first, which is turned on then; after another start the counter is still the one of the
+    backup.
+    """
     with RedisServer("--dir", str(backup), "--appendonly", "no") as server:
         assert ("4000", "OK") == (
             server.cli("GET", COUNTER),

@@ -44,8 +44,8 @@ NO_SETTINGS = {
     "VIRTUAL_HOST HTTP_ROUTE GRPC_SERVER_TLS_CA_CERT",
     "RESPONSE_CODE RESPONSE_CODE_DETAILS TYPED_CEL OPENAI_API_KEY QUOTA_EXHAUSTED RATE_LIMIT_EXCEEDED",
 }
-"""What is written as settings are, but is none: names of the protocol and of the code, a variable of gRPC's own, one of make, and those of
-the command line."""
+"""What is written as settings are, but is none: names of the protocol and of the code, a variable of gRPC's
+own, one of make, and those of the command line."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -143,7 +143,9 @@ def test_envoy_accepts_the_filters_of_the_readme(tmp_path: Path) -> None:
 
 
 def test_the_policy_of_the_readme_is_the_one_for_namespaces() -> None:
-    """No caller goes uncounted who starts from the shorter of the two: it has the same descriptors, and the same domain."""
+    """No caller goes uncounted who starts from the shorter of the two: it has the same descriptors, and the
+    same domain.
+    """
     (short,) = [block.text for block in blocks(ROOT / "README.md") if "AgentgatewayPolicy" in block.text]
     whole = ROOT / "deploy" / "agentgateway" / "namespaces" / "policy.yaml"
     limits = [

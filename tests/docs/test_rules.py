@@ -1,4 +1,6 @@
-"""What docs/configuration.md, docs/budgets.md and docs/refusals.md say is so: their YAML loads, their tables are asked, their requests answered."""
+"""What docs/configuration.md, docs/budgets.md and docs/refusals.md say is so: their YAML loads, their tables
+are asked, their requests answered.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ def descriptor_of(text: str, hits: int | None) -> Descriptor:
 
 
 def in_words(decision: Decision) -> str:
-    """A decision as the tables write it: `OVER_LIMIT: 8 of 10 left, over 0 of 0 left`; "over" where it is not plain."""
+    """A decision as the tables write it: `OVER_LIMIT: 8 of 10 left, over 0 of 0 left`; "over" where it is not
+    plain.
+    """
     alone = len(decision.statuses) == 1
     statuses = [_status_in_words(status, alone) for status in decision.statuses]
     return f"{decision.code.name}: {', '.join(statuses)}"
@@ -206,7 +210,9 @@ def test_what_is_refused_is_counted_where_the_table_says(table: Table) -> None:
 
 
 def test_the_page_has_every_key_and_every_unit() -> None:
-    """A key of the language that the table does not explain is a secret; one that is not in the language, a lie."""
+    """A key of the language that the table does not explain is a secret; one that is not in the language, a
+    lie.
+    """
     (table,) = tables(CONFIGURATION, "key", "where")
     spoken = {key for keys in KEYS.values() for key in keys}
     assert spoken == {row[0] for row in table.rows}
@@ -281,7 +287,9 @@ def headers_of(decision: Decision) -> list[str]:
 
 
 async def test_a_refused_caller_receives_what_the_page_says() -> None:
-    """Headers and body of the default settings, soon before the hour ends and long before, and all headers that there are."""
+    """Headers and body of the default settings, soon before the hour ends and long before, and all headers
+    that there are.
+    """
     rules, asked, *shown = section(REFUSALS, "## Headers and body")
     blocks_of = {block.info: block.text for block in shown}
     (ietf,) = section(REFUSALS, "## RateLimit fields of the IETF")

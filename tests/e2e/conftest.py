@@ -77,7 +77,8 @@ class Counters:
             self.redis.cli("DEL", *keys)
 
     def _keys(self, bucket: str, window: str = "") -> list[str]:
-        # In a pattern a bucket stands for itself but for the `*` of one that several values share, which `?` matches.
+        # In a pattern a bucket stands for itself but for the `*` of one that several values share, which `?`
+        # matches.
         return self.redis.cli("--scan", "--pattern", f"{{{bucket.replace('*', '?')}}}:{window}*").split()
 
     def wait_until(self, bucket: str, used: int) -> None:

@@ -21,8 +21,10 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 
 class Outcome(NamedTuple):
-    """What an application sees of one request: the statuses of all attempts, the pauses between them in seconds, how long it took,
-    and the error that it gets (its text and its code), empty where it gets an answer."""
+    """What an application sees of one request: the statuses of all attempts, the pauses between them in
+    seconds, how long it took, and the error that it gets (its text and its code), empty where it gets an
+    answer.
+    """
 
     statuses: list[int]
     pauses: list[float]
@@ -44,7 +46,9 @@ class Sdk(Protocol):
 
 
 class PythonSdk:
-    """`call` asks for a completion with these headers, and has the statuses of its attempts written down in `statuses`."""
+    """`call` asks for a completion with these headers, and has the statuses of its attempts written down in
+    `statuses`.
+    """
 
     def __init__(self, statuses: list[int], call: Callable[[dict[str, str]], object]) -> None:
         self._statuses = statuses

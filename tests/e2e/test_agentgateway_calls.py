@@ -1,8 +1,9 @@
-"""The calls that agentgateway makes, as it makes them: kinds of limits in calls of their own, and charges afterwards.
+"""The calls that agentgateway makes, as it makes them: kinds of limits in calls of their own, and charges
+afterwards.
 
-The calls are written as agentgateway sends them, in protobuf's text format. Of an answer its gateway takes the verdict, the
-headers and the body. It makes no x-envoy-ratelimited of its own, and x-ratelimit headers only of the status with the least
-left; so REFUSAL_HEADERS has all of them here.
+The calls are written as agentgateway sends them, in protobuf's text format. Of an answer its gateway takes
+the verdict, the headers and the body. It makes no x-envoy-ratelimited of its own, and x-ratelimit headers
+only of the status with the least left; so REFUSAL_HEADERS has all of them here.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def test_a_check_is_free_and_a_charge_is_counted_in_full(
     assert OK == send(tokens(namespace, "value: 23017")).overall_code
     assert [23017] == list(counters.of(bucket).values())
     assert OVER == send(tokens(namespace, "")).overall_code
-    # A request that was checked before is charged after it: nobody reads the answer, and it counts all the same.
+    # A request that was checked before is charged after it: nobody reads the answer, and it counts all the
+    # same.
     assert OVER == send(tokens(namespace, "value: 40")).overall_code
     assert [23057] == list(counters.of(bucket).values())
 
@@ -145,7 +147,10 @@ def test_an_estimate_is_counted_at_once_and_the_rest_afterwards(
 def test_a_call_about_nothing_is_an_error_and_no_harm(
     service: Service, send: Send, call: Call, unique: Unique
 ) -> None:
-    """Where no cost could be worked out, a charge comes without descriptors. It is not worth a line in the log."""
+    """Where no cost could be worked out, a charge comes without descriptors.
+
+    It is not worth a line in the log.
+    """
     logged = len(service.everything())
     with pytest.raises(grpc.RpcError) as raised:
         call(request('domain: "token-budgets"'))
@@ -161,7 +166,10 @@ LIMIT_50_A_MINUTE = "limit { requests_per_unit: 50 unit: MINUTE }"
 def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
     send: Send, counters: Counters, unique: Unique
 ) -> None:
-    """limitOverride: it is in the check and, again, in the charge. Who has more than that left without it goes on."""
+    """limitOverride: it is in the check and, again, in the charge.
+
+    Who has more than that left without it goes on.
+    """
     namespace = unique("team-a")
     assert OK == send(tokens(namespace, "", limit=LIMIT_50_A_MINUTE)).overall_code
     assert OK == send(tokens(namespace, "value: 50", limit=LIMIT_50_A_MINUTE)).overall_code
@@ -174,7 +182,9 @@ def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
 
 @in_one_minute
 def test_a_refusal_brings_all_its_headers(send: Send, unique: Unique) -> None:
-    """The check of requests passes with a status that the gateway makes no headers of; so those of the refusal stay."""
+    """The check of requests passes with a status that the gateway makes no headers of; so those of the
+    refusal stay.
+    """
     user = unique("ann")
     send(tokens_of_user(user, "value: 10000"))
     passed, refused = send(one_request(user)), send(tokens_of_user(user, ""))

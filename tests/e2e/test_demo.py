@@ -71,7 +71,10 @@ def somebody_is_left_of(process: subprocess.Popen[str]) -> bool:
 
 
 def scenes_in(output: str) -> dict[int, str]:
-    """What was printed in each scene. One that was played twice, because its window ended, counts as it was in the end."""
+    """What was printed in each scene.
+
+    One that was played twice, because its window ended, counts as it was in the end.
+    """
     parts = re.split(r"^== (\d)\. .*\n", output, flags=re.MULTILINE)
     return {int(number): text for number, text in zip(parts[1::2], parts[2::2], strict=True)}
 

@@ -1,4 +1,6 @@
-"""Every file of config/examples through the real Envoy: who may go on, who is refused, what is counted, and where."""
+"""Every file of config/examples through the real Envoy: who may go on, who is refused, what is counted, and
+where.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Caller(NamedTuple):
         return self.gateway.complete(self.path, {**self.headers, **cost}, stream=stream)
 
     def spend(self, *tokens: int, stream: bool = False) -> list[int]:
-        """The statuses of completions that cost so much, one after another, each of them charged before the next."""
+        """The statuses of completions that cost so much, one after another, each of them charged before the
+        next.
+        """
         statuses = []
         used = sum(self.used.values())
         for amount in tokens:
@@ -121,7 +125,9 @@ def test_a_team_burns_through_its_hour(examples: Gateway) -> None:
 
 @in_one_minute
 def test_a_new_hour_does_not_open_the_budget_of_the_day(examples: Gateway) -> None:
-    """With both used up the day refuses, since it takes longer; a new hour does not change that, a new day does."""
+    """With both used up the day refuses, since it takes longer; a new hour does not change that, a new day
+    does.
+    """
     dba = team(examples, "dba").fresh()
     assert [200] == dba.spend(50_001)
     assert ("dba-daily", "day", midnight(ZoneInfo("UTC"))) == shown_limit(dba)
@@ -204,7 +210,9 @@ def test_a_developer_is_refused_where_a_standard_subscription_is_not(
 
 @in_one_minute
 def test_a_quota_for_the_month_is_apart_from_the_minute(examples: Gateway, unique: Unique) -> None:
-    """A new minute does not help who has used up the billing month, which ends on the 15th, at midnight in Berlin."""
+    """A new minute does not help who has used up the billing month, which ends on the 15th, at midnight in
+    Berlin.
+    """
     developer = subscriber(examples, "developer", unique("s"))
     assert [200] == developer.spend(100_000)
     developer.next_window("minute")

@@ -1,4 +1,6 @@
-"""Every recipe of docs/recipes.md: its table, through the real Envoy, as Envoy Gateway translates it, and as agentgateway calls."""
+"""Every recipe of docs/recipes.md: its table, through the real Envoy, as Envoy Gateway translates it, and as
+agentgateway calls.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,8 @@ def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> list[
         }
         answer = client.post("/v1/chat/completions", headers={**step.headers, **cost}, json=body)
         statuses.append(answer.status_code)
-        # Where it was checked, the charge comes after the answer. No descriptor that can be made means neither.
+        # Where it was checked, the charge comes after the answer. No descriptor that can be made means
+        # neither.
         if answer.status_code == 200 and service.answered > before:
             wait_for("the charge", partial(_reached, service, before + 2))
     return statuses

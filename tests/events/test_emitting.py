@@ -1,4 +1,6 @@
-"""Events as they are made: ids that all replicas agree on, and nothing of a stranger's that could hurt a reader."""
+"""Events as they are made: ids that all replicas agree on, and nothing of a stranger's that could hurt a
+reader.
+"""
 
 from __future__ import annotations
 

@@ -15,11 +15,13 @@ from testing.service import Service
 from .callers import CALLERS, charge
 
 BETWEEN_TWO = 300
-"""Charges that are answered before the next replica is replaced: so none of them is replaced while nothing goes on."""
+"""Charges that are answered before the next replica is replaced: so none of them is replaced while nothing
+goes on."""
 
 
 TURNED_AWAY = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
-"""What a call gets that comes while its replica ends: it is not counted. The second is of those that gRPC has not handed over."""
+"""What a call gets that comes while its replica ends: it is not counted. The second is of those that gRPC has
+not handed over."""
 
 
 class Gateway:
@@ -35,7 +37,9 @@ class Gateway:
         """How often a replica that was about to end has refused a call."""
 
     def exchange(self, old: Service, new: Service) -> None:
-        """Send what comes from now on to the new one in place of the old one, whose connection ends with its calls."""
+        """Send what comes from now on to the new one in place of the old one, whose connection ends with its
+        calls.
+        """
         self._channels[new.grpc] = aio.insecure_channel(new.grpc)
         self._in_use.remove(self._channels[old.grpc])
         self._in_use.append(self._channels[new.grpc])

@@ -1,9 +1,10 @@
-"""Requests that cost a stranger few bytes and a cache many, in a process of its own, so that its memory can be measured.
+"""Requests that cost a stranger few bytes and a cache many, in a process of its own, so that its memory can
+be measured.
 
     python -m tests.faults.hostile_bytes
 
-Each shape is sent through the codec, the planner, the decision, the observers and the codec again, with other bytes each time.
-Prints what the process has grown by after each shape, in MiB, as JSON.
+Each shape is sent through the codec, the planner, the decision, the observers and the codec again, with other
+bytes each time. Prints what the process has grown by after each shape, in MiB, as JSON.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m tests.faults.hostile_keys 1000000
 
-Every request has other values, of which every tenth is longer than a key may be; every request asks for statistics of its
-own in each way that there is (detailed metrics, values in metrics, overrides, unknown domains, tracked buckets, thresholds,
-refusals). The counters are not kept here: they are Redis's, or the memory store's, which has a bound of its own. Prints what
-the process grew by, as JSON.
+Every request has other values, of which every tenth is longer than a key may be; every request asks for
+statistics of its own in each way that there is (detailed metrics, values in metrics, overrides, unknown
+domains, tracked buckets, thresholds, refusals). The counters are not kept here: they are Redis's, or the
+memory store's, which has a bound of its own. Prints what the process grew by, as JSON.
 """
 
 from __future__ import annotations

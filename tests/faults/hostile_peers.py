@@ -54,7 +54,9 @@ class Attack:
         reads: bool = False,
         stack: ExitStack | None = None,
     ) -> socket.socket:
-        """A connection, until the end of the attack or of `stack`; with `reads`, whatever comes is thrown away."""
+        """A connection, until the end of the attack or of `stack`; with `reads`, whatever comes is thrown
+        away.
+        """
         connection = (stack or self._stack).enter_context(socket.create_connection(self._address, timeout=20))
         connection.sendall(hello)
         if reads:

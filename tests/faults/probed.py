@@ -1,8 +1,10 @@
-"""The service with an honest caller on its own event loop, whose waits are in CPU time: `python -m tests.faults.probed FILE`.
+"""The service with an honest caller on its own event loop, whose waits are in CPU time:
+`python -m tests.faults.probed FILE`.
 
-The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. The CPU time of the
-thread from one to the other is what the server did meanwhile, for others and for the call itself. It depends neither on what else the
-machine does nor on when a client gets to run. Each wait is a line of FILE, in milliseconds, or the word of what went wrong.
+The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. The CPU
+time of the thread from one to the other is what the server did meanwhile, for others and for the call itself.
+It depends neither on what else the machine does nor on when a client gets to run. Each wait is a line of
+FILE, in milliseconds, or the word of what went wrong.
 """
 
 from __future__ import annotations

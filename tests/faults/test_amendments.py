@@ -1,6 +1,7 @@
 """Limits are amended under load, on two replicas of one store, and the books stay exact.
 
-What was used is what was charged, whatever was amended meanwhile; but for resets, which say how much they have taken.
+What was used is what was charged, whatever was amended meanwhile; but for resets, which say how much they
+have taken.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ KINDS = ("requests", "budget", "windows", "shadow", "quota")
 TREE = RuleTree(load([read("d.yaml", RULES)]).domains)
 
 WITHIN = 1.0
-"""Seconds within which a change is in force everywhere. The median is held to it; one of many may be late on a machine that is busy."""
+"""Seconds within which a change is in force everywhere. The median is held to it; one of many may be late on
+a machine that is busy."""
 
 
 class Replica:
@@ -87,7 +89,10 @@ class Replica:
         await self.store.close()
 
     async def ask(self, text: str, hits: int = 0) -> Decision | None:
-        """The decision on one descriptor; None where the store does not answer. What is charged is written down."""
+        """The decision on one descriptor; None where the store does not answer.
+
+        What is charged is written down.
+        """
         key, _, value = text.partition("=")
         self.charged[text] += hits
         entries = (Entry(key.encode(), value.encode()),)
@@ -192,7 +197,9 @@ class Fleet(NamedTuple):
         return [count for _, count in sorted(found.items())]
 
     async def check_books(self, taken: int = 0) -> None:
-        """Every charge of the load is there, once, in every window; `taken` is what resets took from `budget`."""
+        """Every charge of the load is there, once, in every window; `taken` is what resets took from
+        `budget`.
+        """
         for kind in KINDS:
             text = f"{kind}=busy"
             expected = self.charged(text) - (taken if kind == "budget" else 0)
@@ -257,7 +264,8 @@ async def in_redis(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
 
 MILLION = 1_000_000
 ROWS: list[tuple[str, dict[str, int | str], str]] = [
-    # What the check of a bucket that is used by 50 is told before, with the change, and (of two windows) with the other one.
+    # What the check of a bucket that is used by 50 is told before, with the change, and (of two windows) with
+    # the other one.
     ("requests", {"to": 10}, "OVER_LIMIT of 10"),
     ("requests", {"add": 5}, f"OK of {MILLION + 5}"),
     ("requests", {"to": 0}, "OVER_LIMIT of 0"),
@@ -279,7 +287,9 @@ ROWS: list[tuple[str, dict[str, int | str], str]] = [
 
 
 async def test_each_verb_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
-    """Put and removed again, on one bucket and by a pattern; each is in force on both replicas within a second, and no charge is lost."""
+    """Put and removed again, on one bucket and by a pattern; each is in force on both replicas within a
+    second, and no charge is lost.
+    """
     seconds: list[float] = []
 
     async def put_and_remove(number: int, kind: str, what: dict[str, int | str], expected: str) -> None:
@@ -325,7 +335,9 @@ async def test_resets_under_load_take_what_they_say(fleet: Fleet) -> None:
 
 
 async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> None:
-    """Both replicas have the same in the end, which is what the audit says; a change that is sent again counts once."""
+    """Both replicas have the same in the end, which is what the audit says; a change that is sent again
+    counts once.
+    """
     by = [By("ana", "more", f"a{number}") for number in range(10)]
     others = [By("bo", "more", f"b{number}") for number in range(10)]
 
@@ -345,7 +357,9 @@ async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> N
 
 
 async def test_ten_thousand_amendments_under_load(in_redis: Fleet) -> None:
-    """A hundred in each change; all are in force, also on a replica that begins later, and the books are exact."""
+    """A hundred in each change; all are in force, also on a replica that begins later, and the books are
+    exact.
+    """
     operations = in_redis.first.operations
     async with in_redis.load():
         for at in range(0, 10_000, MOST_EDITS):
@@ -373,7 +387,9 @@ def in_redis_url(fleet: Fleet) -> str:
 
 
 async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redis_url: str) -> None:
-    """A block stays, a change that it misses is not in force there, and it says how old that is; then it is within a second."""
+    """A block stays, a change that it misses is not in force there, and it says how old that is; then it is
+    within a second.
+    """
     port = int(redis_url.rpartition(":")[2])
     proxy = Proxy(port)
     await proxy.start()
@@ -424,7 +440,9 @@ async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> C
 
 
 async def test_a_failover_in_the_middle(request: pytest.FixtureRequest) -> None:
-    """A block holds on both replicas all the time; a change after the failover is in force within a second, and nothing counts twice."""
+    """A block holds on both replicas all the time; a change after the failover is in force within a second,
+    and nothing counts twice.
+    """
     with RedisSentinels() as sentinels:
         link = Link(timeout=0.5, connect_timeout=0.5)
         below = [RedisStore(through_sentinels("mymaster", sentinels.addresses(), link)) for _ in range(2)]

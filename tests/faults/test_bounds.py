@@ -1,4 +1,6 @@
-"""One peer that sends what costs the service most, within its limits, leaves it small and answering. docs/bounds.md has the bounds."""
+"""One peer that sends what costs the service most, within its limits, leaves it small and answering.
+docs/bounds.md has the bounds.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ STORE = 24 * MIB
 """What the memory store may take here, so that it is full after some seconds."""
 
 MOST_GROWN = STORE + 84 * MIB
-"""What the process may grow by: its caches (docs/bounds.md) come to some 60 MiB, and what is being read to the rest. A container of
-deploy/kubernetes has 256 MiB."""
+"""What the process may grow by: its caches (docs/bounds.md) come to some 60 MiB, and what is being read to
+the rest. A container of deploy/kubernetes has 256 MiB."""
 
 _DAY_OVERRIDE = b"\x12\x04\x08\x05\x10\x04"
 
@@ -78,11 +80,14 @@ def memory(service: Service, what: str) -> int:
 
 
 MOST = 256 * MIB
-"""What the native transport and the memory store leave the process below, with every setting at its default."""
+"""What the native transport and the memory store leave the process below, with every setting at its default.
+"""
 
 
 async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path) -> None:
-    """With the defaults: the memory store and the caches are full, and then connections keep as much as they may."""
+    """With the defaults: the memory store and the caches are full, and then connections keep as much as they
+    may.
+    """
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     environment = {"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", "GRPC_TRANSPORT": "native"}
@@ -110,7 +115,9 @@ async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
 async def test_a_hostile_peer_leaves_the_process_small(tmp_path: Path, transport: str) -> None:
-    """At its largest, with every cache and table full, pages of all of it written, and new buckets refused; none is set free."""
+    """At its largest, with every cache and table full, pages of all of it written, and new buckets refused;
+    none is set free.
+    """
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     environment = {

@@ -1,4 +1,6 @@
-"""The clock of a replica is stepped: the window is in the key, so a step changes which counter is used, and loses none."""
+"""The clock of a replica is stepped: the window is in the key, so a step changes which counter is used, and
+loses none.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ async def replica(request: pytest.FixtureRequest) -> AsyncIterator[Replica]:
 
 @pytest.mark.parametrize("step", [-90 * 60, 90 * 60])
 async def test_a_step_and_a_step_back_find_every_count_again(replica: Replica, step: int) -> None:
-    """An hour and a half to either side is another window with a count of its own; back home nothing is missing."""
+    """An hour and a half to either side is another window with a count of its own; back home nothing is
+    missing.
+    """
     assert (60, 3_000) == await replica.left(40)
     replica.now += step
     assert 90 == (await replica.left(10))[0]

@@ -1,7 +1,7 @@
 """Servers that belong together, while slots move between them and primaries are lost.
 
-Where a slot moves, the books are exact. Where a primary is lost, what it had answered and not yet passed on to its replica
-is lost with it; nothing is counted twice.
+Where a slot moves, the books are exact. Where a primary is lost, what it had answered and not yet passed on
+to its replica is lost with it; nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ TEAMS = 20
 SLOTS = sorted({slot_of(f"{{ledger|team=t{number}}}") for number in range(TEAMS)})
 
 LOST_AT_MOST = 200
-"""Hits: what a primary may have answered in the moment before it is killed; the load is some thousands a second."""
+"""Hits: what a primary may have answered in the moment before it is killed; the load is some thousands a
+second."""
 
 
 @pytest.fixture
@@ -80,7 +81,9 @@ async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisClu
 
 
 async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Charges of which nobody has all keys are kept until somebody has; the buckets of other slots are answered."""
+    """Charges of which nobody has all keys are kept until somebody has; the buckets of other slots are
+    answered.
+    """
     slot = SLOTS[0]
     seen: Counter[str] = Counter()
 
@@ -117,7 +120,9 @@ async def test_scripts_are_forgotten_by_all_servers(bench: Bench, redis_cluster:
 
 
 async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """For longer than an answer is waited for, and shorter than the Cluster waits: the others go on answering."""
+    """For longer than an answer is waited for, and shorter than the Cluster waits: the others go on
+    answering.
+    """
     still = redis_cluster.owner(SLOTS[0])
 
     async def fault() -> None:
@@ -176,7 +181,9 @@ def answered(bench: Bench) -> int:
 
 
 async def test_a_primary_of_a_cluster_is_killed(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Its replica takes over, without anybody doing anything; buckets of the other servers are answered meanwhile."""
+    """Its replica takes over, without anybody doing anything; buckets of the other servers are answered
+    meanwhile.
+    """
     slot = SLOTS[0]
     killed = redis_cluster.owner(slot)
     port = killed.port
@@ -220,7 +227,9 @@ def owner_port(server: RedisServer, slot: int) -> int:
 
 
 async def test_connections_are_cut_between_the_replies_of_many_slots() -> None:
-    """Of the calls that travel together some are answered, some were carried out, and some never came: all are settled."""
+    """Of the calls that travel together some are answered, some were carried out, and some never came: all
+    are settled.
+    """
     with RedisServer("--cluster-enabled", "yes") as server:
         server.cli("CLUSTER", "ADDSLOTS", *map(str, range(ALL_SLOTS)))
         await until("the Cluster is up", lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))

@@ -1,4 +1,6 @@
-"""Strangers who mean harm: the process stays up, keeps its size, frees no exhausted bucket, and serves the others."""
+"""Strangers who mean harm: the process stays up, keeps its size, frees no exhausted bucket, and serves the
+others.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "30000"))
 
 
 def test_a_flood_of_new_names_does_not_grow_the_process() -> None:
-    """Metrics, tracked buckets, thresholds, logs of refusals, caches: each has its bound, and stays within it."""
+    """Metrics, tracked buckets, thresholds, logs of refusals, caches: each has its bound, and stays within
+    it.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.hostile_keys", str(REQUESTS)],
         capture_output=True,
@@ -36,7 +40,9 @@ def test_a_flood_of_new_names_does_not_grow_the_process() -> None:
 
 
 def test_requests_that_cost_a_cache_more_than_their_bytes_do_not_grow_the_process() -> None:
-    """Caches are weighed: a request of 847 bytes may take a hundred times as much memory when it is remembered."""
+    """Caches are weighed: a request of 847 bytes may take a hundred times as much memory when it is
+    remembered.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.hostile_bytes"],
         capture_output=True,
@@ -71,7 +77,8 @@ def message(descriptors: int = 1, value: bytes = b"dba", unit: int = 0) -> bytes
 async def served(address: str) -> bool:
     """Whether an honest caller is answered, over a connection of its own.
 
-    Channels to one address share a connection, unless they are told not to, and one with enough half calls is ended.
+    Channels to one address share a connection, unless they are told not to, and one with enough half calls is
+    ended.
     """
     async with aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
@@ -128,7 +135,9 @@ GREETINGS = [
 
 
 async def test_nearly_silent_connections_affect_no_other(service: Service) -> None:
-    """Two hundred half-open ones on the gRPC port and on the HTTP port each: silent, cut short, or in another tongue."""
+    """Two hundred half-open ones on the gRPC port and on the HTTP port each: silent, cut short, or in another
+    tongue.
+    """
     with ExitStack() as open_ones:
         for address in (service.grpc, service.http):
             for number in range(200):

@@ -1,7 +1,9 @@
-"""One hostile peer of the native transport, within the limits: the process stays small, and honest callers hardly wait.
+"""One hostile peer of the native transport, within the limits: the process stays small, and honest callers
+hardly wait.
 
-How long they wait is measured within the server, in CPU time of its thread (probed.py), so that it depends neither on what else
-the machine does nor on the attacker: that gets less done on a busy machine. bench/ has the times of a clock.
+How long they wait is measured within the server, in CPU time of its thread (probed.py), so that it depends
+neither on what else the machine does nor on the attacker: that gets less done on a busy machine. bench/ has
+the times of a clock.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ LONGEST_MS = 20.0
 """CPU time for which all but one in twenty calls wait at most. Without bounds it was seconds."""
 
 LONGEST_REQUEST_MS = 10.0
-"""CPU time of a request with as many descriptors and entries as there may be, behind which a caller may have to wait."""
+"""CPU time of a request with as many descriptors and entries as there may be, behind which a caller may have
+to wait."""
 
 USUAL_MS = 0.25
-"""CPU time of a call without an attack, on a machine that does nothing else. What shares a core makes both slower alike."""
+"""CPU time of a call without an attack, on a machine that does nothing else. What shares a core makes both
+slower alike."""
 
 LONGEST_FOR_NEW_MS = 2_000.0
-"""The same for a call that has to connect: an attacker may be ahead of it with a thousand connections, which is the backlog."""
+"""The same for a call that has to connect: an attacker may be ahead of it with a thousand connections, which
+is the backlog."""
 
 
 class Waits(NamedTuple):

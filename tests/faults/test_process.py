@@ -16,7 +16,9 @@ from tests.faults.callers import CALLERS, TRANSPORTS, charge_until, counted_in, 
 async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """SIGTERM while twenty callers charge: each call is either answered and counted, or refused and not counted."""
+    """SIGTERM while twenty callers charge: each call is either answered and counted, or refused and not
+    counted.
+    """
     service = counting_in(redis_server, tmp_path, transport)
     codes: list[int] = []
 
@@ -33,7 +35,9 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
 async def test_a_killed_service_loses_what_it_had_not_acknowledged(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """SIGKILL under load: every charge that was answered is in the store, and beyond it at most what was in hand."""
+    """SIGKILL under load: every charge that was answered is in the store, and beyond it at most what was in
+    hand.
+    """
     service = counting_in(redis_server, tmp_path, transport)
     outcome = await charge_until(service, partial(asyncio.to_thread, service.kill))
     counted = counted_in(redis_server)

@@ -1,4 +1,6 @@
-"""This version and the one before it count in one Redis: an upgrade replica by replica, and its rollback, lose nothing."""
+"""This version and the one before it count in one Redis: an upgrade replica by replica, and its rollback,
+lose nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ PREVIOUS = "d5563f7"
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The command that serves with the previous version, without compiled modules, in an environment of its own."""
+    """The command that serves with the previous version, without compiled modules, in an environment of its
+    own.
+    """
     archive = subprocess.run(
         ["git", "archive", PREVIOUS, "ratelimit_service"], cwd=REPOSITORY, capture_output=True, check=False
     )

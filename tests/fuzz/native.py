@@ -1,9 +1,10 @@
 """One input of a fuzzer, played to `_http2.Session` as a peer, a server and an event loop might.
 
-The first two bytes say how it is played (`Way`), and the rest is what the peer sends: as it comes over the wire, or with
-`SPELT` as records. A record is a frame by its kind, flags, stream and payload, so that lengths are right whatever is changed, and
-how often it comes, so that a few bytes are thousands of frames in one read. Whatever comes, the session neither crashes nor
-raises, keeps within its bounds, writes whole frames, and has nothing counted when it is over.
+The first two bytes say how it is played (`Way`), and the rest is what the peer sends: as it comes over the
+wire, or with `SPELT` as records. A record is a frame by its kind, flags, stream and payload, so that lengths
+are right whatever is changed, and how often it comes, so that a few bytes are thousands of frames in one
+read. Whatever comes, the session neither crashes nor raises, keeps within its bounds, writes whole frames,
+and has nothing counted when it is over.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ _STREAM = 512
 """Bytes that a stream counts: those of refused ones, which are about to be closed, come on top."""
 _FAILED = InternalError("größer als 100 %")
 _HEAD = 8
-"""Bytes that come before the payload of a record: kind, flags, stream, the step to the stream of the next time, how often it comes
-(in two), and the length of the payload (in two)."""
+"""Bytes that come before the payload of a record: kind, flags, stream, the step to the stream of the next
+time, how often it comes (in two), and the length of the payload (in two)."""
 OPENING, WHOLE_CALL = 0x80, 0x81
-"""Kinds of records that are no frames: the HEADERS of a call, with the payload behind them in HPACK, and a call with the payload as
-its message."""
+"""Kinds of records that are no frames: the HEADERS of a call, with the payload behind them in HPACK, and a
+call with the payload as its message."""
 SCARCE_BYTES = 8_192
 """What a session may keep where it may keep little."""
 

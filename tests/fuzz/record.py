@@ -2,7 +2,8 @@
 
 python -m tests.fuzz.record [CLIENT ...]
 
-Needs h2load and curl, and what the end-to-end tests need. The files are in the repository, so that nobody has to.
+Needs h2load and curl, and what the end-to-end tests need. The files are in the repository, so that nobody has
+to.
 """
 
 from __future__ import annotations

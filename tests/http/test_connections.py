@@ -147,7 +147,9 @@ BUSY = {
 async def test_a_connection_with_much_to_do_leaves_time_to_others(
     port: Port, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls of gateways wait on the same event loop: each event of HTTP takes its own turn once the port had its time."""
+    """Calls of gateways wait on the same event loop: each event of HTTP takes its own turn once the port had
+    its time.
+    """
     monkeypatch.setattr(turns, "SLICE", 0.0)
     events, turn = [0], connections.Connections.turn
 

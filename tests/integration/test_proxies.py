@@ -1,4 +1,6 @@
-"""A proxy that spreads keys over several servers and says nothing of it: each bucket is counted on one of them."""
+"""A proxy that spreads keys over several servers and says nothing of it: each bucket is counted on one of
+them.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ async def charge(store: CounterStore, *buckets: str, amount: int = 1) -> list[ob
 
 
 async def test_a_limit_is_what_it_says(spread: Spread, store: SettlingStore) -> None:
-    """Requests with one bucket, with several in any order, and in batches: every counter is on one server, and complete."""
+    """Requests with one bucket, with several in any order, and in batches: every counter is on one server,
+    and complete.
+    """
     for turn in range(4):
         buckets = BUCKETS[turn:] + BUCKETS[:turn]
         assert [turn] * len(BUCKETS) * 2 == await charge(store, *buckets)
@@ -161,7 +165,9 @@ async def test_the_books_are_exact_behind_a_proxy(spread: Spread) -> None:
 
 
 async def test_one_server_of_several_may_be_away(servers: list[RedisServer]) -> None:
-    """Its buckets fail, those of the other are answered, the circuit stays closed, and all are written in the end."""
+    """Its buckets fail, those of the other are answered, the circuit stays closed, and all are written in the
+    end.
+    """
     away = servers[1]
     with RedisProxy(servers) as proxy:
         spread = Spread(proxy, servers)

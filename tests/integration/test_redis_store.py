@@ -47,7 +47,9 @@ async def test_a_new_counter_gets_the_time_to_live_of_its_hit(
 async def test_a_counter_set_by_hand_gets_a_time_to_live_again(
     store: RedisStore, redis_server: RedisServer, amount: int
 ) -> None:
-    """SET takes the time to live away; the next hit that writes brings it back, so that no counter stays for ever."""
+    """SET takes the time to live away; the next hit that writes brings it back, so that no counter stays for
+    ever.
+    """
     redis_server.cli("SET", KEY, "10")
     await hit(store, [Hit(KEY, amount, ttl=500)])
     assert str(10 + amount) == redis_server.cli("GET", KEY)

@@ -1,4 +1,6 @@
-"""A Redis that does not allow everything: commands that are renamed, keys that an ACL forbids, and what it refuses for now."""
+"""A Redis that does not allow everything: commands that are renamed, keys that an ACL forbids, and what it
+refuses for now.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ async def settling(below: RedisStore | ClusterStore) -> AsyncIterator[SettlingSt
 
 
 async def test_a_redis_without_script_is_healthy_and_recovers() -> None:
-    """rename-command SCRIPT: EVALSHA and EVAL are enough at the start, for the health, and to close the circuit."""
+    """rename-command SCRIPT: EVALSHA and EVAL are enough at the start, for the health, and to close the
+    circuit.
+    """
     with RedisServer("--rename-command", "SCRIPT", "") as server:
         async with settling(RedisStore(connect(server.url, timeout=0.5))) as store:
             await store.ping()
@@ -150,7 +154,9 @@ async def test_a_batch_is_taken_apart_and_each_request_has_its_own_answer(
 
 
 async def test_one_request_is_counted_where_it_may_be(store: SettlingStore, server: RedisServer) -> None:
-    """Its other buckets are charged, as where one counter is no number; a group that is held back stays one step."""
+    """Its other buckets are charged, as where one counter is no number; a group that is held back stays one
+    step.
+    """
     others = [ALLOWED.replace("k=v", f"k={number}") for number in range(3)]
     assert [0, CounterRefused, 0, 0] == await charge(store, others[0], FORBIDDEN, *others[1:], amount=3)
     both = Gate.REFUSES | Gate.HOLDS

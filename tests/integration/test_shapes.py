@@ -1,4 +1,6 @@
-"""Redis in every shape that the settings can describe: each is reached, counts, and says what is wrong with it."""
+"""Redis in every shape that the settings can describe: each is reached, counts, and says what is wrong with
+it.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +166,9 @@ async def test_an_intermediate_ca_is_trusted_without_its_root(tmp_path: Path) ->
 
 
 def test_every_version_of_python_verifies_alike() -> None:
-    """3.13 began to trust intermediates, and to refuse certificates that do not keep to RFC 5280 in everything."""
+    """3.13 began to trust intermediates, and to refuse certificates that do not keep to RFC 5280 in
+    everything.
+    """
     flags = Tls().context().verify_flags
     assert ssl.VERIFY_X509_PARTIAL_CHAIN == flags & (ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT)
 

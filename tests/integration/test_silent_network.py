@@ -1,4 +1,6 @@
-"""A network that has forgotten a connection and says nothing, as firewalls do: it is found out before a caller has to."""
+"""A network that has forgotten a connection and says nothing, as firewalls do: it is found out before a
+caller has to.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One address that stands for several servers: it takes a call only where all keys are in one slot (CROSSSLOT)."""
+"""One address that stands for several servers: it takes a call only where all keys are in one slot
+(CROSSSLOT).
+"""
 
 from __future__ import annotations
 

@@ -133,7 +133,9 @@ async def test_a_redis_that_came_back_empty_is_reported(tmp_path: Path) -> None:
 
 
 async def test_a_lost_append_only_file_is_reported(tmp_path: Path) -> None:
-    """A volume that does not outlast its pod, say; one that is there is well, whatever else is counted by then."""
+    """A volume that does not outlast its pod, say; one that is there is well, whatever else is counted by
+    then.
+    """
     with RedisServer("--dir", str(tmp_path), "--appendonly", "yes") as server:
         watching = Watching(server.url)
         watching.long_windows = True

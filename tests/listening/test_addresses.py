@@ -1,4 +1,6 @@
-"""Where ports are: every way to write an address, and who owns the path of a socket; on the HTTP ports and both transports."""
+"""Where ports are: every way to write an address, and who owns the path of a socket; on the HTTP ports and
+both transports.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,9 @@ async def test_an_address_is_itself_alone(opened: Open, host: str, where: str, s
 
 
 def own_address() -> str | None:
-    """An IPv6 address of this machine that is not its loopback, as a pod has it; with its zone where it needs one."""
+    """An IPv6 address of this machine that is not its loopback, as a pod has it; with its zone where it needs
+    one.
+    """
     lines = Path("/proc/net/if_inet6").read_text().splitlines() if has_ipv6() else []
     for line in lines:
         digits, _, _, scope, _, device = line.split()
@@ -240,7 +244,10 @@ def left_in(directory: Path) -> list[str]:
 
 @contextmanager
 def listening(path: Path) -> Iterator[None]:
-    """Another program, which asks for no lock, and takes the path from its owner. It is reached there at the end, too."""
+    """Another program, which asks for no lock, and takes the path from its owner.
+
+    It is reached there at the end, too.
+    """
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))

@@ -1,4 +1,6 @@
-"""Certificates in files: what can be served with, what is said about the rest, and what is noticed of a change."""
+"""Certificates in files: what can be served with, what is said about the rest, and what is noticed of a
+change.
+"""
 
 from __future__ import annotations
 

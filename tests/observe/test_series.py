@@ -1,4 +1,6 @@
-"""The series of metrics: which there are before the first event, how many there can be, and what a scrape shows."""
+"""The series of metrics: which there are before the first event, how many there can be, and what a scrape
+shows.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ EXPECTED = ("Failed to load resource",)
 def browser() -> Iterator[Browser]:
     """Chromium, the same one for all tests of a module.
 
-    Not for the whole session: Playwright has an event loop in this thread, and asynchronous tests could not have theirs.
+    Not for the whole session: Playwright has an event loop in this thread, and asynchronous tests could not
+    have theirs.
     """
     executable = next((found for name in NAMES if (found := shutil.which(name))), None)
     if executable is None:

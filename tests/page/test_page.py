@@ -357,7 +357,9 @@ def test_the_same_key_is_sent_when_the_answer_was_lost(page: Page, everything: S
 
 
 def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> None:
-    """From the rules of a domain: an override of 0 for `*`, with what it is for, and the confirmation of the preview."""
+    """From the rules of a domain: an override of 0 for `*`, with what it is for, and the confirmation of the
+    preview.
+    """
     open_with_token(page, f"{everything.url}{VIEWS['service']}")
     page.get_by_role("link", name="Block the whole domain …").click()
     expect(page.get_by_text("0 blocks:")).to_be_visible()

@@ -1,4 +1,6 @@
-"""The API of processes as they are deployed: two replicas over each store, a store that fails, TLS and tokens in files."""
+"""The API of processes as they are deployed: two replicas over each store, a store that fails, TLS and tokens
+in files.
+"""
 
 from __future__ import annotations
 

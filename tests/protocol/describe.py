@@ -1,6 +1,7 @@
 """The API as its descriptors have it, in plain data: what two definitions of it are compared by.
 
-Needs protobuf alone: as a script it prints, as JSON, what the `xds-protos` of the interpreter that runs it says.
+Needs protobuf alone: as a script it prints, as JSON, what the `xds-protos` of the interpreter that runs it
+says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Table = dict[str, dict[str, Any]]
 
 
 def describe(messages: list[Any], enums: list[Any]) -> Table:
-    """The fields of these messages (descriptors) and the values of these enums, those nested in them included."""
+    """The fields of these messages (descriptors) and the values of these enums, those nested in them
+    included.
+    """
     table: Table = {_name(enum): {value.name: value.number for value in enum.values} for enum in enums}
     for message in messages:
         table[_name(message)] = {field.name: [field.number, _type(field)] for field in message.fields}

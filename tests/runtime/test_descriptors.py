@@ -24,7 +24,9 @@ from ratelimit_service.runtime.descriptors import shared
     ],
 )
 def test_every_port_has_its_share(most: int, grpc: int, http: int) -> None:
-    """With three HTTP ports and 22 connections to Redis: together they stay below the limit wherever that can be."""
+    """With three HTTP ports and 22 connections to Redis: together they stay below the limit wherever that can
+    be.
+    """
     shares = shared(most, grpc=10_000, http_ports=3, redis=22)
     assert (grpc, http) == shares
     assert most < 140 or shares.grpc + 3 * shares.http + 22 + 96 <= most

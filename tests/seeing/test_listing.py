@@ -255,7 +255,9 @@ async def test_a_list_is_for_a_target_of_amendments() -> None:
 
 
 async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
-    """And when it runs out, where that is before its reset; 20 minutes of the hour and 8 h 20 of the day have passed."""
+    """And when it runs out, where that is before its reset; 20 minutes of the hour and 8 h 20 of the day have
+    passed.
+    """
     bench = Bench()
     bench.store.charge("dba", amount=600)
     (budget,) = (await bench.lister.budgets(ANY)).budgets

@@ -36,7 +36,10 @@ TRANSPORTS: dict[str, MakeGrpcServer] = {"grpcio": GrpcioServer, "native": Nativ
 
 @dataclass
 class Served:
-    """A server, what is behind it, and a channel to it. `held` gathers answers of the store while `hold` is set."""
+    """A server, what is behind it, and a channel to it.
+
+    `held` gathers answers of the store while `hold` is set.
+    """
 
     server: GrpcServer
     service: RateLimitService

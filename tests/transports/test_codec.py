@@ -212,7 +212,9 @@ def test_an_answer_is_the_message_that_protobuf_writes(
 
 
 def test_encoded_limits_are_released_with_their_rules() -> None:
-    """The same rules share an encoder; a reload replaces it, and nothing keeps the limits of the previous rules."""
+    """The same rules share an encoder; a reload replaces it, and nothing keeps the limits of the previous
+    rules.
+    """
     codec, rules = Codec(), [RuleTree([]), RuleTree([])]
     limit = Limit(5, Window(Unit.HOUR))
     before = sys.getrefcount(limit)

@@ -1,4 +1,6 @@
-"""A serialized request is counted before it is parsed: as protobuf would, and with no more work than the bounds are worth."""
+"""A serialized request is counted before it is parsed: as protobuf would, and with no more work than the
+bounds are worth.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What grpcurl and Postman ask a server that they have no proto files of. Black box, the same for both transports."""
+"""What grpcurl and Postman ask a server that they have no proto files of.
+
+Black box, the same for both transports.
+"""
 
 from __future__ import annotations
 
@@ -262,7 +265,9 @@ def split(whole: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 @pytest.mark.parametrize("every", [1, 3, 5, 6, 300, 10_000])
 async def test_messages_may_be_cut_anywhere(served: Served, peer: Peer, every: int) -> None:
-    """A frame may end within the head of a message, within it, or have several; each is answered in its order."""
+    """A frame may end within the head of a message, within it, or have several; each is answered in its
+    order.
+    """
     whole = b"".join(map(h2.message, QUESTIONS))
     peer.send(opening(1))
     for piece in split(whole, range(every, len(whole), every)):

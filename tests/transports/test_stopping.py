@@ -90,7 +90,9 @@ async def health_of(stub: health_pb2_grpc.HealthStub, name: str) -> int:
 
 
 async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
-    """They are unknown for as long as they are watched; the names of services that exist are answered as ever."""
+    """They are unknown for as long as they are watched; the names of services that exist are answered as
+    ever.
+    """
     stub = health_pb2_grpc.HealthStub(served.channel)
     for number in range(50):
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=f"made up {number}"), timeout=10)

@@ -204,7 +204,9 @@ async def everybody_goes_on(callers: list[asyncio.Task[None]], calls: list[int],
 async def test_certificates_are_renewed_while_calls_go_on(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """Old connections and new ones: none fails, none is dropped, and every new one sees the newest certificate."""
+    """Old connections and new ones: none fails, none is dropped, and every new one sees the newest
+    certificate.
+    """
     mount = ConfigMapMount(tmp_path / "secret", mounted(authority.server(), authority))
     served = await start(*(str(mount.directory / name) for name in ("tls.crt", "tls.key", "ca.crt")))
     credentials = authority.channel(authority.issue("envoy.mesh"))
@@ -256,7 +258,10 @@ async def test_a_ca_that_is_exchanged_is_in_force_for_new_connections(
 def conversation(
     address: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
 ) -> ssl.SSLSession | None:
-    """Connect, and read what the server says first; the session that it has given. None where it says nothing. Blocks."""
+    """Connect, and read what the server says first; the session that it has given.
+
+    None where it says nothing. Blocks.
+    """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as plain:
         try:

@@ -58,7 +58,9 @@ async def test_envoys_own_bytes_check_and_charge(served: Served) -> None:
     "authority", ["outbound|8081||ratelimit.ratelimit.svc", "extension/ratelimit/ratelimit", "rate limit"]
 )
 async def test_any_authority_is_accepted(served: Served, authority: str) -> None:
-    """Envoy sends the name of its cluster unless it is configured otherwise, and names have characters that no URL has."""
+    """Envoy sends the name of its cluster unless it is configured otherwise, and names have characters that
+    no URL has.
+    """
     peer = await Peer.connect(served.server.address)
     peer.send(h2.call(1, CHECK, h2.replaced(authority=authority.encode())))
     assert 0 == (await peer.answer(1)).status

@@ -1,7 +1,8 @@
-"""The 3,200 answers recorded from envoyproxy/ratelimit, asked again of every store: same files, same requests, same order.
+"""The 3,200 answers recorded from envoyproxy/ratelimit, asked again of every store: same files, same
+requests, same order.
 
-Where an answer differs, it differs on purpose, and stands in one of the two tables below; docs/compatibility.md has the
-same list with its reasons.
+Where an answer differs, it differs on purpose, and stands in one of the two tables below;
+docs/compatibility.md has the same list with its reasons.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ NOW = 1_795_256_400.0
 """2026-11-21T10:20:00Z, well inside an hour: a recorded group never crossed the edge of a window."""
 
 ANSWERS_THAT_DIFFER = {
-    # STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT: upstream lets a shadow or quota rule that goes over freeze the counters of
-    # the rules that are enforced, so that breaking a trial rule lets callers exceed a real one. Here it does not.
+    # STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT: upstream lets a shadow or quota rule that goes over freeze the
+    # counters of the rules that are enforced, so that breaking a trial rule lets callers exceed a real one.
+    # Here it does not.
     10: [4, 6, 10, 28, 45, 57, 58, 64, 67, 70],
     13: [19, 23, 55, 58],
 }
 
 METRICS_THAT_DIFFER = {
     10: "a shadow or quota rule does not freeze other counters (above)",
-    # Upstream's mapping of names adds `over_limit_with_local_cache` to `over_limit`: each of these hits counts twice.
+    # Upstream's mapping of names adds `over_limit_with_local_cache` to `over_limit`: each of these hits
+    # counts twice.
     16: "a hit refused from the local cache is one hit over the limit, not two",
     17: "a hit refused from the local cache is one hit over the limit, not two",
 }
@@ -70,7 +73,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[CounterStore]:
 
 @pytest.mark.parametrize("number", range(40))
 async def test_the_recorded_answers_are_given_again(number: int, store: CounterStore) -> None:
-    """Every step of a group is answered as it was recorded, and the statistics are the recorded ones afterwards."""
+    """Every step of a group is answered as it was recorded, and the statistics are the recorded ones
+    afterwards.
+    """
     group = recorded()[number]
     metrics = Metrics()
     service = RateLimitService(store, metrics, lambda: NOW, policy(group["env"]))

@@ -1,4 +1,6 @@
-"""The 219 configuration files whose acceptance was recorded from envoyproxy/ratelimit: the same are accepted here."""
+"""The 219 configuration files whose acceptance was recorded from envoyproxy/ratelimit: the same are accepted
+here.
+"""
 
 from __future__ import annotations
 

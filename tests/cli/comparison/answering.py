@@ -13,7 +13,9 @@ HOUR = {"window": "hour", "unit": "HOUR", "multiplier": 1, "over": False}
 
 
 def request(*descriptors: Any, domain: str = "llm", hits: int | None = 0) -> RateLimitRequest:
-    """One with a descriptor for each of these, which are values of `team`, or (value, hits) with hits of their own."""
+    """One with a descriptor for each of these, which are values of `team`, or (value, hits) with hits of
+    their own.
+    """
     made = RateLimitRequest(domain=domain)
     for each in descriptors:
         value, own = each if isinstance(each, tuple) else (each, hits)

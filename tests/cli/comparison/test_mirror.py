@@ -235,14 +235,17 @@ async def test_its_health_is_theirs() -> None:
 
 
 async def test_calls_at_the_same_time_are_no_faults() -> None:
-    """Twenty charges of one bucket at once, which each service counts in its own order: what is left differs by that much."""
+    """Twenty charges of one bucket at once, which each service counts in its own order: what is left differs
+    by that much.
+    """
 
     def counting(order: int) -> Handler:
         waiting: list[asyncio.Future[int]] = []
         first = asyncio.Event()
 
         async def handler(data: bytes, context: Any) -> bytes:
-            # All calls arrive before any is counted; the first service takes them from the front, the other from behind.
+            # All calls arrive before any is counted; the first service takes them from the front, the other
+            # from behind.
             future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             waiting.append(future)
             if len(waiting) == 20:
@@ -268,7 +271,9 @@ async def test_calls_at_the_same_time_are_no_faults() -> None:
 
 
 def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
-    """Those that began before and had not ended, and those that began since; and nothing is kept of calls that ended."""
+    """Those that began before and had not ended, and those that began since; and nothing is kept of calls
+    that ended.
+    """
     overlaps = _Overlaps()
     first = overlaps.begin(request("a", hits=5))
     second = overlaps.begin(request("a", "b", hits=7))

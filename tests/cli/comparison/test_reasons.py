@@ -138,7 +138,9 @@ def test_every_reason_has_a_case() -> None:
 
 
 def test_a_gap_is_counted_before_once_and_then_follows() -> None:
-    """As long as it is as wide; one that widens is a difference of its own, and what follows from that names it."""
+    """As long as it is as wide; one that widens is a difference of its own, and what follows from that names
+    it.
+    """
     comparer = Comparer()
     steps = [(40, 60), (30, 50), (25, 50), (20, 45)]
     found = [comparer.compare(request("a"), answer(status(a)), answer(status(b))) for a, b in steps]
@@ -248,7 +250,9 @@ IN_NO_ANSWER = {
 
 
 def test_what_the_page_says_of_answers_is_a_reason() -> None:
-    """Each paragraph about answers has one, or cannot be seen in an answer; so do the rows about errors of gRPC."""
+    """Each paragraph about answers has one, or cannot be seen in an answer; so do the rows about errors of
+    gRPC.
+    """
     text = PAGE.read_text("utf-8")
     (answers,) = re.findall(
         r"^## Different answers and statistics\n(.*?)^## ", text, re.MULTILINE | re.DOTALL

@@ -66,7 +66,9 @@ def test_what_the_log_has_cut_is_left_out() -> None:
 
 
 def test_a_line_of_an_access_log_has_the_calls_of_a_request() -> None:
-    """A check and a charge, in their order; text that is a number counts as one, and a number as text in an entry."""
+    """A check and a charge, in their order; text that is a number counts as one, and a number as text in an
+    entry.
+    """
     entries = [["team", "dba"], ["tier", 1]]
     calls = [{"domain": "llm", "descriptors": [{"entries": entries, "hits": hits}]} for hits in (0, "423")]
     line = json.dumps({"ratelimit": calls})

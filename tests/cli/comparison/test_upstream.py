@@ -1,4 +1,6 @@
-"""The 3,200 answers recorded from envoyproxy/ratelimit, compared with ours: what differs is named, and nothing else differs."""
+"""The 3,200 answers recorded from envoyproxy/ratelimit, compared with ours: what differs is named, and
+nothing else differs.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ def request_of(step: Mapping[str, Any]) -> RateLimitRequest:
 def response_of(step: Mapping[str, Any], ours: RateLimitResponse) -> RateLimitResponse:
     """A recorded answer as it was sent.
 
-    The resets were left out of the recording. Those of statuses are of windows that are counted from 1970, that of the header is
-    taken from our answer.
+    The resets were left out of the recording. Those of statuses are of windows that are counted from 1970,
+    that of the header is taken from our answer.
     """
     response = RateLimitResponse(overall_code=step["overall_code"])
     for each in step["statuses"]:

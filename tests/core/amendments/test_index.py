@@ -22,7 +22,9 @@ def amounts(amendments: Amendments, entries: str) -> list[int]:
 
 
 def test_overrides_are_found_with_the_most_specific_first() -> None:
-    """One descriptor, then patterns by what they say, then the domain; of one target, that for one window first."""
+    """One descriptor, then patterns by what they say, then the domain; of one target, that for one window
+    first.
+    """
     amendments = Amendments()
     for amendment in (
         to("*", 1),

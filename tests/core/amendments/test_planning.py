@@ -89,7 +89,9 @@ TABLE = [
 def test_each_kind_of_rule_does_what_the_table_says(
     rule: str, amended_by: str, used: str, expected: str
 ) -> None:
-    """In the order of the table: first used, then amended, then asked; and the same once the plan is remembered."""
+    """In the order of the table: first used, then amended, then asked; and the same once the plan is
+    remembered.
+    """
     limiter = Limiter(RULES, DENYING)
     domain = "deny" if rule == "unmatched: deny" else "d"
     descriptors, key = ASKED[rule]
@@ -106,7 +108,9 @@ def test_each_kind_of_rule_does_what_the_table_says(
 @pytest.mark.parametrize("hits", [0, 1, 100])
 @pytest.mark.parametrize("rule", sorted(ASKED.keys() - {"limit in the request", "quota beside another"}))
 def test_a_block_refuses_whatever_is_asked(rule: str, hits: int) -> None:
-    """A check as well, which a limit of 0 requests would let through: gateways let a request pass by what a check says."""
+    """A check as well, which a limit of 0 requests would let through: gateways let a request pass by what a
+    check says.
+    """
     limiter = Limiter(RULES, DENYING)
     domain = "deny" if rule == "unmatched: deny" else "d"
     descriptors, key = ASKED[rule]

@@ -98,7 +98,9 @@ def test_a_reset_is_read_back_from_its_text() -> None:
 
 
 def test_an_override_is_known_by_its_target_and_window_and_a_top_up_by_its_change_too() -> None:
-    """So the later override takes the place of the first, and a change that is sent again puts the same top-up."""
+    """So the later override takes the place of the first, and a change that is sent again puts the same
+    top-up.
+    """
     assert override(TARGET, 1).id == override(TARGET, 2, until=NOW).id
     assert override(TARGET, 1).id != override(TARGET, 1, window="hour").id
     assert top_up(TARGET, 1, "k").id == top_up(TARGET, 1, "k").id

@@ -107,7 +107,9 @@ def test_an_id_counts_once_in_a_bucket_without_holds() -> None:
 
 
 def test_the_parts_of_one_cost_are_all_counted() -> None:
-    """Prompt and completion as two descriptors of one bucket: once each, and not again when they are sent again."""
+    """Prompt and completion as two descriptors of one bucket: once each, and not again when they are sent
+    again.
+    """
     one = limiter()
     (first, *_) = passed(one, 1, "learned=a")
     for _ in range(2):

@@ -168,7 +168,10 @@ async def test_a_control_plane_that_says_nothing_is_worth_a_line(
 async def test_a_start_without_the_control_plane_has_the_last_good_set(
     plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
 ) -> None:
-    """It has the last good rules of bad domains. The status shows its age, and a new set is compared with it."""
+    """It has the last good rules of bad domains.
+
+    The status shows its age, and a new set is compared with it.
+    """
     plane.send(A, B)
     first = await follow(cache=tmp_path)
     await first.answered(2)

@@ -88,7 +88,9 @@ def test_the_first_request_of_a_stream_has_the_node_and_no_nonce(plane: Plane) -
 
 
 def test_a_later_stream_begins_with_a_version_that_no_control_plane_has_given(plane: Plane) -> None:
-    """So a control plane sends its set even if its counter is at our version again, or its set has no version."""
+    """So a control plane sends its set even if its counter is at our version again, or its set has no
+    version.
+    """
     plane.sends(A, version="7")
     request = DiscoveryRequest.FromString(plane.subscription.begin())
     assert (True, "") == (request.version_info.startswith("held "), request.response_nonce)

@@ -44,7 +44,9 @@ class Clock(SimpleNamespace):
 
 
 class Bench:
-    """A connection without a network: `written` is what went out, `told` what callers were told, `lost` whether it is over."""
+    """A connection without a network: `written` is what went out, `told` what callers were told, `lost`
+    whether it is over.
+    """
 
     def __init__(self, patience: float = 10.0) -> None:
         self.written: list[bytes] = []

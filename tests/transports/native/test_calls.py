@@ -1,4 +1,6 @@
-"""What the native transport does with the calls of one turn of the event loop, whichever connections they came over."""
+"""What the native transport does with the calls of one turn of the event loop, whichever connections they
+came over.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ NEWEST = b"\xbe"
 
 
 async def test_headers_that_grow_by_decoding_are_paid_for(limiter: Limiter) -> None:
-    """Three references in a block are 12 KiB that nobody sent: 7 units of 1,000 for each, less one for a whole call."""
+    """Three references in a block are 12 KiB that nobody sent: 7 units of 1,000 for each, less one for a
+    whole call.
+    """
     peer = await limiter.connect()
     peer.send(calls(1, 1, LARGE) + calls(3, 900, NEWEST * 3))
     frames = await peer.rest()

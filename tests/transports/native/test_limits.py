@@ -1,4 +1,7 @@
-"""What strangers can do to the native transport: too much of everything, and nothing at all. Over raw sockets."""
+"""What strangers can do to the native transport: too much of everything, and nothing at all.
+
+Over raw sockets.
+"""
 
 from __future__ import annotations
 

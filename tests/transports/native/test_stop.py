@@ -43,7 +43,9 @@ async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes
 async def test_a_stream_that_begins_while_the_server_ends_is_ended(
     limiter: Limiter, path: bytes, body: bytes
 ) -> None:
-    """Clients watch again as soon as a watch ends; one that goes on would keep the server for its whole grace."""
+    """Clients watch again as soon as a watch ends; one that goes on would keep the server for its whole
+    grace.
+    """
     peer = await limiter.connect()
     await peer.until(h2.SETTINGS)
     stopping = asyncio.create_task(limiter.server.stop(PATIENCE))
@@ -60,7 +62,9 @@ async def test_a_stream_that_begins_while_the_server_ends_is_ended(
 async def test_a_peer_may_write_until_it_has_read_to_the_end(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A socket that is closed at once answers such a write with a reset, which discards the answers on their way."""
+    """A socket that is closed at once answers such a write with a reset, which discards the answers on their
+    way.
+    """
     monkeypatch.setattr(connection, "_LINGER", PATIENCE)
     peer = await limiter.connect()
     peer.send(h2.call(1, CHECK))
@@ -82,7 +86,9 @@ async def test_a_connection_that_comes_when_the_port_is_closed_is_not_waited_for
 
 
 def test_no_call_is_accepted_after_the_last_one_in_the_goaway() -> None:
-    """A peer sends what is behind it once more, to another server: a charge that was taken here would count twice."""
+    """A peer sends what is behind it once more, to another server: a charge that was taken here would count
+    twice.
+    """
     turn = Turn(lambda: None, Budget(2**24))
     session = Session(turn, None, PATHS, 4_096, 2**20)
     session.feed(h2.MAGIC + h2.settings() + h2.call(1, b""))
