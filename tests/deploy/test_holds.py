@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,11 +292,94 @@ def test_what_is_left_after_the_request_is_in_a_header(llm: PatientLlm, tmp_path
     assert "x-tokens-remaining" not in failed.headers
 
 
-def remaining(service: str) -> int:
+def charge_of(text: dict[str, Any]) -> dict[str, Any]:
+    """The entry of the charge in the filter."""
+    found = rate_limit(filters(text))["rate_limits"][1]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(("default", "left"), [("-", 99_940), ("", 100_000)])
+def test_a_charge_whose_check_had_no_id_needs_a_default(
+    default: str, left: int, llm: PatientLlm, tmp_path: Path
+) -> None:
+    """A rule without holds: with `default_value` the charge counts, and without it Envoy sends none."""
+    with ClockedService(LARGE.replace(", hold: 1000", ""), now=NOON) as service:
+        text = configured([service.address], llm)
+        if not default:
+            del charge_of(text)["actions"][1]["metadata"]["default_value"]
+        llm.go.set()
+        with running(tmp_path, text) as address:
+            before = service.answered
+            assert 200 == post(address).status_code
+            wait_for("the calls", lambda: service.answered >= before + (2 if default else 1))
+        assert left == remaining(service.address)
+
+
+def test_a_route_that_removes_the_header_is_charged_by_the_id_alone(llm: PatientLlm, tmp_path: Path) -> None:
+    """The descriptors of the charge read the headers as the router left them; one of nothing but the id needs none."""
+    with ClockedService(LARGE, now=NOON) as service:
+        text = configured([service.address], llm)
+        (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
+        (host,) = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+        host["routes"][0]["request_headers_to_remove"] = ["x-team-id"]
+        charge = charge_of(text)
+        rate_limit(filters(text))["rate_limits"].append({**charge, "actions": charge["actions"][1:]})
+        llm.go.set()
+        with running(tmp_path, text) as address:
+            for used in (60, 120):
+                assert 200 == post(address).status_code
+                wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
+
+
+def test_both_forms_of_the_charge_together_count_once(llm: PatientLlm, tmp_path: Path) -> None:
+    """Where no header was removed, the descriptor of nothing but the id repeats the other one."""
+    with ClockedService(LARGE, now=NOON) as service:
+        text = configured([service.address], llm)
+        charge = charge_of(text)
+        rate_limit(filters(text))["rate_limits"].append({**charge, "actions": charge["actions"][1:]})
+        llm.go.set()
+        with running(tmp_path, text) as address:
+            for used in (60, 120):
+                assert 200 == post(address).status_code
+                wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_two_filters_each_charge_their_own_bucket(apart: bool, llm: PatientLlm, tmp_path: Path) -> None:
+    """With a metadata_namespace each, or with one for both, where the second id takes the place of the first."""
+    rules = LARGE + LARGE[LARGE.index("  - {key: team") :].replace("team", "user")
+    with ClockedService(rules, now=NOON) as service:
+        text = configured([service.address], llm)
+        found = filters(text)
+        second: dict[str, Any] = copy.deepcopy(
+            next(each for each in found if each["name"].endswith(".ratelimit"))
+        )
+        actions = [each["actions"] for each in second["typed_config"]["rate_limits"]]
+        for each in actions:
+            each[0] = {"request_headers": {"header_name": "x-team-id", "descriptor_key": "user"}}
+        if apart:
+            second["typed_config"]["metadata_namespace"] = "second"
+            actions[1][1]["metadata"]["metadata_key"]["key"] = "second"
+        found.insert(2, second)
+        llm.go.set()
+        with running(tmp_path, text) as address:
+            for used in (60, 120, 180):
+                assert 200 == post(address).status_code
+                for key in (b"team", b"user"):
+                    charged = partial(is_left, service.address, 100_000 - used, key)
+                    wait_for(f"the charge of {key!r}", charged)
+
+
+def is_left(service: str, tokens: int, key: bytes) -> bool:
+    return tokens == remaining(service, key)
+
+
+def remaining(service: str, key: bytes = b"team") -> int:
     """What is left of the budget; asked as the end of a request, which holds nothing."""
     request = pb.RateLimitRequest(domain="team-budgets")
     descriptor = request.descriptors.add()
-    descriptor.entries.add(key=b"team", value=b"dba")
+    descriptor.entries.add(key=key, value=b"dba")
     descriptor.entries.add(key=b"hold", value=b"-")
     descriptor.hits_addend.value = 0
     with grpc.insecure_channel(service) as channel:
