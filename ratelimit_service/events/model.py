@@ -34,7 +34,7 @@ class Event(NamedTuple):
     at: float
     data: Mapping[str, Any]
     kept: int = 86_400
-    """How long the store remembers that it was told."""
+    """How long the store remembers that the event was sent."""
 
     @property
     def text(self) -> str:

@@ -42,7 +42,7 @@ class Joiner:
     """Joins by the rules and amendments that are in force at each call. `prefix` is CACHE_KEY_PREFIX.
 
     It keeps no reference to the rules: those that a reload replaces are released little by little
-    (loading/rulebook.py), and a list that somebody has looked at must not release them in one go.
+    (loading/rulebook.py), and a list that was shown must not release them all at once.
     """
 
     def __init__(self, tree: Tree, amendments: Amendments, prefix: str = "", near_ratio: float = 0.8) -> None:

@@ -44,7 +44,7 @@ _MOST_AT_ONCE = 2
 """Sweeps that run at the same time; others wait for their turn."""
 
 _METERS_BYTES = 8 * MIB
-"""For the meters of some 2,000 windows that somebody looks at."""
+"""For the meters of some 2,000 windows that are displayed."""
 
 STILL_READING = "the store is still being read: ask again for the rest"
 MORE_PARTS = "there are too many budgets to sort all of them: this is the order of one part, and the cursor leads to the next"

@@ -63,7 +63,7 @@ class Registry:
             pause += _LOOK
 
     async def leave(self) -> None:
-        """Take this replica out: nobody is to wait for it."""
+        """Remove this replica, so that no change waits for it."""
         if self._told is None:
             return
         with suppress(StoreError, TimeoutError):

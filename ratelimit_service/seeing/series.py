@@ -1,7 +1,7 @@
-"""Tokens over time of the buckets that somebody looks at.
+"""Tokens over time of the buckets that are displayed.
 
-A bucket is followed from the first look at its series on, until nobody has looked for FORGOTTEN_AFTER. One read every STEP fetches the
-counters of all that are followed.
+A bucket is followed from the first request for its series until there was none for FORGOTTEN_AFTER. One read
+every STEP fetches the counters of all that are followed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POINTS = 300
 FORGOTTEN_AFTER = 60.0
 
 MOST = 50
-"""Buckets that are followed; the one that nobody has looked at for longest is forgotten for another."""
+"""Buckets that are followed; another one replaces that whose last request is the oldest."""
 
 Read = Callable[[str, tuple[Entry, ...]], Awaitable[Budget | None]]
 """Returns the bucket of a descriptor as it is now; None where no rule limits it."""
@@ -85,7 +85,7 @@ class Series:
         return list(followed.points)
 
     async def step(self) -> None:
-        """Note a point of each bucket that is followed, and forget those that nobody looks at."""
+        """Record a point of each followed bucket, and drop those that are not requested any more."""
         for name, followed in list(self._followed.items()):
             if self._clock() - followed.looked > FORGOTTEN_AFTER:
                 self._followed.pop(name, None)

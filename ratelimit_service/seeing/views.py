@@ -126,7 +126,9 @@ class Views:
         return self._refusals.since()
 
     async def series(self, domain: str, entries: tuple[Entry, ...]) -> list[Point] | None:
-        """Return the points of a bucket, one every series.STEP seconds since somebody looks; None without a rule."""
+        """Return the points of a bucket, one every series.STEP seconds since the first request; None without
+        a rule.
+        """
         return await self._series.of(domain, entries)
 
     @property

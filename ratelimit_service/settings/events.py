@@ -1,4 +1,4 @@
-"""The settings of events: who is told by webhook."""
+"""The settings of events: the receivers of webhooks."""
 
 from __future__ import annotations
 

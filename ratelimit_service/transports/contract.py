@@ -48,7 +48,7 @@ class GrpcServer(Protocol):
         ...
 
     async def stop(self, grace: float) -> None:
-        """Accept no more calls, and close when those in hand are answered, after `grace` seconds at the
+        """Accept no more calls, and close when those in flight are answered, after `grace` seconds at the
         latest.
         """
         ...

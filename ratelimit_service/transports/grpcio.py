@@ -67,7 +67,7 @@ class GrpcioServer:
         self._server = aio.server(options=_channel_options(options))
         self._leaving = False
         self._answered = asyncio.Event()
-        """Set when no call is in hand, while the server stops."""
+        """Set when no call is in flight, while the server stops."""
         self._reflections = 0
         self._health = health
         self._health_service = _HealthService()
@@ -136,7 +136,7 @@ class GrpcioServer:
         await self._health_service.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """Accept no more calls, and give those in hand `grace` seconds (contract.GrpcServer)."""
+        """Accept no more calls, and give those in flight `grace` seconds (contract.GrpcServer)."""
         self._health_service.leave()
         if self._path is not None:
             self._path.release()

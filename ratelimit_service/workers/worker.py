@@ -71,7 +71,7 @@ class Worker:
         self.late = False
         """Whether it is late with an answer."""
         self.told: Sequence[str] = ()
-        """The components of other workers that it was told are not healthy."""
+        """The components of other workers that are not healthy, as the supervisor reports them."""
         self._heard_of = asyncio.Event()
         """Set by its first message: until then it imports modules, however long that takes."""
         self.process: asyncio.subprocess.Process | None = None

@@ -119,7 +119,7 @@ class Mirror:
         self._comparing = asyncio.create_task(self._compare())
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Accept no more calls, finish those in hand, and compare the remaining answers."""
+        """Accept no more calls, finish those in flight, and compare the remaining answers."""
         await self._server.stop(grace)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=self._timeout)

@@ -42,7 +42,7 @@ def change(
     how: How,
     agreed: Callable[[str], bool] | None = None,
 ) -> int:
-    """Preview a change and make it. Returns NO where nobody agrees to it."""
+    """Preview a change and make it. Returns NO if the operator does not agree."""
     # A top-up's id follows from the key, so the preview has the key as well.
     key = how.key or uuid.uuid4().hex
     preview = client.post(path, {**body, "dry_run": True}, key)

@@ -157,7 +157,7 @@ class Calls:
         turn.
 
         This is start-time fair queueing: a connection's turn comes the later, the more work it has already
-        caused. So a peer that sends little is served before those that send much, and none waits for ever.
+        caused. So a peer that sends little is served before those that send much, and none waits forever.
         Closed connections have a quarter of the turn, so that they do not add up.
         """
         turn, waiting, left = self.turn, self._waiting, self._left
@@ -218,8 +218,8 @@ class Calls:
     def _admitted(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Refuse the calls that are too many, and return the others.
 
-        A connection may have as many calls in hand as all others may still add. So the connections with most
-        are refused first, and one with few is served, however many others there are.
+        A connection may have as many calls in flight as all others may still add. So the connections with
+        most are refused first, and one with few is served, however many others there are.
         """
         mine = Counter([call.session for call in calls])
         for session in mine:

@@ -245,7 +245,7 @@ class Connection(asyncio.BufferedProtocol):
             self.session.announce_goaway()
 
     def leave(self) -> None:
-        """Accept no more calls, and close when those in hand are answered."""
+        """Accept no more calls, and close when those in flight are answered."""
         if self.session is not None:
             self.session.goaway()
         else:

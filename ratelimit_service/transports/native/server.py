@@ -106,7 +106,7 @@ class NativeServer:
         self._health.drain()
 
     async def stop(self, grace: float) -> None:
-        """Accept no more calls, and give those in hand `grace` seconds (contract.GrpcServer)."""
+        """Accept no more calls, and give those in flight `grace` seconds (contract.GrpcServer)."""
         if not self._accepting:
             return
         self._health.leave()
