@@ -15,6 +15,7 @@ from grpc import aio
 
 from ..core.errors import InvalidRequest
 from ..proto.ratelimit_pb2 import RateLimitRequest
+from ..runtime import garbage
 from .ask import Tls, channel, content, target
 from .comparison import generated
 from .comparison.mirror import Mirror, run
@@ -52,6 +53,7 @@ def compare_replayed(
     """
     if (recorded is None) == (not rules):
         raise InvalidRequest("give either --replay FILE or --rules PATH")
+    garbage.enable_for_serving()  # a recording may be one of days
     with (
         channel(target(services.theirs), services.theirs_tls) as theirs,
         channel(target(services.ours), services.ours_tls) as ours,
@@ -116,6 +118,7 @@ def compare_mirrored(
 
     import uvloop
 
+    garbage.enable_for_serving()  # errors of grpc.aio are in cycles with their tracebacks
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 

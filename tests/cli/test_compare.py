@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -222,15 +223,13 @@ def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path
 # The mirror
 
 
-def test_a_mirror_answers_until_a_signal(
-    serving: Callable[..., Service], tmp_path: Path, rules: Path
-) -> None:
-    """It prints a summary regularly and at the end, with the exit code."""
-    theirs, ours = serving(), serving(limit=900)
+@contextmanager
+def mirroring(theirs: str, ours: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A mirror in a process, and its address."""
     process = subprocess.Popen(
         [
-            *(*COMMAND, "compare", "--mirror", "--listen", "127.0.0.1:0", "--every", "0.1", "--json"),
-            *("--theirs", theirs.grpc, "--ours", ours.grpc),
+            *(*COMMAND, "compare", "--mirror", "--listen", "127.0.0.1:0"),
+            *("--theirs", theirs, "--ours", ours, *options),
         ],
         env=inherited(),
         stdout=subprocess.PIPE,
@@ -238,9 +237,20 @@ def test_a_mirror_answers_until_a_signal(
         text=True,
     )
     try:
-        assert process.stderr is not None and process.stdout is not None
-        announced = process.stderr.readline()
-        address = announced.removeprefix("answering on ").partition(" as ")[0]
+        assert process.stderr is not None
+        yield process, process.stderr.readline().removeprefix("answering on ").partition(" as ")[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_mirror_answers_until_a_signal(
+    serving: Callable[..., Service], tmp_path: Path, rules: Path
+) -> None:
+    """It prints a summary regularly and at the end, with the exit code."""
+    theirs, ours = serving(), serving(limit=900)
+    with mirroring(theirs.grpc, ours.grpc, "--every", "0.1", "--json") as (process, address):
+        assert process.stdout is not None
         with calling(address) as caller:
             assert [1000, 999] == [
                 caller.ask("llm", "team", "mirrored", hits=hits).statuses[0].limit_remaining
@@ -258,9 +268,24 @@ def test_a_mirror_answers_until_a_signal(
         out, err = process.communicate(timeout=20)
         assert (3, "") == (process.returncode, err)
         assert 2 == json.loads(out.splitlines()[-1])["unexplained"]
-    finally:
-        process.kill()
-        process.communicate()
+
+
+def test_a_mirror_keeps_nothing_of_calls_that_fail() -> None:
+    """It runs for days, and a service may be away for hours of them. An error that stays takes 18 kB."""
+    many = 1_500
+    with mirroring("127.0.0.1:1", "127.0.0.1:1") as (process, address), calling(address) as caller:
+        for _ in range(200):
+            assert "UNAVAILABLE" == caller.status("llm", "team", "dba")
+        before = resident(process.pid)
+        for _ in range(many):
+            caller.status("llm", "team", "dba")
+        assert resident(process.pid) - before < 5 * many
+
+
+def resident(pid: int) -> int:
+    """The memory of a process in kB."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line]
+    return int(line.split()[1])
 
 
 def test_what_serves_does_not_know_the_command() -> None:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...core.errors import RateLimitServiceError
+from ...runtime import garbage
 from ..answer import duration
 from . import shown
 from .client import Client
@@ -251,6 +252,7 @@ def _styled(line: str, style: str, styled: bool) -> str:
 
 def watch(client: Client, screen: Screen, every: float, times: int = 0) -> int:
     """Show budgets until `q` or Ctrl-C is pressed, or `times` answers were shown (0: for ever)."""
+    garbage.enable_for_serving()  # it may run for days
     try:
         return _watch(client, screen, every, times)
     except KeyboardInterrupt:
