@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+
+from testing.service import REPOSITORY
 
 from . import books
 from .machine import resident_bytes
@@ -28,6 +32,18 @@ STEADY = 5_000
 """Decisions a second of the steady minute."""
 MANY_RULES, FEW_RULES = 10_000, 10
 _COLD_RATE = 2_000
+ATTACKS = (
+    "calls_without_end",
+    "unfinished_requests",
+    "replies_that_nobody_takes",
+    "headers_that_grow",
+    "input_that_is_left_behind",
+    "bytes_from_everywhere",
+    "watches",
+    "questions_of_reflection",
+    "requests_that_take_long",
+)
+"""Kinds of hostile peers in tests/faults/hostile_peers.py."""
 _GIVEN_UP = 0.9
 """If this share of a load is late, higher loads are not measured."""
 LOADED = "ratelimit_service_config_load_success"
@@ -73,6 +89,8 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
             partial(_service, name=name, transport="native", store="cluster", request=request, shape=WIDE),
         )
     yield Scenario("idle/native/redis", _idle)
+    for attack in ATTACKS:
+        yield Scenario(f"hostile/{attack}", partial(_hostile, attack=attack))
     yield Scenario("rules/native/memory", _rules)
     for transport, store in (("native", "redis"), ("native", "memory"), ("grpcio", "redis")):
         yield Scenario(f"open/{transport}/{store}", partial(_open, transport=transport, store=store))
@@ -123,6 +141,18 @@ def _idle(bench: Bench) -> None:
         books.wait_until_idle(server)
         books.check_exactly(server, expected("charge", done.sent))
         bench.keep(run_of("idle/native/redis", server, "charge", SINGLE, done))
+
+
+def _hostile(bench: Bench, attack: str) -> None:
+    """One caller, beside a hostile peer: what tests/faults/test_peers.py measures in CPU time, by the clock."""
+    with served("native", "memory", bench.directory) as server:
+        command = (sys.executable, "-m", "tests.faults.hostile_peers", str(server.port), attack)
+        with subprocess.Popen(command, cwd=REPOSITORY) as attacking:
+            done = replay(server, "charge", SINGLE, bench.seconds)
+            attacking.wait()
+        books.wait_until_idle(server)
+        beside = f"charge, beside {attack.replace('_', ' ')}"
+        bench.keep(run_of(f"hostile/{attack}", server, beside, SINGLE, done))
 
 
 def _rules(bench: Bench) -> None:
