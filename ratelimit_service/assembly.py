@@ -376,9 +376,8 @@ def places_of(settings: Settings) -> str:
     """Return where configuration files are searched, as text for people."""
     if settings.config_path:
         return ", ".join(settings.config_path)
-    return str(
-        files.joined(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory)
-    )
+    place = files.joined(settings.runtime_root, settings.runtime_subdirectory, settings.runtime_appdirectory)
+    return f"{place} (CONFIG_PATH is not set)"
 
 
 def find_files(settings: Settings) -> files.Find:

@@ -116,7 +116,8 @@ class Guard:
     def _may_not_change(self, role: Role) -> Refused:
         if not self.tokens.admin.wanted:
             return Refused(
-                FORBIDDEN, "the API changes nothing: neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE is set"
+                FORBIDDEN,
+                "the API changes nothing: the service was started with neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE",
             )
         if role is Role.LOCAL:
             return Refused(

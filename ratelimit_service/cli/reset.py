@@ -83,7 +83,7 @@ async def reset(
     if settings.backend_type == "memory":
         raise StartError(
             "the memory store lives inside the serving process, and cannot be reached from here: "
-            "set REDIS_URL to the store that the service counts in"
+            "name the running service by --server, or set REDIS_URL to the store that the service counts in"
         )
     entries = entries_of(descriptor)
     bucket, doubt = bucket_of(settings, domain, entries)

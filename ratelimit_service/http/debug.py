@@ -50,7 +50,9 @@ def debug_app(
             return await page.document(request)
         lines = "/rlconfig: the rules in force, and what was wrong with the last load\n/stats: the counters\n"
         if api is not None:
-            lines += "/api/v1/openapi.json: the description of the API\n"
+            lines += (
+                "/api/v1/openapi.json: the description of the API\n/: in a browser, a page with the budgets\n"
+            )
         return text(lines)._replace(headers=VARY)
 
     async def rlconfig(request: Request) -> Response:

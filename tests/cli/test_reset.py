@@ -270,6 +270,7 @@ def test_the_memory_store_cannot_be_reached(command: Command, environment: dict[
     """It is inside the serving process."""
     code, out, err = command("reset", DOMAIN, "team=dba", **environment)
     assert (1, "", 1, True) == (code, out, err.count("\n"), err.startswith("the memory store lives inside "))
+    assert "--server" in err
 
 
 @pytest.mark.parametrize("auth", [{}, {"REDIS_AUTH": "ops:hunter2"}], ids=["url", "auth"])

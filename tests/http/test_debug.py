@@ -163,7 +163,8 @@ async def test_paths_below_api_go_to_the_api() -> None:
     async with serving(debug_app(lambda: TREE, lambda: (), always(Metrics()), api=api)) as client:
         assert "/api/v1/x\n" == (await client.get("/api/v1/x")).text
         assert 404 == (await client.get("/api")).status_code
-        assert "/api/v1/openapi.json: " in (await client.get("/")).text
+        listed = (await client.get("/")).text
+        assert ("/api/v1/openapi.json: " in listed, "/: in a browser, " in listed) == (True, True)
 
 
 async def test_the_first_page_names_the_others() -> None:

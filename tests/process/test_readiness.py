@@ -50,7 +50,7 @@ def test_rules_may_come_later_and_stay_when_their_files_go(
         assert (NOT_READY, "UNAVAILABLE") == (service.health(), caller.status("d", "team", "dba"))
         assert ("NOT_SERVING", "SERVING") == (serving(probe, "ratelimit"), serving(probe, ""))
         assert (
-            f"{directory}: there is no configuration file"
+            f"{directory} (CONFIG_PATH is not set): there is no configuration file"
             == (service.wait_for_event("configuration refused")["problem"])
         )
         write(directory / "a.yaml", rules("d", 7))

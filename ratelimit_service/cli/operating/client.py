@@ -170,7 +170,7 @@ class Client:
                 f"{self.server} answers {status}: is it the debug port of the service?", status=status
             )
         detail = fit(str(found["detail"]), _LONGEST)
-        if status in (401, 403) and not self._token:
+        if status == 401 and not self._token:  # 403 without a token: the service has none for changes
             detail += f" (set {TOKENS[0]})"
         raise CallFailed(detail, _CODES.get(status, FAILED), status)
 

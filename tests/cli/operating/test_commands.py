@@ -17,8 +17,10 @@ from ratelimit_service.cli.operating.changing import amount_of, moment_of
 from ratelimit_service.cli.operating.client import server_of, token_of
 from ratelimit_service.core.errors import InvalidRequest
 from testing.servers import free_port
+from testing.service import Service
 
-from .conftest import READ, Operate
+from ..conftest import Command
+from .conftest import READ, RULES, Operate
 
 BECAUSE = ("--reason", "a launch", "--author", "ana")
 
@@ -235,6 +237,27 @@ def test_what_does_not_work_is_one_line_and_a_code(
     ended = operate("top-up", "budgets", "team=x", "5", *BECAUSE, **environment)
     assert (code, "", 1) == (ended.code, ended.out, ended.err.count("\n")), ended.err
     assert said in ended.err
+
+
+def test_a_service_without_a_token_for_changes_is_named_as_the_cause(
+    command: Command, tmp_path: Path
+) -> None:
+    """A token of the caller would not help, so none is asked for."""
+    (tmp_path / "rules.yaml").write_text(RULES)
+    environment = {
+        "BACKEND_TYPE": "memory",
+        "CONFIG_PATH": str(tmp_path),
+        "HOST": "127.0.0.1",
+        "DEBUG_HOST": "127.0.0.1",
+    }
+    with Service(environment) as service:
+        code, out, err = command("top-up", "budgets", "team=x", "5", *BECAUSE, RATELIMIT_SERVER=service.debug)
+    assert (5, "", True, False) == (
+        code,
+        out,
+        "the service was started with neither ADMIN_TOKEN" in err,
+        "RATELIMIT_TOKEN" in err,
+    )
 
 
 def test_the_other_ports_are_no_api(operate: Operate) -> None:

@@ -1,0 +1,108 @@
+"""A user of Redis needs the permissions that docs/compatibility.md lists, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.holds.hit import HoldHit, Op, Size
+from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.ports import Outcome
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
+from testing.servers import RedisServer
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()
+NOW = 1_000_000
+
+
+def listed(after: str) -> list[str]:
+    """The permissions that the page lists after some words."""
+    found = re.search(re.escape(after) + r"\s+`(\+[^`]+)`", DOCUMENT)
+    assert found, after
+    return found[1].split()
+
+
+COUNTERS = listed("An ACL user needs")
+HOLDS = listed("[Holds](holds.md) need")
+EVENTS = listed("[events](events.md)")
+
+
+@asynccontextmanager
+async def store_of(server: RedisServer, keys: str, *commands: str) -> AsyncIterator[RedisStore]:
+    """A store whose user may do this and nothing else."""
+    server.cli("FLUSHALL")
+    assert "OK" == server.cli("ACL", "SETUSER", "app", "reset", "on", ">x", keys, "~lane:*", *commands)
+    store = RedisStore(connect(f"redis://{server.address}", username="app", password="x"))
+    try:
+        yield store
+    finally:
+        await store.close()
+        server.cli("ACL", "DELUSER", "app")
+
+
+async def counted(store: RedisStore, *hits: Hit | HoldHit) -> object:
+    """The result of each hit; an error as its kind."""
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    store.hit([hits], answer.set_result)
+    (outcome,) = await asyncio.wait_for(answer, 15)
+    return StoreError if isinstance(outcome, StoreError) else list(outcome)
+
+
+async def held_and_charged(store: RedisStore) -> list[object]:
+    """A check that takes a hold, and its charge, with an id and sent twice."""
+    hour, held = "{d|k=a}:hour:2026-11-21T08Z", "{d|k=a}:held"
+    budget = Gate.REFUSES | Gate.BUDGET
+    check = Hit(hour, 0, ttl=3600, limit=100, gate=budget)
+    charge = Hit(hour, 40, ttl=3600, limit=100, gate=budget)
+    size = Size(60, 0.0, 0, 100)
+    take = HoldHit(held, ttl=60, op=Op.TAKE, now=NOW, life=60, expiry=NOW + 60, size=size)
+    ends = HoldHit(
+        held,
+        ttl=60,
+        op=Op.CHARGE,
+        now=NOW,
+        life=60,
+        expiry=NOW + 60,
+        size=size,
+        charge=40,
+        tokens=60,
+        made=NOW,
+        id="x",
+    )
+    return [await counted(store, check, take), *[await counted(store, charge, ends) for _ in range(2)]]
+
+
+async def refused(server: RedisServer, *commands: str) -> set[str]:
+    """The commands that a hold and its charge lack, by the log of Redis: the script goes on without them."""
+    server.cli("ACL", "LOG", "RESET")
+    async with store_of(server, "~{d|*", *COUNTERS, *commands) as store:
+        await held_and_charged(store)
+    return {f"+{name}" for name in re.findall(r"^(z\w+|h\w+)$", server.cli("ACL", "LOG"), re.MULTILINE)}
+
+
+async def test_holds_need_what_is_listed(redis_server: RedisServer) -> None:
+    """With it, a hold is taken, ended, and charged once; Redis refuses each command that is left out."""
+    async with store_of(redis_server, "~{d|*", *COUNTERS, *HOLDS) as store:
+        assert [[0, 60], [0, 60], [~40, 0]] == await held_and_charged(store)
+    assert set() == await refused(redis_server, *HOLDS)
+    for missing in HOLDS:
+        rest = [command for command in HOLDS if command != missing]
+        assert missing in await refused(redis_server, *rest)
+
+
+async def test_events_need_what_is_listed(redis_server: RedisServer) -> None:
+    """From their emission until a receiver has them."""
+    async with store_of(redis_server, "~{events}:*", "+eval", "+evalsha", *EVENTS) as store:
+        await store.events.open("ops")
+        assert await store.events.emit("1", "text", 3_600)
+        (taken,) = await store.events.take("ops", "a", 10)
+        assert "text" == taken.text
+        await store.events.hold("ops", "a", taken.place)
+        assert 1 == await store.events.waiting("ops")
+        await store.events.done("ops", taken.place)
+        assert 0 == await store.events.waiting("ops")
