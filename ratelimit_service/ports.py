@@ -108,6 +108,7 @@ class CounterStore(Protocol):
         - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that have room.
         - A charge saturates at COUNTER_MAX. A check writes nothing. A refund never takes a counter below 0.
         - A new counter, or one without a time to live, gets the time to live of the hit.
+        - A LedgerHit writes an entry beside the counter, in the same step and as often as it is counted.
         - A counter that is not a number fails its own hit alone.
         - Hits are applied even if their caller disconnects.
         """
@@ -143,6 +144,13 @@ class CounterStore(Protocol):
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
         """Return the tokens that are held at `now` under these keys of holds (docs/keys.md). Raises StoreError."""
+        ...
+
+    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return the entries in these books of ledgers (core/ledger/entries.py), in short steps. Raises StoreError.
+
+        `keys` are those that `walk` has returned. The key and the name of an entry are put together to read it.
+        """
         ...
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:

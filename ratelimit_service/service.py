@@ -21,6 +21,7 @@ from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.holds.foreseeing import foresee
 from .core.holds.ids import HoldIds
 from .core.holds.results import issue, note, results, undone
+from .core.ledger.hit import refused
 from .core.matching.tree import RuleTree
 from .core.model import OK, Decision, Gate, Hit, Request
 from .core.planner import Planner
@@ -173,6 +174,7 @@ class RateLimitService:
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
         """Answer the waiting calls of a batch, and empty its lists, which Deadlines may keep for longer."""
         policy, refusals, observe = self.policy, self._refusals, self._observer.decided
+        refusing: list[Hit] = []
         for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
             if call is None:  # answered by _expire
                 if plan.holds:
@@ -184,6 +186,8 @@ class RateLimitService:
                 decision = decide(policy, plan, outcome, refusals)
                 if plan.holds:
                     self._hold(call, plan, outcome, decision)
+                if decision.code is not OK:
+                    refusing += refused(plan, decision, self._planner.period)
             except Exception as error:
                 self._fail(call, plan, error)
                 continue
@@ -194,6 +198,8 @@ class RateLimitService:
             self._reply(call, decision)
         waiting.clear()
         plans.clear()
+        if refusing:
+            self._store.hit([refusing], lambda outcomes: None)
 
     def _hold(self, call: Call, plan: Plan, counts: Sequence[Count], decision: Decision) -> None:
         """Issue the id of the holds of a check, or end them if no gateway would bring it back."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.ledger.entries import CHARGED, read_entry
+from ratelimit_service.core.ledger.rule import LedgerRule
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Calendar,
@@ -26,6 +28,7 @@ from ratelimit_service.core.model import (
 )
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
@@ -34,23 +37,20 @@ from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 
 YEAR = Window(Unit.YEAR, 1, Calendar())
-TREE = RuleTree(
-    [
-        DomainRules(
-            "ledger",
-            (
-                DescriptorRule(
-                    b"team",
-                    rule=Rule(
-                        StatKey("ledger", ("team",)),
-                        (Limit(10**12, YEAR), Limit(10**12, Window(Unit.MONTH, 1, Calendar()))),
-                        budget=True,
-                    ),
-                ),
-            ),
-        )
-    ]
-)
+
+
+def _tree(ledger: LedgerRule | None) -> RuleTree:
+    rule = Rule(
+        StatKey("ledger", ("team",)),
+        (Limit(10**12, YEAR), Limit(10**12, Window(Unit.MONTH, 1, Calendar()))),
+        budget=True,
+        ledger=ledger,
+    )
+    return RuleTree([DomainRules("ledger", (DescriptorRule(b"team", rule=rule),))])
+
+
+TREE = _tree(None)
+WITH_LEDGER = _tree(LedgerRule())
 
 
 @dataclass
@@ -108,6 +108,8 @@ class Bench:
         teams: int = 5,
     ) -> None:
         self._books = books
+        self.ledgers: Sequence[str] = ()
+        """Where the ledgers are, if `books` cannot be walked: behind a proxy that spreads keys."""
         self._teams = teams
         self.redis = (
             RedisStore(connect(redis, timeout=timeout, pool_size=20)) if isinstance(redis, str) else redis
@@ -116,7 +118,7 @@ class Bench:
         self.store = CoalescingStore(self.settling)
         patience = Patience(otherwise=deadline)
         self.service = RateLimitService(self.store, Metrics(), time.time, patience=patience)
-        self.service.use(TREE)
+        self.service.use(WITH_LEDGER)
 
     async def start(self) -> None:
         """Connect to Redis."""
@@ -170,7 +172,7 @@ class Bench:
                 await asyncio.wait([self.settling._recovering])
 
     async def balance(self, outcome: Outcome) -> Outcome:
-        """Compare the counters with the charges: missing charges are lost, excess ones were counted twice.
+        """Compare the counters and the ledger with the charges: missing charges are lost, excess ones were counted twice.
 
         The counters are read at `books`, which is Redis itself where a proxy stands before it.
         """
@@ -179,12 +181,42 @@ class Bench:
             counters = await books.read_bucket(f"{{ledger|team={team}}}")
             held = [counters.get(key) or 0 for key in counters]
             assert 2 == len(held) or not held, f"the hour of the test is the edge of a window: {counters}"
-            for count in held or [0, 0]:
+            for count in [*(held or [0, 0]), await self._recorded(books, team)]:
                 outcome.lost += max(0, charged - count)
                 outcome.doubled += max(0, count - charged)
         if books is not self.redis:
             await books.close()
         return outcome
+
+    async def _recorded(self, books: CounterStore, team: str) -> int:
+        """Return what the ledgers have of a team."""
+        if not self.ledgers:
+            return await recorded(books, team)
+        total = 0
+        for url in self.ledgers:
+            server = RedisStore(connect(url))
+            total += await recorded(server, team)
+            await server.close()
+        return total
+
+
+async def recorded(books: CounterStore, team: str) -> int:
+    """Return what the ledger has of a team."""
+    entries = await entries_in(books, f"{{ledger|team={team}}}")
+    read = read_entry("")
+    return sum([value for key, value in entries.items() if (entry := read(key)) and entry.kind == CHARGED])
+
+
+async def entries_in(store: CounterStore, begin: str) -> dict[str, int]:
+    """Return the entries of all ledgers whose keys begin so, by the key of the book and the name of the entry."""
+    entries: dict[str, int] = {}
+    position, first = "", True
+    while position or first:
+        first = False
+        keys, position = await store.walk(begin, ":ledger:", position)
+        for key, book in (await store.read_books(keys)).items():
+            entries |= {f"{key}{name}": value for name, value in book.items()}
+    return entries
 
 
 def charge(team: str, hits: int) -> Request:

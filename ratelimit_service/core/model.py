@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .holds.rule import HoldRule
+from .ledger.rule import LedgerRule
 from .record import record
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class Rule:
     """The largest believable charge or refund; a larger one is an error of the caller."""
     hold: HoldRule | None = None
     """What a check sets aside; None for nothing."""
+    ledger: LedgerRule | None = None
+    """How its charges are recorded; None for not at all."""
     refuse_larger: bool = False
     """Whether a charge above `max_charge` counts nothing and is refused, instead of counting `max_charge`."""
     source: str = ""
@@ -247,6 +250,10 @@ class Gate:
     """This hit is over once the limit is used up; otherwise, once this hit would exceed the limit."""
     ASIDE: Final = 16
     """This hit is a HoldHit (holds/hit.py), whose key is not a counter."""
+    LEDGER: Final = 32
+    """This hit is a LedgerHit (ledger/hit.py), which writes an entry as well."""
+    ENTRY: Final = 64
+    """This hit writes its entry and nothing else: its key is not a counter."""
 
 
 HELD_BACK: Final = Gate.YIELDS | Gate.HOLDS | Gate.ASIDE

@@ -20,6 +20,8 @@ from .errors import InvalidRequest, NotReady
 from .holds.ids import HoldIds
 from .holds.planning import Holding, elsewhere, has_seconds, release, with_ends
 from .holds.results import for_all_second
+from .ledger.entries import Period
+from .ledger.rule import LedgerRule
 from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
@@ -120,6 +122,10 @@ class Planner:
                 releases.append(release(key, issued, hold, now))
         prepared = self._prepared_for(request) if request.key else self._prepare(request)
         return prepared.plan(request, now, self._jitter, ends, releases)
+
+    def period(self, ledger: LedgerRule, now: int) -> Period:
+        """Return the period of the entries that a ledger gets now."""
+        return self._windows.period(ledger, now)
 
     @property
     def cached(self) -> Iterator[object]:

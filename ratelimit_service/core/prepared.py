@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from .amendments.amended import BLOCKED, Held, block_of
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
+from .ledger.hit import LedgerHit, Record
+from .ledger.hit import record as where
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey
 from .planning import Notes, Plan, PlannedDescriptor
@@ -46,6 +48,7 @@ class PreparedRequest:
         "_most",
         "_notes",
         "_planned",
+        "_records",
         "_windows",
         "held",
         "version",
@@ -92,6 +95,8 @@ class PreparedRequest:
         self._planned: Sequence[PlannedDescriptor] = ()
         self._keys: Sequence[str] = ()
         self._hits: Sequence[SharedHit] = ()
+        self._records: Mapping[int, Record] = {}
+        """Where hits are recorded in ledgers, by their indexes."""
         self._checks: list[Hit] | None = None
         """The hits of a plan of checks alone, once there was one."""
 
@@ -197,19 +202,24 @@ class PreparedRequest:
 
     def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
         hits = []
-        keys = self._keys
+        keys, records = self._keys, self._records
         for index, shared in enumerate(self._hits):
             addend, gate = addends[shared.descriptor], shared.gate
             if not addend or (gate & Gate.HOLDS and addend > 0 and denial):
                 hits.append(_check(keys[index], shared))
                 continue
             # A call of the class, which names the time to live, takes four times as long.
-            hit = _new(Hit)
+            if records and index in records:
+                recorded = hit = _new(LedgerHit)
+                recorded.into = records[index]
+                hit.gate = gate | Gate.LEDGER if addend > 0 else Gate.LEDGER
+            else:
+                hit = _new(Hit)
+                hit.gate = gate if addend > 0 else Gate.NONE
             hit.key = keys[index]
             hit.amount = addend
             hit.ttl = shared.end - now + jitter()
             hit.limit = shared.limit
-            hit.gate = gate if addend > 0 else Gate.NONE
             hits.append(hit)
         return hits
 
@@ -227,6 +237,7 @@ class PreparedRequest:
         planned: list[PlannedDescriptor] = []
         keys: list[str] = []
         hits: list[SharedHit] = []
+        records: dict[int, Record] = {}
         self._denial = self._denial_by_rules
         for index, each in enumerate(self._descriptors):
             amended = held.get(index) if held else None
@@ -256,21 +267,36 @@ class PreparedRequest:
             planned.append(
                 shared.planned if each.stat is shared.planned.stat else shared.planned.counted_as(each.stat)
             )
+            ledger = each.rule.ledger
+            if ledger is not None:
+                period = windows.period(ledger, now)
+                begin, end = max(begin, period.start), min(end, period.end)
+                longest = max(range(len(shared.hits)), key=lambda at: _length(shared.hits[at]))
+                records[len(hits) + longest] = where(each.bucket, period, ledger.life)
             keys += [f"{each.bucket}:{hit.label}" for hit in shared.hits]
             hits += shared.hits
         self._planned, self._keys, self._hits, self._checks = planned, keys, hits, None
+        self._records = records
         self._begin, self._end = begin, end
 
     def _enter_windows_of_one(self, now: int) -> bool:
         """Do the same for the only descriptor of a request, if nothing but its keys is its own."""
         (each,) = self._descriptors
-        if isinstance(each, PlannedDescriptor) or each.stat is not each.rule.path:
+        if (
+            isinstance(each, PlannedDescriptor)
+            or each.stat is not each.rule.path
+            or each.rule.ledger is not None
+        ):
             return False
         shared = self._windows.of(each.rule, 0, 0, now)
         self._planned, self._hits, self._checks = shared.alone, shared.hits, None
         self._keys = [f"{each.bucket}:{hit.label}" for hit in shared.hits]
         self._begin, self._end = shared.begin, shared.end
         return True
+
+
+def _length(hit: SharedHit) -> int:
+    return hit.end - hit.start
 
 
 def _check(key: str, shared: SharedHit) -> Hit:
@@ -286,6 +312,8 @@ def _weight_of(descriptor: PlannedDescriptor | LimitedDescriptor, *, shares: boo
     weight = 150 + bucket + limits * (250 + bucket)
     if not shares or descriptor.rule.source == OVERRIDE_SOURCE:
         weight += 600 + 250 * limits
+    if descriptor.rule.ledger is not None:
+        weight += 800 + 2 * bucket
     if descriptor.stat is not descriptor.rule.path:
         weight += 250 + sum([60 + 4 * len(level) for level in descriptor.stat.levels])
     return weight

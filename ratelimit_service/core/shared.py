@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from .amendments.amended import AmendedRules
 from .amendments.model import Amendment
 from .holds.planning import Means
+from .ledger.entries import Period, period
+from .ledger.rule import LedgerRule
 from .matching.overrides import OVERRIDE_SOURCE
-from .model import Gate, Rule
+from .model import Calendar, Gate, Rule, Unit, Window
 from .planning import PlannedDescriptor, PlannedWindow, Policy, near_limit
 from .record import record
 from .windows.blocks import Spans
@@ -109,6 +111,11 @@ class Windows:
             hits.append(SharedHit(label, since, until, index, amount, gate))
         planned = PlannedDescriptor(rule, rule.path, tuple(windows), quota=quota, amendments=amendments)
         return RuleWindows(begin, end, planned, (planned,), tuple(hits))
+
+    def period(self, ledger: LedgerRule, now: int) -> Period:
+        """Return the period of the entries that a ledger gets now."""
+        unit = Unit.HOUR if ledger.by == "hour" else Unit.DAY
+        return period(ledger.by, *self._spans.at(Window(unit, 1, Calendar(ledger.zone)), now))
 
     def _near_limit(self, amount: int) -> int:
         near = self._near.get(amount)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..core.errors import Problem
 from ..core.holds.rule import STRICTNESS, HoldRule
+from ..core.ledger.rule import LedgerRule
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import COUNTER_MAX, MAX_CHARGE, Limit, Rule, Unit, Window
 from ..core.ordering import in_order
@@ -118,6 +119,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "max_charge": "" if rule.max_charge in (MAX_CHARGE, COUNTER_MAX) else str(rule.max_charge),
         "over_max_charge": "refuse" if rule.refuse_larger else "",
         "hold": _hold(rule.hold),
+        "ledger": _ledger(rule.ledger),
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
         "limit_headers": "on_refusal" if rule.limit_on_refusal_only else "",
@@ -126,6 +128,11 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "source": rule.source,
     }
     return printable(line + "".join(f", {name}: {value}" for name, value in more.items() if value))
+
+
+def _ledger(ledger: LedgerRule | None) -> str:
+    """Return the ledger of a rule: `hour 400d`; empty for none."""
+    return f"{ledger.by} {ledger.keep // 86_400}d" if ledger is not None else ""
 
 
 def _hold(hold: HoldRule | None) -> str:

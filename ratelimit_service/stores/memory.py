@@ -14,6 +14,8 @@ from typing import NamedTuple
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.holds.hit import ASIDE, SUFFIX
+from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
+from ..core.ledger.hit import LedgerHit
 from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
 from ..ports import Clock, Outcome, Then, Walked
 from .amendments import MemoryAmendments
@@ -34,6 +36,9 @@ DEFAULT_SIZE = 128 * 2**20
 
 _BYTES_OF_A_COUNTER = 80
 """Bytes of memory of a counter beside its key: its value, its place in a shard and in a list of `_ending`."""
+
+_ENTRIES_END = 3_600
+"""Seconds: entries of a ledger end at multiples of this."""
 
 _BYTES_OF_AN_END = 300
 """Bytes of memory of such a list, without its entries."""
@@ -141,10 +146,13 @@ class MemoryStore:
     def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
         held: Collection[int] = ()
         aside: Mapping[int, int] = {}
+        gates = 0
         for hit in group:
-            if hit.gate & HELD_BACK:
-                held, aside = self._held_back(group)
-                break
+            gates |= hit.gate
+        if gates & HELD_BACK:
+            held, aside = self._held_back(group)
+        if gates & Gate.ENTRY:
+            held = {*held, *[place for place, hit in enumerate(group) if hit.gate & Gate.ENTRY]}
         shards = self._shards
         counts: list[Count] = []
         for hit in group:
@@ -172,7 +180,38 @@ class MemoryStore:
                     counters[key] = max(0, before + amount)
                     self.changed = True
                 counts.append(before)
+        if gates & Gate.LEDGER:
+            self._record(group, counts, now)
         return counts
+
+    def _record(self, group: Sequence[Hit], counts: list[Count], now: float) -> None:
+        """Write the entries of a group whose hits were counted."""
+        for place, hit in enumerate(group):
+            if not isinstance(hit, LedgerHit):
+                continue
+            before, amount, into = counts[place], hit.amount, hit.into
+            key = into.charged
+            if hit.gate & Gate.ENTRY:
+                counts[place], key = 0, f"{into.book}{into.entry}:{REFUSED}"
+            elif not isinstance(before, int) or before < 0:
+                continue
+            elif amount < 0:
+                amount, key = min(before, -amount), f"{into.book}{into.entry}:{REFUNDED}"
+            if amount:
+                self._add_to_entry(key, amount, int(now) + into.life)
+
+    def _add_to_entry(self, key: str, amount: int, end: int) -> None:
+        """Add to an entry, which is a counter. A full store misses it: what was charged is counted all the same."""
+        counters = self._shards[hash(key) >> SHIFT & MASK]
+        before = counters.get(key, 0)
+        if self._dump is not None:
+            self._dump.before_write((key,))
+        # Entries end together, by the hour, because each end has a list of its own.
+        if not before and not self._begin(key, end - end % -_ENTRIES_END):
+            return
+        after = before + amount
+        counters[key] = after if after < COUNTER_MAX else COUNTER_MAX
+        self.changed = True
 
     def _begin(self, key: str, end: int) -> bool:
         """Make room for a counter that expires at `end`; return False if the store is full."""
@@ -256,7 +295,11 @@ class MemoryStore:
         """Return the counters of a bucket, by key. Walks through all counters, a shard at a time."""
         found: dict[str, int | None] = {}
         for shard in self._counters.shards:
-            found |= {key: count for key, count in shard.items() if key.startswith(f"{bucket}:")}
+            found |= {
+                key: count
+                for key, count in shard.items()
+                if key.startswith(f"{bucket}:") and not is_of_ledger(key)
+            }
             await asyncio.sleep(0)
         return found
 
@@ -277,6 +320,10 @@ class MemoryStore:
         """Return what is held under these keys."""
         found = [(key, self.holds.find(key)) for key in keys]
         return {key: holds.held(now) for key, holds in found if holds is not None}
+
+    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return these entries: each is a counter, whose key has its name."""
+        return {key: {"": value} for key in keys if (value := self._counters.get(key)) is not None}
 
     async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
         """Set the counters of a bucket to 0, and return their last values, by key."""

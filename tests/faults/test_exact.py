@@ -181,7 +181,7 @@ async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_u
 
 async def test_a_forbidden_domain_affects_no_other(redis_server: RedisServer, redis_url: str) -> None:
     """Its requests share batches with all others, and fail by themselves."""
-    commands = "+evalsha +eval +get +getdel +scan +set +incrby +decrby +ttl +expire".split()
+    commands = "+evalsha +eval +get +getdel +scan +set +incrby +decrby +hincrby +hgetall +ttl +expire".split()
     redis_server.cli("ACL", "SETUSER", "few", "reset", "on", ">x", "~lane:*", "~{ledger|team=t*", *commands)
     bench = Bench(redis_url.replace("redis://", "redis://few:x@"), deadline=5)
     await bench.start()
@@ -206,6 +206,7 @@ async def test_connections_to_a_proxy_before_several_servers_are_cut() -> None:
         proxy = Proxy(envoy.port)
         await proxy.start()
         bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=envoy.url, teams=10)
+        bench.ledgers = [first.url, second.url]
         await bench.start()
 
         async def fault() -> None:

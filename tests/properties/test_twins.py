@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from ratelimit_service.core.decision import Count
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
 from ratelimit_service.core.holds.state import Holds
-from ratelimit_service.core.model import COUNTER_MAX, Hit
+from ratelimit_service.core.ledger.entries import Period
+from ratelimit_service.core.ledger.hit import LedgerHit, record
+from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.ledger import entries_in
 from testing.servers import RedisServer
 
 KEYS = ["a", "b", "c"]
@@ -128,6 +131,62 @@ def test_memory_and_redis_hold_the_same(server: RedisServer, batches: list[list[
         await redis_store.close()
 
     asyncio.run(both())
+
+
+IN_LEDGER = st.builds(
+    lambda bucket, amount, limit, gate, hour: LedgerHit(
+        f"{bucket}:day:1",
+        amount,
+        ttl=600,
+        limit=limit,
+        gate=gate | Gate.LEDGER,
+        into=record(bucket, Period(0, 0, ":ledger:hour:2026-11-21", hour), 600),
+    ),
+    st.sampled_from(["{d|k=a}", "{d|k=b}"]),
+    st.one_of(st.integers(-20, 20).filter(bool), st.sampled_from([COUNTER_MAX, -COUNTER_MAX])),
+    st.integers(0, 30),
+    st.integers(0, 15),
+    st.sampled_from(["T08Z", "T09Z"]),
+)
+REFUSALS = st.builds(
+    lambda hour: LedgerHit(
+        (into := record("{d|k=a}", Period(0, 0, ":ledger:hour:2026-11-21", hour), 600)).book,
+        1,
+        ttl=600,
+        gate=Gate.LEDGER | Gate.ENTRY,
+        into=into,
+    ),
+    st.sampled_from(["T08Z", "T09Z"]),
+)
+GROUPS_IN_LEDGER = st.one_of(
+    st.lists(st.one_of(IN_LEDGER, ON_A_COUNTER), max_size=4), st.lists(REFUSALS, min_size=1, max_size=1)
+)
+
+
+@given(batches=st.lists(st.lists(GROUPS_IN_LEDGER, min_size=1, max_size=5), min_size=1, max_size=5))
+@settings(max_examples=150)
+def test_memory_and_redis_record_the_same(server: RedisServer, batches: list[list[list[Hit]]]) -> None:
+    """Random charges, refunds, gates and refused requests, some of which have no entry."""
+
+    async def both() -> None:
+        redis_store, memory = RedisStore(connect(server.url)), MemoryStore(lambda: 0.0)
+        await redis_store._client.flushall()
+        await redis_store.start()
+        answers = [await replay(store, batches) for store in (memory, redis_store)]
+        for batch, *both in zip(batches, *answers, strict=True):
+            counts = [
+                [each for group, each in zip(batch, one, strict=True) if not is_refusal(group)]
+                for one in both
+            ]
+            assert counts[0] == counts[1]
+        assert await entries_in(memory, "{d|") == await entries_in(redis_store, "{d|")
+        await redis_store.close()
+
+    asyncio.run(both())
+
+
+def is_refusal(group: Sequence[Hit]) -> bool:
+    return any(hit.gate & Gate.ENTRY for hit in group)
 
 
 @given(batches=BATCHES)

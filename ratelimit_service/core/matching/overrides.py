@@ -64,6 +64,7 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         error_details=base.error_details,
         max_charge=base.max_charge,
         refuse_larger=base.refuse_larger,
+        ledger=base.ledger,
         source=OVERRIDE_SOURCE,
     )
     return Match(rule, bucket_entries, stat)

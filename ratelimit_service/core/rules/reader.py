@@ -25,6 +25,8 @@ from .dropped import warn_of_dropped
 from .fields import Fields, describe, quoted
 from .holds import KEYS as HOLD_KEYS
 from .holds import read_hold
+from .ledger import KEYS as LEDGER_KEYS
+from .ledger import read_ledger
 from .limits import Defaults, ReadLimit, check_together, read_limit, read_zone
 from .refusals import CHOICES, read_message
 from .report import Report
@@ -41,6 +43,7 @@ _BESIDE_LIMITS = (
     "count_refused",
     *CHARGE_KEYS,
     *HOLD_KEYS,
+    *LEDGER_KEYS,
     "warn_at",
     "track",
     "denial_message",
@@ -326,6 +329,9 @@ class _Reader:
         requests = not budget and limits[0].amount_key == "requests_per_unit"
         refuses = not (flags["shadow_mode"] or flags["quota_mode"])
         hold = None if unlimited else read_hold(fields, of_windows, requests=requests, refuses=refuses)
+        ledger = None
+        if not unlimited:
+            ledger = read_ledger(fields, of_windows, self._domain.zone, requests=requests)
         return Rule(
             path=StatKey(self._domain.name, path),
             limits=tuple(of_windows),
@@ -347,6 +353,7 @@ class _Reader:
             max_charge=max_charge,
             refuse_larger=refuse_larger,
             hold=hold,
+            ledger=ledger,
             source=source,
         )
 

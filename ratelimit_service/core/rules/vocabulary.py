@@ -16,6 +16,7 @@ class Level(Enum):
     RATE_LIMIT = "in rate_limit"
     RATE_LIMITS = "in an entry of rate_limits"
     REPLACES = "in an entry of replaces"
+    LEDGER = "in ledger"
 
 
 KEYS: Mapping[Level, tuple[str, ...]] = {
@@ -47,6 +48,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "hold_strictness",
         "hold_ttl",
         "hold_max",
+        "ledger",
         "warn_at",
         "track",
         "denial_message",
@@ -75,12 +77,14 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "name",
     ),
     Level.REPLACES: ("name",),
+    Level.LEDGER: ("keep", "by"),
 }
 """The keys that each level allows."""
 
 _HOMES = {key: [level for level in Level if key in KEYS[level]] for keys in KEYS.values() for key in keys}
 
 _OURS = {
+    "by",
     "count_refused",
     "denial_message",
     "limit_headers",
@@ -90,6 +94,8 @@ _OURS = {
     "hold_max",
     "hold_strictness",
     "hold_ttl",
+    "keep",
+    "ledger",
     "max_charge",
     "over_max_charge",
     "rate_limits",

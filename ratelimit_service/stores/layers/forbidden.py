@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...core.errors import CounterRefused, StoreError
-from ...core.model import Hit
+from ...core.ledger.hit import LedgerHit
+from ...core.model import Gate, Hit
 from ...ports import Outcome
 from ..batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, callbacks_for
 
@@ -22,7 +23,7 @@ def find_forbidden(
     groups, is written as well: a user who is not even allowed to do that cannot count at all. Nothing is
     counted.
     """
-    keys = list(dict.fromkeys([hit.key for group in groups for hit in group]))
+    keys = list(dict.fromkeys([key for group in groups for hit in group for key in _keys(hit)]))
 
     def on_all_applied(outcomes: list[Counts | StoreError]) -> None:
         of_register, *of_keys = outcomes
@@ -49,7 +50,18 @@ def is_forbidden(outcome: object) -> bool:
 
 def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
     """Return the groups without the hits of forbidden keys; each group stays in its place."""
-    return [[hit for hit in group if hit.key not in forbidden] for group in groups]
+    return [[_allowed(hit, forbidden) for hit in group if hit.key not in forbidden] for group in groups]
+
+
+def _keys(hit: Hit) -> tuple[str, ...]:
+    return (hit.key, hit.into.book) if isinstance(hit, LedgerHit) else (hit.key,)
+
+
+def _allowed(hit: Hit, forbidden: set[str]) -> Hit:
+    """Return a hit that writes no entry where that is forbidden: the charge is worth more."""
+    if isinstance(hit, LedgerHit) and hit.into.book in forbidden:
+        return Hit(hit.key, hit.amount, ttl=hit.ttl, limit=hit.limit, gate=hit.gate & ~Gate.LEDGER)
+    return hit
 
 
 def with_refusals(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...core.model import Hit
+from ...core.model import Gate, Hit
 from ..batch import Batch, Groups
 from ..lanes import Place
 
@@ -103,7 +103,12 @@ class Journal:
 def still_counting(batch: Batch, now: float) -> Groups:
     """Return the groups of a batch as they are to be written `now`; hits of ended windows are left out."""
     groups = [_with_longer_lives(group, batch.kept_at - now) for group in batch.groups]
-    return [[hit for hit in group if hit.ttl > 0] for group in groups]
+    return [[_last(hit) for hit in group if hit.ttl > 0 or hit.gate & Gate.LEDGER] for group in groups]
+
+
+def _last(hit: Hit) -> Hit:
+    """Return a hit with a valid time to live: what is recorded outlives the window."""
+    return hit if hit.ttl > 0 else replace(hit, ttl=1)
 
 
 def _writes(group: Sequence[Hit]) -> bool:

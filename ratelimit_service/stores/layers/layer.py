@@ -64,6 +64,10 @@ class Layer:
         """Return what is held in the store below."""
         return await self._below.read_holds(keys, now)
 
+    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return the entries in these books of the store below."""
+        return await self._below.read_books(keys)
+
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters of the store below."""
         return await self._below.delete_counters(keys)

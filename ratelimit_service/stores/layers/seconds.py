@@ -86,6 +86,10 @@ class SecondsApart:
         """Return what is held; no rule with windows of seconds has holds."""
         return await self._others.read_holds(keys, now)
 
+    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return the entries in these books, from whichever store has them."""
+        return await self._seconds.read_books(keys) | await self._others.read_books(keys)
+
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters, each in its store."""
         others = [key for key in keys if not is_of_seconds(key)]

@@ -38,7 +38,7 @@ from .script import evaluate, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore
 from .topology import ClusterServer, Connect, Topology
-from .walking import HIGHEST_CURSOR, counters_in, holds_in, read_each, walk
+from .walking import HIGHEST_CURSOR, counters_in, entries_in, holds_in, read_each, walk
 from .wire import Command, OnReply, ignore, reply_to
 
 _SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError
@@ -302,6 +302,13 @@ class ClusterStore(ScriptStore):
             return await server.wire.ask(command, key)
 
         return await self._redirected(slot_of(key), send)
+
+    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return the entries in these books."""
+        try:
+            return entries_in(await self._read_each(keys, "HGETALL"))
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key. Walks through all keys of the server that has its slot."""

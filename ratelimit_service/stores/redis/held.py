@@ -12,6 +12,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from ...core.holds.hit import is_of_holds
+from ...core.ledger.entries import is_of_ledger
 from .errors import failure
 from .evaluation import Evaluation, Run, script
 from .script import register
@@ -35,7 +36,7 @@ async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dic
     try:
         while True:
             cursor, found = await wire.ask("EVAL", _SCAN, 1, first, cursor, pattern_of(bucket))
-            keys.update(key.decode() for key in found)
+            keys.update(key for key in map(bytes.decode, found) if not is_of_ledger(key))
             if int(cursor) == 0:
                 break
         holds = {key for key in keys if is_of_holds(key)}
@@ -69,7 +70,8 @@ async def counters_on(
     `delete_holds` is called with each key of its holds. Raises StoreError.
     """
     try:
-        keys = sorted([key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)])
+        found = [key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)]
+        keys = sorted([key for key in found if not is_of_ledger(key)])
         for key in filter(is_of_holds, keys):
             if delete_holds is not None:
                 await delete_holds(key)

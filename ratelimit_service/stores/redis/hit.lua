@@ -1,12 +1,16 @@
 -- Applies a batch of hits, in one step and one round trip.
 --
--- KEYS  the counter of each hit, in the order in which the hits are applied; last, the register of the lane
+-- KEYS  the counter of each hit, in the order in which the hits are applied; then the books of ledgers; last, the
+--       register of the lane
 -- ARGV  the number of this batch, and for how many seconds Redis keeps the register;
---       for each hit: its amount, and the time to live of a new counter in seconds;
+--       for each hit and book: its amount, and the time to live of a new key in seconds;
+--       if there are entries of ledgers: 0, how many, and for each the place of its hit, the place of its book
+--       (the same for a refused request, which has no counter), its name in the book, and its amount;
 --       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
 --       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see model.Gate) and its
 --       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse)
--- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
+-- Returns for each book 0, or a text if an entry could not be written;
+-- for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
 -- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py)
 --
 -- The register holds the number of the last batch of its lane. A batch that is sent again, because its
@@ -148,9 +152,19 @@ local function hold_back(first, at)
     return at
 end
 
--- The groups that may be held back are in the order of their hits.
+-- The groups that may be held back are in the order of their hits. Before them stand the entries of ledgers.
 local group = 2 * HITS + 3
 local first_of_group = tonumber(ARGV[group])
+local entries, entries_end
+if first_of_group == 0 then
+    entries = group + 2
+    entries_end = entries + 4 * tonumber(ARGV[group + 1])
+    for at = entries, entries_end - 1, 4 do
+        aside[tonumber(ARGV[at + 1])] = 0
+    end
+    group = entries_end
+    first_of_group = tonumber(ARGV[group])
+end
 
 local counts = {}
 for i = 1, HITS do
@@ -177,5 +191,26 @@ for i = 1, HITS do
 end
 if holds then
     holds.write()
+end
+if entries and not replayed then
+    for at = entries, entries_end - 1, 4 do
+        local place, book = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+        local before, amount, kind = counts[place], ARGV[at + 3], ':charged'
+        if place == book then
+            kind = ':refused'
+        elseif type(before) ~= 'number' or before < 0 then
+            amount = '0'
+        elseif string.sub(amount, 1, 1) == '-' then
+            amount, kind = string.format('%.0f', math.min(before, -tonumber(amount))), ':refunded'
+        end
+        if amount ~= '0' then
+            local after = pcall('HINCRBY', KEYS[book], ARGV[at + 2] .. kind, amount)
+            if type(after) == 'table' then
+                counts[book] = after.err
+            elseif after == tonumber(amount) then  -- the entry is new, and so may be the book
+                keep_for(KEYS[book], ARGV[2 * book + 2])
+            end
+        end
+    end
 end
 return counts

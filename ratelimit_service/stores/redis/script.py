@@ -14,7 +14,8 @@ from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 from ...core.decision import Count
 from ...core.errors import CounterRefused
 from ...core.holds.hit import HoldHit
-from ...core.model import COUNTER_MAX, HELD_BACK
+from ...core.ledger.hit import LedgerHit
+from ...core.model import COUNTER_MAX, HELD_BACK, Gate
 from ..batch import Batch, Counts, Groups
 from ..lanes import REGISTER_TTL
 from .wire import Argument, Command, OnReply, Wire, ignore
@@ -45,7 +46,16 @@ class ScriptCall:
     A batch without groups consists of the register, which is written if the batch has a lane.
     """
 
-    __slots__ = ("_added_before", "_groups", "_place_of", "_routed", "_size", "command")
+    __slots__ = (
+        "_added_before",
+        "_books",
+        "_groups",
+        "_place_of",
+        "_routed",
+        "_size",
+        "command",
+        "unrecorded",
+    )
 
     def __init__(self, batch: Batch, prefix: str = "", tag: str = "", *, routed: bool = False) -> None:
         self._groups = groups = batch.groups
@@ -73,6 +83,10 @@ class ScriptCall:
             keys, amounts, ttls = self._add_up(apart)
         if routed:
             keys, amounts, ttls = [register(prefix, "", tag), *keys], [0, *amounts], [1, *ttls]
+        self._books = 0
+        self.unrecorded = ""
+        """Why an entry of a ledger could not be written, once the reply is there."""
+        entries = self._entries(keys, amounts, ttls) if gates & Gate.LEDGER else ()
         self._size = len(keys)
         if len(keys) == 1 and not amounts[0] and not gates & HELD_BACK and not routed:
             self.command: Command = ("GET", keys[0])
@@ -87,6 +101,7 @@ class ScriptCall:
             number,
             REGISTER_TTL,
             *pairs,
+            *entries,
             *(self._gates() if gates & HELD_BACK else ()),
         )
 
@@ -133,6 +148,36 @@ class ScriptCall:
             place += len(group)
         return arguments
 
+    def _entries(self, keys: list[str], amounts: list[int], ttls: list[int]) -> list[Argument]:
+        """Add the keys of books behind the others, and return the arguments for their entries.
+
+        Entries of one counter and one period are added up, as its charges are.
+        """
+        first = 2 if self._routed else 1
+        place_of = self._place_of
+        books: dict[str, int] = {}
+        sums: dict[tuple[int, int, str], int] = {}
+        place = 0
+        for group in self._groups:
+            for hit in group:
+                if isinstance(hit, LedgerHit):
+                    into = hit.into
+                    at = first + (place if place_of is None else place_of[place])
+                    book = at if hit.gate & Gate.ENTRY else books.get(into.book)
+                    if book is None:
+                        keys.append(into.book)
+                        amounts.append(0)
+                        ttls.append(into.life)
+                        book = books[into.book] = len(keys)
+                    entry = (at, book, into.entry)
+                    sums[entry] = sums.get(entry, 0) + hit.amount
+                place += 1
+        self._books = len(books)
+        arguments: list[Argument] = [0, len(sums)]
+        for entry, amount in sums.items():
+            arguments += (*entry, min(amount, COUNTER_MAX))
+        return arguments
+
     def counts(self, reply: Any) -> Counts | Exception:
         """Return the counts in a reply of the script, by group; a reply that is an exception is returned
         unchanged.
@@ -145,6 +190,9 @@ class ScriptCall:
             return InvalidResponse(f"the script replied {len(reply)} counts")
         if self._routed:
             reply = reply[1:]
+        if self._books:
+            self.unrecorded = next((_text(each) for each in reply[-self._books :] if each), "")
+            reply = reply[: -self._books]
         try:
             if self._place_of is None:
                 sum(reply)  # raises TypeError if a hit failed: its reply is a text

@@ -30,7 +30,7 @@ from .script import evalsha, evaluate, register
 from .slots import by_slot, by_tag
 from .spread import Spread, find_out
 from .store import OnCounts, ScriptStore
-from .walking import counters_in, holds_in, read_each, read_together, walk
+from .walking import counters_in, entries_in, holds_in, read_each, read_together, walk
 from .wire import Command, OnReply, Wire, reply_to
 
 _LOOK_AGAIN = 60.0
@@ -95,7 +95,7 @@ class RedisStore(ScriptStore):
                 self._is_spread(Spread.SLOTS)
                 self._apply_in_parts(batch, by_slot(batch.groups), on_counts)
             else:
-                on_counts(call.counts(reply))
+                on_counts(self._counts(call, reply))
 
         self._evaluate(batch.place, call.command, on_reply)
 
@@ -222,6 +222,13 @@ class RedisStore(ScriptStore):
         """Return what is held under these keys."""
         try:
             return holds_in(await read_each(self._wire, keys, "HGETALL"), now)
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+
+    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return the entries in these books."""
+        try:
+            return entries_in(await read_each(self._wire, keys, "HGETALL"))
         except (RedisError, OSError) as error:
             raise failure(error) from None
 

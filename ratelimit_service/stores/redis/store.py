@@ -41,6 +41,8 @@ class ScriptStore:
         self._observe = observe
         self._prefix = prefix
         self._in_flight = InFlight()
+        self.unrecorded = 0
+        """Calls whose charges are counted, but not all of them in ledgers."""
         self.amendments = RedisAmendments(self._run, self._on_error, prefix)
         self.replicas = RedisReplicas(self._run, self._on_error, prefix)
         self.events = RedisEvents(self._run, self._on_error, prefix)
@@ -78,9 +80,19 @@ class ScriptStore:
         call = self._call(batch)
 
         def on_reply(reply: Any) -> None:
-            on_counts(call.counts(reply))
+            on_counts(self._counts(call, reply))
 
         self._evaluate(batch.place, call.command, on_reply)
+
+    def _counts(self, call: ScriptCall, reply: Any) -> Counts | Exception:
+        """Return the counts in the reply to a call; say once if it could not write entries of charges that it counted."""
+        counts = call.counts(reply)
+        if call.unrecorded:
+            self.unrecorded += 1
+            if self.unrecorded == 1:
+                why = "entries of ledgers are missing: Redis refuses to write them"
+                self._log.error(why, error=call.unrecorded)
+        return counts
 
     def _apply_in_parts(self, batch: Batch, parts: Sequence[Part], on_counts: OnCounts) -> None:
         """Apply a batch by one call for each part.

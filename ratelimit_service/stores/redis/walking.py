@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from ...core.holds.hit import MOST_HELD
+from ...core.model import COUNTER_MAX
 from ...ports import Walked
 from ..batch import result_of
 from ..positions import read_number
@@ -83,17 +84,36 @@ def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
     return found
 
 
+def entries_in(replies: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return the entries of books, by the replies to HGETALL. Raises errors in their place."""
+    found: dict[str, dict[str, int]] = {}
+    for key, reply in replies.items():
+        if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+            continue  # not ours
+        if isinstance(reply, Exception):
+            raise reply
+        entries = {
+            _text(name): min(value, COUNTER_MAX)
+            for name, text in _pairs(reply)
+            if name.isascii() and (value := number(text)) is not None
+        }
+        if entries:
+            found[key] = entries
+    return found
+
+
+def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
+    """Return the fields and values of a reply to HGETALL."""
+    return list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
+
+
 def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
     """Return what is held at `now`, by the replies to HGETALL (stores/redis/holds.lua). Raises errors in their place."""
     found: dict[str, int] = {}
     for key, reply in replies.items():
         if isinstance(reply, Exception):
             raise reply
-        fields = (
-            list(reply.items())
-            if isinstance(reply, dict)
-            else list(zip(reply[::2], reply[1::2], strict=True))
-        )
+        fields = _pairs(reply)
         tokens = [
             int(value.partition(b":")[0])
             for name, value in fields

@@ -1,0 +1,79 @@
+"""The entries of a ledger, and where they are.
+
+    {token-budgets|team=dba}:ledger:hour:2026-11-21      the book of a day
+        T01Z:charged   4211                                its entries: tokens, and how many requests were refused
+        T01Z:refused   3
+
+A book is a hash in Redis: of the hours of a day, or the days of a month. It has so few entries that Redis keeps them
+in a listpack, which takes a tenth of the memory of a counter for each. In the memory store each entry is a counter
+of its own, whose key is the key of the book and the name of the entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+LEDGER: Final = "ledger"
+"""The key of a book is `<bucket>:ledger:<by>:<date>`."""
+
+CHARGED: Final = "charged"
+REFUNDED: Final = "refunded"
+REFUSED: Final = "refused"
+KINDS: Final = (CHARGED, REFUNDED, REFUSED)
+
+_PART: Final = f"}}:{LEDGER}:"
+
+
+class Period(NamedTuple):
+    """An hour or a day: [start, end) in seconds since 1970, the end of the key of its book, and its name there."""
+
+    start: int
+    end: int
+    book: str
+    entry: str
+
+
+class EntryKey(NamedTuple):
+    """What the key and the name of an entry say. `domain` and `entries` are texts, escaped as in the key."""
+
+    domain: str
+    entries: tuple[str, ...]
+    by: str
+    start: str
+    kind: str
+
+
+def period(by: str, start: int, end: int, label: str) -> Period:
+    """Return the period of a window of an hour or a day, by its label in counter keys: `hour:2026-11-21T01Z`."""
+    instant = label.partition(":")[2]
+    date, t, clock = instant.partition("T")
+    begin = date if by == "hour" else date[:-3]
+    return Period(start, end, f":{LEDGER}:{by}:{begin}", f"{date[len(begin) :]}{t}{clock}")
+
+
+def is_of_ledger(key: str) -> bool:
+    """Return whether a key is of a ledger, and not a counter."""
+    return _PART in key
+
+
+def read_entry(prefix: str) -> Callable[[str], EntryKey | None]:
+    """Return a function from the key of a book with the name of an entry to what they say; None for anything else.
+
+    `prefix` is CACHE_KEY_PREFIX.
+    """
+    pattern = re.compile(
+        re.escape(prefix) + r"\{([^{}|]*)\|([^{}]*)\}:" + LEDGER + r":(hour|day):"
+        r"([0-9]{4,6}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}(?::[0-9]{2}){0,2}Z)?):(" + "|".join(KINDS) + ")",
+        re.ASCII,
+    ).fullmatch
+
+    def read(key: str) -> EntryKey | None:
+        found = pattern(key)
+        if found is None:
+            return None
+        domain, entries, by, start, kind = found.groups()
+        return EntryKey(domain, tuple(entries.split("|")), by, start, kind)
+
+    return read
