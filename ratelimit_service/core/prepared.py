@@ -201,7 +201,7 @@ class PreparedRequest:
         return self._checks
 
     def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
-        hits = []
+        hits: list[Hit] = []
         keys, records = self._keys, self._records
         for index, shared in enumerate(self._hits):
             addend, gate = addends[shared.descriptor], shared.gate
@@ -209,8 +209,9 @@ class PreparedRequest:
                 hits.append(_check(keys[index], shared))
                 continue
             # A call of the class, which names the time to live, takes four times as long.
+            hit: Hit
             if records and index in records:
-                recorded = hit = _new(LedgerHit)
+                hit = recorded = _new(LedgerHit)
                 recorded.into = records[index]
                 hit.gate = gate | Gate.LEDGER if addend > 0 else Gate.LEDGER
             else:

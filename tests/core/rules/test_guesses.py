@@ -51,6 +51,9 @@ descriptors:
     hold_strictness: p90
     hold_ttl: 90s
     hold_max: 25%
+    ledger:
+      keep: 400d
+      by: day
     descriptors:
       - key: model
         rate_limits:
@@ -78,7 +81,8 @@ def misspelt() -> Iterator[tuple[str, int, str]]:
         for key in every:
             if f" {key}:" in f" {line}" or f"{{{key}:" in line or f", {key}:" in line:
                 for change in CHANGES.values():
-                    if change(key) not in every:
+                    swapped = len(key) == 2 and change(key) == key[::-1]  # too far from it to be a guess
+                    if change(key) not in every and not swapped:
                         yield key, number, change(key)
 
 
