@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.ledger.entries import is_of_ledger
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.batch import Batch, CallFailed, Fate, result_of
@@ -47,8 +48,18 @@ class Spread(NamedTuple):
         held: dict[str, list[int]] = {}
         for server in self.servers:
             for key in server.cli("--scan", "--pattern", "*}:*").split():
-                held.setdefault(key, []).append(int(server.cli("GET", key)))
+                if not is_of_ledger(key):
+                    held.setdefault(key, []).append(int(server.cli("GET", key)))
         return held
+
+    def recorded(self) -> Counter[str]:
+        """What ledgers have of each team, on whichever server."""
+        found = Counter[str]()
+        for server in self.servers:
+            for key in server.cli("--scan", "--pattern", "*}:ledger:*").split():
+                fields = server.cli("HGETALL", key).split()
+                found[key.partition("team=")[2].partition("}")[0]] += sum(map(int, fields[1::2]))
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +173,7 @@ async def test_the_books_are_exact_behind_a_proxy(spread: Spread) -> None:
         totals[key.partition("team=")[2].partition("}")[0]] += sum(values)
     assert {team: 2 * hits for team, hits in outcome.charged.items()} == totals  # a year and a month
     assert {1} == {len(values) for values in held.values()}
+    assert outcome.charged == spread.recorded()
 
 
 async def test_one_server_of_several_may_be_away(servers: list[RedisServer]) -> None:
