@@ -101,6 +101,20 @@ class BucketBody(NamedTuple):
     descriptor: Annotated[str, _DESCRIPTOR]
 
 
+class PageOfUsage(NamedTuple):
+    """Which entries of ledgers to list."""
+
+    domain: Annotated[str, _DOMAIN]
+    since: Annotated[
+        str,
+        Doc("Only what began then or later, in RFC 3339.", "2026-11-01T00:00:00Z", shortest=1, longest=40),
+    ]
+    until: Annotated[
+        str, Doc("Only what began before that, in RFC 3339.", "2026-12-01T00:00:00Z", shortest=1, longest=40)
+    ]
+    cursor: Annotated[str, _CURSOR] = ""
+
+
 class LaterRefusals(NamedTuple):
     """Which refusals to list."""
 

@@ -83,6 +83,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET",
+        "/usage",
+        "usage",
+        asked.PageOfUsage,
+        seen.UsageOf,
+        "What the buckets of a domain were charged, hour by hour or day by day, from their ledgers.",
+    ),
+    Endpoint(
+        "GET",
         "/replicas",
         "replicas",
         asked.Nothing,

@@ -95,6 +95,41 @@ class Replicas(TypedDict):
     in_step: Annotated[bool, Doc("Whether all have the rules and the amendments of this one.", True)]
 
 
+class SpentThen(TypedDict):
+    """What happened in an hour or a day."""
+
+    start: Annotated[str, Doc("When it began.", "2026-11-21T01:00:00Z", format="date-time")]
+    charged: Annotated[int, Doc("The tokens that were charged.", 4_211)]
+    refunded: Annotated[int, Doc("The tokens that were given back.", 200)]
+    refused: Annotated[int, Doc("The requests that were refused.", 3)]
+
+
+class Book(TypedDict):
+    """Entries of the ledger of one bucket."""
+
+    bucket: Annotated[str, Doc("What its keys in the store begin with.", "{token-budgets|team=dba}")]
+    entries: Annotated[
+        list[list[str]],
+        Doc("The keys and values of its descriptor; a byte that is no text is `\\xFF`.", [["team", "dba"]]),
+    ]
+    by: Annotated[Literal["hour", "day"], Doc("What an entry is for.")]
+    spent: Annotated[list[SpentThen], Doc("By the time.")]
+
+
+class UsageOf(TypedDict):
+    """A page of what ledgers have."""
+
+    domain: Annotated[str, Doc("The domain.", "token-budgets")]
+    books: Annotated[
+        list[Book],
+        Doc(
+            "In no order, and none of a page that found nothing. An entry can come again, or with 0 for what is on another page: "
+            "take the largest of each number."
+        ),
+    ]
+    next_cursor: Annotated[str | None, Doc("The cursor of the next page; null: there is none.")]
+
+
 class Refusal(TypedDict):
     """A request that was refused."""
 

@@ -6,13 +6,33 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..core.budgets.bucket import Budget
-from ..core.budgets.texts import descriptor_text
+from ..core.budgets.texts import descriptor_text, pairs
 from ..core.text import printable, show
 from ..ports import Replica
 from ..seeing.explaining import Answer, Explained
 from ..seeing.refusals import Refusal
+from ..seeing.usage import Book
 from . import seen
 from .shown import amendment, budget, moment, moment_or_null
+
+
+def book(found: Book) -> seen.Book:
+    """Return the entries of a bucket."""
+    return {
+        "bucket": found.bucket,
+        "entries": pairs(found.entries),
+        "by": "hour" if found.by == "hour" else "day",
+        "spent": [
+            {
+                "start": moment(each.start),
+                "charged": each.charged,
+                "refunded": each.refunded,
+                "refused": each.refused,
+            }
+            for each in found.spent
+        ],
+    }
+
 
 _REASONS: dict[seen.Verdict, str] = {
     "ok": "there is room in every window",

@@ -166,6 +166,16 @@ class Api:
             "points": [{"at": shown.moment(point.at), "tokens": point.tokens} for point in points],
         }
 
+    async def usage(self, query: asked.PageOfUsage, role: Role) -> seen.UsageOf:
+        """Return a page of what ledgers have."""
+        since, until = shown.second_of(query.since), shown.second_of(query.until)
+        found = await self._parts.views.usage(query.domain, since, until, query.cursor)
+        return {
+            "domain": query.domain,
+            "books": await self.turns.each(found.books, shown_seeing.book),
+            "next_cursor": found.next_cursor or None,
+        }
+
     async def replicas(self, query: asked.Nothing, role: Role) -> seen.Replicas:
         """Return all replicas."""
         views = self._parts.views

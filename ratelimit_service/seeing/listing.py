@@ -96,6 +96,7 @@ class Lister:
         self._clock = clock
         self._meters: Recent[str, Meter] = Recent(_METERS_BYTES, lambda key, _: len(key) + BYTES)
         self._turn = asyncio.Semaphore(_MOST_AT_ONCE)
+        self.prefix = prefix
         self.joiner = Joiner(tree, amendments, prefix, near_ratio)
         self._sweeps: dict[tuple[object, ...], _Kept] = {}
         self._next: dict[tuple[object, ...], _Kept] = {}

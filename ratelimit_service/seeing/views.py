@@ -18,6 +18,7 @@ from .query import Query
 from .refusals import KEPT, Refusal, Refusals
 from .replicas import Registry
 from .series import Point, Series
+from .usage import Usage, UsagePage
 
 
 class RulesInForce(Protocol):
@@ -89,6 +90,7 @@ class Views:
         if siblings is not None:
             siblings.share(_REFUSALS, self._own_refusals)
         self._series = Series(lister.budget, now)
+        self._usage = Usage(store, lister.prefix)
         self._store = store
         self._amendments = amendments
         self._lister = lister
@@ -130,6 +132,10 @@ class Views:
         a rule.
         """
         return await self._series.of(domain, entries)
+
+    async def usage(self, domain: str, since: int, until: int, cursor: str = "") -> UsagePage:
+        """Return a page of what the ledgers of a domain have. Raises InvalidRequest or StoreError."""
+        return await self._usage.page(domain, since, until, cursor)
 
     @property
     def rules(self) -> RulesNow:

@@ -19,6 +19,7 @@ from ratelimit_service.core.model import COUNTER_MAX, Code, Descriptor, Entry, G
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.ports import CounterStore
+from ratelimit_service.seeing.usage import Usage
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -222,6 +223,23 @@ async def test_the_sum_of_the_ledger_is_the_sum_of_the_charges(
     assert +expected == found
     assert min(expected.values()) > 0, expected
     assert day == len(starts), sorted(starts)
+    assert sum(found.values()) == await listed(serving, start, start + 26 * 3_600)
+    assert 0 == await listed(serving, start - 86_400 * 2, start - 86_400)
+
+
+async def listed(serving: Serving, since: int, until: int) -> int:
+    """Return the sum of what operators are shown, over all pages; an entry of several pages counts once."""
+    seen: dict[tuple[str, int, str], int] = {}
+    cursor, first = "", True
+    while cursor or first:
+        first = False
+        books, cursor = await Usage(serving.store, serving.prefix).page("d", since, until, cursor)
+        for book in books:
+            for spent in book.spent:
+                for kind, value in zip(spent._fields[1:], spent[1:], strict=True):
+                    place = (book.bucket, spent.start, kind)
+                    seen[place] = max(value, seen.get(place, 0))
+    return sum(seen.values())
 
 
 async def test_a_rule_without_a_ledger_has_no_entries(serving: Serving) -> None:

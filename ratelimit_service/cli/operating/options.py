@@ -94,6 +94,54 @@ def _explain(given: argparse.Namespace) -> int:
     return explain(client_of(given), given.domain, given.descriptor, given.hits, as_json=given.json)
 
 
+# usage
+
+
+def _zone(given: str) -> str:
+    from ...core.rules.zones import is_zone
+
+    if not is_zone(given):
+        raise argparse.ArgumentTypeError("give a name of the IANA time zones, such as Europe/Berlin")
+    return given
+
+
+def _usage_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("domain", metavar="DOMAIN", type=text, help="a domain of the rules, such as token-budgets")
+    add(
+        "--by",
+        type=text,
+        default="",
+        metavar="KEYS",
+        help="a sum for each value of these keys of descriptors: team, or team,model (default: one sum)",
+    )
+    add("--from", dest="since", required=True, metavar="DATE", help="from this date on, such as 2026-11-01")
+    add("--to", dest="until", required=True, metavar="DATE", help="before this date, such as 2026-12-01")
+    add(
+        "--per", choices=("hour", "day", "month"), default="day", help="a sum for each (default: %(default)s)"
+    )
+    add(
+        "--time-zone",
+        type=_zone,
+        default="UTC",
+        metavar="ZONE",
+        help="in which days and months begin (default: %(default)s)",
+    )
+    add("--format", choices=("table", "csv", "json"), help="how to print it (default: table)")
+    add_server(parser)
+
+
+def _usage(given: argparse.Namespace) -> int:
+    from .usage import Asked, second_of, usage
+
+    since, until = second_of(given.since, given.time_zone), second_of(given.until, given.time_zone)
+    if since >= until:
+        raise InvalidRequest("--to must be later than --from")
+    by = tuple([key for key in given.by.split(",") if key])
+    asked = Asked(given.domain, by, since, until, given.per, given.time_zone)
+    return usage(client_of(given), asked, given.format or ("json" if given.json else "table"))
+
+
 # audit, wait, top
 
 
@@ -231,6 +279,13 @@ COMMANDS = (
         f"Nothing is counted. {EXIT_CODES}, 3 if it would be refused.",
         _explain_options,
         _explain,
+    ),
+    Command(
+        "usage",
+        "add up what was spent, from the ledgers of a running service",
+        f"Only rules with a ledger are in it. {EXIT_CODES}.",
+        _usage_options,
+        _usage,
     ),
     *CHANGES,
     Command(

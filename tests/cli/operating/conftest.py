@@ -21,6 +21,9 @@ descriptors:
       - {unit: year, unit_multiplier: 2, tokens_per_unit: 50_000}
     descriptors:
       - {key: model, rate_limit: {unit: year, tokens_per_unit: 10_000}}
+  - key: spender
+    rate_limit: {unit: year, tokens_per_unit: 5_000}
+    ledger: {by: day}
   - key: user
     shadow_mode: true
     rate_limit: {unit: year, tokens_per_unit: 100}

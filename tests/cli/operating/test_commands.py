@@ -57,6 +57,31 @@ def test_budgets_are_listed_by_what_is_used(operate: Operate) -> None:
     assert (0, 2, True) == (code, len(out.splitlines()), "give --limit for more" in err)
 
 
+def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
+    """As a table, as CSV and as JSON; a domain without entries is no failure."""
+    operate.charge("spender=dba", 4_000)
+    operate.charge("spender=dba", 211)
+    time = ("--from", "2020-01-01", "--to", "2100-01-01", "--per", "month", "--time-zone", "Europe/Berlin")
+    code, out, err = operate("usage", "budgets", "--by", "spender", *time)
+    assert (0, "") == (code, err)
+    head, line, total = [each.split() for each in out.splitlines()]
+    assert ["FROM", "SPENDER", "KEYS", "TOKENS", "REFUNDED", "REFUSED"] == head
+    assert ["dba", "spender", "4,211", "0", "0"] == line[1:]
+    assert ["total", "spender", "4,211", "0", "0"] == total
+    (row,) = json.loads(operate("usage", "budgets", "--by", "spender", "--json", *time).out)["rows"]
+    assert ({"spender": "dba"}, 4_211) == (row["by"], row["charged"])
+    rows = operate("usage", "budgets", *time, "--format", "csv").out.splitlines()
+    assert ["start,end,keys,charged,refunded,refused", "spender,4211,0,0"] == [
+        rows[0],
+        rows[1].split(",", 2)[2],
+    ]
+    code, out, err = operate("usage", "other", *time)
+    assert (0, "", True) == (code, out, "no ledger has entries of other" in err)
+    wrong = operate("usage", "budgets", "--from", "2026-12-01", "--to", "2026-11-01")
+    assert (1, True) == (wrong.code, "must be later" in wrong.err)
+    assert 2 == operate("usage", "budgets", *time[:4], "--time-zone", "Mars/Base").code
+
+
 def test_no_budget_is_no_failure(operate: Operate) -> None:
     """The domains are named, one of which may be meant."""
     said = "no budget is like that; the domains in force: budgets\n"

@@ -1,0 +1,174 @@
+"""Usage over HTTP, and as the command line adds it up: what is exported is what was charged, to the token."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections import Counter
+from datetime import UTC, datetime
+from random import Random
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from ratelimit_service.cli.operating.client import Client, server_of
+from ratelimit_service.cli.operating.usage import Asked, Row, rows, second_of, table, write_csv
+from ratelimit_service.core.errors import InvalidRequest
+
+from .desk import Desk, open_desk
+
+RULES = """
+domain: d
+time_zone: Europe/Berlin
+descriptors:
+  - key: team
+    rate_limit: {unit: month, tokens_per_unit: 100_000}
+    ledger: {by: hour}
+    descriptors:
+      - key: user
+        rate_limit: {unit: month, tokens_per_unit: 100_000}
+        ledger: {by: day}
+"""
+
+
+def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: str = "UTC") -> Asked:
+    return Asked("d", by, second_of(first, zone), second_of(last, zone), per, zone)
+
+
+async def read(desk: Desk, wanted: Asked) -> list[Row]:
+    """Return what the command line makes of the pages of the API."""
+    url = desk.client.base_url
+    client = Client(server_of(f"{url.host}:{url.port}"))
+    return await asyncio.to_thread(lambda: list(rows(client, wanted)))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+async def test_a_month_of_two_hundred_teams_is_exported_to_the_token(zone: str) -> None:
+    """Over the nights on which clocks are set back: 25 October in Berlin, 1 November in New York."""
+    random, charged = Random(zone), Counter[tuple[str, str]]()
+    async with open_desk(Desk(files=[RULES])) as desk:
+        start = datetime(2026, 10, 10, tzinfo=ZoneInfo(zone))
+        end = datetime(2026, 11, 9, tzinfo=ZoneInfo(zone))
+        hours = int(end.timestamp() - start.timestamp()) // 3_600
+        assert 30 * 24 + 1 == hours
+        for hour in range(hours):
+            desk.limiter.now = start.timestamp() + hour * 3_600 + random.randrange(3_600)
+            local = datetime.fromtimestamp(desk.limiter.now, ZoneInfo(zone))
+            for _ in range(12):
+                team, tokens = f"t{random.randrange(200)}", random.randrange(1, 4_000)
+                desk.ask(f"team={team}", hits=tokens)
+                charged[f"{local:%Y-%m-%d}", team] += tokens
+        found = await read(desk, asked(desk, "2026-10-10", "2026-11-09", "team", zone=zone))
+        exported = {
+            (f"{datetime.fromtimestamp(row.start, ZoneInfo(zone)):%Y-%m-%d}", *row.values): row.charged
+            for row in found
+        }
+        assert charged == exported
+        lengths = Counter([row.end - row.start for row in found])
+        assert {86_400, 90_000} == set(lengths)
+        assert 200 == len({row.values for row in found})
+
+
+async def test_buckets_with_different_keys_are_not_added_up() -> None:
+    """A request that is charged to its team and to its user is in both ledgers."""
+    async with open_desk(Desk(files=[RULES])) as desk:
+        desk.ask("team=dba", hits=7)
+        desk.ask("team=dba user=ana", hits=5)
+        desk.ask("team=dba user=bo", hits=3)
+        found = await read(desk, asked(desk, "2026-11-20", "2026-11-23", "team", zone="Europe/Berlin"))
+        assert [(("dba",), "team", 7), (("dba",), "team,user", 8)] == [
+            (row.values, row.keys, row.charged) for row in found
+        ]
+        assert [("dba", "ana"), ("dba", "bo")] == [
+            row.values for row in await read(desk, asked(desk, "2026-11-20", "2026-11-23", "team", "user"))
+        ]
+
+
+async def test_refunds_and_refused_requests_have_columns_of_their_own() -> None:
+    """In the table and in CSV, in which no value is a formula."""
+    async with open_desk(Desk(files=[RULES])) as desk:
+        desk.ask("team==SUM(A1)", hits=100_000)
+        for _ in range(3):
+            desk.ask("team==SUM(A1)", hits=0)
+        wanted = asked(desk, "2026-11-01", "2026-12-01", "team", per="month")
+        found = await read(desk, wanted)
+        assert [(100_000, 0, 3)] == [row[4:] for row in found]
+        text = io.StringIO()
+        write_csv(found, wanted, text)
+        assert [
+            ["start", "end", "team", "keys", "charged", "refunded", "refused"],
+            [
+                "2026-11-01T00:00:00+00:00",
+                "2026-12-01T00:00:00+00:00",
+                "'=SUM(A1)",
+                "team",
+                "100000",
+                "0",
+                "3",
+            ],
+        ] == list(csv.reader(io.StringIO(text.getvalue())))
+        assert [
+            "FROM     TEAM      KEYS   TOKENS  REFUNDED  REFUSED",
+            "2026-11  =SUM(A1)  team  100,000         0        3",
+            "total              team  100,000         0        3",
+        ] == list(table(found, wanted))
+
+
+async def test_only_what_began_in_the_time_that_is_asked_for_is_listed() -> None:
+    """From the first second on, and before the last; none of another domain, and none that was only checked."""
+    async with open_desk(Desk(files=[RULES])) as desk:
+        for hour in range(4):
+            desk.limiter.now = datetime(2026, 11, 21, hour, 59, tzinfo=UTC).timestamp()
+            desk.ask("team=dba", hits=1 + hour)
+        desk.ask("team=idle", hits=0)
+        seen: list[tuple[str, int]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await desk.get(
+                "/usage",
+                domain="d",
+                since="2026-11-21T01:00:00Z",
+                until="2026-11-21T03:00:00Z",
+                cursor=cursor,
+            )
+            for book in page["books"]:
+                assert ("{d|team=dba}", [["team", "dba"]], "hour") == (
+                    book["bucket"],
+                    book["entries"],
+                    book["by"],
+                )
+                seen += [(each["start"], each["charged"]) for each in book["spent"]]
+            cursor = page["next_cursor"]
+        assert [("2026-11-21T01:00:00Z", 2), ("2026-11-21T02:00:00Z", 3)] == sorted(seen)
+        nothing = await desk.get(
+            "/usage", domain="e", since="2026-11-21T00:00:00Z", until="2026-11-22T00:00:00Z"
+        )
+        assert [] == nothing["books"]
+
+
+@pytest.mark.parametrize(
+    "status, parameters",
+    [
+        (422, {"since": "yesterday", "until": "2026-11-22T00:00:00Z"}),
+        (422, {"since": "2026-11-21T00:00:00", "until": "2026-11-22T00:00:00Z"}),
+        (400, {"since": "2026-11-21T00:00:00Z"}),
+        (422, {"since": "2026-11-21T00:00:00Z", "until": "2026-11-22T00:00:00Z", "cursor": "x"}),
+    ],
+)
+async def test_a_time_or_a_cursor_that_is_none_is_refused(
+    desk: Desk, status: int, parameters: dict[str, str]
+) -> None:
+    """As elsewhere in the API."""
+    problem = await desk.get("/usage", status, domain="d", **parameters)
+    assert problem["detail"]
+
+
+def test_a_date_begins_where_its_day_does() -> None:
+    """That need not be midnight: Beirut sets clocks forward at 0:00, and Samoa has skipped a whole day."""
+    assert datetime(2026, 10, 31, 23, tzinfo=UTC).timestamp() == second_of("2026-11-01", "Europe/Berlin")
+    assert datetime(2026, 3, 28, 22, tzinfo=UTC).timestamp() == second_of("2026-03-29", "Asia/Beirut")
+    assert 0 == second_of("1970-01-01T01:00:00+01:00", "Asia/Tokyo")
+    for text in ("2011-12-30", "2026-11", "2026-11-01T00:00:00", "tomorrow", "2026-02-30"):
+        with pytest.raises(InvalidRequest, match="is no date"):
+            second_of(text, "Pacific/Apia")
