@@ -113,6 +113,13 @@ class Gateway(NamedTuple):
 
 
 @pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A running redis-server for these tests alone: their services run to the end of the session, and are replicas of each other."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def unique() -> Unique:
     """`unique("dba")` → "dba-1", and at the next call "dba-2"."""
     numbers = itertools.count(1)
