@@ -64,17 +64,23 @@ class Replica:
     """A replica as it serves, without a transport; the first `below` is its store."""
 
     def __init__(self, below: CounterStore) -> None:
+        self.ahead = 0.0
+        """Seconds that its clock is ahead."""
         self.settling = SettlingStore(below) if isinstance(below, RedisStore | ClusterStore) else None
         self.store = CoalescingStore(self.settling) if self.settling is not None else below
         self.amendments = Amendments()
         self.service = RateLimitService(
-            self.store, Unobserved(), time.time, patience=Patience(otherwise=0.05), amendments=self.amendments
+            self.store, Unobserved(), self.now, patience=Patience(otherwise=0.05), amendments=self.amendments
         )
         self.service.use(TREE)
         self.follower = Follower(self.store.amendments, self.amendments, [self.service], lambda: TREE)
         self.operations = Operations(self.store, self.amendments, self.follower, lambda: TREE)
         self.charged: Counter[str] = Counter()
         self._following: asyncio.Task[None] | None = None
+
+    def now(self) -> float:
+        """Return the time by its clock."""
+        return time.time() + self.ahead
 
     async def start(self) -> None:
         await self.store.start()
@@ -437,6 +443,26 @@ async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> C
     stop.set()
     await asyncio.gather(*watching)
     return seen
+
+
+async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_restores_it(
+    in_redis: Fleet,
+) -> None:
+    """Each replica decides by its own clock; what is stored, and what is used, stays as it is."""
+    by = By("ana", "launch", new_key())
+    operations, second = in_redis.first.operations, in_redis.second
+    edit = operations.make_top_up(by, target("budget=dba"), 5, until=int(time.time()) + 3_600)
+    await in_redis.first.ask("budget=dba", 7)
+    await operations.apply(by, [edit])
+    await in_redis.until_told("budget=dba", f"OK of {MILLION + 5}")
+    for ahead, limit in ((7_200.0, MILLION), (0.0, MILLION + 5), (-7_200.0, MILLION + 5)):
+        second.ahead = ahead
+        assert f"OK of {limit}" == await answered(second, "budget=dba")
+        assert f"OK of {MILLION + 5}" == await answered(in_redis.first, "budget=dba")
+    second.ahead = 0.0
+    decision = await second.ask("budget=dba")
+    assert decision is not None
+    assert MILLION + 5 - 7 == decision.statuses[0].remaining
 
 
 async def test_a_failover_in_the_middle(request: pytest.FixtureRequest) -> None:
