@@ -22,6 +22,7 @@ from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
 from ..core.budgets.bucket import Budget
 from ..core.errors import InvalidRequest
+from ..core.moments import moment
 from ..ports import Clock
 from . import asked, shapes, shown
 from .previews import MOST_SHOWN, Affected, Previews, SetToZero, entries_of
@@ -206,7 +207,7 @@ class Changes:
             "affected_partial": partial,
             "exceptions": [shown.amendment(one) for one in [*exceptions.values()][:MOST_EXCEPTIONS]],
             "confirmation": self._confirmation(body, [edited.before for edited in seen.edits], until),
-            "confirm_by": shown.moment(until),
+            "confirm_by": moment(until),
         }
 
     def _check(self, body: asked.ChangeBody, before: Sequence[Amendment | None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from ..core import model
@@ -11,15 +11,11 @@ from ..core.budgets.bucket import Budget, BudgetWindow
 from ..core.budgets.texts import descriptor_text
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import Domain
+from ..core.moments import moment
 from ..core.text import printable, show
 from ..core.windows.blocks import name as window_name
 from . import shapes
 from .tokens import Role
-
-
-def moment(seconds: float) -> str:
-    """Return a second since 1970 in RFC 3339."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def moment_or_null(seconds: float | None) -> str | None:

@@ -7,13 +7,14 @@ from typing import Literal
 
 from ..core.budgets.bucket import Budget
 from ..core.budgets.texts import descriptor_text, pairs
+from ..core.moments import moment
 from ..core.text import printable, show
 from ..ports import Replica
 from ..seeing.explaining import Answer, Explained
 from ..seeing.refusals import Refusal
 from ..seeing.usage import Book
 from . import seen
-from .shown import amendment, budget, moment, moment_or_null
+from .shown import amendment, budget, moment_or_null
 
 
 def book(found: Book) -> seen.Book:

@@ -18,6 +18,7 @@ from ..core.budgets.texts import bytes_of
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import RuleTree
 from ..core.model import Rule
+from ..core.moments import moment
 from ..ports import Clock
 from ..runtime.health import Health
 from ..seeing.query import Query
@@ -85,8 +86,8 @@ class Api:
             "transport": parts.transport,
             "replica": parts.views.registry.name,
             "hostname": socket.gethostname(),
-            "now": shown.moment(parts.now()),
-            "started_at": shown.moment(self._started_at),
+            "now": moment(parts.now()),
+            "started_at": moment(self._started_at),
             "healthy": parts.health.healthy,
             "unhealthy": parts.health.unhealthy,
             "you": shown.role(role),
@@ -163,7 +164,7 @@ class Api:
             "domain": body.domain,
             "descriptor": target.text,
             "step_seconds": STEP,
-            "points": [{"at": shown.moment(point.at), "tokens": point.tokens} for point in points],
+            "points": [{"at": moment(point.at), "tokens": point.tokens} for point in points],
         }
 
     async def usage(self, query: asked.PageOfUsage, role: Role) -> seen.UsageOf:

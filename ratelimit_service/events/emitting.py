@@ -17,6 +17,7 @@ import structlog
 from ..core.amendments.model import AuditLine
 from ..core.errors import StoreError
 from ..core.model import Rule, Use
+from ..core.moments import moment
 from ..ports import Clock, EventStore
 from .model import (
     AMENDED,
@@ -27,7 +28,6 @@ from .model import (
     UNREACHABLE,
     Event,
     identity,
-    moment,
     shown,
 )
 

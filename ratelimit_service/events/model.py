@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
+
+from ..core.moments import moment
 
 THRESHOLD = "ratelimit.budget.threshold"
 EXHAUSTED = "ratelimit.budget.exhausted"
@@ -57,11 +58,6 @@ def identity(*parts: str) -> str:
     """Return the id of an event that these parts tell from every other."""
     text = "\0".join(parts).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()[:32]
-
-
-def moment(at: float) -> str:
-    """Return a time as RFC 3339 has it."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shown(text: str) -> str:

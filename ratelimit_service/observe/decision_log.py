@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from ..core.model import Code, Decision, Descriptor, Request, Tally
+from ..core.moments import moment
 from ..core.planning import Plan, PlannedDescriptor
 from ..core.text import excerpt, fit
 from ..core.windows.blocks import name as window_name
@@ -63,7 +63,7 @@ class DecisionLog:
             return
         if self._sample < 1 and self._random() >= self._sample:
             return
-        time = datetime.fromtimestamp(plan.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        time = moment(plan.now)
         domain = _fit(plan.request.domain)
         many = len(plan.descriptors)
         parts = zip(

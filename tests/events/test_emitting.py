@@ -91,6 +91,16 @@ async def test_another_window_is_another_event() -> None:
     } == first["data"]
 
 
+async def test_a_window_that_ends_after_the_last_year_of_a_date_is_told_with_its_last_second() -> None:
+    store = Recorded()
+    emitter = emitter_of(store)
+    emitter.refused(RULE, use()._replace(end=10**12), NOW)
+    (event,) = await emitted(emitter, store, 1)
+    data = event["data"]
+    assert isinstance(data, dict)
+    assert "9999-12-31T23:59:59Z" == data["resets_at"]
+
+
 async def test_what_waits_for_the_store_is_bounded_and_the_newest_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple, TextIO
 
 from ...core.errors import InvalidRequest
 from ...core.model import Calendar, Unit
+from ...core.moments import moment
 from ...core.windows import calendars
 from . import shown
 from .client import Client
@@ -95,8 +96,8 @@ def _read(client: Client, asked: Asked) -> dict[tuple[str, str], tuple[_Entries,
         page = client.get(
             "/usage",
             domain=asked.domain,
-            since=_moment(asked.since),
-            until=_moment(asked.until),
+            since=moment(asked.since),
+            until=moment(asked.until),
             cursor=cursor,
         )
         for book in page["books"]:
@@ -114,10 +115,6 @@ def _read(client: Client, asked: Asked) -> dict[tuple[str, str], tuple[_Entries,
 
 def _period(asked: Asked, start: int) -> tuple[int, int]:
     return calendars.bounds(PERIODS[asked.per], 1, Calendar(asked.zone), start)
-
-
-def _moment(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def as_json(found: Sequence[Row], asked: Asked) -> Mapping[str, object]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from ..model import Entry, Rule, Window
+from ..moments import LAST
+from ..moments import moment as rfc3339
 from ..planning import descriptor_text
 from ..text import printable, shorten
 from ..windows.calendars import local_time
@@ -30,9 +31,6 @@ PLACEHOLDERS = (
 
 HIDDEN = frozenset(("descriptor", "used", "limit"))
 """The placeholders that `error_details: minimal` hides."""
-
-_LAST_INSTANT = 253_402_300_799
-"""9999-12-31T23:59:59Z, the last instant of Python's datetime."""
 
 _DAY = 86_400
 
@@ -62,9 +60,9 @@ class Instants:
             if len(self._texts) >= _MOST_INSTANTS:
                 self._texts.clear()
             if zone == "UTC":
-                text = datetime.fromtimestamp(min(moment, _LAST_INSTANT), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                text = rfc3339(moment)
             else:
-                text = local_time(zone, min(moment, _LAST_INSTANT - _DAY))
+                text = local_time(zone, min(moment, LAST - _DAY))
             self._texts[zone, moment] = text
         return text
 

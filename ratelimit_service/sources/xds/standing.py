@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import structlog
 
 from ...core.errors import Problem
+from ...core.moments import moment as rfc3339
 from ...core.text import printable
 from .reading import named
 from .subscription import Subscription
@@ -105,6 +105,4 @@ class Standing:
 
 def moment(seconds: float) -> str:
     """Return a time in the form 2026-11-28T06:45:00Z."""
-    if not seconds:
-        return "the start"
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(seconds) if seconds else "the start"
