@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..amendments.model import Amendment
 from ..answers.statkeys import stat_level
 from ..errors import InvalidRules, Problem
 from ..model import DescriptorRule, DomainRules, Rule, StatKey
@@ -21,13 +20,13 @@ from .charges import KEYS as CHARGE_KEYS
 from .charges import read_max_charge
 from .data import read_data
 from .document import Document, Kind, MappingNode, ScalarNode
-from .dropped import warn_of_dropped
+from .domain import ReadDomain, as_bytes, enter, source_of
 from .fields import Fields, describe, quoted
 from .holds import KEYS as HOLD_KEYS
 from .holds import read_hold
 from .ledger import KEYS as LEDGER_KEYS
 from .ledger import read_ledger
-from .limits import Defaults, ReadLimit, check_together, read_limit, read_zone
+from .limits import Defaults, ReadLimit, check_together, read_limit
 from .refusals import CHOICES, read_message
 from .report import Report
 from .vocabulary import Level
@@ -35,7 +34,6 @@ from .vocabulary import Level
 MOST_LIMITS = 16
 """The most limits of one descriptor."""
 
-_MOST_KEYS = 16
 _MOST_THRESHOLDS = 10
 
 _FLAGS = ("shadow_mode", "quota_mode", "detailed_metric")
@@ -52,7 +50,6 @@ _BESIDE_LIMITS = (
 )
 """The keys of a descriptor that have no effect without limits."""
 
-_UNMATCHED = {"allow": False, "deny": True}
 _LIMIT_HEADERS = {"always": False, "on_refusal": True}
 _BUDGET_DOMAINS = "BUDGET_DOMAINS"
 
@@ -84,7 +81,7 @@ def load(
     part of another load.
     """
     report = Report()
-    domains: dict[str, _Domain] = {}
+    domains: dict[str, ReadDomain] = {}
     readers = []
     tables = [document for document in documents if document.rows is not None]
     for document in documents:
@@ -94,7 +91,7 @@ def load(
             continue
         fields = _root(document, report)
         if fields is not None:
-            domain = _enter(document.file, fields, domains, merge_domains, budget_domains)
+            domain = enter(document.file, fields, domains, merge_domains, budget_domains)
             readers.append(_Reader(document.file, fields, domain))
     for reader in readers:  # after the settings of all domains
         reader.descriptors()
@@ -130,110 +127,10 @@ def _root(document: Document, report: Report) -> Fields | None:
     return None
 
 
-class _Domain:
-    """A domain while its documents are being read."""
-
-    def __init__(self, name: str, source: str, *, budgets: bool) -> None:
-        self.name = name
-        self.source = source
-        self.budgets = budgets
-        self.zone = ""
-        self.deny_unmatched = False
-        self.required_keys: tuple[str, ...] = ()
-        self.refusals = dict.fromkeys(CHOICES, "")
-        self.descriptors: list[DescriptorRule] = []
-        self.limits: tuple[Amendment, ...] = ()
-        self.siblings: dict[bytes, str] = {}
-        self.names: set[str] = set()
-        self.replaced: list[tuple[str, Fields]] = []
-        self.written: dict[int, Fields] = {}
-        """The fields of each descriptor with a value, by the id of the descriptor."""
-        self._settings: dict[str, tuple[object, str]] = {}
-
-    def take_settings(self, file: str, fields: Fields) -> None:
-        """Read the settings of the domain from a document. Documents must not contradict each other."""
-        zone = read_zone(fields)
-        if self._agrees(file, fields, "time_zone", zone):
-            self.zone = zone
-        unmatched = fields.choice("unmatched", _UNMATCHED)
-        if self._agrees(file, fields, "unmatched", unmatched):
-            self.deny_unmatched = _UNMATCHED[unmatched or "allow"]
-        required = fields.raw_texts("required_keys", _MOST_KEYS, "[team]")
-        if self._agrees(file, fields, "required_keys", frozenset(required)):
-            self.required_keys = self.required_keys or required
-        for name in CHOICES:
-            choice = fields.choice(name, CHOICES[name]) or ""
-            if self._agrees(file, fields, name, choice):
-                self.refusals[name] = choice
-
-    def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
-        """Return whether `value` is set and does not contradict another document."""
-        if not value or not fields.given(name):
-            return False
-        first, where = self._settings.setdefault(name, (value, _source(file, fields, name)))
-        if first != value:
-            fields.error(
-                name, f"differs from {where}: set it once, or to the same value in every file of the domain"
-            )
-        return first == value
-
-    def warn(self) -> None:
-        """Warn of hidden nested rules, and of each name in `replaces` that no rate_limit has."""
-        warn_of_dropped(self.descriptors, self.written)
-        for name, fields in self.replaced:
-            if name not in self.names:
-                fields.warn(
-                    "name", f"no rate_limit of domain {quoted(self.name)} has the name {quoted(name)}"
-                )
-
-    def rules(self) -> DomainRules:
-        """Return the rules that were read."""
-        return DomainRules(
-            name=self.name,
-            descriptors=tuple(self.descriptors),
-            deny_unmatched=self.deny_unmatched,
-            required_keys=tuple(map(_bytes, self.required_keys)),
-            budgets=self.budgets,
-            zone=self.zone,
-            error_format=self.refusals["error_format"],
-            error_details=self.refusals["error_details"],
-            source=self.source,
-            limits=self.limits,
-        )
-
-
-def _enter(
-    file: str,
-    fields: Fields,
-    domains: dict[str, _Domain],
-    merge_domains: bool,
-    budget_domains: frozenset[str],
-) -> _Domain:
-    """Return the domain of a document; one that is dropped later if its name is invalid."""
-    name = fields.text("domain")
-    if name == "":
-        fields.missing(
-            "domain",
-            "is missing or empty: it must be the domain that the gateway sends, "
-            "such as 'domain: token-budgets'",
-        )
-    fields.warn_of_looks("domain", name or "")
-    domain = _Domain(name or "", _source(file, fields, "domain"), budgets=name in budget_domains)
-    if name and name not in domains:
-        domains[name] = domain
-    elif name and merge_domains:
-        domain = domains[name]
-    elif name:
-        message = f"{quoted(name)} already has rules at {domains[name].source}: merge them into one file"
-        fields.error("domain", message + ", or set MERGE_DOMAIN_CONFIG=true")
-    domain.take_settings(file, fields)
-    return domain
-
-
 class _Reader:
     """Reads the descriptors of one document."""
 
-    def __init__(self, file: str, root: Fields, domain: _Domain) -> None:
+    def __init__(self, file: str, root: Fields, domain: ReadDomain) -> None:
         self._file = file
         self._root = root
         self._domain = domain
@@ -251,7 +148,7 @@ class _Reader:
     def _descriptor(
         self, fields: Fields, siblings: dict[bytes, str], above: tuple[str, ...]
     ) -> DescriptorRule:
-        source = _source(self._file, fields)
+        source = source_of(self._file, fields)
         key, value = fields.raw_text("key"), fields.raw_text("value")
         if key == "":
             fields.missing(
@@ -259,7 +156,7 @@ class _Reader:
             )
         fields.warn_of_looks("key", key or "")
         fields.warn_of_looks("value", value or "")
-        named = DescriptorRule(_bytes(key or ""), _bytes(value or ""))
+        named = DescriptorRule(as_bytes(key or ""), as_bytes(value or ""))
         path = (*above, stat_level(named.composite))
         share_threshold = fields.flag("share_threshold")
         if key and value is not None and not (fields.unclear and not value):
@@ -384,13 +281,3 @@ class _Reader:
                 names.add(name)
                 self._domain.replaced.append((name, fields))
         return frozenset(names)
-
-
-def _source(file: str, fields: Fields, name: str = "") -> str:
-    """Return the place of a key: its file and line, or its path if there are no lines."""
-    line, path = fields.line_of(name), fields.at(name)
-    return f"{file}:{line}" if line else f"{file}: {path}" if path else file
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
