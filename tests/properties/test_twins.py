@@ -83,7 +83,11 @@ async def replay(store: CounterStore, batches: list[list[list[Hit]]]) -> list[li
     for batch in batches:
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         store.hit(batch, answer.set_result)
-        answers.append([list(outcome) for outcome in await answer if not isinstance(outcome, Exception)])
+        outcomes = await answer
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):  # of Redis: without its counts, there is nothing to compare
+                raise outcome
+        answers.append([list(outcome) for outcome in outcomes if not isinstance(outcome, Exception)])
     return answers
 
 

@@ -244,9 +244,13 @@ def through_sentinels(
 
 
 def connect(
-    url: str, *, username: str = "", password: str = "", pool_size: int = 10, timeout: float = 1.0
+    url: str, *, username: str = "", password: str = "", pool_size: int = 10, timeout: float = 10.0
 ) -> aioredis.Redis:
-    """Return a client for `redis://` or `unix://`; `username` and `password` take precedence over the URL."""
+    """Return a client for `redis://` or `unix://`; `username` and `password` take precedence over the URL.
+
+    The service passes REDIS_TIMEOUT to `at_address` instead. The default here is for tools and tests, which must not fail
+    because a busy machine is slow.
+    """
     parts = aioredis.connection.parse_url(url)
     login = Login(username or parts.get("username", ""), password or parts.get("password", ""))
     link = Link(login, parts.get("db", 0), pool_size=pool_size, timeout=timeout, connect_timeout=timeout)
