@@ -97,6 +97,14 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _RULE,
         "Charges: descriptors with hits above 0, independent of the answer.",
     ),
+    # The boundaries are those of OpenTelemetry's gen_ai.client.token.usage, so that both can be compared.
+    MetricInfo(
+        "ratelimit_service_rule_charge_size",
+        Kind.HISTOGRAM,
+        ("domain", "path", "window"),
+        "Charges by their hits, such as tokens, up to 1, 4, 16 … 67108864. For rules that have been charged, in the first "
+        "window.",
+    ),
     MetricInfo(
         "ratelimit_service_rule_charges_above_max",
         Kind.COUNTER,

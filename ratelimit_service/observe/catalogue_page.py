@@ -43,7 +43,7 @@ The `process_*` metrics (CPU, memory, open files) follow.
 - `window`: the window as in counter keys: `minute`, `15minute`. `path` and `window` [join](monitoring.md#join-metrics)
   `rule_` and `budget_` metrics.
 - `rule`: in `budget_` metrics the name of the limit, or the path if it has no name; in `rule_` metrics the path.
-- `unit`: the same as `window`, in `rule_` metrics.
+- `unit`: the same as `window`, in `rule_` metrics. `rule_charge_size` has neither `rule` nor `unit`.
 - `share`: the share of the limit, as a number: `0.8`.
 - `bucket`: the descriptor, as `key=value,key=value`; for values that share a bucket (`share_threshold`), their common
   part, as in the counter key.
@@ -61,7 +61,7 @@ seconds, and at the beginning of its window. So each replica shows the current u
 ## Bounds
 
 A metric has at most `METRICS_MAX_SERIES` series (10,000 by default). Events beyond are counted in a series whose labels are
-all `other`, so that sums stay correct. Series are kept until the process ends. `detailed_metric`, `value_to_metric` and
+all `other`, so that sums stay correct. A histogram of charges has 17 series. Series are kept until the process ends. `detailed_metric`, `value_to_metric` and
 overrides create most series.
 
 Tracked buckets are evicted. The `TRACK_MAX_BUCKETS` buckets (1,000 by default; a bucket with two windows counts twice) with the

@@ -31,7 +31,10 @@ from ..core.model import (
 from ..core.planning import Plan, PlannedDescriptor
 from ..core.record import record
 from .catalogue import BY_NAME, CATALOGUE
+from .charges import Charges
 from .columns import (
+    CHARGE_COLUMNS,
+    CHARGE_SIZE,
     EXPECTED_OF_A_BUDGET,
     EXPECTED_OF_A_LIMIT,
     EXPECTED_OF_A_RULE,
@@ -42,6 +45,7 @@ from .columns import (
     OVER,
     RULE_CHARGES,
     RULE_CHECKS,
+    RULE_COLUMNS,
     RULE_COST_MISSING,
     RULE_EXCESS,
     RULE_HITS,
@@ -83,13 +87,14 @@ class Metrics:
 
     def __init__(self, max_series: int = 10_000, *, milliseconds: bool = False) -> None:
         self._limits = counters(LIMIT_METRICS, max_series)
-        self._rules = counters(RULE_METRICS, max_series)
+        self._rules = counters(RULE_METRICS, max_series, RULE_COLUMNS)
         self._decisions = counters(("ratelimit_service_decisions",), max_series)
         self._errors = counters(("ratelimit_service_should_rate_limit_error",), max_series)
         self._lost_domains = counters(("ratelimit_service_domain_not_found",), max_series)
         self._calls = counters(("ratelimit_service_total_requests",), max_series)
         self._crossings = counters(("ratelimit_service_budget_threshold_crossed",), max_series)
         limits, rules, decisions, errors = self._limits, self._rules, self._decisions, self._errors
+        self._charges = Charges(rules, max_series)
         self._holds = HoldMetrics(max_series)
         self._tables = (
             limits,
@@ -278,7 +283,7 @@ class Metrics:
         else:
             rows.limit[HITS] += addend
             windows = rows.windows
-            windows[0][RULE_CHARGES] += 1
+            windows[0][CHARGE_COLUMNS[(addend - 1).bit_length()]] += 1
             for row in windows:
                 row[RULE_HITS] += addend
         return rows
@@ -341,7 +346,11 @@ class Metrics:
         for sample in self._single():
             single.setdefault(sample.name, []).append(sample)
         for info in CATALOGUE:
-            if info.name in columns:
+            if info.name == CHARGE_SIZE:
+                yield info.name, self._charges.sizes()
+            elif info.name == RULE_METRICS[RULE_CHARGES]:
+                yield info.name, self._charges.numbers()
+            elif info.name in columns:
                 table, column = columns[info.name]
                 yield info.name, _samples(table, column)
             elif info.kind is Kind.HISTOGRAM:

@@ -48,13 +48,20 @@ class Histogram:
         self.sum += value * times
 
     def samples(self, name: str, labels: dict[str, str]) -> Iterator[Sample]:
-        """Yield the samples, with cumulative counts as Prometheus has them."""
-        below = 0
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
-            below += count
-            yield Sample(f"{name}_bucket", {**labels, "le": bound}, below)
-        yield Sample(f"{name}_count", labels, below)
-        yield Sample(f"{name}_sum", labels, self.sum)
+        """Yield the samples."""
+        return histogram(name, labels, self._bounds, self.counts, self.sum)
+
+
+def histogram(
+    name: str, labels: dict[str, str], bounds: Sequence[float], counts: Sequence[int], total: float
+) -> Iterator[Sample]:
+    """Yield the samples of a histogram, with cumulative counts as Prometheus has them."""
+    below = 0
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        below += count
+        yield Sample(f"{name}_bucket", {**labels, "le": bound}, below)
+    yield Sample(f"{name}_count", labels, below)
+    yield Sample(f"{name}_sum", labels, total)
 
 
 _Row = TypeVar("_Row")
@@ -115,6 +122,6 @@ class Table(Generic[_Row]):
             yield dict(zip(self._labels, names, strict=False)), row, self._expected.get(names, frozenset())
 
 
-def counters(metrics: Sequence[str], most: int) -> Table[list[int]]:
-    """Return a table with a column for each of `metrics`."""
-    return Table(metrics, lambda: [0] * len(metrics), most)
+def counters(metrics: Sequence[str], most: int, columns: int = 0) -> Table[list[int]]:
+    """Return a table with a column for each of `metrics`, and further ones up to `columns`."""
+    return Table(metrics, lambda: [0] * max(columns, len(metrics)), most)

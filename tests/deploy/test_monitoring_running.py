@@ -264,8 +264,9 @@ def test_tiles_show_budgets_that_are_idle_in_use_and_used_up(play: Play) -> None
 def test_metrics_of_rules_and_of_budgets_can_be_joined(play: Play) -> None:
     """As in docs/monitoring.md: by domain, path and window, with the name of the limit."""
     queries = [block.text for block in blocks(DOCS / "monitoring.md") if block.info == "promql"]
-    assert 2 == len(queries)
-    for query in queries:
+    joins = [query for query in queries if " on (" in query]
+    assert 2 == len(joins)
+    for query in joins:
         found: dict[str, float] = {}
 
         def seen(query: str = query, found: dict[str, float] = found) -> bool:
@@ -274,6 +275,16 @@ def test_metrics_of_rules_and_of_budgets_can_be_joined(play: Play) -> None:
 
         play.wait_until("a join", seen)
         assert all('"path": "token-budgets.' in labels for labels in found)
+
+
+def test_the_size_of_charges_can_be_estimated(play: Play) -> None:
+    """As in docs/monitoring.md, from the histogram."""
+    (query,) = [
+        block.text
+        for block in blocks(DOCS / "monitoring.md")
+        if block.info == "promql" and "histogram_quantile" in block.text
+    ]
+    play.wait_until("a quantile", lambda: any(value > 0 for value in play.prometheus.ask(query).values()))
 
 
 def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> None:
