@@ -125,7 +125,7 @@ class App:
         self._secret = SharedSecret(ids, self.store.amendments, lambda: self.service.tree)
         if self.watch is not None:
             self.metrics.watch("ratelimit_service_store_deadline_missed", lambda: self.service.missed)
-        self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets)
+        self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
         services = (self.service, self._unobserved)
         self.amended = Follower(self.store.amendments, amendments, services, lambda: self.service.tree)

@@ -72,10 +72,12 @@ def make_store(
     from .stores.layers.settling import SettlingStore
 
     layers: list[SettlingStore] = []
+    stores: list[RedisStore | ClusterStore] = []
 
     def settled(store: RedisStore | ClusterStore, *, keeps_days: bool = True) -> CounterStore:
         if watch is not None:
             watch.add(store, keeps_days=keeps_days)
+        stores.append(store)
         layers.append(SettlingStore(store, settings.store_journal_size, background=background))
         return CoalescingStore(layers[-1])
 
@@ -88,6 +90,7 @@ def make_store(
     show(f"{metric}circuit_open", lambda: any(layer.open for layer in layers))
     show(f"{metric}journal_hits", lambda: sum(layer.journal.hits for layer in layers))
     show(f"{metric}journal_dropped", lambda: sum(layer.journal.dropped for layer in layers))
+    show(f"{metric}holds_refused", lambda: sum(each.unheld for each in stores))
     if not settings.local_cache_size_in_bytes:
         return store
     cache = LocalCache(store, settings.local_cache_size_in_bytes, time.monotonic)

@@ -7,7 +7,7 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 from __future__ import annotations
 
 from .catalogue_events import EVENT_METRICS
-from .catalogue_holds import HOLD_METRICS
+from .catalogue_holds import HELD, HOLD_METRICS, HOLDS_REFUSED
 from .catalogue_workers import WORKER_METRICS
 from .catalogue_xds import XDS_METRICS
 from .info import Join, Kind, MetricInfo
@@ -135,6 +135,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
     MetricInfo(
         "ratelimit_service_budget_limit", Kind.GAUGE, _TRACKED, "The limit of that bucket.", join=Join.MOST
     ),
+    HELD,
     MetricInfo(
         "ratelimit_service_budget_seconds_to_reset",
         Kind.GAUGE,
@@ -334,6 +335,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Hits lost because the journal was full, or because they could not be settled in time.",
     ),
+    HOLDS_REFUSED,
     MetricInfo(
         "ratelimit_service_local_cache_refusals",
         Kind.COUNTER,

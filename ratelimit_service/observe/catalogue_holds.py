@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .info import Kind, MetricInfo
+from .info import Join, Kind, MetricInfo
 
 _RULE = ("domain", "rule", "path", "unit", "window")
 
@@ -35,4 +35,20 @@ HOLD_METRICS: tuple[MetricInfo, ...] = (
         "Use beyond the limit as a share of it, of windows of rules with holds that ended with their budget used up, "
         "as last seen by this process.",
     ),
+)
+
+HOLDS_REFUSED = MetricInfo(
+    "ratelimit_service_store_holds_refused",
+    Kind.COUNTER,
+    (),
+    "Calls to Redis in which it refused to read or write holds, such as by an ACL; requests pass as without holds. Only with "
+    "BACKEND_TYPE=redis.",
+)
+
+HELD = MetricInfo(
+    "ratelimit_service_budget_held",
+    Kind.GAUGE,
+    ("domain", "rule", "path", "bucket", "window"),
+    "The tokens that requests in flight hold of that bucket, read every five seconds. Only of rules with holds.",
+    join=Join.MOST,
 )

@@ -159,7 +159,7 @@ class Metrics:
             if over or rule.watched:
                 more = True
             if not (addend or over):
-                if code is OK:
+                if code is OK and not (plan.request.returned and _ends(plan, index)):
                     (planned.memo or self._rows(planned)).windows[0][RULE_CHECKS] += 1
                 continue
             rows = self._count_addend(planned, addend) if addend else planned.memo or self._rows(planned)
@@ -375,6 +375,12 @@ class Metrics:
                     yield from histogram.samples(name, labels)
                 return
         yield from self._store.samples(name, {})
+
+
+def _ends(plan: Plan, index: int) -> bool:
+    """Return whether a descriptor without hits is the end of a request, and no check."""
+    returned = plan.request.returned
+    return len(returned) != len(plan.descriptors) or returned[index] is not None
 
 
 def _samples(table: Table[list[int]], column: int) -> Iterator[Sample]:

@@ -3,14 +3,16 @@
 A rule with `track` whose keys all have values (`team: dba`) has a single bucket. Its counters are read every
 few seconds. So its gauges exist from the load of the rules on, are 0 as soon as a window begins, and are
 right in each replica, no matter which replica charged, refunded or reset the bucket.
+
+In the same rounds, what is held of tracked buckets is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 
-from ..core.errors import RateLimitServiceError
+from ..core.errors import RateLimitServiceError, StoreError
 from ..core.holds.entries import NO_ID
 from ..core.model import Decision, Descriptor, DescriptorRule, DomainRules, Entry, Request, Window
 from ..core.planning import Plan
@@ -29,6 +31,10 @@ _BATCH = 25
 
 _BETWEEN_BATCHES = 0.005
 """Seconds between two batches of a round."""
+
+
+ReadHolds = Callable[[Sequence[str], int], Awaitable[Mapping[str, int]]]
+"""CounterStore.read_holds."""
 
 
 class Check:
@@ -55,8 +61,13 @@ class StandingBuckets:
     `tracker`. So metrics and logs do not include these checks.
     """
 
-    def __init__(self, tracker: Tracker, clock: Callable[[], float], most: int) -> None:
+    def __init__(
+        self, tracker: Tracker, clock: Callable[[], float], most: int, read_holds: ReadHolds | None = None
+    ) -> None:
         self._tracker = tracker
+        self._read_holds = read_holds
+        self._looked = 0.0
+        """When holds were last read."""
         self._clock = clock
         self._most = most
         self._spans = Spans()
@@ -83,6 +94,7 @@ class StandingBuckets:
         while True:
             self._changed.clear()
             await self.check(ask)
+            await self.look()
             try:
                 await asyncio.wait_for(self._changed.wait(), self.pause())
             except TimeoutError:
@@ -101,6 +113,19 @@ class StandingBuckets:
             if first:
                 await asyncio.sleep(_BETWEEN_BATCHES)
             ask([Check(request, self._answered) for request in requests[first : first + _BATCH]])
+
+    async def look(self) -> None:
+        """Read what is held of the buckets that were used since the last time. A failure leaves the gauges as they are."""
+        since, self._looked = self._looked, self._clock()
+        keys = self._tracker.hold_keys(since)
+        if self._read_holds is None or not keys:
+            return
+        try:
+            held = await self._read_holds(keys, int(self._looked))
+        except StoreError:
+            self._looked = since
+            return
+        self._tracker.note_held(keys, held)
 
     def pause(self) -> float:
         """Return the seconds until the next round."""

@@ -6,10 +6,11 @@ largest of them is the current one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import NamedTuple
 
+from ..core.holds.planning import hold_key
 from ..core.matching import keys
 from ..core.model import Descriptor, Limit, Tally, Use
 from ..core.ordering import in_order
@@ -24,10 +25,11 @@ _EXAMINED = 2_000
 
 _USED = "ratelimit_service_budget_used"
 _LIMIT = "ratelimit_service_budget_limit"
+_HELD = "ratelimit_service_budget_held"
 _RESET = "ratelimit_service_budget_seconds_to_reset"
 _LENGTH = "ratelimit_service_budget_window_seconds"
 
-GAUGES = (_USED, _LIMIT, _RESET, _LENGTH)
+GAUGES = (_USED, _LIMIT, _HELD, _RESET, _LENGTH)
 """The metrics of tracked buckets."""
 
 
@@ -40,7 +42,10 @@ class _Labels(NamedTuple):
 
 
 class Tracked(NamedTuple):
-    """A counter as a process has last seen it, at `seen` seconds since 1970; `key` is its key."""
+    """A counter as a process has last seen it, at `seen` seconds since 1970; `key` is its key.
+
+    `held` are the tokens held of its bucket; -1 if its rule has no holds.
+    """
 
     key: str
     labels: tuple[str, ...]
@@ -49,6 +54,7 @@ class Tracked(NamedTuple):
     start: int
     end: int
     seen: float
+    held: int = -1
 
     @property
     def share(self) -> float:
@@ -59,7 +65,7 @@ class Tracked(NamedTuple):
 class _Row:
     """A window of a bucket: `used` of `limit`, from `start` until `end`, as seen at `seen`."""
 
-    __slots__ = ("end", "labels", "limit", "seen", "start", "used")
+    __slots__ = ("end", "held", "holds", "labels", "limit", "seen", "start", "used")
 
     def __init__(self, labels: _Labels, limit: Limit, used: int, start: int, end: int, seen: float) -> None:
         self.labels = labels
@@ -68,6 +74,9 @@ class _Row:
         self.start = start
         self.end = end
         self.seen = seen
+        self.holds = ""
+        """The key of the holds of its bucket; empty if its rule has none."""
+        self.held = -1
 
     def is_running(self, now: float) -> bool:
         """Return whether its window has begun and not ended; a corrected clock can make it future."""
@@ -121,7 +130,9 @@ class Tracker:
             window_name(use.limit.window),
         )
         start = self._spans.at(use.limit.window, use.end - 1).start
-        self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end, self._clock())
+        row = self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end, self._clock())
+        if tally.rule.hold is not None:
+            row.holds, row.held = hold_key(bucket_of(use.key)), 0
 
     def _evict(self) -> None:
         """Evict counters without a running window, and those with the smaller shares; a part of them in each
@@ -149,12 +160,28 @@ class Tracker:
             elif not running or row.share <= self._line:
                 del rows[key]
 
+    def hold_keys(self, since: float) -> list[str]:
+        """Return the keys of the holds of buckets that were seen `since` then, or of which something was held."""
+        rows = self._rows.values()
+        return list(
+            dict.fromkeys([row.holds for row in rows if row.holds and (row.seen >= since or row.held)])
+        )
+
+    def note_held(self, keys: Iterable[str], held: Mapping[str, int]) -> None:
+        """Remember what is held under these keys: nothing of those that are not in `held`."""
+        found = {key: held.get(key, 0) for key in keys}
+        for row in self._rows.values():
+            if row.holds in found:
+                row.held = found[row.holds]
+
     def tracked(self) -> list[Tracked]:
         """Return the counters with a running window."""
         now = self._clock()
         # dict.copy() is atomic, iteration is not.
         return [
-            Tracked(key, tuple(row.labels), row.limit.amount, row.used, row.start, row.end, row.seen)
+            Tracked(
+                key, tuple(row.labels), row.limit.amount, row.used, row.start, row.end, row.seen, row.held
+            )
             for key, row in self._rows.copy().items()
             if row.is_running(now)
         ]
@@ -178,6 +205,8 @@ def gauges(rows: Iterable[Tracked], most: int, now: float) -> Iterator[Sample]:
             labels = _Labels._make(row.labels)._asdict()
             yield Sample(_USED, labels, row.used)
             yield Sample(_LIMIT, labels, row.limit)
+            if row.held >= 0:
+                yield Sample(_HELD, labels, row.held)
             yield Sample(_RESET, labels, max(0.0, row.end - now))
             yield Sample(_LENGTH, labels, row.end - row.start)
         else:
@@ -200,11 +229,16 @@ def latest(of_all: Iterable[Iterable[Tracked]]) -> list[Tracked]:
     return list(found.values())
 
 
+def bucket_of(key: str) -> str:
+    """Return the bucket of a counter, which its key begins with."""
+    return key[: key.rindex("}:") + 1]
+
+
 def bucket_text(key: str, descriptor: Descriptor) -> str:
     """Return the bucket of a counter for people: its descriptor, `team=dba,model=x`, or the common part of
     the values that share it, `path=/api/*`.
     """
-    bucket = key.rpartition("}:")[0].rpartition("{")[2].partition("|")[2]
+    bucket = bucket_of(key).rpartition("{")[2].rstrip("}").partition("|")[2]
     if bucket != "|".join([keys.entry_text(*entry) for entry in descriptor.entries]):
         return bucket.replace("|", ",")
     return ",".join(

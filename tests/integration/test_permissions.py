@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
 from ratelimit_service.core.model import Gate, Hit
@@ -93,6 +95,28 @@ async def test_holds_need_what_is_listed(redis_server: RedisServer) -> None:
     for missing in HOLDS:
         rest = [command for command in HOLDS if command != missing]
         assert missing in await refused(redis_server, *rest)
+
+
+async def test_holds_that_redis_refuses_are_logged_and_counted(redis_server: RedisServer) -> None:
+    """Charges are counted all the same, and a line a minute says why requests pass as without holds."""
+    with capture_logs() as logged:
+        async with store_of(redis_server, "~{d|*", *COUNTERS) as store:
+            assert [[0, 60], [0, 0], [40, 0]] == await held_and_charged(store)
+            first = store.unheld
+            await held_and_charged(store)
+            assert (3, 6) == (first, store.unheld)
+    lines = [line for line in logged if "holds are not kept" in line["event"]]
+    assert [("error", 1)] == [(line["log_level"], line["calls"]) for line in lines]
+    assert "hgetall" in lines[0]["error"].lower() or "can't run this command" in lines[0]["error"]
+
+
+async def test_a_redis_that_allows_holds_counts_no_refusal(redis_server: RedisServer) -> None:
+    """Neither does one without any holds."""
+    with capture_logs() as logged:
+        async with store_of(redis_server, "~{d|*", *COUNTERS, *HOLDS) as store:
+            await held_and_charged(store)
+            assert 0 == store.unheld
+    assert [] == logged
 
 
 async def test_events_need_what_is_listed(redis_server: RedisServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ratelimit_service.core.decision import decide
@@ -100,11 +101,17 @@ def planned(*descriptors: Descriptor, domain: str = "d", policy: Policy = POLICY
 
 
 def count(
-    metrics: Metrics, *descriptors: Descriptor, before: int = 0, domain: str = "d", shadow_mode: bool = False
+    metrics: Metrics,
+    *descriptors: Descriptor,
+    before: int = 0,
+    domain: str = "d",
+    shadow_mode: bool = False,
+    returned: tuple[bytes | None, ...] = (),
 ) -> None:
     """Count one request, all of whose counters were `before`."""
     policy = Policy(shadow_mode=shadow_mode)
     plan = planned(*descriptors, domain=domain, policy=policy)
+    plan = replace(plan, request=plan.request._replace(returned=returned))
     metrics.decided(plan, decide(policy, plan, [before] * len(plan.hits)))
 
 

@@ -57,6 +57,16 @@ def test_charges_above_max_charge_have_a_metric() -> None:
     } == shown(metrics, "rule_hits", "rule_charges")
 
 
+@pytest.mark.parametrize(
+    ("returned", "checks"), [((), 1), ((b"-",), 0), ((b"",), 0), ((None,), 1), ((b"-", b"-"), 0)]
+)
+def test_the_end_of_a_request_is_no_check(returned: tuple[bytes | None, ...], checks: int) -> None:
+    """Gateways that bring ids back send one for each refused, failed or aborted request."""
+    metrics = Metrics()
+    count(metrics, descriptor("windows=x", 0), returned=returned)
+    assert ({CHECKS: 1} if checks else {}) == shown(metrics, "rule_checks")
+
+
 CHECKS, CHARGES = (
     f'rule_{name}{{domain="d",path="d.windows",rule="d.windows",unit="hour",window="hour"}}'
     for name in ("checks", "charges")

@@ -173,6 +173,7 @@ WATCHED = (
     "store_circuit_open",
     "store_journal_hits",
     "store_journal_dropped",
+    "store_holds_refused",
     "budget_threshold_lost",
     "calls_in_hand",
     "decision_log_dropped",
@@ -204,7 +205,7 @@ def everything() -> Metrics:
     metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
     hold_everything(metrics)
     bucket = {"domain": "d", "rule": "a", "path": "d.team", "bucket": "team=x", "window": "day"}
-    for name in ("used", "limit", "seconds_to_reset", "window_seconds"):
+    for name in ("used", "limit", "held", "seconds_to_reset", "window_seconds"):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
     metrics.show(lambda: [Sample("ratelimit_service_background_failures", {"task": "rules"}, 1)])
     asked = {"endpoint": "/status", "status": "200"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.holds.rule import HoldRule
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     DescriptorRule,
@@ -45,7 +46,9 @@ class Looking:
 
     def __init__(self, *rules: DescriptorRule, store: CounterStore | None = None, most: int = 1_000) -> None:
         self.replica = Replica(*rules, store=store)
-        self.standing = StandingBuckets(self.replica.tracker, lambda: self.replica.now, most)
+        self.standing = StandingBuckets(
+            self.replica.tracker, lambda: self.replica.now, most, self.replica.store.read_holds
+        )
         self._service = RateLimitService(self.replica.store, self.standing, lambda: self.replica.now)
         self.follow(*rules)
 
@@ -216,3 +219,45 @@ async def test_loaded_rules_are_read_at_once() -> None:
             await asyncio.sleep(0)
     running.cancel()
     assert {"team=dba hour": 0} == first
+
+
+@pytest.mark.parametrize("limits", [(HOURLY,), (HOURLY, DAILY)])
+async def test_what_requests_in_flight_hold_is_shown_beside_what_is_used(limits: tuple[Limit, ...]) -> None:
+    """By each window of the bucket; a rule without holds has no such gauge, and expired holds are not in it."""
+    path = StatKey("d", ("team",))
+    rule = Rule(path, limits, budget=True, track=True, hold=HoldRule(fixed=30))
+    looking = Looking(DescriptorRule(b"team", rule=rule), team("plain", HOURLY))
+    ask, replica = looking.replica.ask, looking.replica
+    for hits in (10, 0, 0):
+        await ask(hits=hits)
+    await ask("team=plain", 10)
+    seen = []
+    for seconds in (0, 30, 30):
+        replica.now += seconds
+        await looking.standing.look()
+        seen.append({sample.value for sample in replica.samples("budget_held")})
+    assert len(limits) == len(replica.samples("budget_held"))
+    assert [{60}, {60}, {0}] == seen
+    assert {"team=dba"} == {sample.labels["bucket"] for sample in replica.samples("budget_held")}
+
+
+async def test_a_store_that_cannot_be_read_leaves_what_is_held_as_it_is() -> None:
+    """The next round reads it."""
+    rule = Rule(StatKey("d", ("team",)), (HOURLY,), budget=True, track=True, hold=HoldRule(fixed=30))
+    looking = Looking(DescriptorRule(b"team", rule=rule))
+    store, away = looking.replica.store, [True]
+
+    async def read(keys: Sequence[str], now: int) -> Mapping[str, int]:
+        if away.pop():
+            raise StoreError("away")
+        return await store.read_holds(keys, now)
+
+    looking.standing = StandingBuckets(looking.replica.tracker, lambda: looking.replica.now, 10, read)
+    away.insert(0, False)
+    await looking.replica.ask(hits=0)
+    seen = []
+    for _ in range(2):
+        looking.replica.now += 1
+        await looking.standing.look()
+        seen.append([sample.value for sample in looking.replica.samples("budget_held")])
+    assert [[0], [30]] == seen

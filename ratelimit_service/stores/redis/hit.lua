@@ -11,7 +11,8 @@
 --       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse)
 -- Returns for each book 0, or a text if an entry could not be written;
 -- for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
--- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py)
+-- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py);
+-- and one more text at the end if holds could not be read or written
 --
 -- The register holds the number of the last batch of its lane. A batch that is sent again, because its
 -- outcome is unknown, finds its own number there and only reads (stores/lanes.py). The register is written
@@ -190,7 +191,7 @@ for i = 1, HITS do
     counts[i] = before or failure
 end
 if holds then
-    holds.write()
+    counts[HITS + 1] = holds.write()
 end
 if entries and not replayed then
     for at = entries, entries_end - 1, 4 do

@@ -20,6 +20,17 @@ local function use_holds()
     local floor, min, max = math.floor, math.min, math.max
 
     local known = {}  -- the holds of each key of this call
+    local failure  -- why holds could not be read or written, if so: the first error of this call
+
+    -- Calls Redis, and returns its reply; nil for an error, which fails no hit.
+    local function ask(...)
+        local reply = pcall(...)
+        if type(reply) == 'table' and reply.err then
+            failure = failure or reply.err
+            return nil
+        end
+        return reply
+    end
 
     local function holds_of(key)
         local holds = known[key]
@@ -31,8 +42,8 @@ local function use_holds()
             refusals = 0, refused_at = 0,
         }
         known[key] = holds
-        local found = pcall('HGETALL', key)
-        if found.err then  -- not a hash: nothing is held, and nothing written
+        local found = ask('HGETALL', key)
+        if not found then  -- not a hash, or forbidden: nothing is held, and nothing written
             holds.broken = true
             return holds
         end
@@ -64,7 +75,7 @@ local function use_holds()
         end
     end
 
-    -- Writes what has changed, at the end of the call.
+    -- Writes what has changed, at the end of the call. Returns why holds could not be read or written, if so.
     local function write()
         for key, holds in pairs(known) do
             if not holds.broken and next(holds.changed) then
@@ -78,27 +89,28 @@ local function use_holds()
                     end
                 end
                 if #gone > 0 then
-                    pcall('HDEL', key, unpack(gone))
+                    ask('HDEL', key, unpack(gone))
                 end
                 if #fields > 0 then
-                    pcall('HSET', key, unpack(fields))
+                    ask('HSET', key, unpack(fields))
                 end
-                pcall('EXPIRE', key, KEPT)
+                ask('EXPIRE', key, KEPT)
             end
         end
+        return failure
     end
 
     local function came_back(key, mark, now)
-        local before = pcall('ZSCORE', key .. ':ids', mark)
-        return type(before) == 'string' and tonumber(before) > now - REMEMBERED
+        local before = ask('ZSCORE', key .. ':ids', mark)
+        return before and tonumber(before) > now - REMEMBERED
     end
 
     local function remember(key, mark, now)
         local ids = key .. ':ids'
-        pcall('ZADD', ids, now, mark)
-        pcall('ZREMRANGEBYSCORE', ids, '-inf', now - REMEMBERED)
-        pcall('ZREMRANGEBYRANK', ids, 0, -MOST_IDS - 1)
-        pcall('EXPIRE', ids, REMEMBERED)
+        ask('ZADD', ids, now, mark)
+        ask('ZREMRANGEBYSCORE', ids, '-inf', now - REMEMBERED)
+        ask('ZREMRANGEBYRANK', ids, 0, -MOST_IDS - 1)
+        ask('EXPIRE', ids, REMEMBERED)
     end
 
     local function held_in(holds, now)

@@ -50,10 +50,12 @@ class ScriptCall:
         "_added_before",
         "_books",
         "_groups",
+        "_on_holds",
         "_place_of",
         "_routed",
         "_size",
         "command",
+        "unheld",
         "unrecorded",
     )
 
@@ -83,9 +85,12 @@ class ScriptCall:
             keys, amounts, ttls = self._add_up(apart)
         if routed:
             keys, amounts, ttls = [register(prefix, "", tag), *keys], [0, *amounts], [1, *ttls]
+        self._on_holds = gates & Gate.ASIDE
         self._books = 0
         self.unrecorded = ""
         """Why an entry of a ledger could not be written, once the reply is there."""
+        self.unheld = ""
+        """Why holds could not be read or written."""
         entries = self._entries(keys, amounts, ttls) if gates & Gate.LEDGER else ()
         self._size = len(keys)
         if len(keys) == 1 and not amounts[0] and not gates & HELD_BACK and not routed:
@@ -186,6 +191,8 @@ class ScriptCall:
             reply = _as_of_the_script(reply)
         if not isinstance(reply, list):
             return reply if isinstance(reply, Exception) else InvalidResponse(f"the script replied {reply!r}")
+        if self._on_holds and len(reply) == self._size + 1:
+            self.unheld = _text(reply.pop())
         if len(reply) != self._size:
             return InvalidResponse(f"the script replied {len(reply)} counts")
         if self._routed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ from .script import ScriptCall
 from .slots import tag_in
 from .wire import Command, OnReply
 
+_BETWEEN_LINES = 60.0
+"""Seconds between two lines in the log about holds that Redis refuses."""
+
 OnCounts = Callable[[Counts | Exception], None]
 """Called with the counts in the reply of the script, or with an exception."""
 
@@ -43,6 +47,9 @@ class ScriptStore:
         self._in_flight = InFlight()
         self.unrecorded = 0
         """Calls whose charges are counted, but not all of them in ledgers."""
+        self.unheld = 0
+        """Calls whose holds could not all be read or written."""
+        self._unheld_logged = -math.inf
         self.amendments = RedisAmendments(self._run, self._on_error, prefix)
         self.replicas = RedisReplicas(self._run, self._on_error, prefix)
         self.events = RedisEvents(self._run, self._on_error, prefix)
@@ -92,7 +99,18 @@ class ScriptStore:
             if self.unrecorded == 1:
                 why = "entries of ledgers are missing: Redis refuses to write them"
                 self._log.error(why, error=call.unrecorded)
+        if call.unheld:
+            self._log_unheld(call.unheld)
         return counts
+
+    def _log_unheld(self, error: str) -> None:
+        """Count a call without its holds, and log it once a minute: requests pass as if the rule had none."""
+        self.unheld += 1
+        now = time.monotonic()
+        if now - self._unheld_logged >= _BETWEEN_LINES:
+            self._unheld_logged = now
+            why = "holds are not kept: Redis refuses to read or write them"
+            self._log.error(why, error=error, calls=self.unheld)
 
     def _apply_in_parts(self, batch: Batch, parts: Sequence[Part], on_counts: OnCounts) -> None:
         """Apply a batch by one call for each part.

@@ -108,10 +108,15 @@ def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
 
 
 def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
-    """Return what is held at `now`, by the replies to HGETALL (stores/redis/holds.lua). Raises errors in their place."""
+    """Return what is held at `now`, by the replies to HGETALL (stores/redis/holds.lua): nothing under a key of another type.
+
+    Raises other errors in their place.
+    """
     found: dict[str, int] = {}
     for key, reply in replies.items():
         if isinstance(reply, Exception):
+            if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+                continue
             raise reply
         fields = _pairs(reply)
         tokens = [

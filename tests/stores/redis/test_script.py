@@ -6,6 +6,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from ratelimit_service.core.errors import CounterRefused, StoreError
+from ratelimit_service.core.holds.hit import HoldHit, Op
 from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
 from ratelimit_service.stores.batch import Batch, Groups
 from ratelimit_service.stores.lanes import EVERYWHERE, REGISTER_TTL, Lane
@@ -118,6 +119,16 @@ def test_a_counter_that_fails_fails_its_own_hits(keys: str) -> None:
     assert isinstance(counts, list)
     assert [key == "a" for key in keys] == [isinstance(count, StoreError) for (count,) in counts]
     assert "Redis refused a counter: WRONGTYPE no counter" == str(counts[0][0])
+
+
+def test_a_call_about_holds_may_say_that_they_are_refused() -> None:
+    """In one text more; in the reply to any other call that is an error."""
+    hold = HoldHit("{d|a}:held", ttl=60, op=Op.TAKE, now=0, life=60)
+    check = Hit("{d|a}:h", 0, ttl=60, limit=9, gate=Gate.REFUSES | Gate.BUDGET)
+    made = call([check, hold])
+    assert ([[5, 0]], "NOPERM") == (made.counts([5, 0, b"NOPERM"]), made.unheld)
+    assert ([[5, 0]], "") == ((again := call([check, hold])).counts([5, 0]), again.unheld)
+    assert isinstance(made.counts([5, 0, b"NOPERM", b"x"]), Exception)
 
 
 @pytest.mark.parametrize("reply", [[], [1], [1, 2, 3], 7, b"OK", None, ["x"] * 3])
