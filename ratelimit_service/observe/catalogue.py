@@ -7,14 +7,14 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 from __future__ import annotations
 
 from .catalogue_events import EVENT_METRICS
-from .catalogue_holds import HELD, HOLD_METRICS, HOLDS_REFUSED
+from .catalogue_holds import HOLD_METRICS, HOLDS_REFUSED
+from .catalogue_tracked import TRACKED_METRICS
 from .catalogue_workers import WORKER_METRICS
 from .catalogue_xds import XDS_METRICS
 from .info import Join, Kind, MetricInfo
 
 _LIMIT = ("domain", "key1", "key2")
 _RULE = ("domain", "rule", "path", "unit", "window")
-_TRACKED = ("domain", "rule", "path", "bucket", "window")
 
 CATALOGUE: tuple[MetricInfo, ...] = (
     # Hits by limit. key1 and key2 are the first two levels of the descriptor, `key` or `key_value` as in the
@@ -125,31 +125,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         (),
         "Crossings that could not be reported because the store failed or was too slow.",
     ),
-    MetricInfo(
-        "ratelimit_service_budget_used",
-        Kind.GAUGE,
-        _TRACKED,
-        "The use of a bucket of a rule with track, as last seen by this process.",
-        join=Join.MOST,
-    ),
-    MetricInfo(
-        "ratelimit_service_budget_limit", Kind.GAUGE, _TRACKED, "The limit of that bucket.", join=Join.MOST
-    ),
-    HELD,
-    MetricInfo(
-        "ratelimit_service_budget_seconds_to_reset",
-        Kind.GAUGE,
-        _TRACKED,
-        "Seconds until its window ends; not for `other`.",
-        join=Join.MOST,
-    ),
-    MetricInfo(
-        "ratelimit_service_budget_window_seconds",
-        Kind.GAUGE,
-        _TRACKED,
-        "The length of its window in seconds; not for `other`.",
-        join=Join.MOST,
-    ),
+    *TRACKED_METRICS,
     # Requests.
     MetricInfo(
         "ratelimit_service_decisions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .info import Join, Kind, MetricInfo
+from .info import Kind, MetricInfo
 
 _RULE = ("domain", "rule", "path", "unit", "window")
 
@@ -43,12 +43,4 @@ HOLDS_REFUSED = MetricInfo(
     (),
     "Calls to Redis in which it refused to read or write holds, such as by an ACL; requests pass as without holds. Only with "
     "BACKEND_TYPE=redis.",
-)
-
-HELD = MetricInfo(
-    "ratelimit_service_budget_held",
-    Kind.GAUGE,
-    ("domain", "rule", "path", "bucket", "window"),
-    "The tokens that requests in flight hold of that bucket, read every five seconds. Only of rules with holds.",
-    join=Join.MOST,
 )
