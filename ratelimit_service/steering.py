@@ -18,6 +18,7 @@ from .api.views import Api, Parts, no_control_planes
 from .core.amendments.index import Amendments
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
+from .core.rules.prices import read_model_prices
 from .http.messages import Handler
 from .loading.rulebook import Rulebook
 from .observe.decision_log import DecisionLog
@@ -29,11 +30,13 @@ from .observe.tracking import Tracker
 from .ports import CounterStore, Standing
 from .runtime.tasks import Background
 from .seeing.listing import Lister
+from .seeing.prices import Prices
 from .seeing.refusals import Refusals
 from .seeing.replicas import Registry
 from .seeing.views import Views
 from .service import RateLimitService
 from .settings.table import Settings
+from .sources.yaml_text import read as read_yaml
 from .workers.member import Siblings
 
 if TYPE_CHECKING:
@@ -67,7 +70,17 @@ def make_views(
 
     lister = Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio)
     registry = Registry(store.replicas, standing, name)
-    return Views(store, amendments, lister, registry, rulebook, service.foresee, refusals, siblings)
+    prices = make_prices(settings)
+    return Views(
+        store, amendments, lister, registry, rulebook, service.foresee, refusals, siblings, prices=prices
+    )
+
+
+def make_prices(settings: Settings) -> Prices:
+    """Return the prices by model that the settings name. Raises StartError for an unusable file."""
+    if not settings.prices_file:
+        return Prices()
+    return Prices(settings.prices_file, lambda file, text: read_model_prices(read_yaml(file, text)))
 
 
 def make_tokens(settings: Settings) -> Tokens:

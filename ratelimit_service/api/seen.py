@@ -102,6 +102,16 @@ class SpentThen(TypedDict):
     charged: Annotated[int, Doc("The tokens that were charged.", 4_211)]
     refunded: Annotated[int, Doc("The tokens that were given back.", 200)]
     refused: Annotated[int, Doc("The requests that were refused.", 3)]
+    per_million: Annotated[
+        str | None, Doc("What a million tokens cost then, as a decimal; null: they have no price.", "2.50")
+    ]
+    amount: Annotated[
+        str | None,
+        Doc(
+            "What `charged` less `refunded` costs, as an exact decimal; null: they have no price.",
+            "0.0100275",
+        ),
+    ]
 
 
 class Book(TypedDict):
@@ -113,6 +123,7 @@ class Book(TypedDict):
         Doc("The keys and values of its descriptor; a byte that is no text is `\\xFF`.", [["team", "dba"]]),
     ]
     by: Annotated[Literal["hour", "day"], Doc("What an entry is for.")]
+    currency: Annotated[str | None, Doc("The currency of its amounts; null: it has no price.", "USD")]
     spent: Annotated[list[SpentThen], Doc("By the time.")]
 
 
@@ -124,7 +135,7 @@ class UsageOf(TypedDict):
         list[Book],
         Doc(
             "In no order, and none of a page that found nothing. An entry can come again, or with 0 for what is on another page: "
-            "take the largest of each number."
+            "take the largest of each number, and compute `amount` from these."
         ),
     ]
     next_cursor: Annotated[str | None, Doc("The cursor of the next page; null: there is none.")]

@@ -23,12 +23,15 @@ def book(found: Book) -> seen.Book:
         "bucket": found.bucket,
         "entries": pairs(found.entries),
         "by": "hour" if found.by == "hour" else "day",
+        "currency": found.currency,
         "spent": [
             {
                 "start": moment(each.start),
                 "charged": each.charged,
                 "refunded": each.refunded,
                 "refused": each.refused,
+                "per_million": each.per_million,
+                "amount": each.amount,
             }
             for each in found.spent
         ],

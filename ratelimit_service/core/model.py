@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .gates import HELD_BACK as HELD_BACK
 from .gates import Gate as Gate
 from .holds.rule import HoldRule
-from .ledger.rule import LedgerRule
+from .ledger.rule import LedgerRule, Price
 from .record import record
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class Rule:
     """What a check sets aside; None for nothing."""
     ledger: LedgerRule | None = None
     """How its charges are recorded; None for not at all."""
+    price: Price | None = None
+    """What its tokens cost, unless their model has a price (ledger/price.py); None for no price."""
     refuse_larger: bool = False
     """Whether a charge above `max_charge` counts nothing and is refused, instead of counting `max_charge`."""
     source: str = ""

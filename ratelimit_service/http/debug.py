@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..core.errors import Problem
 from ..core.holds.rule import STRICTNESS, HoldRule
-from ..core.ledger.rule import LedgerRule
+from ..core.ledger.rule import LedgerRule, Price
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import COUNTER_MAX, MAX_CHARGE, Limit, Rule, Unit, Window
 from ..core.ordering import in_order
@@ -120,6 +120,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "over_max_charge": "refuse" if rule.refuse_larger else "",
         "hold": _hold(rule.hold),
         "ledger": _ledger(rule.ledger),
+        "price": _price(rule.price),
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
         "limit_headers": "on_refusal" if rule.limit_on_refusal_only else "",
@@ -133,6 +134,11 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
 def _ledger(ledger: LedgerRule | None) -> str:
     """Return the ledger of a rule: `hour 400d`; empty for none."""
     return f"{ledger.by} {ledger.keep // 86_400}d" if ledger is not None else ""
+
+
+def _price(price: Price | None) -> str:
+    """Return the price of a rule: `2.50 USD`; empty for none."""
+    return f"{price.per_million} {price.currency}" if price is not None else ""
 
 
 def _hold(hold: HoldRule | None) -> str:

@@ -19,7 +19,7 @@ from ..core.amendments.model import Amendment, Kind
 from ..core.amendments.target import Target, TargetEntry
 from ..core.errors import InvalidRules, Problem
 from ..core.holds.rule import HoldRule
-from ..core.ledger.rule import LedgerRule
+from ..core.ledger.rule import LedgerRule, Price
 from ..core.model import Calendar, DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ..core.rules.reader import Loaded
 
@@ -52,7 +52,7 @@ _KNOWN = {
     (each.__module__, each.__qualname__): each
     for each in (
         *_DATACLASSES,
-        *(StatKey, Window, Calendar, Unit, HoldRule, LedgerRule, Problem, End),
+        *(StatKey, Window, Calendar, Unit, HoldRule, LedgerRule, Price, Problem, End),
         *(Amendment, Kind, Target, TargetEntry),
     )
 }

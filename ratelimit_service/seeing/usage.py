@@ -8,15 +8,18 @@ value of each.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ..core.ledger.entries import KINDS, LEDGER, read_entry
+from ..core.ledger.price import Tariff, amount, plain, tariff_of
 from ..core.matching import keys
-from ..core.matching.buckets import entries_of
+from ..core.matching.buckets import entries_of, find
 from ..core.model import Entry
 from ..ports import Clock, CounterStore
+from .joining import Tree
+from .prices import Prices
 
 _STEPS = 50
 _SECONDS = 0.1
@@ -30,12 +33,20 @@ MOST_ENTRIES = 5_000
 
 
 class Spent(NamedTuple):
-    """An entry of a ledger: what happened in the hour or day that begins at `start`."""
+    """An entry of a ledger: what happened in the hour or day that begins at `start`, and what a million tokens cost then."""
 
     start: int
     charged: int
     refunded: int
     refused: int
+    per_million: str | None = None
+
+    @property
+    def amount(self) -> str | None:
+        """Return what its tokens cost; None without a price."""
+        if self.per_million is None:
+            return None
+        return plain(amount(self.charged - self.refunded, self.per_million))
 
 
 class Book(NamedTuple):
@@ -45,6 +56,8 @@ class Book(NamedTuple):
     entries: tuple[Entry, ...]
     by: str
     spent: Sequence[Spent]
+    currency: str | None = None
+    """That of its prices; None where it has none."""
 
 
 class UsagePage(NamedTuple):
@@ -55,16 +68,26 @@ class UsagePage(NamedTuple):
 
 
 class Usage:
-    """Reads ledgers. `prefix` is CACHE_KEY_PREFIX, `clock` is monotonic."""
+    """Reads ledgers. `tree` returns the rules in force, `prefix` is CACHE_KEY_PREFIX, `clock` is monotonic."""
 
-    def __init__(self, store: CounterStore, prefix: str = "", clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: CounterStore,
+        tree: Tree,
+        prices: Prices | None = None,
+        prefix: str = "",
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._store = store
+        self._tree = tree
+        self._prices = prices if prices is not None else Prices()
         self._prefix = prefix
         self._read = read_entry(prefix)
         self._clock = clock
 
     async def page(self, domain: str, since: int, until: int, cursor: str = "") -> UsagePage:
         """Return entries of a domain that begin from `since` on and before `until`. Raises InvalidRequest or StoreError."""
+        await self._prices.look()
         begin = f"{self._prefix}{{{keys.domain_text(domain)}|"
         end = self._clock() + _SECONDS
         dates = _date(since), _date(until)
@@ -89,15 +112,33 @@ class Usage:
             if not cursor or number >= MOST_ENTRIES or self._clock() >= end:
                 break
         listed = [
-            Book(
-                f"{begin}{'|'.join(texts)}}}",
-                entries_of(texts),
-                by,
-                [Spent(start, *values) for start, values in sorted(spent.items())],
-            )
+            self._book(domain, f"{begin}{'|'.join(texts)}}}", texts, by, spent)
             for (texts, by), spent in found.items()
         ]
         return UsagePage(listed, cursor)
+
+    def _book(
+        self, domain: str, bucket: str, texts: tuple[str, ...], by: str, spent: Mapping[int, Sequence[int]]
+    ) -> Book:
+        entries = entries_of(texts)
+        tariff = self._tariff(domain, texts, entries)
+        return Book(
+            bucket,
+            entries,
+            by,
+            [
+                Spent(start, charged, refunded, refused, tariff.per_million_at(start) if tariff else None)
+                for start, (charged, refunded, refused) in sorted(spent.items())
+            ],
+            tariff.currency if tariff is not None else None,
+        )
+
+    def _tariff(self, domain: str, texts: tuple[str, ...], entries: Sequence[Entry]) -> Tariff | None:
+        """Return what a bucket costs by the prices that are in force now."""
+        tree = self._tree()
+        rules = tree.domains.get(domain) if tree is not None else None
+        found = find(rules, texts) if rules is not None else None
+        return tariff_of(found.rule.price if found is not None else None, self._prices.models, entries)
 
 
 def _overlaps(key: str, first: str, last: str) -> bool:

@@ -14,6 +14,7 @@ from ..core.model import DomainRules, Entry
 from ..ports import Clock, CounterStore, Replica
 from .explaining import Explained, Foresee, explain
 from .listing import Lister, Listing
+from .prices import Prices
 from .query import Query
 from .refusals import KEPT, Refusal, Refusals
 from .replicas import Registry
@@ -84,13 +85,14 @@ class Views:
         refusals: Refusals,
         siblings: Siblings | None = None,
         now: Clock = time.time,
+        prices: Prices | None = None,
     ) -> None:
         self._refusals = refusals
         self._siblings = siblings
         if siblings is not None:
             siblings.share(_REFUSALS, self._own_refusals)
         self._series = Series(lister.budget, now)
-        self._usage = Usage(store, lister.prefix)
+        self._usage = Usage(store, lambda: lister.joiner.tree, prices, lister.prefix)
         self._store = store
         self._amendments = amendments
         self._lister = lister

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from .field import Context, setting
-from .types import SecretText, read_text
+from .types import SecretText, Text, read_text
 
 API = "API"
 
@@ -65,4 +65,10 @@ class ApiSettings:
     )
     read_token_file: TokenFile = setting(
         API, "", "A file with the same, as an alternative to READ_TOKEN; read again when it changes. Ours."
+    )
+    prices_file: Text = setting(
+        API,
+        "",
+        "A YAML file with prices by model (docs/showback.md), for the amounts of money of what ledgers have; read again when it "
+        "changes. Ours.",
     )

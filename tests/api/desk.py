@@ -27,6 +27,7 @@ from ratelimit_service.http.server import HttpPort
 from ratelimit_service.ports import Standing
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.seeing.listing import Lister
+from ratelimit_service.seeing.prices import Prices
 from ratelimit_service.seeing.refusals import Refusal, Refusals
 from ratelimit_service.seeing.replicas import Registry
 from ratelimit_service.seeing.views import Views
@@ -118,6 +119,7 @@ class Desk:
         registry = Registry(
             store.replicas, lambda: Standing(self.rules.digest, self.follower.version, "0.1.0"), "here"
         )
+        self.prices = Prices()
         self.views = Views(
             store,
             amendments,
@@ -128,6 +130,7 @@ class Desk:
             self.noted,
             self.elsewhere,
             now=lambda: self.limiter.now,
+            prices=self.prices,
         )
         tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))
         self.health = Health()

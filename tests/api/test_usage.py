@@ -7,14 +7,21 @@ import csv
 import io
 from collections import Counter
 from datetime import UTC, datetime
+from decimal import Decimal
 from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from ratelimit_service.cli.operating.client import Client, server_of
-from ratelimit_service.cli.operating.usage import Asked, Row, rows, second_of, table, write_csv
+from ratelimit_service.cli.operating.usage import Asked, Row, as_json, rows, table, write_csv
 from ratelimit_service.core.errors import InvalidRequest
+from ratelimit_service.core.ledger.price import plain
+from ratelimit_service.core.model import Descriptor, Entry
+from ratelimit_service.core.rules.prices import read_model_prices
+from ratelimit_service.core.windows.dates import start_of
+from ratelimit_service.sources.yaml_text import read as read_yaml
 
 from .desk import Desk, open_desk
 
@@ -33,7 +40,7 @@ descriptors:
 
 
 def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: str = "UTC") -> Asked:
-    return Asked("d", by, second_of(first, zone), second_of(last, zone), per, zone)
+    return Asked("d", by, start_of(first, zone), start_of(last, zone), per, zone)
 
 
 async def read(desk: Desk, wanted: Asked) -> list[Row]:
@@ -41,6 +48,17 @@ async def read(desk: Desk, wanted: Asked) -> list[Row]:
     url = desk.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"))
     return await asyncio.to_thread(lambda: list(rows(client, wanted)))
+
+
+async def books_of(desk: Desk, since: str, until: str) -> list[Any]:
+    """Return the books of all pages."""
+    found: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await desk.get("/usage", domain="d", since=since, until=until, cursor=cursor)
+        found += page["books"]
+        cursor = page["next_cursor"]
+    return found
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
@@ -93,11 +111,11 @@ async def test_refunds_and_refused_requests_have_columns_of_their_own() -> None:
             desk.ask("team==SUM(A1)", hits=0)
         wanted = asked(desk, "2026-11-01", "2026-12-01", "team", per="month")
         found = await read(desk, wanted)
-        assert [(100_000, 0, 3)] == [row[4:] for row in found]
+        assert [(100_000, 0, 3)] == [row.numbers for row in found]
         text = io.StringIO()
         write_csv(found, wanted, text)
         assert [
-            ["start", "end", "team", "keys", "charged", "refunded", "refused"],
+            ["start", "end", "team", "keys", "charged", "refunded", "refused", "amount", "currency"],
             [
                 "2026-11-01T00:00:00+00:00",
                 "2026-12-01T00:00:00+00:00",
@@ -106,6 +124,8 @@ async def test_refunds_and_refused_requests_have_columns_of_their_own() -> None:
                 "100000",
                 "0",
                 "3",
+                "",
+                "",
             ],
         ] == list(csv.reader(io.StringIO(text.getvalue())))
         assert [
@@ -115,6 +135,72 @@ async def test_refunds_and_refused_requests_have_columns_of_their_own() -> None:
         ] == list(table(found, wanted))
 
 
+PRICED = """
+domain: d
+descriptors:
+  - key: team
+    rate_limit: {unit: month, tokens_per_unit: 100_000_000}
+    ledger: {by: hour}
+    price: {per_million: 0.10, currency: USD}
+    descriptors:
+      - key: model
+        rate_limit: {unit: month, tokens_per_unit: 100_000_000}
+        ledger: {by: hour}
+        price: {per_million: 9, currency: USD}
+"""
+MODELS = read_model_prices(
+    read_yaml(
+        "prices.yaml",
+        "{currency: EUR, prices: [{model: large, per_million: 2.50}, {model: large, per_million: 3, from: 2026-12-01}]}",
+    )
+)
+
+
+async def test_tokens_with_a_price_have_an_amount() -> None:
+    """That of their model, from the day on which it holds, or else that of their rule; refunds are deducted, and currencies stand apart."""
+    async with open_desk(Desk(files=[PRICED])) as desk:
+        desk.prices.models = MODELS
+        desk.ask("team=dba", hits=3_000_000)
+        desk.limiter.ask(Descriptor((Entry(b"team", b"dba"),), 1_000_000, negative=True))
+        desk.ask("team=dba model=large", hits=1_000_001)
+        desk.ask("team=dba model=small", hits=1_000_000)
+        desk.limiter.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+        desk.ask("team=dba model=large", hits=1_000_000)
+        wanted = asked(desk, "2026-11-01", "2027-01-01", "team", per="month")
+        found = await read(desk, wanted)
+        assert [
+            (11, "team", "USD", "0.2"),
+            (11, "team,model", "EUR", "2.5000025"),
+            (11, "team,model", "USD", "9"),
+            (12, "team,model", "EUR", "3"),
+        ] == [
+            (
+                datetime.fromtimestamp(row.start, UTC).month,
+                row.keys,
+                row.currency,
+                plain(row.amount or Decimal(0)),
+            )
+            for row in found
+        ]
+        assert [
+            "FROM     TEAM  KEYS           TOKENS   REFUNDED  REFUSED    AMOUNT",
+            "2026-11  dba   team        3,000,000  1,000,000        0  0.20 USD",
+            "2026-11  dba   team,model  1,000,001          0        0  2.50 EUR",
+            "2026-11  dba   team,model  1,000,000          0        0  9.00 USD",
+            "2026-12  dba   team,model  1,000,000          0        0  3.00 EUR",
+            "total          team        3,000,000  1,000,000        0  0.20 USD",
+            "total          team,model  2,000,001          0        0  5.50 EUR",
+            "total          team,model  1,000,000          0        0  9.00 USD",
+        ] == list(table(found, wanted))
+        assert ["0.2", "2.5000025", "9", "3"] == [row["amount"] for row in as_json(found, wanted)["rows"]]
+        books = await books_of(desk, "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z")
+        assert [("EUR", "3", "3")] == [
+            (book["currency"], each["per_million"], each["amount"])
+            for book in books
+            for each in book["spent"]
+        ]
+
+
 async def test_only_what_began_in_the_time_that_is_asked_for_is_listed() -> None:
     """From the first second on, and before the last; none of another domain, and none that was only checked."""
     async with open_desk(Desk(files=[RULES])) as desk:
@@ -122,24 +208,10 @@ async def test_only_what_began_in_the_time_that_is_asked_for_is_listed() -> None
             desk.limiter.now = datetime(2026, 11, 21, hour, 59, tzinfo=UTC).timestamp()
             desk.ask("team=dba", hits=1 + hour)
         desk.ask("team=idle", hits=0)
-        seen: list[tuple[str, int]] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            page = await desk.get(
-                "/usage",
-                domain="d",
-                since="2026-11-21T01:00:00Z",
-                until="2026-11-21T03:00:00Z",
-                cursor=cursor,
-            )
-            for book in page["books"]:
-                assert ("{d|team=dba}", [["team", "dba"]], "hour") == (
-                    book["bucket"],
-                    book["entries"],
-                    book["by"],
-                )
-                seen += [(each["start"], each["charged"]) for each in book["spent"]]
-            cursor = page["next_cursor"]
+        books = await books_of(desk, "2026-11-21T01:00:00Z", "2026-11-21T03:00:00Z")
+        assert {("{d|team=dba}", "hour")} == {(book["bucket"], book["by"]) for book in books}
+        assert [["team", "dba"]] == books[0]["entries"]
+        seen = [(each["start"], each["charged"]) for book in books for each in book["spent"]]
         assert [("2026-11-21T01:00:00Z", 2), ("2026-11-21T02:00:00Z", 3)] == sorted(seen)
         nothing = await desk.get(
             "/usage", domain="e", since="2026-11-21T00:00:00Z", until="2026-11-22T00:00:00Z"
@@ -166,9 +238,9 @@ async def test_a_time_or_a_cursor_that_is_none_is_refused(
 
 def test_a_date_begins_where_its_day_does() -> None:
     """That need not be midnight: Beirut sets clocks forward at 0:00, and Samoa has skipped a whole day."""
-    assert datetime(2026, 10, 31, 23, tzinfo=UTC).timestamp() == second_of("2026-11-01", "Europe/Berlin")
-    assert datetime(2026, 3, 28, 22, tzinfo=UTC).timestamp() == second_of("2026-03-29", "Asia/Beirut")
-    assert 0 == second_of("1970-01-01T01:00:00+01:00", "Asia/Tokyo")
+    assert datetime(2026, 10, 31, 23, tzinfo=UTC).timestamp() == start_of("2026-11-01", "Europe/Berlin")
+    assert datetime(2026, 3, 28, 22, tzinfo=UTC).timestamp() == start_of("2026-03-29", "Asia/Beirut")
+    assert 0 == start_of("1970-01-01T01:00:00+01:00", "Asia/Tokyo")
     for text in ("2011-12-30", "2026-11", "2026-11-01T00:00:00", "tomorrow", "2026-02-30"):
         with pytest.raises(InvalidRequest, match="is no date"):
-            second_of(text, "Pacific/Apia")
+            start_of(text, "Pacific/Apia")

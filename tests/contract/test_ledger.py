@@ -233,10 +233,12 @@ async def listed(serving: Serving, since: int, until: int) -> int:
     cursor, first = "", True
     while cursor or first:
         first = False
-        books, cursor = await Usage(serving.store, serving.prefix).page("d", since, until, cursor)
+        books, cursor = await Usage(serving.store, lambda: None, prefix=serving.prefix).page(
+            "d", since, until, cursor
+        )
         for book in books:
             for spent in book.spent:
-                for kind, value in zip(spent._fields[1:], spent[1:], strict=True):
+                for kind, value in zip(spent._fields[1:4], spent[1:4], strict=True):
                     place = (book.bucket, spent.start, kind)
                     seen[place] = max(value, seen.get(place, 0))
     return sum(seen.values())

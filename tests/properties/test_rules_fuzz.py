@@ -91,6 +91,8 @@ sound: dict[str, st.SearchStrategy[Any]] = {
     "hold": st.just("off"),
     "hold_strictness": st.sampled_from(["mean", "P90"]),
     "hold_ttl": st.sampled_from(["60s", 5, "2m"]),
+    "per_million": st.sampled_from(["2.50", 3, "0"]),
+    "currency": st.just("USD"),
     "hold_max": st.sampled_from(["50%", "100%"]),
     "over_max_charge": st.sampled_from(["clamp", "REFUSE"]),
     "denial_message": st.sampled_from(["wait", "{used} of {limit}", "{{}}"]),

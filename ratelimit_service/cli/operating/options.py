@@ -132,9 +132,10 @@ def _usage_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _usage(given: argparse.Namespace) -> int:
-    from .usage import Asked, second_of, usage
+    from ...core.windows.dates import start_of
+    from .usage import Asked, usage
 
-    since, until = second_of(given.since, given.time_zone), second_of(given.until, given.time_zone)
+    since, until = start_of(given.since, given.time_zone), start_of(given.until, given.time_zone)
     if since >= until:
         raise InvalidRequest("--to must be later than --from")
     by = tuple([key for key in given.by.split(",") if key])

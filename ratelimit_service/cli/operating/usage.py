@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import NamedTuple, TextIO
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple, TextIO
 
-from ...core.errors import InvalidRequest
+from ...core.ledger.price import amount, plain, total
 from ...core.model import Calendar, Unit
 from ...core.moments import moment
 from ...core.windows import calendars
@@ -46,6 +47,24 @@ class Row(NamedTuple):
     charged: int
     refunded: int
     refused: int
+    currency: str = ""
+    """That of the amount; empty without a price."""
+    amount: Decimal | None = None
+    """What the tokens cost, less those that were refunded."""
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """Return the sums of each kind."""
+        return self.charged, self.refunded, self.refused
+
+
+class Ledgered(NamedTuple):
+    """The ledger of one bucket: what an hour or day has of each kind, and its price, by the start."""
+
+    entries: _Entries
+    currency: str
+    spent: dict[int, list[int]]
+    prices: dict[int, str]
 
 
 def usage(client: Client, asked: Asked, form: str) -> int:
@@ -72,25 +91,31 @@ def rows(client: Client, asked: Asked) -> Iterator[Row]:
 
     Buckets with different keys are never added up: a request that is charged to its team and to its user is in both.
     """
-    sums: dict[tuple[int, int, tuple[str, ...], str], list[int]] = {}
-    for entries, spent in _read(client, asked).values():
-        own = dict(entries)
+    sums: dict[tuple[int, int, tuple[str, ...], str, str], list[int]] = {}
+    costs: dict[tuple[int, int, tuple[str, ...], str, str], list[Decimal]] = {}
+    for found in read(client, asked).values():
+        own = dict(found.entries)
         if any([key not in own for key in asked.by]):
             continue
         values = tuple([own[key] for key in asked.by])
-        names = ",".join([key for key, _ in entries])
-        for start, kinds in spent.items():
-            period = _period(asked, start)
-            total = sums.setdefault((*period, values, names), [0, 0, 0])
+        names = ",".join([key for key, _ in found.entries])
+        for start, kinds in found.spent.items():
+            price = found.prices.get(start)
+            of = (*_period(asked, start), values, names, found.currency if price else "")
+            sum_of = sums.setdefault(of, [0, 0, 0])
             for place, value in enumerate(kinds):
-                total[place] += value
-    for (start, end, values, names), (charged, refunded, refused) in sorted(sums.items()):
-        yield Row(start, end, values, names, charged, refunded, refused)
+                sum_of[place] += value
+            if price:
+                costs.setdefault(of, []).append(amount(kinds[0] - kinds[1], price))
+    for of, (charged, refunded, refused) in sorted(sums.items()):
+        start, end, values, names, currency = of
+        cost = total(costs[of]) if of in costs else None
+        yield Row(start, end, values, names, charged, refunded, refused, currency, cost)
 
 
-def _read(client: Client, asked: Asked) -> dict[tuple[str, str], tuple[_Entries, dict[int, list[int]]]]:
-    """Return every entry once, by its bucket and its start; it can be on several pages."""
-    found: dict[tuple[str, str], tuple[_Entries, dict[int, list[int]]]] = {}
+def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
+    """Return every ledger once, by the bucket and the length of its entries; one can be on several pages."""
+    found: dict[tuple[str, str], Ledgered] = {}
     cursor: str | None = None
     while True:
         page = client.get(
@@ -102,12 +127,16 @@ def _read(client: Client, asked: Asked) -> dict[tuple[str, str], tuple[_Entries,
         )
         for book in page["books"]:
             entries = tuple([(str(key), str(value)) for key, value in book["entries"]])
-            _, of_bucket = found.setdefault((book["bucket"], book["by"]), (entries, {}))
+            ledgered = found.setdefault(
+                (book["bucket"], book["by"]), Ledgered(entries, book["currency"] or "", {}, {})
+            )
             for each in book["spent"]:
                 start = int(datetime.fromisoformat(each["start"]).timestamp())
-                known = of_bucket.setdefault(start, [0, 0, 0])
+                known = ledgered.spent.setdefault(start, [0, 0, 0])
                 for place, kind in enumerate(_KINDS):
                     known[place] = max(known[place], int(each[kind]))
+                if each["per_million"] is not None:
+                    ledgered.prices[start] = each["per_million"]
         cursor = page["next_cursor"]
         if not cursor:
             return found
@@ -117,7 +146,7 @@ def _period(asked: Asked, start: int) -> tuple[int, int]:
     return calendars.bounds(PERIODS[asked.per], 1, Calendar(asked.zone), start)
 
 
-def as_json(found: Sequence[Row], asked: Asked) -> Mapping[str, object]:
+def as_json(found: Sequence[Row], asked: Asked) -> dict[str, Any]:
     """Return the rows as JSON."""
     return {
         "domain": asked.domain,
@@ -133,6 +162,8 @@ def as_json(found: Sequence[Row], asked: Asked) -> Mapping[str, object]:
                 "charged": row.charged,
                 "refunded": row.refunded,
                 "refused": row.refused,
+                "amount": plain(row.amount) if row.amount is not None else None,
+                "currency": row.currency or None,
             }
             for row in found
         ],
@@ -142,65 +173,56 @@ def as_json(found: Sequence[Row], asked: Asked) -> Mapping[str, object]:
 def write_csv(found: Sequence[Row], asked: Asked, to: TextIO) -> None:
     """Write the rows as CSV (RFC 4180). A value that a spreadsheet would take for a formula begins with an apostrophe."""
     writer = csv.writer(to)
-    writer.writerow(["start", "end", *map(_cell, asked.by), "keys", *_KINDS])
+    writer.writerow(["start", "end", *map(cell, asked.by), "keys", *_KINDS, "amount", "currency"])
     for row in found:
         times = [calendars.local_time(asked.zone, at) for at in (row.start, row.end)]
-        values = map(_cell, row.values)
-        writer.writerow([*times, *values, _cell(row.keys), row.charged, row.refunded, row.refused])
+        values = map(cell, row.values)
+        money = [plain(row.amount) if row.amount is not None else "", row.currency]
+        writer.writerow([*times, *values, cell(row.keys), *row.numbers, *money])
 
 
-def _cell(value: str) -> str:
+def cell(value: str) -> str:
+    """Return a text as a cell that no spreadsheet takes for a formula."""
     return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def table(found: Sequence[Row], asked: Asked) -> Iterator[str]:
     """Yield a line for each row, and the sums of each kind of bucket."""
     length = {"hour": 16, "day": 10, "month": 7}[asked.per]
+    priced = any([row.currency for row in found])
     heads = ["FROM", *[shown.text(key).upper() for key in asked.by], "KEYS", "TOKENS", "REFUNDED", "REFUSED"]
+    heads += ["AMOUNT"] if priced else []
     lines = [
         [
             calendars.local_time(asked.zone, row.start)[:length].replace("T", " "),
             *map(shown.text, row.values),
             shown.text(row.keys),
-            *map(shown.amount, row[4:]),
+            *_numbers(row, priced=priced),
         ]
         for row in found
     ]
-    sums: dict[str, list[int]] = {}
+    of_keys: dict[tuple[str, str], list[Row]] = {}
     for row in found:
-        total = sums.setdefault(row.keys, [0, 0, 0])
-        for place, value in enumerate(row[4:]):
-            total[place] += value
-    blank = [""] * len(asked.by)
-    lines += [
-        ["total", *blank, shown.text(names), *map(shown.amount, total)]
-        for names, total in sorted(sums.items())
-    ]
+        of_keys.setdefault((row.keys, row.currency), []).append(row)
+    for (names, currency), of in sorted(of_keys.items()):
+        charged, refunded, refused = [
+            sum(column) for column in zip(*[row.numbers for row in of], strict=True)
+        ]
+        cost = total([row.amount for row in of if row.amount is not None]) if currency else None
+        summed = Row(0, 0, (), names, charged, refunded, refused, currency, cost)
+        lines.append(["total", *[""] * len(asked.by), shown.text(names), *_numbers(summed, priced=priced)])
     widths = [max(shown.width_of(line[at]) for line in [heads, *lines]) for at in range(len(heads))]
-    first_number = len(heads) - 3
+    first_number = len(asked.by) + 2
     for line in [heads, *lines]:
         cells = [
-            shown.padded(cell, width) if at < first_number else " " * (width - shown.width_of(cell)) + cell
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            shown.padded(text, width) if at < first_number else " " * (width - shown.width_of(text)) + text
+            for at, (text, width) in enumerate(zip(line, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
 
 
-def second_of(text: str, zone: str) -> int:
-    """Return the second of a date, which begins in a time zone, or of a moment in RFC 3339. Raises InvalidRequest."""
-    wrong = InvalidRequest(f"{text!r} is no date: give one such as 2026-11-01, or 2026-11-01T00:00:00Z")
-    try:
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
-            return int(found.timestamp())
-        if len(text) != 10:
-            raise wrong
-        noon = int(found.replace(hour=12, tzinfo=UTC).timestamp())
-        # The day of the zone that has the noon of this date; its first instant need not be midnight.
-        for around in (noon, noon - 43_200, noon + 43_200):
-            start, _ = calendars.bounds(Unit.DAY, 1, Calendar(zone), around)
-            if calendars.local_time(zone, start)[:10] == text:
-                return start
-    except (ValueError, OverflowError):
-        raise wrong from None
-    raise wrong
+def _numbers(row: Row, *, priced: bool) -> list[str]:
+    cells = [*map(shown.amount, row.numbers)]
+    if priced:
+        cells.append(f"{row.amount:,.2f} {row.currency}" if row.amount is not None else "-")
+    return cells

@@ -13,6 +13,13 @@ BOOKS: Final = {"hour": _DAY, "day": 31 * _DAY}
 """The seconds that one book covers at most, by the length of its entries (entries.py)."""
 
 
+class Price(NamedTuple):
+    """The price of a million tokens, as text with a point (`2.50`), and its currency (ISO 4217)."""
+
+    per_million: str
+    currency: str
+
+
 class LedgerRule(NamedTuple):
     """The ledger of a rule: entries for each `hour` or `day` of a time zone, which are kept for `keep` seconds."""
 

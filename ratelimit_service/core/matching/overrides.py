@@ -65,6 +65,7 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         max_charge=base.max_charge,
         refuse_larger=base.refuse_larger,
         ledger=base.ledger,
+        price=base.price,
         source=OVERRIDE_SOURCE,
     )
     return Match(rule, bucket_entries, stat)

@@ -1,4 +1,4 @@
-"""The key about the ledger: `ledger`."""
+"""The key about the ledger: `ledger`. The price of what it has is read by prices.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..model import Limit, Unit
 from .fields import Fields, describe
 from .vocabulary import Level
 
-KEYS = ("ledger",)
+KEYS = ("ledger", "price")
 
 _LONGEST = 3_660
 _days = re.compile(r"([0-9]{1,4})d")

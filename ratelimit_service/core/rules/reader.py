@@ -27,6 +27,7 @@ from .holds import read_hold
 from .ledger import KEYS as LEDGER_KEYS
 from .ledger import read_ledger
 from .limits import Defaults, ReadLimit, check_together, read_limit
+from .prices import read_price
 from .refusals import CHOICES, read_message
 from .report import Report
 from .vocabulary import Level
@@ -251,6 +252,7 @@ class _Reader:
             refuse_larger=refuse_larger,
             hold=hold,
             ledger=ledger,
+            price=None if unlimited else read_price(fields),
             source=source,
         )
 

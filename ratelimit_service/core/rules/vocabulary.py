@@ -17,6 +17,7 @@ class Level(Enum):
     RATE_LIMITS = "in an entry of rate_limits"
     REPLACES = "in an entry of replaces"
     LEDGER = "in ledger"
+    PRICE = "in price"
 
 
 KEYS: Mapping[Level, tuple[str, ...]] = {
@@ -49,6 +50,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "hold_ttl",
         "hold_max",
         "ledger",
+        "price",
         "warn_at",
         "track",
         "denial_message",
@@ -78,6 +80,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
     ),
     Level.REPLACES: ("name",),
     Level.LEDGER: ("keep", "by"),
+    Level.PRICE: ("per_million", "currency"),
 }
 """The keys that each level allows."""
 
@@ -86,6 +89,7 @@ _HOMES = {key: [level for level in Level if key in KEYS[level]] for keys in KEYS
 _OURS = {
     "by",
     "count_refused",
+    "currency",
     "denial_message",
     "limit_headers",
     "error_details",
@@ -98,6 +102,8 @@ _OURS = {
     "ledger",
     "max_charge",
     "over_max_charge",
+    "per_million",
+    "price",
     "rate_limits",
     "required_keys",
     "starts_on",

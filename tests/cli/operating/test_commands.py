@@ -71,7 +71,7 @@ def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
     (row,) = json.loads(operate("usage", "budgets", "--by", "spender", "--json", *time).out)["rows"]
     assert ({"spender": "dba"}, 4_211) == (row["by"], row["charged"])
     rows = operate("usage", "budgets", *time, "--format", "csv").out.splitlines()
-    assert ["start,end,keys,charged,refunded,refused", "spender,4211,0,0"] == [
+    assert ["start,end,keys,charged,refunded,refused,amount,currency", "spender,4211,0,0,,"] == [
         rows[0],
         rows[1].split(",", 2)[2],
     ]

@@ -54,6 +54,9 @@ descriptors:
     ledger:
       keep: 400d
       by: day
+    price:
+      per_million: 2.50
+      currency: USD
     descriptors:
       - key: model
         rate_limits:

@@ -62,11 +62,15 @@ ROUTE = "{key: route, value: route, descriptors: [%s]}"
             "{key: other, rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}",
         ),
         (
+            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 5}, ledger: {by: day}, price: {per_million: 2.50, currency: USD}}]",
+            "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, ledger: {by: day}, price: {per_million: 2.50, currency: USD}}",
+        ),
+        (
             "descriptors: [{key: other, rate_limit: {unlimited: true}}]",
             "{key: other, rate_limit: {unlimited: true}}",
         ),
     ],
-    ids=["tokens", "calendar", "several windows", "unlimited"],
+    ids=["tokens", "calendar", "several windows", "ledger", "unlimited"],
 )
 def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> None:
     """What it says takes the place of what the resource says, and the rest stays."""
