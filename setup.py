@@ -36,6 +36,7 @@ HOT = (
     "stores/holds",
     "stores/memory",
     "stores/redis/script",
+    "transports/answers",
     "transports/codec",
     "transports/native/calls",
 )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .answers.explanation import EXPLANATION, explanation, metadata_of
 from .answers.limit_headers import ietf_fields, ietf_refusal, limit_text
 from .answers.refusal import Refusals
+from .answers.signals import signals_of
 from .errors import StoreError
 from .holds.hit import delay_in, held_in
 from .model import (
@@ -74,8 +75,11 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count], refusals: Refusa
     if over or in_flight is not None or plan.denial:
         return _refused(policy, plan, statuses, tallies, refusals, None if over else in_flight)
     headers = _limit_headers(policy, plan, statuses, tallies) if policy.shows_limits else ()
-    metadata = metadata_of(policy, plan, statuses, tallies) if plan.notes is not None else None
-    return Decision(OK, statuses, tallies, headers, b"", metadata)
+    if plan.notes is None:
+        return Decision(OK, statuses, tallies, headers)
+    metadata = metadata_of(policy, plan, statuses, tallies)
+    signals = signals_of(policy, plan, tallies) if plan.notes.signals else None
+    return Decision(OK, statuses, tallies, headers, b"", metadata, signals=signals)
 
 
 def _refused(
@@ -98,7 +102,10 @@ def _refused(
     if plan.notes is not None:
         metadata = metadata_of(policy, plan, statuses, tallies, shadowed=shadowed)
     if code is OK or refusals is None:
-        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed, "", in_flight)
+        signals = None
+        if code is OK and plan.notes is not None and plan.notes.signals:
+            signals = signals_of(policy, plan, tallies)
+        return Decision(code, statuses, tallies, headers, b"", metadata, shadowed, "", in_flight, signals)
     if plan.denial:
         refusal = refusals.by_rules(plan)
     elif in_flight is not None:

@@ -19,6 +19,7 @@ from .record import record
 
 if TYPE_CHECKING:
     from .amendments.model import Amendment
+    from .answers.signals import Signals
 
 UINT32_MAX = 2**32 - 1
 """The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
@@ -137,6 +138,10 @@ class Rule:
     """The largest believable charge or refund; a larger one is an error of the caller."""
     hold: HoldRule | None = None
     """What a check sets aside; None for nothing."""
+    signal: int = 0
+    """Where answers say how much is left: a sum of answers/signals.TARGETS."""
+    low_at: float = 0.0
+    """The share used from which a budget is low; 0 for NEAR_LIMIT_RATIO."""
     ledger: LedgerRule | None = None
     """How its charges are recorded; None for not at all."""
     price: Price | None = None
@@ -369,6 +374,8 @@ class Decision:
     """The id of the holds of this check, for the dynamic metadata; empty for none."""
     in_flight: tuple[int, int, int] | None = None
     """The descriptor that is refused because of holds, how many tokens are held, and when to retry."""
+    signals: Signals | None = None
+    """How much is left, for those who are to know; only with `dynamic_metadata`, which may be empty."""
     held: Sequence[int] = ()
     """The results of the hits on holds, in the order of Plan.holds; 0 where there was no hit."""
 

@@ -165,6 +165,8 @@ class Planner:
             prepared = PreparedRequest(self._windows, free, held, known_domain=False, notes=notes)
         else:
             descriptors, denial = _match_all(self._policy, domain, request)
+            if domain.signals and any([_signals(each) for each in descriptors]):
+                notes = (notes or _METADATA_ONLY)._replace(signals=True)
             holdings = self._holdings(request, descriptors)
             prepared = PreparedRequest(
                 self._windows, descriptors, held, denial, notes=notes, holdings=holdings
@@ -229,6 +231,10 @@ class Planner:
             domains = self._tree.domains if self._tree is not None else ()
             return Notes(explain=True, domains=tuple(islice(domains, _MOST_DOMAINS)))
         return Notes(explain=True, missing_keys=tuple(_missing_keys(domain, request)))
+
+
+def _signals(descriptor: PlannedDescriptor | LimitedDescriptor) -> bool:
+    return descriptor.rule is not None and descriptor.rule.signal != 0
 
 
 def _match_all(

@@ -137,12 +137,14 @@ class PlannedDescriptor:
 
 
 class Notes(NamedTuple):
-    """What the dynamic metadata of an answer contains beside the request."""
+    """What an answer contains beside the verdict and the limits."""
 
     explain: bool = False
     """Whether the metadata explains the answer (answers/explanation.py)."""
     domains: tuple[str, ...] = ()
     """Some known domains, for an explanation that the domain of the request is unknown."""
+    signals: bool = False
+    """Whether a rule of the request has `signal`."""
     missing_keys: tuple[str, ...] = ()
     """The `required_keys` that no descriptor has, for an explanation."""
 
@@ -167,7 +169,7 @@ class Plan:
     without_addend: Sequence[int] = ()
     """The indexes of the descriptors whose rule is a budget and which came without a hits_addend."""
     notes: Notes | None = None
-    """What the dynamic metadata of the answer contains; None for no metadata."""
+    """What the answer contains beside the verdict and the limits; None for nothing."""
     excess: Sequence[int] = ()
     """The indexes of the descriptors whose hits_addend is above the max_charge of their rule."""
     holds: Sequence[PlannedHold] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from ..core.answers.signals import TARGETS
 from ..core.errors import Problem
 from ..core.holds.rule import STRICTNESS, HoldRule
 from ..core.ledger.rule import LedgerRule, Price
@@ -121,6 +122,8 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "hold": _hold(rule.hold),
         "ledger": _ledger(rule.ledger),
         "price": _price(rule.price),
+        "signal": " ".join(word for word, bit in TARGETS.items() if rule.signal & bit),
+        "low_at": f"{rule.low_at:g}" if rule.low_at else "",
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",
         "limit_headers": "on_refusal" if rule.limit_on_refusal_only else "",

@@ -8,15 +8,14 @@ the counter (keys.warned), and reports the crossing if the marker was 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from fractions import Fraction
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import structlog
 
+from ..core.budgets.state import line_of
 from ..core.errors import StoreError
 from ..core.matching import keys
 from ..core.model import Hit, Limit, Rule, Tally, Use
@@ -53,15 +52,12 @@ class Threshold(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def thresholds(shares: tuple[float, ...], amount: int) -> tuple[Threshold, ...]:
-    """Return the thresholds of a limit of `amount`; none if that is 0.
-
-    A share is the decimal number in the rules: 7 % of 100 is 7, not 7.000000000000001 (0.07 * 100).
-    """
+    """Return the thresholds of a limit of `amount`; none if that is 0."""
     if amount <= 0:
         return ()
     return tuple(
         [
-            Threshold(share, _plain(exact), _plain(exact * 100), math.ceil(Fraction(exact) * amount))
+            Threshold(share, _plain(exact), _plain(exact * 100), line_of(share, amount))
             for share, exact in [(share, Decimal(repr(share))) for share in shares]
         ]
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ..core.amendments.target import Target
-from ..core.budgets.bucket import State
+from ..core.budgets.state import State
 from ..core.errors import InvalidRequest
 from ..core.matching import keys
 from ..core.model import Entry

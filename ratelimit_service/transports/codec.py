@@ -40,6 +40,7 @@ from ..core.recent import MIB, Recent
 from ..core.record import record
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from .answers import CONTINUED, LAST, MORE, hold_metadata, signal_fields, varint
 from .counting import check
 from .wire import Entries
 
@@ -52,8 +53,6 @@ except ImportError:  # not built
 
 _LONGEST = 1_000
 """Bytes of the longest request that is cached."""
-
-_MORE = 0x80
 
 _REQUESTS_BYTES = _FORMS_BYTES = _LIMITS_BYTES = 4 * MIB
 _HEADERS_BYTES = MIB
@@ -250,7 +249,7 @@ def make_encode() -> Encode:
             if limit is None:
                 head = _FREE if code is OK else _REFUSED
                 tail = _reset(reset) if reset else b""
-                parts += (b"\x12", _varint(len(head) + len(left) + len(tail)), head, left, tail)
+                parts += (b"\x12", varint(len(head) + len(left) + len(tail)), head, left, tail)
             else:
                 encoded = newest_limit(id(limit))
                 if encoded is None or encoded.reset != reset:
@@ -261,29 +260,19 @@ def make_encode() -> Encode:
             parts.append(headers.get(decision.headers) or _encode_headers(headers, decision.headers))
         body = decision.body
         if body:
-            parts += (b"*", _varint(len(body)), body)
+            parts += (b"*", varint(len(body)), body)
         if decision.dynamic_metadata is not None:
-            response = RateLimitResponse()
-            response.dynamic_metadata.update(decision.dynamic_metadata)
-            parts.append(response.SerializeToString())
+            if decision.dynamic_metadata:
+                response = RateLimitResponse()
+                response.dynamic_metadata.update(decision.dynamic_metadata)
+                parts.append(response.SerializeToString())
+            if decision.signals is not None:
+                parts.append(signal_fields(decision.signals))
         if decision.hold:  # a message that comes twice is merged
             parts += hold_metadata(decision.hold)
         return b"".join(parts)
 
     return encode
-
-
-def hold_metadata(text: str) -> tuple[bytes, ...]:
-    """Return the field dynamic_metadata with {hold: text}."""
-    value = text.encode()
-    string = len(value) + 1 + len(_varint(len(value)))
-    entry = len(_HOLD_KEY) + 1 + len(_varint(string)) + string
-    size = 1 + len(_varint(entry)) + entry
-    return (
-        b"2" + _varint(size) + b"\n" + _varint(entry) + _HOLD_KEY,
-        b"\x12" + _varint(string) + b"\x1a" + _varint(len(value)),
-        value,
-    )
 
 
 def response_of(decision: Decision) -> RateLimitResponse:
@@ -298,29 +287,16 @@ def response_of(decision: Decision) -> RateLimitResponse:
 
 def _left(remaining: int) -> bytes:
     """Return the field limit_remaining."""
-    if remaining < _MORE:
-        return b"\x18" + _LAST[remaining]
-    if remaining < _MORE << 7:
-        return _LEFT[remaining & 0x7F] + _LAST[remaining >> 7]
-    if remaining < _MORE << 14:
-        return _LEFT[remaining & 0x7F] + _CONTINUED[remaining >> 7 & 0x7F] + _LAST[remaining >> 14]
-    return b"\x18" + _varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
+    if remaining < MORE:
+        return b"\x18" + LAST[remaining]
+    if remaining < MORE << 7:
+        return _LEFT[remaining & 0x7F] + LAST[remaining >> 7]
+    if remaining < MORE << 14:
+        return _LEFT[remaining & 0x7F] + CONTINUED[remaining >> 7 & 0x7F] + LAST[remaining >> 14]
+    return b"\x18" + varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
 
 
-def _varint(value: int) -> bytes:
-    """Return groups of seven bits, the lowest first; all but the last have the eighth bit set."""
-    groups = []
-    while value >= _MORE:
-        groups.append(_CONTINUED[value & 0x7F])
-        value >>= 7
-    groups.append(_LAST[value])
-    return b"".join(groups)
-
-
-_LAST = [bytes([value]) for value in range(_MORE)]
-_CONTINUED = [bytes([value | _MORE]) for value in range(_MORE)]
-_HOLD_KEY = b"\n\x04hold"
-_LEFT = [b"\x18" + group for group in _CONTINUED]
+_LEFT = [b"\x18" + group for group in CONTINUED]
 _LONGEST_LEFT = 6
 
 
@@ -375,7 +351,7 @@ def _heads(code: Code, limit: Limit, tail: int) -> list[bytes]:
     if limit.window.multiplier != 1:
         current.unit_multiplier.value = limit.window.multiplier
     head = status.SerializeToString()
-    return [b"\x12" + _varint(len(head) + left + tail) + head for left in range(_LONGEST_LEFT + 1)]
+    return [b"\x12" + varint(len(head) + left + tail) + head for left in range(_LONGEST_LEFT + 1)]
 
 
 @lru_cache(maxsize=10_000)

@@ -6,7 +6,6 @@ budget(...) -> Budget                                 the same with what the cou
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from ..amendments.index import Stack
 from ..amendments.model import Amendment
 from ..model import Entry, Limit, Rule
 from ..windows.blocks import Spans, name, span_at
+from .state import URGENCY, State, state_of
 
 
 class WindowNow(NamedTuple):
@@ -45,26 +45,6 @@ def bucket_now(rule: Rule, bucket: str, stack: Stack, now: int, spans: Spans | N
             WindowNow(limit, effect(limit, stack, now), f"{bucket}:{span.label}", span.end, span.start)
         )
     return BucketNow(rule, bucket, tuple(windows), (*stack.overrides, *stack.top_ups))
-
-
-class State(enum.Enum):
-    """How near a bucket is to its limit, the worst of its windows. The order is that of urgency."""
-
-    OK = "ok"
-    LOW = "low"
-    """The use is near the limit (NEAR_LIMIT_RATIO)."""
-    OVER = "over"
-    """Nothing is left: the next request is refused, unless the rule is in shadow mode."""
-    BLOCKED = "blocked"
-    """An override of 0 lets nothing through."""
-
-    @property
-    def urgency(self) -> int:
-        """Return 0 for OK, and more for what is more urgent."""
-        return _URGENCY[self]
-
-
-_URGENCY = {state: number for number, state in enumerate(State)}
 
 
 class BudgetWindow(NamedTuple):
@@ -111,7 +91,7 @@ class Budget(NamedTuple):
     @property
     def state(self) -> State:
         """Return the state of the worst window."""
-        return max([window.state for window in self.windows], key=_URGENCY.__getitem__, default=State.OK)
+        return max([window.state for window in self.windows], key=URGENCY.__getitem__, default=State.OK)
 
     @property
     def share(self) -> float:
@@ -139,6 +119,7 @@ def budget(
     `held` are the tokens that are set aside for requests in flight.
     """
     windows = []
+    low_at = found.rule.low_at or near_ratio
     for window in found.windows:
         counted = used.get(window.key, 0)
         amount = window.effect.amount
@@ -152,18 +133,14 @@ def budget(
                 window.limit,
                 amount,
                 window.effect.by,
-                _state(counted, amount, near_ratio, blocked=window.effect.blocked),
+                _state(counted, amount, low_at, blocked=window.effect.blocked),
                 held=held,
             )
         )
     return Budget(domain, entries, found.bucket, found.rule, tuple(windows), found.amendments, hashed)
 
 
-def _state(used: int | None, amount: int, near_ratio: float, *, blocked: bool) -> State:
+def _state(used: int | None, amount: int, low_at: float, *, blocked: bool) -> State:
     if blocked:
         return State.BLOCKED
-    if used is None:
-        return State.OK
-    if used >= amount:
-        return State.OVER
-    return State.LOW if used > amount * near_ratio else State.OK
+    return State.OK if used is None else state_of(used, amount, low_at)

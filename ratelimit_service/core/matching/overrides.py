@@ -63,6 +63,8 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         error_format=base.error_format,
         error_details=base.error_details,
         max_charge=base.max_charge,
+        signal=base.signal,
+        low_at=base.low_at,
         refuse_larger=base.refuse_larger,
         ledger=base.ledger,
         price=base.price,

@@ -150,6 +150,7 @@ class Domain:
         "name_in_keys",
         "required_keys",
         "rules",
+        "signals",
         "zone",
     )
 
@@ -166,6 +167,8 @@ class Domain:
         """The limits as data; None if there are none."""
         self._root = RuleNode()
         self.rules: tuple[Rule, ...] = ()
+        self.signals = False
+        """Whether one of its rules has `signal`."""
 
     def grow(self, descriptors: Iterable[DescriptorRule]) -> Steps:
         """Add the descriptors of the domain, one at each step."""
@@ -174,6 +177,8 @@ class Domain:
         for node in self.nodes():
             if node.rule is not None:
                 rules.append(node.rule)
+                if node.rule.signal:
+                    self.signals = True
             yield
         self.rules = tuple(rules)
 

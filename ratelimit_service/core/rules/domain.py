@@ -8,6 +8,7 @@ from .dropped import warn_of_dropped
 from .fields import Fields, quoted
 from .limits import read_zone
 from .refusals import CHOICES
+from .signals import read_targets
 
 _MOST_KEYS = 16
 
@@ -25,6 +26,8 @@ class ReadDomain:
         self.deny_unmatched = False
         self.required_keys: tuple[str, ...] = ()
         self.refusals = dict.fromkeys(CHOICES, "")
+        self.signal = 0
+        self.low_at = 0.0
         self.descriptors: list[DescriptorRule] = []
         self.limits: tuple[Amendment, ...] = ()
         self.siblings: dict[bytes, str] = {}
@@ -49,6 +52,12 @@ class ReadDomain:
             choice = fields.choice(name, CHOICES[name]) or ""
             if self._agrees(file, fields, name, choice):
                 self.refusals[name] = choice
+        targets = read_targets(fields)
+        if self._agrees(file, fields, "signal", (targets,)):
+            self.signal = targets
+        low_at = fields.share("low_at") or 0.0
+        if self._agrees(file, fields, "low_at", low_at):
+            self.low_at = low_at
 
     def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
         """Return whether `value` is set and does not contradict another document."""

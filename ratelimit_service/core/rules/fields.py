@@ -27,6 +27,8 @@ SEVERAL_LIMITS = "several limits are a list under rate_limits, each item beginni
 _SEVERAL = ("rate_limit", "unit")
 """Repeating one of these keys is likely an attempt to write several limits."""
 
+_SHARE = "a number above 0 and at most 1, such as 0.8 for 80 %"
+
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -218,9 +220,18 @@ class Fields:
             if isinstance(item, ScalarNode) and item.kind in (Kind.INT, Kind.FLOAT) and 0 < item.value <= 1:
                 found.add(float(item.value))
             else:
-                wanted = "must be a number above 0 and at most 1, such as 0.8 for 80 %"
-                self._error(item.line, path, f"{wanted}, not {describe(item)}")
+                self._error(item.line, path, f"must be {_SHARE}, not {describe(item)}")
         return tuple(sorted(found))
+
+    def share(self, name: str) -> float | None:
+        """Return a number above 0 and at most 1; 0 if it is missing."""
+        node = self._nodes.get(name)
+        if node is None or _is_null(node):
+            return 0.0
+        if isinstance(node, ScalarNode) and node.kind in (Kind.INT, Kind.FLOAT) and 0 < node.value <= 1:
+            return float(node.value)
+        self.error(name, f"must be {_SHARE}, not {describe(node)}")
+        return None
 
     def _list(self, name: str, example: str, most: int | None) -> list[tuple[str, Node]]:
         """Return the items of the list under `name`, each with its path."""

@@ -30,6 +30,8 @@ from .limits import Defaults, ReadLimit, check_together, read_limit
 from .prices import read_price
 from .refusals import CHOICES, read_message
 from .report import Report
+from .signals import KEYS as SIGNAL_KEYS
+from .signals import read_signal
 from .vocabulary import Level
 
 MOST_LIMITS = 16
@@ -43,6 +45,7 @@ _BESIDE_LIMITS = (
     *CHARGE_KEYS,
     *HOLD_KEYS,
     *LEDGER_KEYS,
+    *SIGNAL_KEYS,
     "warn_at",
     "track",
     "denial_message",
@@ -203,6 +206,7 @@ class _Reader:
         }
         denial_message = read_message(fields, refusals["error_details"])
         limit_headers = fields.choice("limit_headers", _LIMIT_HEADERS)
+        low_at = fields.share("low_at") or self._domain.low_at
         limits = self._limits(fields)
         if not limits:
             if not fields.given("rate_limit") and not fields.given("rate_limits") and not fields.unclear:
@@ -227,8 +231,9 @@ class _Reader:
         requests = not budget and limits[0].amount_key == "requests_per_unit"
         refuses = not (flags["shadow_mode"] or flags["quota_mode"])
         hold = None if unlimited else read_hold(fields, of_windows, requests=requests, refuses=refuses)
-        ledger = None
+        ledger, signal = None, 0
         if not unlimited:
+            signal = read_signal(fields, self._domain.signal, requests=requests, budget=budget)
             ledger = read_ledger(fields, of_windows, self._domain.zone, requests=requests)
         return Rule(
             path=StatKey(self._domain.name, path),
@@ -253,6 +258,8 @@ class _Reader:
             hold=hold,
             ledger=ledger,
             price=None if unlimited else read_price(fields),
+            signal=signal,
+            low_at=low_at,
             source=source,
         )
 

@@ -57,6 +57,8 @@ descriptors:
     price:
       per_million: 2.50
       currency: USD
+    signal: [caller]
+    low_at: 0.8
     descriptors:
       - key: model
         rate_limits:
