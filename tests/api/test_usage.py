@@ -16,6 +16,7 @@ import pytest
 
 from ratelimit_service.cli.operating.client import Client, server_of
 from ratelimit_service.cli.operating.usage import Asked, Row, as_json, rows, table, write_csv
+from ratelimit_service.cli.operating.usage import read as read_ledgers
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.ledger.price import plain
 from ratelimit_service.core.model import Descriptor, Entry
@@ -47,7 +48,7 @@ async def read(desk: Desk, wanted: Asked) -> list[Row]:
     """Return what the command line makes of the pages of the API."""
     url = desk.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"))
-    return await asyncio.to_thread(lambda: list(rows(client, wanted)))
+    return await asyncio.to_thread(lambda: list(rows(read_ledgers(client, wanted).values(), wanted)))
 
 
 async def books_of(desk: Desk, since: str, until: str) -> list[Any]:

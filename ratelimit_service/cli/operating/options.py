@@ -127,7 +127,7 @@ def _usage_options(parser: argparse.ArgumentParser) -> None:
         metavar="ZONE",
         help="in which days and months begin (default: %(default)s)",
     )
-    add("--format", choices=("table", "csv", "json"), help="how to print it (default: table)")
+    add("--format", choices=("table", "csv", "json", "focus"), help="how to print it (default: table)")
     add_server(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, TextIO
@@ -18,7 +18,7 @@ from . import shown
 from .client import Client
 
 PERIODS = {"hour": Unit.HOUR, "day": Unit.DAY, "month": Unit.MONTH}
-FORMATS = ("table", "csv", "json")
+FORMATS = ("table", "csv", "json", "focus")
 
 _KINDS = ("charged", "refunded", "refused")
 
@@ -69,7 +69,14 @@ class Ledgered(NamedTuple):
 
 def usage(client: Client, asked: Asked, form: str) -> int:
     """Print what was spent."""
-    found = list(rows(client, asked))
+    ledgers = read(client, asked).values()
+    if form == "focus":
+        from .focus import write_focus
+
+        if not write_focus(ledgers, asked, sys.stdout):
+            _say_none(asked)
+        return 0
+    found = list(rows(ledgers, asked))
     if form == "json":
         print(json.dumps(as_json(found, asked), indent=2))
     elif form == "csv":
@@ -77,7 +84,7 @@ def usage(client: Client, asked: Asked, form: str) -> int:
     elif found:
         print("\n".join(table(found, asked)))
     if not found:
-        print(f"no ledger has entries of {shown.text(asked.domain)} in that time", file=sys.stderr)
+        _say_none(asked)
     elif len({row.keys for row in found}) > 1:
         print(
             "note: buckets with different keys stand apart, because one request may be charged to several of them",
@@ -86,14 +93,18 @@ def usage(client: Client, asked: Asked, form: str) -> int:
     return 0
 
 
-def rows(client: Client, asked: Asked) -> Iterator[Row]:
+def _say_none(asked: Asked) -> None:
+    print(f"no ledger has entries of {shown.text(asked.domain)} in that time", file=sys.stderr)
+
+
+def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
     """Yield what was spent, by the period and the values, in their order.
 
     Buckets with different keys are never added up: a request that is charged to its team and to its user is in both.
     """
     sums: dict[tuple[int, int, tuple[str, ...], str, str], list[int]] = {}
     costs: dict[tuple[int, int, tuple[str, ...], str, str], list[Decimal]] = {}
-    for found in read(client, asked).values():
+    for found in ledgers:
         own = dict(found.entries)
         if any([key not in own for key in asked.by]):
             continue

@@ -1,0 +1,166 @@
+"""Usage as a FOCUS dataset: the columns of version 1.2 of the FinOps Open Cost and Usage Specification, as CSV.
+
+A row is for one bucket and one period at one price. The specification has no columns for tokens, so they are the consumed
+quantity, in the unit `Tokens`, and are priced by the million. Without a price, costs are 0 in the currency XXX, which
+ISO 4217 has for no currency, because the columns must not be empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from typing import NamedTuple, TextIO
+
+from ...core.budgets.texts import bytes_of, descriptor_text
+from ...core.ledger.price import amount, plain
+from ...core.model import Calendar, Entry, Unit
+from ...core.moments import moment
+from ...core.windows import calendars
+from .usage import PERIODS, Asked, Ledgered, cell
+
+NO_CURRENCY = "XXX"
+PROVIDER = "ratelimit-service"
+UNIT = "Tokens"
+PRICED_BY = "1000000 Tokens"
+MODEL = "model"
+"""The key of the entry that is the SKU."""
+
+COLUMNS = (
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargeFrequency",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "ContractedCost",
+    "ContractedUnitPrice",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "ListUnitPrice",
+    "PricingCategory",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "ServiceCategory",
+    "ServiceName",
+    "ServiceSubcategory",
+    "SkuId",
+    "SkuMeter",
+    "SkuPriceId",
+    "SubAccountId",
+    "SubAccountName",
+    "SubAccountType",
+    "Tags",
+    "x_Charged",
+    "x_Descriptor",
+    "x_Domain",
+    "x_Refunded",
+    "x_Refused",
+)
+
+
+class _Of(NamedTuple):
+    """What the sums of a row are for, in the order of the rows."""
+
+    start: int
+    end: int
+    descriptor: str
+    entries: tuple[tuple[str, str], ...]
+    currency: str
+    per_million: str
+
+
+def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
+    """Write a dataset, and return how many rows it has."""
+    writer = csv.writer(to)
+    writer.writerow(COLUMNS)
+    number = 0
+    for row in rows(found, asked):
+        writer.writerow([row[name] for name in COLUMNS])
+        number += 1
+    return number
+
+
+def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
+    """Yield the rows by period and descriptor: of buckets that have every key that is asked for."""
+    sums: dict[_Of, list[int]] = {}
+    for ledgered in found:
+        if not {key for key, _ in ledgered.entries}.issuperset(asked.by):
+            continue
+        descriptor = descriptor_text(
+            tuple([Entry(bytes_of(key), bytes_of(value)) for key, value in ledgered.entries])
+        )
+        for start, kinds in ledgered.spent.items():
+            price = ledgered.prices.get(start, "")
+            bounds = calendars.bounds(PERIODS[asked.per], 1, Calendar(asked.zone), start)
+            of = _Of(*bounds, descriptor, ledgered.entries, ledgered.currency if price else "", price)
+            sum_of = sums.setdefault(of, [0, 0, 0])
+            for place, value in enumerate(kinds):
+                sum_of[place] += value
+    for of in sorted(sums):
+        yield _row(of, sums[of], asked)
+
+
+def _row(of: _Of, kinds: Sequence[int], asked: Asked) -> dict[str, str]:
+    charged, refunded, refused = kinds
+    tokens = charged - refunded
+    price = of.per_million or "0"
+    cost = plain(amount(tokens, price))
+    own = dict(of.entries)
+    month = calendars.bounds(Unit.MONTH, 1, Calendar(asked.zone), of.start)
+    sku = cell(own.get(MODEL) or "tokens")
+    account = cell(",".join([own[key] for key in asked.by]) or of.descriptor)
+    return {
+        "BilledCost": cost,
+        "BillingAccountId": cell(asked.domain),
+        "BillingAccountName": cell(asked.domain),
+        "BillingCurrency": of.currency or NO_CURRENCY,
+        "BillingPeriodStart": moment(month[0]),
+        "BillingPeriodEnd": moment(month[1]),
+        "ChargeCategory": "Usage",
+        "ChargeClass": "",
+        "ChargeDescription": f"Tokens of {of.descriptor}",
+        "ChargeFrequency": "Usage-Based",
+        "ChargePeriodStart": moment(of.start),
+        "ChargePeriodEnd": moment(of.end),
+        "ConsumedQuantity": str(tokens),
+        "ConsumedUnit": UNIT,
+        "ContractedCost": cost,
+        "ContractedUnitPrice": price,
+        "EffectiveCost": cost,
+        "InvoiceIssuerName": PROVIDER,
+        "ListCost": cost,
+        "ListUnitPrice": price,
+        "PricingCategory": "Standard",
+        "PricingQuantity": plain(Decimal(tokens).scaleb(-6)),
+        "PricingUnit": PRICED_BY,
+        "ProviderName": PROVIDER,
+        "PublisherName": PROVIDER,
+        "ServiceCategory": "AI and Machine Learning",
+        "ServiceName": "Large language models",
+        "ServiceSubcategory": "Generative AI",
+        "SkuId": sku,
+        "SkuMeter": UNIT,
+        "SkuPriceId": f"{sku}@{price}",
+        "SubAccountId": account,
+        "SubAccountName": account,
+        "SubAccountType": cell(",".join(asked.by) or "descriptor"),
+        "Tags": json.dumps(own, ensure_ascii=False),
+        "x_Charged": str(charged),
+        "x_Descriptor": cell(of.descriptor),
+        "x_Domain": cell(asked.domain),
+        "x_Refunded": str(refunded),
+        "x_Refused": str(refused),
+    }
