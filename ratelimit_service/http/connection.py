@@ -273,6 +273,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _event(self, *, head: bool = False) -> h11.Event:
         """Return the next event from the peer. Raises h11.RemoteProtocolError or _LostError."""
         while (event := await self._next_event(head=head)) is h11.NEED_DATA:
+            self._check()  # the connection may have been closed while this waited for its turn
             self._data = asyncio.get_running_loop().create_future()
             self._host.waits(self)
             if self._paused and self._transport is not None:

@@ -374,3 +374,31 @@ async def test_a_stop_closes_what_is_silent(port: Port) -> None:
     await until(lambda: port.count == 2)
     await port.port.stop(60)
     assert (True, True) == (await silent.closed(), await half.closed())
+
+
+@pytest.mark.parametrize("closed_by", ["its peer", "the stop"])
+async def test_a_connection_that_is_closed_while_it_waits_for_its_turn_ends(
+    port: Port, monkeypatch: pytest.MonkeyPatch, closed_by: str
+) -> None:
+    """Its task does not wait for more data, so that a stop does not wait for it either."""
+    free, waiting = asyncio.Event(), list[None]()
+
+    async def turn(self: connections.Connections) -> None:
+        waiting.append(None)
+        await free.wait()
+
+    monkeypatch.setattr(connections.Connections, "turn", turn)
+    peer = await port.connect()
+    await until(lambda: waiting)
+    owner = port.port._connections
+    assert owner is not None
+    if closed_by == "its peer":
+        peer.close()
+        await until(lambda: not len(owner))
+        free.set()
+        await until(lambda: not owner._tasks)
+    stopped = asyncio.create_task(port.port.stop(60))
+    await until(lambda: not len(owner))
+    free.set()
+    async with asyncio.timeout(LONG):
+        await stopped
