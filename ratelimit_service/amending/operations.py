@@ -45,6 +45,12 @@ from .resetting import reset
 MOST_AUDITED = 1_000
 """The most lines of the audit that are read at once."""
 
+_PARTS = 5
+"""So many parts of the audit are searched for a page of one domain."""
+
+_SKEW = 86_400
+"""Seconds by which the clocks of replicas may differ: lines are in the order of versions, and not of their times."""
+
 
 class By(NamedTuple):
     """The author, the reason and the idempotency key of a change, which identifies it when it is sent again."""
@@ -176,6 +182,25 @@ class Operations:
         """
         return await self._store.amendments.audit(before, max(1, min(most, MOST_AUDITED)))
 
+    async def audited(
+        self, domain: str, since: int, until: int, before: int = 0
+    ) -> tuple[Sequence[AuditLine], int]:
+        """Return edits of a domain from `since` on and before `until`, the latest first, and the version before which the
+        next page begins (0: there is none). A page can be empty although there are more. Raises StoreError.
+        """
+        found: list[AuditLine] = []
+        for _ in range(_PARTS):
+            lines = await self.audit(before, MOST_AUDITED)
+            found += [
+                line for line in lines if since <= line.at < until and _domain_of(line.edited) == domain
+            ]
+            if len(lines) < MOST_AUDITED or lines[-1].at < since - _SKEW:
+                return found, 0
+            before = lines[-1].version
+            if found:
+                break
+        return found, before
+
     def bucket(
         self, domain: str, entries: tuple[Entry, ...], edits: Sequence[Put | Remove] = ()
     ) -> BucketNow | None:
@@ -300,6 +325,12 @@ def _entries_of(target: Target) -> tuple[Entry, ...]:
     if not target.exact:
         raise InvalidRequest(f"a reset is for one descriptor, and {target.text} is for several: reset each")
     return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+
+
+def _domain_of(edited: Edited) -> str:
+    """Return the domain of an edit; empty if it has changed nothing."""
+    changed = edited.reset or edited.after or edited.before
+    return changed.target.domain if changed is not None else ""
 
 
 def _may_overlap(one: Target, other: Target) -> bool:

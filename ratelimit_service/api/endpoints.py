@@ -91,6 +91,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET",
+        "/usage-amendments",
+        "usage_amendments",
+        asked.PageOfUsage,
+        shapes.Audit,
+        "The top-ups, overrides and resets of a domain in a span of time, from the audit.",
+    ),
+    Endpoint(
+        "GET",
         "/replicas",
         "replicas",
         asked.Nothing,
@@ -127,7 +135,7 @@ ENDPOINTS = (
         "audit",
         asked.PageOfAudit,
         shapes.Audit,
-        "Who changed what, when and why, the latest first; the last 10,000 edits.",
+        "Who changed what, when and why, the latest first; the last 100,000 edits (in memory 10,000).",
     ),
     Endpoint(
         "POST",

@@ -177,6 +177,17 @@ class Api:
             "next_cursor": found.next_cursor or None,
         }
 
+    async def usage_amendments(self, query: asked.PageOfUsage, role: Role) -> shapes.Audit:
+        """Return a page of the changes of limits in a span of time."""
+        since, until = shown.second_of(query.since), shown.second_of(query.until)
+        found, before = await self._parts.operations.audited(
+            query.domain, since, until, _number(query.cursor)
+        )
+        return {
+            "lines": await self.turns.each(found, shown.audit_line),
+            "next_cursor": str(before) if before > 1 else None,
+        }
+
     async def replicas(self, query: asked.Nothing, role: Role) -> seen.Replicas:
         """Return all replicas."""
         views = self._parts.views

@@ -14,9 +14,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from ratelimit_service.amending import operations
+from ratelimit_service.amending.operations import By
 from ratelimit_service.cli.operating.client import Client, server_of
-from ratelimit_service.cli.operating.usage import Asked, Row, as_json, rows, table, write_csv
+from ratelimit_service.cli.operating.usage import Asked, Row, amendments, as_json, rows, table, write_csv
 from ratelimit_service.cli.operating.usage import read as read_ledgers
+from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.ledger.price import plain
 from ratelimit_service.core.model import Descriptor, Entry
@@ -200,6 +203,54 @@ async def test_tokens_with_a_price_have_an_amount() -> None:
             for book in books
             for each in book["spent"]
         ]
+
+
+async def test_top_ups_and_overrides_are_entries_of_their_own() -> None:
+    """Each once, however often it is sent; those of the domain and of the time, also where there are many others."""
+    async with open_desk(Desk(files=[RULES])) as desk:
+        at = int(desk.limiter.now)
+        desk.ask("team=dba", hits=7)
+
+        async def change(key: str, text: str = "team=dba", *, domain: str = "d", at: int = at) -> None:
+            desk.limiter.now = at
+            by = By("ana", "launch", key)
+            await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, text), 500)])
+
+        await change("before", at=at - 1)
+        for key in ("one", "two", "one", "two", "one"):
+            await change(key)
+        await change("elsewhere", domain="e")
+        await desk.operations.apply(
+            By("bo", "done", "three"),
+            [desk.operations.make_override(By("bo", "done", "three"), parse("d", "team=*"), 0)],
+        )
+        await desk.operations.reset(By("bo", "again", "four"), parse("d", "team=dba"))
+        await change("after", at=at + 10)
+        since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in (at, at + 10))
+        page = await desk.get("/usage-amendments", domain="d", since=since, until=until)
+        assert [("four", "reset"), ("three", "put"), ("two", "put"), ("one", "put")] == [
+            (line["key"], line["action"]) for line in page["lines"]
+        ]
+        wanted = Asked("d", ("team",), at, at + 10, "day", "UTC")
+        url = desk.client.base_url
+        client = Client(server_of(f"{url.host}:{url.port}"))
+        found = await asyncio.to_thread(amendments, client, wanted)
+        assert page["lines"] == found[::-1]
+
+
+async def test_changes_of_a_domain_are_found_behind_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page searches some parts of the audit, and the cursor leads on."""
+    monkeypatch.setattr(operations, "MOST_AUDITED", 3)
+    async with open_desk(Desk(files=[RULES])) as desk:
+        for number in range(40):
+            by = By("ana", "why", f"{number}")
+            domain = "d" if number in (0, 1, 39) else "e"
+            await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, "team=dba"), 1)])
+        wanted = Asked("d", (), 0, int(desk.limiter.now) + 1, "day", "UTC")
+        url = desk.client.base_url
+        client = Client(server_of(f"{url.host}:{url.port}"))
+        found = await asyncio.to_thread(amendments, client, wanted)
+        assert ["0", "1", "39"] == [line["key"] for line in found]
 
 
 async def test_only_what_began_in_the_time_that_is_asked_for_is_listed() -> None:

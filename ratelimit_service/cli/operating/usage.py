@@ -16,6 +16,7 @@ from ...core.moments import moment
 from ...core.windows import calendars
 from . import shown
 from .client import Client
+from .shown import Json
 
 PERIODS = {"hour": Unit.HOUR, "day": Unit.DAY, "month": Unit.MONTH}
 FORMATS = ("table", "csv", "json", "focus")
@@ -77,12 +78,15 @@ def usage(client: Client, asked: Asked, form: str) -> int:
             _say_none(asked)
         return 0
     found = list(rows(ledgers, asked))
+    changes = amendments(client, asked) if form != "csv" else []
     if form == "json":
-        print(json.dumps(as_json(found, asked), indent=2))
+        print(json.dumps({**as_json(found, asked), "amendments": changes}, indent=2))
     elif form == "csv":
         write_csv(found, asked, sys.stdout)
     elif found:
         print("\n".join(table(found, asked)))
+    if form == "table" and changes:
+        print("\n".join(["", "Changes of limits:", *map(shown.audit_line, changes)]))
     if not found:
         _say_none(asked)
     elif len({row.keys for row in found}) > 1:
@@ -151,6 +155,24 @@ def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
         cursor = page["next_cursor"]
         if not cursor:
             return found
+
+
+def amendments(client: Client, asked: Asked) -> list[Json]:
+    """Return the top-ups, overrides and resets of that time, the earliest first."""
+    found: list[Json] = []
+    cursor: str | None = None
+    while True:
+        page = client.get(
+            "/usage-amendments",
+            domain=asked.domain,
+            since=moment(asked.since),
+            until=moment(asked.until),
+            cursor=cursor,
+        )
+        found += page["lines"]
+        cursor = page["next_cursor"]
+        if not cursor:
+            return found[::-1]
 
 
 def _period(asked: Asked, start: int) -> tuple[int, int]:
