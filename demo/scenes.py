@@ -111,7 +111,7 @@ def cast(parts: Parts) -> Iterator[Cast]:
                     "no descriptor has the key 'team'",
                 ),
                 Stranger(
-                    "an unknown team", person(company.token("eve", team="x")), 429, "no rule is for team=x"
+                    "an unknown team", person(company.token("eve", team="x")), 429, "no rule matches team=x"
                 ),
             ),
             workload(mesh.workload("payments")),

@@ -18,7 +18,7 @@ _LONGEST_CURSOR = 4_096
 
 _DOMAIN = Doc("The domain.", "token-budgets", shortest=1, longest=_LONGEST_DOMAIN)
 _DESCRIPTOR = Doc(
-    "The descriptor, as `key=value,key=value`; `*`, a comma and a backslash in a value are escaped by a backslash, and "
+    "The descriptor, as `key=value,key=value`. In a value, a backslash escapes `*`, a comma and a backslash, and "
     "`\\xFF` is the byte FF.",
     "team=dba",
     shortest=1,
@@ -31,28 +31,28 @@ _TARGET = Doc(
     longest=MOST_TEXT,
 )
 _WINDOW = Doc(
-    "The only window that it is for, as in the counter's key: `hour`, `15minute`; null: every window.",
+    "The window that it changes, as in the counter's key: `hour`, `15minute`; null: every window.",
     "hour",
     longest=40,
 )
 _UNTIL = Doc("When it ends, in RFC 3339; null: when it is removed.", "2026-12-01T00:00:00Z", longest=40)
 _REASON = Doc(
-    "Why, for the audit; printable.", "launch of the new search", shortest=1, longest=LONGEST_REASON
+    "The reason, for the audit; printable.", "launch of the new search", shortest=1, longest=LONGEST_REASON
 )
 _AUTHOR = Doc(
-    "Who makes the change, for the audit; printable. It is what the caller says.",
+    "The author of the change, for the audit; printable. It is not verified.",
     "ana",
     shortest=1,
     longest=LONGEST_NAME,
 )
-_DRY_RUN = Doc("Whether to preview the change only.", False)
+_DRY_RUN = Doc("Whether to only preview the change.", False)
 _CONFIRMATION = Doc(
-    "The confirmation of the preview: needed for a pattern and for a whole domain; elsewhere, it makes sure that the "
-    "change replaces what the preview showed.",
+    "The confirmation of the preview: required for a pattern and for a whole domain. With one, a change is refused if "
+    "it would replace something other than the preview showed.",
     longest=400,
 )
-_CURSOR = Doc("Where the page begins: `next_cursor` of the page before.", longest=_LONGEST_CURSOR)
-_LIMIT = Doc("The most items of the page.", 50, minimum=1, maximum=MOST_LISTED)
+_CURSOR = Doc("`next_cursor` of the previous page; empty: the first page.", longest=_LONGEST_CURSOR)
+_LIMIT = Doc("The maximum number of items on the page.", 50, minimum=1, maximum=MOST_LISTED)
 
 
 class Nothing(NamedTuple):
@@ -62,36 +62,37 @@ class Nothing(NamedTuple):
 class PageOfBudgets(NamedTuple):
     """Which budgets to list, in which order."""
 
-    domain: Annotated[str, Doc("Only those of this domain; empty: of all.", longest=_LONGEST_DOMAIN)] = ""
+    domain: Annotated[
+        str, Doc("Only budgets of this domain; empty: all domains.", longest=_LONGEST_DOMAIN)
+    ] = ""
     key: Annotated[
         str,
         Doc(
-            "Only those that have an entry with this key; `\\xFF` is the byte FF, `\\\\` a backslash.",
+            "Only budgets that have an entry with this key; `\\xFF` is the byte FF, `\\\\` a backslash.",
             longest=1_024,
         ),
     ] = ""
     prefix: Annotated[
-        str, Doc("Only those in which a value, that of `key` where it is given, begins so.", longest=1_024)
+        str,
+        Doc("Only budgets with a value (of `key`, if that is given) that begins with this.", longest=1_024),
     ] = ""
     value: Annotated[
         str | None,
-        Doc("Only those in which a value, that of `key` where it is given, is this one.", longest=1_024),
+        Doc("Only budgets with exactly this value (of `key`, if that is given).", longest=1_024),
     ] = None
     min_used: Annotated[
         float,
-        Doc("The smallest share of the limit that is used: 0.8 is 80 %.", 0.8, minimum=0, maximum=1_000_000),
+        Doc("The smallest used share of the limit: 0.8 is 80 %.", 0.8, minimum=0, maximum=1_000_000),
     ] = 0.0
-    state: Annotated[State | None, Doc("Only those in this state.")] = None
+    state: Annotated[State | None, Doc("Only budgets in this state.")] = None
     sort: Annotated[
         Literal["-used", "used", "name", "reset"],
-        Doc(
-            "`-used`: the largest share used first, and blocked ones before all; `reset`: by the end of their windows."
-        ),
+        Doc("`-used`: blocked budgets first, then the most used; `reset`: those that reset next first."),
     ] = "-used"
     limit: Annotated[int, _LIMIT] = 50
-    cursor: Annotated[str, Doc("Where the page begins: `next_cursor` of the page before.", longest=8_192)] = (
-        ""
-    )
+    cursor: Annotated[
+        str, Doc("`next_cursor` of the previous page; empty: the first page.", longest=8_192)
+    ] = ""
 
 
 class BucketBody(NamedTuple):
@@ -107,10 +108,21 @@ class PageOfUsage(NamedTuple):
     domain: Annotated[str, _DOMAIN]
     since: Annotated[
         str,
-        Doc("Only what began then or later, in RFC 3339.", "2026-11-01T00:00:00Z", shortest=1, longest=40),
+        Doc(
+            "Only entries that begin then or later, in RFC 3339.",
+            "2026-11-01T00:00:00Z",
+            shortest=1,
+            longest=40,
+        ),
     ]
     until: Annotated[
-        str, Doc("Only what began before that, in RFC 3339.", "2026-12-01T00:00:00Z", shortest=1, longest=40)
+        str,
+        Doc(
+            "Only entries that begin before then, in RFC 3339.",
+            "2026-12-01T00:00:00Z",
+            shortest=1,
+            longest=40,
+        ),
     ]
     cursor: Annotated[str, _CURSOR] = ""
 
@@ -120,7 +132,11 @@ class LaterRefusals(NamedTuple):
 
     since: Annotated[
         int,
-        Doc("Only those with a larger id: the `last` of an earlier answer.", minimum=0, maximum=COUNTER_MAX),
+        Doc(
+            "Only refusals with a larger id than this: `last` of an earlier answer.",
+            minimum=0,
+            maximum=COUNTER_MAX,
+        ),
     ] = 0
     limit: Annotated[int, _LIMIT] = 100
 
@@ -138,7 +154,9 @@ class ExplainBody(NamedTuple):
 class PageOfRules(NamedTuple):
     """Which rules to list."""
 
-    domain: Annotated[str, Doc("Only those of this domain; empty: of all.", longest=_LONGEST_DOMAIN)] = ""
+    domain: Annotated[str, Doc("Only rules of this domain; empty: all domains.", longest=_LONGEST_DOMAIN)] = (
+        ""
+    )
     limit: Annotated[int, _LIMIT] = 50
     cursor: Annotated[str, _CURSOR] = ""
 
@@ -146,11 +164,13 @@ class PageOfRules(NamedTuple):
 class PageOfAmendments(NamedTuple):
     """Which amendments to list."""
 
-    domain: Annotated[str, Doc("Only those in this domain; empty: in all.", longest=_LONGEST_DOMAIN)] = ""
+    domain: Annotated[
+        str, Doc("Only amendments of this domain; empty: all domains.", longest=_LONGEST_DOMAIN)
+    ] = ""
     descriptor: Annotated[
         str,
         Doc(
-            "Only those that are for this descriptor or, of a pattern, exactly for this pattern. Needs `domain`.",
+            "Only amendments that match this descriptor, or have exactly this pattern. Requires `domain`.",
             longest=MOST_TEXT,
         ),
     ] = ""
@@ -162,7 +182,10 @@ class PageOfAudit(NamedTuple):
     """Which lines of the audit to list."""
 
     limit: Annotated[
-        int, Doc("The most lines of the page; the rest of a change is added.", 50, minimum=1, maximum=100)
+        int,
+        Doc(
+            "The maximum number of lines; a change is never split between pages.", 50, minimum=1, maximum=100
+        ),
     ] = 50
     cursor: Annotated[str, _CURSOR] = ""
 
@@ -186,21 +209,26 @@ class TopUpBody(NamedTuple):
 
     domain: Annotated[str, _DOMAIN]
     descriptor: Annotated[str, _TARGET]
-    amount: Annotated[int, Doc("What is added to the limit.", 5_000, minimum=1, maximum=COUNTER_MAX)]
+    amount: Annotated[int, Doc("The amount to add to the limit.", 5_000, minimum=1, maximum=COUNTER_MAX)]
     reason: Annotated[str, _REASON]
     author: Annotated[str, _AUTHOR] = "api"
     window: Annotated[str | None, _WINDOW] = None
     until: Annotated[str | None, _UNTIL] = None
     windows: Annotated[
         int | None,
-        Doc("For how many windows it is, the present one included.", 1, minimum=1, maximum=MOST_WINDOWS),
+        Doc(
+            "The number of windows that it lasts, including the present one.",
+            1,
+            minimum=1,
+            maximum=MOST_WINDOWS,
+        ),
     ] = None
     dry_run: Annotated[bool, _DRY_RUN] = False
     confirmation: Annotated[str | None, _CONFIRMATION] = None
 
 
 class ResetBody(NamedTuple):
-    """A reset: used becomes 0."""
+    """A reset of counters to 0."""
 
     domain: Annotated[str, _DOMAIN]
     descriptor: Annotated[str, _TARGET]
@@ -238,19 +266,20 @@ class ChangeItem(NamedTuple):
 
     verb: Annotated[
         Literal["override", "top-up", "unblock", "remove"],
-        Doc("What it does; the other fields are those of the endpoint with this name."),
+        Doc("The kind of change; the other fields are those of the endpoint with this name."),
     ]
     domain: Annotated[str | None, _DOMAIN] = None
     descriptor: Annotated[str | None, _TARGET] = None
     amount: Annotated[
-        int | None, Doc("The limit, or what is added to it.", 20_000, minimum=0, maximum=COUNTER_MAX)
+        int | None, Doc("The limit, or the amount to add to it.", 20_000, minimum=0, maximum=COUNTER_MAX)
     ] = None
     window: Annotated[str | None, _WINDOW] = None
     until: Annotated[str | None, _UNTIL] = None
     windows: Annotated[
-        int | None, Doc("Of a top-up: for how many windows it is.", 1, minimum=1, maximum=MOST_WINDOWS)
+        int | None,
+        Doc("For a top-up: the number of windows that it lasts.", 1, minimum=1, maximum=MOST_WINDOWS),
     ] = None
-    id: Annotated[str | None, Doc("Of a removal: the id.", shortest=1, longest=LONGEST_NAME)] = None
+    id: Annotated[str | None, Doc("For a removal: the id.", shortest=1, longest=LONGEST_NAME)] = None
 
 
 class ChangesBody(NamedTuple):

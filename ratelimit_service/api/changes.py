@@ -1,7 +1,7 @@
 """Changes of limits: each verb, its preview, and the confirmation that a bulk change carries.
 
 A preview returns a confirmation: an HMAC of the request and of what it would replace. The real call is refused unless both
-are the same by then. Its key is made from ADMIN_TOKEN, so that any replica can check what another one has issued.
+are still the same. The key of the HMAC is derived from ADMIN_TOKEN, so that any replica can verify a confirmation.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ VALID = 300
 """Seconds for which a confirmation is valid."""
 
 MOST_EXCEPTIONS = 100
-"""Overrides that a preview names as not reached."""
+"""Overrides with precedence that a preview lists."""
 
 
 class _Planned(NamedTuple):
-    """One edit before it is made, and what it is for; None where that is not known."""
+    """One edit before it is made, and its target; None if that is not known."""
 
     edit: Put | Remove
     target: Target | None
@@ -124,7 +124,7 @@ class Changes:
         return _Planned(Remove(name), None if found is None else found.target)
 
     async def reset(self, body: asked.ResetBody, key: str | None) -> shapes.Changed:
-        """Set used to 0."""
+        """Set counters to 0."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
         if not body.dry_run and (not target.exact or body.confirmation is not None):
@@ -140,9 +140,9 @@ class Changes:
         return await self._preview(applied, body, key, [target], SetToZero(body.window or ""))
 
     async def _reset_before(self, by: By, target: Target, body: asked.ResetBody) -> list[Target]:
-        """Return the buckets that this change has reset, if it is sent again: others may have counted since."""
+        """Return the buckets that an earlier call with the same key has reset: other buckets may match by now."""
         with suppress(InvalidRequest):
-            # Only a key that another change had is refused here; the audit is long.
+            # Without an earlier call, this dry run succeeds, and the long audit is not searched.
             await self._operations.apply(by, [Remove("none")], dry_run=True)
             return []
         found = [
@@ -163,7 +163,7 @@ class Changes:
         for one, found in zip(planned, before, strict=True):
             if isinstance(one.edit, Remove) and found is None:
                 raise Refused(NOT_FOUND, _nothing_to_remove(one))
-        # What the store replaces is known better than what this replica has in force.
+        # The store knows better than this replica what an edit replaces.
         targets = [
             one.target or (found.target if found is not None else Target(""))
             for one, found in zip(planned, before, strict=True)
@@ -189,7 +189,7 @@ class Changes:
         exceptions: dict[str, Amendment] = {}
         for edited in seen.edits:
             if edited.after is not None and not edited.after.target.exact:
-                # There may be tens of thousands to look at.
+                # A thread searches them: there may be tens of thousands.
                 found = await asyncio.to_thread(self._operations.exceptions, edited.after)
                 exceptions |= {one.id: one for one in found}
         budgets: dict[str, Budget] = {}
@@ -212,9 +212,9 @@ class Changes:
 
     def _check(self, body: asked.ChangeBody, before: Sequence[Amendment | None]) -> None:
         """Raise Refused unless the request carries the confirmation of its preview."""
-        preview = "send it with dry_run: true, and then with the confirmation of the answer"
+        preview = "send it with dry_run: true, then with the confirmation in the answer"
         if body.confirmation is None:
-            raise Refused(UNCONFIRMED, f"this is for more than one descriptor: {preview}")
+            raise Refused(UNCONFIRMED, f"this may affect several descriptors: {preview}")
         end = body.confirmation.partition(".")[0]
         if not (end.isascii() and end.isdecimal() and len(end) <= 12):
             raise Refused(UNCONFIRMED, f"this is no confirmation: {preview}")
@@ -224,7 +224,7 @@ class Changes:
         if not hmac.compare_digest(wanted.encode(), body.confirmation.encode()):
             raise Refused(
                 UNCONFIRMED,
-                f"the confirmation is of another change, or what it would replace has changed: {preview}",
+                f"the confirmation is for another request, or another change came first: {preview}",
             )
 
     def _confirmation(self, body: asked.ChangeBody, before: Sequence[Amendment | None], until: int) -> str:

@@ -1,4 +1,4 @@
-"""The table of endpoints: what each takes, what it returns, and what it is for."""
+"""The table of endpoints: what each takes, returns and does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Endpoint(NamedTuple):
     changes: bool = False
     """Whether it changes limits, and so needs ADMIN_TOKEN and an idempotency key."""
     missing: bool = False
-    """Whether it answers 404 where what it is asked for is not there."""
+    """Whether it answers 404 if the bucket or the amendment does not exist."""
 
 
 ENDPOINTS = (
@@ -37,7 +37,7 @@ ENDPOINTS = (
         "status",
         asked.Nothing,
         shapes.Status,
-        "How this replica is, and what the caller may do.",
+        "The state of this replica, and the rights of the caller.",
     ),
     Endpoint(
         "GET",
@@ -45,7 +45,7 @@ ENDPOINTS = (
         "budgets",
         asked.PageOfBudgets,
         shapes.Budgets,
-        "Budgets with what is used of them: listed, searched and sorted.",
+        "Budgets and their use, filtered and sorted.",
     ),
     Endpoint(
         "POST",
@@ -53,7 +53,7 @@ ENDPOINTS = (
         "bucket",
         asked.BucketBody,
         shapes.Budget,
-        "One bucket by its descriptor, also where it has counted nothing.",
+        "One bucket by its descriptor, even if it has no counters yet.",
         missing=True,
     ),
     Endpoint(
@@ -62,7 +62,7 @@ ENDPOINTS = (
         "explain",
         asked.ExplainBody,
         seen.Explanation,
-        "What a descriptor would be answered now, and why; nothing is counted.",
+        "The answer that a descriptor would get now, and the reasons. Nothing is counted.",
     ),
     Endpoint(
         "GET",
@@ -70,7 +70,7 @@ ENDPOINTS = (
         "refusals",
         asked.LaterRefusals,
         seen.Refusals,
-        "The last refusals of this replica: at most 500, and 20 of a second.",
+        "The last refusals of this replica: at most 500, and at most 20 of each second.",
     ),
     Endpoint(
         "POST",
@@ -78,7 +78,7 @@ ENDPOINTS = (
         "series",
         asked.BucketBody,
         seen.Series,
-        "What is charged to a bucket over time, from the first look on.",
+        "The tokens charged to a bucket over time, from the first request for its series on.",
         missing=True,
     ),
     Endpoint(
@@ -161,7 +161,7 @@ ENDPOINTS = (
         "reset",
         asked.ResetBody,
         shapes.Changed,
-        "Set used to 0 in the windows of a descriptor that run now.",
+        "Set the counters of a descriptor or a pattern to 0 in their present windows.",
         changes=True,
     ),
     Endpoint(
@@ -190,7 +190,7 @@ ENDPOINTS = (
         "changes",
         asked.ChangesBody,
         shapes.Changed,
-        "Several changes in one, for limits in bulk: all come into force together.",
+        "Several changes, for limits in bulk: all come into force together.",
         changes=True,
         missing=True,
     ),

@@ -23,7 +23,7 @@ LARGEST_BODY = 65_536
 """Bytes."""
 
 MOST_IN_FLIGHT = 64
-"""Requests of each role: a peer that sends its body slowly does not keep others from changing limits."""
+"""Requests in flight for each role, so that readers that send their bodies slowly do not block changes."""
 
 _HEADERS = (
     ("cache-control", "no-store"),

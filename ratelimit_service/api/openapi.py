@@ -13,7 +13,7 @@ from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, PREFIX, Endpoint
 from .schema import fields_of, schema_of
 
 _DESCRIPTION = (
-    "What is in force, what is used, and changes of limits while the service runs. On loopback, reading needs no token; "
+    "Shows budgets, rules and replicas, and changes limits, while the service runs. On loopback, reading needs no token; "
     "everything else needs READ_TOKEN or ADMIN_TOKEN, as a Bearer token."
 )
 
@@ -99,8 +99,8 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
                 "in": "header",
                 "required": False,
                 "description": (
-                    "By it, a change that is sent again is known for a day, and does nothing a second time. "
-                    "Needed, unless it is a dry run. Printable ASCII."
+                    "A change that is repeated with the same key within a day has no further effect. "
+                    "Required, except for a dry run. Printable ASCII."
                 ),
                 "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME},
             }

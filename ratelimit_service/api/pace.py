@@ -18,7 +18,7 @@ class Pace:
         self._at = clock()
 
     def take(self) -> int:
-        """Take one request. Return 0, or after how many whole seconds there is room for it."""
+        """Take one request. Return 0, or the whole seconds after which a retry succeeds."""
         now = self._clock()
         self._left = min(self._burst, self._left + max(now - self._at, 0) * self._rate)
         self._at = now

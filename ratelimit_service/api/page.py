@@ -95,7 +95,7 @@ def _type(kind: Any) -> str:
 
 def _default(needed: bool, default: Any) -> str:
     if needed:
-        return "needed"
+        return "required"
     if default is None:
         return "null"
     return "" if default == "" else f"`{str(default).lower() if isinstance(default, bool) else default}`"
@@ -114,8 +114,8 @@ def _meaning(doc: Doc, kind: Any = str) -> str:
 _PAGE = """\
 # API
 
-`{prefix}` on the debug port (`DEBUG_HOST`, `DEBUG_PORT`): what is in force, what is used, and changes of limits while the service
-runs. `GET {prefix}/openapi.json` has this reference as OpenAPI 3.1, for clients that are generated.
+The HTTP API shows budgets, rules and replicas, and changes limits, while the service runs. It is at `{prefix}` on the debug port
+(`DEBUG_HOST`, `DEBUG_PORT`). `GET {prefix}/openapi.json` returns this reference as OpenAPI 3.1, to generate clients from.
 
 In the examples, `$API` is the address, such as `http://127.0.0.1:6070{prefix}`, and `$ADMIN_TOKEN` the token.
 
@@ -135,19 +135,19 @@ curl "$API/replicas"
 
 ## Tokens
 
-| caller | may |
+| caller | rights |
 |---|---|
 | on loopback, without a token | read |
 | with `READ_TOKEN` (or `READ_TOKEN_FILE`) | read |
 | with `ADMIN_TOKEN` (or `ADMIN_TOKEN_FILE`) | read, and change limits |
 
-A token is sent as `Authorization: Bearer …`. A wrong one is refused with 401, on loopback too. Without `ADMIN_TOKEN` the API changes
-nothing. The files are read again within a second of a change, so that a token is replaced without a restart; one that is gone or
-unusable lets no caller in, and the log says so.
+Send a token as `Authorization: Bearer …`. A wrong token gets 401, even on loopback. If `ADMIN_TOKEN` is not set, the API makes no
+changes. Token files are read again within a second of a change, so a token can be replaced without a restart. While a file is missing or
+unusable, no caller has its token, and the log says so.
 
-"On loopback" means that the client's address and the name in `Host` are those of loopback, and that no header says that a proxy
-forwarded the request. `kubectl port-forward` comes from loopback. The port uses TLS where `HTTP_TLS_CERT` is set; outside of
-loopback it should ([security.md](security.md#the-api)).
+"On loopback" means that the client's address and the name in `Host` are those of loopback, and that no header shows that a proxy
+forwarded the request. `kubectl port-forward` connects from loopback. The port uses TLS if `HTTP_TLS_CERT` is set; outside of loopback,
+set it ([security.md](security.md#the-api)).
 
 ## Changes
 
@@ -162,7 +162,7 @@ curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: a
 curl "$API/unblock" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: abuse-2' \\
   -d '{{"domain": "token-budgets", "descriptor": "user=eve", "reason": "it was a test", "author": "ana"}}'
 
-# begin anew
+# set the counter of an hour to 0
 curl "$API/reset" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: mistake-1' \\
   -d '{{"domain": "token-budgets", "descriptor": "team=dba", "window": "hour", "reason": "a runaway job", "author": "ana"}}'
 
@@ -170,17 +170,19 @@ curl "$API/amendments?domain=token-budgets"
 curl "$API/audit?limit=10"
 ```
 
-What each verb does to each kind of rule is in [amendments.md](amendments.md); a change is in force on every replica within a second.
+[amendments.md](amendments.md) describes the effect of each verb on each kind of rule. A change is in force on every replica within a
+second.
 
-- `Idempotency-Key` is a text of the caller's choice. A change that is sent again with its key, for a day, does nothing a second time and
-  returns what it did (`replayed`). After a timeout or a 503, send it again with the same key. A key with another change is refused.
-- `dry_run: true` previews: `edits` has what would be replaced, and nothing is changed. Its `confirmation` is valid for five minutes, on
-  every replica, for the same request, and as long as what it would replace stays as it is.
-- A preview shows the first twenty buckets that the change is for, before and after (`budgets`), how many there are (`affected`), and the
-  overrides that it does not reach (`exceptions`). A reset of a pattern is for at most a hundred buckets; narrow it for more.
-- A change of many (a pattern, or `*` for a whole domain) is refused without the confirmation of its preview. With one, a change of one
-  descriptor is refused as well if another change came first.
-- `author` is what the caller says; whoever has the token can say any name. It is in the audit and in the log, with `reason`.
+- `Idempotency-Key` is a text that the caller chooses. A change that is repeated with the same key within a day has no further effect, and
+  returns the result of the first call (`replayed`). After a timeout or a 503, repeat the call with the same key. The same key with another
+  change is refused.
+- `dry_run: true` returns a preview and changes nothing: `edits` shows what would be replaced. Its `confirmation` is valid for five minutes,
+  on every replica, for the same request, as long as no other change comes first.
+- A preview has the first twenty affected buckets, before and after (`budgets`), their number (`affected`), and the overrides that take
+  precedence over the change (`exceptions`). A reset of a pattern affects at most a hundred buckets; use narrower patterns for more.
+- A bulk change (a pattern, or `*` for a whole domain) requires the confirmation of its preview. A change of one descriptor may carry a
+  confirmation, and is then refused if another change came first.
+- `author` is not verified: any caller with the token can give any name. The audit and the log have it, with `reason`.
 
 ```sh
 # stop a whole domain: first the preview, then the same request with its confirmation
@@ -191,25 +193,24 @@ curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: a
   -d "$body, \\"confirmation\\": \\"$confirmation\\"}}"
 ```
 
-Many limits are set by `/changes`, a hundred in one change; tens of thousands are better kept in a
+`/changes` sets up to a hundred limits in one change. Keep tens of thousands of limits in a
 [table beside the rules](amendments.md#limits-as-data).
 
 ## Conventions
 
-- A descriptor is one text in requests and answers, `team=dba,model=gpt-4o`, as [amendments.md](amendments.md#targets) defines targets;
-  every byte comes back as it was sent. `entries` is the same for display.
-- Moments are in RFC 3339, in UTC. Amounts are integers up to 2^53 - 1. A field of an answer is always there, as null where it says
-  nothing. A field that a request has no use for is refused.
-- Lists come in pages: `next_cursor` of one is `cursor` of the next, and null at the end.
+- In requests and answers, a descriptor is one text, such as `team=dba,model=gpt-4o`, in the notation of
+  [targets](amendments.md#targets), which preserves every byte. `entries` has the same for display.
+- Times are in RFC 3339 and UTC. Amounts are integers up to 2^53 - 1. An answer always has all its fields; those without a value are null.
+  Unknown fields of a request are refused.
+- Lists have pages: `next_cursor` of one page is `cursor` of the next, and null at the end.
 
 ## Limits
 
-Each role has its own rate: 100 reads a second, 300 at once, and 20 changes a second, 100 at once. Requests without the right that they
-need are answered 401 or 403, and 429 where there are more than 2 a second. A body has 64 KiB at most, a request's line and headers
-16 KiB.
+Each role may make 100 reads a second, with bursts of 300, and 20 changes a second, with bursts of 100. Requests without the required right
+get 401 or 403, and 429 if there are more than 2 a second. A body has at most 64 KiB, the request line with the headers at most 16 KiB.
 
-A browser may use the API from its own page only: `Origin` and `Sec-Fetch-Site` of another site are refused, nothing relies on cookies,
-and a body must be `application/json`.
+Browsers can use the API only from the page on the same port: requests with an `Origin` or `Sec-Fetch-Site` of another site are refused,
+there are no cookies, and a body must be `application/json`.
 
 ## Endpoints
 

@@ -1,4 +1,4 @@
-"""Previews: the buckets that a change is for, as they are and as they would be."""
+"""Previews: the buckets that a change affects, before and after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Edit = Put | Remove
 
 
 class Affected(NamedTuple):
-    """The first buckets that a target is for, and how many there are. `partial` says why there may be more."""
+    """The first buckets that a target matches, and their number. `partial` says why there may be more."""
 
     budgets: Sequence[Budget]
     total: int
@@ -39,7 +39,7 @@ class SetToZero(NamedTuple):
 def entries_of(target: Target) -> tuple[Entry, ...]:
     """Return the entries of an exact target. Raises InvalidRequest for another one."""
     if not target.exact:
-        raise InvalidRequest(f"this is for one descriptor, and {target.text} is for several")
+        raise InvalidRequest(f"give one descriptor: {target.text} is a pattern for several")
     return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
 
 
@@ -52,7 +52,7 @@ class Previews:
         self._near_ratio = near_ratio
 
     async def affected(self, target: Target) -> Affected:
-        """Return the buckets that a target is for: of a pattern, as many as one reset can have. Raises StoreError."""
+        """Return the buckets that a target matches: for a pattern, as many as one reset can have. Raises StoreError."""
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
             return Affected([found] if found is not None else [], int(found is not None))
@@ -63,18 +63,18 @@ class Previews:
         return Affected(budgets, count, listing.partial_reason)
 
     async def to_reset(self, target: Target) -> list[Target]:
-        """Return each bucket that a target is for. Raises InvalidRequest where there is none, or where there are too many."""
+        """Return each bucket that a target matches. Raises InvalidRequest if there are none, or too many."""
         if target.exact:
             return [target]
         found = await self.affected(target)
         targets = [exactly(one.domain, one.entries) for one in found.budgets if not one.hashed]
         if found.partial or found.total > MOST_EDITS:
-            why = found.partial or f"it is for {found.total} buckets"
+            why = found.partial or f"{target.text} matches {found.total}"
             raise InvalidRequest(
                 f"a reset has at most {MOST_EDITS} buckets, and {why}: give a narrower pattern"
             )
         if not targets:
-            raise InvalidRequest(f"there is no bucket that {target.text} is for: there is nothing to reset")
+            raise InvalidRequest(f"there is nothing to reset: no bucket matches {target.text}")
         return targets
 
     def shown(self, found: Affected, change: Sequence[Edit] | SetToZero) -> list[shapes.BeforeAndAfter]:

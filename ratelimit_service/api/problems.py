@@ -17,7 +17,7 @@ _LONGEST = 500
 
 
 class FieldError(TypedDict):
-    """What is wrong with one field, parameter or header of the request."""
+    """An error in one field, parameter or header of the request."""
 
     field: Annotated[str, Doc("Its name.", "amount")]
     detail: Annotated[str, Doc("What is wrong with it.", "must be at least 0")]
@@ -32,7 +32,7 @@ class Problem(TypedDict):
     title: Annotated[str, Doc("The same, for people.", "Conflict")]
     status: Annotated[int, Doc("The status of the response.", 409, minimum=400, maximum=599)]
     detail: Annotated[str, Doc("What happened, and what to do.", "another change came first")]
-    errors: Annotated[list[FieldError], Doc("What is wrong with which field; empty where none is to blame.")]
+    errors: Annotated[list[FieldError], Doc("The fields with errors; empty if the error is in none of them.")]
 
 
 class Kind(NamedTuple):
@@ -55,13 +55,11 @@ NOT_FOUND = Kind("not-found", 404, "Not found", "There is no such path, bucket o
 NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "The header Allow has the methods of the path."
 )
-CONFLICT = Kind(
-    "conflict", 409, "Conflict", "Another change came first: preview again, and see what is in force."
-)
+CONFLICT = Kind("conflict", 409, "Conflict", "Another change came first: preview the change again.")
 TOO_LARGE = Kind("too-large", 413, "Content too large", "The body is too large.")
 NOT_JSON = Kind("unsupported-media-type", 415, "Unsupported media type", "The body must be application/json.")
 UNUSABLE = Kind(
-    "unprocessable", 422, "Unprocessable", "The request is well-formed, and cannot be carried out as it is."
+    "unprocessable", 422, "Unprocessable", "The request is well-formed, but cannot be carried out."
 )
 UNCONFIRMED = Kind(
     "confirmation-needed", 422, "Confirmation needed", "A bulk change needs the confirmation of its preview."
@@ -114,7 +112,7 @@ class Refused(Exception):
 
 
 def of_error(error: RateLimitServiceError) -> Refused:
-    """Return what an error of the service is to a caller of the API."""
+    """Return the problem that an error of the service is for a caller of the API."""
     for kind, found in (
         (CONFLICT, Conflict),
         (NOT_READY, NotReady),

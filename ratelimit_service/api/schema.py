@@ -1,4 +1,4 @@
-"""JSON Schema from types, and values read by the same types: one source for the reader, for OpenAPI and for docs/api.md.
+"""JSON Schema from types, and the reader of values of these types: one source for both, and for docs/api.md.
 
 A body or a query is a NamedTuple, an answer is a TypedDict. `Annotated[T, Doc(...)]` documents a field and bounds its value.
 """
@@ -39,7 +39,7 @@ class Doc(NamedTuple):
 
 
 class Wrong(Exception):
-    """A value that does not have its type. `errors` has the name of each wrong field, and what is wrong with it."""
+    """A value of the wrong type. `errors` has the name of each wrong field, and what is wrong with it."""
 
     def __init__(self, errors: Sequence[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{field} {detail}" for field, detail in errors))

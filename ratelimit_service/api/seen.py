@@ -27,27 +27,27 @@ class Possible(TypedDict):
     missing: Annotated[
         list[str], Doc("The keys that the descriptor lacks, in the order of the rule.", ["model"])
     ]
-    reason: Annotated[str, Doc("The same as a sentence.", "it needs an entry model as well")]
+    reason: Annotated[str, Doc("The same, as a sentence.", "it needs an entry model as well")]
 
 
 class AmendmentHere(Amendment):
-    """An amendment that is for a descriptor."""
+    """An amendment that matches a descriptor."""
 
     holds: Annotated[bool, Doc("Whether it changes a limit of the descriptor now.", True)]
     why: Annotated[str, Doc("Why it does, or does not.")]
 
 
 class AnswerLimit(TypedDict):
-    """The window that decides on an answer."""
+    """The window that decides the answer."""
 
     window: Annotated[str, Doc("Its name.", "hour")]
-    limit: Annotated[int | None, Doc("The limit that holds.", 6_000)]
+    limit: Annotated[int | None, Doc("The limit in force.", 6_000)]
     remaining: Annotated[int | None, Doc("What is left of it after the request.", 1_789)]
     resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]
 
 
 class Explanation(TypedDict):
-    """What a descriptor would be answered now, and why."""
+    """The answer that a descriptor would get now, and the reasons."""
 
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
     descriptor: Annotated[str, Doc("The descriptor.", "team=dba")]
@@ -55,35 +55,35 @@ class Explanation(TypedDict):
     verdict: Annotated[
         Verdict,
         Doc(
-            "`held`: requests in flight hold what is left; `shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
+            "`held`: requests in flight hold the rest; `shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
             "`unknown`: no such domain."
         ),
     ]
     code: Annotated[Literal["OK", "OVER_LIMIT"], Doc("The code of the answer.")]
     reason: Annotated[str, Doc("The verdict as a sentence.", "there is room in every window")]
     message: Annotated[str | None, Doc("The message of the refusal.")]
-    limit: Annotated[AnswerLimit | None, Doc("The window that decides; null: none does.")]
+    limit: Annotated[AnswerLimit | None, Doc("The window that decides; null: none.")]
     rule: Annotated[str | None, Doc("The path of the rule; null: none.", "token-budgets.team_dba")]
     source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
-    considered: Annotated[list[Considered], Doc("The rule that wins, and those that lose.")]
-    considered_left_out: Annotated[int, Doc("How many were too many to list.", 0)]
-    possible: Annotated[list[Possible], Doc("Rules that could apply, were there more entries.")]
-    possible_more: Annotated[bool, Doc("Whether there are others.", False)]
-    amendments: Annotated[list[AmendmentHere], Doc("Amendments that are for it.")]
+    considered: Annotated[list[Considered], Doc("The rule that limits it, and similar rules that do not.")]
+    considered_left_out: Annotated[int, Doc("How many rules were considered and are not listed.", 0)]
+    possible: Annotated[list[Possible], Doc("Rules that could apply to a descriptor with more entries.")]
+    possible_more: Annotated[bool, Doc("Whether there are more of these.", False)]
+    amendments: Annotated[list[AmendmentHere], Doc("Amendments that match it.")]
     budget: Annotated[Budget | None, Doc("Its bucket; null: no rule limits it.")]
 
 
 class Replica(TypedDict):
     """A replica that counts in the same store."""
 
-    id: Annotated[str, Doc("Its id: its host, and a text of its own.", "ratelimit-0-5f3a1c")]
+    id: Annotated[str, Doc("Its id, which begins with its host.", "ratelimit-0-5f3a1c")]
     this: Annotated[bool, Doc("Whether it is the one that answers.", True)]
     version: Annotated[str, Doc("The version of the service.", "0.1.0")]
-    generation: Annotated[int | None, Doc("That of its rules; null: it has none yet.", 3)]
+    generation: Annotated[int | None, Doc("The generation of its rules; null: it has none yet.", 3)]
     hash: Annotated[str | None, Doc("The hash of its rules.")]
     amendments_version: Annotated[int, Doc("The version of its amendments.", 12)]
     behind_seconds: Annotated[
-        float, Doc("For how long there has been a later generation of rules; 0: it has the latest.", 0.0)
+        float, Doc("For how long a later generation of rules has existed; 0: it has the latest.", 0.0)
     ]
     seen_at: Annotated[str, Doc("When it was last seen.", "2026-11-28T10:00:00Z", format="date-time")]
 
@@ -96,19 +96,19 @@ class Replicas(TypedDict):
 
 
 class SpentThen(TypedDict):
-    """What happened in an hour or a day."""
+    """The entry for an hour or a day."""
 
-    start: Annotated[str, Doc("When it began.", "2026-11-21T01:00:00Z", format="date-time")]
+    start: Annotated[str, Doc("When the hour or day begins.", "2026-11-21T01:00:00Z", format="date-time")]
     charged: Annotated[int, Doc("The tokens that were charged.", 4_211)]
-    refunded: Annotated[int, Doc("The tokens that were given back.", 200)]
+    refunded: Annotated[int, Doc("The tokens that refunds gave back.", 200)]
     refused: Annotated[int, Doc("The requests that were refused.", 3)]
     per_million: Annotated[
-        str | None, Doc("What a million tokens cost then, as a decimal; null: they have no price.", "2.50")
+        str | None, Doc("The price of a million tokens at that time, as a decimal; null: none.", "2.50")
     ]
     amount: Annotated[
         str | None,
         Doc(
-            "What `charged` less `refunded` costs, as an exact decimal; null: they have no price.",
+            "The price of `charged` minus `refunded`, as an exact decimal; null: none.",
             "0.0100275",
         ),
     ]
@@ -117,35 +117,35 @@ class SpentThen(TypedDict):
 class Book(TypedDict):
     """Entries of the ledger of one bucket."""
 
-    bucket: Annotated[str, Doc("What its keys in the store begin with.", "{token-budgets|team=dba}")]
+    bucket: Annotated[str, Doc("The beginning of its keys in the store.", "{token-budgets|team=dba}")]
     entries: Annotated[
         list[list[str]],
-        Doc("The keys and values of its descriptor; a byte that is no text is `\\xFF`.", [["team", "dba"]]),
+        Doc("The keys and values of its descriptor; `\\xFF` is a byte that is not text.", [["team", "dba"]]),
     ]
-    by: Annotated[Literal["hour", "day"], Doc("What an entry is for.")]
+    by: Annotated[Literal["hour", "day"], Doc("The period of an entry.")]
     currency: Annotated[str | None, Doc("The currency of its amounts; null: it has no price.", "USD")]
-    spent: Annotated[list[SpentThen], Doc("By the time.")]
+    spent: Annotated[list[SpentThen], Doc("The entries, the oldest first.")]
 
 
 class UsageOf(TypedDict):
-    """A page of what ledgers have."""
+    """A page of ledger entries."""
 
     domain: Annotated[str, Doc("The domain.", "token-budgets")]
     books: Annotated[
         list[Book],
         Doc(
-            "In no order, and none of a page that found nothing. An entry can come again, or with 0 for what is on another page: "
-            "take the largest of each number, and compute `amount` from these."
+            "In no order; a page may have none although more pages follow. An entry can be on several pages, with 0 for the "
+            "numbers that are on others: take the largest of each number, and compute `amount` from these."
         ),
     ]
-    next_cursor: Annotated[str | None, Doc("The cursor of the next page; null: there is none.")]
+    next_cursor: Annotated[str | None, Doc("The cursor of the next page; null at the end.")]
 
 
 class Refusal(TypedDict):
     """A request that was refused."""
 
     id: Annotated[int, Doc("Its id, which grows with time.", 1_795_249_200_001_017)]
-    at: Annotated[str, Doc("When.", "2026-11-28T10:00:00Z", format="date-time")]
+    at: Annotated[str, Doc("When it was refused.", "2026-11-28T10:00:00Z", format="date-time")]
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
     descriptor: Annotated[
         str | None, Doc("The descriptor that is over its limit; null: it is cut.", "team=dba")
@@ -153,14 +153,16 @@ class Refusal(TypedDict):
     entries: Annotated[
         list[list[str]], Doc("Keys and values for display, cut where they are long.", [["team", "dba"]])
     ]
-    reason: Annotated[Literal["over_limit", "blocked", "denied"], Doc("Why; `denied`: by the domain.")]
-    message: Annotated[str | None, Doc("Why the domain refuses it.")]
+    reason: Annotated[
+        Literal["over_limit", "blocked", "denied"], Doc("The reason; `denied`: the domain refuses it.")
+    ]
+    message: Annotated[str | None, Doc("Why the domain refuses it; null: another reason.")]
     rule: Annotated[str | None, Doc("The path of the rule.", "token-budgets.team_dba")]
     window: Annotated[str | None, Doc("The window that is over its limit.", "hour")]
     name: Annotated[str | None, Doc("The name of its limit.")]
-    limit: Annotated[int | None, Doc("The limit that held.", 5_000)]
-    used: Annotated[int | None, Doc("What was used.", 5_012)]
-    hits: Annotated[int, Doc("What the request asked for; 0: a check.", 0)]
+    limit: Annotated[int | None, Doc("The limit in force.", 5_000)]
+    used: Annotated[int | None, Doc("The use.", 5_012)]
+    hits: Annotated[int, Doc("The hits of the request; 0: a check.", 0)]
     resets_at: Annotated[str | None, Doc("When the window ends.", format="date-time")]
 
 
@@ -172,16 +174,18 @@ class Refusals(TypedDict):
 
 
 class Point(TypedDict):
-    """What was charged in one step."""
+    """The tokens that were charged in one step."""
 
     at: Annotated[str, Doc("The end of the step.", "2026-11-28T10:00:00Z", format="date-time")]
     tokens: Annotated[int, Doc("Tokens, or requests.", 120)]
 
 
 class Series(TypedDict):
-    """What was charged to a bucket over time."""
+    """The tokens that were charged to a bucket over time."""
 
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
     descriptor: Annotated[str, Doc("The descriptor.", "team=dba")]
-    step_seconds: Annotated[int, Doc("The seconds of a step.", 2)]
-    points: Annotated[list[Point], Doc("The oldest first, since somebody looks; ten minutes at most.")]
+    step_seconds: Annotated[int, Doc("The length of a step.", 2)]
+    points: Annotated[
+        list[Point], Doc("The oldest first, from the first request for the series on; at most ten minutes.")
+    ]

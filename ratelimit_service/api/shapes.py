@@ -1,4 +1,4 @@
-"""The JSON that callers of the API get: a TypedDict for each answer, and for what is in it.
+"""The JSON that the API returns: a TypedDict for each answer, and for the objects in it.
 
 With those of asked.py, they are the source of the OpenAPI description and of the tables in docs/api.md (schema.py).
 """
@@ -20,15 +20,17 @@ class StoreStatus(TypedDict):
 
     type: Annotated[Literal["memory", "redis"], Doc("Where counters are kept.")]
     reachable: Annotated[bool, Doc("Whether the last health check reached it.", True)]
-    circuit_open: Annotated[bool, Doc("Whether calls are answered without it (docs/reliability.md).", False)]
-    journal_hits: Annotated[int, Doc("Hits that wait in memory until it is back.", 0)]
+    circuit_open: Annotated[
+        bool, Doc("Whether calls are answered without the store (docs/reliability.md).", False)
+    ]
+    journal_hits: Annotated[int, Doc("Hits that wait in memory until the store is back.", 0)]
 
 
 class RulesStatus(TypedDict):
     """The rules in force."""
 
-    generation: Annotated[int | None, Doc("Grows with each set of rules, over all replicas.", 3)]
-    hash: Annotated[str | None, Doc("The same on replicas with the same rules.", "5c1f0a6be2d94c07")]
+    generation: Annotated[int | None, Doc("Increases with each new set of rules; equal on all replicas.", 3)]
+    hash: Annotated[str | None, Doc("Equal on replicas with the same rules.", "5c1f0a6be2d94c07")]
     loaded_at: Annotated[str | None, Doc("When they came into force.", format="date-time")]
     domains: Annotated[int, Doc("How many domains they have.", 2)]
     rules: Annotated[int, Doc("How many rules they have.", 14)]
@@ -42,12 +44,14 @@ class AmendmentsStatus(TypedDict):
 
     version: Annotated[int, Doc("Their version in the store.", 12)]
     count: Annotated[int, Doc("How many there are.", 4)]
-    age_seconds: Annotated[float, Doc("How long ago they were those of the store.", 0.2)]
-    unreadable: Annotated[int, Doc("How many only a later version of the service knows.", 0)]
+    age_seconds: Annotated[float, Doc("Seconds since they were last compared with the store.", 0.2)]
+    unreadable: Annotated[
+        int, Doc("How many cannot be read, because a later version of the service made them.", 0)
+    ]
 
 
 class Status(TypedDict):
-    """How this replica is, and what the caller may do."""
+    """The state of this replica, and the rights of the caller."""
 
     version: Annotated[str, Doc("The version of the service.", "0.1.0")]
     transport: Annotated[str, Doc("The gRPC server.", "native")]
@@ -56,9 +60,10 @@ class Status(TypedDict):
     now: Annotated[str, Doc("The time here.", "2026-11-28T10:00:00Z", format="date-time")]
     started_at: Annotated[str, Doc("When the process started.", format="date-time")]
     healthy: Annotated[bool, Doc("Whether it is ready for calls.", True)]
-    unhealthy: Annotated[list[str], Doc("What it waits for.")]
+    unhealthy: Annotated[list[str], Doc("The components that are not healthy.")]
     you: Annotated[
-        Literal["local", "read", "admin"], Doc("The caller: on loopback without a token, or by its token.")
+        Literal["local", "read", "admin"],
+        Doc("The caller: `local` on loopback without a token, else by its token."),
     ]
     writes: Annotated[bool, Doc("Whether limits can be changed: ADMIN_TOKEN is set.", True)]
     store: StoreStatus
@@ -95,8 +100,10 @@ class DomainInForce(TypedDict):
     domain: Annotated[str, Doc("Its name.", "token-budgets")]
     rules: Annotated[int, Doc("How many rules it has.", 7)]
     limits_as_data: Annotated[int, Doc("How many limits as data it has.", 0)]
-    unmatched: Annotated[Literal["allow", "deny"], Doc("What becomes of a descriptor without a rule.")]
-    required_keys: Annotated[list[str], Doc("Keys that a request needs.")]
+    unmatched: Annotated[
+        Literal["allow", "deny"], Doc("Whether a descriptor without a rule is let through or refused.")
+    ]
+    required_keys: Annotated[list[str], Doc("Keys that the descriptors of a request must have.")]
 
 
 class RuleProblem(TypedDict):
@@ -104,15 +111,15 @@ class RuleProblem(TypedDict):
 
     file: Annotated[str, Doc("The file.", "limits.yaml")]
     line: Annotated[int | None, Doc("The line.", 3)]
-    path: Annotated[str | None, Doc("The place in it.", "descriptors[0].rate_limit.unit")]
+    path: Annotated[str | None, Doc("The path of the value in the file.", "descriptors[0].rate_limit.unit")]
     problem: Annotated[str, Doc("What is wrong, and what would be right.")]
 
 
 class Rules(TypedDict):
     """The rules in force, and what was wrong with the last load."""
 
-    generation: Annotated[int | None, Doc("Grows with each set of rules, over all replicas.", 3)]
-    hash: Annotated[str | None, Doc("The same on replicas with the same rules.", "5c1f0a6be2d94c07")]
+    generation: Annotated[int | None, Doc("Increases with each new set of rules; equal on all replicas.", 3)]
+    hash: Annotated[str | None, Doc("Equal on replicas with the same rules.", "5c1f0a6be2d94c07")]
     loaded_at: Annotated[str | None, Doc("When they came into force.", format="date-time")]
     domains: Annotated[list[DomainInForce], Doc("The first thousand domains.")]
     problems: Annotated[list[RuleProblem], Doc("The first hundred problems of the last load.")]
@@ -151,7 +158,7 @@ class ControlPlanes(TypedDict):
     """The control planes, in the order of the settings."""
 
     control_planes: Annotated[
-        list[ControlPlane], Doc("Of several workers, the status of the one with the most trouble.")
+        list[ControlPlane], Doc("With several workers, each as the worker with the most problems sees it.")
     ]
     overlay_problems: Annotated[
         list[str], Doc("The first hundred problems of overlays; with any, earlier overlays are in force.")
@@ -164,22 +171,22 @@ class Amendment(TypedDict):
     id: Annotated[str, Doc("Its id.", "o-4a7d1ed414474e4033ac29cc")]
     kind: Annotated[Literal["override", "top_up"], Doc("How it changes limits.")]
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
-    descriptor: Annotated[str, Doc("What it is for: a descriptor, a pattern, or `*`.", "team=dba")]
-    amount: Annotated[int, Doc("The limit, or what is added to it.", 20_000)]
-    window: Annotated[str | None, Doc("The only window that it is for; null: every window.", "hour")]
+    descriptor: Annotated[str, Doc("Its target: a descriptor, a pattern, or `*`.", "team=dba")]
+    amount: Annotated[int, Doc("The limit, or the amount added to it.", 20_000)]
+    window: Annotated[str | None, Doc("The window that it changes; null: every window.", "hour")]
     until: Annotated[str | None, Doc("When it ends; null: when it is removed.", format="date-time")]
-    windows: Annotated[int | None, Doc("For how many windows a top-up is.", 1)]
+    windows: Annotated[int | None, Doc("The number of windows that a top-up lasts.", 1)]
     since: Annotated[str, Doc("When it was made.", "2026-11-28T10:00:00Z", format="date-time")]
-    author: Annotated[str, Doc("Who made it.", "ana")]
+    author: Annotated[str, Doc("Its author.", "ana")]
     reason: Annotated[str, Doc("Why.", "launch of the new search")]
     blocks: Annotated[bool, Doc("Whether it lets nothing through.", False)]
 
 
 class AmendmentList(TypedDict):
-    """Amendments, the latest first."""
+    """A page of amendments, the latest first."""
 
     amendments: list[Amendment]
-    version: Annotated[int, Doc("The version of the store that is in force here.", 12)]
+    version: Annotated[int, Doc("The version of the amendments in force here.", 12)]
     next_cursor: Annotated[str | None, _NEXT]
 
 
@@ -188,19 +195,17 @@ class Window(TypedDict):
 
     window: Annotated[str, Doc("Its name, as in the counter's key.", "hour")]
     name: Annotated[str | None, Doc("The name of its limit.")]
-    state: Annotated[State, Doc("How near it is to its limit.")]
-    used: Annotated[int | None, Doc("What is used; null: the counter is no number.", 4_211)]
+    state: Annotated[State, Doc("How close its use is to the limit.")]
+    used: Annotated[int | None, Doc("Its use; null: the counter is not a number.", 4_211)]
     limit: Annotated[int | None, Doc("The limit of the rule; null: no rule is known for the counter.", 5_000)]
-    effective_limit: Annotated[int | None, Doc("The limit with limits as data and amendments.", 6_000)]
+    effective_limit: Annotated[int | None, Doc("The limit after limits as data and amendments.", 6_000)]
     remaining: Annotated[int | None, Doc("What is left of it.", 1_789)]
-    share: Annotated[float, Doc("The share of it that is used; 1 where it is 0.", 0.7018)]
-    amended_by: Annotated[list[str], Doc("The ids of the amendments that make it so.")]
-    held: Annotated[int | None, Doc("What is set aside for requests in flight; null: not known.")]
-    burn_per_second: Annotated[
-        float | None, Doc("How fast it is used at present; null: not known yet.", 1.25)
-    ]
+    share: Annotated[float, Doc("The used share of it; 1 if it is 0.", 0.7018)]
+    amended_by: Annotated[list[str], Doc("The ids of the amendments that change the limit.")]
+    held: Annotated[int | None, Doc("Tokens set aside for requests in flight; null: not known.")]
+    burn_per_second: Annotated[float | None, Doc("The present rate of use; null: not known yet.", 1.25)]
     runs_out_at: Annotated[
-        str | None, Doc("When nothing is left at that rate, if that is before it resets.", format="date-time")
+        str | None, Doc("When nothing is left at that rate; null: not before it resets.", format="date-time")
     ]
     starts_at: Annotated[str | None, Doc("When it began.", format="date-time")]
     resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]
@@ -213,19 +218,21 @@ class Budget(TypedDict):
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
     descriptor: Annotated[
         str | None,
-        Doc("What names it in requests; null: its key has a digest in place of a value.", "team=dba"),
+        Doc("Its descriptor, for requests; null: its key has a digest in place of a value.", "team=dba"),
     ]
     entries: Annotated[list[list[str]], Doc("Keys and values for display.", [["team", "dba"]])]
-    bucket: Annotated[str, Doc("The keys of its counters without the window.", "{token-budgets|team=dba}")]
+    bucket: Annotated[str, Doc("The beginning of the keys of its counters.", "{token-budgets|team=dba}")]
     rule: Annotated[str | None, Doc("The path of its rule; null: none is known.", "token-budgets.team_dba")]
     name: Annotated[str | None, Doc("The name of the rule.")]
     source: Annotated[str | None, Doc("The file and line of the rule.", "limits.yaml:4")]
     kind: Annotated[BudgetKind | None, Doc("Tokens, or requests.")]
     shadow: Annotated[bool, Doc("Whether the rule refuses nothing.", False)]
-    state: Annotated[State, Doc("The worst of its windows.")]
-    share: Annotated[float, Doc("The share of the window of which most is used.", 0.7018)]
+    state: Annotated[State, Doc("The worst state of its windows.")]
+    share: Annotated[float, Doc("The used share of its most used window.", 0.7018)]
     windows: list[Window]
-    amendments: Annotated[list[Amendment], Doc("Those that are for it, also where they change nothing.")]
+    amendments: Annotated[
+        list[Amendment], Doc("Amendments that match it, including those without an effect.")
+    ]
 
 
 class Budgets(TypedDict):
@@ -233,15 +240,17 @@ class Budgets(TypedDict):
 
     budgets: list[Budget]
     next_cursor: Annotated[str | None, _NEXT]
-    partial: Annotated[bool, Doc("Whether budgets may be missing before the last one of the page.", False)]
-    partial_reason: Annotated[str | None, Doc("Why.")]
-    scanned: Annotated[int, Doc("Counters that were looked at.", 1_234)]
-    total: Annotated[int | None, Doc("How many budgets there are for the query; null: not known.")]
+    partial: Annotated[
+        bool, Doc("Whether budgets that belong before the last one of the page may be missing.", False)
+    ]
+    partial_reason: Annotated[str | None, Doc("Why the page is partial.")]
+    scanned: Annotated[int, Doc("How many counters were scanned.", 1_234)]
+    total: Annotated[int | None, Doc("How many budgets match; null: not known.")]
     domains: Annotated[list[str], Doc("The first thousand domains in force.")]
 
 
 class BeforeAndAfter(TypedDict):
-    """A bucket as it is, and as a change makes it."""
+    """A bucket before and after a change."""
 
     before: Budget
     after: Budget
@@ -251,60 +260,61 @@ class CounterHeld(TypedDict):
     """A counter that was set to 0."""
 
     counter: Annotated[str, Doc("Its key.", "{token-budgets|team=dba}:hour:2026-11-28T10Z")]
-    used: Annotated[int | None, Doc("What it held; null: no number.", 4_211)]
+    used: Annotated[int | None, Doc("Its previous value; null: not a number.", 4_211)]
 
 
 class Edit(TypedDict):
-    """What became of one edit."""
+    """One edit, and its effect."""
 
     action: Annotated[Literal["put", "remove", "reset"], Doc("What was done.")]
     id: Annotated[str | None, Doc("The amendment's id; null: a reset.")]
     domain: Annotated[str | None, Doc("Its domain; null: there was no such amendment.", "token-budgets")]
-    descriptor: Annotated[str | None, Doc("What it is for.", "team=dba")]
-    window: Annotated[str | None, Doc("The only window that it is for; null: every window.", "hour")]
-    before: Annotated[Amendment | None, Doc("What it replaced or removed.")]
-    after: Annotated[Amendment | None, Doc("What is in force since.")]
-    counters: Annotated[list[CounterHeld], Doc("Of a reset: the counters that were set to 0.")]
+    descriptor: Annotated[str | None, Doc("Its target.", "team=dba")]
+    window: Annotated[str | None, Doc("The window that it changes; null: every window.", "hour")]
+    before: Annotated[Amendment | None, Doc("The amendment that it replaced or removed.")]
+    after: Annotated[Amendment | None, Doc("The amendment that is in force after it.")]
+    counters: Annotated[list[CounterHeld], Doc("For a reset: the counters that were set to 0.")]
 
 
 class AuditLine(Edit):
-    """One edit of the past."""
+    """One edit in the audit."""
 
-    version: Annotated[int, Doc("The version of the amendments with it.", 12)]
-    at: Annotated[str, Doc("When.", "2026-11-28T10:00:00Z", format="date-time")]
-    author: Annotated[str, Doc("Who.", "ana")]
+    version: Annotated[int, Doc("The version of the amendments after it.", 12)]
+    at: Annotated[str, Doc("When it was made.", "2026-11-28T10:00:00Z", format="date-time")]
+    author: Annotated[str, Doc("The author.", "ana")]
     reason: Annotated[str, Doc("Why.", "launch of the new search")]
     key: Annotated[str, Doc("The idempotency key of the change.", "7f6f3c7e0b9e4b0e")]
 
 
 class Audit(TypedDict):
-    """The audit, the latest line first; a change of several edits is on one page."""
+    """A page of the audit, the latest line first; all edits of one change are on one page."""
 
     lines: list[AuditLine]
     next_cursor: Annotated[str | None, _NEXT]
 
 
 class Changed(TypedDict):
-    """What a change did, or would do."""
+    """The effect of a change, or of a preview."""
 
     dry_run: Annotated[bool, Doc("Whether nothing was changed.", False)]
     replayed: Annotated[
         bool,
-        Doc("Whether the change had been made before, with its idempotency key; `edits` are of then.", False),
+        Doc(
+            "Whether the idempotency key is that of an earlier call, which made the change; `edits` are its edits.",
+            False,
+        ),
     ]
-    version: Annotated[int, Doc("The version of the amendments with it.", 13)]
+    version: Annotated[int, Doc("The version of the amendments after it.", 13)]
     key: Annotated[str | None, Doc("Its idempotency key; null: a dry run without one.")]
     edits: list[Edit]
     budgets: Annotated[
         list[BeforeAndAfter],
-        Doc("Of a dry run: the first twenty buckets that it is for, as they are and as they would be."),
+        Doc("For a dry run: the first twenty affected buckets, before and after."),
     ]
     affected: Annotated[
-        int | None, Doc("Of a dry run: how many buckets with counters it is for; null: not known.", 17)
+        int | None, Doc("For a dry run: how many buckets with counters are affected; null: not known.", 17)
     ]
-    affected_partial: Annotated[bool, Doc("Whether there may be more.", False)]
-    exceptions: Annotated[list[Amendment], Doc("Overrides that it does not reach, because they come first.")]
-    confirmation: Annotated[
-        str | None, Doc("Of a dry run: what the same request carries to make the change.")
-    ]
+    affected_partial: Annotated[bool, Doc("Whether more buckets may be affected.", False)]
+    exceptions: Annotated[list[Amendment], Doc("Overrides that take precedence over it.")]
+    confirmation: Annotated[str | None, Doc("For a dry run: the confirmation to send with the real request.")]
     confirm_by: Annotated[str | None, Doc("When the confirmation expires.", format="date-time")]

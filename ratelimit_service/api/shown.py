@@ -19,7 +19,7 @@ from .tokens import Role
 
 
 def moment_or_null(seconds: float | None) -> str | None:
-    """Return a second since 1970 in RFC 3339; None for none, for 0, and for the years after 9999."""
+    """Return a second since 1970 in RFC 3339; None for None, for 0, and for years after 9999."""
     return moment(seconds) if seconds and 0 < seconds <= amendments.LATEST else None
 
 
@@ -54,7 +54,7 @@ def amendment(one: amendments.Amendment) -> shapes.Amendment:
 
 
 def budget(one: Budget) -> shapes.Budget:
-    """Return a bucket with what is used."""
+    """Return a bucket with its use."""
     rule = one.rule
     return {
         "domain": one.domain,
@@ -95,7 +95,7 @@ def _window(one: BudgetWindow) -> shapes.Window:
 
 
 def edit(edited: amendments.Edited) -> shapes.Edit:
-    """Return what became of an edit."""
+    """Return an edit and its effect."""
     if edited.reset is not None:
         target, window, counters = edited.reset
         return {
@@ -178,5 +178,5 @@ def rule_problem(one: Problem) -> shapes.RuleProblem:
 
 
 def role(one: Role) -> Literal["local", "read", "admin"]:
-    """Return who a caller is."""
+    """Return the role of a caller."""
     return "admin" if one is Role.ADMIN else "read" if one is Role.READ else "local"

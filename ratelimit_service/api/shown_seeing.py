@@ -44,9 +44,9 @@ _REASONS: dict[seen.Verdict, str] = {
     "held": "requests in flight hold what is left in a window",
     "shadowed": "nothing is left in a window, and it is let through in shadow mode",
     "blocked": "an override of 0 blocks it",
-    "denied": "its domain refuses it: by unmatched: deny, or for a key that a request needs",
+    "denied": "its domain refuses it: by unmatched: deny, or because a required key is missing",
     "unlimited": "its rule has no limit",
-    "unmatched": "no rule is for it",
+    "unmatched": "no rule matches it",
     "unknown": "there are no rules for its domain",
 }
 """By the verdict (seeing/explaining.py)."""

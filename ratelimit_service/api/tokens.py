@@ -16,17 +16,17 @@ from ..runtime.threads import StuckError, Thread
 from ..settings.api import LONGEST, SHORTEST, usable_token
 
 _LOOKED_EVERY = 1.0
-"""Seconds between two looks at a file."""
+"""Seconds between two checks of a file."""
 
 _ANSWERS_WITHIN = 2.0
-"""Seconds within which a file system answers."""
+"""Seconds that a file system has to answer."""
 
 _MOST_BYTES = 4_096
-"""Bytes of a file that are read: more is no token."""
+"""Bytes of a file that are read: a token is shorter."""
 
 
 class Role(enum.IntEnum):
-    """What a caller may do; a higher one may do all that a lower one may."""
+    """The rights of a caller; a higher role has those of the lower ones."""
 
     LOCAL = 0
     """On loopback without a token: read."""
@@ -38,7 +38,7 @@ class Role(enum.IntEnum):
 class Token:
     """One token. `digest` is None while there is none: then no caller has it.
 
-    A file that is gone, empty or unusable lets no caller in; one that does not answer leaves the token as it was.
+    A file that is missing, empty or unusable lets no caller in; one that does not answer leaves the token as it was.
     """
 
     def __init__(self, setting: str, given: str = "", file: str = "", clock: Clock = time.monotonic) -> None:
@@ -76,7 +76,7 @@ class Token:
             )
 
     def _read(self) -> str:
-        """Take over what is in the file, and return what is wrong with it, once for each state of the file."""
+        """Use the token in the file, and return what is wrong with the file, once for each state of it."""
         assert self._file is not None
         try:
             found = self._file.stat()
@@ -112,12 +112,12 @@ class Tokens:
         self.read = read
 
     async def look(self) -> None:
-        """Read files that have changed again."""
+        """Read the files that have changed."""
         await self.admin.look()
         await self.read.look()
 
     def role_of(self, token: str) -> Role | None:
-        """Return the role of a caller with this token, in a time that says nothing about the tokens; None for a wrong one."""
+        """Return the role of a caller with this token, in constant time; None for a wrong token."""
         digest = _digest(token.encode("latin-1", "replace"))
         admin, read = _same(digest, self.admin.digest), _same(digest, self.read.digest)
         return Role.ADMIN if admin else Role.READ if read else None

@@ -42,7 +42,7 @@ async def no_control_planes() -> shapes.ControlPlanes:
 
 
 class Parts(NamedTuple):
-    """What the API shows and changes. The functions return what is there now."""
+    """The parts of the service that the API uses. The functions return the present values."""
 
     operations: Operations
     views: Views
@@ -77,7 +77,7 @@ class Api:
         return await asyncio.to_thread(description)  # the first one takes some milliseconds
 
     async def status(self, query: asked.Nothing, role: Role) -> shapes.Status:
-        """Return how this replica is."""
+        """Return the state of this replica."""
         parts = self._parts
         tree, in_force = parts.tree(), parts.views.rules
         in_step = parts.operations.in_step
@@ -155,7 +155,7 @@ class Api:
         }
 
     async def series(self, body: asked.BucketBody, role: Role) -> seen.Series:
-        """Return what was charged to a bucket over time."""
+        """Return the tokens charged to a bucket over time."""
         target = parse(body.domain, body.descriptor)
         points = await self._parts.views.series(body.domain, entries_of(target))
         if points is None:
@@ -168,7 +168,7 @@ class Api:
         }
 
     async def usage(self, query: asked.PageOfUsage, role: Role) -> seen.UsageOf:
-        """Return a page of what ledgers have."""
+        """Return a page of ledger entries."""
         since, until = shown.second_of(query.since), shown.second_of(query.until)
         found = await self._parts.views.usage(query.domain, since, until, query.cursor)
         return {
@@ -222,7 +222,7 @@ class Api:
         return await self._parts.control_planes()
 
     def _place_in_rules(self, cursor: str, digest: str) -> int:
-        """Return the place at which a page of rules begins. Raises InvalidRequest, also where there are other rules by now."""
+        """Return the place at which a page of rules begins. Raises InvalidRequest, also if the rules have changed since."""
         if not cursor:
             return 0
         place, _, of_rules = cursor.partition(".")

@@ -288,7 +288,7 @@ def _match(domain: Domain, descriptor: Descriptor) -> Match | None:
 
 def _denial_for_unmatched(policy: Policy, domain: Domain, descriptor: Descriptor) -> str:
     minimal = policy.minimal(domain.error_details)
-    return "no rule is for it" if minimal else f"no rule is for {descriptor_text(descriptor.entries)}"
+    return "no rule matches it" if minimal else f"no rule matches {descriptor_text(descriptor.entries)}"
 
 
 def _denial_for_missing_keys(domain: Domain, request: Request) -> str:

@@ -3,8 +3,8 @@
     EventStore ──take──▶ Delivery ──POST──▶ receiver
                     ◀──done──
 
-Each receiver has a task of its own, so that one that hangs holds up no other, and never a caller. A replica that ends leaves
-what it has taken to the others (ports.EventStore.take).
+Each receiver has its own task, so that a receiver that hangs delays neither other receivers nor callers. Other replicas take
+over the events of a replica that has ended (ports.EventStore.take).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TIMEOUT = 10.0
 """Seconds for one delivery, from the connection to the status."""
 
 LONGEST = 86_400
-"""Seconds for which the delivery of an event is tried again."""
+"""Seconds for which the delivery of an event is retried."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
 """Seconds between two attempts, at first and at most, each shortened at random by up to half. The last one is shorter than the
@@ -42,7 +42,7 @@ _AT_ONCE = 20
 """Events that are taken from the store at once."""
 
 _EVERY = 1.0
-"""Seconds between two looks at the store."""
+"""Seconds between two checks of the store."""
 
 _LOG = 60.0
 """Seconds between two lines of the log about one receiver."""
@@ -58,7 +58,7 @@ def signed(secret: bytes, event_id: str, at: int, body: bytes) -> dict[str, str]
 
 
 class Delivery:
-    """Delivers the events in `store` to one receiver. `replica` is the name of this process among others."""
+    """Delivers the events in `store` to one receiver. `replica` returns the name of this process."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class Delivery:
         self._log = structlog.get_logger("ratelimit_service.events")
         self._logged_at = float("-inf")
         self.delivered = self.failures = self.dropped = 0
-        """Events that the receiver has taken, attempts that failed, and events that it will not get."""
+        """Events that were delivered, attempts that failed, and events that were dropped."""
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        import httpx  # takes a hundred modules, and only those who have a receiver need it
+        import httpx  # imports a hundred modules, which only a service with receivers needs
 
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         verify: ssl.SSLContext | bool = self._verify if self._verify is not None else True
@@ -96,7 +96,7 @@ class Delivery:
                     taken = await self._store.take(self.receiver.name, self._replica(), _AT_ONCE)
                     for each in taken:
                         await self._deliver(client, each)
-                except StoreError:  # its health has lines of its own
+                except StoreError:  # the health check of the store logs it
                     taken = ()
                 if not taken:
                     await self._sleep(_EVERY)
@@ -127,7 +127,7 @@ class Delivery:
             await self._store.hold(self.receiver.name, self._replica(), taken.place)
 
     async def _post(self, client: httpx.AsyncClient, event_id: str, body: bytes) -> tuple[str, bool]:
-        """Send it once. Return what was wrong, and whether another attempt is of no use."""
+        """Send an event once. Return the error (empty for none), and whether a retry is pointless."""
         import httpx
 
         kind = "application/json" if self.receiver.template is not None else "application/cloudevents+json"

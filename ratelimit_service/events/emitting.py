@@ -2,8 +2,8 @@
 
     decisions, health ──▶ Emitter: a bounded queue ──▶ EventStore.emit(id, text)
 
-Every replica that notices an event emits it: the store takes the first, and if that replica ends before it could, another
-one's is the first.
+Every replica that notices an event emits it, and the store keeps the first. So the event is kept even if one of these
+replicas ends before it has emitted it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from .model import (
 )
 
 MOST_WAITING = 1_000
-"""Events that wait for the store; the oldest is dropped for one more."""
+"""Events that wait for the store; a further one replaces the oldest."""
 
 _KEPT_LONGER = 3_600
 """Seconds that the store remembers an event beyond the end of its window, for replicas whose clock is behind."""
 
 _EVERY = 0.25
-"""Seconds between two looks at the queue."""
+"""Seconds between two checks of the queue."""
 
 _PAUSE = 2.0
-"""Seconds after which the store is tried again."""
+"""Seconds before the next attempt after a failure of the store."""
 
 
 class Emitter:
-    """Makes events of what a replica notices. `name` is what it is called."""
+    """Makes events of what a replica notices. `name` returns the name of the replica."""
 
     def __init__(self, store: EventStore, clock: Clock, name: Callable[[], str]) -> None:
         self._store = store
@@ -56,12 +56,12 @@ class Emitter:
         self._audited: int | None = None
         self._log = structlog.get_logger("ratelimit_service.events")
         self.lost = 0
-        """Events that were dropped here, because the store was away for too long."""
+        """Events that were dropped because the store was unreachable for too long."""
 
-    # Called where decisions are observed: each is a few microseconds, once for a bucket, a window and a threshold.
+    # Called when decisions are observed: a few microseconds, once for each bucket, window and threshold.
 
     def crossed(self, rule: Rule, use: Use, share: float, now: int) -> None:
-        """Note that a share of a budget is used, which is all of it from 1 on."""
+        """Note that a share of a budget is used; from 1 on, that is the whole budget."""
         kind = EXHAUSTED if share >= 1 else THRESHOLD
         self._note(kind, rule, use, now, f"{share}", {"share": share})
 
@@ -72,7 +72,7 @@ class Emitter:
     # Called by background tasks.
 
     def store_is(self, reached: bool) -> None:
-        """Note that the store went away, or is back."""
+        """Note that the store is unreachable, or reachable again."""
         now = self._clock()
         if reached and not self._away_since:
             return
@@ -93,7 +93,7 @@ class Emitter:
         self._audited = last
 
     async def run(self) -> None:
-        """Put what waits into the store, until cancelled."""
+        """Put waiting events into the store until cancelled."""
         while True:
             while self._waiting:
                 event = self._waiting[0]

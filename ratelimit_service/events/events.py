@@ -1,4 +1,4 @@
-"""The events of one process: what it emits, and, in the process that leads, what it delivers."""
+"""Emits the events of one process, and delivers events in the process that leads."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .emitting import Emitter
 from .receivers import Receiver
 
 _AUDIT_EVERY = 1.0
-"""Seconds between two looks at the audit of the amendments."""
+"""Seconds between two checks of the audit of amendments."""
 
 _STORE_EVERY = 0.5
-"""Seconds between two looks at whether the store is reached."""
+"""Seconds between two checks of whether the store is reachable."""
 
 _MOST_LINES = 200
-"""Changes of limits that are noticed between two looks."""
+"""Changes of limits that are noticed in one check."""
 
 _PAUSE = 2.0
-"""Seconds after which the store is tried again."""
+"""Seconds before the next attempt after a failure of the store."""
 
 
 class Events:
     """Emits and delivers.
 
-    `version` returns that of the amendments, `name` what this process is called, and `reached` whether it reaches its store.
+    `version` returns the version of the amendments, `name` the name of this process, and `reached` whether the store is reachable.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Events:
             yield name, "dropped", delivery.dropped
 
     async def _emit(self) -> None:
-        # A receiver gets nothing from before it was known to the store: so that comes first.
+        # The store keeps events for a receiver from `open` on, so that comes first.
         for delivery in self.deliveries:
             while True:
                 try:

@@ -35,11 +35,11 @@ class Event(NamedTuple):
     at: float
     data: Mapping[str, Any]
     kept: int = 86_400
-    """How long the store remembers that the event was sent."""
+    """How long the store remembers the id, so that no other replica emits the event again."""
 
     @property
     def text(self) -> str:
-        """The event as it is sent, and kept until then."""
+        """The event as JSON, as it is stored and sent."""
         return json.dumps(
             {
                 "specversion": "1.0",
@@ -55,7 +55,7 @@ class Event(NamedTuple):
 
 
 def identity(*parts: str) -> str:
-    """Return the id of an event that these parts tell from every other."""
+    """Return the id of the event that these parts distinguish from all others."""
     text = "\0".join(parts).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()[:32]
 

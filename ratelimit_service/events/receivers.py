@@ -1,4 +1,4 @@
-"""Who gets events: addresses from a setting, and a file of receivers with what each of them wants."""
+"""The receivers of events: addresses from a setting, and a file that selects events for each receiver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGEST = 1_048_576
 
 @dataclass(frozen=True)
 class Receiver:
-    """A receiver, which gets the events of these types and domains; empty is all of them.
+    """A receiver of the events with these types and domains; without any, of all events.
 
     `template` is the JSON to send in place of the event, with slots such as `{data.bucket}`; None sends the event.
     """
@@ -40,14 +40,14 @@ class Receiver:
     template: Any = None
 
     def wants(self, event: Mapping[str, Any]) -> bool:
-        """Return whether it is to get an event."""
+        """Return whether the receiver gets an event."""
         domain = str(event.get("data", {}).get("domain", ""))
         return (not self.types or any(fnmatchcase(str(event["type"]), each) for each in self.types)) and (
             not self.domains or domain in self.domains
         )
 
     def body(self, event: Mapping[str, Any]) -> bytes:
-        """Return what is sent for an event."""
+        """Return the body of the delivery of an event."""
         return json.dumps(event if self.template is None else _filled(self.template, event)).encode()
 
 
@@ -151,7 +151,7 @@ def _check(receiver: Receiver) -> None:
 
 
 def _filled(template: Any, event: Mapping[str, Any]) -> Any:
-    """Return a template with its slots filled in. A slot that the event does not have stays as it is."""
+    """Return a template with its slots filled in. A slot for a field that the event lacks stays as it is."""
     if isinstance(template, dict):
         return {key: _filled(value, event) for key, value in template.items()}
     if isinstance(template, list):

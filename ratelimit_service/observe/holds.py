@@ -1,4 +1,4 @@
-"""The metrics of holds: what is set aside, what expires, whom holds refuse, and by how much budgets are overshot."""
+"""The metrics of holds: tokens set aside, holds that expire, requests that holds refuse, and the overshoot of budgets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HoldMetrics:
         self._ends: list[tuple[int, str]] = []
 
     def decided(self, plan: Plan, decision: Decision) -> None:
-        """Count what a decision with holds did."""
+        """Count a decision with holds."""
         for each, result in zip(plan.holds, decision.held, strict=False):
             index = each.holding.descriptor
             tally = decision.tally_values[index]

@@ -56,7 +56,7 @@ def unpacked(data: bytes) -> Snapshot:
 
 
 def departed(before: bytes, last: bytes) -> bytes:
-    """Return what workers had counted that have ended, with one more, whose last snapshot is `last`."""
+    """Return the counts of workers that have ended, including another one, whose last snapshot is `last`."""
     if not last:
         return before
     snapshots = [unpacked(before), unpacked(last)]

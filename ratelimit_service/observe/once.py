@@ -13,7 +13,7 @@ _STEP = 60
 
 
 class OncePerWindow:
-    """Tells for each bucket and window whether it is the first report.
+    """Returns for each bucket and window whether a report is the first one.
 
     It remembers at most `most` buckets with a running window, each by a number instead of its key. While it
     is full, further buckets are only counted, in `overflowed`: strangers make up buckets faster than anyone

@@ -1,4 +1,4 @@
-"""Explains what a descriptor would be answered now, and why. Nothing is counted.
+"""Explains the answer that a descriptor would get now. Nothing is counted.
 
 The rule comes from the tree, the answer from the service itself: the same plan, the same decision and the same explanation that
 `ratelimit-service ask` gets by gRPC.
@@ -37,7 +37,7 @@ from .joining import Joiner
 
 
 class Foreseen(Protocol):
-    """What a request would be answered (service.py)."""
+    """The answer that a request would get (service.py)."""
 
     @property
     def plan(self) -> Plan:
@@ -51,7 +51,7 @@ class Foreseen(Protocol):
 
 
 Foresee = Callable[[Request], Awaitable[Foreseen]]
-"""Returns what a request would be answered now, and counts nothing."""
+"""Returns the answer that a request would get now, and counts nothing."""
 
 
 class Answer(NamedTuple):
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """Why a descriptor would be answered as it would be.
+    """The answer that a descriptor would get, and the reasons for it.
 
     `verdict` is `ok`, `over`, `held` (by requests in flight), `shadowed` (over, and let through), `blocked`,
     `denied` (by the domain), `unlimited`, `unmatched`, or `unknown` where the domain has no rules.
@@ -92,10 +92,10 @@ async def explain(
     hits: int,
     now: int,
 ) -> Explained:
-    """Explain one descriptor of a request with so many hits. Raises InvalidRequest, NotReady or StoreError."""
+    """Explain the answer to a request with one descriptor. Raises InvalidRequest, NotReady or StoreError."""
     if not 0 <= hits <= COUNTER_MAX:
         raise InvalidRequest(f"hits are 0 (a check) to {COUNTER_MAX}, not {hits}")
-    # A request that asks for an explanation is not run, so no holds refuse it: the answer is that to one that does not ask.
+    # Holds never refuse a request with `explain`, so the answer comes from the same request without it.
     asked = Request(domain, (Descriptor(entries, hits_addend=hits),))
     plan, decision = await _foreseen(foresee, asked)
     _, explained = await _foreseen(foresee, asked._replace(explain=True))

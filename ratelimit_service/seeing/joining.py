@@ -42,7 +42,7 @@ class Joiner:
     """Joins by the rules and amendments that are in force at each call. `prefix` is CACHE_KEY_PREFIX.
 
     It keeps no reference to the rules: those that a reload replaces are released little by little
-    (loading/rulebook.py), and a list that was shown must not release them all at once.
+    (loading/rulebook.py), and the last reference would release them all at once.
     """
 
     def __init__(self, tree: Tree, amendments: Amendments, prefix: str = "", near_ratio: float = 0.8) -> None:
@@ -104,14 +104,14 @@ class Joiner:
     def budget(
         self, known: Known, used: Mapping[str, int | None], holds: Mapping[str, int] | None = None
     ) -> Budget:
-        """Return a known bucket with what its counters hold, and what is held of it."""
+        """Return a bucket with the values of its counters and the tokens of its holds."""
         held = (holds or {}).get(known.holds, 0) if known.holds else None
         return budget(
             known.domain, known.entries, known.now, used, self._near_ratio, hashed=known.hashed, held=held
         )
 
     def stray(self, domain_text: str, texts: tuple[str, ...], used: Mapping[str, int | None]) -> Budget:
-        """Return a bucket for which no rule is known, with the counters of it that are in `used`."""
+        """Return a bucket for which no rule is known, with those of its counters that are in `used`."""
         bucket = keys.bucket(self.prefix, keys.DomainText(domain_text), texts)
         windows = []
         for key, value in used.items():
@@ -121,7 +121,7 @@ class Joiner:
         return Budget(domain_name(domain_text), entries_of(texts), bucket, None, tuple(windows))
 
     def named(self, domain: Domain) -> Iterator[tuple[str, ...]]:
-        """Yield the texts of the buckets that rules and amendments name, and nothing at the steps in between."""
+        """Yield the texts of the buckets that rules and amendments name, and an empty tuple for each step without one."""
         for entries in _with_values(domain):
             match = domain.match(entries) if entries else None
             yield match.bucket_entries if match is not None else ()
@@ -134,7 +134,7 @@ class Joiner:
 
 
 def _with_values(domain: Domain) -> Iterator[tuple[Entry, ...]]:
-    """Yield the entries of each limited node that only one descriptor reaches, and nothing for other nodes."""
+    """Yield the entries of each limited node that only one descriptor reaches, and an empty tuple for any other node."""
     pending: list[tuple[RuleNode, tuple[Entry, ...]]] = [(domain.root, ())]
     while pending:
         node, above = pending.pop()

@@ -1,11 +1,11 @@
 """Lists budgets page by page, and reads one by its descriptor.
 
-    budgets(query, cursor) -> Listing      the order is that of a sweep (sweep.py), what is used is read for each page
-    budget(domain, entries) -> Budget      one bucket, also where it has counted nothing yet
+    budgets(query, cursor) -> Listing      one page: a sweep (sweep.py) sorts the buckets, and each page reads its counters
+    budget(domain, entries) -> Budget      one bucket, even if it has no counters yet
 
-A page answers within FIRST_ANSWER, and says that it is partial where the sweep has not come to its end by then. Pages that
-are asked for again and again (by ten browsers) share one sweep, which is made anew when it has become old: after SWEPT_AGAIN,
-or after a hundred times what it took, so that looking costs at most a hundredth of a core.
+A page is returned within FIRST_ANSWER, and is marked as partial if the sweep has not finished by then. Repeated requests,
+such as those of ten browsers, share one sweep. A new sweep replaces it after SWEPT_AGAIN, or after a hundred times the work
+that it took, so that sweeps use at most a hundredth of a core.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIRST_ANSWER = 0.1
 """Seconds that a page waits for a sweep."""
 
 SWEPT_AGAIN = 2.0
-"""Seconds after which a sweep is made anew, if it took less than a hundredth of that."""
+"""Seconds after which a new sweep replaces one that took less than a hundredth of that."""
 
 _SHARE_OF_A_CORE = 0.01
 
@@ -47,23 +47,23 @@ _METERS_BYTES = 8 * MIB
 """For the meters of some 2,000 windows that are displayed."""
 
 STILL_READING = "the store is still being read: ask again for the rest"
-MORE_PARTS = "there are too many budgets to sort all of them: this is the order of one part, and the cursor leads to the next"
+MORE_PARTS = "there are too many budgets to sort them all: this list sorts one part, and the cursor leads to the next part"
 
 
 class Listing(NamedTuple):
-    """One page of budgets. `partial` is whether the order is that of some budgets and not of all, and the reason says why."""
+    """One page of budgets. It is partial if only some of the budgets are sorted, and `partial_reason` says why."""
 
     budgets: tuple[Budget, ...]
     next_cursor: str = ""
     partial_reason: str = ""
     scanned: int = 0
-    """Counters that were looked at."""
+    """How many keys of counters the sweep has found."""
     total: int | None = None
-    """How many budgets the query is for; None where the page is partial."""
+    """How many budgets match the query; None if the page is partial."""
 
     @property
     def partial(self) -> bool:
-        """Return whether some budgets that the query is for may be missing before the last one of the page."""
+        """Return whether budgets that match the query, and belong before the last one of the page, may be missing."""
         return bool(self.partial_reason)
 
 
@@ -100,7 +100,7 @@ class Lister:
         self.joiner = Joiner(tree, amendments, prefix, near_ratio)
         self._sweeps: dict[tuple[object, ...], _Kept] = {}
         self._next: dict[tuple[object, ...], _Kept] = {}
-        """Those that are about to replace others with the same filter."""
+        """The sweeps that will replace those with the same filter, once they are done."""
 
     async def budgets(self, query: Query, cursor: str = "") -> Listing:
         """Return one page of budgets. Raises InvalidRequest or StoreError."""
@@ -173,7 +173,7 @@ class Lister:
         return await self._store.read_holds(keys, int(self._now())) if keys else {}
 
     def _measured(self, budget: Budget) -> Budget:
-        """Return a budget with how fast it is used, by this look at it and those before."""
+        """Return a budget with its burn rate, from this reading and earlier ones."""
         now = self._now()
         windows = []
         for window in budget.windows:
@@ -190,7 +190,7 @@ class Lister:
         return budget._replace(windows=tuple(windows))
 
     def _sweep(self, query: Query, position: str) -> Sweep:
-        """Return the sweep with the filter of a query, begun if there is none."""
+        """Return the sweep for the filter of a query; begin one if there is none."""
         wanted = (*query.filter, position)
         kept = self._sweeps.pop(wanted, None)
         following = self._next.get(wanted)

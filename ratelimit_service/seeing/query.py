@@ -1,7 +1,7 @@
-"""What a list of budgets is asked for, and the cursor between two of its pages.
+"""The query of a list of budgets, and the cursor of its pages.
 
-A cursor says where the part of the store begins that is listed, and the last budget of the page before. So any replica
-can go on from it, and a budget that changes meanwhile moves no other.
+A cursor has the place where the listed part of the store begins, and the last budget of the previous page. So any replica
+can continue the list, and a budget that changes meanwhile does not move others to another page.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SORTS = ("used", "-used", "name", "reset")
 
 
 class Row(NamedTuple):
-    """What is kept of a budget to sort and choose by; the page reads the rest anew."""
+    """The values of a budget for sorting and filtering; each page reads the rest again."""
 
     share: float
     urgency: int
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     entries: tuple[str, ...]
     """The texts of the entries in the key (matching/buckets.py)."""
     strays: tuple[str, ...] = ()
-    """The keys of its counters, where no rule is known for them."""
+    """The keys of its counters, if no rule is known for them."""
 
 
 class Query(NamedTuple):
@@ -46,21 +46,21 @@ class Query(NamedTuple):
     key: bytes = b""
     """Only buckets that have an entry with this key."""
     prefix: bytes = b""
-    """Only those in which a value (that of `key`, where it is given) begins so."""
+    """Only buckets with a value (of `key`, if that is given) that begins with this."""
     value: bytes | None = None
-    """Only those in which a value (that of `key`, where it is given) is this one."""
+    """Only buckets with exactly this value (of `key`, if that is given)."""
     min_used: float = 0.0
     """The smallest share of the limit that is used: 0.8 is 80 %."""
     state: str = ""
     sort: str = "-used"
     limit: int = 50
     target: Target | None = None
-    """Only buckets that an amendment with this target is for."""
+    """Only buckets that this target matches."""
 
     def check(self) -> None:
-        """Raise InvalidRequest where it asks for nothing that there can be."""
+        """Raise InvalidRequest for invalid values."""
         if self.state and self.state not in [state.value for state in State]:
-            raise InvalidRequest(f"a state is {', '.join(state.value for state in State)}")
+            raise InvalidRequest(f"a state is one of {', '.join(state.value for state in State)}")
         if self.sort not in SORTS:
             raise InvalidRequest(f"budgets are sorted by {', '.join(SORTS)}")
         if not 1 <= self.limit <= MOST_LISTED:
@@ -68,18 +68,18 @@ class Query(NamedTuple):
         if not (math.isfinite(self.min_used) and self.min_used >= 0):
             raise InvalidRequest("the smallest share used is a number of at least 0, such as 0.8 for 80 %")
         if self.target is not None and self.target.domain != self.domain:
-            raise InvalidRequest("a target is in the domain that is listed")
+            raise InvalidRequest("the target must be in the domain that is listed")
         if self.value is not None and self.prefix:
             raise InvalidRequest("give a value or the beginning of one, not both")
 
     @property
     def filter(self) -> tuple[object, ...]:
-        """Return what decides which buckets a sweep keeps; the order is decided for each page."""
+        """Return the values that select the buckets of a sweep; each page has its own order."""
         return (*self[:6], self.target)
 
     @property
     def part(self) -> str:
-        """Return a text that the key of every counter has whose bucket it is for; empty for none."""
+        """Return a text that the keys of all matching counters contain; empty for none."""
         key = keys.escape(self.key) if self.key else ""
         begin = self.prefix if self.value is None else self.value
         if b"*" in begin or (self.value is None and len(begin) > keys.LONGEST):
@@ -87,7 +87,7 @@ class Query(NamedTuple):
         return f"{key}={keys.escape(begin)}" if key or begin else ""
 
     def has(self, entries: tuple[Entry, ...]) -> bool:
-        """Return whether it is for a bucket with these entries."""
+        """Return whether it matches a bucket with these entries."""
         if self.target is not None and not self.target.matches(entries):
             return False
         if not self.key and not self.prefix and self.value is None:
@@ -100,14 +100,14 @@ class Query(NamedTuple):
         return False
 
     def wants(self, row: Row) -> bool:
-        """Return whether it is for a budget in this state."""
+        """Return whether it matches a budget with this state and use."""
         if self.state and State(self.state).urgency != row.urgency:
             return False
         return row.share >= self.min_used
 
     @property
     def order(self) -> Callable[[Row], tuple[float, str]]:
-        """Return the key that rows are sorted by; no two of them have the same."""
+        """Return the function that gives the sort key of a row; no two rows have the same key."""
         return _ORDERS[self.sort]
 
 
@@ -124,7 +124,7 @@ _ORDERS: dict[str, Callable[[Row], tuple[float, str]]] = {
 
 
 class Cursor(NamedTuple):
-    """Where a page begins: the `position` in the store, and the order of the last row before it (None: the first page)."""
+    """Where a page begins: the `position` in the store, and the sort key of the last row before it (None: the first page)."""
 
     position: str = ""
     after: tuple[float, str] | None = None
@@ -136,7 +136,7 @@ class Cursor(NamedTuple):
 
 
 def read_cursor(text: str) -> Cursor:
-    """Return the cursor that a text says; empty for the first page. Raises InvalidRequest."""
+    """Parse a cursor; an empty text is the first page. Raises InvalidRequest."""
     if not text:
         return Cursor()
     try:

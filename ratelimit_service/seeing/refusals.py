@@ -1,7 +1,7 @@
-"""The last refusals, for people who watch them happen.
+"""The last refusals, for people who watch them live.
 
-A flood of refusals must not cost what it refuses to spend: at most MOST_A_SECOND of a second are noted, and the others counted. Each is a
-few hundred bytes, whatever the request has in it.
+Many refusals must cost little: at most MOST_A_SECOND are kept of each second, and the others are only counted. Each takes a
+few hundred bytes, whatever its request contains.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _LONGEST_REASON = 300
 class Refusal(NamedTuple):
     """One refused request, by the first descriptor that is over its limit.
 
-    `id` grows with time. `reason` is `over`, `blocked`, or in words why the rules of the domain refuse it. Entries are cut to
-    the bytes that people read; with `cut`, they are not all there.
+    `id` grows with time. `reason` is `over`, `blocked`, or the message of a domain that refuses it. Entries are shortened for
+    display; `cut` is whether that removed anything.
     """
 
     id: int

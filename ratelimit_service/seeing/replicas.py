@@ -1,4 +1,4 @@
-"""Tells the other replicas what this one has in force, and knows what they have.
+"""The register of replicas: reports what this replica has in force, and returns what the others have.
 
 Registry ──meet(standing)──▶ store     every few seconds, and at once when something has changed
 """
@@ -17,13 +17,13 @@ from ..core.errors import StoreError
 from ..ports import Replica, ReplicaStore, Standing
 
 EVERY = 2.0
-"""Seconds between two calls of the store where nothing changes."""
+"""Seconds between two calls of the store if nothing changes."""
 
 _LOOK = 0.25
-"""Seconds between two looks at what is in force here."""
+"""Seconds between two checks of what is in force here."""
 
 _LEAVING = 1.0
-"""Seconds for taking this replica out at the stop."""
+"""Seconds for removing this replica from the register when it stops."""
 
 
 class Registry:
@@ -33,30 +33,30 @@ class Registry:
         self._store = store
         self._standing = standing
         self._generation = 0
-        self._told: Standing | None = None
+        self._reported: Standing | None = None
         self._failing = ""
         self._log = structlog.get_logger("ratelimit_service.replicas")
         self.name = name or f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
-        """What this replica is called: its host, and a text that no other process has."""
+        """The name of this replica: its host, and a text that no other process has."""
 
     @property
     def generation(self) -> int:
-        """Return the generation of the rules in force here, as far as the store has said it; else 0."""
+        """Return the generation of the rules in force here; 0 until the store has returned it."""
         return self._generation
 
     async def replicas(self) -> Sequence[Replica]:
         """Return all replicas, this one included. Raises StoreError."""
         standing = self._standing()
         found = await self._store.meet(self.name, standing)
-        self._told = standing
+        self._reported = standing
         self._generation = next((each.generation for each in found if each.id == self.name), 0)
         return sorted(found, key=lambda each: each.id)
 
     async def run(self) -> None:
-        """Tell the others until cancelled."""
+        """Report what is in force here until cancelled."""
         pause = EVERY
         while True:
-            if pause >= EVERY or self._standing() != self._told:
+            if pause >= EVERY or self._standing() != self._reported:
                 pause = 0.0
                 await self._try()
             await asyncio.sleep(_LOOK)
@@ -64,7 +64,7 @@ class Registry:
 
     async def leave(self) -> None:
         """Remove this replica, so that no change waits for it."""
-        if self._told is None:
+        if self._reported is None:
             return
         with suppress(StoreError, TimeoutError):
             await asyncio.wait_for(self._store.leave(self.name), _LEAVING)

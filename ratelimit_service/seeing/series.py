@@ -1,7 +1,7 @@
 """Tokens over time of the buckets that are displayed.
 
-A bucket is followed from the first request for its series until there was none for FORGOTTEN_AFTER. One read
-every STEP fetches the counters of all that are followed.
+A bucket is followed from the first request for its series until none has come for FORGOTTEN_AFTER seconds. The counters of
+each followed bucket are read every STEP seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POINTS = 300
 FORGOTTEN_AFTER = 60.0
 
 MOST = 50
-"""Buckets that are followed; another one replaces that whose last request is the oldest."""
+"""Buckets that are followed at most; a further one replaces the one whose last request is the oldest."""
 
 Read = Callable[[str, tuple[Entry, ...]], Awaitable[Budget | None]]
 """Returns the bucket of a descriptor as it is now; None where no rule limits it."""
@@ -96,7 +96,7 @@ class Series:
                     followed.note(budget, int(self._now()))
 
     async def close(self) -> None:
-        """Follow nothing any more."""
+        """Stop following."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

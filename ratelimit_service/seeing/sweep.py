@@ -1,11 +1,11 @@
-"""A sweep: a part of the store is walked in the background, and what is found is kept to choose and sort from.
+"""A sweep walks a part of the store in the background, and keeps its buckets for filtering and sorting.
 
 A list that is sorted by use needs all buckets, and there may be a million. So one sweep walks some MOST_KEYS keys and keeps
-some MOST_ROWS buckets, and the cursor of its last page begins the next one. A page is made of what a sweep has found by then,
-and says so where that is not all. All pages with the same filter share a sweep, which works in slices between calls.
+some MOST_ROWS buckets, and the cursor of its last page begins the next sweep. A page shows what its sweep has found so far,
+and says so if that is not all. All pages with the same filter share a sweep, which works in slices between calls.
 
-A bucket has a counter for each of its windows. It belongs to the sweep that meets the first of them, in the order of the
-rule, so that no two sweeps list it.
+A bucket has a counter for each of its windows. It belongs to the sweep that finds the counter of its first window, in the
+order of the rule, so that no two sweeps list it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BREATH = 0.0005
 
 
 class Sweep:
-    """The buckets that a filter is for, in one part of the store. `run` finds them, when it has its `turn`."""
+    """The buckets in one part of the store that match a filter. `run` finds them once it has its `turn`."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Sweep:
         """Where it began, and where the next one begins; empty for the end of the store."""
         self.rows: dict[str, Row] = {}
         self.scanned = 0
-        """Keys of counters that it has met."""
+        """How many keys of counters it has found."""
         self.error: RateLimitServiceError | None = None
         self.finished = asyncio.Event()
         self.busy = 0.0
@@ -78,7 +78,7 @@ class Sweep:
 
     @property
     def done(self) -> bool:
-        """Return whether it has found all that it will."""
+        """Return whether it has finished."""
         return self.finished.is_set()
 
     def is_of(self, tree: RuleTree | None) -> bool:
@@ -86,7 +86,7 @@ class Sweep:
         return (self._rules() if self._rules is not None else None) is tree
 
     async def run(self) -> None:
-        """Find the buckets; whatever fails ends it (`error`)."""
+        """Find the buckets. A failure ends the sweep, and is kept in `error`."""
         try:
             async with self._turn:
                 await self._run()
@@ -96,7 +96,7 @@ class Sweep:
             report("a list of budgets failed", error)
             self.error = InternalError("internal error")
         except asyncio.CancelledError:
-            self.error = StoreError("other lists of budgets took its place")
+            self.error = StoreError("other lists of budgets have replaced it")
             raise
         finally:
             self.finished.set()
@@ -127,7 +127,7 @@ class Sweep:
                 await pace.breathe()
 
     async def _add_named(self, domain_text: str, pace: Pace) -> None:
-        """Add the buckets that rules and amendments name and that have counted nothing."""
+        """Add the buckets that rules and amendments name, and that have no counters."""
         waiting: dict[str, Known] = {}
         for text in [domain_text] if domain_text else self.joiner.texts:
             await self._in_slices(self._name(text, waiting), pace)
@@ -209,7 +209,7 @@ class Sweep:
         return await self._store.read_counters([key for known in some for key in known.counters])
 
     async def _in_slices(self, steps: Generator[None, None, None], pace: Pace) -> None:
-        """Work in slices, and note for how long."""
+        """Work in slices, and add up the time that it takes."""
         began = perf_counter()
         for _ in steps:
             if pace.over:

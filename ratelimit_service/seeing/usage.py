@@ -1,8 +1,8 @@
-"""What the ledgers have: a page at a time, in the order of the store.
+"""Reads ledgers page by page, in the order of the store.
 
-A page is what a few short steps through the keys of the store find, so it may be empty although there are more. An entry
-can be on several pages, and in memory the kinds of one entry on different ones: whoever adds them up takes the largest
-value of each.
+A page has what a few short steps through the keys of the store find, so it may be empty although more pages follow. An entry
+can be on several pages, and with the memory store the kinds of one entry can be on different pages: a reader takes the
+largest value of each kind.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .prices import Prices
 
 _STEPS = 50
 _SECONDS = 0.1
-"""A page is sent after so many steps, or so much time."""
+"""A page ends after this many steps, or this many seconds."""
 
 _BOOKS = 20
 """Books that are read together: their entries take the event loop some two milliseconds."""
 
 MOST_ENTRIES = 5_000
-"""A page is sent once it has so many entries. One step can find a few thousand more."""
+"""A page ends once it has this many entries. The last step can add a few thousand more."""
 
 
 class Spent(NamedTuple):

@@ -1,4 +1,4 @@
-"""What people see of a running service; the API and the command line call this and nothing below it."""
+"""The views of a running service, for the API."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Views:
         return await self._series.of(domain, entries)
 
     async def usage(self, domain: str, since: int, until: int, cursor: str = "") -> UsagePage:
-        """Return a page of what the ledgers of a domain have. Raises InvalidRequest or StoreError."""
+        """Return a page of the ledger entries of a domain. Raises InvalidRequest or StoreError."""
         return await self._usage.page(domain, since, until, cursor)
 
     @property
@@ -148,7 +148,7 @@ class Views:
         )
 
     async def close(self) -> None:
-        """End what runs in the background, and leave the register of replicas."""
+        """Stop the background tasks, and leave the register of replicas."""
         await self._series.close()
         await self._lister.close()
         await self.registry.leave()

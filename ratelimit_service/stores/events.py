@@ -11,11 +11,11 @@ MOST_EVENTS = 10_000
 """Events that wait in a store. One is about 700 bytes, so they take 7 MB at most."""
 
 TAKEN_AGAIN = 60
-"""Seconds after which an event that a replica took, and neither sent nor held, is taken by another one."""
+"""Seconds after which another replica may take an event that one replica took, and neither delivered nor held."""
 
 
 class MemoryEvents:
-    """An EventStore (ports.py). There is one replica, so nothing is taken again but by itself after it was started anew."""
+    """An EventStore (ports.py) for a service of one replica."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

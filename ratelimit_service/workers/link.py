@@ -22,7 +22,7 @@ _TELL, _ASK, _ANSWER, _FAIL = range(4)
 
 
 class LinkError(Exception):
-    """The other end has not answered: it has ended, it failed, or it takes too long."""
+    """The other end has ended, has failed, or does not answer in time."""
 
 
 class Failed(LinkError):

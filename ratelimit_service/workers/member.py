@@ -27,7 +27,7 @@ METRICS = "metrics"
 
 
 class Hello(NamedTuple):
-    """What a worker has to know before it makes its parts.
+    """The first message to a worker: what it needs to create its parts.
 
     `options` are those of the command line, by variable, and the ports that the supervisor has reserved.
     """
@@ -63,7 +63,7 @@ class Siblings(Protocol):
         ...
 
     async def ask(self, name: str) -> list[Any]:
-        """Return the answers of all other workers that answer soon."""
+        """Return the answers of the other workers that answer in time."""
         ...
 
 
@@ -79,12 +79,12 @@ class Alone:
 
 
 class Scrape(NamedTuple):
-    """What a leading worker needs for the metrics of all."""
+    """The data that the leading worker needs for the metrics of all workers."""
 
     others: Mapping[int, bytes]
     """The metrics of each other worker, by its number."""
     departed: bytes
-    """What workers have counted that have ended or are about to; may be empty."""
+    """The counts of workers that have ended or are about to end; may be empty."""
     restarts: int
     serving: Sequence[int]
     wanted: int

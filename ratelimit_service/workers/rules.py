@@ -24,7 +24,7 @@ from ..loading.task import Task
 from ..runtime.threads import StuckError, Thread
 
 READY_WITHIN = 30.0
-"""Seconds that the workers have to compile new rules, before those that are ready use them without the others."""
+"""Seconds that workers have to compile new rules. After that, the ready ones use them without the others."""
 
 
 AGAIN_AFTER = 5.0
@@ -32,7 +32,7 @@ AGAIN_AFTER = 5.0
 
 
 class Taker(Protocol):
-    """A worker."""
+    """A worker that takes rules."""
 
     number: int
 
@@ -42,7 +42,7 @@ class Taker(Protocol):
 
 
 class Offer(NamedTuple):
-    """What was read of the files, or why it could not be read: the number of the load, and the pieces of its result."""
+    """The result of a load, which is rules or problems: the number of the load, and the pieces of its result."""
 
     generation: int
     pieces: Sequence[bytes]
@@ -113,8 +113,8 @@ class SharedRules:
     def taken(self, worker: Taker, generation: int, *, in_force: bool) -> None:
         """Note whether a worker has the rules of this generation in force now.
 
-        One that has failed with good rules, such as for lack of memory, gets them again. The rules of the others are
-        not the same meanwhile, which `ratelimit_service_worker_generation` shows.
+        A worker that fails to use valid rules, for example for lack of memory, gets them again. Meanwhile its rules differ
+        from those of the others, which `ratelimit_service_worker_generation` shows.
         """
         good = self._good
         if not in_force and good is not None and good.generation == generation:

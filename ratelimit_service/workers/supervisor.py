@@ -1,6 +1,6 @@
-"""Starts the workers, starts those again that end, and passes signals, rules and questions between them.
+"""Starts workers, restarts those that end, and passes signals, rules and questions between them.
 
-The first worker starts alone, so that a mistake in the settings is said once. Ports open when all workers are ready, so
+The first worker starts alone, so that a mistake in the settings is logged once. Ports open when all workers are ready, so
 that the first connections are spread over all of them. One worker leads: it serves the HTTP ports for all.
 """
 
@@ -22,10 +22,10 @@ from .rules import SharedRules
 from .worker import Worker
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
-"""Seconds before a worker that has ended is started again, at first and at most; they double each time."""
+"""Seconds before a worker that has ended is restarted, at first and at most; they double each time."""
 
 _WELL_AFTER = 60.0
-"""Seconds after which a running worker counts as well: the next pause is the first again."""
+"""Seconds after which a running worker counts as stable: the next pause is the shortest again."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -50,7 +50,7 @@ class Pauses:
 
 
 class Supervisor:
-    """Supervises `number` workers. `hello` returns what the worker with a number has to know.
+    """Supervises `number` workers. `hello` returns the first message to the worker with a number.
 
     `rules` reads the files of the rules; None if the rules come from elsewhere. `closing` is called when the service
     begins to stop.
@@ -95,7 +95,7 @@ class Supervisor:
         finally:
             self._stop()
             await asyncio.gather(*self._kept)
-            for number in _SIGNALS:  # one more must not change the exit code
+            for number in _SIGNALS:  # a further signal must not change the exit code
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
         return self._code
@@ -129,7 +129,7 @@ class Supervisor:
         self._kept.add(task)
 
     async def _kept_alive(self, number: int) -> None:
-        """Run a worker, and start it again when it ends, until the service stops."""
+        """Run a worker, and restart it when it ends, until the service stops."""
         loop, pauses = asyncio.get_running_loop(), Pauses()
         while not self._stopping.is_set():
             began = loop.time()
@@ -311,8 +311,8 @@ class Supervisor:
         }
         for worker in self._workers.values():
             names = [name for other, names in unhealthy.items() if other is not worker for name in names]
-            if names != worker.told:
-                worker.told = names
+            if names != worker.reported:
+                worker.reported = names
                 worker.tell("elsewhere", names)
 
     async def _alone(self, worker: Worker) -> None:
@@ -331,7 +331,7 @@ class Supervisor:
         await asyncio.gather(*[_answer(each.refresh()) for each in others])
         serving = [each for each in self._workers.values() if each.serving]
         counted = self._departed
-        for each in self._workers.values():  # what one that drains has counted stays in the sums
+        for each in self._workers.values():  # the counts of a draining worker stay in the sums
             if each is not worker and not each.serving:
                 counted = departed(counted, each.metrics)
         return Scrape(
@@ -345,10 +345,10 @@ class Supervisor:
 
 
 def may_join(worker: Worker, workers: Iterable[Worker]) -> bool:
-    """Return whether a worker that is started again can open its port beside those that serve.
+    """Return whether a restarted worker may open its port beside those that serve.
 
-    Not while they are healthy and it is not, which would make the whole service unhealthy. And not without rules,
-    as while a control plane is away: it would let everything pass that the others refuse.
+    It may not while it is unhealthy and they are healthy, because that makes the whole service unhealthy. Nor may it without
+    rules, for example while a control plane is away, because it would not enforce the limits that the others enforce.
     """
     others = [each for each in workers if each.serving]
     if not others:
@@ -359,7 +359,7 @@ def may_join(worker: Worker, workers: Iterable[Worker]) -> bool:
 
 
 async def _answer(asked: Awaitable[Any]) -> Any:
-    """Return an answer; None if there is none soon."""
+    """Return an answer; None if it does not come in time."""
     try:
         return await asked
     except LinkError:

@@ -27,16 +27,16 @@ LENGTH = 4
 """The bytes of the length before the first message, in big-endian order."""
 
 _ASKED_EVERY = 1.0
-"""The fewest seconds between two questions for the metrics of a worker: what it counted since is lost if it is killed."""
+"""The shortest time in seconds between two requests for the metrics of a worker. If it is killed, its later counts are lost."""
 
 _SHARE_OF_TIME = 0.01
-"""The largest share of the time that a worker spends on these questions."""
+"""The largest share of the time that a worker spends on these requests."""
 
 ANSWERS_WITHIN = 5.0
 """Seconds after which a worker that has not answered counts as unhealthy."""
 
 KILLED_AFTER = 30.0
-"""Seconds after which it is killed, because the callers that are connected to it get no answer, either."""
+"""Seconds after which such a worker is killed, because its callers get no answers either."""
 
 _LATE = 2.0
 """If a timer is late by so many seconds, the whole machine has been suspended."""
@@ -70,17 +70,17 @@ class Worker:
         """Its components that are not healthy."""
         self.late = False
         """Whether it is late with an answer."""
-        self.told: Sequence[str] = ()
-        """The components of other workers that are not healthy, as the supervisor reports them."""
-        self._heard_of = asyncio.Event()
-        """Set by its first message: until then it imports modules, however long that takes."""
+        self.reported: Sequence[str] = ()
+        """The unhealthy components of other workers, as last reported to it."""
+        self._heard_from = asyncio.Event()
+        """Set by its first message. Before that, it imports modules, for however long."""
         self.process: asyncio.subprocess.Process | None = None
         self._link = Link({name: self._bound(handler) for name, handler in handlers.items()})
         self._log = structlog.get_logger("ratelimit_service.workers")
 
     def _bound(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         def bound(*arguments: Any) -> Any:
-            self._heard_of.set()
+            self._heard_from.set()
             return handler(self, *arguments)
 
         return bound
@@ -134,8 +134,8 @@ class Worker:
         return code
 
     async def watch(self, late: Callable[[bool], None]) -> None:
-        """Keep its metrics, and kill it when it does not answer any more. `late` gets whether it is late with an answer."""
-        await self._heard_of.wait()
+        """Fetch its metrics regularly, and kill it if it stops answering. `late` is called with whether an answer is late."""
+        await self._heard_from.wait()
         loop = asyncio.get_running_loop()
         answered = loop.time()
         while True:

@@ -173,7 +173,7 @@ async def test_a_reset_of_too_many_or_of_nothing_is_refused(desk: Desk) -> None:
     for number in range(101):
         desk.ask(f"team={number}", 1)
     problem = await desk.change("/reset", 422, descriptor="team=*", dry_run=True)
-    assert "at most 100 buckets, and it is for 101 buckets" in problem["detail"]
+    assert "at most 100 buckets, and team=* matches 101" in problem["detail"]
 
 
 async def test_names_of_strangers_are_data(desk: Desk) -> None:

@@ -157,7 +157,7 @@ async def test_of_two_operators_the_second_one_is_refused(desk: Desk) -> None:
         ]
         await desk.change("/override", descriptor=descriptor, amount=7, confirmation=ana)
         refused = await desk.change("/override", 422, descriptor=descriptor, amount=9, confirmation=bob)
-        assert "has changed" in refused["detail"]
+        assert "another change came first" in refused["detail"]
         assert "OK: OK 7 3600" == desk.ask()
 
 

@@ -65,7 +65,7 @@ async def test_another_change_in_between_is_noticed(desk: Desk) -> None:
     preview = await send(desk, changes, dry_run=True)
     await desk.change("/override", descriptor="team=ops", amount=5)
     refused = await send(desk, changes, 422, confirmation=preview["confirmation"])
-    assert "has changed" in refused["detail"]
+    assert "another change came first" in refused["detail"]
     assert ["OK: OK 100 3600", "OK: OK 5 3600"] == [desk.ask("team=dba"), desk.ask("team=ops")]
 
 

@@ -294,5 +294,5 @@ def test_a_date_begins_where_its_day_does() -> None:
     assert datetime(2026, 3, 28, 22, tzinfo=UTC).timestamp() == start_of("2026-03-29", "Asia/Beirut")
     assert 0 == start_of("1970-01-01T01:00:00+01:00", "Asia/Tokyo")
     for text in ("2011-12-30", "2026-11", "2026-11-01T00:00:00", "tomorrow", "2026-02-30"):
-        with pytest.raises(InvalidRequest, match="is no date"):
+        with pytest.raises(InvalidRequest, match="is not a date"):
             start_of(text, "Pacific/Apia")

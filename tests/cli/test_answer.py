@@ -179,8 +179,8 @@ def test_numbers_at_the_end_of_the_protocol_may_be_larger(remaining: int, shown:
     "body, shown",
     [
         (
-            b'{"error": {"message": "The request is refused: no rule is for team=dba."}}',
-            ": The request is refused: no rule is for team=dba.",
+            b'{"error": {"message": "The request is refused: no rule matches team=dba."}}',
+            ": The request is refused: no rule matches team=dba.",
         ),
         (b'{"error": {"message": "a\\nb\\u001b[2J"}}', ": a\\nb\\x1b[2J"),
         (b'{"error": "no"}', ""),

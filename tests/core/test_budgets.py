@@ -234,7 +234,7 @@ def test_an_unmatched_descriptor_can_be_refused() -> None:
         (status.code.name, status.limit is not None) for status in decision.statuses
     ]
     assert ["content-type"] == [header.name for header in decision.headers]
-    assert "no rule is for team=x" in json.loads(decision.body)["error"]["message"]
+    assert "no rule matches team=x" in json.loads(decision.body)["error"]["message"]
 
 
 def test_a_request_that_lacks_a_key_is_refused() -> None:

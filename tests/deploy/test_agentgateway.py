@@ -145,7 +145,7 @@ def test_a_token_of_no_team_that_has_a_budget_is_refused_for_good(gateway: Make,
     refused = agent.complete({TEAM: team}, cost(1))
     assert 429 == refused.status
     assert (
-        f"The request is refused: no rule is for team={team or 'unknown'}. Retrying does not help."
+        f"The request is refused: no rule matches team={team or 'unknown'}. Retrying does not help."
         == json.loads(refused.body)["error"]["message"]
     )
     assert {"content-type", "x-envoy-ratelimited", "x-should-retry"} == set(refused.headers)
@@ -281,7 +281,7 @@ def test_without_kubernetes_it_is_the_same(redis_server: RedisServer, counters: 
         [("team=dba", 0)],
         [("team=dba", 5_000)],
     ] == described(agent)[:3]
-    assert "no rule is for team=unknown" in nobody.body
+    assert "no rule matches team=unknown" in nobody.body
 
 
 @pytest.mark.parametrize("file", [*POLICIES, CONFIG], ids=lambda file: file.parent.name)

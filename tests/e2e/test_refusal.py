@@ -193,8 +193,8 @@ def test_a_refusal_describes_the_limit_that_refused(
     ("headers", "reason"),
     [
         ({}, "no descriptor has the key 'team'"),
-        ({"x-team-id": "nobody"}, "no rule is for team=nobody"),
-        ({"x-team-id": ""}, "no rule is for team="),
+        ({"x-team-id": "nobody"}, "no rule matches team=nobody"),
+        ({"x-team-id": ""}, "no rule matches team="),
     ],
     ids=["required_keys", "unmatched", "empty"],
 )

@@ -127,7 +127,7 @@ def test_a_day_that_is_used_up_is_asked_for_once(caller: Caller, limited: Limite
     "kind, message",
     [
         ("blocked", "Token budget nothing lets nothing through. Retrying does not help."),
-        ("stranger", "The request is refused: no rule is for client_ns=stranger-"),
+        ("stranger", "The request is refused: no rule matches client_ns=stranger-"),
     ],
 )
 def test_what_no_waiting_helps_is_asked_for_once(

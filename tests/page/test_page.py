@@ -194,7 +194,7 @@ def test_a_search_is_in_the_address(page: Page, everything: StandIn) -> None:
     assert ["team=support"] == rows(page)
     expect(page.get_by_label("Value begins with")).to_have_value("sup")
     page.get_by_label("State").select_option("Blocked")
-    expect(page.get_by_text("No budget is like that.")).to_be_visible()
+    expect(page.get_by_text("No budget matches.")).to_be_visible()
 
 
 def test_an_empty_installation_explains_itself(page: Page, stand_in: StandIn) -> None:
@@ -336,7 +336,7 @@ def test_a_change_is_previewed_and_sent_once(page: Page, everything: StandIn) ->
 def test_the_same_key_is_sent_when_the_answer_was_lost(page: Page, everything: StandIn) -> None:
     """So that a second try is not a second change."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
-    page.get_by_label("Reset: used becomes 0").check()
+    page.get_by_label("Reset: set the use to 0").check()
     page.get_by_label("Reason").fill("a test")
     page.get_by_role("button", name="Preview").click()
     confirm = page.get_by_role("button", name="Confirm")
@@ -363,14 +363,14 @@ def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> Non
     open_with_token(page, f"{everything.url}{VIEWS['service']}")
     page.get_by_role("link", name="Block the whole domain …").click()
     expect(page.get_by_text("0 blocks:")).to_be_visible()
-    assert ["until it is removed", "until a moment"] == page.get_by_label("How long").locator(
+    assert ["until it is removed", "until a date and time"] == page.get_by_label("How long").locator(
         "option"
     ).all_inner_texts()
     page.get_by_label("Reason").fill("incident 7")
     page.get_by_role("button", name="Preview").click()
     preview = page.get_by_role("region", name="Preview")
     expect(preview).to_contain_text("the whole domain token-budgets: blocked, until it is removed")
-    expect(preview).to_contain_text(f"It is for {len(everything.budgets)} buckets")
+    expect(preview).to_contain_text(f"It affects {len(everything.budgets)} present buckets")
     preview.get_by_role("button", name="Confirm").click()
     expect(page.get_by_text("Done.")).to_be_visible()
     name, body, _ = everything.bodies[-1]

@@ -135,7 +135,9 @@ def check_answer(call: Asked) -> str:
             assert OK == status.code
             assert 1 <= status.duration_until_reset.seconds <= 315_576_000_000
         else:
-            assert OK == status.code or "budgets" == call.request.domain  # which refuses what no rule is for
+            assert (
+                OK == status.code or "budgets" == call.request.domain
+            )  # which refuses descriptors that no rule matches
             assert status.limit_remaining in (0, UINT32_MAX)
     for header in response.response_headers_to_add:
         assert re.fullmatch(r"[-A-Za-z]+: [ -~]+", f"{header.key}: {header.value}")

@@ -89,7 +89,7 @@ def test_a_refusal_says_what_was_refused_and_why(limiter: Noted) -> None:
         over.hits,
     )
     assert ("blocked", 0) == (blocked.reason, blocked.limit)
-    assert ("no rule is for other=x", "", None) == (denied.reason, denied.rule, denied.limit)
+    assert ("no rule matches other=x", "", None) == (denied.reason, denied.rule, denied.limit)
     assert [denied, blocked] == refusals.since(over.id)
     assert over.at == int(limiter.now)
 

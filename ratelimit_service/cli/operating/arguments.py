@@ -23,7 +23,7 @@ EXIT_CODES = (
 
 
 def add_server(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add where the API is, and how it is called."""
+    """Add the options for the address of the API, and for calls to it."""
     parser.add_argument(
         "--server",
         default=default,
@@ -65,7 +65,7 @@ def add_bucket(parser: argparse.ArgumentParser, pattern: str = "") -> None:
 
 
 def _parsed(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a kind of values whose errors are those of an argument."""
+    """Return a type of arguments whose ValueErrors become errors of the argument."""
 
     def parse(given: str) -> Any:
         try:

@@ -15,8 +15,8 @@ from .arguments import EXIT_CODES, add_bucket, add_server, amount, client_of, mo
 
 def _add_change(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--reason", required=True, type=text, help="why, for the audit")
-    add("--author", type=text, default="", help="who does it, for the audit (default: the user)")
+    add("--reason", required=True, type=text, help="the reason, for the audit")
+    add("--author", type=text, default="", help="the author, for the audit (default: the user)")
     add("--dry-run", action="store_true", help="only print what would change")
     add("--yes", action="store_true", help="do not ask before a change of several budgets")
     add(
@@ -24,7 +24,7 @@ def _add_change(parser: argparse.ArgumentParser) -> None:
         type=text,
         default="",
         metavar="KEY",
-        help="the idempotency key: a change that is sent again with it is made once (default: a new one)",
+        help="the idempotency key: a change that is repeated with it has no further effect (default: a new one)",
     )
     add_server(parser)
 
@@ -43,7 +43,7 @@ def _add_until(parser: argparse.ArgumentParser) -> None:
         "--until",
         type=moment,
         metavar="MOMENT",
-        help="2026-12-01T00:00:00Z, a time from now (90m, 8h, 3d), or a weekday: the next midnight that begins it, here "
+        help="2026-12-01T00:00:00Z, a time from now (90m, 8h, 3d), or a weekday, which is its next midnight in the local time zone "
         "(default: until it is removed)",
     )
 
@@ -53,11 +53,11 @@ _PATTERN = "; user=premium_* is every such user, and * the whole domain"
 
 def _top_up_options(parser: argparse.ArgumentParser) -> None:
     add_bucket(parser, _PATTERN)
-    parser.add_argument("amount", metavar="AMOUNT", type=amount, help="what is added: 20000, 20k, 5M")
+    parser.add_argument("amount", metavar="AMOUNT", type=amount, help="the amount to add: 20000, 20k, 5M")
     _add_window(parser)
     _add_until(parser)
     parser.add_argument(
-        "--windows", type=number(1, 366), metavar="N", help="for N windows, the present one included"
+        "--windows", type=number(1, 366), metavar="N", help="for N windows, including the present one"
     )
     _add_change(parser)
 
@@ -138,21 +138,21 @@ CHANGES = (
     Command(
         "top-up",
         "add to a limit, until its window ends, for some windows, until a moment, or until it is removed",
-        f"What is used stays. {EXIT_CODES}, 3 if the change was not agreed to.",
+        f"The use stays counted. {EXIT_CODES}, 3 if the change was not confirmed.",
         _top_up_options,
         _top_up,
     ),
     Command(
         "override",
         "set a limit, until a moment or until it is removed; 0 blocks",
-        f"{EXIT_CODES}, 3 if the change was not agreed to.",
+        f"{EXIT_CODES}, 3 if the change was not confirmed.",
         _override_options,
         _override,
     ),
     Command(
         "unblock",
         "remove the override of exactly this descriptor or pattern, whatever its limit",
-        f"{EXIT_CODES}, 3 if the change was not agreed to.",
+        f"{EXIT_CODES}, 3 if the change was not confirmed.",
         _unblock_options,
         _unblock,
     ),

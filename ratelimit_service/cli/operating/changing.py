@@ -1,7 +1,7 @@
 """The commands that change: `top-up`, `override`, `unblock`, `remove`, and `reset` over the API.
 
-Each previews the change first, and makes it with the preview's confirmation: what would be replaced by then is what was
-shown. What may be for several buckets is asked for, or needs --yes.
+Each command previews its change, and makes it with the confirmation of the preview, so that it replaces just what the
+preview showed. A change that may affect several buckets is made only after a question, or with --yes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AMOUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 class How(NamedTuple):
-    """How a change is made."""
+    """The options of a change."""
 
     dry_run: bool = False
     yes: bool = False
@@ -42,7 +42,7 @@ def change(
     how: How,
     agreed: Callable[[str], bool] | None = None,
 ) -> int:
-    """Preview a change and make it. Returns NO if the operator does not agree."""
+    """Preview a change and make it. Return NO if the operator does not agree."""
     # A top-up's id follows from the key, so the preview has the key as well.
     key = how.key or uuid.uuid4().hex
     preview = client.post(path, {**body, "dry_run": True}, key)
@@ -73,7 +73,7 @@ def change(
 
 
 def is_bulk(body: Mapping[str, Any]) -> bool:
-    """Return whether a change may be for several buckets. Raises InvalidRequest for a descriptor that is none."""
+    """Return whether a change may affect several buckets. Raises InvalidRequest for an invalid descriptor."""
     descriptor = body.get("descriptor")
     return descriptor is not None and not parse(str(body["domain"]), str(descriptor)).exact
 
@@ -94,9 +94,9 @@ def previewed(found: Json) -> Iterator[str]:
     affected = found["affected"]
     if affected is not None and affected > len(found["budgets"]):
         more = "at least " if found["affected_partial"] else ""
-        yield f"  it is for {more}{affected:,} budgets that have counters"
+        yield f"  it affects {more}{affected:,} budgets with counters"
     for one in found["exceptions"]:
-        yield f"  it does not reach {shown.amendment(one)}"
+        yield f"  it does not affect {shown.amendment(one)}"
 
 
 def _use(window: Json) -> str:
@@ -107,24 +107,26 @@ def _asked(question: str) -> bool:
     """Ask a person; without a terminal, say what to do."""
     if not sys.stdin.isatty():
         raise InvalidRequest(
-            "this may be for several budgets: give --yes to make the change without being asked"
+            "this may affect several budgets: give --yes to make the change without a question"
         )
     print(question, end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def amount_of(text: str) -> int:
-    """Return the amount that a text says: `20000`, `20_000`, `20k`, `5M`. Raises ValueError."""
+    """Return an amount from a text: `20000`, `20_000`, `20k`, `5M`. Raises ValueError."""
     plain = text.strip().replace("_", "").replace(",", "")
     digits = plain.rstrip("kKmMgGtT")
     unit = plain[len(digits) :].lower()
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 16 and unit in _AMOUNTS):
-        raise ValueError(f'"{printable(text)}" is no amount: give a whole number, such as 20000, 20k or 5M')
+        raise ValueError(
+            f'"{printable(text)}" is not an amount: give a whole number, such as 20000, 20k or 5M'
+        )
     return int(digits) * _AMOUNTS[unit]
 
 
 def moment_of(text: str, now: datetime | None = None) -> str:
-    """Return the moment that a text says, in RFC 3339. Raises ValueError.
+    """Return a moment from a text, in RFC 3339. Raises ValueError.
 
     It is `2026-12-01T00:00:00Z`, a time from now (`90m`, `8h`, `3d`), or a weekday: its next midnight here.
     """
@@ -133,12 +135,12 @@ def moment_of(text: str, now: datetime | None = None) -> str:
     if lower in _WEEKDAYS:
         days = (_WEEKDAYS.index(lower) - here.weekday() - 1) % 7 + 1
         midnight = here.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None) + timedelta(days=days)
-        # Without an offset, it is local time: clocks may change before.
+        # Without an offset, it is local time, whose offset may be another one by then.
         return _rfc3339(midnight if now is None else midnight.replace(tzinfo=now.tzinfo))
     number, unit = lower[:-1], lower[-1:]
     if number.isascii() and number.isdecimal() and len(number) <= 6 and unit in _UNITS:
         return _rfc3339(here + timedelta(**{_UNITS[unit]: int(number)}))
-    wrong = f'"{printable(text)}" is no moment: give one such as 2026-12-01T00:00:00Z, 8h, 3d or monday'
+    wrong = f'"{printable(text)}" is not a moment: give one such as 2026-12-01T00:00:00Z, 8h, 3d or monday'
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

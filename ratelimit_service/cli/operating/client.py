@@ -23,13 +23,13 @@ SERVER = "RATELIMIT_SERVER"
 """The variable with the address of the service."""
 
 TOKENS = ("RATELIMIT_TOKEN", "ADMIN_TOKEN", "READ_TOKEN")
-"""The variables that may have a token, the first one first: the last two are there in the container of the service."""
+"""The variables that may have a token, in this order. The last two are set in the container of the service."""
 
 FAILED, NO, CONFLICT, FORBIDDEN = 1, 3, 4, 5
-"""Exit codes: it could not be done; the answer is no; another change came first; a token is missing or not valid."""
+"""Exit codes: a failure; the answer is no; another change came first; a token is missing or not valid."""
 
 _TOO_MANY, _MOST_TRIES, _LONGEST_PAUSE = 429, 5, 10.0
-"""The service has been called too often: when to call it again."""
+"""The status of a call above the rate limit, how many times it is retried, and the longest pause before a retry."""
 
 _MOST_BYTES = 64 * 2**20
 _LONGEST = 2_000
@@ -45,7 +45,7 @@ class CallFailed(CommandFailed):
 
 
 class Server(NamedTuple):
-    """Where the API is."""
+    """The address of the API."""
 
     host: str
     port: int
@@ -59,7 +59,7 @@ class Server(NamedTuple):
 def server_of(text: str) -> Server:
     """Return the server that a text names: `host:port` or a URL. Raises InvalidRequest."""
     wrong = InvalidRequest(
-        f'the server "{printable(text)}" is no address: give host:port, or https://host:port'
+        f'the server "{printable(text)}" is not an address: give host:port, or https://host:port'
     )
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
@@ -135,7 +135,7 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes, float]:
-        """Return the status and the body of an answer, and after how many seconds to call again."""
+        """Return the status and the body of an answer, and the seconds before a retry."""
         connection = self._connection()
         try:
             connection.request(method, f"/api/v1{path}", body, headers)
@@ -144,7 +144,7 @@ class Client:
             retry_after = response.getheader("Retry-After") or ""
             return response.status, data, float(retry_after) if retry_after.isdecimal() else 1.0
         except ValueError:  # a token with characters that no header can have; it must not be shown
-            raise InvalidRequest("the token has characters that no token has") from None
+            raise InvalidRequest("the token has characters that a token cannot have") from None
         except (OSError, http.client.HTTPException) as error:
             raise CallFailed(f"{self.server} does not answer: {_reason(error)}") from None
         finally:
@@ -164,7 +164,7 @@ class Client:
         if status < 400:
             if isinstance(found, dict):
                 return found
-            raise CallFailed(f"{self.server} is not the debug port of the service: its answer is no JSON")
+            raise CallFailed(f"{self.server} is not the debug port of the service: its answer is not JSON")
         if not isinstance(found, dict) or "detail" not in found:
             raise CallFailed(
                 f"{self.server} answers {status}: is it the debug port of the service?", status=status
@@ -184,4 +184,4 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, OSError):
         return printable(error.strerror or str(error))
-    return f"it speaks no HTTP ({type(error).__name__})"
+    return f"it does not speak HTTP ({type(error).__name__})"

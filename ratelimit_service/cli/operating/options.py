@@ -24,28 +24,34 @@ def _budgets_options(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--key", type=text, default="", metavar="KEY", help="only those that have an entry with this key")
-    add("--prefix", type=text, default="", metavar="TEXT", help="only those with a value that begins so")
+    add(
+        "--prefix",
+        type=text,
+        default="",
+        metavar="TEXT",
+        help="only those with a value that begins with this",
+    )
     add("--value", type=text, metavar="VALUE", help="only those with this value")
     add(
         "--min-used",
         type=share,
         default=0.0,
         metavar="SHARE",
-        help="only those of which so much is used: 80%% or 0.8",
+        help="only those of which at least this share is used: 80%% or 0.8",
     )
     add("--state", choices=("ok", "low", "over", "blocked"), help="only those in this state")
     add(
         "--sort",
         choices=("-used", "used", "name", "reset"),
         default="-used",
-        help="-used: those of which most is used first (default); reset: those that reset next",
+        help="-used: the most used first (default); reset: those that reset next first",
     )
     add(
         "--limit",
         type=number(1, _MOST_LISTED),
         default=_LISTED,
         metavar="N",
-        help="at most so many (default: %(default)d)",
+        help="the maximum number of lines (default: %(default)d)",
     )
     add_server(parser)
 
@@ -83,7 +89,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
         type=number(0, MOST),
         default=0,
         metavar="N",
-        help="of a request with N hits (default: 0, a check)",
+        help="explain a request with N hits (default: 0, a check)",
     )
     add_server(parser)
 
@@ -125,7 +131,7 @@ def _usage_options(parser: argparse.ArgumentParser) -> None:
         type=_zone,
         default="UTC",
         metavar="ZONE",
-        help="in which days and months begin (default: %(default)s)",
+        help="the time zone of days and months (default: %(default)s)",
     )
     add("--format", choices=("table", "csv", "json", "focus"), help="how to print it (default: table)")
     add_server(parser)
@@ -152,7 +158,7 @@ def _audit_options(parser: argparse.ArgumentParser) -> None:
         type=number(1, 10_000),
         default=_LISTED,
         metavar="N",
-        help="at most so many (default: %(default)d)",
+        help="the maximum number of lines (default: %(default)d)",
     )
     add_server(parser)
 
@@ -196,7 +202,7 @@ def _wait_options(parser: argparse.ArgumentParser) -> None:
         type=number(1, 10_000),
         default=1,
         metavar="N",
-        help="so many replicas at least (default: %(default)d)",
+        help="the minimum number of replicas (default: %(default)d)",
     )
     add(
         "--within",
@@ -229,7 +235,11 @@ def _top_options(parser: argparse.ArgumentParser) -> None:
         "domain", metavar="DOMAIN", type=text, nargs="?", default="", help="only those of a domain"
     )
     parser.add_argument(
-        "--prefix", type=text, default="", metavar="TEXT", help="only those with a value that begins so"
+        "--prefix",
+        type=text,
+        default="",
+        metavar="TEXT",
+        help="only those with a value that begins with this",
     )
     parser.add_argument(
         "--state", choices=("ok", "low", "over", "blocked"), default="", help="only those in this state"
@@ -242,7 +252,7 @@ def _top_options(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=2.0,
         metavar="SECONDS",
-        help="the time between two looks (default: %(default)g)",
+        help="the time between two updates (default: %(default)g)",
     )
     add_server(parser)
 
@@ -262,8 +272,8 @@ def _top(given: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         "budgets",
-        "list the budgets of a running service by what is used of them",
-        f"A line shows the window of which most is used. {EXIT_CODES}.",
+        "list the budgets of a running service, the most used first",
+        f"Each line shows the most used window of a budget. {EXIT_CODES}.",
         _budgets_options,
         _budgets,
     ),
@@ -276,7 +286,7 @@ COMMANDS = (
     ),
     Command(
         "explain",
-        "explain what a descriptor would be answered now: its rule, those that lose, its amendments",
+        "explain the answer that a descriptor would get now: its rule, similar rules, its amendments",
         f"Nothing is counted. {EXIT_CODES}, 3 if it would be refused.",
         _explain_options,
         _explain,
@@ -284,7 +294,7 @@ COMMANDS = (
     Command(
         "usage",
         "add up what was spent, from the ledgers of a running service",
-        f"Only rules with a ledger are in it. {EXIT_CODES}.",
+        f"Only rules with a ledger count. {EXIT_CODES}.",
         _usage_options,
         _usage,
     ),
@@ -299,7 +309,7 @@ COMMANDS = (
     Command(
         "wait",
         "wait until all replicas enforce some rules and amendments",
-        "Without an option for what, until all have the same rules and the latest amendments. "
+        "Without --generation, --hash or --amendments, it waits until all have the same rules and the latest amendments. "
         f"{EXIT_CODES}, 3 if it does not happen in time.",
         _wait_options,
         _wait,

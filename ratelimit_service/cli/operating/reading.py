@@ -18,7 +18,7 @@ from .shown import Json
 _STILL_READING = "the store is still being read"
 _ASKED_AGAIN = 0.3
 _READ_WITHIN = 10.0
-"""Seconds for which a list is asked for again while the service still reads its store."""
+"""Seconds for which a list is requested again while the service still reads its store."""
 
 _PAGE, _LINES = 500, 100
 """Budgets of a page of the API, and lines of one of the audit."""
@@ -41,7 +41,7 @@ _COLUMNS = (
 
 
 def print_json(found: object) -> None:
-    """Print an answer as it came."""
+    """Print an answer as JSON."""
     print(json.dumps(found, indent=2))
 
 
@@ -87,19 +87,19 @@ def listed(client: Client, query: Mapping[str, Any], most: int) -> tuple[list[Js
 
 
 def notes(found: Sequence[Json], last: Json) -> Iterator[str]:
-    """Yield what is to be said of a list beside it."""
+    """Yield remarks about a list."""
     if not found:
         domains = ", ".join(map(shown.text, last["domains"][:10])) or "none"
-        yield f"no budget is like that; the domains in force: {domains}"
+        yield f"no budget matches; the domains in force: {domains}"
     elif last["next_cursor"]:
         total = f" of {last['total']:,}" if last["total"] else ""
-        yield f"{len(found):,}{total} shown: give --limit for more"
+        yield f"{len(found):,}{total} shown: raise --limit for more"
     if last["partial"]:
         yield f"note: {shown.text(last['partial_reason'])}"
 
 
 def table(found: Sequence[Json], width: int, *, several: bool, now: datetime | None = None) -> list[str]:
-    """Return a line for each budget, by the window of which most is used."""
+    """Return a line for each budget, with its most used window."""
     now = now or datetime.now(UTC)
     head = [shown.padded(name, columns) for columns, name in _COLUMNS]
     lines = [shown.cut(" ".join([*head, "DESCRIPTOR"]), width)]
@@ -146,7 +146,7 @@ def show(client: Client, domain: str, descriptor: str, *, as_json: bool) -> int:
 
 
 def explain(client: Client, domain: str, descriptor: str, hits: int, *, as_json: bool) -> int:
-    """Print what a descriptor would be answered now, and why; NO where it would be refused."""
+    """Print the answer that a descriptor would get now, and the reasons; return NO if it would be refused."""
     found = client.post("/explain", {"domain": domain, "descriptor": descriptor, "hits": hits})
     if as_json:
         print_json(found)
@@ -214,7 +214,7 @@ def wait(
     as_json: bool,
     pause: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Wait until all replicas enforce what is wanted, or the same as each other; NO where that does not happen in time."""
+    """Wait until all replicas enforce the given rules or amendments, or else the same ones; return NO if the time is over."""
     end = time.monotonic() + timeout
     late: list[str] = []
     found: Json = {"replicas": []}
@@ -222,7 +222,7 @@ def wait(
         try:
             found = client.get("/replicas")
         except CallFailed as error:
-            if 400 <= error.status < 500 and error.status != 429:  # it will not answer anything else
+            if 400 <= error.status < 500 and error.status != 429:  # a retry gets the same answer
                 raise
             late = [str(error)]
         else:
@@ -242,7 +242,7 @@ def wait(
 def behind(
     found: Sequence[Json], generation: int, digest: str, amendments: int, replicas: int
 ) -> Iterator[str]:
-    """Yield what is not as wanted. Where nothing is wanted, all have to have what the latest one has."""
+    """Yield a line for each replica that lags. Without a generation or a hash, all replicas need the latest rules."""
     if len(found) < replicas:
         yield f"there are {len(found)} of {replicas} replicas"
     latest = max([each["generation"] or 0 for each in found], default=0)

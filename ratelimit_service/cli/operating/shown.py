@@ -1,4 +1,4 @@
-"""Answers of the API as lines for people. Nothing in them acts on a terminal, whatever the service has sent."""
+"""Answers of the API as lines for people, without control characters, whatever the service has sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def text(value: object) -> str:
 
 
 def amount(value: int | None) -> str:
-    """Return a number with its thousands apart; `?` for none."""
+    """Return a number with separators for thousands; `?` for None."""
     return "?" if value is None else f"{value:,}"
 
 
@@ -73,7 +73,7 @@ def width_of(line: str) -> int:
 
 
 def cut(line: str, width: int) -> str:
-    """Return the beginning of a line that fits the width, with an ellipsis where that is not all."""
+    """Return a line, cut to the width with an ellipsis."""
     if width_of(line) <= width:
         return line
     shown, used = [], 1
@@ -92,7 +92,7 @@ def padded(line: str, width: int) -> str:
 
 
 def tightest(budget: Json) -> Json | None:
-    """Return the window of which most is used; None without any."""
+    """Return the most used window; None if there is none."""
     windows: Sequence[Json] = budget["windows"]
     return max(windows, key=lambda window: float(window["share"]), default=None)
 
@@ -164,7 +164,7 @@ def amendment(found: Json) -> str:
 
 
 def edit(found: Json) -> str:
-    """Return what became of an edit."""
+    """Return an edit and its effect."""
     where = (
         f"{text(found['descriptor'])} in {text(found['domain'])}"
         if found["descriptor"]

@@ -190,7 +190,7 @@ def _nothing(screen: Screen, answer: Answer) -> str:
     if answer.found is None:
         return "" if answer.error else "asking the service ..."
     if screen.search or screen.state or screen.domain:
-        return "no budget is like that"
+        return "no budget matches"
     return "nothing is counted yet: budgets appear with the first call"
 
 

@@ -28,7 +28,7 @@ _Entries = tuple[tuple[str, str], ...]
 
 
 class Asked(NamedTuple):
-    """What is asked for. `by` are keys of descriptors, `since` and `until` seconds since 1970."""
+    """The period, and what to add up. `by` are keys of descriptors, `since` and `until` seconds since 1970."""
 
     domain: str
     by: tuple[str, ...]
@@ -91,7 +91,7 @@ def usage(client: Client, asked: Asked, form: str) -> int:
         _say_none(asked)
     elif len({row.keys for row in found}) > 1:
         print(
-            "note: buckets with different keys stand apart, because one request may be charged to several of them",
+            "note: buckets with different keys have lines of their own, because one request may be charged to several of them",
             file=sys.stderr,
         )
     return 0

@@ -73,7 +73,7 @@ def domain_name(text: str) -> str:
 
 
 def entries_of(texts: tuple[str, ...]) -> tuple[Entry, ...]:
-    """Return the entries of a bucket that no rule is for; what cannot be read back stands as it is in the key."""
+    """Return the entries of a bucket without a rule; texts that cannot be decoded stay as they are in the key."""
     entries = []
     for text in texts:
         key, _, value = text.partition("=")

@@ -11,7 +11,7 @@ from . import calendars
 
 def start_of(text: str, zone: str) -> int:
     """Return the second of a date, which begins in a time zone, or of a moment in RFC 3339. Raises InvalidRequest."""
-    wrong = InvalidRequest(f"{text!r} is no date: give one such as 2026-11-01, or 2026-11-01T00:00:00Z")
+    wrong = InvalidRequest(f"{text!r} is not a date: give one such as 2026-11-01, or 2026-11-01T00:00:00Z")
     try:
         found = datetime.fromisoformat(text)
         if found.tzinfo is not None:

@@ -49,7 +49,7 @@ function Known({ domain, descriptor, status }) {
     ${unknown ? html`<p class="notice">No rule limits this descriptor.</p>` : html`<${Failure} error=${bucket.error} stale=${bucket.at} />`}
     ${!budget && !bucket.error && html`<${Loading} of="the bucket" />`}
     ${budget && html`
-      <p><${State} of=${budget.state} />${budget.shadow && html` <span class="tag">trial: nothing is refused</span>`} <span class="quiet">${budget.rule === null ? "No rule is for it any more" : html`Rule <${Text} of=${budget.rule} longest=${200} />`}${budget.name ? html`, named <${Text} of=${budget.name} />` : ""}</span></p>
+      <p><${State} of=${budget.state} />${budget.shadow && html` <span class="tag">trial: nothing is refused</span>`} <span class="quiet">${budget.rule === null ? "No rule limits it any more" : html`Rule <${Text} of=${budget.rule} longest=${200} />`}${budget.name ? html`, named <${Text} of=${budget.name} />` : ""}</span></p>
       <section class=${`card budget ${budget.state}`} aria-label="Windows">
         ${budget.windows.length === 0 && html`<p>No rule limits this bucket.</p>`}
         ${budget.windows.map((each) => html`<${Window} key=${each.counter} window=${each} />`)}
@@ -57,20 +57,20 @@ function Known({ domain, descriptor, status }) {
       </section>
       <section aria-labelledby="over-time">
         <h2 id="over-time">Over time</h2>
-        ${points.length ? html`<${Chart} points=${points} step=${step} label=${budget.kind === "requests" ? "Requests" : "Tokens"} />` : html`<p class="quiet">It is drawn from now on, while somebody looks.</p>`}
+        ${points.length ? html`<${Chart} points=${points} step=${step} label=${budget.kind === "requests" ? "Requests" : "Tokens"} />` : html`<p class="quiet">The chart begins now, and goes on while this page is open.</p>`}
       </section>`}
     <section aria-labelledby="change"><h2 id="change">Change it</h2>
       <${Change} domain=${domain} descriptor=${descriptor} windows=${budget?.windows.map((each) => each.window) ?? []} status=${status} />
     </section>
-    ${budget && html`<section aria-labelledby="amended"><h2 id="amended">What changes its limit</h2>
-      <${Amendments} amendments=${budget.amendments} status=${status} none="Nothing: the limit is that of the rule." />
+    ${budget && html`<section aria-labelledby="amended"><h2 id="amended">Amendments of its limit</h2>
+      <${Amendments} amendments=${budget.amendments} status=${status} none="None: the limit is that of the rule." />
     </section>`}
-    <section aria-labelledby="answer"><h2 id="answer">What a request would be answered now</h2>
+    <section aria-labelledby="answer"><h2 id="answer">The answer to a request now</h2>
       <${Failure} error=${explained.error} stale=${explained.at} />
       ${explained.data && html`<${Outcome} of=${explained.data} />`}
     </section>
-    <section aria-labelledby="refused"><h2 id="refused">Refused lately</h2>
-      <${RefusalTable} refusals=${mine.slice(0, 20)} none="No refusal of this bucket is among the last ones that this replica remembers." />
+    <section aria-labelledby="refused"><h2 id="refused">Last refusals</h2>
+      <${RefusalTable} refusals=${mine.slice(0, 20)} none="None of the last refusals of this replica is for this bucket." />
     </section>
     <details><summary>The whole descriptor</summary>
       <p class="whole"><code>${visibleText(descriptor, WHOLE)}</code></p>
@@ -78,7 +78,7 @@ function Known({ domain, descriptor, status }) {
     </details>`;
 }
 
-// What was used between two looks at the bucket, where the service has no series of it yet.
+// The use between two readings of the bucket, while the service has no series of it yet.
 function useSamples(budget) {
   const [points, set] = useState([]);
   const before = useRef(null);

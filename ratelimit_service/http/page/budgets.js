@@ -98,7 +98,7 @@ function Filters({ domain, key, prefix, state, sort, domains }) {
   const [typed, setTyped] = useState({ key, prefix });
   useEffect(() => setTyped({ key, prefix }), [key, prefix]);
   const set = (changes) => amend("budgets", { domain, key, prefix, state, sort: sort === "-used" ? "" : sort, ...changes });
-  // Not at every letter: each other search is another listing for the store.
+  // Not at every letter: each new search walks the store again.
   useEffect(() => {
     if (typed.key === key && typed.prefix === prefix) return undefined;
     const timer = setTimeout(() => set(typed), 400);
@@ -129,7 +129,7 @@ function Filters({ domain, key, prefix, state, sort, domains }) {
 // An empty list explains itself.
 function Nothing({ filtered, rules }) {
   if (filtered) {
-    return html`<p class="notice">No budget is like that. A bucket is listed from its first request in a window on; <a href=${href("budgets")}>show all</a>, or <a href=${href("explain")}>ask about one</a> that was not used yet.</p>`;
+    return html`<p class="notice">No budget matches. A bucket is listed from its first request in a window on; <a href=${href("budgets")}>show all</a>, or <a href=${href("explain")}>explain one</a> that was not used yet.</p>`;
   }
   const domains = (rules?.domains ?? []).map((each) => each.domain);
   if (rules && domains.length === 0) {
@@ -148,6 +148,6 @@ descriptors:
   return html`<section class="notice" aria-label="How to begin">
     <h2>Nothing is counted yet</h2>
     <p>A bucket is listed here from its first request in a window on. ${rules ? html`Rules are in force for ${domains.slice(0, 20).map((each, place) => html`${place ? ", " : ""}<b><${Text} of=${each} longest=${60} /></b>`)}.` : ""}</p>
-    <p>If gateways send requests already, they may use another domain or other keys: <a href=${href("explain")}>explain</a> says which rule a descriptor matches, and <a href=${href("service")}>the rules</a> say what there is.</p>
+    <p>If gateways send requests already, they may use another domain or other keys: <a href=${href("explain")}>explain</a> says which rule a descriptor matches, and <a href=${href("service")}>the rules</a> have all domains and keys.</p>
   </section>`;
 }

@@ -1,4 +1,4 @@
-// The verbs as a form: a preview first, and the change with the same idempotency key only after it was seen.
+// The verbs as a form: first a preview, and after it the change, with the same idempotency key.
 
 import { useState } from "./vendor/standalone.module.js";
 import { typedAmount } from "./format.js";
@@ -6,9 +6,9 @@ import { html, Text } from "./parts.js";
 import { useChange } from "./preview.js";
 
 const VERBS = {
-  "top-up": "Top up: add to the limit, used stays",
+  "top-up": "Top up: add to the limit, keep the use",
   override: "Override: set the limit, 0 blocks",
-  reset: "Reset: used becomes 0",
+  reset: "Reset: set the use to 0",
   unblock: "Unblock: remove its override",
 };
 
@@ -16,10 +16,10 @@ const ENDS = {
   window: "until the window ends",
   windows: "for several windows",
   removed: "until it is removed",
-  until: "until a moment",
+  until: "until a date and time",
 };
 
-// An override is not for windows; what was chosen for a top-up does not hold for it.
+// An override has no number of windows, so the choice for a top-up does not apply to it.
 const fits = (verb, end) => verb === "top-up" || end === "removed" || end === "until";
 const endOf = ({ verb, end }) => (fits(verb, end) ? end : "removed");
 

@@ -1,4 +1,4 @@
-// Why a descriptor is answered as it is, as a form. Nothing is counted.
+// The form that explains the answer to a descriptor. Nothing is counted.
 
 import { useEffect, useState } from "./vendor/standalone.module.js";
 import { amendmentText, Ending, Target } from "./amendment.js";
@@ -21,7 +21,7 @@ export function Explain({ parameters, rules }) {
   };
   return html`
     <h1 tabindex="-1">Explain</h1>
-    <p class="quiet">Which rule a descriptor matches, and what a request with it would be answered now. Nothing is counted.</p>
+    <p class="quiet">The rule that a descriptor matches, and the answer that a request with it would get now. Nothing is counted.</p>
     <form class="card" onSubmit=${submit} aria-label="Explain a descriptor">
       <div class="fields">
         <label>Domain <input name="domain" list="domains" value=${typed.domain} onInput=${set("domain")} autocomplete="off" spellcheck=${false} /></label>
@@ -30,7 +30,7 @@ export function Explain({ parameters, rules }) {
         <label>Hits <input name="hits" value=${typed.hits} onInput=${set("hits")} inputmode="numeric" size="6" aria-describedby="grammar" /></label>
         <button type="submit">Explain</button>
       </div>
-      <p class="quiet" id="grammar">Entries in the gateway's order. In a value, <code>\\,</code> <code>\\*</code> <code>\\\\</code> are these characters, <code>\\xFF</code> is a byte. 0 hits are the check before a request to a model.</p>
+      <p class="quiet" id="grammar">Entries in the gateway's order. In a value, <code>\\,</code> <code>\\*</code> <code>\\\\</code> are these characters, <code>\\xFF</code> is a byte. 0 hits are a check, as before a request to a model.</p>
       ${wrong && html`<p class="notice bad" role="alert">${wrong}</p>`}
     </form>
     ${domain && descriptor && html`<${Answer} domain=${domain} descriptor=${descriptor} hits=${typedAmount(hits) ?? 0} />`}`;
@@ -56,11 +56,11 @@ export function Outcome({ of }) {
     </div>
     ${rule && html`<p>The rule is <b><${Text} of=${rule} longest=${200} /></b>${source ? html`, in <${Text} of=${source} longest=${200} />` : ""}.</p>`}
     ${considered.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Rules that were considered"><table>
-      <thead><tr><th scope="col">Rule</th><th scope="col">Wins</th><th scope="col">Why</th></tr></thead>
+      <thead><tr><th scope="col">Rule</th><th scope="col">Applies</th><th scope="col">Why</th></tr></thead>
       <tbody>${considered.map((each, place) => html`<tr key=${place}><td><${Text} of=${each.rule} /></td><td>${each.wins ? html`<b>yes</b>` : "no"}</td><td><${Text} of=${each.reason} longest=${300} /></td></tr>`)}</tbody>
     </table></div>`}
-    ${of.considered_left_out > 0 && html`<p class="quiet">${amount(of.considered_left_out)} more lose.</p>`}
-    ${amendments.length > 0 && html`<p>Amendments that are for it:</p><ul>${amendments.map((one) => html`<li key=${one.id}><b>${amendmentText(one)}</b> for <${Target} ...${one} />, <${Ending} of=${one} />: ${one.holds ? "holds" : html`<${Text} of=${one.why} longest=${200} />`}</li>`)}</ul>`}
+    ${of.considered_left_out > 0 && html`<p class="quiet">${amount(of.considered_left_out)} more rules do not apply.</p>`}
+    ${amendments.length > 0 && html`<p>Amendments that match it:</p><ul>${amendments.map((one) => html`<li key=${one.id}><b>${amendmentText(one)}</b> for <${Target} ...${one} />, <${Ending} of=${one} />: ${one.holds ? "in effect" : html`<${Text} of=${one.why} longest=${200} />`}</li>`)}</ul>`}
     ${possible.length > 0 && html`<p>With more entries, these rules could apply:</p><ul>${possible.map((each, place) => html`<li key=${place}><${Text} of=${each.rule} />${each.missing.length ? html`, with ${each.missing.map((key, index) => html`${index ? ", " : ""}<${Text} of=${key} longest=${60} />`)}` : ""}</li>`)}${of.possible_more ? html`<li>and others</li>` : ""}</ul>`}
   </div>`;
 }

@@ -1,7 +1,7 @@
-// From what the API sends to what a person reads: amounts, times, and texts that come from strangers.
+// Formats values of the API for people: amounts, times, and untrusted texts.
 
-// Amounts may be larger than 2^53, where JSON.parse would round them: those become BigInt. The mark cannot be in a text that
-// somebody sent, because it is made anew for each page.
+// JSON.parse would round amounts above 2^53, so they become BigInt. No text that a stranger has sent can contain the mark,
+// because it is random for each page.
 const MARK = `${crypto.getRandomValues(new Uint32Array(4)).join("-")}:`;
 const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
 const LONG = /^-?\d{16,}$/;
@@ -18,13 +18,13 @@ export function serialise(value) {
   return marked.replaceAll(new RegExp(`"${MARK}(-?\\d+)"`, "g"), "$1");
 }
 
-// A number where that is exact, else a BigInt.
+// A number if that is exact, else a BigInt.
 export function exact(digits) {
   const number = Number(digits);
   return Number.isSafeInteger(number) ? number : BigInt(digits);
 }
 
-// What a person typed as an amount: "5,000", "5_000" and "5 000" are 5000. Null if it is no whole number, as "1.5" is none.
+// What a person typed as an amount: "5,000", "5_000" and "5 000" are 5000. Null if it is not a whole number, such as "1.5".
 export function typedAmount(text) {
   const typed = text.trim();
   if (!/^(\d{1,19}|\d{1,3}([\s,_.'’]\d{3}){1,6})$/.test(typed)) return null;

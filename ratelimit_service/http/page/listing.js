@@ -1,10 +1,10 @@
-// The budgets that a search finds, read in parts as far as somebody has scrolled; the parts in sight are kept up to date.
+// The budgets that match a search, read part by part as the reader scrolls; the parts in sight are kept up to date.
 
 import { useEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { call, poll, query } from "./api.js";
 import { STATES } from "./parts.js";
 
-// The first part is read every two seconds by every page, so it is small; hardly anybody scrolls far, and then quickly.
+// Every page reads the first part every two seconds, so it is small. Few readers scroll far, and those need large parts.
 const FIRST = 25;
 const FURTHER = 50;
 const FAR = 200;
@@ -35,7 +35,7 @@ class Listing {
     return call(`budgets${query({ ...this.parameters, limit, cursor })}`, { signal });
   }
 
-  // Read what is in sight again, and the first part, which says what the whole is like.
+  // Read the parts in sight again, and the first part, which has the values of the whole list.
   async again(signal) {
     const wanted = [0, ...this.inSight().filter((place) => place > 0)].slice(0, MOST_AT_ONCE);
     for (const place of wanted) {
@@ -44,7 +44,7 @@ class Listing {
       try {
         data = await this.read(part, signal);
       } catch (error) {
-        // The store may have forgotten a cursor. What stands before it is as good as ever.
+        // The store may no longer know a cursor. The parts before it are still valid.
         if (place === 0 || ![400, 404, 410].includes(error.status)) throw error;
         this.parts.length = place;
         this.parts[place - 1].data.next_cursor = null;
@@ -65,7 +65,7 @@ class Listing {
     return [...new Set(this.items.slice(first, last + 1).map(({ bucket }) => this.placeOf.get(bucket)))];
   }
 
-  // Read on where the end of what there is comes into sight.
+  // Read further parts when the end of the list comes into sight.
   async ahead(signal) {
     if (this.reading) return this.reading;
     this.reading = (async () => {
@@ -98,7 +98,7 @@ class Listing {
     this.tell();
   }
 
-  // A bucket that has moved from one part to another meanwhile may be in both: the first place counts.
+  // A bucket that has moved meanwhile may be in two parts: the first place counts.
   tell() {
     this.placeOf = new Map();
     this.items = [];
@@ -109,14 +109,14 @@ class Listing {
         this.items.push(budget);
       }
     });
-    // The service sorts now and then, and what is used is as of now: a bucket that has just crossed its limit goes up here.
+    // The service sorts from time to time, and the use is as of now: sort here, so that a bucket that crosses its limit moves up.
     if (this.parameters.sort === "-used") this.items.sort((one, other) => urgency(one) - urgency(other) || (other.share ?? 0) - (one.share ?? 0));
     const data = this.parts[0]?.data ?? null;
     this.changed({ items: this.items, data, error: this.error, at: this.at, more: this.next !== null });
   }
 }
 
-// Returns the listing, and what to call when other items are in sight.
+// Returns the listing, and a function to call when other items come into sight.
 export function useListing(parameters) {
   const name = JSON.stringify(parameters);
   const [state, set] = useState({ name, ...NOTHING });

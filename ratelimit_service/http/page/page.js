@@ -34,7 +34,7 @@ function Page() {
   const before = useRef(route.view);
   useEffect(() => {
     document.title = `${name} – ratelimit-service`;
-    // Who has chosen another view hears its heading.
+    // A screen reader reads the heading of the new view.
     if (before.current !== route.view) main.current?.querySelector("h1")?.focus();
     before.current = route.view;
   }, [route.view]);
@@ -71,24 +71,24 @@ function Live({ status }) {
   return html`<p class="live quiet">${status.error || old > 12 ? html`<b>Not live</b>, ${duration(old)} old` : "Live"}${token() ? `, ${WHO[status.data.you] ?? ""}` : ""}</p>`;
 }
 
-// What is wrong with the service itself stands above every view.
+// Problems of the service itself are shown above every view.
 function Attention({ status, rules, refused }) {
   const { data, error } = status;
   const notices = [];
   if (refused) {
-    notices.push(html`<b>${token() ? "The token is not valid" : "A token is needed"}.</b> ${token() ? "Nothing can be read or changed with it." : "This address is read with a token only."} Use <b>Token …</b> above.`);
+    notices.push(html`<b>${token() ? "The token is not valid" : "A token is needed"}.</b> ${token() ? "Nothing can be read or changed with it." : "This address needs a token for reading."} Use <b>Token …</b> above.`);
   } else if (error) {
-    notices.push(html`<b>${error.title}.</b> ${error.message === error.title ? "" : html`<${Text} of=${error.message} longest=${300} />. `}What is shown may be old; the page tries again.`);
+    notices.push(html`<b>${error.title}.</b> ${error.message === error.title ? "" : html`<${Text} of=${error.message} longest=${300} />. `}The values shown may be old; the page tries again.`);
   }
   if (data && (!data.store.reachable || data.store.circuit_open)) {
-    notices.push(html`<b>The store does not answer.</b> What is shown of budgets is old, and changes cannot be made. <a href=${href("service")}>State of the store</a>`);
+    notices.push(html`<b>The store does not answer.</b> The budgets shown are old, and changes cannot be made. <a href=${href("service")}>State of the store</a>`);
   }
   const problems = (data?.rules.problems && rules?.problems) || [];
   if (problems.length > 0) {
     notices.push(html`<b>The last load of rules has failed:</b> <${Text} of=${problemText(problems[0])} longest=${300} />${problems.length > 1 ? ` and ${problems.length - 1} more` : ""}. <a href=${href("service")}>All problems</a>`);
   }
   if (data?.amendments.age_seconds > OLD_AMENDMENTS) {
-    notices.push(html`<b>Changes are not followed:</b> this replica knows those of ${duration(data.amendments.age_seconds)} ago.`);
+    notices.push(html`<b>Amendments are out of date:</b> this replica read them ${duration(data.amendments.age_seconds)} ago.`);
   }
   return html`<div role="alert" class="attention">${notices.map((each, place) => html`<p key=${place} class="notice bad">${each}</p>`)}</div>`;
 }

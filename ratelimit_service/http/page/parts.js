@@ -30,7 +30,7 @@ export const STATES = {
 
 export const State = ({ of }) => html`<span class=${`state ${of}`}>${STATES[of] ?? of}</span>`;
 
-// Limits of null: no rule is for the counter any more.
+// A limit of null: no rule limits the counter any more.
 const limitOf = (window) => window.effective_limit;
 
 // Used, and of it what is over the limit; what was topped up is hatched.

@@ -1,4 +1,4 @@
-// A change in two steps: what it would do, and then the change itself.
+// A change in two steps: a preview of its effect, and the change itself.
 
 import { html, useEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { amendmentText, Ending, Target } from "./amendment.js";
@@ -8,7 +8,7 @@ import { Entries, Failure, Used } from "./parts.js";
 
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-// { look(verb, body), forget(), complain(error), Shown }: `Shown` is what belongs below the form; `done` is called after a change.
+// { look(verb, body), forget(), complain(error), busy, below }: `below` belongs below the form; `done` is called after a change.
 export function useChange(done) {
   const [preview, setPreview] = useState(null);
   const [error, setError] = useState(null);
@@ -25,14 +25,14 @@ export function useChange(done) {
       await work();
     } catch (failed) {
       setError(failed);
-      // What the preview showed is not so any more.
+      // The preview is out of date.
       if (failed.status === 409 || failed.status === 422) setPreview(null);
     }
     setBusy(false);
   };
   const look = (verb, body) =>
     run(async () => setPreview({ verb, body, key: newKey(), answer: await call(verb, { body: { ...body, dry_run: true } }) }));
-  // The same key at every try: an answer that was lost must not make a second change.
+  // Each attempt has the same key: after a lost answer, the retry must not make a second change.
   const confirm = () =>
     run(async () => {
       const { verb, body, key, answer } = preview;
@@ -60,9 +60,9 @@ function Preview({ answer: { edits, budgets, affected, affected_partial: partial
   const exact = budgets.length === 1 && budgets[0].before.descriptor === edits[0].descriptor;
   return html`
     <ul>${edits.map((edit, place) => html`<li key=${place}><${Edited} edit=${edit} /></li>`)}</ul>
-    ${affected !== null && !exact && html`<p>It is for <b>${partial ? "at least " : ""}${amount(affected)}</b> ${affected === 1 ? "bucket" : "buckets"} that ${affected === 1 ? "is" : "are"} counted now${budgets.length < affected ? ", some of which are listed" : ""}, and for every one that comes.</p>`}
+    ${affected !== null && !exact && html`<p>It affects <b>${partial ? "at least " : ""}${amount(affected)}</b> present ${affected === 1 ? "bucket" : "buckets"}${budgets.length < affected ? ", some of which are listed" : ""}, and every new bucket that matches.</p>`}
     ${budgets.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table>
-      <thead><tr><th scope="col">Bucket</th><th scope="col">Window</th><th scope="col">Now</th><th scope="col">Then</th></tr></thead>
+      <thead><tr><th scope="col">Bucket</th><th scope="col">Window</th><th scope="col">Now</th><th scope="col">After</th></tr></thead>
       <tbody>${budgets.flatMap(({ before, after }) => before.windows.map((window, place) => html`<tr key=${window.counter}>
         <td>${place === 0 ? html`<${Entries} of=${before.entries} />` : ""}</td>
         <td>${window.window}</td>
@@ -70,13 +70,13 @@ function Preview({ answer: { edits, budgets, affected, affected_partial: partial
         <td><${Used} window=${after.windows[place] ?? window} /></td>
       </tr>`))}</tbody>
     </table></div>`}
-    ${exceptions.length > 0 && html`<p>It does not reach what has an override of its own:</p>
+    ${exceptions.length > 0 && html`<p>It does not affect these, which have overrides of their own:</p>
       <ul>${exceptions.map((one) => html`<li key=${one.id}><${Target} ...${one} />: ${amendmentText(one)}</li>`)}</ul>`}`;
 }
 
 function Edited({ edit }) {
   const target = html`<${Target} domain=${edit.domain ?? ""} descriptor=${edit.descriptor} />${edit.window ? ` (${edit.window})` : ""}`;
-  if (edit.action === "reset") return html`Used becomes 0 for ${target}`;
+  if (edit.action === "reset") return html`The use of ${target} is set to 0`;
   if (edit.action === "remove") return edit.before ? html`${target}: "${amendmentText(edit.before)}" is removed` : html`${target}: there is nothing to remove`;
   return html`${target}: <b>${amendmentText(edit.after)}</b>, <${Ending} of=${edit.after} />${edit.before ? html`, in place of "${amendmentText(edit.before)}"` : ""}`;
 }

@@ -41,11 +41,11 @@ export function Refusals({ parameters }) {
     <h1 tabindex="-1">Refusals</h1>
     <form class="filters" role="search" aria-label="Refusals" onSubmit=${(event) => event.preventDefault()}>
       <label>Search <input type="search" name="text" value=${text} onInput=${(event) => amend("refusals", { text: event.currentTarget.value })} autocomplete="off" /></label>
-      <button type="button" aria-pressed=${held !== null} onClick=${() => setHeld(held ? null : data)}>${held ? "Go on" : "Hold still"}</button>
+      <button type="button" aria-pressed=${held !== null} onClick=${() => setHeld(held ? null : data)}>${held ? "Resume" : "Pause"}</button>
     </form>
     <${Failure} error=${error} stale=${at} />
     <p class="quiet">What this replica has refused, the latest first. It remembers the last ones, and of many in a second only some.</p>
-    ${data && html`<${RefusalTable} refusals=${shown.slice(0, 200)} none=${text ? "No refusal is like that." : "Nothing was refused since this replica has started."} withBucket />`}`;
+    ${data && html`<${RefusalTable} refusals=${shown.slice(0, 200)} none=${text ? "No refusal matches." : "This replica has refused nothing since its start."} withBucket />`}`;
 }
 
 const REASONS = { over_limit: "Over the limit", blocked: "Blocked by an operator", denied: "Refused by the domain" };

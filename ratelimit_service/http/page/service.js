@@ -49,12 +49,12 @@ const Fact = ({ name, children }) => html`<div><dt>${name}</dt><dd>${children}</
 
 export function Problems({ problems }) {
   if (problems.length === 0) return html`<p class="quiet">The last load had no errors.</p>`;
-  return html`<div class="notice bad"><h3>The last load has failed; the rules from before are in force</h3>
+  return html`<div class="notice bad"><h3>The last load has failed; earlier rules are in force</h3>
     <ul>${problems.slice(0, 50).map((each, place) => html`<li key=${place}><${Text} of=${problemText(each)} longest=${600} /></li>`)}</ul></div>`;
 }
 
 function Replicas({ of: { replicas, in_step: inStep } }) {
-  return html`<p class="quiet">${inStep ? "All replicas have the same rules and amendments." : html`<b>Not all replicas have the rules and amendments of this one.</b>`}</p>
+  return html`<p class="quiet">${inStep ? "All replicas have the same rules and amendments." : html`<b>Some replicas have other rules or amendments than this one.</b>`}</p>
   <div class="scroll" tabindex="0" role="region" aria-label="Table of replicas"><table>
     <thead><tr><th scope="col">Replica</th><th scope="col">State</th><th scope="col">Rules</th><th scope="col" class="number">Amendments</th><th scope="col">Seen</th></tr></thead>
     <tbody>${replicas.map((each) => html`<tr key=${each.id}>
@@ -82,7 +82,7 @@ function Domain({ of, open }) {
   return html`<details open=${opened} onToggle=${(event) => setOpened(event.currentTarget.open)}><summary><b><${Text} of=${domain} longest=${80} /></b> (${amount(of.rules)} ${of.rules === 1 ? "rule" : "rules"}${of.limits_as_data ? `, ${amount(of.limits_as_data)} limits as data` : ""})</summary>
     ${opened && html`
       <p><a href=${href("budgets", { domain })}>Its budgets</a> · <a href=${href("change", { domain, verb: "override", amount: "0", pattern: "*" })}>Block the whole domain …</a> · <a href=${href("change", { domain })}>Change many of its budgets …</a></p>
-      ${of.unmatched === "deny" && html`<p>What no rule is for is refused${of.required_keys.length ? html`, and so is a request without ${of.required_keys.map((key, place) => html`${place ? ", " : ""}<${Text} of=${key} longest=${40} />`)}` : ""}.</p>`}
+      ${of.unmatched === "deny" && html`<p>A request with a descriptor that no rule matches is refused${of.required_keys.length ? html`, and so is one without ${of.required_keys.map((key, place) => html`${place ? ", " : ""}<${Text} of=${key} longest=${40} />`)}` : ""}.</p>`}
       <${RulesOf} domain=${domain} />`}
   </details>`;
 }

@@ -27,7 +27,7 @@ local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 """)
 
-# The group was opened: if it is not there, Redis has lost its data, and what is in the stream came after that.
+# OPEN has created the group. If it is missing, Redis has lost its data, and the stream has only later events.
 TAKE = script(b"""
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local made = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')

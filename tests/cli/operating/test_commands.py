@@ -54,7 +54,7 @@ def test_budgets_are_listed_by_what_is_used(operate: Operate) -> None:
     found = json.loads(operate("budgets", "--json", "--prefix", "fa").out)
     assert [("team=far", "ok")] == [(each["descriptor"], each["state"]) for each in found["budgets"]]
     code, out, err = operate("budgets", "--limit", "1", "--sort", "name")
-    assert (0, 2, True) == (code, len(out.splitlines()), "give --limit for more" in err)
+    assert (0, 2, True) == (code, len(out.splitlines()), "raise --limit for more" in err)
 
 
 def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
@@ -84,7 +84,7 @@ def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
 
 def test_no_budget_is_no_failure(operate: Operate) -> None:
     """The domains are named, one of which may be meant."""
-    said = "no budget is like that; the domains in force: budgets\n"
+    said = "no budget matches; the domains in force: budgets\n"
     assert (0, "", said) == operate("budgets", "budgts")
 
 
@@ -151,7 +151,7 @@ def test_a_change_of_several_needs_somebody_who_agrees(operate: Operate) -> None
     asked = ("override", "budgets", "team=*", "0", "--until", "2h", *BECAUSE)
     refused = operate(*asked)
     assert (1, "") == (refused.code, refused.out)
-    assert "give --yes to make the change without being asked" in refused.err
+    assert "give --yes to make the change without a question" in refused.err
     assert 0 == operate("explain", "budgets", "team=alike").code
     assert 0 == operate(*asked, "--yes").code
     assert 3 == operate("explain", "budgets", "team=alike").code
@@ -248,10 +248,10 @@ def test_replicas_that_are_behind_are_found() -> None:
         ({"RATELIMIT_TOKEN": "wrong-token-0123456789"}, 5, "the token is not valid"),
         ({"RATELIMIT_TOKEN": READ}, 5, "this token may only read"),
         ({"RATELIMIT_TOKEN": ""}, 5, "(set RATELIMIT_TOKEN)"),
-        ({"RATELIMIT_TOKEN": "no\nheader"}, 1, "the token has characters that no token has"),
+        ({"RATELIMIT_TOKEN": "no\nheader"}, 1, "the token has characters that a token cannot have"),
         ({"RATELIMIT_SERVER": f"127.0.0.1:{free_port()}"}, 1, " does not answer: Connection refused"),
-        ({"RATELIMIT_SERVER": "ftp://x"}, 1, "is no address"),
-        ({"RATELIMIT_SERVER": "http://ops:hunter2@x"}, 1, "is no address"),
+        ({"RATELIMIT_SERVER": "ftp://x"}, 1, "is not an address"),
+        ({"RATELIMIT_SERVER": "http://ops:hunter2@x"}, 1, "is not an address"),
         ({"RATELIMIT_TOKEN": "", "RATELIMIT_TOKEN_FILE": "/no/file"}, 1, "cannot be read"),
     ],
 )  # fmt: skip
@@ -313,7 +313,7 @@ def test_amounts_are_read_as_people_write_them() -> None:
         map(amount_of, ["20000", "20_000", "20k", "5M", "0"])
     )
     for wrong in ("", "-5", "1.5k", "5x", "k", "²", "9" * 20):
-        with pytest.raises(ValueError, match="is no amount"):
+        with pytest.raises(ValueError, match="is not an amount"):
             amount_of(wrong)
 
 
@@ -329,7 +329,7 @@ def test_moments_are_read_as_people_say_them() -> None:
     ):
         assert expected == moment_of(text, friday)
     for wrong in ("", "soon", "3", "d", "2026-12-01", "2026-12-01T00:00:00"):
-        with pytest.raises(ValueError, match="is no moment"):
+        with pytest.raises(ValueError, match="is not a moment"):
             moment_of(wrong, friday)
     assert moment_of("monday").endswith("Z")
 

@@ -96,7 +96,7 @@ def test_a_screen_of_any_size_has_so_many_lines(width: int, height: int) -> None
 def test_what_is_missing_is_said() -> None:
     assert "asking the service" in "".join(lines(Screen(), Answer()))
     assert "nothing is counted yet" in "".join(lines(Screen(), answer()))
-    assert "no budget is like that" in "".join(lines(Screen(state="over"), answer()))
+    assert "no budget matches" in "".join(lines(Screen(state="over"), answer()))
     assert "it does not answer" in lines(Screen(), Answer(None, "it does not answer"))[-1]
     old = answer(budget())._replace(error="it does not answer")
     assert "the values are old: it does not answer" in lines(Screen(), old)[-1]

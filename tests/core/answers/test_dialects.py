@@ -321,7 +321,7 @@ def test_a_minimal_refusal_hides_amount_use_and_descriptor(
 def test_a_minimal_denial_hides_the_descriptor() -> None:
     """It only says that no rule matches."""
     decision = limiter(STRICT.replace("unmatched", "error_details: minimal\nunmatched")).ask("team=zebra")
-    assert "The request is refused: no rule is for it. Retrying does not help." == error(decision)["message"]
+    assert "The request is refused: no rule matches it. Retrying does not help." == error(decision)["message"]
     assert b"zebra" not in decision.body
 
 

@@ -139,7 +139,7 @@ def test_a_request_that_is_more_than_the_whole_limit_never_fits() -> None:
 
 @pytest.mark.parametrize(
     "asked, reason",
-    [("team=x", "no rule is for team=x"), ("user=ann", "no descriptor has the key 'team'")],
+    [("team=x", "no rule matches team=x"), ("user=ann", "no descriptor has the key 'team'")],
 )
 def test_a_denial_by_the_rules_is_permanent(asked: str, reason: str) -> None:
     """unmatched: deny, and required_keys."""
