@@ -22,13 +22,11 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 class Outcome(NamedTuple):
     """What an application sees of one request: the statuses of all attempts, the pauses between them in
-    seconds, how long it took, and the error that it gets (its text and its code), empty where it gets an
-    answer.
+    seconds, and the error that it gets (its text and its code), empty where it gets an answer.
     """
 
     statuses: list[int]
     pauses: list[float]
-    seconds: float
     message: str = ""
     code: str = ""
 
@@ -63,18 +61,16 @@ class PythonSdk:
             pause(seconds)
 
         error: Any = None
-        began = time.monotonic()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "sleep", sleep)
             try:
                 self._call({"x-client-ns": namespace})
             except (openai.APIStatusError, anthropic.APIStatusError) as caught:
                 error = caught
-        seconds = time.monotonic() - began
         if error is None:
-            return Outcome(list(self._statuses), pauses, seconds)
+            return Outcome(list(self._statuses), pauses)
         code = error.code if isinstance(error, openai.APIStatusError) else error.error_code
-        return Outcome(list(self._statuses), pauses, seconds, str(error), code or "")
+        return Outcome(list(self._statuses), pauses, str(error), code or "")
 
 
 @contextmanager
@@ -132,7 +128,7 @@ class JavascriptSdk:
             pause(said["wait"])
             said = self._say({})
         error = said["error"] or {"message": "", "code": ""}
-        return Outcome(said["statuses"], pauses, said["seconds"], error["message"], error["code"])
+        return Outcome(said["statuses"], pauses, error["message"], error["code"])
 
     def _say(self, line: dict[str, str]) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None

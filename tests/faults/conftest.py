@@ -1,11 +1,35 @@
-"""Writes down what the faults came to, where FAULT_REPORT says into which file: `make faults`."""
+"""Fleets that follow amendments; and the report: FAULT_REPORT names the page that `make faults` updates."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pytest
+
+from testing.fleets import RedisSentinels
 from testing.ledger import REPORT, table
+
+from .amended import Fleet, running, stores
+
+
+@pytest.fixture(scope="module")
+def sentinels() -> Iterator[RedisSentinels]:
+    with RedisSentinels() as sentinels:
+        yield sentinels
+
+
+@pytest.fixture(params=["memory", "redis", "sentinels", "cluster"])
+async def fleet(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    async with running(*stores(request, request.param)) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def in_redis(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    async with running(*stores(request, "redis")) as fleet:
+        yield fleet
 
 
 def pytest_sessionfinish() -> None:

@@ -53,7 +53,7 @@ async def watching(server: RedisServer) -> AsyncIterator[Watching]:
 async def test_nothing_is_logged_about_a_healthy_redis(watching: Watching) -> None:
     """Its clock is ours, since it is the machine's."""
     assert [] == await watching.said()
-    assert abs(watching.watch.clock_offset) < 0.05
+    assert abs(watching.watch.clock_offset) < 0.5
 
 
 async def test_eviction_is_logged_once_and_so_is_its_end(watching: Watching, server: RedisServer) -> None:

@@ -1,7 +1,7 @@
 // An application that asks for completions with one SDK: `node ask.mjs SDK BASE_URL`.
 //
 // Each line of stdin is a request, {"namespace": "…"}. Each line of stdout is either a pause that the SDK takes before a retry,
-// {"wait": SECONDS}, which lasts until the next line of stdin; or the end of the request, {"statuses": [429, 200], "seconds": 0.1,
+// {"wait": SECONDS}, which lasts until the next line of stdin; or the end of the request, {"statuses": [429, 200],
 // "error": null}. So nobody waits for time to pass, and the tests see how long the SDK would have.
 import { createInterface } from 'node:readline';
 
@@ -48,7 +48,6 @@ function openai(OpenAI) {
 const ask = await calls[sdk]();
 for (let line = await lines.next(); !line.done; line = await lines.next()) {
   statuses = [];
-  const began = performance.now();
   let error = null;
   try {
     await ask({ 'x-client-ns': JSON.parse(line.value).namespace });
@@ -56,5 +55,5 @@ for (let line = await lines.next(); !line.done; line = await lines.next()) {
     const { status, code, type, message, errorCode } = caught;
     error = { name: caught.constructor.name, status, code: code ?? errorCode, type, message };
   }
-  write({ statuses, seconds: (performance.now() - began) / 1000, error });
+  write({ statuses, error });
 }

@@ -1,0 +1,189 @@
+"""What amendments do while a part of the store, or a clock, fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ratelimit_service.amending.operations import By, new_key
+from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
+from ratelimit_service.stores.redis.cluster import ClusterStore
+from ratelimit_service.stores.redis.server import RedisStore
+from ratelimit_service.stores.redis.slots import slot_of
+from testing.fleets import RedisCluster, RedisSentinels
+from testing.proxy import Proxy
+from testing.servers import RedisServer
+
+from .amended import KINDS, MILLION, Fleet, Replica, answered, running, target, until
+
+
+async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redis_url: str) -> None:
+    """A block stays, a change that it misses is not in force there, and it says how old that is. Then it
+    catches up.
+    """
+    port = int(redis_url.rpartition(":")[2])
+    proxy = Proxy(port)
+    await proxy.start()
+    behind = RedisStore(connect(f"redis://127.0.0.1:{proxy.port}", timeout=0.3))
+    try:
+        async with running(RedisStore(connect(redis_url)), behind) as fleet, fleet.load():
+            await fleet.change("budget=evil", to=0)
+            await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
+            proxy.target = 1  # where nobody listens
+            proxy.cut_all()
+            await until(lambda: fleet.second.follower.age_seconds > 1)
+            await fleet.change("budget=other", to=0)
+            assert "OVER_LIMIT of 0" == await answered(fleet.first, "budget=other")
+            assert (1, 2) == (len(fleet.second.amendments), len(fleet.first.amendments))
+            assert await fleet.second.answer_to("budget=evil") in ("unavailable", "OVER_LIMIT of 0")
+            proxy.target = port
+            await until(lambda: len(fleet.second.amendments) == 2)
+            await fleet.until_answered("budget=other", "OVER_LIMIT of 0")
+            await until(lambda: fleet.second.follower.age_seconds < 1)
+        await fleet.settle()
+    finally:
+        await proxy.stop()
+
+
+async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> Counter[str]:
+    """What both replicas say of a blocked bucket while something goes wrong."""
+    seen: Counter[str] = Counter()
+    stop = asyncio.Event()
+
+    async def watch(replica: Replica) -> None:
+        while not stop.is_set():
+            seen[await replica.answer_to("budget=evil")] += 1
+            await asyncio.sleep(0.005)
+
+    watching = [asyncio.create_task(watch(replica)) for replica in fleet.replicas]
+    await fault()
+    stop.set()
+    await asyncio.gather(*watching)
+    return seen
+
+
+async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_restores_it(
+    in_redis: Fleet,
+) -> None:
+    """Each replica decides by its own clock; what is stored, and what is used, stays as it is."""
+    by = By("ana", "launch", new_key())
+    operations, second = in_redis.first.operations, in_redis.second
+    edit = operations.make_top_up(by, target("budget=dba"), 5, until=int(time.time()) + 3_600)
+    await in_redis.first.ask("budget=dba", 7)
+    await operations.apply(by, [edit])
+    await in_redis.until_answered("budget=dba", f"OK of {MILLION + 5}")
+    for ahead, limit in ((7_200.0, MILLION), (0.0, MILLION + 5), (-7_200.0, MILLION + 5)):
+        second.ahead = ahead
+        assert f"OK of {limit}" == await answered(second, "budget=dba")
+        assert f"OK of {MILLION + 5}" == await answered(in_redis.first, "budget=dba")
+    second.ahead = 0.0
+    decision = await second.ask("budget=dba")
+    assert decision is not None
+    assert MILLION + 5 - 7 == decision.statuses[0].remaining
+
+
+async def test_a_failover_in_the_middle(request: pytest.FixtureRequest) -> None:
+    """A block holds on both replicas all the time; a change after the failover is in force within a second,
+    and nothing counts twice.
+    """
+    with RedisSentinels() as sentinels:
+        link = Link(timeout=0.5, connect_timeout=0.5)
+        below = [RedisStore(through_sentinels("mymaster", sentinels.addresses(), link)) for _ in range(2)]
+        async with running(*below) as fleet:
+            await fleet.change("budget=evil", to=0)
+            await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
+            await asyncio.to_thread(sentinels.primary.cli, "WAIT", "1", "5000")
+
+            async def fault() -> None:
+                sentinels.primary.kill()
+                await until_taken_over(sentinels.replica)
+                await until(lambda: fleet.first.follower.age_seconds < 0.2)
+                await fleet.change("budget=quiet", to=7)
+                await fleet.until_answered("budget=quiet", "OK of 7")
+
+            async with fleet.load():
+                seen = await a_block_holds(fleet, fault)
+            assert {"OVER_LIMIT of 0", "unavailable"} >= set(seen), seen
+            assert 2 == (await fleet.second.operations.audit())[0].version
+            for kind in KINDS:
+                for count in await fleet.held(f"{kind}=busy"):
+                    assert count is not None and count <= fleet.charged(f"{kind}=busy")
+
+
+async def until_taken_over(server: RedisServer) -> None:
+    async with asyncio.timeout(30):
+        while "role:master" not in await asyncio.to_thread(server.cli, "INFO", "replication"):
+            await asyncio.sleep(0.02)
+
+
+async def test_the_server_of_the_amendments_goes_away_in_a_cluster(redis_cluster: RedisCluster) -> None:
+    """Its replica takes over; what is in force stays, and changes go on there."""
+    link = Link(timeout=0.5, connect_timeout=0.5)
+    below = [
+        ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
+    ]
+    async with running(*below) as fleet:
+        await fleet.change("budget=evil", to=0)
+        await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
+        slot = slot_of("{amendments}:current")
+        owner = redis_cluster.owner(slot)
+        await asyncio.to_thread(owner.cli, "WAIT", "1", "5000")
+
+        async def fault() -> None:
+            owner.kill()
+            await until(lambda: fleet.second.follower.age_seconds > 0.6)
+            await until(lambda: fleet.second.follower.age_seconds < 0.3)
+            await fleet.change("budget=quiet", to=7)
+            await fleet.until_answered("budget=quiet", "OK of 7")
+
+        try:
+            async with fleet.load():
+                seen = await a_block_holds(fleet, fault)
+        finally:
+            await asyncio.to_thread(owner.start)
+            await asyncio.to_thread(redis_cluster.wait_until_whole)
+        assert {"OVER_LIMIT of 0", "unavailable"} >= set(seen), seen
+
+
+async def test_the_slot_of_the_amendments_moves_to_another_server(redis_cluster: RedisCluster) -> None:
+    """Under load, with a change while it is half way; the books are exact."""
+    link = Link(timeout=0.5, connect_timeout=0.5)
+    below = [
+        ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
+    ]
+    slot = slot_of("{amendments}:current")
+    async with running(*below) as fleet:
+        async with fleet.load():
+            await fleet.change("budget=evil", to=0)
+            source, other = await asyncio.to_thread(redis_cluster.begin_to_move, slot)
+            while await asyncio.to_thread(redis_cluster.move_keys, slot, source, other):
+                pass
+            # All keys are over there, and the slot is not yet: a key that is new is nowhere (TRYAGAIN).
+            change = asyncio.create_task(fleet.change("budget=quiet", to=7))
+            await asyncio.sleep(0.1)
+            assert not change.done()
+            await asyncio.to_thread(redis_cluster.end_move, slot, other)
+            await change
+            await fleet.until_answered("budget=quiet", "OK of 7")
+            await fleet.change("budget=quiet", to=8)
+            await fleet.until_answered("budget=quiet", "OK of 8")
+            await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
+        await fleet.check_books()
+
+
+async def test_a_store_that_came_back_empty_lifts_what_was_in_force_and_says_so(
+    redis_server: RedisServer,
+) -> None:
+    """As it forgets what was used."""
+    redis_server.cli("FLUSHALL")
+    async with running(*[RedisStore(connect(redis_server.url)) for _ in range(2)]) as fleet:
+        await fleet.change("budget=quiet", to=7)
+        await fleet.until_answered("budget=quiet", "OK of 7")
+        redis_server.cli("FLUSHALL")
+        await fleet.until_answered("budget=quiet", f"OK of {MILLION}")
+        await fleet.change("budget=quiet", to=8)
+        await fleet.until_answered("budget=quiet", "OK of 8")
