@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from .stand_in import HOSTILE, StandIn, budget, control_plane, moment, refusal, window
+from .stand_in import HOSTILE, StandIn, book, budget, control_plane, moment, refusal, spent, window
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -77,6 +77,11 @@ def stand_in() -> Iterator[StandIn]:
 @pytest.fixture
 def everything(stand_in: StandIn) -> StandIn:
     """Something to see in each view."""
+    stand_in.books = [
+        book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 4_211, 200, 3, "2.50"), currency="USD"),
+        book([["team", "support"]], spent("2026-11-21T02:00:00Z", 900)),
+        *[book([["team", value]], spent("2026-11-22T02:00:00Z", 7)) for value, _ in HOSTILE.values()],
+    ]
     stand_in.budgets = [
         budget("fine", window(10, 5_000)),
         budget("dba", window(5_774, 5_000), window(9_000, 50_000, name="day")),

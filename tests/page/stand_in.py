@@ -51,6 +51,24 @@ def moment(seconds: float = 0) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def book(entries: list[list[str]], *spent: Json, currency: str | None = None) -> Json:
+    """A Book."""
+    bucket = "{token-budgets|" + "|".join(f"{key}={value}" for key, value in entries) + "}"
+    return {"bucket": bucket, "entries": entries, "by": "hour", "currency": currency, "spent": list(spent)}
+
+
+def spent(start: str, charged: int, refunded: int = 0, refused: int = 0, price: str | None = None) -> Json:
+    """An entry of a book; `price` is that of a million tokens."""
+    return {
+        "start": start,
+        "charged": charged,
+        "refunded": refunded,
+        "refused": refused,
+        "per_million": price,
+        "amount": None,
+    }
+
+
 def window(used: int | None, limit: int | None, *, effective: int | None = None, name: str = "hour") -> Json:
     """A Window."""
     effective = limit if effective is None else effective
@@ -167,6 +185,8 @@ class StandIn:
         self.refusals: list[Json] = []
         self.amendments: list[Json] = []
         self.audit: list[Json] = []
+        self.books: list[Json] = []
+        self.book_pages = 1
         self.problems: list[Json] = []
         self.control_planes: list[Json] = []
         self.overlay_problems: list[str] = []
@@ -240,6 +260,8 @@ class StandIn:
             },
             "refusals": lambda: self._refusals(int(query.get("since", 0))),
             "amendments": lambda: {"amendments": self.amendments, "version": 12, "next_cursor": None},
+            "usage": lambda: self._usage(query),
+            "usage-amendments": lambda: {"lines": self.audit, "next_cursor": None},
             "audit": lambda: {"lines": self.audit, "next_cursor": None},
             "series": lambda: {**body, "step_seconds": 2, "points": self.points},
             "explain": lambda: self._explanation(body),
@@ -302,6 +324,17 @@ class StandIn:
             "total": None if self.partial else len(found),
             "domains": self.domains,
         }
+
+    def _usage(self, query: dict[str, str]) -> Json:
+        """Entries that begin in the time that is asked for, the same ones on each page, as some stores have them."""
+        since, until = query["since"], query["until"]
+        page = int(query.get("cursor", 0)) + 1
+        books = [
+            {**book, "spent": [each for each in book["spent"] if since <= each["start"] < until]}
+            for book in self.books
+        ]
+        cursor = str(page) if page < self.book_pages else None
+        return {"domain": query["domain"], "books": books, "next_cursor": cursor}
 
     def _bucket(self, body: Json) -> Json:
         for each in self.budgets:

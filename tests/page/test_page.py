@@ -17,6 +17,7 @@ VIEWS = {
     "bucket": "#/bucket?domain=token-budgets&descriptor=team%3Ddba",
     "refusals": "#/refusals",
     "explain": "#/explain?domain=token-budgets&descriptor=team%3Ddba",
+    "usage": "#/usage?domain=token-budgets&from=2026-10-24&to=2026-11-30",
     "changes": "#/changes",
     "service": "#/service",
     "change": "#/change?domain=token-budgets",

@@ -36,7 +36,7 @@ function What({ line: { action, before, after, counters } }) {
   return html`${amendmentText(after)}, <${Ending} of=${after} />`;
 }
 
-function Audit({ lines }) {
+export function Audit({ lines }) {
   if (lines.length === 0) return html`<p class="quiet">Nobody has changed anything.</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Audit"><table>
     <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th><th scope="col">For</th><th scope="col">Why</th></tr></thead>

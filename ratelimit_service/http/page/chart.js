@@ -41,7 +41,7 @@ export function Chart({ points, step, label }) {
 }
 
 // 1, 2 or 5 times a power of ten.
-function niceCeiling(value) {
+export function niceCeiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return Math.max(2, [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value));
 }

@@ -11,11 +11,13 @@ import { Text } from "./parts.js";
 import { Refusals } from "./refusals.js";
 import { href, useRoute } from "./route.js";
 import { problemText, Service } from "./service.js";
+import { Usage } from "./usage.js";
 
 const VIEWS = {
   budgets: ["Budgets", Budgets],
   refusals: ["Refusals", Refusals],
   explain: ["Explain", Explain],
+  usage: ["Usage", Usage],
   changes: ["Changes", Changes],
   service: ["Service", Service],
 };

@@ -1,0 +1,150 @@
+"""The view of usage in a real browser: what ledgers have, added up by one key."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .stand_in import HOSTILE, Refused, StandIn, book, spent
+
+VIEW = "#/usage?domain=token-budgets&from=2026-10-24&to=2026-11-30"
+
+
+def table(page: Page) -> list[list[str]]:
+    """The rows of who spent what."""
+    region = page.get_by_role("region", name="Tokens by", exact=False).first
+    return [row.locator("th, td").all_inner_texts() for row in region.locator("tbody tr").all()]
+
+
+def saved(page: Page, tmp_path: Path) -> list[list[str]]:
+    """The lines of the file that the button saves."""
+    with page.expect_download() as found:
+        page.get_by_role("button", name="Save as CSV").click()
+    file = tmp_path / found.value.suggested_filename
+    found.value.save_as(file)
+    assert "usage-token-budgets-2026-10-24-2026-11-30.csv" == file.name
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.reader(opened))
+
+
+def test_who_spent_what_is_a_chart_a_table_and_a_file(page: Page, stand_in: StandIn, tmp_path: Path) -> None:
+    """Days are those of the browser, also the one of 25 hours; an entry that comes on two pages counts once."""
+    stand_in.book_pages = 2
+    stand_in.books = [
+        book(
+            [["team", "dba"]],
+            spent("2026-10-24T22:00:00Z", 1_000_000, price="2.50"),
+            spent("2026-10-25T22:00:00Z", 500_001, 1, 3, price="2.50"),
+            spent("2026-10-25T23:00:00Z", 9_007_199_254_740_993, price="2"),
+            currency="EUR",
+        ),
+        book([["team", "=cmd"]], spent("2026-11-21T01:00:00Z", 7)),
+        book([["team", "dba"], ["user", "ana"]], spent("2026-11-21T01:00:00Z", 5)),
+    ]
+    page.goto(f"{stand_in.url}{VIEW}")
+    expect(
+        page.get_by_role("img", name="Tokens by team from 2026-10-25 00:00 to 2026-11-22 00:00")
+    ).to_be_visible()
+    assert [
+        ["dba", "9,007,199,256,240,994", "1", "3", "18,014,398,513.23 EUR"],
+        ["=cmd", "7", "0", "0", "–"],
+    ] == table(page)
+    head, *lines = saved(page, tmp_path)
+    assert ["start", "end", "team", "keys", "charged", "refunded", "refused", "amount", "currency"] == head
+    assert [
+        [
+            "2026-10-25T00:00:00+02:00",
+            "2026-10-26T00:00:00+01:00",
+            "dba",
+            "team",
+            "1500001",
+            "1",
+            "3",
+            "3.75",
+            "EUR",
+        ],
+        [
+            "2026-10-26T00:00:00+01:00",
+            "2026-10-27T00:00:00+01:00",
+            "dba",
+            "team",
+            "9007199254740993",
+            "0",
+            "0",
+            "18014398509.481986",
+            "EUR",
+        ],
+        ["2026-11-21T00:00:00+01:00", "2026-11-22T00:00:00+01:00", "'=cmd", "team", "7", "0", "0", "", ""],
+    ] == lines
+    page.get_by_role("combobox", name="By").select_option(label="user (of team, user)")
+    expect(page.get_by_role("region", name="Tokens by user").locator("tbody tr")).to_have_count(1)
+    assert [["ana", "5", "0", "0"]] == table(page)
+    page.get_by_role("combobox", name="Each").select_option("Month")
+    page.get_by_role("button", name="As a table").click()
+    expect(page.get_by_role("region", name="Tokens by user, as a table")).to_contain_text("2026-11-01 00:00")
+    page.reload()
+    expect(page.get_by_role("region", name="Tokens by user").locator("tbody tr")).to_have_count(1)
+
+
+def test_values_of_strangers_are_text_in_the_chart_and_the_file(
+    page: Page, stand_in: StandIn, tmp_path: Path
+) -> None:
+    """None becomes markup or a formula, or is wider than the page; the smaller ones are one part of the bars."""
+    stand_in.books = [
+        book([["team", value]], spent("2026-11-21T01:00:00Z", 100 + place))
+        for place, (value, _) in enumerate(HOSTILE.values())
+    ]
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto(f"{stand_in.url}{VIEW}")
+    expect(page.get_by_role("listitem").filter(has_text="all others")).to_be_visible()
+    assert len(HOSTILE) == len(table(page))
+    assert [0, 0] == [page.locator(f"main {tag}").count() for tag in ("script", "img")]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    _, *lines = saved(page, tmp_path)
+    assert len(HOSTILE) == len(lines)
+    assert [] == [line[2] for line in lines if line[2][:1] in ("=", "+", "-", "@")]
+    page.get_by_role("button", name="As a table").click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_changes_of_limits_are_listed_below(page: Page, stand_in: StandIn) -> None:
+    """Those of the time; and a domain without a ledger says how to get one."""
+    stand_in.audit = [
+        {
+            "action": "remove",
+            "id": "o-1",
+            "domain": "token-budgets",
+            "descriptor": "team=dba",
+            "window": None,
+            "before": None,
+            "after": None,
+            "counters": [],
+            "version": 1,
+            "at": "2026-11-21T10:00:00Z",
+            "author": "ana",
+            "reason": "launch",
+            "key": "k",
+        }
+    ]
+    page.goto(f"{stand_in.url}{VIEW}")
+    expect(page.get_by_text("No ledger has entries of this domain in this time.")).to_be_visible()
+    expect(page.get_by_role("region", name="Audit")).to_contain_text("launch")
+
+
+@pytest.mark.parametrize("days", ["from=2026-11-30&to=2026-11-01", "from=soon&to=2026-11-01"])
+def test_a_time_that_is_none_is_refused(page: Page, stand_in: StandIn, days: str) -> None:
+    """Nothing is asked for."""
+    page.goto(f"{stand_in.url}#/usage?domain=token-budgets&{days}")
+    expect(page.get_by_text("The last day must not be before the first one.")).to_be_visible()
+    assert 0 == stand_in.calls["usage"]
+
+
+def test_a_failure_is_said(page: Page, stand_in: StandIn) -> None:
+    """And not taken for an empty ledger."""
+    stand_in.broken = Refused(503, "The store does not answer")
+    page.goto(f"{stand_in.url}{VIEW}")
+    expect(page.get_by_role("alert").filter(has_text="The store does not answer").first).to_be_visible()
+    expect(page.get_by_text("No ledger has entries")).to_have_count(0)
