@@ -716,6 +716,17 @@ cdef class Session:
         return stream is not NULL and now - stream.since > reply_time
 
     @property
+    def last_stream(self):
+        """The number of the last stream that the peer has opened; 0 if there was none."""
+        return 0 if self._failed else nghttp2_session_get_last_proc_stream_id(self._h2)
+
+    @property
+    def busy(self):
+        """Whether a request is arriving or in hand, or a reply is being sent."""
+        return self._lists[ARRIVING].first is not NULL or self._lists[IN_HAND].first is not NULL or (
+            self._lists[LEAVING].first is not NULL)
+
+    @property
     def error(self):
         """The error of HTTP/2 because of which this server ends the session; 0 if there is none."""
         return self._error

@@ -5,12 +5,10 @@ together.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ...core.errors import InternalError, Overloaded, RateLimitServiceError
 from ...core.model import Decision
@@ -19,6 +17,7 @@ from ..codec import Codec
 from ..contract import TOO_MANY_CALLS
 from ..grpc_method import METHOD, status_of
 from ._http2 import Budget, Call, Turn
+from .queues import Queue
 
 if TYPE_CHECKING:
     from ...service import RateLimitService
@@ -47,14 +46,6 @@ _SHORT = 4_096
 
 _SLOWER, _FASTER = 0.5, 0.1
 """How much the last turn says of that: turns become short at once, and long again slowly."""
-
-
-class _Waiting(NamedTuple):
-    """A connection with input that waits, the virtual time of its turn, and its place among those with the same."""
-
-    time: int
-    place: int
-    connection: Connection
 
 
 class Calls:
@@ -86,13 +77,9 @@ class Calls:
         self._relieve = relieve
         self._began = 0.0
         self._turn_began = thread_time()
-        self._virtual = 0
-        """The virtual time of `_begin_next_turn`: what a connection that is always served has used."""
-        self._waiting: list[_Waiting] = []
-        """A heap of the open connections with input that waits for a turn."""
+        self._waiting = Queue()
         self._left: deque[Connection] = deque()
         """Closed connections with such input."""
-        self._places = itertools.count()
         self._seconds_a_unit = 0.000_02
 
     def process(self) -> None:
@@ -156,26 +143,23 @@ class Calls:
         """Begin the next turn with the input beyond the shares of this one, which may fill half of the next
         turn.
 
-        This is start-time fair queueing: a connection's turn comes the later, the more work it has already
-        caused. So a peer that sends little is served before those that send much, and none waits forever.
-        Closed connections have a quarter of the turn, so that they do not add up.
+        queues.py has the order. Closed connections have a quarter of the turn, so that they do not add up.
         """
         turn, waiting, left = self.turn, self._waiting, self._left
         for connection in turn.begin():
             if connection.left:
                 left.append(connection)
             else:
-                heappush(
-                    waiting, _Waiting(max(connection.used, self._virtual), next(self._places), connection)
-                )
+                waiting.push(connection)
         while left and turn.opened < turn.total // 4:
             left.popleft().read_rest()
         limit = max(turn.opened + turn.total // 4, turn.total // 2)
         while waiting and turn.opened < limit:
-            self._virtual, _, connection = heappop(waiting)
-            before = turn.opened
+            group, connection = waiting.serve()
+            opened, work = turn.opened, turn.work
             connection.read_rest()
-            connection.used = self._virtual + 1 + turn.opened - before
+            connection.calls = turn.work > work
+            waiting.served(group, connection, turn.opened - opened)
         turn.leave_half()
 
     def _begin(self) -> None:

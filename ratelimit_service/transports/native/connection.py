@@ -7,12 +7,15 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from ...listening.certificates import is_for
+from ...listening.networks import network_of
 from ._http2 import Session
+from .life import Life
 from .methods import PATHS, REFLECT
 from .tls import Tls
 
 if TYPE_CHECKING:
     from .host import Host
+    from .queues import Group
 
 PATIENCE = 10.0
 """Seconds in which a peer must begin to speak HTTP/2, and read a reply in full; after that its connection is
@@ -36,13 +39,6 @@ _LINGER_READS = 256
 _WHY_ENDED = dict.fromkeys((1, 6), "the peer broke HTTP/2") | {11: "the peer has spent its abuse budget"}
 """What the log says of errors of HTTP/2 that end a session."""
 
-_MOST_IDLE = 3_600.0
-"""Seconds without a stream after which the server sends a GOAWAY; the peer may reconnect."""
-
-NOTICE = 0.1
-"""Seconds between asking a peer to open no more streams and refusing new ones; streams in flight arrive
-meanwhile."""
-
 
 class Connection(asyncio.BufferedProtocol):
     """Reads calls into the turn, and writes their answers at its end.
@@ -51,34 +47,39 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_busy_at",
         "_gone",
         "_host",
         "_lingers",
         "_loop",
-        "_made_at",
-        "_maximum_age",
         "_paused",
         "_rest",
         "_stuck_since",
-        "_timer",
         "_tls",
         "_transport",
+        "calls",
+        "group",
         "left",
+        "life",
+        "network",
         "session",
         "used",
     )
 
     def __init__(self, host: Host, maximum_age: float, tls: Tls | None = None) -> None:
         self._host = host
-        self._maximum_age = maximum_age
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until `connection_made`
         self.session: Session | None = None
         """None until the TLS handshake is complete."""
+        self.network = ""
+        """The network of the peer (networks.py)."""
+        self.calls: bool | None = None
+        """Whether the last input that had to wait was a call; None if none had to."""
+        self.group: Group | None = None
+        """The group in which it waited last."""
         self.used = 0
-        """The work that its input has caused in turns for which it had to wait, in their virtual time."""
+        """The work that such input has caused since then, in the virtual time of that group."""
         self._rest = b""
         """Input that waits for the next turn. Nothing is read meanwhile."""
         self._paused = False
@@ -87,8 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the connection is closed, and its last input is still to be taken."""
         self._lingers = 0
         """How many reads may still be discarded before the socket is closed."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._stuck_since = self._busy_at = self._made_at = self._loop.time()
+        self.life = Life(self, maximum_age, host.options.max_connection_age_grace)
+        self._stuck_since = self.life.began_at
 
     @property
     def cost(self) -> int:
@@ -100,6 +101,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
+        self.network = network_of(transport.get_extra_info("peername"))
         if not self._host.made(self):
             self._gone = True
             self._transport.abort()
@@ -107,15 +109,13 @@ class Connection(asyncio.BufferedProtocol):
         # With this limit, asyncio calls `pause_writing` for any output that the socket does not take at once,
         # and that output counts as kept.
         self._transport.set_write_buffer_limits(0)
-        if self._maximum_age:
-            self._timer = self._loop.call_later(self._maximum_age, self._retire)
+        self.life.begin()
         if self._tls is None:
             self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol. Calls that were read are still decided, in the share of the connection."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.life.end()
         if self._has_rest and not self._gone:
             self._leave_with_rest()
         else:
@@ -284,16 +284,14 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         elif self._gone:
             return
-        elif (session is None or not session.opened) and now - self._made_at > PATIENCE:
+        elif (session is None or not session.opened) and now - self.life.began_at > PATIENCE:
             self.abort("the peer did not begin to speak HTTP/2")
         elif session is None:
             return
         elif session.check(int(now * 1_000), int(options.request_timeout * 1_000), int(PATIENCE * 1_000)):
             self.abort("the peer does not take its replies")
-        elif session.streams:
-            self._busy_at = now
-        elif now - self._busy_at > _MOST_IDLE:
-            self.leave()
+        else:
+            self.life.look(session, now)
 
     # Helpers.
 
@@ -388,13 +386,3 @@ class Connection(asyncio.BufferedProtocol):
         if self.session is not None and not self._gone:
             unwritten = self._transport.get_write_buffer_size() if self._paused else 0
             self.session.keep(len(self._rest) + unwritten)
-
-    def _retire(self) -> None:
-        """Retire a connection that has reached its maximum age: ask the peer to open no more streams."""
-        self.announce()
-        self._timer = self._loop.call_later(NOTICE, self._retire_for_good)
-
-    def _retire_for_good(self) -> None:
-        grace = self._host.options.max_connection_age_grace
-        self._timer = self._loop.call_later(grace, self.abort) if grace else None
-        self.leave()

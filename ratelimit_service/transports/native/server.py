@@ -20,8 +20,9 @@ from ..contract import OnAnswered, ignore_answered
 from ._http2 import Call, library_version
 from .accepting import Accepting
 from .calls import Calls
-from .connection import NOTICE, Connection
+from .connection import Connection
 from .health import HealthService
+from .life import NOTICE
 from .methods import REFLECT
 from .peers import Peers
 from .reflection import ReflectionService

@@ -280,6 +280,7 @@ async def test_a_connection_without_calls_for_an_hour_is_closed(limiter: Limiter
     peer.send(h2.call(1, CHECK))
     await peer.answer(1)
     now = asyncio.get_running_loop().time()
+    look_at_them(limiter, now)
     look_at_them(limiter, now + 3_590)
     assert 1 == len(limiter.server.peers)
     look_at_them(limiter, now + 3_610)
@@ -316,7 +317,7 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(limiter: Li
     peer = await limiter.connect(hello=b"")
     await until(lambda: len(limiter.server.peers) == 1)
     (end,) = limiter.server.peers
-    end._made_at -= 3_600
+    end.life.began_at -= 3_600
     peers = limiter.server.peers
     for _ in range(10):
         peers.ignore()
@@ -334,7 +335,7 @@ async def test_a_peer_that_does_not_introduce_itself_is_closed_where_nothing_sto
     await limiter.connect(hello=b"")
     await until(lambda: len(limiter.server.peers) == 1)
     (end,) = limiter.server.peers
-    end._made_at -= 3_600
+    end.life.began_at -= 3_600
     for _ in range(10):
         limiter.server.peers.ignore()
         limiter.server.peers.watch()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ratelimit_service.transports.native import life
 from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
@@ -128,3 +129,32 @@ async def test_headers_that_do_not_end_in_time_end_the_connection(limiter: Limit
     await until(lambda: any(end.session and end.session.streams for end in limiter.server.peers))
     look_at_them(limiter, now() + 12)
     assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
+
+
+async def test_a_connection_that_is_used_now_and_then_is_not_idle(limiter: Limiter) -> None:
+    """However short its calls are: none of them is in flight when the server looks."""
+    peer = await limiter.connect()
+    begun = now()
+    for hour, stream in enumerate((1, 3, 5, 7)):
+        peer.send(h2.call(stream, CHECK))
+        assert OK == (await peer.answer(stream)).status
+        look_at_them(limiter, begun + hour * 3_000)
+    (end,) = limiter.server.peers
+    assert begun + 9_000 == end.life.busy_at
+    await ping(peer)
+    assert await limiter.still_serves()
+
+
+async def test_an_idle_connection_ends_without_losing_a_call(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was sent before the peer has read the first GOAWAY is served."""
+    monkeypatch.setattr(life, "NOTICE", 0.0)
+    peer = await limiter.connect()
+    await ping(peer)
+    look_at_them(limiter, now())
+    peer.send(h2.call(1, CHECK))
+    look_at_them(limiter, now() + 3_700)
+    goaways = [await peer.until(h2.GOAWAY)]
+    goaways.append(await peer.until(h2.GOAWAY))
+    assert [2**31 - 1, 1] == [int.from_bytes(each.payload[:4], "big") for each in goaways]
