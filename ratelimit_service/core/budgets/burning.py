@@ -1,65 +1,90 @@
 """How fast a window is used at present, and when it runs out at that rate.
 
-A meter keeps what was used at some twenty moments of the last fifth of the window, at least a slice apart. Between two of them
-there is a rate. Their mean over time is the burn, with the rates above Tukey's fence (the third quartile and 1.5 times
-the distance between the quartiles) cut down to it: a burst in a part of that time is no rate of that time.
+A meter keeps what was used at some thirty moments, at least a slice (a 120th of the window) apart, and reads the use between two
+moments from the line between them. Looking back from now, it divides time into blocks, each with a rate. The burn is the mean of
+these rates, with those above a fence cut down to it: a burst in a part of that time is no rate of that time.
 
-Where the three quarters of the time in which least was used used nothing, there is no rate to tell a burst from, and the mean
-is as it is. Before a meter, there is the mean since the window began.
+| window | looked back | blocks |
+|---|---|---|
+| less than 2 days | a fifth of the window | as it was noted |
+| 2 to 14 days | whole days, about a fifth of the window | as it was noted |
+| longer | whole weeks, about a fifth of the window, at least one | days; weeks where more than four are looked back |
+
+Whole days have as much night as day, and whole weeks as many weekends as the weeks to come. Where so much time has not passed since the
+window began, it is whole blocks of what has passed, or all of it.
+
+The fence is Tukey's: the third quartile and 1.5 times the distance between the quartiles. Where a day has a rhythm, a few busy hours
+are not a burst, so the fence is FENCE_BY_MEAN times the mean at least. Where three quarters of the time used nothing,
+there is no rate to tell a burst from, and the mean is as it is. Before a meter, there is the mean since the window began.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
-SLICES = 120
+SLICES: Final = 120
 """The parts of a window: two moments are at least one of them apart."""
 
-LOOKED_BACK = 24
-"""The slices that count: a fifth of the window."""
+LOOKED_BACK: Final = 24
+"""The slices that count where no rhythm does: a fifth of the window."""
 
+MOST_POINTS: Final = 32
+"""The moments that a meter keeps at most."""
+
+FENCE_BY_MEAN: Final = 4.0
+
+_DAY, _WEEK = 86_400.0, 7 * 86_400.0
 _FENCE = 1.5
 
-BYTES = 3_600
+BYTES: Final = 4_200
 """About the memory of a meter."""
 
 
 class Meter:
     """What one window has used, noted from time to time. Times are in seconds since 1970."""
 
-    __slots__ = ("_points", "_slice")
+    __slots__ = ("_back", "_block", "_floor", "_points", "_slice")
 
     def __init__(self, start: float, end: float) -> None:
-        self._slice = max((end - start) / SLICES, 1e-3)
+        span = end - start
+        self._slice = max(span / SLICES, 1e-3)
+        self._back, self._block, self._floor = _rhythm(span)
         self._points: list[tuple[float, int]] = [(start, 0)]
 
-    def note(self, now: float, used: int) -> None:
-        """Note what is used at `now`. A counter that has gone down (a refund, a reset) begins anew."""
+    def note(self, now: float, used: int) -> bool:
+        """Note what is used at `now`. Return whether this is another moment to keep.
+
+        A counter that has gone down (a refund, a reset) begins anew.
+        """
         at, before = self._points[-1]
         if used < before:
             self._points = [(now, used)]
-        elif now >= at + self._slice:
-            self._points.append((now, used))
-            horizon = now - LOOKED_BACK * self._slice
-            while len(self._points) > 2 and self._points[1][0] <= horizon:
-                del self._points[0]
+            return False
+        if now < at + self._slice:
+            return False
+        self._points.append((now, used))
+        horizon = now - self._back
+        while len(self._points) > 2 and (
+            self._points[1][0] <= horizon or len(self._points) > MOST_POINTS
+        ):
+            del self._points[0]
+        return True
 
     def burn(self, now: float, used: int) -> float | None:
         """Return what is used in a second; None where a slice has not passed yet."""
-        points = self._points
+        points = list(self._points)
         if now > points[-1][0]:
-            points = [*points, (now, used)]
-        horizon = now - LOOKED_BACK * self._slice
-        rates: list[tuple[float, float]] = []
-        for (first, before), (last, after) in pairwise(points):
-            seconds = last - max(first, horizon)
-            if seconds > 0:
-                rates.append((max(0, after - before) / (last - first), seconds))
-        time = sum([seconds for _, seconds in rates])
-        if time < self._slice * 0.99:
+            points.append((now, used))
+        last = points[-1][0]
+        passed = min(last - points[0][0], self._back)
+        if passed < self._slice * 0.99:
             return None
-        return _fenced_mean(sorted(rates), time)
+        blocks = int(passed / self._block * (1 + 1e-9)) if self._block else 0
+        rates = _by_blocks(points, self._block, blocks) if blocks else _as_noted(points, last - self._back)
+        return _fenced_mean(sorted(rates), self._floor)
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:
@@ -70,10 +95,50 @@ def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) 
     return at if at < end else 0.0
 
 
-def _fenced_mean(rates: Sequence[tuple[float, float]], time: float) -> float:
+def _rhythm(span: float) -> tuple[float, float, float]:
+    """Return how far to look back in a window of `span` seconds, the length of blocks, and the least fence in means."""
+    back = span * LOOKED_BACK / SLICES
+    if span < 2 * _DAY:
+        return back, 0.0, 0.0
+    if span < 2 * _WEEK:
+        return max(1, round(back / _DAY)) * _DAY, 0.0, FENCE_BY_MEAN
+    weeks = max(1, round(back / _WEEK))
+    return weeks * _WEEK, _WEEK if weeks > 4 else _DAY, 0.0
+
+
+def _as_noted(points: Sequence[tuple[float, int]], horizon: float) -> list[tuple[float, float]]:
+    """Return the rate between each two moments after the horizon, with its seconds."""
+    rates = []
+    for (first, before), (last, after) in pairwise(points):
+        seconds = last - max(first, horizon)
+        if seconds > 0:
+            rates.append((max(0, after - before) / (last - first), seconds))
+    return rates
+
+
+def _by_blocks(points: Sequence[tuple[float, int]], block: float, blocks: int) -> list[tuple[float, float]]:
+    """Return the rate in each of the last blocks, with its seconds."""
+    last = points[-1][0]
+    uses = [_use_at(points, last - block * number) for number in range(blocks + 1)]
+    return [(max(0.0, later - earlier) / block, block) for later, earlier in pairwise(uses)]
+
+
+def _use_at(points: Sequence[tuple[float, int]], at: float) -> float:
+    """Return what was used at a moment, on the line between the moments before and after it."""
+    after = min(max(bisect_right(points, at, key=lambda point: point[0]), 1), len(points) - 1)
+    (first, before), (last, then) = points[after - 1], points[after]
+    share = min(max((at - first) / (last - first), 0.0), 1.0) if last > first else 1.0
+    return before + (then - before) * share
+
+
+def _fenced_mean(rates: Sequence[tuple[float, float]], least_fence: float) -> float:
     """Return the mean of rates, the lowest first, each with its seconds; those above the fence count as the fence."""
+    time = sum([seconds for _, seconds in rates])
+    mean = sum([rate * seconds for rate, seconds in rates]) / time
     low, high = _quantile(rates, time * 0.25), _quantile(rates, time * 0.75)
-    fence = high + _FENCE * (high - low) if high else rates[-1][0]
+    if not high:
+        return mean
+    fence = max(high + _FENCE * (high - low), least_fence * mean)
     return sum([min(rate, fence) * seconds for rate, seconds in rates]) / time
 
 
