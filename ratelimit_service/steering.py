@@ -211,6 +211,7 @@ def make_observers(
     emitter = events.emitter if events is not None else None
     thresholds = Thresholds(store, metrics.crossed, emitter.crossed if emitter is not None else None)
     refused = emitter.refused if emitter is not None else None
+    tracker.foreseen = emitter.foreseen if emitter is not None else None
     return Observers(metrics, thresholds, tracker, log, refusals.note, refused)
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from ..core.amendments.model import AuditLine
+from ..core.budgets.forecasting import Foreseen
 from ..core.errors import StoreError
 from ..core.model import Rule, Use
 from ..core.moments import moment
@@ -22,6 +23,7 @@ from ..ports import Clock, EventStore
 from .model import (
     AMENDED,
     EXHAUSTED,
+    FORECAST,
     REACHABLE,
     REFUSED,
     THRESHOLD,
@@ -69,6 +71,14 @@ class Emitter:
         """Note the first refusal in a window."""
         self._note(REFUSED, rule, use, now, "", {})
 
+    def foreseen(self, rule: Rule, use: Use, found: Foreseen, now: int) -> None:
+        """Note that a window runs out before it ends."""
+        more: dict[str, float | str] = {
+            "runs_out_at": moment(int(found.at)),
+            "burn_per_second": round(found.burn, 6),
+        }
+        self._note(FORECAST, rule, use, now, "", more)
+
     # Called by background tasks.
 
     def store_is(self, reached: bool) -> None:
@@ -106,7 +116,9 @@ class Emitter:
                     self._waiting.popleft()
             await asyncio.sleep(_EVERY)
 
-    def _note(self, kind: str, rule: Rule, use: Use, now: int, which: str, more: dict[str, float]) -> None:
+    def _note(
+        self, kind: str, rule: Rule, use: Use, now: int, which: str, more: Mapping[str, float | str]
+    ) -> None:
         bucket, window = _parts(use.key)
         domain = rule.path.domain
         data = {

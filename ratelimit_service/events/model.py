@@ -12,11 +12,12 @@ from ..core.moments import moment
 THRESHOLD = "ratelimit.budget.threshold"
 EXHAUSTED = "ratelimit.budget.exhausted"
 REFUSED = "ratelimit.budget.refused"
+FORECAST = "ratelimit.budget.forecast"
 AMENDED = "ratelimit.amendment.changed"
 UNREACHABLE = "ratelimit.store.unreachable"
 REACHABLE = "ratelimit.store.reachable"
 
-TYPES = (THRESHOLD, EXHAUSTED, REFUSED, AMENDED, UNREACHABLE, REACHABLE)
+TYPES = (THRESHOLD, EXHAUSTED, REFUSED, FORECAST, AMENDED, UNREACHABLE, REACHABLE)
 
 _LONGEST = 1_024
 """Characters of a text in an event: descriptors come from strangers."""

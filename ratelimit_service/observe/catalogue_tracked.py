@@ -38,4 +38,18 @@ TRACKED_METRICS: tuple[MetricInfo, ...] = (
         "The length of its window in seconds; not for `other`.",
         join=Join.MOST,
     ),
+    MetricInfo(
+        "ratelimit_service_budget_burn_per_second",
+        Kind.GAUGE,
+        _TRACKED,
+        "What is used of it in a second at present (docs/budgets.md). For windows of ten minutes or longer; not for `other`.",
+        join=Join.MOST,
+    ),
+    MetricInfo(
+        "ratelimit_service_budget_seconds_to_exhaustion",
+        Kind.GAUGE,
+        _TRACKED,
+        "Seconds until nothing is left at that rate; absent where that is not before the window ends.",
+        join=Join.LEAST,
+    ),
 )

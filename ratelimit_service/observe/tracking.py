@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import NamedTuple
 
+from ..core.budgets.burning import runs_out
+from ..core.budgets.forecasting import Forecast, Foreseen
 from ..core.holds.planning import hold_key
 from ..core.matching import keys
-from ..core.model import Descriptor, Limit, Tally, Use
+from ..core.model import Descriptor, Limit, Rule, Tally, Use
 from ..core.ordering import in_order
 from ..core.text import excerpt
 from ..core.windows.blocks import Spans
@@ -28,9 +30,18 @@ _LIMIT = "ratelimit_service_budget_limit"
 _HELD = "ratelimit_service_budget_held"
 _RESET = "ratelimit_service_budget_seconds_to_reset"
 _LENGTH = "ratelimit_service_budget_window_seconds"
+_BURN = "ratelimit_service_budget_burn_per_second"
+_RUNS_OUT = "ratelimit_service_budget_seconds_to_exhaustion"
 
-GAUGES = (_USED, _LIMIT, _HELD, _RESET, _LENGTH)
+GAUGES = (_USED, _LIMIT, _HELD, _RESET, _LENGTH, _BURN, _RUNS_OUT)
 """The metrics of tracked buckets."""
+
+
+SHORTEST_FORECAST = 600
+"""Seconds of the shortest window with a forecast: nobody can act within a shorter one, and it would be made all the time."""
+
+Noticed = Callable[[Rule, Use, Foreseen, int], None]
+"""A callback for a window that runs out before it ends: the rule, the use, the forecast, and the time."""
 
 
 class _Labels(NamedTuple):
@@ -55,6 +66,8 @@ class Tracked(NamedTuple):
     end: int
     seen: float
     held: int = -1
+    burn: float | None = None
+    """What is used in a second at present; None where that is not known."""
 
     @property
     def share(self) -> float:
@@ -65,7 +78,7 @@ class Tracked(NamedTuple):
 class _Row:
     """A window of a bucket: `used` of `limit`, from `start` until `end`, as seen at `seen`."""
 
-    __slots__ = ("end", "held", "holds", "labels", "limit", "seen", "start", "used")
+    __slots__ = ("end", "forecast", "held", "holds", "labels", "limit", "seen", "start", "used")
 
     def __init__(self, labels: _Labels, limit: Limit, used: int, start: int, end: int, seen: float) -> None:
         self.labels = labels
@@ -77,6 +90,7 @@ class _Row:
         self.holds = ""
         """The key of the holds of its bucket; empty if its rule has none."""
         self.held = -1
+        self.forecast = Forecast(start, end) if end - start >= SHORTEST_FORECAST else None
 
     def is_running(self, now: float) -> bool:
         """Return whether its window has begun and not ended; a corrected clock can make it future."""
@@ -103,6 +117,8 @@ class Tracker:
         self._line = -1.0
         self._ties = 0
         """Evict below the share `_line`, and at it all but `_ties` counters."""
+        self.foreseen: Noticed | None = None
+        """Called once for each window that runs out before it ends."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -115,13 +131,17 @@ class Tracker:
                 row.used = use.after
                 row.seen = self._clock()
             else:  # new, or after a reload, which may have renamed the limit
-                self._enter(descriptor, tally, use)
+                row = self._enter(descriptor, tally, use, row)
+            if row is not None and row.forecast is not None:
+                found = row.forecast.note(row.seen, use.after, use.limit.amount)
+                if found is not None and self.foreseen is not None:
+                    self.foreseen(tally.rule, use, found, int(row.seen))
 
-    def _enter(self, descriptor: Descriptor, tally: Tally, use: Use) -> None:
-        if use.key not in self._rows and len(self._rows) >= 2 * self._most:
+    def _enter(self, descriptor: Descriptor, tally: Tally, use: Use, before: _Row | None) -> _Row | None:
+        if before is None and len(self._rows) >= 2 * self._most:
             self._evict()
             if len(self._rows) >= 2 * self._most:
-                return  # later calls continue the eviction
+                return None  # later calls continue the eviction
         labels = _Labels(
             label(tally.stat.domain),
             rule_label(tally.rule, use.limit),
@@ -133,6 +153,9 @@ class Tracker:
         row = self._rows[use.key] = _Row(labels, use.limit, use.after, start, use.end, self._clock())
         if tally.rule.hold is not None:
             row.holds, row.held = hold_key(bucket_of(use.key)), 0
+        if before is not None:
+            row.forecast = before.forecast
+        return row
 
     def _evict(self) -> None:
         """Evict counters without a running window, and those with the smaller shares; a part of them in each
@@ -180,7 +203,15 @@ class Tracker:
         # dict.copy() is atomic, iteration is not.
         return [
             Tracked(
-                key, tuple(row.labels), row.limit.amount, row.used, row.start, row.end, row.seen, row.held
+                key,
+                tuple(row.labels),
+                row.limit.amount,
+                row.used,
+                row.start,
+                row.end,
+                row.seen,
+                row.held,
+                row.forecast.meter.burn(now, row.used) if row.forecast is not None else None,
             )
             for key, row in self._rows.copy().items()
             if row.is_running(now)
@@ -209,6 +240,10 @@ def gauges(rows: Iterable[Tracked], most: int, now: float) -> Iterator[Sample]:
                 yield Sample(_HELD, labels, row.held)
             yield Sample(_RESET, labels, max(0.0, row.end - now))
             yield Sample(_LENGTH, labels, row.end - row.start)
+            if row.burn is not None:
+                yield Sample(_BURN, labels, round(row.burn, 6))
+                if at := runs_out(now, row.used, row.limit, row.end, row.burn):
+                    yield Sample(_RUNS_OUT, labels, round(at - now, 3))
         else:
             sums = others.setdefault(_Labels._make(row.labels)._replace(bucket=OTHER), [0, 0])
             sums[0] += row.used

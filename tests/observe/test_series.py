@@ -205,7 +205,15 @@ def everything() -> Metrics:
     metrics.crossed(rule("team"), Limit(10, DAY), "0.8")
     hold_everything(metrics)
     bucket = {"domain": "d", "rule": "a", "path": "d.team", "bucket": "team=x", "window": "day"}
-    for name in ("used", "limit", "held", "seconds_to_reset", "window_seconds"):
+    for name in (
+        "used",
+        "limit",
+        "held",
+        "seconds_to_reset",
+        "window_seconds",
+        "burn_per_second",
+        "seconds_to_exhaustion",
+    ):
         metrics.show(lambda name=name: [Sample(f"ratelimit_service_budget_{name}", bucket, 1)])  # type: ignore[misc]
     metrics.show(lambda: [Sample("ratelimit_service_background_failures", {"task": "rules"}, 1)])
     asked = {"endpoint": "/status", "status": "200"}

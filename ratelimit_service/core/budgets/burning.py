@@ -11,11 +11,13 @@ these rates, with those above a fence cut down to it: a burst in a part of that 
 | longer | whole weeks, about a fifth of the window, at least one | days; weeks where more than four are looked back |
 
 Whole days have as much night as day, and whole weeks as many weekends as the weeks to come. Where so much time has not passed since the
-window began, it is whole blocks of what has passed, or all of it.
+window began, it is whole blocks of what has passed, or all of it. Fewer than FEWEST_BLOCKS cannot tell a burst from a rate, so the use
+is taken as it was noted then.
 
-The fence is Tukey's: the third quartile and 1.5 times the distance between the quartiles. Where a day has a rhythm, a few busy hours
-are not a burst, so the fence is FENCE_BY_MEAN times the mean at least. Where three quarters of the time used nothing,
-there is no rate to tell a burst from, and the mean is as it is. Before a meter, there is the mean since the window began.
+The fence is Tukey's: an upper quantile and 1.5 times its distance from the first quartile. That is the third quartile, and for
+blocks 0.7: two of seven days may have a burst. In windows of some days, a few busy hours are not a burst, so the fence
+is FENCE_BY_MEAN times the mean at least. Where so much of the time used nothing that the quantile is 0, there is no rate to tell
+a burst from, and the mean is as it is. Before a meter, there is the mean since the window began.
 """
 
 from __future__ import annotations
@@ -36,8 +38,11 @@ MOST_POINTS: Final = 32
 
 FENCE_BY_MEAN: Final = 4.0
 
+FEWEST_BLOCKS: Final = 5
+
 _DAY, _WEEK = 86_400.0, 7 * 86_400.0
 _FENCE = 1.5
+_LOW, _HIGH, _HIGH_OF_BLOCKS = 0.25, 0.75, 0.7
 
 BYTES: Final = 4_200
 """About the memory of a meter."""
@@ -67,11 +72,13 @@ class Meter:
             return False
         self._points.append((now, used))
         horizon = now - self._back
-        while len(self._points) > 2 and (
-            self._points[1][0] <= horizon or len(self._points) > MOST_POINTS
-        ):
+        while len(self._points) > 2 and (self._points[1][0] <= horizon or len(self._points) > MOST_POINTS):
             del self._points[0]
         return True
+
+    def looks_back(self, now: float) -> float:
+        """Return the seconds that the burn is of."""
+        return min(now - self._points[0][0], self._back)
 
     def burn(self, now: float, used: int) -> float | None:
         """Return what is used in a second; None where a slice has not passed yet."""
@@ -83,8 +90,10 @@ class Meter:
         if passed < self._slice * 0.99:
             return None
         blocks = int(passed / self._block * (1 + 1e-9)) if self._block else 0
-        rates = _by_blocks(points, self._block, blocks) if blocks else _as_noted(points, last - self._back)
-        return _fenced_mean(sorted(rates), self._floor)
+        if blocks >= FEWEST_BLOCKS:
+            return _fenced_mean(sorted(_by_blocks(points, self._block, blocks)), _HIGH_OF_BLOCKS, self._floor)
+        horizon = last - (blocks * self._block or self._back)
+        return _fenced_mean(sorted(_as_noted(points, horizon)), _HIGH, self._floor)
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:
@@ -131,11 +140,11 @@ def _use_at(points: Sequence[tuple[float, int]], at: float) -> float:
     return before + (then - before) * share
 
 
-def _fenced_mean(rates: Sequence[tuple[float, float]], least_fence: float) -> float:
+def _fenced_mean(rates: Sequence[tuple[float, float]], upper: float, least_fence: float) -> float:
     """Return the mean of rates, the lowest first, each with its seconds; those above the fence count as the fence."""
     time = sum([seconds for _, seconds in rates])
     mean = sum([rate * seconds for rate, seconds in rates]) / time
-    low, high = _quantile(rates, time * 0.25), _quantile(rates, time * 0.75)
+    low, high = _quantile(rates, time * _LOW), _quantile(rates, time * upper)
     if not high:
         return mean
     fence = max(high + _FENCE * (high - low), least_fence * mean)

@@ -1,0 +1,154 @@
+"""When a budget runs out: in simulations of windows of all lengths, with the rhythms of days and weeks."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.core.budgets.burning import Meter
+from ratelimit_service.core.budgets.forecasting import Forecast, Foreseen
+
+from .simulated import DAY, HOUR, MONDAY, MONTH, WEEK, YEAR, Look, Rhythm, Traffic, by_day, by_week, steady
+
+SEEDS = range(7)
+LIMIT = 1_000_000
+
+
+def error_of(traffic: Traffic, after: float, limit: int) -> float:
+    """Return by which part of the window the forecast is wrong, once such a part of the window has passed."""
+    meter = Meter(traffic.start, traffic.start + traffic.span)
+    predicted = None
+    for now, used in traffic.play():
+        if predicted is None and now >= traffic.start + after * traffic.span:
+            burn = meter.burn(now, used)
+            assert burn
+            predicted = now + (limit - used) / burn
+        meter.note(now, used)
+        if used >= limit:
+            assert predicted is not None
+            return abs(predicted - now) / traffic.span
+    raise AssertionError("the limit is not reached")
+
+
+@pytest.mark.parametrize(
+    "rhythm, span, after, calls",
+    [
+        # a steady rate, after a fifth of each window
+        (steady, HOUR, 0.2, 20_000),
+        (steady, DAY, 0.2, 20_000),
+        (steady, WEEK, 0.2, 20_000),
+        (steady, MONTH, 0.2, 50_000),
+        (steady, YEAR, 0.2, 100_000),
+        # days
+        (by_day, MONTH, 0.2, 50_000),
+        (by_day, YEAR, 0.2, 100_000),
+        # weekends: a month is a week old after 0.23 of it
+        (by_week, MONTH, 0.24, 50_000),
+        (by_week, YEAR, 0.2, 100_000),
+    ],
+)
+@pytest.mark.parametrize("limit", [0.5, 0.8])
+def test_a_forecast_is_right_within_5_percent(
+    rhythm: Rhythm, span: float, after: float, calls: int, limit: float
+) -> None:
+    """Of the window, on whichever weekday it begins."""
+    errors = [
+        error_of(Traffic(rhythm, span, seed, LIMIT / limit, calls, start=MONDAY + seed * DAY), after, LIMIT)
+        for seed in SEEDS
+    ]
+    assert max(errors) < 0.05
+
+
+def test_a_month_that_has_not_seen_a_week_is_right_within_10_percent() -> None:
+    """After a fifth of it: the weekday that it has not seen yet may be a Sunday."""
+    errors = [
+        error_of(Traffic(by_week, MONTH, seed, LIMIT / 0.8, 50_000, start=MONDAY + seed * DAY), 0.2, LIMIT)
+        for seed in SEEDS
+    ]
+    assert max(errors) < 0.1
+    assert sum(errors) / len(errors) < 0.05
+
+
+def forecasts(traffic: Traffic, limit: int = LIMIT) -> tuple[list[tuple[float, Foreseen]], float]:
+    """Return what was foreseen, and at which part of the window; and at which part the budget was used up."""
+    forecast = Forecast(traffic.start, traffic.start + traffic.span)
+    found, ended = [], 1.0
+    for now, used in traffic.play():
+        passed = (now - traffic.start) / traffic.span
+        if used >= limit:
+            ended = min(ended, passed)
+        foreseen = forecast.note(now, used, limit)
+        if foreseen is not None:
+            found.append((passed, foreseen))
+    return found, ended
+
+
+@pytest.mark.parametrize("span, rhythm", [(HOUR, steady), (DAY, steady), (MONTH, by_week)])
+@pytest.mark.parametrize("overuse, ahead", [(1.2, 0.5), (2.0, 0.3), (5.0, 0.1)])
+def test_a_budget_that_runs_out_is_foreseen_once_and_early(
+    span: float, rhythm: Rhythm, overuse: float, ahead: float
+) -> None:
+    """The faster it is used, the earlier in the window; `ahead` is a part of the window."""
+    for seed in SEEDS:
+        found, ended = forecasts(Traffic(rhythm, span, seed, overuse * LIMIT, 20_000))
+        ((at, foreseen),) = found
+        assert at + ahead < ended
+        assert MONDAY < foreseen.at < MONDAY + span
+
+
+@pytest.mark.parametrize(
+    "rhythm, span, use",
+    [
+        (steady, HOUR, 0.8),
+        (steady, DAY, 0.8),
+        (steady, MONTH, 0.8),
+        # the busy hours of the day would run it out, and then they are over
+        (by_day, DAY, 0.7),
+        (by_day, MONTH, 0.8),
+        (by_week, MONTH, 0.8),
+    ],
+)  # fmt: skip
+def test_a_budget_that_lasts_has_no_forecast(rhythm: Rhythm, span: float, use: float) -> None:
+    """Although each day has hours that use more than its share."""
+    for seed in SEEDS:
+        found, ended = forecasts(Traffic(rhythm, span, seed, use * LIMIT, 20_000, start=MONDAY + seed * DAY))
+        assert ([], 1.0) == (found, ended)
+
+
+@pytest.mark.parametrize(
+    "bursts",
+    [((0.03, 0.1),), ((0.1, 0.2),), ((0.3, 0.3),), ((0.5, 0.25), (0.7, 0.2))],
+)
+@pytest.mark.parametrize("span", [HOUR, DAY, MONTH])
+def test_a_burst_fools_nobody(bursts: tuple[tuple[float, float], ...], span: float) -> None:
+    """A third of the budget at once, or twice a fifth: the rest lasts, and nobody is called."""
+    for seed in SEEDS:
+        traffic = Traffic(
+            steady,
+            span,
+            seed,
+            0.5 * LIMIT,
+            10_000,
+            bursts=tuple((place, part * LIMIT) for place, part in bursts),
+        )
+        assert ([], 1.0) == forecasts(traffic)
+
+
+def test_a_flood_at_the_end_of_a_quiet_day_is_foreseen() -> None:
+    """Behind its pace all day, it is used up within two hours."""
+    looks = [
+        Look(MONDAY + 60.0 * minute, int(max(0, minute - 1_200) * LIMIT / 120)) for minute in range(1, 1_440)
+    ]
+    forecast = Forecast(MONDAY, MONDAY + DAY)
+    found = [now for now, used in looks if forecast.note(now, used, LIMIT) is not None]
+    assert 1 == len(found)
+    assert found[0] < MONDAY + 60 * (1_200 + 110)
+
+
+def test_a_forecast_is_made_once_in_a_window_even_after_a_top_up() -> None:
+    """The limit is larger then; a second call for the same window would be one too many."""
+    forecast, found = Forecast(0, DAY), []
+    for now, used in Traffic(steady, DAY, 1, 3 * LIMIT, 20_000, start=0).play():
+        limit = LIMIT if now < DAY / 4 else 2 * LIMIT
+        if (foreseen := forecast.note(now, used, limit)) is not None:
+            found.append(foreseen)
+    assert 1 == len(found)
