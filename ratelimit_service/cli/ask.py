@@ -28,14 +28,18 @@ class Tls(NamedTuple):
     certificate: Path | None = None
     key: Path | None = None
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Return the credentials of a channel.
+    def check(self) -> list[bytes | None]:
+        """Return the contents of the files.
 
         Raises InvalidRequest for an unreadable file, or for one of --cert and --key.
         """
         if (self.certificate is None) != (self.key is None):
             raise InvalidRequest("--cert and --key belong together: give both, or none")
-        ca, certificate, key = map(content, self)
+        return list(map(content, self))
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return the credentials of a channel. Raises InvalidRequest as `check` does."""
+        ca, certificate, key = self.check()
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
 

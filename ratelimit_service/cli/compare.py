@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import grpc
 from grpc import aio
 
 from ..core.errors import InvalidRequest
+from ..listening.certificates import Certificates
 from ..proto.ratelimit_pb2 import RateLimitRequest
 from ..runtime import garbage
-from .ask import Tls, channel, content, target
-from .comparison import generated
-from .comparison.mirror import Mirror, run
+from ..sources.xds.server import Tls as ClientTls
+from .ask import Tls, channel, target
+from .comparison import beside, generated
 from .comparison.recorded import Recording
 from .comparison.replay import replay
 from .comparison.report import Report
+from .comparison.tee import Target
+from .comparison.tee import listen as listening
 
 DIFFERENT = 3
 """The exit code if a difference has no reason; with --strict, if there is a difference."""
@@ -98,29 +100,49 @@ def compare_mirrored(
     listen_tls: tuple[Path | None, Path | None],
     every: float,
     notify: Callable[[str], None],
-) -> None:
-    """Serve until SIGTERM. Raises InvalidRequest or StartError."""
-    certificate, key = map(content, listen_tls)
+    strict: bool,
+) -> int:
+    """Answer callers until SIGTERM, compare meanwhile, and return the exit code.
+
+    Raises InvalidRequest or StartError.
+    """
+    certificate, key = listen_tls
     if (certificate is None) != (key is None):
         raise InvalidRequest("--listen-cert and --listen-key belong together: give both, or none")
-    credentials = grpc.ssl_server_credentials([(key, certificate)]) if certificate and key else None
-    addresses = [target(listen), target(services.theirs), target(services.ours)]
+    tls = Certificates("callers", str(certificate), str(key)).server_context("h2") if certificate else None
+    theirs = Target.of(target(services.theirs))
+    if services.theirs_tls is not None:
+        theirs = theirs._replace(tls=_context(theirs.host, services.theirs_tls))
+    ours = target(services.ours)
+    if services.ours_tls is not None:
+        services.ours_tls.check()
+    return beside.run(
+        beside.Port(listening(target(listen)), tls),
+        theirs,
+        beside.Ours(lambda: _aio_channel(ours, services.ours_tls), services.timeout),
+        report,
+        every=every,
+        notify=notify,
+        started=lambda address: notify(
+            f"answering on {address} as {services.theirs} does, comparing with {services.ours}"
+        ),
+        exit_code=lambda: exit_code(report, strict=strict),
+    )
 
-    async def serve() -> None:
-        async with (
-            _aio_channel(addresses[1], services.theirs_tls) as theirs,
-            _aio_channel(addresses[2], services.ours_tls) as ours,
-        ):
-            mirror = Mirror(theirs, ours, report, timeout=services.timeout)
-            await mirror.start(addresses[0], credentials)
-            notify(f"answering on {mirror.address} as {services.theirs} does, comparing with {services.ours}")
-            await run(mirror, every, report.finish)
 
-    import uvloop
+def exit_code(report: Report, *, strict: bool) -> int:
+    """Return the exit code of a finished comparison."""
+    return DIFFERENT if report.differs(strict=strict) else 0
 
-    garbage.enable_for_serving()  # errors of grpc.aio are in cycles with their tracebacks
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+
+def _context(host: str, tls: Tls) -> ssl.SSLContext:
+    """Return a context for gRPC with a service. Raises InvalidRequest."""
+    tls.check()
+    files = (str(path) if path else "" for path in (tls.ca, tls.certificate, tls.key))
+    try:
+        return ClientTls(host, *files).context()
+    except OSError as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def _aio_channel(address: str, tls: Tls | None) -> aio.Channel:

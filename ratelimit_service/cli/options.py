@@ -226,26 +226,26 @@ def _compare(given: argparse.Namespace) -> int:
     if given.mirror:
         if given.replay or given.rules:
             raise InvalidRequest("--mirror compares what callers send: leave out --replay and --rules")
-        compare.compare_mirrored(
+        return compare.compare_mirrored(
             services,
             report,
             given.listen,
             listen_tls=(given.listen_cert, given.listen_key),
             every=given.every,
-            notify=lambda line: print(line, file=sys.stderr),
+            notify=lambda line: print(line, file=sys.stderr, flush=True),
+            strict=given.strict,
         )
-    else:
-        compare.compare_replayed(
-            services,
-            report,
-            recorded=given.replay,
-            rules=given.rules or (),
-            many=given.requests,
-            seed=given.seed,
-            checks_only=given.checks_only,
-        )
+    compare.compare_replayed(
+        services,
+        report,
+        recorded=given.replay,
+        rules=given.rules or (),
+        many=given.requests,
+        seed=given.seed,
+        checks_only=given.checks_only,
+    )
     report.finish()
-    return compare.DIFFERENT if report.differs(strict=given.strict) else 0
+    return compare.exit_code(report, strict=given.strict)
 
 
 # reset

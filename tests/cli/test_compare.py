@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
+from ratelimit_service.transports.grpc_method import PATH
 from testing.certificates import Authority
 from testing.service import COMMAND, Service, calling, inherited, port_of
 from testing.waiting import wait_for
@@ -270,16 +274,68 @@ def test_a_mirror_answers_until_a_signal(
         assert 2 == json.loads(out.splitlines()[-1])["unexplained"]
 
 
-def test_a_mirror_keeps_nothing_of_calls_that_fail() -> None:
+def test_a_mirror_keeps_nothing_of_calls_that_fail(serving: Callable[..., Service]) -> None:
     """It runs for days, and a service may be away for hours of them. An error that stays takes 18 kB."""
     many = 1_500
-    with mirroring("127.0.0.1:1", "127.0.0.1:1") as (process, address), calling(address) as caller:
-        for _ in range(200):
-            assert "UNAVAILABLE" == caller.status("llm", "team", "dba")
-        before = resident(process.pid)
+    with (
+        mirroring(serving().grpc, "127.0.0.1:1", "--show", "0") as (process, address),
+        calling(address) as caller,
+    ):
+        (comparison,) = children(process.pid)
+        for _ in range(300):
+            caller.ask("llm", "team", "dba", hits=0)
+        before = [resident(pid) for pid in (process.pid, comparison)]
         for _ in range(many):
-            caller.status("llm", "team", "dba")
-        assert resident(process.pid) - before < 5 * many
+            caller.ask("llm", "team", "dba", hits=0)
+        after = [resident(pid) for pid in (process.pid, comparison)]
+        assert max(late - early for late, early in zip(after, before, strict=True)) < 5 * many
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+        assert f"{300 + many:,} requests: 0 answered alike" in out or "ours was too slow" in out
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_mirror_answers_without_its_comparison(serving: Callable[..., Service]) -> None:
+    """The comparison is a process of its own: if it ends, callers do not notice, and the exit code says so."""
+    with mirroring(serving().grpc, serving(copy=1).grpc) as (process, address), calling(address) as caller:
+        caller.ask("llm", "team", "dba", hits=0)
+        (comparison,) = children(process.pid)
+        os.kill(comparison, signal.SIGKILL)
+        assert process.stderr is not None
+        said = "the comparison has ended: callers are still answered, and nothing is compared\n"
+        assert said == process.stderr.readline()
+        for _ in range(3):
+            caller.ask("llm", "team", "dba", hits=0)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert 1 == process.returncode
+
+
+def test_a_mirror_speaks_tls_on_all_sides(rules: Path, tmp_path: Path) -> None:
+    """With its callers, and with both services."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost").write(tmp_path)
+    tls = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificate, "GRPC_SERVER_TLS_KEY": key}
+    with Service({"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", **tls}) as service:
+        named = f"localhost:{port_of(service.grpc)}"
+        options = ("--theirs-tls", "--ours-tls", "--ca", authority.write(tmp_path))
+        port = ("--listen-cert", certificate, "--listen-key", key)
+        with mirroring(named, named, *map(str, (*options, *port))) as (process, address):
+            with grpc.secure_channel(f"localhost:{port_of(address)}", authority.channel()) as channel:
+                request = RateLimitRequest(domain="llm")
+                request.descriptors.add().entries.add(key=b"unknown", value=b"x")
+                assert channel.unary_unary(PATH, None, None)(request.SerializeToString(), timeout=30)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+            assert (0, "1 requests: 1 answered alike, 0 differ without one\n", "") == (
+                process.returncode,
+                out,
+                err,
+            )
 
 
 def resident(pid: int) -> int:

@@ -1,56 +1,45 @@
-"""A gRPC server in front of two services: callers get the answers of the first, which are compared with those
-of the second.
+"""Compares live calls: follows the copies of what a tee passes on, and calls the second service as the first was called.
 
-A call is sent to the first service at once, with the caller's deadline and metadata, and the reply is
-returned unchanged. It is sent to the second after the first has answered, so that callers never wait for the
-second, and in the order of these answers. Answers are compared between calls. If the second service is slow,
-calls to it accumulate up to a bound; beyond it they are omitted, and counted.
+This is the process beside the tee (`copies.py`), so callers never wait for it. The second service is called after the
+first has answered, in the order of these answers. If it is slow, calls to it accumulate up to a bound; beyond it they are
+omitted, and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from ...core.errors import StartError
 from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
-from ...transports.grpc_method import METHOD, PATH, SERVICE
+from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
 from .comparer import Comparer
 from .exchange import Bucket, bucket_of, hits_of
+from .following import Answered, Asked, Event, Following
+from .frames import Unfollowable
 from .report import Report
 
 MOST_WAITING = 1_000
 """The most calls to the second service in flight, together with answers that wait to be compared."""
 
-MOST_CALLS = 10_000
-"""The most calls of callers in flight; further ones get RESOURCE_EXHAUSTED."""
-
-_HEALTH = "/grpc.health.v1.Health/Check"
-_OF_THE_TRANSPORT = ("grpc-", ":")
-_NOT_HANDED_ON = {"te", "content-type", "user-agent", "host"}
-
 
 @dataclass(slots=True)
 class _Call:
-    """One call of a caller: its bytes, and the answer of the first service; None if the caller disconnected
-    before it.
-    """
+    """One call of a caller: its bytes, and the answer of the first service; None if there was none, for the reason `why`."""
 
     data: bytes
     request: RateLimitRequest
     overlap: Sequence[tuple[Bucket, int, int, int]]
     theirs: Answer | None = None
-    reply: bytes = b""
+    why: str = ""
 
     @classmethod
     def begin(cls, data: bytes, overlaps: _Overlaps) -> _Call:
@@ -71,95 +60,112 @@ class _Pair(NamedTuple):
     overlapping: Sequence[int]
 
 
+class _Connection:
+    """The calls of one connection: `following` until that fails, and those that wait for an answer."""
+
+    def __init__(self) -> None:
+        self.following: Following | None = Following()
+        self.calls: dict[int, _Call] = {}
+
+
 class Mirror:
-    """The server. `address` is the address that it listens on, once started."""
+    """A Receiver of copies, which sends the calls in them to `ours`, and reports the differences."""
 
     def __init__(
-        self,
-        theirs: aio.Channel,
-        ours: aio.Channel,
-        report: Report,
-        *,
-        timeout: float,
-        most_waiting: int = MOST_WAITING,
+        self, ours: aio.Channel, report: Report, *, timeout: float, most_waiting: int = MOST_WAITING
     ) -> None:
-        self._theirs = {path: theirs.unary_unary(path, None, None) for path in (PATH, _HEALTH)}
         self._ours = ours.unary_unary(PATH, None, None)
         self._report = report
         self._timeout = timeout
         self._most = most_waiting
         self._comparer = Comparer()
+        self._connections: dict[int, _Connection] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._answered: deque[_Pair] = deque()
         self._more = asyncio.Event()
         self._overlaps = _Overlaps()
-        self._server = aio.server(maximum_concurrent_rpcs=MOST_CALLS)
-        self._comparing: asyncio.Task[None] | None = None
-        self.address = ""
-
-    async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
-        """Open the port. Raises StartError if it is taken."""
-        self._server.add_generic_rpc_handlers(
-            (
-                _handler(SERVICE, METHOD, self._tee),
-                _handler("grpc.health.v1.Health", "Check", self._hand_on),
-            )
-        )
-        try:
-            if credentials is None:
-                port = self._server.add_insecure_port(address)
-            else:
-                port = self._server.add_secure_port(address, credentials)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise StartError(f"cannot listen on {printable(address)}")
-        self.address = f"{address.rpartition(':')[0]}:{port}"
-        await self._server.start()
         self._comparing = asyncio.create_task(self._compare())
 
-    async def stop(self, grace: float = 5.0) -> None:
-        """Accept no more calls, finish those in flight, and compare the remaining answers."""
-        await self._server.stop(grace)
+    async def finish(self) -> None:
+        """Wait for the calls in flight, and compare the remaining answers."""
+        for number in list(self._connections):
+            self.closed(number)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=self._timeout)
-        if self._comparing is not None:
-            self._comparing.cancel()
+        self._comparing.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._comparing
         while self._answered:
             self._compare_one()
 
-    async def _tee(self, data: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
-        call = _Call.begin(data, self._overlaps)
+    # Called with copies.
+
+    def opened(self, number: int) -> None:
+        """See copies.Receiver."""
+        self._connections[number] = _Connection()
+
+    def from_caller(self, number: int, data: bytes) -> None:
+        """See copies.Receiver."""
+        if (following := self._connections[number].following) is not None:
+            self._take(number, following.from_caller(data))
+
+    def from_theirs(self, number: int, data: bytes) -> None:
+        """See copies.Receiver."""
+        if (following := self._connections[number].following) is not None:
+            self._take(number, following.from_theirs(data))
+
+    def closed(self, number: int) -> None:
+        """See copies.Receiver."""
+        connection = self._connections[number]
+        if connection.following is not None:
+            self._take(number, connection.following.lost("the connection ended before an answer"))
+        del self._connections[number]
+
+    def missed(self, number: int) -> None:
+        """See copies.Receiver."""
+        self._abandon(number, "the comparison was too slow to read it")
+
+    # Helpers.
+
+    def _take(self, number: int, events: Iterable[Event]) -> None:
         try:
-            reply = await self._ask(PATH, data, context)
-            call.theirs = Answer("OK")
-            call.reply = reply
-        except aio.AioRpcError as error:
-            call.theirs = Answer(error.code().name, printable(error.details() or ""))
-            await context.abort(error.code(), error.details() or "", _pairs(error.trailing_metadata()))
-            raise AssertionError("abort always raises") from error
-        finally:
-            # Also if the caller has disconnected: theirs may have counted the call, and then ours must count
-            # it as well.
+            for event in events:
+                self._take_one(self._connections[number].calls, event)
+        except Unfollowable as error:
+            self._abandon(number, str(error))
+
+    def _take_one(self, calls: dict[int, _Call], event: Event) -> None:
+        if isinstance(event, Asked):
+            if event.data is None:
+                self._report.not_compared[event.why] += 1
+            else:
+                calls[event.stream] = _Call.begin(event.data, self._overlaps)
+            return
+        call = calls.pop(event.stream, None)
+        if call is None:  # it cannot be compared
+            return
+        if isinstance(event, Answered):
+            call.theirs = event.answer
+        else:
+            call.why = event.why
+            if not event.counted:
+                self._overlaps.end(call.overlap)
+                self._report.not_compared[event.why] += 1
+                return
+        # Also without an answer: the first service may have counted the call, and then the second must count it as well.
+        self._begin(call)
+
+    def _abandon(self, number: int, why: str) -> None:
+        """Follow a connection no further. Its calls in flight are counted by ours as well."""
+        connection = self._connections[number]
+        if connection.following is None:
+            return
+        connection.following = None
+        self._report.not_compared[f"a connection that is no longer followed: {why}"] += 1
+        for call in connection.calls.values():
+            call.why = "the connection is no longer followed"
             self._begin(call)
-        return reply
-
-    async def _hand_on(self, data: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
-        try:
-            return await self._ask(_HEALTH, data, context)
-        except aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
-            raise AssertionError("abort always raises") from error
-
-    async def _ask(self, path: str, data: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
-        metadata = [
-            (key, value)
-            for key, value in _pairs(context.invocation_metadata())
-            if not (key.startswith(_OF_THE_TRANSPORT) or key in _NOT_HANDED_ON)
-        ]
-        left = context.time_remaining()
-        reply: bytes = await self._theirs[path](data, timeout=left, metadata=tuple(metadata) or None)
-        return reply
+        connection.calls.clear()
 
     def _begin(self, call: _Call) -> None:
         if len(self._under_way) + len(self._answered) >= self._most:
@@ -175,13 +181,14 @@ class Mirror:
             ours = Answer.of(await self._ours(call.data + EXPLAIN, timeout=self._timeout))
         except aio.AioRpcError as error:
             ours = Answer(error.code().name, printable(error.details() or ""))
+        except DecodeError:
+            ours = Answer("INTERNAL", "the reply is no RateLimitResponse")
         finally:
             overlapping = self._overlaps.end(call.overlap)
         if call.theirs is None:
-            self._not_compared(call, "the caller went before an answer")
+            self._not_compared(call, call.why)
             return
-        theirs = Answer.of(call.reply) if call.theirs.status == "OK" else call.theirs
-        self._answered.append(_Pair(call.request, theirs, ours, overlapping))
+        self._answered.append(_Pair(call.request, call.theirs, ours, overlapping))
         self._more.set()
 
     def _not_compared(self, call: _Call, why: str) -> None:
@@ -235,27 +242,3 @@ class _Overlaps:
             if bucket not in self._open:
                 self._begun.pop(bucket, None)
         return overlapping
-
-
-def _handler(service: str, method: str, behaviour: Callable[..., Any]) -> Any:
-    """Return a handler that gets and returns serialized messages."""
-    handler = grpc.unary_unary_rpc_method_handler(behaviour)
-    return grpc.method_handlers_generic_handler(service, {method: handler})
-
-
-def _pairs(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
-    return tuple((key, value) for key, value in metadata or ())
-
-
-async def run(mirror: Mirror, every: float, report: Callable[[], None]) -> None:
-    """Wait for SIGTERM or SIGINT, and call `report` every `every` seconds meanwhile; then stop the mirror."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    while not stopped.is_set():
-        try:
-            await asyncio.wait_for(stopped.wait(), every)
-        except TimeoutError:
-            report()
-    await mirror.stop()

@@ -1,9 +1,12 @@
-"""The mirror: callers get the first service's answers as they came, and the second is compared beside it."""
+"""The mirror: callers get the first service's answers as they came, and the second is compared beside it.
+
+Here the tee and the comparison are in one process; test_beside.py has what is between the two.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,10 +18,9 @@ from grpc_health.v1 import health_pb2
 from ratelimit_service.cli.comparison.answers import EXPLAIN
 from ratelimit_service.cli.comparison.mirror import Mirror, _Overlaps
 from ratelimit_service.cli.comparison.report import Report
-from ratelimit_service.core.errors import StartError
+from ratelimit_service.cli.comparison.tee import Target, Tee, listen
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import METHOD, PATH, SERVICE
-from testing.certificates import Authority
 
 from .answering import answer, request, status
 
@@ -41,7 +43,9 @@ def replying(*lefts: int) -> tuple[Handler, list[bytes]]:
 
 
 @asynccontextmanager
-async def server(handler: Handler) -> AsyncIterator[str]:
+async def server(
+    handler: Handler, at: int | str = 0, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[str]:
     """A gRPC server whose ShouldRateLimit is `handler`, and that is healthy; where it listens."""
     serving = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
@@ -55,7 +59,11 @@ async def server(handler: Handler) -> AsyncIterator[str]:
     ):
         methods = {method: grpc.unary_unary_rpc_method_handler(behaviour)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = at if isinstance(at, str) else f"127.0.0.1:{at}"
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -64,10 +72,13 @@ async def server(handler: Handler) -> AsyncIterator[str]:
 
 
 class Mirrored:
-    """A mirror before two services, and a caller before the mirror. `told` is what is reported."""
+    """A tee before a service, a comparison with another one, and a caller. `lines` is what is reported, and `notes`
+    what the tee says.
+    """
 
-    def __init__(self, mirror: Mirror, caller: aio.Channel, report: Report, lines: Sequence[str]) -> None:
-        self.mirror, self.caller, self.report, self.lines = mirror, caller, report, lines
+    def __init__(self, tee: Tee, mirror: Mirror, report: Report, lines: list[str], notes: list[str]) -> None:
+        self.tee, self.mirror, self.report, self.lines, self.notes = tee, mirror, report, lines, notes
+        self.caller: aio.Channel = aio.insecure_channel(tee.address)
 
     async def ask(self, data: bytes = ASKED, **options: Any) -> bytes:
         answered: bytes = await self.caller.unary_unary(PATH, None, None)(data, **options)
@@ -75,22 +86,27 @@ class Mirrored:
 
     async def finished(self) -> Report:
         """What is reported when it has ended."""
-        await self.mirror.stop()
+        await self.tee.stop(5)
+        await self.mirror.finish()
         return self.report
 
 
 @asynccontextmanager
 async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirrored]:
     lines: list[str] = []
+    notes: list[str] = []
     report = Report(put=lines.append)
-    async with aio.insecure_channel(theirs) as one, aio.insecure_channel(ours) as other:
-        mirror = Mirror(one, other, report, **{"timeout": 5.0, **options})
-        await mirror.start("127.0.0.1:0")
+    async with aio.insecure_channel(ours) as channel:
+        mirror = Mirror(channel, report, **{"timeout": 5.0, **options})
+        tee = Tee(Target.of(theirs), mirror, notes.append, timeout=5)
+        await tee.start(listen("127.0.0.1:0"))
+        front = Mirrored(tee, mirror, report, lines, notes)
         try:
-            async with aio.insecure_channel(mirror.address) as caller:
-                yield Mirrored(mirror, caller, report, lines)
+            async with front.caller:
+                yield front
         finally:
-            await mirror.stop(0)
+            await tee.stop(0)
+            await mirror.finish()
 
 
 async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None:
@@ -143,10 +159,11 @@ async def test_an_error_of_theirs_is_the_callers() -> None:
     assert (grpc.StatusCode.UNKNOWN, "no rate limit configuration loaded") == (error.code(), error.details())
     assert ("why", "because") in [(key, value) for key, value in error.trailing_metadata()]
     assert 1 == report.unexplained
+    assert "grpc_status: theirs UNKNOWN, ours OK" in front.lines[0]
 
 
 async def test_the_deadline_and_the_metadata_of_the_caller_are_theirs() -> None:
-    """What belongs to the connection is not handed on."""
+    """Nothing is added, and nothing is missing."""
     seen: list[Any] = []
 
     async def theirs(data: bytes, context: Any) -> bytes:
@@ -284,30 +301,6 @@ def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
     alone = overlaps.begin(request("a", hits=1))
     assert [0] == overlaps.end(alone)
     assert ({}, {}) == (dict(overlaps._open), dict(overlaps._begun))
-
-
-async def test_callers_may_need_tls() -> None:
-    """With a certificate the mirror's port has it, whatever the services behind it have."""
-    theirs, _ = replying(9)
-    authority = Authority()
-    certificate, key = authority.issue("localhost")
-    credentials = grpc.ssl_server_credentials([(key, certificate)])
-    async with server(theirs) as one, aio.insecure_channel(one) as channel:
-        mirror = Mirror(channel, channel, Report(put=lambda line: None), timeout=5)
-        await mirror.start("127.0.0.1:0", credentials)
-        address = mirror.address.replace("127.0.0.1", "localhost")
-        async with aio.secure_channel(address, authority.channel()) as caller:
-            assert await caller.unary_unary(PATH, None, None)(ASKED)
-        await mirror.stop()
-
-
-async def test_a_port_that_is_taken_is_reported() -> None:
-    """In the words of the other commands."""
-    theirs, _ = replying(9)
-    async with server(theirs) as one, aio.insecure_channel(one) as channel:
-        mirror = Mirror(channel, channel, Report(put=lambda line: None), timeout=1)
-        with pytest.raises(StartError, match="cannot listen on"):
-            await mirror.start("192.0.2.1:1")
 
 
 def test_what_asks_for_an_explanation_may_follow_any_request() -> None:

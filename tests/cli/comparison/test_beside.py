@@ -1,0 +1,136 @@
+"""Copies on their way from the process that answers to the one that compares."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ratelimit_service.cli.comparison.copies import Reader, Sender
+
+Record = tuple[str, int, bytes]
+
+
+class Received:
+    """The copies that have come."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def opened(self, number: int) -> None:
+        self.records.append(("opened", number, b""))
+
+    def from_caller(self, number: int, data: bytes) -> None:
+        self.records.append(("caller", number, data))
+
+    def from_theirs(self, number: int, data: bytes) -> None:
+        self.records.append(("theirs", number, data))
+
+    def closed(self, number: int) -> None:
+        self.records.append(("closed", number, b""))
+
+    def missed(self, number: int) -> None:
+        self.records.append(("missed", number, b""))
+
+
+@asynccontextmanager
+async def sending(gone: list[str], most: int = 1 << 20) -> AsyncIterator[tuple[Sender, socket.socket]]:
+    here, there = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    _, sender = await loop.create_unix_connection(
+        lambda: Sender(lambda: gone.append("gone"), most), sock=here
+    )
+    with there:
+        yield sender, there
+
+
+async def read(there: socket.socket) -> list[Record]:
+    """All copies until the end."""
+    received = Received()
+    loop = asyncio.get_running_loop()
+    _, reader = await loop.create_unix_connection(lambda: Reader(received), sock=there.dup())
+    await reader.ended
+    return received.records
+
+
+async def test_copies_arrive_as_they_were_made() -> None:
+    """In their order, whatever their sizes; the last ones as well."""
+    gone: list[str] = []
+    async with sending(gone) as (sender, there):
+        sender.opened(1)
+        sender.from_caller(1, b"a" * 300_000)
+        sender.opened(2**40)
+        sender.from_theirs(1, b"b")
+        reading = asyncio.ensure_future(read(there))
+        await asyncio.sleep(0)
+        sender.from_caller(2**40, b"")
+        sender.closed(1)
+        await sender.close()
+        expected = [
+            ("opened", 1, b""),
+            ("caller", 1, b"a" * 300_000),
+            ("opened", 2**40, b""),
+            ("theirs", 1, b"b"),
+            ("caller", 2**40, b""),
+            ("closed", 1, b""),
+        ]
+        assert expected == await reading
+    assert [] == gone
+
+
+async def test_a_comparison_that_does_not_read_loses_whole_connections() -> None:
+    """From the first byte that finds no room: what follows could not be read without it. The next connection is
+    followed again.
+    """
+    async with sending([], most=1_000_000) as (sender, there):
+        sender.opened(1)
+        for _ in range(20):
+            sender.from_caller(1, bytes(100_000))
+            await asyncio.sleep(0)
+        sender.closed(1)
+        reading = asyncio.ensure_future(read(there))
+        while sender.waiting:
+            await asyncio.sleep(0)
+        sender.opened(2)
+        sender.from_caller(2, b"x")
+        await sender.close()
+        records = await reading
+    first = [kind for kind, number, _ in records if number == 1]
+    assert (["opened"], ["missed"]) == (first[:1], first[-1:])
+    assert set(first[1:-1]) == {"caller"}
+    assert 1_000_000 <= 100_000 * (len(first) - 1)
+    assert [("opened", 2, b""), ("caller", 2, b"x")] == records[-2:]
+
+
+async def test_the_tee_goes_on_without_a_comparison() -> None:
+    """It says so, and keeps nothing."""
+    gone: list[str] = []
+    async with sending(gone) as (sender, there):
+        sender.opened(1)
+        there.close()
+        while not gone:
+            sender.from_caller(1, b"a")
+            await asyncio.sleep(0)
+        sender.from_caller(1, bytes(10_000_000))
+        assert 0 == sender.waiting
+        await sender.close()
+    assert ["gone"] == gone
+
+
+@pytest.mark.parametrize("cut", [1, 5, 13, 14, 100])
+async def test_records_are_read_however_they_are_cut(cut: int) -> None:
+    """A socket may cut them anywhere."""
+    async with sending([]) as (sender, there):
+        sender.opened(7)
+        sender.from_caller(7, b"abcdefghij")
+        sender.missed(7)
+        await sender.close()
+        data = there.recv(1_000)
+    received = Received()
+    reader = Reader(received)
+    for at in range(0, len(data), cut):
+        reader.data_received(data[at : at + cut])
+    assert [("opened", 7, b""), ("caller", 7, b"abcdefghij"), ("missed", 7, b"")] == received.records
