@@ -13,6 +13,6 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Factory]:
     """Test on both event loops, each of which has its own transports and TLS."""
-    if item.path.name == "test_connections.py":
+    if item.path.name in ("test_connections.py", "test_turns.py"):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}

@@ -5,121 +5,24 @@ end.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable
-from itertools import pairwise
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from ratelimit_service.http import connection, connections, turns
-from ratelimit_service.http.messages import Request, Response, text
-from ratelimit_service.http.server import HttpPort
+from ratelimit_service.http import connection, connections
 from ratelimit_service.listening.certificates import Certificates
 from testing.certificates import Authority
 from testing.service import port_of
 
-LONG = 10.0
-REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-PARTS = {
-    "nothing": b"",
-    "half a line": b"GET /heal",
-    "half a head": b"GET / HTTP/1.1\r\nhost: x\r\n",
-    "half a body": b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345",
-}
+from .peers import LONG, PARTS, REQUEST, Port, until
+
 each_part = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-
-
-class App:
-    """Answers after reading the body; `/held` when it is released, `/long` with more than any buffer holds."""
-
-    def __init__(self) -> None:
-        self.released = asyncio.Event()
-        self.held = 0
-
-    async def __call__(self, request: Request) -> Response:
-        async for _ in request.body:
-            pass
-        if request.path == "/held":
-            self.held += 1
-            await self.released.wait()
-        return text("x" * 20_000_000 if request.path == "/long" else "hello")
-
-
-class Peer:
-    """A connected client."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    def send(self, data: bytes) -> None:
-        self._writer.write(data)
-
-    async def answer(self) -> bytes:
-        """Return the first line of the answer; empty if the connection was closed."""
-        async with asyncio.timeout(LONG):
-            try:
-                return await self._reader.readline()
-            except ConnectionError:
-                return b""
-
-    async def closed(self) -> bool:
-        """Wait until the connection is closed."""
-        async with asyncio.timeout(LONG):
-            with contextlib.suppress(ConnectionError):
-                while await self._reader.read(1_000_000):
-                    pass
-        return True
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection is open, as far as this end knows."""
-        return not self._reader.at_eof() and self._reader.exception() is None
-
-    def close(self) -> None:
-        self._writer.transport.abort()
-
-
-class Port:
-    """A port with room for three connections, and its clients."""
-
-    def __init__(self, certificates: Certificates | None) -> None:
-        self.app = App()
-        self.port = HttpPort(self.app, "127.0.0.1", 0, certificates=certificates, most=3)
-        self._peers: list[Peer] = []
-
-    async def connect(self, *, tls: ssl.SSLContext | None = None, send: bytes = b"") -> Peer:
-        name = "localhost" if tls is not None else None
-        number = port_of(self.port.address)
-        peer = Peer(*await asyncio.open_connection("127.0.0.1", number, ssl=tls, server_hostname=name))
-        self._peers.append(peer)
-        peer.send(send)
-        return peer
-
-    @property
-    def count(self) -> int:
-        """The number of connections, as the port counts them."""
-        assert self.port._connections is not None
-        return len(self.port._connections)
-
-    async def stop(self) -> None:
-        for peer in self._peers:
-            peer.close()
-        self.app.released.set()
-        await self.port.stop(1)
-
-
-async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(LONG):
-        while not what():
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -135,60 +38,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give peers only a twentieth of a second."""
     monkeypatch.setattr(connection, "PATIENCE", 0.05)
     monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
-
-
-BUSY = {
-    "requests": REQUEST * 300,
-    "chunks": b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 2_000,
-}
-
-
-@pytest.mark.parametrize("sent", BUSY.values(), ids=BUSY)
-async def test_a_connection_with_much_to_do_leaves_time_to_others(
-    port: Port, sent: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Calls of gateways wait on the same event loop: each event of HTTP takes its own turn once the port had
-    its time.
-    """
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    events, turn = [0], connections.Connections.turn
-
-    async def counted(self: connections.Connections) -> None:
-        await turn(self)
-        events[0] += 1
-
-    monkeypatch.setattr(connections.Connections, "turn", counted)
-    await port.connect(send=sent)
-    await until(lambda: events[0])
-    most, stopped = 0, 0
-    while stopped < 20:
-        before = events[0]
-        await asyncio.sleep(0)
-        most = max(most, events[0] - before)
-        stopped = stopped + 1 if events[0] == before else 0
-    assert events[0] >= 300
-    assert most <= 2
-
-
-async def test_connections_that_wait_for_time_come_one_after_another() -> None:
-    """In their order, one in each turn of the event loop, and one that has gone holds up no other."""
-    share, came = turns.Turns(), list[int]()
-
-    async def use(number: int) -> None:
-        await share.turn()
-        came.append(number)
-        share._ends = 0.0
-
-    tasks = [asyncio.create_task(use(number)) for number in range(6)]
-    await asyncio.sleep(0)
-    tasks[2].cancel()
-    lengths = []
-    for _ in range(12):
-        await asyncio.sleep(0)
-        lengths.append(len(came))
-    assert [0, 1, 3, 4, 5] == came
-    assert max(after - before for before, after in pairwise(lengths)) <= 1
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_head_of_too_many_lines_is_refused(port: Port) -> None:
@@ -374,31 +223,3 @@ async def test_a_stop_closes_what_is_silent(port: Port) -> None:
     await until(lambda: port.count == 2)
     await port.port.stop(60)
     assert (True, True) == (await silent.closed(), await half.closed())
-
-
-@pytest.mark.parametrize("closed_by", ["its peer", "the stop"])
-async def test_a_connection_that_is_closed_while_it_waits_for_its_turn_ends(
-    port: Port, monkeypatch: pytest.MonkeyPatch, closed_by: str
-) -> None:
-    """Its task does not wait for more data, so that a stop does not wait for it either."""
-    free, waiting = asyncio.Event(), list[None]()
-
-    async def turn(self: connections.Connections) -> None:
-        waiting.append(None)
-        await free.wait()
-
-    monkeypatch.setattr(connections.Connections, "turn", turn)
-    peer = await port.connect()
-    await until(lambda: waiting)
-    owner = port.port._connections
-    assert owner is not None
-    if closed_by == "its peer":
-        peer.close()
-        await until(lambda: not len(owner))
-        free.set()
-        await until(lambda: not owner._tasks)
-    stopped = asyncio.create_task(port.port.stop(60))
-    await until(lambda: not len(owner))
-    free.set()
-    async with asyncio.timeout(LONG):
-        await stopped

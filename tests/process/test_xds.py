@@ -17,7 +17,7 @@ from testing.control_plane import limit, resource
 from testing.control_planes import Served
 from testing.service import METHOD, Caller, Service, calling, port_of, run
 from testing.waiting import wait_for
-from tests.sources.xds.test_link import serving
+from tests.sources.xds.links import serving
 
 from .conftest import rules, write
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -17,26 +16,12 @@ from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, DiscoveryResponse
 from ratelimit_service.sources.xds import link as link_module
 from ratelimit_service.sources.xds.link import CallEnded, Link, Unreachable, connect
 from ratelimit_service.sources.xds.received import TYPE_URL
-from ratelimit_service.sources.xds.server import Server, Tls
-from testing.certificates import Authority, Pair
-from testing.control_plane import ControlPlane, Peer, limit, resource
+from ratelimit_service.sources.xds.server import Server
+from testing.control_plane import ControlPlane, Peer, resource
 from testing.control_planes import Served
 from testing.waiting import PATIENCE
 
-LARGEST = 1 << 20
-A = resource("a", limit("team", 5))
-
-
-@pytest.fixture
-async def plane() -> AsyncIterator[ControlPlane]:
-    made = ControlPlane()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-def at(plane: ControlPlane, tls: Tls | None = None, **more: object) -> Server:
-    return Server("cp", "127.0.0.1", plane.port, tls=tls, **more)  # type: ignore[arg-type]
+from .links import LARGEST, A, at, received
 
 
 @contextlib.asynccontextmanager
@@ -48,11 +33,6 @@ async def linked(plane: ControlPlane, keepalive: float = 0, largest: int = LARGE
         yield link
     finally:
         link.close()
-
-
-async def received(link: Link) -> DiscoveryResponse:
-    spool = await asyncio.wait_for(link.receive(), PATIENCE)
-    return DiscoveryResponse.FromString(spool.read(0, spool.size))
 
 
 async def peer_of(plane: ControlPlane) -> Peer:
@@ -299,127 +279,3 @@ async def test_a_socket_of_unix_will_do(tmp_path: Path) -> None:
     assert ("7", "localhost") == ((await received(link)).version_info, plane.headers[0][":authority"])
     link.close()
     server.close()
-
-
-# TLS
-
-
-class Files:
-    """What a control plane and we have in files, as Envoy Gateway mounts it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.authority = Authority()
-        self.tls = Tls("envoy-gateway", *(str(directory / name) for name in ("ca.crt", "tls.crt", "tls.key")))
-        self.renew()
-
-    def renew(self, authority: Authority | None = None) -> None:
-        """Write our certificate anew, from this CA."""
-        self.authority = authority or self.authority
-        self.authority.write(self.directory, "ca")
-        self.authority.issue("*.envoy-gateway-system").write(self.directory, "tls")
-
-    def trust(self, another: Authority) -> None:
-        """Trust another CA as well."""
-        ca = Path(self.tls.ca)
-        ca.write_bytes(ca.read_bytes() + another.pem)
-
-    def context(self, *names: str) -> ssl.SSLContext:
-        """What the control plane serves with: TLS 1.3 only, and a certificate from every client."""
-        return serving(self.authority.issue(*(names or ("envoy-gateway",))), self.authority, self.directory)
-
-
-def serving(pair: Pair, clients: Authority, directory: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(*pair.write(directory, "server"))
-    context.load_verify_locations(cadata=clients.pem.decode())
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["h2"])
-    return context
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
-
-
-async def refused(plane: ControlPlane, tls: Tls) -> str:
-    with pytest.raises(Unreachable) as error:
-        await connect(at(plane, tls), LARGEST, 0)
-    return str(error.value)
-
-
-async def test_tls_as_envoy_gateway_has_it(files: Files) -> None:
-    """TLS 1.3, both sides with a certificate, and a server that is known by another name than its address."""
-    plane = ControlPlane(files.context())
-    await plane.start()
-    plane.send(A, version="7")
-    link = await connect(at(plane, files.tls), LARGEST, 0)
-    link.send(DiscoveryRequest(type_url=TYPE_URL).SerializeToString())
-    assert "7" == (await received(link)).version_info
-    assert ("https", "envoy-gateway") == (plane.headers[0][":scheme"], plane.headers[0][":authority"])
-    link.close()
-    await plane.stop()
-
-
-async def test_a_certificate_for_another_name_is_refused_by_us(files: Files) -> None:
-    """With what the name must be."""
-    plane = ControlPlane(files.context("somebody-else"))
-    await plane.start()
-    assert "its certificate is refused: Hostname mismatch" in await refused(plane, files.tls)
-    await plane.stop()
-
-
-async def test_a_certificate_from_another_ca_is_refused_by_us(files: Files) -> None:
-    """Until the file with the CA has it: it is read at each connect, and may have several."""
-    other = Authority()
-    plane = ControlPlane(serving(other.issue("envoy-gateway"), files.authority, files.directory))
-    await plane.start()
-    assert "its certificate is refused: unable to get local issuer" in await refused(plane, files.tls)
-    files.trust(other)
-    (await connect(at(plane, files.tls), LARGEST, 0)).close()
-    await plane.stop()
-
-
-async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(files: Files) -> None:
-    """TLS 1.3 says so after the handshake; with a renewed one, the next attempt goes well."""
-    plane = ControlPlane(files.context())
-    await plane.start()
-    good = files.authority
-    stranger = Authority()
-    stranger.issue("x").write(files.directory, "tls")
-    assert await refused(plane, files.tls)  # our server of asyncio does not send the alert
-    files.renew(good)
-    (await connect(at(plane, files.tls), LARGEST, 0)).close()
-    await plane.stop()
-
-
-@pytest.mark.parametrize(
-    "name, content, why",
-    [
-        ("ca.crt", None, "{path} cannot be read: No such file or directory"),
-        ("ca.crt", b"nothing", "{path} contains no certificate: use a file in PEM format"),
-        ("tls.crt", None, "{path} cannot be read: No such file or directory"),
-        ("tls.key", b"nothing", "tls.key cannot be used: "),
-    ],
-)
-async def test_a_file_that_cannot_be_used_is_named(
-    files: Files, name: str, content: bytes | None, why: str
-) -> None:
-    """It may be there at the next attempt, so it ends nothing."""
-    path = files.directory / name
-    path.unlink()
-    if content is not None:
-        path.write_bytes(content)
-    plane = ControlPlane()
-    await plane.start()
-    assert why.format(path=path) in await refused(plane, files.tls)
-    await plane.stop()
-
-
-async def test_a_control_plane_without_tls_is_no_control_plane_with_tls(
-    files: Files, plane: ControlPlane
-) -> None:
-    """It says so, in words of TLS."""
-    assert "TLS: " in await refused(plane, files.tls)
