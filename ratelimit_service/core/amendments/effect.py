@@ -33,7 +33,7 @@ class Effect(NamedTuple):
 
     @property
     def blocked(self) -> bool:
-        """Whether an override lets nothing through."""
+        """Whether an override blocks the bucket."""
         return bool(self.by) and self.by[0].blocks
 
 

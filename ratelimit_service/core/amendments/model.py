@@ -54,7 +54,7 @@ class Amendment(NamedTuple):
     target: Target
     amount: int
     window: str = ""
-    """The only window that it is for, by its name in a counter's key (`hour`, `15minute`); empty for all."""
+    """The window that it changes, by its name in a counter's key (`hour`, `15minute`); empty for all."""
     until: int = 0
     """The second since 1970 at which it ends; 0 if it ends after `windows`, or only by its removal."""
     windows: int = 0
@@ -67,7 +67,7 @@ class Amendment(NamedTuple):
 
     @property
     def blocks(self) -> bool:
-        """Whether it lets nothing through."""
+        """Whether it is a block, an override with the limit 0."""
         return self.kind is Kind.OVERRIDE and self.amount == 0
 
 

@@ -1,1 +1,1 @@
-"""Budgets as people see them: what a bucket has used, what it may use, and why."""
+"""Budgets as people see them: the use of a bucket, its limits, and the reasons for them."""

@@ -1,4 +1,4 @@
-"""One bucket at a moment: its windows, what holds in them, what is used, and how near that is to the limit.
+"""One bucket at a moment: its windows, the limits in force, the use, and how close the use is to the limits.
 
 bucket_now(rule, bucket, stack, now) -> BucketNow     what the rules and the amendments say
 budget(...) -> Budget                                 the same with what the counters hold
@@ -18,7 +18,7 @@ from .state import URGENCY, State, state_of
 
 
 class WindowNow(NamedTuple):
-    """One window of a bucket as it is: what its rule says, what holds, and by which amendments."""
+    """One window of a bucket at a moment: the limit of its rule, and the limit in force with its amendments."""
 
     limit: Limit
     effect: Effect
@@ -28,7 +28,7 @@ class WindowNow(NamedTuple):
 
 
 class BucketNow(NamedTuple):
-    """What limits a descriptor: its rule, its bucket and each window. `amendments` also has those that change nothing here."""
+    """What limits a descriptor: its rule, its bucket and each window. `amendments` includes those without an effect."""
 
     rule: Rule
     bucket: str
@@ -37,7 +37,7 @@ class BucketNow(NamedTuple):
 
 
 def bucket_now(rule: Rule, bucket: str, stack: Stack, now: int, spans: Spans | None = None) -> BucketNow:
-    """Return what a rule and amendments make of a bucket at `now`. `spans` caches windows for many buckets."""
+    """Return the windows of a bucket at `now`, by its rule and amendments. `spans` caches windows for many buckets."""
     windows = []
     for limit in rule.limits:
         span = spans.at(limit.window, now) if spans is not None else span_at(limit.window, now)
@@ -53,25 +53,25 @@ class BudgetWindow(NamedTuple):
     name: str
     key: str
     used: int | None
-    """None where the counter is no number."""
+    """None if the counter is not a number."""
     start: int
     """0 where that is not known, as of `end`."""
     end: int
     limit: Limit | None = None
     effective: int | None = None
-    """The amount that holds, with the amendments `by`."""
+    """The limit in force, which the amendments `by` have changed."""
     by: tuple[Amendment, ...] = ()
     state: State = State.OK
     burn: float | None = None
-    """What is used in a second at present (burning.py); None where that is not known."""
+    """The present use per second (burning.py); None if it is not known."""
     held: int | None = None
-    """The tokens that are set aside for requests in flight; None where the rule has no holds."""
+    """The tokens that are set aside for requests in flight; None if the rule has no holds."""
     runs_out: float = 0.0
-    """When nothing is left at that rate, in seconds since 1970; 0 where that is not before the window ends."""
+    """When nothing is left at that rate, in seconds since 1970; 0 if that is not before the window ends."""
 
     @property
     def share(self) -> float:
-        """Return the part of the limit that is used: 1 where nothing is left of a limit of 0."""
+        """Return the used share of the limit; 1 for a limit of 0."""
         if self.effective is None or self.used is None:
             return 0.0
         return self.used / self.effective if self.effective else 1.0
@@ -95,7 +95,7 @@ class Budget(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Return the share of the window of which most is used."""
+        """Return the used share of the most used window."""
         return max([window.share for window in self.windows], default=0.0)
 
     @property
@@ -114,7 +114,7 @@ def budget(
     hashed: bool = False,
     held: int | None = None,
 ) -> Budget:
-    """Return a bucket with what its counters hold; a counter that is not in `used` has counted nothing.
+    """Return a bucket with the values of its counters; a counter that is not in `used` is 0.
 
     `held` are the tokens that are set aside for requests in flight.
     """

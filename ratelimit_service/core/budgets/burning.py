@@ -28,7 +28,7 @@ from itertools import pairwise
 from typing import Final
 
 SLICES: Final = 120
-"""The parts of a window: two moments are at least one of them apart."""
+"""The slices of a window: two readings are at least one slice apart."""
 
 LOOKED_BACK: Final = 24
 """The slices that count where no rhythm does: a fifth of the window."""
@@ -60,9 +60,9 @@ class Meter:
         self._points: list[tuple[float, int]] = [(start, 0)]
 
     def note(self, now: float, used: int) -> bool:
-        """Note what is used at `now`. Return whether this is another moment to keep.
+        """Note the use at `now`. Return whether this is a further reading to keep.
 
-        A counter that has gone down (a refund, a reset) begins anew.
+        A counter that has decreased (a refund, a reset) starts a new series.
         """
         at, before = self._points[-1]
         if used < before:
@@ -81,7 +81,7 @@ class Meter:
         return min(now - self._points[0][0], self._back)
 
     def burn(self, now: float, used: int) -> float | None:
-        """Return what is used in a second; None where a slice has not passed yet."""
+        """Return the use per second; None before a slice has passed."""
         points = list(self._points)
         if now > points[-1][0]:
             points.append((now, used))
@@ -97,7 +97,7 @@ class Meter:
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:
-    """Return when nothing is left of a limit, in seconds since 1970; 0 where that is not before the window ends."""
+    """Return when nothing is left of a limit, in seconds since 1970; 0 if that is not before the window ends."""
     if not burn or used >= limit:
         return 0.0
     at = now + (limit - used) / burn

@@ -22,10 +22,10 @@ from ..windows.blocks import name as window_name
 from .bucket import BucketNow
 
 _MOST = 100
-"""Rules that are listed."""
+"""The largest number of listed rules."""
 
 _MOST_LOOKED_AT = 4_000
-"""Nodes of the tree that are looked at: some milliseconds."""
+"""The largest number of examined nodes, which take some milliseconds."""
 
 _LONGEST = 100
 
@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
 
 
 class Considered(NamedTuple):
-    """The rule for a descriptor, and all that were considered; `left_out` counts those that are too many to list."""
+    """The rule for a descriptor, and all that were considered; `left_out` counts those that are not listed."""
 
     winner: Rule | None
     candidates: tuple[Candidate, ...]
@@ -130,7 +130,7 @@ def possible(domain: Domain, entries: tuple[Entry, ...]) -> Possible:
 
 
 def why(stack: Stack, bucket: BucketNow | None, now: int) -> list[AmendmentNow]:
-    """Return each amendment of a bucket, whether it holds, and why not."""
+    """Return each amendment of a bucket, whether it has an effect, and why not."""
     windows = [window.limit.window for window in bucket.windows] if bucket is not None else []
     names = [window_name(window) for window in windows]
     holding = (

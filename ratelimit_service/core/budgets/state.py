@@ -10,7 +10,7 @@ from functools import lru_cache
 
 
 class State(enum.Enum):
-    """How near a bucket is to its limit, the worst of its windows. The order is that of urgency."""
+    """How near a bucket is to its limit, by the worst of its windows, in the order of urgency."""
 
     OK = "ok"
     LOW = "low"
@@ -18,7 +18,7 @@ class State(enum.Enum):
     OVER = "over"
     """Nothing is left: the next request is refused, unless the rule is in shadow mode."""
     BLOCKED = "blocked"
-    """An override of 0 lets nothing through."""
+    """An override of 0 blocks it."""
 
     @property
     def urgency(self) -> int:

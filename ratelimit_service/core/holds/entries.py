@@ -1,6 +1,6 @@
 """The entries of a descriptor by which gateways bring back the holds of a check.
 
-They are no part of a bucket: they are taken off before rules are matched and keys are built.
+They are not part of a bucket: they are removed before rules are matched and keys are built.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class HoldEntries(NamedTuple):
     done: Entry | None = None
 
     def take_off(self, entries: Sequence[tuple[bytes, bytes]]) -> tuple[list[int], bytes | None]:
-        """Return the places of such entries, and what they bring back: Request.returned of the descriptor."""
+        """Return the places of such entries, and the value that they bring back: Request.returned of the descriptor."""
         places: list[int] = []
         returned: bytes | None = None
         marked = False
@@ -33,7 +33,7 @@ class HoldEntries(NamedTuple):
 
 
 NO_ENTRIES = HoldEntries()
-"""No entries are taken off."""
+"""Removes no entries."""
 
 NO_ID = b"-"
-"""What gateways send where the answer to the check had no id."""
+"""The value that gateways send if the answer to the check had no id."""

@@ -1,4 +1,4 @@
-"""What the holds of buckets would do to a request: read, and nothing set aside."""
+"""Predicts how holds would affect a request. Holds are read, and none is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..model import Gate, Hit
 from .hit import HoldHit, Op, refused_by
 
 _DELAY = 2
-"""Seconds until a retry, as long as nothing is known of the time in flight (state.Holds.delay)."""
+"""Seconds until a retry if the time in flight is not known (state.Holds.delay)."""
 
 
 def foresee(group: Sequence[Hit], counts: Sequence[Count], held: Mapping[str, int]) -> dict[int, int]:

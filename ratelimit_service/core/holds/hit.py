@@ -1,4 +1,4 @@
-"""What a request asks of the holds of a bucket, and what the store returns for it."""
+"""A hit on the holds of a bucket, and the result that the store returns for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDS = (f"}}:{SUFFIX}", f"}}:{SUFFIX}{IDS}")
 
 
 class Op(IntEnum):
-    """What is asked."""
+    """The operation of a hit."""
 
     TAKE = 1
     """Set tokens aside for a check, unless the group is refused."""
@@ -40,7 +40,7 @@ TAKE, CHARGE, RELEASE = Op.TAKE, Op.CHARGE, Op.RELEASE
 
 
 class Size(NamedTuple):
-    """How large a hold is.
+    """The size of a hold.
 
     `fixed` tokens; or where that is 0, the mean of the bucket's charges and `deviations` standard deviations
     more. A bucket without charges uses `otherwise`. `most` bounds each of them.
@@ -72,27 +72,27 @@ class HoldHit(Hit):
     """When the hold expires: that of a new one, or of the one that `id` names. 0 where it is not known."""
     size: Size = NO_SIZE
     charge: int = 0
-    """CHARGE: what it costs."""
+    """CHARGE: its amount."""
     part: float = 1.0
     """CHARGE and RELEASE without an id: the part of a hold that ends."""
     tokens: int = 0
-    """CHARGE and RELEASE with an id: what its check has set aside in this bucket."""
+    """CHARGE and RELEASE with an id: the tokens that its check has set aside in this bucket."""
     made: int = 0
-    """CHARGE and RELEASE with an id: when its check was."""
+    """CHARGE and RELEASE with an id: the time of its check."""
     id: str = ""
-    """What makes CHARGE and RELEASE count once; empty without an id."""
+    """The id, by which CHARGE and RELEASE count once; empty without one."""
 
     def is_over(self, before: int) -> bool:
-        """Return False: what the store returns for this hit is no use of a counter."""
+        """Return False: the result of this hit is not the use of a counter."""
         return False
 
     @property
     def bucket(self) -> str:
-        """What the keys of the counters of this bucket begin with."""
+        """The beginning of the keys of the counters of this bucket."""
         return self.key[: -len(SUFFIX)]
 
 
-# What the store returns for a HoldHit is one integer, as for every hit.
+# The store returns one integer for a HoldHit, as for every hit.
 
 ABOVE: Final = 2**34
 """Above the largest hold: a result is the tokens of a hold, and ABOVE for each expired one."""
@@ -101,16 +101,16 @@ MOST = ABOVE - 1
 _DELAYS = 16
 _MOST_EXPIRED = 2**17
 MOST_HELD = 2**48
-"""What `refused_by` can return."""
+"""The largest number of held tokens that `refused_by` can return."""
 
 
 def done(tokens: int, expired: int) -> int:
-    """Return the result of a hit that was applied: its tokens, and how many holds it found expired."""
+    """Return the result of a hit that was applied: its tokens, and the number of holds that it found expired."""
     return min(expired, _MOST_EXPIRED) * ABOVE + tokens
 
 
 def refused_by(held: int, delay: int) -> int:
-    """Return the result of a TAKE that found too much held: how much, and after how many seconds to retry."""
+    """Return the result of a TAKE that found too many tokens held: their number, and the seconds until a retry."""
     return -1 - (min(held, MOST_HELD) * _DELAYS + delay)
 
 

@@ -1,8 +1,8 @@
 """The ids of holds: a check's answer carries one, and its gateway brings it back with the charge.
 
-An id carries all that ending its hold takes: the domain, and for each bucket the entries, the tokens and when
-the hold expires. So no store keeps what was issued. It ends with a code that nobody without the secret can
-make (keyed BLAKE2b, 96 bits), so an id that a caller made up, or changed, is none.
+An id contains all that is needed to end its holds: the domain, and for each bucket the entries, the tokens and the
+expiry. So no store keeps issued ids. It ends with a code that requires the secret (keyed BLAKE2b, 96 bits), so an id
+that a caller has invented or changed is invalid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST: Final = 2_048
 """The characters of an id. A request whose id would be longer has no hold."""
 
 VALID: Final = 86_400
-"""The seconds for which an id is known."""
+"""The seconds for which an id is valid."""
 
 _AHEAD = 300
 """The seconds by which the clock of the replica that issued an id may be ahead."""
@@ -47,7 +47,7 @@ class Issued(NamedTuple):
     """An id that this service issued."""
 
     name: str
-    """What tells it from every other id."""
+    """The part that no other id has."""
     made: int
     domain: str
     holds: tuple[IssuedHold, ...]
@@ -56,13 +56,13 @@ class Issued(NamedTuple):
 class HoldIds:
     """Issues ids, and reads those that come back. `nonce` returns 12 bytes that it has not returned before.
 
-    It needs `secret`, which all replicas share; until it is set nothing is issued, and no id is known.
+    It needs `secret`, which all replicas share; until it is set, no id is issued, and every id is invalid.
     """
 
     def __init__(self, nonce: Callable[[], bytes], secret: bytes = b"") -> None:
         self._nonce = nonce
         self._codes: tuple[blake2b, ...] = ()
-        """A code of nothing by each secret, to be copied: the current one, and the one before it."""
+        """The initial state of the code for each secret, to be copied: the current secret, and the previous one."""
         self._secret = b""
         if secret:
             self.use(secret)
@@ -73,7 +73,7 @@ class HoldIds:
         return bool(self._codes)
 
     def use(self, secret: bytes) -> None:
-        """Issue ids by this secret from now on. Those by the one before it stay known."""
+        """Issue ids with this secret from now on. Ids with the previous secret stay valid."""
         if secret != self._secret:
             self._secret = secret
             self._codes = (blake2b(key=secret, digest_size=_CODE), *self._codes[:1])
@@ -90,7 +90,7 @@ class HoldIds:
         return urlsafe_b64encode(data + code.digest()).rstrip(b"=").decode("ascii")
 
     def read(self, text: bytes, now: int) -> Issued | None:
-        """Return what an id says; None for anything else, and for one that is too old."""
+        """Return the content of an id; None if it is invalid or too old."""
         if not _HEAD.size + _CODE < len(text) <= LONGEST:
             return None
         try:
@@ -126,7 +126,7 @@ class HoldIds:
 
 
 def names_of(domain: str, buckets: Sequence[Sequence[Entry]]) -> bytes:
-    """Return what an id says of the buckets of its holds; empty where that is too long for an id."""
+    """Return the part of an id that names the buckets of its holds; empty if the id would be too long."""
     if len(buckets) > 255 or any([len(entries) > 255 for entries in buckets]):
         return b""
     parts = [_packed(domain.encode("utf-8", "surrogateescape"))]

@@ -1,8 +1,8 @@
-"""Plans holds: which hits on holds a request has, beside those on its counters.
+"""Plans the hits of a request on holds, beside those on its counters.
 
-A bucket that is far from its limit has none, so it costs what it costs without holds. It is near once what is
-left may be taken by the requests in flight: a tenth of the limit, or a thousand requests of the usual cost. A
-budget of less than a thousand requests is always near.
+A bucket far from its limit has no holds, so it costs the same as without them. It is near its limit once requests in
+flight could use the rest: a tenth of the limit, or a thousand requests of the usual cost. A budget of less than a
+thousand requests is always near.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .state import LEARN, expiry_of
 _NEAR_SHARE = 10
 _NEAR_REQUESTS = 1_000
 _FLIGHTS: Final = 3
-"""A request is taken to be in flight for a third of the time that a hold lasts."""
+"""A request is assumed to be in flight for a third of the time that a hold lasts."""
 _SAMPLED: Final = 15
-"""Far from the limit, one charge in 16 is learned from; as a mask."""
+"""Far from the limit, the mean is learned from one charge in 16; as a mask."""
 
 _SILENT: Final = 64
-"""After so many charges without an id, gateways bring none back, and get none far from the limit."""
+"""After this many charges without an id, gateways are assumed to bring none back, and get none far from the limit."""
 
 
 class Learned:
@@ -45,13 +45,13 @@ class Learned:
 
 
 class Means:
-    """What is learned of each rule with holds."""
+    """The mean charges of all rules with holds."""
 
     def __init__(self) -> None:
         self._learned: dict[Rule, Learned] = {}
 
     def of(self, rule: Rule) -> Learned:
-        """Return what is learned of a rule; an amended rule learns with its original."""
+        """Return the mean charge of a rule; an amended rule shares that of its original."""
         return self._learned.setdefault(rule.original or rule, Learned())
 
 
@@ -88,17 +88,17 @@ class Holding:
         self.key = hold_key(bucket)
         self.entries = entries
         self.names = names_of(domain, [entries])
-        """What an id says of it, where it is alone; empty where that is too long for an id."""
+        """The part of an id that names this bucket alone; empty if the id would be too long."""
         self.amount = self.end = 0
         """The smallest limit, and the first end of a window."""
         self.until = self._began = 0
-        """Until when it is near its limit."""
+        """The time until which it counts as near its limit."""
         self.ticks = 0
         self.noted = 0
         """The last second in which a check noted how near it is to its limit."""
 
     def near(self, now: int) -> bool:
-        """Return whether requests in flight may take what is left."""
+        """Return whether requests in flight could use the rest of the limit."""
         mean = self.learned.mean
         return now < self.until or not mean or mean * _NEAR_REQUESTS >= self.amount
 
@@ -115,10 +115,10 @@ class Holding:
     def part(self, now: int) -> float:
         """Return the part of a hold that a charge without an id ends.
 
-        The requests that are in flight when a bucket comes near have set nothing aside. If their charges ended
-        holds of others, what is held would stay too small by all of them. Of the charges after t seconds, about
-        1 - exp(-t / usual time in flight) are of requests with a hold. The usual time is not known without ids;
-        too long a time holds too much, and no longer than a hold lasts.
+        Requests that are in flight when a bucket comes near its limit have set nothing aside. If their charges ended
+        the holds of other requests, too few tokens would be held. Of the charges after t seconds, about
+        1 - exp(-t / usual time in flight) are of requests with a hold. The usual time is not known without ids. If the
+        assumed time is too long, too many tokens are held, but for no longer than a hold lasts.
         """
         seconds = now - self._began
         if seconds >= self.rule.life or self.learned.mean * _NEAR_REQUESTS >= self.amount:
@@ -135,7 +135,7 @@ class Holding:
         return self.learned.without_id < _SILENT
 
     def size(self) -> Size:
-        """Return how large a hold is."""
+        """Return the size of a hold."""
         rule = self.rule
         most = min(int(self.amount * rule.most), MOST)
         return Size(rule.fixed, rule.deviations, int(self.learned.mean + 0.5), most)
@@ -193,7 +193,7 @@ def _ending(
 MARKED: Final = "marked"
 """In place of an id: a marker, which says that the request has ended."""
 UNKNOWN: Final = "unknown"
-"""In place of an id: something that is no id of ours, such as `-` where the check had no answer."""
+"""In place of an id: a text that is not a valid id, such as `-` if the check had no answer."""
 
 
 End = Issued | str | None
@@ -201,7 +201,7 @@ End = Issued | str | None
 
 
 class HoldRequest(NamedTuple):
-    """What is asked of holds: a request, its addends, and for each descriptor what came back, if anything did."""
+    """The input of planning: a request, its addends, and for each descriptor what it brings back, if anything."""
 
     request: Request
     addends: Sequence[int]
@@ -219,7 +219,7 @@ def hold_key(bucket: str) -> str:
 def plan_holds(
     holdings: Sequence[Holding | None], keys: Sequence[str], asked: HoldRequest, first: int
 ) -> tuple[list[HoldHit], list[PlannedHold]]:
-    """Return the hits on holds of a request, and what they are for. They follow `first` hits on counters.
+    """Return the hits of a request on holds, and the holding of each. They follow `first` hits on counters.
 
     `keys` has the key of the holds of each descriptor, or an empty text.
     """
@@ -246,7 +246,7 @@ def plan_holds(
                 continue
             hit = holding.take(asked.now)
         elif keys[index] in ended:
-            continue  # of two charges of a request to one bucket, the first hit is for both
+            continue  # the first hit of a request on a bucket has the sum of all its charges there
         else:
             ended.add(keys[index])
             issued = end if isinstance(end, Issued) else None
@@ -258,7 +258,7 @@ def plan_holds(
 
 
 def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, addend: int) -> Op | None:
-    """Return what a descriptor asks of holds, if anything.
+    """Return the operation on holds that a descriptor needs; None for none.
 
     A charge with an id counts once in every bucket, also of a rule without holds. Far from the limit, charges
     without an id ended no hold, and some of them are learned from.
@@ -297,10 +297,10 @@ def _end(
 
 
 def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request, list[End]]:
-    """Return a request that brings something back, and what that is for each descriptor.
+    """Return a request, and for each of its descriptors what it brings back.
 
-    A descriptor of nothing but an id is replaced by those of its check, as far as the request has no others with
-    their entries: a gateway sends it beside them in case a route changes the headers that they come from.
+    A descriptor with nothing but an id is replaced by the descriptors of its check, except for those that the request
+    already has. Gateways send such a descriptor in addition, in case a route changes the headers that the others come from.
     """
     known: dict[bytes, End] = {b"": MARKED}
     ends: list[End] = []
@@ -328,7 +328,7 @@ def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request,
 
 
 def elsewhere(request: Request, ends: Sequence[End]) -> list[tuple[Issued, IssuedHold]]:
-    """Return the holds of ids that came back that are in other buckets than those of the request."""
+    """Return the holds of returned ids that are in other buckets than those of the request."""
     present = {descriptor.entries for descriptor in request.descriptors}
     found: list[tuple[Issued, IssuedHold]] = []
     for issued in {end.name: end for end in ends if isinstance(end, Issued)}.values():

@@ -1,4 +1,4 @@
-"""What the counts of a plan with holds are for: when a bucket is near, the id of a check, and holds to undo."""
+"""Evaluates the counts of a plan with holds: buckets near their limits, the id of a check, and holds to undo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .ids import HoldIds, names_of
 
 
 def note(plan: Plan, counts: Sequence[Count]) -> bool:
-    """Note how far the buckets of a plan are from their limits. Return whether one has come near."""
+    """Note how near the buckets of a plan are to their limits. Return whether one has come near."""
     near = False
     for each in plan.holds:
         for window in plan.descriptors[each.holding.descriptor].windows:
@@ -64,7 +64,7 @@ def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
 
 
 def undone(plan: Plan, counts: Sequence[Count]) -> list[HoldHit]:
-    """Return the hits that undo what a plan has set aside."""
+    """Return the hits that release the tokens that a plan has set aside."""
     ends = []
     for each in plan.holds:
         hit = _take(plan.hits, each.hit)

@@ -1,14 +1,14 @@
-"""What a rule says about holds."""
+"""The holds of a rule."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 DEFAULT_LIFE: Final = 60
-"""The seconds of `hold_ttl` where a rule has none."""
+"""The default of `hold_ttl`, in seconds."""
 
 DEFAULT_MOST: Final = 0.5
-"""The `hold_max` of a rule that has none."""
+"""The default of `hold_max`."""
 
 STRICTNESS: Final = {"mean": 0.0, "p90": 1.2816, "p99": 2.3263}
 """The standard deviations above the mean charge, by `hold_strictness`."""

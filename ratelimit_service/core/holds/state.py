@@ -1,4 +1,4 @@
-"""The holds of one bucket, and what is learned from its charges. hit.lua is the twin of this module.
+"""The holds of one bucket, and the estimates from its charges. holds.lua is the twin of this module.
 
 Holds are kept in slots by the second at which they expire, as a sum and a number: what a bucket keeps does not
 grow with its requests in flight. A charge without an id ends the oldest hold, whose request is the likeliest to
@@ -16,7 +16,7 @@ import math
 from .hit import CHARGE, MOST, MOST_HELD, TAKE, HoldHit, Size
 
 LEARN = 1 / 46
-"""The weight of a new charge: half of what is learned is from the last 32."""
+"""The weight of a new charge: the last 32 charges have half of the weight."""
 
 REMEMBERED = 120
 """Seconds for which an id that came back is remembered. A gateway's retry comes within a second."""
@@ -31,7 +31,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 2, 10
 
 
 class Holds:
-    """The holds of a bucket. Every method gets the time by its hit; all steps are those of hit.lua."""
+    """The holds of a bucket. Every method takes the time from its hit; all steps are those of holds.lua."""
 
     __slots__ = (
         "_soonest",
@@ -78,7 +78,7 @@ class Holds:
         return min(sum([slot[0] for expiry, slot in self.slots.items() if expiry > now]), MOST_HELD)
 
     def delay(self) -> int:
-        """Return after how many seconds a request that is refused because of holds is to be retried.
+        """Return the seconds after which a request that holds have refused is to be retried.
 
         SDKs retry twice: half the time in flight lets the second retry find the hold ended.
         """

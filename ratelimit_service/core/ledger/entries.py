@@ -1,4 +1,4 @@
-"""The entries of a ledger, and where they are.
+"""The entries of a ledger, and their keys.
 
     {token-budgets|team=dba}:ledger:hour:2026-11-21      the book of a day
         T01Z:charged   4211                                its entries: tokens, and how many requests were refused
@@ -36,7 +36,7 @@ class Period(NamedTuple):
 
 
 class EntryKey(NamedTuple):
-    """What the key and the name of an entry say. `domain` and `entries` are texts, escaped as in the key."""
+    """The content of the key and the name of an entry. `domain` and `entries` are texts, escaped as in the key."""
 
     domain: str
     entries: tuple[str, ...]
@@ -59,7 +59,7 @@ def is_of_ledger(key: str) -> bool:
 
 
 def read_entry(prefix: str) -> Callable[[str], EntryKey | None]:
-    """Return a function from the key of a book with the name of an entry to what they say; None for anything else.
+    """Return a function that parses the key of a book with the name of an entry, and returns None for any other text.
 
     `prefix` is CACHE_KEY_PREFIX.
     """

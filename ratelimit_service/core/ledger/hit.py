@@ -13,7 +13,7 @@ from .rule import LedgerRule
 
 
 class Record(NamedTuple):
-    """Where the entry of a hit is. All hits of a bucket and a period share one."""
+    """The place of the entry of a hit. All hits of a bucket and a period share one."""
 
     book: str
     """The key of the book."""
@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
 
 def record(bucket: str, period: Period, life: int) -> Record:
-    """Return where the entries of a bucket are in a period."""
+    """Return the place of the entries of a bucket in a period."""
     book = bucket + period.book
     return Record(book, period.entry, life, f"{book}{period.entry}:{CHARGED}")
 
@@ -35,8 +35,8 @@ def record(bucket: str, period: Period, life: int) -> Record:
 class LedgerHit(Hit):
     """A charge or a refund of a counter; or with Gate.ENTRY a refused request, whose key is the book, and which has no count.
 
-    The entry has what the hit has done to its counter: nothing if it was held back or has failed, and of a refund
-    what was there to give back.
+    The entry has the effect of the hit on its counter: none if it was held back or has failed, and of a refund
+    at most the value of the counter.
     """
 
     into: Record
@@ -45,9 +45,9 @@ class LedgerHit(Hit):
 def refused(
     plan: Plan, decision: Decision, period_of: Callable[[LedgerRule, int], Period]
 ) -> list[LedgerHit]:
-    """Return the hits of a request that is refused: one for each bucket that refuses it, and was charged nothing.
+    """Return the hits of a refused request: one for each bucket that refuses it without a charge.
 
-    A charge that arrives after its response is counted although the budget is used up, and refuses nobody.
+    A charge of an answer counts even if the budget is used up, so it is not a refusal.
     """
     hits: list[LedgerHit] = []
     for planned, addend, status, tally in zip(

@@ -1,4 +1,4 @@
-"""What a rule says about its ledger."""
+"""The ledger of a rule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 _DAY: Final = 86_400
 
 DEFAULT_KEEP: Final = 400 * _DAY
-"""The seconds of `keep` where a rule has none: a year, and the month in which it is accounted for."""
+"""The default of `keep`, in seconds: a year, and a month to account for it."""
 
 BOOKS: Final = {"hour": _DAY, "day": 31 * _DAY}
 """The seconds that one book covers at most, by the length of its entries (entries.py)."""
