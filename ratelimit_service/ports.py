@@ -59,9 +59,9 @@ class EventStore(Protocol):
         ...
 
     async def take(self, receiver: str, replica: str, most: int) -> Sequence[Pending]:
-        """Return events that a receiver has not got, for this replica to send.
+        """Return events for a receiver that this replica is to deliver.
 
-        They are those that no replica has taken, and those of a replica that has not held them for a minute.
+        They are events that no replica has taken, or that a replica has taken and not held for a minute.
         """
         ...
 
@@ -70,11 +70,11 @@ class EventStore(Protocol):
         ...
 
     async def done(self, receiver: str, place: str) -> None:
-        """Note that a receiver has got an event, or never will."""
+        """Note that an event was delivered to a receiver, or dropped."""
         ...
 
     async def waiting(self, receiver: str) -> int:
-        """Return how many events a receiver is still to get."""
+        """Return how many events wait for a receiver."""
         ...
 
 
@@ -131,15 +131,15 @@ class CounterStore(Protocol):
         ...
 
     async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
-        """Return some keys that start with `begin` and have `part` behind it, in one short step from `position`.
+        """Return some keys that start with `begin` and contain `part` after it, in one short step from `position`.
 
-        All steps together return each key that is there during all of them, some more than once, and keys that
-        are no counters as well. Raises InvalidRequest for a position that no step has returned, or StoreError.
+        All steps together return each key that exists during all of them, some more than once, including keys that
+        are not counters. Raises InvalidRequest for a position that no step has returned, or StoreError.
         """
         ...
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
-        """Return those of these counters that are there (None: not a number), in short steps. Raises StoreError."""
+        """Return the existing ones of these counters (None: not a number), in short steps. Raises StoreError."""
         ...
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
@@ -173,7 +173,7 @@ class Standing(NamedTuple):
 
 
 class Replica(NamedTuple):
-    """A replica as the store knows it; `age` is how many seconds ago it was there."""
+    """A replica in the register; `age` is the seconds since it last reported."""
 
     id: str
     standing: Standing
@@ -181,22 +181,22 @@ class Replica(NamedTuple):
     """The generation of its rules: 0 before the first are loaded."""
     age: float = 0.0
     behind: float = 0.0
-    """For how many seconds there has been a later generation of rules."""
+    """The seconds since when a later generation of rules has existed."""
 
 
 class ReplicaStore(Protocol):
     """The replicas that count in a store, and the generations of their rules.
 
-    A generation is a number that goes up by one where a replica has rules that none had before, or goes back to rules of
-    an earlier one. All replicas with the same rules come to the same.
+    A generation is a number that increases by one when a replica has new rules, or returns to rules of an earlier
+    generation. All replicas with the same rules get the same number.
     """
 
     async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
-        """Tell the others what a replica has in force, and return all, itself included. Raises StoreError."""
+        """Register what a replica has in force, and return all replicas, including itself. Raises StoreError."""
         ...
 
     async def leave(self, name: str) -> None:
-        """Take a replica out: it stops. Raises StoreError."""
+        """Remove a replica that stops. Raises StoreError."""
         ...
 
 

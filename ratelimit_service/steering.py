@@ -1,4 +1,4 @@
-"""Makes what operators see and steer the service with: views, and the API of the debug port."""
+"""Creates the parts for operators: views, and the API of the debug port."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def make_api(app: App, settings: Settings) -> Handler:
 
 
 def most_troubled(workers: Sequence[ControlPlanes]) -> ControlPlanes:
-    """Return the status of each control plane in the worker that has the most trouble with it."""
+    """Return the status of each control plane as the worker with the most problems sees it."""
 
     def trouble(one: ControlPlane) -> tuple[bool, bool, bool, int]:
         stale = one["stale_since"] is not None
@@ -207,7 +207,7 @@ def make_observers(
     refusals: Refusals,
     events: Events | None,
 ) -> Observers:
-    """Return what observes the decisions: metrics, the log, thresholds, tracked buckets, refusals and events."""
+    """Return the observer of decisions: metrics, the log, thresholds, tracked buckets, refusals and events."""
     emitter = events.emitter if events is not None else None
     thresholds = Thresholds(store, metrics.crossed, emitter.crossed if emitter is not None else None)
     refused = emitter.refused if emitter is not None else None

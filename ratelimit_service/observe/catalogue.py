@@ -83,7 +83,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         _RULE,
         "Descriptors of a budget without hits_addend: the cost of the request is unknown, and 0 was charged.",
     ),
-    # Checks and charges: a check within the limit that no charge follows is an answer that no one pays for.
+    # Checks and charges: a passed check without a charge is an answer that is never charged.
     MetricInfo(
         "ratelimit_service_rule_checks",
         Kind.COUNTER,

@@ -9,12 +9,12 @@ EVENT_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_event_deliveries",
         Kind.COUNTER,
         ("receiver", "outcome"),
-        "Deliveries of events by outcome: delivered, failed (and tried again), dropped. Only with a receiver.",
+        "Deliveries of events by outcome: delivered, failed (and retried), dropped. Only with a receiver.",
     ),
     MetricInfo(
         "ratelimit_service_event_lost",
         Kind.COUNTER,
         (),
-        "Events that were dropped before they reached the store, because it was away. Only with a receiver.",
+        "Events that were dropped because the store was unreachable. Only with a receiver.",
     ),
 )

@@ -32,7 +32,7 @@ HOLD_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_rule_overshoot_ratio",
         Kind.HISTOGRAM,
         _RULE,
-        "Use beyond the limit as a share of it, of windows of rules with holds that ended with their budget used up, "
+        "Use beyond the limit as a share of the limit, in windows of rules with holds that ended with no budget left, "
         "as last seen by this process.",
     ),
 )
@@ -41,6 +41,6 @@ HOLDS_REFUSED = MetricInfo(
     "ratelimit_service_store_holds_refused",
     Kind.COUNTER,
     (),
-    "Calls to Redis in which it refused to read or write holds, such as by an ACL; requests pass as without holds. Only with "
+    "Calls in which Redis refused to read or write holds, for example by an ACL; requests pass as without holds. Only with "
     "BACKEND_TYPE=redis.",
 )

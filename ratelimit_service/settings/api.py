@@ -1,4 +1,4 @@
-"""The settings of the API on the debug port: who may read, and who may change."""
+"""The settings of the API on the debug port: the tokens for reads and for changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _read_token(text: str, context: Context) -> SecretText:
         )
     given = context.values.get("admin_token")
     if text and context.name == "read_token" and given is not None and given.reveal() == text:
-        raise ValueError("is the token of ADMIN_TOKEN: whoever may read could change limits")
+        raise ValueError("is the token of ADMIN_TOKEN: callers that may only read could change limits")
     return SecretText(text)
 
 
@@ -50,25 +50,25 @@ class ApiSettings:
     admin_token: Token = setting(
         API,
         "",
-        "The token of callers that may change limits and read. Without it, and without ADMIN_TOKEN_FILE, the API "
+        "The token of callers that may read and change limits. Without it, and without ADMIN_TOKEN_FILE, the API "
         "changes nothing. At least 16 characters. Ours.",
     )
     admin_token_file: TokenFile = setting(
         API,
         "",
-        "A file with the same, as an alternative to ADMIN_TOKEN; read again when it changes. Ours.",
+        "A file with that token, in place of ADMIN_TOKEN; read again when it changes. Ours.",
     )
     read_token: Token = setting(
         API,
         "",
-        "The token of callers that may only read. On loopback, reading needs none. Ours.",
+        "The token of callers that may only read. On loopback, reading needs no token. Ours.",
     )
     read_token_file: TokenFile = setting(
-        API, "", "A file with the same, as an alternative to READ_TOKEN; read again when it changes. Ours."
+        API, "", "A file with that token, in place of READ_TOKEN; read again when it changes. Ours."
     )
     prices_file: Text = setting(
         API,
         "",
-        "A YAML file with prices by model (docs/showback.md), for the amounts of money of what ledgers have; read again when it "
-        "changes. Ours.",
+        "A YAML file with prices by model (docs/showback.md), from which the amounts of money of ledger entries are computed; read "
+        "again when it changes. Ours.",
     )

@@ -25,7 +25,7 @@ class EventSettings:
     events_webhook_secret_file: Text = setting(
         EVENTS,
         "",
-        "A file with the secret that signs what these addresses get, in base64 (Standard Webhooks); read at each delivery. Ours.",
+        "A file with the secret that signs deliveries to these addresses, in base64 (Standard Webhooks); read for each delivery. Ours.",
     )
     events_webhooks: Text = setting(
         EVENTS,
@@ -35,5 +35,5 @@ class EventSettings:
     events_cacert: Text = setting(
         EVENTS,
         "",
-        "Certificates of the authorities that receivers' certificates are verified by; by default those that httpx trusts. Ours.",
+        "A file with the CAs that receivers' certificates are verified with; empty: those that httpx trusts. Ours.",
     )

@@ -10,7 +10,7 @@ from ..core.model import Entry
 from .field import reader, setting
 
 HOLDS = "Refusals"
-"""Beside the other settings of who is refused, and how."""
+"""The section of the settings of refusals."""
 
 
 def read_key(text: str) -> str:
@@ -35,14 +35,14 @@ class HoldSettings:
     hold_entry: Annotated[str, reader(read_key)] = setting(
         HOLDS,
         "hold",
-        "The key of the entry in which a gateway brings back the id of a hold. It is taken off every descriptor "
-        "before rules are matched; empty: no entry is. Ours.",
+        "The key of the entry in which a gateway brings back the id of a hold. It is removed from every descriptor "
+        "before rules are matched; empty: no entry is removed. Ours.",
     )
     hold_done_entry: Annotated[tuple[str, str] | None, reader(read_entry)] = setting(
         HOLDS,
         "phase=done",
-        "The entry that marks the end of a request for gateways that bring back no id. It is taken off as well; "
-        "empty: no entry is. Ours.",
+        "The entry that marks the end of a request, for gateways that bring back no id. It is removed as well; "
+        "empty: no entry is removed. Ours.",
     )
 
     @property

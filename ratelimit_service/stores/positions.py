@@ -1,4 +1,4 @@
-"""Positions in a walk through the keys of a store: they come back from callers, who may have made them up."""
+"""Positions in a walk through the keys of a store. Callers send them back, and may invent them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..core.text import fit
 
 def not_a_position(text: str) -> InvalidRequest:
     """Return the error for a position that no step of a walk has returned."""
-    return InvalidRequest(f"{fit(text, 40)!r} is no position in this store: begin again without a cursor")
+    return InvalidRequest(f"{fit(text, 40)!r} is not a position in this store: begin again without a cursor")
 
 
 def read_number(position: str, limit: int) -> int:
-    """Return the number below `limit` that a position is. Raises InvalidRequest."""
+    """Return a position as a number below `limit`. Raises InvalidRequest."""
     if not (len(position) <= 20 and position.isascii() and position.isdecimal() and int(position) < limit):
         raise not_a_position(position)
     return int(position)

@@ -1,4 +1,4 @@
-"""The register of replicas in memory, where there is one, and what it has in common with that in Redis."""
+"""The register of replicas in memory, which has one replica, and its common part with the register in Redis."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from ..ports import Clock, Replica, Standing
 
 GONE_AFTER = 10
-"""Seconds after which a replica that does not come back is forgotten."""
+"""Seconds after its last report until a replica is removed."""
 
 MOST_GENERATIONS = 100
 """Generations that are remembered."""
 
 
 def with_lag(replicas: Sequence[Replica], begun: Mapping[int, float], now: float) -> list[Replica]:
-    """Return replicas with how long each is behind: since when another one has had a later generation.
+    """Return replicas with `behind`: the seconds since when another one has had a later generation.
 
-    `begun` has the moment in which a generation began.
+    `begun` has the time at which each generation began.
     """
     there = {each.generation for each in replicas}
     found = []
@@ -36,7 +36,7 @@ class MemoryReplicas:
         self._replicas: dict[str, tuple[Standing, int, float]] = {}
 
     async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
-        """Tell what a replica has in force, and return all (ports.ReplicaStore.meet)."""
+        """Register what a replica has in force, and return all (ports.ReplicaStore.meet)."""
         now = self._clock()
         _, before, _ = self._replicas.get(name, (standing, 0, now))
         self._replicas[name] = standing, self._generation(standing.digest, before, now), now
@@ -50,7 +50,7 @@ class MemoryReplicas:
         return with_lag(replicas, dict(self._generations.values()), now)
 
     async def leave(self, name: str) -> None:
-        """Take a replica out."""
+        """Remove a replica."""
         self._replicas.pop(name, None)
 
     def _generation(self, digest: str, before: int, now: float) -> int:

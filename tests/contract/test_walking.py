@@ -122,7 +122,7 @@ async def test_counters_are_read_if_they_are_there(walking: Walking) -> None:
 async def test_an_unknown_position_is_refused(walking: Walking) -> None:
     """It comes from a stranger's cursor."""
     for position in ("x", "-1", "1e3", "²", "9" * 40, "seconds x", "127.0.0.1:1 x"):
-        with pytest.raises(InvalidRequest, match="is no position"):
+        with pytest.raises(InvalidRequest, match="is not a position"):
             await walking.store.walk("{d|", "", position)
 
 

@@ -124,7 +124,7 @@ def _resource(spool: Spool, view: memoryview, start: int, end: int, place: int) 
             elif name and domain:
                 break  # encoders write fields in the order of their numbers; the parser reports all others
     except Malformed:
-        wrong = "is damaged: its bytes are no RateLimitConfig"
+        wrong = "is damaged: its bytes are not a RateLimitConfig"
     digest = hashlib.sha256(type_url.encode("utf-8", "replace"))
     digest.update(view[at:until])
     name = name or domain or f"resource {place}"

@@ -32,7 +32,7 @@ def document(file: str, data: bytes) -> tuple[Document | None, list[Problem]]:
     try:
         config = RateLimitConfig.FromString(data)
     except DecodeError:
-        return None, [Problem(file, 0, "", "is damaged: its bytes are no RateLimitConfig")]
+        return None, [Problem(file, 0, "", "is damaged: its bytes are not a RateLimitConfig")]
     translation = _Translation(file)
     items: list[tuple[ScalarNode, Node]] = []
     if config.domain:

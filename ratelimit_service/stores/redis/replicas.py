@@ -5,7 +5,7 @@
         generation <digest>     <number> <seconds since 1970 when it began>
         generation              the number of the last one
 
-One script writes the line of a replica, finds the generation of its rules, drops what is old, and returns all of it.
+One script writes the line of a replica, finds the generation of its rules, drops old lines, and returns the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..replicas import GONE_AFTER, MOST_GENERATIONS, with_lag
 from .evaluation import Evaluation, Run, Script, script
 
 _KEPT = 30 * 86_400
-"""Seconds after which the register of a service that is gone expires."""
+"""Seconds after which the register of a service that no longer runs expires."""
 
 MEET = script(b"""
 local key = KEYS[1]
@@ -66,7 +66,7 @@ class RedisReplicas:
         self._key = f"{prefix}{{amendments}}:replicas"
 
     async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
-        """Tell what a replica has in force, and return all (ports.ReplicaStore.meet)."""
+        """Register what a replica has in force, and return all (ports.ReplicaStore.meet)."""
         digest = standing.digest
         said = json.dumps([standing.digest, standing.amendments, standing.release])
         arguments = (name, digest, said, GONE_AFTER, MOST_GENERATIONS, _KEPT)
@@ -90,7 +90,7 @@ class RedisReplicas:
         return with_lag(replicas, begun, float(now))
 
     async def leave(self, name: str) -> None:
-        """Take a replica out."""
+        """Remove a replica."""
         await self._call(LEAVE, (f"replica {name}",))
 
     async def _call(self, what: Script, arguments: Sequence[str | int]) -> Any:

@@ -1,7 +1,7 @@
-"""Walking through the keys of a server, and reading counters, in commands that keep Redis from nothing else.
+"""Walks through the keys of a server, and reads counters, in commands that never occupy Redis for long.
 
-They go by the connection of the counters, so each has to be short: SCAN looks at two hundred keys, MGET reads a
-hundred counters, and either takes some tens of microseconds.
+They use the connection for counters, so each must be short: SCAN examines two hundred keys, MGET reads a hundred
+counters, and either takes some tens of microseconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .held import number
 from .wire import Wire
 
 _LOOKED_AT = 200
-"""Keys that one SCAN looks at."""
+"""Keys that one SCAN examines."""
 
 READ_AT_ONCE = 100
 """Counters that one MGET reads."""
@@ -45,7 +45,7 @@ async def walk(wire: Wire, begin: str, part: str, cursor: str) -> Walked:
 
 
 async def read_together(wire: Wire, keys: Sequence[str]) -> dict[str, int | None]:
-    """Return those of these counters that are there; all of them are on one server. Raises what redis-py does."""
+    """Return the existing ones of these counters, which are on one server. Raises the errors of redis-py."""
     found: dict[str, int | None] = {}
     for first in range(0, len(keys), READ_AT_ONCE):
         some = keys[first : first + READ_AT_ONCE]
@@ -72,7 +72,7 @@ async def read_each(wire: Wire, keys: Sequence[str], command: str = "GET") -> di
 
 
 def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
-    """Return the counters that are there of the replies to GET; a key of another type is no number. Raises other errors."""
+    """Return the existing counters from replies to GET; None for a key of another type. Raises other errors."""
     found: dict[str, int | None] = {}
     for key, reply in replies.items():
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
@@ -85,11 +85,11 @@ def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
 
 
 def entries_in(replies: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Return the entries of books, by the replies to HGETALL. Raises errors in their place."""
+    """Return the entries of books from replies to HGETALL. Raises the errors among them."""
     found: dict[str, dict[str, int]] = {}
     for key, reply in replies.items():
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-            continue  # not ours
+            continue  # not a book
         if isinstance(reply, Exception):
             raise reply
         entries = {
@@ -108,9 +108,9 @@ def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
 
 
 def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
-    """Return what is held at `now`, by the replies to HGETALL (stores/redis/holds.lua): nothing under a key of another type.
+    """Return the tokens held at `now` from replies to HGETALL (stores/redis/holds.lua), without keys of another type.
 
-    Raises other errors in their place.
+    Raises the other errors among them.
     """
     found: dict[str, int] = {}
     for key, reply in replies.items():
@@ -134,5 +134,5 @@ def _text(cursor: bytes | str) -> str:
 
 
 def _glob(text: str) -> str:
-    """Return a glob that matches `text` alone."""
+    """Return a glob that matches only `text`."""
     return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

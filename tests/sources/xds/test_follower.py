@@ -118,7 +118,7 @@ async def test_every_bad_resource_is_named_in_one_rejection(plane: ControlPlane,
     assert [
         f"a: is a type.googleapis.com/x.Y: only {TYPE_URL} was asked for",
         "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year",
-        "x: is damaged: its bytes are no RateLimitConfig",
+        "x: is damaged: its bytes are not a RateLimitConfig",
     ] == sorted(plane.rejections[0].split("\n"))
     assert {"c": [5]} == following.book.amounts()
 

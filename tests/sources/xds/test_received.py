@@ -78,7 +78,7 @@ def test_a_damaged_resource_is_known_as_that(value: bytes) -> None:
     """And the others are found."""
     found = received(Resource(type_url=TYPE_URL, value=value), B)
     wrong = [each.resources[0].wrong for each in found.groups.values()]
-    assert ["is damaged: its bytes are no RateLimitConfig", ""] == wrong
+    assert ["is damaged: its bytes are not a RateLimitConfig", ""] == wrong
 
 
 def test_a_resource_without_a_domain_is_a_group_of_its_own() -> None:
