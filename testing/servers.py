@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds to wait for a server; only a failing test waits that long."""
 
 _ATTEMPTS = 10

@@ -179,7 +179,7 @@ class Serving:
     def ended(self) -> int:
         """Wait for its end, and return the exit code, negative for a signal."""
         try:
-            return self._process.wait(timeout=30)
+            return self._process.wait(timeout=PATIENCE)
         finally:
             self.kill()
 

@@ -48,7 +48,7 @@ class Recorded(MemoryEvents):
 async def emitted(emitter: Emitter, store: Recorded, number: int) -> list[dict[str, object]]:
     """What arrives in the store."""
     task = asyncio.create_task(emitter.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(store.texts) < number:
             await asyncio.sleep(0.001)
     task.cancel()

@@ -12,7 +12,7 @@ from ratelimit_service.http.server import HttpPort
 from ratelimit_service.listening.certificates import Certificates
 from testing.service import port_of
 
-LONG = 10.0
+LONG = 60.0
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 PARTS = {
     "nothing": b"",

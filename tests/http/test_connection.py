@@ -18,7 +18,7 @@ from ratelimit_service.http.routes import get, routes
 from ratelimit_service.http.server import HttpPort
 from testing.service import port_of
 
-LONG = 10.0
+LONG = 60.0
 
 
 class Handlers:

@@ -50,7 +50,7 @@ async def charge(store: CounterStore, *keys: str, amount: int = 1) -> object:
 
 
 async def settled(store: SettlingStore) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while store._recovering is not None:
             await asyncio.wait([store._recovering])
 
@@ -94,7 +94,7 @@ async def test_a_cluster_without_script_is_healthy_and_recovers() -> None:
     with RedisServer("--cluster-enabled", "yes", "--rename-command", "SCRIPT", "") as server:
         server.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         address = ("127.0.0.1", server.port)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while "cluster_state:ok" not in server.cli("CLUSTER", "INFO"):
                 await asyncio.sleep(0.01)
         async with settling(ClusterStore(lambda to: at_address(to, Link(timeout=0.5)), [address])) as store:

@@ -37,7 +37,7 @@ from tests.limiter import MIDNIGHT, descriptor
 
 HOUR, DAY = Window(Unit.HOUR), Window(Unit.DAY)
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def budget(key: str, *limits: Limit, **more: Any) -> DescriptorRule:

@@ -12,7 +12,7 @@ import pytest
 
 from ratelimit_service.observe.line_writer import LineWriter, to_descriptor, to_stdout
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Reader:

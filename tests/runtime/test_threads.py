@@ -14,7 +14,7 @@ import pytest
 from ratelimit_service.runtime.threads import StuckError, Thread
 
 SOON = 0.02
-LONG = 30.0
+LONG = 60.0
 
 
 @pytest.fixture

@@ -90,8 +90,8 @@ CHARGE_40 = bytes.fromhex("0a036c6c6d12120a0c0a047465616d12046a736f6e1a020828")
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds; fails after ten seconds."""
-    async with asyncio.timeout(10):
+    """Let the event loop run until the condition holds; fails after a minute."""
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

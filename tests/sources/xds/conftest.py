@@ -20,7 +20,7 @@ from ratelimit_service.sources.xds.server import Server
 from testing.control_plane import ControlPlane
 from tests.sources.xds.sets import Book
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds until a condition is given up; only a failing test ever waits for so long."""
 
 START = 1_795_000_000.0

@@ -88,6 +88,6 @@ async def charge(store: SettlingStore, *keys: str, amount: int = 1) -> list[Outc
 
 async def settled(store: SettlingStore) -> None:
     """Wait until the journal is empty and the circuit closed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while store._recovering is not None:
             await asyncio.wait([store._recovering])

@@ -41,7 +41,7 @@ class Store(MemoryStore):
 async def hit(store: SecondsApart, *groups: Sequence[str]) -> list[object]:
     answers: list[Sequence[Outcome]] = []
     store.hit([[Hit(key, 1, ttl=60) for key in group] for group in groups], answers.append)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not answers:
             await asyncio.sleep(0)
     (outcomes,) = answers

@@ -57,7 +57,7 @@ def server() -> Iterator[RedisServer]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -194,7 +194,7 @@ async def test_a_server_that_stands_still_is_given_up(server: RedisServer) -> No
 
 async def patiently(wire: Wire, *command: str) -> Any:
     """The reply of a server that is about to return."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while isinstance(reply := await asked(wire, *command), RedisTimeoutError):
             pass
     return reply
