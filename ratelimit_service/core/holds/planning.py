@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from ..model import Descriptor, Entry, Request, Rule, Unit
 from .hit import MOST, NO_SIZE, SUFFIX, HoldHit, Op, Size
-from .ids import HoldIds, Issued, IssuedHold, names_of
+from .ids import VALID, HoldIds, Issued, IssuedHold, names_of
 from .rule import DEFAULT_LIFE, HoldRule
 from .state import LEARN, expiry_of
 
@@ -173,10 +173,14 @@ def _ending(
     hold: IssuedHold | None,
     part: float = 1.0,
 ) -> HoldHit:
-    """Return the hit that ends a hold: the one that `issued` names, or the oldest of the bucket."""
+    """Return the hit that ends a hold: the one that `issued` names, or the oldest of the bucket.
+
+    While Redis is away, charges wait in the journal, which leaves out hits that have outlived their ttl. By the hit of an id
+    its charge counts once, so it lasts as long as the id.
+    """
     return HoldHit(
         key,
-        ttl=life,
+        ttl=life if issued is None else VALID,
         op=op,
         now=now,
         life=life,
