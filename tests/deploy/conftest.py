@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 
 from ..e2e.conftest import Unique
+from .holding import PatientLlm
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,11 @@ def unique() -> Unique:
     """
     numbers = itertools.count(1)
     return lambda name: f"deployed-{name}-{next(numbers)}"
+
+
+@pytest.fixture
+def llm() -> Iterator[PatientLlm]:
+    """A provider whose answers wait."""
+    provider = PatientLlm()
+    yield provider
+    provider.stop()
