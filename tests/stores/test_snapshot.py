@@ -22,7 +22,7 @@ from .kept import DBA, NOW, OPS, SOON, Kept, charge, sealed
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Run the event loop until the condition holds; fails after ten seconds."""
+    """Run the event loop until the condition holds; fails after a minute."""
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
