@@ -183,6 +183,7 @@ helm:
 	@sh tools/need_helm.sh
 
 kinds:
+	@sh tools/need_crds.sh
 	@sh tools/need_kinds.sh
 
 control-plane:

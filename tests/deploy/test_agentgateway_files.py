@@ -80,7 +80,7 @@ STANDALONE: dict[str, Any] = {
 
 
 def strangers(value: Any, known: Any, path: str = "") -> Iterator[str]:
-    """The paths in `value` that are not in `known`."""
+    """The paths in `value` that are not in `known`; a set there has the values of a field."""
     if isinstance(known, dict) and isinstance(value, dict):
         for key, below in value.items():
             if key in known:
@@ -90,7 +90,7 @@ def strangers(value: Any, known: Any, path: str = "") -> Iterator[str]:
     elif isinstance(known, list) and isinstance(value, list):
         for each in value:
             yield from strangers(each, known[0], path)
-    elif known is not None or isinstance(value, dict | list):
+    elif isinstance(value, dict | list) or (known is not None and value not in known):
         yield path
 
 
