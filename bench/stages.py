@@ -4,7 +4,7 @@ and Redis.
     python -m bench.stages [SECONDS] [amended]
 
 It measures the times between calls of the ports (ports.py, service.Call): between decoding and `submit`, at
-`CounterStore.hit` and its `then`, at `Observer.decided` and at `Call.reply`. The cost of the clocks is
+`CounterStore.hit` and its `on_outcomes`, at `Observer.decided` and at `Call.reply`. The cost of the clocks is
 measured and subtracted. Prints JSON: microseconds a decision by stage; with "amended", those of a decision
 without amendments and with 10,000 of them, measured alternately.
 """
@@ -33,7 +33,7 @@ from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers
 from ratelimit_service.observe.thresholds import Thresholds
 from ratelimit_service.observe.tracking import Tracker
-from ratelimit_service.ports import Observer, Outcome, Then
+from ratelimit_service.ports import Observer, OnOutcomes, Outcome
 from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -79,13 +79,13 @@ class WatchedStore(MemoryStore):
 
     watch: Watch
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         """See ports.CounterStore."""
         self.watch.mark("match and plan")
 
         def answered(outcomes: Sequence[Outcome]) -> None:
             self.watch.mark("store")
-            then(outcomes)
+            on_outcomes(outcomes)
 
         super().hit(groups, answered)
 

@@ -26,7 +26,7 @@ A count is what the counter held before the hit (core/decision.py). A StoreError
 error of that hit alone.
 """
 
-Then = Callable[[Sequence[Outcome]], None]
+OnOutcomes = Callable[[Sequence[Outcome]], None]
 """A callback with one outcome for each group."""
 
 
@@ -96,13 +96,13 @@ class CounterStore(Protocol):
         """Return the events that wait in this store."""
         ...
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        """Apply groups of hits in their order, one group for each request, and pass their outcomes to `then`.
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
+        """Apply groups of hits in their order, one group for each request, and pass their outcomes to `on_outcomes`.
 
-        - `hit` never raises. It calls `then` exactly once, on the event loop, with an outcome for each group.
+        - `hit` never raises. It calls `on_outcomes` exactly once, on the event loop, with an outcome for each group.
           That may be before or after `hit` returns; callers rely on neither.
         - Hits are applied one after another, and each sees the effect of those before it. A group is atomic:
-          nothing happens between its hits, nor between the verdict on the group (model.Gate) and counting it.
+          nothing happens between its hits, nor between the verdict on the group (core/gates.py) and counting it.
         - A group is refused if any of its hits with Gate.REFUSES is over (Hit.is_over), by the counters
           before the group.
         - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that have room.

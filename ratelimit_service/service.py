@@ -1,6 +1,6 @@
 """The use case: one batch of calls, from the requests to the answers.
 
-    transport ──submit(calls)──▶ plan each ──hit(groups)──▶ store ──then(outcomes)──▶ decide each ──▶ reply
+    transport ──submit(calls)──▶ plan each ──hit(groups)──▶ store ──on_outcomes(outcomes)──▶ decide each ──▶ reply
 
 A transport submits all calls that it has read together. The service answers each of them as soon as the store
 returns its counts. It uses callbacks, because a coroutine and a future for each call would cost more than the
@@ -18,12 +18,13 @@ from .core.amendments.index import Amendments
 from .core.answers.refusal import Refusals, Spread
 from .core.decision import Count, decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
+from .core.gates import Gate
 from .core.holds.foreseeing import foresee
 from .core.holds.ids import HoldIds
 from .core.holds.results import issue, note, results, undone
 from .core.ledger.hit import refused
 from .core.matching.tree import RuleTree
-from .core.model import OK, Decision, Gate, Hit, Request
+from .core.model import OK, Decision, Hit, Request
 from .core.planner import Planner
 from .core.planning import Plan, Policy
 from .core.prepared import Jitter

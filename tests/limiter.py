@@ -20,7 +20,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Hit, Override, Request, Status
 from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.core.rules.reader import load
-from ratelimit_service.ports import Observer, Then
+from ratelimit_service.ports import Observer, OnOutcomes
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -59,9 +59,9 @@ class Recording(MemoryStore):
         super().__init__(lambda: MIDNIGHT)
         self.asked: list[list[list[Hit]]] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         self.asked.append([list(group) for group in groups])
-        super().hit(groups, then)
+        super().hit(groups, on_outcomes)
 
 
 def nonce(number: int) -> bytes:

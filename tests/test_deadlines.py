@@ -16,7 +16,7 @@ from ratelimit_service.core.errors import RateLimitServiceError, StoreError
 from ratelimit_service.core.model import Code, Decision, Hit, Request
 from ratelimit_service.core.planning import FailureMode, Policy
 from ratelimit_service.deadlines import Patience
-from ratelimit_service.ports import Then
+from ratelimit_service.ports import OnOutcomes
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -67,9 +67,9 @@ class Late(MemoryStore):
         self.handed_over = 0
         self._pending: list[Any] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         self.handed_over += 1
-        super().hit(groups, lambda outcomes: self._pending.append(lambda: then(outcomes)))
+        super().hit(groups, lambda outcomes: self._pending.append(lambda: on_outcomes(outcomes)))
 
     def answer(self) -> None:
         self._pending.pop(0)()

@@ -34,7 +34,7 @@ from ratelimit_service.core.model import (
     Window,
 )
 from ratelimit_service.core.planning import FailureMode, Plan, Policy
-from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -87,9 +87,11 @@ class FaultyStore(MemoryStore):
         super().__init__(lambda: NOW)
         self._wrong, self._fault = wrong, fault
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         def spoil(outcomes: Sequence[Outcome]) -> None:
-            then([self._fault() if self._wrong(g) else o for g, o in zip(groups, outcomes, strict=True)])
+            on_outcomes(
+                [self._fault() if self._wrong(g) else o for g, o in zip(groups, outcomes, strict=True)]
+            )
 
         super().hit(groups, spoil)
 
@@ -222,9 +224,9 @@ async def test_all_calls_of_a_batch_reach_the_store_together() -> None:
     batches: list[int] = []
 
     class Counting(MemoryStore):
-        def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
             batches.append(len(groups))
-            super().hit(groups, then)
+            super().hit(groups, on_outcomes)
 
     service(Counting(lambda: NOW)).submit(hundred())
     assert [100] == batches

@@ -307,11 +307,11 @@ class Operations:
         """Return the values of counters; None stands for a value that is not a number."""
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
 
-        def then(outcomes: Sequence[Outcome]) -> None:
+        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
             if not answer.done():
                 answer.set_result(outcomes)
 
-        self._store.hit([[Hit(key, 0, ttl=1) for key in counters]], then)
+        self._store.hit([[Hit(key, 0, ttl=1) for key in counters]], on_outcomes)
         (outcome,) = await answer
         if isinstance(outcome, StoreError):
             raise outcome

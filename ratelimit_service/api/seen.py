@@ -95,7 +95,7 @@ class Replicas(TypedDict):
     in_step: Annotated[bool, Doc("Whether all have the rules and the amendments of this one.", True)]
 
 
-class SpentThen(TypedDict):
+class LedgerEntry(TypedDict):
     """The entry for an hour or a day."""
 
     start: Annotated[str, Doc("When the hour or day begins.", "2026-11-21T01:00:00Z", format="date-time")]
@@ -124,7 +124,7 @@ class Book(TypedDict):
     ]
     by: Annotated[Literal["hour", "day"], Doc("The period of an entry.")]
     currency: Annotated[str | None, Doc("The currency of its amounts; null: it has no price.", "USD")]
-    spent: Annotated[list[SpentThen], Doc("The entries, the oldest first.")]
+    spent: Annotated[list[LedgerEntry], Doc("The entries, the oldest first.")]
 
 
 class UsageOf(TypedDict):

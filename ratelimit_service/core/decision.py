@@ -2,7 +2,7 @@
 
 decide(policy, plan, counts, refusals) -> Decision                       pure
 
-A count is what a counter held just before the hit. If the store did not count the hit (model.Gate), the count
+A count is what a counter held just before the hit. If the store did not count the hit (core/gates.py), the count
 is the bitwise complement, `~before`, and so below 0.
 """
 

@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .gates import HELD_BACK as HELD_BACK
-from .gates import Gate as Gate
+from .gates import Gate
 from .holds.rule import HoldRule
 from .ledger.rule import LedgerRule, Price
 from .record import record

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from .amendments.amended import BLOCKED, Held, block_of
+from .gates import Gate
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
 from .ledger.hit import LedgerHit, Record
 from .ledger.hit import record as where
 from .matching.overrides import OVERRIDE_SOURCE
-from .model import COUNTER_MAX, Descriptor, Gate, Hit, Request, Rule, StatKey
+from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
 from .planning import Notes, Plan, PlannedDescriptor
 from .record import record
 from .shared import SharedHit, Windows

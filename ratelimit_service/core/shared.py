@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 
 from .amendments.amended import AmendedRules
 from .amendments.model import Amendment
+from .gates import Gate
 from .holds.planning import Means
 from .ledger.entries import Period, period
 from .ledger.rule import LedgerRule
 from .matching.overrides import OVERRIDE_SOURCE
-from .model import Calendar, Gate, Rule, Unit, Window
+from .model import Calendar, Rule, Unit, Window
 from .planning import PlannedDescriptor, PlannedWindow, Policy, near_limit
 from .record import record
 from .windows.blocks import Spans

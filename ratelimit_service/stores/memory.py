@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from ..core.decision import Count
 from ..core.errors import StoreError
+from ..core.gates import Gate
 from ..core.holds.hit import ASIDE, SUFFIX
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
 from ..core.ledger.hit import LedgerHit
-from ..core.model import COUNTER_MAX, HELD_BACK, Gate, Hit
-from ..ports import Clock, Outcome, Then, Walked
+from ..core.model import COUNTER_MAX, HELD_BACK, Hit
+from ..ports import Clock, OnOutcomes, Outcome, Walked
 from .amendments import MemoryAmendments
 from .events import MemoryEvents
 from .holds import AllHolds, apply_holds
@@ -101,7 +102,7 @@ class MemoryStore:
 
     They take about `size` bytes of memory at most. A full store refuses new counters with a StoreError, and
     evicts none: eviction would free an exhausted bucket. `clock` is monotonic, in seconds: a step of the wall
-    clock must expire no counter. `defer` postpones the call of `then`, not the counting; tests use it to show
+    clock must expire no counter. `defer` postpones the call of `on_outcomes`, not the counting; tests use it to show
     that no caller relies on an immediate call.
     """
 
@@ -129,7 +130,7 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._counters)
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         now = self._clock()
         if self._ends and self._ends[0] <= now:
@@ -139,9 +140,9 @@ class MemoryStore:
         apply = self._apply
         outcomes: list[Outcome] = [apply(group, now) for group in groups]
         if self._defer is None:
-            then(outcomes)
+            on_outcomes(outcomes)
         else:
-            self._defer(lambda: then(outcomes))
+            self._defer(lambda: on_outcomes(outcomes))
 
     def _apply(self, group: Sequence[Hit], now: float) -> list[Count]:
         held: Collection[int] = ()

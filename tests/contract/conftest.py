@@ -40,11 +40,11 @@ class Bench:
         answers: list[list[Outcome]] = []
         done = asyncio.Event()
 
-        def then(outcomes: Sequence[Outcome]) -> None:
+        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
             answers.append(list(outcomes))
             done.set()
 
-        self.store.hit(groups, then)
+        self.store.hit(groups, on_outcomes)
         await asyncio.wait_for(done.wait(), 10)
         await asyncio.sleep(0)
         assert 1 == len(answers)

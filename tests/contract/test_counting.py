@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
+from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import Outcome
 
 from .conftest import Bench

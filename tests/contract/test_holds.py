@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size, delay_in, expired_in, held_in, tokens_in
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.model import Hit
 
 from .conftest import Bench
 

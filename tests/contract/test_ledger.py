@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op
 from ratelimit_service.core.ledger.entries import CHARGED, REFUNDED, REFUSED, Period, read_entry
 from ratelimit_service.core.ledger.hit import LedgerHit, record
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import COUNTER_MAX, Code, Descriptor, Entry, Gate, Hit, Request
+from ratelimit_service.core.model import COUNTER_MAX, Code, Descriptor, Entry, Hit, Request
 from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.ports import CounterStore

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.foreseeing import foresee
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.model import Hit
 
 from .conftest import NOW, Bench
 

@@ -28,7 +28,7 @@ from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers
 from ratelimit_service.observe.thresholds import Thresholds
 from ratelimit_service.observe.tracking import Tracker
-from ratelimit_service.ports import Then
+from ratelimit_service.ports import OnOutcomes
 from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
@@ -56,8 +56,8 @@ BATCH = 100
 class Forgetful(MemoryStore):
     """Counts nothing: every counter holds 7."""
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        then([[7] * len(group) for group in groups])
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
+        on_outcomes([[7] * len(group) for group in groups])
 
 
 class Call:

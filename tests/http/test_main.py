@@ -27,7 +27,7 @@ from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.http import json as endpoint
 from ratelimit_service.http.json import LARGEST_BODY
 from ratelimit_service.http.main import main_app
-from ratelimit_service.ports import Then
+from ratelimit_service.ports import OnOutcomes
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
@@ -71,8 +71,8 @@ class Quiet:
 class FailingStore(MemoryStore):
     """A store that cannot be reached."""
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        then([StoreError("Redis cannot be reached")] * len(groups))
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
+        on_outcomes([StoreError("Redis cannot be reached")] * len(groups))
 
 
 class Port(NamedTuple):
@@ -369,8 +369,8 @@ async def test_before_rules_are_loaded_there_is_an_error() -> None:
 class BrokenStore(MemoryStore):
     """A store that returns something other than counts."""
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        then([["seven"]] * len(groups))  # type: ignore[list-item]
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
+        on_outcomes([["seven"]] * len(groups))  # type: ignore[list-item]
 
 
 async def test_a_mistake_of_ours_is_500_and_says_nothing_more() -> None:

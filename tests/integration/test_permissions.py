@@ -11,8 +11,9 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore

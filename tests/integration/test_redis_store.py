@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.batch import Batch, result_of
 from ratelimit_service.stores.lanes import EVERYWHERE, Lane

@@ -12,7 +12,8 @@ import pytest
 
 from ratelimit_service.assembly import make_store
 from ratelimit_service.core.errors import CounterRefused, StoreError
-from ratelimit_service.core.model import Gate, Hit
+from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.batch import CallFailed, Fate

@@ -30,7 +30,7 @@ from ratelimit_service.observe.observers import Observers
 from ratelimit_service.observe.tables import Sample
 from ratelimit_service.observe.thresholds import Thresholds
 from ratelimit_service.observe.tracking import Tracker
-from ratelimit_service.ports import CounterStore, Outcome, Then
+from ratelimit_service.ports import CounterStore, OnOutcomes, Outcome
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from tests.limiter import MIDNIGHT, descriptor
@@ -97,15 +97,15 @@ class FailsMarkers(MemoryStore):
         self._alone = alone
         self.tried: list[str] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         markers = [hit.key for group in groups for hit in group if ":warned-" in hit.key]
         if not markers:
-            super().hit(groups, then)
+            super().hit(groups, on_outcomes)
             return
         self.tried += markers
         error = StoreError("gone")
         outcomes: list[Outcome] = [[error] * len(group) if self._alone else error for group in groups]
-        then(outcomes)
+        on_outcomes(outcomes)
 
 
 def crossings(events: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, float]]:

@@ -22,7 +22,7 @@ from ratelimit_service.core.model import (
 )
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.standing import Check, StandingBuckets
-from ratelimit_service.ports import CounterStore, Then
+from ratelimit_service.ports import CounterStore, OnOutcomes
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
 from tests.limiter import MIDNIGHT
@@ -170,17 +170,17 @@ class Waiting(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(lambda: MIDNIGHT)
-        self.asked: list[tuple[Sequence[Sequence[Hit]], Then]] = []
+        self.asked: list[tuple[Sequence[Sequence[Hit]], OnOutcomes]] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
-        self.asked.append((groups, then))
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
+        self.asked.append((groups, on_outcomes))
 
     def answer(self, error: StoreError | None = None) -> None:
-        groups, then = self.asked.pop()
+        groups, on_outcomes = self.asked.pop()
         if error is not None:
-            then([error] * len(groups))
+            on_outcomes([error] * len(groups))
         else:
-            super().hit(groups, then)
+            super().hit(groups, on_outcomes)
 
 
 async def test_a_store_that_is_slow_is_asked_once() -> None:

@@ -23,7 +23,7 @@ from ratelimit_service.core.model import (
 )
 from ratelimit_service.observe import thresholds as module
 from ratelimit_service.observe.thresholds import thresholds
-from ratelimit_service.ports import CounterStore, Then
+from ratelimit_service.ports import CounterStore, OnOutcomes
 from ratelimit_service.stores.memory import MemoryStore, weight_of
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
@@ -307,11 +307,11 @@ async def test_crossings_that_wait_for_the_store_are_bounded(monkeypatch: pytest
             super().__init__(lambda: MIDNIGHT)
             self.held: list[Callable[[], None]] = []
 
-        def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+        def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
             if any([":warned-" in hit.key for group in groups for hit in group]):
-                self.held.append(lambda: MemoryStore.hit(self, groups, then))
+                self.held.append(lambda: MemoryStore.hit(self, groups, on_outcomes))
             else:
-                super().hit(groups, then)
+                super().hit(groups, on_outcomes)
 
     store = Holds()
     replica = Replica(TEAM, store=store)

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit_service.core.decision import Count
+from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
 from ratelimit_service.core.holds.state import Holds
 from ratelimit_service.core.ledger.entries import Period
 from ratelimit_service.core.ledger.hit import LedgerHit, record
-from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
+from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect

@@ -29,11 +29,11 @@ class Bench:
         """The previous count, or the reason why it was not counted."""
         found: list[int | StoreError] = []
 
-        def then(outcomes: Sequence[Outcome]) -> None:
+        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
             assert not isinstance(outcomes[0], StoreError)
             found.extend(outcomes[0])
 
-        self.store.hit([[Hit(key, amount, ttl=ttl)]], then)
+        self.store.hit([[Hit(key, amount, ttl=ttl)]], on_outcomes)
         return found[0]
 
 

@@ -159,7 +159,9 @@ async def test_without_rules_a_call_is_unavailable(start: Start) -> None:
 
 async def test_a_store_that_fails_is_unavailable(served: Served) -> None:
     """And the message says why."""
-    served.store.hit = lambda groups, then: then([StoreError("Redis is gone") for _ in groups])  # type: ignore[method-assign]
+    served.store.hit = lambda groups, on_outcomes: on_outcomes(  # type: ignore[method-assign]
+        [StoreError("Redis is gone") for _ in groups]
+    )
     assert (grpc.StatusCode.UNAVAILABLE, "Redis is gone") == await served.code(CHECK)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..decision import Count
-from ..model import Gate, Hit
+from ..gates import Gate
+from ..model import Hit
 from .hit import HoldHit, Op, refused_by
 
 _DELAY = 2

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from ..model import Gate, Hit
+from ..gates import Gate
+from ..model import Hit
 
 SUFFIX: Final = "held"
 """The key of the holds of a bucket is `<bucket>:held`, beside its counters `<bucket>:<window>:<start>`."""

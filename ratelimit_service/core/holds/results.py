@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..decision import Count
-from ..model import Entry, Gate, Hit
+from ..gates import Gate
+from ..model import Entry, Hit
 from ..planning import Plan
 from .hit import ABOVE, RELEASE, TAKE, HoldHit, tokens_in
 from .ids import HoldIds, names_of

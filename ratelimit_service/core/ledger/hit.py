@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..model import OVER_LIMIT, STATUS_CODE, TALLY_USES, USE_KEY, Decision, Gate, Hit
+from ..gates import Gate
+from ..model import OVER_LIMIT, STATUS_CODE, TALLY_USES, USE_KEY, Decision, Hit
 from ..planning import Plan
 from .entries import CHARGED, Period
 from .rule import LedgerRule

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...core.errors import CounterRefused, StoreError
+from ...core.gates import Gate
 from ...core.ledger.hit import LedgerHit
-from ...core.model import Gate, Hit
+from ...core.model import Hit
 from ...ports import Outcome
 from ..batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, callbacks_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ...ports import CounterStore, Outcome, Then
+from ...ports import CounterStore, OnOutcomes, Outcome
 from ..batch import Groups
 from .layer import Layer
 
@@ -35,53 +35,53 @@ class CoalescingStore(Layer):
         self._most_in_batch = most_in_batch
         self._most_waiting = most_waiting
         self._in_flight = 0
-        self._waiting: deque[tuple[Groups, Then]] = deque()
+        self._waiting: deque[tuple[Groups, OnOutcomes]] = deque()
         self._waiting_hits = 0
 
-    def hit(self, groups: Groups, then: Then) -> None:
+    def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):  # no need to wait for the store
-            then([() for _ in groups])
+            on_outcomes([() for _ in groups])
             return
         if not self._in_flight:
-            self._send([(groups, then)])
+            self._send([(groups, on_outcomes)])
             return
         hits = sum(map(len, groups))
         if self._waiting_hits + hits > self._most_waiting:
-            self._below.hit(groups, then)
+            self._below.hit(groups, on_outcomes)
             return
-        self._waiting.append((groups, then))
+        self._waiting.append((groups, on_outcomes))
         self._waiting_hits += hits
         self._send_next()
 
     async def close(self) -> None:
         """Pass down the hits that wait, then close the store below."""
         while self._waiting:
-            groups, then = self._waiting.popleft()
-            self._below.hit(groups, then)
+            groups, on_outcomes = self._waiting.popleft()
+            self._below.hit(groups, on_outcomes)
         await super().close()
 
-    def _send(self, calls: Sequence[tuple[Groups, Then]]) -> None:
+    def _send(self, calls: Sequence[tuple[Groups, OnOutcomes]]) -> None:
         self._in_flight += 1
 
-        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
+        def on_batch(outcomes: Sequence[Outcome]) -> None:
             self._in_flight -= 1
             at = 0
-            for groups, then in calls:
-                then(outcomes[at : at + len(groups)])
+            for groups, on_outcomes in calls:
+                on_outcomes(outcomes[at : at + len(groups)])
                 at += len(groups)
             self._send_next()
 
-        self._below.hit([group for groups, _ in calls for group in groups], on_outcomes)
+        self._below.hit([group for groups, _ in calls for group in groups], on_batch)
 
     def _send_next(self) -> None:
         if not self._waiting or (self._in_flight and not self._may_send_another()):
             return
-        calls: list[tuple[Groups, Then]] = []
+        calls: list[tuple[Groups, OnOutcomes]] = []
         size = 0
         while self._waiting and (not calls or size < self._most_in_batch):
-            groups, then = self._waiting.popleft()
-            calls.append((groups, then))
+            groups, on_outcomes = self._waiting.popleft()
+            calls.append((groups, on_outcomes))
             size += sum(map(len, groups))
         self._waiting_hits -= size
         self._send(calls)

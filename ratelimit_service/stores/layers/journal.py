@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...core.model import Gate, Hit
+from ...core.gates import Gate
+from ...core.model import Hit
 from ..batch import Batch, Groups
 from ..lanes import Place
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ...core.errors import CounterRefused, StoreError
 from ...core.model import Hit
-from ...ports import Outcome, Then
+from ...ports import OnOutcomes, Outcome
 from ..batch import Batch, CallFailed, Fate, Groups, result_of
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
 from ..moments import Clocks
@@ -25,7 +25,7 @@ class JournalWriter:
     """Writes `journal` to the store below. `resend` sends one batch, and puts it back if that fails."""
 
     def __init__(
-        self, below: Backend, journal: Journal, clocks: Clocks, resend: Callable[[Batch, Then], None]
+        self, below: Backend, journal: Journal, clocks: Clocks, resend: Callable[[Batch, OnOutcomes], None]
     ) -> None:
         self._below = below
         self._journal = journal

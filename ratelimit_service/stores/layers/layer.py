@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ports import AmendmentStore, CounterStore, EventStore, ReplicaStore, Then, Walked
+from ...ports import AmendmentStore, CounterStore, EventStore, OnOutcomes, ReplicaStore, Walked
 from ..batch import Groups
 
 
@@ -32,9 +32,9 @@ class Layer:
         """Return the events of the store that has the amendments."""
         return self._below.events
 
-    def hit(self, groups: Groups, then: Then) -> None:
+    def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
-        self._below.hit(groups, then)
+        self._below.hit(groups, on_outcomes)
 
     async def start(self) -> None:
         """Reach the store below."""

@@ -16,7 +16,7 @@ from ...core.decision import Count
 from ...core.errors import StoreError
 from ...core.holds.hit import HoldHit, Op
 from ...core.model import Hit
-from ...ports import CounterStore, Outcome, Then
+from ...ports import CounterStore, OnOutcomes, Outcome
 from ..batch import Groups
 from .layer import Layer
 
@@ -53,12 +53,12 @@ class LocalCache(Layer):
         self.answered = 0
         """How many requests were answered from memory."""
 
-    def hit(self, groups: Groups, then: Then) -> None:
+    def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit); counts may be up to a second old."""
         now = self._clock()
         answers = [self._answer(group, now) for group in groups]
         if not any([answer is not None for answer in answers]):
-            self._below.hit(groups, lambda outcomes: then(self._remember(groups, outcomes)))
+            self._below.hit(groups, lambda outcomes: on_outcomes(self._remember(groups, outcomes)))
             return
         unknown = [group if answer is None else () for group, answer in zip(groups, answers, strict=True)]
         charges = [
@@ -69,16 +69,16 @@ class LocalCache(Layer):
         if charges:
             self._below.hit(charges, lambda outcomes: None)
 
-        def on_outcomes(outcomes: Sequence[Outcome]) -> None:
+        def on_unknown(outcomes: Sequence[Outcome]) -> None:
             self._remember(unknown, outcomes)
-            then(
+            on_outcomes(
                 [
                     answer if answer is not None else outcome
                     for answer, outcome in zip(answers, outcomes, strict=True)
                 ]
             )
 
-        self._below.hit(unknown, on_outcomes)
+        self._below.hit(unknown, on_unknown)
 
     def _answer(self, group: Sequence[Hit], now: float) -> list[Count] | None:
         """Return the counts of a group if all are known, and one bucket is exhausted; else None."""

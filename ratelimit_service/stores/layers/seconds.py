@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...ports import AmendmentStore, CounterStore, EventStore, Outcome, ReplicaStore, Then, Walked
+from ...ports import AmendmentStore, CounterStore, EventStore, OnOutcomes, Outcome, ReplicaStore, Walked
 from ..batch import Groups, Origin, Part, callbacks_for, join
 
 _SECONDS = "seconds "
@@ -40,12 +40,12 @@ class SecondsApart:
         """Return the events of the store that has the amendments."""
         return self._others.events
 
-    def hit(self, groups: Groups, then: Then) -> None:
+    def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         parts = [_part(groups, of_seconds) for of_seconds in (False, True)]
 
         def on_both(outcomes: list[Sequence[Outcome]]) -> None:
-            then(_joined(groups, parts, outcomes))
+            on_outcomes(_joined(groups, parts, outcomes))
 
         on_others, on_seconds = callbacks_for(2, on_both)
         self._others.hit(parts[0].groups, on_others)

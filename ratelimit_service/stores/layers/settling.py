@@ -1,6 +1,6 @@
 """Settling: each charge is counted once, whatever happens to the calls that carry it to Redis.
 
-    hit(groups, then) ── split: a Batch for each place ──▶ _send(batch, on_settled)
+    hit(groups, on_outcomes) ── split: a Batch for each place ──▶ _send(batch, on_settled)
                                                              │ batch.sent = a lane, with the next number
                                                              ▼
                                                            Backend.apply(batch, on_applied)
@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ...core.errors import StoreError
-from ...ports import Outcome, Then
+from ...ports import OnOutcomes, Outcome
 from ...runtime.tasks import Background
 from ..batch import (
     Batch,
@@ -120,39 +120,39 @@ class SettlingStore(Layer):
 
     # The way down.
 
-    def hit(self, groups: Groups, then: Then) -> None:
+    def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
-            then([() for _ in groups])
+            on_outcomes([() for _ in groups])
         elif self.open or self._in_flight.count >= _MOST_IN_FLIGHT:
             why = (
                 "Redis is away"
                 if self.open
                 else f"Redis is overloaded: {_MOST_IN_FLIGHT} calls are in flight"
             )
-            self._keep(Batch(groups), StoreError(why), then)
+            self._keep(Batch(groups), StoreError(why), on_outcomes)
         else:
             parts = self._below.split(groups)
-            on_settled = self._counted(self._in_flight, then)
+            on_settled = self._counted(self._in_flight, on_outcomes)
             if parts is None:
                 self._send(Batch(groups, EVERYWHERE, None, self._hand_overs), on_settled)
             else:
                 self._send_parts(groups, parts, on_settled)
 
-    def _counted(self, in_flight: InFlight, then: Then) -> Then:
+    def _counted(self, in_flight: InFlight, on_outcomes: OnOutcomes) -> OnOutcomes:
         """Count a hand-over, which is in flight until the returned callback is called."""
         self._hand_overs += 1
         in_flight.begin()
 
         def on_settled(outcomes: Sequence[Outcome]) -> None:
             try:
-                then(outcomes)
+                on_outcomes(outcomes)
             finally:
                 in_flight.end()
 
         return on_settled
 
-    def _send_parts(self, groups: Groups, parts: Sequence[Part], on_settled: Then) -> None:
+    def _send_parts(self, groups: Groups, parts: Sequence[Part], on_settled: OnOutcomes) -> None:
         """Send each part as a batch, except to places whose circuit is open."""
 
         def on_all_settled(outcomes: list[Sequence[Outcome]]) -> None:
@@ -166,7 +166,7 @@ class SettlingStore(Layer):
             else:
                 self._send(batch, on_part_settled)
 
-    def _send(self, batch: Batch, on_settled: Then, *, narrowed: bool = False) -> None:
+    def _send(self, batch: Batch, on_settled: OnOutcomes, *, narrowed: bool = False) -> None:
         """Send a batch by a lane of its place. `narrowed`: its forbidden hits have been left out already."""
         batch.sent = lane = self._lanes.take(batch.place, self._clocks.last)
 
@@ -180,7 +180,7 @@ class SettlingStore(Layer):
 
         self._below.apply(batch, on_applied)
 
-    def _resend(self, batch: Batch, on_resent: Then) -> None:
+    def _resend(self, batch: Batch, on_resent: OnOutcomes) -> None:
         """Send a batch of the journal again: unchanged and by the same lane if Redis may have applied it.
 
         If that fails, keep it again.
@@ -202,7 +202,7 @@ class SettlingStore(Layer):
 
     # The way back of a call that failed.
 
-    def _on_failure(self, batch: Batch, error: StoreError, on_settled: Then, *, narrowed: bool) -> None:
+    def _on_failure(self, batch: Batch, error: StoreError, on_settled: OnOutcomes, *, narrowed: bool) -> None:
         self.failures += 1
         fate = error.fate if isinstance(error, CallFailed) else Fate.LOST
         if fate not in (Fate.LOST, Fate.UNCLEAR):
@@ -216,7 +216,7 @@ class SettlingStore(Layer):
         else:
             self._send_allowed(batch, error, on_settled)
 
-    def _send_allowed(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
+    def _send_allowed(self, batch: Batch, error: StoreError, on_settled: OnOutcomes) -> None:
         """Find the keys of a batch that an ACL forbids, and send the other hits.
 
         Redis has applied nothing of the batch.
@@ -243,7 +243,7 @@ class SettlingStore(Layer):
 
         find_forbidden(self._below.apply, groups, Batch((), batch.place, lane), on_found)
 
-    def _fail(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
+    def _fail(self, batch: Batch, error: StoreError, on_settled: OnOutcomes) -> None:
         """Count a failure, which may open a circuit, and keep the batch."""
         partly = isinstance(error, CallFailed) and (error.partly or error.fate is Fate.BAD_LANE)
         if not partly and batch.hand_over != self._failed_hand_over:
@@ -260,7 +260,7 @@ class SettlingStore(Layer):
         if batch.place != EVERYWHERE and self.journal.batches_at(batch.place) >= _OPENS_AFTER:
             self._writer.open_circuits.add(batch.place)
 
-    def _keep(self, batch: Batch, error: StoreError, on_settled: Then) -> None:
+    def _keep(self, batch: Batch, error: StoreError, on_settled: OnOutcomes) -> None:
         """Put the charges of a batch into the journal, and pass the error to its caller."""
         lost = self.journal.dropped
         # A server that stays away must not fill the journal: other servers need it during short failures.

@@ -7,7 +7,7 @@
 --       if there are entries of ledgers: 0, how many, and for each the place of its hit, the place of its book
 --       (the same for a refused request, which has no counter), its name in the book, and its amount;
 --       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
---       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see model.Gate) and its
+--       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see core/gates.py) and its
 --       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse)
 -- Returns for each book 0, or a text if an entry could not be written;
 -- for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)

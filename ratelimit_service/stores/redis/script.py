@@ -13,9 +13,10 @@ from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
 from ...core.decision import Count
 from ...core.errors import CounterRefused
+from ...core.gates import Gate
 from ...core.holds.hit import HoldHit
 from ...core.ledger.hit import LedgerHit
-from ...core.model import COUNTER_MAX, HELD_BACK, Gate
+from ...core.model import COUNTER_MAX, HELD_BACK
 from ..batch import Batch, Counts, Groups
 from ..lanes import REGISTER_TTL
 from .wire import Argument, Command, OnReply, Wire, ignore

@@ -11,7 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
-from ...ports import Then
+from ...ports import OnOutcomes
 from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
 from ..lanes import EVERYWHERE, Place
 from .amendments import RedisAmendments
@@ -55,14 +55,14 @@ class ScriptStore:
         self.events = RedisEvents(self._run, self._on_error, prefix)
         self._log = structlog.get_logger("ratelimit_service.store")
 
-    def hit(self, groups: Groups, then: Then) -> None:
+    def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
         if not any(groups):
-            then([() for _ in groups])
+            on_outcomes([() for _ in groups])
             return
 
         def on_applied(outcome: Counts | StoreError) -> None:
-            then(failed(groups, outcome) if isinstance(outcome, StoreError) else outcome)
+            on_outcomes(failed(groups, outcome) if isinstance(outcome, StoreError) else outcome)
 
         self.apply(Batch(groups), on_applied)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ratelimit_service.core.model import Hit
-from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.layer import without_early_answers
 from ratelimit_service.stores.layers.local_cache import LocalCache
@@ -19,14 +19,14 @@ class SlowStore(MemoryStore):
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
-        self.pending: list[Then] = []
+        self.pending: list[OnOutcomes] = []
         super().__init__(lambda: 0.0)
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         self.batches.append(["".join(hit.key for hit in group) for group in groups])
 
         def hold(outcomes: Sequence[Outcome]) -> None:
-            self.pending.append(lambda _: then(outcomes))
+            self.pending.append(lambda _: on_outcomes(outcomes))
 
         super().hit(groups, hold)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ratelimit_service.core.model import Gate, Hit
-from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.model import Hit
+from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.stores.layers.local_cache import FRESH, LocalCache
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -20,9 +21,9 @@ class Asked(MemoryStore):
         super().__init__(lambda: 0.0)
         self.hits: list[tuple[str, int]] = []
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         self.hits += [(hit.key, hit.amount) for group in groups for hit in group]
-        super().hit(groups, then)
+        super().hit(groups, on_outcomes)
 
 
 class Bench:

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
-from ratelimit_service.ports import Outcome, Then
+from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.stores.layers.seconds import SecondsApart, is_of_seconds
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -24,11 +24,11 @@ class Store(MemoryStore):
         self.broken = broken
         self.closed = False
 
-    def hit(self, groups: Sequence[Sequence[Hit]], then: Then) -> None:
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         if self.broken:
-            then([StoreError("broken") if group else () for group in groups])
+            on_outcomes([StoreError("broken") if group else () for group in groups])
         else:
-            super().hit(groups, then)
+            super().hit(groups, on_outcomes)
 
     async def ping(self) -> None:
         if self.broken:

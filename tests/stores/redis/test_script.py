@@ -6,8 +6,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from ratelimit_service.core.errors import CounterRefused, StoreError
+from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op
-from ratelimit_service.core.model import COUNTER_MAX, Gate, Hit
+from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.batch import Batch, Groups
 from ratelimit_service.stores.lanes import EVERYWHERE, REGISTER_TTL, Lane
 from ratelimit_service.stores.redis.script import ScriptCall
