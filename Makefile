@@ -34,7 +34,7 @@ dist: wheel sbom check-dist ## Build dist/ as `make wheel` does, add the list of
 
 sbom: .venv/run.stamp .venv-release/release.stamp ## Write dist/sbom.cdx.json: the components of the service, by CycloneDX.
 	@mkdir -p dist
-	@.venv-release/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json requirements.lock
+	@.venv-release/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json requirements-tracing.lock
 
 check-dist: .venv-release/release.stamp ## Check the distributions in dist/.
 	@.venv-release/bin/twine check --strict dist/*.whl dist/*.tar.gz

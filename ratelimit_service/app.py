@@ -18,19 +18,16 @@ from .amending.operations import Operations
 from .amending.secret import SharedSecret, hold_ids
 from .assembly import (
     find_files,
-    jitter_of,
     make_grpc_server,
     make_store,
     make_watch,
-    patience_of,
     places_of,
-    policy_of,
     shares_of,
     sources_of,
-    spread_of,
 )
 from .core.amendments.index import Amendments
 from .core.errors import StoreError
+from .deciding import make_service, make_tracing
 from .http_ports import HttpPorts
 from .loading import following
 from .loading.rulebook import Rulebook
@@ -61,7 +58,7 @@ _STORE_CHECK = 1.0
 """Seconds between two health checks of the store."""
 
 _LAST_LINES = 2.0
-"""Seconds at the stop for writing the rest of the decision log."""
+"""Seconds at the stop for writing the rest of the decision log, and for sending the rest of the spans."""
 
 _LAST_WORDS = 0.1
 """Seconds for writing the rest of the log when a second signal ends the process."""
@@ -95,33 +92,30 @@ class App:
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
         )
         self.watch = make_watch(settings, lambda: self.service.tree)
+        self._tracing = make_tracing(settings, self.metrics)
         self.store = make_store(
-            settings, self.metrics.observe_store, self.watch, self.metrics.watch, self.background
+            settings,
+            self.metrics.observe_store,
+            self.watch,
+            self.metrics.watch,
+            self.background,
+            self._tracing,
         )
         if self.watch is not None:
             offset = partial(getattr, self.watch, "clock_offset")
             self.metrics.watch("ratelimit_service_redis_clock_offset_seconds", offset)
         if log_writer is not None:
             self.metrics.watch("ratelimit_service_log_dropped", lambda: log_writer.dropped)
-        self._decision_log = decision_log(settings.decision_log, settings.decision_log_sample)
+        log = decision_log(settings.decision_log, settings.decision_log_sample)
+        self._writers = [writer for writer in (log, self._tracing) if writer is not None]
         patient = without_early_answers(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
         refusals = Refusals()
         self._events = make_events(self, settings, patient)
-        observers = make_observers(self.metrics, patient, tracker, self._decision_log, refusals, self._events)
-        policy = policy_of(settings)
+        observers = make_observers(self.metrics, patient, tracker, log, refusals, self._events)
         amendments, ids = Amendments(), hold_ids()
-        self.service = RateLimitService(
-            self.store,
-            observers,
-            time.time,
-            policy,
-            jitter_of(settings),
-            patience_of(settings),
-            spread_of(settings),
-            amendments,
-            ids,
-        )
+        self.service = make_service(settings, self.store, observers, amendments, ids, self._tracing)
+        policy = self.service.policy
         self._secret = SharedSecret(ids, self.store.amendments, lambda: self.service.tree)
         if self.watch is not None:
             self.metrics.watch("ratelimit_service_store_deadline_missed", lambda: self.service.missed)
@@ -214,8 +208,8 @@ class App:
         watcher = await self._start_rules()
         await self.amended.first_try()
         self.background.keep("hold_secret", self._secret.run)
-        if self._decision_log is not None:
-            self._decision_log.start()
+        for writer in self._writers:
+            writer.start()
         if self.control_planes is not None:
             self.control_planes.keep(self.background)
         if self._settings.backend_type == "memory":
@@ -278,8 +272,7 @@ class App:
             await self._member.alone(self._settings.shutdown_grace)
         await self.http.stop(self._settings.shutdown_grace)
         await self.store.close()
-        if self._decision_log is not None:
-            await asyncio.to_thread(self._decision_log.close, _LAST_LINES)
+        await asyncio.gather(*[asyncio.to_thread(writer.close, _LAST_LINES) for writer in self._writers])
         if self._member is not None:
             await self._member.close()
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .stores.redis.cluster import ClusterStore
     from .stores.redis.server import RedisStore
     from .stores.redis.watch import RedisWatch
+    from .tracing.tracing import Tracing
 
 _DAY = 86_400
 
@@ -54,11 +55,12 @@ def make_store(
     watch: RedisWatch | None = None,
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     background: Background | None = None,
+    tracing: Tracing | None = None,
 ) -> CounterStore:
     """Return the store that the settings describe, not yet connected.
 
     `observe` gets the seconds of each round trip, `watch` each Redis that has counters, `show` the metrics of
-    the layers above them. `background` runs their background tasks.
+    the layers above them. `background` runs their background tasks. `tracing` notes the calls of scripts.
     """
     if settings.backend_type == "memory":
         memory = _memory_store(settings)
@@ -78,7 +80,8 @@ def make_store(
         if watch is not None:
             watch.add(store, keeps_days=keeps_days)
         stores.append(store)
-        layers.append(SettlingStore(store, settings.store_journal_size, background=background))
+        backend = tracing.backend(store) if tracing is not None else store
+        layers.append(SettlingStore(backend, settings.store_journal_size, background=background))
         return CoalescingStore(layers[-1])
 
     store = settled(redis_store(settings, observe, background))

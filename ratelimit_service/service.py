@@ -28,6 +28,7 @@ from .core.model import OK, Decision, Hit, Request
 from .core.planner import Planner
 from .core.planning import Plan, Policy
 from .core.prepared import Jitter
+from .core.trace_context import Sent
 from .deadlines import Deadlines, Patience
 from .ports import Clock, CounterStore, Observer, Outcome
 from .runtime.exceptions import report
@@ -74,6 +75,9 @@ class RateLimitService:
     `submit` never raises. Each call is planned, decided and answered separately, so that an exception fails
     one call and not its batch. `patience` is how long calls wait for the store; None for no bound.
     """
+
+    traced = False
+    """Whether the transports read the trace contexts of calls (tracing/service.py)."""
 
     def __init__(
         self,
@@ -140,12 +144,17 @@ class RateLimitService:
         if waiting and self._deadlines is not None:  # the store has not returned yet
             self._deadlines.watch(waiting, partial(self._expire, waiting, plans))
 
-    async def should_rate_limit(self, request: Request, milliseconds: int = -1) -> Decision:
+    def refused_early(self, trace: Sent | None, error: RateLimitServiceError) -> None:
+        """Observe a call that a transport has refused before it was submitted. Only tracing does."""
+
+    async def should_rate_limit(
+        self, request: Request, milliseconds: int = -1, trace: Sent | None = None
+    ) -> Decision:
         """Decide on one request. Raises an answer that is an error.
 
         Cancelling the awaiting task does not cancel the hits. `milliseconds` is Call.timeout.
         """
-        call = _AwaitedCall(request, milliseconds)
+        call = _AwaitedCall(request, milliseconds, trace)
         self.submit([call])
         try:
             return await call.future
@@ -257,11 +266,12 @@ class RateLimitService:
 class _AwaitedCall:
     """A call whose answer is a future."""
 
-    __slots__ = ("future", "request", "timeout")
+    __slots__ = ("future", "request", "timeout", "trace")
 
-    def __init__(self, request: Request, timeout: int) -> None:
+    def __init__(self, request: Request, timeout: int, trace: Sent | None) -> None:
         self.request = request
         self.timeout = timeout
+        self.trace = trace
         self.future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
     @property

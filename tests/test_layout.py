@@ -72,6 +72,14 @@ ALLOWED = {
         "core": "what is observed: plans, decisions, rules",
         "ports": "the store, where replicas agree on who tells of a threshold",
     },
+    "tracing": {
+        "core": "what spans say of requests and decisions",
+        "observe": "the names of rules, and samples of metrics",
+        "ports": "the store whose calls are noted",
+        "service": "notes its answers",
+        "settings": "where spans go, and how many there are",
+        "stores": "notes the calls of scripts, as a layer",
+    },
     "workers": {
         "core": "its errors are of the one tree of errors",
         "loading": "reads rules, and passes their pieces on",
@@ -105,10 +113,10 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "assembly", "cli", "control_planes", "http_ports", "steering", "__main__"}
+WIRING = {"app", "assembly", "cli", "control_planes", "deciding", "http_ports", "steering", "__main__"}
 """These make the others and put them together, and may import any of them."""
 
-IMPORTERS_OF_THE_WIRING = {"app", "cli", "control_planes", "http_ports", "steering", "__main__"}
+IMPORTERS_OF_THE_WIRING = {"app", "cli", "control_planes", "deciding", "http_ports", "steering", "__main__"}
 """Nobody else imports from WIRING."""
 
 NOT_IN_CORE = {

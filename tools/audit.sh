@@ -7,7 +7,7 @@ failed=0
 echo 'licences of what is shipped:'
 # Every licence here permits use and redistribution in a program under Apache-2.0 (that of certifi, MPL 2.0, as long as its files are
 # not changed); a new one is read before it is added.
-pip-licenses --python=.venv/bin/python --packages $(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' requirements.lock) \
+pip-licenses --python=.venv/bin/python --packages $(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' requirements-tracing.lock) \
     --from=mixed --partial-match --allow-only='Apache;MIT;BSD;Python Software Foundation;PSF;ISC;Public Domain;Mozilla Public License 2.0' || failed=1
 
 echo 'secrets:'
@@ -30,7 +30,7 @@ fi
 zizmor --offline --quiet --persona=pedantic .github || failed=1
 
 echo 'vulnerabilities of the locked versions:'
-out=$(timeout 120 pip-audit --disable-pip --require-hashes --requirement requirements.lock --progress-spinner off 2>&1)
+out=$(timeout 120 pip-audit --disable-pip --require-hashes --requirement requirements-tracing.lock --progress-spinner off 2>&1)
 case $?:$out in
 0:*'could not be audited'*) echo 'not checked: the database that answers here does not know the packages' ;;
 0:*) echo "$out" ;;

@@ -14,7 +14,8 @@ compile() {
 }
 
 compile requirements.lock pyproject.toml --group build
-# The constraint gives the tests, which share an environment with the service, the same versions.
-compile requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
+# With what tracing needs, for the image. The constraints give all environments the same versions.
+compile requirements-tracing.lock pyproject.toml --extra tracing --group build --constraint requirements.lock
+compile requirements-dev.lock pyproject.toml --extra tracing --group dev --constraint requirements-tracing.lock
 compile requirements-xds.lock --group xds
 compile requirements-release.lock --group release

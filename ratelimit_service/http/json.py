@@ -16,6 +16,7 @@ from ..core.errors import InternalError, InvalidRequest, Overloaded, RateLimitSe
 from ..core.holds.entries import HoldEntries
 from ..core.model import Code, Decision
 from ..core.text import fit
+from ..core.trace_context import sent_in
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..service import RateLimitService
 from .messages import IncompleteBody, Request, Response, text
@@ -54,18 +55,23 @@ class JsonEndpoint:
 
     async def answer(self, request: Request) -> Response:
         """Answer a request with any method and content type."""
+        trace = sent_in(request.headers, json=True) if self._service.traced else None
+        submitted = False
         try:
             body = await self._read(request)
             if body is None:
                 return text(f"Content Too Large: the body may have {LARGEST_BODY} bytes at most", 413)
             policy = self._service.policy
             asked = self._codec.request_of(parse(body, policy.bounds), policy.hold_entries)
-            decision = await self._service.should_rate_limit(asked)
+            submitted = True
+            decision = await self._service.should_rate_limit(asked, trace=trace)
         except Overloaded as error:
             return text(f"Service Unavailable: {error}", 503)
         except InternalError as error:
             return text(f"Internal Server Error: {error}", 500)
         except RateLimitServiceError as error:
+            if not submitted:
+                self._service.refused_early(trace, error)
             complaint = " ".join(str(error).split())  # protobuf's messages have several lines
             return text(f"Bad Request: {fit(complaint, _LONGEST_COMPLAINT)}", 400)
         except IncompleteBody:

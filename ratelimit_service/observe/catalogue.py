@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .catalogue_events import EVENT_METRICS
 from .catalogue_holds import HOLD_METRICS, HOLDS_REFUSED
+from .catalogue_tracing import TRACING_METRICS
 from .catalogue_tracked import TRACKED_METRICS
 from .catalogue_workers import WORKER_METRICS
 from .catalogue_xds import XDS_METRICS
@@ -275,6 +276,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         join=Join.MOST,
     ),
     *EVENT_METRICS,
+    *TRACING_METRICS,
     *WORKER_METRICS,
     # The process and its store.
     MetricInfo(

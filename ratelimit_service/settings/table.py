@@ -18,15 +18,15 @@ from .api import API, API_SECRET, ApiSettings
 from .bounds import BOUNDS, BoundsSettings
 from .events import EVENT_SECRET, EVENTS, EventSettings
 from .field import Context, Reader, setting
+from .metrics import METRICS, MetricsSettings
 from .redis import MAY_HOLD_SECRET, REDIS, SECRET, RedisSettings
 from .refusals import REFUSALS, RefusalSettings
 from .tls import TLS, TlsSettings
+from .tracing import TRACING, TracingSettings
 from .types import (
-    Address,
     Bool,
     Duration,
     HeaderName,
-    HostPort,
     KeyPrefix,
     Port,
     PositiveDuration,
@@ -34,9 +34,7 @@ from .types import (
     Share,
     Text,
     TextList,
-    UrlPath,
     choice,
-    host_port,
     one_or_more,
     whole_number,
     workers,
@@ -45,13 +43,12 @@ from .xds import HEADERS, XDS, XdsSettings
 
 SERVER = "gRPC"
 HTTP = "HTTP"
-METRICS = "Metrics"
 LOGGING = "Logging"
 RULES = "Configuration files"
 COUNTERS = "Counters"
 ANSWERS = "Answers"
-_GROUPS: tuple[str, ...] = (SERVER, HTTP, API, EVENTS, TLS, METRICS, LOGGING, RULES, XDS, COUNTERS, REDIS)
-_GROUPS += (ANSWERS, REFUSALS, BOUNDS)
+_GROUPS: tuple[str, ...] = (SERVER, HTTP, API, EVENTS, TLS, METRICS, TRACING, LOGGING, RULES, XDS)
+_GROUPS += (COUNTERS, REDIS, ANSWERS, REFUSALS, BOUNDS)
 
 LogLevel = Literal["trace", "debug", "info", "warning", "error", "fatal", "panic"]
 
@@ -70,7 +67,15 @@ _LONGEST_SHOWN = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(
-    ApiSettings, EventSettings, TlsSettings, RedisSettings, RefusalSettings, BoundsSettings, XdsSettings
+    ApiSettings,
+    EventSettings,
+    MetricsSettings,
+    TlsSettings,
+    TracingSettings,
+    RedisSettings,
+    RefusalSettings,
+    BoundsSettings,
+    XdsSettings,
 ):
     """All settings. Durations are in seconds. `load_settings` makes them."""
 
@@ -155,30 +160,6 @@ class Settings(
     debug_port: Port = setting(HTTP, "6070", "The debug port; 0 is any free one.")
     healthy_with_at_least_one_config_loaded: Bool = setting(
         HTTP, "false", "Whether the service is unhealthy while no domain is loaded."
-    )
-
-    use_prometheus: Bool = setting(
-        METRICS, "true", "Whether metrics are served. envoyproxy/ratelimit: false."
-    )
-    prometheus_addr: Address = setting(
-        METRICS, ":9090", "The address of the metrics port, as host:port. An empty host means every address."
-    )
-    prometheus_path: UrlPath = setting(METRICS, "/metrics", "The path of the metrics.")
-    prometheus_response_time_as_milliseconds: Bool = setting(
-        METRICS,
-        "false",
-        "Whether response times are in milliseconds, although the name of the metric says seconds.",
-    )
-    metrics_max_series: Annotated[int, whole_number(1)] = setting(
-        METRICS,
-        "10000",
-        "The most series of one metric; everything beyond is counted as `other`. Ours.",
-    )
-    track_max_buckets: Annotated[int, whole_number(1, 10_000)] = setting(
-        METRICS,
-        "1000",
-        "The most buckets of rules with `track` in the metrics, those with the largest share used; the "
-        "others are summed. Ours.",
     )
 
     log_level: Annotated[LogLevel, _LEVEL] = setting(
@@ -336,11 +317,6 @@ class Settings(
         "false",
         "Whether answers have the request and the metadata of the rules as dynamic metadata.",
     )
-
-    @property
-    def prometheus_address(self) -> HostPort:
-        """The address of the metrics port; an empty host means every address of the machine."""
-        return host_port(self.prometheus_addr)
 
 
 class SettingDoc(NamedTuple):

@@ -72,18 +72,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
             "MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION": _OFF,
         },
     ),
-    Unsupported(
-        "there is no tracing",
-        {
-            "TRACING_ENABLED": _OFF,
-            "TRACING_SERVICE_NAME": _NONE,
-            "TRACING_SERVICE_NAMESPACE": _NONE,
-            "TRACING_SERVICE_INSTANCE_ID": _NONE,
-            "TRACING_EXPORTER_PROTOCOL": _NONE,
-            "TRACING_SAMPLING_RATE": _NONE,
-        },
-        switch="TRACING_ENABLED",
-    ),
 )
 
 

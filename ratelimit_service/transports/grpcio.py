@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import socket
 import time
@@ -15,6 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
+from ..core.trace_context import Sent, sent_in
 from ..listening.addresses import Address, SocketPath
 from ..listening.certificates import Certificates, is_for
 from ..runtime.health import SERVICE_NAME, Health
@@ -57,6 +59,8 @@ class GrpcioServer:
         on_answered: OnAnswered = ignore_answered,
     ) -> None:
         self._service = service
+        if service.traced:
+            logging.getLogger("grpc._cython.cygrpc").addFilter(_is_of_no_header)
         self._options = options
         self._on_answered = on_answered
         self._codec = Codec(service.policy.bounds, service.policy.hold_entries)
@@ -161,19 +165,26 @@ class GrpcioServer:
         mine = self._calls_of.get(peer, 0)
         # A connection may have as many as all others may still add. Unix sockets have no addresses to tell them apart.
         if room <= 0 or (mine > room and not peer.startswith("unix:")):
-            return _failed(context, Overloaded(TOO_MANY_CALLS))
+            overloaded = Overloaded(TOO_MANY_CALLS)
+            self._service.refused_early(_trace_of(context) if self._service.traced else None, overloaded)
+            return _failed(context, overloaded)
         self._calls_of[peer] = mine + 1
         self.in_hand += 1
         started = time.perf_counter()
+        trace = _trace_of(context) if self._service.traced else None
+        submitted = False
         try:
             if self._options.client_name:
                 self._check_client(context)
             request = self._codec.decode(data)
+            submitted = True
             # grpc.aio cancels this task at the caller's deadline. That only ends the wait: the store has
             # received the hits before the first await, and counts them.
-            decision = await self._service.should_rate_limit(request, _timeout(context))
+            decision = await self._service.should_rate_limit(request, _timeout(context), trace)
             return self._codec.encode_for(self._service.tree)(decision)
         except RateLimitServiceError as error:
+            if not submitted:
+                self._service.refused_early(trace, error)
             return _failed(context, error)
         finally:
             self.in_hand -= 1
@@ -291,6 +302,22 @@ def _timeout(context: aio.ServicerContext[Any, Any]) -> int:
     """Return how many milliseconds the caller still waits; -1 if it has no deadline."""
     seconds: float | None = context.time_remaining()  # None is missing in grpc-stubs
     return -1 if seconds is None else int(seconds * 1_000)
+
+
+def _is_of_no_header(record: logging.LogRecord) -> bool:
+    """Return whether a line of grpc's log is not about a header that is not UTF-8: any peer can send thousands."""
+    return not str(record.msg).startswith("Invalid encoding")
+
+
+def _trace_of(context: aio.ServicerContext[Any, Any]) -> Sent:
+    """Return the trace context that the caller has sent. grpc has removed space around values."""
+    metadata = context.invocation_metadata() or ()
+    return sent_in(
+        [
+            (name.encode(), value.encode("latin-1") if isinstance(value, str) else value)
+            for name, value in metadata
+        ]
+    )
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -296,7 +296,7 @@ def test_packages_are_those_of_the_lock_file(image: Image) -> None:
     )
     environment = {"python_version": "3.11", "python_full_version": "3.11.2"}
     locked = {}
-    for line in (REPOSITORY / "requirements.lock").read_text().splitlines():
+    for line in (REPOSITORY / "requirements-tracing.lock").read_text().splitlines():
         if line[:1].isalnum():
             requirement = Requirement(line.rstrip(" \\"))
             if requirement.marker is None or requirement.marker.evaluate(environment):

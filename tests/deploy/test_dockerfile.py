@@ -70,7 +70,7 @@ def test_python_packages_come_by_their_hashes() -> None:
     """Each `pip install` uses the lock file and wheels, or installs the package itself without a network."""
     installs = [run.text for run in BUILDER.all("RUN") if "pip install" in run.text]
     assert 2 == len(installs)
-    assert "--only-binary=:all: --require-hashes -r requirements.lock" in installs[0]
+    assert "--only-binary=:all: --require-hashes -r requirements-tracing.lock" in installs[0]
     assert "--no-index --no-deps --no-build-isolation ." in installs[1]
     assert [] == [run.text for run in FINAL.all("RUN") if "pip" in run.text]
 

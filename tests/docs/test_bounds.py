@@ -8,7 +8,7 @@ from typing import Any
 from ratelimit_service import control_planes
 from ratelimit_service.api import asked as api_asked
 from ratelimit_service.api import handler as api_handler
-from ratelimit_service.core import bounds, planner
+from ratelimit_service.core import bounds, planner, trace_context
 from ratelimit_service.core.amendments.amended import AmendedRules
 from ratelimit_service.core.answers import statkeys
 from ratelimit_service.core.answers.refusal import Refusals
@@ -42,6 +42,7 @@ from ratelimit_service.stores import events as stored_events
 from ratelimit_service.stores import lanes, memory, shards
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.tracing import spans
 from ratelimit_service.transports import codec, grpcio
 from ratelimit_service.transports.native import _http2, accepting, calls, connection, health, peers
 from ratelimit_service.transports.native import reflection as native_reflection
@@ -138,6 +139,10 @@ BOUNDS = {
     "characters of a value in the log": f"{logs.LONGEST}",
     "lines that wait for the reader of a log": f"{line_writer.MOST_LINES}",
     "bytes of those lines": f"{line_writer.MOST_BYTES}",
+    "calls and batches whose spans wait, OTEL_BSP_MAX_QUEUE_SIZE": DEFAULTS["OTEL_BSP_MAX_QUEUE_SIZE"],
+    "bytes of a traceparent": f"{trace_context.MOST_TRACEPARENT}",
+    "bytes of a tracestate": f"{trace_context.MOST_TRACESTATE}",
+    "descriptors that a span describes": f"{spans._MOST_SHOWN}",
     "bytes of a name in the decision log": f"{decision_log._LONGEST}",
     "bytes of a level of a statistic's path": f"{statkeys._LONGEST}",
     "bytes of a set, XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": f"{control_planes._LARGEST}",

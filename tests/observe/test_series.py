@@ -22,6 +22,7 @@ from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.observe.catalogue_events import EVENT_METRICS
 from ratelimit_service.observe.catalogue_page import markdown
+from ratelimit_service.observe.catalogue_tracing import TRACING_METRICS
 from ratelimit_service.observe.catalogue_workers import WORKER_METRICS
 from ratelimit_service.observe.catalogue_xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
@@ -221,6 +222,7 @@ def everything() -> Metrics:
     metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in XDS_METRICS])
     metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in WORKER_METRICS])
     metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in EVENT_METRICS])
+    metrics.show(lambda: [Sample(info.name, dict.fromkeys(info.labels, "x"), 1) for info in TRACING_METRICS])
     for name in WATCHED:
         metrics.watch(f"ratelimit_service_{name}", lambda: 1)
     return metrics

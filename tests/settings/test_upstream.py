@@ -33,7 +33,7 @@ def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
     [
         {},
         {"USE_STATSD": "false", "STATSD_HOST": "statsd", "STATSD_PORT": "8125"},
-        {"TRACING_ENABLED": "0", "TRACING_SERVICE_NAME": "limits"},
+        {"TRACING_ENABLED": "true", "TRACING_SERVICE_NAME": "limits"},
         {"DISABLE_STATS": "false"},
         {"REDIS_PIPELINE_WINDOW": "150us", "REDIS_PIPELINE_LIMIT": "8", "REDIS_STARTUP_MAX_INTERVAL": "5s"},
         {"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true", "REDIS_STARTUP_MAX_ELAPSED_TIME": "0s"},
@@ -52,8 +52,8 @@ def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: d
         ({"USE_STATSD": "true"}, ["USE_STATSD"]),
         ({"STATSD_HOST": "statsd"}, ["STATSD_HOST"]),
         (
-            {"TRACING_ENABLED": "true", "TRACING_SERVICE_NAME": "x"},
-            ["TRACING_ENABLED", "TRACING_SERVICE_NAME"],
+            {"USE_DOG_STATSD": "true", "USE_DOG_STATSD_MOGRIFIERS": "x"},
+            ["USE_DOG_STATSD", "USE_DOG_STATSD_MOGRIFIERS"],
         ),
         ({"REDIS_STARTUP_MAX_ELAPSED_TIME": "1m"}, ["REDIS_STARTUP_MAX_ELAPSED_TIME"]),
         ({"MEMCACHE_HOST_PORT": "memcached:11211"}, ["MEMCACHE_HOST_PORT"]),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.model import Request
+from ...core.trace_context import Sent
 from ...service import Answer
 from .connection import Connection
 
@@ -61,6 +62,7 @@ class Call:
     body: bytes
     last: bool
     wrong: tuple[int, bytes] | None
+    trace: Sent | None
     request: Request
     answer: Answer
     started: float
@@ -86,6 +88,7 @@ class Session:
         max_held: int,
         now: int = 0,
         many: int = ...,
+        traced: bool = False,
     ) -> None: ...
     def feed(self, data: bytes) -> int: ...
     def abandon(self) -> None: ...

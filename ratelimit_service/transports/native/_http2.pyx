@@ -54,6 +54,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from ratelimit_service.core.trace_context import Sent
+
 from ratelimit_service.transports.native._frames cimport *
 from ratelimit_service.transports.native._nghttp2 cimport *
 
@@ -73,6 +75,8 @@ cdef enum:
     MOST_MESSAGE = 4096  # bytes of a message in a stream of messages
     MOST_LATE = 50  # requests that one check refuses, because calls wait meanwhile
     MOST_ERROR_TEXT = 1024  # bytes of the text of an error
+    MOST_TRACEPARENT = 128  # bytes; core/trace_context.py has the reasons of both
+    MOST_TRACESTATE = 512
     WINDOW = 1 << 20  # of the connection; that of a stream is the 64 KiB of HTTP/2
     ABUSE_BUDGET = 1000
     UNITS_OF_A_STREAM = 8  # units that take as long as the decision on a call
@@ -90,6 +94,7 @@ cdef enum:
 cdef enum:  # bytes of malloc, measured and rounded up
     STREAM_COST = 512  # in nghttp2 and here
     CALL_COST = 1024  # a Call, its Request and its Plan
+    TRACE_COST = 1024  # the trace context of a call
     BODY_COST = 16  # for each of the first bytes of a body, with its share of the decoded descriptors
     DENSE_BYTES = 16384  # these first bytes: all allowed descriptors fit into them (REQUEST_MAX_ENTRIES)
     BULK_COST = 2  # for each further byte
@@ -406,6 +411,8 @@ cdef class Call:
     """Whether it stands for the end of a stream of messages instead of a message."""
     cdef readonly tuple wrong
     """The gRPC status and its text if the peer ended the stream of messages with an error; otherwise None."""
+    cdef readonly object trace
+    """The trace context that the peer has sent (core/trace_context.py); None without one, and without tracing."""
     cdef public object request
     cdef readonly object answer
     """The answer, once there is one."""
@@ -452,7 +459,7 @@ cdef class Session:
     `paths` are those of the methods, and `owner` stands for the session in the Turn. A message may have
     `max_message` bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of
     `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at most MOST_MESSAGE
-    bytes: each message is a Call, and so is their end.
+    bytes: each message is a Call, and so is their end. With `traced`, calls have the trace context of their headers.
     """
 
     cdef nghttp2_session *_h2
@@ -478,6 +485,7 @@ cdef class Session:
     cdef int _block_units     # of the abuse budget that it has cost
     cdef Numbers _refused     # streams whose refusal is still to be sent
     cdef Numbers _unwanted    # streams that were answered before their request was complete
+    cdef dict _traces         # the trace contexts of incomplete requests, by stream; None without tracing
     cdef readonly bint opened
     """Whether the peer has sent the preface and SETTINGS, as HTTP/2 demands."""
     cdef readonly size_t streams
@@ -500,12 +508,13 @@ cdef class Session:
 
     def __cinit__(
         self, Turn turn not None, object owner, object paths, size_t max_message, size_t max_held,
-        uint64_t now=0, int many=1 << 30,
+        uint64_t now=0, int many=1 << 30, bint traced=False,
     ):
         cdef nghttp2_option *option = NULL
         cdef nghttp2_settings_entry settings[2]
         self._paths = tuple([bytes(path) for path in paths])
         self._many = many
+        self._traces = {} if traced else None
         self._max_message = max_message
         self._max_held = max_held
         self._abuse_budget = ABUSE_BUDGET
@@ -903,6 +912,8 @@ cdef class Session:
             self._last = NULL
         if self._block == stream.number:
             self._block = 0
+        if self._traces is not None and self._traces.pop(stream.number, None) is not None:
+            self._wait_for(-TRACE_COST)
         self._leave(stream)
         self.streams -= 1
         free(stream.incoming)
@@ -1011,7 +1022,42 @@ cdef class Session:
                 size == 16 or value[16] == c'+' or value[16] == c';')
         elif equal(name, name_size, "grpc-timeout", 12):
             stream.timeout = milliseconds(value, size)
+        elif self._traces is not None:
+            return self._trace_header(stream, name, name_size, value, size)
         return 0
+
+    cdef int _trace_header(
+        self, Stream *stream, const uint8_t *name, size_t name_size, const uint8_t *value, size_t size
+    ) noexcept:
+        """Keep the trace context of a request, as `sent_in` of core/trace_context.py does."""
+        cdef bint is_parent = equal(name, name_size, "traceparent", 11)
+        if not is_parent and not equal(name, name_size, "tracestate", 10):
+            return 0
+        try:
+            known = self._traces.get(stream.number)
+            if known is None:
+                if not self._has_room_for(TRACE_COST):
+                    return 0
+                self._wait_for(TRACE_COST)
+            parent, state = known or (None, b"")
+            if is_parent:  # of several, none is valid
+                valid = parent is None and size <= MOST_TRACEPARENT
+                parent = PyBytes_FromStringAndSize(<const char *> value, size) if valid else b""
+            elif <size_t> len(state) + size < MOST_TRACESTATE:
+                more = PyBytes_FromStringAndSize(<const char *> value, size)
+                state = state + b"," + more if state else more
+            self._traces[stream.number] = (parent, state)
+        except MemoryError:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+        return 0
+
+    cdef object _take_trace(self, int32_t number):
+        """Take the trace context of a request out; None if it has none."""
+        known = self._traces.pop(number, None)
+        if known is None:
+            return None
+        self._wait_for(-TRACE_COST)
+        return Sent(known[0] or b"", known[1])
 
     cdef int _headers_end(self, Stream *stream, bint trailers) noexcept:
         """Refuse a request that is no call at once, so that its body is not kept."""
@@ -1115,6 +1161,9 @@ cdef class Session:
             return False
         call = <Call> Call.__new__(Call)
         call.session = self
+        if self._traces is not None and (trace := self._take_trace(stream.number)) is not None:
+            call.trace = trace
+            cost += TRACE_COST
         call.number = stream.number
         call.method = stream.method
         call.timeout = stream.timeout

@@ -221,6 +221,7 @@ class Calls:
     def _refuse(self, call: Call, error: RateLimitServiceError) -> None:
         self._on_answered(METHOD, perf_counter() - self._began)
         _fail(call, error)
+        self._service.refused_early(call.trace, error)
 
     def _answer(self, calls: Sequence[Call]) -> None:
         """Write the answers to calls.

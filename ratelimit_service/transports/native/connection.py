@@ -297,10 +297,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin(self) -> None:
         """Begin the session of HTTP/2."""
-        options = self._host.options
-        largest = max(options.max_connection_bytes, options.max_message_bytes + _ROOM_FOR_ONE)
+        host, options = self._host, self._host.options
+        most = max(options.max_connection_bytes, options.max_message_bytes + _ROOM_FOR_ONE)
         now = int(self._loop.time() * 1_000)
-        session = Session(self._host.turn, self, PATHS, options.max_message_bytes, largest, now, REFLECT)
+        session = Session(host.turn, self, PATHS, options.max_message_bytes, most, now, REFLECT, host.traced)
         if options.client_name and self._tls is not None:
             session.forbidden = not is_for(self._tls.dns_names, options.client_name)
         self.session = session

@@ -20,6 +20,11 @@ class Host(Protocol):
         ...
 
     @property
+    def traced(self) -> bool:
+        """Whether calls have the trace context of their headers."""
+        ...
+
+    @property
     def turn(self) -> Turn:
         """The turn of the event loop, which all connections share."""
         ...

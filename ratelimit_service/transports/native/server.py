@@ -58,6 +58,7 @@ class NativeServer:
         on_answered: OnAnswered = ignore_answered,
     ) -> None:
         self.options = options
+        self.traced = service.traced
         self.address = options.address
         """The address that it listens on, once started."""
         self._health = HealthService(health)

@@ -1,0 +1,64 @@
+"""Makes the service that decides, traced if the settings say so."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from .assembly import jitter_of, patience_of, policy_of, spread_of
+from .core.amendments.index import Amendments
+from .core.holds.ids import HoldIds
+from .observe.metrics import Metrics
+from .ports import CounterStore, Observer
+from .service import RateLimitService
+from .settings.table import Settings
+
+if TYPE_CHECKING:
+    from .tracing.tracing import Tracing
+
+
+def make_service(
+    settings: Settings,
+    store: CounterStore,
+    observer: Observer,
+    amendments: Amendments,
+    ids: HoldIds,
+    tracing: Tracing | None,
+) -> RateLimitService:
+    """Return the service that counts in `store`."""
+    others = (
+        policy_of(settings),
+        jitter_of(settings),
+        patience_of(settings),
+        spread_of(settings),
+        amendments,
+        ids,
+    )
+    if tracing is None:
+        return RateLimitService(store, observer, time.time, *others)
+    from .tracing.service import TracedService
+
+    return TracedService(tracing.tracer, store, observer, time.time, *others)
+
+
+def make_tracing(settings: Settings, metrics: Metrics) -> Tracing | None:
+    """Return what traces, not yet started; None if nothing is to be traced. Raises StartError.
+
+    Without the packages of OpenTelemetry the service serves all the same: limits matter more than spans of them.
+    """
+    if not settings.tracing_enabled or settings.otel_sdk_disabled:
+        return None
+    try:
+        from .tracing.tracing import Tracing  # imports OpenTelemetry, which nothing else needs
+
+        tracing = Tracing(settings)
+    except ModuleNotFoundError as error:
+        structlog.get_logger("ratelimit_service").warning(
+            "TRACING_ENABLED is set, and nothing is traced: install ratelimit-service[tracing]",
+            error=str(error),
+        )
+        return None
+    metrics.show(tracing.samples)
+    return tracing

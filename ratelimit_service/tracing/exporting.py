@@ -1,0 +1,269 @@
+"""Makes spans of notes, and sends them, in a thread that the event loop never waits for.
+
+The exporters are OpenTelemetry's, which read OTEL_EXPORTER_OTLP_*: addresses, headers, certificates, compression, timeouts. They
+block and try again for as long as OTEL_EXPORTER_OTLP_TIMEOUT; meanwhile notes wait, and are dropped once there are too many.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Protocol
+
+import structlog
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+
+from ..core.errors import StartError
+from ..settings.table import Settings
+from ..settings.tracing import SERVICE_NAME
+from .spans import PREFIX, BatchSpan, CallSpan, StoreSpan
+from .tracer import Notes, new_span_id, new_trace_id
+
+_GRPC = "envoy.service.ratelimit.v3.RateLimitService"
+_METHOD = "ShouldRateLimit"
+
+_LOG_EVERY = 60.0
+"""Seconds between two lines of the log about a collector that does not take spans."""
+
+_LONGEST = 300
+"""Characters of the reason."""
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+class Exporter(Protocol):
+    """Sends spans, as the exporters of OpenTelemetry do."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans, and return whether they were taken."""
+        ...
+
+    def shutdown(self) -> None:
+        """Send nothing more."""
+        ...
+
+
+class Exporting:
+    """Sends the spans of `notes` through `exporter`, up to `batch` notes at once, every `delay` seconds or earlier.
+
+    `store` is the name of the kind of store: redis or memory.
+    """
+
+    def __init__(
+        self, notes: Notes, exporter: Exporter, resource: Resource, store: str, batch: int, delay: float
+    ) -> None:
+        self._notes = notes
+        self._exporter = exporter
+        self._resource = resource
+        self._store = store
+        self._batch = batch
+        self._delay = delay
+        self._scope = InstrumentationScope("ratelimit_service", metadata.version("ratelimit-service"))
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._log = structlog.get_logger("ratelimit_service.tracing")
+        self._logged_at = float("-inf")
+        self._reasons = _Reasons()
+        self.exported = 0
+        """Spans that the collector has taken."""
+        self.failed = 0
+        """Spans that it has not taken."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._reasons.listen()
+        self._thread.start()
+
+    def close(self, patience: float) -> None:
+        """Send what waits, for at most `patience` seconds."""
+        self._closing = True
+        self._notes.ready.set()
+        if self._thread.ident is None:
+            return
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._exporter.shutdown()  # ends its pauses between attempts
+            self._log.warning("spans are lost: the collector does not take them", notes=len(self._notes))
+
+    def _run(self) -> None:
+        ready = self._notes.ready
+        while not self._closing:
+            ready.wait(self._delay)
+            ready.clear()
+            self._send_waiting()
+        self._send_waiting()
+        self._exporter.shutdown()
+
+    def _send_waiting(self) -> None:
+        """Send what waits now; not what comes meanwhile, so that the end of the process is not postponed by it."""
+        left = len(self._notes)
+        while left > 0:
+            notes = self._notes.take(min(left, self._batch))
+            left -= len(notes)
+            if not notes:
+                return
+            spans = [span for note in notes for span in self._spans(note)]
+            try:
+                taken = self._exporter.export(spans) is SpanExportResult.SUCCESS
+            except Exception as error:  # a defect of the exporter must not end the thread
+                taken = False
+                self._reasons.last = f"{type(error).__name__}: {error}"
+            if taken:
+                self.exported += len(spans)
+            else:
+                self.failed += len(spans)
+                self._say()
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            reason = self._reasons.last[:_LONGEST]
+            self._log.warning("the collector does not take spans", error=reason, failed=self.failed)
+
+    def _spans(self, note: CallSpan | BatchSpan) -> list[ReadableSpan]:
+        """Return the spans of a note."""
+        if isinstance(note, BatchSpan):
+            return [self._batch_span(note)]
+        parent = remote = None
+        trace_id, state = new_trace_id(), TraceState()
+        if (parent := note.parent) is not None:
+            trace_id, state = parent.trace_id, _state(parent.state)
+            flags = _SAMPLED if parent.sampled else TraceFlags()
+            remote = SpanContext(trace_id, parent.span_id, True, flags, state)
+        own = SpanContext(trace_id, new_span_id(), False, _SAMPLED, state)
+        if note.json:
+            name, attributes = "POST /json", {"http.route": "/json"}
+        else:
+            name = f"{_GRPC}/{_METHOD}"
+            attributes = {"rpc.system": "grpc", "rpc.service": _GRPC, "rpc.method": _METHOD}
+        call = self._span(name, own, remote, SpanKind.SERVER, note.start, note.end, note.error)
+        call._attributes = {**attributes, **note.attributes}
+        if note.store is None:
+            return [call]
+        return [call, self._store_span(note.store, own, state)]
+
+    def _store_span(self, store: StoreSpan, call: SpanContext, state: TraceState) -> ReadableSpan:
+        context = SpanContext(call.trace_id, new_span_id(), False, _SAMPLED, state)
+        span = self._span("store", context, call, SpanKind.INTERNAL, store.start, store.end)
+        span._attributes = {f"{PREFIX}store": self._store}
+        batch = store.batch
+        if batch is not None:
+            if batch.error:
+                span._status = Status(StatusCode.ERROR, batch.error[:_LONGEST])
+            span._links = (Link(SpanContext(batch.trace_id, batch.span_id, False, _SAMPLED)),)
+        return span
+
+    def _batch_span(self, batch: BatchSpan) -> ReadableSpan:
+        context = SpanContext(batch.trace_id, batch.span_id, False, _SAMPLED)
+        error = batch.error[:_LONGEST]
+        span = self._span("store batch", context, None, SpanKind.CLIENT, batch.start, batch.end, error)
+        span._attributes = {
+            "db.system.name": self._store,
+            "db.operation.name": "EVALSHA",
+            f"{PREFIX}batch.requests": batch.requests,
+            f"{PREFIX}batch.hits": batch.hits,
+        }
+        return span
+
+    def _span(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        kind: SpanKind,
+        start: int,
+        end: int,
+        error: str = "",
+    ) -> ReadableSpan:
+        return ReadableSpan(
+            name,
+            context,
+            parent,
+            self._resource,
+            kind=kind,
+            status=Status(StatusCode.ERROR, error) if error else Status(),
+            start_time=start,
+            end_time=end,
+            instrumentation_scope=self._scope,
+        )
+
+
+class _Reasons(logging.Handler):
+    """Keeps the last reason for which an exporter has failed, in place of a line of the log for each attempt.
+
+    Other lines of OpenTelemetry may contain OTEL_EXPORTER_OTLP_HEADERS, which have tokens: they are dropped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+
+    def listen(self) -> None:
+        """Take the log of OpenTelemetry's packages."""
+        logger = logging.getLogger("opentelemetry")
+        logger.handlers = [self]
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        if record.name.startswith("opentelemetry.exporter."):
+            self.last = record.getMessage()
+
+
+def make_exporter(protocol: str) -> Exporter:
+    """Return the exporter of TRACING_EXPORTER_PROTOCOL. Raises StartError if OTEL_EXPORTER_OTLP_* are not valid."""
+    _Reasons().listen()
+    try:
+        if protocol == "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+            return OTLPSpanExporter()
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
+
+        return OverHttp()
+    except (ValueError, OSError) as error:
+        raise StartError(f"spans cannot be exported with these OTEL_EXPORTER_OTLP_*: {error}") from None
+
+
+def resource_of(settings: Settings) -> Resource:
+    """Return the resource of the spans: by TRACING_*, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES."""
+    given = {
+        "service.namespace": settings.tracing_service_namespace,
+        "service.instance.id": settings.tracing_service_instance_id,
+    }
+    attributes: dict[str, str | int] = {name: value for name, value in given.items() if value}
+    detected = Resource.create()
+    name = settings.tracing_service_name
+    if name != SERVICE_NAME or str(detected.attributes["service.name"]).startswith("unknown_service"):
+        attributes["service.name"] = name
+    if "service.instance.id" not in {*attributes, *detected.attributes}:
+        attributes["service.instance.id"] = str(uuid.uuid4())
+    attributes["service.version"] = metadata.version("ratelimit-service")
+    attributes["process.pid"] = os.getpid()
+    return detected.merge(Resource(attributes))
+
+
+def _state(text: bytes) -> TraceState:
+    """Return the tracestate of a caller; an empty one for anything that is not valid."""
+    try:
+        return TraceState.from_header([text.decode("ascii")]) if text else TraceState()
+    except ValueError:
+        return TraceState()

@@ -1,0 +1,65 @@
+"""The trace context of a caller: W3C Trace Context, and anything else that comes in its headers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_service.core.trace_context import Parent, Sent, parent_of, sent_in
+
+TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
+IDS = b"0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "sampled"),
+    [
+        (b"00-" + IDS + b"-01", True),
+        (b"00-" + IDS + b"-00", False),
+        (b"00-" + IDS + b"-03", True),
+        (b"00-" + IDS + b"-fe", False),
+        (b"01-" + IDS + b"-01", True),
+        (b"cc-" + IDS + b"-01-what-comes-later", True),
+    ],
+)
+def test_a_traceparent_names_the_parent(traceparent: bytes, sampled: bool) -> None:
+    """Flags that are not known are ignored, and so is what a later version appends."""
+    assert Parent(TRACE, SPAN, sampled, b"a=1") == parent_of(traceparent, b"a=1")
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        b"",
+        b"00-" + IDS,
+        b"00-" + IDS + b"-01-more",
+        b"ff-" + IDS + b"-01",
+        b"00-" + IDS.upper() + b"-01",
+        b"00-" + IDS + b"-0g",
+        b"00-" + IDS + b"-01\n",
+        b" 00-" + IDS + b"-01",
+        b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01",
+        b"00-0af7651916cd43dd8448eb211c80319c-" + b"0" * 16 + b"-01",
+        b"01-" + IDS + b"-01more",
+    ],
+)
+def test_what_is_not_valid_names_no_parent(traceparent: bytes) -> None:
+    """Neither do ids of zeros."""
+    assert parent_of(traceparent) is None
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise(traceparent: bytes) -> None:
+    """Whatever a stranger sends."""
+    parent = parent_of(traceparent)
+    assert parent is None or (parent.trace_id and parent.span_id)
+
+
+def test_headers_are_read_as_w3c_says() -> None:
+    """Of several traceparents none is valid; tracestates are joined; what is too long counts as absent."""
+    parent, state = (b"traceparent", b"00-" + IDS + b"-01"), (b"tracestate", b"a=1")
+    assert Sent(parent[1], b"a=1,a=1") == sent_in([(b"host", b"x"), parent, state, state])
+    assert Sent() == sent_in([parent, parent])
+    assert Sent() == sent_in([(b"traceparent", b"0" * 129), (b"tracestate", b"a" * 513)])
+    assert Sent(json=True) == sent_in([], json=True)

@@ -1,0 +1,103 @@
+"""Faults of an exporter that no collector can cause, and what spans are made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from ratelimit_service.core.errors import InternalError, StartError
+from ratelimit_service.settings.table import load_settings
+from ratelimit_service.tracing.exporting import Exporting, make_exporter, resource_of
+from ratelimit_service.tracing.tracer import Notes, Tracer
+from testing.waiting import wait_for
+
+
+class Broken:
+    """An exporter that raises at first, and then takes spans."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.taken: list[ReadableSpan] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.calls += 1
+        if self.calls == 1:
+            raise RuntimeError("a defect")
+        self.taken += spans
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_an_exporter_that_raises_ends_nothing() -> None:
+    """Its spans are counted as failed, and later ones are sent."""
+    notes, exporter = Notes(100, 1), Broken()
+    tracer = Tracer(notes, 1.0)
+    exporting = Exporting(notes, exporter, Resource({}), "memory", 1, 60.0)
+    exporting.start()
+    for number in range(3):
+        tracer.refused(None, InternalError(f"{number}"))
+    exporting.close(10)
+    assert (2, 1, ["1", "2"]) == (
+        exporting.exported,
+        exporting.failed,
+        [span.status.description for span in exporter.taken],
+    )
+
+
+def test_spans_are_sent_after_the_delay_although_they_are_few() -> None:
+    """OTEL_BSP_SCHEDULE_DELAY."""
+    notes, exporter = Notes(100, 100), Broken()
+    exporter.calls = 1
+    exporting = Exporting(notes, exporter, Resource({}), "memory", 10, 0.01)
+    exporting.start()
+    Tracer(notes, 1.0).refused(None, InternalError("few"))
+    wait_for("a span", lambda: exporter.taken)
+    exporting.close(10)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "RateLimit"),
+        ({"TRACING_SERVICE_NAME": "limits", "OTEL_SERVICE_NAME": "other"}, "limits"),
+        ({"OTEL_SERVICE_NAME": "other"}, "other"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=of-the-attributes"}, "of-the-attributes"),
+    ],
+)
+def test_the_name_of_the_service_is_that_of_tracing_or_of_opentelemetry(
+    environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream's default applies last."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    resource = resource_of(load_settings(environ))
+    assert expected == resource.attributes["service.name"]
+    assert resource.attributes["service.instance.id"]
+
+
+def test_what_opentelemetry_logs_is_not_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It logs headers that it cannot read, and they have tokens."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization Bearer t0ken")
+    make_exporter("grpc").shutdown()
+    make_exporter("http").shutdown()
+    logging.getLogger("opentelemetry.sdk").error("t0ken")
+    assert "t0ken" not in caplog.text
+
+
+def test_settings_of_the_exporter_that_are_not_valid_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the start, with the name of the variables."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    with pytest.raises(StartError) as raised:
+        make_exporter("grpc")
+    assert "OTEL_EXPORTER_OTLP_" in str(raised.value)

@@ -1,0 +1,136 @@
+"""The trace context of a call, as each transport reads it: bytes that no client of gRPC would send, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ratelimit_service.core.errors import RateLimitServiceError
+from ratelimit_service.core.trace_context import MOST_TRACEPARENT, MOST_TRACESTATE, Sent
+from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.runtime.health import Health
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.native.server import NativeServer
+from ratelimit_service.transports.options import GrpcOptions
+
+from . import h2
+from .serving import CHECK, NOW, TRANSPORTS, TREE, until
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+LONG = b"a" * (MOST_TRACEPARENT + 1)
+
+SENT: list[tuple[list[tuple[bytes, bytes]], Sent | None]] = [
+    ([], None),
+    ([(b"traceparent", PARENT)], Sent(PARENT)),
+    ([(b"traceparent", PARENT), (b"tracestate", b"a=1")], Sent(PARENT, b"a=1")),
+    ([(b"tracestate", b"a=1"), (b"traceparent", PARENT), (b"tracestate", b"b=2")], Sent(PARENT, b"a=1,b=2")),
+    ([(b"tracestate", b"a=1")], Sent(b"", b"a=1")),
+    ([(b"traceparent", LONG)], Sent()),
+    ([(b"traceparent", PARENT), (b"tracestate", b"s" * (MOST_TRACESTATE + 1))], Sent(PARENT)),
+    ([(b"x-traceparent", PARENT), (b"traceparen", PARENT)], None),
+]
+
+HOSTILE = [
+    [(b"traceparent", PARENT), (b"traceparent", PARENT)],
+    [(b"traceparent", b"\xff\xfe\x80")],
+    [(b"traceparent", b"")],
+    [(b"tracestate", b"\x80" * 100)] * 20,
+    [(b"traceparent", b"%n%s")] * 50,
+]
+
+
+class Noting(RateLimitService):
+    """A traced service that keeps the trace contexts of calls."""
+
+    traced = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: list[Sent | None] = []
+        self.refused: list[Sent | None] = []
+
+    def submit(self, calls: Any) -> None:
+        self.seen += [call.trace for call in calls]
+        super().submit(calls)
+
+    def refused_early(self, trace: Sent | None, error: RateLimitServiceError) -> None:
+        self.refused.append(trace)
+
+
+async def ask(transport: str, *headers: list[tuple[bytes, bytes]], body: bytes = CHECK) -> Noting:
+    """Make a call with each of these headers, one after another, on one connection."""
+    service = Noting(MemoryStore(lambda: NOW), Metrics(), lambda: NOW)
+    service.use(TREE)
+    server = TRANSPORTS[transport](service, Health(), GrpcOptions())
+    await server.start()
+    peer = await h2.Peer.connect(server.address)
+    try:
+        for number, more in enumerate(headers):
+            peer.send(h2.call(2 * number + 1, body, [*h2.CALL, *more]))
+            await peer.answer(2 * number + 1)
+    finally:
+        peer.close()
+        await server.stop(0)
+    return service
+
+
+def without_absence(sent: Sent | None) -> Sent:
+    return sent if sent is not None else Sent()
+
+
+async def test_the_headers_of_a_call_are_its_trace_context(transport: str) -> None:
+    """Of several traceparents none is valid; those of tracestate are joined; too long is as absent."""
+    service = await ask(transport, *[headers for headers, _ in SENT])
+    assert [without_absence(sent) for _, sent in SENT] == list(map(without_absence, service.seen))
+
+
+async def test_hostile_headers_are_no_trace_context_and_do_no_harm(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each call is answered, on the same connection, and nothing of it is in the log."""
+    service = await ask(transport, *HOSTILE, [(b"traceparent", PARENT)])
+    assert PARENT == without_absence(service.seen[-1]).traceparent
+    seen = [without_absence(sent).traceparent for sent in service.seen[:-1]]
+    if transport == "grpcio":  # grpc itself passes on one of several traceparents
+        assert PARENT == seen.pop(0)
+    assert PARENT not in seen
+    assert [] == caplog.records
+
+
+async def test_a_call_that_cannot_be_read_has_one_as_well(transport: str) -> None:
+    """It is refused before it is submitted."""
+    service = await ask(transport, [(b"traceparent", PARENT)], body=b"\xff\xff")
+    assert ([], [Sent(PARENT)]) == (service.seen, service.refused)
+
+
+async def test_the_bytes_of_trace_contexts_are_counted() -> None:
+    """Those of incomplete requests wait, those of calls are in hand, and none is left in the end."""
+    service = Noting(MemoryStore(lambda: NOW), Metrics(), lambda: NOW)
+    service.use(TREE)
+    server = NativeServer(service, Health(), GrpcOptions())
+    await server.start()
+    budget = server.turn.budget
+    peer = await h2.Peer.connect(server.address)
+    try:
+        waiting = []
+        context = [(b"traceparent", PARENT), (b"tracestate", b"s" * 500)]
+        for number in range(2):
+            for stream in range(1 + 1_000 * number, 201 + 1_000 * number, 2):
+                headers = [*h2.CALL, *(context if number else ())]
+                peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.block(headers)))
+            peer.send(h2.call(201 + 1_000 * number, CHECK))
+            await peer.answer(201 + 1_000 * number)
+            waiting.append(budget.waiting)
+        assert waiting[1] - waiting[0] >= 100 * (512 + 1_024)
+        for stream in (*range(1, 201, 2), *range(1_001, 1_201, 2)):
+            peer.send(h2.frame(h2.RST_STREAM, 0, stream, (8).to_bytes(4, "big")))
+        await until(lambda: budget.waiting < waiting[0])
+        peer.send(h2.call(1_301, CHECK, [*h2.CALL, *context]))
+        await peer.answer(1_301)
+    finally:
+        peer.close()
+        await server.stop(0)
+    service.seen.clear()
+    await until(lambda: (budget.waiting, budget.in_hand) == (0, 0))
