@@ -157,10 +157,6 @@ class CounterStore(Protocol):
         """Delete these counters, and return the last values of those that existed. Raises StoreError."""
         ...
 
-    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters whose key starts with `bucket`, and return their values. Raises StoreError."""
-        ...
-
 
 class Standing(NamedTuple):
     """What a replica has in force. `digest` is that of its rules, empty before the first are loaded."""

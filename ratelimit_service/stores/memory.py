@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.gates import Gate
-from ..core.holds.hit import ASIDE, SUFFIX
+from ..core.holds.hit import ASIDE
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
 from ..core.ledger.hit import LedgerHit
 from ..core.model import COUNTER_MAX, HELD_BACK, Hit
@@ -325,11 +325,6 @@ class MemoryStore:
     async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return these entries: each is a counter, whose key has its name."""
         return {key: {"": value} for key in keys if (value := self._counters.get(key)) is not None}
-
-    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Set the counters of a bucket to 0, and return their last values, by key."""
-        self.holds.forget(f"{bucket}:{SUFFIX}")
-        return await self.delete_counters(list(await self.read_bucket(bucket)))
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Set counters to 0, and return their last values, by key."""

@@ -251,7 +251,8 @@ async def test_a_bucket_that_is_reset_is_reported_again(new_store: NewStore) -> 
     with capture_logs() as events:
         await replica.ask(hits=80)
         await replica.reported()
-        held = await replica.store.delete_bucket("{d|team=dba}")
+        held = await replica.store.read_bucket("{d|team=dba}")
+        await replica.store.delete_counters([*held])
         await replica.ask(hits=60)
         await replica.reported()
     assert {KEY: 80, f"{KEY}:warned-50": 1, f"{KEY}:warned-80": 1} == held

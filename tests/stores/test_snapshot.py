@@ -37,7 +37,7 @@ async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
     charge(store, DBA, 42)
     charge(store, DBA, -2)
     charge(store, OPS, 7)
-    await store.delete_bucket("{d|team=ops}")
+    await store.delete_counters([OPS])
     again = await kept.restart()
     assert [40, 0] == [charge(again, DBA, 0), charge(again, OPS, 0)]
 

@@ -72,10 +72,6 @@ class Layer:
         """Delete counters of the store below."""
         return await self._below.delete_counters(keys)
 
-    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters of a bucket, and return their last values, by key."""
-        return await self._below.delete_bucket(bucket)
-
 
 def without_early_answers(store: CounterStore) -> CounterStore:
     """Strip the layers that may answer early; for callers that need the real outcome, however late."""

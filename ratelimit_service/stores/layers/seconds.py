@@ -96,10 +96,6 @@ class SecondsApart:
         seconds = [key for key in keys if is_of_seconds(key)]
         return await self._others.delete_counters(others) | await self._seconds.delete_counters(seconds)
 
-    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters of a bucket in both stores, and return their last values, by key."""
-        return await self._others.delete_bucket(bucket) | await self._seconds.delete_bucket(bucket)
-
     async def _both(self, do: Callable[[CounterStore], Awaitable[None]]) -> None:
         errors = await asyncio.gather(do(self._others), do(self._seconds), return_exceptions=True)
         for name, error in zip(("", "for windows of seconds: "), errors, strict=True):

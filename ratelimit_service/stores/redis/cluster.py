@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
@@ -312,14 +311,6 @@ class ClusterStore(ScriptStore):
 
     async def read_bucket(self, bucket: str) -> dict[str, int | None]:
         """Return the counters of a bucket, by key. Walks through all keys of the server that has its slot."""
-        return await self._for_counters(bucket, "GET")
-
-    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters of a bucket, and return their last values, by key."""
-        return await self._for_counters(bucket, "GETDEL")
-
-    async def _for_counters(self, bucket: str, command: str) -> dict[str, int | None]:
-        """Return what a command returns for each counter of a bucket."""
         if not self._topology.servers:
             await self.ping()
         slot = slot_of(bucket)
@@ -327,15 +318,14 @@ class ClusterStore(ScriptStore):
         if server is None or server.away:
             raise StoreError(f"Redis: the server that has slot {slot} is away")
 
-        async def run(command: str, key: str) -> Any:
+        async def get(key: str) -> Any:
             async def send(server: ClusterServer, asking: bool) -> Any:
                 pipeline = server.client.pipeline(transaction=False)
                 if asking:
                     pipeline.execute_command("ASKING")
-                pipeline.execute_command(command, key)
+                pipeline.execute_command("GET", key)
                 return (await pipeline.execute())[-1]
 
             return await self._redirected(slot, send)
 
-        delete_holds = partial(run, "DEL") if command == "GETDEL" else None
-        return await counters_on(server.client, bucket, partial(run, command), delete_holds)
+        return await counters_on(server.client, bucket, get)

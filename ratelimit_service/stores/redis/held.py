@@ -1,7 +1,4 @@
-"""Reading and deleting the counters of a bucket.
-
-The windows are not known, so these functions scan all keys of the server.
-"""
+"""Reads the counters of a bucket, whose windows are not known, by scanning all keys; deletes counters by their keys."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ from .wire import Wire
 
 _SCAN = "return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', '1000')"
 _GETDEL = script(b"return redis.call('GETDEL', KEYS[2])")
-_READ = "return redis.call(ARGV[1], KEYS[2])"
+_GET = "return redis.call('GET', KEYS[2])"
 
 
-async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dict[str, int | None]:
-    """Return what `command` (GET or GETDEL) returns for each counter of a bucket, by key. Raises StoreError.
+async def counters_of(wire: Wire, prefix: str, bucket: str) -> dict[str, int | None]:
+    """Return the counters of a bucket, by key. Raises StoreError.
 
     This runs scripts with the same first key as the calls that count the bucket (ScriptCall), so that a proxy
     sends them to the server of the bucket. None stands for a value that is not a number.
@@ -36,15 +33,10 @@ async def counters_of(wire: Wire, prefix: str, bucket: str, command: str) -> dic
     try:
         while True:
             cursor, found = await wire.ask("EVAL", _SCAN, 1, first, cursor, pattern_of(bucket))
-            keys.update(key for key in map(bytes.decode, found) if not is_of_ledger(key))
+            keys.update(filter(_is_counter, map(bytes.decode, found)))
             if int(cursor) == 0:
                 break
-        holds = {key for key in keys if is_of_holds(key)}
-        if command == "GETDEL":
-            for key in sorted(holds):
-                await wire.ask("EVAL", _READ, 2, first, key, "DEL")
-        keys -= holds
-        return {key: number(await wire.ask("EVAL", _READ, 2, first, key, command)) for key in sorted(keys)}
+        return {key: number(await wire.ask("EVAL", _GET, 2, first, key)) for key in sorted(keys)}
     except (RedisError, OSError) as error:
         raise failure(error) from None
 
@@ -60,24 +52,19 @@ async def delete_counters(run: Run, prefix: str, keys: Sequence[str]) -> dict[st
 
 
 async def counters_on(
-    client: aioredis.Redis,
-    bucket: str,
-    get: Callable[[str], Awaitable[bytes | str | None]],
-    delete_holds: Callable[[str], Awaitable[object]] | None = None,
+    client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
 ) -> dict[str, int | None]:
-    """Return what `get` returns for each counter of a bucket on one server of a Cluster, by key.
-
-    `delete_holds` is called with each key of its holds. Raises StoreError.
-    """
+    """Return the counters of a bucket on one server of a Cluster, by key. `get` reads one. Raises StoreError."""
     try:
         found = [key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)]
-        keys = sorted([key for key in found if not is_of_ledger(key)])
-        for key in filter(is_of_holds, keys):
-            if delete_holds is not None:
-                await delete_holds(key)
-        return {key: number(await get(key)) for key in keys if not is_of_holds(key)}
+        return {key: number(await get(key)) for key in sorted(filter(_is_counter, found))}
     except (RedisError, OSError) as error:
         raise failure(error) from None
+
+
+def _is_counter(key: str) -> bool:
+    """Return whether a key of a bucket is a counter, and not of its holds or its ledger."""
+    return not is_of_ledger(key) and not is_of_holds(key)
 
 
 def pattern_of(bucket: str) -> str:

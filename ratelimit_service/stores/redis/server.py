@@ -237,8 +237,4 @@ class RedisStore(ScriptStore):
 
         Walks through all keys of its server, a thousand at a time.
         """
-        return await counters_of(self._wire, self._prefix, bucket, "GET")
-
-    async def delete_bucket(self, bucket: str) -> dict[str, int | None]:
-        """Delete the counters of a bucket, and return their last values, by key."""
-        return await counters_of(self._wire, self._prefix, bucket, "GETDEL")
+        return await counters_of(self._wire, self._prefix, bucket)

@@ -101,9 +101,10 @@ async def test_both_are_needed_to_be_well() -> None:
     assert (True, True) == (others.closed, seconds.closed)
 
 
-async def test_a_bucket_is_forgotten_in_both() -> None:
+async def test_counters_are_read_and_deleted_in_both() -> None:
     """The last counts are returned."""
     store = SecondsApart(Store(), Store())
     await hit(store, (MINUTE, SECOND, SECOND))
-    assert {MINUTE: 1, SECOND: 2} == await store.delete_bucket("{d|k=v}")
+    counters = await store.read_bucket("{d|k=v}")
+    assert {MINUTE: 1, SECOND: 2} == counters == await store.delete_counters([*counters])
     assert [[0, 0]] == await hit(store, (MINUTE, SECOND))
