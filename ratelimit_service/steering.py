@@ -36,7 +36,6 @@ from .seeing.replicas import Registry
 from .seeing.views import Views
 from .service import RateLimitService
 from .settings.table import Settings
-from .sources.yaml_text import read as read_yaml
 from .workers.member import Siblings
 
 if TYPE_CHECKING:
@@ -80,7 +79,9 @@ def make_prices(settings: Settings) -> Prices:
     """Return the prices by model that the settings name. Raises StartError for an unusable file."""
     if not settings.prices_file:
         return Prices()
-    return Prices(settings.prices_file, lambda file, text: read_model_prices(read_yaml(file, text)))
+    from .sources.yaml_text import read  # imports yaml, which nothing else needs in this process
+
+    return Prices(settings.prices_file, lambda file, text: read_model_prices(read(file, text)))
 
 
 def make_tokens(settings: Settings) -> Tokens:
