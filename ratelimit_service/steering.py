@@ -173,11 +173,11 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
     """Return the events, or None if there is no receiver. Raises StartError."""
     if not settings.events_webhook_url and not settings.events_webhooks:
         return None
+    from .events.configured import Configured  # imports YAML, which only a service with receivers needs
     from .events.events import Events
-    from .events.receivers import receivers_of  # imports YAML, which only a service with receivers needs
 
     events = Events(
-        receivers_of(
+        Configured(
             settings.events_webhook_url, settings.events_webhook_secret_file, settings.events_webhooks
         ),
         store.events,
@@ -186,6 +186,7 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
         time.time,
         lambda: app.views.registry.name,
         lambda: settings.backend_type not in app.health.unhealthy_here,
+        lambda: app.service.tree,
         settings.events_cacert,
     )
     app.metrics.watch("ratelimit_service_event_lost", lambda: events.emitter.lost)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _MOST_OF_THE_LOG = 4 * 1024 * 1024
 """Bytes of the log that may wait to be written."""
 
+_of_addresses = re.compile(r"webhook(-[0-9]+)?").fullmatch
+"""Match the name of a receiver that EVENTS_WEBHOOK_URL makes."""
+
 _LAST_LINES = 2.0
 """Seconds at the end for writing the rest of the log."""
 
@@ -111,8 +114,13 @@ async def _serve(settings: Settings, writer: LineWriter, member: Member | None =
     return 0
 
 
-def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "") -> int:
-    """Load files as `serve` does, print every mistake, and return the exit code."""
+def check_config(
+    paths: Sequence[Path], *, strict: bool, merge_domains: bool, domain: str = "", receivers: str = ""
+) -> int:
+    """Load files as `serve` does, print every mistake, and return the exit code.
+
+    `receivers` is a file of receivers of events; empty for none.
+    """
     errors: Sequence[Problem] = ()
     rules = domains = limits = 0
     try:
@@ -122,6 +130,8 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, do
         tree = RuleTree(loaded.domains)
         rules, domains = len(tree.rules), len(tree.domains)
         limits = sum(len(each.limits) for each in loaded.domains)
+        if receivers:
+            warnings = (*warnings, *_unknown_receivers(tree, receivers))
     except InvalidRules as error:
         errors, warnings = error.problems, error.warnings
     for problem in errors:
@@ -133,6 +143,23 @@ def check_config(paths: Sequence[Path], *, strict: bool, merge_domains: bool, do
     data = f", and {_count(limits, 'limit')} as data" if limits else ""
     print(f"ok: {_count(rules, 'rule')} in {_count(domains, 'domain')}{data}")
     return 0
+
+
+def _unknown_receivers(tree: RuleTree, file: str) -> list[Problem]:
+    """Return a problem for each name in `notify` that is no receiver. Raises InvalidRules for a file that cannot be used."""
+    from ..events.receivers import receivers_of
+
+    try:
+        names = {receiver.name for receiver in receivers_of((), "", file)}
+    except StartError as error:
+        raise InvalidRules([Problem(file, 0, "", str(error))]) from None
+    known = ", ".join(sorted(names)) or "none"
+    return [
+        Problem(rule.source, 0, "notify", f"{file} has no receiver {printable(name)!r}: it has {known}")
+        for rule in tree.rules
+        for name in rule.notify or ()
+        if name not in names and not _of_addresses(name)
+    ]
 
 
 def convert(path: Path, *, merge_domains: bool, domain: str) -> int:

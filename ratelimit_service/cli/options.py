@@ -75,6 +75,12 @@ def _check_config_options(parser: argparse.ArgumentParser) -> None:
         "paths", nargs="+", type=Path, metavar="PATH", help="a file, a manifest, or a directory of them"
     )
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    parser.add_argument(
+        "--receivers",
+        metavar="FILE",
+        default=os.environ.get("EVENTS_WEBHOOKS", ""),
+        help="check this file of receivers, and that it has those that notify names (default: EVENTS_WEBHOOKS)",
+    )
     add_manifests(parser)
 
 
@@ -82,7 +88,11 @@ def _check_config(given: argparse.Namespace) -> int:
     from . import commands
 
     return commands.check_config(
-        given.paths, strict=given.strict, merge_domains=merges(given), domain=manifest_domain(given)
+        given.paths,
+        strict=given.strict,
+        merge_domains=merges(given),
+        domain=manifest_domain(given),
+        receivers=given.receivers,
     )
 
 

@@ -140,6 +140,8 @@ class Rule:
     """What a check sets aside; None for nothing."""
     signal: int = 0
     """Where answers say how much is left: a sum of answers/signals.TARGETS."""
+    notify: tuple[str, ...] | None = None
+    """The names of the receivers of its events (EVENTS_WEBHOOKS); None for all that want them."""
     low_at: float = 0.0
     """The share used from which a budget is low; 0 for NEAR_LIMIT_RATIO."""
     ledger: LedgerRule | None = None

@@ -17,6 +17,7 @@ import json
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -78,6 +79,9 @@ class Delivery:
         self._sleep = sleep
         self._random_share = random_share
         self._log = structlog.get_logger("ratelimit_service.events")
+        self._secret: tuple[str, bytes] | None = None
+        """The last usable secret, with its file."""
+        self._secret_problem = ""
         self._logged_at = float("-inf")
         self.delivered = self.failures = self.dropped = 0
         """Events that were delivered, attempts that failed, and events that were dropped."""
@@ -88,6 +92,9 @@ class Delivery:
 
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         verify: ssl.SSLContext | bool = self._verify if self._verify is not None else True
+        if self.receiver.secret_file:
+            with suppress(OSError, ValueError):  # the first delivery reports it
+                await self._read_secret()
         async with httpx.AsyncClient(
             timeout=TIMEOUT, limits=limits, follow_redirects=False, verify=verify, trust_env=False
         ) as client:
@@ -134,8 +141,7 @@ class Delivery:
         headers = {"content-type": kind, "user-agent": "ratelimit-service"}
         try:
             if self.receiver.secret_file:
-                secret = await asyncio.to_thread(secret_of, self.receiver.secret_file)
-                headers |= signed(secret, event_id, int(self._clock()), body)
+                headers |= signed(await self._read_secret(), event_id, int(self._clock()), body)
             async with (
                 asyncio.timeout(TIMEOUT),
                 client.stream("POST", self.receiver.url, content=body, headers=headers) as answer,
@@ -146,6 +152,24 @@ class Delivery:
         if 200 <= status < 300:
             return "", False
         return f"status {status}", 400 <= status < 500 and status not in (408, 425, 429)
+
+    async def _read_secret(self) -> bytes:
+        """Return the secret of the receiver: the content of its file, or its last usable content.
+
+        Raises OSError or ValueError if there has been none.
+        """
+        file = self.receiver.secret_file
+        try:
+            self._secret, problem = (file, await asyncio.to_thread(secret_of, file)), ""
+        except (OSError, ValueError) as error:
+            if self._secret is None or self._secret[0] != file:
+                raise
+            problem = str(error)
+        if problem and problem != self._secret_problem:
+            said = "a secret cannot be used, and the one before stays in use"
+            self._log.error(said, receiver=self.receiver.name, file=file, error=problem)
+        self._secret_problem = problem
+        return self._secret[1]
 
     def _say(self, problem: str, gives_up: bool, event: Mapping[str, Any]) -> None:
         now = self._clock()

@@ -132,7 +132,7 @@ class Emitter:
             **more,
         }
         kept = max(1, use.end - now) + _KEPT_LONGER
-        self._put(Event(identity(kind, use.key, which), kind, domain, bucket, now, data, kept))
+        self._put(Event(identity(kind, use.key, which), kind, domain, bucket, now, data, kept, rule.notify))
 
     def _put(self, event: Event) -> None:
         if len(self._waiting) == MOST_WAITING:

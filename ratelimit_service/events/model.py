@@ -19,6 +19,9 @@ REACHABLE = "ratelimit.store.reachable"
 
 TYPES = (THRESHOLD, EXHAUSTED, REFUSED, FORECAST, AMENDED, UNREACHABLE, REACHABLE)
 
+NOTIFY = "notify"
+"""The key of a stored event with the names of its receivers."""
+
 _LONGEST = 1_024
 """Characters of a text in an event: descriptors come from strangers."""
 
@@ -37,10 +40,13 @@ class Event(NamedTuple):
     data: Mapping[str, Any]
     kept: int = 86_400
     """How long the store remembers the id, so that no other replica emits the event again."""
+    notify: tuple[str, ...] | None = None
+    """The names of the receivers that get it; None for all that want it."""
 
     @property
     def text(self) -> str:
-        """The event as JSON, as it is stored and sent."""
+        """The event as JSON, as it is stored. NOTIFY is removed before it is sent."""
+        notify = {NOTIFY: self.notify} if self.notify is not None else {}
         return json.dumps(
             {
                 "specversion": "1.0",
@@ -51,6 +57,7 @@ class Event(NamedTuple):
                 "time": moment(self.at),
                 "datacontenttype": "application/json",
                 "data": dict(self.data),
+                **notify,
             }
         )
 

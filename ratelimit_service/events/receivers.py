@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from ..core.errors import StartError
-from .model import TYPES
+from .model import NOTIFY, TYPES
 
 _KEYS = frozenset(("name", "url", "types", "domains", "secret_file", "template"))
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
@@ -41,6 +41,9 @@ class Receiver:
 
     def wants(self, event: Mapping[str, Any]) -> bool:
         """Return whether the receiver gets an event."""
+        named = event.get(NOTIFY)
+        if isinstance(named, list) and self.name not in named:
+            return False
         domain = str(event.get("data", {}).get("domain", ""))
         return (not self.types or any(fnmatchcase(str(event["type"]), each) for each in self.types)) and (
             not self.domains or domain in self.domains
@@ -48,7 +51,8 @@ class Receiver:
 
     def body(self, event: Mapping[str, Any]) -> bytes:
         """Return the body of the delivery of an event."""
-        return json.dumps(event if self.template is None else _filled(self.template, event)).encode()
+        sent = {key: value for key, value in event.items() if key != NOTIFY}
+        return json.dumps(sent if self.template is None else _filled(self.template, sent)).encode()
 
 
 def secret_of(path: str) -> bytes:

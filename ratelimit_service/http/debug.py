@@ -123,6 +123,7 @@ def _rule_line(rule: Rule, limit: Limit) -> str:
         "ledger": _ledger(rule.ledger),
         "price": _price(rule.price),
         "signal": " ".join(word for word, bit in TARGETS.items() if rule.signal & bit),
+        "notify": "" if rule.notify is None else " ".join(rule.notify) or "off",
         "low_at": f"{rule.low_at:g}" if rule.low_at else "",
         "warn_at": " ".join(f"{share:g}" for share in rule.warn_at),
         "track": "true" if rule.track else "",

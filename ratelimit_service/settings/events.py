@@ -30,7 +30,7 @@ class EventSettings:
     events_webhooks: Text = setting(
         EVENTS,
         "",
-        "A YAML file with receivers, each with its types, domains, secret and template (docs/events.md). Ours.",
+        "A YAML file with receivers, each with its types, domains, secret and template (docs/events.md); read again when it changes. Ours.",
     )
     events_cacert: Text = setting(
         EVENTS,

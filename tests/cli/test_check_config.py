@@ -149,3 +149,37 @@ def test_limits_as_data_are_checked_with_the_rules(command: Command, tmp_path: P
     table.write_text("domain,descriptor,limit\nd,team=a,5\nd,team=a,many\n")
     said = f"error: {table}:3: limit: must be a whole number from 0 to 9007199254740991, not 'many'\n"
     assert (1, said, "") == command("check-config", str(directory))
+
+
+RECEIVERS = """\
+receivers:
+  - {name: finance, url: "https://finance.example.com"}
+"""
+NOTIFIES = """\
+domain: d
+notify: [finance]
+descriptors:
+  - key: team
+    notify: [finance, webhook, webhook-2, platform-chat]
+    rate_limit: {unit: hour, tokens_per_unit: 10}
+  - key: user
+    rate_limit: {unit: hour, tokens_per_unit: 10}
+"""
+
+
+def test_a_receiver_that_rules_name_and_no_file_has_is_a_warning(command: Command, tmp_path: Path) -> None:
+    """With EVENTS_WEBHOOKS or --receivers. The names of addresses in EVENTS_WEBHOOK_URL are known without a file."""
+    rules = str(write(tmp_path / "rules", notifies=NOTIFIES) / "notifies.yaml")
+    file = tmp_path / "receivers.yaml"
+    file.write_text(RECEIVERS)
+    warning = f"{rules}:4: notify: {file} has no receiver 'platform-chat': it has finance"
+    ok = "ok: 2 rules in 1 domain\n"
+    assert (0, f"warning: {warning}\n{ok}", "") == command("check-config", "--receivers", str(file), rules)
+    assert (1, f"error: {warning}\n", "") == command(
+        "check-config", "--strict", "--receivers", str(file), rules
+    )
+    assert (0, ok, "") == command("check-config", rules)
+    file.write_text("receivers: [{name: finance}]")
+    code, out, err = command("check-config", "--receivers", str(file), rules)
+    assert (1, "", 1) == (code, err, len(out.splitlines()))
+    assert f"{file}, receiver 1 needs a text for `url`" in out

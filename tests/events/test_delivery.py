@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ratelimit_service.events import delivery as module
 from ratelimit_service.events.delivery import Delivery
@@ -162,3 +163,63 @@ async def test_a_receiver_gets_what_it_wants_in_its_own_form() -> None:
             assert 0 == await store.waiting("chat")
     assert [{"text": "llm|team=dba has used 0.8 {no.such}"}] == webhook.events
     assert "application/json" == webhook.got[0].headers["content-type"]
+
+
+async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> None:
+    """It is replaced by hand, and half of it is there; a good one is used at the next delivery."""
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook() as webhook, capture_logs() as logs:
+        async with delivering(Receiver("ops", webhook.url, secret_file=str(file)), store, clock) as made:
+            await until("the first secret", lambda: made._secret)
+            for number, text in enumerate(("half", "not base64!", base64.b64encode(bytes(32)).decode()), 1):
+                file.write_text(text)
+                await emit(store, event(number))
+                await until("the delivery", lambda number=number: made.delivered == number)
+        expected = [bytes(range(32)), bytes(range(32)), bytes(32)]
+        for secret, got in zip(expected, webhook.got, strict=True):
+            content = f"{got.headers['webhook-id']}.{got.headers['webhook-timestamp']}.".encode() + got.body
+            signature = base64.b64encode(hmac.digest(secret, content, hashlib.sha256)).decode()
+            assert f"v1,{signature}" == got.headers["webhook-signature"]
+    assert 0 == made.failures
+    said = [log["error"] for log in logs if "the one before stays in use" in log["event"]]
+    assert 2 == len(said)
+    assert ("16 bytes" in said[0], "base64" in said[1]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        # the server answers with what is no HTTP, or ends within its status
+        b"what?\r\n\r\n",
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 999 Fine\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000,
+    ],
+    ids=["no HTTP", "half", "status 999", "negative length", "continue", "endless header"],
+)
+async def test_a_receiver_that_lies_gets_the_event_again(lie: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no answer is no delivery, and takes no memory; the one after it is."""
+    monkeypatch.setattr(module, "TIMEOUT", 1.0)
+    calls = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            await reader.readuntil(b"}}")
+            writer.write(lie if calls == 1 else b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with delivering(Receiver("ops", url), store, clock) as made:
+            await emit(store, event())
+            await until("the second attempt", lambda: made.delivered)
+    assert (1, 1, 2) == (made.delivered, made.failures, calls)

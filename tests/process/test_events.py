@@ -104,3 +104,39 @@ def test_a_receiver_that_cannot_be_is_an_error_at_the_start(tmp_path: Path) -> N
     ended = run("serve", environment={"BACKEND_TYPE": "memory", "EVENTS_WEBHOOK_URL": "hooks.example.com"})
     assert 0 != ended.code
     assert "needs an address such as https://" in ended.err
+
+
+def test_receivers_follow_their_file_and_rules_choose_among_them(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
+) -> None:
+    """A receiver that is added while the service runs gets the events of the rules that name it."""
+    rules = RULES.replace("  - key: team", "  - key: team\n    notify: [finance]")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "rules.yaml").write_text(rules)
+    file = tmp_path / "receivers.yaml"
+    with Webhook() as other:
+        chat, finance = (
+            f"  - {{name: {name}, url: '{hook.url}'}}\n"
+            for name, hook in (("chat", other), ("finance", webhook))
+        )
+        file.write_text(f"receivers:\n{chat}")
+        environment = {
+            "CONFIG_PATH": str(tmp_path / "rules"),
+            "REDIS_URL": redis_server.address,
+            "EVENTS_WEBHOOKS": str(file),
+        }
+        with Service(environment) as service, calling(service.grpc) as caller:
+            wait_for("the warning", lambda: "a rule notifies receivers that do not exist" in service.log)
+            file.write_text(f"receivers:\n{chat}{finance}")
+            wait_for("the receivers", lambda: "receivers of events have changed" in service.log)
+            caller.ask("llm", "team", "dba", hits=6_000)
+            wait_for("the event", lambda: webhook.got)
+            assert ("ratelimit.budget.threshold", False) == (
+                webhook.events[0]["type"],
+                "notify" in webhook.events[0],
+            )
+            file.write_text("receivers: [")
+            wait_for("the complaint", lambda: "those before stay in use" in service.log)
+            caller.ask("llm", "team", "dba", hits=3_000)
+            wait_for("the next event", lambda: len(webhook.got) >= 2)
+        assert [] == other.got

@@ -65,6 +65,7 @@ def overridden(domain: Domain, descriptor: Descriptor, override: Override, match
         max_charge=base.max_charge,
         signal=base.signal,
         low_at=base.low_at,
+        notify=base.notify,
         refuse_larger=base.refuse_larger,
         ledger=base.ledger,
         price=base.price,

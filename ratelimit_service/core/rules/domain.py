@@ -7,6 +7,7 @@ from ..model import DescriptorRule, DomainRules
 from .dropped import warn_of_dropped
 from .fields import Fields, quoted
 from .limits import read_zone
+from .notify import read_notify
 from .refusals import CHOICES
 from .signals import read_targets
 
@@ -28,6 +29,7 @@ class ReadDomain:
         self.refusals = dict.fromkeys(CHOICES, "")
         self.signal = 0
         self.low_at = 0.0
+        self.notify: tuple[str, ...] | None = None
         self.descriptors: list[DescriptorRule] = []
         self.limits: tuple[Amendment, ...] = ()
         self.siblings: dict[bytes, str] = {}
@@ -58,6 +60,9 @@ class ReadDomain:
         low_at = fields.share("low_at") or 0.0
         if self._agrees(file, fields, "low_at", low_at):
             self.low_at = low_at
+        names = read_notify(fields)
+        if self._agrees(file, fields, "notify", (names,)):
+            self.notify = names
 
     def _agrees(self, file: str, fields: Fields, name: str, value: object) -> bool:
         """Return whether `value` is set and does not contradict another document."""

@@ -27,6 +27,8 @@ from .holds import read_hold
 from .ledger import KEYS as LEDGER_KEYS
 from .ledger import read_ledger
 from .limits import Defaults, ReadLimit, check_together, read_limit
+from .notify import KEYS as NOTIFY_KEYS
+from .notify import read_notify
 from .prices import read_price
 from .refusals import CHOICES, read_message
 from .report import Report
@@ -46,6 +48,7 @@ _BESIDE_LIMITS = (
     *HOLD_KEYS,
     *LEDGER_KEYS,
     *SIGNAL_KEYS,
+    *NOTIFY_KEYS,
     "warn_at",
     "track",
     "denial_message",
@@ -207,6 +210,7 @@ class _Reader:
         denial_message = read_message(fields, refusals["error_details"])
         limit_headers = fields.choice("limit_headers", _LIMIT_HEADERS)
         low_at = fields.share("low_at") or self._domain.low_at
+        notify = read_notify(fields) if fields.given("notify") else self._domain.notify
         limits = self._limits(fields)
         if not limits:
             if not fields.given("rate_limit") and not fields.given("rate_limits") and not fields.unclear:
@@ -260,6 +264,7 @@ class _Reader:
             price=None if unlimited else read_price(fields),
             signal=signal,
             low_at=low_at,
+            notify=notify,
             source=source,
         )
 

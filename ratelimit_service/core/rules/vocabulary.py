@@ -31,6 +31,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "error_details",
         "signal",
         "low_at",
+        "notify",
     ),
     Level.DESCRIPTOR: (
         "key",
@@ -55,6 +56,7 @@ KEYS: Mapping[Level, tuple[str, ...]] = {
         "price",
         "signal",
         "low_at",
+        "notify",
         "warn_at",
         "track",
         "denial_message",
@@ -107,6 +109,7 @@ _OURS = {
     "low_at",
     "max_charge",
     "over_max_charge",
+    "notify",
     "per_million",
     "price",
     "rate_limits",

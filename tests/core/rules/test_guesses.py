@@ -59,6 +59,7 @@ descriptors:
       currency: USD
     signal: [caller]
     low_at: 0.8
+    notify: [finance]
     descriptors:
       - key: model
         rate_limits:

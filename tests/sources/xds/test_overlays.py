@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ratelimit_service.core.answers.signals import METADATA
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources.xds.overlays import Overlays, by_domain
@@ -66,11 +67,15 @@ ROUTE = "{key: route, value: route, descriptors: [%s]}"
             "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, ledger: {by: day}, price: {per_million: 2.50, currency: USD}}",
         ),
         (
+            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 5}, signal: [caller], low_at: 0.5, notify: [finance]}]",
+            "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, signal: [caller], low_at: 0.5, notify: [finance]}",
+        ),
+        (
             "descriptors: [{key: other, rate_limit: {unlimited: true}}]",
             "{key: other, rate_limit: {unlimited: true}}",
         ),
     ],
-    ids=["tokens", "calendar", "several windows", "ledger", "unlimited"],
+    ids=["tokens", "calendar", "several windows", "ledger", "signal", "unlimited"],
 )
 def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> None:
     """What it says takes the place of what the resource says, and the rest stays."""
@@ -90,6 +95,8 @@ def test_an_overlay_reaches_descriptors_in_descriptors_and_the_domain() -> None:
 domain: shop/gw/http
 time_zone: Europe/Berlin
 unmatched: deny
+signal: [metadata]
+notify: [finance]
 descriptors:
   - {ROUTE % "{key: rule-1-match-0, value: rule-1-match-0, shadow_mode: false, rate_limit: {tokens_per_unit: 9}}"}
 """
@@ -97,8 +104,8 @@ descriptors:
     assert ("Europe/Berlin", True) == (domain.zone, domain.deny_unmatched)
     (one, other) = domain.descriptors[0].children
     assert one.rule is not None and other.rule is not None
-    assert [(100, False), (9, False)] == [
-        (rule.limits[0].amount, rule.shadow) for rule in (one.rule, other.rule)
+    assert [(100, False, 0, ("finance",)), (9, False, METADATA, ("finance",))] == [
+        (rule.limits[0].amount, rule.shadow, rule.signal, rule.notify) for rule in (one.rule, other.rule)
     ]
 
 
