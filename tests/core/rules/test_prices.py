@@ -93,7 +93,7 @@ def test_amounts_are_exact() -> None:
         ("{currency: USD, prices: [{model: '*a', per_million: 1}]}", "prices[0].model: can have"),
         (
             "{currency: USD, prices: [{model: a, per_million: 1, from: soon}]}",
-            "prices[0].from: 'soon' is no date",
+            "prices[0].from: 'soon' is not a date",
         ),
         ("{currency: USD, time_zone: Berlin, prices: []}", "time_zone: unknown time zone"),
         (
