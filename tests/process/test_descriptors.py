@@ -76,7 +76,8 @@ def test_silent_connections_to_grpc_leave_descriptors_for_everything_else(
             assert (200, "OK") == service.health()
             write(Path(config), rules("d", 11))
             wait_for("the change", lambda: caller.limit("d", "team", "dba") == 11)
-            assert 512 * 0.95 > service.metric("process_open_fds")
+            # Reading the rules in another process takes some for a moment.
+            wait_for("descriptors to spare", lambda: service.metric("process_open_fds") < 512 * 0.95)
         (line,) = [event for event in service.everything() if "does not fit" in event["@message"]]
         assert ("warning", 10_000, 512) == (line["level"], line["wanted"], line["open_files"])
         assert 300 < line["connections"] < 400

@@ -176,6 +176,7 @@ async def failing(served: Served, *messages: bytes) -> tuple[int, grpc.StatusCod
     for message in messages:
         await call.write(message)
     with contextlib.suppress(aio.AioRpcError):
+        await call.done_writing()
         async for _ in call:
             answers += 1
     return answers, await call.code()
