@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..core.moments import moment
+from ..core.text import fit
 
 THRESHOLD = "ratelimit.budget.threshold"
 EXHAUSTED = "ratelimit.budget.exhausted"
@@ -22,7 +23,7 @@ TYPES = (THRESHOLD, EXHAUSTED, REFUSED, FORECAST, AMENDED, UNREACHABLE, REACHABL
 NOTIFY = "notify"
 """The key of a stored event with the names of its receivers."""
 
-_LONGEST = 1_024
+LONGEST = 1_024
 """Characters of a text in an event: descriptors come from strangers."""
 
 
@@ -69,7 +70,5 @@ def identity(*parts: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a text from a descriptor as it may stand in JSON: valid, printable, and not long."""
-    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-    valid = cut.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join([each if each.isprintable() else f"\\u{ord(each):04x}" for each in valid])
+    """Return a text as it is shown in an event: printable, and at most LONGEST characters of it."""
+    return fit(text, LONGEST)

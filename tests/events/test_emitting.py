@@ -115,7 +115,7 @@ async def test_what_waits_for_the_store_is_bounded_and_the_newest_stays(
 
 
 def test_a_text_of_a_stranger_is_valid_and_printable_and_short() -> None:
-    assert "a\\u000ab" == shown("a\nb")
+    assert "a\\nb" == shown("a\nb")
     assert "\\u202eevil" == shown("\u202eevil")
-    assert "\\xff" == shown("\udcff")
-    assert 1_025 == len(shown("x" * 8_000))
+    assert "\\udcff" == shown("\udcff")
+    assert f"{'x' * 1_024}… (8000 characters)" == shown("x" * 8_000)
