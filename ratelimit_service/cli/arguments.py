@@ -78,9 +78,9 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, metavar="FILE", help="the key of --cert")
 
 
-def add_answers(parser: argparse.ArgumentParser) -> None:
-    """Add how an answer is awaited and printed."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def add_answers(parser: argparse.ArgumentParser, json: str = "print JSON") -> None:
+    """Add how long to wait for an answer, and how to print it. `json` is the help of --json."""
+    parser.add_argument("--json", action="store_true", help=json)
     parser.add_argument(
         "--timeout",
         type=seconds,

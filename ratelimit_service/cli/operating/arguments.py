@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import seconds, text
+from ..arguments import add_answers, text
 
 if TYPE_CHECKING:
     from .client import Client
@@ -32,14 +32,7 @@ def add_server(parser: argparse.ArgumentParser, default: str | None = None) -> N
         "The token is in RATELIMIT_TOKEN or RATELIMIT_TOKEN_FILE, or in the ADMIN_TOKEN or READ_TOKEN of the service",
     )
     parser.add_argument("--ca", type=Path, metavar="FILE", help="trust certificates signed by this CA")
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=5.0,
-        metavar="SECONDS",
-        help="wait at most this long for an answer (default: %(default)g)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON, as the API returns it")
+    add_answers(parser, "print JSON, as the API returns it")
 
 
 def client_of(given: argparse.Namespace) -> Client:

@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -109,6 +109,14 @@ class Client:
         wanted = {name: value for name, value in parameters.items() if value not in (None, "")}
         query = f"?{urlencode(wanted, errors='surrogateescape')}" if wanted else ""
         return self._call("GET", f"{path}{query}")
+
+    def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield all pages of a list. Raises CallFailed."""
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self.get(path, **parameters, cursor=cursor)
+            yield page
+            cursor = page["next_cursor"] or None
 
     def post(self, path: str, body: Mapping[str, Any], key: str = "") -> dict[str, Any]:
         """Return the answer to a POST; `key` is the idempotency key of a change. Raises CallFailed."""

@@ -131,15 +131,7 @@ def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
 def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
     """Return every ledger once, by the bucket and the length of its entries; one can be on several pages."""
     found: dict[tuple[str, str], Ledgered] = {}
-    cursor: str | None = None
-    while True:
-        page = client.get(
-            "/usage",
-            domain=asked.domain,
-            since=moment(asked.since),
-            until=moment(asked.until),
-            cursor=cursor,
-        )
+    for page in _pages(client, "/usage", asked):
         for book in page["books"]:
             entries = tuple([(str(key), str(value)) for key, value in book["entries"]])
             ledgered = found.setdefault(
@@ -152,27 +144,18 @@ def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
                     known[place] = max(known[place], int(each[kind]))
                 if each["per_million"] is not None:
                     ledgered.prices[start] = each["per_million"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            return found
+    return found
 
 
 def amendments(client: Client, asked: Asked) -> list[Json]:
     """Return the top-ups, overrides and resets of that time, the earliest first."""
-    found: list[Json] = []
-    cursor: str | None = None
-    while True:
-        page = client.get(
-            "/usage-amendments",
-            domain=asked.domain,
-            since=moment(asked.since),
-            until=moment(asked.until),
-            cursor=cursor,
-        )
-        found += page["lines"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            return found[::-1]
+    found = [line for page in _pages(client, "/usage-amendments", asked) for line in page["lines"]]
+    return found[::-1]
+
+
+def _pages(client: Client, path: str, asked: Asked) -> Iterator[Json]:
+    """Yield all pages of a list of the domain in that time."""
+    return client.pages(path, domain=asked.domain, since=moment(asked.since), until=moment(asked.until))
 
 
 def _period(asked: Asked, start: int) -> tuple[int, int]:
