@@ -9,4 +9,4 @@ cd "$scratch"
 COMPILE=hot NATIVE=required "$python" setup.py --quiet build_ext --inplace
 ls ratelimit_service/core/planner.*.so >/dev/null
 PYTHONPATH=$scratch "$python" -m pytest -p no:cacheprovider tests/core tests/contract tests/observe tests/properties tests/stores \
-    tests/transports tests/vectors tests/test_service.py tests/test_deadlines.py "$@"
+    tests/tracing tests/transports tests/vectors tests/test_service.py tests/test_deadlines.py "$@"

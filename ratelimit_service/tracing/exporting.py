@@ -45,6 +45,10 @@ _LOG_EVERY = 60.0
 _LONGEST = 300
 """Characters of the reason."""
 
+_SHARE = 0.2
+"""Of the time of a core that the thread takes at most: it competes with the event loop for the GIL, and a flood of refusals,
+each of which has a span, must not slow down the calls of others."""
+
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
@@ -63,6 +67,8 @@ class Exporter(Protocol):
 class Exporting:
     """Sends the spans of `notes` through `exporter`, up to `batch` notes at once, every `delay` seconds or earlier.
 
+    It pauses after each batch, so that it takes a fifth of the time of a core at most; what comes meanwhile waits, or is dropped.
+
     `store` is the name of the kind of store: redis or memory.
     """
 
@@ -76,7 +82,7 @@ class Exporting:
         self._batch = batch
         self._delay = delay
         self._scope = InstrumentationScope("ratelimit_service", metadata.version("ratelimit-service"))
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._log = structlog.get_logger("ratelimit_service.tracing")
         self._logged_at = float("-inf")
@@ -93,7 +99,7 @@ class Exporting:
 
     def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds."""
-        self._closing = True
+        self._closing.set()
         self._notes.ready.set()
         if self._thread.ident is None:
             return
@@ -104,7 +110,7 @@ class Exporting:
 
     def _run(self) -> None:
         ready = self._notes.ready
-        while not self._closing:
+        while not self._closing.is_set():
             ready.wait(self._delay)
             ready.clear()
             self._send_waiting()
@@ -119,6 +125,7 @@ class Exporting:
             left -= len(notes)
             if not notes:
                 return
+            began = time.thread_time()
             spans = [span for note in notes for span in self._spans(note)]
             try:
                 taken = self._exporter.export(spans) is SpanExportResult.SUCCESS
@@ -130,6 +137,7 @@ class Exporting:
             else:
                 self.failed += len(spans)
                 self._say()
+            self._closing.wait((time.thread_time() - began) * (1 / _SHARE - 1))
 
     def _say(self) -> None:
         now = time.monotonic()

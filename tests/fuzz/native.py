@@ -82,7 +82,7 @@ class Server:
             self.turn.share = 1
         self.last = 0
         """The last stream that was handed over."""
-        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, self.most, 0, REFLECT)
+        self.session = Session(self.turn, self, PATHS, MAX_MESSAGE, self.most, 0, REFLECT, True)
 
     def take(self, data: bytes) -> int:
         """Feed the session, and answer its calls; how many there were."""
@@ -258,6 +258,12 @@ def spell(traffic: bytes) -> bytes:
     return bytes(records)
 
 
+CONTEXT = [
+    (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    (b"tracestate", b"a=1"),
+]
+
+
 def floods() -> dict[str, bytes]:
     """Thousands of frames each, as records."""
     headers = h2.END_HEADERS
@@ -294,6 +300,7 @@ def floods() -> dict[str, bytes]:
         + record(OPENING, headers, 1, table)
         + record(OPENING, 5, 3, b"\xbe" * 4, times=900, step=2),
         "trailers": opened + record(h2.HEADERS, headers, 1, b"\x00\1x\1y", times=900),
+        "trace contexts": first + record(OPENING, headers, 1, h2.block(CONTEXT * 3), times=900, step=2),
         "questions": asking + record(h2.DATA, 0, 1, question * 20, times=90),
         "parts of questions": asking
         + record(h2.DATA, 0, 1, question[:-1])
@@ -318,7 +325,7 @@ def by_hand() -> bytes:
             h2.settings(initial_window_size=3),
             h2.call(1, check),
             h2.frame(h2.HEADERS, 0, 3, h2.block(h2.CALL)),
-            h2.frame(h2.CONTINUATION, h2.END_HEADERS, 3, h2.block([(b"grpc-timeout", b"20m")])),
+            h2.frame(h2.CONTINUATION, h2.END_HEADERS, 3, h2.block([(b"grpc-timeout", b"20m"), *CONTEXT])),
             h2.frame(h2.PRIORITY, 0, 3, bytes(5)),
             h2.frame(h2.DATA, 0, 3, h2.message(check)[:7]),
             h2.frame(h2.PING, 0, 0, bytes(8)),

@@ -351,18 +351,24 @@ def test_each_worker_traces_its_calls(config: str, redis_url: str, collector: Co
         assert 0 == service.stop()
 
 
-def test_nothing_of_it_is_imported_while_it_is_off(config: str) -> None:
-    """So the start takes no longer, and the process no more memory."""
-    with Service(
-        {"CONFIG_PATH": config, "BACKEND_TYPE": "memory", "TRACING_SAMPLING_RATE": "0.5"}
-    ) as service:
-        maps = Path(f"/proc/{service.pid}/maps").read_text()
-        assert "opentelemetry" not in maps
-        assert 0 == spans(service, "exported")
-        assert (
-            "ratelimit_service_spans"
-            not in httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
-        )
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_nothing_is_imported_while_it_is_off_and_nothing_needed_to_serve(
+    config: str, tmp_path: Path, enabled: str
+) -> None:
+    """A stand-in notes that it is imported, and is missing then: with tracing on, the service warns and serves."""
+    imported = tmp_path / "imported"
+    (tmp_path / "opentelemetry.py").write_text(
+        f"open({str(imported)!r}, 'w').close()\nraise ModuleNotFoundError('not installed', name=__name__)\n"
+    )
+    environment = {"CONFIG_PATH": config, "BACKEND_TYPE": "memory", "PYTHONPATH": str(tmp_path)}
+    with Service({**environment, "TRACING_ENABLED": enabled, "OTEL_SDK_DISABLED": "false"}) as service:
+        assert 1 == call(service, request(), ("traceparent", SAMPLED)).overall_code
+        warnings = [
+            event for event in service.everything() if "ratelimit-service[tracing]" in event["@message"]
+        ]
+        text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+    assert (enabled == "true") == imported.exists() == bool(warnings)
+    assert "ratelimit_service_spans" not in text
 
 
 def test_settings_of_the_exporter_that_are_not_valid_end_the_start(config: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -49,6 +50,27 @@ def test_an_exporter_that_raises_ends_nothing() -> None:
         exporting.failed,
         [span.status.description for span in exporter.taken],
     )
+
+
+def test_the_thread_pauses_for_four_times_what_it_took() -> None:
+    """A fifth of a core is all that it takes from calls; and nothing at the end of the process."""
+    notes, exporter = Notes(100, 1), Broken()
+    exporter.calls = 1
+    pauses: list[float] = []
+    exporting = Exporting(notes, exporter, Resource({}), "memory", 1, 60.0)
+    for number in range(3):
+        Tracer(notes, 1.0).refused(None, InternalError(f"{number}"))
+
+    def wait(timeout: float | None = None) -> bool:
+        pauses.append(timeout or 0.0)
+        return False
+
+    exporting._closing.wait = wait  # type: ignore[method-assign]
+    before = time.thread_time()
+    exporting._send_waiting()
+    took = time.thread_time() - before
+    assert 3 == len(pauses)
+    assert 0 < sum(pauses) <= 4 * took
 
 
 def test_spans_are_sent_after_the_delay_although_they_are_few() -> None:
