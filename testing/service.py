@@ -271,6 +271,11 @@ class Caller:
         answer: pb.RateLimitResponse = self._call(request, timeout=timeout)
         return answer
 
+    def call(self, request: pb.RateLimitRequest, *, timeout: float = 10) -> pb.RateLimitResponse:
+        """Send a request as it is."""
+        answer: pb.RateLimitResponse = self._call(request, timeout=timeout)
+        return answer
+
     def limit(self, domain: str, key: str, value: str) -> int:
         """Return the limit in force by a check; 0 for none."""
         return self.ask(domain, key, value).statuses[0].current_limit.requests_per_unit

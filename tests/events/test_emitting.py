@@ -10,6 +10,9 @@ from contextlib import suppress
 
 import pytest
 
+from ratelimit_service.core.amendments.model import AuditLine, Edited, Reset, override, top_up
+from ratelimit_service.core.amendments.target import parse
+from ratelimit_service.core.budgets.forecasting import Foreseen
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Limit, Rule, StatKey, Unit, Use, Window
 from ratelimit_service.events import emitting
@@ -119,3 +122,71 @@ def test_a_text_of_a_stranger_is_valid_and_printable_and_short() -> None:
     assert "\\u202eevil" == shown("\u202eevil")
     assert "\\udcff" == shown("\udcff")
     assert f"{'x' * 1_024}… (8000 characters)" == shown("x" * 8_000)
+
+
+TEAM = parse("llm", "team=dba")
+MORE = top_up(TEAM, 500, "key", windows=1, since=NOW)
+LESS = override(TEAM, 50)
+BLOCK = override(TEAM, 0)
+
+
+@pytest.mark.parametrize(
+    "edited, verb, amount",
+    [
+        (Edited(MORE.id, None, MORE), "top_up", 500),
+        (Edited(LESS.id, None, LESS), "override", 50),
+        (Edited(BLOCK.id, LESS, BLOCK), "block", 0),
+        (Edited(BLOCK.id, BLOCK, LESS), "override", 50),
+        (Edited(MORE.id, MORE, None), "removed", None),
+        (Edited("reset", reset=Reset(TEAM, "", (("{llm|team=dba}:day:1970-01-01", 80),))), "reset", None),
+    ],
+)
+async def test_each_change_of_a_limit_is_an_event(edited: Edited, verb: str, amount: int | None) -> None:
+    """One for all replicas, with its author; what was changed before the start is none."""
+    store = Recorded()
+    old = AuditLine(6, NOW, "al", "", "k", Edited(LESS.id, None, LESS))
+    line = AuditLine(7, NOW, "al\n", "launch", "k", edited)
+    emitters = [emitter_of(store, name) for name in "ab"]
+    for emitter in emitters:
+        emitter.audited([old])
+        emitter.audited([line, old])
+        emitter.audited([line, old])
+        await emitted(emitter, store, 1)
+    (event,) = await emitted(emitters[0], store, 1)
+    data = event["data"]
+    assert isinstance(data, dict)
+    assert ("ratelimit.amendment.changed", verb, amount) == (event["type"], data["verb"], data.get("amount"))
+    assert ("llm", "team=dba", "al\\n", "launch", 7) == tuple(
+        data[name] for name in ("domain", "target", "author", "reason", "version")
+    )
+
+
+async def test_an_outage_of_the_store_is_an_event_of_each_replica_and_so_is_its_end() -> None:
+    """They name the replica: others may reach the store. To have reached it all along is none."""
+    store = Recorded()
+    emitter = emitter_of(store)
+    emitter.store_is(True)
+    emitter.store_is(False)
+    emitter.store_is(True)
+    other = emitter_of(store, "b")
+    other.store_is(False)
+    await emitted(emitter, store, 2)
+    events = await emitted(other, store, 3)
+    assert [("unreachable", "a"), ("reachable", "a"), ("unreachable", "b")] == [
+        (str(each["type"]).removeprefix("ratelimit.store."), dict(each["data"])["replica"])  # type: ignore[call-overload]
+        for each in events
+    ]
+
+
+async def test_a_forecast_says_when_and_how_fast() -> None:
+    store = Recorded()
+    emitter = emitter_of(store)
+    emitter.foreseen(RULE, use(), Foreseen(7_200.9, 0.123_456_789), NOW)
+    (event,) = await emitted(emitter, store, 1)
+    data = event["data"]
+    assert isinstance(data, dict)
+    assert ("ratelimit.budget.forecast", "1970-01-01T02:00:00Z", 0.123457) == (
+        event["type"],
+        data["runs_out_at"],
+        data["burn_per_second"],
+    )

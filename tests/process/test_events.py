@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.servers import RedisServer
 from testing.service import Service, calling, run
 from testing.waiting import wait_for
@@ -42,35 +42,62 @@ def settings(directory: Path, redis: RedisServer, webhook: Webhook) -> dict[str,
     }
 
 
-def kinds(webhook: Webhook) -> Counter[tuple[str, float | None]]:
-    """How often each event was received, by type and share."""
-    return Counter((each["type"], each["data"].get("share")) for each in webhook.events)
+AT_ONCE = 25
+"""Charges of 1 token in one request."""
 
 
-def test_three_replicas_tell_of_each_threshold_once(
+def charges(domain: str, team: bytes) -> pb.RateLimitRequest:
+    request = pb.RateLimitRequest(domain=domain)
+    for _ in range(AT_ONCE):
+        descriptor = request.descriptors.add()
+        descriptor.entries.add(key=b"team", value=team)
+        descriptor.hits_addend.value = 1
+    return request
+
+
+def test_three_replicas_emit_each_event_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
 ) -> None:
-    """One replica is killed meanwhile, with the events that it has not sent."""
+    """10,000 charges take a bucket over each threshold. One replica is killed meanwhile, with what it has not sent.
+
+    A delivery that fails is repeated with the same id.
+    """
+    ids: dict[tuple[str, float | None], list[str]] = {}
+
+    def received() -> dict[tuple[str, float | None], list[str]]:
+        ids.clear()
+        for each in webhook.events:
+            ids.setdefault((each["type"], each["data"].get("share")), []).append(each["id"])
+        return ids
+
     with ExitStack() as stack:
         replicas = [stack.enter_context(Service(settings(tmp_path, redis_server, webhook))) for _ in range(3)]
         callers = [stack.enter_context(calling(replica.grpc)) for replica in replicas]
-        for turn in range(90):
-            callers[turn % 3].ask("llm", "team", "dba", hits=100)
+        request, requests = charges("llm", b"dba"), 10_000 // AT_ONCE
+        for turn in range(requests * 9 // 10):
+            callers[turn % 3].call(request)
         wait_for("two thresholds", lambda: len(webhook.got) >= 2)
         replicas[0].kill()
-        for turn in range(40):
-            callers[1 + turn % 2].ask("llm", "team", "dba", hits=100)
+        before = len(webhook.got)
+        webhook.answer = lambda number: 503 if number == before + 1 else 204
+        for turn in range(requests // 10):
+            callers[1 + turn % 2].call(request)
+        wait_for("the redelivery", lambda: len(webhook.got) >= before + 2)
+        for caller in callers[1:]:
+            caller.ask("llm", "team", "dba", hits=1)
         expected = {
-            ("ratelimit.budget.threshold", 0.5): 1,
-            ("ratelimit.budget.threshold", 0.8): 1,
-            ("ratelimit.budget.exhausted", 1.0): 1,
-            ("ratelimit.budget.refused", None): 1,
+            ("ratelimit.budget.threshold", 0.5),
+            ("ratelimit.budget.threshold", 0.8),
+            ("ratelimit.budget.exhausted", 1.0),
+            ("ratelimit.budget.refused", None),
         }
-        wait_for("the events", lambda: kinds(webhook) == expected)
+        wait_for("the events", lambda: expected == set(received()))
+        assert [1, 1, 1, 1] == [len(set(each)) for each in ids.values()]
+        assert len(ids["ratelimit.budget.exhausted", 1.0]) >= 2
         (refused,) = (each for each in webhook.events if each["type"] == "ratelimit.budget.refused")
         data = refused["data"]
         assert ("llm|team=dba", "team-yearly", 10_000) == (data["bucket"], data["rule"], data["limit"])
-        assert data["used"] in (10_100, 10_200)  # each replica has a first refusal
+        assert data["used"] in (10_001, 10_002)  # each replica has a first refusal
 
 
 def test_a_change_of_a_limit_and_an_outage_of_the_store_are_told(
@@ -85,18 +112,27 @@ def test_a_change_of_a_limit_and_an_outage_of_the_store_are_told(
             trust_env=False,
         )
         assert 200 == answer.status_code, answer.text
-        wait_for("the event", lambda: webhook.got)
-        (changed,) = webhook.events
-        assert ("ratelimit.amendment.changed", "block", "team=dba", "abuse") == (
-            changed["type"],
-            *(changed["data"][name] for name in ("verb", "target", "reason")),
+        answer = httpx.post(
+            f"http://{service.debug}/api/v1/top-up",
+            json={"domain": "llm", "descriptor": "team=ops", "amount": 500, "reason": "launch", "windows": 1},
+            headers={"authorization": f"Bearer {TOKEN}", "idempotency-key": "2"},
+            trust_env=False,
         )
+        assert 200 == answer.status_code, answer.text
+        wait_for("the events", lambda: len(webhook.got) >= 2)
+        assert [
+            ("ratelimit.amendment.changed", "block", "team=dba", "abuse", 0),
+            ("ratelimit.amendment.changed", "top_up", "team=ops", "launch", 500),
+        ] == [
+            (each["type"], *(each["data"][name] for name in ("verb", "target", "reason", "amount")))
+            for each in webhook.events
+        ]
         redis_server.stop()
         wait_for("an unhealthy service", lambda: service.health()[0] == 500)
         redis_server.start()
-        wait_for("both events", lambda: len(webhook.got) >= 3)
+        wait_for("both events", lambda: len(webhook.got) >= 4)
         assert ["ratelimit.store.unreachable", "ratelimit.store.reachable"] == [
-            each["type"] for each in webhook.events[1:]
+            each["type"] for each in webhook.events[2:]
         ]
 
 
