@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from ratelimit_service.core.answers.signals import CALLER, METADATA
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
@@ -123,6 +125,24 @@ async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() 
         "# domain b: unmatched: allow, required_keys: team, te\\nam\n"
         f"{line}"
     ) == response.text
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        ({"signal": METADATA | CALLER, "low_at": 0.75}, ", signal: metadata caller, low_at: 0.75"),
+        ({"notify": ("finance", "chat")}, ", notify: finance chat"),
+        ({"notify": ()}, ", notify: off"),
+    ],
+)
+async def test_rlconfig_shows_who_learns_of_a_budget(more: dict[str, Any], expected: str) -> None:
+    """As the keys of the rule have it."""
+    rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),), budget=True, **more)
+    tree = RuleTree([DomainRules("a", (DescriptorRule(b"team", rule=rule),))])
+    async with serving(debug_app(lambda: tree, lambda: (), always(Metrics()))) as client:
+        response = await client.get("/rlconfig")
+    line = "a.team: unit=MINUTE tokens_per_unit=5, shadow_mode: false, quota_mode: false"
+    assert f"{line}{expected}\n" == response.text
 
 
 async def test_rlconfig_follows_a_reload() -> None:
