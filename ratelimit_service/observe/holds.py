@@ -35,6 +35,7 @@ class HoldMetrics:
         self._over: dict[tuple[str, int], tuple[Rule, Limit, int]] = {}
         """The use of windows that are over their limit, by counter and end, as last seen."""
         self._ends: list[tuple[int, str]] = []
+        self._row_of_rule: dict[Rule, list[int]] = {}
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """Count a decision with holds."""
@@ -44,7 +45,7 @@ class HoldMetrics:
             rule = plan.descriptors[index].rule
             if tally is None or rule is None:
                 continue
-            row = self.rules.row(rule_labels(rule, rule.limits[0]))
+            row = self._row_of_rule.get(rule) or self._row(rule)
             if result < 0:
                 row[_REFUSED] += 1
             elif each.op is Op.TAKE:
@@ -61,6 +62,16 @@ class HoldMetrics:
                         self._note(rule, use[USE_LIMIT], use[USE_KEY], use[USE_END], use[USE_AFTER])
         if self._ends and self._ends[0][0] <= plan.now:
             self.flush(plan.now)
+
+    def _row(self, rule: Rule) -> list[int]:
+        row = self.rules.row(rule_labels(rule, rule.limits[0]))
+        if rule.original is None:  # amended rules are of one change, and too many to keep
+            self._row_of_rule[rule] = row
+        return row
+
+    def forget_rules(self) -> None:
+        """Release the rules that were replaced."""
+        self._row_of_rule = {}
 
     def _note(self, rule: Rule, limit: Limit, key: str, end: int, used: int) -> None:
         known = (key, end)

@@ -202,6 +202,7 @@ class Metrics:
         self._loads.loaded(len(tree.rules), now)
         # Its keys are rules; `config_replaced` releases those of the previous ones.
         self._former_rows, self._row_of_rule = self._row_of_rule, {}
+        self._holds.forget_rules()
 
     def config_replaced(self) -> Generator[None, None, None]:
         """Release what was remembered of the previous rules, in a step for each."""

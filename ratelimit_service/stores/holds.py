@@ -47,6 +47,9 @@ class AllHolds:
             self.bytes += getsizeof(hit.key) + _BYTES_OF_A_BUCKET
         else:
             self._holds.move_to_end(hit.key)
+            if not hit.id:
+                tokens, expired = holds.apply(hit)
+                return done(tokens, expired) if expired else tokens
         ids = len(holds.ids)
         tokens, expired = holds.apply(hit)
         self.bytes += (len(holds.ids) - ids) * _BYTES_OF_AN_ID
@@ -71,30 +74,20 @@ def apply_holds(
     """
     results: dict[int, int] = {}
     repeated: set[int] = set()
-    for place, hit in enumerate(group):
-        if not hit.gate & ASIDE or hit.op is RELEASE:  # type: ignore[attr-defined]
-            continue
-        holds = all_holds.find(hit.key)
+    on_holds = [(place, cast(HoldHit, hit)) for place, hit in enumerate(group) if hit.gate & ASIDE]
+    for place, hit in on_holds:
+        op = hit.op
+        holds = all_holds.find(hit.key) if op is not RELEASE else None
         if holds is None:
             continue
-        hit = cast(HoldHit, hit)
-        if hit.op is CHARGE:
+        if op is CHARGE:
             if hit.id and holds.knows(hit):
                 results[place] = 0
                 repeated.update(_own(group, hit.bucket))
-        elif held := holds.held(hit.now):
-            room, too_much = True, False
-            for at in _own(group, hit.bucket):
-                left = group[at].limit - before[at]
-                room = room and left > 0
-                too_much = too_much or left <= held
-            if room and too_much:
-                results[place] = refused_by(held, holds.delay())
-                refused = True
-    for place, hit in enumerate(group):
-        if not hit.gate & ASIDE:
-            continue
-        hit = cast(HoldHit, hit)
+        elif (held := holds.held(hit.now)) and _exceeds(group, before, hit, held):
+            results[place] = refused_by(held, holds.delay())
+            refused = True
+    for place, hit in on_holds:
         if not refused or hit.op is not TAKE:
             if place not in results:
                 results[place] = all_holds.apply(hit)
@@ -104,6 +97,18 @@ def apply_holds(
         if holds is not None:
             holds.refuse(hit)
     return refused, repeated, results
+
+
+def _exceeds(group: Sequence[Hit], before: Sequence[int], hit: HoldHit, held: int) -> bool:
+    """Return whether a budget has room in each window, but no more with what is held."""
+    too_much = False
+    for at, other in enumerate(group):
+        left = other.limit - before[at]
+        if left <= held and not other.gate & ASIDE and other.key.startswith(hit.bucket):
+            if left <= 0:
+                return False
+            too_much = True
+    return too_much
 
 
 def _own(group: Sequence[Hit], bucket: str) -> list[int]:

@@ -44,14 +44,23 @@ def varint(value: int) -> bytes:
 def hold_metadata(text: str) -> tuple[bytes, ...]:
     """Return the field dynamic_metadata with {hold: text}."""
     value = text.encode()
-    string = len(value) + 1 + len(varint(len(value)))
+    size = len(value)
+    return _heads_of_holds.get(size) or _head_of_hold(size), value
+
+
+def _head_of_hold(size: int) -> bytes:
+    """Return what stands before an id of `size` bytes, and keep it: the ids of a rule are of few sizes."""
+    string = size + 1 + len(varint(size))
     entry = len(_HOLD_KEY) + 1 + len(varint(string)) + string
-    size = 1 + len(varint(entry)) + entry
-    return (
-        b"2" + varint(size) + b"\n" + varint(entry) + _HOLD_KEY,
-        b"\x12" + varint(string) + b"\x1a" + varint(len(value)),
-        value,
-    )
+    whole = 1 + len(varint(entry)) + entry
+    head = b"2" + varint(whole) + b"\n" + varint(entry) + _HOLD_KEY
+    head += b"\x12" + varint(string) + b"\x1a" + varint(size)
+    _heads_of_holds[size] = head
+    return head
+
+
+_heads_of_holds: dict[int, bytes] = {}
+"""At most one for each size that ids.LONGEST allows."""
 
 
 def signal_fields(signals: Signals) -> bytes:

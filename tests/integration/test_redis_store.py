@@ -9,6 +9,7 @@ import pytest
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.holds.hit import HoldHit, Op, Size
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.batch import Batch, result_of
@@ -19,6 +20,7 @@ from testing.proxy import Proxy
 from testing.servers import RedisServer
 
 KEY = "{d|k=v}:hour:2026-11-21T01Z"
+NOON = 1_795_262_400
 
 
 @pytest.fixture
@@ -197,3 +199,18 @@ async def test_a_redis_that_does_not_report_its_time_is_no_error(
     away = RedisStore(connect("redis://127.0.0.1:1"))
     assert await away.time() is None
     await away.close()
+
+
+async def test_holds_are_kept_for_a_day_after_their_last_use(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    """Their time to live is set once an hour, by the clock of the hits, and again if that was put back."""
+    key = "{d|k=v}:held"
+    check = Hit(KEY, 0, ttl=60, limit=1_000, gate=Gate.REFUSES | Gate.BUDGET)
+    seen = []
+    for now in (NOON, NOON + 3_599, NOON + 3_600, NOON - 60):
+        hold = HoldHit(key, ttl=60, op=Op.TAKE, now=now, life=60, expiry=now + 60, size=Size(1, 0.0, 0, 1))
+        await hit(store, [check, hold])
+        seen.append(int(redis_server.cli("TTL", key)) > 10_000)
+        redis_server.cli("EXPIRE", key, "10000")
+    assert [True, False, True, True] == seen

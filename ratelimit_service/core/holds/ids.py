@@ -7,8 +7,8 @@ that a caller has invented or changed is invalid.
 
 from __future__ import annotations
 
-from base64 import b64decode, urlsafe_b64encode
-from binascii import Error
+from base64 import b64decode
+from binascii import Error, b2a_base64
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
@@ -87,7 +87,7 @@ class HoldIds:
             data = b"".join([head, *[_HOLD.pack(*hold) for hold in holds], names])
         code = self._codes[0].copy()
         code.update(data)
-        return urlsafe_b64encode(data + code.digest()).rstrip(b"=").decode("ascii")
+        return _text_of(data + code.digest()).decode("ascii")
 
     def read(self, text: bytes, now: int) -> Issued | None:
         """Return the content of an id; None if it is invalid or too old."""
@@ -97,7 +97,7 @@ class HoldIds:
             whole = b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
         except Error:
             return None
-        if urlsafe_b64encode(whole).rstrip(b"=") != text:  # other texts decode to the same bytes
+        if _text_of(whole) != text:  # other texts decode to the same bytes
             return None
         data, code = whole[:-_CODE], whole[-_CODE:]
         for blank in self._codes:
@@ -121,8 +121,16 @@ class HoldIds:
                 value, at = _text(data, at)
                 entries.append(Entry(key, value))
             holds.append(IssuedHold(tuple(entries), tokens, expiry))
-        name = urlsafe_b64encode(nonce).decode("ascii")
+        name = _text_of(nonce).decode("ascii")
         return Issued(name, made, domain.decode("utf-8", "surrogateescape"), tuple(holds))
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+def _text_of(data: bytes) -> bytes:
+    """Return bytes in base64 for URLs, without padding."""
+    return b2a_base64(data, newline=False).rstrip(b"=").translate(_URL_SAFE)
 
 
 def names_of(domain: str, buckets: Sequence[Sequence[Entry]]) -> bytes:

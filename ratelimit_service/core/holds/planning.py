@@ -66,6 +66,7 @@ class Holding:
         "entries",
         "key",
         "learned",
+        "looked",
         "names",
         "noted",
         "rule",
@@ -94,6 +95,8 @@ class Holding:
         self.until = self._began = 0
         """The time until which it counts as near its limit."""
         self.ticks = 0
+        self.looked = 0
+        """The last second in which the counts of a check said how near it is."""
         self.noted = 0
         """The last second in which a check noted how near it is to its limit."""
 

@@ -17,6 +17,10 @@ def note(plan: Plan, counts: Sequence[Count]) -> bool:
     """Note how near the buckets of a plan are to their limits. Return whether one has come near."""
     near = False
     for each in plan.holds:
+        if each.op is TAKE:  # checks do not change the use, so one a second is enough
+            if each.holding.looked == plan.now:
+                continue
+            each.holding.looked = plan.now
         for window in plan.descriptors[each.holding.descriptor].windows:
             before = counts[window.hit]
             if isinstance(before, int):
@@ -37,7 +41,13 @@ def for_all_second(plan: Plan) -> Plan:
 
 
 def results(plan: Plan, counts: Sequence[Count]) -> list[int]:
-    """Return Decision.held; a hit that failed held nothing."""
+    """Return Decision.held; a hit that failed held nothing. It is empty where nothing was asked of holds."""
+    if len(plan.holds) == 1:
+        place = plan.holds[0].hit
+        if place < 0:
+            return []
+        count = counts[place]
+        return [count if isinstance(count, int) else 0]
     found = [counts[each.hit] if each.hit >= 0 else 0 for each in plan.holds]
     return [count if isinstance(count, int) else 0 for count in found]
 
@@ -47,14 +57,17 @@ def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
 
     It is issued even if nothing is held, because the charge of an id counts once.
     """
+    if len(plan.holds) == 1:
+        ((holding, place, op),) = plan.holds
+        if op is not TAKE or not holding.names:
+            return ""
+        return ids.issue(plan.now, (_issued(plan, counts, place),), holding.names)
     holds: list[tuple[int, int]] = []
     names: list[Sequence[Entry]] = []
     own = b""
     for holding, place, op in plan.holds:
         if op is TAKE:
-            count = counts[place] if place >= 0 else 0
-            tokens = count % ABOVE if isinstance(count, int) else 0
-            holds.append((tokens, plan.hits[place].expiry if tokens else 0))  # type: ignore[attr-defined]
+            holds.append(_issued(plan, counts, place))
             names.append(holding.entries)
             own = holding.names
     if not holds:
@@ -62,6 +75,13 @@ def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
     if len(holds) > 1:
         own = names_of(plan.request.domain, names)
     return ids.issue(plan.now, holds, own) if own else ""
+
+
+def _issued(plan: Plan, counts: Sequence[Count], place: int) -> tuple[int, int]:
+    """Return the tokens and the expiry of a hold; 0 and 0 where nothing is held."""
+    count = counts[place] if place >= 0 else 0
+    tokens = count % ABOVE if isinstance(count, int) else 0
+    return (tokens, plan.hits[place].expiry) if tokens else (0, 0)  # type: ignore[attr-defined]
 
 
 def undone(plan: Plan, counts: Sequence[Count]) -> list[HoldHit]:

@@ -113,6 +113,7 @@ local function hold_back(first, at)
     local size = tonumber(ARGV[at])
     local refused, gates, over, counts, limits = false, {}, {}, {}, {}
     local on_holds
+    local writes = false
     at = at + 1
     for i = 0, size - 1 do
         local amount = tonumber(ARGV[2 * (first + i) + 1])
@@ -127,6 +128,7 @@ local function hold_back(first, at)
         else
             local before = read(KEYS[first + i])
             counts[i] = before
+            writes = writes or amount ~= 0
             if not before or amount < 0 then
                 over[i] = false
             elseif has(gate, BUDGET) then
@@ -143,6 +145,11 @@ local function hold_back(first, at)
         end
     elseif on_holds then
         refused = holds.apply_group(on_holds, first, size, counts, limits, refused, held, aside)
+    end
+    if on_holds and not writes then  -- nothing of this group changes a counter: they need not be read again
+        for i, before in pairs(counts) do
+            aside[first + i] = before
+        end
     end
     if refused then
         for i = 0, size - 1 do

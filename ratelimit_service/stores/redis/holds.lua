@@ -4,12 +4,13 @@
 -- The holds of a bucket are a hash, <bucket>:held:
 --     <second at which they expire>   <tokens>:<holds>
 --     charges, mean, square, share, flight, marked, refusals, refused_at    what is learned (state.Holds)
+--     kept                          the second at which its time to live was last set
 -- The ids that came back are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, r<id> of a release, by
 -- the second. It is in the slot of the bucket, but not in KEYS: only charges with an id have it.
 
 local function use_holds()
     local LEARN = 1 / 46
-    local REMEMBERED, MOST_IDS, KEPT = 120, 20000, 86400
+    local REMEMBERED, MOST_IDS, KEPT, KEPT_AGAIN = 120, 20000, 86400, 3600
     local MOST_KNOWN, REFUSAL, FIRST_DELAY, LONGEST_DELAY = 1000, 2, 2, 10
     local EXPIRED, MOST, MOST_EXPIRED = 17179869184, 17179869183, 131072  -- 2^34, 2^34 - 1, 2^17
     local DELAYS, MOST_HELD = 16, 281474976710656  -- 2^48
@@ -18,6 +19,7 @@ local function use_holds()
 
     local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
     local floor, min, max = math.floor, math.min, math.max
+    local format, match = string.format, string.match
 
     local known = {}  -- the holds of each key of this call
     local failure  -- why holds could not be read or written, if so: the first error of this call
@@ -39,7 +41,7 @@ local function use_holds()
         end
         holds = {
             slots = {}, changed = {}, charges = 0, mean = 0, square = 0, share = 1, flight = 0, marked = 0,
-            refusals = 0, refused_at = 0,
+            refusals = 0, refused_at = 0, kept = 0,
         }
         known[key] = holds
         local found = ask('HGETALL', key)
@@ -49,11 +51,15 @@ local function use_holds()
         end
         for i = 1, #found, 2 do
             local field, value = found[i], found[i + 1]
-            local tokens, number = string.match(value, '^(%d+):(%d+)$')
-            if tokens then
-                holds.slots[tonumber(field)] = {tonumber(tokens), tonumber(number)}
+            local default = holds[field]
+            if type(default) == 'number' then
+                holds[field] = tonumber(value) or default
             else
-                holds[field] = tonumber(value) or holds[field]
+                local tokens, number = match(value, '^(%d+):(%d+)$')
+                local expiry = tonumber(field)
+                if tokens and expiry then
+                    holds.slots[expiry] = {tonumber(tokens), tonumber(number)}
+                end
             end
         end
         return holds
@@ -61,25 +67,30 @@ local function use_holds()
 
     local function set(holds, field, value)
         holds[field] = value
-        holds.changed[field] = FLOATS[field] and string.format('%.17g', value) or string.format('%.0f', value)
+        holds.changed[field] = FLOATS[field] and format('%.17g', value) or format('%.0f', value)
     end
 
     local function set_slot(holds, expiry, tokens, number)
-        local field = string.format('%.0f', expiry)
+        local field = format('%.0f', expiry)
         if tokens == 0 and number == 0 then
             holds.slots[expiry] = nil
             holds.changed[field] = false
         else
             holds.slots[expiry] = {tokens, number}
-            holds.changed[field] = string.format('%.0f:%.0f', tokens, number)
+            holds.changed[field] = format('%.0f:%.0f', tokens, number)
         end
     end
 
     -- Writes what has changed, at the end of the call. Returns why holds could not be read or written, if so.
+    -- The time to live is set once an hour: a command less for each call, and `kept` says when.
     local function write()
         for key, holds in pairs(known) do
             if not holds.broken and next(holds.changed) then
                 local fields, gone = {}, {}
+                local again = holds.now < holds.kept or holds.now >= holds.kept + KEPT_AGAIN
+                if again then
+                    set(holds, 'kept', holds.now)
+                end
                 for field, text in pairs(holds.changed) do
                     if text then
                         fields[#fields + 1] = field
@@ -94,7 +105,9 @@ local function use_holds()
                 if #fields > 0 then
                     ask('HSET', key, unpack(fields))
                 end
-                ask('EXPIRE', key, KEPT)
+                if again then
+                    ask('EXPIRE', key, KEPT)
+                end
             end
         end
         return failure
@@ -217,6 +230,7 @@ local function use_holds()
 
     local function apply(holds, hit)
         local now = hit.now
+        holds.now = now
         local expired = expire(holds, now)
         local tokens
         if hit.op == TAKE then
@@ -302,6 +316,7 @@ local function use_holds()
             if hit and hit.op == TAKE and refused then
                 results[first + place] = results[first + place] or 0
                 local holds = holds_of(hit.key)
+                holds.now = hit.now
                 if holds.marked > 0 then
                     set(holds, 'refusals', hit.now <= holds.refused_at + REFUSAL and holds.refusals + 1 or 1)
                     set(holds, 'refused_at', hit.now)
