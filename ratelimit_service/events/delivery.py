@@ -88,16 +88,10 @@ class Delivery:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        import httpx  # imports a hundred modules, which only a service with receivers needs
-
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        verify: ssl.SSLContext | bool = self._verify if self._verify is not None else True
         if self.receiver.secret_file:
             with suppress(OSError, ValueError):  # the first delivery reports it
                 await self._read_secret()
-        async with httpx.AsyncClient(
-            timeout=TIMEOUT, limits=limits, follow_redirects=False, verify=verify, trust_env=False
-        ) as client:
+        async with await asyncio.to_thread(self._client) as client:
             while True:
                 try:
                     taken = await self._store.take(self.receiver.name, self._replica(), _AT_ONCE)
@@ -107,6 +101,16 @@ class Delivery:
                     taken = ()
                 if not taken:
                     await self._sleep(_EVERY)
+
+    def _client(self) -> httpx.AsyncClient:
+        """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import: call it in a thread."""
+        import httpx  # imports a hundred modules, which only a service with receivers needs
+
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        verify: ssl.SSLContext | bool = self._verify if self._verify is not None else True
+        return httpx.AsyncClient(
+            timeout=TIMEOUT, limits=limits, follow_redirects=False, verify=verify, trust_env=False
+        )
 
     async def _deliver(self, client: httpx.AsyncClient, taken: Pending) -> None:
         event = _parsed(taken.text)

@@ -43,19 +43,26 @@ from .provider import COMPLETIONS, PeculiarLlm
 pytestmark = pytest.mark.e2e
 
 
-def test_what_is_left_after_the_request_is_in_a_header(llm: PatientLlm, tmp_path: Path) -> None:
-    """x-ratelimit-remaining is of the check; x-tokens-remaining is less by what this answer has cost."""
-    with ClockedService(LARGE, now=NOON) as service:
+@pytest.mark.parametrize("signal", ["", "signal: [caller]\n"], ids=["without a signal", "with a signal"])
+def test_what_is_left_after_the_request_is_in_a_header(signal: str, llm: PatientLlm, tmp_path: Path) -> None:
+    """x-ratelimit-remaining is of the check; x-tokens-remaining is less by what this answer has cost.
+
+    It takes the place of the signal's, which has what was left before; an answer without usage keeps that.
+    """
+    with ClockedService(signal + LARGE, now=NOON) as service:
         llm.go.set()
         with running(tmp_path, configured([service.address], llm)) as address:
-            told = []
+            told, states = [], set()
             for used in (0, 60, 120):
                 wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
                 answer = post(address)
+                states.add(answer.headers.get("x-tokens-state"))
                 told.append((answer.headers["x-ratelimit-remaining"], answer.headers["x-tokens-remaining"]))
+            wait_for("the last charge", lambda: 99_820 == remaining(service.address))
             failed = post(address, x_status="500")
     assert [("100000", "99940"), ("99940", "99880"), ("99880", "99820")] == told
-    assert "x-tokens-remaining" not in failed.headers
+    assert ("99820" if signal else None) == failed.headers.get("x-tokens-remaining")
+    assert {"ok" if signal else None} == states
 
 
 @pytest.mark.parametrize(("default", "left"), [("-", 99_940), ("", 100_000)])

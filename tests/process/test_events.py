@@ -12,7 +12,7 @@ import pytest
 from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.servers import RedisServer
 from testing.service import Service, calling, run
-from testing.waiting import wait_for
+from testing.waiting import PATIENCE, wait_for
 
 from ..events.receiver import Webhook
 
@@ -75,16 +75,16 @@ def test_three_replicas_emit_each_event_once(
         callers = [stack.enter_context(calling(replica.grpc)) for replica in replicas]
         request, requests = charges("llm", b"dba"), 10_000 // AT_ONCE
         for turn in range(requests * 9 // 10):
-            callers[turn % 3].call(request)
+            callers[turn % 3].call(request, timeout=PATIENCE)
         wait_for("two thresholds", lambda: len(webhook.got) >= 2)
         replicas[0].kill()
         before = len(webhook.got)
         webhook.answer = lambda number: 503 if number == before + 1 else 204
         for turn in range(requests // 10):
-            callers[1 + turn % 2].call(request)
+            callers[1 + turn % 2].call(request, timeout=PATIENCE)
         wait_for("the redelivery", lambda: len(webhook.got) >= before + 2)
         for caller in callers[1:]:
-            caller.ask("llm", "team", "dba", hits=1)
+            caller.ask("llm", "team", "dba", hits=1, timeout=PATIENCE)
         expected = {
             ("ratelimit.budget.threshold", 0.5),
             ("ratelimit.budget.threshold", 0.8),
@@ -165,7 +165,7 @@ def test_receivers_follow_their_file_and_rules_choose_among_them(
             wait_for("the warning", lambda: "a rule notifies receivers that do not exist" in service.log)
             file.write_text(f"receivers:\n{chat}{finance}")
             wait_for("the receivers", lambda: "receivers of events have changed" in service.log)
-            caller.ask("llm", "team", "dba", hits=6_000)
+            caller.ask("llm", "team", "dba", hits=6_000, timeout=PATIENCE)
             wait_for("the event", lambda: webhook.got)
             assert ("ratelimit.budget.threshold", False) == (
                 webhook.events[0]["type"],
@@ -173,6 +173,6 @@ def test_receivers_follow_their_file_and_rules_choose_among_them(
             )
             file.write_text("receivers: [")
             wait_for("the complaint", lambda: "those before stay in use" in service.log)
-            caller.ask("llm", "team", "dba", hits=3_000)
+            caller.ask("llm", "team", "dba", hits=3_000, timeout=PATIENCE)
             wait_for("the next event", lambda: len(webhook.got) >= 2)
         assert [] == other.got
