@@ -1,4 +1,4 @@
-"""Makes the service that decides, traced if the settings say so."""
+"""Creates the service that decides, with tracing if the settings enable it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def make_service(
 
 
 def make_tracing(settings: Settings, metrics: Metrics) -> Tracing | None:
-    """Return what traces, not yet started; None if nothing is to be traced. Raises StartError.
+    """Return the tracing, not yet started; None if it is off. Raises StartError.
 
-    Without the packages of OpenTelemetry the service serves all the same: limits matter more than spans of them.
+    Without the packages of OpenTelemetry the service still serves: limits matter more than spans.
     """
     if not settings.tracing_enabled or settings.otel_sdk_disabled:
         return None

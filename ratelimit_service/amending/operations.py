@@ -46,7 +46,7 @@ MOST_AUDITED = 1_000
 """The most lines of the audit that are read at once."""
 
 _PARTS = 5
-"""So many parts of the audit are searched for a page of one domain."""
+"""The largest number of parts of the audit that are searched for a page of one domain."""
 
 _SKEW = 86_400
 """Seconds by which the clocks of replicas may differ: lines are in the order of versions, and not of their times."""

@@ -146,7 +146,7 @@ def check_config(
 
 
 def _unknown_receivers(tree: RuleTree, file: str) -> list[Problem]:
-    """Return a problem for each name in `notify` that is no receiver. Raises InvalidRules for a file that cannot be used."""
+    """Return a problem for each name in `notify` without a receiver. Raises InvalidRules for a file that cannot be used."""
     from ..events.receivers import receivers_of
 
     try:

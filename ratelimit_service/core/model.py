@@ -139,11 +139,11 @@ class Rule:
     hold: HoldRule | None = None
     """What a check sets aside; None for nothing."""
     signal: int = 0
-    """Where answers say how much is left: a sum of answers/signals.TARGETS."""
+    """The targets of the signal in answers: a sum of answers/signals.TARGETS."""
     notify: tuple[str, ...] | None = None
-    """The names of the receivers of its events (EVENTS_WEBHOOKS); None for all that want them."""
+    """The names of the receivers of its events (EVENTS_WEBHOOKS); None for all receivers that select them."""
     low_at: float = 0.0
-    """The share used from which a budget is low; 0 for NEAR_LIMIT_RATIO."""
+    """The used share from which a budget is low; 0 for NEAR_LIMIT_RATIO."""
     ledger: LedgerRule | None = None
     """How its charges are recorded; None for not at all."""
     price: Price | None = None
@@ -377,7 +377,7 @@ class Decision:
     in_flight: tuple[int, int, int] | None = None
     """The descriptor that is refused because of holds, how many tokens are held, and when to retry."""
     signals: Signals | None = None
-    """How much is left, for those who are to know; only with `dynamic_metadata`, which may be empty."""
+    """The signals; only with `dynamic_metadata`, which may be empty."""
     held: Sequence[int] = ()
     """The results of the hits on holds, in the order of Plan.holds; 0 where there was no hit."""
 

@@ -26,7 +26,7 @@ class Configured:
         self._seen = self._contents()
 
     def look(self) -> bool:
-        """Read what has changed, and return whether there are other receivers. Blocks: call it in a thread."""
+        """Read changed files, and return whether the receivers have changed. Blocks: call it in a thread."""
         if not self._file:  # addresses do not change, and their secret is read at each delivery
             return False
         contents = self._contents()

@@ -28,7 +28,7 @@ _MOST_LINES = 200
 """Changes of limits that are noticed in one check."""
 
 _RECEIVERS_EVERY = 2.0
-"""Seconds between two looks at the files of receivers, and at the rules that name them."""
+"""Seconds between two checks of the files of receivers, and of the rules that name them."""
 
 _RULES_AT_ONCE = 2_000
 _MOST_REPORTED = 20
@@ -77,7 +77,7 @@ class Events:
         self._leads: Background | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._before: list[Delivery] = []
-        """The deliveries of receivers that are no more, for their counts."""
+        """The deliveries of removed receivers, for their counts."""
         self.deliveries: dict[str, Delivery] = {}
         """By the names of their receivers."""
         self._use_receivers()
@@ -119,7 +119,7 @@ class Events:
                     await asyncio.sleep(_PAUSE)
 
     async def _follow_receivers(self) -> None:
-        """Use the receivers of the file as it is, and report rules that name others."""
+        """Use the receivers in the file, and report rules that name others."""
         checked: weakref.ref[RuleTree] | None = None  # rules that are replaced must not be kept
         while True:
             if await asyncio.to_thread(self._configured.look):

@@ -42,7 +42,7 @@ class Event(NamedTuple):
     kept: int = 86_400
     """How long the store remembers the id, so that no other replica emits the event again."""
     notify: tuple[str, ...] | None = None
-    """The names of the receivers that get it; None for all that want it."""
+    """The names of the receivers that get it; None for all receivers that select it."""
 
     @property
     def text(self) -> str:

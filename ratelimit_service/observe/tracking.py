@@ -67,7 +67,7 @@ class Tracked(NamedTuple):
     seen: float
     held: int = -1
     burn: float | None = None
-    """What is used in a second at present; None where that is not known."""
+    """The present use per second; None if it is not known."""
 
     @property
     def share(self) -> float:

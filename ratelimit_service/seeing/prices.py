@@ -16,10 +16,10 @@ from ..runtime.threads import StuckError, Thread
 SETTING = "PRICES_FILE"
 
 _LOOKED_EVERY = 1.0
-"""Seconds between two looks at the file."""
+"""Seconds between two checks of the file."""
 
 _ANSWERS_WITHIN = 2.0
-"""Seconds within which a file system answers."""
+"""Seconds that a file system has to answer."""
 
 MOST_BYTES = 1_048_576
 """The largest file: some 15,000 prices."""
@@ -60,7 +60,7 @@ class Prices:
             self._log.info("prices were read again", file=str(self._file))
 
     def _take_over(self, read: Read) -> str:
-        """Take over what is in the file, and return what is wrong with it, once for each state of the file."""
+        """Use the prices in the file, and return what is wrong with it, once for each state of the file."""
         seen: tuple[int, ...] = (0,)
         try:
             found = self._file.stat()

@@ -1,4 +1,4 @@
-"""Makes spans of notes, and sends them, in a thread that the event loop never waits for.
+"""Makes spans of notes, and sends them, in a thread for which the event loop never waits.
 
 The exporters are OpenTelemetry's, which read OTEL_EXPORTER_OTLP_*: addresses, headers, certificates, compression, timeouts. They
 block and try again for as long as OTEL_EXPORTER_OTLP_TIMEOUT; meanwhile notes wait, and are dropped once there are too many.
@@ -40,7 +40,7 @@ _GRPC = "envoy.service.ratelimit.v3.RateLimitService"
 _METHOD = "ShouldRateLimit"
 
 _LOG_EVERY = 60.0
-"""Seconds between two lines of the log about a collector that does not take spans."""
+"""Seconds between two log lines about a collector that does not accept spans."""
 
 _LONGEST = 300
 """Characters of the reason."""
@@ -56,11 +56,11 @@ class Exporter(Protocol):
     """Sends spans, as the exporters of OpenTelemetry do."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans, and return whether they were taken."""
+        """Send spans, and return whether the collector has accepted them."""
         ...
 
     def shutdown(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         ...
 
 
@@ -88,9 +88,9 @@ class Exporting:
         self._logged_at = float("-inf")
         self._reasons = _Reasons()
         self.exported = 0
-        """Spans that the collector has taken."""
+        """Spans that the collector has accepted."""
         self.failed = 0
-        """Spans that it has not taken."""
+        """Spans that it has not accepted."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -98,7 +98,7 @@ class Exporting:
         self._thread.start()
 
     def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds."""
+        """Send the waiting spans, for at most `patience` seconds."""
         self._closing.set()
         self._notes.ready.set()
         if self._thread.ident is None:
@@ -118,7 +118,7 @@ class Exporting:
         self._exporter.shutdown()
 
     def _send_waiting(self) -> None:
-        """Send what waits now; not what comes meanwhile, so that the end of the process is not postponed by it."""
+        """Send the notes that wait now, without those that arrive meanwhile, which would delay the end of the process."""
         left = len(self._notes)
         while left > 0:
             notes = self._notes.take(min(left, self._batch))

@@ -35,7 +35,7 @@ class TracedService(RateLimitService):
 
 
 class _TracedCall:
-    """A call that is noted when it is answered."""
+    """A call that is traced when it is answered."""
 
     __slots__ = ("_call", "_start", "_trace", "_tracer", "request", "timeout")
 
@@ -52,6 +52,6 @@ class _TracedCall:
         return self._call.gone
 
     def reply(self, answer: Answer) -> None:
-        """Answer first: what is said of a call must not delay or fail it."""
+        """Answer first: tracing must neither delay nor fail a call."""
         self._call.reply(answer)
         self._tracer.answered(self.request, self._trace, self._start, answer)

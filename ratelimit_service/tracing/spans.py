@@ -1,4 +1,4 @@
-"""What a span is made of, noted on the event loop; exporting.py makes the span in its thread.
+"""Notes for spans, taken on the event loop; exporting.py makes the spans in its thread.
 
 A note has plain values of bounded size, and no reference to a request: as many wait as OTEL_BSP_MAX_QUEUE_SIZE, and a request
 may have kilobytes.
@@ -27,10 +27,10 @@ from ..core.windows.blocks import name as window_name
 from ..observe.labels import rule_label
 
 PREFIX = "ratelimit_service."
-"""Of the names of attributes that OpenTelemetry's conventions do not have."""
+"""The prefix of attributes that OpenTelemetry's conventions do not have."""
 
 _MOST_SHOWN = 20
-"""Descriptors whose codes, rules and hits a span has; a request may have hundreds."""
+"""The largest number of descriptors in a span; a request may have hundreds."""
 
 _LONGEST = 200
 """Characters of a text."""

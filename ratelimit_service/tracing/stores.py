@@ -15,7 +15,7 @@ from .tracer import Tracer
 
 
 class TracedStore(Layer):
-    """The topmost layer: notes each hand-over of the service."""
+    """The topmost layer: notes each call of the service."""
 
     def __init__(self, below: CounterStore, tracer: Tracer) -> None:
         super().__init__(below)

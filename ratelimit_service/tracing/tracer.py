@@ -1,4 +1,4 @@
-"""Notes the spans of calls and batches, and decides which of them there are.
+"""Notes the spans of calls and batches, and decides which calls have a span.
 
     TracedService ─▶ TracedStore ─▶ layers ─▶ TracedBackend ─▶ Redis
           │               │                        │
@@ -121,7 +121,7 @@ class Tracer:
             self._notes.put(batch)
 
     def _chosen(self, parent: Parent | None) -> bool:
-        """Return whether an allowed call has a span: that follows its parent, and is drawn for a call without one."""
+        """Return whether an allowed call has a span: by its parent, or at random without one."""
         if parent is not None:
             return parent.sampled
         return self._rate >= 1 or self._draw() < self._rate

@@ -1,4 +1,4 @@
-"""The tracing of one process: what notes spans, and what sends them."""
+"""The tracing of one process: the tracer, and the exporter of its spans."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Tracing:
         self._exporting.start()
 
     def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds."""
+        """Send the waiting spans, for at most `patience` seconds."""
         self._exporting.close(patience)
 
     def samples(self) -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""Encodes what an answer has beside its statuses: the id of a hold, and signals.
+"""Encodes the parts of an answer beside its statuses: the id of a hold, and signals.
 
 The numbers and names of fields are those of RateLimitResponse, HeaderValue and google.protobuf.Struct. protobuf would take
 several times as long, and its output is what tests compare with.

@@ -24,7 +24,7 @@ GRACE = 5.0
 """Seconds that calls in flight have at the end."""
 
 _NICE = 5
-"""How much lower the priority of the comparison is: where cores are scarce, the tee goes first."""
+"""How much lower the priority of the comparison is, so that the tee goes first if cores are scarce."""
 
 
 class Ours(NamedTuple):

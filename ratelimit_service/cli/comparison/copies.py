@@ -1,4 +1,4 @@
-"""Copies of what callers and the first service send, on their way from the process that answers to the one that compares.
+"""Copies of the bytes of callers and of the first service, on their way from the tee to the process that compares.
 
 The process that answers never waits for the other. Copies that the other has not read wait in memory up to a bound;
 beyond it, connections are no longer followed.
@@ -34,7 +34,7 @@ class Receiver(Protocol):
         """Take the end of a connection."""
 
     def missed(self, number: int) -> None:
-        """Take the news that no more copies of a connection come."""
+        """Note that no more copies of a connection follow."""
 
 
 class Sender(asyncio.Protocol):

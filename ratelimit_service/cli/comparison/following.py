@@ -46,7 +46,7 @@ MOST_HELD = 64 << 20
 """The most bytes of calls in flight in one connection that are kept."""
 
 _LARGEST_TABLE = 1 << 20
-"""Of HPACK; peers use 4 KiB unless the other side allows more."""
+"""The table size of HPACK; peers use 4 KiB unless the other side allows more."""
 
 _PREFIX = 5
 """Bytes before a message of gRPC."""

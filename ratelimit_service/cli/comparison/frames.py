@@ -1,4 +1,4 @@
-"""The frames of HTTP/2 in the bytes of a connection, for parts that read along and answer nothing."""
+"""The frames of HTTP/2 in the bytes of a connection, for parts that only read."""
 
 from __future__ import annotations
 

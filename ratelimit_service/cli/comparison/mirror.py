@@ -1,4 +1,4 @@
-"""Compares live calls: follows the copies of what a tee passes on, and calls the second service as the first was called.
+"""Compares live calls: follows the copies of a tee, and calls the second service as the callers called the first.
 
 This is the process beside the tee (`copies.py`), so callers never wait for it. The second service is called after the
 first has answered, in the order of these answers. If it is slow, calls to it accumulate up to a bound; beyond it they are

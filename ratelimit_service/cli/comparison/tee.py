@@ -199,7 +199,7 @@ class Pair:
             self.caller.resume_reading()
 
     def from_caller(self, data: bytes) -> None:
-        """Take note of what a caller has sent; it is already on its way."""
+        """Follow bytes of a caller, which were passed on already."""
         self._copies.from_caller(self._number, data)
         for kind, _, stream in self._asked.feed(data):
             if kind == HEADERS and stream > self._newest:
@@ -210,7 +210,7 @@ class Pair:
         self._leave_if_idle()
 
     def from_theirs(self, data: bytes) -> None:
-        """Take note of what the first service has sent; it is already on its way."""
+        """Follow bytes of the first service, which were passed on already."""
         self._copies.from_theirs(self._number, data)
         for kind, flags, stream in self._answered.feed(data):
             if kind == RST_STREAM or (kind <= HEADERS and flags & END_STREAM):
@@ -220,7 +220,7 @@ class Pair:
         self._leave_if_idle()
 
     def lost(self, side: Side) -> None:
-        """Take the end of one side: the other ends as well, after what it has still to send."""
+        """Note the end of one side: the other ends as well, once it has sent the rest."""
         if not self.ended:
             self.ended = True
             self._copies.closed(self._number)
@@ -263,7 +263,7 @@ class Side(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._input_ended = self._output_ended = False
         self._early = b""
-        """What came before the connection was open: with TLS, the other side may have read it already."""
+        """Bytes that arrived before the connection was open: with TLS, the other side may have read them already."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -323,17 +323,17 @@ class Side(asyncio.Protocol):
         return self._transport is not None and self._transport.is_reading()
 
     def pause_reading(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close after what is still to be sent."""
+        """Close once the rest is sent."""
         if self._transport is not None:
             self._transport.close()
 

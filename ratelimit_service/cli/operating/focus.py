@@ -72,7 +72,7 @@ COLUMNS = (
 
 
 class _Of(NamedTuple):
-    """What the sums of a row are for, in the order of the rows."""
+    """The key of a row, in the order of the rows."""
 
     start: int
     end: int

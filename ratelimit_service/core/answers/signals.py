@@ -1,4 +1,4 @@
-"""How much is left of the budgets of a request that passed: `signal` of a rule.
+"""The remaining budget in the answer to a request that passed: `signal` of a rule.
 
 signals_of(policy, plan, tallies) -> Signals     pure
 
@@ -23,7 +23,7 @@ response header for the caller."""
 METADATA, UPSTREAM, CALLER = TARGETS.values()
 
 WHOLE: Final = 10_000
-"""Signal.share of a budget that is used up."""
+"""The share of a budget that is used up."""
 
 HIDDEN: Final = -1
 """Signal.share and Signal.remaining in headers, if a rule has `error_details: minimal`."""
@@ -33,16 +33,16 @@ _LARGEST = WHOLE * WHOLE
 
 
 class Signal(NamedTuple):
-    """What one target gets."""
+    """The values for one target."""
 
     state: State
     share: int
-    """The share used in ten-thousandths, rounded down, so that it never reaches a line before the use does."""
+    """The used share in ten-thousandths, rounded down, so that it never reaches a threshold before the use does."""
     remaining: int
 
 
 class Signals(NamedTuple):
-    """What each target gets; None for nothing."""
+    """The values for each target; None for none."""
 
     metadata: Signal | None = None
     upstream: Signal | None = None

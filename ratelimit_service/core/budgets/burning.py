@@ -31,10 +31,10 @@ SLICES: Final = 120
 """The slices of a window: two readings are at least one slice apart."""
 
 LOOKED_BACK: Final = 24
-"""The slices that count where no rhythm does: a fifth of the window."""
+"""The slices that the burn rate covers in windows without a rhythm: a fifth of the window."""
 
 MOST_POINTS: Final = 32
-"""The moments that a meter keeps at most."""
+"""The largest number of readings that a meter keeps."""
 
 FENCE_BY_MEAN: Final = 4.0
 
@@ -77,7 +77,7 @@ class Meter:
         return True
 
     def looks_back(self, now: float) -> float:
-        """Return the seconds that the burn is of."""
+        """Return the seconds that the burn rate covers."""
         return min(now - self._points[0][0], self._back)
 
     def burn(self, now: float, used: int) -> float | None:
@@ -116,7 +116,7 @@ def _rhythm(span: float) -> tuple[float, float, float]:
 
 
 def _as_noted(points: Sequence[tuple[float, int]], horizon: float) -> list[tuple[float, float]]:
-    """Return the rate between each two moments after the horizon, with its seconds."""
+    """Return the rate between each two readings after the horizon, with its seconds."""
     rates = []
     for (first, before), (last, after) in pairwise(points):
         seconds = last - max(first, horizon)
@@ -133,7 +133,7 @@ def _by_blocks(points: Sequence[tuple[float, int]], block: float, blocks: int) -
 
 
 def _use_at(points: Sequence[tuple[float, int]], at: float) -> float:
-    """Return what was used at a moment, on the line between the moments before and after it."""
+    """Return the use at a moment, interpolated between the readings before and after it."""
     after = min(max(bisect_right(points, at, key=lambda point: point[0]), 1), len(points) - 1)
     (first, before), (last, then) = points[after - 1], points[after]
     share = min(max((at - first) / (last - first), 0.0), 1.0) if last > first else 1.0

@@ -1,4 +1,4 @@
-"""Says once that a window runs out before it ends, when that is sure.
+"""Forecasts once that a window runs out before it ends, when that is certain.
 
 The burn (burning.py) is a rate of the present, and what people look at may follow each of its moves. What they are called for should
 not. So a forecast needs all of these, at three kept moments of the meter in a row:
@@ -23,7 +23,7 @@ REACH_OTHERWISE: Final = 0.5
 
 
 class Foreseen(NamedTuple):
-    """A window that runs out at `at`, in seconds since 1970, when `burn` is used in a second."""
+    """A window that runs out at `at`, in seconds since 1970, at the rate of `burn` a second."""
 
     at: float
     burn: float
@@ -42,7 +42,7 @@ class Forecast:
         self.meter = Meter(start, end)
 
     def note(self, now: float, used: int, limit: int) -> Foreseen | None:
-        """Note what is used of a limit. Return the forecast once it is sure, and once in the window."""
+        """Note the use of a limit. Return the forecast when it is certain, once in the window."""
         if not self.meter.note(now, used) or self._said:
             return None
         burn = self.meter.burn(now, used)

@@ -1,4 +1,4 @@
-"""The key about the ledger: `ledger`. The price of what it has is read by prices.py."""
+"""The key about the ledger: `ledger`. prices.py reads the price."""
 
 from __future__ import annotations
 

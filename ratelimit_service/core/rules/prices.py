@@ -71,7 +71,7 @@ class _Reader:
         self.problems.append(Problem(self._file, node.line if node is not None else 0, path, message))
 
     def prices(self, root: Node | None) -> ModelPrices:
-        """Return what the file has, as far as it is right."""
+        """Return the valid prices in the file."""
         if not isinstance(root, MappingNode):
             self._error(root, "", "must be a mapping with currency and prices")
             return ModelPrices()

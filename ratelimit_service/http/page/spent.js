@@ -1,4 +1,4 @@
-// What ledgers have, added up by days and by the value of one key: without a document, so that it can be read by itself.
+// Sums of ledger entries by days and by the value of one key. This module does not use the document, so tests can import it.
 
 import { exact } from "./format.js";
 
@@ -96,7 +96,7 @@ function scaled(price) {
   return BigInt(whole + part.padEnd(DECIMALS, "0"));
 }
 
-// An amount as a decimal without zeros at its end: the one that the command line prints.
+// An amount as a decimal without trailing zeros, as the command line prints it.
 export function decimal(cost) {
   const digits = String(cost < 0n ? -cost : cost).padStart(SCALE + 1, "0");
   const part = digits.slice(-SCALE).replace(/0+$/, "");
@@ -120,7 +120,7 @@ export function local(at) {
   return `${shifted}${offset < 0 ? "-" : "+"}${two(Math.trunc(offset / 60))}:${two(offset % 60)}`;
 }
 
-// A cell of CSV that no spreadsheet takes for a formula.
+// A cell of CSV that spreadsheets do not treat as a formula.
 function cell(value) {
   const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;

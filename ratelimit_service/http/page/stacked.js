@@ -15,7 +15,7 @@ const nameOf = (name) => (name === null ? OTHERS : visibleText(name, 40) || EMPT
 const shown = (value) => amount(exact(String(value)));
 const when = (at) => local(at).slice(0, 16).replace("T", " ");
 
-// A value of a stranger, which can be empty.
+// An untrusted value, which can be empty.
 export const Name = ({ of, longest }) => (of === "" ? html`<span class="quiet">${EMPTY}</span>` : html`<${Text} of=${of} longest=${longest} />`);
 
 // `bars` are { start, end, parts }, the oldest first, with a BigInt for each of `names`; null stands for all others.
@@ -48,7 +48,7 @@ export function Stacked({ bars, names, label }) {
     <div class="scale" aria-hidden="true"><span>${amount(highest)}</span><span>${amount(highest / 2)}</span><span>0</span></div>
     <div class="span" aria-hidden="true"><span>${when(from)}</span><span>${when(to)}</span></div>
     <ul class="legend" aria-label="Legend">${names.map((name, place) => html`<li key=${place}><span class=${`swatch series-${place}`} aria-hidden="true" /> ${name === null ? OTHERS : html`<${Name} of=${name} longest=${40} />`} <span class="quiet">${shown(sums[place])}</span></li>`)}</ul>
-    <figcaption>${shown(sum)} tokens in all. <button type="button" class="plain" aria-expanded=${asTable} onClick=${() => setAsTable(!asTable)}>${asTable ? "Hide the table" : "As a table"}</button></figcaption>
+    <figcaption>${shown(sum)} tokens in total. <button type="button" class="plain" aria-expanded=${asTable} onClick=${() => setAsTable(!asTable)}>${asTable ? "Hide the table" : "As a table"}</button></figcaption>
     ${asTable && html`<div class="scroll" tabindex="0" role="region" aria-label=${`${label}, as a table`}><table>
       <thead><tr><th scope="col">From</th>${names.map((name, place) => html`<th key=${place} scope="col" class="number">${nameOf(name)}</th>`)}</tr></thead>
       <tbody>${bars.map(({ start, parts }) => html`<tr key=${start}><td>${when(start)}</td>${names.map((_, place) => html`<td key=${place} class="number">${shown(parts[place])}</td>`)}</tr>`)}</tbody>

@@ -1,4 +1,4 @@
-// What was spent: from the ledgers of a domain, by one key, as stacked bars, a table and CSV.
+// Usage from the ledgers of a domain, by one key, as stacked bars, a table and CSV.
 
 import { useEffect, useMemo, useState } from "./vendor/standalone.module.js";
 import { call, query } from "./api.js";
@@ -17,7 +17,7 @@ const MOST_BARS = 800;
 const PERIODS = { hour: "Hour", day: "Day", month: "Month" };
 const DAY = /^\d{4}-\d\d-\d\d$/;
 
-// A day of this browser's time zone as milliseconds; `next` for the day after it. NaN for a text that is none.
+// A day of this browser's time zone as milliseconds; `next` for the day after it. NaN for any other text.
 function dayAt(text, next = 0) {
   if (!DAY.test(text)) return NaN;
   const [year, month, day] = text.split("-").map(Number);
@@ -95,7 +95,7 @@ export function Usage({ parameters, rules }) {
     <${Failure} error=${error} />
     ${!(since < until) && html`<p class="notice bad" role="alert">The last day must not be before the first one.</p>`}
     ${!done && !error && since < until && domain && html`<${Loading} of=${count ? `${amount(count)} entries of ledgers` : "the ledgers"} />`}
-    ${partial && html`<p class="notice bad" role="status"><b>This is only a part</b> of what the ledgers have in this time. Choose a shorter time, or use <code>ratelimit-service usage</code>.</p>`}
+    ${partial && html`<p class="notice bad" role="status"><b>This is only a part</b> of the ledger entries in this time. Choose a shorter time, or use <code>ratelimit-service usage</code>.</p>`}
     ${done && !error && !choice && html`<p class="notice">No ledger has entries of this domain in this time. A rule has one with <code>ledger: {}</code>; entries begin with its first charge.</p>`}
     ${choice && html`<${Spent} ...${{ rows, sums, choice, per, from, to, domain }} />`}
     ${changes.length > 0 && html`<section aria-labelledby="amended"><h2 id="amended">Changes of limits in this time</h2><${Audit} lines=${changes} /></section>`}`;

@@ -1,4 +1,4 @@
-"""The life of a connection of the native transport: its age, since when it serves nobody, and its graceful end.
+"""The life of a connection of the native transport: its age, its idle time, and its graceful end.
 
 In a graceful end no call is lost: the peer is asked to open no more streams, those that it opens meanwhile are
 served, and then a GOAWAY names the last one.
@@ -37,7 +37,7 @@ class Life:
         self._timer: asyncio.TimerHandle | None = None
         self._last_stream = 0
         self.began_at = self.busy_at = self._loop.time()
-        """When it was made, and when it was last seen to serve a stream."""
+        """When it was opened, and when it was last seen to serve a stream."""
 
     def begin(self) -> None:
         """Begin to count its age."""

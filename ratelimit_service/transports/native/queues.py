@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 _WORTH_PRUNING = 1_000
-"""Groups beyond which those are dropped that have nothing waiting and no arrears."""
+"""The number of groups beyond which groups without waiting input and without arrears are dropped."""
 
 
 class _Place(NamedTuple):
@@ -31,7 +31,7 @@ class _Place(NamedTuple):
 
 
 class Group:
-    """Connections that have one share of a turn together.
+    """Connections that together have one share of a turn.
 
     `clock` is the virtual time of the connection that was served last, and `used` that of the group's next turn.
     """
@@ -101,7 +101,7 @@ class Queue:
         heappush(self._waiting, _GroupPlace(max(group.used, self._clock), next(self._places), group))
 
     def _prune(self) -> None:
-        """Drop the groups that would begin anew: an attacker may have a thousand networks a second."""
+        """Drop the groups without waiting input and arrears: an attacker may use a thousand networks a second."""
         clock = self._clock
         self._groups = {key: each for key, each in self._groups.items() if each.waiting or each.used > clock}
         self._prune_at = max(_WORTH_PRUNING, 2 * len(self._groups))
