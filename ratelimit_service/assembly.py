@@ -66,6 +66,7 @@ def make_store(
         memory = _memory_store(settings)
         show("ratelimit_service_memory_store_refused", lambda: memory.refused)
         show("ratelimit_service_memory_store_bytes", lambda: memory.bytes)
+        show("ratelimit_service_ledger_missed", lambda: memory.unrecorded)
         if isinstance(memory, KeptMemoryStore):
             show("ratelimit_service_memory_snapshot_failures", partial(getattr, memory, "failures"))
         return memory
@@ -94,6 +95,7 @@ def make_store(
     show(f"{metric}journal_hits", lambda: sum(layer.journal.hits for layer in layers))
     show(f"{metric}journal_dropped", lambda: sum(layer.journal.dropped for layer in layers))
     show(f"{metric}holds_refused", lambda: sum(each.unheld for each in stores))
+    show("ratelimit_service_ledger_missed", lambda: sum(each.unrecorded for each in (*stores, *layers)))
     if not settings.local_cache_size_in_bytes:
         return store
     cache = LocalCache(store, settings.local_cache_size_in_bytes, time.monotonic)

@@ -108,7 +108,7 @@ class CounterStore(Protocol):
         - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that have room.
         - A charge saturates at COUNTER_MAX. A check writes nothing. A refund never takes a counter below 0.
         - A new counter, or one without a time to live, gets the time to live of the hit.
-        - A LedgerHit writes an entry beside the counter, in the same step and as often as it is counted.
+        - A hit with `into` writes an entry beside the counter, in the same step and as often as it is counted.
         - A counter that is not a number fails its own hit alone.
         - Hits are applied even if their caller disconnects.
         """

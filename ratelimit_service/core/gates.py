@@ -24,7 +24,7 @@ class Gate:
     ASIDE: Final = 16
     """This hit is a HoldHit (holds/hit.py), whose key is not a counter."""
     LEDGER: Final = 32
-    """This hit is a LedgerHit (ledger/hit.py), which writes an entry as well."""
+    """This hit writes an entry of a ledger as well (Hit.into)."""
     ENTRY: Final = 64
     """This hit writes its entry and nothing else: its key is not a counter."""
 

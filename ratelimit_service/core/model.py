@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .gates import HELD_BACK as HELD_BACK
 from .gates import Gate
 from .holds.rule import HoldRule
+from .ledger.entries import Record
 from .ledger.rule import LedgerRule, Price
 from .record import record
 
@@ -259,6 +260,9 @@ class Hit:
     ttl: int
     limit: int = 0
     gate: int = 0
+    into: Record | None = None
+    """Where it writes an entry of a ledger as well, in the step that counts it and as often (with Gate.LEDGER). The entry has
+    what the hit did to its counter: nothing if it was held back or has failed, and of a refund what was there to give back."""
 
     def is_over(self, before: int) -> bool:
         """Return whether a counter that holds `before` has no room for this hit. A refund always has room."""

@@ -9,8 +9,8 @@ from .amendments.amended import BLOCKED, Held, block_of
 from .gates import Gate
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
-from .ledger.hit import LedgerHit, Record
-from .ledger.hit import record as where
+from .ledger.entries import Record
+from .ledger.entries import record as where
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
 from .planning import Notes, Plan, PlannedDescriptor
@@ -210,14 +210,13 @@ class PreparedRequest:
                 hits.append(_check(keys[index], shared))
                 continue
             # A call of the class, which names the time to live, takes four times as long.
-            hit: Hit
+            hit = _new(Hit)
+            hit.gate = gate if addend > 0 else Gate.NONE
             if records and index in records:
-                hit = recorded = _new(LedgerHit)
-                recorded.into = records[index]
-                hit.gate = gate | Gate.LEDGER if addend > 0 else Gate.LEDGER
+                hit.gate |= Gate.LEDGER
+                hit.into = records[index]
             else:
-                hit = _new(Hit)
-                hit.gate = gate if addend > 0 else Gate.NONE
+                hit.into = None
             hit.key = keys[index]
             hit.amount = addend
             hit.ttl = shared.end - now + jitter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .catalogue_events import EVENT_METRICS
 from .catalogue_holds import HOLD_METRICS, HOLDS_REFUSED
+from .catalogue_ledger import LEDGER_MISSED
 from .catalogue_tracing import TRACING_METRICS
 from .catalogue_tracked import TRACKED_METRICS
 from .catalogue_workers import WORKER_METRICS
@@ -314,6 +315,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "Hits lost because the journal was full, or because they could not be settled in time.",
     ),
     HOLDS_REFUSED,
+    LEDGER_MISSED,
     MetricInfo(
         "ratelimit_service_local_cache_refusals",
         Kind.COUNTER,

@@ -16,7 +16,6 @@ from ..core.errors import StoreError
 from ..core.gates import Gate
 from ..core.holds.hit import ASIDE
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
-from ..core.ledger.hit import LedgerHit
 from ..core.model import COUNTER_MAX, HELD_BACK, Hit
 from ..ports import Clock, OnOutcomes, Outcome, Walked
 from .amendments import MemoryAmendments
@@ -124,6 +123,8 @@ class MemoryStore:
         """An estimate of the bytes of memory of all counters."""
         self.refused = 0
         """How many hits a full store has refused."""
+        self.unrecorded = 0
+        """Entries of ledgers that a full store has missed."""
         self.changed = False
         """Whether a counter was written since this was last set to False."""
 
@@ -188,9 +189,10 @@ class MemoryStore:
     def _record(self, group: Sequence[Hit], counts: list[Count], now: float) -> None:
         """Write the entries of a group whose hits were counted."""
         for place, hit in enumerate(group):
-            if not isinstance(hit, LedgerHit):
+            into = hit.into
+            if into is None:
                 continue
-            before, amount, into = counts[place], hit.amount, hit.into
+            before, amount = counts[place], hit.amount
             key = into.charged
             if hit.gate & Gate.ENTRY:
                 counts[place], key = 0, f"{into.book}{into.entry}:{REFUSED}"
@@ -209,6 +211,7 @@ class MemoryStore:
             self._dump.before_write((key,))
         # Entries end together, by the hour, because each end has a list of its own.
         if not before and not self._begin(key, end - end % -_ENTRIES_END):
+            self.unrecorded += 1
             return
         after = before + amount
         counters[key] = after if after < COUNTER_MAX else COUNTER_MAX

@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op
-from ratelimit_service.core.ledger.entries import CHARGED, REFUNDED, REFUSED, Period, read_entry
-from ratelimit_service.core.ledger.hit import LedgerHit, record
+from ratelimit_service.core.ledger.entries import CHARGED, REFUNDED, REFUSED, Period, read_entry, record
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import COUNTER_MAX, Code, Descriptor, Entry, Hit, Request
 from ratelimit_service.core.planning import Policy
@@ -40,14 +39,14 @@ LIFE = 400 * 86_400
 
 def recorded(
     amount: int, key: str = DAY, *, hour: str = "T08Z", gate: int = Gate.NONE, limit: int = 0
-) -> LedgerHit:
+) -> Hit:
     into = record(key.partition("}")[0] + "}", Period(0, 0, ":ledger:hour:2026-11-21", hour), LIFE)
-    return LedgerHit(key, amount, ttl=3600, limit=limit, gate=gate | Gate.LEDGER, into=into)
+    return Hit(key, amount, ttl=3600, limit=limit, gate=gate | Gate.LEDGER, into=into)
 
 
-def refusal() -> LedgerHit:
+def refusal() -> Hit:
     into = record("{d|k=a}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), LIFE)
-    return LedgerHit(BOOK, 1, ttl=LIFE, gate=Gate.LEDGER | Gate.ENTRY, into=into)
+    return Hit(BOOK, 1, ttl=LIFE, gate=Gate.LEDGER | Gate.ENTRY, into=into)
 
 
 async def entries(bench: Bench) -> dict[str, int]:
@@ -142,7 +141,7 @@ async def test_a_full_memory_store_counts_charges_without_their_entries() -> Non
     assert [[0], [5]] == done
     assert {DAY: 7} == await store.read_bucket("{d|k=a}")
     assert {} == await entries_in(store, "{d|")
-    assert 2 == store.refused
+    assert (2, 2) == (store.refused, store.unrecorded)
 
 
 RULES = """

@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
+from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import Hit
-from ratelimit_service.ports import Outcome
+from ratelimit_service.ports import CounterStore, Outcome
+from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.servers import RedisServer
@@ -48,7 +50,7 @@ async def store_of(server: RedisServer, keys: str, *commands: str) -> AsyncItera
         server.cli("ACL", "DELUSER", "app")
 
 
-async def counted(store: RedisStore, *hits: Hit | HoldHit) -> object:
+async def counted(store: CounterStore, *hits: Hit | HoldHit) -> object:
     """The result of each hit; an error as its kind."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit([hits], answer.set_result)
@@ -118,6 +120,47 @@ async def test_a_redis_that_allows_holds_counts_no_refusal(redis_server: RedisSe
             await held_and_charged(store)
             assert 0 == store.unheld
     assert [] == logged
+
+
+def in_ledger(amount: int, *, refused: bool = False) -> Hit:
+    """A charge with an entry of its ledger, or the entry of a refused request."""
+    into = record("{d|k=a}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), 600)
+    if refused:
+        return Hit(into.book, amount, ttl=600, gate=Gate.LEDGER | Gate.ENTRY, into=into)
+    return Hit("{d|k=a}:day:2026-11-21", amount, ttl=600, gate=Gate.LEDGER, into=into)
+
+
+async def test_a_ledger_needs_what_is_listed(redis_server: RedisServer) -> None:
+    """With it, the entry is written; without it, the charge is counted, and the missing entries are counted and logged."""
+    async with store_of(redis_server, "~{d|*", *COUNTERS, "+hincrby") as store:
+        assert [0] == await counted(store, in_ledger(5))
+        assert 0 == store.unrecorded
+    assert "5" == redis_server.cli("HGET", "{d|k=a}:ledger:hour:2026-11-21", "T08Z:charged")
+    with capture_logs() as logged:
+        async with store_of(redis_server, "~{d|*", *COUNTERS) as store:
+            assert [[0], [5], [7]] == [
+                await counted(store, in_ledger(5)),
+                await counted(store, in_ledger(2)),
+                await counted(store, in_ledger(0)),
+            ]
+            await counted(store, in_ledger(1, refused=True))
+            assert 3 == store.unrecorded
+    (line,) = [line for line in logged if "entries of ledgers are missing" in line["event"]]
+    assert ("error", 1) == (line["log_level"], line["entries"])
+
+
+async def test_a_ledger_whose_key_is_forbidden_costs_no_charge(redis_server: RedisServer) -> None:
+    """Redis refuses the whole call for a key outside the patterns of the user; the charges are counted without the entry."""
+    with capture_logs() as logged:
+        async with store_of(redis_server, "~{d|k=a}:day:*", *COUNTERS, "+hincrby", "+eval") as below:
+            store = SettlingStore(below)
+            await store.start()
+            assert [0] == await counted(store, in_ledger(5))
+            await counted(store, in_ledger(1, refused=True))
+            assert [5] == await counted(store, in_ledger(2))
+            assert 3 == store.unrecorded
+            await store.close()
+    assert 1 == len([line for line in logged if "entries of ledgers are missing" in line["event"]])
 
 
 async def test_events_need_what_is_listed(redis_server: RedisServer) -> None:

@@ -167,6 +167,7 @@ WATCHED = (
     "amendments_age_seconds",
     "amendments_unreadable",
     "amendments_version",
+    "ledger_missed",
     "local_cache_refusals",
     "redis_clock_offset_seconds",
     "store_deadline_missed",

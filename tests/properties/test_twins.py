@@ -13,8 +13,7 @@ from ratelimit_service.core.decision import Count
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
 from ratelimit_service.core.holds.state import Holds
-from ratelimit_service.core.ledger.entries import Period
-from ratelimit_service.core.ledger.hit import LedgerHit, record
+from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
@@ -139,7 +138,7 @@ def test_memory_and_redis_hold_the_same(server: RedisServer, batches: list[list[
 
 
 IN_LEDGER = st.builds(
-    lambda bucket, amount, limit, gate, hour: LedgerHit(
+    lambda bucket, amount, limit, gate, hour: Hit(
         f"{bucket}:day:1",
         amount,
         ttl=600,
@@ -154,7 +153,7 @@ IN_LEDGER = st.builds(
     st.sampled_from(["T08Z", "T09Z"]),
 )
 REFUSALS = st.builds(
-    lambda hour: LedgerHit(
+    lambda hour: Hit(
         (into := record("{d|k=a}", Period(0, 0, ":ledger:hour:2026-11-21", hour), 600)).book,
         1,
         ttl=600,

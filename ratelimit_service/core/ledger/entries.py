@@ -35,6 +35,19 @@ class Period(NamedTuple):
     entry: str
 
 
+class Record(NamedTuple):
+    """Where the entry of a hit is. All hits of a bucket and a period share one."""
+
+    book: str
+    """The key of the book."""
+    entry: str
+    """The hour or the day, as in Period.entry."""
+    life: int
+    """The time to live of the book, if it is new."""
+    charged: str
+    """The key of the entry of charges in the memory store."""
+
+
 class EntryKey(NamedTuple):
     """The content of the key and the name of an entry. `domain` and `entries` are texts, escaped as in the key."""
 
@@ -51,6 +64,12 @@ def period(by: str, start: int, end: int, label: str) -> Period:
     date, t, clock = instant.partition("T")
     begin = date if by == "hour" else date[:-3]
     return Period(start, end, f":{LEDGER}:{by}:{begin}", f"{date[len(begin) :]}{t}{clock}")
+
+
+def record(bucket: str, period: Period, life: int) -> Record:
+    """Return where the entries of a bucket are in a period."""
+    book = bucket + period.book
+    return Record(book, period.entry, life, f"{book}{period.entry}:{CHARGED}")
 
 
 def is_of_ledger(key: str) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from ...core.errors import CounterRefused, StoreError
 from ...core.gates import Gate
-from ...core.ledger.hit import LedgerHit
 from ...core.model import Hit
 from ...ports import Outcome
 from ..batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, callbacks_for
@@ -54,13 +53,26 @@ def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
     return [[_allowed(hit, forbidden) for hit in group if hit.key not in forbidden] for group in groups]
 
 
+def entries_without(forbidden: set[str], groups: Groups) -> int:
+    """Return how many entries of ledgers are left out because of forbidden keys, although their charges are counted."""
+    return sum(
+        [
+            hit.into is not None
+            and hit.into.book in forbidden
+            and (hit.key not in forbidden or bool(hit.gate & Gate.ENTRY))
+            for group in groups
+            for hit in group
+        ]
+    )
+
+
 def _keys(hit: Hit) -> tuple[str, ...]:
-    return (hit.key, hit.into.book) if isinstance(hit, LedgerHit) else (hit.key,)
+    return (hit.key,) if hit.into is None else (hit.key, hit.into.book)
 
 
 def _allowed(hit: Hit, forbidden: set[str]) -> Hit:
     """Return a hit that writes no entry where that is forbidden: the charge is worth more."""
-    if isinstance(hit, LedgerHit) and hit.into.book in forbidden:
+    if hit.into is not None and hit.into.book in forbidden:
         return Hit(hit.key, hit.amount, ttl=hit.ttl, limit=hit.limit, gate=hit.gate & ~Gate.LEDGER)
     return hit
 

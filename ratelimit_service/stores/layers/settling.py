@@ -51,8 +51,9 @@ from ..batch import (
 )
 from ..lanes import EVERYWHERE, Lanes
 from ..moments import Clocks
+from ..noting import ENTRIES_MISSING, Notes
 from .backend import Backend
-from .forbidden import find_forbidden, with_refusals, without
+from .forbidden import entries_without, find_forbidden, with_refusals, without
 from .journal import Journal
 from .journal_writer import JournalWriter
 from .layer import Layer
@@ -95,6 +96,9 @@ class SettlingStore(Layer):
         self._writer = JournalWriter(below, self.journal, self._clocks, self._resend)
         self.failures = 0
         """How many calls failed."""
+        self.unrecorded = 0
+        """Entries of ledgers whose keys Redis has forbidden, although it has counted their charges."""
+        self._notes = Notes()
         self._failures_in_a_row = 0
         self._hand_overs = 0
         self._failed_hand_over = 0
@@ -229,9 +233,15 @@ class SettlingStore(Layer):
                 lane.free.append(lane)
             if isinstance(forbidden, StoreError):
                 self._fail(batch, forbidden, on_settled)
-            elif not forbidden:
+                return
+            if not forbidden:
                 self._fail(batch, _acl_changed(error), on_settled)
-            elif any(allowed := without(forbidden, groups)):
+                return
+            missed = entries_without(forbidden, groups)
+            if missed:
+                self.unrecorded += missed
+                self._notes.error(ENTRIES_MISSING, error=str(error), entries=self.unrecorded)
+            if any(allowed := without(forbidden, groups)):
 
                 def on_allowed_settled(outcomes: Sequence[Outcome]) -> None:
                     on_settled(with_refusals(forbidden, groups, outcomes, error))

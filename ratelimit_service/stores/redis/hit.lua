@@ -1,18 +1,21 @@
 -- Applies a batch of hits, in one step and one round trip.
 --
--- KEYS  the counter of each hit, in the order in which the hits are applied; then the books of ledgers; last, the
---       register of the lane
+-- KEYS  the counter of each hit, in the order in which the hits are applied; the register of the lane; then the book
+--       of each entry of a ledger, except those of refused requests, in the order of the entries
 -- ARGV  the number of this batch, and for how many seconds Redis keeps the register;
---       for each hit and book: its amount, and the time to live of a new key in seconds;
---       if there are entries of ledgers: 0, how many, and for each the place of its hit, the place of its book
---       (the same for a refused request, which has no counter), its name in the book, and its amount;
+--       for each hit: its amount, and the time to live of a new key in seconds;
+--       if there are entries of ledgers: how many runs of them, and for each run its form, its name in the book, the
+--       time to live of a new book, how many entries it has, and for each entry the place of its hit. An entry has the
+--       amount of its hit (form 0), or its amount follows (1); or it is of a refused request (2), whose hit has no
+--       counter, but the book as its key, and whose amount follows;
 --       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
 --       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see core/gates.py) and its
---       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse)
--- Returns for each book 0, or a text if an entry could not be written;
--- for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
--- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py);
--- and one more text at the end if holds could not be read or written
+--       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse);
+--       last, if there are entries of ledgers: L, and how many books there are
+-- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
+-- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py).
+-- Then a text if holds could not be read or written. If entries could not be written, that text can be empty, and
+-- two more elements follow: why, and how many.
 --
 -- The register holds the number of the last batch of its lane. A batch that is sent again, because its
 -- outcome is unknown, finds its own number there and only reads (stores/lanes.py). The register is written
@@ -30,6 +33,7 @@ local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that is exact in 
 local MAX_TEXT = '9007199254740991'
 local REFUSES, YIELDS, HOLDS, BUDGET, ASIDE = 1, 2, 4, 8, 16
 local HOLD_FIELDS = 13
+local MINUS = 45  -- the byte of '-'
 
 -- Locals for what every hit uses: Lua reads them faster than globals and their fields.
 local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
@@ -38,11 +42,14 @@ local function has(gate, flag)
     return bit.band(gate, flag) ~= 0
 end
 
-local HITS = #KEYS - 1
+local CHARGED_AS_HIT, CHARGED, REFUSED = '0', '1', '2'  -- forms of runs
+
+local BOOKS = string.match(ARGV[#ARGV], '^L(%d+)$')
+local HITS = #KEYS - 1 - (BOOKS or 0)
 
 local replayed = false
 if ARGV[1] ~= '' then
-    local last = pcall('SET', KEYS[#KEYS], ARGV[1], 'EX', ARGV[2], 'GET')
+    local last = pcall('SET', KEYS[HITS + 1], ARGV[1], 'EX', ARGV[2], 'GET')
     if type(last) == 'table' then
         return last
     end
@@ -162,17 +169,21 @@ end
 
 -- The groups that may be held back are in the order of their hits. Before them stand the entries of ledgers.
 local group = 2 * HITS + 3
-local first_of_group = tonumber(ARGV[group])
-local entries, entries_end
-if first_of_group == 0 then
-    entries = group + 2
-    entries_end = entries + 4 * tonumber(ARGV[group + 1])
-    for at = entries, entries_end - 1, 4 do
-        aside[tonumber(ARGV[at + 1])] = 0
+local runs, first_run = 0, group + 1
+if BOOKS then
+    runs, group = tonumber(ARGV[group]), first_run
+    for _ = 1, runs do
+        local form, size = ARGV[group], tonumber(ARGV[group + 3])
+        group = group + 4
+        if form == REFUSED then
+            for at = group, group + 2 * size - 1, 2 do
+                aside[tonumber(ARGV[at])] = 0
+            end
+        end
+        group = group + (form == CHARGED_AS_HIT and size or 2 * size)
     end
-    group = entries_end
-    first_of_group = tonumber(ARGV[group])
 end
+local first_of_group = tonumber(ARGV[group])
 
 local counts = {}
 for i = 1, HITS do
@@ -200,25 +211,48 @@ end
 if holds then
     counts[HITS + 1] = holds.write()
 end
-if entries and not replayed then
-    for at = entries, entries_end - 1, 4 do
-        local place, book = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-        local before, amount, kind = counts[place], ARGV[at + 3], ':charged'
-        if place == book then
-            kind = ':refused'
-        elseif type(before) ~= 'number' or before < 0 then
-            amount = '0'
-        elseif string.sub(amount, 1, 1) == '-' then
-            amount, kind = string.format('%.0f', math.min(before, -tonumber(amount))), ':refunded'
+if BOOKS and not replayed then
+    local failure, failures = nil, 0
+
+    -- Adds `amount`, a text, to an entry.
+    local function record(book, entry, amount, life)
+        if amount == '0' then
+            return
         end
-        if amount ~= '0' then
-            local after = pcall('HINCRBY', KEYS[book], ARGV[at + 2] .. kind, amount)
-            if type(after) == 'table' then
-                counts[book] = after.err
-            elseif after == tonumber(amount) then  -- the entry is new, and so may be the book
-                keep_for(KEYS[book], ARGV[2 * book + 2])
+        local after = pcall('HINCRBY', book, entry, amount)
+        if type(after) == 'table' then
+            failure, failures = after.err, failures + 1
+        elseif after == tonumber(amount) then  -- the entry is new, and so may be the book
+            keep_for(book, life)
+        end
+    end
+
+    local at, book = first_run, HITS + 1
+    for _ = 1, runs do
+        local form, entry, life, size = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+        local step = form == CHARGED_AS_HIT and 1 or 2
+        local charged, last = entry .. ':charged', at + 3 + step * size
+        for i = at + 4, last, step do
+            local place = tonumber(ARGV[i])
+            local before, amount = counts[place], step == 1 and ARGV[2 * place + 1] or ARGV[i + 1]
+            if form == REFUSED then
+                record(KEYS[place], entry .. ':refused', amount, life)
+            else
+                book = book + 1
+                if type(before) == 'number' and before >= 0 then  -- else it was not counted
+                    if string.byte(amount) == MINUS then
+                        amount = string.format('%.0f', math.min(before, -tonumber(amount)))
+                        record(KEYS[book], entry .. ':refunded', amount, life)
+                    else
+                        record(KEYS[book], charged, amount, life)
+                    end
+                end
             end
         end
+        at = last + 1
+    end
+    if failure then
+        counts[HITS + 1], counts[HITS + 2], counts[HITS + 3] = counts[HITS + 1] or '', failure, failures
     end
 end
 return counts

@@ -15,7 +15,7 @@ from ...core.decision import Count
 from ...core.errors import CounterRefused
 from ...core.gates import Gate
 from ...core.holds.hit import HoldHit
-from ...core.ledger.hit import LedgerHit
+from ...core.ledger.entries import Record
 from ...core.model import COUNTER_MAX, HELD_BACK
 from ..batch import Batch, Counts, Groups
 from ..lanes import REGISTER_TTL
@@ -27,6 +27,8 @@ SCRIPT = b"".join(
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
+_AS_HIT, _CHARGED, _REFUSED = 0, 1, 2
+"""The forms of entries of ledgers (hit.lua)."""
 _MOST_DIGITS = 20
 """Longer numbers are not read: Python takes long for them, and refuses those of thousands of digits."""
 
@@ -49,13 +51,14 @@ class ScriptCall:
 
     __slots__ = (
         "_added_before",
-        "_books",
         "_groups",
         "_on_holds",
         "_place_of",
+        "_records",
         "_routed",
         "_size",
         "command",
+        "missed",
         "unheld",
         "unrecorded",
     )
@@ -87,12 +90,14 @@ class ScriptCall:
         if routed:
             keys, amounts, ttls = [register(prefix, "", tag), *keys], [0, *amounts], [1, *ttls]
         self._on_holds = gates & Gate.ASIDE
-        self._books = 0
+        self._records = gates & Gate.LEDGER
         self.unrecorded = ""
-        """Why an entry of a ledger could not be written, once the reply is there."""
+        """Why entries of ledgers could not be written, once the reply is there."""
+        self.missed = 0
+        """How many."""
         self.unheld = ""
         """Why holds could not be read or written."""
-        entries = self._entries(keys, amounts, ttls) if gates & Gate.LEDGER else ()
+        books, entries, end = self._entries(amounts) if self._records else ((), (), ())
         self._size = len(keys)
         if len(keys) == 1 and not amounts[0] and not gates & HELD_BACK and not routed:
             self.command: Command = ("GET", keys[0])
@@ -101,14 +106,16 @@ class ScriptCall:
         pairs[::2] = amounts
         pairs[1::2] = ttls
         self.command = evalsha(
-            len(keys) + 1,
+            len(keys) + 1 + len(books),
             *keys,
             register(prefix, lane.name if lane is not None else "", tag),
+            *books,
             number,
             REGISTER_TTL,
             *pairs,
             *entries,
             *(self._gates() if gates & HELD_BACK else ()),
+            *end,
         )
 
     def _add_up(self, apart: Container[str]) -> tuple[list[str], list[int], list[int]]:
@@ -154,35 +161,58 @@ class ScriptCall:
             place += len(group)
         return arguments
 
-    def _entries(self, keys: list[str], amounts: list[int], ttls: list[int]) -> list[Argument]:
-        """Add the keys of books behind the others, and return the arguments for their entries.
+    def _entries(self, amounts: Sequence[int]) -> tuple[list[str], list[Argument], tuple[Argument, ...]]:
+        """Return the books, the arguments for the entries, and the last argument. `amounts` are those of the script's hits.
 
-        Entries of one counter and one period are added up, as its charges are.
+        Entries of one counter and one period are added up, as its charges are. Nearly all entries of a batch have the
+        amount of their counter's hit, one name and one time to live, so that each costs a key and its place.
         """
         first = 2 if self._routed else 1
         place_of = self._place_of
-        books: dict[str, int] = {}
-        sums: dict[tuple[int, int, str], int] = {}
-        place = 0
-        for group in self._groups:
-            for hit in group:
-                if isinstance(hit, LedgerHit):
-                    into = hit.into
-                    at = first + (place if place_of is None else place_of[place])
-                    book = at if hit.gate & Gate.ENTRY else books.get(into.book)
-                    if book is None:
-                        keys.append(into.book)
-                        amounts.append(0)
-                        ttls.append(into.life)
-                        book = books[into.book] = len(keys)
-                    entry = (at, book, into.entry)
-                    sums[entry] = sums.get(entry, 0) + hit.amount
-                place += 1
-        self._books = len(books)
-        arguments: list[Argument] = [0, len(sums)]
-        for entry, amount in sums.items():
-            arguments += (*entry, min(amount, COUNTER_MAX))
-        return arguments
+        found: dict[int, Record] = {}
+        sums: dict[int, int] = {}
+        more: dict[tuple[int, Record], int] = {}
+        """Entries of a counter that has one of another period in `found`."""
+        refused: set[int] = set()
+        hits = [hit for group in self._groups for hit in group]
+        for at, hit in zip(range(len(hits)) if place_of is None else place_of, hits, strict=True):
+            into = hit.into
+            if into is not None:
+                known = found.get(at)
+                if known is None:
+                    found[at] = into
+                    sums[at] = hit.amount
+                    if hit.gate & Gate.ENTRY:
+                        refused.add(at)
+                elif known is into or known == into:
+                    sums[at] += hit.amount
+                else:
+                    more[at, into] = more.get((at, into), 0) + hit.amount
+        runs: dict[tuple[str, int], tuple[list[int], list[str]]] = {}
+        entry, life = "", -1
+        places: list[int] = []
+        of_run: list[str] = []
+        for at, into in found.items():
+            if sums[at] != amounts[at + first - 1] or at in refused:
+                more[at, into] = sums[at]
+                continue
+            if into.entry != entry or into.life != life:
+                _, entry, life, _ = into
+                places, of_run = runs.setdefault((entry, life), ([], []))
+            places.append(at + first)
+            of_run.append(into.book)
+        arguments: list[Argument] = [len(runs) + len(more)]
+        books: list[str] = []
+        for (entry, life), (places, of_run) in runs.items():
+            arguments += (_AS_HIT, entry, life, len(places))
+            arguments += places
+            books += of_run
+        for (at, into), amount in more.items():
+            form = _REFUSED if at in refused else _CHARGED
+            arguments += (form, into.entry, into.life, 1, at + first, min(amount, COUNTER_MAX))
+            if form == _CHARGED:
+                books.append(into.book)
+        return books, arguments, (f"L{len(books)}",)
 
     def counts(self, reply: Any) -> Counts | Exception:
         """Return the counts in a reply of the script, by group; a reply that is an exception is returned
@@ -192,15 +222,14 @@ class ScriptCall:
             reply = _as_of_the_script(reply)
         if not isinstance(reply, list):
             return reply if isinstance(reply, Exception) else InvalidResponse(f"the script replied {reply!r}")
-        if self._on_holds and len(reply) == self._size + 1:
+        if self._records and len(reply) == self._size + 3:
+            self.missed, self.unrecorded = reply.pop(), _text(reply.pop())
+        if (self._on_holds or self.missed) and len(reply) == self._size + 1:
             self.unheld = _text(reply.pop())
         if len(reply) != self._size:
             return InvalidResponse(f"the script replied {len(reply)} counts")
         if self._routed:
             reply = reply[1:]
-        if self._books:
-            self.unrecorded = next((_text(each) for each in reply[-self._books :] if each), "")
-            reply = reply[: -self._books]
         try:
             if self._place_of is None:
                 sum(reply)  # raises TypeError if a hit failed: its reply is a text

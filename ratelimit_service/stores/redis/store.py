@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from ...core.errors import StoreError
 from ...ports import OnOutcomes
 from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
 from ..lanes import EVERYWHERE, Place
+from ..noting import ENTRIES_MISSING, HOLDS_MISSING, Notes
 from .amendments import RedisAmendments
 from .errors import failure
 from .evaluation import Evaluation
@@ -23,9 +23,6 @@ from .replicas import RedisReplicas
 from .script import ScriptCall
 from .slots import tag_in
 from .wire import Command, OnReply
-
-_BETWEEN_LINES = 60.0
-"""Seconds between two lines in the log about holds that Redis refuses."""
 
 OnCounts = Callable[[Counts | Exception], None]
 """Called with the counts in the reply of the script, or with an exception."""
@@ -46,14 +43,14 @@ class ScriptStore:
         self._prefix = prefix
         self._in_flight = InFlight()
         self.unrecorded = 0
-        """Calls whose charges are counted, but not all of them in ledgers."""
+        """Entries of ledgers that Redis has refused, although it has counted their charges."""
         self.unheld = 0
         """Calls whose holds could not all be read or written."""
-        self._unheld_logged = -math.inf
+        self._notes = Notes()
+        self._log = structlog.get_logger("ratelimit_service.store")
         self.amendments = RedisAmendments(self._run, self._on_error, prefix)
         self.replicas = RedisReplicas(self._run, self._on_error, prefix)
         self.events = RedisEvents(self._run, self._on_error, prefix)
-        self._log = structlog.get_logger("ratelimit_service.store")
 
     def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit)."""
@@ -92,25 +89,15 @@ class ScriptStore:
         self._evaluate(batch.place, call.command, on_reply)
 
     def _counts(self, call: ScriptCall, reply: Any) -> Counts | Exception:
-        """Return the counts in the reply to a call; say once if it could not write entries of charges that it counted."""
+        """Return the counts in the reply to a call; count and log what it could not read or write beside the counters."""
         counts = call.counts(reply)
-        if call.unrecorded:
-            self.unrecorded += 1
-            if self.unrecorded == 1:
-                why = "entries of ledgers are missing: Redis refuses to write them"
-                self._log.error(why, error=call.unrecorded)
-        if call.unheld:
-            self._log_unheld(call.unheld)
+        if call.missed:
+            self.unrecorded += call.missed
+            self._notes.error(ENTRIES_MISSING, error=call.unrecorded, entries=self.unrecorded)
+        if call.unheld:  # requests pass as if the rule had no holds
+            self.unheld += 1
+            self._notes.error(HOLDS_MISSING, error=call.unheld, calls=self.unheld)
         return counts
-
-    def _log_unheld(self, error: str) -> None:
-        """Count a call without its holds, and log it once a minute: requests pass as if the rule had none."""
-        self.unheld += 1
-        now = time.monotonic()
-        if now - self._unheld_logged >= _BETWEEN_LINES:
-            self._unheld_logged = now
-            why = "holds are not kept: Redis refuses to read or write them"
-            self._log.error(why, error=error, calls=self.unheld)
 
     def _apply_in_parts(self, batch: Batch, parts: Sequence[Part], on_counts: OnCounts) -> None:
         """Apply a batch by one call for each part.
