@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from .stores.redis.watch import RedisWatch
     from .tracing.tracing import Tracing
 
-_DAY = 86_400
-
 
 def make_store(
     settings: Settings,
@@ -210,7 +208,7 @@ def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> Redis
 def counts_for_days(tree: RuleTree | None) -> bool:
     """Return whether a rule has a window of a day or longer."""
     return tree is not None and any(
-        length(limit.window) >= _DAY for rule in tree.rules for limit in rule.limits
+        length(limit.window) >= 86_400 for rule in tree.rules for limit in rule.limits
     )
 
 
