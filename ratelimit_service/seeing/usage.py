@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..core.ledger.entries import KINDS, LEDGER, read_entry
@@ -152,6 +153,7 @@ def _date(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d")
 
 
+@lru_cache(maxsize=10_000)
 def _second(start: str) -> int | None:
     """Return the second since 1970 of a start; None for a text that is no moment, or later than the year 9999."""
     try:

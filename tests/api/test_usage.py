@@ -50,7 +50,7 @@ def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: s
 async def read(desk: Desk, wanted: Asked) -> list[Row]:
     """Return what the command line makes of the pages of the API."""
     url = desk.client.base_url
-    client = Client(server_of(f"{url.host}:{url.port}"))
+    client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
     return await asyncio.to_thread(lambda: list(rows(read_ledgers(client, wanted).values(), wanted)))
 
 
@@ -233,7 +233,7 @@ async def test_top_ups_and_overrides_are_entries_of_their_own() -> None:
         ]
         wanted = Asked("d", ("team",), at, at + 10, "day", "UTC")
         url = desk.client.base_url
-        client = Client(server_of(f"{url.host}:{url.port}"))
+        client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
         found = await asyncio.to_thread(amendments, client, wanted)
         assert page["lines"] == found[::-1]
 
@@ -248,7 +248,7 @@ async def test_changes_of_a_domain_are_found_behind_those_of_others(monkeypatch:
             await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, "team=dba"), 1)])
         wanted = Asked("d", (), 0, int(desk.limiter.now) + 1, "day", "UTC")
         url = desk.client.base_url
-        client = Client(server_of(f"{url.host}:{url.port}"))
+        client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
         found = await asyncio.to_thread(amendments, client, wanted)
         assert ["0", "1", "39"] == [line["key"] for line in found]
 

@@ -193,14 +193,21 @@ def request(key: bytes, value: bytes, hits: int | None, *, negative: bool = Fals
     return Request("d", (Descriptor((Entry(key, value),), hits, negative=negative),))
 
 
-@pytest.mark.parametrize("by, zone, day", [("hour", "Europe/Berlin", 25), ("day", "Europe/Berlin", 1)])
+AUTUMN, SPRING = (1_792_879_200, 25), (1_806_188_400, 23)
+"""When the days begin on which clocks are set back and forward in Berlin, 25 October 2026 and 28 March 2027, and their hours."""
+
+
+@pytest.mark.parametrize(
+    "by, start, hours, entries",
+    [("hour", *AUTUMN, 25), ("day", *AUTUMN, 1), ("hour", *SPRING, 23), ("day", *SPRING, 1)],
+)
 async def test_the_sum_of_the_ledger_is_the_sum_of_the_charges(
-    serving: Serving, by: str, zone: str, day: int
+    serving: Serving, by: str, start: int, hours: int, entries: int
 ) -> None:
-    """Over the day on which clocks are set back in Berlin, with checks, refunds and refusals in between."""
-    service, random, start = serving.start(by, zone), Random(0), 1_792_879_200
+    """Over days of 25 and of 23 hours, with checks, refunds and refusals in between."""
+    service, random = serving.start(by, "Europe/Berlin"), Random(0)
     expected: Counter[tuple[str, str]] = Counter()
-    for second in range(start, start + 25 * 3_600, 1_200):
+    for second in range(start, start + hours * 3_600, 1_200):
         serving.now = float(second)
         for number in range(4):
             team = random.choice(["a", "b", "\xff*|{}"]).encode("latin-1")
@@ -222,7 +229,7 @@ async def test_the_sum_of_the_ledger_is_the_sum_of_the_charges(
         starts.add(entry.start)
     assert +expected == found
     assert min(expected.values()) > 0, expected
-    assert day == len(starts), sorted(starts)
+    assert entries == len(starts), sorted(starts)
     assert sum(found.values()) == await listed(serving, start, start + 26 * 3_600)
     assert 0 == await listed(serving, start - 86_400 * 2, start - 86_400)
 

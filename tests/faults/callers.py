@@ -10,14 +10,18 @@ from pathlib import Path
 
 from grpc import aio
 
+from ratelimit_service.core.ledger.entries import CHARGED, is_of_ledger
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
 from testing.servers import RedisServer
 from testing.service import COMMAND, Service
 
-RULES = (
+RULES = "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, tokens_per_unit: 4000000000}, ledger: {}}]\n"
+WITHOUT_LEDGER = (
     "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
 )
+"""For a version of the service that does not know ledgers."""
+
 CALLERS = 20
 TRANSPORTS = ("native", "grpcio")
 
@@ -42,10 +46,14 @@ def charge(team: str, hits: int) -> bytes:
 
 
 def counting_in(
-    server: RedisServer, directory: Path, transport: str, command: Sequence[str] = (*COMMAND, "serve")
+    server: RedisServer,
+    directory: Path,
+    transport: str,
+    command: Sequence[str] = (*COMMAND, "serve"),
+    rules: str = RULES,
 ) -> Service:
     """A service that counts in `server`, with its rules in `directory`; `command` starts it."""
-    (directory / "rules.yaml").write_text(RULES)
+    (directory / "rules.yaml").write_text(rules)
     return Service(
         {
             "CONFIG_PATH": str(directory),
@@ -85,9 +93,21 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
     return outcome
 
 
-def counted_in(server: RedisServer) -> Counter[str]:
-    """What the store holds, by team."""
-    counted = Counter[str]()
+def counted_in(server: RedisServer, *, ledger: bool = True) -> Counter[str]:
+    """What the counters hold, by team; with `ledger`, what the ledgers have must be the same."""
+    counted, recorded = Counter[str](), Counter[str]()
     for key in server.cli("--scan", "--pattern", "{ledger|*").splitlines():
-        counted[key.partition("team=")[2].partition("}")[0]] += int(server.cli("GET", key))
+        team = key.partition("team=")[2].partition("}")[0]
+        if is_of_ledger(key):
+            fields = server.cli("HGETALL", key).splitlines()
+            recorded[team] += sum(
+                [
+                    int(value)
+                    for name, value in zip(fields[::2], fields[1::2], strict=True)
+                    if name.endswith(CHARGED)
+                ]
+            )
+        else:
+            counted[team] += int(server.cli("GET", key))
+    assert recorded == (counted if ledger else Counter())
     return counted

@@ -19,10 +19,11 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.ledger import entries_in
 from testing.servers import RedisServer
 
 HOUR = 3_600
-RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: hour, tokens_per_unit: 100}}]\n"
+RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: hour, tokens_per_unit: 100}, ledger: {by: hour}}]\n"
 
 
 class Replica:
@@ -30,6 +31,7 @@ class Replica:
 
     def __init__(self, store: CounterStore, now: float) -> None:
         self.now = now
+        self.store = store
         self.service = RateLimitService(store, Metrics(), lambda: self.now)
         self.service.use(RuleTree(load([read("rules", RULES)]).domains))
 
@@ -40,6 +42,10 @@ class Replica:
         )
         (status,) = decision.statuses
         return status.remaining, status.reset
+
+    async def recorded(self) -> list[int]:
+        """What the ledger has of each hour, in the order of time."""
+        return [value for _, value in sorted((await entries_in(self.store, "{d|")).items())]
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -66,6 +72,7 @@ async def test_a_step_and_a_step_back_find_every_count_again(replica: Replica, s
     assert 90 == (await replica.left(10))[0]
     replica.now -= step
     assert (60, 3_000) == await replica.left()
+    assert ([10, 40] if step < 0 else [40, 10]) == await replica.recorded()
 
 
 async def test_a_small_step_back_stays_in_the_window(replica: Replica) -> None:
@@ -73,6 +80,7 @@ async def test_a_small_step_back_stays_in_the_window(replica: Replica) -> None:
     assert (60, 3_000) == await replica.left(40)
     replica.now -= 5
     assert (59, 3_005) == await replica.left(1)
+    assert [41] == await replica.recorded()
 
 
 async def test_a_step_across_the_edge_counts_on_either_side(replica: Replica) -> None:
@@ -83,3 +91,4 @@ async def test_a_step_across_the_edge_counts_on_either_side(replica: Replica) ->
     assert (99, 10) == await replica.left(1)
     replica.now += 10
     assert (60, 3_600) == await replica.left()
+    assert [1, 40] == await replica.recorded()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from grpc import aio
 
@@ -79,9 +80,19 @@ class Replica:
         self._ended = True
 
 
-def started(plane: ControlPlane, redis: RedisServer, transport: str) -> Service:
+OVERLAY = """
+domain: ledger
+descriptors:
+  - {key: team, rate_limit: {tokens_per_unit: 4_000_000_000}, ledger: {}}
+"""
+"""A ledger, which no control plane can ask for."""
+
+
+def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: Path) -> Service:
+    (directory / "overlay.yaml").write_text(OVERLAY)
     return Service(
         {
+            "XDS_OVERLAYS": str(directory),
             "BACKEND_TYPE": "redis",
             "REDIS_URL": redis.address,
             "CONFIG_TYPE": "GRPC_XDS_SOTW",
@@ -97,14 +108,14 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str) -> Service:
 
 
 async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_is_counted_once(
-    redis_server: RedisServer, redis_url: str
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
     """Restarts, partial, bad, empty and huge sets, other types, resets and GOAWAY, on both transports."""
     plane = ControlPlane()
     await plane.start()
     plane.send(LEDGER, CLOSED)
     replicas = [
-        Replica(await asyncio.to_thread(started, plane, redis_server, transport))
+        Replica(await asyncio.to_thread(started, plane, redis_server, transport, tmp_path))
         for transport in ("grpcio", "native")
     ]
     for replica in replicas:

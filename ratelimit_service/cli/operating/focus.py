@@ -18,7 +18,7 @@ from ...core.ledger.price import amount, plain
 from ...core.model import Calendar, Entry, Unit
 from ...core.moments import moment
 from ...core.windows import calendars
-from .usage import PERIODS, Asked, Ledgered, cell
+from .usage import Asked, Ledgered, cell, periods
 
 NO_CURRENCY = "XXX"
 PROVIDER = "ratelimit-service"
@@ -96,6 +96,7 @@ def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
 def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
     """Yield the rows by period and descriptor: of buckets that have every key that is asked for."""
     sums: dict[_Of, list[int]] = {}
+    period = periods(asked)
     for ledgered in found:
         if not {key for key, _ in ledgered.entries}.issuperset(asked.by):
             continue
@@ -104,8 +105,7 @@ def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
         )
         for start, kinds in ledgered.spent.items():
             price = ledgered.prices.get(start, "")
-            bounds = calendars.bounds(PERIODS[asked.per], 1, Calendar(asked.zone), start)
-            of = _Of(*bounds, descriptor, ledgered.entries, ledgered.currency if price else "", price)
+            of = _Of(*period(start), descriptor, ledgered.entries, ledgered.currency if price else "", price)
             sum_of = sums.setdefault(of, [0, 0, 0])
             for place, value in enumerate(kinds):
                 sum_of[place] += value

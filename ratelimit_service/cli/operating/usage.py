@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple, TextIO
 
 from ...core.ledger.price import amount, plain, total
@@ -107,7 +108,9 @@ def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
     Buckets with different keys are never added up: a request that is charged to its team and to its user is in both.
     """
     sums: dict[tuple[int, int, tuple[str, ...], str, str], list[int]] = {}
-    costs: dict[tuple[int, int, tuple[str, ...], str, str], list[Decimal]] = {}
+    priced: dict[tuple[int, int, tuple[str, ...], str, str], dict[str, int]] = {}
+    """The tokens at each price: amounts are exact, so they are computed once for all tokens."""
+    period = periods(asked)
     for found in ledgers:
         own = dict(found.entries)
         if any([key not in own for key in asked.by]):
@@ -116,15 +119,18 @@ def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
         names = ",".join([key for key, _ in found.entries])
         for start, kinds in found.spent.items():
             price = found.prices.get(start)
-            of = (*_period(asked, start), values, names, found.currency if price else "")
+            of = (*period(start), values, names, found.currency if price else "")
             sum_of = sums.setdefault(of, [0, 0, 0])
             for place, value in enumerate(kinds):
                 sum_of[place] += value
             if price:
-                costs.setdefault(of, []).append(amount(kinds[0] - kinds[1], price))
+                at_price = priced.setdefault(of, {})
+                at_price[price] = at_price.get(price, 0) + kinds[0] - kinds[1]
     for of, (charged, refunded, refused) in sorted(sums.items()):
         start, end, values, names, currency = of
-        cost = total(costs[of]) if of in costs else None
+        cost = (
+            total([amount(tokens, price) for price, tokens in priced[of].items()]) if of in priced else None
+        )
         yield Row(start, end, values, names, charged, refunded, refused, currency, cost)
 
 
@@ -138,7 +144,7 @@ def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
                 (book["bucket"], book["by"]), Ledgered(entries, book["currency"] or "", {}, {})
             )
             for each in book["spent"]:
-                start = int(datetime.fromisoformat(each["start"]).timestamp())
+                start = _second_of(each["start"])
                 known = ledgered.spent.setdefault(start, [0, 0, 0])
                 for place, kind in enumerate(_KINDS):
                     known[place] = max(known[place], int(each[kind]))
@@ -158,8 +164,15 @@ def _pages(client: Client, path: str, asked: Asked) -> Iterator[Json]:
     return client.pages(path, domain=asked.domain, since=moment(asked.since), until=moment(asked.until))
 
 
-def _period(asked: Asked, start: int) -> tuple[int, int]:
-    return calendars.bounds(PERIODS[asked.per], 1, Calendar(asked.zone), start)
+@lru_cache(maxsize=10_000)
+def _second_of(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def periods(asked: Asked) -> Callable[[int], tuple[int, int]]:
+    """Return a function from the start of an entry to its period, which computes each once: many buckets have the same."""
+    unit, calendar = PERIODS[asked.per], Calendar(asked.zone)
+    return lru_cache(maxsize=10_000)(lambda start: calendars.bounds(unit, 1, calendar, start))
 
 
 def as_json(found: Sequence[Row], asked: Asked) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def written(found: list[Ledgered], wanted: Asked) -> str:
 
 async def exported(desk: Desk, wanted: Asked) -> list[dict[str, str]]:
     url = desk.client.base_url
-    client = Client(server_of(f"{url.host}:{url.port}"))
+    client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
     found = await asyncio.to_thread(lambda: list(read(client, wanted).values()))
     return check(written(found, wanted))
 
