@@ -51,7 +51,7 @@ TREE = RuleTree(load([read("d.yaml", RULES)]).domains)
 
 
 class Replica:
-    """A replica as it serves, without a transport; the first `below` is its store."""
+    """A replica without a transport. Its store is the first one of `below`, with the layers above it."""
 
     def __init__(self, below: CounterStore) -> None:
         self.ahead = 0.0
@@ -85,10 +85,7 @@ class Replica:
         await self.store.close()
 
     async def ask(self, text: str, hits: int = 0) -> Decision | None:
-        """The decision on one descriptor; None where the store does not answer.
-
-        What is charged is written down.
-        """
+        """Return the decision on one descriptor; None if the store does not answer. Adds `hits` to `charged`."""
         key, _, value = text.partition("=")
         self.charged[text] += hits
         entries = (Entry(key.encode(), value.encode()),)
@@ -100,7 +97,7 @@ class Replica:
             return None
 
     async def answer_to(self, text: str) -> str:
-        """`OK 7 of 10`: the code, and the limit that is shown."""
+        """Return the code and the limit of a check, such as `OK of 10`."""
         decision = await self.ask(text)
         if decision is None:
             return "unavailable"
@@ -109,7 +106,7 @@ class Replica:
 
 
 async def answered(replica: Replica, text: str) -> str:
-    """What it says, once the store has answered in time: the machine may be busy."""
+    """Return `answer_to` as soon as the store answers in time: the machine may be busy."""
     while (answer_to := await replica.answer_to(text)) == "unavailable":
         await asyncio.sleep(0.01)
     return answer_to
@@ -129,7 +126,7 @@ class Fleet(NamedTuple):
         return self.replicas[-1]
 
     async def change(self, text: str, **what: int | str) -> Applied:
-        """An override, or with `add` a top-up, of one target."""
+        """Override the limit of one target, or top it up if `add` is given."""
         by = By("ana", "launch", new_key())
         operations = self.first.operations
         window = str(what.get("window", ""))
@@ -144,7 +141,7 @@ class Fleet(NamedTuple):
         await self.first.operations.apply(by, [Remove(edited.id) for edited in applied.edits])
 
     async def until_answered(self, text: str, expected: str, patience: float = 60.0) -> None:
-        """Wait until every replica answers so."""
+        """Wait until every replica gives this answer."""
         began = time.monotonic()
         for replica in self.replicas:
             await asyncio.sleep(0.001)  # in memory nothing else waits, and the load would have no turn
@@ -154,7 +151,7 @@ class Fleet(NamedTuple):
 
     @asynccontextmanager
     async def load(self, pause: float = 0.005) -> AsyncIterator[None]:
-        """Charges of every kind of rule, of both replicas, without a pause."""
+        """Charge every kind of rule on both replicas meanwhile, without a pause."""
         stop = asyncio.Event()
 
         async def call(replica: Replica, kind: str) -> None:
@@ -173,7 +170,7 @@ class Fleet(NamedTuple):
             await self.settle()
 
     async def settle(self) -> None:
-        """Wait until every charge is written."""
+        """Wait until every charge is in the store."""
         for replica in self.replicas:
             settling = replica.settling
             if settling is None:
@@ -187,12 +184,12 @@ class Fleet(NamedTuple):
         return sum(replica.charged[text] for replica in {id(each): each for each in self.replicas}.values())
 
     async def held(self, text: str) -> list[int | None]:
-        """What the counters of a bucket hold."""
+        """Return the counts of a bucket, one for each window."""
         found = await self.first.store.read_bucket(bucket(text))
         return [count for _, count in sorted(found.items())]
 
     async def check_books(self, taken: int = 0) -> None:
-        """Every charge of the load is there, once, in every window; `taken` is what resets took from
+        """Check that each window has every charge of the load exactly once. `taken` is what resets took from
         `budget`.
         """
         for kind in KINDS:

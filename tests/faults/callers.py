@@ -1,4 +1,4 @@
-"""Twenty callers who charge a running service over gRPC until it goes away, and what they were told."""
+"""Twenty callers that charge a running service over gRPC until it ends, and the answers that they got."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSPORTS = ("native", "grpcio")
 
 @dataclass
 class Outcome:
-    """Hits by team: those that were answered, and those of each caller's last call, which was not."""
+    """Hits by team: those of answered calls, and those of each caller's last call, which got no answer."""
 
     acknowledged: Counter[str] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def charge(team: str, hits: int) -> bytes:
-    """A serialized request that charges `team`."""
+    """Return a serialized request that charges `team`."""
     request = RateLimitRequest(domain="ledger")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=b"team", value=team.encode())
@@ -52,7 +52,7 @@ def counting_in(
     command: Sequence[str] = (*COMMAND, "serve"),
     rules: str = RULES,
 ) -> Service:
-    """A service that counts in `server`, with its rules in `directory`; `command` starts it."""
+    """Run a service that counts in `server`. Its rules are written to `directory`; `command` starts it."""
     (directory / "rules.yaml").write_text(rules)
     return Service(
         {
@@ -66,7 +66,7 @@ def counting_in(
 
 
 async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -> Outcome:
-    """Charge from all callers at once; `end` the service when they are at it; each stops at its first error."""
+    """Charge from all callers at once, and call `end` meanwhile. Each caller stops at its first error."""
     outcome = Outcome()
     enough = asyncio.Event()
 
@@ -94,7 +94,7 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
 
 
 def counted_in(server: RedisServer, *, ledger: bool = True) -> Counter[str]:
-    """What the counters hold, by team; with `ledger`, what the ledgers have must be the same."""
+    """Return the counts in the store by team. With `ledger`, what the ledgers have must be the same."""
     counted, recorded = Counter[str](), Counter[str]()
     for key in server.cli("--scan", "--pattern", "{ledger|*").splitlines():
         team = key.partition("team=")[2].partition("}")[0]

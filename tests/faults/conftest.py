@@ -1,4 +1,4 @@
-"""Fleets that follow amendments; and the report: FAULT_REPORT names the page that `make faults` updates."""
+"""Two replicas with amendments, in each store; and the report that `make faults` writes into the page FAULT_REPORT."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def in_redis(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
 
 
 def pytest_sessionfinish() -> None:
-    """Replace what stands between the two marks of the page by the table of this session."""
+    """Replace the table between the two marks of the page with the one of this session."""
     page = os.environ.get("FAULT_REPORT")
     if not page or not REPORT:
         return

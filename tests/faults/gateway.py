@@ -1,4 +1,4 @@
-"""Callers of several replicas, as a gateway calls them, while one replica after another is replaced."""
+"""Callers of several replicas, as a gateway calls them, while the replicas are replaced one after another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ not handed over."""
 
 
 class Gateway:
-    """Callers that know several replicas, and ask the next one where one is about to end."""
+    """Callers that know several replicas. If one is about to end, they ask the next one."""
 
     def __init__(self, *replicas: Service) -> None:
         self._channels = {replica.grpc: aio.insecure_channel(replica.grpc) for replica in replicas}
@@ -37,15 +37,15 @@ class Gateway:
         """How often a replica that was about to end has refused a call."""
 
     def exchange(self, old: Service, new: Service) -> None:
-        """Send what comes from now on to the new one in place of the old one, whose connection ends with its
-        calls.
+        """Send later calls to the new replica instead of the old one. The old connection closes when its
+        calls have ended.
         """
         self._channels[new.grpc] = aio.insecure_channel(new.grpc)
         self._in_use.remove(self._channels[old.grpc])
         self._in_use.append(self._channels[new.grpc])
 
     async def call(self, number: int) -> None:
-        """Charge without a pause, until the end."""
+        """Charge without a pause until `end`."""
         team = f"t{number % 4}"
         turn = number
         while not self._ended:
@@ -75,19 +75,19 @@ class Gateway:
                 return
 
     async def more(self) -> None:
-        """Return when some more charges were answered."""
+        """Wait until some more charges are answered."""
         least = self.acknowledged.total() + BETWEEN_TWO
         async with self._changed:
             await self._changed.wait_for(lambda: self.acknowledged.total() >= least)
 
     async def another_refusal(self) -> None:
-        """Return when a replica that ends has refused a call."""
+        """Wait until a stopping replica refuses a call."""
         before = self.turned_away
         async with self._changed:
             await self._changed.wait_for(lambda: self.turned_away > before)
 
     def end(self) -> None:
-        """Let each caller end with the answer that it waits for."""
+        """Stop calling, and wait for the answers to the calls in flight."""
         self._ended = True
 
     async def close(self) -> None:
@@ -96,7 +96,7 @@ class Gateway:
             await channel.close(None)
 
     async def call_while(self, replace: Callable[[], Awaitable[None]]) -> None:
-        """Charge from all callers at once until `replace` has ended, and some more charges were answered."""
+        """Charge from all callers until `replace` returns and some more charges are answered."""
         try:
             async with asyncio.timeout(120), asyncio.TaskGroup() as callers:
                 for number in range(CALLERS):
@@ -108,7 +108,7 @@ class Gateway:
             await self.close()
 
     async def replace(self, old: Service, start: Callable[[], Service]) -> tuple[Service, int]:
-        """Start a replica, end the old one while it is called, and send its callers to the new one.
+        """Start a replica, end the old one under load, and send its callers to the new one.
 
         Return the new one and the exit code of the old one.
         """

@@ -1,10 +1,8 @@
-"""Requests that cost a stranger few bytes and a cache many, in a process of its own, so that its memory can
-be measured.
+"""Requests of few bytes that take much memory in a cache: `python -m tests.faults.hostile_bytes`.
 
-    python -m tests.faults.hostile_bytes
-
-Each shape is sent through the codec, the planner, the decision, the observers and the codec again, with other
-bytes each time. Prints what the process has grown by after each shape, in MiB, as JSON.
+It is a process of its own, so that its memory can be measured. Each shape is sent through the codec, the
+planner, the decision, the observers and the codec again, with other bytes each time. The output is the growth
+of the process after each shape, in MiB, as JSON.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ _DAY_OVERRIDE = b"\x12\x04\x08\x05\x10\x04"
 
 
 def varint(value: int) -> bytes:
-    """`value` as protobuf writes it."""
+    """Encode `value` as a varint of protobuf."""
     groups = []
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
@@ -55,17 +53,17 @@ def varint(value: int) -> bytes:
 
 
 def field(tag: int, content: bytes) -> bytes:
-    """A field of bytes."""
+    """Encode a field of bytes."""
     return bytes([tag]) + varint(len(content)) + content
 
 
 def entry(key: bytes, value: bytes = b"") -> bytes:
-    """One entry of a descriptor."""
+    """Encode an entry of a descriptor."""
     return field(0x0A, field(0x0A, key) + (field(0x12, value) if value else b""))
 
 
 def request(*descriptors: bytes) -> bytes:
-    """A RateLimitRequest for the domain of RULES."""
+    """Encode a RateLimitRequest for the domain of RULES."""
     return field(0x0A, b"d") + b"".join([field(0x12, descriptor) for descriptor in descriptors])
 
 
@@ -116,7 +114,7 @@ class Call:
 
 
 async def grown() -> Iterator[tuple[str, float]]:
-    """What the process has grown by after each shape."""
+    """Return the growth of the process after each shape, in MiB."""
     store = Forgetful(time.time)
     metrics = Metrics()
     observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000), None)
@@ -140,7 +138,7 @@ async def grown() -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
-    """Send them all, and print."""
+    """Send all shapes, and print the growth."""
     logs.configure("fatal", "json")
     sys.stdout.write(json.dumps(dict(asyncio.run(grown()))) + "\n")
 

@@ -1,11 +1,9 @@
-"""A flood of distinct strangers, in a process of its own, so that its memory can be measured.
+"""A flood of requests with distinct values: `python -m tests.faults.hostile_keys 1000000`.
 
-    python -m tests.faults.hostile_keys 1000000
-
-Every request has other values, of which every tenth is longer than a key may be; every request asks for
-statistics of its own in each way that there is (detailed metrics, values in metrics, overrides, unknown
-domains, tracked buckets, thresholds, refusals). The counters are not kept here: they are Redis's, or the
-memory store's, which has a bound of its own. Prints what the process grew by, as JSON.
+It is a process of its own, so that its memory can be measured. Every tenth value is longer than a key may be.
+Every request causes each kind of statistics: detailed metrics, values in metrics, overrides, unknown domains,
+tracked buckets, thresholds and refusals. The counters are not kept here: they belong to Redis, or to the
+memory store, which has its own bound. The output is the growth of the process, as JSON.
 """
 
 from __future__ import annotations
@@ -54,14 +52,14 @@ BATCH = 100
 
 
 class Forgetful(MemoryStore):
-    """Counts nothing: every counter holds 7."""
+    """A store without counters: every count is 7."""
 
     def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
         on_outcomes([[7] * len(group) for group in groups])
 
 
 class Call:
-    """A call whose answer is looked at and dropped."""
+    """A call whose answer is read and dropped."""
 
     __slots__ = ("request",)
 
@@ -76,7 +74,7 @@ class Call:
 
 
 def stranger(number: int) -> Request:
-    """A request that nobody has sent before."""
+    """Return a request with values that no other has."""
     value = f"\x1b[31m{number}\n\xff".encode("latin-1") * (1 if number % 10 else 200)
     override = Override(5, Unit.DAY, number + 1)
     return Request(
@@ -91,12 +89,12 @@ def stranger(number: int) -> Request:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def flood(requests: int) -> dict[str, float]:
-    """Serve so many strangers; the figures."""
+    """Serve this many requests, and return the figures."""
     store = Forgetful(time.time)
     metrics = Metrics()
     observers = Observers(metrics, Thresholds(store, metrics.crossed), Tracker(time.time, 1_000), None)
@@ -121,7 +119,7 @@ async def flood(requests: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Flood, and print."""
+    """Flood, and print the figures."""
     logs.configure("error", "json")
     sys.stdout.write(json.dumps(asyncio.run(flood(int(sys.argv[1])))) + "\n")
 

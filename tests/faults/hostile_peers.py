@@ -24,7 +24,7 @@ NEWEST = b"\xbe"
 
 
 def check() -> bytes:
-    """A request that charges nothing."""
+    """Return a request that charges nothing."""
     request = RateLimitRequest(domain="d")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=b"team", value=b"dba")
@@ -36,7 +36,7 @@ CHECK = check()
 
 
 class Attack:
-    """Connections of a hostile peer; those that the server closes are forgotten."""
+    """The connections of a hostile peer, without those that the server has closed."""
 
     def __init__(self, port: int, stack: ExitStack) -> None:
         self._address = ("127.0.0.1", port)
@@ -44,7 +44,7 @@ class Attack:
         self._until = time.monotonic() + SECONDS
 
     def goes_on(self) -> bool:
-        """Whether its time is not over."""
+        """Whether the time of the attack is not over."""
         return time.monotonic() < self._until
 
     def connect(
@@ -54,9 +54,7 @@ class Attack:
         reads: bool = False,
         stack: ExitStack | None = None,
     ) -> socket.socket:
-        """A connection, until the end of the attack or of `stack`; with `reads`, whatever comes is thrown
-        away.
-        """
+        """Open a connection until the end of the attack or of `stack`. With `reads`, all input is discarded."""
         connection = (stack or self._stack).enter_context(socket.create_connection(self._address, timeout=20))
         connection.sendall(hello)
         if reads:
@@ -71,14 +69,14 @@ class Attack:
             return
 
     def flood_once(self, connections: list[socket.socket], data: bytes) -> None:
-        """Send as much of `data` over each connection as it takes at once."""
+        """Write `data` to each connection, as much as it accepts at once."""
         for connection in connections:
             connection.setblocking(False)
             with suppress(OSError):
                 connection.send(data)
 
     def flood(self, connections: list[socket.socket], what: Callable[[int], bytes]) -> None:
-        """Send `what` makes of a round's number over all connections, as much as they take."""
+        """In each round, write `what(round)` to all connections, as much as they accept."""
         for connection in connections:
             connection.setblocking(False)
         for round_ in range(1_000_000):
@@ -95,7 +93,7 @@ class Attack:
 
 
 def streams(round_: int, number: int) -> range:
-    """The numbers of so many new streams of a round."""
+    """Return the numbers of this many new streams in a round."""
     return range(2 * number * round_ + 1, 2 * number * (round_ + 1), 2)
 
 
@@ -104,7 +102,9 @@ def opening(stream: int) -> bytes:
 
 
 def calls_without_end(attack: Attack) -> None:
-    """As many as one connection takes; a few that are cut in two end it, and it comes back."""
+    """Send as many calls as one connection takes. A few that are reset half-way make the server close it;
+    then connect again.
+    """
     while attack.goes_on():
         connection = attack.connect(reads=True)
         try:
@@ -117,7 +117,7 @@ def calls_without_end(attack: Attack) -> None:
 
 
 def unfinished_requests(attack: Attack) -> None:
-    """Four kilobytes in each stream, over many connections."""
+    """Send four kilobytes in each stream, over many connections."""
     connections = [attack.connect() for _ in range(1_000)]
     begun = b"\0\0\0\xff\xff" + bytes(4_000)
     attack.flood(
@@ -127,13 +127,13 @@ def unfinished_requests(attack: Attack) -> None:
 
 
 def replies_that_nobody_takes(attack: Attack) -> None:
-    """Windows of nothing."""
+    """Ask with a flow-control window of zero."""
     connections = [attack.connect(h2.MAGIC + h2.settings(initial_window_size=0)) for _ in range(300)]
     attack.flood(connections, lambda n: b"".join(h2.call(stream, CHECK) for stream in streams(n, 20)))
 
 
 def headers_that_grow(attack: Attack) -> None:
-    """A hundred kilobytes that stand for four hundred megabytes, again and again."""
+    """Send a hundred kilobytes of HPACK that expand to four hundred megabytes, repeatedly."""
     bomb = h2.block(h2.CALL) + LARGE + NEWEST * 100_000
     parts = [bomb[at : at + 16_384] for at in range(0, len(bomb), 16_384)]
     block = h2.frame(h2.HEADERS, 0, 1, parts[0])
@@ -147,7 +147,7 @@ def headers_that_grow(attack: Attack) -> None:
 
 
 def connections_and_nothing_else(attack: Attack) -> None:
-    """Two thousand that stay."""
+    """Open two thousand connections, and keep them."""
     kept = [attack.connect() for _ in range(2_000)]
     while attack.goes_on():
         time.sleep(0.05)
@@ -155,7 +155,7 @@ def connections_and_nothing_else(attack: Attack) -> None:
 
 
 def input_that_is_left_behind(attack: Attack) -> None:
-    """Three hundred connections with hundreds of calls each, which are then reset at once."""
+    """Send hundreds of calls on each of three hundred connections, and reset all of them at once."""
     calls = b"".join(h2.call(stream, CHECK) for stream in range(1, 1_999, 2))
     while attack.goes_on():
         connections = [attack.connect() for _ in range(300)]
@@ -166,12 +166,12 @@ def input_that_is_left_behind(attack: Attack) -> None:
 
 
 def bytes_from_everywhere(attack: Attack) -> None:
-    """Fifteen hundred connections that each send nine bytes, on and on."""
+    """Send nine bytes on each of fifteen hundred connections, repeatedly."""
     attack.flood([attack.connect() for _ in range(1_500)], lambda n: h2.frame(0x20, 0, 0))
 
 
 def watches(attack: Attack) -> None:
-    """A hundred of each connection, and as many connections as there is time for."""
+    """Open a hundred watches on each connection, and as many connections as there is time for."""
     watch = h2.block(h2.replaced(path=PATHS[WATCH]))
     begin = b"".join(
         h2.frame(h2.HEADERS, h2.END_HEADERS, stream, watch)
@@ -183,7 +183,7 @@ def watches(attack: Attack) -> None:
 
 
 def questions_of_reflection(attack: Attack) -> None:
-    """Hundreds at once, each answered with kilobytes that nobody reads."""
+    """Ask hundreds of questions at once, and read none of the answers, which have kilobytes each."""
     question = h2.message(b"\x22\x2benvoy.service.ratelimit.v3.RateLimitService")
     opened = h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.replaced(path=PATHS[REFLECT])))
     some = opened + h2.frame(h2.DATA, 0, 1, question * (16_000 // len(question)))
@@ -194,7 +194,9 @@ def questions_of_reflection(attack: Attack) -> None:
 
 
 def requests_that_take_long(attack: Attack) -> None:
-    """A hundred descriptors with limits of their own, and a thousand entries: as much as there may be."""
+    """Send the largest requests that are allowed: a hundred descriptors with limits of their own, and a
+    thousand entries.
+    """
     connections = [attack.connect(reads=True) for _ in range(4)]
 
     def call(round_: int) -> bytes:

@@ -1,10 +1,9 @@
-"""The service with an honest caller on its own event loop, whose waits are in CPU time:
-`python -m tests.faults.probed FILE`.
+"""The service with an honest caller on its event loop: `python -m tests.faults.probed FILE`.
 
-The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. The CPU
-time of the thread from one to the other is what the server did meanwhile, for others and for the call itself.
-It depends neither on what else the machine does nor on when a client gets to run. Each wait is a line of
-FILE, in milliseconds, or the word of what went wrong.
+The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. Its wait
+is the CPU time of the thread in between: what the server did meanwhile, for others and for the call itself.
+This depends neither on the load of the machine nor on the scheduling of a client. Each line of FILE is a wait
+in milliseconds, or the word for a failure.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CUT_OFF, REFUSED = "cut-off", "refused"
 
 
 class Probe:
-    """Calls over one connection, or each over a new one (`anew`)."""
+    """Sends calls over one connection, or each over a new one if `anew`."""
 
     def __init__(self, address: str, out: TextIO, *, anew: bool) -> None:
         self._port = port_of(address)
@@ -44,7 +43,7 @@ class Probe:
         self._began = 0.0
 
     def send(self) -> None:
-        """Send a call, and look for its answer from now on."""
+        """Send a call; later turns look for its answer."""
         self._began = time.thread_time()
         if self._socket is None or self._anew:
             self._connect()
@@ -78,7 +77,7 @@ class Probe:
             self._end(end or CUT_OFF)
 
     def _answer(self) -> str | None:
-        """What the call came to: the time for an answer with a message; None if there is nothing yet."""
+        """Return the CPU time until the answer, or the word for a failure; None if nothing has come yet."""
         at, answered, received = 0, False, self._received
         while len(received) >= at + 9:
             size, kind, flags = (
@@ -107,7 +106,7 @@ class Probe:
 
 
 def run(path: str) -> int:
-    """Serve, with two callers: one keeps its connection, and one connects for each call."""
+    """Serve, with two callers: one keeps its connection, and the other one connects for each call."""
     started = App.start
     with Path(path).open("w", buffering=1) as out:
 

@@ -22,8 +22,8 @@ from .amended import KINDS, MILLION, Fleet, Replica, answered, running, target, 
 
 
 async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redis_url: str) -> None:
-    """A block stays, a change that it misses is not in force there, and it says how old that is. Then it
-    catches up.
+    """A block stays in force. A change that the replica misses is not, and the age of its list is shown.
+    Later it catches up.
     """
     port = int(redis_url.rpartition(":")[2])
     proxy = Proxy(port)
@@ -50,7 +50,7 @@ async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redi
 
 
 async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> Counter[str]:
-    """What both replicas say of a blocked bucket while something goes wrong."""
+    """Count the answers of both replicas for a blocked bucket during a fault."""
     seen: Counter[str] = Counter()
     stop = asyncio.Event()
 
@@ -69,7 +69,7 @@ async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> C
 async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_restores_it(
     in_redis: Fleet,
 ) -> None:
-    """Each replica decides by its own clock; what is stored, and what is used, stays as it is."""
+    """Each replica decides by its own clock. The stored amendments and the counts do not change."""
     by = By("ana", "launch", new_key())
     operations, second = in_redis.first.operations, in_redis.second
     edit = operations.make_top_up(by, target("budget=dba"), 5, until=int(time.time()) + 3_600)
@@ -87,8 +87,8 @@ async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_
 
 
 async def test_a_failover_in_the_middle(request: pytest.FixtureRequest) -> None:
-    """A block holds on both replicas all the time; a change after the failover is in force within a second,
-    and nothing counts twice.
+    """A block stays in force on both replicas throughout. A change after the failover comes into force, and
+    nothing is counted twice.
     """
     with RedisSentinels() as sentinels:
         link = Link(timeout=0.5, connect_timeout=0.5)
@@ -121,7 +121,7 @@ async def until_taken_over(server: RedisServer) -> None:
 
 
 async def test_the_server_of_the_amendments_goes_away_in_a_cluster(redis_cluster: RedisCluster) -> None:
-    """Its replica takes over; what is in force stays, and changes go on there."""
+    """Its replica takes over. The amendments stay in force, and more can be made."""
     link = Link(timeout=0.5, connect_timeout=0.5)
     below = [
         ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
@@ -150,7 +150,7 @@ async def test_the_server_of_the_amendments_goes_away_in_a_cluster(redis_cluster
 
 
 async def test_the_slot_of_the_amendments_moves_to_another_server(redis_cluster: RedisCluster) -> None:
-    """Under load, with a change while it is half way; the books are exact."""
+    """It moves under load, with a change in between. The books are exact."""
     link = Link(timeout=0.5, connect_timeout=0.5)
     below = [
         ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
@@ -178,7 +178,7 @@ async def test_the_slot_of_the_amendments_moves_to_another_server(redis_cluster:
 async def test_a_store_that_came_back_empty_lifts_what_was_in_force_and_says_so(
     redis_server: RedisServer,
 ) -> None:
-    """As it forgets what was used."""
+    """The counters are lost as well."""
     redis_server.cli("FLUSHALL")
     async with running(*[RedisStore(connect(redis_server.url)) for _ in range(2)]) as fleet:
         await fleet.change("budget=quiet", to=7)

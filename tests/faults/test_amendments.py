@@ -1,7 +1,7 @@
-"""Limits are amended under load, on two replicas of one store, and the books stay exact.
+"""Limits are amended under load, on two replicas of one store.
 
-What was used is what was charged, whatever was amended meanwhile; but for resets, which say how much they
-have taken.
+The counts are what was charged, whatever was amended meanwhile. Only resets take from them, and return how
+much.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ ROWS: list[tuple[str, dict[str, int | str], str]] = [
 
 
 async def test_each_verb_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
-    """Put and removed again, on one bucket and by a pattern; each comes into force on both replicas, and no
-    charge is lost.
+    """Each amendment is made and removed again, for one bucket and by a pattern. It comes into force on both
+    replicas, and no charge is lost.
     """
 
     async def put_and_remove(number: int, kind: str, what: dict[str, int | str], expected: str) -> None:
@@ -67,7 +67,7 @@ async def test_each_verb_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
 
 
 async def test_resets_under_load_take_what_they_say(fleet: Fleet) -> None:
-    """What is left, and what the resets have taken, is what was charged; sent again, a reset takes nothing."""
+    """The counts and what the resets took add up to what was charged. A repeated reset takes nothing."""
     taken = 0
     async with fleet.load():
         for _ in range(10):
@@ -85,7 +85,7 @@ async def test_resets_under_load_take_what_they_say(fleet: Fleet) -> None:
 
 
 async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> None:
-    """Both replicas have the same in the end, which is what the audit says; a change that is sent again
+    """In the end both replicas have the same amendments, which are those of the audit. A repeated change
     counts once.
     """
     by = [By("ana", "more", f"a{number}") for number in range(10)]
@@ -107,7 +107,7 @@ async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> N
 
 
 async def test_ten_thousand_amendments_under_load(in_redis: Fleet) -> None:
-    """A hundred in each change; all are in force, also on a replica that begins later, and the books are
+    """Each change has a hundred. All are in force, also on a replica that starts later, and the books are
     exact.
     """
     operations = in_redis.first.operations

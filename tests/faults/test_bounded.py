@@ -1,4 +1,4 @@
-"""Faults that may lose something: how much, at the most, and never that anything is counted twice."""
+"""Faults that may lose charges: at most how many. Nothing is ever counted twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from testing.servers import RedisServer
 
 
 async def test_with_appendfsync_everysec_a_killed_redis_loses_a_second_at_most(tmp_path: Path) -> None:
-    """What it had acknowledged in the last second may be gone; nothing is counted twice."""
+    """Charges of the last second may be lost although they were acknowledged. Nothing is counted twice."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(tmp_path)) as server:
         bench = Bench(server.url)
         await bench.start()

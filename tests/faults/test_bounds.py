@@ -1,5 +1,5 @@
-"""One peer that sends what costs the service most, within its limits, leaves it small and answering.
-docs/bounds.md has the bounds.
+"""One peer that sends the most expensive input within its limits: the service stays small and keeps
+answering. docs/bounds.md lists the bounds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DAY_OVERRIDE = b"\x12\x04\x08\x05\x10\x04"
 
 
 def value(number: int, length: int) -> bytes:
-    """A value of its own, whose bytes each take three in a key and four where they are shown."""
+    """Return a distinct value whose bytes take three bytes each in a key and four where they are shown."""
     return b"%08d" % number + b"\xff" * (length - 8)
 
 
@@ -61,7 +61,7 @@ SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
 
 
 class Peer:
-    """Calls over one connection, and the codes of the answers."""
+    """Sends calls over one connection, and keeps the codes of the answers."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
@@ -72,7 +72,7 @@ class Peer:
 
 
 def memory(service: Service, what: str) -> int:
-    """Bytes of memory that the process has (VmRSS), or had at most (VmHWM)."""
+    """Return the memory of the process in bytes: VmRSS now, or VmHWM at most."""
     status = Path(f"/proc/{service.pid}/status").read_text()
     found = re.search(rf"{what}:\s+(\d+) kB", status)
     assert found is not None
@@ -85,8 +85,8 @@ MOST = 256 * MIB
 
 
 async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path) -> None:
-    """With the defaults: the memory store and the caches are full, and then connections keep as much as they
-    may.
+    """With the defaults, the memory store and the caches are filled, and then connections keep as much as
+    they may.
     """
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
@@ -115,8 +115,8 @@ async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
 async def test_a_hostile_peer_leaves_the_process_small(tmp_path: Path, transport: str) -> None:
-    """At its largest, with every cache and table full, pages of all of it written, and new buckets refused;
-    none is set free.
+    """Every cache and table is full, the pages about them are requested, and new buckets are refused. No
+    counter is evicted.
     """
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)

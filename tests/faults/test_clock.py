@@ -1,4 +1,4 @@
-"""The clock of a replica is stepped: the window is in the key, so a step changes which counter is used, and
+"""The clock of a replica is stepped. The window is in the key, so a step changes which counter is used, and
 loses none.
 """
 
@@ -36,7 +36,7 @@ class Replica:
         self.service.use(RuleTree(load([read("rules", RULES)]).domains))
 
     async def left(self, hits: int = 0) -> tuple[int, int]:
-        """What is left after these hits, and when it resets."""
+        """Charge, and return what remains and when it resets."""
         decision = await self.service.should_rate_limit(
             Request("d", (Descriptor((Entry(b"team", b"x"),), hits),))
         )
@@ -64,8 +64,8 @@ async def replica(request: pytest.FixtureRequest) -> AsyncIterator[Replica]:
 
 @pytest.mark.parametrize("step", [-90 * 60, 90 * 60])
 async def test_a_step_and_a_step_back_find_every_count_again(replica: Replica, step: int) -> None:
-    """An hour and a half to either side is another window with a count of its own; back home nothing is
-    missing.
+    """An hour and a half to either side is another window with its own count. After the way back, the first
+    count is complete.
     """
     assert (60, 3_000) == await replica.left(40)
     replica.now += step
@@ -76,7 +76,7 @@ async def test_a_step_and_a_step_back_find_every_count_again(replica: Replica, s
 
 
 async def test_a_small_step_back_stays_in_the_window(replica: Replica) -> None:
-    """As NTP makes them: the count is the same, and the reset moves with the clock."""
+    """A step as NTP makes it: the count is the same, and the reset moves with the clock."""
     assert (60, 3_000) == await replica.left(40)
     replica.now -= 5
     assert (59, 3_005) == await replica.left(1)
@@ -84,7 +84,7 @@ async def test_a_small_step_back_stays_in_the_window(replica: Replica) -> None:
 
 
 async def test_a_step_across_the_edge_counts_on_either_side(replica: Replica) -> None:
-    """A clock that is ten seconds behind writes into the old window, and one that is right into the new one."""
+    """A clock that is ten seconds slow counts in the old window, and a right one in the new one."""
     replica.now += 3_000
     assert (60, 3_600) == await replica.left(40)
     replica.now -= 10

@@ -37,14 +37,14 @@ HUGE = [
 
 
 def check() -> bytes:
-    """A request that a rule refuses, whenever it is in force."""
+    """Return a request that a rule refuses, if the rule is in force."""
     request = RateLimitRequest(domain="closed")
     request.descriptors.add().entries.add(key=b"team", value=b"x")
     return request.SerializeToString()
 
 
 class Replica:
-    """A service, and callers that charge it and are refused by it."""
+    """A service, with callers that charge it and callers that it must refuse."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -71,7 +71,7 @@ class Replica:
                 self.let_through += answer.overall_code != OVER
 
     async def more(self) -> None:
-        """Return when some more calls were answered."""
+        """Wait until some more calls are answered."""
         least = len(self.latencies) + BETWEEN_TWO
         while len(self.latencies) < least:
             await asyncio.sleep(0.005)
@@ -110,7 +110,9 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: 
 async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_is_counted_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """Restarts, partial, bad, empty and huge sets, other types, resets and GOAWAY, on both transports."""
+    """It restarts, sends partial, bad, empty and huge sets and other types, and ends calls with resets and
+    GOAWAY, on both transports.
+    """
     plane = ControlPlane()
     await plane.start()
     plane.send(LEDGER, CLOSED)
@@ -123,7 +125,7 @@ async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_i
         await asyncio.to_thread(replica.service.wait_for_event, "the store is reached")
 
     async def followed(step: Callable[[], Awaitable[None] | None], wanted: Callable[[], bool]) -> None:
-        """Do something, and go on when both replicas have taken note of it and callers have called again."""
+        """Do something, and wait until both replicas have noticed it and callers have called again."""
         done = step()
         if done is not None:
             await done
@@ -134,7 +136,7 @@ async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_i
             await replica.more()
 
     def accepted() -> bool:
-        """Whether both replicas wait for another set with the version of this one."""
+        """Whether both replicas have accepted the set of this version."""
         return [peer.waits_with for peer in plane.peers] == [plane.version] * 2
 
     def rejected(before: int) -> Callable[[], bool]:

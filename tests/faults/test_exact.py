@@ -1,4 +1,4 @@
-"""Faults that lose nothing and count nothing twice: each run ends with exact books."""
+"""Faults that lose nothing and count nothing twice: the books are exact after each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
 
 
 async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
-    """Every charge is in the store, once. `what` is the fault, for the report."""
+    """Check that every charge is in the store once. `what` names the fault in the report."""
     await bench.balance(outcome)
     REPORT.append((what, outcome))
     assert (0, 0) == (outcome.lost, outcome.doubled), outcome
@@ -37,7 +37,7 @@ async def bench(redis_url: str) -> AsyncIterator[Bench]:
 
 
 async def for_a_while(seconds: float = SECONDS) -> None:
-    """Let the load go on for so long: a fault takes time, and there is nothing else to wait for."""
+    """Let the load continue for this long: a fault takes time, and has no event to wait for."""
     await asyncio.sleep(seconds)
 
 
@@ -54,7 +54,7 @@ async def test_scripts_are_forgotten_again_and_again(bench: Bench, redis_server:
 
 @pytest.mark.parametrize("stall", [0.03, 0.3, 1.2, 5.0] if SECONDS > 1 else [0.03, 0.3, 1.2])
 async def test_redis_stands_still(bench: Bench, redis_server: RedisServer, stall: float) -> None:
-    """SIGSTOP for less than the deadline, for more, and for longer than a connection is waited for."""
+    """SIGSTOP for less than the deadline, for more, and for longer than the timeout of a connection."""
 
     async def fault() -> None:
         await for_a_while(0.1)
@@ -75,7 +75,7 @@ async def test_redis_stands_still(bench: Bench, redis_server: RedisServer, stall
 async def test_connections_are_cut_at_every_byte(
     redis_server: RedisServer, redis_url: str, direction: str
 ) -> None:
-    """A reply, or a request, ends after 0, 1, 2 … bytes, and the connection with it."""
+    """The connection ends after 0, 1, 2 … bytes of a reply or of a request."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
     bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)
@@ -97,7 +97,7 @@ async def test_connections_are_cut_at_every_byte(
 async def test_all_connections_are_cut_at_once_again_and_again(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    """As a load balancer does that is restarted."""
+    """A load balancer that is restarted does this."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
     bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)
@@ -136,7 +136,7 @@ async def test_redis_is_killed_and_comes_back_with_what_it_had_acknowledged(tmp_
 
 
 async def test_redis_has_no_memory_left(bench: Bench, redis_server: RedisServer) -> None:
-    """Nothing of a batch is applied then; all of it is when there is memory again."""
+    """No part of a batch is applied meanwhile; all of it is when there is memory again."""
 
     async def fault() -> None:
         await for_a_while(0.1)
@@ -168,7 +168,7 @@ async def test_redis_is_read_only_for_a_while(bench: Bench, redis_server: RedisS
 
 
 async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_url: str) -> None:
-    """With 50 ms on the way in each direction every caller has its answer by the deadline, and is charged."""
+    """Each direction takes 50 ms. Every caller gets its answer by the deadline, and every charge is counted."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
     bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)
@@ -180,7 +180,7 @@ async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_u
 
 
 async def test_a_forbidden_domain_affects_no_other(redis_server: RedisServer, redis_url: str) -> None:
-    """Its requests share batches with all others, and fail by themselves."""
+    """Its requests share batches with others, and fail alone."""
     commands = "+evalsha +eval +get +getdel +scan +set +incrby +decrby +hincrby +hgetall +ttl +expire".split()
     redis_server.cli("ACL", "SETUSER", "few", "reset", "on", ">x", "~lane:*", "~{ledger|team=t*", *commands)
     bench = Bench(redis_url.replace("redis://", "redis://few:x@"), deadline=5)

@@ -1,7 +1,7 @@
-"""Servers that belong together, while slots move between them and primaries are lost.
+"""A Redis Cluster whose slots move and whose primaries are lost, and a failover by Sentinel.
 
-Where a slot moves, the books are exact. Where a primary is lost, what it had answered and not yet passed on
-to its replica is lost with it; nothing is counted twice.
+If slots move, the books are exact. A lost primary takes with it the charges that it acknowledged and did not
+replicate. Nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def bench(redis_cluster: RedisCluster) -> AsyncIterator[Bench]:
 
 
 async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
-    """Every charge is there, once."""
+    """Check that every charge is there once."""
     await bench.balance(outcome)
     REPORT.append((what, outcome))
     assert (0, 0) == (outcome.lost, outcome.doubled), outcome
@@ -52,7 +52,7 @@ async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
 
 
 async def bounded(bench: Bench, outcome: Outcome, what: str) -> None:
-    """No charge is there twice, and few are lost."""
+    """Check that no charge is there twice, and that few are lost."""
     await bench.balance(outcome)
     REPORT.append((what, outcome))
     assert 0 == outcome.doubled, outcome
@@ -60,7 +60,9 @@ async def bounded(bench: Bench, outcome: Outcome, what: str) -> None:
 
 
 async def until(what: str, condition: Callable[[], bool], patience: float = 30) -> float:
-    """Seconds until it holds; it is looked at in another thread, so that the load goes on."""
+    """Wait until the condition holds, and return the seconds. It is checked in a thread, so that the load
+    continues.
+    """
     began = time.monotonic()
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < began + patience, what
@@ -69,7 +71,7 @@ async def until(what: str, condition: Callable[[], bool], patience: float = 30) 
 
 
 async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Every slot that is charged, one after another, key by key: ASK while it moves, MOVED once it has."""
+    """Every slot that is charged moves, key by key: ASK meanwhile, MOVED afterwards."""
 
     async def fault() -> None:
         for slot in SLOTS:
@@ -81,7 +83,7 @@ async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisClu
 
 
 async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Charges of which nobody has all keys are kept until somebody has; the buckets of other slots are
+    """Charges for which no server has all keys are kept until one has them. Buckets of other slots are
     answered.
     """
     slot = SLOTS[0]
@@ -120,7 +122,7 @@ async def test_scripts_are_forgotten_by_all_servers(bench: Bench, redis_cluster:
 
 
 async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """For longer than an answer is waited for, and shorter than the Cluster waits: the others go on
+    """It stands still for longer than a call waits and shorter than the failover takes. The others keep
     answering.
     """
     still = redis_cluster.owner(SLOTS[0])
@@ -142,7 +144,7 @@ async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster
 async def test_a_server_that_stands_still_holds_up_no_journal(
     bench: Bench, redis_cluster: RedisCluster
 ) -> None:
-    """Calls to another one break meanwhile, and are settled while the first still stands."""
+    """Calls to another server break meanwhile, and are settled before the first one continues."""
     still = redis_cluster.owner(SLOTS[0])
     other = next(server for server in map(redis_cluster.owner, SLOTS) if server is not still)
     store, journal = store_of(bench), bench.settling.journal
@@ -170,20 +172,18 @@ async def test_a_server_that_stands_still_holds_up_no_journal(
 
 
 async def until_answered(bench: Bench, batches: int = 100) -> None:
-    """Until so many more have come back, which is not from a server that is away."""
+    """Wait for so many more answers, which come from other servers than the one that is away."""
     before = answered(bench)
     await until("charges are answered", lambda: answered(bench) > before + batches)
 
 
 def answered(bench: Bench) -> int:
-    """How many batches came back."""
+    """Return the number of answered batches."""
     return bench.settling._lanes.number - bench.settling.failures
 
 
 async def test_a_primary_of_a_cluster_is_killed(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Its replica takes over, without anybody doing anything; buckets of the other servers are answered
-    meanwhile.
-    """
+    """Its replica takes over by itself. Buckets of the other servers are answered meanwhile."""
     slot = SLOTS[0]
     killed = redis_cluster.owner(slot)
     port = killed.port
@@ -217,7 +217,7 @@ def store_of(bench: Bench) -> ClusterStore:
 
 
 def owner_port(server: RedisServer, slot: int) -> int:
-    """The port of the primary that has a slot, as `server` has it; 0 where it does not know."""
+    """Return the port of the primary of a slot, as `server` knows it; 0 if it knows none."""
     for line in server.cli("CLUSTER", "NODES").splitlines():
         _, address, flags, _, _, _, _, _, *slots = line.split()
         for first, _, last in [part.partition("-") for part in slots if not part.startswith("[")]:
@@ -227,8 +227,8 @@ def owner_port(server: RedisServer, slot: int) -> int:
 
 
 async def test_connections_are_cut_between_the_replies_of_many_slots() -> None:
-    """Of the calls that travel together some are answered, some were carried out, and some never came: all
-    are settled.
+    """Of the calls that are sent together, some are answered, some are carried out without an answer, and
+    some do not arrive. All are settled.
     """
     with RedisServer("--cluster-enabled", "yes") as server:
         server.cli("CLUSTER", "ADDSLOTS", *map(str, range(ALL_SLOTS)))
@@ -264,7 +264,7 @@ async def behind_sentinels() -> AsyncIterator[tuple[Bench, RedisSentinels]]:
 
 
 async def test_a_primary_behind_sentinels_is_killed(behind_sentinels: tuple[Bench, RedisSentinels]) -> None:
-    """They make its replica the primary, and charges go on there."""
+    """The sentinels promote its replica, and charges continue there."""
     bench, sentinels = behind_sentinels
 
     async def fault() -> None:

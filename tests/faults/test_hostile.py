@@ -1,5 +1,5 @@
-"""Strangers who mean harm: the process stays up, keeps its size, frees no exhausted bucket, and serves the
-others.
+"""Hostile callers: the process keeps running and keeps its size, no exhausted bucket is freed, and other
+callers are served.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "30000"))
 
 
 def test_a_flood_of_new_names_does_not_grow_the_process() -> None:
-    """Metrics, tracked buckets, thresholds, logs of refusals, caches: each has its bound, and stays within
-    it.
-    """
+    """Metrics, tracked buckets, thresholds, logs of refusals and caches stay within their bounds."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.hostile_keys", str(REQUESTS)],
         capture_output=True,
@@ -40,9 +38,7 @@ def test_a_flood_of_new_names_does_not_grow_the_process() -> None:
 
 
 def test_requests_that_cost_a_cache_more_than_their_bytes_do_not_grow_the_process() -> None:
-    """Caches are weighed: a request of 847 bytes may take a hundred times as much memory when it is
-    remembered.
-    """
+    """Caches count bytes: a request of 847 bytes may take a hundred times as much memory in a cache."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.hostile_bytes"],
         capture_output=True,
@@ -75,10 +71,10 @@ def message(descriptors: int = 1, value: bytes = b"dba", unit: int = 0) -> bytes
 
 
 async def served(address: str) -> bool:
-    """Whether an honest caller is answered, over a connection of its own.
+    """Whether an honest caller is answered over its own connection.
 
-    Channels to one address share a connection, unless they are told not to, and one with enough half calls is
-    ended.
+    Channels to one address share a connection by default, and the server closes one with enough unfinished
+    calls.
     """
     async with aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
@@ -100,7 +96,7 @@ HOSTILE = [
 
 
 async def test_hostile_messages_affect_no_other_caller(service: Service) -> None:
-    """Each is answered, with a decision or an error of its own, and an honest caller is served in between."""
+    """Each gets a decision or an error, and an honest caller is served in between."""
     codes = []
     async with aio.insecure_channel(service.grpc) as channel:
         method = channel.unary_unary(PATH, bytes, bytes)
@@ -135,8 +131,8 @@ GREETINGS = [
 
 
 async def test_nearly_silent_connections_affect_no_other(service: Service) -> None:
-    """Two hundred half-open ones on the gRPC port and on the HTTP port each: silent, cut short, or in another
-    tongue.
+    """Two hundred connections each to the gRPC port and the HTTP port are silent, incomplete, or use another
+    protocol.
     """
     with ExitStack() as open_ones:
         for address in (service.grpc, service.http):

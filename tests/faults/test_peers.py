@@ -1,9 +1,8 @@
 """One hostile peer of the native transport, within the limits: the process stays small, and honest callers
 hardly wait.
 
-How long they wait is measured within the server, in CPU time of its thread (probed.py), so that it depends
-neither on what else the machine does nor on the attacker: that gets less done on a busy machine. bench/ has
-the times of a clock.
+Their waits are measured within the server, in CPU time of its thread (probed.py). So they do not depend on
+the load of the machine or on how much the attacker gets done. The benchmark has the figures in wall time.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ is the backlog."""
 
 
 class Waits(NamedTuple):
-    """Milliseconds of CPU time that calls took, in order, and the words of those that failed."""
+    """The CPU times of calls in milliseconds, sorted, and the words for those that failed."""
 
     kept: list[float]
     new: list[float]
@@ -50,7 +49,7 @@ class Waits(NamedTuple):
 
 
 class Probed:
-    """The service with a probe in it."""
+    """The service with a probe in its process."""
 
     def __init__(self, service: Service, waits: Path) -> None:
         self.service = service
@@ -63,7 +62,7 @@ class Probed:
         return self._waits.read_text().splitlines()
 
     def waits(self) -> Waits:
-        """Those since the last time."""
+        """Return the waits since the last call."""
         lines = [line.split() for line in self._lines()[self._seen :]]
         self._seen += len(lines)
         kept, new = (
@@ -75,7 +74,7 @@ class Probed:
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
-    """One process for all attacks: what one leaves behind, the next one adds to."""
+    """One process for all attacks, because the remains of one attack are part of the next."""
     directory = tmp_path_factory.mktemp("probed")
     rules = directory / "rules.yaml"
     rules.write_text(
@@ -110,7 +109,7 @@ def test_a_hostile_peer_leaves_the_process_small_and_quick(probed: Probed, attac
 
 
 def largest(service: Service) -> float:
-    """The most memory that the process has had, in MiB."""
+    """Return the peak memory of the process in MiB."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{service.pid}/status").read_text())
     assert found is not None
     return int(found[1]) / 1_024

@@ -1,4 +1,4 @@
-"""The service itself is stopped while callers charge: what it acknowledged is in the store, once."""
+"""The service is stopped while callers charge: every charge that it acknowledged is in the store once."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
 async def test_a_killed_service_loses_what_it_had_not_acknowledged(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """SIGKILL under load: every charge that was answered is in the store, and beyond it at most what was in
-    hand.
-    """
+    """SIGKILL under load: every answered charge is in the store; of the others, at most those in flight."""
     service = counting_in(redis_server, tmp_path, transport)
     outcome = await charge_until(service, partial(asyncio.to_thread, service.kill))
     counted = counted_in(redis_server)

@@ -1,4 +1,4 @@
-"""An upgrade as a rollout makes it: each replica is replaced while callers charge, and the books are exact."""
+"""A rolling upgrade: each replica is replaced while callers charge, and the books are exact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .gateway import Gateway
 async def test_replicas_are_replaced_one_after_another_and_every_charge_is_counted_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """Every caller gets an answer, each old replica ends with 0, and the counters are what was acknowledged."""
+    """Every caller gets an answer, each old replica exits with 0, and the counts are what was acknowledged."""
     start = partial(counting_in, redis_server, tmp_path, transport)
     replicas = [await asyncio.to_thread(start) for _ in range(2)]
     gateway = Gateway(*replicas)

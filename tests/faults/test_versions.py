@@ -1,5 +1,5 @@
-"""This version and the one before it count in one Redis: an upgrade replica by replica, and its rollback,
-lose nothing.
+"""This version and the previous one count in one Redis: an upgrade replica by replica, and its rollback, lose
+nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PREVIOUS = "d5563f7"
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The command that serves with the previous version, without compiled modules, in an environment of its
-    own.
+    """Return the command that serves with the previous version, without compiled modules, in its own
+    environment.
     """
     archive = subprocess.run(
         ["git", "archive", PREVIOUS, "ratelimit_service"], cwd=REPOSITORY, capture_output=True, check=False
@@ -57,7 +57,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 async def test_an_upgrade_and_its_rollback_count_every_charge_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, previous: tuple[str, ...]
 ) -> None:
-    """Two replicas of the previous version, one of each, two of this one, and back the same way, under load."""
+    """Two replicas of the previous version, one of each, two of this one, and back again, under load."""
     start_old = partial(counting_in, redis_server, tmp_path, "grpcio", previous, WITHOUT_LEDGER)
     start_new = partial(counting_in, redis_server, tmp_path, "native", rules=WITHOUT_LEDGER)
     replicas = [await asyncio.to_thread(start_old) for _ in range(2)]
