@@ -3,7 +3,8 @@
 The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. Its wait
 is the CPU time of the thread in between: what the server did meanwhile, for others and for the call itself.
 This depends neither on the load of the machine nor on the scheduling of a client. Each line of FILE is a wait
-in milliseconds, or the word for a failure.
+in milliseconds, or the word for a failure, and the longest turn of the event loop in the wait or the pause before
+it. A wait of thousands of short turns is one for the kernel, which has not yet passed the bytes on.
 """
 
 from __future__ import annotations
@@ -41,10 +42,14 @@ class Probe:
         self._unsent = b""
         self._received = bytearray()
         self._began = 0.0
+        self._turned = time.thread_time()
+        self._longest = 0.0
 
     def send(self) -> None:
         """Send a call; later turns look for its answer."""
         self._began = time.thread_time()
+        self._longest = self._began - self._turned  # the pause before: several turns, or one that was longer
+        self._turned = self._began
         if self._socket is None or self._anew:
             self._connect()
         self._unsent += h2.call(self._stream, CHECK)
@@ -60,6 +65,8 @@ class Probe:
 
     def _look(self) -> None:
         assert self._socket is not None
+        now = time.thread_time()
+        self._longest, self._turned = max(self._longest, now - self._turned), now
         try:
             if self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
@@ -97,7 +104,7 @@ class Probe:
         return None
 
     def _end(self, how: str) -> None:
-        self._out.write(f"{'new' if self._anew else 'kept'} {how}\n")
+        self._out.write(f"{'new' if self._anew else 'kept'} {how} {self._longest * 1_000:.3f}\n")
         self._stream += 2
         if how == CUT_OFF and self._socket is not None:
             self._socket.close()

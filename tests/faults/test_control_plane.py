@@ -1,12 +1,19 @@
-"""Faults of a control plane while callers charge two replicas: no limit lapses, and the books are exact."""
+"""Faults of a control plane while callers charge two replicas: no limit lapses, the books are exact, and no decision waits.
+
+For how long a decision may have to wait is measured in the replica with the native transport, as the CPU time of the longest turn
+of its event loop (probed.py): callers here share two cores with both replicas, Redis, the control plane and whatever else the
+machine does.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 from grpc import aio
 
@@ -20,8 +27,11 @@ from tests.faults.callers import charge, counted_in
 
 OVER = RateLimitResponse.Code.OVER_LIMIT
 CALLERS = 8
-SLOWEST = 0.1
-"""Seconds of 99 answers in a hundred, on whatever machine; docs/xds.md has what was measured."""
+LONGEST_MS = 20.0
+"""CPU time of a turn of the event loop at most; docs/xds.md has what was measured."""
+
+USUAL_MS = 0.25
+"""CPU time of a decision without faults, on a machine that does nothing else. What shares a core makes both slower alike."""
 
 BETWEEN_TWO = 60
 """Answers from each replica between two steps of the control plane."""
@@ -50,7 +60,7 @@ class Replica:
         self.service = service
         self.charged = Counter[str]()
         self.let_through = 0
-        self.latencies: list[float] = []
+        self.answers = 0
         self._ended = False
 
     async def call(self, number: int) -> None:
@@ -63,17 +73,16 @@ class Replica:
             while not self._ended:
                 turn += 1
                 hits = turn % 5 + 1
-                began = time.perf_counter()
                 await method(charge(team, hits), timeout=20)
                 self.charged[team] += hits
                 answer = await method(check(), timeout=20)
-                self.latencies += [(time.perf_counter() - began) / 2]
+                self.answers += 2
                 self.let_through += answer.overall_code != OVER
 
     async def more(self) -> None:
         """Wait until some more calls are answered."""
-        least = len(self.latencies) + BETWEEN_TWO
-        while len(self.latencies) < least:
+        least = self.answers + 2 * BETWEEN_TWO
+        while self.answers < least:
             await asyncio.sleep(0.005)
 
     def end(self) -> None:
@@ -103,8 +112,24 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: 
             # So long that no time of grace ends in here, however slow the machine is: no limit may be gone,
             # not even for a moment.
             "XDS_DOMAIN_GRACE": "10m",
-        }
+        },
+        command=(sys.executable, "-m", "tests.faults.probed", str(directory / f"{transport}.waits")),
     )
+
+
+class Waits(NamedTuple):
+    """Milliseconds of CPU time, sorted: until calls were answered, and the longest turn of the event loop during each."""
+
+    answers: list[float]
+    turns: list[float]
+
+    @classmethod
+    def of(cls, file: Path, begin: int) -> Waits:
+        """Those from a line on. Each call was answered."""
+        lines = [line.split() for line in file.read_text().splitlines()[begin:]]
+        assert [] == [line for line in lines if not line[1][0].isdigit()]
+        kept = [line for line in lines if line[0] == "kept"]
+        return cls(sorted(float(line[1]) for line in kept), sorted(float(line[2]) for line in lines))
 
 
 async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_is_counted_once(
@@ -123,6 +148,9 @@ async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_i
     for replica in replicas:
         await asyncio.to_thread(replica.service.wait_for_event, "configuration loaded")
         await asyncio.to_thread(replica.service.wait_for_event, "the store is reached")
+    measured = tmp_path / "native.waits"
+    unruled = len(measured.read_text().splitlines()) + 10
+    """The lines from before the first set, when calls are refused."""
 
     async def followed(step: Callable[[], Awaitable[None] | None], wanted: Callable[[], bool]) -> None:
         """Do something, and wait until both replicas have noticed it and callers have called again."""
@@ -195,5 +223,6 @@ async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_i
     assert [0, 0] == [replica.let_through for replica in replicas]
     charged = replicas[0].charged + replicas[1].charged
     assert charged == counted_in(redis_server)
-    latencies = sorted(replicas[0].latencies + replicas[1].latencies)
-    assert latencies[int(len(latencies) * 0.99)] < SLOWEST
+    waits = Waits.of(measured, unruled)
+    # Both callers may have waited for one turn that was longer: the kernel does work of others in a system call.
+    assert waits.turns[-3] < LONGEST_MS * max(1.0, median(waits.answers) / USUAL_MS), waits.turns[-5:]

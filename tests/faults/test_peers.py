@@ -63,7 +63,7 @@ class Probed:
 
     def waits(self) -> Waits:
         """Return the waits since the last call."""
-        lines = [line.split() for line in self._lines()[self._seen :]]
+        lines = [line.split()[:2] for line in self._lines()[self._seen :]]
         self._seen += len(lines)
         kept, new = (
             sorted(float(how) for kind, how in lines if kind == wanted and how[0].isdigit())
