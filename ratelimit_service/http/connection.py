@@ -74,7 +74,7 @@ class _LostError(Exception):
 class Connection(asyncio.BufferedProtocol):
     """A connection since it was accepted. `task` runs `run`."""
 
-    def __init__(self, host: Host, handler: Handler, accepted: socket.socket) -> None:
+    def __init__(self, host: Host, handler: Handler, accepted: socket.socket, network: str = "") -> None:
         self._host = host
         self._handler = handler
         self._socket = accepted
@@ -100,6 +100,10 @@ class Connection(asyncio.BufferedProtocol):
         self._unread = -1
         """While writing is paused, the bytes that the peer had not read at the last check; else -1."""
         self.task: asyncio.Task[None] | None = None
+        self.network = network
+        """The network of the peer (networks.py)."""
+        self.waits = False
+        """Whether the port waits for the peer."""
         self.waiting_since = 0.0
         """When the port began to wait for the peer, by the loop's clock."""
 

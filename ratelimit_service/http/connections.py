@@ -1,8 +1,9 @@
 """The connections of one HTTP port: their number is bounded, and peers that keep the port waiting are
 disconnected.
 
-At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, so
-a thousand silent connections do not block a health check. TLS handshakes count as connections.
+At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, of the
+network with the most connections. So a thousand silent connections do not block a health check, and those of one
+address do not replace those of others. TLS handshakes count as connections.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ssl
 
 import structlog
 
+from ..listening.networks import Crowd, network_of
 from .connection import Connection
 from .messages import Handler
 from .turns import Turns
@@ -56,8 +58,8 @@ class Connections:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
         self._all: set[Connection] = set()
-        self._waiting: dict[Connection, None] = {}
-        """The connections whose peers keep the port waiting, the longest wait first."""
+        self._crowd: Crowd[Connection] = Crowd()
+        """The connections whose peers keep the port waiting are idle."""
         self._check: asyncio.TimerHandle | None = None
         self._checked_at = 0.0
         self._short = False
@@ -105,23 +107,27 @@ class Connections:
 
     def waits(self, connection: Connection) -> None:
         """See connection.Host."""
-        if connection not in self._waiting and connection in self._all:
+        if not connection.waits and connection in self._all:
+            connection.waits = True
             connection.waiting_since = asyncio.get_running_loop().time()
-            self._waiting[connection] = None
+            self._crowd.idle(connection.network, connection)
 
     def waits_no_more(self, connection: Connection) -> None:
         """See connection.Host."""
-        self._waiting.pop(connection, None)
+        if connection.waits:
+            connection.waits = False
+            self._crowd.busy(connection.network, connection)
 
     def lost(self, connection: Connection) -> None:
         """See connection.Host."""
-        self._all.discard(connection)
-        self._waiting.pop(connection, None)
+        if connection in self._all:
+            self._all.discard(connection)
+            self._crowd.remove(connection.network, connection)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
-                opened, _ = listening.accept()
+                opened, peer = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -138,12 +144,13 @@ class Connections:
             opened.setblocking(False)
             if opened.family != socket.AF_UNIX:
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._begin(Connection(self, self._handler, opened))
+            self._begin(Connection(self, self._handler, opened, network_of(peer)))
             if self._check is None:
                 self._schedule_check()
 
     def _begin(self, connection: Connection) -> None:
         self._all.add(connection)
+        self._crowd.add(connection.network)
         self.waits(connection)
         connection.task = task = asyncio.get_running_loop().create_task(connection.run(self._tls))
         self._tasks.add(task)
@@ -161,12 +168,13 @@ class Connections:
             )
 
     def _make_room(self) -> bool:
-        """Close the connection with the longest wait. Return whether there was one."""
-        for connection in self._waiting:
-            self.lost(connection)
-            connection.abort()
-            return True
-        return False
+        """Close a connection that waits. Return whether there was one."""
+        connection = self._crowd.pop()
+        if connection is None:
+            return False
+        self.lost(connection)
+        connection.abort()
+        return True
 
     def _have_no_room(self, listening: socket.socket, error: OSError) -> None:
         """Pause accepting: the event loop would call `_accept` without end while a connection waits to be
@@ -201,7 +209,7 @@ class Connections:
         try:
             # After a suspension of the process, first read what the peers have sent meanwhile.
             if now - self._checked_at < _CHECK_EVERY + _LATE:
-                for connection in tuple(self._waiting):
+                for connection in tuple(self._crowd.all_idle()):
                     connection.check(now)
         finally:
             self._check = None

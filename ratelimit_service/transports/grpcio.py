@@ -43,6 +43,10 @@ _MOST_REFLECTIONS = 100
 _MOST_STREAMS = 1_000
 """Concurrent calls of one connection; grpc has no bound of its own."""
 
+_MOST_IDLE = 300.0
+"""Seconds without a stream after which a connection ends, gracefully, so that idle ones do not use up
+GRPC_MAX_CONNECTIONS for long: grpc does not say which ones are idle when the limit is reached."""
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -363,6 +367,7 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
             _milliseconds(options.max_connection_age * random.uniform(0.95, 1.05)),
         ),
         ("grpc.max_connection_age_grace_ms", _milliseconds(options.max_connection_age_grace)),
+        ("grpc.max_connection_idle_ms", _milliseconds(_MOST_IDLE)),
         # Gateways keep a connection for days; let them ping it.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -84,6 +84,24 @@ async def test_bytes_now_and_then_do_not_make_a_connection_any_newer(port: Port)
     assert (False, True) == (slow[1].is_open, newest.is_open)
 
 
+async def test_the_address_with_the_most_connections_makes_room_first(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one whose connection has been idle for longer."""
+    networks = iter(["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3", "192.0.2.3"])
+    monkeypatch.setattr(connections, "network_of", lambda _: next(networks))
+    scraper = await port.connect(send=REQUEST)
+    assert b"HTTP/1.1 200 OK\r\n" == await scraper.answer()
+    flood = [await port.connect()]
+    await until(lambda: port.count == 2)
+    flood.append(await port.connect())
+    await until(lambda: port.count == 3)
+    prober = await port.connect(send=REQUEST)
+    assert b"HTTP/1.1 200 OK\r\n" == await prober.answer()
+    assert await flood[0].closed()
+    assert (True, True) == (scraper.is_open, flood[1].is_open)
+
+
 async def test_requests_in_hand_are_not_closed_for_others(port: Port) -> None:
     """If all connections have a request in hand, the new connection is closed."""
     held = [await port.connect(send=REQUEST.replace(b"/ ", b"/held ")) for _ in range(3)]
@@ -110,15 +128,21 @@ async def test_an_answer_that_is_not_read_is_waited_for_so_long(port: Port, impa
     await until(lambda: port.count == 0)
 
 
-async def test_an_answer_that_is_read_slowly_is_read_to_its_end(port: Port, impatient: None) -> None:
-    """The peer must only make progress."""
+async def test_an_answer_that_is_read_slowly_is_read_to_its_end(port: Port) -> None:
+    """The peer must only make progress: here nine seconds pass each time that it has read something."""
     peer = await port.connect(send=REQUEST.replace(b"/ ", b"/long "))
-    taken = 0
+    await until(lambda: port.count == 1)
+    assert port.port._connections is not None
+    (end,) = port.port._connections._all
+    taken, seconds = 0, 0.0
     while taken < 20_000_000:
         data = await peer._reader.read(500_000)
         assert data
         taken += len(data)
-        await asyncio.sleep(0.002)
+        if end._transport is not None and end._transport.get_write_buffer_size() < end._unread:
+            seconds += 0.9 * connection.PATIENCE
+            end.check(asyncio.get_running_loop().time() + seconds)
+    assert seconds > 2 * connection.PATIENCE
 
 
 async def test_an_answer_that_takes_long_is_not_the_peers_fault(port: Port, impatient: None) -> None:

@@ -54,6 +54,18 @@ async def test_a_peer_that_does_not_introduce_itself_is_closed(
     writer.close()
 
 
+async def test_grpcio_closes_connections_without_calls(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five minutes, so that they do not keep the places of others; native closes them when places are needed."""
+    monkeypatch.setattr(grpcio, "_MOST_IDLE", 0.2)
+    served = await start(GrpcOptions())
+    if served.server.TRANSPORT == "native":
+        return
+    peer = await Peer.connect(served.server.address)
+    kinds = [frame.kind for frame in await peer.rest()]
+    peer.close()
+    assert h2.GOAWAY in kinds
+
+
 async def until_served(address: str) -> None:
     """Until a new connection is taken."""
     async with asyncio.timeout(20):

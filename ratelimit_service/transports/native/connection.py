@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import TYPE_CHECKING, cast
 
@@ -28,13 +29,10 @@ _ROOM_FOR_ONE = 262_144
 """Bytes that a connection may always keep in addition to one message of the largest size, even if
 GRPC_MAX_CONNECTION_BYTES is smaller."""
 
-_LINGER = 1.0
+_LINGER, _LINGER_READS = 1.0, 256
 """Seconds between the end of a session and closing the socket, in which the peer may read to the end and close
-its side. Input that comes to a closed socket resets the connection, and a peer whose write fails by that may
-discard answers that it has not read: it would repeat charges that were counted."""
-
-_LINGER_READS = 256
-"""Reads that are discarded in that time."""
+its side, and the reads that are discarded in that time. Input that comes to a closed socket resets the connection, and a
+peer whose write fails by that may discard answers that it has not read: it would repeat charges that were counted."""
 
 _WHY_ENDED = dict.fromkeys((1, 6), "the peer broke HTTP/2") | {11: "the peer has spent its abuse budget"}
 """What the log says of errors of HTTP/2 that end a session."""
@@ -77,9 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         self.calls: bool | None = None
         """Whether the last input that had to wait was a call; None if none had to."""
         self.group: Group | None = None
-        """The group in which it waited last."""
         self.used = 0
-        """The work that such input has caused since then, in the virtual time of that group."""
+        """The group in which it waited last (queues.py), and its time there."""
         self._rest = b""
         """Input that waits for the next turn. Nothing is read meanwhile."""
         self._paused = False
@@ -251,6 +248,19 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
+    def dismiss(self) -> None:
+        """Close the connection at once, with a GOAWAY: its peer has sent no calls."""
+        self.leave()
+        self.flush()
+        if self._paused or self.session is None:
+            self.abort()
+        else:
+            self._transport.close()  # writes first
+
+    def may_make_room(self, now: float) -> bool:
+        """Return whether it may be closed for others."""
+        return not (self._rest or self._gone or self.left) and self.life.may_make_room(self.session, now)
+
     def abort(self, why: str = "") -> None:
         """Close at once, and free the memory for the peer.
 
@@ -379,7 +389,8 @@ class Connection(asyncio.BufferedProtocol):
             self._write(self._tls.to_send())
         self._lingers = _LINGER_READS
         self._host.peers.end(self)
-        self._transport.write_eof()
+        with contextlib.suppress(OSError):  # the peer has reset the connection
+            self._transport.write_eof()
         self._transport.resume_reading()
 
     def _count_kept(self) -> None:

@@ -20,6 +20,12 @@ meanwhile."""
 _MOST_IDLE = 3_600.0
 """Seconds without a stream after which a connection ends; the peer may reconnect."""
 
+SILENT, IDLE = 2.0, 10.0
+"""Seconds without a call after which a connection may make room for others: if it never had a stream, and if it had."""
+
+LAST_CALLS = 10.0
+"""Seconds for the calls in flight of a connection that makes room."""
+
 
 class Life:
     """The life of a connection, which ends gracefully after `most` seconds; 0 is no limit.
@@ -27,7 +33,18 @@ class Life:
     `grace` is what its calls in flight have after that; 0 is no limit.
     """
 
-    __slots__ = ("_connection", "_grace", "_last_stream", "_loop", "_most", "_timer", "began_at", "busy_at")
+    __slots__ = (
+        "_connection",
+        "_grace",
+        "_last_stream",
+        "_loop",
+        "_most",
+        "_timer",
+        "began_at",
+        "busy_at",
+        "called_at",
+        "ends",
+    )
 
     def __init__(self, connection: Connection, most: float, grace: float) -> None:
         self._connection = connection
@@ -36,8 +53,10 @@ class Life:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._last_stream = 0
-        self.began_at = self.busy_at = self._loop.time()
-        """When it was opened, and when it was last seen to serve a stream."""
+        self.began_at = self.busy_at = self.called_at = self._loop.time()
+        """When it was opened, when it was last seen to serve a stream, and when a call; a health watch is none."""
+        self.ends = False
+        """Whether it ends gracefully."""
 
     def begin(self) -> None:
         """Begin to count its age."""
@@ -52,16 +71,36 @@ class Life:
     def look(self, session: Session, now: float) -> None:
         """Note whether it has served streams since the last time, and retire it if it has been idle for too long."""
         last = session.last_stream
-        if session.streams or last != self._last_stream:
+        if session.busy or last != self._last_stream:
             self._last_stream = last
+            self.busy_at = self.called_at = now
+        elif session.streams:
             self.busy_at = now
-        elif now - self.busy_at > _MOST_IDLE:
-            self.busy_at = now  # one is enough
+        elif now - self.busy_at > _MOST_IDLE and not self.ends:
             self.retire()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has never had a stream."""
+        return not self._last_stream
+
+    def may_make_room(self, session: Session | None, now: float) -> bool:
+        """Return whether it has had no calls for so long that it may make room for others."""
+        if self.ends:
+            return False
+        if session is None or not session.last_stream:
+            return now - self.began_at > SILENT
+        return not session.busy and session.last_stream == self._last_stream and now - self.called_at > IDLE
+
+    def make_room(self) -> None:
+        """End the connection gracefully, because others need its place."""
+        self._grace = LAST_CALLS
+        self.retire()
 
     def retire(self) -> None:
         """End the connection gracefully."""
         self.end()
+        self.ends = True
         self._connection.announce()
         self._timer = self._loop.call_later(NOTICE, self._leave)
 

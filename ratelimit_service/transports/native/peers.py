@@ -11,6 +11,7 @@ from time import perf_counter
 
 import structlog
 
+from ...listening.networks import Crowd
 from ..options import GrpcOptions
 from ._http2 import Budget
 from .connection import Connection
@@ -46,6 +47,12 @@ _LONGEST_RELIEF = 0.002
 _BURIED_AT_ONCE = 32
 """Connections that are freed in one turn of the event loop after their peers have closed them."""
 
+_RESERVE = 16
+"""One of so many connections is kept for networks that have fewer than their share, and for the time in which idle ones end."""
+
+_SILENT, _OTHERS = 0, 1
+"""Ranks of idle connections: those that never had a stream, and the others."""
+
 _HANDSHAKES = 2
 """TLS handshakes in one turn of the event loop; each takes a millisecond or two."""
 
@@ -60,6 +67,9 @@ class Peers:
         self.closed = 0
         """Connections that were closed because of their peer."""
         self._most = options.max_connections
+        self._crowd: Crowd[Connection] = Crowd()
+        """Knows which connections are idle while more than half of all are in use: first those that never had a stream,
+        then the others."""
         self._budget = budget
         self._groups: list[set[Connection]] = [set() for _ in range(_GROUPS)]
         self._group_of: dict[Connection, int] = {}
@@ -93,19 +103,35 @@ class Peers:
 
     def add(self, connection: Connection) -> bool:
         """Add a new connection; return False if there is no room for it."""
-        if len(self._group_of) >= self._most and not self._make_room():
-            self.count_closed(f"there are {self._most} connections (GRPC_MAX_CONNECTIONS)")
+        cost, network = connection.cost, connection.network
+        most = min(self._most, self._budget.most_connections // cost)
+        reserved = self._crowd.exceeds_its_share(network, most)
+        if not self._has_room(cost, reserved) and not (self._make_room() and self._has_room(cost, reserved)):
+            self.count_closed(
+                f"there are {self._most} connections (GRPC_MAX_CONNECTIONS)"
+                if len(self._group_of) >= self._most
+                else "one address has more than its share, and few connections are left"
+                if reserved and self._has_room(cost, False)
+                else "there are more connections than half of GRPC_MAX_BYTES has room for"
+            )
             return False
-        if not self._budget.connect(connection.cost) and not (
-            self._make_room() and self._budget.connect(connection.cost)
-        ):
-            self.count_closed("there are more connections than half of GRPC_MAX_BYTES has room for")
-            return False
+        self._budget.connect(cost)
+        self._crowd.add(network)
         self._last_added = (self._last_added + 1) % _GROUPS
         self._groups[self._last_added].add(connection)
         self._group_of[connection] = self._last_added
         self.empty.clear()
+        if not self._has_room(cost, True):
+            self._retire_one()
         return True
+
+    def _has_room(self, cost: int, reserved: bool) -> bool:
+        """Return whether there is room for a connection; with `reserved`, without the part that is kept."""
+        most, most_bytes = self._most, self._budget.most_connections
+        if reserved:
+            most -= most // _RESERVE
+            most_bytes -= most_bytes // _RESERVE
+        return len(self._group_of) < most and self._budget.connections + cost <= most_bytes
 
     def end(self, connection: Connection) -> None:
         """Note a connection whose session has ended, and whose peer has not yet closed it."""
@@ -120,7 +146,32 @@ class Peers:
             connection.abort()
             connection.free()
             return True
-        return False
+        silent = self._next_idle(_SILENT)
+        if silent is None:
+            return False
+        self.count_closed("it sent no calls when all connections were in use")
+        silent.dismiss()
+        silent.free()
+        return True
+
+    def _retire_one(self) -> None:
+        """Ask the connection to leave that has been idle for longest: it takes a moment, in which no call is lost.
+
+        Connections that never had a stream are closed at once when their places are needed.
+        """
+        if self._crowd.has_idle(_SILENT):
+            return
+        connection = self._next_idle(_OTHERS)
+        if connection is not None:
+            self.count_closed("it was idle when almost all connections were in use")
+            connection.life.make_room()
+
+    def _next_idle(self, rank: int) -> Connection | None:
+        now = asyncio.get_running_loop().time()
+        while (connection := self._crowd.pop(rank)) is not None:
+            if connection.may_make_room(now) and _rank(connection) == rank:
+                return connection
+        return None
 
     def remove(self, connection: Connection) -> None:
         """Remove a closed connection. Does nothing if it was not added."""
@@ -128,6 +179,7 @@ class Peers:
         if group is None:
             return
         self._groups[group].discard(connection)
+        self._crowd.remove(connection.network, connection)
         self._shaking.pop(connection, None)
         self._aborted.pop(connection, None)
         self._ending.pop(connection, None)
@@ -165,8 +217,15 @@ class Peers:
     def _check(self, connections: Iterator[Connection]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        crowded = len(self._group_of) > self._most // 2 or (
+            self._budget.connections > self._budget.most_connections // 2
+        )
+        if not crowded:
+            self._crowd.forget_idle()
         for connection in connections:
             connection.check(now)
+            if crowded and connection in self._group_of and connection.may_make_room(now):
+                self._crowd.idle(connection.network, connection, _rank(connection))
             if loop.time() - now > _LONGEST_CHECK:
                 loop.call_soon(self._check, connections)
                 break
@@ -247,6 +306,10 @@ class Peers:
             self._shaking.pop(connection, None)
             connection.shake_hands()
         self._shake_soon()
+
+
+def _rank(connection: Connection) -> int:
+    return _SILENT if connection.life.is_silent else _OTHERS
 
 
 def _waiting(connection: Connection) -> int:

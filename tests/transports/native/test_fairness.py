@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
+from ratelimit_service.transports.native import connection as connection_module
 from ratelimit_service.transports.native import peers
 from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.methods import PATHS, REFLECT
@@ -116,9 +118,9 @@ async def test_a_caller_does_not_wait_for_the_calls_of_another_address(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many connections the other one has, and though its calls come first."""
+    networks = itertools.chain(["192.0.2.1"] * 199, ["192.0.2.2"])
+    monkeypatch.setattr(connection_module, "network_of", lambda _: next(networks))
     *flooding, caller = await limiter.connections(200)
-    for connection in flooding:
-        connection.network = "192.0.2.1"
     short_turns(limiter, monkeypatch)
     turn, took = limiter.server.turn, []
     for stream in range(1, 13, 2):
