@@ -40,9 +40,6 @@ _LONGEST_NAME, _MOST_WATCHES = 200, 1_000
 _MOST_REFLECTIONS = 100
 """Concurrent streams of reflection."""
 
-_MOST_STREAMS = 1_000
-"""Concurrent calls of one connection; grpc has no bound of its own."""
-
 _MOST_IDLE = 300.0
 """Seconds without a stream after which a connection ends, gracefully, so that idle ones do not use up
 GRPC_MAX_CONNECTIONS for long: grpc does not say which ones are idle when the limit is reached."""
@@ -356,7 +353,12 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
         # By default two processes can share a port, and one left over by mistake would get half of the calls.
         ("grpc.so_reuseport", int(options.shared)),
         ("grpc.max_receive_message_length", options.max_message_bytes),
-        ("grpc.max_concurrent_streams", _MOST_STREAMS),
+        # A gateway that connects while it has many calls sends them before it knows this bound, and grpc would refuse
+        # those beyond.
+        ("grpc.max_concurrent_streams", options.max_concurrent_calls),
+        # Beyond these, by default 1,000 and 3,000, grpc refuses calls that were not begun yet, at random.
+        ("grpc.server.max_pending_requests", options.max_concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", options.max_concurrent_calls),
         ("grpc.max_allowed_incoming_connections", options.max_connections),
         # A peer that connects and stays silent counts as a connection, by default for two minutes.
         ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)),

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ratelimit_service.core.errors import InternalError
 from ratelimit_service.transports import _wire, wire
-from ratelimit_service.transports.native._http2 import Budget, Call, Session, Turn
+from ratelimit_service.transports.native._http2 import STREAMS, Budget, Call, Session, Turn
 from ratelimit_service.transports.native.methods import PATHS, REFLECT, WATCH
 
 from ..transports import h2
 
 MAX_MESSAGE = 4_096
-MOST_STREAMS = 1_000
+MOST_STREAMS = STREAMS
 ANSWER = b"\x08\x01"
 """OK to a check, SERVING to whoever asks for the health."""
 PIECES = (1 << 24, 1, 7, 100)

@@ -66,6 +66,28 @@ async def test_grpcio_closes_connections_without_calls(start: Start, monkeypatch
     assert h2.GOAWAY in kinds
 
 
+async def test_calls_that_were_sent_before_the_peer_knows_the_bound_are_served(start: Start) -> None:
+    """A gateway that connects while it has thousands of calls sends them all at once, the bodies of most once it may."""
+    served = await start(GrpcOptions(), hold=True)
+    window = h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big"))
+    peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings() + window)
+    streams = range(1, 6_001, 2)
+    opening = h2.block(h2.CALL)
+    peer.send(b"".join(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, opening) for stream in streams))
+    for stream in streams:
+        peer.send(h2.frame(h2.DATA, h2.END_STREAM, stream, h2.message(CHECK)))
+    await until(lambda: served.server.in_hand == len(streams))
+    for answer in served.held:
+        answer()
+    replied: set[int] = set()
+    while len(replied) < len(streams):
+        frame = await peer.frame()
+        assert frame.kind not in (h2.RST_STREAM, h2.GOAWAY)
+        if frame.kind == h2.DATA:
+            replied.add(frame.stream)
+    peer.close()
+
+
 async def until_served(address: str) -> None:
     """Until a new connection is taken."""
     async with asyncio.timeout(20):

@@ -62,7 +62,7 @@ from ratelimit_service.transports.native._nghttp2 cimport *
 
 cdef enum:
     PREFIX = 5  # of a gRPC message: a byte for whether it is compressed, and its length in four bytes
-    MOST_STREAMS = 1000
+    MOST_STREAMS = 10000
     MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded; beyond that the request is refused
     MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded; beyond that the session ends: decoding takes long
     HONEST_BLOCK_BYTES = 5120  # that decoding may add to a block: HPACK's table of 4 KiB, and static entries
