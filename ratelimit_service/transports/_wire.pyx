@@ -34,6 +34,7 @@ cdef enum:
     VALUE = 0x12
     NUMBER = 0x08
     ADDEND = 0x18
+    LEFT = 0x18
     MORE = 0x80
     MOST = 1_024  # bytes of a request; codec.py caches no longer ones
     MOST_DESCRIPTORS = 512
@@ -240,3 +241,27 @@ def request_of(
     put(request, 5, ())
     put(request, 6, repeats)
     return request
+
+
+def left(uint64_t remaining):
+    """See wire.left."""
+    cdef uint8_t found[11]
+    found[0] = LEFT
+    return PyBytes_FromStringAndSize(<char *> found, 1 + write(found + 1, min(remaining, <uint64_t> 0xFFFFFFFF)))
+
+
+def varint(uint64_t value):
+    """See wire.varint."""
+    cdef uint8_t found[10]
+    return PyBytes_FromStringAndSize(<char *> found, write(found, value))
+
+
+cdef Py_ssize_t write(uint8_t *into, uint64_t value) noexcept:
+    """Write a number in at most ten bytes, and return how many."""
+    cdef Py_ssize_t size = 0
+    while value >= MORE:
+        into[size] = <uint8_t> (value & 0x7F | MORE)
+        value >>= 7
+        size += 1
+    into[size] = <uint8_t> value
+    return size + 1

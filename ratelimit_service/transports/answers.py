@@ -9,11 +9,12 @@ from __future__ import annotations
 import struct
 
 from ..core.answers.signals import HIDDEN, WHOLE, Signal, Signals
+from .wire import LAST
 
-MORE = 0x80
-
-LAST = [bytes([value]) for value in range(MORE)]
-CONTINUED = [bytes([value | MORE]) for value in range(MORE)]
+try:
+    from ._wire import varint
+except ImportError:  # not built
+    from .wire import varint
 
 HEADERS = ("x-tokens-state", "x-tokens-used-share", "x-tokens-remaining")
 """The headers of a signal, for upstreams and callers."""
@@ -29,16 +30,6 @@ _STATE, _SHARE, _REMAINING = HEADERS
 _STATE_KEY, _SHARE_KEY, _REMAINING_KEY, _TEXT_KEY = METADATA
 _RESPONSE_HEADERS, _REQUEST_HEADERS, _DYNAMIC_METADATA = b"\x1a", b'"', b"2"
 _HOLD_KEY = b"\n\x04hold"
-
-
-def varint(value: int) -> bytes:
-    """Return groups of seven bits, the lowest first; all but the last have the eighth bit set."""
-    groups = []
-    while value >= MORE:
-        groups.append(CONTINUED[value & 0x7F])
-        value >>= 7
-    groups.append(LAST[value])
-    return b"".join(groups)
 
 
 def hold_metadata(text: str) -> tuple[bytes, ...]:

@@ -40,15 +40,15 @@ from ..core.recent import MIB, Recent
 from ..core.record import record
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
-from .answers import CONTINUED, LAST, MORE, hold_metadata, signal_fields, varint
+from .answers import hold_metadata, signal_fields
 from .counting import check
 from .wire import Entries
 
 try:
-    from ._wire import read, split
+    from ._wire import left, read, split, varint
     from ._wire import request_of as wire_request
 except ImportError:  # not built
-    from .wire import read, split
+    from .wire import left, read, split, varint
     from .wire import request_of as wire_request
 
 _LONGEST = 1_000
@@ -245,17 +245,17 @@ def make_encode() -> Encode:
         for status in decision.status_values:
             code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
             remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
-            left = _left(remaining) if remaining else b""
+            amount = left(remaining) if remaining else b""
             if limit is None:
                 head = _FREE if code is OK else _REFUSED
                 tail = _reset(reset) if reset else b""
-                parts += (b"\x12", varint(len(head) + len(left) + len(tail)), head, left, tail)
+                parts += (b"\x12", varint(len(head) + len(amount) + len(tail)), head, amount, tail)
             else:
                 encoded = newest_limit(id(limit))
                 if encoded is None or encoded.reset != reset:
                     encoded = _encode_limit(limits, limit, reset)
                 # The fields are in the order of their numbers.
-                parts += ((encoded.ok if code is OK else encoded.refused)[len(left)], left, encoded.tail)
+                parts += ((encoded.ok if code is OK else encoded.refused)[len(amount)], amount, encoded.tail)
         if decision.headers:
             parts.append(headers.get(decision.headers) or _encode_headers(headers, decision.headers))
         body = decision.body
@@ -285,18 +285,6 @@ def response_of(decision: Decision) -> RateLimitResponse:
     return response
 
 
-def _left(remaining: int) -> bytes:
-    """Return the field limit_remaining."""
-    if remaining < MORE:
-        return b"\x18" + LAST[remaining]
-    if remaining < MORE << 7:
-        return _LEFT[remaining & 0x7F] + LAST[remaining >> 7]
-    if remaining < MORE << 14:
-        return _LEFT[remaining & 0x7F] + CONTINUED[remaining >> 7 & 0x7F] + LAST[remaining >> 14]
-    return b"\x18" + varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
-
-
-_LEFT = [b"\x18" + group for group in CONTINUED]
 _LONGEST_LEFT = 6
 
 
@@ -351,7 +339,7 @@ def _heads(code: Code, limit: Limit, tail: int) -> list[bytes]:
     if limit.window.multiplier != 1:
         current.unit_multiplier.value = limit.window.multiplier
     head = status.SerializeToString()
-    return [b"\x12" + varint(len(head) + left + tail) + head for left in range(_LONGEST_LEFT + 1)]
+    return [b"\x12" + varint(len(head) + size + tail) + head for size in range(_LONGEST_LEFT + 1)]
 
 
 @lru_cache(maxsize=10_000)

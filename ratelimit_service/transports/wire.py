@@ -1,4 +1,5 @@
-"""A serialized RateLimitRequest in its plain form: split from its numbers of hits, read, and put together again.
+"""A serialized RateLimitRequest in its plain form: split from its numbers of hits, read, and put together again;
+and the numbers of an answer.
 
 The plain form is what Envoy and agentgateway send: one domain, descriptors of entries and maybe hits, and maybe
 a hits_addend, in this order, with texts of at most 127 bytes. `codec.py` gives any other form to protobuf.
@@ -14,7 +15,7 @@ from functools import lru_cache
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import UInt64Value
 
-from ..core.model import Descriptor, Entry, Request
+from ..core.model import UINT32_MAX, Descriptor, Entry, Request
 from ..proto.ratelimit_pb2 import RateLimitRequest
 
 Split = tuple[bytes, tuple[int | None, ...], int]
@@ -110,3 +111,30 @@ def _addend(data: bytes) -> int | None:
     request = RateLimitRequest.FromString(data)
     alone = RateLimitRequest(hits_addend=request.hits_addend)
     return request.hits_addend if alone.SerializeToString() == data else None
+
+
+def left(remaining: int) -> bytes:
+    """Return the field limit_remaining of a status; it saturates at 2^32-1."""
+    if remaining < _MORE:
+        return b"\x18" + LAST[remaining]
+    if remaining < _MORE << 7:
+        return _LEFT[remaining & 0x7F] + LAST[remaining >> 7]
+    if remaining < _MORE << 14:
+        return _LEFT[remaining & 0x7F] + CONTINUED[remaining >> 7 & 0x7F] + LAST[remaining >> 14]
+    return b"\x18" + varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
+
+
+def varint(value: int) -> bytes:
+    """Return groups of seven bits, the lowest first; all but the last have the eighth bit set."""
+    groups = []
+    while value >= _MORE:
+        groups.append(CONTINUED[value & 0x7F])
+        value >>= 7
+    groups.append(LAST[value])
+    return b"".join(groups)
+
+
+LAST = [bytes([value]) for value in range(_MORE)]
+"""The last byte of a number, or all of a small one."""
+CONTINUED = [bytes([value | _MORE]) for value in range(_MORE)]
+_LEFT = [b"\x18" + group for group in CONTINUED]

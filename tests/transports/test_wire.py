@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.model import Request
-from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
+from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports import _wire, wire
 from ratelimit_service.transports.codec import request_of
 
@@ -112,3 +112,19 @@ def test_a_number_of_ten_bytes_is_left_to_protobuf() -> None:
     """The compiled twin does not know how protobuf cuts those."""
     assert _wire.split(plain(2**63)) is None
     assert (2**63,) == (wire.split(plain(2**63)) or ((), ()))[1]
+
+
+@BOTH
+@given(st.integers(0, 2**53 - 1))
+@example(0)
+@example(2**7)
+@example(2**14)
+@example(2**21)
+@example(2**32)
+def test_numbers_are_written_as_protobuf_writes_them(twin: ModuleType, number: int) -> None:
+    """What remains of a limit saturates at 2^32-1."""
+    status = RateLimitResponse.DescriptorStatus(limit_remaining=min(number, 2**32 - 1))
+    assert (status.SerializeToString() or b"\x18\x00") == twin.left(number)
+    assert RateLimitRequest(hits_addend=number & 0xFFFFFFFF).SerializeToString()[1:] == (
+        twin.varint(number & 0xFFFFFFFF) if number & 0xFFFFFFFF else b""
+    )

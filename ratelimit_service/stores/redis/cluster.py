@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
@@ -17,6 +19,7 @@ from redis.exceptions import (
     AskError,
     ClusterDownError,
     MovedError,
+    NoScriptError,
     RedisError,
     TryAgainError,
 )
@@ -33,7 +36,7 @@ from .client import Address, time_of
 from .errors import NotSent, bare, failure
 from .evaluation import Evaluation, run_at
 from .held import counters_on
-from .script import evaluate, register
+from .script import evaluate, evaluate_whole, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore
 from .topology import ClusterServer, Connect, Topology
@@ -98,19 +101,31 @@ class ClusterStore(ScriptStore):
         if server is None or server.away:
             on_reply(self._unreachable(slot, server))
             return
-        server.used = asyncio.get_running_loop().time()
+        server.used = monotonic()
 
         def on_first_reply(reply: Any) -> None:
-            if isinstance(reply, Exception):
-                task = asyncio.get_running_loop().create_task(
-                    self._follow(slot, command, on_reply, server, reply)
-                )
-                self._following.add(task)
-                task.add_done_callback(self._following.discard)
-            else:
+            if not isinstance(reply, Exception):
                 on_reply(reply)
+            elif isinstance(reply, NoScriptError):
+                on_next_reply = partial(self._pass_or_follow, slot, command, on_reply, server)
+                evaluate_whole(server.wire, command, on_next_reply)
+            else:
+                self._pass_or_follow(slot, command, on_reply, server, reply)
 
-        evaluate(server.wire, command, on_first_reply)
+        server.wire.call(command, on_first_reply)
+
+    def _pass_or_follow(
+        self, slot: int, command: Command, on_reply: OnReply, server: ClusterServer, reply: Any
+    ) -> None:
+        """Pass a reply on, unless it is an error: a task continues the call then."""
+        if isinstance(reply, Exception):
+            task = asyncio.get_running_loop().create_task(
+                self._follow(slot, command, on_reply, server, reply)
+            )
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+        else:
+            on_reply(reply)
 
     async def _follow(
         self, slot: int, command: Command, on_reply: OnReply, server: ClusterServer, error: Exception
@@ -143,7 +158,7 @@ class ClusterStore(ScriptStore):
                 server = server or self._topology.owners[slot]
                 if server is None or server.away:
                     raise self._unreachable(slot, server)
-                server.used = asyncio.get_running_loop().time()
+                server.used = monotonic()
                 try:
                     return await send(server, asking)
                 except (RedisError, OSError) as raised:

@@ -26,6 +26,9 @@ SCRIPT = b"".join(
 )
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
+_MORE_THAN_A_COUNTER = HELD_BACK | Gate.LEDGER
+"""The gates of hits for which the script needs more than a counter, an amount and a time to live."""
+
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
 _AS_HIT, _CHARGED, _REFUSED = 0, 1, 2
 """The forms of entries of ledgers (hit.lua)."""
@@ -65,12 +68,39 @@ class ScriptCall:
 
     def __init__(self, batch: Batch, prefix: str = "", tag: str = "", *, routed: bool = False) -> None:
         self._groups = groups = batch.groups
+        self._on_holds = self._records = 0
+        self.unrecorded = ""
+        """Why entries of ledgers could not be written, once the reply is there."""
+        self.missed = 0
+        """How many."""
+        self.unheld = ""
+        """Why holds could not be read or written."""
+        self._routed = routed
         self._place_of: Sequence[int] | None = None
         """For each hit, the index of the script's hit that it is part of; None if each is sent separately."""
         self._added_before: Sequence[int] = ()
         """For each hit, the sum of the hits before it that are part of the same hit of the script."""
-        self._routed = routed
         lane = batch.sent
+        if len(groups) == 1 and len(groups[0]) == 1 and not routed:
+            (hit,) = groups[0]
+            if not hit.gate & _MORE_THAN_A_COUNTER:  # nearly every call for a Cluster is such a one
+                self._size = 1
+                self.command: Command = (
+                    ("GET", hit.key)
+                    if not hit.amount
+                    else (
+                        "EVALSHA",
+                        SHA,
+                        2,
+                        hit.key,
+                        register(prefix, lane.name if lane is not None else "", tag),
+                        lane.number if lane is not None else "",
+                        REGISTER_TTL,
+                        hit.amount,
+                        hit.ttl,
+                    )
+                )
+                return
         number: int | str = lane.number if lane is not None else ""
         keys: list[str] = []
         amounts: list[int] = []
@@ -91,16 +121,10 @@ class ScriptCall:
             keys, amounts, ttls = [register(prefix, "", tag), *keys], [0, *amounts], [1, *ttls]
         self._on_holds = gates & Gate.ASIDE
         self._records = gates & Gate.LEDGER
-        self.unrecorded = ""
-        """Why entries of ledgers could not be written, once the reply is there."""
-        self.missed = 0
-        """How many."""
-        self.unheld = ""
-        """Why holds could not be read or written."""
         books, entries, end = self._entries(amounts) if self._records else ((), (), ())
         self._size = len(keys)
         if len(keys) == 1 and not amounts[0] and not gates & HELD_BACK and not routed:
-            self.command: Command = ("GET", keys[0])
+            self.command = ("GET", keys[0])
             return
         pairs = [0] * (2 * len(keys))
         pairs[::2] = amounts
@@ -316,12 +340,17 @@ def evaluate(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = 
     """
 
     def on_first_reply(reply: Any) -> None:
-        if isinstance(reply, NoScriptError):  # nothing was applied: the server is new, or got SCRIPT FLUSH
-            _send(wire, ("EVAL", SCRIPT, *command[2:]), on_reply, asking)
+        if isinstance(reply, NoScriptError):
+            evaluate_whole(wire, command, on_reply, asking=asking)
         else:
             on_reply(reply)
 
     _send(wire, command, on_first_reply, asking)
+
+
+def evaluate_whole(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = False) -> None:
+    """Send a command that got NOSCRIPT with the script: nothing was applied, the server is new or got SCRIPT FLUSH."""
+    _send(wire, ("EVAL", SCRIPT, *command[2:]), on_reply, asking)
 
 
 def _send(wire: Wire, command: Command, on_reply: OnReply, asking: bool) -> None:

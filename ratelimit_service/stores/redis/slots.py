@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
@@ -34,6 +34,7 @@ def _ends() -> dict[int, str]:
     return {_checksum(text): text for text in map("".join, product(_DIGITS, repeat=3))}
 
 
+@lru_cache(maxsize=8_192)
 def slot_of(key: str) -> int:
     """Return the slot of a key: that of the text between its first braces, or else of the whole key."""
     return crc_hqx(tag_of(key).encode(), 0) & (SLOTS - 1)
@@ -77,7 +78,13 @@ def _split(groups: Groups, place_of: Callable[[str], Place]) -> list[Part]:
     parts: dict[Place, Part] = {}
     for number, group in enumerate(groups):
         if len(group) == 1:
-            _add(parts, place_of(group[0].key), group, Origin(number, _ALONE))
+            place = place_of(group[0].key)
+            part = parts.get(place)
+            if part is None:
+                parts[place] = Part([group], [Origin(number, _ALONE)], place)
+            else:
+                part.groups.append(group)
+                part.origins.append(Origin(number, _ALONE))
             continue
         indexes: dict[Place, list[int]] = {}
         for index, hit in enumerate(group):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -65,11 +65,11 @@ class ScriptStore:
 
     def apply(self, batch: Batch, on_applied: OnApplied) -> None:
         """Apply a batch, unless it was applied before (layers/backend.py)."""
-        started = time.perf_counter()
+        started = perf_counter()
         self._in_flight.begin()
 
         def on_counts(outcome: Counts | Exception) -> None:
-            self._observe(time.perf_counter() - started)
+            self._observe(perf_counter() - started)
             try:
                 on_applied(self._on_error(outcome) if isinstance(outcome, Exception) else outcome)
             finally:

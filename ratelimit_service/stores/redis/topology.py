@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -35,7 +36,7 @@ _KEPT = 30.0
 class ClusterServer:
     """A server that has slots, had some, or is receiving one.
 
-    While it is `away`, no calls are sent to it. `used` is when the last one was sent, in the loop's time.
+    While it is `away`, no calls are sent to it. `used` is when the last one was sent, by the monotonic clock.
     """
 
     def __init__(self, address: Address, client: aioredis.Redis, patience: float) -> None:
@@ -180,7 +181,7 @@ class Topology:
         self._replicas = tuple(dict.fromkeys(replicas))
         loop = asyncio.get_running_loop()
         for address, server in list(self.servers.items()):
-            if server not in self.primaries and server.used + _KEPT < loop.time():
+            if server not in self.primaries and server.used + _KEPT < monotonic():
                 del self.servers[address]
                 task = loop.create_task(server.wire.close())
                 self._closing.add(task)
