@@ -148,7 +148,7 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv-release
 	@.venv-release/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 # The package as wheels and the image have it, which is what `bench` measures.
-build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*.py')
+build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*.py' -o -name '*.pxd')
 	@echo 'compiling the hot modules ...'
 	@rm -rf build/compiled && NATIVE=required .venv/bin/python setup.py --quiet build --build-lib build/compiled
 	@touch $@

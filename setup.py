@@ -56,6 +56,17 @@ HOT = (
     "transports/native/calls",
     "transports/native/connection",
 )
+TYPED = (
+    "core/decision",
+    "core/planner",
+    "core/prepared",
+    "core/shared",
+    "observe/metrics",
+    "observe/observers",
+    "service",
+    "transports/codec",
+)
+"""Those of them whose annotations Cython takes for types of C where their .pxd declares these."""
 LIBRARIES = {"transports/_wire": [], "transports/native/_http2": ["nghttp2"]}
 
 required = os.environ.get("NATIVE") == "required"
@@ -90,13 +101,15 @@ class build_compiled(build_ext):
                 build_dir="build",
                 quiet=True,
             )
-            translated += cythonize(
-                [extension(module, ".py") for module in hot],
-                build_dir="build",
-                quiet=True,
-                # Annotations are for mypy: Cython would check each value against them, and make C doubles of floats.
-                compiler_directives={"language_level": 3, "annotation_typing": False},
-            )
+            for typed in (False, True):
+                translated += cythonize(
+                    [extension(module, ".py") for module in hot if (module in TYPED) is typed],
+                    build_dir="build",
+                    quiet=True,
+                    # Elsewhere annotations are for mypy: Cython would check each value against them, and make C doubles of
+                    # floats.
+                    compiler_directives={"language_level": 3, "annotation_typing": typed},
+                )
             for module in translated:
                 module.optional = not required  # cythonize does not pass it on
                 module._needs_stub = False

@@ -185,6 +185,7 @@ class RateLimitService:
         """Answer the waiting calls of a batch, and empty its lists, which Deadlines may keep for longer."""
         policy, refusals, observe = self.policy, self._refusals, self._observer.decided
         refusing: list[Hit] = []
+        plan: Plan
         for call, plan, outcome in zip(waiting, plans, outcomes, strict=True):
             if call is None:  # answered by _expire
                 if plan.holds:
@@ -215,11 +216,11 @@ class RateLimitService:
         """Issue the id of the holds of a check, or end them if no gateway would bring it back."""
         if note(plan, counts):  # the plans of this second are for a bucket far from its limit
             self._planner.amended()
-        decision.held = results(plan, counts)  # type: ignore[misc]  # nothing has read it yet
+        decision.held = results(plan, counts)
         if decision.code is not OK or call.gone:
             self._end_holds(plan, counts)
         elif self._ids is not None and self._ids.ready:
-            decision.hold = issue(self._ids, plan, counts)  # type: ignore[misc]  # nothing has read it yet
+            decision.hold = issue(self._ids, plan, counts)
 
     def _end_holds(self, plan: Plan, outcome: Outcome) -> None:
         """End what a check has set aside although its caller has gone, or another part of a Cluster refused it."""

@@ -37,7 +37,7 @@ from .model import (
     TallyValues,
     UseValues,
 )
-from .planning import FailureMode, Plan, PlannedDescriptor, Policy
+from .planning import FailureMode, Plan, PlannedDescriptor, PlannedWindow, Policy
 from .windows.blocks import length
 
 Count = int | StoreError
@@ -60,6 +60,7 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count], refusals: Refusa
     addends = plan.addends
     hits = plan.hits
     now = plan.now
+    planned: PlannedDescriptor
     # Without zip(strict=True): the keyword alone takes as long as making a status.
     for index, planned in enumerate(plan.descriptors):
         if planned.windows:
@@ -178,6 +179,7 @@ def _judge(
     budget = rule.budget
     uses: list[UseValues] = []
     shown: UseValues | None = None
+    window: PlannedWindow
     for window in planned.windows:
         index = window.hit
         before = counts[index]

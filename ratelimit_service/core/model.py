@@ -1,7 +1,7 @@
 """The nouns of rate limiting, as Envoy's API names them.
 
-A request is made of NamedTuples, a rule of frozen dataclasses, and hits, plans and decisions are records
-(record.py). Statuses, uses and tallies are plain tuples, read by index constants.
+A request is made of NamedTuples, a rule of frozen dataclasses. Hits, plans and decisions are classes with slots, of which those in
+model.pxd have fields of C where they are compiled. Statuses, uses and tallies are plain tuples, read by index constants.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from .gates import Gate
 from .holds.rule import HoldRule
 from .ledger.entries import Record
 from .ledger.rule import LedgerRule, Price
-from .record import record
 
 if TYPE_CHECKING:
     from .amendments.model import Amendment
@@ -61,8 +60,7 @@ OK, OVER_LIMIT = Code.OK, Code.OVER_LIMIT
 class Calendar(NamedTuple):
     """The calendar that a window follows: an IANA time zone, and where weeks, months and years begin.
 
-    `weekday` is 0 (Monday) to 6. `day` is the day of the month, clamped to the length of the month, for
-    months and years. `month` is for years.
+    `weekday` is 0 (Monday) to 6. `day`, for months and years, is clamped to the length of the month. `month` is for years.
     """
 
     zone: str = "UTC"
@@ -74,8 +72,7 @@ class Calendar(NamedTuple):
 class Window(NamedTuple):
     """The length of a window: `multiplier` × `unit`.
 
-    Without a calendar, windows are upstream's: blocks of a fixed number of seconds since 1970
-    (windows/blocks.py).
+    Without a calendar, windows are upstream's: blocks of a fixed number of seconds since 1970 (windows/blocks.py).
     """
 
     unit: Unit
@@ -106,8 +103,8 @@ class StatKey(NamedTuple):
 class Rule:
     """What the configuration says about the descriptors that end at one node of the tree.
 
-    `limits` is empty for an unlimited rule. A request needs room in every one of them. `path` is the domain
-    and the levels of the rule, as upstream's statistics and /rlconfig name it. `source` is its file and line.
+    `limits` is empty for an unlimited rule. A request needs room in every one of them. `path` is the domain and the levels of
+    the rule, as upstream's statistics and /rlconfig name it. `source` is its file and line.
     """
 
     path: StatKey
@@ -230,8 +227,8 @@ class Descriptor(NamedTuple):
 class Request(NamedTuple):
     """One call of ShouldRateLimit. Its `hits_addend` is that of descriptors without one; 0 means 1.
 
-    Requests with the same `key` differ in nothing but their hits_addends; nothing is known about those without
-    one, as those with `explain` are. A request that `repeats` stands for all with its bytes.
+    Requests with the same `key` differ in nothing but their hits_addends; nothing is known about those without one, as with
+    `explain`. A request that `repeats` stands for all with its bytes.
     """
 
     domain: str
@@ -248,10 +245,8 @@ class Request(NamedTuple):
 class Hit:
     """What one request asks of one counter: a charge (`amount` > 0), a check (0) or a refund (< 0).
 
-    A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl`
-    seconds (at least 1). `limit` matters only with a `gate`.
-
-    Plans share their hits, so nothing changes a hit after the planner has made it.
+    A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl` seconds (at least
+    1). `limit` matters only with a `gate`. Plans share their hits, so nothing changes one that the planner has made.
     """
 
     key: str
@@ -281,9 +276,8 @@ class Header(NamedTuple):
 class Status(NamedTuple):
     """The answer for one descriptor.
 
-    `reset` is in whole seconds: at least 1 if a limit decided, 0 if nothing limits the descriptor. `limit` is
-    None if nothing limits the descriptor, or if the rule shows its limit only in refusals
-    (Rule.limit_on_refusal_only).
+    `reset` is in whole seconds: at least 1 if a limit decided, 0 if nothing limits the descriptor. `limit` is None if nothing
+    limits the descriptor, or if the rule shows its limit only in refusals (Rule.limit_on_refusal_only).
     """
 
     code: Code
@@ -299,8 +293,7 @@ UNLIMITED_STATUS = Status(Code.OK, remaining=UINT32_MAX)
 class Use(NamedTuple):
     """The use of one window: what its counter (`key`) held before and after the hit, and when it ends.
 
-    `over` is whether the window has no room, even if a rule in shadow mode lets the request pass. Above
-    `near`, the use is near the limit.
+    `over` is whether the window has no room, even if a rule in shadow mode lets the request pass. Above `near`, it is near.
     """
 
     limit: Limit
@@ -331,9 +324,8 @@ class Tally(NamedTuple):
         return list(map(Use._make, self.windows))
 
 
-# A decision makes these for each of its descriptors. As plain tuples they take a quarter of the time of an
-# object. Only decision.py makes them. Everything else reads them by the index constants below, or as the
-# classes above.
+# A decision makes these for each of its descriptors. As plain tuples they take a quarter of the time of an object. Only
+# decision.py makes them. Everything else reads them by the index constants below, or as the classes above.
 StatusValues = tuple[Code, Limit | None, int, int]
 STATUS_CODE: Final = 0
 STATUS_LIMIT: Final = 1
@@ -361,29 +353,41 @@ TALLY_SHADOW_MODE: Final = 7
 TALLY_USES: Final = 8
 
 
-@record
 class Decision:
-    """The answer to a request."""
+    """The answer to a request. The `body` is that of a refusal, which the global shadow mode turned into an OK if `shadowed`."""
 
-    code: Code
-    status_values: Sequence[StatusValues]
-    """The status of each descriptor, in their order."""
-    tally_values: Sequence[TallyValues | None]
-    """The tally of each descriptor, in their order; None if nothing limits the descriptor."""
-    headers: tuple[Header, ...] = ()
-    body: bytes = b""
-    """The body of a refusal."""
-    dynamic_metadata: Mapping[str, Any] | None = None
-    shadowed: bool = False
-    """Whether the global shadow mode turned a refusal into this OK."""
-    hold: str = ""
-    """The id of the holds of this check, for the dynamic metadata; empty for none."""
-    in_flight: tuple[int, int, int] | None = None
-    """The descriptor that is refused because of holds, how many tokens are held, and when to retry."""
-    signals: Signals | None = None
-    """The signals; only with `dynamic_metadata`, which may be empty."""
-    held: Sequence[int] = ()
-    """The results of the hits on holds, in the order of Plan.holds; 0 where there was no hit."""
+    __slots__ = ("body", "code", "dynamic_metadata", "headers", "held", "hold", "in_flight", "shadowed", "signals",
+                 "status_values", "tally_values")  # fmt: skip
+
+    def __init__(
+        self,
+        code: Code,
+        status_values: Sequence[StatusValues],
+        tally_values: Sequence[TallyValues | None],
+        headers: tuple[Header, ...] = (),
+        body: bytes = b"",
+        dynamic_metadata: Mapping[str, Any] | None = None,
+        shadowed: bool = False,
+        hold: str = "",
+        in_flight: tuple[int, int, int] | None = None,
+        signals: Signals | None = None,
+        held: Sequence[int] = (),
+    ) -> None:
+        self.code = code
+        self.status_values = status_values
+        self.tally_values = tally_values
+        """A status and a tally of each descriptor, in their order; the tally is None if nothing limits the descriptor."""
+        self.headers, self.body = headers, body
+        self.dynamic_metadata = dynamic_metadata
+        self.shadowed = shadowed
+        self.hold = hold
+        """The id of the holds of this check, for the dynamic metadata; empty for none."""
+        self.in_flight = in_flight
+        """The descriptor that holds refuse, how many tokens are held, and when to retry."""
+        self.signals = signals
+        """Only with `dynamic_metadata`, which may be empty."""
+        self.held = held
+        """The results of the hits on holds, in the order of Plan.holds; 0 where there was no hit."""
 
     @property
     def statuses(self) -> list[Status]:

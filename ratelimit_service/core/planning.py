@@ -13,7 +13,6 @@ from .bounds import DEFAULT_BOUNDS, RequestBounds
 from .holds.entries import NO_ENTRIES, HoldEntries
 from .holds.planning import PlannedHold
 from .model import Entry, Hit, Limit, Request, Rule, StatKey
-from .record import record
 from .text import excerpt
 
 
@@ -79,20 +78,22 @@ class Policy:
         return (error_details or self.error_details) == MINIMAL
 
 
-@record
 class PlannedWindow:
     """One window of one limit that a descriptor counts in."""
 
-    limit: Limit
-    amount: int
-    """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has room.
-    """
-    end: int
-    """When the window ends, in seconds since 1970."""
-    hit: int
-    """The index of its hit in the plan."""
-    near: int
-    """A use above this is near the limit."""
+    __slots__ = ("amount", "end", "hit", "limit", "near")
+
+    def __init__(self, limit: Limit, amount: int, end: int, hit: int, near: int) -> None:
+        self.limit = limit
+        self.amount = amount
+        """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has room.
+        """
+        self.end = end
+        """When the window ends, in seconds since 1970."""
+        self.hit = hit
+        """The index of its hit in the plan."""
+        self.near = near
+        """A use above this is near the limit."""
 
 
 class PlannedDescriptor:
@@ -149,31 +150,73 @@ class Notes(NamedTuple):
     """The `required_keys` that no descriptor has, for an explanation."""
 
 
-@record
 class Plan:
     """What a request asks of the store, and what deciding on it takes.
 
     Plans may share everything but themselves, so nothing in a plan may change.
     """
 
-    request: Request
-    descriptors: Sequence[PlannedDescriptor]
-    """In the order of the request."""
-    addends: Sequence[int]
-    """The hits_addend of each descriptor: its own or the request's, negative for a refund."""
-    hits: Sequence[Hit]
-    now: int
-    known_domain: bool = True
-    denial: str = ""
-    """Why the rules refuse the request whatever the counters hold; empty if they do not."""
-    without_addend: Sequence[int] = ()
-    """The indexes of the descriptors whose rule is a budget and which came without a hits_addend."""
-    notes: Notes | None = None
-    """What the answer contains beside the verdict and the limits; None for nothing."""
-    excess: Sequence[int] = ()
-    """The indexes of the descriptors whose hits_addend is above the max_charge of their rule."""
-    holds: Sequence[PlannedHold] = ()
-    """What the request asks of holds."""
+    __slots__ = (
+        "addends",
+        "denial",
+        "descriptors",
+        "excess",
+        "hits",
+        "holds",
+        "known_domain",
+        "notes",
+        "now",
+        "request",
+        "without_addend",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        descriptors: Sequence[PlannedDescriptor],
+        addends: Sequence[int],
+        hits: Sequence[Hit],
+        now: int,
+        known_domain: bool = True,
+        denial: str = "",
+        without_addend: Sequence[int] = (),
+        notes: Notes | None = None,
+        excess: Sequence[int] = (),
+        holds: Sequence[PlannedHold] = (),
+    ) -> None:
+        self.request = request
+        self.descriptors = descriptors
+        """In the order of the request."""
+        self.addends = addends
+        """The hits_addend of each descriptor: its own or the request's, negative for a refund."""
+        self.hits = hits
+        self.now = now
+        self.known_domain = known_domain
+        self.denial = denial
+        """Why the rules refuse the request whatever the counters hold; empty if they do not."""
+        self.without_addend = without_addend
+        """The indexes of the descriptors whose rule is a budget and which came without a hits_addend."""
+        self.notes = notes
+        """What the answer contains beside the verdict and the limits; None for nothing."""
+        self.excess = excess
+        """The indexes of the descriptors whose hits_addend is above the max_charge of their rule."""
+        self.holds = holds
+        """What the request asks of holds."""
+
+    def without_holds(self, hits: Sequence[Hit]) -> Plan:
+        """Return the same with these hits, and without holds."""
+        return Plan(
+            self.request,
+            self.descriptors,
+            self.addends,
+            hits,
+            self.now,
+            self.known_domain,
+            self.denial,
+            self.without_addend,
+            self.notes,
+            self.excess,
+        )
 
 
 def near_limit(amount: int, ratio: float) -> int:

@@ -14,8 +14,7 @@ from .ledger.entries import record as where
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
 from .planning import Notes, Plan, PlannedDescriptor
-from .record import record
-from .shared import SharedHit, Windows
+from .shared import RuleWindows, SharedHit, Windows
 
 Jitter = Callable[[], int]
 """Seconds that a new counter outlives its window, so that counters do not all expire at once."""
@@ -23,13 +22,15 @@ Jitter = Callable[[], int]
 _new = object.__new__
 
 
-@record
 class LimitedDescriptor:
     """A descriptor that a rule limits, before its windows are known."""
 
-    rule: Rule
-    stat: StatKey
-    bucket: str
+    __slots__ = ("bucket", "rule", "stat")
+
+    def __init__(self, rule: Rule, stat: StatKey, bucket: str) -> None:
+        self.rule = rule
+        self.stat = stat
+        self.bucket = bucket
 
 
 class PreparedRequest:
@@ -204,6 +205,7 @@ class PreparedRequest:
     def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
         hits: list[Hit] = []
         keys, records = self._keys, self._records
+        shared: SharedHit
         for index, shared in enumerate(self._hits):
             addend, gate = addends[shared.descriptor], shared.gate
             if not addend or (gate & Gate.HOLDS and addend > 0 and denial):
@@ -289,7 +291,7 @@ class PreparedRequest:
             or each.rule.ledger is not None
         ):
             return False
-        shared = self._windows.of(each.rule, 0, 0, now)
+        shared: RuleWindows = self._windows.of(each.rule, 0, 0, now)
         self._planned, self._hits, self._checks = shared.alone, shared.hits, None
         self._keys = [f"{each.bucket}:{hit.label}" for hit in shared.hits]
         self._begin, self._end = shared.begin, shared.end

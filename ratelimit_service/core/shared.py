@@ -18,7 +18,6 @@ from .ledger.rule import LedgerRule
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import Calendar, Rule, Unit, Window
 from .planning import PlannedDescriptor, PlannedWindow, Policy, near_limit
-from .record import record
 from .windows.blocks import Spans
 
 _MOST_NEAR_LIMITS = 1_000
@@ -28,30 +27,36 @@ _MOST_SHARED = 2_000
 """The cached results of Windows.of. Each takes about a kilobyte."""
 
 
-@record
 class SharedHit:
     """A hit but for its key, its amount and its time to live."""
 
-    label: str
-    """The end of its key, after the bucket."""
-    start: int
-    end: int
-    descriptor: int
-    """The index of its descriptor in the request."""
-    limit: int
-    gate: int
+    __slots__ = ("descriptor", "end", "gate", "label", "limit", "start")
+
+    def __init__(self, label: str, start: int, end: int, descriptor: int, limit: int, gate: int) -> None:
+        self.label = label
+        """The end of its key, after the bucket."""
+        self.start = start
+        self.end = end
+        self.descriptor = descriptor
+        """The index of its descriptor in the request."""
+        self.limit = limit
+        self.gate = gate
 
 
-@record
 class RuleWindows:
     """The windows of a rule from `begin` to `end`, for the descriptors at one index of their requests."""
 
-    begin: float
-    end: float
-    planned: PlannedDescriptor
-    alone: tuple[PlannedDescriptor]
-    """The descriptors of a request that has only this one."""
-    hits: tuple[SharedHit, ...]
+    __slots__ = ("alone", "begin", "end", "hits", "planned")
+
+    def __init__(
+        self, begin: float, end: float, planned: PlannedDescriptor, hits: tuple[SharedHit, ...]
+    ) -> None:
+        self.begin = begin
+        self.end = end
+        self.planned = planned
+        self.alone = (planned,)
+        """The descriptors of a request that has only this one."""
+        self.hits = hits
 
 
 class Windows:
@@ -111,7 +116,7 @@ class Windows:
             )
             hits.append(SharedHit(label, since, until, index, amount, gate))
         planned = PlannedDescriptor(rule, rule.path, tuple(windows), quota=quota, amendments=amendments)
-        return RuleWindows(begin, end, planned, (planned,), tuple(hits))
+        return RuleWindows(begin, end, planned, tuple(hits))
 
     def period(self, ledger: LedgerRule, now: int) -> Period:
         """Return the period of the entries that a ledger gets now."""

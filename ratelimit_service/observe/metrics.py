@@ -29,7 +29,6 @@ from ..core.model import (
     Window,
 )
 from ..core.planning import Plan, PlannedDescriptor
-from ..core.record import record
 from .catalogue import BY_NAME, CATALOGUE
 from .charges import Charges
 from .columns import (
@@ -70,12 +69,14 @@ _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
 
 
-@record
 class _Rows:
     """The rows of a planned descriptor: one of its limit's statistics, and one of its rule for each window."""
 
-    limit: list[int]
-    windows: list[list[int]]
+    __slots__ = ("limit", "windows")
+
+    def __init__(self, limit: list[int], windows: list[list[int]]) -> None:
+        self.limit = limit
+        self.windows = windows
 
 
 class Metrics:
@@ -149,8 +150,11 @@ class Metrics:
         if plan.holds:
             self._holds.decided(plan, decision)
         descriptors, addends = plan.descriptors, plan.addends
+        planned: PlannedDescriptor
+        rows: _Rows
         for index, tally in enumerate(decision.tally_values):
-            addend, planned = addends[index], descriptors[index]
+            addend = addends[index]
+            planned = descriptors[index]
             if tally is None:
                 if addend and planned.rule is not None:
                     self._count_addend(planned, addend)
@@ -277,6 +281,7 @@ class Metrics:
     def _count_addend(self, planned: PlannedDescriptor, addend: int) -> _Rows:
         """Count the hits_addend of a descriptor, independent of the answer."""
         rows: _Rows = planned.memo or self._rows(planned)
+        row: list[int]
         if not planned.windows:
             rows.limit[UNLIMITED] += abs(addend)
         elif addend < 0:

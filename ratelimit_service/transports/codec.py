@@ -37,7 +37,6 @@ from ..core.model import (
     Request,
 )
 from ..core.recent import MIB, Recent
-from ..core.record import record
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from .answers import hold_metadata, signal_fields
@@ -137,7 +136,7 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
             requests.put(data, request)
             return request
         key, hits, addend = parts
-        form = newest_form(key) or older_form(key) or new_form(key)
+        form: _Form = newest_form(key) or older_form(key) or new_form(key)
         repeats = not (addend or any(hits)) or (hits == form.last_hits and addend == form.last_addend)
         request = wire_request(form.domain, form.entries, hits, addend, form.key, repeats)
         if repeats:
@@ -242,6 +241,7 @@ def make_encode() -> Encode:
         Numbers that the protocol cannot carry saturate at 2^32-1.
         """
         parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
+        encoded: _EncodedLimit | None
         for status in decision.status_values:
             code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
             remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
@@ -299,18 +299,20 @@ _OVERALL_OK, _OVERALL_REFUSED = (RateLimitResponse(overall_code=code).SerializeT
 _FREE, _REFUSED = (_status(code).SerializeToString() for code in Code)
 
 
-@record
 class _EncodedLimit:
     """The encoded status of a limit that resets in `reset` seconds."""
 
-    reset: int
-    ok: list[bytes]
-    refused: list[bytes]
-    """The bytes before limit_remaining in a status OK or OVER_LIMIT, by the length of that field."""
-    tail: bytes
-    """The bytes after limit_remaining."""
-    limit: Limit
-    """A reference, so that no other object gets its id."""
+    __slots__ = ("limit", "ok", "refused", "reset", "tail")
+
+    def __init__(self, reset: int, ok: list[bytes], refused: list[bytes], tail: bytes, limit: Limit) -> None:
+        self.reset = reset
+        self.ok = ok
+        self.refused = refused
+        """The bytes before limit_remaining in a status OK or OVER_LIMIT, by the length of that field."""
+        self.tail = tail
+        """The bytes after limit_remaining."""
+        self.limit = limit
+        """A reference, so that no other object gets its id."""
 
 
 def _encode_limit(limits: Recent[int, _EncodedLimit], limit: Limit, reset: int) -> _EncodedLimit:

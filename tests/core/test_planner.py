@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Request
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.core.planning import Plan, PlannedWindow, Policy
 from ratelimit_service.core.recent import MIB
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
@@ -36,9 +36,17 @@ def asked(key: bytes, *costs: int | None, addend: int = 0, names: str = "team us
     return Request("d", tuple(map(Descriptor, entries, costs)), addend, key, repeats=True)
 
 
+def fields(window: PlannedWindow) -> tuple[object, ...]:
+    """Return the content of a window."""
+    return window.limit, window.amount, window.end, window.hit, window.near
+
+
 def without_request(plan: Plan) -> tuple[object, ...]:
     """Return the content of a plan without the request."""
-    planned = [(each.rule, each.stat, each.windows, each.quota, each.denied) for each in plan.descriptors]
+    planned = [
+        (each.rule, each.stat, list(map(fields, each.windows)), each.quota, each.denied)
+        for each in plan.descriptors
+    ]
     return planned, list(plan.addends), list(plan.hits), plan.now, plan.denial, list(plan.without_addend)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ratelimit_service.core.decision import decide
@@ -111,7 +110,7 @@ def count(
     """Count one request, all of whose counters were `before`."""
     policy = Policy(shadow_mode=shadow_mode)
     plan = planned(*descriptors, domain=domain, policy=policy)
-    plan = replace(plan, request=plan.request._replace(returned=returned))
+    plan.request = plan.request._replace(returned=returned)
     metrics.decided(plan, decide(policy, plan, [before] * len(plan.hits)))
 
 
@@ -137,5 +136,5 @@ def hold_everything(metrics: Metrics) -> None:
         (counts,) = found[0]
         assert not isinstance(counts, StoreError)
         decision = decide(POLICY, plan, counts)
-        decision.held = results(plan, counts)  # type: ignore[misc]
+        decision.held = results(plan, counts)
         metrics.decided(plan, decision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..decision import Count
 from ..gates import Gate
@@ -37,7 +36,7 @@ def for_all_second(plan: Plan) -> Plan:
     for holding, _, op in plan.holds:
         if holding.near(plan.now) or (op is TAKE and holding.wants_ids()):
             return plan
-    return replace(plan, hits=[hit for hit in plan.hits if not hit.gate & Gate.ASIDE], holds=())
+    return plan.without_holds([hit for hit in plan.hits if not hit.gate & Gate.ASIDE])
 
 
 def results(plan: Plan, counts: Sequence[Count]) -> list[int]:

@@ -1,0 +1,31 @@
+"""The fields of C of prepared requests, where this module is compiled."""
+
+from ratelimit_service.core.planning cimport Plan, PlannedDescriptor
+from ratelimit_service.core.shared cimport RuleWindows, SharedHit
+
+
+cdef class LimitedDescriptor:
+    cdef public object rule
+    cdef public object stat
+    cdef public str bucket
+
+
+cdef class PreparedRequest:
+    cdef double _begin
+    cdef double _end
+    cdef object _checks
+    cdef str _denial
+    cdef str _denial_by_rules
+    cdef object _descriptors
+    cdef object _hits
+    cdef object _holdings
+    cdef object _keys
+    cdef bint _known_domain
+    cdef object _most
+    cdef object _notes
+    cdef readonly object _planned
+    cdef object _records
+    cdef object _windows
+    cdef public object held
+    cdef public object version
+    cdef public object weight

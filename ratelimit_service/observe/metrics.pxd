@@ -1,0 +1,9 @@
+"""Types that are known where this module is compiled: reads of their fields are reads of C structures."""
+
+from ratelimit_service.core.model cimport Decision
+from ratelimit_service.core.planning cimport Plan, PlannedDescriptor
+
+
+cdef class _Rows:
+    cdef public list limit
+    cdef public list windows
