@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import capacity
+from . import capacity, others
 from .goals import goals
 from .machine import QUIET
 from .plots import Bar, Line, bars, lines
@@ -45,6 +45,7 @@ def tables(results: Results) -> dict[str, str]:
     """Return the blocks of docs/performance.md."""
     return {
         "machine": machine(results),
+        "others": others_table(results),
         "goals": goals_table(results),
         "closed": closed_table(results),
         "open": open_table(results),
@@ -95,6 +96,11 @@ def quietness(results: Results) -> str:
             + "\n".join(f"- {name}: {why}" for name, why in results.failures.items())
         )
     return " ".join(said)
+
+
+def others_table(results: Results) -> str:
+    """Return the comparison with envoyproxy/ratelimit."""
+    return f"{table(*others.rows(results))}\n\n{others.note(results)}"
 
 
 def goals_table(results: Results) -> str:

@@ -1,6 +1,6 @@
 """The command line of the benchmark, which writes docs/performance.md and docs/scaling.md.
 
-    make bench                                    everything, in ten minutes; LONG=1 adds ten minutes of new buckets
+    make bench                                    everything, in a quarter of an hour; LONG=1 adds ten minutes of new buckets
     .venv/bin/python -m bench.run --only native/redis --seconds 1
     .venv/bin/python -m bench.run --target 127.0.0.1:8081 --target-pid 4711
 
@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import report
@@ -23,7 +24,7 @@ from .machine import Meter, describe, load_average
 from .measuring import Bench
 from .messages import rules, rules_for_others
 from .results import Results, Run
-from .scenarios import all_scenarios
+from .scenarios import Scenario, selected
 
 DOCS = Path(__file__).parents[1] / "docs"
 _LISTEN = 1.0
@@ -43,11 +44,12 @@ def said(run: Run) -> None:
     )
 
 
-def measure(bench: Bench, chosen: argparse.Namespace) -> None:
-    """Run the chosen scenarios. A failure is noted, and the next one follows."""
-    for scenario in all_scenarios(chosen.target, chosen.target_pid):
-        if chosen.only not in scenario.name or (scenario.long and not chosen.long):
-            continue
+def measure(bench: Bench, scenarios: Sequence[Scenario]) -> None:
+    """Run scenarios. A failure is noted, and the next one follows."""
+    expected = sum(scenario.lasts(bench) for scenario in scenarios)
+    say(f"{len(scenarios)} scenarios, about {expected / 60:.0f} minutes")
+    began = time.monotonic()
+    for scenario in scenarios:
         try:
             scenario.measure(bench)
         except Exception as error:
@@ -56,6 +58,7 @@ def measure(bench: Bench, chosen: argparse.Namespace) -> None:
             say(f"{scenario.name:46} FAILED: {error}")
             for note in getattr(error, "__notes__", ()):
                 say(note)
+    bench.results.machine["the whole run took"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
 
 
 def listen() -> float:
@@ -99,7 +102,7 @@ def main() -> int:
         sys.stdout.write(rules() if chosen.print_rules else rules_for_others())
         return 0
     if chosen.list:
-        names = [scenario.name for scenario in all_scenarios(chosen.target)]
+        names = [scenario.name for scenario in selected(chosen.only, long=True, address=chosen.target)]
         sys.stdout.write("".join(f"{name}\n" for name in names))
         return 0
     if chosen.write and chosen.only:
@@ -119,7 +122,10 @@ def main() -> int:
                 chosen.million,
                 said,
             )
-            measure(bench, chosen)
+            measure(
+                bench,
+                selected(chosen.only, long=chosen.long, address=chosen.target, pids=chosen.target_pid),
+            )
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
         results.dump(chosen.json)

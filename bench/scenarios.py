@@ -17,12 +17,14 @@ from .measuring import Bench, closed, opened, run_of
 from .messages import CONSTANT, FOUR_BY_TWO, expected, write_rules
 from .replay_client import replay
 from .results import NARROW, SINGLE, WIDE, Results, Shape, named
-from .servers import AS_DEPLOYED, gateway, metric, nothing, served, statistics, target
+from .servers import AS_DEPLOYED, gateway, metric, nothing, series, served, statistics, target
 from .stages import measure_apart
 
-TRANSPORTS, STORES = ("grpcio", "native"), ("memory", "redis")
+TRANSPORTS, STORES = ("native", "grpcio"), ("redis", "memory")
 BOTH_SHAPES = ("charge", "check")
-REQUESTS = (*CONSTANT, "mixed", "cold:cold")
+REQUESTS = ("mixed", "cold:cold", *CONSTANT)
+FEWER_REQUESTS = ("mixed", "cold:cold", "charge", "over the limit")
+"""What grpcio is measured with: it is for comparison, and any request costs it about the same."""
 OPEN_RATES = {
     "native": (1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000),
     # Above GRPC_MAX_CONCURRENT_CALLS, calls are refused uncounted, so charges could not be compared.
@@ -49,6 +51,10 @@ _GIVEN_UP = 0.9
 LOADED = "ratelimit_service_config_load_success"
 
 
+_BESIDE = 5.0
+"""Seconds that a run of a few seconds takes beside those: starting servers, warming up, comparing counters."""
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A measurement. --only matches its `name`; `long` needs --long."""
@@ -56,6 +62,20 @@ class Scenario:
     name: str
     measure: Callable[[Bench], None]
     long: bool = False
+    runs: int = 1
+    """The runs of Bench.seconds that it has."""
+    minutes: float = 0.0
+    """The runs of Bench.minute that it has."""
+
+    def lasts(self, bench: Bench) -> float:
+        """Estimate its seconds."""
+        long = bench.ten_minutes if self.long else 0.0
+        return self.runs * (bench.seconds + _BESIDE) + self.minutes * bench.minute + long
+
+
+def selected(only: str, *, long: bool, address: str = "", pids: list[int] | None = None) -> list[Scenario]:
+    """Return the scenarios with `only` in their names, and those that take ten minutes if `long`."""
+    return [each for each in all_scenarios(address, pids) if only in each.name and (long or not each.long)]
 
 
 def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[Scenario]:
@@ -67,7 +87,7 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
             )
     for transport in TRANSPORTS:
         for store in STORES:
-            for request, shape in _requests():
+            for request, shape in _requests(REQUESTS if transport == "native" else FEWER_REQUESTS):
                 name = named(transport, store, request.partition(":")[0], shape)
                 yield Scenario(
                     name,
@@ -76,13 +96,13 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
                     ),
                 )
     if address:
-        for request, shape in _requests():
+        for request, shape in _requests(REQUESTS):
             name = f"target/{request.partition(':')[0]}/{shape}"
             yield Scenario(
                 name,
                 partial(_target, name=name, address=address, pids=pids or [], request=request, shape=shape),
             )
-    for request in ("charge", "mixed", FOUR_BY_TWO):
+    for request in ("mixed", "charge", FOUR_BY_TWO):
         name = named("native", "cluster", request, WIDE)
         yield Scenario(
             name,
@@ -91,14 +111,17 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
     yield Scenario("idle/native/redis", _idle)
     for attack in ATTACKS:
         yield Scenario(f"hostile/{attack}", partial(_hostile, attack=attack))
-    yield Scenario("rules/native/memory", _rules)
+    yield Scenario("rules/native/memory", _rules, runs=4)
     for transport, store in (("native", "redis"), ("native", "memory"), ("grpcio", "redis")):
-        yield Scenario(f"open/{transport}/{store}", partial(_open, transport=transport, store=store))
-    yield Scenario("minute/native/redis", _minute)
-    yield Scenario("scraped/native/redis", _scraped)
-    yield Scenario("envoy/native/redis", _envoy)
-    yield Scenario("million/native/memory", _million)
-    yield Scenario("stages", _stages)
+        yield Scenario(
+            f"open/{transport}/{store}",
+            partial(_open, transport=transport, store=store),
+            runs=len(OPEN_RATES[transport]),
+        )
+    yield Scenario("minute/native/redis", _minute, minutes=1)
+    yield Scenario("envoy/native/redis", _envoy, runs=2, minutes=1)
+    yield Scenario("million/native/memory", _million, runs=6)
+    yield Scenario("stages", _stages, runs=2)
     yield Scenario("ten minutes/native/redis", _ten_minutes, long=True)
     # Once more at the end, to notice a change of the machine.
     yield Scenario(
@@ -106,8 +129,8 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
     )
 
 
-def _requests() -> Iterator[tuple[str, Shape]]:
-    for request in REQUESTS:
+def _requests(requests: tuple[str, ...]) -> Iterator[tuple[str, Shape]]:
+    for request in requests:
         if request == "charge of a named team":  # for the scenario with many rules
             continue
         yield request, WIDE
@@ -178,33 +201,29 @@ def _open(bench: Bench, transport: str, store: str) -> None:
 
 
 def _minute(bench: Bench) -> None:
-    """Measure a steady load for a minute, with garbage collections and two reloads of many rules."""
+    """Measure a steady load for a minute, with garbage collections, reloads of many rules, and scrapes of their series."""
     with served("native", "redis", bench.directory, rules=MANY_RULES, environment=AS_DEPLOYED) as server:
         service = server.service
         assert service is not None
         loads = metric(service, LOADED)
-        at = {
+        at: dict[float, Callable[[], object]] = {
             bench.minute * share: partial(write_rules, bench.directory, MANY_RULES + more)
             for more, share in ((1, 1 / 3), (2, 2 / 3))
+        }
+        scrapes: list[float] = []
+        at |= {
+            bench.minute * share: lambda: scrapes.append(series(service)) for share in (1 / 6, 1 / 2, 5 / 6)
         }
         actions = {when: partial(_do, action) for when, action in at.items()}
         run = opened(
             bench, "minute/native/redis", server, "mixed", STEADY, bench.minute, shape=WIDE, at=actions
         )
-        run.server += f", {MANY_RULES:,} rules reloaded twice"
-        run.extra["reloads"] = metric(service, LOADED) - loads
-        bench.keep(run)
-
-
-def _scraped(bench: Bench) -> None:
-    """Measure the same load with three scrapes of the metrics."""
-    with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
-        assert server.service is not None
-        seconds = bench.minute / 3
-        scrape = partial(_do, partial(metric, server.service, LOADED))
-        at = {seconds * share: scrape for share in (0.2, 0.5, 0.8)}
-        run = opened(bench, "scraped/native/redis", server, "mixed", STEADY, seconds, shape=WIDE, at=at)
-        run.server += ", scraped three times"
+        run.server += f", {MANY_RULES:,} rules reloaded twice, scraped three times"
+        run.extra |= {
+            "reloads": metric(service, LOADED) - loads,
+            "scrapes": len(scrapes),
+            "series": min(scrapes, default=0),
+        }
         bench.keep(run)
 
 

@@ -90,6 +90,12 @@ def metric(service: Service, name: str) -> float:
     return sum(map(float, found))
 
 
+def series(service: Service) -> int:
+    """Scrape the metrics, and return how many series there are."""
+    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
+    return sum(1 for line in text.splitlines() if not line.startswith("#"))
+
+
 @contextmanager
 def nothing(transport: str) -> Iterator[Server]:
     """A server that decides nothing."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import capacity, report
+from bench import capacity, others, report
 from bench.goals import Goal, goals
 from bench.messages import FOUR_BY_TWO
 from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
@@ -114,14 +114,42 @@ def test_more_descriptors_are_compared_with_one(rate: float, met: str) -> None:
 
 
 def test_the_minute_fails_by_a_single_late_answer() -> None:
-    """And by a single error, and by a reload that did not take place."""
-    extra = {"errors": 0.0, "reloads": 2.0}
+    """And by a single error, and by a reload or a scrape that did not take place."""
+    extra = {"errors": 0.0, "reloads": 2.0, "scrapes": 3.0, "series": 10_000.0}
     minute = run("minute/native/redis", offered=5_000.0, extra=extra)
     results = Results(MACHINE, [minute])
     assert ["yes", "yes"] == [verdict(results, "… nothing over"), verdict(results, "… no call")]
     minute.latency = Latency(0.5, 0.8, 1.5, 4.0, 20.1, 1)
-    minute.extra = {"errors": 0.0, "reloads": 1.0}
-    assert ["**no**", "**no**"] == [verdict(results, "… nothing over"), verdict(results, "… no call")]
+    assert "**no**" == verdict(results, "… nothing over")
+    for less in ({"errors": 1.0}, {"reloads": 1.0}, {"scrapes": 2.0}, {"series": 9_999.0}):
+        minute.extra = extra | less
+        assert "**no**" == verdict(results, "… no call")
+
+
+@pytest.mark.parametrize(
+    "targets, expected, note",
+    [
+        ([], ["mixed traffic", "15.0", "0.5", "2.5", "6.1"], "an earlier run"),
+        (
+            [run(f"target/mixed/{WIDE}", rate=3_000.0)],
+            ["mixed traffic", "15.0", "0.5", "3.0", "5.0"],
+            "this run",
+        ),
+    ],
+)
+def test_others_are_compared_by_units_and_the_table_says_of_which_run(
+    targets: list[Run], expected: list[str], note: str
+) -> None:
+    """Mixed traffic leads, and what was not measured is not guessed."""
+    runs = [
+        run(f"nothing/grpcio/{WIDE}"),
+        run(named("native", "redis", "mixed", WIDE), rate=15_000.0),
+        run(named("grpcio", "redis", "mixed", WIDE), rate=500.0),
+    ]
+    _, mixed, cold, *_ = others.rows(results := Results(MACHINE, [*runs, *targets]))
+    assert expected == list(mixed)
+    assert ("new buckets", "–", "–", "2.0", "–") == cold
+    assert note in others.note(results)
 
 
 @pytest.mark.parametrize("highest, met", [(105.0, "yes"), (106.0, "**no**")])
