@@ -75,8 +75,7 @@ class _Rows:
     __slots__ = ("limit", "windows")
 
     def __init__(self, limit: list[int], windows: list[list[int]]) -> None:
-        self.limit = limit
-        self.windows = windows
+        self.limit, self.windows = limit, windows
 
 
 class Metrics:
@@ -143,18 +142,15 @@ class Metrics:
             self._shadowed += 1
         if plan.without_addend:
             self._count_without_addend(plan)
-        more = False
-        if plan.excess:
+        if more := bool(plan.excess):
             self._count_excess(plan)
-            more = True
         if plan.holds:
             self._holds.decided(plan, decision)
         descriptors, addends = plan.descriptors, plan.addends
         planned: PlannedDescriptor
         rows: _Rows
         for index, tally in enumerate(decision.tally_values):
-            addend = addends[index]
-            planned = descriptors[index]
+            addend, planned = addends[index], descriptors[index]
             if tally is None:
                 if addend and planned.rule is not None:
                     self._count_addend(planned, addend)
@@ -281,7 +277,6 @@ class Metrics:
     def _count_addend(self, planned: PlannedDescriptor, addend: int) -> _Rows:
         """Count the hits_addend of a descriptor, independent of the answer."""
         rows: _Rows = planned.memo or self._rows(planned)
-        row: list[int]
         if not planned.windows:
             rows.limit[UNLIMITED] += abs(addend)
         elif addend < 0:
