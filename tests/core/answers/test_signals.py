@@ -21,6 +21,8 @@ descriptors:
   - {{key: inside, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [metadata]}}
   - {{key: secret, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [metadata, caller], error_details: minimal}}
   - {{key: shadow, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [caller], shadow_mode: true}}
+  - {{key: quota, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [caller], quota_mode: true}}
+  - {{key: other, rate_limit: {{unit: hour, tokens_per_unit: 10}}, quota_mode: true}}
   - {{key: none, rate_limit: {{unit: hour, tokens_per_unit: 0}}, signal: [caller], shadow_mode: true}}
   - {{key: huge, rate_limit: {{unit: hour, tokens_per_unit: {COUNTER_MAX}}}, max_charge: {COUNTER_MAX}, signal: [metadata]}}
   - {{key: silent, rate_limit: {{unit: hour, tokens_per_unit: 10}}}}
@@ -83,6 +85,12 @@ def test_a_shadow_rule_signals_what_it_does_not_refuse() -> None:
     """So a soft limit can choose the cheaper model and refuse nobody."""
     assert Signals(caller=Signal(State.OVER, 15_000, 0)) == signals(charged(15, "shadow"), "shadow")
     assert Signals(caller=Signal(State.OVER, 10_000, 0)) == signals(Limiter(RULES), "none")
+
+
+def test_a_quota_that_is_used_up_signals_while_another_has_room() -> None:
+    """The request passes, and the next one may not."""
+    limiter = charged(10, "quota")
+    assert Signals(caller=Signal(State.OVER, 10_000, 0)) == signals(limiter, "quota", "other")
 
 
 def test_shadow_mode_of_the_service_signals_as_well() -> None:
