@@ -1,4 +1,4 @@
-"""A replica follows the amendments of its store, and keeps what it knows where it cannot."""
+"""A replica follows the amendments of its store, and keeps those that it has while the store is unreachable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TREE = RuleTree(
 
 
 class Failing(MemoryAmendments):
-    """A store that may be away."""
+    """A store that can be made unreachable."""
 
     error: StoreError | None = None
 
@@ -45,7 +45,7 @@ class Failing(MemoryAmendments):
 
 
 class Replica:
-    """A follower with a clock of its own."""
+    """A follower with its own clock."""
 
     def __init__(self, store: MemoryAmendments) -> None:
         self.now = float(NOW)
@@ -83,8 +83,8 @@ async def put(store: MemoryAmendments, *amendments: Amendment) -> None:
 
 
 async def test_what_changes_in_the_store_comes_into_force(store: Failing, replica: Replica) -> None:
-    """Put, replaced and removed; the planners are told of each change once, and of nothing where there is
-    none.
+    """An amendment is added, replaced and removed. The planners are informed once of each change, and not of
+    reads without one.
     """
     await replica.follower.follow()
     assert ([], 0) == (replica.amounts, replica.changes)
@@ -102,7 +102,7 @@ async def test_what_changes_in_the_store_comes_into_force(store: Failing, replic
 async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_says_how_old_it_is(
     store: Failing, replica: Replica
 ) -> None:
-    """One line when it begins, one when it is over; then what it has missed is in force."""
+    """It logs one line at the start and one at the end; then it applies the changes that it has missed."""
     await put(store, to("team=a", 1))
     await replica.follower.try_to_follow()
     assert 0.0 == replica.follower.age_seconds
@@ -127,9 +127,7 @@ async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_says_how_old_it
 async def test_a_store_that_has_lost_changes_is_followed_and_an_error_says_so(
     store: Failing, replica: Replica
 ) -> None:
-    """A failover that lost the last ones, be there a new one with the same version or not; and one that lost
-    everything.
-    """
+    """A failover lost the last changes, with or without a new one of the same version; or the store is empty."""
     await put(store, to("team=a", 1))
     lines = list(store.lines() or ())
     await put(store, to("team=b", 2))
@@ -155,7 +153,7 @@ async def test_a_store_that_has_lost_changes_is_followed_and_an_error_says_so(
 async def test_ten_thousand_are_taken_over_in_slices_and_only_what_differs(
     store: Failing, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for all of them; who reads them again puts what is new and nothing else."""
+    """Calls do not wait for all of them. Another read applies only the differences."""
     many = [to(f"user={number}", number) for number in range(3_000)]
     for at in range(0, len(many), 100):
         await put(store, *many[at : at + 100])
@@ -169,10 +167,7 @@ async def test_ten_thousand_are_taken_over_in_slices_and_only_what_differs(
 
 
 async def test_a_new_replica_is_ready_once_it_has_read_the_store(store: Failing, replica: Replica) -> None:
-    """Not before: a kill switch must be in force with the first call.
-
-    What an ACL forbids is not waited for.
-    """
+    """Not before: a kill switch must apply to the first call. If an ACL forbids reading, it does not wait."""
     store.error = StoreError("Redis is away")
     await replica.follower.try_to_follow()
     assert not _is_ready(replica)
@@ -196,8 +191,8 @@ def _is_ready(replica: Replica) -> bool:
 
 
 async def test_what_has_ended_is_removed_an_hour_later(store: Failing, replica: Replica) -> None:
-    """By one of the replicas, whose line is in the audit; what ends with a window, when the longest one is
-    over.
+    """One replica removes it, and the audit has its line. An amendment that ends with a window is removed
+    after the longest window.
     """
     ended = to("team=a", 1, until=NOW + 60)
     hour = top_up(parse("d", "team=b"), 2, "k", window="hour", windows=1, since=NOW)
@@ -221,7 +216,7 @@ async def test_what_has_ended_is_removed_an_hour_later(store: Failing, replica: 
 
 
 async def test_what_was_put_anew_is_not_removed_for_having_ended(store: Failing, replica: Replica) -> None:
-    """Another operator has prolonged it, and this replica does not know yet."""
+    """Another operator has prolonged it, and this replica has not read that yet."""
     await put(store, to("team=a", 1, until=NOW + 60))
     await replica.follower.try_to_follow()
     longer = to("team=a", 1, until=NOW + 999_999)
@@ -241,7 +236,7 @@ async def test_what_was_put_anew_is_not_removed_for_having_ended(store: Failing,
 
 
 async def test_kinds_that_only_a_later_version_knows_are_counted(replica: Replica, store: Failing) -> None:
-    """They are the reason for which a limit is another one on a replica that is not upgraded yet."""
+    """They may be why a replica that is not yet upgraded shows another limit."""
 
     async def news(version: int, stamp: str) -> News:
         return News(1, "s", (to("team=a", 1),), (), True, 2)

@@ -1,4 +1,4 @@
-"""What operators do: each verb, its preview, and what becomes of it here at once."""
+"""The operations on limits: each with its preview and its effect on this replica."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Desk:
         return edited.after
 
     def limits(self, text: str, *edits: Put | Remove) -> dict[str, tuple[int, int]]:
-        """By window, what its rule says and what holds."""
+        """Return by window the limit of the rule and the amended one."""
         found = self.operations.bucket("d", entries_of(text), edits)
         assert found is not None
         return {
@@ -74,7 +74,7 @@ def target(text: str) -> Target:
 
 
 async def test_an_override_is_in_force_here_when_it_returns(desk: Desk) -> None:
-    """And in the log with who made it and why; its removal likewise."""
+    """The log has its author and reason. The same holds for its removal."""
     assert "OK: OK 100 3600" == desk.ask()
     with capture_logs() as logged:
         made = await desk.override("team=dba", 7, window="hour")
@@ -97,7 +97,7 @@ async def test_an_override_is_in_force_here_when_it_returns(desk: Desk) -> None:
 
 
 async def test_a_top_up_lets_a_team_in_again_until_the_window_ends(desk: Desk) -> None:
-    """What was used stays what it was."""
+    """The count does not change."""
     desk.ask(hits=100)
     assert "OVER_LIMIT: OVER_LIMIT 0 3600" == desk.ask()
     by = desk.by()
@@ -110,7 +110,7 @@ async def test_a_top_up_lets_a_team_in_again_until_the_window_ends(desk: Desk) -
 
 
 async def test_a_preview_says_what_would_hold_and_changes_nothing(desk: Desk) -> None:
-    """Of a change that is not made yet, and of the removal of one that is."""
+    """For a change that would be made, and for the removal of one that exists."""
     made = await desk.override("team=*", 50)
     by = desk.by()
     edit = desk.operations.make_override(by, target("team=dba"), 7, window="day")
@@ -126,7 +126,7 @@ async def test_a_preview_says_what_would_hold_and_changes_nothing(desk: Desk) ->
 
 
 async def test_what_a_preview_has_shown_is_what_is_replaced(desk: Desk) -> None:
-    """An operator who has seen something else is refused."""
+    """If the amendments have changed since the preview, the change is refused."""
     by = desk.by()
     edit = desk.operations.make_override(by, target("team=dba"), 7)
     seen = await desk.operations.apply(by, [edit], dry_run=True)
@@ -137,7 +137,7 @@ async def test_what_a_preview_has_shown_is_what_is_replaced(desk: Desk) -> None:
 
 
 async def test_a_kill_switch_shows_its_exceptions(desk: Desk) -> None:
-    """The overrides that come before it; top-ups and those of other keys are none."""
+    """These are the overrides with a higher precedence. Top-ups, and overrides of other keys, are not."""
     team = await desk.override("team=dba", 7)
     pattern = await desk.override("team=d*", 8)
     await desk.override("user=eve", 9)
@@ -149,7 +149,7 @@ async def test_a_kill_switch_shows_its_exceptions(desk: Desk) -> None:
 
 
 async def test_a_reset_sets_used_to_0_in_one_window_or_all(desk: Desk) -> None:
-    """The other windows, and the limit, stay."""
+    """Other windows and the limit do not change."""
     desk.ask(hits=100)
     applied = await desk.operations.reset(desk.by(), target("team=dba"), window="hour", dry_run=True)
     reset = applied.edits[0].reset
@@ -179,7 +179,7 @@ async def test_a_reset_that_is_sent_again_forgives_nothing_that_was_used_since(d
 async def test_a_reset_that_was_interrupted_is_done_when_it_is_sent_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is in the audit, once; and the windows are those of the first time."""
+    """The audit has it once, and its windows are those of the first attempt."""
     desk.ask(hits=100)
     by = desk.by()
 
@@ -198,7 +198,7 @@ async def test_a_reset_that_was_interrupted_is_done_when_it_is_sent_again(
 
 
 async def test_a_reset_takes_the_markers_of_thresholds_with_it(desk: Desk) -> None:
-    """So that they are told of again."""
+    """Thresholds are then reported again."""
     markers = [f"{{d|team=dba}}:hour:2026-11-21T00Z:warned-{percent}" for percent in ("80", "12.5")]
     for marker in markers:
         desk.limiter.store._counters[marker] = 1
@@ -207,7 +207,7 @@ async def test_a_reset_takes_the_markers_of_thresholds_with_it(desk: Desk) -> No
 
 
 async def test_a_reset_of_a_shared_counter_is_for_all_its_values(desk: Desk) -> None:
-    """By any of its values."""
+    """Any of its values names it."""
     desk.ask("path=ab", 100)
     applied = await desk.operations.reset(desk.by(), target("path=ac"))
     assert applied.edits[0].reset is not None
@@ -238,7 +238,7 @@ async def test_a_descriptor_that_no_limit_is_for_has_none_to_show(desk: Desk) ->
 
 
 async def test_patterns_that_would_slow_down_finding_are_refused(desk: Desk) -> None:
-    """Those that give neither a beginning nor an end; one by its beginning is welcome."""
+    """Patterns that fix neither the first nor the last bytes of a value are refused; a prefix is accepted."""
     for number in range(MOST_STEPS - 1):
         await desk.override(f"team=*{number:04}*", 1)
     with pytest.raises(InvalidRequest, match="too many patterns like"):

@@ -1,4 +1,4 @@
-"""What amendments make of a limit, and for how long."""
+"""The effect of amendments on a limit, and how long it lasts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE = parse("d", "team=dba")
 
 
 def stack(*amendments: Amendment) -> Stack:
-    """Those of the bucket team=dba."""
+    """Return the amendments of the bucket team=dba."""
     index = Amendments()
     for amendment in amendments:
         index.put(amendment)
@@ -66,14 +66,16 @@ def test_what_holds(words: str, amendments: tuple[Amendment, ...], hour: int, da
 
 
 def test_an_override_in_the_request_comes_before_all_others_and_top_ups_add_to_it() -> None:
-    """Also before a block: it is the gateway's configuration that brings it."""
+    """It even precedes a block: it comes from the configuration of the gateway."""
     held = stack(to(7), add(5))
     assert 105 == effect(HOUR, held, NOW, brought=True).amount
     assert 100 == effect(HOUR, stack(to(0)), NOW, brought=True).amount
 
 
 def test_an_override_ends_at_its_moment_and_that_below_it_holds() -> None:
-    """What is worked out says for how long it is so, in both directions: the clock may step back."""
+    """The result includes the interval in which it is valid, in both directions, because the clock may step
+    back.
+    """
     held = stack(to(7, until=NOW + 10), to(9, "*"))
     assert (7, -math.inf, NOW + 10) == effect(HOUR, held, NOW)[:3]
     assert (7, -math.inf, NOW + 10) == effect(HOUR, held, NOW + 9)[:3]
@@ -81,7 +83,7 @@ def test_an_override_ends_at_its_moment_and_that_below_it_holds() -> None:
 
 
 def test_a_top_up_ends_with_the_window_in_which_it_was_made() -> None:
-    """Each window of a rule by itself: the hour's sooner than the day's."""
+    """Each window of a rule counts by itself: the hour ends before the day."""
     held = stack(add(5, windows=1))
     assert (105, 1_005) == (effect(HOUR, held, NOW).amount, effect(DAY, held, NOW).amount)
     later = MIDNIGHT + 3_600
@@ -92,7 +94,7 @@ def test_a_top_up_ends_with_the_window_in_which_it_was_made() -> None:
 
 
 def test_a_top_up_is_in_force_where_the_clock_is_behind_that_of_its_maker() -> None:
-    """It was made at a moment that is yet to come there."""
+    """By that clock, it was made in the future."""
     assert 105 == effect(HOUR, stack(add(5, windows=1)), NOW - 7_200).amount
 
 
@@ -116,7 +118,9 @@ def test_windows_are_counted_by_the_calendar_of_the_rule(window: Window, count: 
 
 
 def test_a_bucket_without_a_limit_is_blocked_by_an_override_of_0_for_all_windows() -> None:
-    """Another number has no window to hold in; one that is more specific is an exception all the same."""
+    """Other amounts have no effect without a window, but one that is more specific is an exception from the
+    block.
+    """
     assert blocked(stack(to(0)), NOW).blocked
     assert blocked(stack(to(0, "*")), NOW).blocked
     assert not blocked(stack(to(7)), NOW).blocked

@@ -1,4 +1,4 @@
-"""What is found for a bucket, and what finding it costs."""
+"""Finding the amendments of a bucket, and the cost of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def to(text: str, amount: int, window: str = "") -> Amendment:
 
 
 def amounts(amendments: Amendments, entries: str) -> list[int]:
-    """Those of the overrides of a bucket, the first to hold first."""
+    """Return the amounts of the overrides of a bucket by precedence."""
     return [one.amount for one in amendments.find("d", entries_of(entries)).overrides]
 
 
 def test_overrides_are_found_with_the_most_specific_first() -> None:
-    """One descriptor, then patterns by what they say, then the domain; of one target, that for one window
-    first.
+    """A descriptor precedes patterns, more specific patterns precede others, and the domain is last. For one
+    target, an override of one window precedes the one of all.
     """
     amendments = Amendments()
     for amendment in (
@@ -45,7 +45,7 @@ def test_overrides_are_found_with_the_most_specific_first() -> None:
 
 
 def test_a_later_override_of_the_same_target_takes_the_place_of_the_first() -> None:
-    """They have the same id, so there are never two that contradict each other."""
+    """Both have the same id, so no two overrides contradict each other."""
     amendments = Amendments()
     amendments.put(to("team=dba", 1))
     amendments.put(to("team=dba", 2))
@@ -54,7 +54,7 @@ def test_a_later_override_of_the_same_target_takes_the_place_of_the_first() -> N
 
 
 def test_top_ups_are_apart_and_all_of_them_are_found() -> None:
-    """Each change adds its own."""
+    """They add up."""
     amendments = Amendments()
     for key, text in (("a", "team=dba"), ("b", "team=dba"), ("c", "team=*")):
         amendments.put(top_up(parse("d", text), 5, key))
@@ -63,7 +63,7 @@ def test_top_ups_are_apart_and_all_of_them_are_found() -> None:
 
 
 def test_what_is_removed_is_not_found() -> None:
-    """And removing it a second time is no mistake."""
+    """Removing it again has no effect."""
     amendments = Amendments()
     for amendment in (to("*", 1), to("team=dba", 2), to("team=d*", 3)):
         amendments.put(amendment)
@@ -75,7 +75,7 @@ def test_what_is_removed_is_not_found() -> None:
 
 
 def test_a_change_in_one_domain_leaves_the_version_of_another() -> None:
-    """So that only plans of its own domain have to look again; also once nothing is left."""
+    """Only cached plans of its own domain are checked again, also when its last amendment is removed."""
     amendments = Amendments()
     amendments.put(to("team=dba", 1))
     before = amendments.version_of("d")
@@ -86,7 +86,7 @@ def test_a_change_in_one_domain_leaves_the_version_of_another() -> None:
 
 
 def test_data_rank_below_every_override() -> None:
-    """A kill switch for a domain stops the users who have a limit in a file, too."""
+    """A kill switch for a domain also stops users whose limit is in a file."""
     amendments = Amendments()
     data = Targets()
     data.put(to("user=a", 70))
@@ -99,7 +99,7 @@ def test_data_rank_below_every_override() -> None:
 
 
 def test_a_find_among_ten_thousand_takes_a_few_steps() -> None:
-    """Descriptors and patterns of the same kind share a dictionary."""
+    """Descriptors and patterns of the same form share a dictionary."""
     amendments = Amendments()
     for number in range(5_000):
         amendments.put(to(f"user=u{number:05}", number))

@@ -1,4 +1,4 @@
-"""Requests are planned by the limits as they are amended: docs/amendments.md has the table that is run here."""
+"""Requests are planned with amended limits. The table is the one of docs/amendments.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOUR = 3_600
 
 
 def bucket(key: str, value: str = "a", limit: Override | None = None) -> Descriptor:
-    """One with spaces in its key."""
+    """Return a bucket whose key has spaces."""
     ((_, entry_value),) = descriptor(f"k={value}").entries
     entry = descriptor("k=v").entries[0]._replace(key=key.encode(), value=entry_value)
     return Descriptor((entry,), None, limit)
@@ -54,7 +54,7 @@ ASKED: dict[str, tuple[tuple[Descriptor, ...], str]] = {
 
 
 def amendments_of(text: str, domain: str, key: str) -> list[Amendment]:
-    """`override 200 hour, top-up 20`."""
+    """Parse amendments such as `override 200 hour, top-up 20`."""
     found = []
     target = parse(domain, f"{key}=a*" if key == "shared counter" else f"{key}=a")
     for verb, amount, window in re.findall(r"(override|top-up) (\d+)(?: (\w+))?", text):
@@ -66,7 +66,7 @@ def amendments_of(text: str, domain: str, key: str) -> list[Amendment]:
 
 
 def answer_text(decision: Decision) -> str:
-    """The first status, as the table has it; but whether the request is refused is that of the whole."""
+    """Return the first status as the table shows it, with the code of the whole request."""
     code = "OK" if decision.code is OK else "refused"
     status = decision.statuses[0]
     if status.limit is None:
@@ -89,9 +89,7 @@ TABLE = [
 def test_each_kind_of_rule_does_what_the_table_says(
     rule: str, amended_by: str, used: str, expected: str
 ) -> None:
-    """In the order of the table: first used, then amended, then asked; and the same once the plan is
-    remembered.
-    """
+    """Each row in its order: charge, amend, then check; and check again with the cached plan."""
     limiter = Limiter(RULES, DENYING)
     domain = "deny" if rule == "unmatched: deny" else "d"
     descriptors, key = ASKED[rule]
@@ -108,8 +106,8 @@ def test_each_kind_of_rule_does_what_the_table_says(
 @pytest.mark.parametrize("hits", [0, 1, 100])
 @pytest.mark.parametrize("rule", sorted(ASKED.keys() - {"limit in the request", "quota beside another"}))
 def test_a_block_refuses_whatever_is_asked(rule: str, hits: int) -> None:
-    """A check as well, which a limit of 0 requests would let through: gateways let a request pass by what a
-    check says.
+    """It refuses checks, too. A limit of 0 requests would let a check pass, and gateways forward requests by
+    their check.
     """
     limiter = Limiter(RULES, DENYING)
     domain = "deny" if rule == "unmatched: deny" else "d"
@@ -129,7 +127,7 @@ def test_the_table_has_every_kind_of_rule() -> None:
 
 
 def keyed(text: str, hits: int | None = None) -> Request:
-    """A request whose plan is remembered."""
+    """Return a request whose plan is cached."""
     return Request("d", (descriptor(text, hits),), key=text.encode())
 
 
@@ -138,7 +136,7 @@ def to(text: str, amount: int, **more: Any) -> Amendment:
 
 
 def test_a_change_is_in_force_for_the_next_request_of_the_same_second() -> None:
-    """Both for a request that came before and for its like; and so is its removal."""
+    """This holds for cached requests and new ones, and for the removal of the change."""
     limiter = Limiter(RULES)
     request = keyed("requests=a")
     assert "OK: OK 99 3600" == decision_text(limiter.answer(request))
@@ -150,7 +148,7 @@ def test_a_change_is_in_force_for_the_next_request_of_the_same_second() -> None:
 
 
 def test_a_change_for_others_leaves_a_remembered_plan_as_it_is() -> None:
-    """It is compared, and not made again: 10,000 buckets must not pay for a change of one."""
+    """The plan is compared, and not made again: a change of one bucket must not cost 10,000 others."""
     limiter = Limiter(RULES)
     requests = [keyed("requests=a"), keyed("requests=b"), keyed("budget=c")]
     for request in requests:
@@ -165,7 +163,7 @@ def test_a_change_for_others_leaves_a_remembered_plan_as_it_is() -> None:
 
 
 def test_requests_with_one_key_and_other_hits_share_what_amends_them() -> None:
-    """What is remembered does not depend on what the first of them cost."""
+    """The cached amendments do not depend on the hits of the first request."""
     limiter = Limiter(RULES)
     limiter.amend(to("budget=a", 50))
     request = Request("d", (descriptor("budget=a", 1),), key=b"one")
@@ -179,7 +177,7 @@ def test_requests_with_one_key_and_other_hits_share_what_amends_them() -> None:
 
 
 def test_an_override_ends_by_itself_also_within_a_remembered_plan() -> None:
-    """And is there again where the clock steps back."""
+    """It is in force again if the clock steps back."""
     limiter = Limiter(RULES)
     limiter.amend(to("budget=a", 10, until=MIDNIGHT + 60))
     request = Request("d", (descriptor("budget=a", 0),), key=b"one")
@@ -191,7 +189,7 @@ def test_an_override_ends_by_itself_also_within_a_remembered_plan() -> None:
 
 
 def test_a_block_of_an_unlimited_rule_ends_by_itself() -> None:
-    """So does one where there is no rule."""
+    """So does a block of a bucket without a rule."""
     limiter = Limiter(RULES)
     for text in ("unlimited=a", "nothing=a"):
         limiter.amend(to(text, 0, until=MIDNIGHT + 60))
@@ -203,7 +201,7 @@ def test_a_block_of_an_unlimited_rule_ends_by_itself() -> None:
 
 
 def test_a_top_up_ends_with_each_window() -> None:
-    """The hour's with the hour, the day's with the day; what was used stays."""
+    """For the hour with the hour, and for the day with the day. The counts do not change."""
     limiter = Limiter(
         "domain: d\ndescriptors:\n  - key: team\n    rate_limits:\n"
         "      - {unit: hour, tokens_per_unit: 100}\n      - {unit: day, tokens_per_unit: 150}\n"
@@ -223,7 +221,7 @@ def test_a_top_up_ends_with_each_window() -> None:
 
 
 def test_a_kill_switch_for_a_domain_refuses_all_of_it_and_nothing_else() -> None:
-    """With a rule or without one, in a domain without rules as well."""
+    """With and without a rule, and in a domain without rules."""
     limiter = Limiter(
         RULES, "domain: e\ndescriptors:\n  - {key: k, rate_limit: {unit: hour, requests_per_unit: 9}}\n"
     )
@@ -235,7 +233,7 @@ def test_a_kill_switch_for_a_domain_refuses_all_of_it_and_nothing_else() -> None
 
 
 def test_the_refusal_of_a_block_says_that_retrying_does_not_help() -> None:
-    """With a limit and without one; who blocked whom, and why, is not for the caller."""
+    """With and without a limit. The caller is not told the author and the reason of the block."""
     headers = frozenset(("retry-after", "x-should-retry"))
     limiter = Limiter(RULES, error_format="openai", refusal_headers=headers)
     limiter.amend(to("*", 0, author="ana", reason="abuse"))
@@ -251,7 +249,7 @@ def test_the_refusal_of_a_block_says_that_retrying_does_not_help() -> None:
 
 
 def test_a_charge_on_a_blocked_budget_is_counted() -> None:
-    """What was used was used."""
+    """The tokens are used already."""
     limiter = Limiter(RULES)
     limiter.amend(to("*", 0))
     limiter.ask(descriptor("budget=a", 7))
@@ -259,7 +257,7 @@ def test_a_charge_on_a_blocked_budget_is_counted() -> None:
 
 
 def test_a_block_holds_back_what_a_refused_request_is_not_to_count() -> None:
-    """A block of a rule in shadow mode refuses, and so other rules of the request count nothing."""
+    """A block refuses even under a rule in shadow mode, so other rules of the request count nothing."""
     limiter = Limiter(
         "domain: d\ndescriptors:\n"
         "  - {key: s, shadow_mode: true, rate_limit: {unit: hour, requests_per_unit: 9}}\n"
@@ -271,7 +269,7 @@ def test_a_block_holds_back_what_a_refused_request_is_not_to_count() -> None:
 
 
 def test_buckets_with_the_same_limits_share_an_amended_rule() -> None:
-    """What is kept for a rule (its refusals, its rows) is kept once for all of them."""
+    """The cached parts of a rule (its refusals and rows) exist once for all of them."""
     limiter = Limiter(RULES)
     limiter.amend(*[to(f"requests={number}", 5) for number in range(20)])
     for number in range(20):
@@ -282,7 +280,7 @@ def test_buckets_with_the_same_limits_share_an_amended_rule() -> None:
 
 
 def test_a_reload_keeps_the_amendments() -> None:
-    """New rules are amended by what is in force."""
+    """New rules are amended by the amendments in force."""
     limiter = Limiter(RULES)
     limiter.amend(to("requests=a", 5))
     tree = limiter.service.tree

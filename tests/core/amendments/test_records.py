@@ -1,4 +1,4 @@
-"""Amendments, changes and resets: what they may say, and their texts."""
+"""The records of amendments, changes and resets: their bounds, and their texts in the store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ AMENDMENTS = [
 
 @pytest.mark.parametrize("amendment", AMENDMENTS)
 def test_an_amendment_is_read_back_from_its_text(amendment: Amendment) -> None:
-    """The text is printable ASCII on one line."""
+    """The text is one line of printable ASCII."""
     text = write(amendment)
     assert text.isascii()
     assert text.isprintable()
@@ -53,7 +53,7 @@ def test_an_amendment_is_read_back_from_its_text(amendment: Amendment) -> None:
 
 
 def test_the_text_of_an_amendment_is_json_that_a_person_can_read() -> None:
-    """What does not apply to it is left out."""
+    """Fields that do not apply are omitted."""
     amendment = top_up(parse("d", "team=dba"), 5, "k", windows=1, since=NOW, author="ana", reason="launch")
     assert {
         "id": amendment.id,
@@ -83,7 +83,7 @@ NO_AMENDMENTS = [
 
 @pytest.mark.parametrize("text", NO_AMENDMENTS)
 def test_what_is_no_amendment_is_unreadable(text: str | bytes) -> None:
-    """Also one of a kind that only a later version knows: the others are read all the same."""
+    """So is one of a kind that only a later version knows. The others are read nevertheless."""
     with pytest.raises(Unreadable):
         read(text)
     with pytest.raises(Unreadable):
@@ -91,16 +91,14 @@ def test_what_is_no_amendment_is_unreadable(text: str | bytes) -> None:
 
 
 def test_a_reset_is_read_back_from_its_text() -> None:
-    """With what the counters held."""
+    """It has the counts before the reset."""
     reset = Reset(TARGET, "hour", (("{d|k=v}:hour:x", 7), ("{d|k=v}:day:x", None)))
     assert reset == read_reset(write_reset(reset))
     assert {"{d|k=v}:hour:x": 7, "{d|k=v}:day:x": None} == json.loads(write_reset(reset))["counters"]
 
 
 def test_an_override_is_known_by_its_target_and_window_and_a_top_up_by_its_change_too() -> None:
-    """So the later override takes the place of the first, and a change that is sent again puts the same
-    top-up.
-    """
+    """So a later override replaces the first one, and a repeated change makes the same top-up."""
     assert override(TARGET, 1).id == override(TARGET, 2, until=NOW).id
     assert override(TARGET, 1).id != override(TARGET, 1, window="hour").id
     assert top_up(TARGET, 1, "k").id == top_up(TARGET, 1, "k").id

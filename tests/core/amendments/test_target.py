@@ -1,4 +1,4 @@
-"""What an amendment can be for, and how that is written."""
+"""The targets of amendments, and their texts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_mistake_says_what_would_be_right(text: str, words: str) -> None:
 
 
 def test_a_target_needs_a_domain() -> None:
-    """An empty one would be no domain that a request can have."""
+    """No request can have an empty domain."""
     with pytest.raises(InvalidRequest):
         parse("", "*")
 
@@ -90,14 +90,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value, text", HOSTILE, ids=[text for _, text in HOSTILE])
 def test_a_strangers_value_is_one_harmless_line(value: bytes, text: str) -> None:
-    """Nothing in it acts on a terminal, and it is read back as the same bytes."""
+    """Terminals interpret no part of it, and it is parsed back into the same bytes."""
     target = exactly("d", (Entry(b"k", value),))
     assert text == target.text
     assert target == parse("d", text)
 
 
 def test_an_equals_sign_in_a_key_is_read_back() -> None:
-    """The first one that stands by itself ends the key."""
+    """The first `=` that is not escaped ends the key."""
     target = exactly("d", (Entry(b"a=b", b"c"),))
     assert "a\\x3Db=c" == target.text
     assert target == parse("d", target.text)
@@ -115,20 +115,20 @@ targets = st.builds(
 
 @given(targets)
 def test_every_target_is_read_back_from_its_text(target: Target) -> None:
-    """Whatever bytes are in it; and the text is one printable line."""
+    """This holds for any bytes, and the text is one printable line."""
     assert target.text.isprintable()
     assert target == parse("d", target.text)
 
 
 @given(st.lists(st.binary(max_size=3), min_size=1, max_size=3), st.binary(max_size=8))
 def test_a_value_fits_where_its_pieces_are_found_one_after_another(pieces: list[bytes], value: bytes) -> None:
-    """As a regular expression has it."""
+    """As with a regular expression."""
     expected = re.fullmatch(b".*".join(map(re.escape, pieces)), value, re.DOTALL) is not None
     assert expected == fits(tuple(pieces), value)
 
 
 def test_the_most_specific_target_sorts_first() -> None:
-    """By entries with one value, then by bytes that are given, then by how many `*` there are."""
+    """By the number of entries with one value, then by given bytes, then by the number of `*`."""
     ordered = [
         "team=dba,model=gpt-4",
         "team=dba,model=gpt-*",
