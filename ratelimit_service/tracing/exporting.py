@@ -114,6 +114,8 @@ class Exporting:
             ready.wait(self._delay)
             ready.clear()
             self._send_waiting()
+            if len(self._notes) >= self._batch:  # they came meanwhile, and need not wake this thread again
+                ready.set()
         self._send_waiting()
         self._exporter.shutdown()
 

@@ -73,6 +73,29 @@ def test_the_thread_pauses_for_four_times_what_it_took() -> None:
     assert 0 < sum(pauses) <= 4 * took
 
 
+def test_notes_that_came_while_others_were_sent_do_not_wait_for_the_delay() -> None:
+    """However many they are: the queue wakes the thread only as it fills."""
+    notes, exporter = Notes(100, 2), Broken()
+    exporter.calls = 1
+    tracer = Tracer(notes, 1.0)
+    exporting = Exporting(notes, exporter, Resource({}), "memory", 2, 3_600.0)
+    taken = exporter.export
+
+    def export(spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if not exporter.taken:
+            for number in range(2, 6):
+                tracer.refused(None, InternalError(f"{number}"))
+            notes.ready.clear()
+        return taken(spans)
+
+    exporter.export = export  # type: ignore[method-assign]
+    for number in range(2):
+        tracer.refused(None, InternalError(f"{number}"))
+    exporting.start()
+    wait_for("all spans", lambda: 6 == len(exporter.taken))
+    exporting.close(10)
+
+
 def test_spans_are_sent_after_the_delay_although_they_are_few() -> None:
     """OTEL_BSP_SCHEDULE_DELAY."""
     notes, exporter = Notes(100, 100), Broken()
