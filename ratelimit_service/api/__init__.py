@@ -1,1 +1,1 @@
-"""The HTTP API on the debug port: what is in force, what is used, and changes of limits while the service runs."""
+"""The HTTP API on the debug port: shows budgets and rules, and changes limits, while the service runs."""

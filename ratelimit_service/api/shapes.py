@@ -191,7 +191,7 @@ class AmendmentList(TypedDict):
 
 
 class Window(TypedDict):
-    """One window of a bucket, and what is used in it."""
+    """One window of a bucket, and its use."""
 
     window: Annotated[str, Doc("Its name, as in the counter's key.", "hour")]
     name: Annotated[str | None, Doc("The name of its limit.")]
@@ -213,7 +213,7 @@ class Window(TypedDict):
 
 
 class Budget(TypedDict):
-    """A bucket: what limits it, and what is used."""
+    """A bucket: its limits, and its use."""
 
     domain: Annotated[str, Doc("Its domain.", "token-budgets")]
     descriptor: Annotated[

@@ -1,4 +1,4 @@
-"""Long answers in short slices: gateways' calls do not wait for people who look.
+"""Long answers in short slices, so that calls of gateways do not wait for them.
 
 One answer is made at a time, for half a millisecond at once and with pauses of four times that. So all requests to the API
 together take a fifth of the event loop at most for their lists, however many there are.

@@ -1,4 +1,4 @@
-"""Serves with several workers (WORKERS): what they share is made here, and workers/supervisor.py runs them."""
+"""Serves with several workers (WORKERS): creates what they share; workers/supervisor.py runs them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def supervise(settings: Settings, options: Mapping[str, str], number: int)
 
 
 class _Shared(NamedTuple):
-    """What the workers listen on: ports, or a Unix socket."""
+    """The sockets of the workers: ports, or a Unix socket."""
 
     ports: Mapping[str, str]
     """By variable."""

@@ -182,7 +182,7 @@ class Planner:
         A rule that refuses nothing, in shadow or quota mode, has none. Nor has a descriptor that is in the request
         twice: one request, one hold.
         """
-        if request.explain:  # whoever asks why does not run the request
+        if request.explain:  # a caller that asks for an explanation does not run the request
             return ()
         found: list[Holding | None] = []
         buckets = set()

@@ -33,7 +33,7 @@ POLICY = (
 )
 
 VARY = (("vary", "accept"),)
-"""The headers of a path whose answer depends on who asks."""
+"""The headers of a path whose answer depends on the headers of the request."""
 
 _HEADERS = (
     *VARY,

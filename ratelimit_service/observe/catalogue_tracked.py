@@ -42,14 +42,14 @@ TRACKED_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_budget_burn_per_second",
         Kind.GAUGE,
         _TRACKED,
-        "What is used of it in a second at present (docs/budgets.md). For windows of ten minutes or longer; not for `other`.",
+        "Its present rate of use per second (docs/budgets.md). For windows of ten minutes or longer; not for `other`.",
         join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_budget_seconds_to_exhaustion",
         Kind.GAUGE,
         _TRACKED,
-        "Seconds until nothing is left at that rate; absent where that is not before the window ends.",
+        "Seconds until nothing is left at that rate; absent if that is not before the window ends.",
         join=Join.LEAST,
     ),
 )

@@ -1,4 +1,4 @@
-"""The samples of charges, from the columns of a rule's row: how many, and a histogram of their size."""
+"""The samples of charges, from the columns of a rule's row: their number, and a histogram of their size."""
 
 from __future__ import annotations
 

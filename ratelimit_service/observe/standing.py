@@ -115,7 +115,7 @@ class StandingBuckets:
             ask([Check(request, self._answered) for request in requests[first : first + _BATCH]])
 
     async def look(self) -> None:
-        """Read what is held of the buckets that were used since the last time. A failure leaves the gauges as they are."""
+        """Read the held tokens of the buckets that were used since the last time. A failure leaves the gauges as they are."""
         since, self._looked = self._looked, self._clock()
         keys = self._tracker.hold_keys(since)
         if self._read_holds is None or not keys:

@@ -184,14 +184,14 @@ class Tracker:
                 del rows[key]
 
     def hold_keys(self, since: float) -> list[str]:
-        """Return the keys of the holds of buckets that were seen `since` then, or of which something was held."""
+        """Return the keys of the holds of buckets that were seen since `since`, or had held tokens."""
         rows = self._rows.values()
         return list(
             dict.fromkeys([row.holds for row in rows if row.holds and (row.seen >= since or row.held)])
         )
 
     def note_held(self, keys: Iterable[str], held: Mapping[str, int]) -> None:
-        """Remember what is held under these keys: nothing of those that are not in `held`."""
+        """Remember the held tokens under these keys: 0 for those that are not in `held`."""
         found = {key: held.get(key, 0) for key in keys}
         for row in self._rows.values():
             if row.holds in found:

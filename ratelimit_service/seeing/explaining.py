@@ -55,7 +55,7 @@ Foresee = Callable[[Request], Awaitable[Foreseen]]
 
 
 class Answer(NamedTuple):
-    """What a caller would get: the code, what is left, when it resets (0: never), and the message of a refusal."""
+    """The answer to a caller: the code, the remaining budget, its reset (0: never), and the message of a refusal."""
 
     code: str
     remaining: int | None

@@ -49,7 +49,7 @@ class Followed:
         self._before: dict[str, int] | None = None
 
     def note(self, budget: Budget, at: int) -> None:
-        """Note what is used. The windows agree on what was charged, unless one has just begun or was reset."""
+        """Note the use. All windows agree on the charged tokens, except one that has just begun or was reset."""
         used = {window.key: window.used for window in budget.windows if window.used is not None}
         if self._before is not None:
             charged = [value - self._before[key] for key, value in used.items() if key in self._before]

@@ -45,20 +45,20 @@ class TracingSettings:
     otel_sdk_disabled: Bool = setting(
         TRACING,
         "false",
-        "Whether nothing is traced, whatever TRACING_ENABLED says. As everywhere in OpenTelemetry. Ours.",
+        "Whether nothing is traced, whatever TRACING_ENABLED says. A standard variable of OpenTelemetry. Ours.",
     )
     otel_bsp_max_queue_size: Annotated[int, whole_number(1, 1_000_000)] = setting(
         TRACING,
         "2048",
-        "The most calls and batches whose spans wait to be sent; the spans of further ones are dropped. As everywhere in OpenTelemetry. Ours.",
+        "The most calls and batches whose spans wait to be sent; the spans of further ones are dropped. A standard variable of OpenTelemetry. Ours.",
     )
     otel_bsp_max_export_batch_size: Annotated[int, whole_number(1, 100_000)] = setting(
         TRACING,
         "512",
-        "The most calls and batches whose spans are sent together. As everywhere in OpenTelemetry. Ours.",
+        "The most calls and batches whose spans are sent together. A standard variable of OpenTelemetry. Ours.",
     )
     otel_bsp_schedule_delay: Annotated[int, whole_number(1)] = setting(
         TRACING,
         "5000",
-        "The milliseconds after which spans are sent although there are fewer. As everywhere in OpenTelemetry. Ours.",
+        "The milliseconds after which spans are sent even if there are fewer. A standard variable of OpenTelemetry. Ours.",
     )

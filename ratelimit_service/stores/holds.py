@@ -100,7 +100,7 @@ def apply_holds(
 
 
 def _exceeds(group: Sequence[Hit], before: Sequence[int], hit: HoldHit, held: int) -> bool:
-    """Return whether a budget has room in each window, but no more with what is held."""
+    """Return whether a budget has room in each window, but none once held tokens are counted."""
     too_much = False
     for at, other in enumerate(group):
         left = other.limit - before[at]

@@ -321,7 +321,7 @@ class MemoryStore:
         return {key: value for key, value in found if value is not None}
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
-        """Return what is held under these keys."""
+        """Return the held tokens under these keys."""
         found = [(key, self.holds.find(key)) for key in keys]
         return {key: holds.held(now) for key, holds in found if holds is not None}
 

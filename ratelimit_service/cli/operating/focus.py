@@ -94,7 +94,7 @@ def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
 
 
 def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
-    """Yield the rows by period and descriptor: of buckets that have every key that is asked for."""
+    """Yield the rows of buckets that have all keys of `by`, by period and descriptor."""
     sums: dict[_Of, list[int]] = {}
     period = periods(asked)
     for ledgered in found:

@@ -96,7 +96,7 @@ class Holding:
         """The time until which it counts as near its limit."""
         self.ticks = 0
         self.looked = 0
-        """The last second in which the counts of a check said how near it is."""
+        """The last second in which the counts of a check showed how near it is."""
         self.noted = 0
         """The last second in which a check noted how near it is to its limit."""
 

@@ -14,7 +14,7 @@ _name = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def read_notify(fields: Fields) -> tuple[str, ...] | None:
-    """Return the names in `notify`: none of them for off, and None if it is missing."""
+    """Return the names in `notify`; empty for off, and None if the key is missing."""
     if not fields.given("notify"):
         return None
     if not fields.is_list("notify"):

@@ -61,7 +61,7 @@ class Layer:
         return await self._below.read_counters(keys)
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
-        """Return what is held in the store below."""
+        """Return the held tokens in the store below."""
         return await self._below.read_holds(keys, now)
 
     async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -83,7 +83,7 @@ class SecondsApart:
         return await self._others.read_counters(others) | await self._seconds.read_counters(seconds)
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
-        """Return what is held; no rule with windows of seconds has holds."""
+        """Return the held tokens; no rule with windows of seconds has holds."""
         return await self._others.read_holds(keys, now)
 
     async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:

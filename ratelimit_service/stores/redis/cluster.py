@@ -283,7 +283,7 @@ class ClusterStore(ScriptStore):
             raise failure(error) from None
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
-        """Return what is held under these keys."""
+        """Return the held tokens under these keys."""
         try:
             return holds_in(await self._read_each(keys, "HGETALL"), now)
         except (RedisError, OSError) as error:

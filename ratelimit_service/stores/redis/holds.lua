@@ -5,7 +5,7 @@
 --     <second at which they expire>   <tokens>:<holds>
 --     charges, mean, square, share, flight, marked, refusals, refused_at    what is learned (state.Holds)
 --     kept                          the second at which its time to live was last set
--- The ids that came back are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, r<id> of a release, by
+-- The returned ids are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, r<id> of a release, by
 -- the second. It is in the slot of the bucket, but not in KEYS: only charges with an id have it.
 
 local function use_holds()
@@ -82,7 +82,7 @@ local function use_holds()
     end
 
     -- Writes what has changed, at the end of the call. Returns why holds could not be read or written, if so.
-    -- The time to live is set once an hour: a command less for each call, and `kept` says when.
+    -- The time to live is set once an hour, to save a command in each call; `kept` has the time.
     local function write()
         for key, holds in pairs(known) do
             if not holds.broken and next(holds.changed) then

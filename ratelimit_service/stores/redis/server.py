@@ -219,7 +219,7 @@ class RedisStore(ScriptStore):
             raise failure(error) from None
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
-        """Return what is held under these keys."""
+        """Return the held tokens under these keys."""
         try:
             return holds_in(await read_each(self._wire, keys, "HGETALL"), now)
         except (RedisError, OSError) as error:
