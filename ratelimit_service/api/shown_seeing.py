@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from ..core.budgets.bucket import Budget
@@ -16,6 +17,9 @@ from ..seeing.usage import Book
 from . import seen
 from .shown import amendment, budget, moment_or_null
 
+_start = lru_cache(maxsize=10_000)(moment)
+"""Most entries of a page begin together with others."""
+
 
 def book(found: Book) -> seen.Book:
     """Return the entries of a bucket."""
@@ -26,7 +30,7 @@ def book(found: Book) -> seen.Book:
         "currency": found.currency,
         "spent": [
             {
-                "start": moment(each.start),
+                "start": _start(each.start),
                 "charged": each.charged,
                 "refunded": each.refunded,
                 "refused": each.refused,

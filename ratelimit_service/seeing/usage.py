@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..core.ledger.entries import KINDS, LEDGER, read_entry
-from ..core.ledger.price import Tariff, amount, plain, tariff_of
+from ..core.ledger.price import Tariff, amount_text, tariff_of
 from ..core.matching import keys
 from ..core.matching.buckets import entries_of, find
 from ..core.model import Entry
@@ -47,7 +47,7 @@ class Spent(NamedTuple):
         """Return what its tokens cost; None without a price."""
         if self.per_million is None:
             return None
-        return plain(amount(self.charged - self.refunded, self.per_million))
+        return amount_text(self.charged - self.refunded, self.per_million)
 
 
 class Book(NamedTuple):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 LEDGER: Final = "ledger"
@@ -82,17 +83,28 @@ def read_entry(prefix: str) -> Callable[[str], EntryKey | None]:
 
     `prefix` is CACHE_KEY_PREFIX.
     """
-    pattern = re.compile(
-        re.escape(prefix) + r"\{([^{}|]*)\|([^{}]*)\}:" + LEDGER + r":(hour|day):"
-        r"([0-9]{4,6}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}(?::[0-9]{2}){0,2}Z)?):(" + "|".join(KINDS) + ")",
+    of_bucket = re.compile(re.escape(prefix) + r"\{([^{}|]*)\|([^{}]*)").fullmatch
+    of_entry = re.compile(
+        r"(hour|day):([0-9]{4,6}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}(?::[0-9]{2}){0,2}Z)?):("
+        + "|".join(KINDS)
+        + ")",
         re.ASCII,
     ).fullmatch
 
+    # A million entries are of some thousand buckets, and of some hundred hours.
+    @lru_cache(maxsize=10_000)
+    def read_bucket(text: str) -> tuple[str, tuple[str, ...]] | None:
+        found = of_bucket(text)
+        return (found[1], tuple(found[2].split("|"))) if found is not None else None
+
+    @lru_cache(maxsize=10_000)
+    def read_rest(text: str) -> tuple[str, str, str] | None:
+        found = of_entry(text)
+        return (found[1], found[2], found[3]) if found is not None else None
+
     def read(key: str) -> EntryKey | None:
-        found = pattern(key)
-        if found is None:
-            return None
-        domain, entries, by, start, kind = found.groups()
-        return EntryKey(domain, tuple(entries.split("|")), by, start, kind)
+        bucket, _, rest = key.partition(_PART)
+        head, tail = read_bucket(bucket), read_rest(rest)
+        return EntryKey(*head, *tail) if head is not None and tail is not None else None
 
     return read

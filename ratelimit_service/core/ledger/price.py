@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..model import Entry
@@ -15,6 +16,9 @@ from .rule import Price
 
 _EXACT: Final = Context(prec=80)
 """Amounts have at most 16 digits of tokens and 18 of a price, so products and their sums are exact."""
+
+_UNITS: Final = 10**15
+"""Tokens times a price in units of 10^-9 for a million of them are in units of 10^-15."""
 
 _ALWAYS: Final = -(2**63)
 
@@ -83,6 +87,19 @@ def amount(tokens: int, per_million: str) -> Decimal:
     return _EXACT.scaleb(_EXACT.multiply(Decimal(tokens), Decimal(per_million)), -6)
 
 
+def amount_text(tokens: int, per_million: str) -> str:
+    """Return the same as text (plain), in a fraction of the time: a page of usage has thousands."""
+    whole, part = divmod(abs(tokens) * _scaled(per_million), _UNITS)
+    text = f"{whole}.{part:015}".rstrip("0").rstrip(".")
+    return f"-{text}" if tokens < 0 and text != "0" else text
+
+
+@lru_cache(maxsize=10_000)
+def _scaled(per_million: str) -> int:
+    whole, _, part = per_million.partition(".")
+    return int(whole + part.ljust(9, "0"))
+
+
 def total(amounts: Sequence[Decimal]) -> Decimal:
     """Return the exact sum of amounts."""
     found = Decimal(0)
@@ -93,5 +110,5 @@ def total(amounts: Sequence[Decimal]) -> Decimal:
 
 def plain(value: Decimal) -> str:
     """Return a decimal as digits with a point, without an exponent and without zeros at its end."""
-    text = f"{value:f}"
+    text = f"{value or Decimal(0):f}"  # not "-0", what refunded tokens without a cost would be
     return text.rstrip("0").rstrip(".") if "." in text else text

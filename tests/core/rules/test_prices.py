@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from ratelimit_service.core.errors import InvalidRules
-from ratelimit_service.core.ledger.price import ModelPrices, amount, plain, tariff_of, total
+from ratelimit_service.core.ledger.price import ModelPrices, amount, amount_text, plain, tariff_of, total
 from ratelimit_service.core.ledger.rule import Price
 from ratelimit_service.core.model import Entry
 from ratelimit_service.core.rules.prices import read_model_prices
@@ -70,6 +70,9 @@ def test_amounts_are_exact() -> None:
     assert "9007199254740990990.992800745259009" == plain(amount(2**53 - 1, "999999999.999999999"))
     assert "-0.5" == plain(amount(-200_000, "2.50"))
     assert ("0", "100") == (plain(amount(0, "2.50")), plain(amount(100_000_000, "1.0")))
+    for price in ("0.000000001", "999999999.999999999", "2.50", "0", "0.1", "7"):
+        for number in (0, 1, -1, -200_000, 2**53 - 1, random.randrange(2**53)):
+            assert plain(amount(number, price)) == amount_text(number, price)
     tokens = [random.randrange(2**53) for _ in range(1_000)]
     assert amount(sum(tokens), "123456789.123456789") == total(
         [amount(each, "123456789.123456789") for each in tokens]

@@ -1,0 +1,99 @@
+"""Measures the export of a million entries of ledgers: 1,500 buckets, every hour of 28 days.
+
+    .venv/bin/python -m bench.ledger
+
+A replica serves the API over a redis-server that has the entries, and the command line adds them up by team and day. Prints
+the time, the CPU time of each process, and the commands of Redis that took longer than a millisecond. The sum is compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from testing.servers import RedisServer
+from testing.service import COMMAND, Service
+
+BUCKETS, DAYS = 1_500, 28
+RULES = """\
+domain: d
+descriptors:
+  - key: team
+    rate_limit: {unit: month, tokens_per_unit: 1000000}
+    ledger: {}
+    price: {per_million: 2.50, currency: USD}
+"""
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def say(line: str) -> None:
+    """Print a line."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def fill(client: redis.Redis) -> tuple[int, int]:
+    """Write the books, and return how many entries and tokens they have."""
+    for day in range(1, DAYS + 1):
+        pipeline = client.pipeline(transaction=False)
+        for team in range(BUCKETS):
+            entries: Any = {f"T{hour:02}Z:charged": 12_345 + hour for hour in range(24)}
+            pipeline.hset(f"{{d|team=t{team}}}:ledger:hour:2026-02-{day:02}", mapping=entries)
+        pipeline.execute()
+    number = BUCKETS * DAYS
+    return number * 24, number * sum(12_345 + hour for hour in range(24))
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU time of a process in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def main() -> None:
+    """Measure."""
+    with tempfile.TemporaryDirectory() as name, RedisServer() as server:
+        (Path(name) / "rules.yaml").write_text(RULES)
+        client = redis.Redis.from_url(server.url)
+        entries, tokens = fill(client)
+        with Service({"CONFIG_PATH": name, "BACKEND_TYPE": "redis", "REDIS_URL": server.address}) as service:
+            client.config_resetstat()
+            client.config_set("slowlog-log-slower-than", 1_000)
+            client.slowlog_reset()
+            pids = {"the service": service.pid, "Redis": server.pid}
+            before = {what: cpu_of(pid) for what, pid in pids.items()}
+            children = resource.getrusage(resource.RUSAGE_CHILDREN)
+            started = time.perf_counter()
+            asked = ["--by", "team", "--from", "2026-02-01", "--to", "2026-03-01", "--format", "csv"]
+            done = subprocess.run(
+                [*COMMAND, "usage", "d", "--server", service.debug, *asked],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            seconds = time.perf_counter() - started
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = {what: cpu_of(pid) - before[what] for what, pid in pids.items()}
+            cpu["the command"] = used.ru_utime + used.ru_stime - children.ru_utime - children.ru_stime
+            rows = list(csv.DictReader(io.StringIO(done.stdout)))
+            assert tokens == sum([int(row["charged"]) for row in rows]), (
+                "the export is not what the ledgers have"
+            )
+            say(f"{entries:,} entries, {len(rows):,} lines: {seconds:.1f} s")
+            say(", ".join([f"{what} {value:.1f} s of CPU time" for what, value in cpu.items()]))
+            say(f"commands of Redis over a millisecond: {client.slowlog_len()}")
+        client.close()
+
+
+if __name__ == "__main__":
+    main()
