@@ -1,23 +1,17 @@
-"""Who may send a request: its token, its peer, and no page of another site.
+"""Who may send a request: its token, its peer, and no page of another site (http/sites.py).
 
-A browser sends a page's requests to any address that it can reach, this port on loopback as well. Nothing here relies on
-cookies, so a page has no rights of its user beyond those of the address that it comes from:
-
-- A page of another site has another origin: Origin and Sec-Fetch-Site say so.
-- A page whose name resolves to 127.0.0.1 (DNS rebinding) has this port as its origin, and its own name in Host: so reading
-  without a token needs the name of a loopback address there.
+Reading without a token needs a peer on loopback, and the name of a loopback address in Host.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
-from urllib.parse import urlsplit
 
 import structlog
 
 from ..http.messages import Request
+from ..http.sites import is_local, on_loopback, wrong_site
 from ..ports import Clock
 from .pace import Pace
 from .problems import FORBIDDEN, TOO_MANY, UNAUTHORIZED, Refused
@@ -37,7 +31,6 @@ _LOGGED_EVERY = 60.0
 
 _CHALLENGE = (("www-authenticate", 'Bearer realm="ratelimit-service"'),)
 _bearer = re.compile(r"bearer +([!-~]+)", re.IGNORECASE).fullmatch
-_PROXIED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 
 
 class Guard:
@@ -55,7 +48,8 @@ class Guard:
 
     async def admit(self, request: Request, *, changes: bool) -> Role:
         """Return the role of the caller. Raises Refused."""
-        check_site(request)
+        if why := wrong_site(request):
+            raise Refused(FORBIDDEN, why)
         role = await self._role(request)
         if changes and role is not Role.ADMIN:
             self._refuse(request)
@@ -106,7 +100,7 @@ class Guard:
     def _needed(self, request: Request) -> str:
         if not (self.tokens.admin.wanted or self.tokens.read.wanted):
             return "without a token, the API is for loopback: set READ_TOKEN or ADMIN_TOKEN, and send it as a Bearer token"
-        if _on_loopback(request.peer):
+        if on_loopback(request.peer):
             return (
                 "without a token, requests on loopback need localhost or a loopback address in Host, "
                 "and must not come through a proxy"
@@ -124,43 +118,6 @@ class Guard:
                 UNAUTHORIZED, "a change needs a token: send ADMIN_TOKEN as a Bearer token", headers=_CHALLENGE
             )
         return Refused(FORBIDDEN, "this token may only read: a change needs ADMIN_TOKEN")
-
-
-def check_site(request: Request) -> None:
-    """Raise Refused for a request that a browser sends for a page of another site."""
-    site = request.header(b"sec-fetch-site")
-    if site is not None and site not in ("same-origin", "none"):
-        raise Refused(FORBIDDEN, "a page of another site may not use the API")
-    origin = request.header(b"origin")
-    # Its scheme is not compared: a proxy may end TLS.
-    if origin is not None and origin.lower().partition("://")[2] != (request.header(b"host") or " ").lower():
-        raise Refused(FORBIDDEN, "a page of another site may not use the API: Origin is not this server's")
-
-
-def is_local(request: Request) -> bool:
-    """Whether a request comes from this machine, under a name of it, and not through a proxy."""
-    return (
-        _on_loopback(request.peer)
-        and _is_loopback_name(request.header(b"host") or "")
-        and not any(request.header(name) is not None for name in _PROXIED)
-    )
-
-
-def _is_loopback_name(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or name.endswith(".localhost") or _on_loopback(name)
-
-
-def _on_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:  # a name
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
 
 
 def _too_many(wait: int) -> Refused:

@@ -17,6 +17,7 @@ from ..core.windows.calendars import WEEKDAYS
 from .messages import Handler, Request, Response, text
 from .pages import Pages
 from .routes import get, routes
+from .sites import known_host
 from .static import BELOW, VARY, Page, wants_html
 
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
@@ -63,7 +64,11 @@ def debug_app(
     async def stats(request: Request) -> Response:
         return pages.lines(in_order(_stat_lines(await counters()), str))
 
-    pages_of_text = {"/": get(index), "/rlconfig": get(rlconfig), "/stats": get(stats)}
+    pages_of_text = {
+        "/": get(index),
+        "/rlconfig": known_host(get(rlconfig)),
+        "/stats": known_host(get(stats)),
+    }
     return routes(pages_of_text, {"/api/": api, BELOW: get(page.file)} if api is not None else {})
 
 

@@ -7,6 +7,7 @@ from ..service import RateLimitService
 from .json import Codec, JsonEndpoint
 from .messages import Handler, Request, Response, text
 from .routes import routes
+from .sites import no_browser_from_elsewhere
 
 
 def main_app(service: RateLimitService, health: Health, codec: Codec) -> Handler:
@@ -17,4 +18,6 @@ def main_app(service: RateLimitService, health: Health, codec: Codec) -> Handler
             return Response(b"OK")  # without a newline, as upstream sends it
         return text(f"unhealthy: {', '.join(health.unhealthy)}", 500)
 
-    return routes({"/healthcheck": healthcheck, "/json": JsonEndpoint(service, codec).answer})
+    return routes(
+        {"/healthcheck": healthcheck, "/json": no_browser_from_elsewhere(JsonEndpoint(service, codec).answer)}
+    )

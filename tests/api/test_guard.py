@@ -78,6 +78,7 @@ async def closed() -> AsyncIterator[Desk]:
         (request(host="127.0.0.1@evil.example"), "unauthorized", "unauthorized"),
         (request(host=""), "unauthorized", "unauthorized"),
         (request(host="["), "unauthorized", "unauthorized"),
+        (request(host="[::1].evil.example"), "unauthorized", "unauthorized"),
         # A proxy on this machine forwards requests of others.
         (request(x_forwarded_for="10.0.0.7"), "unauthorized", "unauthorized"),
         (request(forwarded="for=10.0.0.7"), "unauthorized", "unauthorized"),

@@ -290,6 +290,34 @@ async def test_a_session_that_began_under_another_ca_is_not_resumed(
     assert None is await asyncio.to_thread(conversation, served.server.address, context)
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_ca_that_is_replaced_again_and_again_during_handshakes_lets_nobody_else_in(
+    start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """Whatever sessions the clients of both CAs have kept: once the file is replaced, its clients alone are served."""
+    authorities = Authority(), Authority()
+    served = await start(*authority.server().write(tmp_path), authorities[0].write(tmp_path, "clients"))
+    contexts = [authority.context(version) for _ in authorities]
+    for number, context in enumerate(contexts):
+        context.load_cert_chain(*authorities[number].issue("envoy.mesh").write(tmp_path, f"client-{number}"))
+    sessions: list[ssl.SSLSession | None] = [None, None]
+
+    async def connect(number: int) -> ssl.SSLSession | None:
+        return await asyncio.to_thread(
+            conversation, served.server.address, contexts[number], sessions[number]
+        )
+
+    for turn in range(6):
+        trusted, other = turn % 2, 1 - turn % 2
+        shaking = [asyncio.create_task(connect(number % 2)) for number in range(12)]
+        authorities[trusted].write(tmp_path, "clients")
+        for number, session in enumerate(await asyncio.gather(*shaking)):
+            sessions[number % 2] = session or sessions[number % 2]
+        assert None is await connect(other)
+        sessions[trusted] = await connect(trusted)
+        assert sessions[trusted] is not None
+
+
 async def test_an_intermediate_ca_is_trusted_without_its_root(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:

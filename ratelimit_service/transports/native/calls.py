@@ -124,7 +124,11 @@ class Calls:
             self._answer(answered)
         owners = self.turn.take_owners()
         for connection in owners:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:  # the others would never be written to again
+                report("a connection has failed", error)
+                connection.abort()
         return len(owners)
 
     def _set_shares(self, work: int, connections: int, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Iterable
 
@@ -217,3 +218,35 @@ async def test_a_peer_that_resets_at_the_end_of_its_session_disturbs_nobody(limi
     assert OK == (await other.answer(1)).status
     await until(lambda: end._gone)
     assert await limiter.still_serves()
+
+
+async def test_a_connection_that_fails_costs_no_other_its_answers(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason; it is closed, and what has failed is in the log."""
+    (failing, end), (other, _) = await connections(limiter, 2)
+
+    def write(data: bytes) -> None:
+        raise RuntimeError("unable to perform operation")
+
+    monkeypatch.setattr(end._transport, "write", write)
+    reported: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+    failing.send(h2.call(1, CHECK))
+    await until(lambda: end._gone)
+    assert ["a connection has failed"] == reported
+    for stream in (1, 3):
+        await call(other, stream)
+
+
+async def test_calls_of_a_turn_in_which_a_connection_fails_are_answered(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failing one comes first among those that are written to."""
+    (_, end), (other, its_end) = await connections(limiter, 2)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    monkeypatch.setattr(end._transport, "write", lambda data: 1 / 0)
+    end.data_received(h2.call(1, CHECK))
+    its_end.data_received(h2.call(1, CHECK))
+    assert OK == (await other.answer(1)).status
