@@ -39,19 +39,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write(tmp_path_factory.mktemp("tracing") / "d.yaml", RULES))
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Collector]:
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """One for each test: a service that was killed may have sent spans that are still on their way."""
     collector = Collector()
     yield collector
     collector.stop()
-
-
-@pytest.fixture
-def collector(shared: Collector) -> Collector:
-    """A collector without spans."""
-    shared.spans.clear()
-    shared.headers.clear()
-    return shared
 
 
 def request(value: bytes = b"dba", hits: int | None = 0, key: bytes = b"team") -> pb.RateLimitRequest:

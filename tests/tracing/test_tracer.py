@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from ratelimit_service.amending.secret import hold_ids
+from ratelimit_service.assembly import make_store
+from ratelimit_service.core.amendments.index import Amendments
 from ratelimit_service.core.errors import InternalError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Request
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.trace_context import Sent
+from ratelimit_service.deciding import make_service
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
+from ratelimit_service.service import RateLimitService
+from ratelimit_service.settings.table import load_settings
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.layers.layer import Layer
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
@@ -199,6 +207,20 @@ async def test_a_failed_batch_has_its_error(redis_url: str) -> None:
     assert batch is call.store.batch
     assert "Redis" in batch.error
     assert call.error
+
+
+def test_without_tracing_there_is_neither_a_layer_nor_another_service() -> None:
+    """So it costs nothing: no call and no branch on the way of a batch."""
+    settings = load_settings({"REDIS_URL": "127.0.0.1:1"})
+    store = make_store(settings)
+    service = make_service(settings, store, Metrics(), Amendments(), hold_ids(), None)
+    assert (RateLimitService, False) == (type(service), service.traced)
+    layers: list[type] = []
+    below: Any = service._store
+    while isinstance(below, Layer):
+        layers.append(type(below))
+        below = below._below
+    assert [CoalescingStore, SettlingStore] == layers
 
 
 def test_spans_beyond_the_bound_are_dropped_and_counted() -> None:
