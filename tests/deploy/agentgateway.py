@@ -1,10 +1,8 @@
-"""agentgateway, as far as the service can tell: the calls that it makes for a request, by the policy that it
-is given.
+"""agentgateway as the service sees it: the calls that it makes for a request, by its policy.
 
-What is known of it was read in its source at 75b4e6ce, and seen with the real one. Each kind of limit is
-asked about in a call of its own; tokens are checked with 0, and charged in another call, whose outcome nobody
-looks at. A descriptor of which something cannot be evaluated is left out; where none is left for a check,
-there is no call.
+This was read in its source at 75b4e6ce and seen with the real one. Each kind of limit has its own call.
+Tokens are checked with 0 and charged in another call whose outcome is ignored. A descriptor with an
+expression that fails is omitted; if a check has none left, there is no call.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class Everything(dict[str, str | int | None]):
 
 
 def evaluated(expression: str, facts: Facts) -> str | int | None:
-    """What an expression comes to: a literal, one of the facts, or the second of a `default(a, b)` whose
+    """Return the value of an expression: a literal, one of the facts, or the second of `default(a, b)` if the
     first fails.
     """
     if literal := re.fullmatch(r'"([^"]*)"', expression):
@@ -58,8 +56,8 @@ def evaluated(expression: str, facts: Facts) -> str | int | None:
 
 
 class Descriptor(NamedTuple):
-    """One of a policy: its entries, each a name and an expression, what it counts, and an expression for how
-    much.
+    """A descriptor of a policy: its entries, each a name and an expression; what it counts; and an expression
+    for the amount.
     """
 
     entries: tuple[tuple[str, str], ...]
@@ -67,7 +65,7 @@ class Descriptor(NamedTuple):
     cost: str | None
 
     def made(self, facts: Facts) -> pb.RateLimitDescriptor | None:
-        """What is sent of it, without hits; None where one of its expressions fails."""
+        """Return the descriptor to send, without hits; None if one of its expressions fails."""
         descriptor = pb.RateLimitDescriptor()
         for name, expression in self.entries:
             value = evaluated(expression, facts)
@@ -78,7 +76,7 @@ class Descriptor(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What a gateway is told about rate limits."""
+    """The part of a gateway's configuration about rate limits."""
 
     domain: str
     descriptors: tuple[Descriptor, ...]
@@ -115,7 +113,7 @@ def policy_of(file: Path) -> Policy:
 
 
 class Answer(NamedTuple):
-    """What a caller gets from the gateway."""
+    """The answer of the gateway to a caller."""
 
     status: int
     headers: Mapping[str, str]
@@ -123,11 +121,10 @@ class Answer(NamedTuple):
 
 
 class AgentGateway:
-    """One that acts by `policy`, and calls the service behind `channel`. `calls` are those that it has made.
+    """A gateway with `policy` that calls the service over `channel`; `calls` keeps its calls.
 
-    Headers of checks that passed are collected, and written over those of the response, whatever it is. With
-    `keeps_refusals` a refusal is left as it is: so it is since agentgateway's pull request 3386 of
-    2026-09-08.
+    The headers of passed checks are collected and replace those of the response, whatever it is. With
+    `keeps_refusals`, a refusal is not changed, as since agentgateway's pull request 3386 of 2026-09-08.
     """
 
     def __init__(self, policy: Policy, channel: grpc.Channel, *, keeps_refusals: bool = False) -> None:
@@ -173,7 +170,7 @@ class AgentGateway:
                 yield descriptor, made
 
     def _charge(self, kept: Sequence[tuple[Descriptor, pb.RateLimitDescriptor]], facts: Facts) -> None:
-        """What the tokens have come to; a descriptor whose cost cannot be evaluated is left out."""
+        """Charge the tokens. A descriptor whose cost cannot be evaluated is omitted."""
         charged = []
         for descriptor, made in kept:
             if descriptor.cost:

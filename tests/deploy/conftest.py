@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share."""
+"""Fixtures that the tests of deploy/ share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unique() -> Unique:
 
 @pytest.fixture
 def llm() -> Iterator[PatientLlm]:
-    """A provider whose answers wait."""
+    """A provider that answers when a test allows it."""
     provider = PatientLlm()
     yield provider
     provider.stop()

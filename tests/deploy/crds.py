@@ -41,7 +41,7 @@ def schemas() -> dict[tuple[str, str], Object]:
 
 
 def problems(each: Object) -> list[str]:
-    """What the API server would say of an object; empty if it is valid."""
+    """Return the errors that an API server would report for an object; empty if it is valid."""
     schema = schemas()[each["apiVersion"], each["kind"]]
     each = copy.deepcopy(each)
     _fill(schema, each)

@@ -1,7 +1,6 @@
-"""A Dockerfile as data: its stages, and what is done in each.
+"""A Dockerfile as data: its stages and their steps.
 
-It knows what deploy/Dockerfile uses, and refuses what it does not know: a step that is skipped would not be
-tested.
+It supports what deploy/Dockerfile uses, and refuses everything else: a skipped step would not be tested.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Instruction(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What begins with a FROM. `base` is the name of an image, or of a stage before."""
+    """The steps after a FROM. `base` is the name of an image, or of an earlier stage."""
 
     name: str
     base: str
@@ -54,10 +53,7 @@ class Stage(NamedTuple):
 
 
 def parse(text: str) -> tuple[Stage, ...]:
-    """The stages of a Dockerfile, with their bases filled in.
-
-    Raises ValueError where it says what is not known here.
-    """
+    """Return the stages of a Dockerfile with their bases. Raises ValueError for an unsupported instruction."""
     arguments: dict[str, str] = {}
     stages: list[Stage] = []
     current: list[Instruction] = []
@@ -76,7 +72,7 @@ def parse(text: str) -> tuple[Stage, ...]:
 
 
 def _instructions(text: str) -> Iterator[Instruction]:
-    """Each with its continued lines joined; comments may stand between those."""
+    """Yield each instruction with its continuation lines joined; comments may be between them."""
     started, parts = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         if line.lstrip().startswith("#") or (not line.strip() and not parts):
@@ -110,7 +106,7 @@ def filled_in(text: str, variables: Mapping[str, str]) -> str:
 
 
 class Context:
-    """The files that a build may copy: those below `root`, but for what the lines of .dockerignore leave out."""
+    """The files that a build may copy: those below `root`, except for those that .dockerignore excludes."""
 
     def __init__(self, root: Path, ignore: Iterable[str]) -> None:
         self.root = root

@@ -1,7 +1,6 @@
-"""Envoy Gateway 1.9 and Envoy AI Gateway 1.1: what they make of policies, as read in their translators.
-
-A policy becomes resources, which the control plane sends to the rate-limit service, and rate limits, which it
-gives to Envoy.
+"""Envoy Gateway 1.9 and Envoy AI Gateway 1.1: their translation of policies, as read in their sources. A
+policy becomes resources, which the control plane sends to the rate-limit service, and rate limits, which it
+sends to Envoy.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class Part(NamedTuple):
 
 
 class Translated(NamedTuple):
-    """What becomes of a policy for one route."""
+    """The translation of a policy for one route."""
 
     resources: list[RateLimitConfig]
     filters: list[Object]
@@ -188,7 +187,7 @@ _UNITS = {"1s": "SECOND", "1m": "MINUTE", "1h": "HOUR", "1d": "DAY"}
 
 
 def quota(policy: Object) -> RateLimitConfig:
-    """What the controller sends for a QuotaPolicy without rules for buckets."""
+    """Return the resource that the controller sends for a QuotaPolicy without rules for buckets."""
     namespace = policy["metadata"]["namespace"]
     descriptors = []
     for target in policy["spec"]["targetRefs"]:
@@ -210,8 +209,8 @@ def quota(policy: Object) -> RateLimitConfig:
 
 
 def quota_limits(backends: Mapping[str, str]) -> Object:
-    """What it gives to Envoy for a route to these backends, each with the model's name there: checks, and one
-    charge.
+    """Return the rate limits of Envoy for a route to these backends, each with its name of the model: checks,
+    and one charge.
     """
 
     def fixed(key: str, value: str) -> Object:

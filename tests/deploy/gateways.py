@@ -1,8 +1,8 @@
-"""Gateways that configure an Envoy: what each makes of its objects, as far as the rate-limit service can
-tell.
+"""Gateways that configure an Envoy: the configuration that each makes of its objects, as far as it concerns
+the rate-limit service.
 
-What is known of them was read in their sources and in what they generate (Istio 1.31, kgateway of June 2026,
-Contour 1.33, Emissary 3). The Envoy is the real one.
+It was read in their sources and in their output (Istio 1.31, kgateway of June 2026, Contour 1.33, Emissary
+3). The Envoy is the real one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ratelimit_filter(cluster: str, name: str = FILTER, *, authority: str = "", *
 
 
 def per_route(*rate_limits: Object, **config: Any) -> Object:
-    """What a route says to the filter."""
+    """Return the configuration of the filter for a route."""
     return {"@type": f"{_TYPE}.RateLimitPerRoute", "rate_limits": list(rate_limits), **config}
 
 
@@ -71,7 +71,7 @@ def bootstrap(
     virtual_host: Object | None = None,
     transport_socket: Object | None = None,
 ) -> Object:
-    """An Envoy with these filters, before a provider; `cluster` is what the gateway calls the service."""
+    """Return an Envoy with these filters before a provider. `cluster` is the gateway's name for the service."""
 
     def upstream(name: str, port: int, **more: Any) -> Object:
         address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
@@ -114,7 +114,7 @@ def bootstrap(
 
 
 def route(prefix: str = "/", **more: Any) -> Object:
-    """A route to the provider; `more` is beside `match`, and what is of `route` itself under that name."""
+    """Return a route to the provider. `more` is beside `match`; its `route` is merged into the route's own."""
     inner = more.pop("route", {})
     return {"match": {"prefix": prefix}, "route": {"cluster": "llm", **inner}, **more}
 
@@ -142,7 +142,9 @@ def running(directory: Path, configuration: Object) -> Iterator[httpx.Client]:
 
 
 def istio(*filters: Object) -> tuple[list[Object], Object]:
-    """The HTTP filters that EnvoyFilters insert before the router, and what they merge into virtual hosts."""
+    """Return the HTTP filters that EnvoyFilters insert before the router, and what they merge into virtual
+    hosts.
+    """
     inserted: list[Object] = []
     merged: Object = {}
     for each in filters:
@@ -165,7 +167,9 @@ def istio(*filters: Object) -> tuple[list[Object], Object]:
 
 
 def kgateway(extension: Object, policy: Object) -> tuple[Object, Object, str]:
-    """The filter of a GatewayExtension, what a TrafficPolicy's routes say to it, and the cluster."""
+    """Return the filter of a GatewayExtension, the configuration of a TrafficPolicy's routes, and the
+    cluster.
+    """
     fields = extension["spec"]["rateLimit"]
     backend = fields["grpcService"]["backendRef"]
     cluster = f"kube_{backend['namespace']}_{backend['name']}_{backend['port']}"

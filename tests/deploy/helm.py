@@ -23,7 +23,7 @@ RELEASE = "ratelimit"
 
 
 def helm(*arguments: str | Path) -> Ended:
-    """`helm ARGUMENTS`, waited for. Skips the test where there is no helm."""
+    """Run `helm ARGUMENTS` to its end. Skips the test without helm."""
     done = subprocess.run(
         [_command(), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -60,7 +60,7 @@ def templated(
 
 
 def parsed(text: str) -> Objects:
-    """The objects in what `helm template` has written."""
+    """Return the objects in the output of `helm template`."""
     return Objects([each for each in yaml.safe_load_all(text) if each])
 
 

@@ -1,4 +1,4 @@
-"""deploy/envoy/holds.yaml in front of a provider whose answers can wait, for tests of holds."""
+"""deploy/envoy/holds.yaml before a provider that answers when a test allows it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ Filters = list[dict[str, Any]]
 
 
 class PatientLlm:
-    """A provider whose answers wait for `go`; `arrived` counts the requests.
-
-    An answer has cost 60 tokens, or what `x-tokens` of the request says, unless `x-status` names another status than 200.
+    """A provider that answers after `go`; `arrived` counts the requests. An answer costs 60 tokens or the
+    request's `x-tokens`, and nothing if `x-status` names another status than 200.
     """
 
     def __init__(self) -> None:
@@ -78,7 +77,7 @@ class PatientLlm:
 
 
 class Provider(Protocol):
-    """What Envoy sends requests to."""
+    """The address that Envoy sends requests to."""
 
     port: int
 
@@ -133,7 +132,7 @@ def running(directory: Path, text: dict[str, Any]) -> Iterator[str]:
 
 
 def post(address: str, team: str = "dba", **headers: str) -> httpx.Response:
-    """One request on a connection of its own."""
+    """Send one request on its own connection."""
     return httpx.post(
         f"http://{address}/v1/chat/completions",
         headers={"x-team-id": team, **{name.replace("_", "-"): value for name, value in headers.items()}},
@@ -144,7 +143,7 @@ def post(address: str, team: str = "dba", **headers: str) -> httpx.Response:
 
 
 def aborted(address: str, llm: PatientLlm, times: int) -> None:
-    """Requests whose callers hang up once the provider has them."""
+    """Send requests whose callers disconnect as soon as the provider has them."""
     body = b"{}"
     head = f"POST / HTTP/1.1\r\nhost: x\r\nx-team-id: dba\r\ncontent-length: {len(body)}\r\n\r\n"
     host, _, port = address.partition(":")
@@ -167,7 +166,7 @@ def charge_of(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def remaining(service: str, key: bytes = b"team") -> int:
-    """What is left of the budget; asked as the end of a request, which holds nothing."""
+    """Return what is left of the budget. The call is that of the end of a request, so it holds nothing."""
     request = pb.RateLimitRequest(domain="team-budgets")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=key, value=b"dba")

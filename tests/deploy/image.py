@@ -30,7 +30,7 @@ says."""
 
 
 class Image(NamedTuple):
-    """The root file system, and what stands beside it in an image."""
+    """The root file system of an image, and its configuration."""
 
     root: Path
     environment: dict[str, str]
@@ -49,7 +49,7 @@ class Image(NamedTuple):
         user: str = "",
         mounts: Mapping[str, Path] | None = None,
     ) -> list[str]:
-        """What starts a command in a container of this image, with a root file system that nobody can write."""
+        """Return the command that starts another one in a container of this image, with a read-only root."""
         settings = [f"{name}={value}" for name, value in {**self.environment, **environment}.items()]
         return jailed(
             self.root,
@@ -63,7 +63,7 @@ class Image(NamedTuple):
     def run(
         self, *command: str, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in a container of its own until it ends."""
+        """Run a command in its own container to the end."""
         return subprocess.run(
             self.started(command, environment or {}),
             stdin=subprocess.DEVNULL,
@@ -97,7 +97,7 @@ def build(stages: Sequence[Stage], context: Context, base: Path, directory: Path
 
 
 class _Outside:
-    """What a build needs to know of this machine to reach packages: for Debian's and for Python's."""
+    """The settings of this machine that a build needs to reach packages of Debian and Python."""
 
     def __init__(self, directory: Path) -> None:
         self.environment = {name: os.environ[name] for name in PROXIES if name in os.environ}

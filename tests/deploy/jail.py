@@ -1,7 +1,8 @@
-"""A command in a root of its own, as container engines start it, with what util-linux has: unshare, mount,
+"""A command in its own root, as container engines start it, with the tools of util-linux: unshare, mount,
 chroot.
 
-All mounts are in a namespace that ends with the command: what removes the directory later meets none of them.
+All mounts are in a namespace that ends with the command, so removing the directory later does not follow
+them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def jailed(
     mounts: Mapping[str, Path] | None = None,
     network_files: bool = False,
 ) -> list[str]:
-    """The command that runs `command` as process 1 below `root`.
+    """Return the command that runs `command` as process 1 below `root`.
 
-    With `user` ("65532:65532") it has no capability left, and no way to get one. `mounts` are read-only: what
-    each path inside is outside. With `network_files` names are looked up as outside.
+    With `user` ("65532:65532") it has no capability, and cannot get one. `mounts` maps paths inside to paths
+    outside, read-only. With `network_files`, names are resolved as outside.
     """
     where = shlex.quote(str(root))
     lines = [

@@ -1,6 +1,7 @@
-"""Kubelet's view of a container: it probes a running service as the manifest says, on a clock of its own.
+"""Kubelet's view of a container: it probes a running service as the manifest says, on its own clock.
 
-Only time is played. Each probe is sent; its answer counts as kubelet counts it (successThreshold is 1 for all of them).
+Only the time is simulated. Each probe is sent, and its result counts as for kubelet (successThreshold is 1
+for all of them).
 """
 
 from __future__ import annotations

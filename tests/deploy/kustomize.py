@@ -63,7 +63,7 @@ class Objects:
 
     @property
     def pods(self) -> list[Object]:
-        """What pods are made from: the templates of the workloads."""
+        """Return the pod templates of the workloads."""
         return [each["spec"]["template"] for each in self.of("Deployment", "StatefulSet")]
 
     def selected(self, selector: Labels) -> list[Object]:
@@ -93,7 +93,7 @@ def ports(pod: Object) -> dict[str, int]:
 
 
 def written(directory: Path = BASE) -> Objects:
-    """What stands in the files that a kustomization lists; for the base that is all of it."""
+    """Return the objects in the files that a kustomization lists, which are all of the base."""
     resources = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
     files = [directory / name for name in resources if name.endswith(".yaml")]
     return Objects([each for file in files for each in yaml.safe_load_all(file.read_text())])
@@ -101,9 +101,8 @@ def written(directory: Path = BASE) -> Objects:
 
 @functools.cache
 def rendered(directory: Path) -> Objects:
-    """What kustomize makes of a directory.
-
-    Skips the test where neither kubectl nor kustomize is installed.
+    """Return kustomize's output for a directory. Skips the test if neither kubectl nor kustomize is
+    installed.
     """
     command = _renderer()
     if command is None:
@@ -123,7 +122,7 @@ def rendered(directory: Path) -> Objects:
 
 
 def objects_of(name: str) -> Objects:
-    """The base from its files, which takes no kustomize; an overlay as it is rendered."""
+    """Return the objects of the base from its files, without kustomize; those of an overlay are rendered."""
     return written() if name == "base" else rendered(OVERLAYS / name)
 
 

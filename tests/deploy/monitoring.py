@@ -36,7 +36,7 @@ def command(name: str) -> str:
 
 
 def promtool(*arguments: str | Path, cwd: Path = MONITORING) -> str:
-    """What `promtool ARGUMENTS` says; it must be content."""
+    """Return the output of `promtool ARGUMENTS`, which must succeed."""
     done = subprocess.run(
         [command("promtool"), *map(str, arguments)],
         cwd=cwd,
@@ -65,9 +65,8 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a dashboard.
-
-    `query` is what asks for its values, and `all` what stands for all of them, if anything.
+    """A variable of a dashboard: `query` returns its values, and `all` is the value for all of them, if there
+    is one.
     """
 
     name: str
@@ -78,7 +77,7 @@ class Variable:
 
     @property
     def label_values(self) -> tuple[str, str]:
-        """The series and the label that `query` is about."""
+        """Return the result of Grafana's `label_values(series, label)`."""
         found = re.fullmatch(r"label_values\((.+), (\w+)\)", self.query)
         assert found is not None, self.query
         return found[1], found[2]
@@ -142,10 +141,8 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 
 class Prometheus:
-    """A running Prometheus with deploy/monitoring/prometheus.yaml, but for the targets of each job, and for
-    how often it looks.
-
-    Its configuration, data and log are in `directory`.
+    """A running Prometheus with deploy/monitoring/prometheus.yaml, except for the targets of each job and the
+    interval. `directory` has its configuration, data and log.
     """
 
     def __init__(self, directory: Path, targets: Mapping[str, list[str]], every: str) -> None:

@@ -29,15 +29,15 @@ _PAUSE = 0.002
 
 
 class PeculiarLlm(MockLlm):
-    """One that answers chat completions, messages, responses and embeddings, each in its own shape.
+    """A provider of chat completions, messages, responses and embeddings, each in its own format. Headers of
+    a request make the answer unusual.
 
-    Headers of a request say what is peculiar about the reply: `x-mock-content-type` what it calls itself,
-    `x-mock-status` its status, `x-mock-padding` how many bytes longer it is than it need be, and so is the
-    event of a stream of responses that has the usage. With `x-mock-usage: none` nothing says what it cost;
-    with `full` the last event of messages repeats the prompt's tokens, larger than the first had them; with
-    `each` every chunk of a completion has what it cost so far. With `x-mock-endless` the reply is a stream
-    that does not go on before its usage, and with `x-mock-silent`, whose value names the request
-    (`wait_for_silence`), there is no reply. Where the request allows that, replies are compressed.
+    `x-mock-content-type` replaces its content type and `x-mock-status` its status; `x-mock-padding` is a
+    number of bytes by which the answer, or the event of responses with the usage, is longer. `x-mock-usage`
+    is `none` for no usage; `full` for messages whose last event repeats the tokens of the prompt with a
+    larger number; and `each` for completions with the cost so far in every chunk. `x-mock-endless` is a
+    stream that stops before its usage. `x-mock-silent`, whose value names the request for `wait_for_silence`,
+    has no answer. Answers are compressed if the request allows it.
     """
 
     METHODS = ("GET", "POST")
@@ -101,7 +101,7 @@ def _of_embeddings(total: int) -> dict[str, Any]:
 
 
 def _of_messages(total: int) -> dict[str, Any]:
-    """Four numbers, that are added up; input_tokens are those that no cache had."""
+    """Return four numbers whose sum is the cost; input_tokens are those that were in no cache."""
     cached = {"cache_creation_input_tokens": total // 8, "cache_read_input_tokens": total // 4}
     prompt = total // 8
     return {"input_tokens": prompt, **cached, "output_tokens": total - prompt - sum(cached.values())}

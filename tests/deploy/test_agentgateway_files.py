@@ -139,7 +139,7 @@ def test_the_rules_can_be_served_together() -> None:
 @each_policy
 @pytest.mark.parametrize("who", ["dba", "unknown"])
 def test_every_descriptor_meets_a_rule(file: Path, who: str) -> None:
-    """The keys of a policy are those of its rules. An unknown value has a rule, or the domain refuses it."""
+    """The keys of a policy are those of its rules. An unknown value matches a rule, or the domain refuses it."""
     loaded = load(documents(RULES[file.parent.name]))
     tree = RuleTree(loaded.domains)
     policy = policy_of(file)

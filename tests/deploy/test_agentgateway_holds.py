@@ -26,7 +26,7 @@ COST = {"llm.inputTokens": 20, "llm.outputTokens": 40}
 
 
 class Later(Mapping[str, int]):
-    """What is known after the answer: nothing before `go`, and never for an aborted request."""
+    """The usage of an answer: available after `go`, and never for an aborted request."""
 
     def __init__(self, *, aborted: bool = False) -> None:
         self.go = threading.Event()

@@ -1,8 +1,8 @@
-"""The container image: made by the steps of deploy/Dockerfile, and run as container engines run it.
+"""The container image: built by the steps of deploy/Dockerfile, and run as container engines run it.
 
-No engine is needed. The steps are carried out in a Debian that `make test` has put into build/base.tar, and a
-container is a process with namespaces of its own: the image is its root file system, read-only, and it is
-process 1 there, without any capability. What it shares with the machine is the network, on which Redis is.
+No engine is needed. The steps run in a Debian that `make test` has put into build/base.tar, and a container
+is a process in its own namespaces: the image is its read-only root, and it is process 1 without any
+capability. It shares the network with the machine, where Redis is.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ def image() -> Iterator[Image]:
 
 
 class Container(Service):
-    """A running container of an image, from its CMD unless there is another `command`.
-
-    Its ports are free ones; `environment` is what `docker run --env` gets.
+    """A running container of an image, with its CMD or another `command`. Its ports are free ones, and
+    `environment` corresponds to `docker run --env`.
     """
 
     def __init__(
@@ -146,7 +145,7 @@ class Start:
         command: tuple[str, ...] = (),
         user: str = "",
     ) -> Container:
-        """Start one with more variables, and without those whose names have these prefixes."""
+        """Start a container with more variables, and without those whose names have these prefixes."""
         variables = {**self._verbatim, **(environment or {})}
         kept = {
             name: value for name, value in variables.items() if not without or not name.startswith(without)

@@ -128,7 +128,9 @@ def test_the_model_is_the_smaller_one_from_80_percent_on(tmp_path: Path, llm: Re
 
 
 def test_a_caller_cannot_choose_its_model(tmp_path: Path, llm: RecordingLlm) -> None:
-    """Headers of its own, in any number and spelling, neither downgrade nor keep it from that, and reach no provider."""
+    """Its own headers, however many and however spelt, neither cause a downgrade nor prevent one, and reach
+    no provider.
+    """
     forged = {"x_tokens_state": "low", "X_Tokens_Remaining": "999999", "x_tokens_used_share": "0"}
     with gateway(tmp_path, llm) as envoy:
         envoy.post(900, **forged)

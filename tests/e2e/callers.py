@@ -1,4 +1,4 @@
-"""Callers of the gateway, and what is counted for them."""
+"""Callers of the gateway, and their counters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .conftest import Gateway
 
 
 class Caller(NamedTuple):
-    """Somebody who is known by these headers, and charged on a bucket that counts in so many windows."""
+    """A caller with these headers. Its bucket counts in `windows` windows."""
 
     gateway: Gateway
     path: str
@@ -21,13 +21,13 @@ class Caller(NamedTuple):
     windows: int = 1
 
     def complete(self, tokens: int = 40, *, prompt: int = 0, stream: bool = False) -> httpx.Response:
-        """One completion that costs so many tokens, of which so many for the prompt."""
+        """Send one request whose completion costs `tokens`, `prompt` of them for the prompt."""
         cost = {"x-mock-tokens": str(tokens), "x-mock-prompt-tokens": str(prompt)}
         return self.gateway.complete(self.path, {**self.headers, **cost}, stream=stream)
 
     def spend(self, *tokens: int, stream: bool = False) -> list[int]:
-        """The statuses of completions that cost so much, one after another, each of them charged before the
-        next.
+        """Send requests that cost these tokens, each after the charge of the one before. Return their
+        statuses.
         """
         statuses = []
         used = sum(self.used.values())
@@ -39,29 +39,29 @@ class Caller(NamedTuple):
 
     @property
     def used(self) -> dict[str, int]:
-        """What is counted, by unit: {"hour": 40, "day": 40}."""
+        """The counts by unit: {"hour": 40, "day": 40}."""
         counters = self.gateway.counters.of(self.bucket)
         return {window.partition(":")[0]: used for window, used in counters.items()}
 
     def refusal(self) -> dict[str, Any]:
-        """What the next request is refused with: `rate_limit` of the body, and the `message`."""
+        """Return `rate_limit` of the body that refuses the next request, with its `message`."""
         answer = self.complete()
         assert 429 == answer.status_code
         error: dict[str, Any] = answer.json()["error"]
         return {**error["rate_limit"], "message": error["message"]}
 
     def next_window(self, unit: str) -> None:
-        """The window of this unit is over, as far as its counter can tell."""
+        """Reset the counter of this unit, as at the end of its window."""
         self.gateway.counters.reset(self.bucket, unit)
 
     def fresh(self) -> Caller:
-        """The same with nothing counted; for those whose names stand in a file."""
+        """Reset all counters: some names are given by a file."""
         self.gateway.counters.reset(self.bucket)
         return self
 
 
 def midnight(zone: ZoneInfo, *, day_of_month: int | None = None, weekday: int | None = None) -> str:
-    """The next midnight in `zone` at which such a day begins, as the UTC instant that a refusal names."""
+    """Return the next midnight in `zone` that begins such a day, as the instant in UTC that a refusal names."""
     day = datetime.now(zone).date() + timedelta(days=1)
     while day_of_month not in (None, day.day) or weekday not in (None, day.weekday()):
         day += timedelta(days=1)

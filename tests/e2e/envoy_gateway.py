@@ -1,9 +1,9 @@
-"""Envoy Gateway's side of rate limits, from what is known of version 1.9: a policy becomes resources for the
-rate-limit service, and descriptors that Envoy makes of requests.
+"""Envoy Gateway's side of rate limits, from what is known of version 1.9.
 
-The first level of a domain is the route, or the rule of a shared policy; below it each rule is a chain of
-selectors, and the limit is at its end. `rule-n-match-m` counts rules of the same kind (shared or not) and the
-selectors of one rule.
+It translates a policy into resources for the rate-limit service and into descriptors that Envoy makes of
+requests. The first level of a domain is the route, or the rule of a shared policy. Below it, each rule is a
+chain of selectors with the limit at its end. `rule-n-match-m` counts the rules of a kind (shared or not) and
+the selectors of a rule.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Route:
 
 @dataclass
 class Translation:
-    """What becomes of routes: descriptors by domain, and the rate limits of each route by filter."""
+    """Translated routes: descriptors by domain, and the rate limits of each route by filter."""
 
     descriptors: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     limits: dict[str, dict[str, tuple[str, list[Any]]]] = field(default_factory=dict)

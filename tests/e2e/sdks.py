@@ -21,8 +21,8 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 
 class Outcome(NamedTuple):
-    """What an application sees of one request: the statuses of all attempts, the pauses between them in
-    seconds, and the error that it gets (its text and its code), empty where it gets an answer.
+    """The outcome of one request for an application: the statuses of all attempts, the pauses between them in
+    seconds, and the text and code of the error, which are empty after an answer.
     """
 
     statuses: list[int]
@@ -152,7 +152,7 @@ def why_not_javascript() -> str:
 
 @contextmanager
 def javascript(name: str, url: str) -> Iterator[Sdk]:
-    """A JavaScript SDK; skips the test where there is none."""
+    """Run a JavaScript SDK. Skips the test without Node."""
     if why := why_not_javascript():
         pytest.skip(why)
     sdk = JavascriptSdk(name, url)

@@ -1,9 +1,8 @@
-"""The calls that agentgateway makes, as it makes them: kinds of limits in calls of their own, and charges
-afterwards.
+"""The calls of agentgateway: one for each kind of limit, and charges afterwards.
 
-The calls are written as agentgateway sends them, in protobuf's text format. Of an answer its gateway takes
-the verdict, the headers and the body. It makes no x-envoy-ratelimited of its own, and x-ratelimit headers
-only of the status with the least left; so REFUSAL_HEADERS has all of them here.
+They are written as agentgateway sends them, in protobuf's text format. Its gateway uses the code, the headers
+and the body of an answer. It adds no x-envoy-ratelimited, and makes x-ratelimit headers only from the status
+with the least remaining, so REFUSAL_HEADERS has all of them here.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def request(text: str) -> pb.RateLimitRequest:
 
 
 def tokens(namespace: str, hits: str, *, limit: str = "") -> str:
-    """A call about the tokens of a namespace; `hits` is what stands in the braces of hits_addend."""
+    """Return a call about the tokens of a namespace. `hits` is the content of hits_addend."""
     return (
         f'domain: "token-budgets" descriptors {{ entries {{ key: "client_ns" value: "{namespace}" }} '
         f"{limit} hits_addend {{ {hits} }} }}"
@@ -91,7 +90,7 @@ def tokens_of_user(user: str, hits: str) -> str:
 def test_a_check_is_free_and_a_charge_is_counted_in_full(
     send: Send, counters: Counters, unique: Unique
 ) -> None:
-    """hits_addend {} asks whether anything is left; what the model has cost follows in a call of its own."""
+    """hits_addend {} asks whether anything remains. A second call has the cost of the answer."""
     namespace = unique("team-a")
     bucket = f"token-budgets|client_ns={namespace}"
     assert OK == send(tokens(namespace, "")).overall_code
@@ -135,7 +134,7 @@ def test_a_request_may_have_a_cost(send: Send, counters: Counters, unique: Uniqu
 def test_an_estimate_is_counted_at_once_and_the_rest_afterwards(
     send: Send, counters: Counters, unique: Unique
 ) -> None:
-    """With `tokenize` the check has the tokens of the prompt, and the charge what is missing from the whole."""
+    """With `tokenize`, the check has the tokens of the prompt, and the charge the rest."""
     namespace = unique("team-a")
     assert OK == send(tokens(namespace, "value: 60")).overall_code
     assert OK == send(tokens(namespace, "value: 50")).overall_code  # it crosses the line, and succeeds
@@ -166,9 +165,8 @@ LIMIT_50_A_MINUTE = "limit { requests_per_unit: 50 unit: MINUTE }"
 def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
     send: Send, counters: Counters, unique: Unique
 ) -> None:
-    """limitOverride: it is in the check and, again, in the charge.
-
-    Who has more than that left without it goes on.
+    """limitOverride is in the check and again in the charge. A caller without it may have more left, and
+    continues.
     """
     namespace = unique("team-a")
     assert OK == send(tokens(namespace, "", limit=LIMIT_50_A_MINUTE)).overall_code
@@ -182,9 +180,7 @@ def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
 
 @in_one_minute
 def test_a_refusal_brings_all_its_headers(send: Send, unique: Unique) -> None:
-    """The check of requests passes with a status that the gateway makes no headers of; so those of the
-    refusal stay.
-    """
+    """The gateway makes no headers of the status of the check of requests, so those of the refusal are kept."""
     user = unique("ann")
     send(tokens_of_user(user, "value: 10000"))
     passed, refused = send(one_request(user)), send(tokens_of_user(user, ""))

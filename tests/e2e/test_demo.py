@@ -1,4 +1,4 @@
-"""`make demo`: every scene comes out right, something that does not is told, and nothing is left behind."""
+"""`make demo`: every scene succeeds, a failure is reported, and nothing is left running."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _installed(redis_server: object) -> None:
 
 @contextmanager
 def playing(*options: str, terminal: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The demonstration, in a group of processes of its own; whatever is left of it is ended."""
+    """Run the demonstration in its own process group, which is ended at the end."""
     with subprocess.Popen(
         (*COMMAND, *options),
         cwd=REPOSITORY,
@@ -71,9 +71,8 @@ def somebody_is_left_of(process: subprocess.Popen[str]) -> bool:
 
 
 def scenes_in(output: str) -> dict[int, str]:
-    """What was printed in each scene.
-
-    One that was played twice, because its window ended, counts as it was in the end.
+    """Return the lines of each scene. A scene that was repeated because its window ended counts once, as it
+    ended.
     """
     parts = re.split(r"^== (\d)\. .*\n", output, flags=re.MULTILINE)
     return {int(number): text for number, text in zip(parts[1::2], parts[2::2], strict=True)}
@@ -101,7 +100,7 @@ def added(lines: list[Line], key: str) -> dict[str, int]:
 
 
 def timeless(text: str) -> list[str]:
-    """Lines without what depends on when they were printed."""
+    """Return lines without the parts that depend on the time."""
     return re.sub(r"\d{4}-\d\d-\d\d(T[\d:]+Z)?", "…", text).splitlines()
 
 
@@ -261,14 +260,14 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
 
 
 def used_by_support(page: str) -> int:
-    """What support has used this hour."""
+    """Return the tokens that support has used this hour."""
     bucket = {"domain": "team-budgets", "descriptor": "team=support"}
     budget = httpx.post(f"{page}api/v1/bucket", json=bucket, trust_env=False).json()
     return int(budget["windows"][0]["used"])
 
 
 def curl(command: list[str]) -> int:
-    """What curl would do with these words: the status. (Not every machine has it.)"""
+    """Return the status of a request, given the arguments of curl, which not every machine has."""
     url = next(word for word in command if "://" in word)
     options = [(word, command[place + 1]) for place, word in enumerate(command) if word.startswith("-")]
     given = {name: value for name, value in options if name not in ("-is", "-H")}
@@ -284,7 +283,7 @@ def curl(command: list[str]) -> int:
 
 
 def command_line(words: str, environment: str = "") -> str:
-    """What `ratelimit-service` prints, as it is called in the terminal."""
+    """Return the output of a `ratelimit-service` command."""
     variables = dict(word.split("=", 1) for word in shlex.split(environment))
     done = subprocess.run(
         (sys.executable, "-m", "ratelimit_service", *shlex.split(words)),
@@ -298,7 +297,7 @@ def command_line(words: str, environment: str = "") -> str:
 
 
 def wait_for_the_end(process: subprocess.Popen[str], terminal: int) -> int:
-    """The exit code. What is still written must be read: a terminal takes only so much."""
+    """Return the exit code. The output is read meanwhile: the terminal's buffer is small."""
 
     def ended() -> bool:
         os.set_blocking(terminal, False)

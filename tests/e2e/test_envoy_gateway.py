@@ -41,7 +41,7 @@ class Shape(NamedTuple):
 
 
 def one(name: str, *rules: Rule, path: str = "") -> list[Route]:
-    """A route of a listener of its own."""
+    """Return a route with its own listener."""
     return [Route(f"httproute/shop/{name}/rule/0/match/0/*", rules, f"/{name}{path}", f"{name}/gw/http")]
 
 
@@ -393,7 +393,7 @@ def test_a_shape_of_envoy_gateway_is_matched_counted_and_answered(running: Runni
 
 
 def test_a_limit_on_trial_is_counted_and_refuses_nothing(running: Running) -> None:
-    """Its metric says what it would have refused."""
+    """Its metric counts the requests that it would have refused."""
     for _ in range(3):
         httpx.get(
             f"http://{running.envoy.listeners['first']}/shadow",
@@ -453,7 +453,7 @@ def test_two_rules_with_one_cidr_take_no_other_domain_down() -> None:
 
 
 def quota(caller: Caller, backend: str, model: str, hits: int | None) -> tuple[int, int]:
-    """The code of a request, and what is left."""
+    """Return the code of a request, and what remains."""
     request = pb.RateLimitRequest(domain="ai-gateway-quota")
     descriptor = request.descriptors.add()
     for key, value in (("backend_name", backend), ("model_name_override", model)):

@@ -1,5 +1,5 @@
-"""The files of config/examples about callers, teams and tiers, through the real Envoy: who may go on, who is
-refused, what is counted, and where.
+"""The files of config/examples about callers, teams and tiers, through the real Envoy: allowed and refused
+requests, and their counters.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def team(examples: Gateway, name: str, *, windows: int = 2) -> Caller:
 
 @in_one_minute
 def test_a_team_burns_through_its_hour(examples: Gateway) -> None:
-    """dba is refused after five prompts and told why; support goes on; an operator gives dba its budget back."""
+    """dba is refused after five prompts, with the reason. support continues. An operator resets the budget of
+    dba.
+    """
     dba, support = team(examples, "dba").fresh(), team(examples, "support").fresh()
     assert [200] * 5 == dba.spend(1200, 900, 1500, 600, 1000)
     refusal = dba.refusal()
@@ -87,7 +89,7 @@ def test_an_unlisted_team_has_a_small_budget(examples: Gateway, unique: Unique) 
 
 @in_one_minute
 def test_a_team_that_nears_its_budget_is_seen(examples: Gateway) -> None:
-    """Each threshold is logged once when it is crossed, and gauges show what is used of which limit."""
+    """Each threshold is logged once when it is crossed, and gauges show the use and the limit."""
     support = team(examples, "support").fresh()
 
     def crossed() -> list[tuple[str, float, int]]:
@@ -132,7 +134,7 @@ def subscriber(examples: Gateway, tier: str, subscription: str, *, windows: int 
 def test_a_developer_is_refused_where_a_standard_subscription_is_not(
     examples: Gateway, unique: Unique
 ) -> None:
-    """2,000 tokens a minute are all that a developer has, and little of what the standard tier has."""
+    """A developer has 2,000 tokens a minute, and the standard tier many more."""
     developer = subscriber(examples, "developer", unique("s"))
     standard = subscriber(examples, "standard", unique("s"))
     another = subscriber(examples, "developer", unique("s"))
@@ -150,7 +152,7 @@ def test_a_developer_is_refused_where_a_standard_subscription_is_not(
 
 @in_one_minute
 def test_a_quota_for_the_month_is_apart_from_the_minute(examples: Gateway, unique: Unique) -> None:
-    """A new minute does not help who has used up the billing month, which ends on the 15th, at midnight in
+    """A new minute does not help if the billing month is used up. The month ends on the 15th at midnight in
     Berlin.
     """
     developer = subscriber(examples, "developer", unique("s"))

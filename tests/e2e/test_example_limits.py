@@ -27,7 +27,9 @@ def model(examples: Gateway, team: str, name: str, *, bucket: str = "") -> Calle
 
 @in_one_minute
 def test_models_of_one_family_share_a_budget(examples: Gateway) -> None:
-    """What mini-a and mini-b use adds up, and both are refused; another model of the team has its own budget."""
+    """The use of mini-a and mini-b adds up, and both are refused. Another model of the team has its own
+    budget.
+    """
     mini_a = model(examples, "research", "mini-a", bucket="mini-*").fresh()
     mini_b = model(examples, "research", "mini-b", bucket="mini-*")
     large = model(examples, "research", "large").fresh()
@@ -95,7 +97,7 @@ def test_many_small_requests_are_refused_though_there_are_tokens_left(
 
 @in_one_minute
 def test_a_request_that_is_refused_for_its_tokens_is_not_counted(examples: Gateway, unique: Unique) -> None:
-    """One costly reply uses up the tokens; the requests that are refused for it leave the five as they are."""
+    """One costly answer uses up the tokens. The requests refused for that do not count towards the five."""
     name = unique("bob")
     bob = user(examples, name)
     assert [200, 429, 429] == bob.spend(10_000, 1, 1)
@@ -108,7 +110,7 @@ def test_a_request_that_is_refused_for_its_tokens_is_not_counted(examples: Gatew
 
 @in_one_minute
 def test_a_request_is_refused_only_where_both_backends_are_used_up(examples: Gateway) -> None:
-    """Reserved capacity is used first, then what is on demand, and only then is a caller refused."""
+    """Reserved capacity is used first, then capacity on demand; after that, callers are refused."""
     reserved, on_demand = (
         Caller(examples, "/quotas", {}, f"quotas|backend={name}").fresh()
         for name in ("reserved", "on-demand")
@@ -132,7 +134,7 @@ def test_a_request_is_refused_only_where_both_backends_are_used_up(examples: Gat
 def test_if_budgets_are_required_callers_with_one_continue_until_it_is_exhausted(
     examples: Gateway,
 ) -> None:
-    """A team that is named is served as usual; test_refusal.py has those that are not."""
+    """Teams in the file are served as usual; test_refusal.py has the others."""
     dba = Caller(examples, "/closed", {"x-team-id": "dba"}, "closed|team=dba").fresh()
     assert [200, 200, 429] == dba.spend(4_999, 1, 1)
     assert "dba-hourly" == dba.refusal()["rule"]
@@ -143,7 +145,7 @@ def test_if_budgets_are_required_callers_with_one_continue_until_it_is_exhausted
 
 @in_one_minute
 def test_a_login_is_limited_and_a_health_check_is_not(examples: Gateway) -> None:
-    """Five in a quarter of an hour at this path; the window is named as it is counted."""
+    """Five in a quarter of an hour at this path. The window is named by its whole length."""
     visitor = {"x-forwarded-for": "198.51.100.9"}
     login = Caller(examples, "/login", visitor, "edge|path=/login").fresh()
     health = Caller(examples, "/health/live", visitor, "edge|path=/health/live")

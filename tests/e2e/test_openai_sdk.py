@@ -17,9 +17,8 @@ pytestmark = pytest.mark.e2e
 def client(
     gateway: Gateway, namespace: str, *, max_retries: int = 0, seen: Callable[[Any], None] | None = None
 ) -> openai.OpenAI:
-    """An SDK for Envoy, with an application in this namespace.
-
-    `seen` gets every response, including those that the SDK retries.
+    """Return an SDK for Envoy, for an application in this namespace. `seen` gets every response, including
+    those that the SDK retries.
     """
     return openai.OpenAI(
         api_key="none",

@@ -162,7 +162,7 @@ def test_envoy(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", TRANSLATED, ids=lambda recipe: recipe.domain)
 def test_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
-    """What it makes of the policy: rules for the service, and descriptors for Envoy."""
+    """Its translation of the policy: rules for the service, and descriptors for Envoy."""
     rules = yaml.safe_load(recipe.blocks["envoy-gateway"])
     policy = {
         "metadata": {"namespace": "llm", "name": "budgets"},

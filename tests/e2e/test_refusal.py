@@ -53,7 +53,7 @@ def either(request: pytest.FixtureRequest) -> Gateway:
 
 
 def refused(gateway: Gateway, team: str) -> httpx.Response:
-    """The refusal of a team whose 1,000 tokens of the hour are used up."""
+    """Return the refusal of a team that has used up its 1,000 tokens of the hour."""
     with calling(gateway.service.grpc) as other_gateway:
         other_gateway.ask("team-budgets", "team", team, hits=1200)
     return gateway.complete("/team", {"x-team-id": team})
