@@ -4,7 +4,7 @@
 
 Requests arrive at a budget at random, run for a random time, and are charged a random cost when they end, unless their
 caller has hung up. The service and the memory store are those that serve; only the clock is not. The seed is fixed,
-so a run prints the same numbers each time. `--write` puts them into docs/holds.md and draws docs/images/holds.svg.
+so a run prints the same numbers each time. `--write` puts them into docs/holds.md and draws docs/images/holds*.svg.
 """
 
 from __future__ import annotations
@@ -275,16 +275,38 @@ def table() -> Iterator[str]:
         yield f"| {scene.name} | {' | '.join(cells)} |"
 
 
-def plot() -> str:
-    """Return the overshoot against the requests in flight."""
-    drawn = []
-    for name in ("off", "mean", "p90", "exact", "exact p90"):
-        points = []
-        for in_flight in (2, 5, 10, 20, 50, 100):
-            overshoot = mean_of(replace(SCENES[0], in_flight=in_flight), WAYS[name]).overshoot
-            points.append((float(in_flight), max(overshoot, 0.1)))
-        drawn.append(Line(name, points))
-    return lines("Overshoot of a budget", "requests in flight", "requests beyond the limit", drawn)
+class Sweep(NamedTuple):
+    """A plot: scenes that differ in one field, by its values."""
+
+    axis: str
+    field: str
+    values: tuple[float, ...]
+
+
+SWEEPS = {
+    "": Sweep("requests in flight", "in_flight", (2, 5, 10, 20, 50, 100)),
+    "-spread": Sweep("standard deviation of a cost, as a share of its mean", "spread", (0.1, 0.3, 1, 2, 3)),
+    "-streams": Sweep("mean seconds of a stream (hold_ttl: 60s)", "seconds", (2, 5, 10, 20, 60, 120)),
+    "-aborts": Sweep("share of requests that are aborted", "aborts", (0.05, 0.1, 0.2, 0.4, 0.8)),
+}
+_LEAST_OVERSHOOT, _LEAST_REFUSED = 0.1, 0.1
+
+
+def plots() -> Iterator[tuple[str, str]]:
+    """Yield the name of each plot and its SVG: the overshoot, and the requests refused without need."""
+    for name, (axis, field, values) in SWEEPS.items():
+        overshot, refused = [], []
+        for way in WAYS:
+            results = [(value, mean_of(replace(SCENES[1], **{field: value}), WAYS[way])) for value in values]  # type: ignore[arg-type]
+            overshot.append(
+                Line(way, [(value, max(each.overshoot, _LEAST_OVERSHOOT)) for value, each in results])
+            )
+            refused.append(
+                Line(way, [(value, max(100 * each.refused, _LEAST_REFUSED)) for value, each in results])
+            )
+        yield f"holds{name}", lines("Overshoot of a budget", axis, "requests beyond the limit", overshot)
+        title = "Requests that holds refused without need"
+        yield f"holds{name}-refused", lines(title, axis, "per cent of the requests", refused[1:])
 
 
 def main() -> None:
@@ -295,7 +317,8 @@ def main() -> None:
         page = DOCS / "holds.md"
         head, _, rest = page.read_text().partition(_BEGIN)
         page.write_text(head + _BEGIN + "\n" + text + "\n" + _END + rest.partition(_END)[2])
-        (DOCS / "images" / "holds.svg").write_text(plot())
+        for name, drawing in plots():
+            (DOCS / "images" / f"{name}.svg").write_text(drawing)
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ def test_a_charge_that_envoy_sends_again_counts_once_by_its_id(
             proxy.cut_replies_after, proxy.cuts = 0, 1
             llm.go.set()
             wait_for("the calls", lambda: service.answered >= calls)
-            assert 0 == proxy.cuts
+            wait_for("the cut", lambda: 0 == proxy.cuts)
             charged(service, used)
 
 
