@@ -111,6 +111,17 @@ def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, stand_in: Stand
     assert 9_007_199_254_740_993 == stand_in.bodies[-1][1]["amount"]
 
 
+def test_what_requests_in_flight_hold_is_beside_what_is_used(page: Page, stand_in: StandIn) -> None:
+    """Of each window; a window of which nothing is held does not name it."""
+    held = {**window(40, 2_000), "held": 1_200}
+    stand_in.budgets = [budget("dba", held, window(40, 9_000, name="day"))]
+    open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Ddba")
+    numbers = page.locator(".card.budget .window .numbers")
+    expect(numbers.nth(0)).to_contain_text("40 of 2,000 (2 %) 1,200 held")
+    expect(numbers.nth(1)).to_contain_text("40 of 9,000")
+    expect(numbers.nth(1)).not_to_contain_text("held")
+
+
 def test_what_is_no_whole_number_is_not_sent(page: Page, everything: StandIn) -> None:
     """1.5 is not 15."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
