@@ -38,8 +38,9 @@ CHECK = check()
 class Attack:
     """The connections of a hostile peer, without those that the server has closed."""
 
-    def __init__(self, port: int, stack: ExitStack) -> None:
+    def __init__(self, port: int, stack: ExitStack, source: str = "127.0.0.1") -> None:
         self._address = ("127.0.0.1", port)
+        self._source = (source, 0)
         self._stack = stack
         self._until = time.monotonic() + SECONDS
 
@@ -55,7 +56,9 @@ class Attack:
         stack: ExitStack | None = None,
     ) -> socket.socket:
         """Open a connection until the end of the attack or of `stack`. With `reads`, all input is discarded."""
-        connection = (stack or self._stack).enter_context(socket.create_connection(self._address, timeout=20))
+        connection = (stack or self._stack).enter_context(
+            socket.create_connection(self._address, timeout=20, source_address=self._source)
+        )
         connection.sendall(hello)
         if reads:
             threading.Thread(target=self._read, args=(connection,), daemon=True).start()
@@ -170,6 +173,23 @@ def bytes_from_everywhere(attack: Attack) -> None:
     attack.flood([attack.connect() for _ in range(1_500)], lambda n: h2.frame(0x20, 0, 0))
 
 
+def calls_from_everywhere(attack: Attack) -> None:
+    """A thousand connections that each make one call after another, as an honest caller does."""
+    attack.flood(
+        [attack.connect() for _ in range(1_000)],
+        lambda n: b"".join(h2.call(stream, CHECK) for stream in streams(n, 1)),
+    )
+
+
+def connections_without_end(attack: Attack) -> None:
+    """As many as one address can make, each with a call so that it is not silent."""
+    while attack.goes_on():
+        try:
+            attack.connect(h2.MAGIC + h2.settings() + h2.call(1, CHECK))
+        except OSError:
+            continue
+
+
 def watches(attack: Attack) -> None:
     """Open a hundred watches on each connection, and as many connections as there is time for."""
     watch = h2.block(h2.replaced(path=PATHS[WATCH]))
@@ -221,12 +241,18 @@ ATTACKS = {
         connections_and_nothing_else,
         input_that_is_left_behind,
         bytes_from_everywhere,
+        calls_from_everywhere,
+        connections_without_end,
         watches,
         questions_of_reflection,
         requests_that_take_long,
     )
 }
 
+FROM_ELSEWHERE = ("calls_from_everywhere", "connections_and_nothing_else", "connections_without_end")
+"""Attacks from an address of their own: in that of the callers they would be callers among others."""
+
 if __name__ == "__main__":
     with ExitStack() as connections:
-        ATTACKS[sys.argv[2]](Attack(int(sys.argv[1]), connections))
+        source = "127.0.0.2" if sys.argv[2] in FROM_ELSEWHERE else "127.0.0.1"
+        ATTACKS[sys.argv[2]](Attack(int(sys.argv[1]), connections, source))
