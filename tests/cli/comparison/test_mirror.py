@@ -11,11 +11,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import hpack
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
 from ratelimit_service.cli.comparison.answers import EXPLAIN
+from ratelimit_service.cli.comparison.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+)
 from ratelimit_service.cli.comparison.mirror import Mirror, _Overlaps
 from ratelimit_service.cli.comparison.report import Report
 from ratelimit_service.cli.comparison.tee import Target, Tee, listen
@@ -23,6 +32,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitRes
 from ratelimit_service.transports.grpc_method import METHOD, PATH, SERVICE
 
 from .answering import answer, request, status
+from .test_following import block, frame, message
 
 Handler = Callable[[bytes, Any], Any]
 
@@ -227,6 +237,73 @@ async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() 
             await asyncio.sleep(0)
         report = await front.finished()
     assert (0, {"the caller went before an answer": 1}) == (report.requests, dict(report.not_compared))
+
+
+@asynccontextmanager
+async def comparing(ours: str) -> AsyncIterator[tuple[Mirror, Report, list[str]]]:
+    """A comparison that is given copies by hand, with one call in connection 1 that theirs has not answered."""
+    lines: list[str] = []
+    report = Report(put=lines.append)
+    async with aio.insecure_channel(ours) as channel:
+        mirror = Mirror(channel, report, timeout=5)
+        mirror.opened(1)
+        mirror.from_caller(1, PREFACE + frame(HEADERS, END_HEADERS, 1, block()))
+        mirror.from_caller(1, frame(DATA, END_STREAM, 1, message(ASKED)))
+        yield mirror, report, lines
+        await mirror.finish()
+
+
+async def test_a_connection_that_is_no_longer_followed_is_counted_once() -> None:
+    """Its call in flight is still counted by ours: theirs may have counted it."""
+    handler, asked = replying(9)
+    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
+        mirror.missed(1)
+        mirror.missed(1)
+        mirror.from_caller(1, b"rest")
+        mirror.from_theirs(1, b"rest")
+        mirror.closed(1)
+        mirror.opened(2)
+        mirror.from_caller(2, b"GET / HTTP/1.1\r\n")
+        await mirror.finish()
+    assert [ASKED + EXPLAIN] == asked
+    assert {
+        "a connection that is no longer followed: the comparison was too slow to read it": 1,
+        "a connection that is no longer followed: it is not HTTP/2": 1,
+        "the connection is no longer followed": 1,
+    } == dict(report.not_compared)
+
+
+async def test_a_call_that_theirs_has_not_begun_is_not_counted_by_ours() -> None:
+    """Its caller sends it again (REFUSED_STREAM)."""
+    handler, asked = replying(9)
+    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
+        mirror.from_theirs(1, frame(RST_STREAM, 0, 1, (7).to_bytes(4)))
+    assert ([], {"theirs has broken the call off": 1}) == (asked, dict(report.not_compared))
+
+
+async def test_a_call_that_cannot_be_read_is_left_out() -> None:
+    """Such as a compressed one. The next one is compared."""
+    handler, asked = replying(9)
+    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
+        mirror.from_caller(1, frame(HEADERS, END_HEADERS, 3, block()))
+        mirror.from_caller(1, frame(DATA, END_STREAM, 3, message(ASKED, compressed=1)))
+        headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
+        for number in (3, 1):
+            mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, number, headers))
+    assert [ASKED + EXPLAIN] == asked
+    assert (1, {"the message is compressed": 1}) == (report.requests, dict(report.not_compared))
+
+
+async def test_a_reply_of_ours_that_is_none_is_a_difference() -> None:
+    """As for any other caller."""
+
+    async def handler(data: bytes, context: Any) -> bytes:
+        return b"\xff\xff"
+
+    headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
+    async with server(handler) as ours, comparing(ours) as (mirror, _, lines):
+        mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
+    assert "grpc_status: theirs RESOURCE_EXHAUSTED, ours INTERNAL" in lines[0]
 
 
 async def test_what_is_no_request_is_theirs_to_judge() -> None:
