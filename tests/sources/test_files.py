@@ -1,4 +1,4 @@
-"""Which files are the configuration, and when they have changed."""
+"""The files of a configuration, and the detection of their changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None
 
 
 def test_tables_are_read_with_the_rules(tmp_path: Path) -> None:
-    """In a directory, by their names, and in upstream's; a table that is none is a problem with its line."""
+    """By their names, in a plain directory and in upstream's. An invalid table is a problem with its line."""
     (tmp_path / "limits.csv").write_text("domain,descriptor,limit\nd,user=a,5\n")
     (tmp_path / "rules.yaml").write_text("domain: d\n")
     for find in (
@@ -68,7 +68,7 @@ def test_upstreams_directory_is_read_with_its_subdirectories(tmp_path: Path) -> 
 
 
 def test_without_watching_the_root_only_its_directory_is_read(tmp_path: Path) -> None:
-    """RUNTIME_WATCH_ROOT=false."""
+    """This is RUNTIME_WATCH_ROOT=false."""
     for name in ("config/b.yaml", "config/team/c.yaml", "config.extra.yaml", "e.yaml"):
         write(tmp_path / "ratelimit" / name)
     assert ["b.yaml", "team/c.yaml"] == names(runtime(tmp_path, watch_root=False))
@@ -78,7 +78,7 @@ def test_without_watching_the_root_only_its_directory_is_read(tmp_path: Path) ->
     ("ignore", "expected"), [(False, ["config/.a.yaml", "config/b.yaml"]), (True, ["config/b.yaml"])]
 )
 def test_dot_files_can_be_left_out(tmp_path: Path, ignore: bool, expected: list[str]) -> None:
-    """RUNTIME_IGNOREDOTFILES."""
+    """This is RUNTIME_IGNOREDOTFILES."""
     for name in ("config/.a.yaml", "config/b.yaml"):
         write(tmp_path / "ratelimit" / name)
     assert expected == names(runtime(tmp_path, ignore_dot_files=ignore))
@@ -138,7 +138,7 @@ def test_paths_are_joined_as_go_does(elements: tuple[str, ...], path: str) -> No
 def test_slashes_and_dots_in_the_variables_lead_to_the_same_files(
     tmp_path: Path, watch_root: bool, subdirectory: str, app_directory: str
 ) -> None:
-    """And not to the root of the machine."""
+    """They do not lead to the root of the machine."""
     write(tmp_path / "ratelimit" / "config" / "a.yaml")
     find = files.runtime(
         str(tmp_path), subdirectory, app_directory, watch_root=watch_root, ignore_dot_files=False
@@ -252,7 +252,7 @@ def test_the_directory_of_the_rules_must_be_readable(volume: Path, watch_root: b
 def test_a_directory_that_cannot_be_read_for_another_reason_fails_the_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file descriptors, a disk error: it may be temporary, and no rules go missing."""
+    """A lack of file descriptors or a disk error may be temporary, and no rules go missing."""
     write(tmp_path / "ratelimit" / "config" / "team" / "a.yaml")
     scandir = os.scandir
 
@@ -285,7 +285,7 @@ def test_a_temporary_error_of_a_file_is_retried(
 
 
 def test_the_name_of_the_reading_thread_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A waiter can name the file that does not answer."""
+    """So a log line can name the file that does not answer."""
     write(tmp_path / "a.yaml")
     busy_with: list[str] = []
     read_bytes = Path.read_bytes
@@ -308,7 +308,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
 
 
 def test_all_unreadable_files_are_reported(tmp_path: Path) -> None:
-    """Invalid YAML, and a link to nothing that appeared since the listing."""
+    """One has invalid YAML, and one is a dangling link that appeared after the listing."""
     broken = write(tmp_path / "a.yaml", "domain: [")
     gone = tmp_path / "b.yaml"
     find = lambda: files.Listing([files.Found("a.yaml", broken), files.Found("b.yaml", gone)])  # noqa: E731

@@ -1,6 +1,6 @@
-"""Kubernetes manifests: a corpus of them with what is said about each, and whatever a file may say.
+"""Kubernetes manifests: a corpus with the expected messages, and generated files.
 
-`tests/manifests/bad/x.yaml` is refused with exactly the lines of `bad/x.txt`; `ok/x.yaml` is accepted with
+`tests/manifests/bad/x.yaml` is refused with exactly the lines of `bad/x.txt`. `ok/x.yaml` is accepted with
 the warnings of `ok/x.txt`, and `convert` prints `ok/x.out` for it.
 """
 
@@ -70,7 +70,7 @@ def test_a_manifest_of_the_corpus_has_these_messages(file: Path) -> None:
 
 @pytest.mark.parametrize("file", OK, ids=[file.stem for file in OK])
 def test_a_manifest_of_the_corpus_means_these_rules(file: Path) -> None:
-    """Printed as configuration files."""
+    """The rules are printed as configuration files."""
     documents, _ = manifests.expand(read_all(file.name, file.read_bytes()), "given")
     printed = "---\n".join(map(native.write, documents))
     assert file.with_suffix(".out").read_text(encoding="utf-8") == printed
@@ -92,7 +92,7 @@ def test_a_rate_limit_config_needs_a_domain() -> None:
 
 
 def test_a_configmap_needs_no_domain_and_ignores_one() -> None:
-    """Its files have their own."""
+    """Its files have their own domains."""
     documents, problems = expand(CONFIG_MAP + "data:\n  a: 'domain: b'\n", domain="c")
     assert (["b"], []) == ([domain.name for domain in loaded(documents, problems).domains], problems)
 
@@ -110,7 +110,7 @@ def test_a_configmap_needs_no_domain_and_ignores_one() -> None:
     ],
 )
 def test_a_configuration_is_returned_unchanged(text: str) -> None:
-    """Without the documents after it, and without messages."""
+    """The documents after it are ignored, and there are no messages."""
     (document,), problems = expand(text)
     assert (next(read_all("f.yaml", text)), []) == (document, problems)
 
@@ -136,7 +136,7 @@ def test_a_line_of_a_block_is_the_line_of_the_manifest() -> None:
 
 
 def test_aliases_cannot_multiply_a_long_text() -> None:
-    """Under ever more keys, it is refused before it is parsed ever more often."""
+    """The manifest is refused before the text is parsed once for each alias."""
     size = manifests.MOST_TEXT // 10
     text = CONFIG_MAP + f"data:\n  a: &a '# {'x' * size}'\n" + "".join(f"  a{n}: *a\n" for n in range(2000))
     lines = refusal(text)
@@ -261,5 +261,5 @@ def test_any_manifests_are_loaded_or_refused(several: list[Any]) -> None:
     )
 )
 def test_any_text_after_the_head_of_a_manifest_is_loaded_or_refused(parts: list[str]) -> None:
-    """Nor for any text instead of the data."""
+    """The loader raises nothing but InvalidRules for any text instead of the data."""
     assert outcome(CONFIG_MAP + "data:\n  a: |\n    domain: a\n" + "".join(parts)) in ("loaded", "refused")

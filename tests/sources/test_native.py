@@ -54,7 +54,7 @@ def without_places(rules: Any) -> Any:
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parts[-3]}/{file.stem}" for file in FILES])
 def test_what_is_written_has_the_same_rules(file: Path) -> None:
-    """For every file of the corpora."""
+    """This holds for every file of the corpora."""
     documents, problems = manifests.expand(read_all(file.name, file.read_bytes()), "given")
     again = [read("again.yaml", native.write(document)) for document in documents]
     assert [] == problems
@@ -100,12 +100,12 @@ def test_an_empty_value_is_null() -> None:
 
 
 def test_a_whole_number_that_was_tagged_keeps_its_tag() -> None:
-    """Without it, it would be another kind of number."""
+    """Without its tag, it would be another kind of number."""
     assert "# From f.yaml\n- !!float '5'\n" == native.write(read("f.yaml", "- !!float 5"))
 
 
 def test_a_file_names_its_source() -> None:
-    """In a comment of one line, with any characters in the names."""
+    """A comment of one line has the names, whatever characters are in them."""
     document = Document(
         "a\nb.yaml", MappingNode(3, [(text("domain"), text("d"))]), path="data[x\x07]", line=3
     )

@@ -1,4 +1,4 @@
-"""Which changes of files are noticed, and when."""
+"""The detection of changed files, and its timing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_swap_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_roo
 
 
 def test_the_swap_of_the_root_itself_is_a_change(tmp_path: Path) -> None:
-    """Upstream's own deployment: RUNTIME_ROOT is a link that is changed."""
+    """In upstream's own deployment, RUNTIME_ROOT is a link that is replaced."""
     write(tmp_path / "v1" / "ratelimit" / "config" / "a.yaml")
     write(tmp_path / "v2" / "ratelimit" / "config" / "a.yaml")
     root = tmp_path / "current"

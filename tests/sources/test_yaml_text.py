@@ -103,7 +103,7 @@ def test_a_plain_scalar_is_of_this_kind(texts: str, kind: Kind, value: Any) -> N
     ],
 )
 def test_text_that_looks_like_a_number_or_a_date_is_text(text: str) -> None:
-    """Dates, base 60, addresses, and numbers out of range."""
+    """Dates, numbers of base 60, addresses, and numbers out of range are text."""
     assert (Kind.STRING, text) == resolve(text)
 
 
@@ -155,7 +155,7 @@ def test_nodes_have_their_lines() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n...\n# end"])
 def test_a_file_without_content_has_no_root_or_null(text: str) -> None:
-    """No document, or an empty one."""
+    """It has no document, or an empty one."""
     document = read("f.yaml", text)
     assert document.root is None or "" == plain(document.root)
 
@@ -255,7 +255,7 @@ def test_empty_documents_do_not_count(text: str, lines: list[int], read: list[An
 
 
 def test_thousands_of_documents_are_read_one_after_another() -> None:
-    """Without a growing stack."""
+    """The stack does not grow with their number."""
     assert 20_000 == sum(1 for _ in read_all("f.yaml", "--- a\n" * 20_000))
 
 

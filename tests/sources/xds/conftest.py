@@ -1,4 +1,4 @@
-"""A follower of a real control plane, by a clock that the tests set."""
+"""A follower of a real control plane, with a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START = 1_795_000_000.0
 
 
 class SetClock:
-    """A clock that stands still until a test advances it. `slept` has the pauses that were asked for."""
+    """A clock that stands still until a test advances it. `slept` has the requested pauses."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -41,7 +41,7 @@ class SetClock:
         return START + self.now
 
     def sleep(self, seconds: float) -> asyncio.Future[None]:
-        """Begins now, and not when it is first waited for."""
+        """Begin the pause now, not when the result is first awaited."""
         self.slept.append(seconds)
         over = asyncio.get_running_loop().create_future()
         self._waiting.append((self.now + seconds, over))
@@ -56,7 +56,7 @@ class SetClock:
 
 
 class Following:
-    """A follower at work, `connects` counts its attempts."""
+    """A running follower. `connects` counts its attempts to connect."""
 
     def __init__(self, plane: ControlPlane, book: Book | None = None, **options: Any) -> None:
         self.plane = plane
@@ -94,19 +94,19 @@ class Following:
             await asyncio.gather(self.task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for something that happens without the clock being advanced."""
+        """Wait for an event that needs no advance of the clock."""
         async with asyncio.timeout(PATIENCE):
             while not condition():
                 assert self.task is None or not self.task.done(), self.task.result()
                 await asyncio.sleep(0.001)
 
     async def answered(self, number: int) -> None:
-        """Wait for so many requests in all, the first of each stream included."""
+        """Wait for this many requests in all, including the first of each stream."""
         await self.until(lambda: len(self.plane.requests) >= number)
         await self.rest()
 
     async def rest(self) -> None:
-        """Let everything happen that happens by itself, until both ends wait for something else."""
+        """Run both ends until each waits for something else."""
         for _ in range(50):
             await asyncio.sleep(0.002)
             if self._waits() and all(peer.waits_with is not None for peer in self.plane.peers):
@@ -124,7 +124,7 @@ Follow = Callable[..., Awaitable[Following]]
 
 @pytest.fixture
 async def plane() -> AsyncIterator[ControlPlane]:
-    """A control plane without a set."""
+    """Return a control plane without a set."""
     made = ControlPlane()
     await made.start()
     yield made
@@ -133,7 +133,7 @@ async def plane() -> AsyncIterator[ControlPlane]:
 
 @pytest.fixture
 async def follow(plane: ControlPlane) -> AsyncIterator[Follow]:
-    """Follows the control plane, from now to the end of the test."""
+    """Follow the control plane until the end of the test."""
     made: list[Following] = []
 
     async def begin(**options: Any) -> Following:
@@ -150,6 +150,6 @@ async def follow(plane: ControlPlane) -> AsyncIterator[Follow]:
 
 @pytest.fixture
 def logged() -> Any:
-    """Every line of the log."""
+    """Return every line of the log."""
     with structlog.testing.capture_logs() as lines:
         yield lines

@@ -1,4 +1,4 @@
-"""What a follower has done."""
+"""The state and the log lines of a follower."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ async def received(link: Link) -> DiscoveryResponse:
 
 
 def serving(pair: Pair, clients: Authority, directory: Path) -> ssl.SSLContext:
-    """A context of a control plane that demands a certificate from its clients."""
+    """Return the TLS context of a control plane that demands a certificate from its clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(*pair.write(directory, "server"))

@@ -16,7 +16,7 @@ from ratelimit_service.sources.xds.spool import Spool
 def response(
     *configs: RateLimitConfig | Resource, version: str = "1", nonce: str = "n", type_url: str = TYPE_URL
 ) -> bytes:
-    """A response with these resources."""
+    """Return a response with these resources."""
     resources = [
         each if isinstance(each, Resource) else Resource(type_url=TYPE_URL, value=each.SerializeToString())
         for each in configs
@@ -28,7 +28,7 @@ def response(
 
 
 def spooled(data: bytes) -> Spool:
-    """A message that has arrived."""
+    """Return a message that has arrived."""
     spool = Spool()
     spool.write(data)
     return spool
@@ -37,14 +37,14 @@ def spooled(data: bytes) -> Spool:
 def received(
     *configs: RateLimitConfig | Resource, version: str = "1", nonce: str = "n", type_url: str = TYPE_URL
 ) -> Received:
-    """A response that was opened."""
+    """Return a response that was opened."""
     return open_response(spooled(response(*configs, version=version, nonce=nonce, type_url=type_url)))
 
 
 class Book:
-    """Takes changes as loading/rulebook.py does, in this process.
+    """A rulebook that takes changes as loading/rulebook.py does, in this process.
 
-    `wanted` has every change that was asked for.
+    `wanted` has every requested change.
     """
 
     def __init__(self, *, merge_domains: bool = False) -> None:
@@ -78,7 +78,7 @@ class Book:
         self.blamed.append(tuple(problems))
 
     def amounts(self) -> dict[str, list[int]]:
-        """The limits of each domain, of its outermost descriptors."""
+        """Return the limits of the outermost descriptors, by domain."""
         return {
             name: [limit.amount for each in domain.descriptors if each.rule for limit in each.rule.limits]
             for name, domain in self.domains.items()

@@ -1,4 +1,4 @@
-"""How long is waited between attempts to connect."""
+"""The pauses between attempts to connect."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ def pauses(number: int, factor: float, *, jitter: bool = False, share: float = 0
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
 def test_each_pause_is_twice_as_long_as_the_one_before_up_to_the_longest(factor: float) -> None:
-    """Also with upstream's default, with which its pauses do not change at all."""
+    """With upstream's defaults, the first pause is the longest, so all pauses are equal."""
     assert [10, 20, 40, 60, 60] == pauses(5, factor)
 
 
 def test_a_factor_of_more_than_1_is_taken_as_it_is() -> None:
-    """As upstream's library has it."""
+    """Upstream's library does the same."""
     assert [10, 30, 60, 60] == pauses(4, 3)
 
 
 def test_with_jitter_a_random_part_of_it_is_waited() -> None:
-    """So that replicas do not come back together."""
+    """So replicas do not reconnect at the same moment."""
     assert [2.5, 5, 10] == pauses(3, 2, jitter=True)
 
 
 def test_it_begins_anew_after_something_went_well() -> None:
-    """Upstream never does."""
+    """Upstream never resets its pauses."""
     backoff = Backoff(10, 60, 2, jitter=False, random=lambda: 1)
     assert [10, 20] == [backoff.pause(), backoff.pause()]
     backoff.reset()
@@ -37,5 +37,5 @@ def test_it_begins_anew_after_something_went_well() -> None:
 
 
 def test_a_first_pause_beyond_the_longest_is_the_longest() -> None:
-    """Whatever the two variables are set to."""
+    """The bound holds for any values of the two variables."""
     assert 5 == Backoff(10, 5, 2, jitter=False, random=lambda: 1).pause()

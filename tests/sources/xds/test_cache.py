@@ -1,4 +1,4 @@
-"""The last good set in a file."""
+"""The file with the last good set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def test_a_set_comes_back_as_it_was(cache: Cache) -> None:
-    """With when it was taken; the directory is made where it is not there."""
+    """Its time is kept too. A missing directory is created."""
     kept = cache.load()
     assert kept is not None
     assert (SET.digest, 1_795_000_000.5) == (kept.received.digest, kept.taken_at)
@@ -33,7 +33,7 @@ def test_a_set_comes_back_as_it_was(cache: Cache) -> None:
 
 
 def test_another_set_takes_its_place_in_one_step(cache: Cache) -> None:
-    """And nothing else is left in the directory; only we may read it."""
+    """No other file is left in the directory, and only the user of the service may read the set."""
     other = received(resource("z", limit("team", 1)))
     cache.save(other.groups, 2.0)
     kept = cache.load()
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_passed_over_with_a_warning(cache: Cache, damage: Any)
 
 
 def test_the_file_of_another_control_plane_or_node_is_passed_over(cache: Cache, tmp_path: Path) -> None:
-    """What was sent to somebody else is not for us."""
+    """A set for another node may have other rules."""
     other = Cache(cache.path.parent, "envoy-gateway:18001", "another-node")
     with structlog.testing.capture_logs() as logged:
         assert (cache.path, None) == (other.path, other.load())
@@ -83,7 +83,7 @@ def test_the_file_of_another_control_plane_or_node_is_passed_over(cache: Cache, 
 
 
 def test_names_that_are_written_alike_have_files_of_their_own(tmp_path: Path) -> None:
-    """A name may have what no file name can."""
+    """A name may contain characters that a file name cannot."""
     names = ["a:1", "a_1", "unix:/a/../b", "x" * 300]
     paths = {Cache(tmp_path, name, "n").path for name in names}
     assert (4, {tmp_path}) == (len(paths), {path.parent for path in paths})

@@ -1,4 +1,4 @@
-"""A control plane is followed, whatever it does: by real connections, and a clock that the tests set."""
+"""A follower of a control plane, over real connections and with a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def events(logged: list[Any]) -> list[str]:
 
 
 async def test_a_set_is_taken_and_accepted(plane: ControlPlane, follow: Follow, logged: list[Any]) -> None:
-    """With the node that was asked for, and the version and nonce of the response."""
+    """The request has the configured node, and the answer has the version and the nonce of the response."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -46,7 +46,7 @@ async def test_a_set_is_taken_and_accepted(plane: ControlPlane, follow: Follow, 
 
 
 async def test_a_change_is_taken_when_it_comes(plane: ControlPlane, follow: Follow) -> None:
-    """Only the domain that has changed is read."""
+    """Only the changed domain is read."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -60,7 +60,7 @@ async def test_a_change_is_taken_when_it_comes(plane: ControlPlane, follow: Foll
 async def test_a_version_is_shown_short_and_escaped_and_sent_back_as_it_came(
     plane: ControlPlane, follow: Follow
 ) -> None:
-    """A newline in it would make a line of its own in /rlconfig."""
+    """Unescaped, a newline in it would begin another line in /rlconfig."""
     version = "1\n# xds eg: connected\x1b[2K" + "9" * 1_000_000
     plane.send(A, version=version)
     following = await follow()
@@ -73,7 +73,9 @@ async def test_a_version_is_shown_short_and_escaped_and_sent_back_as_it_came(
 async def test_the_same_set_under_another_version_is_accepted_and_costs_nothing(
     plane: ControlPlane, follow: Follow
 ) -> None:
-    """A control plane makes a new version for every change of what it translates from."""
+    """A control plane makes a new version for every change of its sources, also if the translation is the
+    same.
+    """
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -85,7 +87,7 @@ async def test_the_same_set_under_another_version_is_accepted_and_costs_nothing(
 
 
 async def test_one_bad_domain_holds_up_no_other(plane: ControlPlane, follow: Follow) -> None:
-    """It keeps its last good rules; the rejection, /rlconfig and the metrics say what is wrong with it."""
+    """It keeps its last good rules. The rejection, /rlconfig and the metrics report its mistake."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -108,7 +110,7 @@ async def test_one_bad_domain_holds_up_no_other(plane: ControlPlane, follow: Fol
 
 
 async def test_every_bad_resource_is_named_in_one_rejection(plane: ControlPlane, follow: Follow) -> None:
-    """What cannot even be parsed as well; and the good ones are taken."""
+    """This includes resources that cannot be parsed. The good ones come into force."""
     damaged = Resource(type_url=TYPE_URL, value=b"\x0a\x01x\x12\x01y\x1a\x01\xff")
     foreign = Resource(type_url="type.googleapis.com/x.Y", value=A.SerializeToString())
     plane.on_request = lambda peer: bool(plane.requests[-1].HasField("error_detail"))
@@ -126,7 +128,7 @@ async def test_every_bad_resource_is_named_in_one_rejection(plane: ControlPlane,
 async def test_in_strict_mode_nothing_is_taken_where_anything_is_wrong(
     plane: ControlPlane, follow: Follow
 ) -> None:
-    """As envoyproxy/ratelimit does it; what is missing from such a set is not missing either."""
+    """envoyproxy/ratelimit does the same. A domain that is absent from such a set does not count as missing."""
     plane.send(A, B)
     following = await follow(strict=True)
     await following.answered(2)
@@ -150,9 +152,9 @@ async def test_in_strict_mode_nothing_is_taken_where_anything_is_wrong(
 
 @pytest.mark.parametrize("strict", [False, True])
 async def test_a_rejected_set_is_not_a_busy_loop(plane: ControlPlane, follow: Follow, strict: bool) -> None:
-    """The control plane sends it again at once; the next rejections wait 1, 2, 5, and then 10 s.
+    """The control plane sends it again at once, so the next rejections are delayed by 1, 2, 5 and then 10 s.
 
-    Nothing is read for them.
+    A repeated set is not read again.
     """
     plane.send(A, BAD)
     following = await follow(strict=strict)
@@ -173,7 +175,9 @@ async def test_a_rejected_set_is_not_a_busy_loop(plane: ControlPlane, follow: Fo
 
 
 async def test_a_correction_is_taken_as_soon_as_it_can_be_sent(plane: ControlPlane, follow: Follow) -> None:
-    """These control planes send it with the answer to the rejection that was held back; others at once."""
+    """Some control planes send the next set only after an answer, so it waits for the delayed rejection.
+    Others send it at once.
+    """
     plane.send(A, BAD)
     following = await follow()
     await following.answered(2)
@@ -190,7 +194,7 @@ async def test_a_correction_is_taken_as_soon_as_it_can_be_sent(plane: ControlPla
 async def test_a_domain_that_is_missing_for_a_moment_never_stops_being_limited(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """A control plane that has just started sends what it knows so far."""
+    """A control plane that has just started sends an incomplete set."""
     plane.send(A, B, C)
     following = await follow()
     await following.answered(2)
@@ -214,7 +218,7 @@ async def test_a_domain_that_is_missing_for_a_moment_never_stops_being_limited(
 async def test_a_domain_that_stays_missing_ends_after_its_time_of_grace(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """By itself, without another set; by name in the log."""
+    """No other set is needed for that. The log names the domain."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -234,7 +238,7 @@ async def test_a_domain_that_stays_missing_ends_after_its_time_of_grace(
 async def test_an_empty_set_ends_all_rules_after_their_time_of_grace(
     plane: ControlPlane, follow: Follow
 ) -> None:
-    """With a version and without."""
+    """The set may have a version or none."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -247,7 +251,7 @@ async def test_an_empty_set_ends_all_rules_after_their_time_of_grace(
 
 
 async def test_without_grace_a_missing_domain_ends_at_once(plane: ControlPlane, follow: Follow) -> None:
-    """XDS_DOMAIN_GRACE=0 is envoyproxy/ratelimit's behaviour."""
+    """XDS_DOMAIN_GRACE=0 is the behaviour of envoyproxy/ratelimit."""
     plane.send(A, B)
     following = await follow(grace=0)
     await following.answered(2)
@@ -256,7 +260,7 @@ async def test_without_grace_a_missing_domain_ends_at_once(plane: ControlPlane, 
 
 
 async def test_an_empty_first_set_is_a_set(plane: ControlPlane, follow: Follow) -> None:
-    """There are rules then, though none: the service is ready."""
+    """The service is ready after it, although it has no rules."""
     plane.send(version="1")
     following = await follow()
     plane.on_request = lambda peer: False
@@ -271,7 +275,7 @@ async def test_an_empty_first_set_is_a_set(plane: ControlPlane, follow: Follow) 
 
 
 async def test_an_invalid_first_set_counts_as_none(plane: ControlPlane, follow: Follow) -> None:
-    """A service without rules must not say that it has some; also when it is sent again."""
+    """The service is not ready without rules, also after the set is sent again."""
     plane.send(BAD)
     following = await follow()
     await following.answered(2)
@@ -284,7 +288,7 @@ async def test_an_invalid_first_set_counts_as_none(plane: ControlPlane, follow: 
 async def test_what_could_not_be_read_for_a_reason_that_passes_is_read_again(
     plane: ControlPlane, follow: Follow
 ) -> None:
-    """It is neither accepted nor rejected meanwhile."""
+    """Until then, the set is neither accepted nor rejected."""
     book = Book()
     book.again = True
     plane.send(A)
@@ -304,7 +308,7 @@ async def test_what_could_not_be_read_for_a_reason_that_passes_is_read_again(
 
 
 async def test_a_domain_that_another_source_has_is_rejected(plane: ControlPlane, follow: Follow) -> None:
-    """The rejection is paced like others, and ends when the other source drops the domain."""
+    """Its rejections are paced like others, and end when the other source drops the domain."""
     book = Book()
     book.elsewhere["a"] = Problem("xds cp: a", 0, "domain", "'a' has its rules at xds other: a, which hold")
     plane.send(A, B)
@@ -326,7 +330,7 @@ async def overlay(following: Following, text: str) -> None:
 
 
 async def test_other_overlays_are_laid_over_what_is_there(plane: ControlPlane, follow: Follow) -> None:
-    """Without the control plane sending anything, and while it is away."""
+    """This needs no new set, and works while the control plane is away."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -341,7 +345,7 @@ async def test_other_overlays_are_laid_over_what_is_there(plane: ControlPlane, f
 async def test_a_mistake_in_an_overlay_leaves_the_domain_as_it_was(
     plane: ControlPlane, follow: Follow
 ) -> None:
-    """The line of the overlay is named; repaired, the set is accepted that was rejected for it."""
+    """The rejection names the line of the overlay. After the repair, the same set is accepted."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -360,7 +364,7 @@ async def test_a_mistake_in_an_overlay_leaves_the_domain_as_it_was(
 
 
 async def test_a_stop_closes_the_call(plane: ControlPlane, follow: Follow) -> None:
-    """The control plane need not find out by itself."""
+    """So the control plane need not detect a dead connection."""
     plane.send(A)
     following = await follow()
     await following.answered(2)

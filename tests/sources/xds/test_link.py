@@ -1,4 +1,4 @@
-"""A real connection to a control plane, and everything that can go wrong with it."""
+"""A real connection to a control plane, and its failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .links import LARGEST, A, at, received
 
 @contextlib.asynccontextmanager
 async def linked(plane: ControlPlane, keepalive: float = 0, largest: int = LARGEST) -> AsyncIterator[Link]:
-    """A link whose first request was sent."""
+    """Return a link that has sent its first request."""
     link = await connect(at(plane), largest, keepalive)
     link.send(DiscoveryRequest(type_url=TYPE_URL).SerializeToString())
     try:
@@ -36,7 +36,7 @@ async def linked(plane: ControlPlane, keepalive: float = 0, largest: int = LARGE
 
 
 async def peer_of(plane: ControlPlane) -> Peer:
-    """The other end, once it has the first request."""
+    """Return the other end once it has the first request."""
     async with asyncio.timeout(PATIENCE):
         while not plane.requests:
             await asyncio.sleep(0.001)
@@ -44,14 +44,14 @@ async def peer_of(plane: ControlPlane) -> Peer:
 
 
 async def ended(link: Link) -> tuple[str, str]:
-    """How the call ends."""
+    """Return the end of the call."""
     with pytest.raises(CallEnded) as error:
         await asyncio.wait_for(link.receive(), PATIENCE)
     return error.value.end
 
 
 async def test_requests_and_responses_go_both_ways(plane: ControlPlane) -> None:
-    """As often as one likes, on one call with the right path and headers."""
+    """One call, with the right path and headers, carries any number of them."""
     plane.send(A, version="7")
     link = await connect(at(plane, headers={"x-token": "s3cret"}), LARGEST, 0)
     for place in range(3):
@@ -71,7 +71,7 @@ async def test_requests_and_responses_go_both_ways(plane: ControlPlane) -> None:
 
 
 async def test_a_message_may_come_in_any_pieces(plane: ControlPlane) -> None:
-    """The peer's frames have nothing to do with its messages."""
+    """The boundaries of frames and of messages are independent."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
         data = DiscoveryResponse(version_info="8").SerializeToString()
@@ -85,7 +85,7 @@ async def test_a_message_may_come_in_any_pieces(plane: ControlPlane) -> None:
 
 
 async def test_of_several_sets_that_have_come_the_last_one_counts(plane: ControlPlane) -> None:
-    """Each of them is a whole one."""
+    """Each response is a complete set."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
         for version in "123":
@@ -95,9 +95,9 @@ async def test_of_several_sets_that_have_come_the_last_one_counts(plane: Control
 
 
 def test_a_set_of_many_megabytes_delays_no_call() -> None:
-    """It is taken a slice at a time.
+    """It is read in slices.
 
-    uvloop, which serves, would read for as long as there is something to read.
+    uvloop, which the service uses, would read as long as there is data.
     """
     size = 16 << 20
 
@@ -122,7 +122,7 @@ def test_a_set_of_many_megabytes_delays_no_call() -> None:
 
 
 async def test_a_set_that_is_too_large_ends_the_call_and_says_how_large(plane: ControlPlane) -> None:
-    """Before it has arrived: what it says of its length is enough."""
+    """The length prefix of the message is enough: the call ends before the set has arrived."""
     async with linked(plane) as link:
         (await peer_of(plane)).send(b"x" * (LARGEST + 1))
         assert (
@@ -167,7 +167,7 @@ ENDS: dict[str, tuple[Callable[[Peer], None], tuple[str, str]]] = {
 
 @pytest.mark.parametrize("what", ENDS)
 async def test_however_a_call_ends_it_is_over_with_a_reason(plane: ControlPlane, what: str) -> None:
-    """None of it is waited for: GOAWAY is followed at once, as the servers wait for us to leave."""
+    """The link closes at once: after a GOAWAY, a server waits for its clients to leave."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
         act, (code, why) = ENDS[what]
@@ -181,7 +181,7 @@ async def test_however_a_call_ends_it_is_over_with_a_reason(plane: ControlPlane,
 async def test_a_peer_that_answers_no_ping_is_given_up(
     plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel of a stuck process acknowledges everything, as does a proxy with a half-open connection."""
+    """The kernel of a stuck process acknowledges all data, as does a proxy with a half-open connection."""
     monkeypatch.setattr(link_module, "_PONGS_WITHIN", 0.05)
     async with linked(plane, keepalive=0.05) as link:
         peer = await peer_of(plane)
@@ -192,7 +192,7 @@ async def test_a_peer_that_answers_no_ping_is_given_up(
 
 
 async def test_the_kernel_finds_out_about_a_peer_that_is_gone_without_a_word(plane: ControlPlane) -> None:
-    """In a minute, and with nothing that a server of gRPC could count as a ping."""
+    """TCP keepalive detects it within a minute, without any HTTP/2 pings that a gRPC server could count."""
     async with linked(plane) as link:
         connection = link._transport.get_extra_info("socket")
         options = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT]
@@ -202,7 +202,7 @@ async def test_the_kernel_finds_out_about_a_peer_that_is_gone_without_a_word(pla
 
 
 async def test_a_connection_that_is_refused_says_so(plane: ControlPlane) -> None:
-    """As does a name that does not exist."""
+    """A name that does not exist has its own error too."""
     await plane.stop()
     with pytest.raises(Unreachable, match=r"Connect call failed|Connection refused"):
         await connect(at(plane), LARGEST, 0)
@@ -211,7 +211,7 @@ async def test_a_connection_that_is_refused_says_so(plane: ControlPlane) -> None
 
 
 async def test_a_peer_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of HTTP/2 introduces itself at once."""
+    """An HTTP/2 server sends SETTINGS at once."""
     monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 0.1)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
@@ -221,7 +221,7 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(monkeypatch: pyt
 
 
 async def test_a_peer_that_speaks_something_else_is_no_control_plane() -> None:
-    """A web server, for example, which goes on waiting for the rest of a request."""
+    """A web server, for example, would wait for the rest of a request."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -242,7 +242,7 @@ async def test_a_peer_that_speaks_something_else_is_no_control_plane() -> None:
 async def test_every_address_of_the_host_is_tried(
     plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A headless Service has one for each replica, and one that is gone may answer nothing at all."""
+    """A headless Service has an address for each replica, and a dead replica may not answer at all."""
     monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 3)
     with socket.create_server(("127.0.0.2", plane.port)):  # accepts, and says nothing
 
@@ -256,7 +256,7 @@ async def test_every_address_of_the_host_is_tried(
 
 
 async def test_headers_that_are_no_text_end_the_call(plane: ControlPlane) -> None:
-    """A status with other bytes, for example."""
+    """A status with other bytes is an example."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
         peer.head()
@@ -269,7 +269,7 @@ async def test_headers_that_are_no_text_end_the_call(plane: ControlPlane) -> Non
 
 
 async def test_a_socket_of_unix_will_do(tmp_path: Path) -> None:
-    """As gRPC's own address has it."""
+    """The address has gRPC's syntax."""
     plane = ControlPlane()
     path = str(tmp_path / "xds.sock")
     server = await asyncio.get_running_loop().create_unix_server(lambda: Peer(plane), path)

@@ -18,7 +18,7 @@ from .links import LARGEST, A, at, received, serving
 
 
 class Files:
-    """What a control plane and we have in files, as Envoy Gateway mounts it."""
+    """The files of a control plane and of its client, as Envoy Gateway mounts them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -27,7 +27,7 @@ class Files:
         self.renew()
 
     def renew(self, authority: Authority | None = None) -> None:
-        """Write our certificate anew, from this CA."""
+        """Replace the certificate of the client by one from this CA."""
         self.authority = authority or self.authority
         self.authority.write(self.directory, "ca")
         self.authority.issue("*.envoy-gateway-system").write(self.directory, "tls")
@@ -38,7 +38,7 @@ class Files:
         ca.write_bytes(ca.read_bytes() + another.pem)
 
     def context(self, *names: str) -> ssl.SSLContext:
-        """What the control plane serves with: TLS 1.3 only, and a certificate from every client."""
+        """Return the TLS context of the control plane: TLS 1.3 only, and a certificate from every client."""
         return serving(self.authority.issue(*(names or ("envoy-gateway",))), self.authority, self.directory)
 
 
@@ -54,7 +54,7 @@ async def refused(plane: ControlPlane, tls: Tls) -> str:
 
 
 async def test_tls_as_envoy_gateway_has_it(files: Files) -> None:
-    """TLS 1.3, both sides with a certificate, and a server that is known by another name than its address."""
+    """It uses TLS 1.3 with certificates on both sides, and a server name that differs from the address."""
     plane = ControlPlane(files.context())
     await plane.start()
     plane.send(A, version="7")
@@ -67,7 +67,7 @@ async def test_tls_as_envoy_gateway_has_it(files: Files) -> None:
 
 
 async def test_a_certificate_for_another_name_is_refused_by_us(files: Files) -> None:
-    """With what the name must be."""
+    """The error has the expected name."""
     plane = ControlPlane(files.context("somebody-else"))
     await plane.start()
     assert "its certificate is refused: Hostname mismatch" in await refused(plane, files.tls)
@@ -75,7 +75,7 @@ async def test_a_certificate_for_another_name_is_refused_by_us(files: Files) -> 
 
 
 async def test_a_certificate_from_another_ca_is_refused_by_us(files: Files) -> None:
-    """Until the file with the CA has it: it is read at each connect, and may have several."""
+    """It is accepted once its CA is in the file, which is read at each connect and may have several."""
     other = Authority()
     plane = ControlPlane(serving(other.issue("envoy-gateway"), files.authority, files.directory))
     await plane.start()
@@ -86,7 +86,7 @@ async def test_a_certificate_from_another_ca_is_refused_by_us(files: Files) -> N
 
 
 async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(files: Files) -> None:
-    """TLS 1.3 says so after the handshake; with a renewed one, the next attempt goes well."""
+    """TLS 1.3 reports the refusal after the handshake. With a renewed certificate, the next attempt succeeds."""
     plane = ControlPlane(files.context())
     await plane.start()
     good = files.authority
@@ -110,7 +110,7 @@ async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(fil
 async def test_a_file_that_cannot_be_used_is_named(
     files: Files, name: str, content: bytes | None, why: str
 ) -> None:
-    """It may be there at the next attempt, so it ends nothing."""
+    """The follower continues, because the file may be valid at the next attempt."""
     path = files.directory / name
     path.unlink()
     if content is not None:
@@ -124,5 +124,5 @@ async def test_a_file_that_cannot_be_used_is_named(
 async def test_a_control_plane_without_tls_is_no_control_plane_with_tls(
     files: Files, plane: ControlPlane
 ) -> None:
-    """It says so, in words of TLS."""
+    """The error is that of TLS."""
     assert "TLS: " in await refused(plane, files.tls)

@@ -1,4 +1,4 @@
-"""Following a control plane that is away, ends its calls, or sends something else."""
+"""A follower whose control plane is away, ends its calls, or sends something unexpected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from .following import A2, BAD, A, B, versions
 async def test_the_rules_hold_while_the_control_plane_is_away(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """However long; with one line for each reason, and since when they may be old."""
+    """They hold for any length of time. There is one log line for each reason, with the time since when the
+    rules may be old.
+    """
     plane.send(A, B)
     following = await follow()
     await following.answered(2)
@@ -42,7 +44,7 @@ async def test_the_rules_hold_while_the_control_plane_is_away(
 
 
 async def test_pauses_begin_anew_after_a_set(plane: ControlPlane, follow: Follow) -> None:
-    """Upstream's never do."""
+    """Upstream never resets its pauses."""
     await plane.stop()
     following = await follow()
     for pause in (10, 20):
@@ -60,7 +62,9 @@ async def test_pauses_begin_anew_after_a_set(plane: ControlPlane, follow: Follow
 async def test_a_call_that_ends_again_and_again_is_not_opened_all_the_time(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """Upstream spun in such a loop (RST_STREAM without an error): thousands of lines in a second."""
+    """Upstream retried without a pause after RST_STREAM with NO_ERROR, and logged thousands of lines a
+    second.
+    """
 
     def reset(peer: Peer) -> bool:
         plane.answer(peer)
@@ -80,7 +84,7 @@ async def test_a_call_that_ends_again_and_again_is_not_opened_all_the_time(
 
 
 async def test_a_call_that_went_well_is_followed_by_another_soon(plane: ControlPlane, follow: Follow) -> None:
-    """As when a control plane is rolled out: it says GOAWAY, and another replica takes over."""
+    """During a rollout, a control plane sends GOAWAY, and another replica continues."""
     plane.send(A)
     following = await follow()
     await following.answered(2)
@@ -93,7 +97,7 @@ async def test_a_call_that_went_well_is_followed_by_another_soon(plane: ControlP
 
 
 async def test_a_new_call_begins_without_what_the_old_one_knew(plane: ControlPlane, follow: Follow) -> None:
-    """It has no nonce, and a version that no control plane has, so that each of them sends its set."""
+    """It sends no nonce, and a version that no control plane uses, so that each of them sends its set."""
     plane.send(A, version="7")
     following = await follow()
     await following.answered(2)
@@ -109,7 +113,7 @@ async def test_a_new_call_begins_without_what_the_old_one_knew(plane: ControlPla
 async def test_a_set_that_is_too_large_is_reported_and_the_rules_stay_in_force(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """Upstream freezes on its old rules, and nobody sees why."""
+    """Upstream keeps its old rules without an error."""
     plane.send(A)
     following = await follow(largest=1_000)
     await following.answered(2)
@@ -123,7 +127,7 @@ async def test_a_set_that_is_too_large_is_reported_and_the_rules_stay_in_force(
 async def test_another_type_is_rejected_and_the_rules_hold(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """Paced like any other rejection, and logged once."""
+    """The rejection is paced like any other, and logged once."""
     plane.send(A)
     following = await follow()
     await following.answered(2)
@@ -137,7 +141,7 @@ async def test_another_type_is_rejected_and_the_rules_hold(
 
 
 async def test_bytes_that_are_no_response_end_the_call(plane: ControlPlane, follow: Follow) -> None:
-    """There is no nonce to answer; the rules hold, and it is tried again."""
+    """There is no nonce to answer. The rules hold, and the follower connects again."""
     plane.send(A)
     following = await follow()
     await following.answered(2)
@@ -150,7 +154,7 @@ async def test_bytes_that_are_no_response_end_the_call(plane: ControlPlane, foll
 async def test_a_control_plane_that_says_nothing_is_worth_a_line(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
-    """It never answers a node that it does not know: Envoy Gateway knows envoy-ratelimit alone."""
+    """A control plane does not answer an unknown node: Envoy Gateway only knows envoy-ratelimit."""
     plane.nodes = {"another"}
     plane.send(A)
     following = await follow()
@@ -168,7 +172,7 @@ async def test_a_control_plane_that_says_nothing_is_worth_a_line(
 async def test_a_start_without_the_control_plane_has_the_last_good_set(
     plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
 ) -> None:
-    """It has the last good rules of bad domains.
+    """The cached set includes the last good rules of bad domains.
 
     The status shows its age, and a new set is compared with it.
     """
@@ -200,7 +204,7 @@ async def test_a_start_without_the_control_plane_has_the_last_good_set(
 async def test_a_directory_that_cannot_be_written_costs_a_line_and_nothing_else(
     plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
 ) -> None:
-    """Once for each set, not for each answer."""
+    """There is one line for each set, not for each answer."""
     (tmp_path / "file").write_text("")
     plane.send(A)
     following = await follow(cache=tmp_path / "file" / "dir")

@@ -1,4 +1,4 @@
-"""Rule keys laid over what a control plane sends."""
+"""Rule keys that overlays add to the resources of a control plane."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ ROUTE = "{key: route, value: route, descriptors: [%s]}"
     ids=["tokens", "calendar", "several windows", "ledger", "signal", "unlimited"],
 )
 def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> None:
-    """What it says takes the place of what the resource says, and the rest stays."""
+    """Its keys replace those of the resource, and the other keys stay."""
     rest = ROUTE % (
         "{key: rule-0-match-0, rate_limit: {unit: hour, requests_per_unit: 100}},"
         " {key: rule-1-match-0, value: rule-1-match-0, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 7}}"
@@ -90,7 +90,9 @@ def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> N
 
 
 def test_an_overlay_reaches_descriptors_in_descriptors_and_the_domain() -> None:
-    """By key and value, as the resource has them; the same key with another value is another descriptor."""
+    """Descriptors are found by key and value, as in the resource. The same key with another value is another
+    descriptor.
+    """
     text = f"""
 domain: shop/gw/http
 time_zone: Europe/Berlin
@@ -110,7 +112,9 @@ descriptors:
 
 
 def test_what_lies_over_nothing_is_a_warning_with_its_line() -> None:
-    """Rules of a gateway are renumbered when one is inserted; an overlay then silently means nothing."""
+    """A gateway renumbers its rules when one is inserted, and without a warning the overlay would have no
+    effect.
+    """
     text = f"""
 domain: shop/gw/http
 descriptors:
@@ -126,7 +130,7 @@ descriptors:
 
 
 def test_a_mistake_in_an_overlay_is_named_with_its_line() -> None:
-    """And not as one of the control plane's."""
+    """It is not reported as a mistake of the control plane."""
     text = """
 domain: shop/gw/http
 descriptors:
@@ -142,7 +146,7 @@ descriptors:
 
 
 def test_an_overlay_lies_over_all_resources_of_its_domain() -> None:
-    """With MERGE_DOMAIN_CONFIG. A descriptor of the overlay may belong to any of the resources."""
+    """With MERGE_DOMAIN_CONFIG, a descriptor of the overlay may belong to any of the resources."""
     sent = (resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2"))
     text = "{domain: d, descriptors: [{key: a, rate_limit: {tokens_per_unit: 5}}, {key: b, track: true}, {key: c}]}"
     task = laid(text, merge_domains=True, sent=sent)
@@ -173,6 +177,6 @@ def test_an_overlay_lies_over_all_resources_of_its_domain() -> None:
     ],
 )
 def test_what_is_no_overlay_is_a_problem(texts: list[str], problem: str) -> None:
-    """It is told before anything is laid over anything."""
+    """It is reported before any overlay is applied."""
     _, problems = by_domain([read(f"over{place}.yaml", text) for place, text in enumerate(texts)])
     assert [problem] == list(map(str, problems))

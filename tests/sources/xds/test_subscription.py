@@ -1,4 +1,6 @@
-"""What a control plane is answered, and what of its sets holds; by a clock that the tests set."""
+"""A subscription: its answers to a control plane, and the rules of its sets that are in force. Tests set the
+clock.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ A2, B2 = (resource(name, limit("team", 6)) for name in "ab")
 
 
 class Plane:
-    """A subscription, and rules of which those in `bad` are wrong."""
+    """A subscription with rules, of which those of the domains in `bad` are invalid."""
 
     def __init__(self, *, grace: float = GRACE) -> None:
         server = Server("cp", node_id="envoy-ratelimit", node_metadata={"zone": "a"})
@@ -33,7 +35,7 @@ class Plane:
     def sends(
         self, *configs: RateLimitConfig, version: str | None = None, hidden: Sequence[Problem] = ()
     ) -> Answer:
-        """What a set is answered with; `read` then has the domains that had to be read for it."""
+        """Return the answer to a set. `read` then has the domains that were read for it."""
         self.version += 1
         got = received(
             *configs, version=str(self.version) if version is None else version, nonce=f"n{self.version}"
@@ -60,7 +62,7 @@ def plane() -> Plane:
 
 
 def said(answer: Answer) -> tuple[str, str, int, str]:
-    """Version, nonce, code and message of an answer."""
+    """Return the version, nonce, code and message of an answer."""
     request = DiscoveryRequest.FromString(answer.request)
     return (
         request.version_info,
@@ -71,7 +73,7 @@ def said(answer: Answer) -> tuple[str, str, int, str]:
 
 
 def test_the_first_request_of_a_stream_has_the_node_and_no_nonce(plane: Plane) -> None:
-    """And no version, where nothing is in force."""
+    """It has no version if no rules are in force."""
     request = DiscoveryRequest.FromString(plane.subscription.begin())
     assert ("", "", TYPE_URL, []) == (
         request.version_info,
@@ -88,16 +90,14 @@ def test_the_first_request_of_a_stream_has_the_node_and_no_nonce(plane: Plane) -
 
 
 def test_a_later_stream_begins_with_a_version_that_no_control_plane_has_given(plane: Plane) -> None:
-    """So a control plane sends its set even if its counter is at our version again, or its set has no
-    version.
-    """
+    """So a control plane sends its set even if it counts versions from the beginning again, or has none."""
     plane.sends(A, version="7")
     request = DiscoveryRequest.FromString(plane.subscription.begin())
     assert (True, "") == (request.version_info.startswith("held "), request.response_nonce)
 
 
 def test_a_good_set_is_accepted_with_its_version_and_nonce(plane: Plane) -> None:
-    """Each request has the whole node again."""
+    """Each request repeats the whole node."""
     answer = plane.sends(A, B, version="7")
     assert (("7", "n1", 0, ""), 0.0, False) == (said(answer), answer.pause, answer.rejects)
     assert "envoy-ratelimit" == DiscoveryRequest.FromString(answer.request).node.id
@@ -105,20 +105,20 @@ def test_a_good_set_is_accepted_with_its_version_and_nonce(plane: Plane) -> None
 
 
 def test_nothing_is_read_for_a_set_that_is_the_same(plane: Plane) -> None:
-    """Whatever its version and its order; it is accepted."""
+    """It is accepted with any version and in any order."""
     plane.sends(A, B)
     assert (("x", "n2", 0, ""), []) == (said(plane.sends(B, A, version="x")), plane.read)
 
 
 def test_only_what_has_changed_is_read(plane: Plane) -> None:
-    """A domain of a thousand costs what one domain costs."""
+    """One changed domain of a thousand costs as much as one domain."""
     plane.sends(A, B)
     plane.sends(A2, B, C)
     assert ["a", "c"] == plane.read
 
 
 def test_a_bad_domain_keeps_its_last_good_rules_and_the_others_are_taken(plane: Plane) -> None:
-    """One rejection names it, with the version that was accepted last and a code."""
+    """One rejection names it, with a code and the version that was accepted last."""
     plane.sends(A, B, version="7")
     plane.is_bad(B2)
     answer = plane.sends(A2, B2)
@@ -130,14 +130,14 @@ def test_a_bad_domain_keeps_its_last_good_rules_and_the_others_are_taken(plane: 
 
 
 def test_a_repaired_domain_is_taken_and_the_set_accepted(plane: Plane) -> None:
-    """Only it is read again."""
+    """No other domain is read again."""
     plane.is_bad(B2)
     plane.sends(A, B2)
     assert (("2", "n2", 0, ""), ["b"]) == (said(plane.sends(A, B)), plane.read)
 
 
 def test_a_bad_domain_that_goes_back_to_what_it_was_is_not_read(plane: Plane) -> None:
-    """What is in force is what is sent."""
+    """Its rules are already in force."""
     plane.sends(A, B)
     plane.is_bad(B2)
     plane.sends(A, B2)
@@ -145,7 +145,7 @@ def test_a_bad_domain_that_goes_back_to_what_it_was_is_not_read(plane: Plane) ->
 
 
 def test_a_bad_domain_that_is_not_sent_any_more_is_not_held_against_the_set(plane: Plane) -> None:
-    """Its last good rules end like those of any other."""
+    """Its last good rules expire like those of any other missing domain."""
     plane.sends(A, B)
     plane.is_bad(B2)
     plane.sends(A, B2)
@@ -154,14 +154,14 @@ def test_a_bad_domain_that_is_not_sent_any_more_is_not_held_against_the_set(plan
 
 
 def test_the_same_rejection_is_held_back_for_longer_and_longer(plane: Plane) -> None:
-    """The servers send a rejected set again at once; nothing is read for it, and 10 s are the longest."""
+    """Control planes send a rejected set again at once. It is not read again, and the delay is at most 10 s."""
     plane.is_bad(B2)
     pauses = [plane.sends(A, B2, version="7").pause for _ in range(7)]
     assert ([*PAUSES, 10.0, 10.0], []) == (pauses, plane.read)
 
 
 def test_other_content_is_answered_at_once(plane: Plane) -> None:
-    """Be it good or bad; the next rejection begins anew."""
+    """This holds for valid and invalid sets. The next rejection starts with the shortest delay."""
     plane.is_bad(B2)
     for _ in range(4):
         plane.sends(A, B2)
@@ -171,7 +171,7 @@ def test_other_content_is_answered_at_once(plane: Plane) -> None:
 
 
 def test_another_type_is_rejected_and_changes_nothing(plane: Plane) -> None:
-    """It says which one was asked for, and is held back likewise."""
+    """The rejection names the requested type, and is delayed like others."""
     plane.sends(A, version="7")
     foreign = received(version="8", nonce="f", type_url="type.googleapis.com/x\n")
     answer = plane.subscription.foreign(foreign)
@@ -186,7 +186,7 @@ def test_another_type_is_rejected_and_changes_nothing(plane: Plane) -> None:
 
 
 def test_a_domain_that_is_in_force_from_elsewhere_is_rejected(plane: Plane) -> None:
-    """With where its rules stand."""
+    """The rejection names the source of its rules."""
     problem = Problem("xds cp: a", 0, "domain", "'a' has its rules at config.yaml:1, which hold")
     assert (
         "a: domain: 'a' has its rules at config.yaml:1, which hold"
@@ -195,7 +195,7 @@ def test_a_domain_that_is_in_force_from_elsewhere_is_rejected(plane: Plane) -> N
 
 
 def test_a_domain_that_is_missing_holds_for_the_time_of_grace(plane: Plane) -> None:
-    """From when it is missing first; then it is gone."""
+    """The time starts with the first set without it."""
     plane.sends(A, B)
     plane.now = 5.0
     plane.sends(A)
@@ -208,7 +208,7 @@ def test_a_domain_that_is_missing_holds_for_the_time_of_grace(plane: Plane) -> N
 
 
 def test_a_domain_that_comes_back_holds_on_and_is_not_read(plane: Plane) -> None:
-    """As when a control plane has just started, and sends what it knows so far."""
+    """A control plane that has just started sends an incomplete set first."""
     plane.sends(A, B)
     plane.sends(B)
     plane.sends(A, B)
@@ -216,14 +216,14 @@ def test_a_domain_that_comes_back_holds_on_and_is_not_read(plane: Plane) -> None
 
 
 def test_an_empty_set_is_accepted_and_ends_rules_after_the_time_of_grace(plane: Plane) -> None:
-    """In both forms in which Envoy Gateway sends it."""
+    """Envoy Gateway sends it in two forms, with a version and without."""
     plane.sends(A, B)
     assert ("", "n2", 0, "") == said(plane.sends(version=""))
     assert {"a", "b"} == plane.subscription.gone(GRACE)
 
 
 def test_without_grace_a_missing_domain_is_gone_at_once() -> None:
-    """That is what envoyproxy/ratelimit does."""
+    """This is the behaviour of envoyproxy/ratelimit."""
     plane = Plane(grace=0)
     plane.sends(A, B)
     plane.sends(A)
@@ -231,7 +231,7 @@ def test_without_grace_a_missing_domain_is_gone_at_once() -> None:
 
 
 def test_the_time_of_grace_begins_anew_with_each_stream(plane: Plane) -> None:
-    """No set is complete that a control plane did not live to complete."""
+    """A control plane that ends may have sent only incomplete sets."""
     plane.sends(A, B)
     plane.sends(A)
     plane.subscription.begin()
@@ -242,7 +242,7 @@ def test_the_time_of_grace_begins_anew_with_each_stream(plane: Plane) -> None:
 
 
 def test_a_rejection_has_as_much_as_there_is_room_for() -> None:
-    """And says how much more there is; never nothing, and never text that would break a line."""
+    """It says how much was omitted. It is never empty, and has no text that would break a line."""
     problems = [Problem(f"xds cp: shop/gw/{place}", 0, "descriptors[0]", "x" * 100) for place in range(1_000)]
     text = rejection(problems, "cp")
     *lines, last = text.split("\n")

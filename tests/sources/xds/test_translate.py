@@ -1,4 +1,4 @@
-"""A RateLimitConfig means what the file means that says the same."""
+"""A RateLimitConfig and a file with the same content have the same rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.sources.xds.sets import received
 
 
 def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[str]]:
-    """The domain that a resource comes to, its problems and its warnings."""
+    """Return the domain of a resource, its problems and its warnings."""
     groups = list(received(config).groups.values())
     loaded = Task(reading(parts_of("cp", groups), {}), apart=True).rules()
     (domain,) = loaded.domains or (None,)
@@ -26,7 +26,7 @@ def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[
 
 
 def placeless(domain: DomainRules | None) -> dict[str, Any]:
-    """The same as plain data, without where it stood and without its digest, which is made beyond `load`."""
+    """Return the same as plain data, without places and without the digest, which is computed after `load`."""
     assert domain is not None
     plain: dict[str, Any] = _placeless(asdict(domain))
     return plain
@@ -128,14 +128,14 @@ TWINS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("said, text", TWINS, ids=range(len(TWINS)))
 def test_a_resource_means_what_the_same_file_means(said: dict[str, Any], text: str) -> None:
-    """Down to every field of the rules; only where they stand differs."""
+    """Every field of the rules is the same, except for the place."""
     domain, problems, _ = rules(resource("d", said))
     assert [] == problems
     assert of_file(f"{{domain: d, descriptors: [{text}]}}") == placeless(domain)
 
 
 def test_a_place_in_a_resource_is_a_path() -> None:
-    """There are no lines, and /rlconfig says where each rule stands."""
+    """A resource has no lines, and /rlconfig shows the place of each rule."""
     domain, _, _ = rules(resource("d", {"key": "a", "descriptors": [limit("b", 1)]}, name="shop/gw"))
     assert domain is not None
     (rule,) = [child.rule for each in domain.descriptors for child in each.children]
@@ -184,13 +184,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("said, problem", WRONG, ids=range(len(WRONG)))
 def test_a_mistake_is_named_with_resource_and_path(said: dict[str, Any], problem: str) -> None:
-    """In the words that a mistake in a file gets."""
+    """The message is the same as for a mistake in a file."""
     domain, problems, _ = rules(resource("d", said))
     assert (None, [f"xds cp: d: {problem}"]) == (domain, problems)
 
 
 def test_siblings_that_are_the_same_are_named_with_both_paths() -> None:
-    """Envoy Gateway sends such for two rules of one route with the same CIDR (docs/xds.md)."""
+    """Envoy Gateway sends such siblings for two rules of a route with the same CIDR (docs/xds.md)."""
     cidr = limit("masked_remote_address", 5, value="10.0.0.0/8")
     _, problems, _ = rules(resource("d", {"key": "route", "descriptors": [cidr, cidr]}))
     assert [
@@ -200,7 +200,7 @@ def test_siblings_that_are_the_same_are_named_with_both_paths() -> None:
 
 
 def test_a_domain_must_be_utf_8_and_keys_need_not_be() -> None:
-    """A value comes from a header, which may have any byte."""
+    """A value comes from a header, which may have any bytes."""
     config = resource("d", limit("team", 5))
     config.descriptors[0].value = b"\xff"
     domain, problems, _ = rules(config)
@@ -210,7 +210,7 @@ def test_a_domain_must_be_utf_8_and_keys_need_not_be() -> None:
 
 
 def test_a_resource_without_a_domain_says_so() -> None:
-    """As a file would."""
+    """The message is the same as for a file."""
     _, problems, _ = rules(RateLimitConfig(name=b"x"))
     assert [
         "xds cp: x: domain: is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'"
@@ -218,7 +218,7 @@ def test_a_resource_without_a_domain_says_so() -> None:
 
 
 def test_two_resources_of_one_domain_are_wrong_both_or_merged() -> None:
-    """None of them is the right one, as their order is random; MERGE_DOMAIN_CONFIG takes both."""
+    """Their order is random, so neither takes precedence. MERGE_DOMAIN_CONFIG merges them."""
     groups = list(
         received(
             resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2")
@@ -235,7 +235,7 @@ def test_two_resources_of_one_domain_are_wrong_both_or_merged() -> None:
 
 
 def test_budget_domains_are_budgets() -> None:
-    """So limits of a gateway that knows requests alone can count tokens."""
+    """So the limits of a gateway that only knows requests can count tokens."""
     groups = list(received(resource("d", limit("a", 1)), resource("e", limit("a", 1))).groups.values())
     loaded = Task(
         reading(parts_of("cp", groups), {}), budget_domains=frozenset({"d", "not-there"}), apart=True
