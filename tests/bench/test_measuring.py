@@ -1,4 +1,4 @@
-"""One scenario from the command line to the report, and books that do not close."""
+"""A scenario from the command line to the report, and books that do not match."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from testing.service import REPOSITORY
 
 
 def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None:
-    """Half a second of mixed traffic: a rate, percentiles, CPU, no errors, and a report that has the run."""
+    """Half a second of mixed traffic has a rate, percentiles, CPU and no errors, and the run is in the
+    report.
+    """
     written = tmp_path / "results.json"
     name = named("native", "memory", "mixed", WIDE)
     done = subprocess.run(
@@ -40,14 +42,14 @@ def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None
 
 
 def test_every_stage_of_a_decision_is_timed() -> None:
-    """None of them is skipped, and together they take less than a slow machine needs for a call."""
+    """No stage is skipped, and their sum is less than the time of a call on a slow machine."""
     found = stages.measure("charge", 0)
     assert {*stages.STAGES, stages.OF_NOTHING} == set(found)
     assert all(0 < microseconds < 10_000 for microseconds in found.values()), found
 
 
 def test_the_cost_of_amendments_is_measured_by_turns() -> None:
-    """A decision without, with 10,000 of them, and with as many rules."""
+    """A decision is measured without amendments, with 10,000 of them, and with as many rules."""
     found = stages.amended(0)
     assert ["without", "with", "own", "rules"] == list(found)
     assert all(0 < microseconds < 10_000 for microseconds in found.values()), found
@@ -55,7 +57,7 @@ def test_the_cost_of_amendments_is_measured_by_turns() -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One whose counters are a Redis that the test has written to."""
+    """Return a server whose counters are in a Redis that the test has written."""
     with RedisServer() as redis:
         counters = {"team=a}:hour:x": "3", "team=a}:hour:y": "2", "team=a}:day:x": "5"}
         redis.cli("MSET", *(word for key, value in counters.items() for word in (f"{{bench|{key}", value)))
@@ -64,8 +66,8 @@ def server() -> Iterator[Server]:
 
 
 def test_windows_that_began_anew_are_added_up(server: Server) -> None:
-    """Five in the hour, though the hour ended meanwhile, and five in the day; other domains are not looked
-    at.
+    """There are five hits in the hour, although a new hour began, and five in the day. Other domains are
+    ignored.
     """
     assert 2 == books.check_exactly(server, {("team", "a"): 5})
 
@@ -83,6 +85,6 @@ def test_windows_that_began_anew_are_added_up(server: Server) -> None:
 def test_a_count_that_is_not_what_was_charged_is_found(
     server: Server, charged: dict[books.Bucket, int], wrong: str
 ) -> None:
-    """Too little, too much, and a bucket that only one side knows."""
+    """Too few hits, too many, and a bucket that only one side has are all reported."""
     with pytest.raises(AssertionError, match=wrong):
         books.check_exactly(server, charged)

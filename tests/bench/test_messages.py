@@ -1,4 +1,4 @@
-"""What the load generator asks: messages that parse, laws that hold, and a sequence that the books can
+"""The requests of the load generator: valid messages, their distributions, and a sequence that the books can
 repeat.
 """
 
@@ -19,7 +19,7 @@ TRAFFIC = [*messages.CONSTANT, "mixed", "cold:cold"]
 
 
 def parsed(asked: Asked) -> RateLimitRequest:
-    """The message in its frame of gRPC."""
+    """Return the message in a gRPC frame."""
     assert 0 == asked.body[0]
     assert len(asked.body) - 5 == int.from_bytes(asked.body[1:5], "big")
     return RateLimitRequest.FromString(asked.body[5:])
@@ -27,7 +27,7 @@ def parsed(asked: Asked) -> RateLimitRequest:
 
 @pytest.mark.parametrize("traffic", TRAFFIC)
 def test_every_request_says_what_the_books_have(traffic: str) -> None:
-    """Its domain, and in each descriptor the key, the value and the hits that it is said to charge."""
+    """The domain, and the key, value and hits of each descriptor, are the same."""
     for asked in requests(traffic, 200, 3):
         request = parsed(asked)
         assert messages.DOMAIN == request.domain
@@ -43,13 +43,13 @@ def test_every_request_says_what_the_books_have(traffic: str) -> None:
 
 @pytest.mark.parametrize("traffic", TRAFFIC)
 def test_a_shorter_run_is_the_beginning_of_a_longer_one(traffic: str) -> None:
-    """What was prepared and what was sent differ in length, and the books know only how much was sent."""
+    """More requests are prepared than sent, and the books only know the number of sent ones."""
     assert list(requests(traffic, 70, 1)) == list(requests(traffic, 5_000, 1))[:70]
 
 
 @pytest.mark.parametrize("traffic", TRAFFIC)
 def test_the_books_are_the_sum_of_what_each_connection_has_sent(traffic: str) -> None:
-    """Bucket by bucket."""
+    """This holds for each bucket."""
     charged: Counter[tuple[str, str]] = Counter()
     for connection, many in enumerate((40, 7, 0)):
         for asked in requests(traffic, many, connection):
@@ -59,26 +59,26 @@ def test_the_books_are_the_sum_of_what_each_connection_has_sent(traffic: str) ->
 
 
 def test_a_cold_bucket_comes_once() -> None:
-    """On whichever connection."""
+    """No other connection uses it either."""
     seen = [asked.charges for connection in range(3) for asked in requests("cold:cold", 500, connection)]
     assert 1_500 == len(set(seen))
 
 
 def test_mixed_traffic_checks_as_often_as_it_charges() -> None:
-    """And some of it has a second descriptor."""
+    """Some requests have a second descriptor."""
     mixed = list(requests("mixed", 4_000))
     assert 2_000 == sum(1 for asked in mixed if asked.charges)
     assert {1, 2} == {len(parsed(asked).descriptors) for asked in mixed}
 
 
 def test_unknown_traffic_is_refused() -> None:
-    """A name that is misspelt would measure something else."""
+    """A misspelt name would measure other traffic."""
     with pytest.raises(ValueError, match="warm"):
         requests("warm", 1)
 
 
 def test_zipf_draws_by_rank() -> None:
-    """The first of a thousand comes as often as the law says, and twice to three times as often as the
+    """The first of a thousand is drawn as often as the law says, and two to three times as often as the
     second.
     """
     seen = Counter(Zipf(1_000, 1.1, 1).draw(100_000))
@@ -89,14 +89,14 @@ def test_zipf_draws_by_rank() -> None:
 
 
 def test_zipf_is_the_same_for_the_same_seed() -> None:
-    """Another seed draws others."""
+    """Another seed draws another sequence."""
     first, again, other = (Zipf(100, 1.1, seed).draw(50) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_the_rules_load_without_a_warning() -> None:
-    """Those of ours, those with many more, and those that others are to be given."""
+    """These are the rules for this service, those with many more rules, and those for other services."""
     for text in (messages.rules(), messages.rules(10), messages.rules_for_others()):
         assert () == load([read("rules.yaml", text.encode())]).warnings
     assert "tokens_per_unit" not in messages.rules_for_others()
@@ -106,7 +106,7 @@ def test_the_rules_load_without_a_warning() -> None:
 
 
 def calls(script: frames.Script) -> list[tuple[int, list[tuple[str, str]], bytes]]:
-    """What stands in a script, read by hpack's decoder: the stream, the headers and the data of each request."""
+    """Decode a script with hpack. Return the stream, the headers and the data of each request."""
     decoder = hpack.Decoder()
     found: dict[int, tuple[list[tuple[str, str]], bytes]] = {}
     data = script.data
@@ -124,7 +124,7 @@ def calls(script: frames.Script) -> list[tuple[int, list[tuple[str, str]], bytes
 
 
 def test_a_script_is_calls_of_grpc() -> None:
-    """Each on a stream of its own, with all headers, though most of them are one byte."""
+    """Each call has its own stream and all headers, although most headers are one byte."""
     script = frames.grpc_script([b"first", b"second"])
     headers = list(frames.GRPC)
     assert [(1, headers, b"first"), (3, headers, b"second")] == calls(script)
@@ -134,7 +134,7 @@ def test_a_script_is_calls_of_grpc() -> None:
 
 
 def test_a_script_for_a_gateway_has_the_header_of_each_request() -> None:
-    """And no body."""
+    """The requests have no body."""
     script = frames.http_script("x-team-id", ["a", "b"])
     assert [
         (stream, [*frames.HTTP, ("x-team-id", value)], b"") for stream, value in ((1, "a"), (3, "b"))
@@ -142,7 +142,7 @@ def test_a_script_for_a_gateway_has_the_header_of_each_request() -> None:
 
 
 def answer(stream: int, message: bytes = b"\x08\x01") -> bytes:
-    """What a server of gRPC says."""
+    """Return the answer of a gRPC server."""
     return (
         frames.frame(frames.HEADERS, frames.END_HEADERS, stream, b"\x88")
         + frames.frame(frames.DATA, 0, stream, messages.framed(message))
@@ -152,8 +152,8 @@ def answer(stream: int, message: bytes = b"\x08\x01") -> bytes:
 
 @pytest.mark.parametrize("piece", [1, 7, 1_000])
 def test_answers_are_separated_however_they_are_cut(piece: int) -> None:
-    """An OK (after which a server may say that it is not an error), a refusal, an error without a message,
-    and a stream that is reset.
+    """They are an OK followed by RST_STREAM with NO_ERROR, a refusal, an error without a message, and a reset
+    stream.
     """
     sent = (
         answer(1)
@@ -170,7 +170,7 @@ def test_answers_are_separated_however_they_are_cut(piece: int) -> None:
 
 
 def test_the_reader_does_what_the_protocol_asks_of_a_client() -> None:
-    """It answers pings and settings, and knows how much it may send."""
+    """It acknowledges pings and settings, and tracks the flow-control window."""
     reader = frames.Reader()
     settings = frames.frame(frames.SETTINGS, 0, 0, b"\0\x03\0\0\0\x64")
     assert frames.frame(frames.SETTINGS, frames.ACK, 0) == reader.feed(settings, [])

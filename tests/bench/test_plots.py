@@ -1,4 +1,4 @@
-"""Plots are SVG that a browser shows, and what they show is where it belongs."""
+"""Plots are valid SVG, with each value at its place."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(text: str, tag: str) -> list[ElementTree.Element]:
-    """All elements of a kind; the text must be XML for that."""
+    """Return all elements of a kind. The text must be XML."""
     return list(ElementTree.fromstring(text).iter(f"{SVG}{tag}"))
 
 
 def texts(text: str) -> list[str]:
-    """Everything that can be read."""
+    """Return all text of a plot."""
     return [element.text or "" for element in drawn(text, "text")]
 
 
 def points(element: ElementTree.Element) -> list[tuple[float, float]]:
-    """Of a polyline."""
+    """Return the points of a polyline."""
     return [(float(x), float(y)) for x, y in (pair.split(",") for pair in element.attrib["points"].split())]
 
 
 def test_a_line_goes_up_where_its_values_do() -> None:
-    """On logarithmic axes, a tenfold value is as far away from the next tenfold one."""
+    """On a logarithmic axis, equal factors are equal distances."""
     drawing = lines("t", "x", "y", [Line("a", [(1, 1), (10, 10), (100, 100)])])
     (line,) = drawn(drawing, "polyline")
     (x1, y1), (x2, y2), (x3, y3) = points(line)
@@ -39,7 +39,7 @@ def test_a_line_goes_up_where_its_values_do() -> None:
 
 
 def test_everything_is_inside_the_picture() -> None:
-    """Also with a single point, and with values that are far apart."""
+    """This includes a single point, and values of very different sizes."""
     for given in ([(5.0, 5.0)], [(0.001, 1e6), (1e5, 0.02)]):
         drawing = lines("t", "x", "y", [Line("a", given), Line("bound", given, dashed=True)])
         height = float(ElementTree.fromstring(drawing).attrib["height"])
@@ -48,7 +48,7 @@ def test_everything_is_inside_the_picture() -> None:
 
 
 def test_the_parts_of_a_bar_follow_each_other() -> None:
-    """As long as their values, each with a colour that the legend explains."""
+    """Their lengths are proportional to their values, and the legend explains each colour."""
     drawing = bars("t", "µs", [Bar("a", [("one", 1.0), ("two", 3.0)], "4 µs")])
     _, legend_one, legend_two, one, two = (element.attrib for element in drawn(drawing, "rect"))
     assert (legend_one["fill"], legend_two["fill"]) == (one["fill"], two["fill"])
@@ -59,13 +59,13 @@ def test_the_parts_of_a_bar_follow_each_other() -> None:
 
 
 def test_names_are_text_and_not_markup() -> None:
-    """A server is called what somebody calls it."""
+    """The name of a server may have any characters."""
     drawing = bars("<t> & co", "x", [Bar("a<b", [("p", 1.0)])])
     assert {"<t> & co", "a<b"} <= set(texts(drawing))
 
 
 def test_a_plot_of_nothing_says_so() -> None:
-    """In place of empty axes."""
+    """It has a message instead of empty axes."""
     for drawing in report.plots(Results({})).values():
         assert "not measured" in texts(drawing)
         assert not re.search(r"nan|inf", drawing)

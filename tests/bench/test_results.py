@@ -1,4 +1,4 @@
-"""The arithmetic of the report, with figures that can be done in the head."""
+"""The arithmetic of the report, with figures that are easy to check by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MACHINE = {"measured on": "2026-11-21"}
 
 
 def run(name: str, shape: Shape = WIDE, rate: float = 1_000.0, **values: object) -> Run:
-    """A run, of which only what is given matters."""
+    """Return a run with the given fields; the others do not matter."""
     server = "native, redis" if "redis" in name else "native, memory"
     made = Run(name, server, "charge", shape, 3.0, int(rate * 3), rate, CALM, extra={"rss_start": 5e7})
     for field, value in values.items():
@@ -26,7 +26,7 @@ def run(name: str, shape: Shape = WIDE, rate: float = 1_000.0, **values: object)
 
 
 def verdict(results: Results, start: str) -> str:
-    """Of the goal whose text begins so."""
+    """Return the verdict on the goal whose text begins with this."""
     (found,) = [goal for goal in goals(results) if goal.text.startswith(start)]
     return found.verdict
 
@@ -36,23 +36,23 @@ def verdict(results: Results, start: str) -> str:
     [(0.5, 50), (0.9, 90), (0.99, 99), (0.999, 100), (1.0, 100), (0.001, 1)],
 )
 def test_a_percentile_is_the_nearest_rank(share: float, value: int) -> None:
-    """Of 1 to 100, the p-th percentile is p."""
+    """For 1 to 100, the p-th percentile is p."""
     assert value == percentile(range(1, 101), share)
 
 
 def test_a_single_value_is_every_percentile() -> None:
-    """There is no other."""
+    """This includes the lowest and the highest."""
     assert [7.0, 7.0] == [percentile([7.0], 0.001), percentile([7.0], 0.999)]
 
 
 def test_latency_is_in_milliseconds_and_counts_what_envoy_would_not_have_waited_for() -> None:
-    """21 ms is late, 20 ms is not; the order in which they came does not matter."""
+    """21 ms is late and 20 ms is not, in any order of the values."""
     assert Latency(2, 21, 21, 21, 21, 1) == Latency.of([0.021, 0.001, 0.002])
     assert 0 == Latency.of([0.020]).over_20ms
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    """So that a report can be made again without measuring again."""
+    """So a report can be written again without measuring again."""
     results = Results(
         MACHINE, [run("a", extra={"errors": 3.0})], {"decode": 1.5}, {"own": 2.5}, {"b": "it broke"}
     )
@@ -62,7 +62,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate, met", [(25_000.0, "yes"), (24_999.0, "**no**")])
 def test_units_are_of_the_same_shape_in_the_same_run(rate: float, met: str) -> None:
-    """25 units of 1,000, whatever the other shape does."""
+    """There are 25 units of 1,000, whatever the other shape has."""
     results = Results(MACHINE)
     assert "not measured" == verdict(results, "charges on Redis, 4 × 25")
     results.runs += [run(f"nothing/grpcio/{NARROW}", NARROW, 10.0), run(f"nothing/grpcio/{WIDE}", WIDE)]
@@ -72,7 +72,7 @@ def test_units_are_of_the_same_shape_in_the_same_run(rate: float, met: str) -> N
 
 
 def test_traffic_that_differs_has_goals_of_its_own() -> None:
-    """The best case says little about it."""
+    """The best case does not predict it."""
     runs = [
         run(f"nothing/grpcio/{WIDE}"),
         run(named("native", "redis", "mixed", WIDE), rate=15_000.0),
@@ -86,7 +86,7 @@ def test_traffic_that_differs_has_goals_of_its_own() -> None:
 
 @pytest.mark.parametrize("with_them, own, met", [(1.03, 1.2, "yes"), (1.031, 1.201, "**no**")])
 def test_amendments_are_compared_with_none_and_with_rules(with_them: float, own: float, met: str) -> None:
-    """By what a decision costs in one process."""
+    """The measure is the cost of a decision in one process."""
     texts = ("10,000 amendments", "10,000 limits of their own")
     results = Results(MACHINE)
     assert ["not measured"] * 2 == [verdict(results, text) for text in texts]
@@ -96,14 +96,14 @@ def test_amendments_are_compared_with_none_and_with_rules(with_them: float, own:
 
 @pytest.mark.parametrize("many, met", [(11.0, "yes"), (11.2, "**no**")])
 def test_many_rules_are_compared_with_few(many: float, met: str) -> None:
-    """By the CPU of the server."""
+    """The measure is the CPU of the server."""
     runs = [run("rules/10", server_cpu=10.0), run("rules/10000", server_cpu=many)]
     assert met == verdict(Results(MACHINE, runs), "10,000 rules")
 
 
 @pytest.mark.parametrize("rate, met", [(400.0, "yes"), (390.0, "**no**")])
 def test_more_descriptors_are_compared_with_one(rate: float, met: str) -> None:
-    """By what the core passes, Redis included."""
+    """The measure is the throughput of the core, including Redis."""
     runs = [
         run(named("native", "redis", "charge", WIDE)),
         run(named("native", "redis", FOUR_BY_TWO, WIDE), rate=rate),
@@ -114,7 +114,7 @@ def test_more_descriptors_are_compared_with_one(rate: float, met: str) -> None:
 
 
 def test_the_minute_fails_by_a_single_late_answer() -> None:
-    """And by a single error, and by a reload or a scrape that did not take place."""
+    """It also fails by a single error, and by a reload or a scrape that did not happen."""
     extra = {"errors": 0.0, "reloads": 2.0, "scrapes": 3.0, "series": 10_000.0}
     minute = run("minute/native/redis", offered=5_000.0, extra=extra)
     results = Results(MACHINE, [minute])
@@ -140,7 +140,7 @@ def test_the_minute_fails_by_a_single_late_answer() -> None:
 def test_others_are_compared_by_units_and_the_table_says_of_which_run(
     targets: list[Run], expected: list[str], note: str
 ) -> None:
-    """Mixed traffic leads, and what was not measured is not guessed."""
+    """Mixed traffic comes first. A missing measurement is shown as missing."""
     runs = [
         run(f"nothing/grpcio/{WIDE}"),
         run(named("native", "redis", "mixed", WIDE), rate=15_000.0),
@@ -154,26 +154,26 @@ def test_others_are_compared_by_units_and_the_table_says_of_which_run(
 
 @pytest.mark.parametrize("highest, met", [(105.0, "yes"), (106.0, "**no**")])
 def test_memory_is_flat_up_to_five_percent(highest: float, met: str) -> None:
-    """Of what it had settled at, and at its highest."""
+    """The bound is on the highest value, relative to the settled one."""
     extra = {"rss_settled": 100.0, "rss_highest": highest, "rss_end": 100.0}
     results = Results(MACHINE, [run("ten minutes/native/redis", extra=extra)])
     assert met == verdict(results, "memory is flat")
 
 
 def test_a_goal_without_a_run_is_not_measured() -> None:
-    """Nothing is claimed of it, in either direction."""
+    """It is neither reached nor missed."""
     assert {"not measured"} == {goal.verdict for goal in goals(Results(MACHINE))}
     assert "yes" == Goal("x", "1", True).verdict
 
 
 def test_a_run_is_marked_where_it_says_something_about_others() -> None:
-    """† others were at work, ‡ the generator could do no more."""
+    """† marks other load on the machine, and ‡ a generator at its limit."""
     assert "" == report.marks(run("a", others=0.01, generator=0.89))
     assert " † ‡" == report.marks(run("a", others=0.5, generator=0.95))
 
 
 def test_the_page_says_that_the_machine_was_not_quiet() -> None:
-    """In so many of all runs; and that it changed, by the unit at the end."""
+    """It has the number of such runs among all runs, and the change of the unit at the end."""
     runs = [run(f"nothing/grpcio/{WIDE}"), run(f"nothing again/grpcio/{WIDE}", rate=1_050.0)]
     said = report.quietness(Results(MACHINE, runs))
     assert "The machine was quiet" in said
@@ -186,7 +186,7 @@ def test_the_page_says_that_the_machine_was_not_quiet() -> None:
 
 
 def test_the_table_has_units_and_the_share_of_the_transport() -> None:
-    """Half of what native passes when it decides nothing is ten units here."""
+    """Here, half of the native rate without decisions is ten units."""
     results = Results(
         MACHINE,
         [
@@ -203,7 +203,7 @@ def test_the_table_has_units_and_the_share_of_the_transport() -> None:
 
 
 def test_the_parts_of_a_charge_add_up_to_what_was_measured() -> None:
-    """The transport is what it costs when it decides nothing, without what it decodes and encodes there."""
+    """The transport's part is its cost without decisions, less decoding and encoding."""
     stages = dict.fromkeys((*STAGES, OF_NOTHING), 1.0)
     results = Results(
         MACHINE,
@@ -223,7 +223,7 @@ def test_the_parts_of_a_charge_add_up_to_what_was_measured() -> None:
 
 
 def test_marked_blocks_are_replaced_and_nothing_else() -> None:
-    """What stands round them is prose. A block that nobody writes, or has no place, is a mistake."""
+    """The text around them is prose. A block without a writer or without a place is a mistake."""
     page = "a\n<!-- bench: x -->\nold\n<!-- end -->\nb\n"
     filled = "a\n<!-- bench: x -->\n\nnew\n\n<!-- end -->\nb\n"
     assert filled == report.fill(page, {"x": "new"})
@@ -254,19 +254,19 @@ CONSTANTS = capacity.Constants(
     ],
 )
 def test_capacity_follows_the_formulas(rate: int, replicas: int, shards: int, calls: float) -> None:
-    """Worked by hand from round constants."""
+    """The figures are worked by hand from round constants."""
     planned = capacity.plan(CONSTANTS, rate)
     assert (replicas, shards, calls) == (planned.replicas, planned.shards, planned.calls)
     assert replicas * 10 == planned.connections
 
 
 def test_a_bucket_takes_what_one_core_of_redis_takes() -> None:
-    """60 % of it, at 1.5 µs each."""
+    """That is 60 % of a core at 1.5 µs each."""
     assert 400_000 == round(capacity.hottest(CONSTANTS))
 
 
 def test_the_constants_come_from_the_runs() -> None:
-    """All of them, or the page says that they were not measured."""
+    """If one is missing, the page says that they were not measured."""
     results = Results(MACHINE)
     assert "Not measured" in capacity.tables(results)["sizes"]
     results.runs += [

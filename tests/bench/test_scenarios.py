@@ -14,13 +14,13 @@ PATIENCE = 20 * 60.0
 
 
 def test_a_whole_run_takes_less_than_twenty_minutes(tmp_path: Path) -> None:
-    """By the plan, with the default lengths."""
+    """The plan is added up with the default lengths."""
     lasts = sum(scenario.lasts(Bench(tmp_path, Results({}))) for scenario in selected("", long=False))
     assert 5 * 60 < lasts < PATIENCE
 
 
 def test_the_long_run_and_the_others_are_selected_by_name() -> None:
-    """A target adds the same requests for it."""
+    """A target repeats the same requests on the selected ones."""
     names = {scenario.name for scenario in selected("", long=True, address="127.0.0.1:1")}
     mine = {scenario.name for scenario in selected("", long=False)}
     assert {"ten minutes/native/redis"} | {

@@ -1,4 +1,4 @@
-"""A soak says what went wrong; and its two ends of HTTP understand each other."""
+"""The problems that a soak reports, and the two ends of its HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOON = 1_795_249_200.0
 
 
 def replica(name: str, *, until: float, grows: float = 0.0, code: int = 0) -> Replica:
-    """One that was looked at every five seconds, and whose memory grows by so many MiB a minute."""
+    """Return a replica that was sampled every five seconds, and whose memory grows by this many MiB a minute."""
     samples = [
         Sample(at, int((60 + grows * at / 60) * MIB), 40) for at in (5.0 * n for n in range(int(until / 5)))
     ]
@@ -31,7 +31,7 @@ def replica(name: str, *, until: float, grows: float = 0.0, code: int = 0) -> Re
 
 
 def soaked() -> Soaked:
-    """One of ten minutes that went well, with an outage in which two requests and a charge failed."""
+    """Return a soak of ten minutes without problems. In an outage, two requests and a charge failed."""
     books = Books(Counter({JSON: 50, STREAM: 40, ABORTED: 10}), 5, Counter(a=100, b=ABORTED_COST))
     books.failures = [Failure(NOON + 1, NOON + 2, "JSON: status 503"), Failure(NOON + 4, NOON + 7, "…")]
     return Soaked(
@@ -82,7 +82,7 @@ def drop(run: Soaked) -> None:
 
 
 def test_a_soak_that_went_well_has_no_problems() -> None:
-    """Errors within an outage are its."""
+    """Errors within an outage belong to it."""
     assert [] == report.problems(soaked())
 
 
@@ -109,7 +109,7 @@ def test_each_failure_is_reported(spoil: Callable[[Soaked], None], said: str) ->
 
 
 def test_the_table_takes_the_place_of_the_one_before() -> None:
-    """And nothing else of the page changes."""
+    """The rest of the page does not change."""
     page = f"before\n{report.BEGIN}\n| old |\n\n{report.END}\nafter\n"
     once = report.written_into(page, soaked())
     assert once == report.written_into(once, soaked())
@@ -121,7 +121,7 @@ def test_the_table_takes_the_place_of_the_one_before() -> None:
 
 
 def test_a_process_that_has_ended_is_not_sampled() -> None:
-    """A replica ends while it is replaced: that is no error of the soak."""
+    """A replica that ends while it is replaced is not an error of the soak."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     gone = Replica("A", cast(Service, ended))
@@ -138,7 +138,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 
 async def test_callers_are_served_as_json_and_streams_and_hang_up_on_some(provider: Provider) -> None:
-    """Without a gateway all are served, and the books have what each cost."""
+    """Without a gateway all are served, and the books have the cost of each."""
     callers = Callers(f"127.0.0.1:{provider.port}", rate=5_000)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         group.create_task(callers.run())

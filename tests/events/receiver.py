@@ -1,4 +1,4 @@
-"""A receiver of webhooks: real HTTP, which keeps what it gets and answers what the test says."""
+"""A receiver of webhooks over real HTTP. It keeps its deliveries, and a test sets its answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Got:
 
 @dataclass
 class Webhook:
-    """`answer` returns the status of the next delivery; None hangs until the end."""
+    """A webhook. `answer` returns the status for the next delivery; after None, the call hangs until the end."""
 
     answer: Callable[[int], int | None] = lambda number: 204
     got: list[Got] = field(default_factory=list)
@@ -73,5 +73,5 @@ class Webhook:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What it got, in order."""
+        """Return the received events in order."""
         return [got.event for got in self.got]

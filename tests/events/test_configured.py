@@ -1,4 +1,4 @@
-"""The file of receivers and their secrets, which change while the service runs."""
+"""The file of receivers and their secrets, which changes while the service runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def names(configured: Configured) -> list[str]:
 
 
 def test_other_receivers_are_used_once_the_file_has_them(file: File) -> None:
-    """And the addresses of the setting stay."""
+    """The addresses of the setting stay in use."""
     file.write(entry("a", "http://a.example"))
     configured = Configured(("http://url.example",), "", str(file.path))
     assert (["webhook", "a"], False) == (names(configured), configured.look())
@@ -66,7 +66,7 @@ def test_other_receivers_are_used_once_the_file_has_them(file: File) -> None:
 def test_a_file_that_cannot_be_used_leaves_the_receivers_and_says_so_once(
     text: str | None, file: File
 ) -> None:
-    """It may be half written, or gone for a moment."""
+    """It may be half written, or missing for a moment."""
     file.write(entry("a", "http://a.example"))
     configured = Configured((), "", str(file.path))
     if text is None:
@@ -93,13 +93,13 @@ def test_a_secret_that_comes_after_the_file_is_waited_for(file: File, tmp_path: 
 
 
 def test_at_the_start_a_file_must_be_right(file: File) -> None:
-    """There is nothing that could stay in use."""
+    """At the start there are no earlier receivers to keep."""
     with pytest.raises(StartError, match="cannot be read"):
         Configured((), "", str(file.path))
 
 
 class Running:
-    """The events of a process that leads, with rules that a test sets."""
+    """The events of a leading process. A test sets the rules."""
 
     def __init__(self, file: File) -> None:
         self.tree: RuleTree | None = None
@@ -144,7 +144,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def test_receivers_come_and_go_while_the_service_runs(file: File) -> None:
-    """One that comes gets nothing from before, one that goes nothing from after, and counts stay."""
+    """A new receiver gets no earlier events, a removed one no later events, and the counts stay."""
     with Webhook() as first, Webhook() as second:
         file.write(entry("first", first.url))
         running = Running(file)
@@ -169,7 +169,7 @@ async def test_receivers_come_and_go_while_the_service_runs(file: File) -> None:
 
 
 async def test_an_address_that_changes_is_used_for_the_next_delivery(file: File) -> None:
-    """Of the same receiver, with what waits for it."""
+    """It is still the same receiver, with its queued events."""
     with Webhook(lambda number: 503) as broken, Webhook() as fixed:
         file.write(entry("ops", broken.url))
         running = Running(file)
@@ -183,7 +183,7 @@ async def test_an_address_that_changes_is_used_for_the_next_delivery(file: File)
 
 
 async def test_a_rule_chooses_its_receivers(file: File) -> None:
-    """By name; off is nobody, and without notify it is all of them. The names are not sent."""
+    """It names them; `off` selects none, and a rule without `notify` selects all. The names are not sent."""
     with Webhook() as finance, Webhook() as chat:
         file.write(entry("finance", finance.url), entry("chat", chat.url))
         running = Running(file)
@@ -198,7 +198,7 @@ async def test_a_rule_chooses_its_receivers(file: File) -> None:
 
 
 async def test_a_name_without_a_receiver_is_reported(file: File) -> None:
-    """When rules or receivers change; a name with a receiver is not."""
+    """It is reported when rules or receivers change. A name that has a receiver is not reported."""
     file.write(entry("finance", "http://a.example"))
     running = Running(file)
 

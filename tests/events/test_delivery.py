@@ -1,4 +1,4 @@
-"""Deliveries to a receiver that works, fails, hangs, lies and asks for a signature."""
+"""Deliveries to receivers that work, fail, hang, send invalid answers, or require a signature."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def event(number: int = 1, domain: str = "llm") -> Event:
 
 
 class Clock:
-    """A clock that each pause moves."""
+    """A clock that each pause advances."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -73,7 +73,7 @@ async def emit(store: MemoryEvents, *events: Event) -> None:
 
 
 async def test_a_cloud_event_arrives_signed(tmp_path: Path) -> None:
-    """By Standard Webhooks: the signature is of the id, the time and the body."""
+    """As in Standard Webhooks, the signature covers the id, the time and the body."""
     (tmp_path / "secret").write_text(f"whsec_{SECRET}\n")
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook() as webhook:
@@ -115,7 +115,7 @@ async def test_what_a_receiver_refuses_for_good_is_dropped(status: int) -> None:
 
 
 async def test_a_redirection_is_not_followed() -> None:
-    """Where it points to is the receiver's to say, and may be inside of our network."""
+    """The receiver chooses its target, which may be inside the service's network."""
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook(lambda number: 302 if number == 1 else 204) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
@@ -166,7 +166,7 @@ async def test_a_receiver_gets_what_it_wants_in_its_own_form() -> None:
 
 
 async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> None:
-    """It is replaced by hand, and half of it is there; a good one is used at the next delivery."""
+    """The file may be half written. A valid secret is used at the next delivery."""
     file = tmp_path / "secret"
     file.write_text(SECRET)
     store, clock = MemoryEvents(lambda: NOW), Clock()
@@ -202,7 +202,7 @@ async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> Non
     ids=["no HTTP", "half", "status 999", "negative length", "continue", "endless header"],
 )
 async def test_a_receiver_that_lies_gets_the_event_again(lie: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no answer is no delivery, and takes no memory; the one after it is."""
+    """An invalid answer is a failed delivery, and uses no memory. The next delivery succeeds."""
     monkeypatch.setattr(module, "TIMEOUT", 1.0)
     calls = 0
 

@@ -1,6 +1,4 @@
-"""Events as they are made: ids that all replicas agree on, and nothing of a stranger's that could hurt a
-reader.
-"""
+"""The creation of events: all replicas choose the same ids, and no caller's text can harm a reader."""
 
 from __future__ import annotations
 
@@ -26,12 +24,12 @@ RULE = Rule(StatKey("llm", ("team",)), (LIMIT,))
 
 
 def use(key: str = "{llm|team=dba}:day:1970-01-01T00:00Z", after: int = 80) -> Use:
-    """A bucket of which so much is used."""
+    """Return the use of a bucket."""
     return Use(LIMIT, key, end=86_400, before=0, after=after, over=False, near=100)
 
 
 class Recorded(MemoryEvents):
-    """A store that is away for so many calls."""
+    """A store that fails this many calls."""
 
     def __init__(self, away: int = 0) -> None:
         super().__init__(lambda: float(NOW))
@@ -49,7 +47,7 @@ class Recorded(MemoryEvents):
 
 
 async def emitted(emitter: Emitter, store: Recorded, number: int) -> list[dict[str, object]]:
-    """What arrives in the store."""
+    """Return the events that the store has received."""
     task = asyncio.create_task(emitter.run())
     async with asyncio.timeout(60):
         while len(store.texts) < number:
@@ -142,7 +140,7 @@ BLOCK = override(TEAM, 0)
     ],
 )
 async def test_each_change_of_a_limit_is_an_event(edited: Edited, verb: str, amount: int | None) -> None:
-    """One for all replicas, with its author; what was changed before the start is none."""
+    """All replicas emit one event, with its author. Changes before the start are not events."""
     store = Recorded()
     old = AuditLine(6, NOW, "al", "", "k", Edited(LESS.id, None, LESS))
     line = AuditLine(7, NOW, "al\n", "launch", "k", edited)
@@ -162,7 +160,9 @@ async def test_each_change_of_a_limit_is_an_event(edited: Edited, verb: str, amo
 
 
 async def test_an_outage_of_the_store_is_an_event_of_each_replica_and_so_is_its_end() -> None:
-    """They name the replica: others may reach the store. To have reached it all along is none."""
+    """The events name the replica, because other replicas may reach the store. There is no event without an
+    outage.
+    """
     store = Recorded()
     emitter = emitter_of(store)
     emitter.store_is(True)

@@ -1,4 +1,4 @@
-"""Receivers from settings and a file: what is taken, and what is said of the rest."""
+"""Receivers from settings and a file: which are valid, and the messages about the others."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ TREE = RuleTree(
 def descriptor(
     entries: str, hits: int | None = None, negative: bool = False, override: Override | None = None
 ) -> Descriptor:
-    """`entries` as `key=value key=value`."""
+    """Return the descriptor with these `entries`, written as `key=value key=value`."""
     pairs = [pair.partition("=") for pair in entries.split()]
     found = tuple(Entry(key.encode(), value.encode()) for key, _, value in pairs)
     return Descriptor(found, hits, override, negative)
@@ -107,7 +107,7 @@ def count(
     shadow_mode: bool = False,
     returned: tuple[bytes | None, ...] = (),
 ) -> None:
-    """Count one request, all of whose counters were `before`."""
+    """Count one request. Each of its counters was `before`."""
     policy = Policy(shadow_mode=shadow_mode)
     plan = planned(*descriptors, domain=domain, policy=policy)
     plan.request = plan.request._replace(returned=returned)
@@ -127,7 +127,9 @@ HELD = RuleTree(
 
 
 def hold_everything(metrics: Metrics) -> None:
-    """Two holds of which one expires, a refusal because of them, and a window that ends over its limit."""
+    """Cause all metrics of holds: a hold, one that expires, a refusal because of them, and a window that ends
+    over its limit.
+    """
     planner, store, day = Planner(HELD, POLICY, lambda: 0), MemoryStore(lambda: 0.0), 86_400
     for now, hits in ((0, 0), (0, 0), (0, 0), (1, 6), (70, 0), (71, 9), (day, 0), (day, 1)):
         plan = planner.plan(Request("d", (descriptor("held=x", hits),)), now)

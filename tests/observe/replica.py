@@ -41,7 +41,7 @@ PATIENCE = 60.0
 
 
 def budget(key: str, *limits: Limit, **more: Any) -> DescriptorRule:
-    """A budget for each value of a key."""
+    """Return a budget for each value of a key."""
     return DescriptorRule(key.encode(), rule=Rule(StatKey("d", (key,)), limits, **{"budget": True, **more}))
 
 

@@ -26,13 +26,13 @@ def sizes(metrics: Metrics, labels: str = "") -> dict[str, float]:
 
 
 def test_the_boundaries_are_those_of_opentelemetry() -> None:
-    """So that budgets and clients can be compared."""
+    """So budgets and the metrics of clients can be compared."""
     assert OPENTELEMETRYS == CHARGE_BOUNDS
 
 
 @pytest.mark.parametrize("bound", OPENTELEMETRYS)
 def test_a_boundary_belongs_to_the_bucket_below_it(bound: int) -> None:
-    """As everywhere in Prometheus: `le`."""
+    """In Prometheus, `le` means less than or equal."""
     place = OPENTELEMETRYS.index(bound)
     assert [place, place + 1] == [
         CHARGE_COLUMNS[(charge - 1).bit_length()] - RULE_CHARGES for charge in (bound, bound + 1)
@@ -41,7 +41,7 @@ def test_a_boundary_belongs_to_the_bucket_below_it(bound: int) -> None:
 
 @pytest.mark.parametrize("charge", [COUNTER_MAX, 2**64 - 1, 2**64])
 def test_the_largest_charges_are_beyond_the_last_boundary(charge: int) -> None:
-    """Whatever number a gateway sends."""
+    """A gateway may send any number."""
     assert RULE_CHARGES + len(OPENTELEMETRYS) == CHARGE_COLUMNS[(charge - 1).bit_length()]
 
 

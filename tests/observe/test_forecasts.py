@@ -1,4 +1,6 @@
-"""How fast tracked buckets are used, and when they run out: as gauges, and as one event over all replicas."""
+"""Forecasts for tracked buckets: the rate of use and the time of exhaustion, as gauges and as one event over
+all replicas.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def gauge(replica: Replica, name: str) -> list[float]:
 
 
 async def test_a_bucket_shows_how_fast_it_is_used_and_when_it_is_used_up() -> None:
-    """600 of 1,000 in ten minutes: used up after seven more, 2,600 seconds before the reset."""
+    """600 of 1,000 are used in ten minutes, so the rest lasts seven more, and ends 2,600 seconds before the
+    reset.
+    """
     replica = Replica(TEAM)
     for _ in range(20):
         replica.now += 30
@@ -31,7 +35,7 @@ async def test_a_bucket_shows_how_fast_it_is_used_and_when_it_is_used_up() -> No
 
 
 async def test_a_bucket_that_lasts_has_no_end() -> None:
-    """A series that is not there cannot be mistaken for an alarm; the rate is there nevertheless."""
+    """It has a rate, but no time of exhaustion, so that no alert fires on it."""
     replica = Replica(TEAM)
     for _ in range(20):
         replica.now += 30
@@ -40,7 +44,7 @@ async def test_a_bucket_that_lasts_has_no_end() -> None:
 
 
 async def test_what_is_used_up_has_no_end_to_come() -> None:
-    """Nor has a bucket whose window has just begun a rate."""
+    """A bucket whose window has just begun has no rate yet."""
     replica = Replica(TEAM)
     await replica.ask(hits=1)
     assert ([], []) == (gauge(replica, "burn_per_second"), gauge(replica, "seconds_to_exhaustion"))
@@ -50,7 +54,7 @@ async def test_what_is_used_up_has_no_end_to_come() -> None:
 
 
 async def test_windows_of_minutes_have_no_forecast() -> None:
-    """Nobody could act on one."""
+    """They end before an operator could act."""
     replica = Replica(budget("team", Limit(1_000, Window(Unit.MINUTE), "minutely"), track=True))
     replica.now += 30
     await replica.ask(hits=30)
@@ -58,7 +62,7 @@ async def test_windows_of_minutes_have_no_forecast() -> None:
 
 
 async def test_a_changed_limit_keeps_the_rate() -> None:
-    """As after a reload, or a top-up: the end moves away."""
+    """After a reload or a top-up, only the time of exhaustion changes."""
     replica = Replica(TEAM)
     for _ in range(20):
         replica.now += 30
@@ -70,7 +74,7 @@ async def test_a_changed_limit_keeps_the_rate() -> None:
 
 
 async def emitted(events: MemoryEvents, *emitters: Emitter) -> list[dict[str, object]]:
-    """What these emitters have put into the store."""
+    """Return the events that these emitters have put into the store."""
     tasks = [asyncio.create_task(emitter.run()) for emitter in emitters]
     while any(emitter._waiting for emitter in emitters):
         await asyncio.sleep(0)
@@ -82,7 +86,7 @@ async def emitted(events: MemoryEvents, *emitters: Emitter) -> list[dict[str, ob
 
 
 async def test_three_replicas_foresee_a_window_once() -> None:
-    """Each of them sees it coming, and one ends before it could say so. The next window is another event."""
+    """All three detect it, and one ends before it emits the event. The next window has another event."""
     first = Replica(TEAM)
     replicas = [first, Replica(TEAM, store=first.store), Replica(TEAM, store=first.store)]
     events = MemoryEvents(lambda: first.now)
@@ -110,7 +114,7 @@ async def test_three_replicas_foresee_a_window_once() -> None:
 
 
 async def test_a_budget_by_the_day_is_foreseen_from_checks_alone() -> None:
-    """A replica that charges nothing sees what the others charge."""
+    """A replica without charges sees those of the other replicas."""
     rule = budget("team", Limit(1_000, DAY, "daily"), track=True)
     first = Replica(rule)
     other = Replica(rule, store=first.store)

@@ -36,14 +36,14 @@ def merged(*snapshots: bytes, gone: bytes = b"", most: int = 1_000) -> Merged:
 
 
 def values(shown: Merged | Metrics) -> Mapping[tuple[str, str], float]:
-    """Every sample by its name and its labels."""
+    """Return every sample by its name and labels."""
     text = b"".join(shown.chunks()).decode()
     lines = re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE)
     return {(name, labels.replace('"', "")): float(value) for name, labels, value in lines}
 
 
 def worker(requests: int, **gauges: float) -> Metrics:
-    """A worker that has decided so many requests, each for 3 hits."""
+    """Return a worker that has decided this many requests of 3 hits each."""
     metrics = Metrics()
     for _ in range(requests):
         count(metrics, descriptor("team=x", 3))
@@ -83,19 +83,21 @@ def test_counters_and_histograms_are_the_sum() -> None:
     ],
 )
 def test_other_values_are_those_of_all(name: str, of_each: tuple[float, float], expected: float) -> None:
-    """The sum, or the one that an alert is about."""
+    """The value is the sum, or the one that an alert needs."""
     watched = [{} if name.startswith("config") else {name: value} for value in of_each]
     shown = values(merged(*[snapshot(worker(1, **each)) for each in watched]))
     assert expected == shown[f"ratelimit_service_{name}", ""]
 
 
 def test_every_gauge_says_how_workers_share_it() -> None:
-    """The sum of two versions, or of two ages, means nothing."""
+    """The sum of two versions, or of two ages, has no meaning."""
     assert [] == [info.name for info in CATALOGUE if info.kind is Kind.GAUGE and info.join is None]
 
 
 def test_one_worker_alone_shows_what_a_service_without_workers_shows() -> None:
-    """Every metric of the catalogue, in its order and with its labels; tracked buckets come from their rows."""
+    """Every metric of the catalogue is shown, with its order and labels. Tracked buckets come from their
+    rows.
+    """
     metrics = everything()
 
     def shown(of: Any) -> list[tuple[str, str, float]]:
@@ -109,7 +111,9 @@ def test_one_worker_alone_shows_what_a_service_without_workers_shows() -> None:
 
 
 def test_a_worker_that_has_ended_stays_in_the_sums() -> None:
-    """To Prometheus, a counter that falls has begun again at 0, and what is left would count as new."""
+    """For Prometheus, a counter that decreases was reset to 0, so the remaining value would count as an
+    increase.
+    """
     gone = departed(b"", snapshot(worker(2, healthy=0), cpu=5.0))
     gone = departed(gone, snapshot(worker(3, healthy=0), tracked("team=x", 9, 1.0), cpu=7.0))
     shown = values(merged(snapshot(worker(4, healthy=1), cpu=1.0), gone=departed(gone, b"")))
@@ -121,7 +125,7 @@ def test_a_worker_that_has_ended_stays_in_the_sums() -> None:
 
 
 def test_a_tracked_bucket_is_what_was_seen_last() -> None:
-    """By whichever worker: after a refund, that is not the most."""
+    """Any worker may have seen it last. After a refund, the last value is not the largest."""
     shown = values(
         merged(
             snapshot(Metrics(), tracked("team=x", 90, 1.0), tracked("team=y", 5, 1.0)),
@@ -145,7 +149,7 @@ def test_the_bound_on_tracked_buckets_is_that_of_the_service() -> None:
 
 
 def test_the_metrics_of_all_processes_are_one() -> None:
-    """The sum of their CPU and memory, and the start of the first."""
+    """CPU and memory are the sum over the processes, and the start is that of the first one."""
     supervisor = Process().values()
     shown = merged(snapshot(Metrics(), cpu=2.0, start=7.0), snapshot(Metrics(), cpu=3.0, start=9.0)).process()
     assert 7.0 == shown["process_start_time_seconds"]

@@ -35,7 +35,7 @@ HOURLY, DAILY = Limit(100, HOUR, "hourly"), Limit(400, DAY, "daily")
 def team(
     value: str, *limits: Limit, below: Sequence[DescriptorRule] = (), track: bool = True
 ) -> DescriptorRule:
-    """A budget of one team, or for "" of each."""
+    """Return a budget of one team, or of each team for ""."""
     path = StatKey("d", (f"team_{value}" if value else "team",))
     rule = Rule(path, limits, budget=True, track=track) if limits else None
     return DescriptorRule(b"team", value.encode(), rule, tuple(below))

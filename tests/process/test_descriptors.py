@@ -19,7 +19,7 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
 
 
 def limited(environment: Mapping[str, str], soft: int, hard: int | None = None) -> Service:
-    """A service with this soft limit of open files, which may rise to `hard`."""
+    """Return a service with this soft limit of open files, which may rise to `hard`."""
     shell = ("sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard or soft} && exec "$@"', "sh")
     return Service(environment, command=(*shell, *COMMAND, "serve"))
 

@@ -47,20 +47,20 @@ def get(address: str, path: str) -> str:
 
 
 def test_logs_have_the_name(service: Service) -> None:
-    """In the lines for a refusal and for a threshold."""
+    """The lines for a refusal and for a threshold have it."""
     events = [service.wait_for_event(message) for message in ("budget threshold crossed", "limit reached")]
     assert [NAME, NAME] == [event["rule"] for event in events]
 
 
 def test_metrics_and_rlconfig_have_the_name(service: Service) -> None:
-    """In the value of a label, which may be any text."""
+    """It is the value of a label, which may be any text."""
     label = NAME.replace('"', '\\"')
     wait_for("a gauge", lambda: f'rule="{label}"' in get(service.metrics, "/metrics"))
     assert f", name: {NAME}, " in get(service.debug, "/rlconfig")
 
 
 def test_json_and_the_body_of_a_refusal_have_the_name(service: Service) -> None:
-    """After JSON is parsed, which undoes the escapes."""
+    """Parsing the JSON undoes its escapes."""
     asked = {
         "domain": "names",
         "descriptors": [{"entries": [{"key": "team", "value": "dba"}], "hitsAddend": "0"}],

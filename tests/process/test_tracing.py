@@ -1,4 +1,4 @@
-"""Tracing, through the ports of the process: what a collector gets, and that it costs callers nothing."""
+"""Tracing through the ports of the process: the spans that a collector gets, and no cost for callers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """One for each test: a service that was killed may have sent spans that are still on their way."""
+    """Return a collector of this test: spans of a killed service may still be on their way."""
     collector = Collector()
     yield collector
     collector.stop()
@@ -81,7 +81,7 @@ transports = pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_a_call_is_a_span_of_the_callers_trace(
     config: str, redis_url: str, collector: Collector, transport: str, protocol: str
 ) -> None:
-    """With a span for the store, which links to that of the batch; over both protocols of OTLP."""
+    """It has a child for the store, which links to the span of the batch. Both protocols of OTLP carry them."""
     environment = {
         **collector.environment(protocol),
         "CONFIG_PATH": config,
@@ -148,7 +148,7 @@ def test_a_call_is_a_span_of_the_callers_trace(
 
 
 def test_json_is_traced_as_well(config: str, collector: Collector) -> None:
-    """By the same headers, on the HTTP port."""
+    """The HTTP port reads the same headers."""
     environment = {
         **collector.environment(),
         "CONFIG_PATH": config,
@@ -177,7 +177,7 @@ def test_json_is_traced_as_well(config: str, collector: Collector) -> None:
 def test_refusals_and_errors_have_spans_whatever_the_rate(
     config: str, collector: Collector, transport: str
 ) -> None:
-    """Allowed calls follow their parents, and without one the rate."""
+    """Allowed calls follow their parents, or the rate if they have none."""
     environment = {
         **collector.environment(),
         "CONFIG_PATH": config,
@@ -231,7 +231,7 @@ HOSTILE = [
 def test_a_hostile_trace_context_is_no_trace_context(
     config: str, collector: Collector, transport: str
 ) -> None:
-    """The call is answered, and its span is the root of a trace; a tracestate that is not valid is dropped."""
+    """The call is answered, and its span is the root of a trace. An invalid tracestate is dropped."""
     environment = {
         **collector.environment(),
         "CONFIG_PATH": config,
@@ -255,7 +255,7 @@ def test_a_hostile_trace_context_is_no_trace_context(
 
 
 def test_a_collector_that_hangs_costs_callers_nothing(config: str, collector: Collector) -> None:
-    """Calls are answered while it holds up the exporter; spans beyond the bound are dropped and counted."""
+    """Calls are answered while the exporter waits. Spans beyond the bound are dropped and counted."""
     environment = {
         **collector.environment(),
         "CONFIG_PATH": config,
@@ -281,7 +281,7 @@ def test_a_collector_that_hangs_costs_callers_nothing(config: str, collector: Co
 
 
 def test_a_collector_that_refuses_or_is_away_is_named_in_the_log(config: str, collector: Collector) -> None:
-    """Once a minute, with the reason; spans that it has not taken are counted."""
+    """It is logged once a minute with the reason, and the lost spans are counted."""
     environment = {**collector.environment(), "CONFIG_PATH": config, "BACKEND_TYPE": "memory"}
     collector.refuses = True
     try:
@@ -308,7 +308,7 @@ def test_a_collector_that_refuses_or_is_away_is_named_in_the_log(config: str, co
 
 
 def test_spans_are_sent_before_the_end(config: str, collector: Collector) -> None:
-    """SIGTERM does not wait for OTEL_BSP_SCHEDULE_DELAY."""
+    """After SIGTERM, the process does not wait for OTEL_BSP_SCHEDULE_DELAY."""
     environment = {
         **collector.environment(),
         "CONFIG_PATH": config,
@@ -324,7 +324,7 @@ def test_spans_are_sent_before_the_end(config: str, collector: Collector) -> Non
 
 
 def test_each_worker_traces_its_calls(config: str, redis_url: str, collector: Collector) -> None:
-    """And sends its spans before it ends; the metric has those of all."""
+    """It sends its spans before it ends, and the metric adds up all workers."""
     environment = {
         **collector.environment(),
         "CONFIG_PATH": config,
@@ -348,7 +348,9 @@ def test_each_worker_traces_its_calls(config: str, redis_url: str, collector: Co
 def test_nothing_is_imported_while_it_is_off_and_nothing_needed_to_serve(
     config: str, tmp_path: Path, enabled: str
 ) -> None:
-    """A stand-in notes that it is imported, and is missing then: with tracing on, the service warns and serves."""
+    """A stand-in for the package records its import, and then fails it: with tracing on, the service warns
+    and serves.
+    """
     imported = tmp_path / "imported"
     (tmp_path / "opentelemetry.py").write_text(
         f"open({str(imported)!r}, 'w').close()\nraise ModuleNotFoundError('not installed', name=__name__)\n"
@@ -381,7 +383,7 @@ def test_settings_of_the_exporter_that_are_not_valid_end_the_start(config: str) 
 
 
 def spans(service: Service, outcome: str) -> float:
-    """Return how many spans had an outcome."""
+    """Return the number of spans with an outcome."""
     text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
     wanted = f'ratelimit_service_spans{{outcome="{outcome}"}} '
     return sum(float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted))

@@ -1,1 +1,1 @@
-"""What operators see while the service runs."""
+"""Tests of the views that operators have of a running service."""

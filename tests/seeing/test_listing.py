@@ -1,4 +1,4 @@
-"""Lists of budgets: parts, pages that come before the end, and lists that are asked for again and again."""
+"""Lists of budgets: lists in parts, pages before the end of a sweep, and repeated lists."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Store(MemoryStore):
 
 
 class Bench:
-    """A lister over a store, and the clock by which its sweeps become old."""
+    """A lister over a store, with the clock that ages its sweeps."""
 
     def __init__(self, patience: float = 30) -> None:
         self.store = Store()
@@ -87,7 +87,7 @@ class Bench:
         return [each.entries[0].value.decode() for each in page.budgets]
 
     async def settled(self) -> None:
-        """Wait for what runs in the background."""
+        """Wait for the background tasks."""
         for kept in (*self.lister._sweeps.values(), *self.lister._next.values()):
             await kept.task
 
@@ -104,7 +104,7 @@ async def all_pages(bench: Bench, query: Query) -> tuple[list[str], set[str]]:
 
 
 async def test_a_list_in_parts_has_each_budget_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever of its windows a part meets first; and says that its order is not that of all."""
+    """Its windows may be in several parts. The list says that it is sorted only within a part."""
     monkeypatch.setattr(sweep, "MOST_ROWS", 7)
     bench = Bench()
     bench.store.charge(*map(str, range(60)))
@@ -114,7 +114,7 @@ async def test_a_list_in_parts_has_each_budget_once(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_filter_by_use_finds_the_few_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Budgets that are not wanted take no room in a part."""
+    """Filtered budgets take no room in a part."""
     monkeypatch.setattr(sweep, "MOST_ROWS", 7)
     bench = Bench()
     bench.store.charge(*map(str, range(200)))
@@ -124,7 +124,7 @@ async def test_a_filter_by_use_finds_the_few_among_many(monkeypatch: pytest.Monk
 
 
 async def test_a_page_does_not_wait_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so, its cursor leads to the rest, and the same page is whole later on."""
+    """The page says that it is partial, its cursor leads to the rest, and a later request for it is complete."""
     bench = Bench(patience=0.01)
     bench.store.charge("a", "b")
     bench.store.open.clear()
@@ -148,7 +148,7 @@ async def test_a_store_that_cannot_be_read_is_an_error_until_it_can() -> None:
 
 
 async def test_pages_share_a_sweep_and_read_what_is_used_anew() -> None:
-    """The order is as old as the sweep; what a page shows is not."""
+    """The order is that of the sweep, and the use on a page is current."""
     bench = Bench()
     bench.store.charge("a", amount=5)
     bench.store.charge("b", amount=1)
@@ -167,7 +167,7 @@ async def test_pages_share_a_sweep_and_read_what_is_used_anew() -> None:
 
 
 async def test_rules_and_amendments_that_have_changed_hold_at_once() -> None:
-    """In what a page shows; in the order with the next sweep."""
+    """A page shows them at once; the order follows with the next sweep."""
     bench = Bench()
     bench.store.charge("a", amount=5)
     await bench.users()
@@ -191,7 +191,7 @@ async def test_what_amendments_name_is_listed_before_it_counts_anything() -> Non
 
 
 async def test_many_lists_at_once_are_bounded() -> None:
-    """Those that nobody asks for any more end."""
+    """Lists that are no longer read end."""
     bench = Bench(patience=0.001)
     bench.store.open.clear()
     for number in range(40):
@@ -244,7 +244,7 @@ async def test_a_query_for_nothing_that_there_can_be_is_refused(query: Query) ->
 
 
 async def test_a_list_is_for_a_target_of_amendments() -> None:
-    """So that a change of many is previewed; and says how many there are."""
+    """So a change of many budgets can be previewed. The list has their number."""
     bench = Bench()
     bench.store.charge("premium_1", "premium_2", "free")
     query = Query("d", sort="name", limit=1, target=parse("d", "user=premium_*"))
@@ -255,8 +255,8 @@ async def test_a_list_is_for_a_target_of_amendments() -> None:
 
 
 async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
-    """And when it runs out, where that is before its reset; 20 minutes of the hour and 8 h 20 of the day have
-    passed.
+    """It also has the time of exhaustion if that is before the reset. 20 minutes of the hour and 8 h 20 min
+    of the day have passed.
     """
     bench = Bench()
     bench.store.charge("dba", amount=600)
@@ -266,7 +266,7 @@ async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
 
 
 async def test_a_store_that_fails_on_the_way_leaves_what_was_found() -> None:
-    """And the page says what is missing."""
+    """The page names the missing part."""
     bench = Bench()
     bench.store.charge(*map(str, range(50)))
     walk = bench.store.walk
@@ -283,7 +283,7 @@ async def test_a_store_that_fails_on_the_way_leaves_what_was_found() -> None:
 
 
 async def test_a_list_keeps_no_rules_that_were_replaced() -> None:
-    """They are released little by little; a list would else release all of them at once."""
+    """Replaced rules are released gradually; a list that kept them would release all of them at once."""
     bench = Bench()
     bench.tree = RuleTree(load([read("r.yaml", RULES)]).domains)
     bench.store.charge("a")

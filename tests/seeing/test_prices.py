@@ -1,4 +1,4 @@
-"""The file of prices is read again when it changes, and one that becomes unusable changes no price."""
+"""The file of prices is read again when it changes. An invalid file leaves the previous prices in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ratelimit_service.steering import make_prices
 
 
 class Seconds:
-    """A clock that is moved on by a second at each look."""
+    """A clock that advances by a second at each reading."""
 
     now = 0.0
 
@@ -39,7 +39,7 @@ async def price_of(prices: Prices) -> str:
 
 
 async def test_prices_follow_their_file(tmp_path: Path) -> None:
-    """Also one that is replaced, as a ConfigMap is."""
+    """This includes a file that is replaced, like that of a ConfigMap."""
     file = tmp_path / "prices.yaml"
     file.write_text(priced("1"))
     prices = prices_of(file)
@@ -69,7 +69,7 @@ def test_the_setting_names_the_file(tmp_path: Path) -> None:
 async def test_an_unusable_file_leaves_the_prices_before(
     tmp_path: Path, text: str | None, message: str
 ) -> None:
-    """The log says so once, and a service does not start with it."""
+    """The log reports it once. A service does not start with it."""
     file = tmp_path / "prices.yaml"
     file.write_text(priced("1"))
     prices = prices_of(file)

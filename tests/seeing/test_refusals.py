@@ -1,4 +1,4 @@
-"""The last refusals, and the series of buckets that somebody looks at."""
+"""The last refusals, and the series of viewed buckets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ descriptors:
 
 
 class Noting(Unobserved):
-    """An observer that notes refusals as that of the service does."""
+    """An observer that notes refusals like that of the service."""
 
     def __init__(self) -> None:
         self.refusals = Refusals()
@@ -68,7 +68,7 @@ def limiter() -> Noted:
 
 
 def test_a_refusal_says_what_was_refused_and_why(limiter: Noted) -> None:
-    """Limits by their windows, blocks and domains by their reasons; what is let through is none."""
+    """A limit has its window, and a block or a domain its reason. Allowed requests are not noted."""
     refusals = limiter.refusals
     limiter.charge((b"team", b"dba"), hits=150)
     limiter.charge((b"trial", b"x"))
@@ -95,7 +95,7 @@ def test_a_refusal_says_what_was_refused_and_why(limiter: Noted) -> None:
 
 
 def test_a_flood_costs_no_more_than_some_of_it(limiter: Noted) -> None:
-    """A few in a second are noted, and a bounded number in all."""
+    """The number of noted refusals is bounded for each second and in total."""
     refusals = limiter.refusals
     for _ in range(3 * MOST_A_SECOND):
         limiter.charge((b"other", b"x"))
@@ -118,7 +118,7 @@ def test_a_refusal_is_small_whatever_the_request_has_in_it(limiter: Noted) -> No
 
 
 class Reading:
-    """A bucket whose use a test sets, and clocks."""
+    """A bucket whose use a test sets, with clocks."""
 
     def __init__(self) -> None:
         self.used: int | None = 0
@@ -150,7 +150,7 @@ class Reading:
 
 
 async def test_a_series_has_what_was_charged_in_each_step() -> None:
-    """A reset and a window that begins are no charge; a store that cannot be read leaves a gap."""
+    """A reset or a new window is not a charge. A failed read leaves a gap."""
     bench = Reading()
     bench.used = 100
     assert [] == await bench.of()
@@ -173,7 +173,7 @@ async def test_a_series_without_a_rule_is_none() -> None:
 
 
 async def test_buckets_are_followed_while_they_are_viewed() -> None:
-    """A bounded number of them, and of points."""
+    """The numbers of buckets and of points are bounded."""
     bench = Reading()
     for number in range(MOST + 10):
         await bench.of(str(number).encode())
@@ -193,7 +193,7 @@ async def test_buckets_are_followed_while_they_are_viewed() -> None:
 
 
 class Others:
-    """Two other workers, of which one has refused something later, and one long ago."""
+    """Two other workers: one with a later refusal, and one with a much earlier one."""
 
     def __init__(self, *refusals: Refusal) -> None:
         self._refusals = refusals
@@ -207,7 +207,7 @@ class Others:
 
 
 async def test_the_refusals_of_all_workers_are_seen_together(limiter: Noted) -> None:
-    """By their time; each of them has its own list."""
+    """They are sorted by time. Each worker has its own list."""
     limiter.charge((b"other", b"x"))
     (own,) = limiter.refusals.since()
     others = Others(own._replace(id=own.id + 5_000_000), own._replace(id=own.id - 5_000_000))

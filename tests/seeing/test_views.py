@@ -1,4 +1,4 @@
-"""What operators see of a whole service: explanations, replicas, rules."""
+"""Views of a whole service: explanations, replicas and rules."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def explained(app: App, text: str, hits: int = 0, domain: str = "d") -> Ex
 
 
 async def test_an_explanation_counts_nothing_and_is_the_answer(app: App) -> None:
-    """The rule, the windows, what is left, and the same explanation that `ask` gets."""
+    """It has the rule, the windows and the remaining budget, and is the same as for `ask`."""
     await charge(app, "team=dba", 40)
     first = await explained(app, "team=dba", 1_000)
     found = await explained(app, "team=dba", 1_000)
@@ -101,7 +101,7 @@ async def test_an_explanation_of_a_refusal_has_its_message(app: App) -> None:
 
 
 async def test_every_verdict(app: App) -> None:
-    """Each with the code that a gateway gets."""
+    """Each verdict has the code that a gateway gets."""
     await charge(app, "trial=x", 1)
     operations = app.operations
     await operations.apply(BY, [operations.make_override(BY, parse("d", "team=out"), 0)])
@@ -148,7 +148,7 @@ async def test_a_served_app_lists_its_budgets(app: App) -> None:
 
 
 async def test_rules_and_replicas(app: App) -> None:
-    """This replica is the only one, with the generation of its rules."""
+    """The only replica is this one, with the generation of its rules."""
     (replica,) = await app.views.replicas()
     rules = app.views.rules
     assert (app.views.registry.name, 1, 0.0, rules.digest) == (
@@ -165,7 +165,7 @@ async def test_rules_and_replicas(app: App) -> None:
 
 
 async def test_a_change_of_rules_is_noticed_without_a_view(app: App, tmp_path: Path) -> None:
-    """Soon, and not only when somebody looks."""
+    """The service notices it soon, also without a request for a view."""
     await app.views.replicas()
     before = app.views.rules.digest
     (tmp_path / "strict.yaml").write_text(STRICT + "required_keys: [team]\n")

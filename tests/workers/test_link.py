@@ -1,4 +1,4 @@
-"""Messages between two processes: their order, questions, failures, and the end of the other side."""
+"""Messages between two processes: their order, requests, failures, and the end of the other side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratelimit_service.workers.link import Link, LinkError
 
 
 class Other:
-    """The other end, and what it has received."""
+    """The other end, with the messages that it has received."""
 
     def __init__(self) -> None:
         self.notes: list[Any] = []
@@ -44,7 +44,7 @@ async def linked() -> AsyncIterator[tuple[Link, Other]]:
 
 
 async def test_messages_arrive_in_their_order_and_before_a_later_question() -> None:
-    """Of any size: the pieces of rules, and then the question whether they are in force."""
+    """Messages of any size do: the pieces of rules arrive before the request for their state."""
     async with linked() as (link, other):
         sent = [b"x" * size for size in (0, 1, 70_000, 3)]
         for each in sent:
@@ -78,7 +78,7 @@ async def test_a_late_answer_is_an_error_and_affects_no_other() -> None:
 
 
 async def test_the_end_of_the_other_process_ends_every_question() -> None:
-    """And is reported once."""
+    """The end is reported once."""
     async with linked() as (link, other):
         waiting = asyncio.create_task(link.ask("wait"))
         await link.ask("twice", 1)

@@ -1,4 +1,4 @@
-"""The files are read once, and their rules come into force in all workers at once."""
+"""The files are read once, and their rules come into force in all workers together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BROKEN = "{domain: d, x: 1}"
 
 
 class FakeWorker:
-    """A worker that is ready when the test says so."""
+    """A worker that becomes ready when a test says so."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -86,7 +86,7 @@ async def test_a_worker_that_ends_or_is_late_does_not_keep_the_others_waiting(tm
 async def test_a_new_worker_gets_the_last_good_rules_although_the_files_are_invalid_by_now(
     tmp_path: Path,
 ) -> None:
-    """And what is wrong with the files, so that every worker can say it."""
+    """It also gets the mistakes of the files, so that every worker can report them."""
     rules, file = rules_in(tmp_path, GOOD)
     await rules.load()
     file.write_text(BROKEN)
@@ -107,7 +107,7 @@ async def test_a_new_worker_gets_the_last_good_rules_although_the_files_are_inva
 
 
 async def test_a_worker_that_fails_with_good_rules_gets_them_again(tmp_path: Path) -> None:
-    """Otherwise it would enforce others than its siblings until the next change."""
+    """Otherwise it would enforce other rules than its siblings until the next change."""
     rules, file = rules_in(tmp_path, GOOD, again_after=0.0)
     worker = FakeWorker(0)
     await rules.load()
@@ -131,7 +131,7 @@ async def test_a_worker_that_fails_with_good_rules_gets_them_again(tmp_path: Pat
 
 
 async def test_rules_that_cannot_be_read_now_are_read_again_soon(tmp_path: Path) -> None:
-    """`load` returns whether a retry may help; a worker that starts meanwhile gets the last good rules."""
+    """`load` returns whether a retry may help. A worker that starts meanwhile gets the last good rules."""
     memory = tmp_path / "enough"
     memory.touch()
     rules = SharedRules(Task(partial(reads.killed_unless, memory)))

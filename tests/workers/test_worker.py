@@ -1,4 +1,4 @@
-"""A worker that does not answer, and the pauses before one that ends again and again is started."""
+"""A worker that does not answer, and the pauses between starts of a worker that ends repeatedly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def nothing(*_: object) -> None:
 
 
 async def test_a_worker_that_does_not_answer_is_unhealthy_and_then_killed() -> None:
-    """Its callers get no answer either, and it would never end by itself."""
+    """It does not answer its callers either, and would never end by itself."""
     command = ("-c", SILENT)
     worker = Worker(0, {"health": nothing}, command=command, answers_within=0.01, killed_after=0.05)
     await worker.start(HELLO)
@@ -57,7 +57,7 @@ async def test_a_worker_that_does_not_answer_is_unhealthy_and_then_killed() -> N
 
 
 async def test_a_worker_whose_metrics_fail_is_alive() -> None:
-    """It has said so: what is wrong is in its log, and its callers are answered."""
+    """It has answered with the failure: the cause is in its log, and its callers are served."""
     worker = Worker(0, {"health": nothing}, command=("-c", FAILING), killed_after=0.0)
     await worker.start(HELLO)
     late: list[bool] = []
@@ -70,7 +70,7 @@ async def test_a_worker_whose_metrics_fail_is_alive() -> None:
 async def test_a_process_that_cannot_be_started_is_an_error_that_the_supervisor_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And leaves no socket behind, which a ResourceWarning would tell of."""
+    """It leaves no open socket, which would cause a ResourceWarning."""
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with pytest.raises(OSError, match="/nowhere/python"):
         await Worker(0, {}).start(HELLO)
@@ -92,7 +92,7 @@ async def test_a_process_that_cannot_be_started_is_an_error_that_the_supervisor_
 def test_a_worker_that_is_started_again_does_not_make_the_service_unhealthy(
     own: list[str], others: list[list[str]], expected: bool
 ) -> None:
-    """It opens its port when it is as well as the others."""
+    """It opens its port only when it is as healthy as the others."""
     workers = [Worker(number, {}) for number in range(len(others) + 2)]
     for worker, unhealthy in zip(workers, [own, *others], strict=False):
         worker.unhealthy = unhealthy
