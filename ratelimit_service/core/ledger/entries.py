@@ -91,13 +91,13 @@ def read_entry(prefix: str) -> Callable[[str], EntryKey | None]:
         re.ASCII,
     ).fullmatch
 
-    # A million entries are of some thousand buckets, and of some hundred hours.
-    @lru_cache(maxsize=10_000)
+    # The entries of a book come one after another, and those of all books are of some hundred hours.
+    @lru_cache(maxsize=64)
     def read_bucket(text: str) -> tuple[str, tuple[str, ...]] | None:
         found = of_bucket(text)
         return (found[1], tuple(found[2].split("|"))) if found is not None else None
 
-    @lru_cache(maxsize=10_000)
+    @lru_cache(maxsize=2_000)
     def read_rest(text: str) -> tuple[str, str, str] | None:
         found = of_entry(text)
         return (found[1], found[2], found[3]) if found is not None else None
