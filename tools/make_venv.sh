@@ -9,4 +9,5 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "$python is older than Python 3.11: install Python 3.11 or newer, and run \`make PYTHON=python3.11 ...\`" >&2
     exit 1
 fi
+sh "$(dirname "$0")/step.sh" "$1" "creating $1 (a few seconds)"
 "$python" -m venv --clear "$1"

@@ -14,15 +14,16 @@ export NGHTTP2_SOURCE CC="${CC:-cc}" CFLAGS="${CFLAGS:--O2 -g0 -fstack-protector
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-mkdir "$scratch/info"
-"$python" setup.py --quiet egg_info --egg-base "$scratch/info" sdist --dist-dir "$scratch/source"
+PYTHON=$python sh "$tools/make_sdist.sh" "$scratch/source"
 mkdir "$scratch/stage"
 tar xzf "$scratch"/source/*.tar.gz --strip-components=1 -C "$scratch/stage"
 
+sh "$tools/step.sh" nghttp2 'compiling nghttp2 (half a minute)'
 sh "$tools/build_nghttp2.sh" "$scratch/nghttp2" >"$scratch/nghttp2.log" 2>&1 || { cat "$scratch/nghttp2.log" >&2; exit 1; }
 # Its symbols are not exported, so that they do not clash with another libnghttp2 in the same process.
 hidden=
 if [ "$(uname)" = Linux ]; then hidden='-Wl,--exclude-libs,ALL'; fi
+sh "$tools/step.sh" wheel 'compiling the service, and building the wheel (a few minutes)'
 cd "$scratch/stage"
 sh "$tools/licence_of_nghttp2.sh" .
 CFLAGS="$CFLAGS -I$scratch/nghttp2/include" LDFLAGS="-L$scratch/nghttp2/lib $hidden ${LDFLAGS:-}" NATIVE=required \

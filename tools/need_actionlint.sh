@@ -10,6 +10,7 @@ without() {
 
 if [ build/actionlint -nt tools/actionlint/go.sum ] || command -v actionlint >/dev/null; then exit 0; fi
 if ! command -v go >/dev/null; then without 'neither actionlint nor go is installed'; fi
+sh tools/step.sh actionlint 'building actionlint (half a minute)'
 mkdir -p build
 if ! (cd tools/actionlint && timeout 300 go build -trimpath -o ../../build/actionlint github.com/rhysd/actionlint/cmd/actionlint) \
     >build/actionlint.log 2>&1; then

@@ -18,7 +18,7 @@ if [ "$(id -u)" != 0 ]; then without 'chroot needs root'; fi
 if ! unshare --mount --pid --fork true 2>/dev/null; then without 'unshare --mount --pid is not permitted'; fi
 if ! command -v mmdebstrap >/dev/null; then
     if ! command -v apt-get >/dev/null; then without 'mmdebstrap is not installed'; fi
-    echo 'installing mmdebstrap ...'
+    sh tools/step.sh base 'installing mmdebstrap by apt-get (half a minute)'
     if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
         mmdebstrap debian-archive-keyring; } </dev/null >/dev/null; then without 'mmdebstrap cannot be installed'; fi
 fi
@@ -34,7 +34,7 @@ fi
 proxy=
 eval "$(apt-config shell proxy Acquire::http::Proxy)"
 
-echo "making a $image to build the container image in ..."
+sh tools/step.sh base "making a $image to build the container image in (a minute)"
 mkdir -p "$(dirname "$base")"
 log=$base.log
 # -slim means without manuals and translations, and images do not keep downloaded packages. A build is temporary, so nothing

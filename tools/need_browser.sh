@@ -10,7 +10,7 @@ present() {
 
 if present; then exit 0; fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo 'installing chromium ...'
+    sh "$(dirname "$0")/step.sh" browser 'installing chromium by apt-get (a minute or two)'
     export DEBIAN_FRONTEND=noninteractive
     if { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } </dev/null >/dev/null && present
     then exit 0; fi

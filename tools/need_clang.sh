@@ -12,7 +12,7 @@ present() {
 
 if present; then exit 0; fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo 'installing clang ...'
+    sh "$(dirname "$0")/step.sh" clang 'installing clang by apt-get (a minute)'
     export DEBIAN_FRONTEND=noninteractive
     # In some releases the sanitizers are a separate package, which clang recommends.
     if { apt-get -qq update && apt-get -qq install -y clang; } </dev/null >/dev/null && present

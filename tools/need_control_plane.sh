@@ -11,7 +11,7 @@ without() {
 
 if [ build/control-plane -nt tools/control_plane/go.sum ] && [ build/control-plane -nt tools/control_plane/main.go ]; then exit 0; fi
 if ! command -v go >/dev/null; then without 'go is not installed'; fi
-echo 'building a control plane (about a minute, once) ...'
+sh tools/step.sh control-plane 'building a control plane (about a minute)'
 mkdir -p build
 log=$PWD/build/control-plane.log
 if ! (

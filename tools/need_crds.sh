@@ -14,6 +14,7 @@ without() {
 
 if [ build/crds -nt tools/kinds/go.sum ] && [ build/crds -nt tools/need_crds.sh ]; then exit 0; fi
 if ! command -v go >/dev/null; then without 'go is not installed'; fi
+sh tools/step.sh crds 'fetching the CustomResourceDefinitions of gateways (half a minute)'
 new=$PWD/build/crds.new
 rm -rf "$new" && mkdir -p "$new"
 log=$PWD/build/crds.log

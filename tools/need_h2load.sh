@@ -5,7 +5,7 @@ present() { command -v h2load >/dev/null && command -v taskset >/dev/null; }
 
 if present; then exit 0; fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo 'installing h2load ...'
+    sh "$(dirname "$0")/step.sh" h2load 'installing h2load by apt-get (half a minute)'
     export DEBIAN_FRONTEND=noninteractive
     if { apt-get -qq update && apt-get -qq install -y --no-install-recommends nghttp2-client util-linux; } </dev/null >/dev/null \
         && present

@@ -11,7 +11,7 @@ without() {
 
 if [ build/helm -nt tools/helm/go.sum ] || command -v helm >/dev/null; then exit 0; fi
 if ! command -v go >/dev/null; then without 'neither helm nor go is installed'; fi
-echo 'building helm (about a minute, once) ...'
+sh tools/step.sh helm 'building helm (about a minute)'
 mkdir -p build
 log=$PWD/build/helm.log
 # Linked like helm's own releases: `helm lint` checks a chart against the Kubernetes version of helm's client.

@@ -11,7 +11,7 @@ without() {
 
 if [ build/kinds -nt tools/kinds/go.sum ] && [ build/kinds -nt tools/kinds/main.go ]; then exit 0; fi
 if ! command -v go >/dev/null; then without 'go is not installed'; fi
-echo 'building the types of gateways (about a minute, once) ...'
+sh tools/step.sh kinds 'building the types of gateways (about a minute)'
 mkdir -p build
 log=$PWD/build/kinds.log
 if ! (cd tools/kinds && timeout 900 go build -trimpath -ldflags '-s -w' -o ../../build/kinds.new .) >"$log" 2>&1; then

@@ -18,7 +18,7 @@ present() { compiles && has_python_headers; }
 
 if present; then exit 0; fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo 'installing gcc and libnghttp2-dev ...'
+    sh "$(dirname "$0")/step.sh" native 'installing gcc and libnghttp2-dev by apt-get (half a minute)'
     export DEBIAN_FRONTEND=noninteractive
     packages='gcc libc6-dev libnghttp2-dev'
     if ! has_python_headers; then packages="$packages python3-dev"; fi

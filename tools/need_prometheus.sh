@@ -18,7 +18,7 @@ unpack() (
 
 if present; then exit 0; fi
 if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
-    echo 'fetching prometheus ...'
+    sh tools/step.sh prometheus 'fetching prometheus (half a minute)'
     if unpack && present; then exit 0; fi
     if [ "$(id -u)" = 0 ] && apt-get -qq update </dev/null >/dev/null && unpack && present; then exit 0; fi
 fi

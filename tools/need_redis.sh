@@ -5,7 +5,7 @@ present() { command -v redis-server >/dev/null && command -v redis-cli >/dev/nul
 
 if present; then exit 0; fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo 'installing redis-server ...'
+    sh "$(dirname "$0")/step.sh" redis 'installing redis-server by apt-get (half a minute)'
     export DEBIAN_FRONTEND=noninteractive
     if { apt-get -qq update && apt-get -qq install -y --no-install-recommends redis-server; } </dev/null >/dev/null && present
     then exit 0; fi

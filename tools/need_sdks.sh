@@ -6,6 +6,6 @@ cd "$(dirname "$0")/../tests/javascript"
 command -v node >/dev/null && command -v npm >/dev/null || exit 0
 [ "$(node -p 'parseInt(process.versions.node) >= 18')" = true ] || exit 0
 if [ node_modules/.package-lock.json -nt package-lock.json ]; then exit 0; fi
-echo 'fetching JavaScript SDKs ...'
+sh ../../tools/step.sh sdks 'fetching JavaScript SDKs (half a minute)'
 # The newest of them warns that it wants a newer Node than it needs.
 npm ci --loglevel=error || echo 'they cannot be fetched: the tests with them are skipped' >&2

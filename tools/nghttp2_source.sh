@@ -13,6 +13,7 @@ if [ ! "$into/fetched" -nt tools/nghttp2/Cargo.toml ]; then
         echo "nghttp2's source is needed: install cargo, or set NGHTTP2_SOURCE to the directory of a release" >&2
         exit 1
     fi
+    sh tools/step.sh nghttp2-source "fetching nghttp2's source by cargo (a few seconds)"
     rm -rf "$into"
     mkdir -p "$into"
     # A copy, because cargo writes a lock file, with the address of its registry, beside the manifest.

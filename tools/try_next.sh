@@ -1,7 +1,7 @@
 # Print what to try while `make run` serves.
 cat <<'END'
 Serving the budgets in config/: gRPC on 8081, HTTP on 8080, metrics on 9090, debug on 127.0.0.1:6070. Ctrl-C ends it.
-Changing limits while it serves needs a token: ADMIN_TOKEN=a-token-of-16-letters make run, and RATELIMIT_TOKEN with the same.
+Changing limits while it serves needs a token: ADMIN_TOKEN=at-least-16-characters make run, and RATELIMIT_TOKEN with the same.
 In another terminal:
     # Check the budget of team dba before a request (0 hits), and charge 40 tokens after it:
     .venv/bin/ratelimit-service ask token-budgets team=dba --hits 0

@@ -111,7 +111,7 @@ class Guard:
         if not self.tokens.admin.wanted:
             return Refused(
                 FORBIDDEN,
-                "the API changes nothing: the service was started with neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE",
+                "the service was started with neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE: with one of them, it permits changes",
             )
         if role is Role.LOCAL:
             return Refused(

@@ -71,7 +71,9 @@ class Events:
             try:
                 verify = ssl.create_default_context(cafile=cacert)
             except (OSError, ssl.SSLError) as error:
-                raise StartError(f"EVENTS_CACERT: {cacert} cannot be used: {error}") from None
+                raise StartError(
+                    f"EVENTS_CACERT: {cacert} cannot be used: {error.strerror or error}"
+                ) from None
         self._verify = verify
         self._log = structlog.get_logger("ratelimit_service.events")
         self._leads: Background | None = None

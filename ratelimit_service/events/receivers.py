@@ -148,7 +148,11 @@ def _check(receiver: Receiver) -> None:
     if receiver.secret_file:
         try:
             secret_of(receiver.secret_file)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise StartError(
+                f"{where}: the secret in {receiver.secret_file} cannot be read: {error.strerror or error}"
+            ) from None
+        except ValueError as error:
             raise StartError(
                 f"{where}: the secret in {receiver.secret_file} cannot be used: {error}"
             ) from None

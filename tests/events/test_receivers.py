@@ -53,7 +53,7 @@ WRONG = {
     "receivers: [{name: 'a b', url: 'https://x.example'}]": "needs a name of 1 to 64 letters",
     "receivers: [{name: a, url: 'ftp://x.example'}]": "needs an address such as",
     "receivers: [{name: a, url: 'https://x.example:99999'}]": "needs an address such as",
-    "receivers: [{name: a, url: 'https://x.example', secret_file: /nowhere}]": "cannot be used",
+    "receivers: [{name: a, url: 'https://x.example', secret_file: /nowhere}]": "cannot be read: No such file or directory",
     "receivers: [{name: a, url: 'https://x.example'}, {name: a, url: 'https://y.example'}]": "are called 'a'",
     "receivers: [": "is not YAML",
 }

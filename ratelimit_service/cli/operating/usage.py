@@ -99,7 +99,10 @@ def usage(client: Client, asked: Asked, form: str) -> int:
 
 
 def _say_none(asked: Asked) -> None:
-    print(f"no ledger has entries of {shown.text(asked.domain)} in that time", file=sys.stderr)
+    print(
+        f"no ledger has entries of {shown.text(asked.domain)} in that time; a budget has a ledger if its rule says so: ledger: {{}}",
+        file=sys.stderr,
+    )
 
 
 def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:

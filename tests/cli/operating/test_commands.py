@@ -76,7 +76,11 @@ def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
         rows[1].split(",", 2)[2],
     ]
     code, out, err = operate("usage", "other", *time)
-    assert (0, "", True) == (code, out, "no ledger has entries of other" in err)
+    assert (0, "", True) == (
+        code,
+        out,
+        "no ledger has entries of other in that time; a budget has a ledger if" in err,
+    )
     wrong = operate("usage", "budgets", "--from", "2026-12-01", "--to", "2026-11-01")
     assert (1, True) == (wrong.code, "must be later" in wrong.err)
     assert 2 == operate("usage", "budgets", *time[:4], "--time-zone", "Mars/Base").code

@@ -1,0 +1,90 @@
+"""The Makefile: the targets that are named exist, and a first set-up prints its steps in their order."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from testing.service import REPOSITORY
+
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+TARGETS = {
+    name for names in re.findall(r"^([a-z][a-z0-9 -]*):(?!=)", MAKEFILE, re.M) for name in names.split()
+}
+STEPS = {
+    target: steps.split()
+    for targets, steps in re.findall(
+        r"^([a-z][a-z0-9 -]*): SETUP_STEPS = \$\(VENV_STEPS\)(.*)", MAKEFILE, re.M
+    )
+    for target in targets.split()
+}
+VENV = [".venv", "packages", "package"]
+NAMERS = [
+    *(REPOSITORY / ".github/workflows").glob("*.yml"),
+    *(REPOSITORY / ".ci/run", REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"),
+    *(REPOSITORY / "docs").glob("*.md"),
+]
+
+
+@pytest.mark.parametrize("file", NAMERS, ids=lambda file: str(file.relative_to(REPOSITORY)))
+def test_every_target_that_is_named_exists(file: Path) -> None:
+    """In a line of a script or a code block, and between backticks."""
+    found = re.findall(
+        r"(?:^ *|`|run: |&& )make ([a-z][a-z -]*[a-z])(?= *[`#A-Z=&\n|]|$)", file.read_text(), re.M
+    )
+    named = {target for targets in found for target in targets.split()}
+    assert set() == named - TARGETS
+
+
+def test_what_is_set_up_is_not_set_up_again() -> None:
+    """A rule of a stamp writes it, last."""
+    rules = re.findall(r"^(\S+\.stamp):.*\n((?:\t.*\n)+)", MAKEFILE, re.M)
+    assert {".venv/run.stamp", ".venv-release/release.stamp"} < {stamp for stamp, _ in rules}
+    assert [] == [stamp for stamp, recipe in rules if not recipe.splitlines()[-1].startswith("\t@touch ")]
+
+
+@pytest.mark.parametrize("target", ["run", *sorted(STEPS)])
+def test_the_steps_of_a_target_are_numbered_in_the_order_in_which_they_run(target: str) -> None:
+    said = subprocess.run(
+        ["make", "--dry-run", "--always-make", "--no-print-directory", target],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert VENV + STEPS.get(target, []) == list(dict.fromkeys(steps(said)))
+
+
+def steps(text: str) -> list[str]:
+    """Return the steps that lines of shell print, and those of the tools that they run."""
+    found = []
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            continue
+        if step := re.search(r"step\.sh\"? ([\w.-]+) ", line):
+            found.append(step[1])
+        elif directory := re.search(r"make_venv\.sh (\.\S+)", line):
+            found.append(directory[1])
+        elif tool := re.search(r"sh \"?(?:tools|\$tools)/(\w+\.sh)", line):
+            found += steps((REPOSITORY / "tools" / tool[1]).read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "printed"),
+    [("a b c", "[2/3] building b\n"), ("a c", "building b\n"), ("", "building b\n")],
+    ids=["of three", "of other steps", "of none"],
+)
+def test_a_step_is_printed_to_stderr_with_its_number(names: str, printed: str) -> None:
+    done = subprocess.run(
+        ["sh", "tools/step.sh", "b", "building b"],
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", "SETUP_STEPS": names},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("", printed) == (done.stdout, done.stderr)
