@@ -20,7 +20,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def start(transport: str) -> AsyncIterator[Start]:
-    """Starts servers, and stops them when the test is over."""
+    """Return a function that starts servers. They stop after the test."""
     started: list[Served] = []
 
     async def begin(options: GrpcOptions | None = None, **more: Any) -> Served:

@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 by hand, for what no client would send."""
+"""HTTP/2 frames written by hand, for input that no client library sends."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ CALL: tuple[Header, ...] = (
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def settings(**values: int) -> bytes:
-    """SETTINGS with `initial_window_size`, or with nothing."""
+    """Return SETTINGS with `initial_window_size`, or without any."""
     size = values.get("initial_window_size")
     payload = b"" if size is None else INITIAL_WINDOW_SIZE.to_bytes(2, "big") + size.to_bytes(4, "big")
     return frame(SETTINGS, 0, 0, payload)
 
 
 def block(headers: Iterable[Header]) -> bytes:
-    """Headers in HPACK, each spelt out and put in no table."""
+    """Return headers in HPACK as literals that are not indexed."""
     return b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers)
 
 
 def remembered(headers: Iterable[Header]) -> bytes:
-    """The same, each put in the table."""
+    """Return headers in HPACK as literals that are added to the table."""
     return b"".join(b"\x40" + _text(name) + _text(value) for name, value in headers)
 
 
@@ -64,25 +64,25 @@ def _text(text: bytes) -> bytes:
 
 
 def replaced(**values: bytes) -> tuple[Header, ...]:
-    """The headers of a CALL, some with other values: `path`, `method`, `content_type`."""
+    """Return the headers of a CALL with other values for `path`, `method` or `content_type`."""
     other = {name.replace("_", "-").encode(): value for name, value in values.items()}
     return tuple((name, other.get(name.lstrip(b":"), value)) for name, value in CALL)
 
 
 def message(body: bytes, compressed: int = 0) -> bytes:
-    """A message as gRPC frames it."""
+    """Return a message with gRPC's prefix."""
     return bytes((compressed,)) + len(body).to_bytes(4, "big") + body
 
 
 def call(stream: int, body: bytes, headers: Iterable[Header] = CALL) -> bytes:
-    """A whole call."""
+    """Return the frames of a whole call."""
     return frame(HEADERS, END_HEADERS, stream, block(headers)) + frame(
         DATA, END_STREAM, stream, message(body)
     )
 
 
 class Frame(NamedTuple):
-    """A frame that was received."""
+    """A received frame."""
 
     kind: int
     flags: int
@@ -91,19 +91,19 @@ class Frame(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Headers and trailers together, and the message with its frame."""
+    """The headers and trailers of an answer together, and its message with the prefix."""
 
     headers: dict[str, str]
     body: bytearray
 
     @property
     def status(self) -> int:
-        """Of gRPC."""
+        """Return the gRPC status."""
         return int(self.headers["grpc-status"])
 
 
 class Peer:
-    """A connection that sends what it is told, and reads frames."""
+    """A connection that sends the given bytes and reads frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -113,24 +113,24 @@ class Peer:
     async def connect(
         cls, address: str, hello: bytes = MAGIC + settings(), tls: ssl.SSLContext | None = None
     ) -> Self:
-        """A new connection to host:port, which begins with `hello`."""
+        """Open a connection to host:port, and send `hello` on it."""
         host, _, port = address.rpartition(":")
         peer = cls(*await asyncio.open_connection(host, int(port), ssl=tls))
         peer.send(hello)
         return peer
 
     def send(self, data: bytes) -> None:
-        """Send bytes, sooner or later."""
+        """Queue bytes to be sent."""
         self._writer.write(data)
 
     async def frame(self) -> Frame:
-        """The next frame. Raises EOFError or ConnectionError where the connection is closed."""
+        """Return the next frame. Raises EOFError or ConnectionError if the connection is closed."""
         head = await self._reader.readexactly(9)
         size = int.from_bytes(head[:3], "big")
         return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), await self._reader.readexactly(size))
 
     async def until(self, kind: int, stream: int | None = None) -> Frame:
-        """The next frame of a kind."""
+        """Return the next frame of a kind."""
         async with asyncio.timeout(20):
             while True:
                 found = await self.frame()
@@ -138,11 +138,11 @@ class Peer:
                     return found
 
     async def answer(self, stream: int) -> Answer:
-        """What a stream is answered with, to its end."""
+        """Return the answer on a stream, read to its end."""
         return (await self.answers({stream}))[stream]
 
     async def answers(self, streams: set[int]) -> dict[int, Answer]:
-        """What several streams are answered with, whatever the order in which it comes."""
+        """Return the answers on several streams, in whatever order they arrive."""
         answers: dict[int, Answer] = {}
         waiting = set(streams)
         async with asyncio.timeout(20):
@@ -161,7 +161,7 @@ class Peer:
         return answers
 
     async def rest(self) -> list[Frame]:
-        """Everything until the connection is closed."""
+        """Return all frames until the connection is closed."""
         frames = []
         async with asyncio.timeout(20):
             while True:
@@ -171,7 +171,7 @@ class Peer:
                     return frames
 
     async def rest_or_answer(self, stream: int) -> list[Frame]:
-        """Everything until a stream is answered or the connection is closed."""
+        """Return all frames until a stream is answered or the connection is closed."""
         frames: list[Frame] = []
         async with asyncio.timeout(20):
             while not frames or frames[-1].stream != stream or not frames[-1].flags & END_STREAM:
@@ -182,14 +182,14 @@ class Peer:
         return frames
 
     async def read(self) -> bytes:
-        """Some bytes, whatever they are."""
+        """Return some received bytes."""
         async with asyncio.timeout(20):
             return await self._reader.read(1_024)
 
     def reset(self) -> None:
-        """Close it with a reset."""
+        """Close the connection with a reset."""
         self._writer.transport.abort()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._writer.close()

@@ -36,9 +36,9 @@ TRANSPORTS: dict[str, MakeGrpcServer] = {"grpcio": GrpcioServer, "native": Nativ
 
 @dataclass
 class Served:
-    """A server, what is behind it, and a channel to it.
+    """A server, the parts behind it, and a channel to it.
 
-    `held` gathers answers of the store while `hold` is set.
+    `held` gets the store's answers while `hold` is set.
     """
 
     server: GrpcServer
@@ -54,7 +54,7 @@ class Served:
         return response
 
     async def code(self, data: bytes, patience: float | None = 10) -> tuple[grpc.StatusCode, str]:
-        """The gRPC status of a call that fails."""
+        """Return the gRPC status of a call that fails."""
         with pytest.raises(aio.AioRpcError) as error:
             await self.call(data, patience)
         return error.value.code(), error.value.details() or ""
@@ -90,7 +90,7 @@ CHARGE_40 = bytes.fromhex("0a036c6c6d12120a0c0a047465616d12046a736f6e1a020828")
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds; fails after a minute."""
+    """Run the event loop until the condition holds. Fails after a minute."""
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)

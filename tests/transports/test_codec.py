@@ -1,4 +1,4 @@
-"""The short cuts of the codec say what protobuf says, for all bytes."""
+"""The fast paths of the codec read and write the same as protobuf, for all bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ numbers = st.sampled_from([0, 1, 127, 128, 1_500, 2**32 - 1, 2**53, 2**64 - 1])
 
 @st.composite
 def messages(draw: Any) -> bytes:
-    """Serialized requests as gateways send them, and some that they do not send."""
+    """Generate serialized requests: those of gateways, and unusual ones."""
     request = RateLimitRequest(domain=draw(st.sampled_from(["d", "", "token-budgets", "x" * 130])))
     for _ in range(draw(st.integers(0, 4))):
         descriptor = request.descriptors.add()
@@ -52,7 +52,7 @@ def messages(draw: Any) -> bytes:
 
 @st.composite
 def mangled(draw: Any) -> bytes:
-    """The same with a few bytes changed, taken out or put in."""
+    """Return the same bytes with a few changed, removed or inserted."""
     data = bytearray(draw(messages()))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
@@ -61,7 +61,7 @@ def mangled(draw: Any) -> bytes:
 
 
 def plainly(data: bytes) -> Request | str:
-    """What protobuf makes of a request."""
+    """Return a request as protobuf reads it."""
     try:
         message = RateLimitRequest.FromString(data)
         return request_of(message)
@@ -70,7 +70,7 @@ def plainly(data: bytes) -> Request | str:
 
 
 def decoded(data: bytes) -> Request | str:
-    """What the codec makes of it."""
+    """Return a request as the codec reads it."""
     try:
         return CODEC.decode(data)._replace(key=b"", repeats=False)
     except InvalidRequest as error:
@@ -85,14 +85,14 @@ def decoded(data: bytes) -> Request | str:
 @example(b"\x0a\x01d\x12\x09\x0a\x00\x1a\x02\x08\x05")  # a descriptor that reaches beyond the end
 @example(b"\x0a\x01\xff\x12\x02\x0a\x00")  # a domain that is not UTF-8
 def test_a_request_is_what_protobuf_says_it_is(data: bytes) -> None:
-    """Twice, because the second time it is remembered."""
+    """It is read twice, because the second result comes from the cache."""
     expected = plainly(data)
     assert [expected, expected] == [decoded(data), decoded(data)]
 
 
 @given(messages() | mangled(), messages() | mangled())
 def test_requests_of_one_key_differ_in_their_hits_alone(one: bytes, two: bytes) -> None:
-    """The law that plans are shared by."""
+    """Plans are shared by this law."""
     found = []
     for data in (one, two):
         parts = split(data)
@@ -106,7 +106,7 @@ def test_requests_of_one_key_differ_in_their_hits_alone(one: bytes, two: bytes) 
 
 
 def test_a_check_and_charges_of_any_size_have_one_key() -> None:
-    """So they share what is known about their bucket. A hits_addend of the request changes it as little."""
+    """So they share the plan of their bucket. The hits_addend of the request does not change the key either."""
     keys = set()
     for hits, addend in [
         (0, 0),
@@ -127,7 +127,7 @@ def test_a_check_and_charges_of_any_size_have_one_key() -> None:
 
 
 def test_checks_and_charges_that_repeat_are_decoded_once() -> None:
-    """A charge is another one each time, so the first of its size is not kept: it would only evict others."""
+    """The first charge of a size is not cached: most sizes differ, and would only evict other entries."""
     codec = Codec()
 
     def decode(hits: int, value: bytes = b"dba") -> Request:
@@ -146,7 +146,7 @@ def test_checks_and_charges_that_repeat_are_decoded_once() -> None:
 
 
 def test_what_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
-    """Strangers may send long values; they cost what they always did."""
+    """Long values of strangers are decoded each time."""
     request = RateLimitRequest(domain="d")
     for number in range(100):
         request.descriptors.add().entries.add(key=b"k%d" % number, value=b"v" * 20)
@@ -170,7 +170,7 @@ statuses = st.builds(
 
 
 def written(decision: Decision) -> RateLimitResponse:
-    """The message that a decision stands for, field by field."""
+    """Return the message of a decision, built field by field."""
     response = RateLimitResponse(overall_code=int(decision.code), raw_body=decision.body)  # type: ignore[arg-type]
     for status in decision.statuses:
         message = response.statuses.add(code=int(status.code))
@@ -204,7 +204,7 @@ def test_an_answer_is_the_message_that_protobuf_writes(
     body: bytes,
     metadata: dict[str, Any] | None,
 ) -> None:
-    """Byte by byte, with numbers that the protocol cannot carry cut to those that it can."""
+    """The bytes are equal. Numbers that the protocol cannot carry saturate."""
     decision = Decision(code, statuses, [None] * len(statuses), headers, body, metadata)
     expected = written(decision)
     assert expected.SerializeToString(deterministic=True) == CODEC.encode_for(None)(decision)
@@ -212,9 +212,7 @@ def test_an_answer_is_the_message_that_protobuf_writes(
 
 
 def test_encoded_limits_are_released_with_their_rules() -> None:
-    """The same rules share an encoder; a reload replaces it, and nothing keeps the limits of the previous
-    rules.
-    """
+    """Equal rules share an encoder. A reload replaces it, and the limits of the previous rules are freed."""
     codec, rules = Codec(), [RuleTree([]), RuleTree([])]
     limit = Limit(5, Window(Unit.HOUR))
     before = sys.getrefcount(limit)

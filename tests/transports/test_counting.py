@@ -1,5 +1,5 @@
-"""A serialized request is counted before it is parsed: as protobuf would, and with no more work than the
-bounds are worth.
+"""The fields of a serialized request are counted before it is parsed: as protobuf counts them, with bounded
+work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BOUNDS = RequestBounds(3, 5)
 
 
 def verdict(data: bytes, bounds: RequestBounds = BOUNDS) -> str:
-    """What is wrong with a message; empty where it may be parsed."""
+    """Return the reason to refuse a message; empty if it may be parsed."""
     try:
         counting.check(data, bounds)
     except InvalidRequest as error:
@@ -30,7 +30,7 @@ def verdict(data: bytes, bounds: RequestBounds = BOUNDS) -> str:
 
 
 def message(*entries: int, limit: bool = True) -> bytes:
-    """A request with a descriptor of so many entries for each number, and everything else that it may have."""
+    """Return a request with a descriptor of so many entries for each number, and all other fields."""
     request = RateLimitRequest(domain="d" * 200, hits_addend=2**32 - 1)
     for number in entries:
         descriptor = request.descriptors.add(is_negative_hits=True)
@@ -77,7 +77,7 @@ def message(*entries: int, limit: bool = True) -> bytes:
     ],
 )
 def test_a_message_is_counted_as_protobuf_reads_it(data: bytes, expected: str) -> None:
-    """Field by field."""
+    """This holds for each field."""
     assert expected == verdict(data)
 
 
@@ -86,7 +86,7 @@ def test_a_message_is_counted_as_protobuf_reads_it(data: bytes, expected: str) -
 )
 @example(b"\x12\x02\x0a\x00" * 3)
 def test_a_message_that_passes_has_no_more_than_it_may(data: bytes) -> None:
-    """Whatever its bytes are: what protobuf makes of it stays within the bounds."""
+    """Whatever its bytes are, protobuf's message is within the bounds."""
     if verdict(data):
         return
     try:
@@ -99,7 +99,7 @@ def test_a_message_that_passes_has_no_more_than_it_may(data: bytes) -> None:
 
 @given(st.lists(st.integers(0, 4), max_size=5), st.booleans())
 def test_a_message_within_the_bounds_passes(entries: list[int], limit: bool) -> None:
-    """With every field that a request may have; beyond the bounds, it does not."""
+    """It has every field that a request may have. A larger message is refused."""
     fits = len(entries) <= BOUNDS.descriptors and sum(entries) <= BOUNDS.entries
     assert fits == (not verdict(message(*entries, limit=limit)))
 
@@ -125,7 +125,7 @@ def _varint(value: int) -> bytes:
 def test_a_message_of_megabytes_is_refused_before_it_is_parsed(
     shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To parse two million descriptors takes protobuf tens of milliseconds and hundreds of megabytes."""
+    """Protobuf would take tens of milliseconds and hundreds of megabytes for two million descriptors."""
 
     class Unused:
         @staticmethod

@@ -1,4 +1,4 @@
-"""The gRPC status of everything that a call can fail with."""
+"""The gRPC status of every error of a call."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ratelimit_service.transports.grpc_method import status_of
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_an_error_has_the_status_of_its_kind(error: errors.RateLimitServiceError, name: str) -> None:
-    """A kind of a kind has that of the kind, unless it has one of its own; the message is passed on."""
+    """A subclass has the status of its base class unless it has its own. The message is passed on."""
     assert (name, "x") == status_of(error)[1:]
 
 
 def test_every_failure_of_the_store_invites_to_ask_again() -> None:
-    """Whatever kind of it is made up later."""
+    """This includes kinds of failures that are added later."""
     kinds = [errors.StoreError]
     for kind in kinds:
         kinds += kind.__subclasses__()

@@ -1,4 +1,4 @@
-"""Holds on the wire, by each transport: the id in the answer to a check, and what brings it back."""
+"""Holds over each transport: the id in the answer to a check, and the charge that returns it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ async def passed(served: Served) -> list[str]:
 
 @pytest.mark.parametrize("padding", [0, 20], ids=["short", "longer than what is cached"])
 async def test_an_id_comes_back_with_the_charge(start: Start, padding: int) -> None:
-    """It ends the hold, and the charge counts once; hits 0 release. The entry is no part of the bucket."""
+    """The charge ends the hold and counts once. Hits of 0 release it. The entry with the id is not part of
+    the bucket.
+    """
     one = await served(start)
     first, second = await passed(one)
     for _ in range(2):
@@ -77,7 +79,7 @@ async def test_an_id_comes_back_with_the_charge(start: Start, padding: int) -> N
 
 
 async def test_the_marker_of_an_end_is_taken_off(start: Start) -> None:
-    """And releases a hold without an id; another value of its key is an entry as any other."""
+    """It releases a hold without an id. Another value of its key is an ordinary entry."""
     one = await served(start)
     assert 2 == len(await passed(one))
     await one.call(message(0, ("phase", "done")))
@@ -87,7 +89,7 @@ async def test_the_marker_of_an_end_is_taken_off(start: Start) -> None:
 
 
 async def test_a_refusal_has_no_id_and_a_retry_soon(start: Start) -> None:
-    """Gateways would bring it back with hits 0."""
+    """Gateways would return an id with hits of 0."""
     one = await served(start, {"refusal_headers": frozenset(["retry-after"])})
     await passed(one)
     answer = await one.call(CHECK)
@@ -97,14 +99,14 @@ async def test_a_refusal_has_no_id_and_a_retry_soon(start: Start) -> None:
 
 
 async def test_the_id_is_beside_the_metadata_of_the_rules(start: Start) -> None:
-    """RESPONSE_DYNAMIC_METADATA."""
+    """Both are in the answer with RESPONSE_DYNAMIC_METADATA."""
     one = await served(start, {"dynamic_metadata": True})
     answer = await one.call(CHECK)
     assert {"domain", "descriptors", "hold"} == set(json_format.MessageToDict(answer.dynamic_metadata))
 
 
 async def test_a_cancelled_call_holds_nothing(start: Start) -> None:
-    """Its caller has gone while the store was asked: nobody would bring the id back."""
+    """Its caller disconnects while the store works, and would never return the id."""
     one = await served(start, hold=True)
     calls = [asyncio.ensure_future(one.call(CHECK)) for _ in range(5)]
     await until(lambda: len(one.held) >= 1 and one.server.in_hand == len(calls))
@@ -126,7 +128,7 @@ async def test_a_cancelled_call_holds_nothing(start: Start) -> None:
 
 
 async def test_a_check_that_was_answered_at_its_deadline_holds_nothing(start: Start) -> None:
-    """The store answers later, and what it has set aside is released then."""
+    """The store answers later, and the hold is released then."""
     one = await served(start, hold=True, patience=Patience(margin=0.05, otherwise=0.05))
     with suppress(grpc.RpcError):
         await one.call(CHECK, patience=0.2)
@@ -139,7 +141,7 @@ async def test_a_check_that_was_answered_at_its_deadline_holds_nothing(start: St
 
 
 async def test_the_bytes_of_an_id_elsewhere_are_no_id(start: Start) -> None:
-    """A value that looks like the entry, in whatever key: the message is read as any other."""
+    """A value that looks like the entry may be in any key, and the message is read as any other."""
     one = await served(start)
     mark = "\n\x04hold\x12\x01x"
     answer = await one.call(message(0, ("other", mark)))

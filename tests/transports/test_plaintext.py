@@ -1,4 +1,4 @@
-"""A second port without TLS, for gateways that speak in the clear, beside one that asks for certificates."""
+"""A second port without TLS, for gateways that use plaintext, beside one that requires client certificates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def authority() -> Authority:
 async def served(
     request: pytest.FixtureRequest, authority: Authority, tmp_path: Path
 ) -> AsyncIterator[Served]:
-    """TLS with certificates of one name, and beside it a port in the clear."""
+    """Return a TLS port for certificates with one name, and a plaintext port beside it."""
     files = (*authority.server().write(tmp_path), authority.write(tmp_path))
     made = await serve(
         GrpcOptions(
@@ -58,7 +58,7 @@ async def code(address: str, credentials: grpc.ChannelCredentials | None = None)
 async def test_callers_of_the_plaintext_port_need_no_certificate(
     served: Served, authority: Authority
 ) -> None:
-    """Those of the other port need one as before, with the right name."""
+    """Callers of the TLS port still need one with the right name."""
     assert ["OK", "PERMISSION_DENIED", "UNAVAILABLE", "OK", "UNAVAILABLE"] == [
         await code(served.server.address, authority.channel(authority.issue("envoy.mesh"))),
         await code(served.server.address, authority.channel(authority.issue("other.mesh"))),
@@ -69,7 +69,7 @@ async def test_callers_of_the_plaintext_port_need_no_certificate(
 
 
 async def test_both_ports_close_at_a_stop(served: Served) -> None:
-    """And both have ports of their own until then."""
+    """Until then, each has its own number."""
     address, plaintext = served.server.address, served.server.plaintext
     assert ["OK", False] == [await code(plaintext), address == plaintext]
     await served.server.stop(0)
@@ -78,7 +78,7 @@ async def test_both_ports_close_at_a_stop(served: Served) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_plaintext_port_that_is_taken_says_so(served: Served, transport: str) -> None:
-    """As the other one does."""
+    """The error is the same as for the other port."""
     options = dataclasses.replace(GrpcOptions(), plaintext=served.server.plaintext)
     with pytest.raises(StartError, match="cannot listen for gRPC on localhost:"):
         await serve(options, transport)

@@ -1,6 +1,6 @@
-"""What grpcurl and Postman ask a server that they have no proto files of.
+"""Server reflection, for clients without proto files such as grpcurl and Postman.
 
-Black box, the same for both transports.
+The tests are black box, and the same for both transports.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def asking(served: Served, version: str) -> Any:  # grpc-stubs know no call with
 async def ask(
     served: Served, *questions: ServerReflectionRequest, version: str = "v1"
 ) -> list[ServerReflectionResponse]:
-    """The answers to questions that are all sent at once."""
+    """Send all requests at once, and return the answers."""
     return [answer async for answer in asking(served, version)(iter(questions), timeout=PATIENCE)]
 
 
@@ -59,14 +59,14 @@ def symbol(name: str) -> ServerReflectionRequest:
 
 
 def names(answer: ServerReflectionResponse) -> list[str]:
-    """The names of the files in an answer."""
+    """Return the names of the files in an answer."""
     files = answer.file_descriptor_response.file_descriptor_proto
     return [descriptor_pb2.FileDescriptorProto.FromString(file).name for file in files]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_services_are_named(served: Served, version: str) -> None:
-    """All that is served, in both versions."""
+    """Both versions list all services of the server."""
     question = ServerReflectionRequest(host="limiter", list_services="*")
     (answer,) = await ask(served, question, version=version)
     assert [
@@ -92,7 +92,9 @@ async def test_the_services_are_named(served: Served, version: str) -> None:
     ],
 )
 async def test_a_symbol_is_described_with_all_that_it_takes(served: Served, name: str) -> None:
-    """The files, in any order and each once, make a pool that knows it: so a client can build a request."""
+    """The files, each once and in any order, make a pool that knows the symbol, so a client can build a
+    request.
+    """
     (answer,) = await ask(served, symbol(name))
     files = [
         descriptor_pb2.FileDescriptorProto.FromString(file)
@@ -112,7 +114,7 @@ async def test_a_symbol_is_described_with_all_that_it_takes(served: Served, name
 
 
 async def test_a_file_is_found_by_its_name(served: Served) -> None:
-    """The same one as by its symbol."""
+    """It is the same file as by its symbol."""
     by_name, by_symbol = await ask(
         served, ServerReflectionRequest(file_by_filename=DESCRIPTOR.name), symbol(SERVICE)
     )
@@ -153,7 +155,7 @@ async def test_a_message_has_no_extensions(served: Served) -> None:
 
 
 async def test_questions_are_answered_one_by_one(served: Served) -> None:
-    """As grpcurl asks: the next one depends on the answer before."""
+    """grpcurl sends each request after the answer to the previous one."""
     call = asking(served, "v1")(timeout=PATIENCE)
     await call.write(ServerReflectionRequest(list_services=""))
     first = (await call.read()).list_services_response.service[0].name
@@ -170,7 +172,7 @@ async def test_no_question_is_no_error(served: Served) -> None:
 
 
 async def failing(served: Served, *messages: bytes) -> tuple[int, grpc.StatusCode]:
-    """How many answers there were, and how the stream ended."""
+    """Return the number of answers, and the end of the stream."""
     call: Any = served.channel.stream_stream(path("v1"), bytes, bytes)
     call, answers = call(timeout=PATIENCE), 0
     for message in messages:
@@ -197,20 +199,20 @@ LIST = ServerReflectionRequest(list_services="").SerializeToString()
 async def test_what_is_no_question_ends_the_stream(
     served: Served, wrong: bytes, code: grpc.StatusCode, before: int
 ) -> None:
-    """After the answers to those before it; other calls of the connection are served."""
+    """The requests before it are answered, and other calls of the connection are served."""
     assert (before, code) == await failing(served, *[LIST] * before, wrong)
     assert [] != (await served.call(CHECK)).statuses
 
 
 @pytest.mark.parametrize(("size", "answers"), [(LARGEST, 1), (LARGEST + 1, 0)])
 async def test_a_question_has_at_most_so_many_bytes(served: Served, size: int, answers: int) -> None:
-    """The same with both transports: each has the bound in a place of its own."""
+    """Both transports have the same bound, each with its own check."""
     question = symbol("x" * (LARGEST - 3)).SerializeToString() + bytes((0x78, 0)) * 2
     assert (answers, size) == ((await failing(served, question[:size]))[0], len(question[:size]))
 
 
 async def test_an_open_stream_does_not_hold_up_the_stop(start: Start) -> None:
-    """A client that asks no more, and does not leave."""
+    """The client sends no more requests, and stays connected."""
     served = await start()
     call = asking(served, "v1")(timeout=PATIENCE)
     await call.write(ServerReflectionRequest(list_services=""))
@@ -220,7 +222,7 @@ async def test_an_open_stream_does_not_hold_up_the_stop(start: Start) -> None:
 
 
 async def test_the_streams_of_strangers_are_bounded(start: Start) -> None:
-    """At the bound a new one is refused, and when one has ended there is room again."""
+    """At the bound, a new stream is refused; when one ends, there is room again."""
     served = await start()
     calls = [asking(served, "v1")(timeout=60) for _ in range(101)]
     refused = []
@@ -266,8 +268,8 @@ def split(whole: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 @pytest.mark.parametrize("every", [1, 3, 5, 6, 300, 10_000])
 async def test_messages_may_be_cut_anywhere(served: Served, peer: Peer, every: int) -> None:
-    """A frame may end within the head of a message, within it, or have several; each is answered in its
-    order.
+    """A frame may end within a prefix or within a message, or contain several. Each message is answered in
+    its order.
     """
     whole = b"".join(map(h2.message, QUESTIONS))
     peer.send(opening(1))
@@ -291,7 +293,7 @@ async def test_messages_may_be_cut_anywhere(served: Served, peer: Peer, every: i
 async def test_a_broken_message_ends_the_stream(
     served: Served, peer: Peer, rest: bytes, status: int, before: int
 ) -> None:
-    """With an error, and after the answers to those before it; the connection goes on."""
+    """The stream ends with an error after the answers to the requests before it. The connection stays open."""
     peer.send(opening(1) + data(1, h2.message(LIST) * before + rest, h2.END_STREAM))
     answer = await peer.answer(1)
     assert before == len(unframed(bytes(answer.body)))
@@ -302,7 +304,7 @@ async def test_a_broken_message_ends_the_stream(
 
 
 def unframed(body: bytes) -> list[bytes]:
-    """The messages in a body."""
+    """Return the messages in a body."""
     found = []
     while body:
         size = int.from_bytes(body[1:5], "big")
@@ -313,7 +315,7 @@ def unframed(body: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("transport", ["native"])
 async def test_a_flood_of_questions_ends_the_connection(served: Served) -> None:
-    """Each costs a unit of the abuse budget: a person asks a hundred, and nobody ten thousand."""
+    """Each request spends a unit of the abuse budget: a person sends a hundred, and nobody ten thousand."""
     peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings(initial_window_size=2**31 - 1))
     peer.send(h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")))
     peer.send(opening(1))
@@ -327,7 +329,9 @@ async def test_a_flood_of_questions_ends_the_connection(served: Served) -> None:
 
 @pytest.mark.parametrize("transport", ["native"])
 async def test_unread_answers_are_not_kept(start: Start) -> None:
-    """A peer that gives no window and goes on asking loses the stream; at most so many bytes are kept for it."""
+    """A peer that opens no window and sends more requests loses the stream. The bytes kept for it are
+    bounded.
+    """
     served = await start(GrpcOptions())
     peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings(initial_window_size=0))
     peer.send(opening(1) + data(1, h2.message(symbol(SERVICE).SerializeToString()) * 300))

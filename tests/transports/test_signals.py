@@ -1,4 +1,4 @@
-"""Signals on the wire, by each transport: headers for the upstream and the caller, and dynamic metadata."""
+"""Signals over each transport: headers for the upstream and the caller, and dynamic metadata."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def message(hits: int, *entries: tuple[bytes, bytes]) -> bytes:
 
 
 def shown(answer: RateLimitResponse) -> list[dict[str, str]]:
-    """The headers for the upstream and the caller."""
+    """Return the headers for the upstream and the caller."""
     return [
         {header.key: header.value for header in headers}
         for headers in (answer.request_headers_to_add, answer.response_headers_to_add)
@@ -51,7 +51,9 @@ def shown(answer: RateLimitResponse) -> list[dict[str, str]]:
 
 
 async def test_an_answer_carries_the_signals(start: Start) -> None:
-    """Beside what Envoy makes of the statuses; a check, and a charge with the next check."""
+    """They come in addition to the headers that Envoy makes of the statuses. A charge shows with the next
+    check.
+    """
     one = await start(tree=TREE, policy=Policy())
     for used, state, share in ((0, "ok", "0.0000"), (85, "low", "0.8500")):
         if used:
@@ -69,7 +71,7 @@ async def test_an_answer_carries_the_signals(start: Start) -> None:
 
 
 async def test_a_remainder_is_exact_in_64_bits(start: Start) -> None:
-    """As a number, which is a double, and as text; the status of the protocol ends at 2^32 - 1."""
+    """It is a number, which is a double, and text. The status of the protocol ends at 2^32 - 1."""
     one = await start(tree=TREE, policy=Policy())
     answer = await one.call(message(1, (b"huge", b"a")))
     assert f"{COUNTER_MAX - 1}" == shown(answer)[1]["x-tokens-remaining"]
@@ -80,7 +82,9 @@ async def test_a_remainder_is_exact_in_64_bits(start: Start) -> None:
 
 
 async def test_the_id_of_a_hold_is_beside_them(start: Start) -> None:
-    """And the metadata of the rules (RESPONSE_DYNAMIC_METADATA). Held tokens remain: they may come back."""
+    """So is the metadata of the rules (RESPONSE_DYNAMIC_METADATA). Held tokens still count as remaining,
+    because they may be released.
+    """
     ids = hold_ids()
     ids.use(b"secret")
     policy = Policy(hold_entries=HoldEntries(b"hold", None), dynamic_metadata=True)
@@ -92,7 +96,7 @@ async def test_the_id_of_a_hold_is_beside_them(start: Start) -> None:
 
 
 async def test_a_refusal_and_a_rule_without_signal_carry_none(start: Start) -> None:
-    """Nor a descriptor that no rule limits."""
+    """A descriptor without a limit carries none either."""
     one = await start(tree=TREE, policy=Policy())
     await one.call(message(100, (b"team", b"a")))
     for entry in ((b"team", b"a"), (b"silent", b"a"), (b"stranger", b"a")):
@@ -104,7 +108,7 @@ async def test_a_refusal_and_a_rule_without_signal_carry_none(start: Start) -> N
     "value", [b"a\r\nx-admin: yes", b"a\x00", b"\xff\xfe", b"x-tokens-state: ok", b"a" * 3_000]
 )
 async def test_nothing_of_a_request_is_in_a_header(value: bytes, start: Start) -> None:
-    """Values of descriptors come from strangers; headers have words of ours and digits."""
+    """Values of descriptors come from strangers. Headers consist of fixed words and digits."""
     one = await start(tree=TREE, policy=Policy())
     answer = await one.call(message(7, (b"team", value), (b"huge", value)))
     for headers in shown(answer):
@@ -122,7 +126,7 @@ async def test_nothing_of_a_request_is_in_a_header(value: bytes, start: Start) -
     ],
 )
 def test_the_fields_are_those_that_protobuf_writes(signal: Signal) -> None:
-    """Byte for byte, but for the order of a map; and an answer with other metadata merges."""
+    """The bytes are equal except for the order of a map. An answer with other metadata is merged."""
     told = Signals(None if signal.share == HIDDEN else signal, signal, signal)
     data = signal_fields(told)
     parsed = RateLimitResponse.FromString(data)

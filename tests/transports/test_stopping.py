@@ -1,4 +1,4 @@
-"""Health, and how a server stops. Black box, the same for both transports."""
+"""Health, and the stop of a server. The tests are black box, and the same for both transports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .serving import CHARGE_40, CHECK, Served, Start, serve, until
 
 
 async def test_one_connection_too_many_is_closed(start: Start) -> None:
-    """Those that are there go on, and where one of them leaves there is room again."""
+    """The open connections continue. When one of them closes, there is room again."""
     served = await start(GrpcOptions(max_connections=2))
     peers = [await Peer.connect(served.server.address) for _ in range(2)]
     for peer in peers:
@@ -43,7 +43,7 @@ async def test_one_connection_too_many_is_closed(start: Start) -> None:
 async def test_a_peer_that_does_not_introduce_itself_is_closed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has one of the places that GRPC_MAX_CONNECTIONS counts."""
+    """Its connection counts towards GRPC_MAX_CONNECTIONS."""
     monkeypatch.setattr("ratelimit_service.transports.grpcio._HANDSHAKE", 0.2)
     monkeypatch.setattr("ratelimit_service.transports.native.connection.PATIENCE", 0.2)
     served = await start(GrpcOptions())
@@ -55,7 +55,7 @@ async def test_a_peer_that_does_not_introduce_itself_is_closed(
 
 
 async def test_grpcio_closes_connections_without_calls(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After five minutes, so that they do not keep the places of others; native closes them when places are needed."""
+    """grpcio closes them after five minutes, to free their places. Native closes them when places are needed."""
     monkeypatch.setattr(grpcio, "_MOST_IDLE", 0.2)
     served = await start(GrpcOptions())
     if served.server.TRANSPORT == "native":
@@ -67,7 +67,9 @@ async def test_grpcio_closes_connections_without_calls(start: Start, monkeypatch
 
 
 async def test_calls_that_were_sent_before_the_peer_knows_the_bound_are_served(start: Start) -> None:
-    """A gateway that connects while it has thousands of calls sends them all at once, the bodies of most once it may."""
+    """A gateway that connects with thousands of queued calls sends all headers at once, and most bodies as
+    the window allows.
+    """
     served = await start(GrpcOptions(), hold=True)
     window = h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big"))
     peer = await Peer.connect(served.server.address, h2.MAGIC + h2.settings() + window)
@@ -89,7 +91,7 @@ async def test_calls_that_were_sent_before_the_peer_knows_the_bound_are_served(s
 
 
 async def until_served(address: str) -> None:
-    """Until a new connection is taken."""
+    """Wait until a new connection is served."""
     async with asyncio.timeout(20):
         while True:
             peer = await Peer.connect(address)
@@ -124,9 +126,7 @@ async def health_of(stub: health_pb2_grpc.HealthStub, name: str) -> int:
 
 
 async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
-    """They are unknown for as long as they are watched; the names of services that exist are answered as
-    ever.
-    """
+    """They stay unknown while they are watched. Existing services are answered as usual."""
     stub = health_pb2_grpc.HealthStub(served.channel)
     for number in range(50):
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=f"made up {number}"), timeout=10)
@@ -141,7 +141,9 @@ async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
 async def test_grpcio_bounds_the_watches_and_their_names(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is held for as long as its peer likes. (The native transport bounds the bytes of a connection.)"""
+    """A peer may hold a watch for any length of time. (The native transport bounds the bytes of a
+    connection.)
+    """
     if not isinstance(served.server, GrpcioServer):
         return
     monkeypatch.setattr(grpcio, "_MOST_WATCHES", 2)
@@ -170,7 +172,7 @@ async def test_grpcio_bounds_the_watches_and_their_names(
 
 
 async def test_health_watches_report_the_drain(served: Served) -> None:
-    """NOT_SERVING comes before the port closes."""
+    """NOT_SERVING is sent before the port closes."""
     stub = health_pb2_grpc.HealthStub(served.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=10)
     assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
@@ -194,7 +196,7 @@ async def test_a_call_in_hand_is_finished_before_the_server_stops(start: Start) 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in hand"])
 async def test_a_peer_that_does_not_listen_does_not_hold_up_the_stop(start: Start, busy: bool) -> None:
-    """It never acknowledges that it was asked to leave. The grace is for calls, and they are finished."""
+    """It never acknowledges the GOAWAY. The grace is for calls, and they are finished."""
     served = await start(hold=True)
     peer = await Peer.connect(served.server.address)
     peer.send(h2.call(1, CHARGE_40))
@@ -218,7 +220,7 @@ async def test_a_unix_socket_serves_as_well(start: Start, tmp_path: Path) -> Non
 
 
 async def test_a_taken_port_is_one_clear_line(transport: str) -> None:
-    """The server does not share a port with whoever has it."""
+    """The server does not share a port with another process."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StartError, match=f"cannot listen for gRPC on {address}: is the port taken"):
@@ -226,7 +228,7 @@ async def test_a_taken_port_is_one_clear_line(transport: str) -> None:
 
 
 async def test_a_connection_is_closed_at_its_age_without_a_failed_call(start: Start) -> None:
-    """The client is told to go elsewhere, and its next call opens a new connection."""
+    """The client gets a GOAWAY, and opens a new connection for its next call."""
     served = await start(GrpcOptions(max_connection_age=0.05, max_connection_age_grace=5))
     await served.call(CHECK)
     state = served.channel.get_state()

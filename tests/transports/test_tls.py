@@ -1,4 +1,4 @@
-"""Who gets through to the gRPC port where it is served with TLS, while its certificates come and go."""
+"""The clients that a gRPC port with TLS accepts, also while its certificates are replaced."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ ROTATIONS = 20
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    """Who signs for the server, and for its clients."""
+    """Return the CA of the server and of its clients."""
     return Authority()
 
 
 @pytest.fixture(params=TRANSPORTS)
 async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
-    """Starts servers with certificates, and stops them when the test is over."""
+    """Return a function that starts servers with certificates. They stop after the test."""
     started: list[Served] = []
 
     async def begin(*files: str, client_name: str = "") -> Served:
@@ -58,7 +58,7 @@ async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
 async def calling(
     served: Served, credentials: grpc.ChannelCredentials | None
 ) -> AsyncIterator[Callable[[bytes], Awaitable[RateLimitResponse]]]:
-    """Calls over one connection of their own."""
+    """Make calls over one connection."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     address = served.server.address
     channel = (
@@ -77,7 +77,7 @@ async def calling(
 
 
 async def status_of(served: Served, credentials: grpc.ChannelCredentials | None) -> tuple[str, str]:
-    """The gRPC status that a charge gets, and its message."""
+    """Return the gRPC status of a charge, and its message."""
     async with calling(served, credentials) as call:
         try:
             await call(CHARGE_40)
@@ -89,14 +89,14 @@ async def status_of(served: Served, credentials: grpc.ChannelCredentials | None)
 async def test_a_client_that_trusts_the_ca_is_answered(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """Whoever it is, where no certificate is asked for."""
+    """Without a CA for clients, any client is accepted."""
     served = await start(*authority.server().write(tmp_path))
     assert ("OK", "") == await status_of(served, authority.channel())
     assert [40] == list((await served.store.read_bucket("{llm|team=json}")).values())
 
 
 async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """There is no way round TLS."""
+    """There is no fallback to plaintext."""
     served = await start(*authority.server().write(tmp_path))
     assert "UNAVAILABLE" == (await status_of(served, None))[0]
     assert 0 == len(served.store)
@@ -105,7 +105,7 @@ async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp
 async def test_a_client_that_trusts_another_ca_does_not_talk(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """It cannot know who we are."""
+    """It cannot verify the server."""
     served = await start(*authority.server().write(tmp_path))
     status, message = await status_of(served, Authority().channel())
     assert ("UNAVAILABLE", True) == (status, "CERTIFICATE_VERIFY_FAILED" in message)
@@ -114,7 +114,9 @@ async def test_a_client_that_trusts_another_ca_does_not_talk(
 async def test_a_client_needs_a_certificate_where_there_is_a_ca_for_clients(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """One that this CA has signed; none, and one of another CA, are refused before anything is counted."""
+    """The CA must have signed it. Without a certificate, or with one of another CA, the client is refused and
+    nothing is counted.
+    """
     clients = Authority()
     served = await start(*authority.server().write(tmp_path), clients.write(tmp_path))
     assert "UNAVAILABLE" == (await status_of(served, authority.channel()))[0]
@@ -136,7 +138,7 @@ async def test_a_client_needs_a_certificate_where_there_is_a_ca_for_clients(
 async def test_a_client_may_need_a_name(
     start: Start, authority: Authority, tmp_path: Path, names: list[str], status: str
 ) -> None:
-    """A valid certificate without it gets the reason, and counts nothing."""
+    """A valid certificate with another name gets the reason, and nothing is counted."""
     served = await start(
         *authority.server().write(tmp_path), authority.write(tmp_path), client_name="envoy.mesh"
     )
@@ -148,7 +150,7 @@ async def test_a_client_may_need_a_name(
 async def test_probes_need_a_certificate_but_no_name(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """Health tells nothing of anybody's budget."""
+    """Health reveals no budget."""
     served = await start(
         *authority.server().write(tmp_path), authority.write(tmp_path), client_name="envoy.mesh"
     )
@@ -162,7 +164,7 @@ async def test_probes_need_a_certificate_but_no_name(
 async def test_old_versions_of_tls_are_refused(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """By the server: the client would speak them."""
+    """The server refuses: the client supports them."""
     served = await start(*authority.server().write(tmp_path))
     with pytest.raises(OSError) as error:
         await asyncio.to_thread(handshake, served.server.address, authority.context(version))
@@ -177,7 +179,7 @@ async def test_old_versions_of_tls_are_refused(
 async def test_new_versions_of_tls_are_spoken(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion | None, expected: str
 ) -> None:
-    """The newest that both know."""
+    """The newest common version is used."""
     pair = authority.server()
     served = await start(*pair.write(tmp_path))
     assert (pair.der, expected) == await asyncio.to_thread(
@@ -186,13 +188,13 @@ async def test_new_versions_of_tls_are_spoken(
 
 
 def mounted(pair: Pair, clients: Authority) -> dict[str, str]:
-    """The files of a Secret."""
+    """Return the files of a mounted Secret."""
     files = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": clients.pem}
     return {name: content.decode() for name, content in files.items()}
 
 
 async def everybody_goes_on(callers: list[asyncio.Task[None]], calls: list[int], before: list[int]) -> None:
-    """Wait until each caller has made a call more than `before`, or one has failed."""
+    """Wait until each caller has made one call more than `before`, or one has failed."""
     await until(
         lambda: (
             any([caller.done() for caller in callers])
@@ -204,9 +206,7 @@ async def everybody_goes_on(callers: list[asyncio.Task[None]], calls: list[int],
 async def test_certificates_are_renewed_while_calls_go_on(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """Old connections and new ones: none fails, none is dropped, and every new one sees the newest
-    certificate.
-    """
+    """No call fails and no connection is dropped. Every new connection gets the newest certificate."""
     mount = ConfigMapMount(tmp_path / "secret", mounted(authority.server(), authority))
     served = await start(*(str(mount.directory / name) for name in ("tls.crt", "tls.key", "ca.crt")))
     credentials = authority.channel(authority.issue("envoy.mesh"))
@@ -244,7 +244,7 @@ async def test_certificates_are_renewed_while_calls_go_on(
 async def test_a_ca_that_is_exchanged_is_in_force_for_new_connections(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """Those of the CA before get no new one, and keep the ones that they have."""
+    """Clients of the previous CA keep their connections, and cannot open new ones."""
     before, after = Authority(), Authority()
     served = await start(*authority.server().write(tmp_path), before.write(tmp_path, "clients"))
     old, new = (authority.channel(clients.issue("envoy.mesh")) for clients in (before, after))
@@ -258,9 +258,9 @@ async def test_a_ca_that_is_exchanged_is_in_force_for_new_connections(
 def conversation(
     address: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
 ) -> ssl.SSLSession | None:
-    """Connect, and read what the server says first; the session that it has given.
+    """Connect, read the first bytes of the server, and return the TLS session.
 
-    None where it says nothing. Blocks.
+    Returns None if the server sends nothing. Blocks.
     """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as plain:
@@ -276,7 +276,7 @@ def conversation(
 async def test_a_session_that_began_under_another_ca_is_not_resumed(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """A resumed session shows no certificate, so what the client kept must be of no use to it any more."""
+    """A resumed session sends no certificate, so a new CA must invalidate earlier sessions."""
     before, after = Authority(), Authority()
     served = await start(*authority.server().write(tmp_path), before.write(tmp_path, "clients"))
     context = authority.context(version)
@@ -294,7 +294,7 @@ async def test_a_session_that_began_under_another_ca_is_not_resumed(
 async def test_a_ca_that_is_replaced_again_and_again_during_handshakes_lets_nobody_else_in(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """Whatever sessions the clients of both CAs have kept: once the file is replaced, its clients alone are served."""
+    """Clients of both CAs keep their sessions. After the file is replaced, only clients of its CA are served."""
     authorities = Authority(), Authority()
     served = await start(*authority.server().write(tmp_path), authorities[0].write(tmp_path, "clients"))
     contexts = [authority.context(version) for _ in authorities]
@@ -321,7 +321,7 @@ async def test_a_ca_that_is_replaced_again_and_again_during_handshakes_lets_nobo
 async def test_an_intermediate_ca_is_trusted_without_its_root(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """Those that it signs for are let in, and nobody else below the same root."""
+    """Only the certificates that it signed are accepted, not others below the same root."""
     root = Authority()
     trusted, other = Authority(below=root), Authority(below=root)
     served = await start(*authority.server().write(tmp_path), trusted.write(tmp_path))
@@ -332,7 +332,7 @@ async def test_an_intermediate_ca_is_trusted_without_its_root(
 async def test_a_name_that_is_refused_leaves_a_line(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    """One, however many calls there are; a probe, which needs no name, leaves none."""
+    """There is one line for any number of calls, and none for a probe, which needs no name."""
     served = await start(
         *authority.server().write(tmp_path), authority.write(tmp_path), client_name="envoy.mesh"
     )
@@ -351,7 +351,7 @@ async def test_a_name_that_is_refused_leaves_a_line(
 
 
 async def test_a_broken_renewal_affects_no_call(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """The certificate that was there stays in use, the log says so once, and what is mended is taken."""
+    """The previous certificate stays in use, the log has one line, and repaired files are used."""
     before, after = authority.server(), authority.server()
     served = await start(*before.write(tmp_path))
     with capture_logs() as logged:

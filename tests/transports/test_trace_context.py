@@ -1,4 +1,4 @@
-"""The trace context of a call, as each transport reads it: bytes that no client of gRPC would send, too."""
+"""The trace context of a call in each transport, including bytes that no gRPC client sends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOSTILE = [
 
 
 class Noting(RateLimitService):
-    """A traced service that keeps the trace contexts of calls."""
+    """A traced service that records the trace contexts of calls."""
 
     traced = True
 
@@ -81,7 +81,9 @@ def without_absence(sent: Sent | None) -> Sent:
 
 
 async def test_the_headers_of_a_call_are_its_trace_context(transport: str) -> None:
-    """Of several traceparents none is valid; those of tracestate are joined; too long is as absent."""
+    """Several traceparents are invalid, several tracestates are joined, and values that are too long are
+    ignored.
+    """
     service = await ask(transport, *[headers for headers, _ in SENT])
     assert [without_absence(sent) for _, sent in SENT] == list(map(without_absence, service.seen))
 
@@ -89,7 +91,7 @@ async def test_the_headers_of_a_call_are_its_trace_context(transport: str) -> No
 async def test_hostile_headers_are_no_trace_context_and_do_no_harm(
     transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each call is answered, on the same connection, and nothing of it is in the log."""
+    """Each call is answered on the same connection, and the log stays empty."""
     service = await ask(transport, *HOSTILE, [(b"traceparent", PARENT)])
     assert PARENT == without_absence(service.seen[-1]).traceparent
     seen = [without_absence(sent).traceparent for sent in service.seen[:-1]]
@@ -106,7 +108,7 @@ async def test_a_call_that_cannot_be_read_has_one_as_well(transport: str) -> Non
 
 
 async def test_the_bytes_of_trace_contexts_are_counted() -> None:
-    """Those of incomplete requests wait, those of calls are in hand, and none is left in the end."""
+    """They count for incomplete requests and for calls in flight, and the count returns to 0."""
     service = Noting(MemoryStore(lambda: NOW), Metrics(), lambda: NOW)
     service.use(TREE)
     server = NativeServer(service, Health(), GrpcOptions())

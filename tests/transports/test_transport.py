@@ -1,4 +1,6 @@
-"""What a gRPC client sees, whichever transport serves it. Black box: raw bytes over real sockets."""
+"""The behaviour that a gRPC client sees, the same for both transports. The tests send raw bytes over real
+sockets.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ INVALID_UTF8 = bytes.fromhex("0a036c6c6d12110a0d0a047465616d12057465ff616d1a00")
 
 
 async def test_an_answer_is_explained_where_that_is_asked_for(served: Served) -> None:
-    """`explain` of a request, which gateways never set; the answer is the same but for its metadata."""
+    """Gateways never set `explain` in a request. It adds metadata to the answer and changes nothing else."""
     asked = RateLimitRequest.FromString(message("explained", hits=30))
     asked.explain = True
     answer = await served.call(asked.SerializeToString())
@@ -42,7 +44,7 @@ async def test_an_answer_is_explained_where_that_is_asked_for(served: Served) ->
 
 
 async def test_envoys_own_bytes_check_and_charge(served: Served) -> None:
-    """The very bytes that Envoy sends: a check, three charges of 40, and the check that is refused."""
+    """These bytes were recorded from Envoy: a check, three charges of 40, and a check that is refused."""
     first = await served.call(CHECK)
     assert (RateLimitResponse.OK, 100) == (first.overall_code, first.statuses[0].limit_remaining)
     assert "team-budget" == first.statuses[0].current_limit.name
@@ -58,9 +60,7 @@ async def test_envoys_own_bytes_check_and_charge(served: Served) -> None:
     "authority", ["outbound|8081||ratelimit.ratelimit.svc", "extension/ratelimit/ratelimit", "rate limit"]
 )
 async def test_any_authority_is_accepted(served: Served, authority: str) -> None:
-    """Envoy sends the name of its cluster unless it is configured otherwise, and names have characters that
-    no URL has.
-    """
+    """By default, Envoy sends the name of its cluster, which may have characters that a URL cannot."""
     peer = await Peer.connect(served.server.address)
     peer.send(h2.call(1, CHECK, h2.replaced(authority=authority.encode())))
     assert 0 == (await peer.answer(1)).status
@@ -68,7 +68,7 @@ async def test_any_authority_is_accepted(served: Served, authority: str) -> None
 
 
 async def test_a_header_that_is_not_utf8_is_limited_like_any_other(served: Served) -> None:
-    """A message with such a value is answered: an error would let the caller through unlimited."""
+    """An error would let the caller through without a limit."""
     response = await served.call(INVALID_UTF8)
     assert 100 == response.statuses[0].limit_remaining
     charge = RateLimitRequest.FromString(INVALID_UTF8)
@@ -102,14 +102,14 @@ async def test_a_header_that_is_not_utf8_is_limited_like_any_other(served: Serve
 async def test_a_request_that_cannot_be_decided_is_an_invalid_argument(
     served: Served, data: bytes, code: grpc.StatusCode, said: str
 ) -> None:
-    """The status says so, and its message says what is missing."""
+    """The message names the missing field."""
     got, details = await served.code(data)
     assert code == got
     assert said in details
 
 
 async def test_an_error_leaves_no_cycle_that_holds_the_request(served: Served) -> None:
-    """A stranger's megabytes would stay until a full collection, of which there are next to none."""
+    """A cycle would keep megabytes of a stranger until a full garbage collection, which is rare."""
     wrong = [
         message(domain=""),
         b"\xff" * 1_000,
@@ -137,7 +137,7 @@ async def test_an_error_leaves_no_cycle_that_holds_the_request(served: Served) -
 
 
 async def test_an_override_with_an_unknown_unit_is_an_invalid_argument(served: Served) -> None:
-    """It must not end the process, as it does elsewhere."""
+    """In envoyproxy/ratelimit, it ends the process."""
     request = RateLimitRequest(domain="llm")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=b"team", value=b"x")
@@ -150,7 +150,7 @@ async def test_an_override_with_an_unknown_unit_is_an_invalid_argument(served: S
 
 
 async def test_without_rules_a_call_is_unavailable(start: Start) -> None:
-    """The gateway's own failure mode decides then."""
+    """The gateway then applies its own failure mode."""
     served = await start(rules=False)
     code, details = await served.code(CHECK)
     assert grpc.StatusCode.UNAVAILABLE == code
@@ -158,7 +158,7 @@ async def test_without_rules_a_call_is_unavailable(start: Start) -> None:
 
 
 async def test_a_store_that_fails_is_unavailable(served: Served) -> None:
-    """And the message says why."""
+    """The message has the reason."""
     served.store.hit = lambda groups, on_outcomes: on_outcomes(  # type: ignore[method-assign]
         [StoreError("Redis is gone") for _ in groups]
     )
@@ -166,7 +166,7 @@ async def test_a_store_that_fails_is_unavailable(served: Served) -> None:
 
 
 async def test_a_message_over_the_size_limit_is_refused(start: Start) -> None:
-    """Before it is read into memory."""
+    """It is refused before it is read into memory."""
     served = await start(GrpcOptions(max_message_bytes=1000))
     code, _ = await served.code(message("x" * 2000))
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == code
@@ -174,7 +174,9 @@ async def test_a_message_over_the_size_limit_is_refused(start: Start) -> None:
 
 
 async def test_more_calls_than_the_server_takes_on_are_shed(start: Start) -> None:
-    """The third call of two is told so at once; the two are answered when the store answers."""
+    """With a bound of two, the third call is refused at once, and the two are answered when the store
+    answers.
+    """
     served = await start(GrpcOptions(max_concurrent_calls=2), hold=True)
     waiting = [asyncio.ensure_future(served.call(CHARGE_40)) for _ in range(2)]
     await until(lambda: served.server.in_hand == 2)
@@ -186,7 +188,9 @@ async def test_more_calls_than_the_server_takes_on_are_shed(start: Start) -> Non
 
 
 async def test_one_connection_leaves_calls_in_hand_to_others(start: Start) -> None:
-    """While the store is slow: it may have as many as all others may still add, and they are served."""
+    """While the store is slow, a connection may have as many calls in flight as all others may still add, and
+    theirs are served.
+    """
     served = await start(GrpcOptions(max_concurrent_calls=20), hold=True)
     calls = [asyncio.ensure_future(served.call(message("many", 1))) for _ in range(40)]
     await until(lambda: sum(call.done() for call in calls) >= 29)
@@ -207,7 +211,7 @@ async def test_one_connection_leaves_calls_in_hand_to_others(start: Start) -> No
 
 
 async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:
-    """The caller is told DEADLINE_EXCEEDED, and is charged all the same."""
+    """The caller gets DEADLINE_EXCEEDED, and the charge counts."""
     served = await start(hold=True)
     code, _ = await served.code(CHARGE_40, patience=0.05)
     assert grpc.StatusCode.DEADLINE_EXCEEDED == code
@@ -216,7 +220,7 @@ async def test_a_charge_survives_its_callers_deadline(start: Start) -> None:
 
 
 async def test_the_service_learns_how_long_a_caller_waits(served: Served) -> None:
-    """Its grpc-timeout, which gRPC's own clients round up, and less what it took to get here."""
+    """It is grpc-timeout, which gRPC clients round up, less the time since the call arrived."""
     timeouts: list[int] = []
     submit = served.service.submit
 
@@ -232,7 +236,7 @@ async def test_the_service_learns_how_long_a_caller_waits(served: Served) -> Non
 
 
 async def test_a_caller_without_a_deadline_waits_no_longer_than_it_is_given(start: Start) -> None:
-    """The answer is the failure mode's; the charge is counted."""
+    """The answer is that of the failure mode, and the charge counts."""
     served = await start(hold=True, patience=Patience(otherwise=0.01))
     late = (grpc.StatusCode.UNAVAILABLE, "the store did not answer within 10 ms")
     assert late == await served.code(CHARGE_40, patience=None)

@@ -1,4 +1,4 @@
-"""The plain form of a request, split and read: by Python, compiled, and by protobuf."""
+"""The plain form of a request, split and read in Python, in the compiled module, and by protobuf."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("twin", [wire, _wire])
 
 
 def put_together(twin: ModuleType, data: bytes) -> Request | None:
-    """The request that a twin makes of a message, if it reads it."""
+    """Return the request that a twin reads from a message, if it reads it."""
     parts = twin.split(data)
     if parts is None:
         return None
@@ -33,7 +33,7 @@ def put_together(twin: ModuleType, data: bytes) -> Request | None:
 
 
 def plain(hits: int | None = None, addend: int = 0, key: bytes = b"team", value: bytes = b"dba") -> bytes:
-    """A request with one descriptor."""
+    """Return a request with one descriptor."""
     request = RateLimitRequest(domain="token-budgets", hits_addend=addend)
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=key, value=value)
@@ -58,7 +58,7 @@ def plain(hits: int | None = None, addend: int = 0, key: bytes = b"team", value:
 @example(b"\x0a\x01d" + b"\x12\x00" * 500)
 @example(b"\x0a\x01d" + b"\x12\x00" * 600)
 def test_what_a_twin_reads_is_what_protobuf_reads(data: bytes) -> None:
-    """Neither reads anything differently, and what the compiled one reads, both read."""
+    """Both read the same as protobuf, and the Python twin reads every message that the compiled one reads."""
     by_python, compiled = put_together(wire, data), put_together(_wire, data)
     expected = plainly(data)
     for found in (by_python, compiled):
@@ -71,7 +71,7 @@ def test_what_a_twin_reads_is_what_protobuf_reads(data: bytes) -> None:
 @BOTH
 @given(hits=st.none() | st.integers(0, 2**63 - 1), addend=st.integers(0, 2**32 - 1))
 def test_the_key_is_the_request_without_its_numbers(twin: ModuleType, hits: int | None, addend: int) -> None:
-    """So a check and charges of any size share what is known about their bucket."""
+    """So a check and charges of any size share the plan of their bucket."""
     assert (plain(), (hits,), addend) == twin.split(plain(hits, addend))
 
 
@@ -109,7 +109,7 @@ def test_other_forms_are_left_to_protobuf(twin: ModuleType, data: bytes) -> None
 
 
 def test_a_number_of_ten_bytes_is_left_to_protobuf() -> None:
-    """The compiled twin does not know how protobuf cuts those."""
+    """The compiled twin does not implement protobuf's truncation of such numbers."""
     assert _wire.split(plain(2**63)) is None
     assert (2**63,) == (wire.split(plain(2**63)) or ((), ()))[1]
 
@@ -122,7 +122,7 @@ def test_a_number_of_ten_bytes_is_left_to_protobuf() -> None:
 @example(2**21)
 @example(2**32)
 def test_numbers_are_written_as_protobuf_writes_them(twin: ModuleType, number: int) -> None:
-    """What remains of a limit saturates at 2^32-1."""
+    """The remaining budget saturates at 2^32-1."""
     status = RateLimitResponse.DescriptorStatus(limit_remaining=min(number, 2**32 - 1))
     assert (status.SerializeToString() or b"\x18\x00") == twin.left(number)
     assert RateLimitRequest(hits_addend=number & 0xFFFFFFFF).SerializeToString()[1:] == (
