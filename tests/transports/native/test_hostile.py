@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.listening.certificates import Certificates
-from ratelimit_service.transports.native import health
+from ratelimit_service.transports.native import health, life
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Session, library_version
 from ratelimit_service.transports.native.connection import Connection
@@ -237,8 +237,11 @@ CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 """How a ClientHello begins."""
 
 
-async def test_connections_count_before_they_have_shaken_hands(secured: Limiter) -> None:
+async def test_connections_count_before_they_have_shaken_hands(
+    secured: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Silent ones, and those that stop in the middle."""
+    monkeypatch.setattr(life, "SILENT", 1_000.0)
     peers = [await secured.connect(hello) for hello in (b"", CLIENT_HELLO, b"")]
     await until(lambda: len(secured.server.peers) == 3)
     assert [] == await (await secured.connect(b"")).rest()

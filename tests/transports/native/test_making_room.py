@@ -22,6 +22,13 @@ from .test_limits import goaway_error
 from .test_time import ping
 
 
+@pytest.fixture(autouse=True)
+def only_told_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing become idle because this machine is slow."""
+    monkeypatch.setattr(life, "SILENT", 1_000.0)
+    monkeypatch.setattr(life, "IDLE", 5_000.0)
+
+
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The networks of the next connections; those after them are of the last one."""
@@ -67,7 +74,7 @@ async def test_a_connection_that_never_called_makes_room_at_once(begin: Begin) -
     """The one that has been silent for longest, with a GOAWAY."""
     limiter = await begin(GrpcOptions(max_connections=3))
     silent = await connections(limiter, 3)
-    pass_time(limiter, 3, [end for _, end in silent[:2]])
+    pass_time(limiter, life.SILENT + 1, [end for _, end in silent[:2]])
     assert await limiter.still_serves()
     assert 0 == goaway_error(await silent[0][0].rest())
     for peer, _ in silent[1:]:
@@ -88,7 +95,7 @@ async def test_a_new_connection_waits_for_no_silent_one_however_many_there_are(
         else GrpcOptions(max_bytes=2 * most * COST, max_connections=1_000)
     )
     silent = await connections(limiter, most)
-    pass_time(limiter, 3, [end for _, end in silent])
+    pass_time(limiter, life.SILENT + 1, [end for _, end in silent])
     for _ in range(most):
         assert await limiter.still_serves()
         assert len(limiter.server.peers) <= most
@@ -102,7 +109,7 @@ async def test_a_connection_with_calls_is_never_closed_for_others(begin: Begin) 
     waiting.send(h2.call(1, CHECK))
     recent.send(h2.call(1, CHECK))
     await until(lambda: len(limiter.held) >= 1 and limiter.server.in_hand == 2)
-    pass_time(limiter, 3_000, [busy, other])
+    pass_time(limiter, 3 * life.IDLE, [busy, other])
     assert [] == await (await limiter.connect()).rest()
     for answer in limiter.held:
         answer()
@@ -153,7 +160,7 @@ async def test_the_address_with_the_most_connections_makes_room_first(
     networks[:] = ["gateway", "flood"]
     limiter = await begin(GrpcOptions(max_connections=3))
     (gateway, first), *flood = await connections(limiter, 3)
-    pass_time(limiter, 30, [first, *[end for _, end in flood]])
+    pass_time(limiter, life.IDLE + 1, [first, *[end for _, end in flood]])
     assert await limiter.still_serves()
     assert 0 == goaway_error(await flood[0][0].rest())
     await ping(gateway)
@@ -181,8 +188,11 @@ async def test_one_address_alone_may_have_all_connections(begin: Begin) -> None:
     assert [] == await (await limiter.connect()).rest()
 
 
-async def test_a_handshake_that_does_not_begin_makes_room_as_well(begin: Begin) -> None:
+async def test_a_handshake_that_does_not_begin_makes_room_as_well(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten seconds are what it has otherwise."""
+    monkeypatch.setattr(connection_module, "PATIENCE", 3_600.0)
     limiter = await begin(GrpcOptions(max_connections=2))
     for _ in range(2):
         await limiter.connect(hello=b"")
@@ -198,7 +208,7 @@ async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -
     """Only where there may soon be too many."""
     limiter = await begin(GrpcOptions(max_connections=30))
     silent = await connections(limiter, 15)
-    pass_time(limiter, 3, [end for _, end in silent])
+    pass_time(limiter, life.SILENT + 1, [end for _, end in silent])
     assert limiter.server.peers._crowd.pop() is None
     silent += await connections(limiter, 1)
     pass_time(limiter, 0)
