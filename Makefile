@@ -17,6 +17,8 @@ test: SETUP_STEPS = $(VENV_STEPS) .venv-xds xds-packages native redis prometheus
 wheel: SETUP_STEPS = $(VENV_STEPS) native nghttp2-source sdist nghttp2 wheel
 sdist: SETUP_STEPS = $(VENV_STEPS) sdist
 audit: SETUP_STEPS = $(VENV_STEPS) .venv-release release-packages actionlint
+sbom: SETUP_STEPS = $(VENV_STEPS) .venv-release release-packages
+site check-dist: SETUP_STEPS = .venv-release release-packages
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo native native-sanitize fuzz-native wheel wheels sdist dist sbom check-dist site audit test test-core test-stores test-compiled test-e2e coverage fuzz faults soak bench check format proto docs lock clean
