@@ -1,4 +1,4 @@
-"""Native servers for the tests that need to see into one."""
+"""Native servers for tests that need their internals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .limiter import Begin, Limiter
 
 @pytest.fixture
 async def begin() -> AsyncIterator[Begin]:
-    """Starts servers, and stops them when the test is over."""
+    """Return a function that starts servers. They stop after the test."""
     begun: list[Limiter] = []
 
     async def start(*arguments: object, **more: object) -> Limiter:
@@ -31,12 +31,12 @@ async def begin() -> AsyncIterator[Begin]:
 
 @pytest.fixture
 async def limiter(begin: Begin) -> Limiter:
-    """One with nothing held."""
+    """Return a server with nothing held."""
     return await begin()
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever keeps the server waiting is cut off within a moment."""
+    """Disconnect peers that delay the server after a fraction of a second."""
     monkeypatch.setattr(peers, "_CHECK", 0.02)
     monkeypatch.setattr(connection, "PATIENCE", 0.2)

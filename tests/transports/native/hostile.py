@@ -13,7 +13,7 @@ OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 4, 8
 
 
 def calls(first: int, number: int, extra: bytes, body: bytes = CHECK) -> bytes:
-    """Calls with more headers in HPACK."""
+    """Return calls with more headers in HPACK."""
     head = h2.block(h2.CALL) + extra
     return b"".join(
         h2.frame(h2.HEADERS, h2.END_HEADERS, stream, head)
@@ -23,6 +23,6 @@ def calls(first: int, number: int, extra: bytes, body: bytes = CHECK) -> bytes:
 
 
 def watch(stream: int, name: str) -> bytes:
-    """A health watch."""
+    """Return a health watch."""
     body = health_pb2.HealthCheckRequest(service=name).SerializeToString()
     return h2.call(stream, body, h2.replaced(path=PATHS[WATCH]))

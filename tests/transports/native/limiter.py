@@ -1,4 +1,4 @@
-"""A native server within the test, and raw connections to it."""
+"""A native server in the process of the test, and raw connections to it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ..serving import CHECK, NOW, TREE, until
 
 
 class Limiter:
-    """A server with a memory store; while `hold` is set, answers of the store wait in `held`.
+    """A server with a memory store. While `hold` is set, answers of the store wait in `held`.
 
-    `answered` has what the server reported of its calls: the method, and how many of them at once.
+    `answered` has the server's reports about its calls: the method, and the number of calls answered
+    together.
     """
 
     def __init__(self, options: GrpcOptions | None = None, hold: bool = False) -> None:
@@ -46,7 +47,7 @@ class Limiter:
         return peer
 
     async def connections(self, number: int) -> list[Connection]:
-        """The server's ends of so many new connections, which have been greeted."""
+        """Return the server's ends of this many new connections, after their handshakes."""
         for _ in range(number):
             await self.connect()
         await until(
@@ -58,7 +59,7 @@ class Limiter:
         return sum(count or 0 for count in (await self.store.read_bucket(f"{{llm|team={team}}}")).values())
 
     async def still_serves(self) -> bool:
-        """Whether somebody else gets an answer."""
+        """Return whether another peer gets an answer."""
         peer = await self.connect()
         peer.send(h2.call(1, CHECK))
         return (await peer.answer(1)).status == 0

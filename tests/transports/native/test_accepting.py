@@ -1,4 +1,4 @@
-"""How connections come in: a few at a time, and later where the system has no room for them."""
+"""Connections are accepted a few at a time, and later if the system has no room for them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .limiter import Limiter
 
 
 def connect(address: str, number: int) -> list[socket.socket]:
-    """So many connections, which the system has accepted for the service."""
+    """Open this many connections, which wait in the backlog of the listening socket."""
     host, _, port = address.rpartition(":")
     return [socket.create_connection((host, int(port)), timeout=20) for _ in range(number)]
 
 
 async def test_connections_are_accepted_a_few_in_a_turn(limiter: Limiter) -> None:
-    """A peer that connects as fast as it can holds nobody up."""
+    """A peer that connects as fast as it can delays no other."""
     opened = connect(limiter.server.address, 50)
     known = [0]
     while known[-1] < len(opened):
@@ -57,7 +57,7 @@ class Crowded:
 async def test_a_shortage_of_descriptors_is_waited_for(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a line, and without calling the event loop back again and again meanwhile."""
+    """One line is logged, and the event loop does not spin meanwhile."""
     monkeypatch.setattr(accepting, "_PAUSE", 0.05)
     listening = socket.create_server(("127.0.0.1", 0))
     crowded = Crowded(listening)

@@ -1,4 +1,4 @@
-"""The bytes that peers make the server keep are bounded, for each of them and for all together."""
+"""The bytes that the server keeps for peers are bounded, for each peer and in total."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB = 1_048_576
 
 
 async def test_unfinished_calls_of_many_connections_are_bounded_together(begin: Begin) -> None:
-    """The connections that keep most are closed, and those that keep nothing are served all along."""
+    """The connections that keep most are closed; those that keep nothing are served all the time."""
     limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
     honest = await limiter.connect()
     budget = limiter.server.turn.budget
@@ -48,7 +48,7 @@ async def test_unfinished_calls_of_many_connections_are_bounded_together(begin: 
 async def test_a_connection_that_keeps_less_than_its_share_is_not_closed(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where those that kept most have gone by themselves since they were chosen."""
+    """This holds even if the connections that kept most have closed since they were chosen."""
     monkeypatch.setattr(peers, "_LONGEST_RELIEF", 1e-9)
     limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
     everyone, budget = limiter.server.peers, limiter.server.turn.budget
@@ -68,7 +68,7 @@ async def test_a_connection_that_keeps_less_than_its_share_is_not_closed(
 
 
 async def test_streams_without_a_body_count_as_well(begin: Begin) -> None:
-    """A thousand of them take half a megabyte."""
+    """A thousand streams take half a megabyte."""
     limiter = await begin(GrpcOptions(max_bytes=4 * MIB))
     for _ in range(5):
         peer = await limiter.connect()
@@ -78,7 +78,7 @@ async def test_streams_without_a_body_count_as_well(begin: Begin) -> None:
 
 
 async def test_a_connection_keeps_no_more_than_its_own_bytes(begin: Begin) -> None:
-    """What is more is refused; a single message of the largest size fits in any case."""
+    """Further calls are refused. A single message of the largest size always fits."""
     limiter = await begin(GrpcOptions(max_message_bytes=600_000, max_connection_bytes=1))
     peer = await limiter.connect()
     half = b"\0" + (600_000).to_bytes(4, "big") + bytes(60_000)
@@ -94,7 +94,7 @@ async def test_a_connection_keeps_no_more_than_its_own_bytes(begin: Begin) -> No
 
 
 async def test_calls_in_hand_are_bounded_by_their_bytes(begin: Begin) -> None:
-    """While the store is slow; what is more is refused, and is not counted."""
+    """While the store is slow, further calls are refused, and are not counted."""
     limiter = await begin(GrpcOptions(max_bytes=2 * MIB), hold=True)
     large = message("x" * 20_000, 1)
     peer = await limiter.connect()
@@ -111,7 +111,7 @@ async def test_calls_in_hand_are_bounded_by_their_bytes(begin: Begin) -> None:
 
 
 def long_call(stream: int, body: bytes) -> bytes:
-    """A call in several frames of data."""
+    """Return a call in several frames of data."""
     framed = h2.message(body)
     parts = [framed[at : at + 16_000] for at in range(0, len(framed), 16_000)]
     data = [h2.frame(h2.DATA, 0, stream, part) for part in parts[:-1]]
@@ -119,7 +119,9 @@ def long_call(stream: int, body: bytes) -> bytes:
 
 
 async def test_a_connection_costs_what_it_takes(begin: Begin) -> None:
-    """Half of all bytes are for connections; one more is closed at once, and one that goes makes room."""
+    """Half of all bytes are for connections. One connection too many is closed at once, and one that closes
+    makes room.
+    """
     limiter = await begin(GrpcOptions(max_bytes=4 * COST))
     first = await limiter.connect()
     await limiter.connections(1)
@@ -133,7 +135,7 @@ async def test_a_connection_costs_what_it_takes(begin: Begin) -> None:
 async def test_much_memory_that_was_freed_is_returned_to_the_system(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """malloc would keep it, and every kind of flood would leave its own."""
+    """malloc would keep the memory of every kind of flood."""
     trims: list[int] = []
     monkeypatch.setattr(peers, "malloc_trim", trims.append)
     limiter = await begin()
@@ -149,7 +151,7 @@ async def test_much_memory_that_was_freed_is_returned_to_the_system(
 
 
 async def test_nothing_stays_counted_when_all_have_gone(begin: Begin) -> None:
-    """Wherever in a call a connection ends."""
+    """A connection may end at any point of a call."""
     limiter = await begin(hold=True)
     whole = h2.MAGIC + h2.settings() + b"".join(h2.call(stream, CHECK) for stream in (1, 3, 5))
     for end in range(0, len(whole), 11):
@@ -166,7 +168,7 @@ async def test_nothing_stays_counted_when_all_have_gone(begin: Begin) -> None:
 
 
 def test_calls_that_are_garbage_together_with_their_server_are_freed_in_any_order() -> None:
-    """A Call gives its bytes back when it is freed, and the collector may have cleared the Turn by then."""
+    """A Call returns its bytes when it is freed, and the collector may have cleared its Turn before."""
     before = sys.getrefcount(type(None))
     for _ in range(20):
         cycle: list[object] = []

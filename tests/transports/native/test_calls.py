@@ -1,6 +1,4 @@
-"""What the native transport does with the calls of one turn of the event loop, whichever connections they
-came over.
-"""
+"""The native transport decides the calls of one turn of the event loop together, for all connections."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ OK, RESOURCE_EXHAUSTED, INTERNAL = 0, 8, 13
 
 
 def batches_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many calls the service is handed each time, from now on."""
+    """Return a list that gets the size of each further batch."""
     sizes: list[int] = []
     submit = limiter.service.submit
 
@@ -36,7 +34,7 @@ def batches_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_what_several_connections_bring_in_one_turn_is_one_batch(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is answered, and all of them are told of together."""
+    """Each call is answered, and the observer gets them in one report."""
     connections = await limiter.connections(3)
     sizes = batches_of(limiter, monkeypatch)
     for connection in connections:
@@ -51,7 +49,7 @@ async def test_what_several_connections_bring_in_one_turn_is_one_batch(
 
 
 async def test_answers_of_several_batches_are_observed_by_batch(begin: Begin) -> None:
-    """A batch began at one moment, so its calls took equally long."""
+    """The calls of a batch have one start, and so one duration."""
     limiter = await begin(hold=True)
     one, other = await limiter.connections(2)
     one.data_received(h2.call(1, CHECK) + h2.call(3, CHECK))
@@ -71,7 +69,7 @@ async def test_answers_of_several_batches_are_observed_by_batch(begin: Begin) ->
 async def test_a_caller_that_disconnects_in_the_turn_of_its_charge_is_charged(
     limiter: Limiter, how: str
 ) -> None:
-    """The tokens are used, and it does not matter that nobody hears the answer."""
+    """The tokens are used, whether or not the caller reads the answer."""
     (connection,) = await limiter.connections(1)
     connection.data_received(h2.call(1, CHARGE_40))
     if how == "hangs up":
@@ -84,7 +82,7 @@ async def test_a_caller_that_disconnects_in_the_turn_of_its_charge_is_charged(
 
 
 async def test_what_is_read_just_before_the_end_is_charged(limiter: Limiter) -> None:
-    """However little time the server has for it."""
+    """This holds however short the grace is."""
     (connection,) = await limiter.connections(1)
     connection.data_received(h2.call(1, CHARGE_40))
     connection.connection_lost(None)
@@ -93,7 +91,7 @@ async def test_what_is_read_just_before_the_end_is_charged(limiter: Limiter) -> 
 
 
 async def test_calls_beyond_those_that_may_be_in_hand_are_refused(begin: Begin) -> None:
-    """The first of a batch are taken, the others are told to come again, and are not charged."""
+    """The first calls of a batch are accepted. The others get a status to retry, and are not charged."""
     limiter = await begin(GrpcOptions(max_concurrent_calls=3))
     one, other = await limiter.connections(2)
     for connection in (one, other):
@@ -108,7 +106,7 @@ async def test_calls_beyond_those_that_may_be_in_hand_are_refused(begin: Begin) 
 async def test_a_callback_that_fails_affects_no_other_caller(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own caller hears INTERNAL."""
+    """Only its own caller gets INTERNAL."""
     contexts: list[dict[str, object]] = []
     (connection,) = await limiter.connections(1)
     connection._loop.set_exception_handler(lambda loop, context: contexts.append(context))
@@ -126,7 +124,7 @@ async def test_a_callback_that_fails_affects_no_other_caller(
 
 
 async def test_a_caller_that_sends_in_pieces_waits_for_no_other(limiter: Limiter) -> None:
-    """A turn with nothing whole in it is a turn like any other."""
+    """A turn without a complete call is valid."""
     (connection,) = await limiter.connections(1)
     whole = h2.call(1, message("pieces", 7))
     connection.data_received(whole[:20])

@@ -1,4 +1,4 @@
-"""What a peer can take from the others: nothing but its share of a turn, of memory, and of the calls in hand."""
+"""A peer can take only its share of a turn, of memory, and of the calls in flight."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ TOTAL = 20
 
 
 def short_turns(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turns of TOTAL streams from now on, however long they take."""
+    """Limit each further turn to TOTAL streams, whatever their time."""
     monkeypatch.setattr(limiter.server._calls, "_set_shares", lambda *_: None)
     limiter.server.turn.total = TOTAL
 
 
 def flood(team: str = "greedy") -> bytes:
-    """A hundred charges of 1."""
+    """Return a hundred charges of 1."""
     return b"".join(h2.call(stream, message(team, 1)) for stream in range(1, 201, 2))
 
 
 async def test_the_last_input_of_many_that_hang_up_is_taken_in_shares(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousand connections that are reset at once would else be one turn of as many calls as they have sent."""
+    """Otherwise, a thousand connections that are reset together would cause one turn with all their calls."""
     greedy = await limiter.connections(10)
     sizes = batches_of(limiter, monkeypatch)
     short_turns(limiter, monkeypatch)
@@ -55,7 +55,7 @@ async def test_the_last_input_of_many_that_hang_up_is_taken_in_shares(
 
 
 async def test_the_memory_of_many_that_hang_up_is_freed_a_few_at_a_time(limiter: Limiter) -> None:
-    """Thousands of connections, each with a thousand streams, would stop all calls meanwhile."""
+    """Freeing thousands of connections with a thousand streams each would stop all calls meanwhile."""
     number = 2 * peers._BURIED_AT_ONCE
     ends = await limiter.connections(number)
     for connection in ends:
@@ -70,7 +70,7 @@ async def test_the_memory_of_many_that_hang_up_is_freed_a_few_at_a_time(limiter:
 async def test_a_peer_that_sends_little_is_served_before_those_that_send_much(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However short the input of the others is that waits, and though it has waited in earlier turns as they have."""
+    """The others may have short input waiting, and may have waited in as many turns."""
     *greedy, modest = await limiter.connections(60)
     short_turns(limiter, monkeypatch)
     turn, took = limiter.server.turn, []
@@ -117,7 +117,7 @@ async def test_a_caller_does_not_wait_for_connections_of_its_address_that_send_n
 async def test_a_caller_does_not_wait_for_the_calls_of_another_address(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many connections the other one has, and though its calls come first."""
+    """The other address may have any number of connections, and its calls come first."""
     networks = itertools.chain(["192.0.2.1"] * 199, ["192.0.2.2"])
     monkeypatch.setattr(connection_module, "network_of", lambda _: next(networks))
     *flooding, caller = await limiter.connections(200)
@@ -139,7 +139,7 @@ async def test_a_caller_does_not_wait_for_the_calls_of_another_address(
 
 
 async def test_long_calls_count_for_what_they_take(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request of 16 KB may take as long as hundreds of others, so few of them are a turn."""
+    """A request of 16 KB may take as long as hundreds of others, so a turn has few of them."""
     ends = await limiter.connections(6)
     sizes = batches_of(limiter, monkeypatch)
     short_turns(limiter, monkeypatch)
@@ -165,7 +165,7 @@ async def test_a_short_call_does_not_wait_for_the_long_ones_of_its_turn(
 
 
 async def test_a_connection_that_keeps_little_is_served_while_others_keep_all(begin: Begin) -> None:
-    """Neither its call is refused nor is it closed because it has to wait for a turn."""
+    """While it waits for a turn, its call is not refused and it is not closed."""
     limiter = await begin(GrpcOptions(max_bytes=4 * MIB))
     honest, *greedy = await limiter.connections(3)
     turn = limiter.server.turn
@@ -181,7 +181,9 @@ async def test_a_connection_that_keeps_little_is_served_while_others_keep_all(be
 
 
 async def test_answers_of_reflection_that_nobody_reads_are_bounded_by_what_all_may_keep(begin: Begin) -> None:
-    """Each connection may keep megabytes of them, and there are thousands of connections."""
+    """Each of thousands of connections may have megabytes of unread answers, so there is a bound on their
+    sum.
+    """
     limiter = await begin(GrpcOptions(max_bytes=8 * MIB))
     question = h2.message(b"\x22\x2benvoy.service.ratelimit.v3.RateLimitService")
     calling = h2.replaced(path=PATHS[REFLECT])
@@ -205,7 +207,7 @@ async def test_answers_of_reflection_that_nobody_reads_are_bounded_by_what_all_m
 
 
 async def test_a_connection_leaves_bytes_of_calls_in_hand_to_others(begin: Begin) -> None:
-    """While the store is slow, one may have as many as all the others may still have."""
+    """While the store is slow, a connection may have as many bytes as all the others may still add."""
     limiter = await begin(GrpcOptions(max_bytes=2 * MIB), hold=True)
     greedy, modest = await limiter.connect(), await limiter.connect()
     for stream in range(1, 401, 2):
@@ -220,7 +222,7 @@ async def test_a_connection_leaves_bytes_of_calls_in_hand_to_others(begin: Begin
 
 
 async def test_connections_that_serve_nobody_make_room_for_new_ones(begin: Begin) -> None:
-    """One whose session has ended stays open for a moment, and one that was closed is freed when there is time."""
+    """A connection whose session has ended stays open for a moment, and a closed one is freed later."""
     limiter = await begin(GrpcOptions(max_connections=3))
     ended, closed, _ = await limiter.connections(3)
     (gone,) = [peer for peer in limiter.peers if peer._writer.get_extra_info("sockname") == peer_of(ended)]
@@ -236,5 +238,5 @@ async def test_connections_that_serve_nobody_make_room_for_new_ones(begin: Begin
 
 
 def peer_of(end: Connection) -> object:
-    """The address of a connection's peer."""
+    """Return the address of a connection's peer."""
     return end._transport.get_extra_info("peername")

@@ -1,4 +1,4 @@
-"""Real traffic with bits flipped, into `_http2.Session`: whatever comes, it neither crashes nor raises.
+"""Real traffic with flipped bits does not crash `_http2.Session` or make it raise.
 
 `make fuzz-native` does the same guided by coverage, under the sanitizers.
 """
@@ -26,32 +26,32 @@ MALLINFO = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks 
 
 @pytest.mark.parametrize("client", CALLS)
 def test_what_a_client_sent_is_its_calls(client: str) -> None:
-    """In one piece or in pieces, they are the same."""
+    """The calls are the same however the bytes are split."""
     sent, pieces = TRAFFIC[client], Server()
     assert CALLS[client] == Server().take(sent)
     assert CALLS[client] == sum(pieces.take(sent[at : at + 7]) for at in range(0, len(sent), 7))
 
 
 def test_the_traffic_of_every_client_is_known() -> None:
-    """What is recorded is also played."""
+    """Each recording is also played."""
     assert set(CALLS) == set(TRAFFIC)
 
 
 def test_frames_are_spelt_as_they_were() -> None:
-    """So that the fuzzer changes what real clients sent, and not lengths alone."""
+    """So the fuzzer changes the content of real traffic, and not only lengths."""
     sent = TRAFFIC["grpcio"]
     assert sent == spelt(spell(sent))
 
 
 @pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS)
 def test_the_seeds_of_the_fuzzer_do_no_harm(seed: bytes) -> None:
-    """In every way that it is played."""
+    """Each seed is played in every way."""
     play(seed)
 
 
 @given(client=st.sampled_from(sorted(TRAFFIC)), way=st.integers(0, ALL), data=st.data())
 def test_flipped_bits_do_no_harm(client: str, way: int, data: st.DataObject) -> None:
-    """Nor do reads that end anywhere, parts that are missing, and parts that come twice."""
+    """Reads that end anywhere, missing parts and repeated parts do no harm either."""
     sent = bytearray(TRAFFIC[client])
     places = st.integers(0, len(sent) - 1)
     for place in data.draw(st.lists(places, max_size=8)):
@@ -65,7 +65,7 @@ def test_flipped_bits_do_no_harm(client: str, way: int, data: st.DataObject) -> 
 
 @given(sent=st.binary(max_size=4_000), way=st.integers(0, ALL), greeted=st.booleans())
 def test_no_bytes_do_harm(sent: bytes, way: int, greeted: bool) -> None:
-    """With or without what HTTP/2 begins with, and as frames of any kind."""
+    """They come with or without HTTP/2's preface, and as frames of any kind."""
     play(way.to_bytes(2, "little") + (h2.MAGIC + h2.settings() if greeted else b"") + sent)
 
 
@@ -95,7 +95,7 @@ KINDS = (*range(h2.CONTINUATION + 2), OPENING, WHOLE_CALL)
 def test_floods_mixed_with_other_frames_do_no_harm(
     first: str, frames: list[bytes], way: int, at: int
 ) -> None:
-    """Thousands of frames in one read, and right behind them what a session that is over must not meet."""
+    """A read has thousands of frames, and then frames that are invalid after the end of a session."""
     records = FLOODS[first]
     play(
         (way | Way.SPELT).to_bytes(2, "little") + records[:at] + b"".join(frames) + records + b"".join(frames)
@@ -109,7 +109,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 def allocated() -> int:
-    """Bytes that malloc has given out."""
+    """Return the number of bytes that malloc has allocated."""
     libc = ctypes.CDLL(None)
     libc.mallinfo2.restype = _Mallinfo
     used: int = libc.mallinfo2().uordblks
@@ -118,7 +118,7 @@ def allocated() -> int:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts with glibc's mallinfo2")
 def test_a_connection_leaves_nothing_behind() -> None:
-    """Wherever it ends: with calls that are not whole, not answered, or not read."""
+    """It may end with calls that are incomplete, unanswered or unread."""
 
     def connections() -> None:
         for sent in TRAFFIC.values():

@@ -1,4 +1,4 @@
-"""Headers and trailers that cost a peer little and the server much."""
+"""Headers and trailers that are cheap for a peer and expensive for the server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NEWEST = b"\xbe"
 
 
 async def test_headers_that_grow_by_decoding_are_paid_for(limiter: Limiter) -> None:
-    """Three references in a block are 12 KiB that nobody sent: 7 units of 1,000 for each, less one for a
-    whole call.
+    """Three references in a block decode to 12 KiB: they spend 7 units of 1,000 each, less one for a complete
+    call.
     """
     peer = await limiter.connect()
     peer.send(calls(1, 1, LARGE) + calls(3, 900, NEWEST * 3))
@@ -30,7 +30,7 @@ async def test_headers_that_grow_by_decoding_are_paid_for(limiter: Limiter) -> N
 
 
 async def test_an_honest_peer_may_name_its_whole_table_in_every_call(limiter: Limiter) -> None:
-    """A token of 4 KiB in every call is what HPACK is for."""
+    """HPACK is meant for values such as a token of 4 KiB in every call."""
     peer = await limiter.connect()
     peer.send(h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")) + calls(1, 1, LARGE))
     await peer.answer(1)
@@ -41,7 +41,7 @@ async def test_an_honest_peer_may_name_its_whole_table_in_every_call(limiter: Li
 
 
 async def test_a_block_of_headers_is_not_decoded_beyond_its_bound(limiter: Limiter) -> None:
-    """147 kB that stand for 570 MB: the block ends the stream at 64 KiB, and the connection soon."""
+    """147 kB would decode to 570 MB. The block ends its stream at 64 KiB, and soon the connection."""
     peer = await limiter.connect()
     bomb = h2.block(h2.CALL) + LARGE + NEWEST * 140_000
     parts = [bomb[at : at + 16_384] for at in range(0, len(bomb), 16_384)]
@@ -56,7 +56,7 @@ async def test_a_block_of_headers_is_not_decoded_beyond_its_bound(limiter: Limit
 
 
 async def test_a_bomb_before_an_invalid_header_is_paid_for(limiter: Limiter) -> None:
-    """nghttp2 resets the stream for the last header, so that nothing is called at the end of the block."""
+    """nghttp2 resets the stream for the last header, so no callback runs at the end of the block."""
     peer = await limiter.connect()
     peer.send(calls(1, 1, LARGE) + calls(3, 900, NEWEST * 12 + h2.block([(b"BAD", b"")])))
     frames = await peer.rest()
@@ -66,7 +66,7 @@ async def test_a_bomb_before_an_invalid_header_is_paid_for(limiter: Limiter) -> 
 
 
 async def test_trailers_count_with_the_headers(limiter: Limiter) -> None:
-    """Each is within the limit; together they are not."""
+    """Each is within the limit, and their sum is not."""
     peer = await limiter.connect()
     many = h2.block([(b"x", b"y" * 9_000)])
     peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.CALL) + many))
@@ -81,7 +81,7 @@ async def test_trailers_count_with_the_headers(limiter: Limiter) -> None:
 
 
 async def test_trailers_that_do_not_end_a_request_are_paid_for(limiter: Limiter) -> None:
-    """They are as cheap to send as they are against the rules."""
+    """They violate the protocol, and are cheap to send."""
     peer = await limiter.connect()
     peer.send(opening(1) + h2.frame(h2.HEADERS, h2.END_HEADERS, 1) * 1_001)
     assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())

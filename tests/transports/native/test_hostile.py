@@ -1,4 +1,6 @@
-"""What one peer can make the native transport do and keep, and what it cannot. Over raw sockets."""
+"""The work and memory that one peer can cause in the native transport, and their bounds. The tests use raw
+sockets.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ WRONG_SIZES = {
 async def test_a_malformed_frame_after_the_end_of_a_session_ends_no_process(
     limiter: Limiter, wrong: bytes
 ) -> None:
-    """nghttp2 asserts that a session that was ended within its callbacks reads nothing more: none is."""
+    """nghttp2 asserts that a session that was terminated in a callback reads nothing more, so nothing more is
+    passed to it.
+    """
     peer = await limiter.connect()
     peer.send(SPENT + wrong + h2.call(3, CHARGE_40))
     assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
@@ -62,7 +66,7 @@ async def test_a_malformed_frame_after_the_end_of_a_session_ends_no_process(
 
 @pytest.mark.parametrize("wrong", WRONG_SIZES.values(), ids=WRONG_SIZES)
 async def test_a_malformed_frame_is_answered_with_frame_size_error(limiter: Limiter, wrong: bytes) -> None:
-    """Also where its head comes in two reads; the calls before it are answered."""
+    """Its head may come in two reads. The calls before it are answered."""
     peer = await limiter.connect()
     peer.send(h2.call(1, CHARGE_40) + wrong[:5])
     assert OK == (await peer.answer(1)).status
@@ -71,7 +75,7 @@ async def test_a_malformed_frame_is_answered_with_frame_size_error(limiter: Limi
 
 
 async def test_a_client_that_pushes_is_sent_away(limiter: Limiter) -> None:
-    """Only servers may."""
+    """Only servers may push."""
     peer = await limiter.connect()
     peer.send(h2.frame(h2.PUSH_PROMISE, h2.END_HEADERS, 1, bytes(4)))
     assert h2.PROTOCOL_ERROR == goaway_error(await peer.rest())
@@ -88,7 +92,7 @@ LOOKS_AT_ALL_STREAMS = {
 
 @pytest.mark.parametrize("frame", LOOKS_AT_ALL_STREAMS.values(), ids=LOOKS_AT_ALL_STREAMS)
 async def test_a_frame_that_touches_every_stream_costs_more(limiter: Limiter, frame: bytes) -> None:
-    """A hundred of them with a thousand streams are a flood."""
+    """With a thousand streams, a hundred such frames are a flood."""
     peer = await limiter.connect()
     peer.send(b"".join(opening(stream) for stream in range(1, 2_001, 2)))
     await until(lambda: sum(end.session.streams for end in limiter.server.peers if end.session) == 1_000)
@@ -102,7 +106,7 @@ async def test_a_frame_that_touches_every_stream_costs_more(limiter: Limiter, fr
 async def test_a_peer_that_sends_much_at_once_is_served_a_share_in_each_turn(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another peer's call that comes later is in the first batch, and nothing is lost of the others."""
+    """A later call of another peer is in the first batch, and no call is lost."""
     greedy, modest = await limiter.connections(2)
     sizes = batches_of(limiter, monkeypatch)
     sent = b"".join(h2.call(stream, message("greedy", 1)) for stream in range(1, 1_001, 2))
@@ -115,7 +119,7 @@ async def test_a_peer_that_sends_much_at_once_is_served_a_share_in_each_turn(
 
 
 async def test_the_busier_the_connections_the_smaller_their_shares(limiter: Limiter) -> None:
-    """A turn takes about as long, however many peers send as fast as they can."""
+    """The length of a turn does not depend on the number of busy peers."""
     shares = []
     for active in (1, 10, 100, 10_000):
         limiter.server._calls._set_shares(0, active, 0.0)
@@ -127,7 +131,7 @@ async def test_the_busier_the_connections_the_smaller_their_shares(limiter: Limi
 async def test_all_connections_together_have_their_share_of_a_turn(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that send little are served at once, while what is left of the others is taken a few at a time."""
+    """Connections that send little are served at once. The rest of the others is served a few at a time."""
     *greedy, modest = await limiter.connections(6)
     sizes = batches_of(limiter, monkeypatch)
     calls, turn = limiter.server._calls, limiter.server.turn
@@ -150,7 +154,7 @@ async def test_all_connections_together_have_their_share_of_a_turn(
 async def test_what_was_left_for_the_next_turn_is_charged_when_the_peer_has_gone(
     limiter: Limiter, how: str
 ) -> None:
-    """It has arrived, and that it did not fit into a turn is not the caller's doing."""
+    """The calls have arrived, and the caller did not choose the size of a turn."""
     (connection,) = await limiter.connections(1)
     connection.data_received(b"".join(h2.call(stream, CHARGE_40) for stream in range(1, 401, 2)))
     if how == "hangs up":
@@ -162,7 +166,7 @@ async def test_what_was_left_for_the_next_turn_is_charged_when_the_peer_has_gone
 
 
 async def test_the_names_of_unknown_services_are_not_kept(limiter: Limiter) -> None:
-    """They stay unknown; so there is nothing to remember."""
+    """They stay unknown, so there is nothing to remember."""
     peer = await limiter.connect()
     names = [str(n).zfill(15_000) for n in range(3)]
     for stream, name in enumerate([*names, "ratelimit"]):
@@ -175,7 +179,7 @@ async def test_the_names_of_unknown_services_are_not_kept(limiter: Limiter) -> N
 
 
 async def test_a_connection_has_a_hundred_watches_and_not_more(limiter: Limiter) -> None:
-    """Each is a stream that stays for as long as the connection."""
+    """Each watch is a stream that stays as long as the connection."""
     peer = await limiter.connect()
     peer.send(b"".join(watch(stream, "") for stream in range(1, 203, 2)))
     assert RESOURCE_EXHAUSTED == (await peer.answer(201)).status
@@ -184,7 +188,9 @@ async def test_a_connection_has_a_hundred_watches_and_not_more(limiter: Limiter)
 
 
 async def test_many_watches_are_notified_in_steps(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In several turns of the event loop, because each takes time; those of other services hear nothing."""
+    """Notifications take time, so they use several turns of the event loop. Watches of other services get
+    none.
+    """
     monkeypatch.setattr(health, "_REPORTS_AT_ONCE", 2)
     peer = await limiter.connect()
     peer.send(b"".join(watch(stream, "ratelimit" if stream < 10 else "") for stream in range(1, 13, 2)))
@@ -202,7 +208,7 @@ async def test_many_watches_are_notified_in_steps(limiter: Limiter, monkeypatch:
 
 
 async def test_a_peer_that_may_not_ask_is_not_charged_when_it_has_gone(begin: Begin) -> None:
-    """The right name in its certificate is looked at when it comes, and holds for what it has sent."""
+    """The name in its certificate is checked at the handshake, and applies to everything that it has sent."""
     limiter = await begin(GrpcOptions(client_name="envoy.mesh"))
     (connection,) = await limiter.connections(1)
     assert connection.session
@@ -214,20 +220,20 @@ async def test_a_peer_that_may_not_ask_is_not_charged_when_it_has_gone(begin: Be
 
 
 def kept(*kinds: type) -> int:
-    """How many objects of these classes there are."""
+    """Return the number of objects of these classes."""
     gc.collect()
     return sum(isinstance(one, kinds) for one in gc.get_objects())
 
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    """Who signs for the server."""
+    """Return the CA of the server."""
     return Authority()
 
 
 @pytest.fixture
 async def secured(begin: Begin, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Limiter:
-    """A server with TLS that takes three connections."""
+    """Return a server with TLS that accepts three connections."""
     files = authority.server().write(tmp_path_factory.mktemp("tls"))
     options = GrpcOptions("localhost:0", certificates=Certificates("gRPC", *files), max_connections=3)
     return await begin(options)
@@ -240,7 +246,7 @@ CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 async def test_connections_count_before_they_have_shaken_hands(
     secured: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Silent ones, and those that stop in the middle."""
+    """Some are silent, and some stop in the middle of the handshake."""
     monkeypatch.setattr(life, "SILENT", 1_000.0)
     peers = [await secured.connect(hello) for hello in (b"", CLIENT_HELLO, b"")]
     await until(lambda: len(secured.server.peers) == 3)
@@ -251,7 +257,7 @@ async def test_connections_count_before_they_have_shaken_hands(
 
 @pytest.mark.parametrize("hello", [b"", CLIENT_HELLO])
 async def test_a_handshake_that_ends_early_leaves_nothing(secured: Limiter, hello: bytes) -> None:
-    """No connection, and no session of TLS or HTTP/2."""
+    """There is no connection left, and no session of TLS or HTTP/2."""
     before = kept(Connection, Tls, Session)
     for _ in range(50):
         peer = await secured.connect(hello)
@@ -263,7 +269,7 @@ async def test_a_handshake_that_ends_early_leaves_nothing(secured: Limiter, hell
 
 
 async def test_a_call_in_records_of_one_byte_is_a_call(secured: Limiter, authority: Authority) -> None:
-    """Each record is deciphered for itself, and some of them wait for the next turn."""
+    """Each record is decrypted separately, and some of them wait for the next turn."""
     peer = await secured.connect(b"", tls=authority.context())
     for byte in h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40):
         peer.send(bytes((byte,)))
@@ -275,7 +281,7 @@ async def test_a_call_in_records_of_one_byte_is_a_call(secured: Limiter, authori
     ("hello", "answer"), [(h2.MAGIC, b""), (b"\x16\x03\x01\x00\x05" + b"\xff" * 5, b"\x15")]
 )
 async def test_what_is_no_tls_ends_the_connection(secured: Limiter, hello: bytes, answer: bytes) -> None:
-    """With an alert, where it is like TLS."""
+    """If the bytes resemble TLS, the server sends an alert."""
     peer = await secured.connect(hello)
     assert answer == (await peer.read())[:1]
     peer.close()
@@ -286,14 +292,14 @@ async def test_what_is_no_tls_ends_the_connection(secured: Limiter, hello: bytes
 
 
 def test_an_old_library_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a line, instead of an end of the process later."""
+    """An error at the start prevents a crash of the process later."""
     monkeypatch.setattr(native, "library_version", lambda: (0x012B00, "1.43.0"))
     with pytest.raises(StartError, match=r"libnghttp2 1\.52 or newer, and 1\.43\.0 is loaded"):
         native.check_library()
 
 
 def test_the_library_that_is_loaded_is_new_enough() -> None:
-    """Its number and its text are of one version."""
+    """Its number and its text are the same version."""
     number, text = library_version()
     assert number >= 0x013400
     assert [number >> 16, number >> 8 & 0xFF, number & 0xFF] == numbers(text.split("-")[0].split("."))
@@ -304,7 +310,7 @@ def numbers(parts: Iterable[str]) -> list[int]:
 
 
 class OwnTls(NamedTuple):
-    """A connection whose TLS a test does itself, to say what comes in one read."""
+    """A connection whose TLS is done by the test, which chooses the bytes of each read."""
 
     peer: h2.Peer
     tls: ssl.SSLObject
@@ -312,7 +318,7 @@ class OwnTls(NamedTuple):
 
 
 async def own_tls(secured: Limiter, authority: Authority) -> OwnTls:
-    """One with the handshake done."""
+    """Return a connection after its handshake."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = authority.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     peer = await secured.connect(b"")
@@ -330,7 +336,9 @@ async def own_tls(secured: Limiter, authority: Authority) -> OwnTls:
 
 
 async def test_new_keys_count_for_what_they_take(secured: Limiter, authority: Authority) -> None:
-    """27 bytes of TLS 1.3 take as long as most of a call, and nothing comes of them, so that nothing else counts."""
+    """A KeyUpdate of 27 bytes in TLS 1.3 takes as long as most of a call, and produces no data that would
+    count otherwise.
+    """
     peer, tls, outgoing = await own_tls(secured, authority)
     tls.write(h2.MAGIC + h2.settings())
     peer.send(outgoing.read())
@@ -351,7 +359,7 @@ async def test_new_keys_count_for_what_they_take(secured: Limiter, authority: Au
 
 
 def new_keys(tls: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> Iterator[bytes]:
-    """KeyUpdate without end, which Python's ssl cannot send by itself."""
+    """Generate KeyUpdate records without end, which Python's ssl cannot send."""
     library = ctypes.CDLL("libssl.so.3")
     # An _ssl._SSLSocket begins with its head, a reference to the socket, and the SSL.
     session = ctypes.c_void_p.from_address(id(tls._sslobj) + 24)  # type: ignore[attr-defined]
@@ -361,7 +369,7 @@ def new_keys(tls: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> Iterator[bytes]:
 
 
 async def test_decrypting_waits_for_a_turn_with_time_for_it(secured: Limiter, authority: Authority) -> None:
-    """And its calls are decided, though the peer hangs up meanwhile."""
+    """The calls are decided, although the peer disconnects meanwhile."""
     peer, tls, outgoing = await own_tls(secured, authority)
     (end,) = secured.server.peers
     tls.write(h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40))
@@ -376,7 +384,7 @@ async def test_decrypting_waits_for_a_turn_with_time_for_it(secured: Limiter, au
 
 
 async def test_a_call_before_the_end_of_tls_is_charged(secured: Limiter, authority: Authority) -> None:
-    """Though both come in one read: the caller hangs up as soon as it has sent its charge."""
+    """A caller that disconnects right after its charge sends both in one read."""
     peer, tls, outgoing = await own_tls(secured, authority)
     tls.write(h2.MAGIC + h2.settings() + h2.call(1, CHARGE_40))
     with suppress(ssl.SSLError):
@@ -388,7 +396,7 @@ async def test_a_call_before_the_end_of_tls_is_charged(secured: Limiter, authori
 
 
 async def test_a_connection_that_has_spent_its_abuse_budget_is_counted_as_closed(limiter: Limiter) -> None:
-    """So that its peer's operator can see why."""
+    """So the operator of the peer can see the reason."""
     peer = await limiter.connect()
     peer.send(SPENT)
     assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
@@ -396,7 +404,7 @@ async def test_a_connection_that_has_spent_its_abuse_budget_is_counted_as_closed
 
 
 async def test_a_block_of_headers_that_grows_without_end_ends_the_connection(limiter: Limiter) -> None:
-    """A reset of the stream alone would leave the rest of the block to decode, which takes milliseconds."""
+    """After a reset of the stream, the rest of the block would still take milliseconds to decode."""
     peer = await limiter.connect()
     large = h2.remembered([(b"x-large", b"a" * 3_900)])
     peer.send(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.block(h2.CALL) + large + b"\xbe" * 16))

@@ -1,6 +1,6 @@
-"""What strangers can do to the native transport: too much of everything, and nothing at all.
+"""Strangers that send too much of everything, or nothing, to the native transport.
 
-Over raw sockets.
+The tests use raw sockets.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ INVALID_ARGUMENT = 3
 
 
 def goaway_error(frames: list[h2.Frame]) -> int:
-    """Why the server went."""
+    """Return the error code of the server's GOAWAY."""
     reasons = [int.from_bytes(frame.payload[4:8], "big") for frame in frames if frame.kind == h2.GOAWAY]
     assert reasons, "no GOAWAY"
     return reasons[-1]
 
 
 def opening(stream: int, headers: tuple[h2.Header, ...] = h2.CALL) -> bytes:
-    """A call that has only begun."""
+    """Return the beginning of a call."""
     return h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.block(headers))
 
 
 def reset(stream: int) -> bytes:
-    """The caller has no more interest in a stream."""
+    """Return an RST_STREAM of the caller."""
     return h2.frame(h2.RST_STREAM, 0, stream, (8).to_bytes(4, "big"))
 
 
@@ -54,7 +54,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 async def test_a_peer_that_only_floods_is_disconnected(limiter: Limiter, flood: bytes) -> None:
-    """The connection is closed, and others are served."""
+    """Its connection is closed, and others are served."""
     peer = await limiter.connect()
     peer.send(flood)
     frames = await peer.rest()
@@ -63,14 +63,14 @@ async def test_a_peer_that_only_floods_is_disconnected(limiter: Limiter, flood: 
 
 
 async def test_a_rapid_reset_gets_enhance_your_calm(limiter: Limiter) -> None:
-    """The GOAWAY says why."""
+    """It is the error code of the GOAWAY."""
     peer = await limiter.connect()
     peer.send(FLOODS["calls that are reset before they are whole"])
     assert h2.ENHANCE_YOUR_CALM == goaway_error(await peer.rest())
 
 
 async def test_a_block_of_headers_without_end_ends_the_connection(limiter: Limiter) -> None:
-    """CONTINUATION after CONTINUATION is not waited for."""
+    """The server does not accept an unlimited number of CONTINUATION frames."""
     peer = await limiter.connect()
     peer.send(h2.frame(h2.HEADERS, 0, 1, h2.block(h2.CALL)))
     peer.send(h2.frame(h2.CONTINUATION, 0, 1, h2.block([(b"x", b"y" * 100)])) * 100)
@@ -79,7 +79,7 @@ async def test_a_block_of_headers_without_end_ends_the_connection(limiter: Limit
 
 
 async def test_a_caller_that_no_longer_waits_is_charged_all_the_same(limiter: Limiter) -> None:
-    """Each call is whole before it is reset: nothing else is wrong with that, however many there are."""
+    """Each call is complete before it is reset. Any number of such calls is valid."""
     peer = await limiter.connect()
     charge = message("gone", 1)
     peer.send(b"".join(h2.call(number, charge) + reset(number) for number in range(1, 6001, 2)))
@@ -89,7 +89,7 @@ async def test_a_caller_that_no_longer_waits_is_charged_all_the_same(limiter: Li
 
 
 async def test_a_call_that_is_reset_while_the_store_is_asked_is_charged(begin: Begin) -> None:
-    """Its reply is dropped; the connection goes on."""
+    """Its reply is dropped, and the connection stays open."""
     limiter = await begin(hold=True)
     peer = await limiter.connect()
     peer.send(h2.call(1, CHARGE_40))
@@ -103,7 +103,7 @@ async def test_a_call_that_is_reset_while_the_store_is_asked_is_charged(begin: B
 
 
 async def test_a_caller_whose_connection_is_gone_is_charged(begin: Begin) -> None:
-    """And is in hand no more."""
+    """Its call is no longer in flight."""
     limiter = await begin(hold=True)
     peer = await limiter.connect()
     peer.send(h2.call(1, CHARGE_40))
@@ -138,7 +138,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("bad", "status"), MALFORMED.values(), ids=MALFORMED)
 async def test_a_malformed_call_of_a_batch_fails_alone(limiter: Limiter, bad: bytes, status: int) -> None:
-    """Those before and after it, in the same read, are answered, and so is what comes later."""
+    """The calls before and after it in the same read are answered, and so are later ones."""
     peer = await limiter.connect()
     peer.send(h2.call(1, CHARGE_40) + bad + h2.call(5, CHARGE_40))
     answers = await answers_of(peer, 1, 3, 5)
@@ -152,7 +152,7 @@ async def test_a_malformed_call_of_a_batch_fails_alone(limiter: Limiter, bad: by
 
 
 async def answers_of(peer: Peer, *streams: int) -> list[Answer]:
-    """Of several streams, whatever the order in which they come."""
+    """Return the answers on several streams, in whatever order they arrive."""
     answers = await peer.answers(set(streams))
     return [answers[stream] for stream in streams]
 
@@ -168,7 +168,7 @@ async def answers_of(peer: Peer, *streams: int) -> list[Answer]:
 async def test_what_is_no_grpc_is_answered_as_http_does(
     limiter: Limiter, headers: tuple[h2.Header, ...], status: str
 ) -> None:
-    """With a status of HTTP."""
+    """The answer has an HTTP status."""
     peer = await limiter.connect()
     peer.send(h2.call(1, CHECK, headers))
     assert {":status": status} == (await peer.answer(1)).headers
@@ -176,14 +176,14 @@ async def test_what_is_no_grpc_is_answered_as_http_does(
 
 @pytest.mark.parametrize("kind", [b"application/grpc+proto", b"application/grpc;charset=utf-8"])
 async def test_grpc_may_say_how_it_is_encoded(limiter: Limiter, kind: bytes) -> None:
-    """As the specification allows."""
+    """The specification allows it."""
     peer = await limiter.connect()
     peer.send(h2.call(1, CHECK, h2.replaced(content_type=kind)))
     assert OK == (await peer.answer(1)).status
 
 
 async def test_a_message_in_small_pieces_is_one_message(limiter: Limiter) -> None:
-    """A byte a frame, and a read for each."""
+    """Each byte has its own frame and its own read."""
     peer = await limiter.connect()
     peer.send(opening(1))
     for byte in h2.message(CHECK):
@@ -194,7 +194,7 @@ async def test_a_message_in_small_pieces_is_one_message(limiter: Limiter) -> Non
 
 
 async def test_messages_that_never_arrive_in_full_are_not_kept_without_end(begin: Begin) -> None:
-    """Each is within the limit of one; together they are not, and the last of them are refused."""
+    """Each is within the limit for one message. Their sum is not, and the last of them are refused."""
     limiter = await begin(GrpcOptions(max_message_bytes=100_000, max_connection_bytes=1_000_000))
     peer = await limiter.connect()
     begun = b"\0" + (100_000).to_bytes(3 + 1, "big") + bytes(15_000)
@@ -206,7 +206,7 @@ async def test_messages_that_never_arrive_in_full_are_not_kept_without_end(begin
 
 
 async def test_more_streams_than_agreed_are_refused_one_by_one(begin: Begin) -> None:
-    """The client may try again: REFUSED_STREAM says that nothing was done."""
+    """REFUSED_STREAM says that nothing was done, so the client may retry."""
     limiter = await begin()
     peer = await limiter.connect()
     peer.send(b"".join(opening(number) for number in range(1, 2 * STREAMS + 3, 2)))
@@ -217,7 +217,7 @@ async def test_more_streams_than_agreed_are_refused_one_by_one(begin: Begin) -> 
 
 
 async def test_an_answer_that_comes_after_the_deadline_is_dropped(begin: Begin) -> None:
-    """The caller is told so, and is charged all the same."""
+    """The caller gets DEADLINE_EXCEEDED, and the charge counts."""
     limiter = await begin(hold=True)
     peer = await limiter.connect()
     peer.send(h2.call(1, CHARGE_40, [*h2.CALL, (b"grpc-timeout", b"1n")]))
@@ -230,7 +230,7 @@ async def test_an_answer_that_comes_after_the_deadline_is_dropped(begin: Begin) 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_peer_without_a_flow_control_window_is_disconnected(limiter: Limiter) -> None:
-    """With a window of nothing the answers stay here; not for ever."""
+    """Without a window, the answers stay in the server, but only for a limited time."""
     peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
     peer.send(b"".join(h2.call(number, CHECK) for number in range(1, 201, 2)))
     frames = await peer.rest()
@@ -240,7 +240,7 @@ async def test_a_peer_without_a_flow_control_window_is_disconnected(limiter: Lim
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_peer_that_does_not_read_is_disconnected(limiter: Limiter) -> None:
-    """However much it sends, what we keep for it is bounded."""
+    """The bytes kept for it are bounded, however much it sends."""
     host, _, port = limiter.server.address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1)
     writer.write(h2.MAGIC + h2.settings() + h2.frame(h2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")))
@@ -260,7 +260,7 @@ async def call_for_ever(writer: asyncio.StreamWriter) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("hello", [b"", h2.MAGIC, h2.MAGIC[:10]])
 async def test_a_peer_that_does_not_begin_http2_is_disconnected(limiter: Limiter, hello: bytes) -> None:
-    """Connections are not kept for those who say nothing."""
+    """Silent connections are not kept."""
     peer = await limiter.connect(hello)
     await peer.rest()
     assert await limiter.still_serves()
@@ -270,14 +270,14 @@ async def test_a_peer_that_does_not_begin_http2_is_disconnected(limiter: Limiter
     "hello", [b"GET / HTTP/1.1\r\nHost: limiter\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03"]
 )
 async def test_a_peer_of_another_protocol_is_disconnected(limiter: Limiter, hello: bytes) -> None:
-    """HTTP/1.1 and TLS, for example."""
+    """The peers use HTTP/1.1 and TLS."""
     peer = await limiter.connect(hello)
     assert {h2.SETTINGS, h2.WINDOW_UPDATE} >= {frame.kind for frame in await peer.rest()}
     assert await limiter.still_serves()
 
 
 async def test_a_connection_without_calls_for_an_hour_is_closed(limiter: Limiter) -> None:
-    """With a GOAWAY, so that a client that comes back opens another connection; and not a moment before."""
+    """It gets a GOAWAY, so that its client opens another connection, and not before the hour has passed."""
     peer = await limiter.connect()
     peer.send(h2.call(1, CHECK))
     await peer.answer(1)
@@ -293,7 +293,7 @@ async def test_a_connection_without_calls_for_an_hour_is_closed(limiter: Limiter
 
 
 async def test_a_peer_that_waits_for_an_answer_is_not_idle(begin: Begin) -> None:
-    """However long it takes; the next call comes over the same connection."""
+    """The answer may take any time, and the next call uses the same connection."""
     limiter = await begin(hold=True)
     peer = await limiter.connect()
     peer.send(h2.call(1, CHARGE_40))
@@ -309,13 +309,13 @@ async def test_a_peer_that_waits_for_an_answer_is_not_idle(begin: Begin) -> None
 
 
 def look_at_them(limiter: Limiter, now: float) -> None:
-    """What the server does every second, at another time of its clock."""
+    """Run the server's check of every second with another time of its clock."""
     for connection in list(limiter.server.peers):
         connection.check(now)
 
 
 async def test_a_pause_of_this_process_is_not_held_against_its_peers(limiter: Limiter) -> None:
-    """A machine that was suspended finds what they have sent in its buffers, and reads it first."""
+    """After a suspension, the machine first reads the data in its buffers."""
     peer = await limiter.connect(hello=b"")
     await until(lambda: len(limiter.server.peers) == 1)
     (end,) = limiter.server.peers
@@ -333,7 +333,7 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(limiter: Li
 async def test_a_peer_that_does_not_introduce_itself_is_closed_where_nothing_stood_still(
     limiter: Limiter,
 ) -> None:
-    """The same, with looks that come in time."""
+    """The process was not suspended here: the checks are on time."""
     await limiter.connect(hello=b"")
     await until(lambda: len(limiter.server.peers) == 1)
     (end,) = limiter.server.peers

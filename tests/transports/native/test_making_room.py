@@ -1,4 +1,4 @@
-"""Which connections make room for new ones when there are almost too many, and how they end."""
+"""The connections that are closed for new ones near the limit, and how they are closed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def only_told_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The networks of the next connections; those after them are of the last one."""
+    """Set the networks of the next connections. Later connections have the last one."""
     given: list[str] = ["192.0.2.1"]
     monkeypatch.setattr(
         connection_module, "network_of", lambda _: given.pop(0) if len(given) > 1 else given[0]
@@ -40,7 +40,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def connections(limiter: Limiter, number: int) -> list[tuple[Peer, Connection]]:
-    """New connections, with the server's ends of them."""
+    """Open new connections, and return them with the server's ends."""
     made = []
     for _ in range(number):
         peer = await limiter.connect()
@@ -56,7 +56,7 @@ def _peer_of(end: Connection) -> object:
 
 
 def pass_time(limiter: Limiter, seconds: float, ends: Iterable[Connection] = ()) -> None:
-    """Check all connections, so that what they have done is seen; then these ones again, so many seconds later."""
+    """Check all connections, to record their activity, and then these ones again this many seconds later."""
     peers = limiter.server.peers
     peers._check(iter(list(peers)))
     for end in ends:
@@ -71,7 +71,7 @@ async def call(peer: Peer, stream: int = 1) -> None:
 
 
 async def test_a_connection_that_never_called_makes_room_at_once(begin: Begin) -> None:
-    """The one that has been silent for longest, with a GOAWAY."""
+    """The one that has been silent for longest is closed with a GOAWAY."""
     limiter = await begin(GrpcOptions(max_connections=3))
     silent = await connections(limiter, 3)
     pass_time(limiter, life.SILENT + 1, [end for _, end in silent[:2]])
@@ -87,7 +87,7 @@ async def test_a_connection_that_never_called_makes_room_at_once(begin: Begin) -
 async def test_a_new_connection_waits_for_no_silent_one_however_many_there_are(
     begin: Begin, bound: str
 ) -> None:
-    """Each of them takes the place of one; what they cost stays within the bounds."""
+    """Each new connection replaces a silent one, and their cost stays within the bounds."""
     most = 20
     limiter = await begin(
         GrpcOptions(max_connections=most)
@@ -103,7 +103,7 @@ async def test_a_new_connection_waits_for_no_silent_one_however_many_there_are(
 
 
 async def test_a_connection_with_calls_is_never_closed_for_others(begin: Begin) -> None:
-    """Neither one with a call in flight, nor one that had a call a moment ago: the new one is closed."""
+    """A connection with a call in flight or a recent call stays, and the new one is closed."""
     limiter = await begin(GrpcOptions(max_connections=2), hold=True)
     (waiting, busy), (recent, other) = await connections(limiter, 2)
     waiting.send(h2.call(1, CHECK))
@@ -121,7 +121,7 @@ async def test_a_connection_with_calls_is_never_closed_for_others(begin: Begin) 
 async def test_an_idle_connection_leaves_before_room_is_short_and_loses_no_call(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gateway's connection: it is asked to open no more streams, and what it sends until then is served."""
+    """A gateway's connection gets a GOAWAY, and the calls that it sends until then are served."""
     limiter = await begin(GrpcOptions(max_connections=16))
     gateway = await connections(limiter, 14)
     for peer, _ in gateway:
@@ -138,7 +138,7 @@ async def test_an_idle_connection_leaves_before_room_is_short_and_loses_no_call(
 
 
 async def test_a_watch_does_not_keep_a_place(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no call; its client connects again."""
+    """A watch is not a call, and its client connects again."""
     monkeypatch.setattr(life, "NOTICE", 0.0)
     monkeypatch.setattr(life, "LAST_CALLS", 0.01)
     limiter = await begin(GrpcOptions(max_connections=16))
@@ -156,7 +156,7 @@ async def test_a_watch_does_not_keep_a_place(begin: Begin, monkeypatch: pytest.M
 async def test_the_address_with_the_most_connections_makes_room_first(
     begin: Begin, networks: list[str]
 ) -> None:
-    """Not the gateway whose connection has been idle for longer."""
+    """The connection of a gateway stays, although it has been idle for longer."""
     networks[:] = ["gateway", "flood"]
     limiter = await begin(GrpcOptions(max_connections=3))
     (gateway, first), *flood = await connections(limiter, 3)
@@ -169,7 +169,7 @@ async def test_the_address_with_the_most_connections_makes_room_first(
 async def test_the_last_places_are_for_addresses_with_less_than_their_share(
     begin: Begin, networks: list[str]
 ) -> None:
-    """One that floods gets no more, and another one that comes new is served."""
+    """An address that floods gets no more connections, and a new address is served."""
     networks[:] = ["gateway", "flood"]
     limiter = await begin(GrpcOptions(max_connections=32))
     await connections(limiter, 30)
@@ -191,7 +191,7 @@ async def test_one_address_alone_may_have_all_connections(begin: Begin) -> None:
 async def test_a_handshake_that_does_not_begin_makes_room_as_well(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten seconds are what it has otherwise."""
+    """It would otherwise have ten seconds."""
     monkeypatch.setattr(connection_module, "PATIENCE", 3_600.0)
     limiter = await begin(GrpcOptions(max_connections=2))
     for _ in range(2):
@@ -205,7 +205,7 @@ async def test_a_handshake_that_does_not_begin_makes_room_as_well(
 
 
 async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -> None:
-    """Only where there may soon be too many."""
+    """The search starts only near the limit."""
     limiter = await begin(GrpcOptions(max_connections=30))
     silent = await connections(limiter, 15)
     pass_time(limiter, life.SILENT + 1, [end for _, end in silent])
@@ -216,7 +216,7 @@ async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -
 
 
 async def test_a_peer_that_resets_at_the_end_of_its_session_disturbs_nobody(limiter: Limiter) -> None:
-    """Its socket can no longer be shut down; the others of the turn get their answers."""
+    """Shutting down its socket fails, and the other peers of the turn get their answers."""
     (breaking, end), (other, _) = await connections(limiter, 2)
 
     def write_eof() -> None:
@@ -233,7 +233,7 @@ async def test_a_peer_that_resets_at_the_end_of_its_session_disturbs_nobody(limi
 async def test_a_connection_that_fails_costs_no_other_its_answers(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the reason; it is closed, and what has failed is in the log."""
+    """It is closed for any error, and the error is logged."""
     (failing, end), (other, _) = await connections(limiter, 2)
 
     def write(data: bytes) -> None:
@@ -253,7 +253,7 @@ async def test_a_connection_that_fails_costs_no_other_its_answers(
 async def test_calls_of_a_turn_in_which_a_connection_fails_are_answered(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The failing one comes first among those that are written to."""
+    """The failing connection is the first to be written to."""
     (_, end), (other, its_end) = await connections(limiter, 2)
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     monkeypatch.setattr(end._transport, "write", lambda data: 1 / 0)

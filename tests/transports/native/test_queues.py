@@ -1,4 +1,4 @@
-"""The order of input that waits: fair between networks, then between calls and anything else, then between
+"""The order of waiting input: fair between networks, then between calls and other input, then between
 connections.
 """
 
@@ -14,19 +14,19 @@ from ratelimit_service.transports.native.queues import Queue
 
 
 class Waiting:
-    """What the queue reads of a connection."""
+    """The fields of a connection that the queue reads."""
 
     def __init__(self, network: str, calls: bool) -> None:
         self.network, self.calls, self.group, self.used = network, calls, None, 0
 
 
 def connection(network: str, *, calls: bool = True) -> Any:
-    """A connection of a network."""
+    """Return a connection of a network."""
     return Waiting(network, calls)
 
 
 def served(queue: Queue, times: int, work: int = 1, again: bool = True) -> list[Any]:
-    """The connections that are served next, each with so much work, and waiting again at once."""
+    """Return the connections that are served next. Each does this much work, and waits again at once."""
     order = []
     for _ in range(times):
         group, each = queue.serve()
@@ -38,7 +38,7 @@ def served(queue: Queue, times: int, work: int = 1, again: bool = True) -> list[
 
 
 def test_networks_take_turns_however_many_connections_they_have() -> None:
-    """One with a single connection has half."""
+    """A network with a single connection has half of the turns."""
     queue = Queue()
     many, one = [connection("a") for _ in range(100)], connection("b")
     for each in (*many, one):
@@ -47,7 +47,7 @@ def test_networks_take_turns_however_many_connections_they_have() -> None:
 
 
 def test_calls_and_anything_else_of_a_network_take_turns() -> None:
-    """So a caller does not wait for a thousand connections of its address that send bytes."""
+    """So a caller does not wait for a thousand connections of its address that send other bytes."""
     queue = Queue()
     for each in [connection("a", calls=False) for _ in range(100)]:
         queue.push(each)
@@ -57,7 +57,7 @@ def test_calls_and_anything_else_of_a_network_take_turns() -> None:
 
 
 def test_connections_of_a_group_are_served_by_the_work_they_have_caused() -> None:
-    """One whose input is ten times as much work is served a tenth as often."""
+    """A connection whose input is ten times the work is served a tenth as often."""
     queue = Queue()
     heavy, light = connection("a"), connection("a")
     queue.push(heavy)
@@ -72,7 +72,7 @@ def test_connections_of_a_group_are_served_by_the_work_they_have_caused() -> Non
 
 
 def test_a_network_that_comes_later_has_no_claim_to_the_past() -> None:
-    """It shares from now on, and does not catch up on a thousand turns."""
+    """It gets its share from now on, and does not catch up on a thousand turns."""
     queue = Queue()
     old = connection("a")
     queue.push(old)
@@ -84,7 +84,7 @@ def test_a_network_that_comes_later_has_no_claim_to_the_past() -> None:
 
 
 def test_arrears_end_when_nobody_waits() -> None:
-    """Work that delayed nobody is not held against its network."""
+    """Work that delayed no other network does not count against its own."""
     queue = Queue()
     busy = connection("a")
     for _ in range(100):
@@ -98,7 +98,7 @@ def test_arrears_end_when_nobody_waits() -> None:
 
 
 def test_new_networks_without_end_neither_add_up_nor_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attacker may have a new one for each connection."""
+    """An attacker may use a new network for each connection."""
     monkeypatch.setattr(queues, "_WORTH_PRUNING", 10)
     queue = Queue()
     queue._prune_at = 10
@@ -129,5 +129,5 @@ def test_new_networks_without_end_neither_add_up_nor_hold_up_others(monkeypatch:
     ],
 )
 def test_a_network_is_what_one_host_cannot_choose(peer: object, network: str) -> None:
-    """An IPv4 address, the /64 of an IPv6 address, and all of a Unix socket."""
+    """It is an IPv4 address, the /64 of an IPv6 address, or all of a Unix socket."""
     assert network == network_of(peer)

@@ -1,4 +1,4 @@
-"""How the native transport ends: what its peers meet in which order."""
+"""The end of the native transport, as its peers see it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .limiter import Limiter
 async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gateway that knows no other replica waits for no closed port longer than it must."""
+    """A gateway without another replica can connect until the port closes."""
     monkeypatch.setattr(native, "NOTICE", PATIENCE)
     peer = await limiter.connect()
     await peer.until(h2.SETTINGS)
@@ -43,7 +43,7 @@ async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes
 async def test_a_stream_that_begins_while_the_server_ends_is_ended(
     limiter: Limiter, path: bytes, body: bytes
 ) -> None:
-    """Clients watch again as soon as a watch ends; one that goes on would keep the server for its whole
+    """Clients watch again as soon as a watch ends, and an open watch would delay the stop for the whole
     grace.
     """
     peer = await limiter.connect()
@@ -62,9 +62,7 @@ async def test_a_stream_that_begins_while_the_server_ends_is_ended(
 async def test_a_peer_may_write_until_it_has_read_to_the_end(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A socket that is closed at once answers such a write with a reset, which discards the answers on their
-    way.
-    """
+    """A closed socket answers a write with a reset, which discards the answers on their way."""
     monkeypatch.setattr(connection, "_LINGER", PATIENCE)
     peer = await limiter.connect()
     peer.send(h2.call(1, CHECK))
@@ -79,16 +77,14 @@ async def test_a_peer_may_write_until_it_has_read_to_the_end(
 
 
 async def test_a_connection_that_comes_when_the_port_is_closed_is_not_waited_for(limiter: Limiter) -> None:
-    """One that the system had accepted already, or that was still shaking hands."""
+    """It was in the backlog, or in its handshake."""
     connection = limiter.server._connection()
     await limiter.server.stop(0)
     assert not limiter.server.made(connection)
 
 
 def test_no_call_is_accepted_after_the_last_one_in_the_goaway() -> None:
-    """A peer sends what is behind it once more, to another server: a charge that was taken here would count
-    twice.
-    """
+    """A peer sends later calls again to another server, so a charge that was accepted here would count twice."""
     turn = Turn(lambda: None, Budget(2**24))
     session = Session(turn, None, PATHS, 4_096, 2**20)
     session.feed(h2.MAGIC + h2.settings() + h2.call(1, b""))

@@ -1,4 +1,4 @@
-"""How long the server waits for a peer."""
+"""The time limits of the server for its peers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def now() -> float:
 
 
 async def test_a_peer_that_takes_no_replies_is_cut_off_however_often_it_pings(limiter: Limiter) -> None:
-    """What counts is what it takes, and an answer to a PING is none of the replies."""
+    """Only read replies count, and an answer to a PING is not a reply."""
     peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
     peer.send(h2.call(1, CHECK))
     begun = now()
@@ -39,7 +39,7 @@ async def test_a_peer_that_takes_no_replies_is_cut_off_however_often_it_pings(li
 
 
 async def test_a_peer_that_takes_a_byte_a_second_is_cut_off(limiter: Limiter) -> None:
-    """A reply is taken in full within ten seconds."""
+    """A reply must be read completely within ten seconds."""
     peer = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
     peer.send(h2.call(1, CHECK))
     begun = now()
@@ -53,7 +53,7 @@ async def test_a_peer_that_takes_a_byte_a_second_is_cut_off(limiter: Limiter) ->
 
 
 async def test_a_watch_that_is_not_read_is_cut_off_as_well(limiter: Limiter) -> None:
-    """And one that is read stays, however seldom the health changes."""
+    """A watch that is read stays, however rarely the health changes."""
     deaf = await limiter.connect(h2.MAGIC + h2.settings(initial_window_size=0))
     deaf.send(watch(1, ""))
     reading = await limiter.connect()
@@ -66,7 +66,7 @@ async def test_a_watch_that_is_not_read_is_cut_off_as_well(limiter: Limiter) -> 
 
 
 async def ping(peer: Peer, after: int = 0) -> None:
-    """Wait until the server has read what was sent, and has sent so many headers."""
+    """Wait until the server has read all sent bytes, and has sent this many headers."""
     peer.send(h2.frame(h2.PING, 0, 0, bytes(8)))
     kinds = [(await peer.frame()).kind]
     while h2.PING not in kinds or kinds.count(h2.HEADERS) < after:
@@ -75,7 +75,7 @@ async def ping(peer: Peer, after: int = 0) -> None:
 
 
 async def test_a_request_that_does_not_arrive_in_time_is_refused(limiter: Limiter) -> None:
-    """However steadily its bytes drip; others of the connection go on."""
+    """This includes a request with a steady trickle of bytes. Other requests of the connection continue."""
     peer = await limiter.connect()
     begun = now()
     peer.send(opening(1))
@@ -92,7 +92,7 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(limiter: Limite
 
 
 async def test_many_late_requests_are_refused_a_few_at_a_time(limiter: Limiter) -> None:
-    """Others wait meanwhile. In the end all are refused, and the connection goes on."""
+    """Other calls are not delayed. In the end all are refused, and the connection stays open."""
     peer = await limiter.connect()
     peer.send(b"".join(opening(stream) for stream in range(1, 241, 2)))
     (end,) = limiter.server.peers
@@ -105,7 +105,7 @@ async def test_many_late_requests_are_refused_a_few_at_a_time(limiter: Limiter) 
 
 
 async def test_how_long_a_request_may_take_is_a_setting(begin: Begin) -> None:
-    """In seconds."""
+    """Its unit is seconds."""
     limiter = await begin(GrpcOptions(request_timeout=60))
     peer = await limiter.connect()
     begun = now()
@@ -119,7 +119,7 @@ async def test_how_long_a_request_may_take_is_a_setting(begin: Begin) -> None:
 
 @pytest.mark.parametrize("kind", ["headers", "trailers"])
 async def test_headers_that_do_not_end_in_time_end_the_connection(limiter: Limiter, kind: str) -> None:
-    """nghttp2 waits for the rest of them, and would take nothing else meanwhile."""
+    """nghttp2 waits for the rest of them, and processes no other frame of the connection meanwhile."""
     peer = await limiter.connect()
     if kind == "trailers":
         peer.send(opening(1) + h2.frame(h2.DATA, 0, 1, h2.message(CHECK)))
@@ -132,7 +132,7 @@ async def test_headers_that_do_not_end_in_time_end_the_connection(limiter: Limit
 
 
 async def test_a_connection_that_is_used_now_and_then_is_not_idle(limiter: Limiter) -> None:
-    """However short its calls are: none of them is in flight when the server looks."""
+    """Its calls are so short that none is in flight at a check."""
     peer = await limiter.connect()
     begun = now()
     for hour, stream in enumerate((1, 3, 5, 7)):
@@ -148,7 +148,7 @@ async def test_a_connection_that_is_used_now_and_then_is_not_idle(limiter: Limit
 async def test_an_idle_connection_ends_without_losing_a_call(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was sent before the peer has read the first GOAWAY is served."""
+    """A call that was sent before the peer has read the first GOAWAY is served."""
     monkeypatch.setattr(life, "NOTICE", 0.0)
     peer = await limiter.connect()
     await ping(peer)
